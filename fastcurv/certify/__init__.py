@@ -1,5 +1,5 @@
-"""Proved bounds on the rounding errors of values, gradients and products, and floors under the
-curvature.
+"""Proved bounds on the rounding errors of values, gradients and curvature products, and lower
+bounds on the curvature.
 """
 
 from .bounds import gradient_bound, product_bound, rounding_at

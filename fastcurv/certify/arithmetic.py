@@ -1,8 +1,8 @@
-"""What one step of the passes can do by rounding: sums and activations as the kernels make them,
-and how errors go on.
+"""Rounding errors of a single step of the passes: sums and activations as the kernels compute them,
+and how errors propagate through them.
 
-All arrays here are float64, (rows, m), bounds are elementwise and >= 0. `Err` carries a matrix of
-errors through the passes.
+All arrays here are float64 of shape (rows, m); bounds are elementwise and >= 0. `Err` carries a
+matrix of error bounds through the passes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from ..common.linalg import eigh, gamma_of
 from ..common.protocols import Floats
 from ..structure.tables import LEAK
 
-# roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
+# error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
 ELEMENTARY = 16.0
-# smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
-# end)
+# absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest normal
+# numbers (gelu: n(t) t^2 at its end)
 FLOOR = 4096.0
 TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
-VANISHING = 1e-290  # no product of sizes above that has lost anything, nor has u times it
+VANISHING = 1e-290  # above this no product has underflowed, nor has u times it
 
 
 def flushes() -> bool:
-    """Whether this thread's arithmetic takes subnormal numbers for 0, against the model."""
+    """Return whether this thread's arithmetic flushes subnormal numbers to 0, which the error model
+    does not allow.
+    """
     return TINY * 0.5 == 0
 
 
 def scaled(x: Any, y: Any) -> Any:
-    """``x * y`` of sizes x, y >= 0, never less for underflow: 0 only where one of them is."""
+    """Return ``x * y`` for sizes x, y >= 0, not made smaller by underflow: 0 only where x or y is
+    0.
+    """
     found = np.asarray(x * y)
     if found.min(initial=1.0) >= VANISHING:
         return found
@@ -44,7 +48,9 @@ def scaled(x: Any, y: Any) -> Any:
 
 
 def product(X: Floats, Y: Floats) -> Floats:
-    """``X @ Y`` of sizes, never less for underflow: 0 only where no factors above 0 meet."""
+    """Return ``X @ Y`` for sizes X, Y >= 0, not made smaller by underflow: an entry is 0 only where
+    every product in its sum has a factor 0.
+    """
     found = X @ Y
     if _least(X) * _least(Y) >= VANISHING:
         return found
@@ -52,13 +58,15 @@ def product(X: Floats, Y: Floats) -> Floats:
 
 
 def _least(X: Floats) -> float:
-    """The smallest number of X above 0."""
+    """Return the smallest positive number in X."""
     least = X.min(initial=np.inf)
     return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
 
 
 def norms(E: Floats) -> Floats:
-    """Norms of the rows of E >= 0, (rows, 1), safe from underflow and overflow of the squares."""
+    """Return the norms of the rows of E >= 0, shape (rows, 1), safe from underflow and overflow of
+    the squares.
+    """
     found: Floats = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
     odd = ~((found > 1e-140) & (found < np.inf))[:, 0]
     if odd.any():
@@ -69,15 +77,17 @@ def norms(E: Floats) -> Floats:
 
 
 def norm(x: ArrayLike) -> float:
-    """Euclidean norm of all of x, in float64, safe from underflow and overflow of the squares."""
+    """Return the Euclidean norm of all of x in float64, safe from underflow and overflow of the
+    squares.
+    """
     return float(norms(np.abs(np.asarray(x, dtype=float)).reshape(1, -1))[0, 0])
 
 
 def spectral_bound(A: Floats) -> float:
-    """An upper bound on ``||A||_2``, from the smaller Gram matrix; exact to rounding up to 256 rows
-    or columns.
+    """Return an upper bound on ``||A||_2`` from the smaller Gram matrix G.
 
-    Above that ``||G^16||_F^(1/16)``, at most ``k^(1/32)`` too large (k the smaller side).
+    It is exact to rounding up to 256 rows or columns. Above that it is the square root of
+    ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large (k the smaller side).
     """
     size = float(np.abs(A).max(initial=0.0))
     if not 0 < size < np.inf:
@@ -87,7 +97,7 @@ def spectral_bound(A: Floats) -> float:
 
 
 def gram_bound(G: Floats) -> float:
-    """An upper bound on the largest eigenvalue of a positive semidefinite G."""
+    """Return an upper bound on the largest eigenvalue of a positive semidefinite G."""
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf:
         return size
@@ -105,8 +115,8 @@ def gram_bound(G: Floats) -> float:
 
 
 def stack_norms(K: Floats) -> Floats:
-    """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k);
-    ``min(m, k)^(1/32)`` times at most.
+    """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k),
+    at most a factor of ``min(m, k)^(1/32)`` too large.
     """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
@@ -121,12 +131,12 @@ def stack_norms(K: Floats) -> Floats:
 
 
 class Chain:
-    """Errors carried over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i``
+    """Errors propagated over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i``
     for every row.
 
     `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to
-    m; fresh is what comes in at a layer, by rounding or from other errors. Without `kappa` nothing
-    is known. `grown` multiplies what is fresh by kappa.
+    m; fresh is the error that enters at a layer, by rounding or from other errors. Without `kappa`
+    nothing is capped. `grown` multiplies a fresh error by kappa.
     """
 
     def __init__(
@@ -136,8 +146,8 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap(self, m: int, error: Any, fresh: Any) -> Any:
-        """`error` at layer m, an `Err` or what else has `held`, its norms held below what the chain
-        allows.
+        """Return `error` at layer m (an `Err`, or another object with a method `held`) with its
+        norms capped by the bound of the chain; record `fresh` as what enters at m.
         """
         if self.kappa is None:
             return error
@@ -149,7 +159,9 @@ class Chain:
 
 
 class Operand:
-    """A matrix A (m, k) that errors pass through: ``x A'`` is `across`, ``x A`` is `back`."""
+    """A matrix A (m, k) that errors are multiplied by: ``x A'`` is `Err.across`, ``x A`` is
+    `Err.back`.
+    """
 
     def __init__(self, A: Floats) -> None:
         self.A, self.abs, self.norm = A, np.abs(A), spectral_bound(A)
@@ -171,43 +183,44 @@ class Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
     def held(self, nu: Floats) -> Err:
-        """The same, its norms `nu` at most."""
+        """Return these bounds with the norms capped at `nu`."""
         return Err(self.E, np.minimum(self.nu, nu))
 
     def times(self, x: Floats) -> Err:
-        """Of the error times x elementwise, x >= 0."""
+        """Return bounds on (the error) * x, elementwise, for x >= 0."""
         return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
 
     def across(self, A: Operand) -> Err:
-        """Of (the error) A'."""
+        """Return bounds on (the error) A'."""
         E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
         return Err(E, scaled(self.nu, A.norm))
 
     def back(self, A: Operand) -> Err:
-        """Of (the error) A."""
+        """Return bounds on (the error) A."""
         E = np.minimum(product(self.E, A.abs), scaled(self.nu, A.cols))
         return Err(E, scaled(self.nu, A.norm))
 
 
 def at_most(x: Floats, dx: Err | None) -> Floats:
-    """|x| and its error; None: x is exact."""
+    """Return |x| plus the bound on its error; dx None means that x is exact."""
     return np.abs(x) if dx is None else np.abs(x) + dx.E
 
 
 class Arithmetic:
-    """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
+    """Rounding model of a dtype and a choice of kernels: how many additions their sums chain.
 
-    The kernels tell how they cut their sums: see `fastcurv._engine.summation`. "numpy" is the
-    arithmetic of these bounds' own passes, whose products are BLAS's: in any order.
+    The engine reports how the kernels split their sums: see `fastcurv._engine.summation`. "numpy"
+    is the arithmetic of these bounds' own passes, whose matrix products are BLAS's and may add in
+    any order.
 
     Parameters
     ----------
     dtype : numpy.dtype
     layout : dict
-        `Curvature.layout`: rows of a chunk and of a panel (0: wide), groups of panels, kernels;
-        "rows" where these are some of as many, whose sums are made together.
+        `Curvature.layout`: rows of a chunk and of a panel (0: layer-wide, no panels), groups of
+        panels, kernels; "rows" if these rows are a part of that many, whose sums are made together.
     N : int
-        Rows in all.
+        Number of rows in all.
     """
 
     def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
@@ -219,18 +232,18 @@ class Arithmetic:
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
-        # of means over all rows: set where there are any
+        # gamma of sums and of means over all rows (batch normalisation), set by `NormRounding`
         self.rows_gamma = self.mean_gamma = np.inf
 
     def gamma(self, k: float) -> float:
-        """``k u / (1 - k u)``: k roundings in a row, in any order."""
+        """Return ``k u / (1 - k u)``, the bound for k successive roundings, in any order."""
         return gamma_of(k, self.u)
 
     def depth(self, k: int, terms: int) -> int:
-        """Roundings on the way of a number through a sum of `terms` products of inner dimension k,
-        one more for a number that the sum is added to.
+        """Return how many roundings a number passes through in a sum of `terms` matrix products of
+        inner dimension k, one more for a number that the sum is added to.
         """
-        if self.own:  # a product each, and their sum
+        if self.own:  # one BLAS product for each term, then their sum
             return k + terms + 2
         most = int(self.sums["slice"])
         if not most:
@@ -238,7 +251,9 @@ class Arithmetic:
         return min(terms * k, most) + terms * -(-k // most) + 1
 
     def _partial_sums(self) -> int:
-        """Additions of partial sums over rows: panels of a group, groups, chunks, and l2's part."""
+        """Return the number of additions of partial sums over rows: panels of a group, groups,
+        chunks, and the l2 term.
+        """
         chunks = -(-self.N // self.chunk)
         if not self.panel:
             return chunks + 1
@@ -247,14 +262,17 @@ class Arithmetic:
         return chunks + 1 + groups + -(-panels // groups)
 
     def over_rows(self, terms: int) -> int:
-        """Of the weights' parts of gradient and product, ``rdelta' a + delta' ra``."""
-        if self.sums["from_c"] and not self.own:  # a sum goes on where the last one ended
+        """Return the roundings in the weights' part of gradient and product, ``rdelta' a + delta'
+        ra``, of `terms` such products.
+        """
+        if self.sums["from_c"] and not self.own:  # each sum is added to the last one, in place
             return terms * self.N + self._partial_sums() + 1
         return self.depth(self.panel or self.chunk, terms) + self._partial_sums()
 
     def over_columns(self) -> int:
-        """Of the biases' parts: rows of a panel are one chain, or one product; where served wide,
-        those of an item (hidden layers) or of a block (the last).
+        """Return the roundings in the biases' part, a sum over rows. The rows of a panel are one
+        chain of additions, or one product; without panels (layer-wide kernels), the rows of an item
+        (hidden layers) or of a block (the last layer) are.
         """
         rows, s = self.panel or self.chunk, self.sums
         if s["from_c"]:
@@ -274,23 +292,25 @@ KINKED = {"relu": 1.0, "leaky_relu": 0.99, "elu": 1.0}  # the jump at 0: of phi'
 
 
 class Phi:
-    """phi, phi', phi'' at z with their errors, z itself being off by at most `dz` (an `Err`).
+    """The activation and its derivatives phi, phi', phi'' at z with bounds on their errors, z
+    itself being off by at most `dz` (an `Err`).
 
     Attributes
     ----------
     a, p, q : ndarray
-        Values; p None where phi' is 1, q None where phi'' is 0.
+        Values of phi, phi', phi''; p is None if phi' is 1 everywhere, q None if phi'' is 0.
     fresh : ndarray (rows, 1)
-        Of da, what is not phi' times the carried error of z: what the `local` part of dz, rounding
-        and bending add.
+        Norms of the part of da that is not phi' times the propagated error of z: what the `local`
+        part of dz, rounding and the curvature of phi add.
     da, dp, dq : Err
         By the mean value theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 /
-        2``, ``|dq| <= S3 dz``, S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated
-        units stay saturated. Where z may lie on the other side of a kink, the jump is added.
+        2``, ``|dq| <= S3 dz``, with S2 and S3 bounds on phi'' and phi''' over z +- dz, so that
+        saturated units stay saturated. Where z may lie on the other side of a kink, the jump is
+        added.
     derived : bool
-        Whether phi' and e phi'' are made from a and delta: tanh ``1 - a^2`` and ``-2 a delta``,
-        sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a is in phi' too, and phi' is
-        right to u only, however small it is.
+        True where the engine computes phi' and e phi'' from a and delta: tanh ``1 - a^2`` and ``-2
+        a delta``, sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a enters phi' too,
+        and the absolute error of phi' is about u, however small phi' is.
     """
 
     a: Floats
@@ -333,7 +353,7 @@ class Phi:
         S2, S3 = _largest(name, z, t)
         floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
         bend = np.where(crossing, 1.0, np.abs(self.q))
-        # exp(-z z / 2) as it stands
+        # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
         plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")
         c = arithmetic.elementary * (1 + z * z if plain else 1)
         here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0) | (t > 0))
@@ -349,7 +369,7 @@ class Phi:
         self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
 
     def bent(self, d: Floats, dd: Err, r: Arithmetic) -> tuple[Floats, Err]:
-        """(e phi'', its Err) as made from delta."""
+        """Return (e phi'', its Err) as computed from delta (tanh and sigmoid)."""
         factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
         eq, da = factor * d, self.da.E
         error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
@@ -358,7 +378,9 @@ class Phi:
         return eq, error + Err(rounding + 2 * r.eta * (size > 0))
 
     def curvature(self, R: Any, e: Floats, de: Err, d: Floats, dd: Err) -> tuple[Any, Any]:
-        """(e phi'', its Err), from delta where that is how it is made; None where phi'' is 0."""
+        """Return (e phi'', its Err), computed from delta if `derived`; (None, None) where phi'' is
+        0.
+        """
         if self.derived:
             return self.bent(d, dd, R.arithmetic)
         if self.q is None:
@@ -372,13 +394,13 @@ def normal(t: Floats) -> Floats:
 
 
 def bell(t: Floats) -> Floats:
-    """S (1 - s), s the sigmoid of t >= 0."""
+    """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
     e = np.exp(-t)
     return np.asarray(e / (1 + e) ** 2)
 
 
 def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
-    """phi, phi', phi'', and the sizes of their terms before they cancel."""
+    """Return phi, phi', phi'' at z, and the sizes of the terms of each before they cancel."""
     if name == "identity":
         return z, None, None, None
     if name in LEAK:
@@ -412,8 +434,8 @@ def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
 
 
 def _largest(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats]:
-    """Bounds on |phi''| and |phi'''| over z +- t: majorants that fall with |z|, taken where the
-    interval is nearest to 0.
+    """Return bounds on |phi''| and |phi'''| over z +- t: majorants that decrease with |z|,
+    evaluated at the point of the interval nearest to 0.
     """
     if name == "elu":
         e = np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0)
@@ -432,11 +454,12 @@ def _largest(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Arrays of numbers with a bound on the error of each, through arithmetic and batch normalisation.
+# Arrays with a bound on the error of each entry, propagated through arithmetic and batch
+# normalisation.
 
 
 class Num:
-    """An array A with a bound E on the error of each entry, in an `Arithmetic` r."""
+    """An array A with a bound E on the error of each entry, computed in the `Arithmetic` r."""
 
     def __init__(self, A: Any, E: Any, r: Any) -> None:
         self.A, self.E, self.r = A, E, r
@@ -457,7 +480,9 @@ class Num:
         return Num(A, np.where(size < self.r.max, E + self.r.u * size + lost, np.inf), self.r)
 
     def sum(self) -> Num:
-        """Over the rows, in double precision, and then of the dtype."""
+        """Return the sum over the rows, accumulated in double precision and rounded to the
+        dtype.
+        """
         E, A = self.E.sum(axis=0), self.A.sum(axis=0)
         return self._rounded(A, E + self.r.rows_gamma * (np.abs(self.A).sum(axis=0) + E))
 
@@ -466,11 +491,11 @@ class Num:
         return self._rounded(total.A / len(self.A), total.E / len(self.A))
 
     def normalised(self) -> tuple[Num, Num]:
-        """(h, s): ``h = (z - mean) s``, s = 1 / sqrt(variance + eps) of the columns, of infinite E
-        where errors reach the deviation.
+        """Return (h, s): ``h = (z - mean) s``, ``s = 1 / sqrt(variance + eps)`` of the columns.
 
-        The mean is taken in double precision, then corrected by the mean of what is left: it is
-        right to its last digits.
+        E is infinite for columns whose errors reach the standard deviation. The mean is computed in
+        double precision, then corrected by the mean of the centred column, so that it is accurate
+        to its last digits.
         """
         mean = self.A.mean(axis=0)
         off = (self.A - mean).mean(axis=0)
@@ -500,10 +525,10 @@ class Num:
 
 
 class Sums:
-    """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of x's rows: see
-    the head of `fastcurv.certify.bounds`.
+    """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of the rows of
+    x: see the module docstring of `fastcurv.certify.bounds`.
 
-    `value` and `b_value` are the sums themselves, `scales` those of gamma and beta, if any.
+    `value` and `b_value` are the sums themselves, `scales` the sums for gamma and beta, if any.
     """
 
     def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
@@ -515,7 +540,7 @@ class Sums:
         self.scales: tuple[Num, ...] = ()
 
     def add(self, tag: str, x: Floats, dx: Err, y: Floats, dy: Err | None, gamma: float) -> None:
-        """Some rows of a term; dy None: y is exact."""
+        """Add some rows of a term x'y; dy None means that y is exact."""
         X, Y = at_most(x, dx), at_most(y, dy)
         self.B += product(_off(X, dx, gamma).T, Y)
         nx, ny = norms(np.abs(x)), norms(np.abs(y))
@@ -534,18 +559,20 @@ class Sums:
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + parts
 
     def add_rows(self, x: Floats, dx: Err, gamma: float) -> None:
-        """Some rows of the bias's part."""
+        """Add some rows of the bias's part, the sum of the rows of x."""
         self.b += _off(at_most(x, dx), dx, gamma).sum(axis=0)
         self.b_value += x.sum(axis=0)
         self.b_local += float(scaled(gamma, (norms(np.abs(x)) + dx.nu).sum()))
         self.b_rows += float(dx.nu.sum())
 
     def values(self, bias: bool) -> list[Floats]:
-        """The sums themselves, in the parameters' order."""
+        """Return the sums themselves, in the order of the parameters."""
         return [self.value.ravel()] + [self.b_value] * bias + [x.A for x in self.scales]
 
     def bounds(self, eta: float, ends: float) -> list[float]:
-        """Of the weights' part, of the bias's, and of those of gamma and beta."""
+        """Return bounds on the errors of the weights' part, of the bias's, and of those of gamma
+        and beta.
+        """
         rows = self.local
         for tag, (x_rows, x_square, cross, y_rows, y_square) in self.terms.items():
             rows += cross + (
@@ -566,30 +593,32 @@ class Sums:
 
 
 def _off(X: Floats, dx: Err, gamma: float) -> Floats:
-    """What numbers of sizes X, off by dx, are off by once they are part of a sum."""
+    """Return the error that entries of sizes X, off by dx, contribute to a sum with factor
+    gamma.
+    """
     return np.asarray(gamma * X + dx.E + ETA * (X > 0))
 
 
 # --------------------------------------------------------------------------------------------------
-# How large the first three derivatives of an activation can be over an interval ``z +- t``.
+# Bounds on the first three derivatives of an activation over an interval ``z +- t``.
 #
-# Every bound is a function that falls with ``|z|`` taken at the end of the interval that is
-# nearest to 0, or, where the derivative grows from 0 first, its value at the far end. Rounded
+# Every bound is a function that decreases with ``|z|``, evaluated at the point of the interval
+# nearest to 0, or, where the derivative first grows from 0, its value at the far end. Rounded
 # outward by `GROW`.
 
 GROW = 1 + 1e-12  # for the rounding of the few operations here
 
-# Of tanh with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
-# 2), with a second top of 2/3 at a^2 = 2/3
+# tanh, with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
+# 2), with a second maximum of 2/3 at a^2 = 2/3
 _TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
 _TANH3_AT = math.atanh(math.sqrt(2 / 3))
 
 
 def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
-    """Bounds on |phi'|, |phi''|, |phi'''| over ``z +- t``, elementwise; infinite second and third
-    ones where the interval holds a kink.
+    """Return bounds on |phi'|, |phi''|, |phi'''| over ``z +- t``, elementwise; the second and third
+    are infinite where the interval contains a kink.
 
-    At the kink itself the derivatives of both sides count.
+    The first covers the derivatives on both sides of the kink.
 
     Examples
     --------
@@ -608,7 +637,7 @@ def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def crosses(name: str, z: Floats, t: Floats) -> NDArray[np.bool_]:
-    """Where ``z +- t`` holds a kink of the activation."""
+    """Return a mask of the entries for which ``z +- t`` contains a kink of the activation."""
     return np.abs(z) <= t if name in KINKED else np.zeros(z.shape, dtype=bool)
 
 

@@ -1,11 +1,11 @@
-"""Bounds on rounding for networks with batch normalisation: `fastcurv.certify`'s, with all rows at
-hand at once.
+"""Bounds on rounding for networks with batch normalisation, like those of
+`fastcurv.certify.passes`, but with all rows in memory at once.
 
-The linear parts, activations and losses are bounded as there. What stands between them is followed
-number by number: every `Num` carries a bound on its error, and each operation adds its own
-rounding. The standard deviation is a norm of the centred column, so ``sqrt(variance + eps)`` moves
-by at most the root mean square of the errors of z; everything else is products, sums and means. A
-unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
+The linear parts, activations and losses are bounded as there. The normalisation between them is
+followed entry by entry: every `Num` carries a bound on its error, and each operation adds its own
+rounding. The standard deviation is a norm of the centred column, so ``sqrt(variance + eps)``
+changes by at most the root mean square of the errors of z; everything else is products, sums and
+means. A unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .passes import LossRows, Rounding
 
 
 class NormState:
-    """What is kept at theta, with errors: a below each layer, h, s, phi, du and delta with their
-    means, e phi''.
+    """The state at theta with error bounds: a below each layer, h, s, phi, du and delta with the
+    means that they need, and e phi''.
     """
 
     da: list[Any]
@@ -54,7 +54,9 @@ class NormState:
         self.backward()
 
     def forward(self) -> None:
-        """H = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
+        """Run the forward pass: ``h = (z - mean) s``, ``u = gamma h + beta``, ``a = phi(u) [+ the
+        layer's input]``.
+        """
         R = self.R
         for l, W in enumerate(R.W):
             a, da = self.a[l], self.da[l]
@@ -80,8 +82,8 @@ class NormState:
         self.loss = R.loss_rows(slice(None), z, dz)
 
     def backward(self) -> None:
-        """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du
-        h)).
+        """Run the backward pass: ``e_below = delta W [+ e]``, ``du = e phi'``, ``delta = s gamma
+        (du - mean du - h mean (du h))``.
         """
         R, e, de = self.R, None, None
         self.d[-1], self.dd[-1] = self.loss.d, self.loss.dd
@@ -134,22 +136,22 @@ class NormRounding(Rounding):
         ]
 
     def new_sums(self) -> list[Sums]:
-        """`Sums` for each layer, with those of gamma and beta."""
+        """Return empty `Sums` for each layer, including those of gamma and beta."""
         sums = super().new_sums()
         for s, pair in zip(sums, self.norms):
             s.scales = tuple(Num(0.0 * x.A, 0.0 * x.A, x.r) for x in pair)
         return sums
 
     def add_gradient(self, state: NormState, sums: list[Sums]) -> None:
-        """Of all rows."""
+        """Add the gradient's sums over all rows, including those of gamma and beta."""
         super().add_gradient(state, sums)
         for l, s in enumerate(sums[:-1]):
             s.scales = ((state.du[l] * state.h[l]).sum(), state.du[l].sum())
 
     def columns(self, kind: str = "hessian") -> Floats:
-        """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
+        """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
 
-        Cost: one pass for each.
+        Cost: one pass for each unit vector.
         """
         bounds, alone = np.zeros(len(self.theta)), copy(self)
         alone.measured = False
@@ -160,8 +162,8 @@ class NormRounding(Rounding):
         return bounds
 
     def direction(self, v: Floats) -> list[Any]:
-        """``[(V, vb, vgamma, vbeta)]`` of v (n,): V and the last layer's vb None where they are 0,
-        b of others left out.
+        """Return ``[(V, vb, vgamma, vbeta)]`` of v (n,), layer by layer: V and the last layer's vb
+        are None where they are 0; vb of normalised layers is left out.
         """
         layers, r = [], self.arithmetic
         for V, b, *norm_ in self.ob.model.unflatten(v):
@@ -174,9 +176,9 @@ class NormRounding(Rounding):
     # ----------------------------------------------------------------------------------------
 
     def norm_forward(self, s: NormState, layers: list[Any]) -> tuple[Any, Any, Any]:
-        """Rh = s (rz - mean rz - h c);  ru = vgamma h + gamma rh + vbeta;  ra = phi' ru [+ ra]: the
-        last layer's (rz, Err), and by layer ra with its Err and (rh, ru, s (vgamma - s c gamma)),
-        None where nothing moves.
+        """Run the R-forward pass: ``rh = s (rz - mean rz - h c)``, ``ru = vgamma h + gamma rh +
+        vbeta``, ``ra = phi' ru [+ ra]``. Return the last layer's (rz, Err) and, by layer, (ra, Err)
+        and (rh, ru, s (vgamma - s c gamma)), None where these are 0.
         """
         r = self.arithmetic
         ra: list[Any] = [(None, None)]
@@ -207,7 +209,7 @@ class NormRounding(Rounding):
         return end, ra, moved
 
     def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
-        """As of other networks, with rdgamma and rdbeta beside."""
+        """Run the R-passes as for other networks, with rdgamma and rdbeta in addition."""
         full, ((z, dz), ra, moved) = kind == "hessian", self.norm_forward(s, layers)
         if z is None:
             return
@@ -229,7 +231,9 @@ class NormRounding(Rounding):
     def r_normalised(
         self, s: NormState, x: int, re: Floats, dre: Err, moved: Any
     ) -> tuple[Num, tuple[Num, Num]]:
-        """Rdelta of hidden layer x, and its (rdgamma, rdbeta); moved None: rdu's own terms only."""
+        """Return rdelta of hidden layer x and its (rdgamma, rdbeta); moved None keeps only the
+        terms that are linear in rdu.
+        """
         r, h = self.arithmetic, s.h[x]
         values, off, _ = self.times(re, dre, s.phi[x].p, s.phi[x].dp)
         rdu = Num(values, off.E, r)
@@ -245,14 +249,14 @@ class NormRounding(Rounding):
 
 
 # --------------------------------------------------------------------------------------------------
-# Kinks and signs under batch normalisation, where z within rounding of 0 are counted from the
-# sizes of what they are made of; other networks prove their signs by
+# Kinks and signs under batch normalisation: a z counts as within rounding of 0 by the sizes of the
+# terms that it is computed from. For other networks signs are proved in
 # `fastcurv.certify.majorants`.
 
 
 def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
-    """How many of what relu, leaky_relu and elu units are given lies within rounding of 0, that of
-    theta's numbers `least` or more.
+    """Return how many inputs of relu, leaky_relu and elu units lie within rounding of 0, where the
+    rounding of the entries of theta is taken as `least` or more.
     """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
@@ -269,9 +273,9 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
 
 
 def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
-    """By hidden layer the relu units proved to be off for all rows on the ball of that radius: of N
-    numbers with mean 0 and mean square 1 none is larger than ``sqrt(N)``, so ``gamma h + beta``
-    stays below 0 where ``|gamma| sqrt(N) + beta`` does.
+    """Return, by hidden layer, masks of the relu units that are proved to be off for all rows on
+    the ball of that radius. Of N numbers with mean 0 and mean square 1 none is larger than
+    ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.
     """
     most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
     return [
@@ -284,14 +288,16 @@ def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
 
 
 def _norms(model: Any, theta: Floats, layer: int) -> tuple[Floats, Floats]:
-    """Gamma and beta of a normalised layer."""
+    """Return gamma and beta of a normalised layer."""
     found = norms_of(model, theta)[layer]
     assert found is not None
     return found
 
 
 def _norm_reach(z: Floats, reach: Floats, gamma: Floats, beta: Floats) -> Floats:
-    """Sizes of what ``gamma (z - mean) s + beta`` is made of, `reach` being those of z."""
+    """Return the sizes of the terms that ``gamma (z - mean) s + beta`` is computed from, given the
+    sizes `reach` of those of z.
+    """
     h, s = normalise(z)
     mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
     found = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)

@@ -1,15 +1,15 @@
-"""Bounds on what rounding does to gradients and curvature products of a network.
+"""Bounds on the rounding errors of gradients and curvature products of a network.
 
-Everything computed is followed by a bound on its error, made in the same order as the passes: z, a,
+Every computed quantity is accompanied by a bound on its error, in the order of the passes: z, a,
 phi', phi'' forward, delta and e phi'' backward; then for a vector v, rz and ra forward, rdelta
 backward; then the sums over rows.
 
 Model [1]_. One operation: ``fl(x op y) = (x op y)(1 + t) + h``, ``|t| <= u``, ``|h| <= eta`` (the
 smallest subnormal number, in products only). A sum of products whose numbers pass through at most D
 roundings each, in any order and with or without fused multiply-adds, is off by at most ``gamma(D)
-|x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` knows D for the kernels: slices of
+|x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` gives D for the kernels: slices of
 at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of rows. `Phi`
-and `LossRows` know what phi, its derivatives and the loss rows promise.
+and `LossRows` hold the error bounds of phi, its derivatives and the loss rows.
 
 Local errors, with the operands' own errors d: for ``z = a W' + b``
 
@@ -17,11 +17,11 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
 
 and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for
 elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`local`,
-`times`), however small their product comes out here; else 0 is exact, so that units that are off
-stay off, and no kink is seen where z is 0.
+`times`), however small their computed product is; otherwise 0 is exact, so that units that are off
+stay off, and no kink is reported where z is 0 exactly.
 
-Carried errors. An error x (a row) goes on in three ways at once, and after each step the smallest
-counts:
+Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
+smallest bound is taken:
 
     |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                     entry by entry (`Err.E`)
     ||x W'||   <= ||W||_2 ||x||                                     by rows, one layer (`Err.nu`)
@@ -29,34 +29,35 @@ counts:
 
 The first does not depend on how units are scaled. The second does not grow with depth as ``|| |W|
 ||_2``, about ``sqrt(width) ||W||_2``, does. In the third, ``A_l = diag(phi'(z_l)) W_l [+ I]`` for
-each row, fresh_i is what comes in at layer i, and the same norms serve on the way back, through the
-transposes: that is what keeps deep nets within reach, where the network is small enough for a
-matrix a row (`JOINT_FLOPS`). Through ``a = phi(z)`` go ``|phi'| |dz| + S2 |dz|^2 / 2`` and so on:
-second order is bounded, not left out, with the largest phi'' and phi''' between z - dz and z + dz;
-where that interval holds a kink, the jump of phi' is an error too. A product x * y of two inexact
-matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
+each row, fresh_i is the error that enters at layer i, and the same norms serve in the backward
+pass, through the transposes: this keeps the bounds of deep nets useful, if the network is small
+enough for one matrix per row (`JOINT_FLOPS`). Through ``a = phi(z)`` go ``|phi'| |dz| + S2 |dz|^2 /
+2`` and so on: second order is bounded, not left out, with the largest phi'' and phi''' between z -
+dz and z + dz; where that interval holds a kink, the jump of phi' is an error too. A product x * y
+of two inexact matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
 
-Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. For each term x'y the smaller
-of
+Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. The bound of each term x'y is
+the smaller of
 
     || gamma |x|'|y| + |dx|'|y| + |x|'|dy| ||_F     entry by entry, one Frobenius norm for the layer
     gamma sum ||x_n|| ||y_n||  +  min( sum ||dx_n|| ||y_n||, ||dx||_F ||y||_2 )  +  the same with x
     and y exchanged
 
-n a row, ``||y||_2`` the spectral norm over all rows, from a Gram matrix, known for the state at
+where n is a row and ``||y||_2`` the spectral norm over all rows, from a Gram matrix of the state at
 theta. Layers are independent parts of the vector: their bounds are added as squares.
 
 The passes here run in float64. Where the engine does too, their own rounding, and in any case
-roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left. No
-product of sizes is rounded down where it underflows (`scaled`, `product`, `norms`). Overflow
-anywhere, of the engine's numbers or of these, gives an infinite bound; so does an environment that
-takes subnormal numbers for 0 (`flushes`), in which eta is no bound on what a step loses.
+roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left
+(`Rounding.slack`). No product of sizes is rounded down where it underflows (`scaled`, `product`,
+`norms`). Overflow anywhere, of the engine's numbers or of these, gives an infinite bound; so does
+an environment that flushes subnormal numbers to 0 (`flushes`), in which eta does not bound the
+underflow of a step.
 
 Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same
 kind but u = 2^-53: then ``||computed - ours||`` plus that bound bounds the error of that one
-result, hundreds to millions of times more sharply than anything known beforehand.
+result, hundreds to millions of times more sharply than any a priori bound.
 `Objective.rounding_bound` and `Curvature.rounding_bound` do so; `gradient_bound` and
-`product_bound` tell what any result may be off by.
+`product_bound` are a priori bounds on the error of any result.
 
 References
 ----------
@@ -80,7 +81,7 @@ from .passes import Rounding
 def rounding_at(
     ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, measured: bool = False
 ) -> Rounding:
-    """The bounds at one theta, with or without batch normalisation; see `Rounding`."""
+    """Return the bounds at one theta, with or without batch normalisation; see `Rounding`."""
     kind = NormRounding if ob.model.batch_norm else Rounding
     return kind(ob, theta, layout, measured)
 
@@ -88,14 +89,14 @@ def rounding_at(
 def dense_bounds(
     ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, kind: str = "hessian"
 ) -> NDArray[np.float64]:
-    """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector."""
+    """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector."""
     R = rounding_at(ob, theta, layout)
     return R.columns(kind) if isinstance(R, NormRounding) else column_bounds(R, kind)
 
 
 def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
-    """A bound on ``||computed(A v) - A v||_2`` for the engine's products, A the Hessian, the GGN or
-    the empirical Fisher.
+    """Return a bound on ``||computed(A v) - A v||_2`` for the engine's products, A the Hessian, the
+    GGN or the empirical Fisher.
 
     Parameters
     ----------
@@ -107,8 +108,8 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     -------
     float
         Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's
-        products, since it is in NumPy; `rounding_at` serves more vectors at one theta for that of
-        15 to 50 each.
+        products, since it runs in NumPy; for several vectors at one theta, `rounding_at` costs that
+        of 15 to 50 products each.
 
     Examples
     --------
@@ -126,7 +127,7 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
 
 
 def gradient_bound(ob: Any, theta: ArrayLike) -> float:
-    """A bound on ``||computed gradient - gradient||_2`` at theta.
+    """Return a bound on ``||computed gradient - gradient||_2`` at theta.
 
     Cost: about 10 gradients' arithmetic, in NumPy.
     """

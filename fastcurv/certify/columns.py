@@ -1,27 +1,30 @@
-"""Bounds on the errors of every column of a dense matrix of products, without a product for each.
+"""Bounds on the errors of every column of a dense matrix of products, without making a product for
+each column.
 
-The column of the weight from unit k to unit i of layer l is what two impulses do, in every row n:
+The column of the weight from unit k to unit i of layer l is the effect of two impulses, in every
+row n:
 
     forward    rz_l = a_nk e_i                 as a step in the bias of i does, a_nk times
     backward  e_k in re at the input of l  delta_ni times: ``delta V`` of the R-backward pass
 
-Passes, products and their rounding are linear in v or bounded by sums of sizes, so the errors of
-the two add up at most. For each impulse of each unit two numbers a row go through the passes: a
-bound on the norm of rz, ra, re or rdelta, and one on the norm of its error, by
+Passes, products and their rounding are linear in v or bounded by sums of sizes, so the error is at
+most the sum of those of the two. For each impulse of each unit two numbers per row are propagated
+through the passes: a bound on the norm of rz, ra, re or rdelta, and one on the norm of its error,
+by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
-and so on, the row-wise part (`Err.nu`, `Chain`) of what is done for one vector in `rowwise`; the
-first step away from the unit takes the norm of its column (row) of W. Sums over rows add norms:
+and so on, the row-wise part (`Err.nu`, `Chain`) of the bounds for one vector in `passes`; the first
+step away from the unit uses the norm of its column (row) of W. Sums over rows add norms:
 
     sum over n of |a_nk| error_n  +  |da_nk| size_n  +  |delta_ni| error'_n  +  |ddelta_ni| size'_n
 
 which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
 column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
 
-What products of the engine lose by underflow does not shrink with a_nk or delta_ni. `lost` follows
-it by itself, for all columns at once; in what is multiplied by those our own products are rounded
-up.
+Underflow in the engine's products does not scale with a_nk or delta_ni. `lost` bounds it
+separately, for all columns at once; where our own products are multiplied by these, they are
+rounded up.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ from .passes import KINDS, Rounding, State
 
 
 class Sized(NamedTuple):
-    """Bounds on the norm of something and on the norm of its error, for (rows, units); never less
-    for underflow.
+    """Bounds on the norm of a quantity and on the norm of its error, for (rows, units); rounded up
+    against underflow.
     """
 
     size: Floats
@@ -52,19 +55,19 @@ class Sized(NamedTuple):
         return Sized(self.size * k + ETA, self.error * k + ETA)
 
     def held(self, most: Sized) -> Sized:
-        """The same, neither of the two above that of `most`."""
+        """Return these bounds, each capped by that of `most`."""
         return Sized(np.minimum(self.size, most.size), np.minimum(self.error, most.error))
 
     def times(self, x: Floats, dx: Floats) -> Sized:
-        """By something of size x with an error of dx."""
+        """Return bounds on the product with a quantity of size x and error dx."""
         error = self.error * x + (self.size + self.error) * dx
         return Sized(self.size * x + ETA, error + 2 * ETA)
 
 
 class Columns:
-    """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows.
+    """Bounds for one kind of curvature at the theta of a `Rounding`, accumulated over its rows.
 
-    `peak` (rows, units) holds the largest number that an impulse of 1 has made on its way.
+    `peak` (rows, units) holds the largest intermediate number that an impulse of 1 has produced.
     """
 
     peak: Floats
@@ -74,14 +77,16 @@ class Columns:
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_bound(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
-        # [l][j]: what layer j's parts of the columns of layer l are off by, (2, units, inputs + 1)
+        # off[l][j], (units, inputs): error bounds of part j (the weights of layer j, or of the
+        # biases of layer j - L) of the columns of layer l's weights; off_b: of the columns of its
+        # biases
         self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
         self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
         for s in R.states() if gather else ():
             self.add_rows(s)
 
     def add_rows(self, s: State) -> None:
-        """What the rows of a state contribute."""
+        """Add the contributions of the rows of a state."""
         sizes = self.sizes(s)
         lost = [float(part.sum()) for part in self.lost(s, sizes)]
         for l in range(self.L):
@@ -100,8 +105,8 @@ class Columns:
                 self.limit(self.off[l], d, self.peak)
 
     def lost(self, s: State, sizes: dict[str, list[Sized]], forward: bool = True) -> list[Floats]:
-        """By part, what underflow in the engine's products does to a row's share of any column;
-        `forward`: in the R-forward pass as well.
+        """Return, by part, bounds on the effect of underflow in the engine's products on a row's
+        share of any column; `forward`: include the R-forward pass.
         """
         last, eta, zero = self.L - 1, self.r.eta, np.zeros((len(s.a[0]), 1))
         each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in self.R.W)]
@@ -123,14 +128,16 @@ class Columns:
         return [part + ETA for part in parts]
 
     def limit(self, off: Floats, x: Floats, y: Floats) -> None:
-        """No bounds where impulses of size x (rows, units) overflow that bring numbers of size y to
-        the inputs, or the other way round.
+        """Set bounds to infinity where a sum over rows of products of numbers of size x (rows,
+        units) and y (rows, inputs), or the other way round, may overflow.
         """
         most = [np.asarray(z.max(axis=0)) for z in (x, y)]
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
     def sizes(self, s: State) -> dict[str, list[Sized]]:
-        """Norms of the rows of a, delta; largest phi' and e phi'' of each hidden layer; errors."""
+        """Return the norms of the rows of a and delta, and the largest phi' and e phi'' of each
+        hidden layer by row, all with errors.
+        """
         zero = np.zeros((len(s.a[0]), 1))
         one = zero + 1.0
 
@@ -151,14 +158,14 @@ class Columns:
 
     @staticmethod
     def units(x: Floats | None, dx: object, like: Floats, default: float) -> Sized:
-        """|phi'| or |e phi''| of every unit, (rows, units)."""
+        """Return |phi'| or |e phi''| of every unit, (rows, units), with errors."""
         if x is None:
             return Sized(np.full_like(like, default), np.zeros_like(like))
         return Sized(np.abs(x), dx.E)  # type: ignore[attr-defined]
 
     def through(self, x: Sized, l: int, each: Floats | None) -> tuple[Sized, Floats]:
-        """X times W of layer l, one way or the other, and what rounding adds; `each`: norms of the
-        units' own rows of it.
+        """Return bounds on x times W of layer l, or its transpose, and the rounding that this adds;
+        `each`: norms of the units' own rows or columns of W, to be used instead of ``||W||``.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
@@ -166,14 +173,14 @@ class Columns:
         return Sized(W * x.size + ETA, W * x.error + rounding + ETA), rounding
 
     def rounded(self, x: Sized, u: float) -> Sized:
-        """X after operations that round by u together."""
+        """Return x after operations whose relative rounding is u in all."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
         return Sized(x.size, x.error + u * most)
 
     def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
-        """By part (weights of all layers, then biases): what a step in each bias of layer l
-        does.
+        """Return, by part (weights of all layers, then biases), bounds on the effect of a step in
+        each bias of layer l.
         """
         R, u, last = self.R, self.r.u, self.L - 1
         like = np.zeros(s.d[l].shape)
@@ -196,7 +203,7 @@ class Columns:
         return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
-        """Likewise, what an impulse in re at each input of layer l does."""
+        """Return, by part, bounds on the effect of an impulse in re at each input of layer l."""
         like = np.zeros(s.a[l].shape)
         self.peak = like + 1.0
         e = Sized(like + 1.0, like + self.gammas[l])
@@ -206,14 +213,16 @@ class Columns:
         return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss_norms(self, s: State) -> tuple[Floats, Floats]:
-        """Of the rows' loss'', or of what stands for it: see `LossRows.r_norms`."""
+        """Return norms of the rows' loss'', or of the matrix that replaces it: see
+        `LossRows.r_norms`.
+        """
         found: tuple[Floats, Floats] = (
             s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
         )
         return found
 
     def loss(self, s: State, z: Sized) -> Sized:
-        """Rdelta of the last layer."""
+        """Return rdelta of the last layer."""
         along = self.r.N * (norms(np.abs(s.loss.d)) + s.loss.dd.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.times(*self.loss_norms(s))
@@ -230,13 +239,14 @@ class Columns:
         ra: list[Sized | None],
         unit: int,
     ) -> list[Sized]:
-        """The R-backward pass from rdelta of layer `top` on; `unit`: the layer whose units these
-        are.
+        """Run the R-backward pass from rdelta of layer `top` and return the bounds by part; `unit`
+        is the layer whose units the impulse is in.
         """
         R, u = self.R, self.r.u
         weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
         parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        chain, new = Chain(s.kappa, Sized.__mul__), rd  # new: of rdelta, what is not phi' times re
+        # new: the part of rdelta that is not phi' times re
+        chain, new = Chain(s.kappa, Sized.__mul__), rd
         for m in range(top, -1, -1):
             parts[m] = self.rounded(rd.times(*sizes["a"][m]), weights)
             below = ra[m]
@@ -245,7 +255,7 @@ class Columns:
             parts[self.L + m] = self.rounded(rd, biases)
             if m == 0:
                 continue
-            # rdelta of one unit alone: of the backward impulse
+            # rdelta of one unit alone: the backward impulse
             single = re is not None and m == top
             each = R.W[m].rows if single else None
             lower, rounding = self.through(rd, m, each)
@@ -273,10 +283,10 @@ class Columns:
 
 
 def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
-    """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: what a dense matrix
-    of products may be off by.
+    """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
+    of the columns of a dense matrix of products.
 
-    They hold for any order of the products. Cost: some gradients' arithmetic, in NumPy.
+    They hold for any order of the products. Cost: the arithmetic of some gradients, in NumPy.
 
     Parameters
     ----------
@@ -299,15 +309,15 @@ def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
 
 
 # --------------------------------------------------------------------------------------------------
-# Bounds on the errors of the rows of the Jacobian of a network's outputs.
+# Bounds on the errors of the rows of the Jacobian of the network outputs.
 
 
 def jacobian_bounds(R: Rounding) -> Floats:
-    """Bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, by products with its
-    transpose: ``J' u`` for the unit vector of one sample's output.
+    """Return bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, computed as
+    products with its transpose: ``J' u`` for the unit vector of one output of one sample.
 
     Such a product is a backward pass of one row from delta = e_j; all other rows hold zeros, which
-    round nothing.
+    add no rounding.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
-"""The Hessian as a matrix, layer by layer, with a bound on its error: a fraction of the price of n
-products.
+"""The Hessian as a matrix, assembled layer by layer, with a bound on its error: at a fraction of
+the cost of n products.
 
 Let ``a = [a_l 1]`` be the input of layer l, and for m >= l, row by row,
 
@@ -16,18 +16,18 @@ layer, ``P = diag(phi') W [+ I]``, C comes down, and S follows:
     C = W' loss'' W at the top        C = P' C P + W' diag(e phi'') W
     S = (K C) phi' + Z diag(e phi'')  S = Z loss'' in the last layer
 
-Errors. The state brings bounds on its own (`state`); row by row, in Frobenius norms, every matrix
-here is followed by one: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a product of inner
-dimension k, spectral norms of W and largest phi' in place of the others where they are known. With
-A the sizes of a and dA their errors, an entry of the sum is off by
+Errors. The state comes with bounds on its errors (`State`); row by row, in Frobenius norms, every
+matrix here has one: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a product of inner
+dimension k, with spectral norms of W and largest phi' instead where these are known. With A the
+sizes of a and dA their errors, an entry of the sum is off by
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 
-with one number for each two inputs p, q of two layers and all of their units (for K, each input p
-and unit j): so every column of X and every layer may have units of its own, and bounds in other
-units (`Layered.error`), by columns (`Layered.bounds`) and by entries (`Layered.noise`) are that
-matrix, scaled. Units that differ much between the weights of one layer's units are taken by the
-largest: to do better, all rows would have to be kept.
+with one number for each pair of inputs p, q of two layers and all of their hidden units together
+(for K, each input p and unit j). So every column of X and every layer may have units of measurement
+of its own, and the bounds in other units (`Layered.error`), by columns (`Layered.bounds`) and by
+entries (`Layered.noise`) are that matrix, scaled. If the weights of one layer have scales that
+differ between its hidden units, the largest is used: to do better, all rows would have to be kept.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
 from .passes import GROWTH, LossRows, Passes, Rounding, State, checked_theta, passes_at
 
 # --------------------------------------------------------------------------------------------------
-# What the curvature of a loss is made of in each row, layer by layer, every matrix with a bound on
-# its error: K, C and S of `fastcurv.certify.dense_hessian`.
+# The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
+# with a bound on its error: K, C and S of the module docstring.
 
-TINY = 1e-300  # more than underflow takes off the norm of a matrix
+TINY = 1e-300  # bounds the effect of underflow on the norm of a matrix
 
 
 def _size(x: Floats) -> Floats:
-    """Frobenius norms of the matrices of each row, (rows,)."""
+    """Return the Frobenius norms of the matrices of each row, (rows,)."""
     found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
     odd = ~((found > 1e-140) & (found < np.inf))
     if odd.any():
@@ -65,8 +65,8 @@ def _size(x: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on that of its error,
-    ``(rows,)``.
+    """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on the norm of its
+    error, ``(rows,)``.
     """
 
     x: Floats
@@ -79,8 +79,8 @@ class Known:
 
 
 class Bend:
-    """What phi does to rows of a hidden layer: phi' and e phi'', (rows, o), their largest and the
-    errors of those, (rows,).
+    """The derivatives of phi for rows of a hidden layer: phi' and e phi'', (rows, o), and by row
+    (rows,) the largest of them, and the largest and the norm of their errors.
     """
 
     def __init__(self, s: State, l: int, cut: slice, curved: bool) -> None:
@@ -98,7 +98,7 @@ class Bend:
 
 
 def inputs_of(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floats]]:
-    """By layer: sizes of its inputs, errors included, and bounds on those."""
+    """Return, by layer, the sizes of its inputs, errors included, and bounds on these errors."""
     sizes, offs = [], []
     for a, da in zip(s.a, s.da):
         off = np.zeros_like(a[cut]) if da is None else da.E[cut]
@@ -109,7 +109,7 @@ def inputs_of(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floa
 
 
 def of_loss(s: State) -> tuple[Floats, Floats]:
-    """The loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
+    """Return loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
     like = s.z[-1]
     columns, error = [], np.zeros(len(like))
     for k in range(like.shape[1]):
@@ -122,7 +122,7 @@ def of_loss(s: State) -> tuple[Floats, Floats]:
 
 
 class Slab:
-    """Some rows of a state: a, delta, K, C, S and what they are off by."""
+    """Some rows of a state: a, delta, K, C, S and bounds on their errors."""
 
     def __init__(
         self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
@@ -141,7 +141,7 @@ class Slab:
         self.C = self._curvature()
 
     def _curvature(self) -> list[Known]:
-        """C above each hidden layer."""
+        """Return C for the input of each layer above a hidden layer."""
         found: list[Known] = []
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W_norms[k]
@@ -169,7 +169,7 @@ class Slab:
         return found[::-1]
 
     def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
-        """``(m, S, K)`` for m = l, l + 1, ...; K None for m = l."""
+        """Yield ``(m, S, K)`` for m = l, l + 1, ...; K is None for m = l."""
         W, last = self.passes.W, self.L - 1
         if l == last:
             yield l, self.loss, None
@@ -217,7 +217,7 @@ class Slab:
             K = above
 
 
-BYTES = 1 << 25  # of the largest matrix of rows that is made
+BYTES = 1 << 25  # of the largest stack of matrices by row
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
 
 
@@ -229,19 +229,19 @@ def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
 
 
 def _pairs(x: Floats, y: Floats) -> Floats:
-    """All products of an entry of a row of x and one of y's, (rows, k l)."""
+    """Return all products of an entry of a row of x and one of the same row of y, (rows, k l)."""
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
 def step_of(model: Any) -> int:
-    """Rows that are taken together."""
+    """Return the number of rows that are processed together."""
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
     return int(min(DEEPEST, BYTES // (8 * widest)))
 
 
 def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
-    """`Layered` at theta (n,); None where products are as good, for layers so wide that few rows
-    would make a large matrix, and where something overflows.
+    """Return `Layered` at theta (n,); None if products are as cheap, for layers so wide that few
+    rows would make a large matrix, or if something overflows.
     """
     model = ob.model
     if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
@@ -260,7 +260,7 @@ class Layered:
     A : ndarray, shape (n, n)
         Exactly symmetric.
     bounds : ndarray, shape (n,)
-        On the norm of the error of every column.
+        Bounds on the norms of the errors of the columns.
     """
 
     bounds: Any
@@ -276,12 +276,13 @@ class Layered:
         self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
-        # bounds on the errors of blocks: of S by inputs, of K by those of l and the units of m
+        # bounds on the errors of blocks: of S by the inputs of l and m, of K by the inputs of l and
+        # the units of m
         self.of_S: dict[Any, Floats] = {}
         self.of_K: dict[Any, Floats] = {}
         self.sums: dict[Any, Floats] = {}
         self.moved: dict[Any, Floats] = {}
-        self.weight = 1.0  # what underflow in a product is multiplied by, over all rows
+        self.weight = 1.0  # factor on the underflow in a product, over all rows
         with np.errstate(all="ignore"):
             last, loss = None, None
             for s, cut in self._cuts():
@@ -299,7 +300,7 @@ class Layered:
                 yield s, slice(start, start + self.step)
 
     def _add(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
-        """What the rows of a slab add to the sums of a block."""
+        """Add the contributions of the rows of a slab to the sums of a block."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
@@ -314,7 +315,7 @@ class Layered:
             _sum(self.moved, (l, m), _pairs(a, d).T @ K.x.reshape(rows, -1))
 
     def _place(self, l: int, m: int) -> None:
-        """The sums of a block into A."""
+        """Write the sums of a block into A."""
         (o, k), (p, h) = self.shapes[l], self.shapes[m]
         w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
         row, column = self.starts[l], self.starts[m]
@@ -344,8 +345,9 @@ class Layered:
             self.A[b, c] = found[:, k, :, h]
 
     def _bound(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
-        """What errors in some rows do to block (l, m): that of S by the inputs of l and of m, for
-        all units together; that of K by the inputs of l and the units of m.
+        """Add the contributions of errors in some rows to the bounds of block (l, m): that of S by
+        the inputs of l and of m, for all units together; that of K by the inputs of l and the units
+        of m.
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
@@ -360,7 +362,7 @@ class Layered:
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
     def _finish(self) -> None:
-        """The other half of A, l2, and the bounds."""
+        """Fill the other half of A, add l2, and compute the bounds."""
         n = len(self.A)
         for at in list(self.sums):
             self._place(*at)
@@ -374,11 +376,11 @@ class Layered:
         self.finite = bool(known) and not self.passes.overflow
 
     def _columns(self) -> Floats:
-        """Bounds (n,) on the norms of the errors of the columns."""
+        """Return bounds (n,) on the norms of the errors of the columns."""
         sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
         for (l, m), E in self.of_S.items():
             o, k = self.shapes[m]
-            both = 2**0.5 if l == m else 1.0  # half of it is the other half's mirror image
+            both = 2**0.5 if l == m else 1.0  # one half mirrors the other
             moved = self.of_K.get((l, m), np.zeros((len(E), o)))
             sides[l] = np.hypot(sides[l], (both * norms(E) + norms(moved))[:, 0])
             if l != m:
@@ -390,7 +392,9 @@ class Layered:
         return np.asarray(GROWTH * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
-        """By parameter (n,) the number of the input it weighs, those of all layers in a row."""
+        """Return, for each parameter (n,), the number of the input that it multiplies, counted over
+        all layers; a bias counts as one more input.
+        """
         found, start = [], 0
         for o, k in self.shapes:
             found.append(np.tile(np.arange(start, start + k), o))
@@ -400,7 +404,7 @@ class Layered:
         return np.concatenate(found)
 
     def noise(self) -> Floats:
-        """Bounds (n, n) on the errors of the entries of A."""
+        """Return bounds (n, n) on the errors of the entries of A."""
         ends = np.cumsum([0] + [k + self.bias for _, k in self.shapes])
         E = np.zeros((ends[-1], ends[-1]))
         for (l, m), part in self.of_S.items():
@@ -418,15 +422,15 @@ class Layered:
         return np.asarray(GROWTH * found + TINY * self.weight)
 
     def layers(self) -> NDArray[np.intp]:
-        """By parameter (n,) the number of its layer."""
+        """Return, for each parameter (n,), the number of its layer."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
     @to_nearest
     def error(self, scale: Floats | None = None) -> float:
-        """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
+        """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
         units = layers_of(self.passes.ob.model, d)
-        most = [  # of all units, by inputs
+        most = [  # over all units, by inputs
             W.max(axis=0) if b is None else np.append(W.max(axis=0), b.max()) for W, b in units
         ]
         each = dict.fromkeys(self.of_S, 0.0)
@@ -441,21 +445,22 @@ class Layered:
 
 
 # --------------------------------------------------------------------------------------------------
-# The Gram matrix of what the outputs see, by float64 passes of its own, and a bound on its error.
+# The Gram matrix of the outputs' Jacobian for a GGN or Fisher, by separate float64 passes, with a
+# bound on its error.
 #
-# ``K = A'A`` as at the head of `fastcurv.network.spaces`: the sum over layers of ``(a a' +
-# 1) * (D D')``. a and D come with bounds on the norms of the errors of their rows, `Err`, by the
-# same steps as the gradient's delta. A column's part in a layer has length ``x = sqrt(||a||^2 + 1)
-# ||d||`` and is off by ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so that entry by entry
+# ``K = A'A`` as in the module docstring of `fastcurv.network.spaces`: the sum over layers of ``(a
+# a' + 1) * (D D')``. a and D come with bounds on the norms of the errors of their rows, `Err`,
+# propagated like the gradient's delta. A column's part in a layer has length ``x = sqrt(||a||^2 +
+# 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so that entry by entry
 #
 #     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j
 
 
 def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
-    """K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, and for each column a bound on
-    the norm of its error; infinite where overflow cannot be ruled out.
+    """Return K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, and for each column a
+    bound on the norm of its error; infinite if overflow cannot be ruled out.
 
-    Cost: a few times q/N backward passes' arithmetic in NumPy.
+    Cost: the arithmetic of a few times q/N backward passes, in NumPy.
     """
     R = Rounding(ob, theta, measured=True)
     with np.errstate(all="ignore"):
@@ -477,7 +482,7 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
 
 
 def _input_error(s: State, l: int) -> Floats:
-    """Bounds on the norms of the errors of the rows of a, (rows, 1)."""
+    """Return bounds on the norms of the errors of the rows of a, (rows, 1)."""
     return np.zeros((len(s.a[l]), 1)) if s.da[l] is None else np.asarray(s.da[l].nu)
 
 
@@ -491,7 +496,7 @@ def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
 
 
 def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
-    """Of the columns of a layer's part of K."""
+    """Return bounds on the norms of the errors of the columns of a layer's part of K."""
     bias = float(R.ob.model.bias)
     A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
     d = norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
@@ -505,8 +510,8 @@ def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats
 
 
 def _columns(R: Rounding, s: State, kind: str) -> list[Any]:
-    """For each layer D ``(columns, rows, out)`` and the norms of the errors ``(columns, rows,
-    1)``.
+    """Return, for each layer, D ``(columns, rows, out)`` and bounds on the norms of the errors of
+    its rows ``(columns, rows, 1)``.
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in factor_rows(s.loss, kind):
@@ -519,7 +524,9 @@ def _columns(R: Rounding, s: State, kind: str) -> list[Any]:
 
 
 def factor_rows(loss: LossRows, kind: str) -> Any:
-    """The columns of S and their errors one by one, (rows, d_out) and `Err`; ``S S' = d2L/dz2``."""
+    """Yield the columns of S and their errors one by one, (rows, d_out) and `Err`; ``S S' =
+    d2L/dz2``.
+    """
     r, (N, d) = loss.arithmetic, loss.d.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
@@ -537,14 +544,18 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
 
 
 def _root_error(x: Floats, dx: Floats, u: float) -> Floats:
-    """Of sqrt(x), x off by dx: ``|sqrt x - sqrt y| <= min(dx / sqrt x, sqrt dx)``."""
+    """Return bounds on the error of sqrt(x), x off by dx: ``|sqrt x - sqrt y| <= min(dx / sqrt x,
+    sqrt dx)``.
+    """
     root = np.sqrt(x)
     carried = np.minimum(dx / np.where(root > 0, root, 1.0), np.sqrt(dx))
     return np.asarray(np.where(root > 0, carried, np.sqrt(dx)) + u * root)
 
 
 def _entropy_rows(loss: LossRows) -> Any:
-    """``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)``, ``S_tj = - s_t s_j``, any t being right."""
+    """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)``,
+    ``S_tj = - s_t s_j``, which holds for any t; here t is the largest logit.
+    """
     u, d, at = loss.arithmetic.u, loss.d.shape[1], np.arange(len(loss.d))
     s, ds = np.sqrt(loss.p), _root_error(loss.p, loss.dp, loss.arithmetic.u)
     top, S = loss.p.argmax(axis=1), s + ds

@@ -1,4 +1,4 @@
-"""Networks of relu and leaky_relu units held by kinks, as smooth functions: slopes for phi'(0).
+"""Networks of relu and leaky_relu units at kinks, as smooth functions: slopes stand for phi'(0).
 
 At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in
 place of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a
@@ -6,17 +6,18 @@ polynomial net under a smooth loss, and
 
     dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
 
-so where no e is 0 the critical points of Phi are the points with z = 0 on the active set at which
+so if no e is 0 the critical points of Phi are the points with z = 0 on the active set at which some
 slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ,
 0]]``, J the gradients of the active z, which has as many negative eigenvalues as there are slopes
 exactly where J has full rank and H is positive definite on its null space. With slopes strictly
-inside ``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the
-active set along J every kink bends upward, along its null space H does.
+inside ``(phi'(0-), phi'(0+))`` and e > 0 such a point is a strict local minimum of the loss: off
+the active set along J the loss rises at every kink, along the null space of J by H.
 
-Rows with equal inputs have equal z, and are one row here: what bends upward is their sum.
-Units that are copies of others are one unit here (`fastcurv.certify.kinks`): theta is that of
-the net without them. A z above which all is off in its row has no effect, and its sign no matter.
-Slopes have units of their own, ``s = unit t``: a proof in t is sharper, and proves the same.
+Rows with equal inputs have equal z, and are merged into one row: only the sum of their kinks has to
+rise. Units that are copies of others are merged into one unit (`find_copies`): theta is that of the
+net without them. A z in a row where a whole layer above is off has no effect, so its sign does not
+matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
+sharper, and proves the same.
 
 `third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:
 
@@ -39,27 +40,26 @@ from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalise
 from ..structure.tables import LEAK, loss_terms
 
 # --------------------------------------------------------------------------------------------------
-# Networks of relu and leaky_relu units in plain NumPy: passes that take complex and many thetas at
-# once, and the objective with its kinks rounded off.
+# Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
+# at once, and the objective with its kinks smoothed.
 #
-# For small networks: a Hessian is a complex step of the gradient for every parameter, exact to
-# rounding.
+# For small networks: a Hessian takes one complex step of the gradient per parameter, and is exact
+# to rounding.
 
 Arrays = list[NDArray[Any]]
-STEP = 1e-150  # of a complex step: its square is far below every rounding
+STEP = 1e-150  # of a complex step: its square is far below any rounding
 
 
 class Rows:
-    """The data, the shapes and the loss of a network objective, in NumPy, without the rows of
-    weight 0.
+    """The data, shapes and loss of a network objective in NumPy, without the rows of weight 0.
 
     Parameters
     ----------
     ob : Objective
     merge : bool
-        Rows with equal inputs become one, with the sum of their weights and the mean of their
-        targets: the loss but for a constant. `first` are the rows that stay, `inverse` says which
-        of them each row has become.
+        Merge rows with equal inputs into one, with the sum of their weights and the weighted mean
+        of their targets: the loss changes by a constant. `first` are the rows that are kept,
+        `inverse` gives for each row the one it is merged into.
     """
 
     def __init__(self, ob: Any, merge: bool = False) -> None:
@@ -95,7 +95,7 @@ class Rows:
         self.y, self.weight = self.long_y.astype(float), weight.astype(float)
 
     def without(self, units: list[NDArray[np.bool_]]) -> Rows:
-        """The same of the net without some of its hidden units."""
+        """Return the same rows for the net without some of its hidden units."""
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
         wanted = []
@@ -109,19 +109,21 @@ class Rows:
         return found
 
     def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-        """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
+        """Return ``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
         return layers_of(self, theta)
 
     def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
-        """``a W' + b``."""
+        """Return ``a W' + b``."""
         z: NDArray[Any] = a @ np.swapaxes(layer[0], -1, -2)
         if layer[1] is not None:
             z = z + layer[1][..., None, :]
         return z
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
-        real = f.real.dtype.type  # long double where the passes are: 1/N is no float64
+        """Return the terms of the loss and their derivatives by the outputs, both weighted and
+        divided by the divisor, (N, d).
+        """
+        real = f.real.dtype.type  # long double if the passes are: 1/N is not a float64
         scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
         terms, d = loss_terms(self.loss, f, self.long_y.astype(real))
         return scale * terms, scale * d
@@ -129,7 +131,7 @@ class Rows:
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
-        """The gradient of the data's part by theta; and e of every hidden layer."""
+        """Return the gradient of the data term by theta, and e of every hidden layer."""
         grads: Arrays = []
         es: Arrays = []
         for l in reversed(range(len(layers))):
@@ -144,14 +146,16 @@ class Rows:
 
 
 def supported(ob: Any) -> bool:
-    """Whether an objective is a plain stack of layers whose hidden units are relu or leaky_relu."""
+    """Return whether an objective is a plain stack of layers whose hidden units are relu or
+    leaky_relu.
+    """
     model = ob.model
     plain = not normalised(model) and not getattr(model, "residual", False)
     return plain and len(model.activation) > 0 and all(n in LEAK for n in model.activation)
 
 
 class Smoothed:
-    """The objective with every kink rounded off over a width: ``leak z + (1 - leak) w softplus(z /
+    """The objective with every kink smoothed over a width: ``leak z + (1 - leak) w softplus(z /
     w)``.
 
     Has ``n_params, value, gradient, value_and_gradient, hessian`` (a matrix), in plain NumPy, for
@@ -196,12 +200,16 @@ class Smoothed:
         return 0.5 * (H + H.T)
 
     def slopes(self, theta: Floats) -> Arrays:
-        """Of every hidden layer, (N, width): between the two sides' where a kink is near."""
+        """Return phi' of every hidden layer, (N, width): near a kink between the slopes of its two
+        sides.
+        """
         return self._passes(np.asarray(theta, dtype=float))[2]
 
 
 def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
-    """The Jacobian of an analytic gradient, exact to rounding; `size` numbers make one pass."""
+    """Return the Jacobian of an analytic gradient, exact to rounding; one pass handles `size`
+    numbers per point.
+    """
     n = point.size
     J, many = np.empty((n, n)), max(1, 2**19 // size)
     for first in range(0, n, many):
@@ -213,43 +221,46 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 
 
 # --------------------------------------------------------------------------------------------------
-# Units that are copies of others: a net with fewer units whose minima are the net's own.
+# Units that are copies of others: a net with fewer units whose minima are minima of the whole net.
 #
 # With weight decay a unit (w, b, v) of relu or leaky_relu may be split: ``c_i (w, b, v)`` with
 # ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima with copies,
-# and minima with a collapsed unit beside an open one, are never strict: they come in families of
-# the same loss. What is proved is a strict minimum of the net in which each family is one unit. It
-# lifts.
+# and minima with a collapsed unit (all weights 0) beside an open one, are never strict: they come
+# in families of equal loss. What is proved is a strict minimum of the net in which each family is
+# one unit. It carries over to the whole net as follows.
 #
 # Let units i of a family share gates, and slopes s where their kinks are active. As ``relu(z) >= s
 # z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which knows the
-# family only by ``sum v_i w_i'`` and the decay: it does not change when the family is turned by an
-# orthogonal matrix. Turn it so that all but the first lie across the orbit of (w, b, v). Those
-# others enter, to second order, by
+# family only by ``sum v_i w_i'`` and the decay: it does not change when the family is transformed
+# by an orthogonal matrix. Choose that so that all units but the first are orthogonal to the orbit
+# of (w, b, v). To second order these others enter by
 #
 #     l2 (|w|^2 + |b|^2 + |v|^2) / 2 + v' Q (w, b),     Q = sum over rows of delta gate (x, 1)',
 #
-# delta that of the layer above, and ``l2 (w, b) = -Q'v``, ``l2 v = -Q (w, b)`` at the open unit:
-# l2 is a singular value of Q. Where the second one is smaller the sum is positive across the
-# orbit, the turned family is as high as the split unit at least, and the point a minimum, one of
-# its family.
+# with delta that of the layer above, and ``l2 (w, b) = -Q'v``, ``l2 v = -Q (w, b)`` at the open
+# unit: l2 is a singular value of Q. If the second singular value is smaller, the sum is positive
+# across the orbit, the loss of the transformed family is at least that of the split unit, and the
+# point is a minimum, one of its family.
 
-LEAST_SHARE = 0.2  # of a family's weight that a copy made of a collapsed unit gets
+LEAST_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
 PARALLEL = 1e-6  # the sine of the angle below which two units are taken for copies
 
 Units = list[NDArray[np.intp]]
 
 
 def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
-    """Weights into the units of hidden layer l, a bias included, and out of them, as rows."""
+    """Return the weights into the units of hidden layer l, a bias included, and out of them, as
+    rows.
+    """
     W, b = layers[l]
     into = W if b is None else np.column_stack([W, b])
     return np.asarray(into, dtype=float), np.asarray(layers[l + 1][0].T, dtype=float)
 
 
 def find_copies(rows: Rows, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
-    """For every hidden unit the one it is a copy of, itself where it is none: units with the same
-    gates and parallel weights, in and out, and units that have collapsed beside an open one.
+    """Return, for every hidden unit, the index of the unit it is a copy of, its own index if it is
+    none. Copies are units with the same gates and parallel weights, in and out, and units that have
+    collapsed beside an open one.
     """
     layers, parents = rows.layers(theta), []
     for l, (gate, gone) in enumerate(zip(gates, collapsed)):
@@ -279,12 +290,12 @@ def _parallel(u: Floats, v: Floats) -> bool:
 
 
 class Copies:
-    """The way from a net to the one without copies, and back.
+    """The map from a net to the net without copies, and back.
 
     Parameters
     ----------
     rows : Rows
-        Of the whole net.
+        Data and shapes of the whole net.
     parents : list of ndarray (width,) of int
         From `find_copies`.
     """
@@ -296,12 +307,14 @@ class Copies:
         self.n_copies = int(sum((~k).sum() for k in self.keep))
 
     def families(self, l: int) -> NDArray[np.bool_]:
-        """Which of the kept units of hidden layer l stand for more than one."""
+        """Return a mask of the kept units of hidden layer l that represent more than one unit."""
         count = np.bincount(self.parents[l], minlength=len(self.parents[l]))
         return np.asarray(count[self.keep[l]] > 1)
 
     def _turns(self, theta: Floats, least: float) -> list[Floats]:
-        """``(kept, width)`` of every hidden layer, orthonormal rows: the shares of the units."""
+        """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows: the
+        shares of the units in their families.
+        """
         layers, turns = self.whole.layers(theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
             into, out = of_each_unit(layers, l)
@@ -324,18 +337,20 @@ class Copies:
         return np.concatenate(parts)
 
     def merged(self, theta: Floats) -> Floats:
-        """Theta of the net without copies."""
+        """Return theta of the net without copies."""
         return self._turned(self.whole.layers(theta), self._turns(theta, 0.0), False)
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
-        """Theta of the whole net, the units of a family in the shares they have in another theta,
-        or a little more.
+        """Return theta of the whole net, with the units of a family in the shares they have in the
+        theta `shares_of`, but at least `LEAST_SHARE` times that of the unit they copy.
         """
         turns = self._turns(shares_of, LEAST_SHARE)
         return self._turned(self.rows.layers(merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
-        """Columns of the kept units for every unit of the whole net, and of its rows all."""
+        """Return, for every unit of the whole net and all of its rows, the columns given for the
+        kept units.
+        """
         found = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
             place = np.cumsum(keep) - 1
@@ -352,20 +367,22 @@ CROSS = 2 / 3**0.5
 
 @dataclass(frozen=True)
 class Margins:
-    """By how much the hypotheses of the module's statement hold on a ball; all above 0: they do.
+    """Margins by which the hypotheses of the statement in the module docstring hold on a ball; they
+    hold if all are above 0.
 
     Attributes
     ----------
     signs : float
-        Least ``|z| - reach`` of the z that are not active.
+        Least ``|z| - reach`` over the z that are not active, reach the largest change of z on the
+        ball.
     slopes : float
-        Least distance of a slope from the two sides', the radius taken off.
+        Least distance of a slope from those of the two sides of its kink, minus the radius.
     upward : float
-        Least e of the active set, what it can change taken off.
+        Least e of the active set, minus its largest change.
     collapsed : float
-        By how much l2 exceeds what opening a collapsed unit can gain; infinite without one.
+        Margin by which l2 exceeds the gain of opening a collapsed unit; infinite if there is none.
     copies : float
-        By how much l2 exceeds what a copy can gain by leaving its family; infinite without one.
+        Margin by which l2 exceeds the gain of a copy leaving its family; infinite if there is none.
     """
 
     signs: float
@@ -376,18 +393,20 @@ class Margins:
 
 
 class Held:
-    """Phi of the module's head: an objective in (theta, slopes), smooth where signs hold.
+    """The function Phi of the module docstring: an objective in (theta, slopes), smooth where the
+    signs of z do not change.
 
     Parameters
     ----------
     ob : Objective
-        `supported`.
+        An objective that is `supported`.
     gates : list of ndarray (N, width)
-        phi' of every hidden unit and row, NaN where the kink is active.
+        phi' of every hidden unit and row, NaN where a kink is active.
     collapsed : list of ndarray (width,) of bool
-        Hidden units whose weights, in and out, are 0 at the point. Their gates must be the leak.
+        Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
+        below 0.
     parents : list of ndarray (width,) of int, optional
-        From `find_copies`: theta is then that of the net without copies, and so is all below.
+        From `find_copies`: theta, and all that follows, is then that of the net without copies.
     """
 
     def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
@@ -406,7 +425,7 @@ class Held:
         self.units = np.ones(self.n_slopes)
 
     def in_units(self, units: Floats) -> Held:
-        """The same with other units for the slopes: what bounds are taken in."""
+        """Return this objective with other units for the slopes, in which bounds are taken."""
         found = copy.copy(self)
         found.units = units
         return found
@@ -423,7 +442,9 @@ class Held:
         return found
 
     def by_layer(self, of_slopes: Floats) -> Arrays:
-        """Numbers of the active kinks as ``(N, width)`` of every layer, NaN where none is."""
+        """Return numbers of the active kinks as ``(N, width)`` of every layer, NaN where none is
+        active.
+        """
         found, at = [], 0
         for active in self.active:
             column = np.full(active.shape, np.nan)
@@ -433,7 +454,7 @@ class Held:
         return found
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
-        """Layers, gates, activations below every layer, and z."""
+        """Return layers, gates, activations below every layer, and z."""
         layers = self.rows.layers(point[..., : self.n_theta])
         gates = self._gates(point[..., self.n_theta :])
         a, below, zs = self.rows.X.astype(point.dtype), [], []
@@ -445,7 +466,7 @@ class Held:
         return layers, gates, below, zs
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
+        """Return value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
         layers, gates, below, zs = self.forward(point)
         terms, d = self.rows.terms(zs[-1])
         g, es = self.rows.backward(layers, below, gates, d)
@@ -461,7 +482,7 @@ class Held:
         return self.passes(np.asarray(point, dtype=float))[1]
 
     def hessian(self, point: Floats) -> Floats:
-        """(n + m, n + m), symmetrised."""
+        """Return the Hessian (n + m, n + m) over (theta, slopes), symmetrised."""
         size = len(self.rows.X) * max(self.rows.sizes)
         H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
         return 0.5 * (H + H.T)
@@ -469,10 +490,12 @@ class Held:
     # bounds
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
-        """The gradient in long double, as float64, and bounds on the errors of its entries.
+        """Return the gradient computed in long double, as float64, and bounds on the errors of its
+        entries.
 
-        The bounds run beside it: every sum of k products is off by at most ``(k + 4) eps`` of the
-        sum of their sizes, and what came before is carried along in absolute values.
+        The bounds are computed along with it: every sum of k products has an error of at most ``(k
+        + 4) eps`` times the sum of their sizes, and earlier errors are propagated in absolute
+        values.
         """
         long = np.asarray(point).astype(np.longdouble)
         layers, gates, below, zs = self.forward(long)
@@ -504,10 +527,12 @@ class Held:
         return found, 2.0 * UP * np.concatenate([error, *bent[::-1]]) + EPS * abs(found)
 
     def _delta_error(self, f: NDArray[Any], off: Floats) -> tuple[NDArray[Any], Floats]:
-        """The loss's derivative by the outputs and a bound on its error by entries."""
+        """Return the derivative of the loss by the outputs, and a bound on the error of each
+        entry.
+        """
         _, d = self.rows.terms(f)
         scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
-        count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings of a row's target
+        count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings in a row's target
         y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
         if self.rows.loss == "mse":
             return d, _double(2 * scale * off + count * LONG * (2 * scale * (abs(f) + y)))
@@ -516,8 +541,8 @@ class Held:
         return d, _double(scale * mass * (size + spread) + count * LONG * scale * y)
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """The scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,), each
-        hidden layer's Z1, and the gates' and weights' sizes.
+        """Propagate the scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,),
+        Z1 of each hidden layer, and the sizes of gates and weights.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
@@ -547,7 +572,7 @@ class Held:
         return {**found, **self._loss_bounds(zs[-1], Z1 * radius), "zs": zs}
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
-        """Bounds on the first three derivatives of each row's loss by its outputs."""
+        """Return bounds on the first three derivatives of each row's loss by its outputs."""
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
         _, d = self.rows.terms(f)
@@ -560,14 +585,17 @@ class Held:
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
-        """A Lipschitz constant of the Hessian of Phi on the ball; signs are `margins`' matter."""
+        """Return a Lipschitz constant of the Hessian of Phi on the ball; that the signs hold there
+        is checked by `margins`.
+        """
         b = self.walk(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
         return float(rows.sum()) * UP
 
     def hessian_error(self, point: Floats) -> float:
-        """A bound on what rounding does to `hessian`, in norm: as many eps as a term has roundings,
-        times the norm of all terms in absolute values, which the majorants bound.
+        """Return a bound on the rounding error of `hessian`, in norm: eps times the number of
+        roundings of a term, times the norm of all terms in absolute values, which the majorants
+        bound.
         """
         b = self.walk(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
@@ -575,7 +603,9 @@ class Held:
         return float(depth * EPS * size * UP * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
-        """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, t)."""
+        """Return the margins by which signs, slopes and e > 0 hold everywhere on the ball around
+        (theta, t).
+        """
         b = self.walk(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
         d0, d1 = b["c1"], b["c2"] * b["Z1"]
@@ -606,8 +636,8 @@ class Held:
         return Margins(signs, slopes, upward, opening, leaving)
 
     def _around(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
-        """By rows: dL/dz of the layer above hidden layer l, the slopes of l, and what comes into l
-        (a 1 for a bias included).
+        """Return, by rows: dL/dz of the layer above hidden layer l, the slopes of l, and the inputs
+        of l (with a 1 for the bias).
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]
@@ -619,13 +649,13 @@ class Held:
         return d, gates[l], x
 
     def _leaving(self, point: Floats, l: int) -> float:
-        """By how much l2 exceeds the second singular value of the families' Q in hidden layer l,
-        what a copy can gain across its orbit.
+        """Return by how much l2 exceeds the second singular value of Q of the families in hidden
+        layer l, the largest gain of a copy across its orbit.
         """
         d, gates, x = self._around(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
-            return -np.inf  # the decay of a bias is not that of a weight
+            return -np.inf  # biases and weights have different decay
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
             float(svdvals((d * gates[:, i : i + 1]).T @ x)[1])
@@ -635,14 +665,16 @@ class Held:
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
     def _opening(self, point: Floats, l: int) -> float:
-        """By how much l2 exceeds what a unit opened in hidden layer l can gain, to second order.
+        """Return by how much l2 exceeds the gain of a unit opened in hidden layer l, to second
+        order.
 
         A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u
-        x)``, d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum
-        over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d x'| / 2 +
-        sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above has one unit, for each
-        sign of v with the rows in the second term that gain from it. Where x are nearly multiples
-        of one vector, as above a layer that has collapsed, u has two sides alone.
+        x)``, with d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of
+        the sum over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d
+        x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x x')) / 2``. If the layer above has one unit, the
+        second term is taken for each sign of v with only the rows that gain from it. If the x are
+        nearly multiples of one vector, as above a layer that has collapsed, only the two signs of u
+        x matter.
         """
         d, _, x = self._around(point, l)
         sides = [np.linalg.norm(d, axis=1)]
@@ -661,7 +693,9 @@ class Held:
 
 
 def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
-    """A bound on ``|sum d relu(u x)|`` over unit u, sharp where x are multiples of one vector."""
+    """Return a bound on ``|sum d relu(u x)|`` over unit u that is sharp if the x are multiples of
+    one vector.
+    """
     e = svd(x)[2][0]
     t = x @ e
     sides = [np.where(way > 0, way, leak * way) @ d for way in (t, -t)]
@@ -677,7 +711,9 @@ def _double(x: NDArray[Any]) -> Floats:
 def _product_error(
     a: NDArray[Any], a_off: NDArray[Any], B: NDArray[Any], B_off: NDArray[Any] | None = None
 ) -> Floats:
-    """By entries, what ``a @ B`` in long double is off by, a and B carrying errors of their own."""
+    """Return bounds on the errors of the entries of ``a @ B`` in long double, a and B having errors
+    of their own.
+    """
     sizes, other = _double(abs(a)), _double(abs(B))
     found = (a.shape[1] + 4) * LONG * (sizes @ other) + _double(a_off) @ other
     if B_off is not None:
@@ -686,7 +722,9 @@ def _product_error(
 
 
 def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
-    """Where a kink has an effect: not all units above are off in its row. NaN is a slope."""
+    """Return masks of the units that affect the output of their row, i.e. with at least one active
+    unit in every layer above. NaN, the gate of an active kink, counts as active.
+    """
     found: list[NDArray[np.bool_]] = []
     here = np.ones(len(gates[0]), dtype=bool)
     for gate in reversed(gates):

@@ -1,4 +1,4 @@
-"""Scalar majorants: how fast the Hessian of a network can change on a ball around theta.
+"""Scalar majorants: bounds on how fast the Hessian of a network can change on a ball around theta.
 
 One number for each row, layer and order, by the chain rule. Over the ball of radius rho let ``A0 >=
 ||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a by theta
@@ -17,9 +17,9 @@ so ``Z1 = hypot(w A1, v)``, ``Z2 = (w A2 + hypot(w A2, 2 A1)) / 2`` (the largest
 form in x, y), ``Z3 = w A3 + 2/sqrt(3) A2`` (the largest ``x^2 y`` is ``2 / 3 sqrt(3)``). For
 symmetric multilinear maps of a Hilbert space the values at ``[h, h, h]`` are the operator norm. P1,
 P2, P3 bound the derivatives of phi over ``z +- (error of z + rho Z1)``, unit by unit (`envelopes`);
-c1, c2, c3 those of a row's loss. All from float64 passes whose errors are bounded (`passes`), and
-rounded outward. Weight decay adds nothing. Batch normalisation couples the rows, so nothing is
-known there.
+c1, c2, c3 those of a row's loss. All are computed by float64 passes whose errors are bounded
+(`passes`), and rounded outward. Weight decay adds nothing. Batch normalisation couples the rows, so
+there is no bound for it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ WeightUnits = list[tuple[Floats, Any]]  # a unit for every number of W and b, la
 
 @dataclass(frozen=True)
 class RowBounds:
-    """What one pass over some rows of a state yields on the ball.
+    """The results on the ball of one pass over some rows of a state.
 
     Attributes
     ----------
     Z1, Z2, Z3 : ndarray (rows, 1)
         Bounds on the first three derivatives of the outputs by theta.
     reach : list of ndarray (rows, width)
-        By hidden layer: how far each z is from its computed value at most, anywhere on the ball.
+        By hidden layer: bounds on the distance of each z from its computed value, anywhere on the
+        ball.
     moves : list of ndarray (rows, width)
         By hidden layer: whether z can move at all.
     """
@@ -63,10 +64,10 @@ class RowBounds:
 
 
 def walk(passes: Passes, s: State, rho: float, units: WeightUnits | None = None) -> RowBounds:
-    """The recursion at the head of this file for the rows of a state.
+    """Propagate the recursion of the module docstring for the rows of a state.
 
     With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
-    and of ``V a + vb`` unit i sees ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)`` at most.
+    and entry i of ``V a + vb`` is at most ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)``.
     """
     A1 = A2 = A3 = np.zeros((len(s.a[0]), 1))
     reaches, moves = [], []
@@ -91,7 +92,7 @@ def walk(passes: Passes, s: State, rho: float, units: WeightUnits | None = None)
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
-        each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit feels its own row of W only
+        each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit depends on its own row of W only
         reach = s.dz[l].E + rho * each
         reaches.append(reach)
         moves.append((each > 0) | (s.dz[l].E > 0))
@@ -114,21 +115,23 @@ def walk(passes: Passes, s: State, rho: float, units: WeightUnits | None = None)
 
 
 def _product(P: Any, Z: Floats) -> Floats:
-    """P Z, 0 where one of them is, also beside infinity; never less for underflow."""
+    """Return P Z, 0 where one of them is 0, even if the other is infinite; rounded up against
+    underflow.
+    """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
 
 
 def weights_of(ob: Any, s: State) -> Floats:
-    """|weight| of the rows of a state, (rows, 1)."""
+    """Return |weight| of the rows of a state, (rows, 1)."""
     w = ob.sample_weight
     return np.ones((len(s.a[0]), 1)) if w is None else np.abs(w[s.rows].astype(float))[:, None]
 
 
 def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
-    """A Lipschitz constant of the Hessian on the ball of that radius around theta.
+    """Return a Lipschitz constant of the Hessian on the ball of that radius around theta.
 
     ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
-    numbers as they stand: `fastcurv.certify.majorants` has the formulas.
+    stored numbers: the module docstring has the formulas.
 
     Parameters
     ----------
@@ -136,20 +139,20 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     theta : array_like (n,)
     radius : float
     units : array_like (n,), optional
-        Positive, of every parameter: the ball is ``theta + C x``, ``||x|| <= radius``, C =
-        diag(units), and L the constant of ``C H C`` by x.
+        A positive unit for every parameter: the ball is ``theta + C x``, ``||x|| <= radius``, C =
+        diag(units), and L is the constant of ``C H C`` as a function of x.
 
     Returns
     -------
     float
-        Rounded outward; infinite with batch normalisation, and where a kink of relu, leaky_relu or
-        elu may lie in the ball. Cost: forward and backward in NumPy with bounds on their errors,
+        Rounded outward; infinite with batch normalisation, and if a kink of relu, leaky_relu or elu
+        may lie in the ball. Cost: forward and backward pass in NumPy with bounds on their errors,
         once for a theta, then O(N sum(widths)).
 
     Examples
     --------
-    ``(w2 w1 - 1)^2`` bends at most so fast within 0.1 of (1, 1): its third derivatives are 4 w1 and
-    4 w2.
+    A bound on the change of the Hessian of ``(w2 w1 - 1)^2`` within 0.1 of (1, 1): its third
+    derivatives are 4 w1 and 4 w2.
 
     >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
     >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
@@ -174,9 +177,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 
 def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
-    """Bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
-    outputs, weight and divisor included, while the outputs move by at most `move` from their exact
-    values.
+    """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
+    outputs, weight and divisor included, while the outputs differ by at most `move` from their
+    exact values.
     """
     f, off = s.loss.f, s.dz[-1].nu + move
     if passes.ob.loss == "mse":
@@ -199,16 +202,16 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
 
 @dataclass(frozen=True)
 class Signs:
-    """What is known of the signs of hidden z on a ball, over the rows that count.
+    """Proved signs of hidden z on a ball, over the rows with nonzero weight.
 
     Attributes
     ----------
     kinks : int
-        Pre-activations of kinked units that may lie at a kink somewhere on the ball.
+        Number of pre-activations of kinked units that may lie at a kink somewhere on the ball.
     off : list of ndarray (width,) of bool
         By hidden layer: relu units whose z stays below 0 for all rows.
     on_kinks : list of ndarray (width,) of bool
-        By hidden layer: units of which some z may lie at a kink.
+        By hidden layer: units with a z that may lie at a kink.
     """
 
     kinks: int
@@ -217,9 +220,9 @@ class Signs:
 
 
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
-    """`Signs` on the balls of these radii around theta, by one push of theta through the network;
-    not with batch normalisation. With `rounding` a z lies at a kink that is nearer than what a
-    number of the size of those in its row and layer is rounded by.
+    """Return `Signs` on the balls of these radii around theta, from one pass of theta through the
+    network; not for batch normalisation. With `rounding`, a z also counts as at a kink if it is
+    nearer to it than the rounding of a number of the size of those in its row and layer.
 
     A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
     """
@@ -246,9 +249,9 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
 
 
 def rounded(passes: Passes, s: State, l: int) -> Floats:
-    """What the numbers that the z of a row and layer are made of are rounded by, (rows, 1); in
-    float32, where the engine's products see the kinks that its own z have, all that this adds up
-    to.
+    """Return the rounding of the numbers from which the z of a row and layer are computed, (rows,
+    1). In float32, since the engine's products see the kinks of its own rounded z, it is the sum of
+    all roundings.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -257,10 +260,11 @@ def rounded(passes: Passes, s: State, l: int) -> Floats:
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
-    """A radius around theta within which no kink of relu, leaky_relu or elu lies; infinite where
-    there are none, 0 where one may lie at theta.
+    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies; infinite
+    if there are none, 0 if one may lie at theta.
 
-    At most a few percent below what the majorants can prove. Cost: some 30 walks over the rows.
+    It is at most a few percent below what the majorants can prove. Cost: some 30 calls of `walk`
+    for all rows.
     """
     theta = checked_theta(ob, theta)
     if not any(crosses(name, np.zeros(1), np.zeros(1))[0] for name in ob.model.activation):
@@ -288,17 +292,18 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class ResidualBounds:
-    """Mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)`` stacked
-    over rows: those that count, and of rows that are equal in X and y one, with all their weight.
+    """The mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)``
+    stacked over rows with nonzero weight; rows that are equal in X and y are merged into one, with
+    the sum of their weights.
 
     Attributes
     ----------
     lipschitz : float
-        Of the Jacobian of R by theta on the ball, in the spectral norm.
+        Lipschitz constant of the Jacobian of R by theta on the ball, in the spectral norm.
     rows : ndarray (m,) of int
-        Which rows of X these are.
+        Indices of these rows in X.
     scale : ndarray (m d_out,)
-        ``sqrt(weight / divisor)``, by which rows of the outputs' Jacobian are multiplied, in the
+        ``sqrt(weight / divisor)``, the factors on the rows of the Jacobian of the outputs, in the
         order of that of ``batch(rows)``; none is 0.
     residuals : ndarray (m d_out,)
         R at theta, in float64.
@@ -314,18 +319,18 @@ class ResidualBounds:
 
 
 def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
-    """What Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with weights >=
-    0.
+    """Return what Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with
+    weights >= 0.
 
-    The Lipschitz constant is infinite with batch normalisation and where a kink may lie in the
-    ball.
+    The result is None with batch normalisation too; the Lipschitz constant is infinite if a kink
+    may lie in the ball.
     """
     weight = ob.sample_weight
     if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
     rows, total = rows_once(ob)
-    roots = np.sqrt(total / passes.ob.divisor)[:, None]  # any others serve: R = 0 is no other
+    roots = np.sqrt(total / passes.ob.divisor)[:, None]  # any scale > 0 has the same R = 0
     bend = error = 0.0
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
@@ -348,7 +353,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 
 
 # --------------------------------------------------------------------------------------------------
-# A floor under the spectrum of a network's Hessian that takes no products.
+# A lower bound on the spectrum of a network's Hessian that needs no products.
 #
 # ``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not
 # negative the GGN is positive semidefinite and only the residual part R can pull an eigenvalue
@@ -356,11 +361,11 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 #
 #     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
 #
-# With ``x_l = ||[V_l vb_l]||_F``: what ``[a_(k-1) 1] [V_k vb_k]'`` does to ra at the input of a
-# layer l > k, it does row by row through matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D =
+# With ``x_l = ||[V_l vb_l]||_F``: the effect of ``[a_(k-1) 1] [V_k vb_k]'`` on ra at the input of a
+# layer l > k is given, row by row, by matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D =
 # diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, c_z those of
-# ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive
-# w (rows,), with spectral norms over all rows,
+# ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive w
+# (rows,), with spectral norms over all rows,
 #
 #     |<delta_l, ra_(l-1) V_l'>|       <=  sum over k of B_lk x_l x_k
 #     B_lk = ||delta_l / w||  ||w c [a_(k-1) 1]||
@@ -372,34 +377,33 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 #     lambda_min  >=  l2 - lambda_max(S),     S_lk = S_kl = B_lk,  plus the sum over l of u_l u_l'
 #
 # with S nonnegative, a row for each layer. For neighbours K is diagonal, and B_lk is also the
-# largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j
-# [a_(k-1) 1]'``: there samples may cancel. With one hidden layer R falls apart into a block ``[[0,
-# C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, and its least
-# eigenvalue can be had.
+# largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1)
+# 1]'``: there samples may cancel. With one hidden layer R decomposes into a block ``[[0, C_j],
+# [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, whose least eigenvalue can be
+# computed.
 #
-# Rounding: the state at theta comes from `fastcurv.rounding_state`, float64 passes with a bound on
+# Rounding: the state at theta comes from `fastcurv.certify.passes`, float64 passes with a bound on
 # the error of every number, and each norm here is that of the numbers plus that of their errors.
 #
-# How far it reaches. v = theta shows that R cannot be small beside l2 wherever l2 is what holds
-# theta: at a critical point of a network of L layers that is homogeneous (relu, no biases),
-# ``theta'R theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The
-# floor is where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull
-# to their minimum, often a long way off, which is why `classify` asks whether curvature lasts up
-# to there.
+# Limits. v = theta shows that R cannot be small compared with l2 where theta is critical because of
+# l2: at a critical point of a network of L layers that is homogeneous (relu, no biases), ``theta'R
+# theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The bound is
+# positive where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull
+# to their minimum, which is often far away; that is why `classify` asks whether the curvature stays
+# positive up to there.
 
 Reaches = dict[tuple[int, int], Floats]
 
 
-WIDE = 1024  # inputs of a layer past which Frobenius norms stand for spectral ones
+WIDE = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
 BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
-    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known
-    cheaply.
+    """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if none is known cheaply.
 
-    l2, less what the residual part can take away: `fastcurv.floor` has the formulas. Proved for the
-    exact Hessian at theta (in the model's dtype), rounding included.
+    It is l2 minus a bound on the negative part of the residual term; the comment above has the
+    formulas. Proved for the exact Hessian at theta (in the model's dtype), rounding included.
 
     Parameters
     ----------
@@ -409,15 +413,15 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     Returns
     -------
     float
-        At most l2, 0 where l2 spares biases. ``-inf`` with batch normalisation, negative sample
-        weights or negative soft targets. Cost: forward and backward with bounds on their errors
-        (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices
-        of layer inputs; in small networks a matrix for each row and pair of hidden layers too; with
-        one hidden layer one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
+        At most l2, or 0 if l2 leaves out biases. ``-inf`` with batch normalisation, negative sample
+        weights or negative soft targets. Cost: forward and backward pass with bounds on their
+        errors (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram
+        matrices of layer inputs; in small networks a matrix for each row and pair of hidden layers
+        too; with one hidden layer one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
 
     Examples
     --------
-    Twice as much residual takes away twice as much.
+    Twice the residual lowers the bound by twice as much.
 
     >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
     >>> model = ReferenceModel([1, 1, 1, 1], "identity", bias=False)
@@ -455,8 +459,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
 
 
 class Rows:
-    """An upper bound on the spectral norm of a matrix that comes some rows at a time, each with a
-    bound on its error's norm.
+    """An upper bound on the spectral norm of a matrix that is given some rows at a time, each with
+    a bound on the norm of its error.
     """
 
     def __init__(self) -> None:
@@ -472,8 +476,8 @@ class Rows:
 
 
 class UnitBlocks:
-    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, j the units of the layer
-    below.
+    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, with j the units of the
+    layer below.
     """
 
     def __init__(self) -> None:
@@ -499,7 +503,7 @@ class UnitBlocks:
 
 
 def by_layers(passes: Passes) -> float:
-    """``lambda_max(S)``: at least the largest eigenvalue of -R."""
+    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R."""
     L = len(passes.W)
     B = {(l, k): (Rows(), Rows()) for l in range(L) for k in range(l)}
     U = {(l, k): Rows() for l in range(L - 1) for k in range(l + 1)}
@@ -522,12 +526,12 @@ def by_layers(passes: Passes) -> float:
 
 
 def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
-    """``{(l, k): c}`` and ``{(l, k): c_z}`` of the head of this file for the rows of a state, each
-    (rows, 1).
+    """Return ``{(l, k): c}`` and ``{(l, k): c_z}`` of the comment above for the rows of a state,
+    each (rows, 1).
 
-    The smaller of the product of norms and the norm of the product, where that is made. The latter
-    is of the computed K, off by at most err: from layer to layer ``(|phi'| + dphi') ||W|| [+ 1]``
-    times as much, and ``dphi' ||W|| ||K||`` more.
+    Each is the smaller of the product of norms and the norm of the product, if that is computed.
+    The latter is of the computed K, off by at most err, which grows from layer to layer by the
+    factor ``(|phi'| + dphi') ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
     """
     c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
     ones = np.ones((len(s.a[0]), 1))
@@ -569,7 +573,7 @@ def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
 
 
 def _diagonal(passes: Passes, s: State, k: int) -> Floats:
-    """``diag(phi')`` of layer k for each row."""
+    """Return ``diag(phi')`` of layer k for each row."""
     m, p = len(passes.W[k].A), s.phi[k].p
     return (
         np.broadcast_to(np.eye(m), (len(s.a[0]), m, m)) if p is None else p[:, :, None] * np.eye(m)
@@ -577,13 +581,13 @@ def _diagonal(passes: Passes, s: State, k: int) -> Floats:
 
 
 def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
-    """``c [a 1]`` for the inputs of layer k, and bounds on its rows' errors."""
+    """Return ``c [a 1]`` for the inputs of layer k, and bounds on the errors of its rows."""
     error = 0.0 * c if s.da[k] is None else c * s.da[k].nu
     return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
 
 
 def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, at: tuple[int, int], c: Floats) -> None:
-    """These rows' parts of ``delta_l / w`` and ``w c [a 1]``, a row's w as good as can be."""
+    """Add these rows' parts of ``delta_l / w`` and ``w c [a 1]``, with the best w for each row."""
     l, k = at
     d, dd = s.d[l], s.dd[l].nu
     F, error = _inputs(passes, s, k, c)
@@ -595,7 +599,9 @@ def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, at: tuple[int, int], c
 
 
 def by_units(passes: Passes) -> float:
-    """The same for one hidden layer, from the block of each hidden unit."""
+    """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the block of
+    each hidden unit.
+    """
     X = np.asarray(passes.ob.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
     x = norms(np.abs(X1))
@@ -617,14 +623,14 @@ def by_units(passes: Passes) -> float:
 
 
 def _largest(S: Floats) -> float:
-    """An upper bound on the largest eigenvalue of a symmetric matrix."""
+    """Return an upper bound on the largest eigenvalue of a symmetric matrix."""
     values, _, errors = eigh(S)
     return float(values[-1] + errors[-1])
 
 
 def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
-    """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's
-    negative part where the block is large.
+    """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
+    unit; from the negative part of M if the block is large.
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
@@ -640,29 +646,30 @@ def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) 
 
 
 # --------------------------------------------------------------------------------------------------
-# Lower bounds of the loss, and rays along which it falls to an infimum that no theta attains.
+# Lower bounds on the loss, and rays along which it decreases to an infimum that no theta attains.
 #
-# Where every row with weight is classified strictly and l2 leaves the last layer alone, scaling
-# that layer by ``1 + t`` scales all outputs, so that cross entropy with hard labels falls for
-# every t > 0, to 0 as t goes to infinity, and its gradient along the way never vanishes: no theta
-# on the ray, and none from which such a ray starts, is a critical point.
+# If every row with nonzero weight is classified strictly and l2 does not act on the last layer,
+# scaling that layer by ``1 + t`` scales all outputs, so that cross entropy with hard labels
+# decreases for every t > 0, to 0 as t goes to infinity, and its gradient along the way never
+# vanishes: no theta on the ray, its start included, is a critical point.
 #
-# Where no row has a class, or all rows have the same label at an output, and l2 leaves that bias
-# of the last layer alone, the derivative by it has one sign for every theta: no point is critical.
+# If a class occurs in no row, or all rows have the same label at an output, and l2 does not act on
+# that bias of the last layer, the derivative by it has one sign for every theta: no point is
+# critical.
 
 
 def loss_lower_bound(ob: Any) -> float:
-    """0, or ``-inf`` where soft targets that are no probabilities leave no bound."""
+    """Return 0, or ``-inf`` if soft targets that are not probabilities leave no bound."""
     return -np.inf if ob.loss == "cross_entropy" and np.min(ob.y) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
-    """A unit direction in which the loss is proved to fall for ever: biases that labels pull one
-    way, or the last layer's part of theta; else None.
+    """Return a unit direction in which the loss is proved to decrease for ever, else None: along
+    biases that all labels pull the same way, or along the last layer's part of theta.
 
-    Proved of the last layer: hard labels, weights >= 0, no l2 on it, and the logit of every row's
-    class larger than all others (of the right sign, for binary cross entropy) by more than rounding
-    can have done. Not with batch normalisation.
+    For the last layer the proof needs hard labels, weights >= 0, no l2 on it, and the logit of
+    every row's class larger than all others (of the right sign, for binary cross entropy) by more
+    than rounding. Not for batch normalisation.
     """
     at = checked_theta(ob, theta)
     if ob.loss == "mse" or loss_lower_bound(ob) < 0:
@@ -678,8 +685,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 
 def attains_lower_bound(ob: Any) -> bool:
-    """Whether the loss may be as low as its bound anywhere: an entropy is not, but where it is 0
-    everywhere.
+    """Return whether the loss may equal its lower bound for some theta; a cross entropy does not,
+    unless it is 0 everywhere.
     """
     if ob.loss == "mse" or ob.sample_weight is not None and not np.any(ob.sample_weight):
         return True
@@ -687,7 +694,9 @@ def attains_lower_bound(ob: Any) -> bool:
 
 
 def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """By output (d_out,) whether some row that counts wants it larger, and smaller."""
+    """Return masks of the outputs (d_out,) that some row with positive weight pulls up, and
+    down.
+    """
     m, y = ob.model.sizes[-1], np.asarray(ob.y)
     counts = np.ones(len(y), dtype=bool)
     if ob.sample_weight is not None:
@@ -703,8 +712,8 @@ def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
-    """The unit direction of the biases of the last layer that all rows pull the same way, where l2
-    leaves them alone; None where there are none. `up`, `down`: `pulls`.
+    """Return the unit direction of the biases of the last layer that all rows pull the same way and
+    on which l2 does not act; None if there are none. `up`, `down`: see `pulls`.
     """
     if ob.loss == "cross_entropy" and len(up) == 1:
         return None
@@ -717,7 +726,9 @@ def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Flo
 
 
 def why(ob: Any, direction: Floats) -> str:
-    """Why the loss falls for ever in the direction of `ray_to_infimum`, as part of a sentence."""
+    """Return the reason why the loss decreases for ever in the direction of `ray_to_infimum`, as
+    part of a sentence.
+    """
     W, b = layers_of(ob.model, direction)[-1]
     weight = getattr(ob, "sample_weight", None)
     sample = "sample" if weight is None or np.all(weight) else "sample that counts"
@@ -740,25 +751,25 @@ def why(ob: Any, direction: Floats) -> str:
 
 
 def last_layer(ob: Any, at: Floats) -> Floats:
-    """The last layer's part of theta (n,), of length 1; NaN where it is 0."""
+    """Return the last layer's part of theta (n,), of length 1; NaN if it is 0."""
     direction = np.zeros_like(at)
     for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, at)[-1]):
         if part is not None:
             part[...] = value
     with np.errstate(invalid="ignore"):
-        direction = direction / np.abs(direction).max()  # whose squares are numbers
+        direction = direction / np.abs(direction).max()  # so that squares do not overflow
         return np.asarray(direction / np.linalg.norm(direction))
 
 
 def decayed(ob: Any, direction: Floats) -> bool:
-    """Whether l2 acts along a direction (n,)."""
+    """Return whether l2 acts along a direction (n,)."""
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())
 
 
 def classified(ob: Any, at: Floats) -> bool:
-    """Whether the logit of every row's class that counts is proved to be the largest, at theta (n,)
-    of float64; False for mse and with batch normalisation.
+    """Return whether, in every row with positive weight, the logit of its class is proved to be the
+    largest, at theta (n,) of float64; False for mse and with batch normalisation.
     """
     if ob.loss == "mse" or normalised(ob.model):
         return False
@@ -772,7 +783,9 @@ def classified(ob: Any, at: Floats) -> bool:
 
 
 def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bool_]:
-    """Which rows have hard labels and are classified rightly, rounding included."""
+    """Return a mask of the rows with hard labels that are classified correctly, rounding
+    included.
+    """
     if loss == "binary_cross_entropy":
         hard = (y == 0) | (y == 1)
         return np.asarray(np.all(hard & np.where(y == 1, z > E, z < -E), axis=1))

@@ -1,5 +1,5 @@
-"""Bounds for networks whose rows do not know of one another: chunk by chunk of rows. The head of
-`fastcurv.certify.bounds` has the model and the formulas.
+"""Bounds for networks whose rows are independent of one another, computed for a chunk of rows at a
+time. The module docstring of `fastcurv.certify.bounds` has the model and the formulas.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ from .arithmetic import (
 )
 
 # --------------------------------------------------------------------------------------------------
-# The state at theta with its errors: forward and backward of `fastcurv.certify`.
+# The state at theta with bounds on its errors: forward and backward pass.
 
 
 class Came(NamedTuple):
-    """What comes back into a layer: e, its error, and the norms of what of that is new there."""
+    """The result of a step back through a layer: e, its error, and the norms of the error that is
+    new there.
+    """
 
     e: Floats
     de: Err
@@ -51,7 +53,7 @@ class Came(NamedTuple):
 
 
 class State:
-    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), z, p,
+    """The state at theta for some rows, each quantity with its `Err`: a (below each layer), z, p,
     q, eq and d.
     """
 
@@ -75,7 +77,7 @@ class State:
         self.backward()
 
     def forward(self) -> None:
-        """Z = a W' + b;  a = phi(z) [+ the layer's input]."""
+        """Run the forward pass: ``z = a W' + b``, ``a = phi(z) [+ the layer's input]``."""
         R = self.R
         products: dict[int, tuple[Floats, Floats]] = {}
         self.kappa = {} if R.joint else None
@@ -104,8 +106,8 @@ class State:
         self.loss = R.loss_rows(self.rows, z, dz)
 
     def join(self, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
-        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it, each with a
-        bound on what underflow took off; their norms are noted.
+        """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
+        bounds on the effect of underflow; record the norms of the products in `kappa`.
         """
         W, p, skip = self.R.W[l], self.phi[l].p, self.R.skips[l]
         assert self.kappa is not None
@@ -119,7 +121,9 @@ class State:
         products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
-        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
+        """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi'``, ``e *
+        phi''``.
+        """
         R, L = self.R, len(self.R.W)
         chain = Chain(self.kappa)
         self.d[-1], self.dd[-1], came = self.loss.d, self.loss.dd, None
@@ -134,9 +138,10 @@ class State:
     def step_back(
         self, l: int, chain: Chain, d: Floats, dd: Err, above: Came | None
     ) -> tuple[Floats, Err, Came]:
-        """D and its error from layer l to the one below, of delta or of what goes the same way.
+        """Propagate d and its error from layer l to the one below, for delta or another vector that
+        goes the same way.
 
-        `above` is what came into layer l itself, None at the top.
+        `above` is the `Came` of layer l itself, None at the top.
         """
         R, W = self.R, self.R.W[l]
         size = product(at_most(d, dd), W.abs)
@@ -157,7 +162,8 @@ class State:
 
 
 class LossRows:
-    """delta = dL/dz of the last layer, and what ``rdelta = (d2L/dz2) rz`` needs, with their errors.
+    """The derivative delta = dL/dz of the last layer, and the quantities from which ``rdelta =
+    (d2L/dz2) rz`` is computed, with their errors.
 
     Parameters
     ----------
@@ -196,7 +202,7 @@ class LossRows:
         self.loss, self.arithmetic = loss, arithmetic
         self.f = np.full((len(z), 1), 1.0) if weight is None else weight.astype(float)[:, None]
         moves = self.f != 0
-        self.f = np.maximum(np.abs(self.f) / divisor, ETA * moves)  # signs are put back below
+        self.f = np.maximum(np.abs(self.f) / divisor, ETA * moves)  # the signs are restored below
         sign = 1.0 if weight is None else np.sign(weight.astype(float))[:, None]
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
@@ -208,7 +214,7 @@ class LossRows:
         self.d, self.h = sign * self.d, sign * self.h
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """Delta = 2 f (z - y), h = 2 f."""
+        """Compute delta = 2 f (z - y) and h = 2 f."""
         u, eta, gap = self.arithmetic.u, self.arithmetic.eta, z - y
         self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
         size = at_most(gap, dz)
@@ -217,7 +223,9 @@ class LossRows:
         self.dh = Err(self.h * (self.uf + u))
 
     def _binary(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """Delta = f (s - y), taken as f ((1 - y) - small) above 0; h = f s (1 - s), |h'| <= h."""
+        """Compute delta = f (s - y), evaluated as f ((1 - y) - small) for z > 0, and h = f s (1 -
+        s), |h'| <= h.
+        """
         r, t = self.arithmetic, np.abs(z)
         small, d = expit(-t), bell(t)
         rest = np.where(z > 0, 1 - y, -y)
@@ -232,13 +240,13 @@ class LossRows:
         )
 
     def _entropy(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others; p is kept
-        with its error `dp`.
+        """Compute delta_j = f (T p_j - y_j), at the largest logit as minus the sum of the others; p
+        is kept with its error `dp`.
 
         Off the top ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, at the top ``g p sum of p_k E_k``,
-        the sums without the top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is what p
-        p' can grow by over z +- dz. Rows where rounding may change which logit is largest have no
-        top.
+        the sums without the top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is the
+        factor by which p p' can grow over z +- dz. Rows in which rounding may change which logit is
+        largest have no top.
         """
         r, m = self.arithmetic, z.shape[1]
         y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y
@@ -285,14 +293,14 @@ class LossRows:
         self.dd = Err(scaled(whole, moved), carried) + rounded
 
     def _centred(self, E: Floats) -> Floats:
-        """Errors of the differences to the top: 0 there; against the worst candidate where there is
-        no top.
+        """Return the errors of the differences to the top logit: 0 there; relative to the worst
+        candidate in rows without a top.
         """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
     def r_loss(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
-        """(rdelta, its Err)."""
+        """Return (rdelta, its Err)."""
         if self.loss != "cross_entropy":
             rd, H = self.h * rz, np.abs(self.h) + self.dh.E
             error = drz.times(H) + self.dh.times(np.abs(rz))
@@ -311,7 +319,7 @@ class LossRows:
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
 
     def _most(self) -> Floats:
-        """Of ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
+        """Return bounds on ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
         tiny, m = self.arithmetic.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
@@ -319,8 +327,8 @@ class LossRows:
         return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
-        """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own
-        rounding.
+        """Return bounds on the errors of ``s p (u - <p, u>)``, with u = rz - rz_top off by E and by
+        its own rounding.
         """
         r, m = self.arithmetic, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
@@ -333,7 +341,7 @@ class LossRows:
         return np.where(whole + size < r.max / 4, found, np.inf)
 
     def fisher(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
-        """(rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
+        """Return (rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
         r, d, size = self.arithmetic, np.abs(self.d), np.abs(rz)
         along = (self.d * rz).sum(axis=1, keepdims=True)
         moved = ((d + self.dd.E) * drz.E + self.dd.E * size).sum(axis=1, keepdims=True)
@@ -353,8 +361,8 @@ class LossRows:
         return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + 4 * r.eta)
 
     def r_norms(self) -> tuple[Floats, Floats]:
-        """(B, C) (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and it is off by ``C ||rz|| + (B + C)
-        ||drz||`` at most.
+        """Return (B, C), each (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and the error of rdelta
+        is at most ``C ||rz|| + (B + C) ||drz||``.
         """
         r = self.arithmetic
         if self.loss != "cross_entropy":
@@ -369,7 +377,7 @@ class LossRows:
         return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_norms(self) -> tuple[Floats, Floats]:
-        """The same for ``rdelta = N <delta, rz> delta``."""
+        """Return the numbers of `r_norms` for ``rdelta = N <delta, rz> delta``."""
         r, d = self.arithmetic, norms(np.abs(self.d))
         whole = d + self.dd.nu
         rounding = r.gamma(self.d.shape[1] + 6)
@@ -377,8 +385,8 @@ class LossRows:
         return r.N * scaled(d, d), r.N * lost
 
     def r_lost(self) -> Floats:
-        """What underflow takes off the norms of rdelta at most, by `r_loss` and `fisher`, (rows,
-        1).
+        """Return bounds on the effect of underflow on the norms of rdelta, in `r_loss` and
+        `fisher`, (rows, 1).
         """
         r, m = self.arithmetic, self.d.shape[1]
         size = np.abs(self.h) + (self.dh if self.loss == "cross_entropy" else self.dh.E)
@@ -387,31 +395,32 @@ class LossRows:
 
 
 KINDS = ("hessian", "ggn", "fisher")
-CHUNK_BYTES = 1 << 25  # of the state of the rows at hand
-KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept from one vector to the next
-JOINT_FLOPS = 1 << 30  # up to which products of layers are made for every row
+CHUNK_BYTES = 1 << 25  # of the state of one chunk of rows
+KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept for the next vector
+JOINT_FLOPS = 1 << 30  # up to which products of layers are computed for every row
 
 
 def _gram(x: Floats, alone: bool) -> Floats:
-    """``x'x``; the smaller ``x x'`` will do where these are all rows."""
+    """Return ``x'x``, or the smaller ``x x'`` if x holds all rows: both have the same norm."""
     return x @ x.T if alone and len(x) < x.shape[1] else x.T @ x
 
 
 class Rounding:
-    """The bounds at one theta: what does not depend on v is made once and, up to 128 MiB, kept.
+    """Bounds at one theta: what does not depend on v is computed once and, up to 128 MiB, kept.
 
     Parameters
     ----------
     ob : Objective
     theta : array_like (n,)
     layout : dict, optional
-        `Curvature.layout` of the operator in question; else that of the objective's own plans.
+        `Curvature.layout` of the operator in question; by default that of the objective's own
+        plans.
     measured : bool
-        Bounds are those of our own float64 passes, and `gradient` and `product` want the computed
-        result to compare with.
+        Bound our own float64 passes instead of the engine's; `gradient` and `product` then need the
+        computed result, and bound its error by comparison.
     """
 
-    of_rows: Any = State  # what is kept of some rows
+    of_rows: Any = State  # class of the state of some rows
     kept: list[Any] | None
     grams: list[tuple[float, float]] | None
     b: Any
@@ -452,21 +461,21 @@ class Rounding:
     # ----------------------------------------------------------------------------------------------
 
     def within(self, size: Floats) -> None:
-        """Note where the engine may overflow, of numbers of that size."""
+        """Record an overflow if numbers of that size may overflow in the engine."""
         if not size.max(initial=0.0) < self.arithmetic.max:
             self.overflow = True
 
     def local(self, size: Floats, k: int, terms: int) -> Err:
-        """Err of a sum of `terms` products of inner dimension k, `size` the same sum of absolute
-        values, 0 only where all factors of one kind are.
+        """Return the Err of a sum of `terms` products of inner dimension k, with `size` the same
+        sum of absolute values; the error is 0 only where `size` is.
         """
         self.within(size)
         depth = self.arithmetic.depth(k, terms) + 1
         return Err(self.arithmetic.gamma(depth) * size + (size > 0) * (depth * self.arithmetic.eta))
 
     def sum_rounded(self, total: Floats, error: Err, other: Err | None) -> tuple[Err, Floats]:
-        """(Err of a sum of two inexact matrices, rounded, the rounding's norms); other None: that
-        one is exact.
+        """Return (Err of a sum of two inexact matrices, rounded; norms of that rounding); other
+        None means that the second matrix is exact.
         """
         error = error if other is None else error + other
         size = at_most(total, error)
@@ -477,7 +486,9 @@ class Rounding:
     def times(
         self, x: Floats, dx: Err, p: Floats | None, dp: Err | None
     ) -> tuple[Floats, Err, Any]:
-        """(x * p, its Err, norms of what is not p times x's error); p None: 1."""
+        """Return (x * p, its Err, norms of the part of the error that is not p times that of x); p
+        None means 1.
+        """
         if p is None:
             return x, dx, 0.0
         assert dp is not None
@@ -489,7 +500,7 @@ class Rounding:
         return found, error + rounding, other.nu + rounding.nu
 
     def loss_rows(self, rows: slice, z: Floats, dz: Err) -> LossRows:
-        """The loss of some rows, at z of the last layer."""
+        """Return the `LossRows` of some rows, at z of the last layer."""
         y, weight = self.ob.y[rows], self.ob.sample_weight
         loss = LossRows(
             self.ob.loss,
@@ -507,7 +518,7 @@ class Rounding:
     # ----------------------------------------------------------------------------------------------
 
     def states(self) -> Iterator[Any]:
-        """The state of all rows, chunk by chunk."""
+        """Yield the states of all rows, chunk by chunk."""
         if self.kept is not None:
             yield from self.kept
             return
@@ -523,8 +534,8 @@ class Rounding:
         self.kept = keep
 
     def new_sums(self) -> list[Sums]:
-        """`Sums` for each layer; the spectral norms of a and delta over all rows are found on first
-        use.
+        """Return `Sums` for each layer; the spectral norms of a and delta over all rows are
+        computed on first use.
         """
         if self.grams is None:
             grams: Any = None
@@ -537,20 +548,20 @@ class Rounding:
         return [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
 
     def gammas(self, terms: int) -> tuple[float, float]:
-        """Of the sums over rows: (for weights, for biases)."""
+        """Return gamma of the sums over rows: (for weights, for biases)."""
         r = self.arithmetic
         return r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
 
     @property
     def slack(self) -> float:
-        """Room for second order and for our own rounding."""
+        """Factor that leaves room for second-order terms and for our own rounding."""
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total(
         self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
-        """The Euclidean norm over the layers' bounds, and what adding ``l2 x`` rounds; measured:
-        how far our result lies from the computed one as well.
+        """Return the Euclidean norm of the layers' bounds and of the rounding when ``l2 x`` is
+        added; if `measured`, plus the distance of our result from the computed one.
         """
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
@@ -567,7 +578,7 @@ class Rounding:
         return float(bound) if np.isfinite(bound) else np.inf
 
     def gradient(self, computed: Floats | None = None) -> float:
-        """A bound on ``||computed gradient - gradient||``."""
+        """Return a bound on ``||computed gradient - gradient||``."""
         with np.errstate(all="ignore"):
             sums = self.new_sums()
             for state in self.states():
@@ -575,25 +586,28 @@ class Rounding:
             return self.total(sums, 1, self.theta.astype(float), l2_diagonal(self.ob), computed)
 
     def add_gradient(self, state: Any, sums: list[Sums]) -> None:
-        """``dW = delta' a`` and ``db`` of some rows."""
+        """Add ``dW = delta' a`` and ``db`` of some rows."""
         for l in range(len(sums)):
             self.add_products(state, l, (state.d[l], state.dd[l]), (None, None), sums, 1)
 
     def add_products(
         self, s: Any, l: int, d: tuple[Any, Any], ra: tuple[Any, Any], sums: list[Sums], terms: int
     ) -> None:
-        """What some rows add to layer l's ``d' a + delta' ra`` and to the sum of d's rows, for d
-        and ra with their `Err`; ra None for 0, and `terms` of such products.
+        """Add the contributions of some rows to layer l's ``d' a + delta' ra`` and to the sum of
+        d's rows, for d and ra with their `Err`; ra None means 0, and `terms` is the number of such
+        products.
         """
         weights, biases = self.gammas(terms)
         sums[l].add("a", *d, s.a[l], s.da[l], weights)
-        if not self.ob.model.batch_norm or l == len(sums) - 1:  # else rdbeta stands for it
+        if not self.ob.model.batch_norm or l == len(sums) - 1:  # else rdbeta takes its place
             sums[l].add_rows(*d, biases)
         if ra[0] is not None:
             sums[l].add("ra", s.d[l], s.dd[l], *ra, weights)
 
     def checked(self, v: ArrayLike, kind: str) -> Floats | None:
-        """V (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
+        """Return v (n,) in the model's dtype; None if it is not finite, when nothing can be
+        bounded.
+        """
         check_choice(kind, KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
         if known.shape != self.theta.shape:
@@ -601,7 +615,7 @@ class Rounding:
         return known if np.isfinite(known).all() else None
 
     def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
-        """A bound on ``||computed(A v) - A v||`` for v (n,)."""
+        """Return a bound on ``||computed(A v) - A v||`` for v (n,)."""
         known = self.checked(v, kind)
         if known is None:
             return np.inf
@@ -616,7 +630,7 @@ class Rounding:
             return bound
 
     def direction(self, v: Floats) -> list[Any]:
-        """``[(V, vb)]`` of v (n,), None for parts that are 0."""
+        """Return ``[(V, vb)]`` of v (n,), None for parts that are 0."""
         return [
             (
                 Operand(V.astype(float)) if V.any() else None,
@@ -629,8 +643,8 @@ class Rounding:
     # ----------------------------------------------------------------------------------------
 
     def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra]:  (ra, rz) with their Errs, by
-        layer; None: 0.
+        """Run the R-forward pass: ``rz = ra W' + a V' + vb``, ``ra = phi' * rz [+ the input's
+        ra]``. Return ra and rz with their Errs, by layer; None means 0.
         """
         ra: list[Any] = [(None, None)]
         rz: list[Any] = []
@@ -657,8 +671,8 @@ class Rounding:
     def moved(
         self, s: Any, l: int, V: Operand | None, vb: Floats | None, below: tuple[Any, Any]
     ) -> tuple[Floats, Err, Err]:
-        """``rz = ra W' + a V' + vb``, its Err, and what of that is new; V, vb and (ra, its Err)
-        below None for 0, but not all three.
+        """Return ``rz = ra W' + a V' + vb``, its Err, and the part of that which is new in this
+        layer. V, vb and the (ra, its Err) `below` are None for 0, but not all three.
         """
         a, da, W, (r, dr) = s.a[l], s.da[l], self.W[l], below
         z, moved = np.zeros((len(a), len(W.A))), None
@@ -677,8 +691,8 @@ class Rounding:
     def back(
         self, s: Any, l: int, rd: Floats, drd: Err, V: Operand | None
     ) -> tuple[Floats, Err, Floats, Floats]:
-        """``rdelta W [+ delta V]``, its Err, and the norms of what of that was carried here and of
-        what came to it.
+        """Return ``rdelta W [+ delta V]``, its Err, and the norms of the propagated error and of
+        the new error.
         """
         W, added = self.W[l], np.zeros((1, 1))
         below, size, carried = rd @ W.A, product(at_most(rd, drd), W.abs), drd.back(W)
@@ -691,8 +705,8 @@ class Rounding:
         return below, error + local, carried.nu, added + local.nu
 
     def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
-        """RdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re * phi' +
-        e * phi'' * rz.
+        """Run the R-passes of some rows and add to the sums: ``rdW = rdelta' a + delta' ra``,
+        ``re_below = rdelta W + delta V [+ re]``, ``rdelta = re * phi' + e * phi'' * rz``.
         """
         full, (ra, rz) = kind == "hessian", self.r_forward(s, layers)
         if rz[-1][0] is None:  # v = 0
@@ -722,17 +736,17 @@ class Rounding:
 
 
 # --------------------------------------------------------------------------------------------------
-# The state at theta of any network objective, made once by float64 passes with a bound on the
-# error of every number, for all that asks what is true at theta: floors, majorants, kinks, units
-# that are off.
+# The state at theta of any network objective, computed once by float64 passes with a bound on the
+# error of every number, for all proofs at theta: curvature floors, majorants, kinks, units that are
+# off.
 
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
-# for the rounding of bounds themselves: products of few numbers, sums of squares of at most 1e5
+# for the rounding of the bounds themselves: products of few numbers, sums of at most 1e5 squares
 GROWTH = 1 + 1e-9
 
 
 def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
-    """Theta in float64, as the model's dtype holds it."""
+    """Return theta, rounded to the model's dtype, in float64."""
     model = ob.model
     checked = check_vector(theta, model.n_params, "theta", np.float64)
     return np.asarray(checked.astype(model.dtype), dtype=float)
@@ -740,13 +754,13 @@ def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
 
 @last_kept
 def passes_at(ob: Any, theta: Floats) -> Passes:
-    """`Passes` of ob at theta (n,) in float64; those made last serve again."""
+    """Return `Passes` of ob at theta (n,) in float64; the last ones are cached."""
     with np.errstate(all="ignore"):
         return Passes(ob, theta)
 
 
 class Passes(Rounding):
-    """The state at theta of any network objective by float64 passes, its errors bounded:
+    """The state at theta of any network objective by float64 passes with bounds on the errors:
     `states()`, chunk by chunk.
 
     `W_norms` holds upper bounds on ``||W_l||_2``.
@@ -787,7 +801,9 @@ class Passes(Rounding):
 
 
 def spectral(A: Floats) -> float:
-    """An upper bound on ``||A||_2``: from the smaller Gram matrix, and ``||A||_1 ||A||_inf``."""
+    """Return an upper bound on ``||A||_2``: the smaller of those from the smaller Gram matrix and
+    from ``||A||_1 ||A||_inf``.
+    """
     G, size = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     return float(
         min(
@@ -798,8 +814,8 @@ def spectral(A: Floats) -> float:
 
 
 def gram_norm(G: Floats, rows: int) -> float:
-    """An upper bound on ``||F||_2`` from the computed ``G = F'F``: sums are off by ``gamma(rows)
-    trace`` at most, eigenvalues by less.
+    """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``: its sums are off by at
+    most ``gamma(rows) trace``, its eigenvalues by less.
     """
     m = len(G)
     slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY

@@ -1,8 +1,8 @@
-"""Value and gradient of a network objective from passes in extended precision, with a proved bound.
+"""Value and gradient of a network objective by passes in extended precision, with a proved bound.
 
-A float64 gradient is off by its rounding, about 1e-16 of what its sums are made of, and at a
-critical point that is all there is of it. Here every number has some 100 bits (`extended`), so
-that bounds on norms, row by row and wide as they are, are still some 1e-25:
+A float64 gradient is off by its rounding, about 1e-16 of the size of the terms of its sums; at a
+critical point nothing else is left of it. Here every number has some 100 bits (`Pair`), so that
+even coarse bounds on norms, row by row, are still some 1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
@@ -11,7 +11,7 @@ that bounds on norms, row by row and wide as they are, are still some 1e-25:
                         dp     = sup|phi''| dz, 1 where z may lie at a kink
     dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
 
-each d a bound on the norm of a row's error, tau that of a product (`extended.tau`).
+with each d a bound on the norm of a row's error, and tau that of a product (`tau`).
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from .bounds import gradient_bound
 from .passes import checked_theta, spectral
 
 # --------------------------------------------------------------------------------------------------
-# Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two of float64.
+# Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
 #
-# The same on every machine, unlike long double, and fast: products of matrices are cut into
-# products whose numbers have so few bits that float64 adds them without any rounding (Ozaki,
-# Ogita, Oishi and Rump 2012), so BLAS makes them; sums and products of numbers are error-free
-# transformations (Dekker 1971, Knuth). What is promised:
+# The same on every machine, unlike long double, and fast: products of matrices are split into
+# products whose numbers have so few bits that float64 adds them without any rounding (Ozaki, Ogita,
+# Oishi and Rump 2012), so that BLAS can compute them; sums and products of numbers are error-free
+# transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
-# - `add`, `mul`, `div`: relative error `UNIT`; - `exp` of numbers <= 0, `expm1`, `tanh`,
-# `sigmoid`: `UNIT` times the result; `softplus`, `ndtr`, `log1p`: `UNIT` times 1 + the result; -
-# `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
+# - `add`, `mul`, `div`: relative error `UNIT`;
+# - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `UNIT` times the result; `softplus`,
+#   `normal`, `log1p`: `UNIT` times 1 + the result;
+# - `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
 #
-# each plus `SMALL`, and no infinity on the way (the caller looks at the result).
+# each plus `SMALL`, provided that nothing overflows (callers check the result).
 
 UNIT = 2.0**-94
 SMALL = 2.0**-900
@@ -54,7 +55,7 @@ _SPLIT = 134217729.0
 
 
 class Pair(NamedTuple):
-    """``hi + lo``, |lo| at most half a unit of hi's last place."""
+    """The number ``hi + lo``, |lo| at most half a unit of hi's last place."""
 
     hi: Floats
     lo: Floats
@@ -68,31 +69,31 @@ class Pair(NamedTuple):
         return Pair(self.hi.T, self.lo.T)
 
     def take(self, rows: slice) -> Pair:
-        """Some rows."""
+        """Return some rows."""
         return Pair(self.hi[rows], self.lo[rows])
 
 
 def pair(x: Floats | float) -> Pair:
-    """A float64 array as it stands."""
+    """Return a float64 array as a `Pair`."""
     x = np.asarray(x, dtype=float)
     return Pair(x, np.zeros_like(x))
 
 
 def two_sum(a: Floats, b: Floats) -> Pair:
-    """A + b without error."""
+    """Return a + b without error."""
     s = a + b
     t = s - a
     return Pair(s, (a - (s - t)) + (b - t))
 
 
 def _quick(a: Floats, b: Floats) -> Pair:
-    """A + b without error where |a| >= |b|."""
+    """Return a + b without error, for |a| >= |b|."""
     s = a + b
     return Pair(s, b - (s - a))
 
 
 def two_product(a: Floats, b: Floats) -> Pair:
-    """A b without error, but for underflow."""
+    """Return a b without error, except for underflow."""
     p = a * b
     x, y = _SPLIT * a, _SPLIT * b
     a1, b1 = x - (x - a), y - (y - b)
@@ -101,37 +102,37 @@ def two_product(a: Floats, b: Floats) -> Pair:
 
 
 def add(x: Pair, y: Pair) -> Pair:
-    """X + y."""
+    """Return x + y."""
     s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
     s = _quick(s.hi, s.lo + t.hi)
     return _quick(s.hi, s.lo + t.lo)
 
 
 def plus(x: Pair, y: Floats | float) -> Pair:
-    """X + y for y in float64."""
+    """Return x + y for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
     return _quick(s.hi, s.lo + x.lo)
 
 
 def mul(x: Pair, y: Pair) -> Pair:
-    """X y."""
+    """Return x y."""
     p = two_product(x.hi, y.hi)
     return _quick(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
 
 
 def times(x: Pair, y: Floats | float) -> Pair:
-    """X y for y in float64."""
+    """Return x y for y in float64."""
     p = two_product(x.hi, np.asarray(y, dtype=float))
     return _quick(p.hi, p.lo + x.lo * y)
 
 
 def scaled(x: Pair, factor: Floats | float) -> Pair:
-    """X times powers of 2."""
+    """Return x times powers of 2."""
     return Pair(x.hi * factor, x.lo * factor)
 
 
 def div(x: Pair, y: Pair) -> Pair:
-    """X / y."""
+    """Return x / y."""
     a = x.hi / y.hi
     r = add(x, -times(y, a))
     b = r.hi / y.hi
@@ -141,12 +142,14 @@ def div(x: Pair, y: Pair) -> Pair:
 
 
 def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
-    """X where it holds, else y."""
+    """Return x where the condition holds, else y."""
     return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
 
 def row_sums(x: Pair) -> Pair:
-    """Over the columns, (rows, 1): relative error cols UNIT times the sum of sizes."""
+    """Return the sums over the columns, (rows, 1): relative error cols UNIT times the sum of
+    sizes.
+    """
     total = Pair(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
         total = add(total, Pair(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
@@ -154,7 +157,9 @@ def row_sums(x: Pair) -> Pair:
 
 
 def column_sums(x: Pair) -> Pair:
-    """Over the first axis, by halves: relative error 64 UNIT times the sum of sizes."""
+    """Return the sums over the first axis, by halves: relative error 64 UNIT times the sum of
+    sizes.
+    """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
         rest = x.take(slice(2 * half, None))
@@ -169,12 +174,12 @@ def column_sums(x: Pair) -> Pair:
 
 
 def bits(k: int) -> int:
-    """Bits of a slice: sums of k products of two such numbers need 53."""
+    """Return the bits of a slice, for which sums of k products of two such numbers need 53 bits."""
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
 def tau(k: int) -> float:
-    """Error of `dot` of inner dimension k over the largest numbers of row and column."""
+    """Return the error of `dot` of inner dimension k over the largest numbers of row and column."""
     inner = min(k, DEPTH)
     return 8.0 * k * (PARTS * 2.0 ** (-PARTS * bits(inner)) + 2.0**-99)
 
@@ -195,7 +200,7 @@ class Sliced:
 
 
 def dot(A: Pair, B: Pair) -> Pair:
-    """``A B'`` for A (m, k), B (n, k)."""
+    """Return ``A B'`` for A (m, k), B (n, k)."""
     total: Pair | None = None
     for start in range(0, A.hi.shape[1], DEPTH):
         some = slice(start, start + DEPTH)
@@ -208,7 +213,7 @@ def dot(A: Pair, B: Pair) -> Pair:
 
 
 def sliced_dot(a: Sliced, b: Sliced) -> Pair:
-    """``A B'`` from the slices of both."""
+    """Return ``A B'`` from the slices of both."""
     total = pair(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(PARTS - 1, -1, -1):
         for i in range(order + 1):
@@ -237,14 +242,16 @@ _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.83285799804591
 
 
 def _reduced(x: Pair) -> tuple[Pair, Floats]:
-    """(p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0; from x = -700 on all is flushed to e^-700."""
+    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0; below x = -700 the result is that at
+    -700.
+    """
     x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2[0])
     r = plus(x, -k * _LN2[0])
     r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
     r = scaled(plus(r, -k * _LN2[2]), 0.5**_HALVINGS)
     tail = np.zeros_like(r.hi)
-    for n in range(10, 5, -1):  # below the last bits of the rest
+    for n in range(10, 5, -1):  # below the last bits of the other terms
         tail = tail * r.hi + 1.0 / math.factorial(n)
     p = pair(tail)
     for n in range(5, 0, -1):
@@ -256,50 +263,50 @@ def _reduced(x: Pair) -> tuple[Pair, Floats]:
 
 
 def exp(x: Pair) -> Pair:
-    """``e^x`` for x <= 0."""
+    """Return ``e^x`` for x <= 0."""
     p, power = _reduced(x)
     return scaled(plus(p, 1.0), power)
 
 
 def expm1(x: Pair) -> Pair:
-    """``e^x - 1`` for x <= 0."""
+    """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduced(x)
     return choose(power == 1.0, p, plus(scaled(plus(p, 1.0), power), -1.0))
 
 
 def log1p(e: Pair) -> Pair:
-    """``log(1 + e)`` for e >= 0: one step of Newton's from float64."""
+    """Return ``log(1 + e)`` for e >= 0: one Newton step from the float64 result."""
     y = np.log1p(e.hi)
     gain = plus(mul(plus(e, 1.0), exp(pair(-y))), -1.0)
     return plus(gain, y)
 
 
 def absolute(x: Pair) -> Pair:
-    """|x|."""
+    """Return |x|."""
     return choose(x.hi < 0, -x, x)
 
 
 def tanh(x: Pair) -> Pair:
-    """``-t / (2 + t)``, t = e^(-2|x|) - 1, with the sign of x."""
+    """Return tanh(x) as ``-t / (2 + t)``, t = e^(-2|x|) - 1, with the sign of x."""
     t = expm1(scaled(absolute(x), -2.0))
     a = div(-t, plus(t, 2.0))
     return choose(x.hi < 0, -a, a)
 
 
 def sigmoid(x: Pair) -> Pair:
-    """``1 / (1 + e^-x)``."""
+    """Return ``1 / (1 + e^-x)``."""
     e = exp(-absolute(x))
     return div(choose(x.hi > 0, pair(np.ones_like(x.hi)), e), plus(e, 1.0))
 
 
 def softplus(x: Pair) -> Pair:
-    """``log(1 + e^x)``."""
+    """Return ``log(1 + e^x)``."""
     return add(choose(x.hi > 0, x, pair(np.zeros_like(x.hi))), log1p(exp(-absolute(x))))
 
 
 def normal(x: Pair) -> tuple[Pair, Pair]:
-    """(Density, distribution function) of the normal distribution: ``Phi = 1/2 + n (x + x^3/3 +
-    x^5/15 + ...)``, all terms of one sign.
+    """Return (density, distribution function) of the normal distribution: ``Phi = 1/2 + n (x +
+    x^3/3 + x^5/15 + ...)``, a series of terms of one sign.
     """
     t = absolute(x)
     t = choose(t.hi > 12.0, pair(np.full_like(t.hi, 12.0)), t)
@@ -315,7 +322,7 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
     return n, plus(choose(x.hi < 0, -half, half), 0.5)
 
 
-ROWS = 1024  # of a block: the inner dimension of the sums over rows
+ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
 SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
 # sup |phi'| and sup |phi''|, kinks aside
 LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13}
@@ -325,12 +332,14 @@ BENDS = {"identity": 0.0, "relu": 0.0, "leaky_relu": 0.0, "tanh": 0.77, "sigmoid
     "gelu": 0.8,
     "elu": 1.0,
 }
-JUMPS = {name: 1.0 - leak for name, leak in LEAK.items()}  # of phi'
+JUMPS = {name: 1.0 - leak for name, leak in LEAK.items()}  # of phi' at 0
 
 
 @dataclass
 class Bounded:
-    """A matrix of pairs, a row for each sample, with bounds (rows, 1) on its errors' norms."""
+    """A matrix of pairs, a row for each sample, with bounds (rows, 1) on the norms of its
+    errors.
+    """
 
     value: Pair
     error: Floats
@@ -343,7 +352,7 @@ class Bounded:
 
 
 class Factor:
-    """A matrix W that rows are multiplied by: ``x W'``, sliced once."""
+    """A matrix W that rows are multiplied by, ``x W'``; sliced once."""
 
     def __init__(self, W: Floats) -> None:
         self.parts = [
@@ -354,7 +363,7 @@ class Factor:
         self.tops = norm(np.abs(W).max(axis=1))
 
     def times(self, rows: Bounded) -> tuple[Pair, Floats]:
-        """(rows W', bounds on the errors of its rows)."""
+        """Return (rows W', bounds on the errors of its rows)."""
         total: Pair | None = None
         for some, part in self.parts:
             A = Sliced(Pair(rows.value.hi[:, some], rows.value.lo[:, some]))
@@ -366,7 +375,7 @@ class Factor:
 
 
 def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
-    """Phi and phi' (at a kink the left one) of pairs."""
+    """Return phi and phi' (at a kink the left derivative) of pairs."""
     one, zero = pair(np.ones_like(z.hi)), pair(np.zeros_like(z.hi))
     positive = z.hi > 0
     if name == "identity":
@@ -396,7 +405,7 @@ def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
 
 @dataclass
 class Sums:
-    """What all rows add up to, before the divisor and l2, with bounds on the errors."""
+    """Sums over all rows, before the divisor and l2, with bounds on the errors."""
 
     value: Pair
     value_error: float
@@ -404,14 +413,14 @@ class Sums:
     errors: list[float]
 
     def add(self, i: int, part: Pair, error: float) -> None:
-        """Adds rows' part of the sum number i."""
+        """Add the part of some rows to sum number i."""
         size = norm(part.hi)
         self.parts[i] = add(self.parts[i], part)
         self.errors[i] += error + 2 * UNIT * (size + norm(self.parts[i].hi))
 
 
 class Precise:
-    """Value and gradient at theta; `g`, `value` and the bounds on their errors."""
+    """Value and gradient at theta: `g`, `value` and bounds on their errors."""
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         model = self.model = ob.model
@@ -431,7 +440,9 @@ class Precise:
         self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
 
     def add_rows(self, rows: slice) -> None:
-        """Forward, loss and backward for some rows, and their parts of the sums."""
+        """Run forward pass, loss and backward pass for some rows, and add their parts to the
+        sums.
+        """
         model, n_hidden = self.model, len(self.model.activation)
         X = np.array(self.ob.X[rows], dtype=float)
         a, slopes = [Bounded(pair(X), np.zeros((len(X), 1)))], []
@@ -459,14 +470,14 @@ class Precise:
             d = self.bent_back(l - 1, e, *slopes[l - 1])
 
     def linear(self, l: int, a: Bounded) -> Bounded:
-        """Z = a W' + b."""
+        """Return z = a W' + b."""
         z, error = self.up[l].times(a)
         z, b = plus(z, self.biases[l]), norm(self.biases[l])
         return Bounded(z, error + UNIT * (norms(np.abs(z.hi)) + b))
 
     @staticmethod
     def bent(name: str, z: Bounded) -> tuple[Bounded, Pair, Floats]:
-        """Phi(z), phi'(z), and bounds on the errors of phi', each."""
+        """Return phi(z), phi'(z), and bounds on the errors of the entries of phi'."""
         a, p = activation(name, z.value)
         rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
         if name in ("identity", "relu"):
@@ -479,14 +490,14 @@ class Precise:
         return Bounded(a, error), p, off
 
     def bent_back(self, x_layer: int, e: Bounded, p: Pair, off: Floats) -> Bounded:
-        """Delta = e * phi'."""
+        """Return delta = e * phi'."""
         d = mul(e.value, p)
         error = LIPSCHITZ.get(self.model.activation[x_layer], 1.0) * e.error
         error = error + norms(np.abs(e.value.hi) * off) + e.error * off.max(axis=1, keepdims=True)
         return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
 
     def add_layer(self, l: int, d: Bounded, a: Bounded) -> None:
-        """``dW = delta' a``, ``db``: the sum of delta's rows."""
+        """Add ``dW = delta' a`` and ``db``, the sum of delta's rows."""
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
         error += tau(len(d.size)) * tops[0] * tops[1]
@@ -495,7 +506,7 @@ class Precise:
         self.sums.add(2 * l + 1, column_sums(d.value), error)
 
     def loss(self, z: Bounded, rows: slice) -> Bounded:
-        """Delta of the last layer; the rows' losses are added to the value."""
+        """Return delta of the last layer; the losses of the rows are added to the value."""
         ob, y = self.ob, self.ob.y[rows]
         m = z.value.hi.shape[1]
         y = np.eye(m)[y] if y.ndim == 1 else np.array(y, dtype=float)
@@ -510,7 +521,7 @@ class Precise:
         return Bounded(times(d, w[:, None]), np.abs(w)[:, None] * d_error)
 
     def divided(self, divisor: Pair) -> Part:
-        """What these rows add to gradient and value, before l2."""
+        """Return the contribution of these rows to gradient and value, before l2."""
         sums, bias = self.sums, self.model.bias
         kept = [i for i in range(len(sums.parts)) if bias or i % 2 == 0]
         flat = Pair(
@@ -526,8 +537,8 @@ class Precise:
 
 @dataclass
 class Part:
-    """What some rows add to gradient (n,) and value, divisor included, with bounds on the errors;
-    parts add up.
+    """The contribution of some rows to gradient (n,) and value, divided by the divisor, with bounds
+    on the errors; parts can be added.
     """
 
     g: Pair
@@ -548,14 +559,14 @@ class Part:
 
 
 def part(ob: Any, theta: ArrayLike) -> Part:
-    """The `Part` of an objective's rows; not with batch normalisation."""
+    """Return the `Part` of an objective's rows; not for batch normalisation."""
     found = _at(ob, theta)
     assert found is not None
     return found.part
 
 
 def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
-    """``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
+    """Return ``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
     l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
     decay = two_product(l2.astype(float), theta)
     g = add(rows.g, decay)
@@ -577,7 +588,7 @@ def _finite(bound: float) -> float:
     return bound if np.isfinite(bound) else np.inf
 
 
-# terms of the loss, their sums' errors, delta, its errors
+# terms of the loss, errors of their sums, delta, its errors
 Terms = tuple[Pair, Floats, Pair, Floats]
 
 
@@ -624,19 +635,19 @@ def _passes(ob: Any, at: Floats) -> Precise:
 
 
 def _at(ob: Any, theta: ArrayLike) -> Precise | None:
-    """The passes at theta, those made last once more; None with batch normalisation."""
+    """Return the passes at theta, cached for the last one; None with batch normalisation."""
     return None if normalised(ob.model) else _passes(ob, checked_theta(ob, theta))
 
 
 def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
-    """``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and a
-    bound on ``||g - gradient||_2``.
+    """Return ``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and
+    a bound on ``||g - gradient||_2``.
 
-    Of the exact function of the stored numbers: a float32 model's are taken as float64 numbers. The
-    bound is infinite where something overflows. With batch normalisation g is the float64 engine's,
-    with the bound of that.
+    It is the gradient of the exact function of the stored numbers: those of a float32 model are
+    taken as float64 numbers. The bound is infinite if something overflows. With batch normalisation
+    g is that of the float64 engine, with the bound of that.
 
-    Cost: some 300 float64 gradients; the last one is kept.
+    Cost: some 300 float64 gradients; the last one is cached.
     """
     found = _at(ob, theta)
     if found is not None:
@@ -649,8 +660,8 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
 
 def value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
-    """``(value, error)``: the loss at theta likewise, and a bound on ``|value - loss|``; infinite
-    with batch normalisation.
+    """Return ``(value, error)``: the loss at theta from the same passes, and a bound on ``|value -
+    loss|``; infinite with batch normalisation.
     """
     found = _at(ob, theta)
     if found is not None:

@@ -1,4 +1,4 @@
-"""Krylov subspaces and what is solved in them: recurrences, bases, small problems.
+"""Krylov subspaces and the problems solved in them: recurrences, bases, small projected problems.
 
-Knows operators, owns no policy.
+Works on linear operators alone; which eigenpairs or steps are wanted is decided by the callers.
 """

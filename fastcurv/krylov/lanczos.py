@@ -1,18 +1,18 @@
-"""The Lanczos recurrence, single vectors and blocks, with a basis kept orthonormal to rounding.
+"""The Lanczos recurrence for single vectors and blocks, with a basis kept orthonormal to rounding.
 
-State: the basis ``Q``, rows ``0 .. m-1``, whose products have been made; the next block, rows ``m
-.. m+p-1``, whose products have not; and ``T``, the operator in that basis. Then
+State: the basis ``Q``, rows ``0 .. m-1``, which have been multiplied by A; the next block, rows ``m
+.. m+p-1``, which have not; and ``T``, the operator in that basis. Then
 
     A Q' = Q' T + (next block)' B + F',        B = T[m:m+p, :m],        ||F_i|| <= err[i]
 
 and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
 
-Orthogonality. A step of the single-vector recurrence subtracts only the neighbours; what it leaves
-along the older vectors starts at rounding level and grows from step to step in a way that T
-foretells (Simon 1984). Steps are gathered into batches for as long as that estimate stays under
-`contamination`; then the whole batch is orthogonalised against all older vectors in two sweeps. The
-neglected effect on T is of second order, the square of what was found, and is added to err. Blocks
-are orthogonalised fully, twice, at every step.
+Orthogonality. A step of the single-vector recurrence subtracts only the two neighbours; the
+components left along older vectors start at rounding level and grow from step to step in a way that
+can be estimated from T (Simon 1984). Steps are gathered into batches as long as that estimate stays
+below `contamination`; then the whole batch is orthogonalised against all older vectors in two
+sweeps. The neglected effect on T is of second order, the square of the components found, and is
+added to err. Blocks are orthogonalised fully, twice, at every step.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from ..common.protocols import Array, Floats, Indices
 from ..common.vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
 
 # --------------------------------------------------------------------------------------------------
-# Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made
-# of.
+# Vectors stored as the rows of one array, and the few sweeps over them that Krylov methods need.
 #
 # A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep
 # goes over it in panels of columns that stay in cache: within a panel all vectors of a batch are
@@ -42,7 +41,7 @@ from ..common.vectors import column_slices, combine_rows, norm, project_rows, su
 
 
 def as_product(op: Any) -> Callable[[Array, Array], Any]:
-    """`multiply(v, out)` for an operator with or without `product`."""
+    """Return `multiply(v, out)` for an operator with or without `product`."""
     product: Any = getattr(op, "product", None)
     if product is not None:
         return product  # type: ignore[no-any-return]
@@ -54,25 +53,26 @@ def as_product(op: Any) -> Callable[[Array, Array], Any]:
 
 
 def project(Q: Array, W: Array) -> Floats:
-    """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
+    """Return the coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
     return project_rows(Q, W)
 
 
 def subtract(Q: Array, W: Array, C: Array) -> Floats:
-    """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache
-    anyway.
+    """Compute ``W -= C Q`` in place and return the squared norms of the new rows, taken while they
+    are in cache.
     """
     return subtract_rows(Q, W, C)
 
 
 def rotate(Q: Array, S: Array) -> None:
-    """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
+    """Compute ``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
     combine_rows(Q, S, Q[: S.shape[1]])
 
 
 def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
-    """`rotate`, looking at `stop` now and then: once it says so only the columns `least` of S are
-    of interest and become the first rows. Whether it never did.
+    """Compute `rotate` panel by panel of columns, checking `stop` between panels: once it returns
+    True, only the columns `least` of S are still computed, as the first rows. Return True if `stop`
+    never did.
     """
     whole = True
     for columns in column_slices(Q.shape[1]):
@@ -84,22 +84,22 @@ def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) 
 
 
 def combine(Q: Array, S: Array) -> Array:
-    """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
+    """Return ``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
 class Basis:
-    """Orthonormal rows and what is known of a symmetric operator A in them.
+    """Orthonormal rows, and the projection of a symmetric operator A on them.
 
     Attributes
     ----------
     rows : ndarray, shape (room, n)
-        Rows ``[0, m)`` have been multiplied; the ``p`` after them hold all that the products have
-        outside of the first, and wait.
+        Rows ``[0, m)`` have been multiplied by A; the ``p`` pending rows after them, not yet
+        multiplied, span the parts of those products outside the first m rows.
     T : ndarray, shape (room, room)
-        ``Q A Q'`` in float64, of the rows so far.
+        ``Q A Q'`` in float64, for the rows so far.
     tridiagonal : bool
-        Whether the first m rows and columns of T are.
+        True if the first m rows and columns of T are tridiagonal.
     """
 
     rows: Array
@@ -109,21 +109,23 @@ class Basis:
     tridiagonal: bool
 
     def coupling(self) -> Floats:
-        """``B (p, m)``, what the products of the first m rows have along the rows that wait."""
+        """Return ``B (p, m)``, the components of the products of the first m rows along the pending
+        rows.
+        """
         return self.T[self.m : self.m + self.p, : self.m]
 
     def tall(self) -> Floats:
-        """``(m + p, m)``: the coefficients of all products, T above the coupling."""
+        """Return the coefficients of all products, ``(m + p, m)``: T above the coupling."""
         return self.T[: self.m + self.p, : self.m]
 
     def widen(self, more: int) -> None:
-        """Room for so many rows more; what is there stays."""
+        """Enlarge the arrays by `more` rows, keeping their contents."""
         self.rows.resize((len(self.rows) + more, self.rows.shape[1]), refcheck=False)
         self.T = np.pad(self.T, ((0, more), (0, more)))
 
 
 def column_lengths(M: Floats) -> Floats:
-    """The 2-norms of the columns of a small matrix, whatever its scale."""
+    """Return the 2-norms of the columns of a small matrix, safe from overflow and underflow."""
     largest = float(np.abs(M).max(initial=0.0))
     if not 0 < largest < np.inf:
         return np.full(M.shape[1], largest)
@@ -131,13 +133,13 @@ def column_lengths(M: Floats) -> Floats:
 
 
 def length(x: Floats) -> float:
-    """The 2-norm of a few numbers, whatever their scale."""
+    """Return the 2-norm of a short vector, safe from overflow and underflow."""
     return math.hypot(*x.tolist())
 
 
 def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
-    """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s,
-    m)``.
+    """Subtract from the rows of `W`, in place, their projection on the row space of `Q`; return the
+    coefficients subtracted, ``(s, m)``.
     """
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
@@ -149,8 +151,8 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
 
 
 def bring_near_one(W: Array) -> list[int]:
-    """Divide rows whose squares could leave the range by a power of two, in place, and say by
-    which; a row of NaN or infinity stays.
+    """Divide rows whose squares could overflow or underflow by a power of two, in place, and return
+    the exponents; rows with NaN or infinity stay as they are.
     """
     exponents = []
     for w in W:
@@ -166,7 +168,7 @@ def bring_near_one(W: Array) -> list[int]:
 def orthonormalise(
     W: Array, floor: float = 0.0, against: Array | None = None
 ) -> tuple[Floats, Floats]:
-    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has
+    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping remainders of
     length `floor` or less.
 
     Parameters
@@ -174,18 +176,18 @@ def orthonormalise(
     W : ndarray, shape (s, n)
         Overwritten: its first r rows become orthonormal.
     floor : float
-        A row with no more than this left after those before it were taken out counts as dependent
-        on them.
+        A row whose remainder, after the rows before it were projected out, is no longer than this
+        counts as linearly dependent on them.
     against : ndarray, shape (m, n), optional
-        Orthonormal rows that `W` is already orthogonal to; made so again where a small rest has
-        been scaled up.
+        Orthonormal rows that `W` is already orthogonal to; orthogonality is restored where a small
+        remainder has been scaled up.
 
     Returns
     -------
     B : ndarray, shape (r, s)
         ``W_before = B' W[:r]`` up to what was dropped.
     dropped : ndarray, shape (s,)
-        For each row the length of what was dropped of it.
+        For each row the length of the remainder that was dropped.
     """
     eps = np.finfo(W.dtype).eps
     B, dropped, r = np.zeros((len(W), len(W))), np.zeros(len(W)), 0
@@ -212,11 +214,11 @@ def orthonormalise(
 
 
 def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
-    """`against` as orthonormal rows, dependent ones dropped; None where there is nothing."""
+    """Return `against` as orthonormal rows, without dependent ones; None if there are none."""
     if against is None:
         return None
 
-    V = getattr(against, "vectors", against)  # those of Eigenpairs, or an array
+    V = getattr(against, "vectors", against)  # of Eigenpairs, or an array
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
@@ -226,16 +228,16 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 
 # --------------------------------------------------------------------------------------------------
-# The state of a Lanczos run: a basis kept orthonormal to rounding, the next block, the operator in
-# that basis; how it starts, is made orthogonal again, and shrinks. `lanczos` says what they mean
-# and makes it grow.
+# The state of a Lanczos run (a basis kept orthonormal to rounding, the next block, the operator in
+# that basis), and how it is started, reorthogonalised and restarted. `Recurrence` adds the steps
+# that make it grow; the module docstring has the notation.
 
-# products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
+# assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
 ROUNDING = 4.0
 
 
 class State(Basis):
-    """What `Recurrence` knows; its parameters are said there."""
+    """The state of a `Recurrence`, which documents the parameters."""
 
     n: int
     clean: int
@@ -267,17 +269,17 @@ class State(Basis):
         self.err = np.zeros(self.capacity + 1)
         self.contamination = self.eps**0.5 if contamination is None else contamination
         self.leak = np.zeros((len(self.against), self.capacity + 1))
-        self.aside = 0  # how many rows of `against`, the last, are blocks set aside
+        self.aside = 0  # the last rows of `against`, this many, are blocks set aside
         self.reset()
         self.n_products = 0
         self.scale = self.noise = self.ghosts = 0.0
-        self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
+        self.exponent = 0  # products are scaled by 2^-exponent; T is not scaled
         self._product = as_product(op)
-        # of every product: where Ctrl-C may end it
+        # context entered around every product, in which Ctrl-C may interrupt it
         self.around: AbstractContextManager[None] = nullcontext()
 
     def reserve(self, max_basis: int) -> None:
-        """Room for up to `max_basis` rows; what is there stays."""
+        """Enlarge the capacity to `max_basis` rows, keeping the contents."""
         capacity = min(max_basis, self.dimension)
         more = capacity - self.capacity
         if more > 0:
@@ -290,7 +292,7 @@ class State(Basis):
             self.capacity = capacity
 
     def reset(self) -> None:
-        """Forget the basis; keep the count, the scale and the noise."""
+        """Discard the basis; keep the count of products, the scale and the noise."""
         self._aside()
         self.m = self.p = self.clean = self.reach = self.locked = 0
         self.tridiagonal = True
@@ -298,10 +300,10 @@ class State(Basis):
         self.err[...] = 0
 
     def insert(self, W: Array) -> int:
-        """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones
-        there were.
+        """Make the rows `W (p, n)`, overwritten, the next block; return the number of independent
+        rows.
 
-        What coupled the basis to the block that was next is dropped, and goes into err.
+        The coupling of the basis to the previous next block is dropped and added to err.
         """
         self.drop_block()
         bring_near_one(W)
@@ -320,7 +322,7 @@ class State(Basis):
         return p
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
-        """Make p random vectors the next block."""
+        """Make p random vectors the next block; return the number of independent rows."""
         p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
         for _ in range(5):
             if self.insert(rng.standard_normal((p, self.n), dtype=self.dtype)):
@@ -328,16 +330,16 @@ class State(Basis):
         return 0
 
     def drop_block(self) -> None:
-        """Forget the next block; its coupling to the basis becomes part of err."""
+        """Discard the next block; its coupling to the basis is added to err."""
         self.reorthogonalise()
         if self.p:
             self._drop_coupling(column_lengths(self.coupling()))
         self.p = 0
 
     def _drop_coupling(self, lost: Floats) -> None:
-        """Of the coupling to the next block so much of each column becomes part of err, and nothing
-        stays in T. Where that is more than rounding, later vectors still couple to what is there:
-        keep measuring it.
+        """Set the coupling to the next block in T to 0 and add `lost`, a number for each column, to
+        err. If that is more than rounding, later vectors still couple to the rows there are: lock
+        those rows, so that the coupling to them is measured from now on.
         """
         self.err[: self.m] += lost
         if lost.max(initial=0.0) > 10 * self.noise:
@@ -346,11 +348,12 @@ class State(Basis):
         self.T[:, self.m :] = 0
 
     def set_aside(self) -> None:
-        """Set the next block aside: what comes after is orthogonal to it, and what products have
-        along it is measured.
+        """Set the next block aside: later rows are kept orthogonal to it, and the components of
+        products along it are measured.
 
-        A start in the complement of the basis and of that block then meets nothing of the basis:
-        a Krylov space of its own, in which the operator has all that the basis missed.
+        A new start in the complement of the basis and of that block then does not couple to the
+        basis: it generates a Krylov space of its own, which contains what the basis missed of the
+        operator.
         """
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -363,7 +366,7 @@ class State(Basis):
         self.aside, self.dimension = self.aside + p, self.dimension - p
 
     def fetch_aside(self) -> None:
-        """Put what was set aside behind the next block, where there is room for it."""
+        """Append the rows set aside to the next block; there must be room for them."""
         self.reorthogonalise()
         rows, along = self._aside()
         first, end = self.m + self.p, self.m + self.p + len(rows)
@@ -373,11 +376,11 @@ class State(Basis):
         self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
 
     def drop_aside(self) -> None:
-        """Forget what was set aside; the coupling to it becomes part of err."""
+        """Discard the rows set aside; the coupling to them is added to err."""
         self._drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
 
     def _aside(self) -> tuple[Array, Floats]:
-        """What was set aside, and the coupling to it, which are no longer."""
+        """Remove the rows set aside from `against`, and return them with the coupling to them."""
         kept = len(self.against) - self.aside
         rows, along = self.against[kept:], self.leak[kept:]
         self.against, self.leak = self.against[:kept], self.leak[:kept]
@@ -385,20 +388,20 @@ class State(Basis):
         return rows, along
 
     def _forget_loss(self) -> None:
-        """Rows are orthonormal to rounding from here on."""
+        """Reset the estimated loss of orthogonality: all rows are orthonormal to rounding now."""
         self._lost = 0.0
         self._along = None
 
     def reorthogonalise(self, multiplied: int | None = None) -> None:
-        """Restore the orthogonality of the rows after `clean`, the next block included; the first
-        `multiplied` rows, m by default, have their products in T.
+        """Restore the orthogonality of the rows after `clean`, the next block included; the
+        products of the first `multiplied` rows, m by default, are in T.
         """
         end = self.m + self.p
         if self.clean < end:
             Q, P = self.rows[: self.clean], self.rows[self.clean : end]
             for _ in range(3):
-                # what the three-term recurrence leaves along deflated vectors grows from step to
-                # step as any other loss
+                # components along deflated vectors grow from step to step in the three-term
+                # recurrence like any other loss of orthogonality
                 orthogonalise(self.against, P, passes=1)
                 C = project(Q, P)
                 subtract(Q, P, C)
@@ -411,8 +414,9 @@ class State(Basis):
         self._forget_loss()
 
     def _take_back(self, C: Floats, end: int) -> None:
-        """What rows had along clean ones, ``C``, is in what was measured with them: the coupling to
-        locked rows and to `against`, which may be far more than what is lost elsewhere.
+        """Subtract from T and `leak` the error that the components ``C`` of rows along clean ones
+        made in what was measured with them: the coupling to locked rows and to `against`, which may
+        be far larger than the loss elsewhere.
         """
         first, locked = self.clean, min(self.locked, self.clean)
         if end <= first:
@@ -425,7 +429,9 @@ class State(Basis):
             self.T[first:end, :locked] -= false.T
 
     def _orthonormalise_batch(self, P: Array, C: Floats, end: int) -> float:
-        """Triangular correction within a batch; returns the largest impurity that was found."""
+        """Orthonormalise a batch by a triangular correction; return the largest impurity that was
+        found.
+        """
         gram = project(P, P)
         gram = (gram + gram.T) / 2
         rotate_rows = _whitening(gram)
@@ -439,8 +445,8 @@ class State(Basis):
         self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
         first = self.clean
         if first and self.T[first, first - 1] and len(lost):
-            # the first row came from clean ones: what it has along them the products put there,
-            # against symmetry
+            # the first row came from clean ones: its components along them come from the products,
+            # as asymmetry
             wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
             self.noise = max(self.noise, wrong)
             self.err[first - 1 : first + len(P)] = np.maximum(
@@ -466,7 +472,8 @@ class State(Basis):
         least: Indices | None = None,
     ) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
-        block. Where `stop` says so before it is done, only those with the indices `least` stay.
+        block. If `stop` returns True before that is done, only the vectors with the indices `least`
+        are kept.
         """
         if not keep_block:
             self.drop_block()
@@ -488,8 +495,8 @@ class State(Basis):
         self._forget_loss()
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
-        """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
-        u or `most` of them.
+        """Keep, of the next block, only the span of the columns of ``M (p, u)``: at most u, or
+        `most`, directions.
         """
         m, p = self.m, self.p
         U, size, _ = svd(M / (np.abs(M).max(initial=0.0) or 1.0))
@@ -507,17 +514,19 @@ class State(Basis):
 
     @property
     def asymmetry(self) -> float:
-        """What the products were seen to lack of symmetry, where that is more than rounding."""
+        """Measured asymmetry of the products, 0 where it is no more than rounding."""
         return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
 
     @property
     def unit(self) -> float:
-        """What a number of a product as it is worked on stands for."""
+        """Power of two by which stored products have to be multiplied."""
         return 2.0**self.exponent
 
 
 def _whitening(gram: Floats) -> Floats:
-    """R with ``R gram R' = I``, triangular; where rows depend on each other, what comes nearest."""
+    """Return a triangular R with ``R gram R' = I``; where rows are linearly dependent, the
+    symmetric inverse square root with eigenvalues raised to rounding level.
+    """
     try:
         return np.linalg.inv(np.linalg.cholesky(gram))
     except np.linalg.LinAlgError:
@@ -528,9 +537,9 @@ def _whitening(gram: Floats) -> Floats:
 
 LONGEST_BATCH = 16
 BLOCK_BYTES = 64 << 20
-SMALL = 1e-2  # of the largest product
-# products whose numbers lie within 2 to the power of +- this are worked on as they are: their
-# squares, and those of what is n times as large, are in range
+SMALL = 1e-2  # relative to the largest product
+# products with entries within 2 to the power of +- this are not scaled: their squares, and those of
+# numbers n times as large, are in range
 WINDOW = {"float64": 300, "float32": 30}
 NOT_FINITE = (
     "the operator returned values that are not finite; wanted finite numbers for a finite vector"
@@ -543,13 +552,15 @@ class Recurrence(State):
     Parameters
     ----------
     op : LinearOperator, shape (n, n)
-        Real symmetric. ``op.product(v, out)`` is used where it exists.
+        Real symmetric. ``op.product(v, out)`` is used if it exists.
     max_basis : int
-        Rows kept at most; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks of p.
+        Largest number of rows; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks
+        of p.
     against : ndarray, shape (s, n), optional
-        Orthonormal rows; the operator is then ``(I - P) A (I - P)``, P the projection on them.
+        Orthonormal rows; the operator is then ``(I - P) A (I - P)``, with P the projection on their
+        span.
     rows : ndarray, shape (at least max_basis + 1, n), optional
-        Memory for the basis; `reserve` is then not for this run.
+        Memory for the basis; `reserve` must then not be called.
     contamination : float, optional
         How far orthogonality may be lost within a batch before it is restored; default
         ``sqrt(eps)``.
@@ -557,7 +568,7 @@ class Recurrence(State):
 
     @property
     def full(self) -> bool:
-        """Whether the next step has no room; the first block may fill the basis."""
+        """True if there is no room for the next step; the first block may fill the basis."""
         return (
             self.m > 0
             and self.capacity < self.dimension
@@ -565,7 +576,7 @@ class Recurrence(State):
         )
 
     def step(self) -> None:
-        """Multiply the next block: p products, after which the basis has p more rows and a new next
+        """Multiply the next block: after p products the basis has p more rows and a new next
         block.
         """
         if self.p == 1:
@@ -574,7 +585,9 @@ class Recurrence(State):
             self._step_block()
 
     def apply(self, i: int, out: Array) -> None:
-        """``out = A q_i / unit``, counted; what it has along `against` goes from out to leak."""
+        """Compute ``out = A q_i / unit`` and count the product; components along `against` are
+        moved from out to `leak`.
+        """
         v = self.rows[i]
         with self.around:
             self._product(v, out)
@@ -583,10 +596,10 @@ class Recurrence(State):
         if len(self.against):
             along = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
             self.leak[:, i] = along
-            self.noise = max(self.noise, self.eps * length(along))  # of it, left in out
+            self.noise = max(self.noise, self.eps * length(along))  # left in out
 
     def _bring_into_range(self, W: Array) -> None:
-        """Divide products by the unit, which the first that is not zero decides."""
+        """Divide products by the unit, which is chosen at the first product that is not zero."""
         if self.scale == 0:
             self._choose_unit(W)
         if self.exponent:
@@ -598,11 +611,13 @@ class Recurrence(State):
             raise ValueError(NOT_FINITE)
         window = WINDOW[self.dtype.name]
         exponent = int(np.frexp(largest)[1]) if largest else 0
-        most = 4 * window - 2 if window < 100 else 1000  # 2^-exponent is a number, too
+        most = 4 * window - 2 if window < 100 else 1000  # so that 2^-exponent is representable
         self.exponent = 0 if abs(exponent) <= window else max(-most, min(exponent, most))
 
     def _apply_block(self, m: int, p: int) -> Array:
-        """Products with rows ``m .. m+p-1``, together where that takes little memory."""
+        """Return the products with rows ``m .. m+p-1``, computed together if that takes little
+        memory.
+        """
         W = np.empty((p, self.n), self.dtype)
         if W.nbytes > BLOCK_BYTES or len(self.against):
             units = []
@@ -649,8 +664,8 @@ class Recurrence(State):
         self._close_single(j, low, w, self.unit * beta)
 
     def _take_out(self, j: int, low: int, w: Array) -> tuple[Floats, float]:
-        """Take the rows from `low` on out of `w`, and those that are locked; returns the
-        coefficients and what is left, in units.
+        """Subtract from `w` its projection on the rows from `low` on, and on locked rows; return
+        the coefficients and the norm left, both divided by `unit`.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if low > 0 and self.locked:
@@ -661,15 +676,16 @@ class Recurrence(State):
             return c, float(subtract(local, w[None], c[None])[0]) ** 0.5
 
     def _couple(self, low: int, j: int, c: Floats) -> Floats:
-        """What the products say of the coupling of row j, less what T says: rounding, or a want of
-        symmetry.
+        """Return the coupling of row j to the rows from `low` on as the products measure it, less
+        that in T: rounding, or asymmetry. With locked rows and `low` 0, the measured coupling is
+        stored in T first.
         """
         if low == 0 and self.locked:
             self.T[:j, j] = self.T[j, :j] = c
         return c - self.T[low:j, j]
 
     def _close_single(self, j: int, low: int, w: Array, beta: float) -> None:
-        """Make `w` the next row, or end the recurrence where nothing but rounding is left of it."""
+        """Make `w` the next row, or end the recurrence if nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.reorthogonalise(j + 1)
             orthogonalise(self.rows[: j + 1], w[None])
@@ -681,7 +697,7 @@ class Recurrence(State):
             self.reorthogonalise()
             return
         w /= self.dtype.type(beta / self.unit)
-        if len(self.against) and beta <= SMALL * self.scale:  # what rounding left along them grew
+        if len(self.against) and beta <= SMALL * self.scale:  # rounding along them was scaled up
             orthogonalise(self.against, w[None], passes=1)
         self.T[j, j + 1] = self.T[j + 1, j] = beta
         self.p = 1
@@ -693,9 +709,9 @@ class Recurrence(State):
         """Estimate the loss of orthogonality of row j+1, and restore it now if the next step could
         pass the limit.
 
-        What rows j-1 and j have along those before them goes through the recurrence as the vectors
-        do (Simon 1984), with what rounding adds at each step. It decides when to look, no more:
-        what has been lost is then measured.
+        The components of rows j-1 and j along earlier rows satisfy the same recurrence as the
+        vectors (Simon 1984), plus rounding at each step. The estimate only decides when to
+        reorthogonalise: the loss itself is then measured.
         """
         end = j + 1
         T = self.T[:end, :end]
@@ -714,8 +730,8 @@ class Recurrence(State):
         self._along = now, ahead
 
     def _along_clean(self, j: int) -> tuple[Floats, Floats]:
-        """What rows j-1 and j have along rows up to j where all are orthonormal to rounding; zeros
-        for the rows to come.
+        """Return the components of rows j-1 and j along rows up to j, if all are orthonormal to
+        rounding; zeros for the rows to come.
         """
         before, now = np.zeros((2, len(self.T) + 1))
         before[: j + 1] = now[: j + 1] = self.eps / (j + 1) ** 0.5
@@ -733,7 +749,7 @@ class Recurrence(State):
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
         seen = [length(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
-        seen += [length(row) for row in inner - inner.T]  # a want of symmetry, or rounding
+        seen += [length(row) for row in inner - inner.T]  # asymmetry, or rounding
         self.noise = max([self.noise, ROUNDING * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.locked:
@@ -754,8 +770,8 @@ class Recurrence(State):
         self._forget_loss()
 
     def _most_of(self, B: Floats, W: Array, r: int) -> Floats:
-        """Turn the block `W` so that its first r rows carry most of ``B' W``; the rest becomes part
-        of err.
+        """Rotate the block `W` so that its first r rows carry most of ``B' W``, and return the
+        coupling to them; the rest is added to err.
         """
         k = self.m + self.p
         U = svd(B)[0][:, :r]
@@ -769,21 +785,22 @@ class Recurrence(State):
 
 
 # --------------------------------------------------------------------------------------------------
-# Memory of a basis, held for the next run on the same operator.
+# Memory of a basis, kept for the next run on the same operator.
 #
-# A page that a process writes to for the first time has to be found and cleared, which for the
-# rows of a large basis takes a tenth of a product each and at times more than one. What a run
-# leaves is kept as long as its operator lives, and no longer.
+# The first write to a page makes the operating system find and clear it, which for each row of a
+# large basis takes a tenth of a product and at times more than one. The memory of a run is kept as
+# long as its operator lives, and no longer.
 
-LEAST, MOST = 1 << 20, 1 << 30  # bytes that are worth holding, and no burden
+LEAST, MOST = 1 << 20, 1 << 30  # bytes: the least that is worth keeping, the most that is kept
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
 @contextmanager
 def held_rows(op: Any, shape: tuple[int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Rows of that shape with any content, those of the last run on `op` where they are enough.
+    """Yield uninitialised rows of that shape, reusing those of the last run on `op` if they are
+    large enough.
 
-    While they are used nobody else gets them: another thread gets memory of its own.
+    While in use they are not shared: another thread gets memory of its own.
     """
     try:
         rows = _held.pop(op, None)

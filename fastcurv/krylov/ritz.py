@@ -1,4 +1,6 @@
-"""Ritz values and vectors of a recurrence: algebra on its small matrix T, no vector of length n."""
+"""Ritz values and vectors of a recurrence: computations on its small matrix T, without vectors of
+length n.
+"""
 
 from typing import Any, get_args
 
@@ -11,11 +13,11 @@ from ..common.linalg import eigh, eigh_tridiagonal
 from ..common.protocols import Floats, Indices, Which
 from .lanczos import Basis, Recurrence, column_lengths
 
-SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
+SMALL = 48  # up to this size a full decomposition costs no more than a partial one
 
 
 def check_wanted(k: Any, which: Any, n: int) -> int:
-    """`k` as an int from 1 to n, after `which` is found to name ends of a spectrum."""
+    """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
     check_choice(which, get_args(Which), "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
@@ -23,7 +25,7 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
 
 
 def wanted(theta: Floats, k: int, which: str) -> Indices:
-    """Indices of the k wanted among ascending `theta`, ascending."""
+    """Return the indices of the k wanted among ascending `theta`, ascending."""
     m = len(theta)
     if k >= m:
         return np.arange(m)
@@ -37,8 +39,8 @@ def wanted(theta: Floats, k: int, which: str) -> Indices:
 
 
 def sides(theta: Floats, k: int, which: str) -> list[Floats]:
-    """The wanted values ``theta (k,)`` as lists, one an end, each with its innermost value first,
-    and distances outwards.
+    """Return, for each end of the spectrum, the distances of its wanted values among ``theta (k,)``
+    from the innermost of them, in the order of theta.
     """
     if which == "LA":
         return [theta - theta.min()]
@@ -57,9 +59,9 @@ def sides(theta: Floats, k: int, which: str) -> list[Floats]:
 def outside(
     theta: Floats, k: int, which: str, limits: Floats, rounding: float
 ) -> tuple[Floats, NDArray[np.bool_], float]:
-    """How far wanted values lie outside the innermost of their end ``(k,)``; for which that is more
-    than twice what the innermost may be off, its entry of ``limits (k,)``; and the largest distance
-    of the others, 0 where that is within `rounding`.
+    """Return the distances ``(k,)`` of the wanted values from the innermost value of their end; a
+    mask of those that are more than twice the error bound of that innermost value, its entry of
+    ``limits (k,)``; and the largest distance of the others, 0 if that is within `rounding`.
     """
     distances = sides(theta, k, which)
     cuts = np.split(limits, np.cumsum([len(side) for side in distances])[:-1])
@@ -70,7 +72,7 @@ def outside(
 
 
 def decompose(run: Basis) -> tuple[Floats, Floats]:
-    """All Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
+    """Return all Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
         return eigh_tridiagonal(np.diag(T), np.diag(T, 1))
@@ -78,16 +80,16 @@ def decompose(run: Basis) -> tuple[Floats, Floats]:
 
 
 def ritz_pairs(run: Recurrence, k: int, which: str) -> tuple[Floats, Floats, Floats]:
-    """The k wanted Ritz values of a recurrence, their coordinates, and the norm of their known
-    residuals.
+    """Return the k wanted Ritz values of a recurrence, their coordinates, and the norms of their
+    known residuals.
 
     Returns
     -------
     theta : ndarray, shape (k,), or fewer where the basis is smaller
     S : ndarray, shape (m, k)
     residuals : ndarray, shape (k,)
-        ``||B S||``, what the products have along the next block; what rounding and dropped parts
-        add is in `bounds`.
+        Norms of the columns of ``B S``, the part along the next block; `bounds` adds rounding and
+        dropped parts.
     """
     if run.tridiagonal and run.m > max(SMALL, 4 * k):
         theta, S, largest = _ends(run.T, run.m, k, which)
@@ -102,8 +104,8 @@ def ritz_pairs(run: Recurrence, k: int, which: str) -> tuple[Floats, Floats, Flo
 
 
 def _ends(T: Floats, m: int, k: int, which: str) -> tuple[Floats, Floats, float]:
-    """The eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and the largest
-    size of an eigenvalue. Of an end where nothing is wanted the value is enough.
+    """Return the eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and the
+    largest absolute eigenvalue. At an end where nothing is wanted only the eigenvalue is computed.
     """
     low, high = {"LA": (0, k), "SA": (k, 0), "BE": (k // 2, k - k // 2)}.get(which, (k, k))
     diagonal, beside = np.diag(T)[:m], np.diag(T, 1)[: m - 1]
@@ -120,7 +122,9 @@ def _ends(T: Floats, m: int, k: int, which: str) -> tuple[Floats, Floats, float]
 
 
 def _value(diagonal: Floats, beside: Floats, index: int) -> float:
-    """One eigenvalue of a tridiagonal matrix, by bisection: a third of the price of its pair."""
+    """Return one eigenvalue of a tridiagonal matrix, by bisection, at a third of the cost of its
+    pair.
+    """
     exponent = int(np.frexp(max(np.abs(diagonal).max(), np.abs(beside).max()))[1])
     near_one = np.ldexp(diagonal, -exponent), np.ldexp(beside, -exponent)
     part: dict[str, Any] = {"select": "i", "select_range": (index, index)}
@@ -132,16 +136,16 @@ def _value(diagonal: Floats, beside: Floats, index: int) -> float:
 
 
 def bounds(run: Recurrence, S: Floats, residuals: Floats) -> Floats:
-    """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and
-    err.
+    """Return upper bounds on the true residuals: the known ones, the part along deflated vectors,
+    and err.
     """
     leak = column_lengths(run.leak[:, : run.m] @ S)
     return np.asarray(np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m])
 
 
 def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
-    """Indices of the Ritz vectors that a thick restart keeps: the wanted and those next to them, at
-    most `room`.
+    """Return the indices of the Ritz vectors that a thick restart keeps: the wanted ones and their
+    neighbours, at most `room`.
     """
     l = min(k + (len(theta) - k) * 2 // 5, room)
     return wanted(theta, max(l, min(k, room)), which)

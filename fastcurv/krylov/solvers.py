@@ -1,11 +1,11 @@
-"""Newton-CG with capped conjugate gradients: a step of descent, or proof of negative curvature,
-from products alone.
+"""Linear solvers from products alone: capped conjugate gradients, which give a descent step or a
+direction of negative curvature, and MINRES.
 
-CG solves ``(H + 2 eps I) d = -g``. As long as all is convex this is a Newton step. The moment an
-iterate or a direction shows curvature below -eps, or the residual falls slower than it could if
-there were none, CG stops and returns a direction d with ``d'Hd <= -eps ||d||^2``. At a point of
-zero gradient a minimum-eigenvalue oracle takes over (in `minimize`, for every method that leaves
-saddles).
+CG solves ``(H + 2 eps I) d = -g``. As long as no negative curvature is met this is a Newton step.
+As soon as an iterate or a direction has curvature below -eps, or the residual falls more slowly
+than is possible without such curvature, CG stops and returns a direction d with ``d'Hd <= -eps
+||d||^2``. At a point of zero gradient a minimum-eigenvalue oracle takes over (in `minimize`, for
+every method that leaves saddles).
 
 References
 ----------
@@ -26,14 +26,14 @@ from ..common.vectors import dot, norm
 
 
 class Workspace:
-    """The vectors of CG, allocated once for a run."""
+    """The work vectors of CG, allocated once for a run."""
 
     def __init__(self, n: int, dtype: Any) -> None:
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
 
     def begin(self, g: np.ndarray, unit: float) -> float:
-        """CG at ``y = 0`` for ``unit g``: the residual, and minus it the direction; returns the
-        square of its norm.
+        """Start CG at ``y = 0`` for the gradient ``unit g``: set the residual to it and the
+        direction to minus it, and return the squared norm of the residual.
         """
         self.y[:] = 0.0
         np.multiply(g, g.dtype.type(unit), out=self.r)
@@ -42,8 +42,8 @@ class Workspace:
 
 
 def unit_of(g: np.ndarray) -> float:
-    """1, or where the squares of g come near the end of what numbers hold a power of two for which
-    the largest number of ``unit g`` is near 1: multiplying by it rounds nothing.
+    """Return 1, or if the squares of g may overflow or underflow a power of two for which the
+    largest entry of ``unit g`` is near 1: multiplying by it is exact.
 
     Examples
     --------
@@ -68,7 +68,8 @@ def capped_cg(
     stop: Any = None,
     worth: Any = None,
 ) -> tuple[np.ndarray, float | None, float]:
-    """CG on ``(H + 2 eps I) d = -g`` that ends with a solution or with negative curvature.
+    """Run CG on ``(H + 2 eps I) d = -g`` until it has a solution or a direction of negative
+    curvature.
 
     Parameters
     ----------
@@ -78,24 +79,25 @@ def capped_cg(
     eps : float
         Curvature below ``-eps`` is reported.
     tolerance : float
-        Wanted residual, relative to ||g||.
+        Tolerance of the residual, relative to ||g||.
     work : Workspace
-        `d` is one of its vectors.
+        Work vectors; `d` is one of them.
     bound : float
-        A lower estimate of ||H||, raised as products show more.
+        A lower estimate of ||H||, raised if products show a larger norm.
     max_iter : int, optional
-        Iterations after which the iterate is returned as it is (it is a descent direction); n by
-        default.
+        Number of iterations after which the current iterate is returned (it is a descent
+        direction); n by default.
     stop : callable, optional
-        True ends CG as `max_iter` does.
+        Ends CG like `max_iter` once it returns True.
     worth : Worth, optional
-        Ends CG as `max_iter` does where a further product gains little.
+        Ends CG like `max_iter` once a further product would gain little.
 
     Returns
     -------
     d : ndarray, shape (n,)
     curvature : float or None
-        ``d'Hd / ||d||^2 <= -eps`` where d shows negative curvature, None where d solves the system.
+        ``d'Hd / ||d||^2 <= -eps`` if d is a direction of negative curvature, None if d is an
+        iterate.
     bound : float
     """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
@@ -138,12 +140,12 @@ def capped_cg(
 
 
 def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
-    """Whether the residual is above what j iterations guarantee when H + 2 eps >= eps.
+    """Return whether the residual is above what j iterations guarantee if ``H + 2 eps I >= eps I``.
 
-    Then somewhere it is not.
+    If it is, that does not hold: H has curvature below -eps.
     """
     root = np.sqrt((bound + 2.0 * eps) / eps)
-    tau = root / (root + 1.0)  # close to 1: its distance is written without it
+    tau = root / (root + 1.0)  # close to 1: log(tau) is computed without cancellation
     beside = np.log(root + 1.0) + np.log1p(np.sqrt(tau))
     log_guarantee = np.log(4.0) + 8.0 * np.log(root) + 2.0 * beside - j * np.log1p(1.0 / root)
     return fallen > 0 and np.log(fallen) > log_guarantee
@@ -152,8 +154,8 @@ def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
 def _slow_direction(
     multiply: Any, g: np.ndarray, eps: float, j: int, work: Any
 ) -> tuple[Any, float | None]:
-    """The difference of two iterates along which curvature is lowest; CG is run again for it, j
-    products more.
+    """Return a difference of two iterates with curvature below -eps, and its curvature, or the last
+    iterate and None if there is none. CG is run again for it, at up to j products.
     """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
     kind, unit = g.dtype.type, unit_of(g)
@@ -180,15 +182,14 @@ def _slow_direction(
 
 
 # --------------------------------------------------------------------------------------------------
-# MINRES for several shifted right sides at once.
+# MINRES for a symmetric system.
 
 
 def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float) -> Array:
-    """Roughly solve ``A x = b`` for symmetric A: until the residual is below ``tol ||b||``, at most
-    `steps` products.
+    """Solve ``A x = b`` approximately for symmetric A: stop when the residual is below ``tol
+    ||b||``, or after `steps` products.
 
-    The residual alone decides: that ``||A r||`` is small, too, means nothing where A has far larger
-    eigenvalues.
+    Only the residual is tested: a small ``||A r||`` means nothing if A has far larger eigenvalues.
 
     References
     ----------

@@ -1,9 +1,8 @@
-"""A Krylov space that grows one product at a time.
+"""A Krylov space that grows one product at a time, and the subproblems of Newton-type steps in it.
 
 Every Newton-type step of this library is a step ``s = Q y`` in the space spanned by the gradient g
-and its products with H; the methods differ only in the small problem that picks y, see
-`subproblems`. With the basis kept, a problem with another radius, damping or weight is solved again
-for no product at all.
+and its products with H; the methods differ only in the small problem that determines y. Since the
+basis is kept, a problem with another radius, damping or weight is solved again without any product.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from .lanczos import Basis, bring_near_one, length, project, subtract
 from .ritz import decompose
 
 # --------------------------------------------------------------------------------------------------
-# The small problems of Newton-type steps, in the eigenvectors of a projected Hessian: trust
-# regions, cubic regularisation, shifts and absolute values.
+# Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
+# regularisation, shifts and absolute values.
 #
-# Each takes the eigenvalues of T and the gradient in its eigenvectors, and gives y in that basis.
+# Each takes the eigenvalues of T and the gradient in its eigenvectors, and returns y in that basis.
 
-LONGEST = 1e150  # of a step: its square is a number
+LONGEST = 1e150  # length of a step whose square does not overflow
 
 
 def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
-    """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
-    0.
+    """Return the root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], with y(mu) = -linear/(base +
+    mu), base >= 0.
 
-    The left side rises with mu; Newton's iteration with the bracket as its safeguard.
+    The function increases with mu; Newton's iteration is safeguarded by a bracket.
     """
     low, shrink = 0.0, 0.5
     high = float(np.nextafter(high, np.inf))
@@ -42,7 +41,7 @@ def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wante
         y = linear / (base + mu)
         size = length(y)
         target, slope = wanted(mu)
-        if not (size > 0 and target > 0):  # one of them is below the least number
+        if not (size > 0 and target > 0):  # one of them has underflowed
             low, high = (low, mu) if size <= target else (mu, high)
             continue
         gap = 1.0 / size - 1.0 / target
@@ -52,17 +51,18 @@ def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wante
             high = mu
         if abs(gap) * target <= 1e-14 or high - low <= 1e-15 * high:
             break
-        u = y / size  # lengths far from 1 have squares and cubes that no float holds
+        u = y / size  # squares and cubes of lengths far from 1 may overflow or underflow
         rise = float(np.sum(u * u / (base + mu))) / size + slope / target / target
         mu -= gap / rise if rise > 0 else 0.0
     return mu
 
 
 def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, float, Any]:
-    """The least admissible multiplier, the curvatures it leaves, and the length it allows at most.
+    """Return the least admissible multiplier, the eigenvalues shifted by it, the largest length of
+    a step there, and that step.
 
-    Where g has a part along the lowest eigenvector the length has no bound; where it has none, the
-    hard case, the multiplier stays at its edge for every longer step.
+    If g has a component along the lowest eigenvector the length is unbounded, and the step is None;
+    if it has none (the hard case), the multiplier stays at this value for every longer step.
     """
     edge = max(0.0, -float(values[0]))
     base = values + edge
@@ -76,13 +76,13 @@ def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, fl
 
 
 def _leg(hypotenuse: float, other: Any) -> float:
-    """``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
+    """Return ``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
     return float(np.sqrt(hypotenuse - other) * np.sqrt(hypotenuse + other))
 
 
 def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
-    """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left
-    alone.
+    """Return ``-(T + shift)^+ linear``, 0 in directions whose shifted curvature is within rounding
+    of 0.
     """
     denominators = values + shift
     floor = len(values) * np.finfo(float).eps * np.max(np.abs(denominators), initial=0.0)
@@ -91,15 +91,17 @@ def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
-    """``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
+    """Return ``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
     sure = np.abs(values) > floor
     safe = np.where(sure, values, 1.0)
-    # no squares, which may leave the range
+    # without squares, which may overflow or underflow
     return np.asarray(sure / (safe + damping * (damping / safe)))
 
 
 def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
-    """``-(|T| + damping)^-1 linear``: Newton lengths, but downhill along every eigenvector."""
+    """Return ``-(|T| + damping)^-1 linear``: step lengths as in Newton's method, but downhill along
+    every eigenvector.
+    """
     return shifted(np.abs(values), linear, damping)
 
 
@@ -108,7 +110,7 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
     included.
 
     Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >=
-    0``. In the hard case the lowest eigenvector is added until the boundary is reached.
+    0``. In the hard case a multiple of the lowest eigenvector is added that reaches the boundary.
     """
     edge, base, longest, y = _edge(values, linear)
     if longest <= radius:
@@ -117,7 +119,7 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
         return y, edge
     size = length(linear)
     high = size / radius if size < 1e300 * radius else np.inf
-    if high == np.inf:  # so short that curvature is nothing to it
+    if high == np.inf:  # so short that curvature does not matter
         return -linear * (radius / size), high
     mu = _secular(base, linear, 0.5 * high, high, lambda _: (radius, 0.0))
     return -linear / (base + mu), edge + mu
@@ -126,7 +128,8 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
 def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
     """Minimise ``linear'y + y' diag(values) y / 2 + weight ||y||^3 / 3``.
 
-    Returns y and the multiplier ``lam = weight ||y||``; the hard case as in `trust_region`.
+    Returns y and the multiplier ``lam = weight ||y||``; the hard case is treated as in
+    `trust_region`.
     """
     edge, base, longest, y = _edge(values, linear)
     if longest <= edge / weight:
@@ -139,10 +142,11 @@ def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.nda
 
 
 class KrylovSpace(Basis):
-    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those already multiplied.
+    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those that have been
+    multiplied.
 
-    Rows ``[0, m)`` have been multiplied; the ``p`` rows after them are pending: they are what the
-    products so far have that Q's first m rows lack, so
+    Rows ``[0, m)`` have been multiplied by H; the ``p`` rows after them are pending: they span the
+    parts of the products so far that lie outside the first m rows of Q, so
 
         H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
 
@@ -155,10 +159,10 @@ class KrylovSpace(Basis):
     n : int
         Length of the vectors.
     dtype : dtype
-        Of the basis; T is kept in float64.
+        The dtype of the basis; T is kept in float64.
     max_dim : int
-        The space never holds more rows than this, so memory is at most ``max_dim * n`` numbers;
-        rows are allocated as they are needed and kept for the next `start`.
+        Largest number of rows, so memory is at most ``max_dim * n`` numbers; rows are allocated as
+        they are needed and kept for the next `start`.
     """
 
     multiply: Any
@@ -179,8 +183,8 @@ class KrylovSpace(Basis):
         self._ritz_at = -1
 
     def start(self, multiply: Any, first: np.ndarray, others: Any = ()) -> None:
-        """Empty the space and give it its start vectors; `first` leads, those that add nothing are
-        left out.
+        """Empty the space and set its start vectors, `first` leading; vectors that depend linearly
+        on the others are left out.
 
         `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
         """
@@ -197,12 +201,14 @@ class KrylovSpace(Basis):
 
     @property
     def exhausted(self) -> bool:
-        """No direction is left to multiply, or there is no room for what comes of it."""
+        """True if no direction is left to multiply, or there is no room for the result of a
+        product.
+        """
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
-        """Take Q out of `w` in place, twice if the first time took most of it; add what was
-        taken.
+        """Project `w` onto the complement of Q in place, at most three times, as long as a pass
+        removes much of it; add what was removed to `coefficients`. Return the norm left.
         """
         held = self.m + self.p
         basis = self.rows[:held]
@@ -218,15 +224,15 @@ class KrylovSpace(Basis):
         return after
 
     def _append(self, w: np.ndarray, reference: float, coefficients: np.ndarray) -> float:
-        """Take Q out of `w` in place; what is left, if more than the rounding of `reference`,
-        becomes pending.
+        """Project `w` onto the complement of Q in place; if more is left than the rounding of
+        `reference`, append it, normalised, as a pending row.
 
-        Returns the norm of what was left, 0.0 where that was rounding or there is no room.
+        Return the norm of what was left, 0.0 if that was rounding or there is no room.
         """
         held = self.m + self.p
         left = self._orthogonalise(w, coefficients)
         kind = np.finfo(self.dtype)
-        rounding = max(10 * kind.eps * reference, kind.tiny / kind.eps)  # or what underflow left
+        rounding = max(10 * kind.eps * reference, kind.tiny / kind.eps)  # or underflow
         if held >= self.max_dim or not left > rounding:
             return 0.0
         if held == len(self.rows):
@@ -238,9 +244,10 @@ class KrylovSpace(Basis):
         return left
 
     def extend(self) -> None:
-        """Multiply a pending row: the start vectors first, then where the last solution lacks most.
+        """Multiply a pending row: first the start vectors, then the direction of the residual of
+        the last solution.
 
-        One product.
+        Costs one product.
         """
         m = self.m
         if m >= self._n_starts and self.p > 1:
@@ -267,8 +274,9 @@ class KrylovSpace(Basis):
         self.m, self.p = m + 1, self.p - 1
 
     def _choose_next(self) -> None:
-        """Put first, of the pending rows, what the last solution lacks; then the chain that began
-        there; else the heaviest.
+        """Move the next row to multiply to the front of the pending rows: the residual direction of
+        the last solution; else the newest row of the chain that started there; else the row with
+        the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self._lacking is not None and np.any(self._lacking):
@@ -281,8 +289,8 @@ class KrylovSpace(Basis):
         self._lacking = None
 
     def _reflect(self, lacking: np.ndarray) -> None:
-        """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple
-        of the first.
+        """Apply a Householder reflection to the pending rows that makes the first one a multiple of
+        ``lacking' rows``.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         u = lacking / np.linalg.norm(lacking)
@@ -305,19 +313,24 @@ class KrylovSpace(Basis):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (ascending) and eigenvectors of T; kept until the space grows."""
+        """Return the eigenvalues (ascending) and eigenvectors of T, cached until the space
+        grows.
+        """
         if self._ritz_at != self.m:
             self._ritz, self._ritz_at = decompose(self), self.m
         return self._ritz
 
     def linear_term(self) -> np.ndarray:
-        """``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row."""
+        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first
+        row.
+        """
         return np.asarray(self.gamma * self.ritz()[1][0])
 
     def residual(self, y: np.ndarray) -> float:
-        """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.
+        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space; `y` in the
+        basis Q.
 
-        Steers `extend`.
+        Its direction is recorded for the next `extend`.
         """
         lacking = self.coupling() @ y
         if self.p > 1:
@@ -325,25 +338,25 @@ class KrylovSpace(Basis):
         return length(lacking)
 
     def combine(self, y: np.ndarray, out: Array | None = None) -> np.ndarray:
-        """``Q' y``, a vector of length n."""
+        """Return ``Q' y``, a vector of length n."""
         out = np.empty(self.n, self.dtype) if out is None else out
         out[:] = 0.0
         subtract(self.rows[: self.m], out[None], -np.asarray(y, np.float64)[None])
         return out
 
     def lowest(self) -> tuple[float, float, np.ndarray]:
-        """The lowest Ritz value, its residual and its coefficients."""
+        """Return the lowest Ritz value, its residual and its coefficients."""
         values, vectors = self.ritz()
         u = vectors[:, 0]
         return float(values[0]), length(self.coupling() @ u), u
 
 
 def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Floats, Floats]:
-    """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, ``g = gamma Q[0]``,
-    and the residual.
+    """Return the y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with ``g
+    = gamma Q[0]``, and the residual.
 
-    The residual is in the rows of the space, multiplied and pending. One singular value
-    decomposition of the projected matrix; no product.
+    The residual is given in the rows of the space, multiplied and pending. Costs one singular value
+    decomposition of the projected matrix, and no product.
     """
     tall = basis.tall()
     W, s, Vt = svd(tall)
@@ -354,12 +367,12 @@ def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Fl
 
 
 # --------------------------------------------------------------------------------------------------
-# The risk that Lanczos from a random start misses an extreme eigenvalue.
+# The probability that Lanczos from a random start misses an extreme eigenvalue.
 
 
 def lanczos_risk(n: int, k: int, eps: float) -> float:
-    """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than
-    eps of its width.
+    """Return an upper bound on the probability that k Lanczos steps from a random start miss an end
+    of the spectrum by more than eps of its width.
 
     ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal.
     Appl. 13, 1992.
@@ -375,7 +388,7 @@ def lanczos_risk(n: int, k: int, eps: float) -> float:
 
 
 def lanczos_steps(n: int, eps: float, risk: float) -> int:
-    """The fewest steps for which `lanczos_risk` is at most `risk`.
+    """Return the fewest steps for which `lanczos_risk` is at most `risk`.
 
     Examples
     --------
@@ -387,13 +400,14 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
 
 
 def growth(diagonal: Floats, beside: Floats, at: Floats) -> Floats:
-    """The logarithm of ``sum_j p_j(mu)^2`` for each mu of `at`, p_j the orthonormal polynomials of
-    a Lanczos run, whose tridiagonal matrix this is.
+    """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`, with p_j the orthonormal
+    polynomials of the Lanczos run whose tridiagonal matrix has this diagonal and off-diagonal
+    (`beside`).
 
-    Let z be a unit eigenvector of the operator, mu its eigenvalue and w what the unit start has
-    along it. Then the j-th Lanczos vector has ``p_j(mu) w`` along z, and the squares of all of them
-    sum to 1 at most: ``w^2 <= exp(-growth)``. So a run that holds nothing of z had a start that is
-    as good as orthogonal to it, see `blind`.
+    Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
+    start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
+    the squares of these sum to 1 at most: ``w^2 <= exp(-growth)``. So if a run has missed z, its
+    start was almost orthogonal to z, see `blind`.
 
     Examples
     --------
@@ -416,11 +430,11 @@ def growth(diagonal: Floats, beside: Floats, at: Floats) -> Floats:
 
 
 def blind(n: int, risk: float) -> float:
-    """The `growth` from which on an eigenvector that a run from a random start does not hold is
-    there at that risk at the most.
+    """Return the value of `growth` from which on a run with a random start misses an existing
+    eigenvector with probability at most `risk`.
 
-    What a random unit vector has along a given one is ``x`` or less with a chance of at most ``x
-    sqrt(2 n / pi)``.
+    The component of a random unit vector along a given one is ``x`` or less with probability at
+    most ``x sqrt(2 n / pi)``.
 
     Examples
     --------

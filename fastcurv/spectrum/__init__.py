@@ -1,4 +1,4 @@
-"""Spectra: extreme eigenpairs, densities, traces, inertia."""
+"""Spectra of symmetric operators: extreme eigenpairs, densities, traces, inertia."""
 
 from .shared_run import Krylov
 

@@ -1,5 +1,5 @@
-"""The matrix of an operator that is small enough to be written down, with what is known of its
-error, and the eigenvalues that follow: one builder for `eigvalsh`, `inertia` and `classify`.
+"""The matrix of an operator that is small enough to be formed, with a bound on its error, and the
+eigenvalues that follow: one builder for `eigvalsh`, `inertia` and `classify`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .results import Eigenpairs, Inertia
 
 BLOCK = 128
 LARGEST_DENSE = 30_000
-SMALL = 64  # rows up to which a matrix is decomposed in the time of a few products and their search
-LARGEST_SOLVED = 1000  # rows up to which a decomposition takes no longer than so many products
-# A product of an operator that offers no bound of its own is taken to be off by at most this many
-# eps ||H|| ||v||.
+SMALL = 64  # rows up to which a decomposition costs no more than a few products of a search
+LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
+# Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
-COARSE = 1e-6  # of the norm: an assembled matrix that may be off by more stands for no products
+COARSE = 1e-6  # relative error above which an assembled matrix does not replace products
 
 
 class Assembled(Protocol):
     """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
-    ``noise()`` on those of its entries, and ``error(scale)`` on that of ``D E D``, E its error,
-    ``D = diag(scale)`` or I; ``layers()``, by parameter (n,) the number of its layer.
+    ``noise()`` on those of its entries, and ``error(scale)`` on that of ``D E D``, with E its error
+    and ``D = diag(scale)`` or I; ``layers()`` gives for each parameter (n,) the number of its
+    layer.
     """
 
     A: Floats
@@ -56,28 +56,30 @@ class Assembled(Protocol):
 
 @runtime_checkable
 class Assembling(Protocol):
-    """An operator that may know its matrix by other means than products."""
+    """An operator that may form its matrix by other means than products."""
 
     def assembled(self) -> Assembled | None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class DenseMatrix:
-    """The symmetric matrix of an operator, and what it may be off by.
+    """The symmetric matrix of an operator, with bounds on its error.
 
     Attributes
     ----------
     A : ndarray, shape (n, n)
         Float64, exactly symmetric.
     bounds : ndarray, shape (n,)
-        For each column of the products a bound on the norm of its error. Of an entry and its
-        mirror image A holds the one from the better column, their mean where both are as good.
+        For each column of the products a bound on the norm of its error. Of an entry and its mirror
+        image A holds the one from the column with the smaller bound, their mean if the bounds are
+        equal.
     asymmetry : ndarray, shape (n,)
-        The norms of the columns of ``P - P'``, P the products as they came.
+        The norms of the columns of ``P - P'``, with P the products as computed.
     n_products : int
-        n, or 0 for a matrix that was there already or was made by other means.
+        n, or 0 for a matrix that was given or was formed by other means.
     known : Assembled or None
-        What made it, where its products did not: its own bound on the error of A.
+        The assembled matrix, if A was not formed by products: it has its own bound on the error of
+        A.
     """
 
     A: Floats
@@ -87,10 +89,10 @@ class DenseMatrix:
     known: Assembled | None = None
 
     def error(self, scale: Floats | None = None) -> float:
-        """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
+        """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
 
-        That of the products (`matrix_error`), and all of the asymmetry that was seen: products
-        that are not those of a symmetric matrix are wrong by as much at least.
+        It is the bound for the products (`matrix_error`) plus all of the measured asymmetry:
+        products that are not those of a symmetric matrix have an error of at least that size.
         """
         c = self._scale(scale)
         if self.known is not None:
@@ -98,17 +100,17 @@ class DenseMatrix:
         return matrix_error(self.bounds, c) + self.seen(c)
 
     def noise(self) -> Floats:
-        """Bounds on the errors of the entries of A, in any units of its rows: ``(n, n)`` where
-        they are known, else those of columns ``(n, 1)``.
+        """Return bounds on the errors of the entries of A, in any units of its rows: ``(n, n)``
+        where these are known, else those of the columns ``(n, 1)``.
         """
         return self.bounds[:, None] if self.known is None else self.known.noise()
 
     def layers(self) -> NDArray[np.intp]:
-        """By parameter (n,) the number of its layer; 0 where layers are not known."""
+        """Return for each parameter (n,) the number of its layer; 0 if layers are not known."""
         return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layers()
 
     def seen(self, scale: Floats | None = None) -> float:
-        """The part of `error` that is asymmetry."""
+        """Return the part of `error` that is measured asymmetry."""
         c = self._scale(scale)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
@@ -118,16 +120,17 @@ class DenseMatrix:
         return np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
 
     def eigen(self) -> Eigensystem:
-        """Eigenpairs of A; `errors` bound the eigensolver's error and that of A."""
+        """Return the eigenpairs of A; `errors` bound the eigensolver's error plus that of A."""
         found = eigh(self.A)
         return found._replace(errors=found.errors + self.error())
 
 
 def matrix_error(bounds: Floats, d: Floats) -> float:
-    """A bound on ``||D E D||_F`` for the error E of a `DenseMatrix` by its columns' `bounds`.
+    """Return a bound on ``||D E D||_F``, D = diag(d), for the error E of a `DenseMatrix` with these
+    `bounds` of its columns.
 
     The part of a column that was kept lies in rows whose own bound is not smaller, so each column
-    is weighed with the largest d among those rows only; the mirrored part doubles the squares.
+    is weighted with the largest d among those rows only; the mirrored part doubles the squares.
     """
     order = np.argsort(bounds)
     suffix = np.maximum.accumulate(d[order][::-1])[::-1]
@@ -136,15 +139,15 @@ def matrix_error(bounds: Floats, d: Floats) -> float:
 
 
 def dense_matrix(op: Any) -> DenseMatrix:
-    """The matrix of a symmetric operator, with a bound on its error: as it is, by n products, or as
-    the operator assembles it.
+    """Return the matrix of a symmetric operator with a bound on its error: the matrix given, n
+    products, or the matrix that the operator assembles.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. A matrix is taken as exact. Of an operator, ``column_bounds()`` or
-        ``rounding_bound(e_j)`` bound the rounding of its columns; where it offers neither,
-        `PRODUCT_EPS` eps ``||H||`` is assumed for each.
+        Real symmetric. A matrix is taken as exact. An operator's ``column_bounds()`` or
+        ``rounding_bound(e_j)`` bound the rounding of its columns; if it has neither, `PRODUCT_EPS`
+        eps ``||H||`` is assumed for each.
 
     Returns
     -------
@@ -167,12 +170,14 @@ def dense_matrix(op: Any) -> DenseMatrix:
 
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
-    """The `DenseMatrix` of products ``(n, n)`` whose columns are off by `bounds` at most."""
+    """Return the `DenseMatrix` of products ``(n, n)`` whose columns have errors of at most
+    `bounds`.
+    """
     return _symmetric(P, bounds, _asymmetry(P), n_products)
 
 
 def _asymmetry(P: Floats) -> Floats:
-    """The norms of the columns of ``P - P'``, which must be finite."""
+    """Return the norms of the columns of ``P - P'``, after checking that they are finite."""
     n = len(P)
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.concatenate([_lengths(P[s] - P[:, s].T) for s in slabs(n, n)])
@@ -186,36 +191,39 @@ def _asymmetry(P: Floats) -> Floats:
 
 def _symmetric(P: Floats, bounds: Floats, asymmetry: Floats, n_products: int) -> DenseMatrix:
     A = np.empty_like(P)
-    for s in slabs(len(P), len(P)):  # of each pair the one that is known better, or their mean
+    for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         A[s] = np.where(bounds < own, here, np.where(own < bounds, there, here / 2 + there / 2))
     return DenseMatrix(A, bounds, asymmetry, n_products)
 
 
 def _lengths(rows: Floats) -> Floats:
-    """Their 2-norms, which do not overflow on the way."""
+    """Return the 2-norms of rows, computed without overflow."""
     largest = np.abs(rows).max(axis=1, initial=0.0)
     scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
     return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
 def matrix_pays(n: int, products: float) -> bool:
-    """Whether the matrix of an operator and its decomposition cost no more than so many products
-    one after the other, with the work on vectors that a search spends on each: the one place of
-    this price.
+    """Return whether the matrix of an operator and its decomposition cost no more than `products`
+    products made one after the other, with the vector operations that a search spends on each.
+
+    Every estimate of this cost in the library is made here.
     """
     return n <= SMALL or n <= min(products, LARGEST_SOLVED)
 
 
 def matrix_pairs(op: Any, asked: Asked, *, against: Any = None, spent: int = 0) -> Eigenpairs:
-    """`eigsh` from the matrix, by n products, after `spent` that led nowhere."""
+    """Return the result of `eigsh` from the matrix, formed by n products, after `spent` products of
+    a search that did not converge.
+    """
     P, n_products = _products(op, op.shape[0])
     return answered(P, asked, P.dtype, against=against, n_products=spent + n_products)
 
 
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:
-    """The products of an operator with every unit vector ``(n, n)`` as they come, and their
-    number.
+    """Return the products of an operator with every unit vector ``(n, n)``, not symmetrised, and
+    their number.
     """
     op = check_symmetric_operator(op)
     return _products(op, op.shape[0])
@@ -249,7 +257,8 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     elif isinstance(op, BoundsProducts):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
-        # at least ||P||, for any scale: the 2-norm is at most the geometric mean of these two
+        # an upper bound on ||P|| at any scale: the 2-norm is at most the geometric mean of these
+        # two
         with np.errstate(over="ignore"):
             rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)
@@ -263,8 +272,9 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
 
 
 def dense_reduction(op: Any, space: Space | None) -> Any:
-    """The smaller operator whose matrix is to be written down, or None: where asked for, where
-    there is a matrix already, and where `op` is too large but that is not.
+    """Return the smaller operator whose matrix is to be formed: the one asked for by `space`, one
+    whose matrix is already available, or one that is small enough where `op` is too large; None if
+    there is none.
     """
     if space is None:
         small = op.written() if isinstance(op, Writable) else None
@@ -278,8 +288,8 @@ def dense_reduction(op: Any, space: Space | None) -> Any:
 
 
 def _as_products_have_it(op: Any) -> Floats:
-    """The symmetric matrix of an operator; of its own products where those and what was assembled
-    may differ by more than rounding, as on different sides of a kink.
+    """Return the symmetric matrix of an operator. It is formed by products if the assembled matrix
+    may differ from these by more than rounding, as on different sides of a kink.
     """
     M = dense_matrix(op)
     if M.known is None or M.error() <= COARSE * safe_norm(M.A):
@@ -291,20 +301,20 @@ def _as_products_have_it(op: Any) -> Floats:
 @own_names("eigvalsh")
 @to_nearest
 def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
-    """Every eigenvalue of a symmetric operator, ascending, from its matrix.
+    """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric; costs n products, n^2 numbers and about ``4/3 n^3`` flops in float64.
     space : str, optional
-        As in `eigsh`; by default ``"outputs"`` where a GGN or Fisher has fewer of these than
+        As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
         parameters, else ``"parameters"`` up to n = 30 000.
 
     Returns
     -------
     ndarray, shape (n,)
-        Float64, each right to about ``n eps ||op||``; `inertia` proves a bound.
+        Float64, each accurate to about ``n eps ||op||``; `inertia` proves a bound.
 
     Raises
     ------
@@ -315,8 +325,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
 
     See Also
     --------
-    inertia : the signs that are sure, with a proved error.
-    fastcurv.eigsh : a few of them, from products alone.
+    inertia : the signs that are certain, with a proved error.
+    fastcurv.eigsh : a few eigenvalues, from products alone.
 
     Examples
     --------
@@ -335,13 +345,13 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
 @own_names("inertia")
 @to_nearest
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
-    """How many eigenvalues are positive, negative, and zero within a proved error bound, from the
-    matrix.
+    """Count the eigenvalues that are positive, negative, and zero within a proved error bound, from
+    the matrix.
 
     By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all
     errors together: rounding in the products (``op.column_bounds()`` or ``op.rounding_bound(e_j)``
-    where the operator has it, 64 eps ``||op||`` for each column otherwise; none for a matrix,
-    which is taken as exact), the asymmetry of the products, ``||A - A'||``, and the error of the
+    if the operator has it, 64 eps ``||op||`` for each column otherwise; none for a matrix, which is
+    taken as exact), the asymmetry of the products, ``||A - A'||``, and the error of the
     eigensolver, proved from the eigenvectors it found.
 
     Parameters
@@ -349,11 +359,11 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric, of any scale; costs n products, 2 n^2 numbers and about ``13 n^3`` flops.
     space : str, optional
-        As in `eigsh`; by default ``"outputs"`` where a GGN or Fisher has fewer of these than
+        As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
         parameters, at no product, else ``"parameters"`` up to n = 30 000. In the space of samples
-        the matrix is that of its coordinates, and the eigenvalues outside it are known exactly;
-        part of the bound is then measured, at a risk below 1e-6. In that of outputs all of it is
-        proved.
+        the matrix is that of the operator in its coordinates, and the eigenvalues outside it are
+        known exactly; part of the bound is then measured, with a probability of error below 1e-6.
+        In that of outputs all of the bound is proved.
 
     Returns
     -------
@@ -370,7 +380,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     See Also
     --------
     eigvalsh : the eigenvalues alone.
-    classify : what the signs say of a point.
+    classify : the kind of critical point that the signs imply.
 
     Examples
     --------

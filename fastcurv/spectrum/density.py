@@ -26,7 +26,7 @@ from .reduced import reduction
 from .results import Eigenpairs
 
 DEFLATE_UP_TO = 100_000
-EVERY = 2048  # rows of a matrix that is there, up to which all its eigenvalues are found
+EVERY = 2048  # rows up to which all eigenvalues of an available matrix are computed
 # an outlier is deflated once its residual is below this share of its distance from the bulk
 SETTLED = 0.05
 
@@ -50,32 +50,34 @@ def spectral_density(
     space: Space | None = None,
     progress: bool | None = None,
 ) -> SpectralDensity:
-    """The density of the eigenvalues of a symmetric operator, with a standard error.
+    """Estimate the density of the eigenvalues of a symmetric operator, with a standard error.
 
     Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
-    whose nodes and weights stand for the spectrum as that vector sees it. The mean over probes is
-    unbiased for smooth averages.
+    whose nodes and weights represent the spectrum weighted by the squared components of that
+    vector. The mean over probes is unbiased for smooth averages.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes, n_steps : int
-        Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for
-        n_steps + 1 vectors, whose full orthogonality leaves no room for ghosts.
+        Costs ``n_probes * n_steps`` products, fewer if a Krylov space ends early, and memory for
+        n_steps + 1 vectors, which are kept orthogonal so that no spurious copies of eigenvalues
+        (ghosts) appear.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
-        Another name of `seed`, as SciPy has it.
+        Another name for `seed`, as in SciPy.
     deflate : bool or int, optional
-        Take the outliers that the first probe found, at most this many, out of the others: they are
-        then in the density exactly, with weight 1/n each, and their share of the noise, which is
-        most of it where a few eigenvalues stand out, is gone for no product more. Where the others
-        see further copies of an outlier, which the first cannot, the first is left out. Costs
-        memory for as many vectors and their orthogonalisation. Default: where n is at most 100 000,
-        so that this is cheap, and `against` is None.
+        Deflate the outliers that the first probe found, at most this many, from the other probes.
+        They then enter the density exactly, with weight 1/n each, and their share of the noise,
+        which is most of it if a few eigenvalues stand out, is removed at no further product. If the
+        other probes find further copies of an outlier, which the first cannot, the first probe is
+        left out. Costs memory for as many vectors and their orthogonalisation. Default: True if n
+        is at most 100 000, so that this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
-        Known eigenpairs, deflated likewise; of vectors without values, the values cost s products.
+        Known eigenpairs, deflated in the same way; for vectors without values, the values cost s
+        products.
     axis : str
         ``"linear"``, or ``"log"``: per decade of ``|lam|`` on either side of zero, linear below
         `linear_below`, see `SpectralDensity`.
@@ -83,26 +85,28 @@ def spectral_density(
         Standard deviation of the Gaussian on each node: in eigenvalues on the linear axis, default
         1% of the range; in decades on the log axis, default 0.05.
     grid : array_like, optional
-        Eigenvalues at which the density is wanted. By default `n_grid` points or more, spaced to
-        resolve the width and reaching 6 widths past the last nodes, so that the density integrates
-        to 1.
+        Eigenvalues at which the density is evaluated. By default `n_grid` points or more, spaced to
+        resolve the width and reaching 6 widths past the outermost nodes, so that the density
+        integrates to 1.
     n_grid : int
-        Points of the default grid, at least.
+        Least number of points of the default grid.
     linear_below : float, optional
-        Default 1e-4 of the largest ``|node|``.
+        Size of eigenvalue below which the log axis is linear. Default: 1e-4 of the largest
+        ``|node|``.
     space : str, optional
-        As in `eigsh`; with `against` ``"parameters"``. In the space of at most 2048 outputs every
-        eigenvalue is known, and no product is made: `n_deflated` is n, and standard errors are 0.
+        As in `eigsh`; ``"parameters"`` if `against` is given. In a space of at most 2048 outputs
+        every eigenvalue is computed without any product: `n_deflated` is n, and standard errors are
+        0.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
     Returns
     -------
     SpectralDensity
-        ``grid, density, stderr, nodes, weights``; other grids of it cost nothing:
-        `SpectralDensity.regrid`. Two standard errors cover the truth 19 times in 20 from 12 probes
-        on. Fewer can all be alike, and show no scatter, where few coordinates couple: `stderr` is
-        NaN then.
+        ``grid, density, stderr, nodes, weights``; other grids cost no product:
+        `SpectralDensity.regrid`. From 12 probes on, two standard errors cover the truth 19 times in
+        20. Fewer probes can all be alike, and show no scatter, if only a few coordinates couple:
+        `stderr` is NaN then.
 
     See Also
     --------
@@ -167,7 +171,7 @@ def spectral_density(
 
 
 def every(small: Any, look: Look) -> SpectralDensity:
-    """The density of eigenvalues that are all known."""
+    """Return the density of eigenvalues that are all known."""
     values, n = eigvalsh(small.matrix), small.n
     nodes, weights = np.append(values, small.rest), np.append(values * 0 + 1, small.n_rest) / n
     order = np.argsort(nodes, kind="stable")
@@ -184,8 +188,8 @@ def every(small: Any, look: Look) -> SpectralDensity:
 
 
 def with_rest(one: Quadrature, small: Reduction, deflated: int) -> Quadrature:
-    """A quadrature of the smaller operator's spectrum, but for what is deflated, completed by the
-    copies of `rest`.
+    """Return the quadrature of the full operator from that of the smaller one, by adding the copies
+    of `rest`; `deflated` eigenvalues are not part of it.
     """
     share = small.n_rest / max(1, small.n - deflated)
     return Quadrature(np.append(one.nodes, small.rest), np.append((1 - share) * one.weights, share))
@@ -193,7 +197,7 @@ def with_rest(one: Quadrature, small: Reduction, deflated: int) -> Quadrature:
 
 @dataclass(frozen=True)
 class Known:
-    """Eigenvalues that are deflated, and their vectors as orthonormal rows."""
+    """Deflated eigenvalues, and their vectors as orthonormal rows."""
 
     values: Floats
     rows: Array
@@ -206,7 +210,7 @@ class Known:
 
 
 def known_pairs(op: Any, against: Any) -> tuple[Known | None, int]:
-    """`against` as `Known`, and the products that its values cost."""
+    """Return `against` as `Known`, and the number of products that its values cost."""
     n, dtype = op.shape[0], operator_dtype(op)
     if isinstance(against, Eigenpairs):
         return Known(against.values, np.ascontiguousarray(against.vectors.T, dtype)), 0
@@ -221,7 +225,7 @@ def known_pairs(op: Any, against: Any) -> tuple[Known | None, int]:
 
 
 def new_run(op: Any, n_steps: int, known: Known | None, rows: Array) -> Recurrence:
-    """A recurrence with room for n_steps in `rows`."""
+    """Return a recurrence with room for n_steps in `rows`."""
     if known is not None and len(known.values) >= op.shape[0]:
         raise ValueError(
             f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
@@ -230,7 +234,7 @@ def new_run(op: Any, n_steps: int, known: Known | None, rows: Array) -> Recurren
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
-    """Rows of random signs."""
+    """Return rows of random signs."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
 
@@ -243,18 +247,19 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Ba
 
 
 def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
-    """Go on to n_steps, or to where the Krylov space ends."""
+    """Continue `run` to n_steps, or until the Krylov space ends."""
     while run.p and run.m < min(n_steps, run.dimension):
         run.step()
         shown.update()
 
 
 def copies(quadratures: list[Quadrature], outliers: Known, n: int) -> bool:
-    """Whether probes in the complement of the deflated vectors see more eigenvalues at their
-    values.
+    """Return whether probes in the complement of the deflated vectors find more eigenvalues at the
+    deflated values.
 
-    The probe that found the vectors cannot: it holds one vector of each eigenspace, and has nothing
-    left of the others. Its quadrature says too little there, so it is left out of the mean.
+    The probe that found the vectors cannot: its Krylov space contains one vector of each eigenspace
+    and nothing of the others. Its quadrature has too little weight there, so it is left out of the
+    mean.
     """
     for value, residual in zip(outliers.values, outliers.residuals):
         near = 2 * residual + 1e-6 * abs(value)
@@ -266,14 +271,14 @@ def copies(quadratures: list[Quadrature], outliers: Known, n: int) -> bool:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Nodes ``(q,)`` and weights, which sum to 1."""
+    """Nodes ``(q,)`` and weights of a quadrature; the weights sum to 1."""
 
     nodes: Floats
     weights: Floats
 
     def without(self, values: Floats) -> Quadrature:
-        """The rest after one node for each of `values`, the nearest, has been taken out; the
-        weights sum to 1 again.
+        """Return the quadrature without the node nearest to each of `values`, with weights rescaled
+        to sum to 1.
         """
         keep = np.ones(len(self.nodes), dtype=bool)
         for value in values:
@@ -285,14 +290,16 @@ class Quadrature:
 
 
 def quadrature(run: Recurrence) -> Quadrature:
-    """The Gauss quadrature of a recurrence from one vector."""
+    """Return the Gauss quadrature of a recurrence from one vector."""
     theta, S = decompose(run)
     weights = S[0] ** 2
     return Quadrature(theta, weights / weights.sum())
 
 
 def find_outliers(run: Recurrence, most: int) -> Known:
-    """Ritz pairs of a finished probe that stand out of the bulk and are settled, as `Known`."""
+    """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, as
+    `Known`.
+    """
     theta, S = decompose(run)
     weights = S[0] ** 2
     bulk = float(weights @ np.abs(theta))
@@ -314,7 +321,7 @@ def assemble(
     look: Look,
     **extra: Any,
 ) -> SpectralDensity:
-    """A `SpectralDensity` from the probes' quadratures and the deflated eigenvalues."""
+    """Return a `SpectralDensity` from the probes' quadratures and the deflated eigenvalues."""
     exact = np.zeros(0) if known is None else known.values
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((len(quadratures), q)), np.zeros((len(quadratures), q))

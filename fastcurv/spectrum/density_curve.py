@@ -1,5 +1,5 @@
-"""The result of `spectral_density`: a quadrature per probe, and what can be asked of it for no
-product.
+"""The result of `spectral_density`: a quadrature per probe, and what follows from it without
+further products.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .results import Estimate, InOneLine, alike, mean_of, number
 
 
 class Look(TypedDict):
-    """How a density is to be drawn: the keyword arguments of `smear`, checked."""
+    """The options for evaluating a density on a grid: the keyword arguments of `smear`, checked."""
 
     axis: str
     grid: Floats | None
@@ -34,7 +34,9 @@ class Look(TypedDict):
 
 
 class Smeared(TypedDict):
-    """What `smear` makes: the fields of `SpectralDensity` that say how it is drawn."""
+    """The result of `smear`: the fields of `SpectralDensity` that depend on grid, axis and
+    width.
+    """
 
     grid: Floats
     density: Floats
@@ -47,7 +49,7 @@ class Smeared(TypedDict):
 def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> Look:
-    """The keyword arguments of `smear`, checked."""
+    """Check the keyword arguments of `smear` and return them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
@@ -66,18 +68,18 @@ def check_look(
     }
 
 
-FINEST = float(np.finfo(np.float64).eps) / 4  # of the largest node: what a width is for each point
-ONE = 1e-13  # nodes this close, as a share of the largest, are one eigenvalue
-# a Gaussian narrower than that has densities beyond float64, or nearly so
+FINEST = float(np.finfo(np.float64).eps) / 4  # least width per grid point, over the largest node
+ONE = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
+# the density of a narrower Gaussian would overflow float64, or nearly so
 NARROWEST = 1e-300
 HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
-# the default grid goes this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
+# the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 REACH = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Eigenvalues to the coordinate that a density is per unit of: decades of ``|lam|``, signed, on
-    the log axis.
+    """Convert eigenvalues to the coordinate of the axis: on the log axis signed decades of
+    ``|lam|``. A density is per unit of this coordinate.
     """
     lam = np.asarray(lam, dtype=float)
     if axis == "linear":
@@ -89,7 +91,7 @@ def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
 
 
 def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """The inverse of `to_coordinate`."""
+    """Convert coordinates of the axis to eigenvalues, the inverse of `to_coordinate`."""
     x = np.asarray(x, dtype=float)
     if axis == "linear":
         return x
@@ -110,7 +112,7 @@ def smear(
     linear_below: float | None = None,
     unsure: bool = True,
 ) -> Smeared:
-    """A density with integral 1 and its standard error over the probes.
+    """Compute a density with integral 1, and its standard error over the probes.
 
     Parameters
     ----------
@@ -119,19 +121,18 @@ def smear(
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
     unsure : bool
-        Whether few probes that are all `alike` leave the standard error unknown: NaN.
+        Whether the standard error is unknown, NaN, if a few probes are all `alike`.
 
     Returns
     -------
     dict
-        ``grid, density, stderr, width, axis, linear_below``, the fields of `SpectralDensity` that
-        they are.
+        ``grid, density, stderr, width, axis, linear_below``, fields of `SpectralDensity`.
     """
     used = nodes[weights > 0]
     largest = float(np.abs(used).max(initial=0.0))
     if linear_below is None:
         linear_below = max(1e-4 * largest, TINY) if largest else 1.0
-    # worked on in units of a power of two, in which no sum leaves the range
+    # computed in units of a power of two in which no sum overflows or underflows
     exponent = 0
     if axis == "linear" and largest:
         reach = 0.0 if grid is None else float(np.abs(grid).max())
@@ -178,15 +179,17 @@ def smear(
 
 
 def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
-    """A hundredth of the nodes' spread, or a twentieth of a decade; at least what shows."""
+    """Return a hundredth of the spread of the nodes, or a twentieth of a decade; at least the width
+    that the grid resolves.
+    """
     width = 0.05 if axis == "log" else 0.01 * spread if spread > ONE * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
 
 
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
-    """The sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
+    """Return the sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
     total = np.zeros(len(at))
-    with np.errstate(over="ignore"):  # far beyond the Gaussian
+    with np.errstate(over="ignore"):  # far from the Gaussian
         for xi, wi in zip(x, w):
             total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
     total /= width * (2 * np.pi) ** 0.5
@@ -202,8 +205,9 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
     grid : ndarray, shape (p,)
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
-        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over
-        it. NaN where fewer than 12 probes are all alike: that shows nothing.
+        Mean over the probes and its standard error, per unit of `coordinate`; the integral over it
+        is 1. The standard error is NaN if fewer than 12 probes are all alike, since these show no
+        scatter.
     nodes, weights : ndarray, shape (n_probes, q)
         The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
         padded with weight 0.
@@ -211,20 +215,21 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
     n : int
         Size of the operator.
     width : float
-        Standard deviation of the Gaussian put on each node, in units of `coordinate`.
+        Standard deviation of the Gaussian placed on each node, in units of `coordinate`.
     axis : str
         ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below)
         / log(10)``, decades of ``|lam|`` on either side of zero, linear below `linear_below`.
     linear_below : float
     n_deflated : int
-        Eigenvalues that are in the density exactly, as nodes of weight 1/n common to all probes.
+        Number of eigenvalues that enter the density exactly, as nodes of weight 1/n common to all
+        probes.
     ghosts : float
-        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be
-        near 1.
+        The largest ``|<q_i, q_j>|``, i != j, measured among Lanczos vectors; spurious copies of
+        eigenvalues (ghosts) can only appear if it is near 1.
     shared : str or None
-        The name of the `Krylov` run whose products these are.
+        The name of the `Krylov` run whose products were used.
     n_new : int or None
-        How many of them were made for this result; None: all.
+        How many products were made for this result; None: all.
     space : str
         As in `Eigenpairs`.
     """
@@ -247,26 +252,28 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
 
     @property
     def n_probes(self) -> int:
-        """How many random vectors it rests on."""
+        """The number of random vectors used."""
         return len(self.nodes)
 
     @property
     def _exact(self) -> bool:
-        """Whether every eigenvalue is known."""
+        """True if every eigenvalue is known."""
         return 0 < self.n <= self.n_deflated
 
     @property
     def coordinate(self) -> np.ndarray:
-        """What the density is per unit of: the grid itself, or its decades; see `axis`."""
+        """The variable of the density: the grid itself, or its decades; see `axis`."""
         return to_coordinate(self.grid, self.axis, self.linear_below)
 
     def integral(self) -> float:
-        """The integral of the density over `coordinate` by the trapezoidal rule."""
+        """Return the integral of the density over `coordinate` by the trapezoidal rule."""
         return float(np.diff(self.coordinate) @ (self.density[1:] + self.density[:-1])) / 2
 
     def moment(self, power: int = 1) -> Estimate:
-        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an
-        `Estimate`; for whole powers from 0 to twice the number of steps less one, of which
+        """Estimate the mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an
+        `Estimate`.
+
+        The power is an integer from 0 to twice the number of steps less one, for which the
         quadrature adds no error to that of the probes.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
@@ -280,12 +287,12 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
         return self._over_probes(per_probe, f"moment {power}", known=power == 0)
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
-        """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
+        """Estimate the fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
-        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
-        the two nodes astride each end is uncertain; that is added to the standard error over the
-        probes, which one probe does not tell: NaN. Few probes that are all alike may miss one
-        eigenvalue of n.
+        A node next to an end represents eigenvalues on both sides of it, so half of the weight of
+        the two nodes on either side of each end is uncertain; that is added to the standard error
+        over the probes, which is NaN for a single probe. If a few probes are all alike they may
+        miss one eigenvalue of n, and the standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(end):
@@ -300,10 +307,12 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
         return replace(estimate, stderr=float(stderr))
 
     def wasserstein(self, other: Any) -> float:
-        """Wasserstein-1 distance to another density, or to eigenvalues ``(m,)`` of equal weight.
+        """Return the Wasserstein-1 distance to another density, or to eigenvalues ``(m,)`` of equal
+        weight.
 
-        The area between the two distributions of eigenvalues, in their unit; both are taken at
-        their quadratures, the mean over the probes, so grids and widths do not matter.
+        It is the area between the two cumulative distributions of eigenvalues, in units of
+        eigenvalues. Both are represented by their quadratures, averaged over the probes, so grids
+        and widths do not matter.
 
         Examples
         --------
@@ -336,15 +345,15 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
         n_grid: int = 1024,
         linear_below: float | None = None,
     ) -> SpectralDensity:
-        """The same quadrature on another grid, axis or width, for no product; arguments as in
-        `spectral_density`.
+        """Return the density of the same quadrature on another grid, axis or width, at no product;
+        arguments as in `spectral_density`.
         """
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
         return replace(self, **smear(self.nodes, self.weights, **look, unsure=not self._exact))
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """The density from the probes of both, which must be of one operator; on the grid of this
-        one's making.
+        """Return the density from the probes of both, which must be of the same operator, with the
+        axis and width of this one.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             raise ValueError(
@@ -383,14 +392,14 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
         """Draw the density with a band of `band` standard errors, named in its legend; needs
         matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
 
-        Where `ax` is None a new figure is made: one of pyplot's where the caller has imported
-        pyplot, so that ``plt.show()`` shows it, and elsewhere one that belongs to no window, which
-        works without a display and in threads; ``.figure.savefig(path)`` of the result writes it.
+        If `ax` is None a new figure is made: a pyplot figure if the caller has imported pyplot, so
+        that ``plt.show()`` shows it, otherwise one without a window, which works without a display
+        and in threads; ``.figure.savefig(path)`` of the result writes it.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes it was drawn in.
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
@@ -408,8 +417,8 @@ class SpectralDensity(InOneLine, Answering, subject="density"):
 
 
 def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
-    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the
-    other side.
+    """Return half the weight of the nearest nodes on either side of `end`, which may represent
+    eigenvalues on the other side.
     """
     if not np.isfinite(end):
         return 0.0
@@ -423,15 +432,15 @@ def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
 
 
 # --------------------------------------------------------------------------------------------------
-# The one picture of a spectral density: what the line is, what the band is, where the axis ends.
+# The plot of a spectral density: the line, the band of standard errors, and the limits of the axes.
 
 BAND = 2.0  # standard errors on either side
-SHOWN = 1e-290  # numbers below it, and above its inverse, no logarithmic axis shows
+SHOWN = 1e-290  # matplotlib's logarithmic axes show no numbers below it or above its inverse
 
 
 def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return Axes in a figure of pyplot's where the caller has imported pyplot, so that
-    ``plt.show()`` shows it, and elsewhere in one that belongs to no window.
+    """Return Axes in a new figure: a pyplot figure if the caller has imported pyplot, so that
+    ``plt.show()`` shows it, otherwise one without a window.
     """
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
@@ -450,7 +459,7 @@ def draw_density(
     scale: str = "log",
     **line: Any,
 ) -> Any:
-    """Draw a density, with a band of standard errors over the probes that the legend explains.
+    """Draw a density, with a band of standard errors over the probes that is named in the legend.
 
     Parameters
     ----------
@@ -459,17 +468,18 @@ def draw_density(
     band : float
         Standard errors on either side of the line; 0: no band.
     label : str or None
-        Name of the line in the legend; None: the density, and over what width it is smoothed.
+        Name of the line in the legend; by default "density" with the width it is smoothed over.
     scale : {"log", "linear"}
-        Of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
+        Scale of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
     **line
         Passed to ``ax.plot``.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The logarithmic axis ends at a tenth of what one eigenvalue of n adds at its peak. One of
-        decades reaches as far as the density does, and to 0 only where that does.
+        A logarithmic vertical axis ends at a tenth of the peak that one eigenvalue of n
+        contributes. A horizontal axis in decades covers the range of the density, and includes 0
+        only if that does.
     """
     grid, height = np.asarray(density.grid), np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
@@ -479,7 +489,7 @@ def draw_density(
     floor = min(floor, 1e-2 * top)
     line = {"lw": 1.6, "label": label or smoothed(density)} | line
     scale = scale if top > 0 else "linear"
-    if density.axis == "log":  # before anything is drawn: margins are then in decades
+    if density.axis == "log":  # before anything is drawn, so that margins are in decades
         if not (density.linear_below >= SHOWN and np.abs(grid).max() <= 1 / SHOWN):
             raise ValueError(
                 f"the eigenvalues reach {np.abs(grid).max():.1e}, linear below "
@@ -510,7 +520,7 @@ def draw_density(
 
 
 def legend_above(ax: Any, top: float) -> None:
-    """A legend, and a logarithmic axis that reaches so far above ``top``, its highest line, that
+    """Add a legend, and extend a logarithmic axis far enough above ``top``, its highest line, that
     there is room for it.
     """
     names = ax.legend(frameon=False).get_texts()
@@ -522,21 +532,25 @@ def legend_above(ax: Any, top: float) -> None:
 
 
 def _decades(ax: Any, linear_below: float) -> None:
-    """A logarithmic axis of eigenvalues, with numbers between powers of ten where it has few."""
+    """Set a logarithmic axis of eigenvalues, with tick labels between powers of ten if these are
+    few.
+    """
     ax.set_xscale("symlog", linthresh=linear_below, subs=range(2, 10))
     plain_numbers(ax.xaxis)
 
 
 def plain_numbers(*axes: Any) -> None:
-    """Write the numbers of logarithmic axes as a person does.
+    """Format the tick labels of logarithmic axes as plain numbers.
 
-    0.02, 5, 300 where the axis lies between 0.0001 and 100 000, elsewhere powers of ten; between
-    these twice and five times them where it spans less than two, and all where it is shorter.
+    Labels are like 0.02, 5, 300 if the axis lies between 0.0001 and 100 000, else powers of ten.
+    Between powers of ten, twice and five times these are labelled if the axis spans less than two
+    decades, and all multiples if it spans less than half a decade.
 
     Parameters
     ----------
     *axes : matplotlib Axis
-        Of scale "log" or "symlog"; others, and those whose numbers were chosen, stay as they are.
+        Axes of scale "log" or "symlog"; others, and those with a formatter of their own, are not
+        changed.
     """
     for axis in axes:
         if axis.get_scale() in ("log", "symlog") and axis.isDefault_majfmt:
@@ -545,7 +559,9 @@ def plain_numbers(*axes: Any) -> None:
 
 
 def _written(axis: Any, shown: str, x: float, _: Any) -> str:
-    """The number as `plain_numbers` has it; empty where its first digit is not shown."""
+    """Return a tick label in the format of `plain_numbers`; empty if its first digit is not
+    shown.
+    """
     low, high = sorted(map(abs, axis.get_view_interval()))
     if np.prod(axis.get_view_interval()) <= 0:
         low = axis.get_transform().linthresh
@@ -563,25 +579,25 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
 
 
 def smoothed(density: Any) -> str:
-    """What the line is called: smoothing moves some of the density past the last eigenvalue, so it
-    says how far.
+    """Return the legend entry of the line. It gives the width of the smoothing, which moves some of
+    the density past the last eigenvalue.
     """
     unit = " decades" if density.axis == "log" else ""
     return f"density (smoothed over {density.width:.2g}{unit})"
 
 
 def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
-    """The density folded back at bounds that are proved: none of it lies beyond, none of it is
-    lost.
+    """Return the density folded back at proved bounds on the eigenvalues, so that none of it lies
+    beyond and its integral is kept.
 
-    A Gaussian on a node next to the bound reaches over it, where no eigenvalue is; what lies
-    beyond is reflected, so the integral stays what it was.
+    A Gaussian on a node next to a bound extends beyond it, where no eigenvalue lies; the part
+    beyond is reflected at the bound, which keeps the integral.
 
     Parameters
     ----------
     density : SpectralDensity
     low, high : float
-        No eigenvalue lies outside.
+        Proved bounds: no eigenvalue lies outside.
 
     Returns
     -------

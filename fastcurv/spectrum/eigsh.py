@@ -54,33 +54,34 @@ from .reduced import Asked, reduced_pairs, reduction, resolve_max_basis, resolve
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
-# The search for extreme eigenpairs: thick-restarted Lanczos, and again from a new random start
-# until no copy of a multiple eigenvalue is left.
+# The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
+# missed copy of a multiple eigenvalue is found.
 #
-# One start sees of each eigenspace one vector. Where the wanted pairs are converged, all of the
-# basis stays, the next block is set aside, and a random start in the complement of both begins a
-# Krylov space of its own: of an eigenvalue whose copies were missed it holds one more, and of what
-# the basis knows nothing, so that its spectrum is narrow and what stands out of it is seen within
-# few steps. Where a copy comes, the search goes on until the wanted pairs, copies among them, are
-# converged, and begins again. Where none comes, the run itself says when one would have come, see
-# `risk.growth`.
+# One start finds one vector of each eigenspace. Once the wanted pairs have converged, the basis is
+# kept, the next block is set aside, and a random start in the complement of both generates a Krylov
+# space of its own (a probe). It contains one more copy of each eigenvalue whose copies were missed,
+# and nothing that the basis contains, so that its spectrum is narrow and outliers appear within few
+# steps. If a copy appears, the search continues until the wanted pairs, copies among them, have
+# converged, and then starts another probe. If none appears, the run itself tells when one would
+# have appeared, see `growth` in `fastcurv.krylov.trust_region`.
 
-# a probe for missed copies goes on until one of any wanted value would have been missed at that
-# risk, or for such a share of the products made before it; once copies were found, for as many
+# a probe for missed copies continues until a copy of any wanted value would be missed with at most
+# the probability SURE, or for the share PROBE_SHARE of the products made before it; once copies
+# were found, for as many products as before it
 SURE = 0.003
 PROBE_SHARE = 0.25
-WHOLE_SHARE = 0.25  # of the products made, the price at which a matrix takes the place of a search
-RISK = 0.05  # of what is said where that share was too little
-MOST_ASIDE = 8  # rows that are set aside at once
-ROUNDED = -0.25  # a residual of eps to that power, in units of rounding, has come down to it
-NEARLY = 1e-3  # of the largest |lam|: a residual of a pair that is kept beside a new start
-STEEPEST = 2.5  # what a step divides residuals by at the most
+WHOLE_SHARE = 0.25  # the matrix replaces a search once it costs this share of the products made
+RISK = 0.05  # probability of error of `unseen`, if that share was too small
+MOST_ASIDE = 8  # largest number of rows that are set aside
+ROUNDED = -0.25  # residuals below eps ** ROUNDED times the noise count as rounding
+NEARLY = 1e-3  # residual over the largest |lam| up to which pairs are kept beside a new start
+STEEPEST = 2.5  # largest factor by which one step reduces residuals
 
 
 def extreme_pairs(
     op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """`eigsh` in the operator's own precision, its arguments checked."""
+    """Run `eigsh` in the operator's own precision, with arguments that are checked."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
     left = n if deflated is None else n - len(deflated)
@@ -107,8 +108,8 @@ def extreme_pairs(
 
 
 class Search:
-    """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at
-    Ctrl-C.
+    """The loop from a start vector to k converged pairs: extend, test, restart, probe. It stops at
+    a budget of products or at Ctrl-C.
     """
 
     def __init__(
@@ -126,21 +127,22 @@ class Search:
         self.stop: Callable[[], bool] = lambda: False
         self.next_look = 0
         self.last: tuple[int, float] | None = None
-        # (theta, bounds, coordinates) of the pairs that a probe is testing, or has tested
+        # (theta, bounds, coordinates) of the pairs for which a probe is running or has ended
         self.settled: tuple[Floats, Floats, Floats] | None = None
-        # the rows of the probe, which begin at the first of these and end at the other
+        # first row of the probe, and the row at which it ends at the latest
         self.probe_from = self.probe_until = 0
         self.probed, self.copies, self.interrupted = False, False, False
         self.unseen = np.inf  # see `Eigenpairs`
-        # what the first start may have been blind to, see `_hidden`; None where that is not known
+        # what the first start may have missed, see `_hidden`; None if that is not known
         self.hidden: NDArray[np.bool_] | None = None
-        # whether the matrix may be decomposed in place of a long search, and is to be
+        # whether the matrix may be decomposed instead of a long search, and whether it will be
         self.may_give_way, self.gives_way = may_give_way, False
-        # (theta, bounds) of the pairs, the next block, being measured again
+        # (theta, bounds) of the pairs while they are the next block, to measure their residuals
+        # again
         self.measured: tuple[Floats, Floats] | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
-        """Run to the end and return Eigenpairs."""
+        """Run the search to its end and return Eigenpairs."""
         with deferred_interrupts() as stop:
             self.stop = self.run.around = stop
             try:
@@ -150,9 +152,9 @@ class Search:
                     if self.gives_way or not self._confirm():
                         break
                     self._grow()
-            except Interrupted:  # from within a product: all that was there before it is as it was
+            except Interrupted:  # raised within a product: the state before it is intact
                 self.interrupted = True
-            if self.run.m == 0 and self.measured is None:  # before the first product: nothing
+            if self.run.m == 0 and self.measured is None:  # before the first product: no result
                 raise KeyboardInterrupt
             return self._result()
 
@@ -174,8 +176,8 @@ class Search:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
     def _is_long(self) -> bool:
-        """Whether the matrix costs but a share of the products made: all of them, where copies were
-        found and each takes a run of its own.
+        """Return whether the matrix costs no more than a share of the products made; no more than
+        all of them once copies were found, since each copy takes a run of its own.
         """
         run = self.run
         return (
@@ -185,7 +187,9 @@ class Search:
         )
 
     def _grow(self) -> None:
-        """Until the wanted pairs are converged, the budget is spent or the space is exhausted."""
+        """Extend the basis until the wanted pairs have converged, the budget is spent or the space
+        is exhausted.
+        """
         run = self.run
         while True:
             if self.stop():
@@ -201,9 +205,9 @@ class Search:
             if run.m >= run.dimension and run.aside and not self._spent():
                 self._fetch_aside()
             if run.m >= run.dimension or self._spent():
-                if run.m >= run.dimension:  # the pairs are those of all of it
+                if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0.0, None
-                elif self.settled is not None:  # the last steps of a probe count, too
+                elif self.settled is not None:  # the last steps of a probe count as well
                     self._look()
                 return
             if run.full and self.settled is not None and self._look():
@@ -220,13 +224,15 @@ class Search:
                 return
 
     def _make_room(self) -> None:
-        """Room for a fresh start next to the basis."""
+        """Restart if there is no room for a new start next to the basis."""
         run = self.run
         if run.m + 2 > run.capacity + 1 and run.capacity < run.dimension:
             self._restart()
 
     def _widest(self) -> int:
-        """The largest block that restarts can keep whole next to the k wanted vectors."""
+        """Return the width of the largest block that restarts can keep whole next to the k wanted
+        vectors.
+        """
         run = self.run
         if run.capacity >= run.dimension:
             return run.dimension
@@ -241,12 +247,12 @@ class Search:
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
-        least = wanted(theta[keep], self.k, self.which)  # all that Ctrl-C waits for
+        least = wanted(theta[keep], self.k, self.which)  # what is still computed after Ctrl-C
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.next_look, self.last = run.m + 1, None
 
     def _look(self) -> bool:
-        """Compare the wanted Ritz pairs with the tolerance; True where all is done."""
+        """Compare the wanted Ritz pairs with the tolerance; return True once the search is done."""
         run = self.run
         if run.m < min(self.k, run.dimension):
             self.next_look = self.k
@@ -269,11 +275,13 @@ class Search:
         return not self._begin_probe(theta, known)
 
     def _limits(self, theta: Floats) -> Floats:
-        """What each value may be off: its target, but no less than twice the rounding seen."""
+        """Return the allowed error of each value: its target, but no less than twice the rounding
+        measured.
+        """
         return np.maximum(self._targets(theta), 2 * self.run.noise)
 
     def _targets(self, theta: Floats) -> Floats:
-        """What each residual may be."""
+        """Return the tolerance of each residual."""
         run = self.run
         size = (
             run.scale
@@ -283,8 +291,8 @@ class Search:
         return np.asarray(self.tol * np.broadcast_to(size, theta.shape))
 
     def _excess(self, theta: Floats, S: Floats, residuals: Floats) -> Floats:
-        """Residuals over what they may be; what more products cannot mend counts for at most half
-        of that.
+        """Return the residuals over their allowed size. The parts of the error bounds that more
+        products cannot reduce lower the allowed size by at most half.
         """
         run = self.run
         targets = self._limits(theta)
@@ -294,9 +302,11 @@ class Search:
         return excess
 
     def _schedule(self, excess: float) -> None:
-        """Look again when the residuals, falling as they did, are due; at most an eighth of the
-        basis from now, near the end a 24th: what is spent past convergence is spent for nothing.
-        Not before `STEEPEST` would bring them there: a look takes as long as a small product.
+        """Schedule the next look for when the residuals, extrapolated, will have converged.
+
+        It is at most an eighth of the basis away, near the end a 24th, since products made after
+        convergence are wasted; and not before a reduction by `STEEPEST` at every step would reach
+        the tolerance, since a look takes as long as a small product.
         """
         m = self.run.m
         ahead = max(2, m // (8 if excess > 30 else 24))
@@ -308,7 +318,7 @@ class Search:
         self.next_look = m + ahead
 
     def _fetch_aside(self) -> None:
-        """Go on with what was set aside, in blocks."""
+        """Continue with the rows set aside, in blocks."""
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
             self._restart()
@@ -318,15 +328,17 @@ class Search:
     # -------------------------------------------------------------------------------------
 
     def _begin_probe(self, theta: Floats, known: Floats) -> bool:
-        """Whether a copy of a wanted value can matter: it would push out the innermost by more than
-        that may be off; then a start is set that will show it.
+        """Begin a probe for missed copies, if a copy of a wanted value can matter: if it would push
+        out the innermost value by more than the allowed error of that. Return whether a probe was
+        begun.
 
-        A copy may lie in part in the last rows, so that neither they nor a start beside them show
-        it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
-        come down to it, or would at the next step, whose row is one of them; and beside rows that
-        were kept, whose own residuals part the copies, one start sees of several. What a restart
-        rounds is not counted against the pairs, as what it rounds to make vectors of them is not: a
-        bound that was within the tolerance stays so.
+        A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
+        show it: then these rows are dropped. This is done if the residual of a pair, one of
+        `known`, has come down to rounding or would at the next step, whose row is one of them,
+        since rounding then introduces a copy; and if rows were kept by a restart, since their own
+        residuals separate the copies, so that one start finds several of them. The rounding of a
+        restart is not counted against the pairs, just as the rounding in forming their vectors is
+        not: a bound within the tolerance stays within it.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
@@ -359,7 +371,9 @@ class Search:
         return True
 
     def _lock(self, most: int) -> None:
-        """Keep as the basis `most` pairs that are nearly converged, and let the rest go."""
+        """Restart with at most `most` pairs that have nearly converged, and drop the rest of the
+        basis.
+        """
         run = self.run
         theta, S = decompose(run)
         along = run.leak[len(run.leak) - run.aside :, : run.m]
@@ -373,12 +387,14 @@ class Search:
         run.restart(theta[keep], S[:, keep])
 
     def _growth(self, at: Floats) -> Floats:
-        """The `risk.growth` of the probe."""
+        """Return `growth` for the recurrence of the probe."""
         T = self.run.T[self.probe_from : self.run.m, self.probe_from : self.run.m]
         return growth(np.diag(T), np.diag(T, 1), at)
 
     def _look_probe(self, theta: Floats, before: Floats) -> bool:
-        """True where the probe ended without a change; back to the search where it found one."""
+        """Return True if the probe ended without a change of the values; if it changed them, return
+        to the search.
+        """
         run = self.run
         if run.m >= run.dimension or (np.abs(theta - before) > self._limits(theta)).any():
             self.copies, self.settled, self.last = True, None, None
@@ -395,8 +411,8 @@ class Search:
         return False
 
     def _leave(self, theta: Floats) -> None:
-        """What is open where the search ends here: never less than what the residuals leave open,
-        since one that lies that near to the innermost may hide behind it.
+        """Set `unseen` as the search ends here: never less than what the residuals leave open,
+        since an eigenvalue within that distance of the innermost may hide behind it.
         """
         run = self.run
         distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
@@ -410,19 +426,19 @@ class Search:
             missed = float(distance[far].max(initial=0.0))
             if missed > 2 * self.tol * run.scale:
                 self.gives_way = self._is_long()
-                near = max(missed, (LEFT_OPEN + 1) * self.tol * run.scale)  # and it is said
+                near = max(missed, (LEFT_OPEN + 1) * self.tol * run.scale)  # shown in the repr
         least = 2 * self.tol * run.scale if run.p else 0.0
         if hidden is not None and run.p:
             least = max(least, float(self._beyond()[hidden].max(initial=0.0)))
         self.unseen, self.probed = max(near, least), True
 
     def _beyond(self) -> Floats:
-        """Distances outside of the innermost value at which `_hidden` looks."""
+        """Return the distances beyond the innermost value at which `_hidden` tests."""
         return np.geomspace(self.tol, 2.0, 48) * self.run.scale
 
     def _hidden(self, theta: Floats) -> NDArray[np.bool_]:
-        """Whether the start of the last Krylov space may have been blind to an eigenvalue that far
-        outside of the innermost of the values, at either end.
+        """Return, for each distance in `_beyond`, whether the start of the last Krylov space may
+        have missed an eigenvalue that far outside the innermost of the values, at either end.
         """
         beyond = self._beyond()
         size, half = np.abs(theta).min() + beyond, self.k // 2
@@ -441,7 +457,7 @@ class Search:
     # ----------------------------------------------------------------------------------------------
 
     def _known(self) -> tuple[Floats, Floats]:
-        """Values and bounds of the residuals, from what is in the basis now."""
+        """Return the values and the bounds on their residuals, from the current basis."""
         known = self.settled or self.measured
         if known is not None:
             return known[0], known[1]
@@ -450,7 +466,7 @@ class Search:
         return theta, bounds(self.run, S, residuals)
 
     def _vectors(self) -> Array:
-        """The vectors of `_known`, as rows."""
+        """Return the vectors of `_known`, as rows."""
         run = self.run
         if self.settled is not None:
             return combine(run.rows[: self.probe_from], self.settled[2])
@@ -459,8 +475,8 @@ class Search:
         return combine(run.rows[: run.m], ritz_pairs(run, self.k, self.which)[1])
 
     def _confirm(self) -> bool:
-        """Measure the residuals by products where their bounds are too coarse; True where the
-        search must go on.
+        """Measure the residuals by products if their bounds are too coarse; return True if the
+        search must continue.
         """
         run = self.run
         if self.interrupted or run.n_products + self.k > self.max_products:
@@ -475,7 +491,7 @@ class Search:
         rows, self.settled = self._vectors(), None
         run.reset()
         if run.insert(rows) == len(theta):
-            self.measured = theta, limits + 8 * run.eps * run.scale  # insert rounds them once more
+            self.measured = theta, limits + 8 * run.eps * run.scale  # insert adds rounding
         run.step()
         self.measured = None
         self.shown.update(run.m)
@@ -505,17 +521,18 @@ class Search:
 
 
 # --------------------------------------------------------------------------------------------------
-# Eigenpairs by float32 products, made right by a few float64 ones.
+# Eigenpairs from float32 products, refined by a few float64 products.
 #
-# The Krylov work is done in float32. Then, in float64, Rayleigh-Ritz on the k vectors found; a
-# pair whose residual is still too large gets the correction t of the Jacobi-Davidson equation,
+# The Krylov space is built in float32. Then, in float64, Rayleigh-Ritz is applied to the k vectors
+# found; a pair whose residual is still too large gets the correction t of the Jacobi-Davidson
+# equation,
 #
 #     (I - Y Y') (A - theta) (I - Y Y') t = -r,        r = A y - theta y,
 #
-# solved roughly by MINRES on float32 products, and one float64 product with t. Since the equation
-# is only a correction, its float32 errors are relative to r: every round gains the digits that
-# MINRES gained. Where that stalls, at values closer than float32 can tell apart, float64 Lanczos
-# goes on from what is there.
+# solved approximately by MINRES with float32 products, and one float64 product with t. Since t is
+# only a correction, float32 errors are relative to r: every round gains the digits that MINRES
+# gains. If that stalls, at values closer than float32 can separate, float64 Lanczos continues from
+# the current pairs.
 
 LOW_TOL = 2e-5
 ROUNDS = 16
@@ -526,7 +543,7 @@ FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gaine
 def mixed_pairs(
     op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """`eigsh` with ``precision="mixed"``, its arguments checked."""
+    """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
     if not isinstance(op, Castable):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
@@ -541,7 +558,7 @@ def mixed_pairs(
     refiner.n_low = found.n_products
     values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
     spent = refiner.n_low + refiner.n_high
-    unseen = max(found.unseen, found.tol * found.scale)  # closer float32 told nothing apart
+    unseen = max(found.unseen, found.tol * found.scale)  # the resolution of float32
     left = asked.max_products - spent
     if (residuals > targets).any() and 2 * k <= left and not found.interrupted:
         further = replace(asked, tol=tol, max_products=left, probe=False)
@@ -569,7 +586,7 @@ def mixed_pairs(
 
 
 class _Refiner:
-    """Rayleigh-Ritz in float64 on rows Y with their products W, and corrections from float32."""
+    """Rayleigh-Ritz in float64 on rows Y with their products W, with corrections from float32."""
 
     def __init__(self, high: Any, low: Any, which: str, Y: Floats, against: Floats | None) -> None:
         self.high, self.low, self.which, self.k = high, low, which, len(Y)
@@ -580,7 +597,7 @@ class _Refiner:
         self.W = self._products(self.Y)
 
     def _clean(self, V: Floats, Y: Floats) -> Floats:
-        """Orthonormal rows from V, orthogonal to Y and to what is deflated."""
+        """Return orthonormal rows from V, orthogonal to Y and to the deflated vectors."""
         orthonormalise(V)
         for rows in (self.against, Y):
             orthogonalise(rows, V)
@@ -596,7 +613,7 @@ class _Refiner:
     def run(
         self, tol: float, relative: str, max_products: int
     ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Rounds of correction until all is within the tolerance or a round gains nothing."""
+        """Repeat corrections until all pairs are within the tolerance or a round gains nothing."""
         best, most = np.inf, FIRST_STEPS
         for _ in range(ROUNDS):
             theta, R, residuals = self._rayleigh_ritz()
@@ -618,11 +635,11 @@ class _Refiner:
         return theta, self.Y[: self.k], residuals, targets
 
     def _rayleigh_ritz(self) -> tuple[Floats, Floats, Floats]:
-        """The k wanted pairs in the span of Y, their residual vectors and norms.
+        """Return the k wanted values in the span of Y, their residual vectors and norms.
 
-        Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as
-        well, since a near neighbour of a wanted value is found by the corrections and must not be
-        lost again.
+        Y is replaced by Ritz vectors, the wanted ones first. Up to k + 8 of their neighbours are
+        kept as well, since corrections may find a near neighbour of a wanted value, which must not
+        be lost again.
         """
         T = project(self.Y, self.W)
         theta, S, _ = eigh(T)
@@ -638,7 +655,7 @@ class _Refiner:
         return theta, R, np.array([norm(r) for r in R]) + rounding
 
     def _correction(self, theta: float, r: Floats, steps: int) -> Floats:
-        """The Jacobi-Davidson correction, roughly, from float32 products."""
+        """Return an approximate Jacobi-Davidson correction from float32 products."""
         Y = np.vstack([self.Y, self.against]).astype(np.float32)
         length = norm(r)
         b = (r / -length).astype(np.float32)
@@ -675,93 +692,94 @@ def eigsh(
     rng: Seed = None,
     progress: bool | None = None,
 ) -> Eigenpairs:
-    """The k extreme eigenpairs of a symmetric operator, each with a bound on its error.
+    """Compute the k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
-    Thick-restart Lanczos with full reorthogonalisation, and again from a new random start, beside
-    all that is known, until no copy of a multiple eigenvalue is left. Up to n = 64, and where a
-    search would cost more than that, from the whole matrix.
+    Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
+    orthogonal to the basis until no missed copy of a multiple eigenvalue is found. Up to n = 64,
+    and if a search would cost more than forming it, the whole matrix is used.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. Costs products with it and nothing else; ``op.product(v, out)`` is used
-        where it exists. From the whole matrix the vectors of a block are multiplied at once.
+        Real symmetric. Only products with it are needed; ``op.product(v, out)`` is used if it
+        exists. If the whole matrix is formed, the vectors of a block are multiplied at once.
     k : int
-        How many, 1 <= k <= n.
+        Number of eigenpairs, 1 <= k <= n.
     which : str
         ``"LM"`` largest magnitude, the default as in SciPy; ``"LA"`` largest algebraic, ``"SA"``
         smallest algebraic, ``"BE"`` k//2 from the low end and the rest from the high end.
     tol : float, optional
-        Wanted residual ``||H u - lam u||``, relative to the largest ``|lam|`` seen. Default 1e-8 in
-        float64 and 2e-5 in float32; not taken below ``16 eps``. The error of an eigenvalue is at
-        most its residual, and usually of the order of its square.
+        Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found.
+        Default 1e-8 in float64 and 2e-5 in float32; values below ``16 eps`` are raised to that. The
+        error of an eigenvalue is at most its residual, and usually of the order of its square.
     relative : str
-        ``"scale"``: the tolerance is relative to the largest ``|lam|`` seen. ``"value"``: to each
-        ``|lam|`` of its own, as in ARPACK, which asks more of small eigenvalues under a large one.
+        ``"scale"``: the tolerance is relative to the largest ``|lam|`` found. ``"value"``: to each
+        ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues next to a large one.
     max_products : int, optional
-        Stop after this many products and return what is known, with honest flags. Default ``20 n``,
-        at least 1000.
+        Stop after this many products and return the current pairs, with `converged` set
+        accordingly. Default ``20 n``, at least 1000.
     max_basis : int, optional
-        Vectors of length n kept at most, at least ``k + 3`` where n allows. Memory is about
-        ``(max_basis + k + 2) n`` numbers, and another ``8 n`` where blocks are needed. Default: 512
-        MB worth, at least ``2 k + 20``, at most 300 and n.
+        Largest number of vectors of length n that are kept, at least ``k + 3`` if n allows. Memory
+        is about ``(max_basis + k + 2) n`` numbers, and another ``8 n`` if blocks are needed.
+        Default: 512 MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
-        Where to start. Columns that are right already cost one product each; the first third of
-        what `max_basis` leaves beside k are used. A start from `v0` is trusted: `probe` is then off
-        unless asked for.
+        Start vectors. Columns that are eigenvectors already cost one product each; at most a third
+        of the ``max_basis - k`` vectors left are used, the first ones. A start from `v0` is
+        trusted: `probe` is then off by default.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
     precision : str, optional
-        ``"mixed"``: Krylov in float32 by ``op.astype("float32")``, then pairs confirmed and, where
-        needed, refined by a few float64 products. Which pairs are the extreme ones is seen in
-        float32: values closer than its tolerance may stand for one another, as `unseen` says.
+        ``"mixed"``: the Krylov space is built in float32 with ``op.astype("float32")``, then pairs
+        are confirmed and, if needed, refined by a few float64 products. Which pairs are the extreme
+        ones is decided in float32: values closer than its tolerance may be confused, which `unseen`
+        accounts for.
     probe : bool, optional
-        Whether to look with new random starts for copies of multiple eigenvalues, of which one
-        start sees one each. Each goes on until it would have shown a copy of any wanted value but
-        the innermost, at a risk of 0.3%. Where there is none it adds a sixth to the products, as a
-        rule, and at most a quarter, or 4 of them: where that is too little `unseen` of the result,
-        and its repr, say what is left open. Default: unless `v0` is given. Where the spectrum is
-        known to be simple, ``probe=False`` saves that: from the same start the search then takes no
-        more products than ARPACK's, which restarts in a smaller basis.
+        Whether to search with new random starts for copies of multiple eigenvalues, of which one
+        start finds one each. Each start continues until it would have found a copy of any wanted
+        value but the innermost, with a probability of error of 0.3%. If there are none, this
+        usually adds a sixth to the products, and at most a quarter, or 4 products; if that is too
+        few, `unseen` of the result, and its repr, tell what is left open. Default: True unless `v0`
+        is given. If the spectrum is known to be simple, ``probe=False`` saves these products: from
+        the same start the search then takes no more products than ARPACK's, which restarts in a
+        smaller basis.
     space : str, optional
-        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``: where the vectors lie. A
-        Hessian over fewer rows than it has units is a smaller operator in the space of what its
-        products can reach, exactly, see `fastcurv.network.gram`; a GGN or Fisher with fewer
-        pairs of row and class than parameters has the eigenvalues of their Gram matrix, see
-        `fastcurv.network.spaces`; a curvature whose X has constant or dependent columns, or
-        more columns than rows, is that of a net with fewer inputs, see
-        `fastcurv.network.spaces`. By default they are used where that is faster by a model of
-        the cost; `vectors` are then made when they are first asked for.
+        The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. A
+        Hessian over fewer rows than it has units is exactly a smaller operator in the range of its
+        products, see `fastcurv.network.gram`; a GGN or Fisher with fewer pairs of row and class
+        than parameters has the eigenvalues of their Gram matrix, see `fastcurv.network.spaces`; a
+        curvature whose X has constant or dependent columns, or more columns than rows, is that of a
+        net with fewer inputs, see `fastcurv.network.spaces`. By default a smaller space is used if
+        that is faster according to a cost model; `vectors` are then computed on first access.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
-        Another name of `seed`, as SciPy has it.
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
     Returns
     -------
     Eigenpairs
         ``values (k,)`` ascending, ``vectors (n, k)``, ``residuals (k,)``, ``converged (k,)``,
         ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
-        ``residuals[i]`` of ``values[i]``; that these are the k wanted, copies of multiple
-        eigenvalues among them, is seen at a risk and not certified: where a copy is missing, others
-        further in stand in its place, within `unseen` at a risk of 5%. Fewer than k where the
-        budget or Ctrl-C ended the run before k products. Residuals are those of the products as
-        computed: for an enclosure add the operator's own rounding bound. Asymmetry that the
-        products show is in them, and named in `asymmetry`: the operator must be symmetric for more
-        than that to be said.
+        ``residuals[i]`` of ``values[i]``. That these are the k wanted ones, copies of multiple
+        eigenvalues included, holds with high probability but is not certified: if a copy is
+        missing, eigenvalues further in take its place, within `unseen` with a probability of error
+        of 5%. There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
+        Residuals are those of the products as computed: for an enclosure add the operator's own
+        rounding bound. They include the asymmetry measured in the products, given in `asymmetry`;
+        nothing more is implied for operators that are not symmetric.
 
     Raises
     ------
     ValueError, TypeError
-        Where an argument is not as above, or the operator returns NaN or infinity.
+        If an argument is not as above, or the operator returns NaN or infinity.
 
     See Also
     --------
-    eigvalsh, inertia : all of them, for small n.
-    spectral_density : how all of them are spread, for large n.
+    eigvalsh, inertia : all eigenvalues, for small n.
+    spectral_density : the distribution of all eigenvalues, for large n.
     Krylov : eigenpairs that share products.
 
     References

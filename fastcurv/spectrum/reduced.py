@@ -1,8 +1,9 @@
-"""Questions about an operator, asked of a smaller one that it offers: see `Reduction` in
+"""Computations on an operator carried out in a smaller one that it offers: see `Reduction` in
 `fastcurv.common.protocols`.
 
-The smaller one has its eigenvalues but for copies of one number, on a complement that is known; so
-what is found in the smaller space is completed here, and nothing else notices.
+The smaller operator has the eigenvalues of the full one except for copies of one number (`rest`),
+whose eigenspace is a known complement. Results from the smaller space are completed here, so that
+callers need not distinguish the two.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from ..krylov.ritz import wanted
 from .results import Eigenpairs, ReducedEigenpairs
 
 # --------------------------------------------------------------------------------------------------
-# What is asked of a search for eigenpairs, what that means where nothing was said, and the answer
-# from a matrix that is there.
+# The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
+# available.
 
 MAX_BASIS_BYTES = 512 << 20
-ROUNDINGS = 64  # of the largest |lam|: what products of a symmetric operator may differ by
+ROUNDINGS = 64  # asymmetry allowed in products, in eps times the largest |lam|
 DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of a search; the fields are arguments of `eigsh`."""
+    """The options of a search; the fields are arguments of `eigsh`."""
 
     k: int
     which: str
@@ -50,7 +51,7 @@ class Asked:
 
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
-    """The tolerance that is worked to: the default where None, never below 16 eps."""
+    """Return the tolerance to be used: the default for None, never below 16 eps."""
     eps = float(np.finfo(dtype).eps)
     return max(
         DEFAULT_TOL[dtype.name] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
@@ -58,7 +59,7 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """How many vectors may be kept."""
+    """Return the largest number of basis vectors to be kept, after checking `max_basis`."""
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
     max_basis = check_positive_int(max_basis, "max_basis")
@@ -78,21 +79,22 @@ def answered(
     against: Array | None = None,
     n_products: int = 0,
 ) -> Eigenpairs:
-    """The pairs of ``P + rest I``, copies of multiple eigenvalues and all.
+    """Return the wanted eigenpairs of ``P + rest I`` from a full decomposition, with all copies of
+    multiple eigenvalues.
 
     Parameters
     ----------
     P : ndarray, shape (n, n)
-        Products with the unit vectors, of any scale; symmetric but for rounding, or `asymmetry`
-        says by how much they are not, and `residuals` too.
+        Products with the unit vectors, of any scale. If they are not symmetric to rounding,
+        `asymmetry` of the result tells by how much, and `residuals` include it.
     dtype : dtype
-        Of the operator and of the vectors.
+        The dtype of the operator and of the vectors.
     rest : float
-        Kept apart, so that what is small in P keeps its digits.
+        Added to the eigenvalues only, so that small entries of P keep their digits.
     against : ndarray, shape (s, n), optional
-        Orthonormal rows that the vectors are to be orthogonal to.
+        Orthonormal rows to which the vectors shall be orthogonal.
     n_products : int
-        What P cost.
+        Number of products that P cost.
     """
     largest = float(np.abs(P).max(initial=0.0))
     if not np.isfinite(largest):
@@ -127,18 +129,19 @@ def answered(
     )
 
 
-DIRECT = 400  # rows of a matrix up to which all of it is decomposed
-INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
+DIRECT = 400  # rows up to which an available matrix is fully decomposed
+INSIDE = 64  # squared error, in eps, up to which a unit vector counts as inside the space
 
 
 def reduction(op: Any, space: str | None) -> Reduction | None:
-    """The smaller operator that `op` offers, or None.
+    """Return the smaller operator that `op` offers, or None.
 
     Parameters
     ----------
     op : LinearOperator
     space : {"samples", "outputs", "inputs", "parameters"}, optional
-        Whether to look for one; by default where the operator says that it is worth while.
+        The space of the smaller operator; "parameters" for none. By default one is used if the
+        operator finds it worthwhile.
     """
     if space is not None:
         check_choice(space, SPACES, "space")
@@ -154,7 +157,9 @@ def reduction(op: Any, space: str | None) -> Reduction | None:
 
 
 def inside(small: Reduction, V: Any, name: str) -> NDArray[Any] | None:
-    """The coordinates of vectors as columns ``(m, s)``, or None where they leave the space."""
+    """Return the coordinates of vectors as columns ``(m, s)``, or None if they do not lie in the
+    space.
+    """
     dtype = operator_dtype(small)
     rows = check_vectors(V, small.n, name, dtype).T
     found = small.inside(rows, (INSIDE * float(np.finfo(dtype).eps)) ** 0.5)
@@ -164,9 +169,9 @@ def inside(small: Reduction, V: Any, name: str) -> NDArray[Any] | None:
 def reduced_pairs(
     search: Any, small: Reduction, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
-    """`eigsh` in the smaller space; None where `against` leaves it.
+    """Run `eigsh` in the smaller space; return None if `against` does not lie in it.
 
-    Residuals hold in the space of `op`: those found, and what `carried` adds to them.
+    The residuals are those in the space of `op`: those found plus what `carried` adds to them.
     """
     m, s = small.shape[0], 0
     if against is not None:
@@ -197,8 +202,8 @@ def reduced_pairs(
 
 
 def above(inner: Any, asked: Any, small: Reduction) -> Any:
-    """What is left to look for where the lowest eigenvalues are the copies of `rest`, to residuals
-    that small eigenvalues need.
+    """Return the options of the search that remains if the lowest eigenvalues are the copies of
+    `rest`, with the residual tolerance that small eigenvalues need.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -210,19 +215,19 @@ def above(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def settled(pairs: ReducedEigenpairs) -> bool:
-    """Whether nothing would be found better in parameter space: vectors of small eigenvalues are,
-    that a Gram matrix showed.
+    """Return whether a search in parameter space would find nothing better. It would for small
+    eigenvalues whose vectors come from a Gram matrix and have not converged.
     """
     return bool(not pairs.reduction.lowest or pairs.interrupted or pairs.converged.all())
 
 
 def few(small: Reduction, k: int) -> bool:
-    """Whether a matrix that is there is decomposed sooner than searched."""
+    """Return whether an available matrix is decomposed faster than searched."""
     return bool(small.shape[0] <= max(DIRECT, 8 * k))
 
 
 def nothing(small: Any) -> Eigenpairs:
-    """No pair of the smaller operator."""
+    """Return an empty set of eigenpairs of the smaller operator."""
     dtype, none = operator_dtype(small), np.zeros(0)
     return Eigenpairs(
         values=none,
@@ -239,7 +244,9 @@ def nothing(small: Any) -> Eigenpairs:
 def completed(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
-    """The wanted among the pairs found and the copies of `rest`, with residuals in op's space."""
+    """Return the wanted among the pairs found and the copies of `rest`, with residuals in the space
+    of the full operator.
+    """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol
     kept, limits, zero, together = small.carried(X, found, rng)
@@ -262,7 +269,7 @@ def completed(
         order = order[wanted(values[order], k, which)]
     return ReducedEigenpairs(
         values=values[order],
-        vectors=None,  # type: ignore[arg-type]  # made when they are asked for
+        vectors=None,  # type: ignore[arg-type]  # computed on first access
         residuals=both(limits, zero)[order],
         converged=both(good, not small.lowest or zero <= tol * scale)[order],
         n_products=found.n_products + bool(len(X)),

@@ -1,4 +1,4 @@
-"""What the algorithms return: frozen, with every number next to its error and its price."""
+"""Frozen result classes, in which every number comes with its error and its cost."""
 
 from __future__ import annotations
 
@@ -14,39 +14,43 @@ from scipy.special import stdtrit
 from ..common.errors import Answering
 from ..common.protocols import Array, Floats
 
-# how far Student's interval falls short for squares of Gaussians, what ``v'Hv`` is where one
-# eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide, to be right 19 times in 20
+# Student's interval is too narrow for squares of Gaussians, the distribution of ``v'Hv`` if one
+# eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide to cover the truth 19 times in
+# 20
 SKEWED = 13.0
-# and where samples take two values, each half of the time, it must be ``1 + TWO_VALUED / m`` times
+# if samples take two values, each half of the time, it must be ``1 + TWO_VALUED / m`` times as wide
 TWO_VALUED = 3.0
 
-# Where few coordinates couple, a quadratic form of signs takes few values. One that is not constant
-# takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
-# alike, and show no scatter, once in 20 times or less; of fewer, probes are any on the sphere
+# If few coordinates couple, a quadratic form of random signs takes few values. A polynomial of
+# degree 2 that is not constant takes each value in at most three of four draws: this many samples
+# are all alike, and show no scatter, at most once in 20 times. For fewer, probes are uniform on a
+# sphere
 ALIKE = 11
-LEFT_OPEN = 64  # tolerances, within which a converged pair may hide another
+LEFT_OPEN = 64  # tolerances within which a converged pair may hide another
 
 
 def alike(samples: np.ndarray) -> bool:
-    """Whether samples ``(m, ...)`` differ by rounding alone, and are so few that this shows
-    nothing.
+    """Return whether samples ``(m, ...)`` differ by rounding alone although they are so few that
+    this does not show that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
     return len(samples) <= ALIKE and spread <= 1e-12 * float(np.abs(samples).max(initial=0.0))
 
 
 def widened(m: int) -> float:
-    """What a standard error from m samples is multiplied by, for two of them to cover 95%:
-    Student's t over the normal.
+    """Return the factor on a standard error from m samples for which two of them cover 95%: the
+    quantile of Student's t over that of the normal distribution.
     """
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
 def mean_of(samples: np.ndarray) -> tuple[float, float]:
-    """The mean of independent samples ``v'Hv`` and its widened standard error; NaN from one sample.
+    """Return the mean of independent samples ``v'Hv`` and its widened standard error; NaN from one
+    sample.
 
-    Student's interval, wider where few samples carry the sum: their skewness says so, as far as it
-    can be seen, since a few samples look harmless just where they missed the large ones.
+    The interval is Student's, made wider if few samples dominate the sum. That is measured by their
+    skewness as far as possible, since a few samples look harmless just when they missed the large
+    ones.
     """
     samples = np.asarray(samples, dtype=np.float64)
     m = len(samples)
@@ -62,12 +66,12 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
 
 
 def number(x: float) -> str:
-    """Four significant digits, for a repr."""
+    """Return x with four significant digits, for a repr."""
     return f"{float(x):.4g}"
 
 
 def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """A small table for a notebook; every cell is escaped."""
+    """Return a small table for a notebook; every cell is escaped."""
 
     def line(cells: list[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
@@ -81,7 +85,7 @@ def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:
 class Eigenpairs(Answering, subject="pairs"):
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
-    Unpacks as SciPy's: ``w, V = fc.eigsh(H)``.
+    Unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
 
     Attributes
     ----------
@@ -90,43 +94,45 @@ class Eigenpairs(Answering, subject="pairs"):
     vectors : ndarray, shape (n, k)
         Orthonormal columns in the same order, in the operator's dtype.
     residuals : ndarray, shape (k,)
-        ``||H u - lam u||`` or an upper bound of it, of the products as computed: an eigenvalue of
-        an operator that rounds no more than they do lies within ``residuals[i]`` of ``values[i]``.
-        A product made again may show some 40 eps ``scale`` more; what rounding can do to it at
-        worst says ``H.rounding_bound(u)``, where the operator offers that.
+        ``||H u - lam u||`` or an upper bound on it, for the products as computed: up to their
+        rounding, an eigenvalue of the operator lies within ``residuals[i]`` of ``values[i]``. A
+        product computed again may give some 40 eps ``scale`` more; ``H.rounding_bound(u)`` is a
+        worst-case bound on its rounding, if the operator offers that.
     converged : ndarray of bool, shape (k,)
-        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` where
-        that was asked for.
+        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` for
+        ``relative="value"``.
     n_products : int
-        Products with the operator that were spent, in any precision.
+        Number of products with the operator, in any precision.
     scale : float
-        The largest ``|lam|`` seen: what the tolerance is relative to.
+        The largest ``|lam|`` found, to which the tolerance is relative.
     tol : float
         The tolerance asked for.
     n_low : int
         How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
-        Whether a random start looked for copies of multiple eigenvalues that the first cannot see,
-        or none could have changed the values. How far it saw is `unseen`.
+        True if a random start searched for copies of multiple eigenvalues that the first start
+        cannot find, or if none could have changed the values. `unseen` tells how much that search
+        left open.
     unseen : float
-        What the look leaves open: at a risk of 5% no eigenvalue was missed, copy or not, that lies
-        further than this outside the innermost of the values. 0: none at all, from the whole
-        matrix or of a whole space; a search that ends before leaves some tolerances open, about one
-        value next to another, and its repr speaks of what is beyond 64 of them; infinity: nothing
-        was looked for. Where copies were missed others stand in their place, each a true
-        eigenvalue.
+        What the search leaves open: with a probability of error of 5% no eigenvalue was missed,
+        copy or not, that lies further than this outside the innermost of the values. 0: none was
+        missed, because the whole matrix or the whole space was used. A search that ends earlier
+        leaves a few tolerances open, for values next to another one, and the repr mentions what
+        exceeds 64 tolerances. Infinity: no search was made. If copies were missed, other true
+        eigenvalues take their place.
     interrupted : bool
-        True where Ctrl-C ended the run early.
+        True if Ctrl-C ended the run early.
     shared : str or None
-        The name of the `Krylov` run whose products these are, where they are not this result's own.
+        The name of the `Krylov` run whose products were used, if they were not made for this result
+        alone.
     n_new : int or None
-        How many of them were made for this result; None: all.
+        How many products were made for this result; None: all.
     asymmetry : float
-        How far the products were seen to be from those of a symmetric operator, ``|<u, Hv> - <Hu,
-        v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
+        Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u, v of the
+        basis; 0 if that is within rounding. It is included in `residuals`.
     space : str
-        Where the vectors of the search lay: ``"parameters"``, ``"samples"``, ``"outputs"`` or
-        ``"inputs"``; see `sample_space`, `output_space` and `input_space` in `fastcurv.network`.
+        The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``; see
+        `fastcurv.network.gram` and `fastcurv.network.spaces`.
     """
 
     values: Array
@@ -152,7 +158,7 @@ class Eigenpairs(Answering, subject="pairs"):
         return iter((self.values, self.vectors))
 
     def __getitem__(self, at: int) -> Array:
-        """``pairs[0]`` is the values and ``pairs[1]`` the vectors, as in SciPy's answer."""
+        """Return the values for 0 and the vectors for 1, as in SciPy's result."""
         return (self.values, self.vectors)[at]
 
     @property
@@ -161,7 +167,9 @@ class Eigenpairs(Answering, subject="pairs"):
         return int(self.vectors.shape[0])
 
     def vector(self, i: int) -> np.ndarray:
-        """The i-th vector ``(n,)``; of pairs found in a smaller space without making the others."""
+        """Return the i-th vector ``(n,)``; for pairs found in a smaller space, without computing
+        the others.
+        """
         return self.vectors[:, i]
 
     def _title(self) -> str:
@@ -199,7 +207,9 @@ class Eigenpairs(Answering, subject="pairs"):
 
 
 def left_open(pairs: Eigenpairs) -> str:
-    """What a search leaves open about eigenvalues it missed, in a few words, or none."""
+    """Return what a search leaves open about missed eigenvalues, in a few words; empty if
+    nothing.
+    """
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
     if pairs.unseen <= LEFT_OPEN * pairs.tol * pairs.scale or (alone and np.isinf(pairs.unseen)):
         return ""
@@ -211,20 +221,21 @@ def left_open(pairs: Eigenpairs) -> str:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReducedEigenpairs(Eigenpairs):
-    """`Eigenpairs` found in a smaller space: `vectors` are made when they are first asked for, all
-    ``(n, k)`` of them, and `vector` makes one alone.
+    """`Eigenpairs` found in a smaller space: `vectors` ``(n, k)`` are all computed on first access,
+    and `vector` computes one alone.
 
     Attributes
     ----------
     coordinates : ndarray, shape (k, m)
-        Of the vectors, as rows; of no meaning where `outside` is not -1.
+        Coordinates of the vectors in the smaller space, as rows; meaningless where `outside` is not
+        -1.
     outside : ndarray, shape (k,)
-        -1, or the number of a vector of the complement's basis.
+        -1, or the index of a vector in a basis of the complement.
     reduction : Reduction
-        The operator of the search; it holds the one that was asked about.
+        The smaller operator of the search; it holds the full one.
     together : bool
-        Whether one vector takes all of them, orthogonalised: where some belong to eigenvalues far
-        below the largest, and were found by a Gram matrix.
+        True if one vector can only be computed with all others, by orthogonalisation: if some
+        belong to eigenvalues far below the largest and were found by a Gram matrix.
     """
 
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -233,7 +244,7 @@ class ReducedEigenpairs(Eigenpairs):
     together: bool = False
 
     def __post_init__(self) -> None:
-        if self.__dict__["vectors"] is None:  # then the property below is what is found
+        if self.__dict__["vectors"] is None:  # so that the property below is used
             object.__delattr__(self, "vectors")
 
     @cached_property  # type: ignore[misc]
@@ -242,7 +253,7 @@ class ReducedEigenpairs(Eigenpairs):
         rows = np.empty((len(self), self.n), self.coordinates.dtype)
         for i, row in enumerate(rows):
             row[...] = self._vector(i)
-        if self.together:  # what is known best comes first and stays as it is
+        if self.together:  # the most accurate vectors come first and are not changed
             first = np.argsort(
                 np.where(self.outside >= 0, 0.0, -np.abs(self.values)), kind="stable"
             )
@@ -264,7 +275,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 class InOneLine:
-    """A result that a notebook shows as its repr."""
+    """Base of results that a notebook shows as their repr."""
 
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>"
@@ -272,21 +283,21 @@ class InOneLine:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Estimate(InOneLine, Answering, subject="estimate"):
-    """A random estimate with its standard error and its price.
+    """A random estimate with its standard error and its cost.
 
     Attributes
     ----------
     estimate : float or ndarray
-        Unbiased, unless the function that made it says otherwise.
+        The estimate, unbiased unless the function that made it says otherwise.
     stderr : float or ndarray
-        Standard error over the random samples, same shape, and of one number at least what rounding
-        leaves of the operator's products; 0 where the number is exact but for rounding.
+        Standard error over the random samples, same shape; for a single number at least the
+        rounding of the operator's products, 0 if the number is exact up to rounding.
     n_products : int
-        Applications of the operator, products and quadratic forms alike.
+        Number of applications of the operator, products and quadratic forms alike.
     n_quadratic : int
-        How many of these were quadratic forms, at about half the price of a product.
+        How many of these were quadratic forms, at about half the cost of a product.
     method : str
-        What made it.
+        The method that was used.
     space : str
         As in `Eigenpairs`.
     """
@@ -300,7 +311,7 @@ class Estimate(InOneLine, Answering, subject="estimate"):
 
     @property
     def value(self) -> float | Array:
-        """Return `estimate`."""
+        """The estimate, another name for `estimate`."""
         return self.estimate
 
     def __float__(self) -> float:
@@ -318,26 +329,26 @@ class Estimate(InOneLine, Answering, subject="estimate"):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Inertia:
-    """How many eigenvalues are positive, negative, and zero within `bound`.
+    """The numbers of eigenvalues that are positive, negative, and zero within `bound`.
 
     Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.
 
     Attributes
     ----------
     n_positive, n_negative : int
-        Eigenvalues whose sign is proved: further from zero than their error.
+        Eigenvalues whose sign is proved, as they are further from zero than their error.
     n_zero : int
-        Those within their error of zero, whose sign is not known.
+        Eigenvalues within their error of zero, whose sign is not known.
     bound : float
-        No computed eigenvalue is further than this from its true value: the largest of `errors`.
+        The largest of `errors`: no computed eigenvalue is further than this from its true value.
     values : ndarray, shape (n,)
         The computed eigenvalues, ascending.
     n_products : int
     errors : ndarray, shape (n,)
-        What each of them can be off by.
+        Bounds on the errors of `values`.
     space : str
-        As in `Eigenpairs`. In a smaller one `values` and `errors` are those of its coordinates:
-        the others, known exactly, are in the counts alone.
+        As in `Eigenpairs`. In a smaller space `values` and `errors` are those of the smaller
+        operator; the other eigenvalues, known exactly, enter the counts only.
     """
 
     n_positive: int

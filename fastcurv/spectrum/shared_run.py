@@ -1,5 +1,5 @@
-"""A named run of Lanczos that serves many questions about one operator without making a product
-twice.
+"""Named Lanczos runs that serve eigenpairs, densities and verdicts of one operator without
+repeating a product.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ MAX_BYTES = 4 << 30
 
 
 class Krylov:
-    """Lanczos runs on one operator, kept: eigenpairs, densities and verdicts from the same
+    """Lanczos runs on one operator that are kept: eigenpairs, densities and verdicts use the same
     products.
 
-    The first run starts from a random direction, each as likely as any other: what bounds on the
-    risk of missing an eigenvalue rest on, and what vectors of signs, which an eigenvector of few
-    entries can escape, do not offer. Further random starts are made when a density asks for more
-    probes, and others from vectors that are given. Runs are never restarted, so each can be
-    extended, and each keeps its basis: memory is one vector of length n for every product.
+    The first run starts from a direction that is uniform on the sphere, as the bounds on the
+    probability of missing an eigenvalue require; vectors of signs do not give these, since an
+    eigenvector with few entries can be orthogonal to them. Further random runs are started when a
+    density needs more probes, and others from given vectors. Runs are never restarted, so each can
+    be extended, and each keeps its basis: memory is one vector of length n for every product.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     name : str
-        Results carry it in ``shared``: those with the same name rest on the same products.
+        Stored in ``shared`` of the results: those with the same name use the same products.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     max_bytes : int
-        What all bases together may take; past it a method raises `MemoryError` and leaves the runs
-        as they are.
+        Limit on the memory of all bases together; beyond it a method raises `MemoryError` and
+        leaves the runs unchanged.
     space : str, optional
-        As in `eigsh`: where the random probes run;
-        by default where a cost model says that it is worth while. Results are those of `op`.
+        The space in which the random probes run, as in `eigsh`; by default a smaller one if a cost
+        model finds it worthwhile. Results are those of `op`.
 
     Attributes
     ----------
     small : Reduction or None
-        The smaller operator that the probes run on.
+        The smaller operator on which the probes run.
     n_products : int
         Products made so far, by all runs.
 
     See Also
     --------
-    eigsh, spectral_density : from products of their own.
+    eigsh, spectral_density : the same results from products of their own.
 
     Examples
     --------
@@ -104,11 +104,11 @@ class Krylov:
 
     @property
     def _inner(self) -> Any:
-        """What the random probes run on."""
+        """The operator on which the random probes run."""
         return self.op if self.small is None else self.small
 
     def _reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
-        """Room for `steps` products in a run, or MemoryError."""
+        """Reserve memory for `steps` products in a run, or raise MemoryError."""
         n = op.shape[0]
         steps = min(steps, n)
         if run is not None and run.capacity >= steps:
@@ -125,8 +125,8 @@ class Krylov:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar | None = None) -> Recurrence:
-        """Random probe `i`, extended to at least `n_steps` products; returns its recurrence, in the
-        coordinates of `small` where there is one.
+        """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
+        the coordinates of `small` if there is one.
         """
         while len(self._probes) <= i:
             self._reserve(self._inner, None, n_steps)
@@ -143,13 +143,13 @@ class Krylov:
                 extend(run, n_steps, shown or silent)
 
     def steps_from(self, g: Array | None = None) -> int:
-        """How many products there are from the first random start, or from `g`."""
+        """Return the number of products made from the first random start, or from `g`."""
         if g is None:
             return self._probes[0].m if self._probes else 0
         return next((run.m for start, run in self._others if np.array_equal(start, g)), 0)
 
     def extend(self, n_steps: int) -> Krylov:
-        """Take the first probe to at least `n_steps` products; returns self."""
+        """Extend the first probe to at least `n_steps` products and return self."""
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
@@ -163,23 +163,25 @@ class Krylov:
         max_products: int | None = None,
         progress: bool | None = None,
     ) -> Eigenpairs:
-        """The k wanted eigenpairs from the first probe, which is extended until they are
+        """Compute the k wanted eigenpairs from the first probe, which is extended until they have
         converged.
 
         Parameters
         ----------
         k, which, tol : int, str, float
-            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not looked for: one start
-            shows one of each.
+            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not searched for: one start
+            finds one of each.
         max_products : int, optional
-            New products at most; default: as many as memory holds.
+            Largest number of new products; default: as many as memory allows.
         progress : bool, optional
-            Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+            Whether to show a progress bar; by default on a terminal, if the work takes more than 2
+            s.
 
         Returns
         -------
         Eigenpairs
-            ``n_products`` are all that the pairs rest on, ``n_new`` those made by this call.
+            ``n_products`` counts all products used for the pairs, ``n_new`` those made by this
+            call.
         """
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         before = self.n_products
@@ -229,12 +231,11 @@ class Krylov:
         linear_below: float | None = None,
         progress: bool | None = None,
     ) -> SpectralDensity:
-        """The density from the first `n_probes` random probes, each taken to at least `n_steps`
-        products.
+        """Estimate the density from the first `n_probes` random probes, each extended to at least
+        `n_steps` products.
 
-        Probes that are there already cost nothing, and those that went further are used in full.
-        Default n_steps: what the first probe has, at least 80. The rest is as in
-        `fastcurv.spectral_density`.
+        Existing probes cost nothing, and longer ones are used in full. Default n_steps: the length
+        of the first probe, at least 80. The other arguments are as in `fastcurv.spectral_density`.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         if n_steps is None:
@@ -262,7 +263,9 @@ class Krylov:
         )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """The run that starts from g, made or found, with at least n_steps."""
+        """Return the run that starts from g, an existing or a new one, extended to at least
+        n_steps.
+        """
         for start, run in self._others:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break

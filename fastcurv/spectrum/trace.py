@@ -1,5 +1,5 @@
-"""Trace, diagonal and Frobenius norm of an operator from products with random vectors, with
-standard errors.
+"""Stochastic estimates of the trace, diagonal and Frobenius norm of an operator from products with
+random vectors, with standard errors.
 """
 
 from __future__ import annotations
@@ -43,21 +43,23 @@ from .reduced import reduction
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
 
 # --------------------------------------------------------------------------------------------------
-# Products and quadratic forms with random signs, counted and kept in range, and what their mean is
-# worth.
+# Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
+# standard errors of their means.
 
 BLOCK = 16
-SHORTER = 20  # by that power of two, where products of vectors as they are overflow
-ROUNDINGS = 4  # units of rounding, of the largest product seen, that a sum is never better than
+SHORTER = 20  # vectors are divided by this power of two if their products overflow
+ROUNDINGS = 4  # least error of a sum, in eps times the largest product
 
 
 def sketched(m: int) -> int:
-    """How many of m applications find a range: a third, but `ALIKE` samples are left beside it."""
+    """Return how many of m applications are used to find a range: a third, but at least `ALIKE`
+    samples are left for the rest.
+    """
     return max(0, min(m // 3, (m - ALIKE) // 2))
 
 
 class Counted:
-    """The operator on rows of vectors, with its applications counted."""
+    """An operator applied to rows of vectors, which counts its applications."""
 
     def __init__(self, op: Any) -> None:
         self.op, self.dtype = op, operator_dtype(op)
@@ -84,7 +86,9 @@ class Counted:
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
 
     def exactly(self, m: int, method: str) -> bool:
-        """Whether m applications are for all unit vectors: of a number, by any method."""
+        """Return whether m applications are enough to use all unit vectors; for n = 1 by any
+        method, else by "auto".
+        """
         return m >= self.n and (method == "auto" or self.n == 1)
 
     def _told(self, k: int) -> None:
@@ -93,14 +97,14 @@ class Counted:
             self.shown.update(k)
 
     def products(self, V: Array) -> Array:
-        """Rows ``H v`` for rows v."""
+        """Return rows ``H v`` for rows v."""
         if not len(V):
             return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
             Y = times(self.op, columns)
-            if not np.isfinite(Y).all():  # sums beyond the range, of numbers that are in it?
+            if not np.isfinite(Y).all():  # perhaps finite at a smaller scale
                 short = SHORTER
                 Y = times(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
@@ -108,7 +112,7 @@ class Counted:
         return Y
 
     def forms(self, V: Array) -> Floats:
-        """``v'Hv`` for rows v, in float64."""
+        """Return ``v'Hv`` for rows v, in float64."""
         if not self.has_quadratic:
             return row_dots(V, self.products(V))
         self._told(len(V))
@@ -119,9 +123,11 @@ class Counted:
         return found
 
     def _in_range(self, Y: Array, short: int = 0) -> Array:
-        """Finite numbers of the operator over the unit, a power of two that the first of them that
-        are not zero decide; so that squares and sums stay in range. Those given are of vectors
-        that were divided by 2 to the power of `short`.
+        """Return results of the operator divided by the unit, after checking that they are finite.
+
+        The unit is a power of two that is chosen from the first results that are not all zero, so
+        that squares and sums do not overflow. The results given are of vectors that were divided by
+        2 to the power of `short`.
         """
         if self.exponent is None:
             largest = float(np.abs(Y).max(initial=0.0))
@@ -139,14 +145,15 @@ class Counted:
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
-        """M rows of random signs, a block at a time; fewer than `ALIKE` are as long and of any
-        direction, unless signs are wanted.
+        """Yield m rows of random signs, a block at a time. If m is below `ALIKE` and `signs` is
+        False, they are random directions of the same length instead.
         """
         for start in range(0, m, BLOCK):
             shape = min(BLOCK, m - start), self.n
             if m < ALIKE and not signs:
                 V = rng.standard_normal(shape)
-                # row by row: NumPy ends the process where a buffer to broadcast in is refused
+                # row by row: NumPy aborts the process if it cannot allocate a buffer for
+                # broadcasting
                 for row, norm in zip(V, np.linalg.norm(V, axis=1)):
                     row *= self.n**0.5 / norm
                 yield V.astype(self.dtype)
@@ -154,10 +161,10 @@ class Counted:
                 yield random_signs(rng, *shape, self.dtype)
 
     def hutchinson(self, rng: np.random.Generator, m: int) -> tuple[float, float]:
-        """The mean of ``v'Hv`` and its standard error.
+        """Return the mean of ``v'Hv`` and its standard error.
 
-        Its variance is twice the sum of those of the entries ``v_i (Hv)_i``. Where products are
-        made, that shows scatter that few samples of the sum can miss.
+        The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
+        products are made, that sum shows scatter that few samples of ``v'Hv`` can miss.
         """
         if self.has_quadratic or m < ALIKE:
             return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
@@ -188,7 +195,7 @@ class Counted:
         ).astype(np.float64)
 
     def range(self, rng: np.random.Generator, m: int) -> Array:
-        """Orthonormal rows that span the products with m random vectors."""
+        """Return orthonormal rows that span the products with m random vectors."""
         Q = np.empty((m, self.n), self.dtype)
         for start, V in zip(range(0, m, BLOCK), self.probes(rng, m, signs=True)):
             Q[start : start + BLOCK] = self.products(V)
@@ -197,7 +204,9 @@ class Counted:
 
 
 def outside(Q: Array, V: Array) -> Array:
-    """Rows of `V` less their part in the row space of `Q`, in place."""
+    """Subtract from the rows of `V`, in place, their projection on the row space of `Q`, and return
+    `V`.
+    """
     if len(Q):
         subtract(Q, V, project(Q, V))
     return V
@@ -225,24 +234,23 @@ def from_sums(total: Floats, squares: Floats, m: int) -> tuple[Floats, Floats]:
 
 
 # --------------------------------------------------------------------------------------------------
-# A sketch of an operator whose every vector serves in every role: what XTrace and XDiag are made
-# of.
+# A sketch of an operator for XTrace and XDiag, in which every random vector is used both to build
+# the range and as a test vector.
 
-# leave-one-out estimates share all samples but one: their scatter shows this much too small an
-# error
+# leave-one-out estimates share all samples but one: their scatter is too small by this factor
 LEFT_OUT = 1.75
-# of what lies along the directions left out: what covers 95% where the sketch has just as many
-# vectors as there are large eigenvalues, all alike; that itself covers 91%
+# factor on the part along the directions left out that covers 95% if the sketch has just as many
+# vectors as there are large eigenvalues, all equal; a factor of 1 covers 91%
 ALONG = 1.3
 
 
 class Sketch:
-    """Products with random signs, the range they span, and products with that: what XTrace and
-    XDiag are made of.
+    """Products with random signs, an orthonormal basis of their range, and products with that
+    basis, for XTrace and XDiag.
 
     With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range
-    without column i is ``Q (I - s_i s_i')``: every sample can be the test vector of the range of
-    all the others.
+    without column i is ``Q (I - s_i s_i')``: every sample can be the test vector for the range of
+    all others.
     """
 
     def __init__(self, apply: Counted, rng: np.random.Generator, m: int) -> None:
@@ -265,7 +273,9 @@ class Sketch:
         self.S = leave_one_out(self.R)
 
     def _traces(self) -> tuple[Floats, Floats]:
-        """One estimate of the trace for each sample left out, and what that left out."""
+        """Return one estimate of the trace for each sample left out, and the part of the trace left
+        out with it.
+        """
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
@@ -285,11 +295,12 @@ class Sketch:
         return inside + rest, left_out
 
     def trace(self) -> tuple[float, float]:
-        """The mean over the samples left out, and its standard error.
+        """Return the mean over the samples left out, and its standard error.
 
-        Where the sketch has as many vectors as there are large eigenvalues, all samples can be
-        wrong together: each leaves out a direction s_i that no other vector has, and its test
-        vector can have next to nothing along it. What lies along s_i is known, so that is added.
+        If the sketch has as many vectors as there are large eigenvalues, all samples can be wrong
+        together: each leaves out a direction s_i that no other vector covers, and its test vector
+        can be almost orthogonal to it. The part of the trace along s_i is known, and is added to
+        the error.
         """
         samples, left_out = heard(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
@@ -297,7 +308,9 @@ class Sketch:
         return mean, float(np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along))
 
     def diagonals(self) -> tuple[Floats, Floats]:
-        """The mean and standard error of the diagonals, one for each sample left out."""
+        """Return the mean and standard error of the estimates of the diagonal, one for each sample
+        left out.
+        """
         return heard(self._diagonals)
 
     def _diagonals(self) -> tuple[Floats, Floats]:
@@ -318,14 +331,14 @@ class Sketch:
 
 
 def _orthonormal(Y: Array) -> tuple[Floats, Floats]:
-    """``Y' = Q R``, Q as rows."""
+    """Return Q, as rows, and R of ``Y' = Q R``."""
     Q, R = np.linalg.qr(Y.T.astype(np.float64))
     return np.ascontiguousarray(Q.T), R
 
 
 def leave_one_out(R: Floats) -> Floats:
-    """Unit columns ``s_i`` along ``R^-T e_i``; what is 0 on the diagonal of R, but for rounding, is
-    as large as rounding.
+    """Return unit columns ``s_i`` along ``R^-T e_i``; diagonal entries of R that are 0 up to
+    rounding are replaced by numbers of the size of rounding.
     """
     m, d = len(R), np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
@@ -336,7 +349,7 @@ def leave_one_out(R: Floats) -> Floats:
     return S
 
 
-LEAST = 12  # applications from which on a sketch, of half of them, tells its own error
+LEAST = 12  # applications from which on a sketch, of half of them, can estimate its error
 
 
 @own_names("estimate")
@@ -352,30 +365,30 @@ def trace(
     n_samples: int | None = None,
     space: Space | None = None,
 ) -> Estimate:
-    """The trace of a symmetric operator, estimated from `n_probes` products.
+    """Estimate the trace of a symmetric operator from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` where it exists, at half the price
-        of a product.
+        Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` if it exists, at half the cost of a
+        product.
     n_probes : int
-        Applications of the operator, products and quadratic forms alike; default 60. Its old name,
-        n_samples, still works.
+        Number of applications of the operator, products and quadratic forms alike; default 60. The
+        old name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
         over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
-        ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far better where few
-        eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best of
-        all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
-        ``op.quadratic`` exists and below 12 samples, else XTrace. From n samples on it is exact: n
-        products.
+        ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far more accurate if few
+        eigenvalues dominate. ``"xtrace"``: the same idea with every sample used in every role, the
+        most accurate, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson if
+        ``op.quadratic`` exists or n_probes is below 12, else XTrace; with n_probes >= n the trace
+        is computed exactly by n products.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
-        Another name of `seed`, as SciPy has it.
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
         ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
         Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
@@ -384,19 +397,20 @@ def trace(
     -------
     Estimate
         ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20: they
-        are widened by Student's t where samples are few, where few samples carry the sum, and for
+        are widened by Student's t if samples are few, if few samples dominate the sum, and for
         leave-one-out estimates by their correlation and by what each leaves out. Fewer than 11
-        signs could all be alike, and show no scatter, where few coordinates couple: so few samples
-        are of any direction, and their errors are as large as what they show is little.
+        vectors of signs could all give the same value, and show no scatter, if only a few
+        coordinates couple: therefore so few samples are random directions, with standard errors
+        widened according to their number.
 
     Raises
     ------
     ValueError
-        Where the operator returns NaN or infinity.
+        If the operator returns NaN or infinity.
 
     See Also
     --------
-    diagonal, frobenius_norm : likewise.
+    diagonal, frobenius_norm : estimated in the same way.
     spectral_density : more of the spectrum from as many products.
 
     References
@@ -427,7 +441,7 @@ def trace(
 def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """`trace`, its arguments checked."""
+    """Estimate the trace, with arguments that are checked."""
     apply = Counted(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
@@ -453,41 +467,41 @@ def diagonal(
     progress: bool | None = None,
     n_samples: int | None = None,
 ) -> Estimate:
-    """The diagonal of a symmetric operator, estimated from `n_probes` products.
+    """Estimate the diagonal of a symmetric operator from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Products; default 60. Its old name, n_samples, still works.
+        Number of products; default 60. The old name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
-        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from
-        12 samples on. From n samples on it is exact: n products.
+        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 12
+        products on; with n_probes >= n the diagonal is computed exactly by n products.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
-        Another name of `seed`, as SciPy has it.
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
     Returns
     -------
     Estimate
         ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry, from 18
-        samples on. With fewer, two standard errors of ``"xdiag"`` cover 9 times in 10 where n is
-        hardly more and the operator all but diagonal, and those of ``"hutchinson"`` show nothing in
-        an entry whose few signs are all alike.
+        samples on. With fewer, two standard errors of ``"xdiag"`` cover the truth 9 times in 10 if
+        n is hardly larger than their number and the operator almost diagonal, and those of
+        ``"hutchinson"`` mean nothing for an entry whose few samples are all alike.
 
     Raises
     ------
     ValueError
-        Where the operator returns NaN or infinity.
+        If the operator returns NaN or infinity.
 
     See Also
     --------
-    trace, frobenius_norm : likewise.
+    trace, frobenius_norm : estimated in the same way.
     spectral_density : more of the spectrum from as many products.
 
     References
@@ -531,24 +545,25 @@ def frobenius_norm(
     n_samples: int | None = None,
     space: Space | None = None,
 ) -> Estimate:
-    """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
+    """Estimate the Frobenius norm of a symmetric operator, the root of the sum of its squared
+    eigenvalues.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Products; default 60. Its old name, n_samples, still works.
+        Number of products; default 60. The old name, n_samples, still works.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
-        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on.
-        From n samples on it is exact: n products.
+        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 products on; with
+        n_probes >= n the norm is computed exactly by n products.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
-        Another name of `seed`, as SciPy has it.
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
         ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
         Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
@@ -556,17 +571,17 @@ def frobenius_norm(
     Returns
     -------
     Estimate
-        The square is unbiased, the root is biased by about ``-stderr**2 / (2 estimate)``; errors as
-        for `trace`.
+        The square of the estimate is unbiased, the estimate itself has a bias of about ``-stderr**2
+        / (2 estimate)``; errors as for `trace`.
 
     Raises
     ------
     ValueError
-        Where the operator returns NaN or infinity.
+        If the operator returns NaN or infinity.
 
     See Also
     --------
-    trace, diagonal : likewise.
+    trace, diagonal : estimated in the same way.
     spectral_density : more of the spectrum from as many products.
 
     Examples
@@ -593,7 +608,7 @@ def frobenius_norm(
 def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """`frobenius_norm`, its arguments checked."""
+    """Estimate the Frobenius norm, with arguments that are checked."""
     apply = Counted(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.exactly(m, method):
@@ -621,7 +636,7 @@ def _frobenius_norm(
                 np.concatenate([squares_of(apply.products(V)) for V in apply.probes(rng, m)])
             )
     norm = max(float(square), 0.0) ** 0.5
-    # the root of what lies 2 errors below is further from the norm than the slope there says
+    # the square root of a value 2 errors below is further from the norm than its slope predicts
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
 
@@ -633,7 +648,9 @@ def _asked(
     rng: Seed,
     n_samples: int | None,
 ) -> tuple[Any, int, np.random.Generator]:
-    """The operator, the number of probes and the generator, checked; old names told."""
+    """Return the operator, the number of probes and the generator after checking them; deprecated
+    names are accepted.
+    """
     op = check_symmetric_operator(op)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
@@ -641,7 +658,7 @@ def _asked(
 
 
 def _hutch_pp(apply: Counted, rng: np.random.Generator, m: int) -> Estimate:
-    """Exact on the range of a third of the products, Hutchinson outside it."""
+    """Estimate the trace: exact on the range of a third of the products, Hutchinson outside it."""
     if m < 4:
         raise ValueError(
             f"n_probes is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"

@@ -1,4 +1,4 @@
-"""What the architecture alone tells: layers, symmetries, equivalent parameters. NumPy only."""
+"""Structure of a network from its architecture alone: layers, symmetries, equivalent parameters."""
 
 from .symmetry import flip_tanh, permute_hidden, rescale_relu
 

@@ -1,20 +1,21 @@
-"""Symmetry groups of a network's loss that are exact in the numbers as they stand.
+"""Symmetry groups of a network's loss that hold exactly for the stored numbers.
 
-Each is a group of transformations of theta that leave the loss as it is, for every theta or for
-those of a ball; an `Orbit` holds its tangent at theta, how fast that changes, and the finite
-transformations, so that a test can walk. Nothing here is found by a tolerance on a matrix of
-numbers: a null space to rounding proves nothing.
+Each is a group of transformations of theta that leave the loss unchanged, for every theta or for
+those in a ball. An `Orbit` holds its tangents at theta, how fast they change, and the finite
+transformations, so that a test can follow the orbit. Nothing here is found by a tolerance on a
+computed matrix: a null space up to rounding proves nothing.
 
-- *shift*: cross entropy does not feel the same vector added to every row of the last layer.
-- *columns*: columns of X that are 0, equal, or constant beside a bias (or a mean that is taken
-  away).
-- *scale*: relu and leaky_relu units scaled up, what they feed scaled down.
-- *linear*: all of ``A W1, W2 A^-1`` around layers without nonlinearity, and moves of their biases.
-- *bias below a mean*: batch normalisation does not feel it.
-- *off*: whatever touches a relu unit that is off for all rows, on the ball where that is proved.
+- *shift*: cross entropy is invariant to the same vector added to every row of the last layer.
+- *columns*: columns of X that are 0, equal, or, with a bias (or a batch mean that is subtracted),
+  constant.
+- *scale*: relu and leaky_relu units scaled up, their outgoing weights scaled down.
+- *linear*: ``A W1, W2 A^-1`` for invertible A around layers without nonlinearity, and shifts of
+  their biases.
+- *bias below a mean*: the bias of a batch-normalised unit, which its mean removes.
+- *off*: every parameter of a relu unit that is off for all rows, on the ball where that is proved.
 
-Units that skips join are transformed together or not at all. Where l2 acts on a parameter only
-orthogonal transformations of it remain: rotations around linear layers.
+Units that are joined by skips are transformed together or not at all. If l2 acts on a parameter,
+only orthogonal transformations of it remain: rotations around linear layers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scipy.linalg import expm
 from ..common.protocols import Floats
 from .parameters import blank, l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
 
-MAX_BYTES = 1 << 30  # that tangents may take
+MAX_BYTES = 1 << 30  # of all tangents
 EPS = float(np.finfo(float).eps)
 
 
@@ -43,9 +44,10 @@ class Orbit:
     ----------
     name : str
     tangents : ndarray (n, s)
-        Columns ``d/dt_j`` of the orbit at theta; none is 0, some may be dependent.
+        Columns ``d/dt_j`` of the orbit at theta; none is 0, but they may be linearly dependent.
     change : float
-        A bound on ``||T(theta + h) - T(theta)||_2 / ||h||``, T the tangents as a function of theta.
+        A bound on ``||T(theta + h) - T(theta)||_2 / ||h||``, with T the tangents as a function of
+        theta.
     error : float
         A bound on ``||tangents - T||_2``, from rounding.
     move : callable
@@ -68,7 +70,7 @@ def orbits(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> list[Orbit]:
-    """Every proved symmetry group at theta.
+    """Return every proved symmetry group at theta.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def orbits(
     Returns
     -------
     list of Orbit
-        Those with tangents that are not all 0. `MemoryError` where they take more than 1 GB.
+        Those with tangents that are not all 0. Raises `MemoryError` if they take more than 1 GB.
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0
@@ -99,18 +101,20 @@ def orbits(
 
 
 def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.0) -> Orbit:
-    """Translations along fixed columns."""
+    """Return the orbit of the translations along fixed columns."""
     T = np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
-    """For each layer whether its W, and its b, are without l2."""
+    """Return for each layer whether its W, and its b, are without l2."""
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
 
 
 def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """The same vector added to every row of the last layer, the same number to its bias."""
+    """Yield the translations that add the same vector to every row of the last layer, or the same
+    number to its bias.
+    """
     if ob.loss != "cross_entropy":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
@@ -125,11 +129,11 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
 
 
 def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
-    """``(c, c0)`` with ``X c + c0 = 0`` exactly, independent of one another; c0 is 0 unless
-    `constant`.
+    """Return ``(c, c0)`` with ``X c + c0 = 0`` exactly, linearly independent of one another; c0 is
+    0 unless `constant`.
 
-    Zero columns, equal ones, and with `constant` those of one number. Each as numbers of float64
-    for which the sum is 0 without rounding.
+    Found are columns that are 0, equal columns, and with `constant` columns that hold one number.
+    In float64 each sum is 0 without rounding.
 
     Examples
     --------
@@ -155,10 +159,12 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
 
 
 def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """Weights of the first layer moved along a dependency of the columns of X."""
+    """Yield the translations of the first layer's weights along a linear dependency of the columns
+    of X.
+    """
     model = ob.model
     W_free, b_free = _free_layers(model, free)[0]
-    blind = normalised(model)  # to what is the same for all rows
+    blind = normalised(model)  # invariant to what is added to all rows
     if not W_free:
         return
     columns = []
@@ -175,7 +181,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
 
 
 def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """The bias of a unit whose mean over the rows is taken away."""
+    """Yield the translations of the biases whose effect the batch mean removes."""
     model = ob.model
     if not (normalised(model) and model.bias):
         return
@@ -196,7 +202,9 @@ def _off(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Every parameter without l2 that touches a relu unit which stays off for all rows."""
+    """Yield the translations of every parameter without l2 of the relu units that stay off for all
+    rows.
+    """
     model, columns = ob.model, []
     for layer, units in enumerate(off):
         for j in np.flatnonzero(units):
@@ -221,10 +229,10 @@ HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 
 def joined(model: Any) -> list[range]:
-    """Runs of hidden layers whose outputs are one stream: a layer and those that add to it over
-    skips.
+    """Return the runs of hidden layers whose outputs are one residual stream: a layer and those
+    that add to it over skips.
 
-    A run that starts with a skip is joined to X, which does not transform, and is left out.
+    A run that starts with a skip is joined to X, which cannot be transformed, and is left out.
     """
     runs, start = [], 0
     n_hidden = len(model.activation)
@@ -245,8 +253,8 @@ def _blocks(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Scalings of relu units, the general linear group (or rotations) of linear ones, and moves of
-    linear biases.
+    """Yield the scalings of relu units, the general linear group (or the rotations) of linear ones,
+    and the shifts of linear biases.
     """
     model = ob.model
     for run in joined(model):
@@ -269,7 +277,7 @@ def _blocks(
 
 
 def _touched(model: Any, run: range) -> NDArray[np.bool_]:
-    """Which parameters an action on the outputs of a run of layers touches."""
+    """Return a mask of the parameters that an action on the outputs of a run of layers changes."""
     touched = np.zeros(model.n_params, dtype=bool)
     for rows, columns in _sides(model, touched, run):
         for part in rows:
@@ -279,7 +287,9 @@ def _touched(model: Any, run: range) -> NDArray[np.bool_]:
 
 
 def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
-    """For each layer of a run the parts that transform by rows, and the W above by columns."""
+    """Return, for each layer of a run, the parts that transform by rows, and the W of the layer
+    above, which transforms by columns.
+    """
     layers, norms = layers_of(model, theta), norms_of(model, theta)
     return [
         ([part for part in norms[l] or layers[l] if part is not None], layers[l + 1][0])
@@ -288,7 +298,7 @@ def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any],
 
 
 def _even(ob: Any, run: range) -> bool:
-    """Whether l2 is the same number within each W and each b that a rotation mixes."""
+    """Return whether l2 is one number within each W and each b that a rotation mixes."""
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(
         part.size == 0 or (part == part.flat[0]).all()
@@ -300,10 +310,11 @@ def _even(ob: Any, run: range) -> bool:
 def _action(
     ob: Any, theta: Floats, run: range, pairs: Sequence[tuple[int, int]], mirror: int, name: str
 ) -> Orbit:
-    """The group of ``exp(M)`` on the outputs of a run, M spanned by ``E_ij + mirror E_ji``.
+    """Return the group of ``exp(M)`` on the outputs of a run, M spanned by ``E_ij + mirror E_ji``.
 
-    ``||M h||`` is at most ``||t||`` times h for rows and for columns, whose parts lie apart but for
-    a W within the run, which is turned on both sides.
+    The generator changes h by at most ``||t|| ||h||`` on the side of the rows and on that of the
+    columns. These are disjoint parts of theta, except for a W within the run, which transforms on
+    both sides: hence `change` 1 for a single layer and 2 for a longer run.
     """
     model = ob.model
     width = model.sizes[run[0] + 1]
@@ -330,8 +341,8 @@ def _action(
 
 
 def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
-    """The derivative of the action of ``exp(t E_ij)``: row i gains row j, column j loses column
-    i.
+    """Return the derivative of the action of ``exp(t E_ij)``: row j is added to row i, column i is
+    subtracted from column j.
     """
     t = np.zeros_like(theta)
     for (rows, columns), (now, above) in zip(_sides(model, t, run), _sides(model, theta, run)):
@@ -342,7 +353,9 @@ def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
 
 
 def _moved(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
-    """Theta after ``exp(M)`` on the outputs of the run, undone by what reads them."""
+    """Return theta after ``exp(M)`` on the outputs of the run, with the inverse applied to the
+    weights that read them.
+    """
     there = theta.copy()
     A, back = expm(M), expm(-M)
     for rows, columns in _sides(model, there, run):
@@ -353,8 +366,8 @@ def _moved(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
 
 
 def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -> Iterator[Orbit]:
-    """The bias of a linear unit (beta, where it is normalised), taken back by the bias above or by
-    the mean there.
+    """Yield the shifts of the bias of a linear unit (of beta, if it is normalised), compensated by
+    the bias of the layer above or by the batch mean there.
     """
     model = ob.model
     norms = norms_of(model, theta)

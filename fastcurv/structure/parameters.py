@@ -1,5 +1,5 @@
-"""What a flat theta holds: the matrices, biases and scales of each layer, and which layers a skip
-joins.
+"""Layout of a flat theta: views of the matrices, biases and scales of each layer; skips; l2 and the
+rows of an objective.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from ..common.checks import slabs
 
 
 def normalised(model: Any) -> bool:
-    """Whether hidden layers are batch-normalised."""
+    """Return whether the hidden layers are batch-normalised."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-    """``[(W, b), ...]``, views of a flat vector of any dtype, or of many ``(..., n)``; b is None
-    without biases.
+    """Return ``[(W, b), ...]``, views of a flat vector of any dtype, or of many ``(..., n)``; b is
+    None without biases.
     """
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
 
 def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
-    """``[(gamma, beta), ...]``, views likewise, None for layers that are not normalised."""
+    """Return ``[(gamma, beta), ...]``, views like those of `layers_of`, None for layers that are
+    not normalised.
+    """
     return [norm for _, _, norm in _parts_of(model, theta)]
 
 
@@ -47,13 +49,13 @@ def _parts_of(
 
 
 def blank(model: Any) -> tuple[NDArray[np.float64], list[Any]]:
-    """A zero direction with its views ``[(W, b), ...]``."""
+    """Return a zero direction (n,) and its views ``[(W, b), ...]``."""
     t = np.zeros(model.n_params)
     return t, layers_of(model, t)
 
 
 def skips(model: Any, layer: int) -> bool:
-    """Whether hidden layer `layer` adds its input to its output."""
+    """Return whether hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
     return (
         bool(model.residual)
@@ -63,13 +65,15 @@ def skips(model: Any, layer: int) -> bool:
 
 
 def in_skip(model: Any, layer: int) -> bool:
-    """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
+    """Return whether the outputs of hidden layer `layer` are joined to those of another layer by a
+    skip.
+    """
     return skips(model, layer) or skips(model, layer + 1)
 
 
 def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
-    """What l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)`` where only the
-    matrices W bear it.
+    """Return what l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)`` if l2
+    acts on the matrices W only.
     """
     l2 = float(ob.l2)
     if not l2 or getattr(ob, "l2_biases", True):
@@ -81,8 +85,9 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """What an objective's sum over rows is divided by: what it says, else the number of rows, times
-    that of outputs for losses that are means over entries.
+    """Return the number by which an objective's sum over rows is divided: its own `divisor` if it
+    has one, else the number of rows, times the number of outputs for losses that are means over
+    entries.
     """
     known = getattr(ob, "divisor", None)
     if known is not None:
@@ -91,23 +96,25 @@ def divisor_of(ob: Any) -> float:
 
 
 def terms_of_a_row(ob: Any) -> float:
-    """How many entries of a row a mean loss counts: one, or those of its outputs."""
+    """Return how many entries of a row a mean loss counts: one, or the number of outputs."""
     return 1.0 if ob.loss == "cross_entropy" else float(ob.model.sizes[-1])
 
 
 def rows_that_count(ob: Any) -> NDArray[np.float64]:
-    """X in float64 without the rows of weight zero, but for statistics over all rows."""
+    """Return X in float64 without the rows of weight zero. With batch normalisation all rows are
+    kept, since they enter the statistics.
+    """
     X = np.asarray(ob.X, dtype=float)
     weight = ob.sample_weight
     return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
 
 
 def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """``(rows, weight)``: of all rows that are equal in X and y one, the first, and the sum of
-    their weights' sizes; those that sum to 0 are left out.
+    """Return ``(rows, weight)``: the first of each group of rows that are equal in X and y, and the
+    sum of the absolute weights of the group. Groups whose weights are all 0 are left out.
 
-    Rows that are all different and of weight 1 are all there. Equal rows are found by a sum of
-    their bits, so of two that share it and are not equal both stay.
+    If all rows are different and of weight 1, all of them are returned. Equal rows are found by a
+    hash of their bits; two rows with the same hash that are not equal are both kept.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the structure of a network decides about its Hessian before a single product is spent.
+"""Properties of the Hessian that follow from the structure of a network, without any product.
 
 Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`,
 `preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from
@@ -22,8 +22,8 @@ from .tables import ACTIVATIONS
 
 
 def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
-    """Directions along which the loss is constant by a proved symmetry: zero modes of the Hessian
-    at every critical point.
+    """Return directions along which the loss is constant by a proved symmetry: zero modes of the
+    Hessian at every critical point.
 
     The tangents of `fastcurv.structure.orbits` at theta, side by side.
 
@@ -35,9 +35,9 @@ def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
     Returns
     -------
     ndarray, shape (n, s)
-        Not orthogonal, not independent. `MemoryError` where that is more than 1 GB. A column comes
-        from moving along an orbit ``exp(s A) theta`` with ``||A|| <= 1`` (twice that across skips):
-        ``H t = -A'g``, so ``||H t|| <= ||g||`` anywhere.
+        Not orthogonal, and possibly linearly dependent. Raises `MemoryError` if they take more than
+        1 GB. A column t is the tangent of an orbit ``exp(s A) theta`` with ``||A|| <= 1`` (twice
+        that across skips): ``H t = -A'g``, so ``||H t|| <= ||g||`` at every theta.
 
     Examples
     --------
@@ -61,20 +61,21 @@ def probes(
     max_columns: int | None = None,
     seed: int | np.random.Generator | None = 0,
 ) -> Floats:
-    """Vectors that reach negative curvature which the gradient and its Krylov space cannot see.
+    """Return vectors that reach negative curvature which the gradient and its Krylov space cannot
+    see.
 
-    For two identical hidden units: their incoming weights pulled apart, and their outgoing ones.
-    For a unit with zero weights in or out (or gamma 0): its incoming weights alone, and its
-    outgoing ones alone; between the two lies the block ``[[0, B], [B', 0]]`` of the Hessian. Each
-    in a random direction, since a random direction has a part along every eigenvector of the
-    subspace it is drawn from.
+    For two identical hidden units, one vector moves their incoming weights apart and one their
+    outgoing weights. For a unit with zero weights in or out (or gamma 0), one vector changes its
+    incoming weights alone and one its outgoing weights alone; between the two lies the block ``[[0,
+    B], [B', 0]]`` of the Hessian. Each direction is random, since a random direction has a
+    component along every eigenvector of the subspace it is drawn from.
 
     Parameters
     ----------
     ob : Objective
     theta : array_like, shape (n,)
     max_columns : int, optional
-        Further units are left out. Default: 64, or fewer where that would take more than 512 MB.
+        Further units are left out. Default: 64, or fewer if those would take more than 512 MB.
     seed : None, int or numpy.random.Generator
 
     Returns
@@ -96,8 +97,8 @@ def probes(
 
 
 def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tuple[Any, Any]]:
-    """``(j, None)`` for units with zero weights on one side, ``(i, j)`` for neighbours among
-    identical ones.
+    """Yield ``(j, None)`` for units with zero weights on one side, and ``(i, j)`` for pairs of
+    identical units that are neighbours in sorted order.
     """
     (W, b), (W_out, _) = now[layer], now[layer + 1]
     rows = np.hstack([W] + [part[:, None] for part in norms[layer] or [b] if part is not None])
@@ -133,15 +134,16 @@ def _apart(
 
 
 def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
-    """How much of the network hardly reacts, and how many samples are nearly certain.
+    """Return how much of the network hardly reacts to its input, and how many samples are nearly
+    certain.
 
     Returns
     -------
     dict
         ``layers``: per hidden layer, the share of (sample, unit) pairs whose ``|phi'|`` is at most
-        1% of its maximum; ``saturated``: the same over all of them; ``dead_units``: units with that
-        at every sample; ``n_units``; ``certain``: the share of samples (outputs, for binary cross
-        entropy) with a probability within 1e-3 of 0 or 1, 0.0 for mse.
+        1% of its maximum; ``saturated``: that share over all hidden layers; ``dead_units``: how
+        many units are so at every sample; ``n_units``; ``certain``: the share of samples (outputs,
+        for binary cross entropy) with a probability within 1e-3 of 0 or 1, 0.0 for mse.
 
     Examples
     --------
@@ -156,11 +158,12 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 def saturation_counts(
     ob: Any, theta: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.bool_]]]:
-    """What `saturation` is made of: by hidden layer how many pairs hardly react; how many samples
-    (outputs) are nearly certain, and of how many; by hidden layer which units react to none.
+    """Return the counts that `saturation` is computed from: by hidden layer the number of saturated
+    (sample, unit) pairs; the number of samples (outputs) that are nearly certain, of how many, and
+    the number of rows; by hidden layer a mask of the units that are saturated at every sample.
     """
     dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
-    if not len(rows):  # of a shard whose rows have no weight
+    if not len(rows):  # a shard whose rows all have weight 0
         none = np.zeros(len(hidden), dtype=np.int64)
         return none, np.zeros(3, dtype=np.int64), [np.ones(m, dtype=bool) for m in hidden]
     found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
@@ -183,7 +186,9 @@ def saturation_of(
     certain: NDArray[np.int64],
     dead: list[NDArray[np.bool_]],
 ) -> dict[str, Any]:
-    """`saturation` from what `saturation_counts` found, over any number of rows."""
+    """Return `saturation` from the results of `saturation_counts`, summed over any number of
+    rows.
+    """
     widths, rows = np.array(model.sizes[1:-1], dtype=np.int64), int(certain[2])
     pairs, rows = rows * int(widths.sum()), max(1, rows)
     return {
@@ -197,7 +202,9 @@ def saturation_of(
 
 @dataclass(frozen=True)
 class Ranges:
-    """Between which numbers each column of some rows lies; added up, of all of them."""
+    """The smallest and largest entry of each column of some rows; the sum of two covers the rows of
+    both.
+    """
 
     low: Floats
     high: Floats
@@ -207,7 +214,7 @@ class Ranges:
 
 
 def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
-    """Those of inputs and outputs at theta."""
+    """Return the ranges of inputs and outputs at theta."""
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
     return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
@@ -216,7 +223,7 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 
 
 def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:
-    """Of each sample, or output, whether it has a probability within 1e-3 of 0 or 1."""
+    """Return for each sample, or output, whether it has a probability within 1e-3 of 0 or 1."""
     if loss == "cross_entropy":
         p = np.exp(f - f.max(axis=1, keepdims=True))
         return np.asarray(p.max(axis=1) >= 0.999 * p.sum(axis=1))
@@ -224,7 +231,7 @@ def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Other thetas with the same function: a network is not identifiable from what it computes.
+# Other thetas with the same function: parameters are not identifiable from what a network computes.
 #
 # The loss is the same at all of them; permutations and sign flips are orthogonal and keep the
 # spectrum too. Hidden layers count from 0.
@@ -261,7 +268,8 @@ def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
 
 @own_names("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
-    """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
+    """Return another theta with the same function: the units of hidden layer `layer` in the order
+    `order`.
 
     Parameters
     ----------
@@ -306,7 +314,8 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 
 @own_names("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
-    """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
+    """Return another theta with the same function: the signs of the incoming and outgoing weights
+    of `units` flipped.
 
     Parameters
     ----------
@@ -317,7 +326,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     layer : int
         The number of a hidden layer, 0 the first.
     units : array_like of int
-        The units whose sign is turned.
+        The units whose signs are flipped.
 
     Returns
     -------
@@ -347,10 +356,10 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
-    """Another theta with the same function: incoming weights of `units` times `factor` > 0,
+    """Return another theta with the same function: incoming weights of `units` times `factor` > 0,
     outgoing ones divided by it.
 
-    Of a normalised layer gamma and beta are scaled.
+    In a normalised layer gamma and beta are scaled instead of the incoming weights.
 
     Parameters
     ----------
@@ -363,7 +372,7 @@ def rescale_relu(
     units : array_like of int
         The units that are scaled.
     factor : float
-        Above 0.
+        A number above 0.
 
     Returns
     -------
@@ -399,7 +408,7 @@ def _scaled(
         raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    # a normalised unit does not feel the size of its W
+    # the output of a normalised unit does not depend on the scale of its W
     for part in norms_of(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor

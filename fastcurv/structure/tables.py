@@ -1,5 +1,5 @@
-"""The activations with their derivatives, batch normalisation of rows, and the losses, in NumPy, of
-real and of complex numbers.
+"""Activations with their derivatives, batch normalisation and losses in NumPy, for real and complex
+arguments.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _softplus(z: NDArray[Any]) -> NDArray[Any]:
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
-    """Phi(z); the imaginary part of a complex step by its derivative, since SciPy's complex erf
-    loses tiny ones.
+    """Return Phi(z). For a complex step the imaginary part is computed from the derivative, since
+    SciPy's complex erf loses tiny ones.
     """
     value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
     return np.asarray(value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value)
@@ -39,8 +39,8 @@ def _normal_pdf(z: NDArray[Any]) -> NDArray[Any]:
 
 
 def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, mean and biased variance over the
-    rows.
+    """Return ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, with mean and biased
+    variance over the rows.
     """
     z = z - z.mean(axis=0)
     s = 1 / np.sqrt((z * z).mean(axis=0) + BATCH_NORM_EPS)
@@ -48,8 +48,8 @@ def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def loss_terms(loss: str, f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The terms of a loss and their derivatives by the outputs f ``(..., N, d_out)``, neither
-    weighted nor divided; y of the shape of one f.
+    """Return the terms of a loss and their derivatives by the outputs f ``(..., N, d_out)``,
+    neither weighted nor divided; y has the shape of one f.
     """
     if loss == "mse":
         return (f - y) ** 2, 2 * (f - y)
@@ -61,7 +61,7 @@ def loss_terms(loss: str, f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any
     return y * (np.log(total) - shifted), mass * e / total - y
 
 
-# name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds
+# name: (phi, phi'); each formula is analytic between kinks; at a kink phi' is the left derivative
 ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
     "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),

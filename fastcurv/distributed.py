@@ -538,8 +538,8 @@ def _answered() -> Iterator[None]:
         yield
     except (CancelledError, CommClosedError) as error:
         raise ConnectionError(
-            "the scheduler of Dask is gone, and with it what its workers held; wanted one that is "
-            "there: make the objective anew"
+            "the scheduler of Dask is gone, and with it the shards of its workers; wanted a "
+            "running scheduler: create the objective again"
         ) from error
     except KilledWorker as error:
         raise ConnectionError(

@@ -442,7 +442,7 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
     if not min(far) <= SAME:
         raise ValueError(
             f"module ({type(module).__name__}) gives other numbers than its graph says, off by "
-            f"{min(far):.1g}; wanted a forward that asks nothing of what it is given"
+            f"{min(far):.1g}; wanted a forward whose control flow does not depend on its input"
         )
 
 

@@ -2,31 +2,28 @@
 that their products can reach, a smaller symmetric operator if there are fewer rows than units.
 
 Notation of the passes: a (N, in) is the input of a layer, ``z = a W' + b`` (N, out), ``delta =
-dL/dz``; V, vb are the layer's part of a vector, and a leading r denotes the derivative along that
-vector.
+dL/dz``; V, vb are the layer's part of a vector, and a leading r its derivative along it.
 
 *The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
 matrices of rank one whose right factors are rows of a, and N whose left factors are rows of delta.
-So it lies in the space of all ``P' a + delta' Q``, P (N, out) and Q (N, in). Since H is symmetric,
-it maps the orthogonal complement of that space to 0 (plus l2), so restricting H to the space loses
-nothing. In the first layer ra is 0, and for the GGN and the Fisher the second term is absent in all
-layers: there the space is that of ``P' a``.
+So it lies in the space of all ``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric, so it
+maps the orthogonal complement to 0 (plus l2), and nothing is lost by restriction to the space. In
+the first layer ra is 0, and for the GGN and the Fisher the second term is absent in all layers:
+there the space is that of ``P' a``.
 
 *Coordinates.* Householder QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
 min(N, in) and s = min(N, out) columns span all rows of a and of delta:
 
     a = [L, 0] Q_a',   delta = [D, 0] Q_d',   L (N, r), D (N, s) lower triangular
 
-In terms of ``M = V Q_a`` the space consists of two blocks: the first r columns, which are
-arbitrary, and the others, which lie in the span of Q_d1, the first s columns of Q_d. The
-coordinates are these two blocks,
+In ``M = V Q_a`` the first r columns are arbitrary, and the others are in the span of Q_d1, the
+first s columns of Q_d. The coordinates are these two blocks,
 
     C1 = V Q_a1  (out, r)      C2 = Q_d1' V Q_a2  (s, in - r)      V = [C1, Q_d1 C2] Q_a'
 
-which are ``out r + s (in - r)`` numbers. The map from them to V is an isometry onto a space that
-contains the range. No rank is decided: if rows of a or delta are equal or zero, some of the
-coordinates are redundant, and everything stays exact up to rounding. b keeps its own coordinates,
-so that it can be exempt from l2.
+``out r + s (in - r)`` numbers, mapped isometrically onto a space that contains the range. No rank
+is decided: equal or zero rows of a or delta only make some coordinates redundant, and everything
+stays exact up to rounding. b keeps its own coordinates, so that it can be exempt from l2.
 
 *Products.* With ``Q_a = I - Y T Y'`` (Y (in, r)) the passes need, in place of the products with V,
 
@@ -39,12 +36,11 @@ about ``N^2 (8 out + 12 in)`` flops in all, compared with ``8 N in out`` for V a
 products with W remain: ``4 N in out``. A layer is rotated if that is less work (`rotates`) and left
 as it is otherwise, so an operator may contain both kinds.
 
-*The complement* of the space has dimension ``(out - s) (in - r)`` in each rotated layer; on it H is
-l2 I.
+*The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; there H
+is l2.
 
 *Choice of the space.* `prices` estimates the cost of a product, with its share of a Krylov method's
-vector operations, in both spaces. `Curvature.reduced` chooses by it, and algorithms call that
-method.
+vector operations, in both spaces; `Curvature.reduced`, which algorithms call, chooses by it.
 """
 
 from __future__ import annotations
@@ -111,9 +107,7 @@ class Reduced(Symmetric):
 
 
 class InCoordinates(Reduced):
-    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n): the maps E
-    and E', and error bounds.
-    """
+    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n)."""
 
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:
@@ -154,9 +148,8 @@ class InCoordinates(Reduced):
         return norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
-        """Return error estimates in parameter space for eigenpairs found here: the measured
-        difference between a product there and one here, for a random combination of all vectors, is
-        added to the residuals.
+        """Return error estimates in parameter space for eigenpairs found here: the residuals plus
+        the measured difference between products there and here, for random signs of the vectors.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
@@ -184,10 +177,9 @@ class InCoordinates(Reduced):
         """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error
         of this operator's matrix.
 
-        The bound is the sum of two parts: the proved bound for the columns in parameter space, and
-        an estimate of the Frobenius norm of the difference between the matrices of both spaces. It
-        is the root mean square of the norms of that difference on 8 random vectors, multiplied by
-        8; the risk that this is too small is below 1e-6.
+        The bound is the sum of the proved one for the columns in parameter space and of an estimate
+        of the Frobenius norm of the difference between both spaces' matrices: 8 times the root mean
+        square of its norms on 8 random vectors, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
         seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
@@ -213,11 +205,10 @@ ROWS = 512  # rows of V that `embed` and `project` rotate at a time, to limit th
 
 class Scratch:
     """The engine's matrix products, and reusable memory for the matrices of a pass: a pass that
-    requests the same shapes as the previous one gets the same memory. Writing to newly allocated
-    pages would take about a seventh of the time of a product.
+    requests the same shapes as the previous one gets the same memory. Touching new pages takes a
+    seventh of a product.
 
-    For one caller at a time. The matrices of a pass are overwritten by the next pass, which starts
-    with `begin`.
+    For one caller at a time. Each pass starts with `begin` and overwrites the last.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -436,8 +427,8 @@ class Rotated:
         M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Compute ``[G, F] = ra Q_a; C1 = rdelta' L + delta' G; C2 = D' F; vb = sum of rdelta's
-        rows`` and write C1, C2 and vb to `out`.
+        """Write ``C1 = rdelta' L + delta' G``, ``C2 = D' F`` and ``vb = sum of rdelta's rows`` to
+        `out`, with ``[G, F] = ra Q_a``.
         """
         C1, C2, vb = self._split(out)
         M(C1, rdelta.T, self.inputs.L)
@@ -473,9 +464,7 @@ class Rotated:
             xb[...] = vb
 
     def outside(self, j: int) -> tuple[Array, Array]:
-        """Return ``(x, y)`` such that ``x y'`` is the j-th of `rest` orthonormal matrices
-        orthogonal to the space.
-        """
+        """Return ``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
         e[0, self.r + k] = 1
@@ -491,8 +480,8 @@ class Rotated:
 
 
 class LossCurve:
-    """The first and second derivatives of the loss by the outputs: ``delta = dL/dz`` of the last
-    layer, and ``rdelta = (d2L/dz2) rz``.
+    """The derivatives of the loss by the outputs z: ``delta = dL/dz`` of the last layer, and
+    ``rdelta = (d2L/dz2) rz``.
 
     Computed in float64 whatever the model's dtype. For cross entropy, rows with nearly certain
     predictions keep their relative accuracy: everything is taken relative to the largest logit,
@@ -529,9 +518,7 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Compute ``delta_j = f (T p_j - y_j)``; the entry of the largest logit is minus the sum of
-        the others.
-        """
+        """Return delta_j = f (T p_j - y_j); at the largest logit it is minus the others' sum."""
         m = z.shape[1]
         y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y.astype(float)
         self.top = z.argmax(axis=1)
@@ -546,9 +533,7 @@ class LossCurve:
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
     def curve(self, rz: Array, kind: str = "hessian") -> Array:
-        """Return ``rdelta = (d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz>
-        delta``.
-        """
+        """Return ``(d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
@@ -573,9 +558,8 @@ class RowState:
     theta : ndarray (n,)
         The parameters; the matrices W are views into it.
     plan : Plan, optional
-        The engine's plan at theta: the state is then bitwise the one that its products use. This
-        matters at a kink, where rounding decides the slope, and near an exact fit, where it decides
-        delta.
+        The engine's plan at theta: the state is then bitwise the one of its products. This matters
+        at a kink, where rounding decides the slope, and near a fit, where it decides delta.
     """
 
     delta: list[Any]
@@ -600,9 +584,7 @@ class RowState:
         self._backward(bends)
 
     def _take(self, ob: Any, state: Any) -> None:
-        """Take over the state that the engine keeps for each layer, and recompute by the engine's
-        formulas what it computes on the fly.
-        """
+        """Take over the state that the engine keeps, and compute what it leaves to each pass."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -717,9 +699,7 @@ LAYER = 4e6  # overhead of a layer's calls in Python
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Return whether a layer ``(out, in) = (m, k)`` takes less work in rotated coordinates, for N
-    rows.
-    """
+    """Return whether a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
     if k <= N or (pairs and m <= N):
         return False
     return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)
@@ -757,8 +737,8 @@ def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
 
 
 def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
-    """Return the state and the layers. `rotate` says for each layer whether to rotate it; if it is
-    None, the cost model decides.
+    """Return state and layers. `rotate` says which layers to rotate; if None, a cost model
+    decides.
     """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
@@ -778,8 +758,7 @@ class SampleSpace(InCoordinates):
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
     saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
-    those of H except for `n_rest` copies of `rest`, and `embed` maps its eigenvectors to those of
-    H.
+    those of H except for `n_rest` copies of `rest`, and `embed` maps its eigenvectors to H's.
 
     Attributes
     ----------

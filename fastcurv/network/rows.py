@@ -147,8 +147,8 @@ class Seen:
         mark = fingerprint(parts)
         if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
             raise ValueError(
-                f"rows from {start} on are others than in the pass before; wanted the same rows in "
-                "every pass, or a new objective"
+                f"rows from {start} on differ from the previous pass; wanted the same rows in the "
+                "same order in every pass, or a new objective"
             )
 
 

@@ -116,9 +116,9 @@ def _architecture(path: Any, facts: Any) -> MLP:
         raise ValueError(f"{path} has a header that lacks or adds {shown(odd[0])!r}")
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
-            raise TypeError("its sizes and activations are no lists")
+            raise TypeError("its sizes and activations are not lists")
         if not isinstance(facts["dtype"], str):
-            raise TypeError("its dtype is no word")
+            raise TypeError("its dtype is not a string")
         return MLP(**{name: facts[name] for name in KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} describes no model: {shown(error, 200)}") from None

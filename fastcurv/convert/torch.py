@@ -362,8 +362,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         scales and shifts, with a warning if the module has none. A state dict must hold the weights
         and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
-        Activation of the hidden layers; required for a state dict, which does not contain it. For a
-        module it defaults to the module's own, and must agree with it.
+        Activation of the hidden layers; required for a state dict with hidden layers, which does
+        not contain it. For a module it defaults to the module's own, and must agree with it.
 
     Returns
     -------

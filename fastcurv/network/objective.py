@@ -140,14 +140,14 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # neither copied nor saved
     _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
     _curvature: type[Curvature] = Curvature  # what its operators are
-    kinds: list[tuple[Callable[[Any], bool], type]] = []  # what else it is, by what X is
+    kinds: list[tuple[Callable[[Any], bool], type]] = []  # (test of X, subclass to create)
 
     __signature__ = InitSignature()
 
     if not TYPE_CHECKING:  # type checkers use the signature of `__init__`
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            kinds = cls.__dict__.get("kinds", {})  # not of a class that it is derived from
+            kinds = cls.__dict__.get("kinds", {})  # a base class's are not inherited
             return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
 
     @own_names("Objective")

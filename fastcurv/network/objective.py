@@ -411,7 +411,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         Yields
         ------
         Objective
-            On the rows of a batch, in memory.
+            The objective on the rows of a batch, in memory.
         """
         order = rng.permutation(self.n_samples)
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}

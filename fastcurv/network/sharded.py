@@ -262,9 +262,7 @@ class ShardedFacts(NetworkFacts):
         return direction if found[0] == 0 and found[1] else None
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """Return how many pre-activations of piecewise linear units may be 0 somewhere on the
-        ball.
-        """
+        """Return how many pre-activations of units with a kink may be 0 somewhere on the ball."""
         at = checked_theta(self, theta)
         return int(self._fold(NetworkFacts.kinks, (at, max(float(radius), self._rounding(at)))))
 

@@ -476,7 +476,7 @@ class SparseObjective(SparseSums, StreamedObjective):
         Yields
         ------
         Objective
-            On the rows of a batch.
+            The objective on the rows of a batch.
         """
         order = rng.permutation(self._n_samples)
         for start in range(0, len(order), size):

@@ -34,7 +34,7 @@ class StreamedObjective(Sharded):
     Parameters
     ----------
     model : MLP
-        Without batch normalisation.
+        A network without batch normalisation.
     X : array, dataset, path or iterable of blocks
         A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix, which is
         converted to dense one block at a time; an HDF5 or zarr dataset, or any object with
@@ -325,8 +325,8 @@ class StreamedObjective(Sharded):
     def batch(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows: a slice, indices or a mask.
 
-        The rows are held in memory if they fit `memory`. If they do not and X can be sliced, they
-        are read again in each pass.
+        Rows that exceed `memory` are read again in each pass if X can be sliced; otherwise the rows
+        are held in memory.
         """
         rows = self._numbers(rows)
         if isinstance(self.source, Arrays) and len(rows) > self._room():
@@ -370,7 +370,7 @@ class StreamedObjective(Sharded):
         Yields
         ------
         Objective
-            On the rows of a batch.
+            The objective on the rows of a batch.
         """
         held: Any = None
         for block in self._mixed(rng):

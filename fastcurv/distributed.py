@@ -1,14 +1,15 @@
-"""An objective whose rows lie on several machines, as workers of Dask hold them.
+"""An objective whose rows are distributed over several machines, in the workers of a Dask
+cluster.
 
-Rows are sharded: every shard is loaded by a task on a worker and stays there with its state at
-theta. What an algorithm asks for is a sum over shards, so theta goes out once for a point, vectors
-go out in blocks, and sums come back by a tree of fixed shape: the same bits for any number of
-workers, and after the loss of some. A task that was lost with its worker runs again on another, a
-shard that was lost is loaded again there.
+The rows are divided into shards. Every shard is loaded by a task on a worker and stays there with
+its state at theta. All quantities that algorithms need are sums over shards, so theta is sent once
+for each point, vectors are sent in blocks, and sums are formed by a tree of fixed shape: results
+are bitwise the same for any number of workers, and after some have been lost. A task that is lost
+with its worker runs again on another worker, and a lost shard is loaded again there.
 
-What a product costs, for K shards on W workers, n parameters, k vectors at a time, s bytes a
-number: about ``8 N sum(in out) k`` multiply-adds over all workers, 6 of the 8 where the state at
-theta is still there; ``W n k s`` bytes out and ``(W + K / 8) n k 8`` bytes back at most;
+The cost of a product, for K shards on W workers, n parameters, k vectors at a time and s bytes per
+number: about ``8 N sum(in out) k`` multiply-adds over all workers, or 6 instead of 8 if the state
+at theta is still there; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8`` bytes returned;
 ``K + K / 7`` tasks. `benchmarks/workers.py` measures the parts and extrapolates them.
 """
 
@@ -36,23 +37,23 @@ from .network.sharded import Frame, Shard, Sharded
 from .network.tree_sum import FAN, total
 
 # --------------------------------------------------------------------------------------------------
-# Shards on the workers of Dask: how each gets its rows, and the tasks that run there.
+# Shards on Dask workers: the loading of their rows, and the tasks that run there.
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a worker gets the rows of a shard.
+    """The instructions by which a worker loads the rows of a shard.
 
     Attributes
     ----------
     number : int
-        Of the shard.
+        The number of the shard.
     source : callable, str or Path
-        None where the rows come from another task.
+        None if the rows are the result of another task.
     y, sample_weight, columns
         Names of columns of a Parquet file.
     stored : dtype
-        In which numbers are taken before they are cast to that of the model.
+        The dtype that numbers are cast to before they are cast to that of the model.
     """
 
     number: int
@@ -63,7 +64,7 @@ class Recipe:
     stored: Any
 
     def rows(self, model: MLP, loss: str, given: Any = None) -> tuple[Any, Any, Any]:
-        """X, y and sample_weight as the engine wants them."""
+        """Return X, y and sample_weight in the form the engine takes."""
         try:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
@@ -108,17 +109,21 @@ class Recipe:
 
 
 def _in_shard(error: Exception, number: int) -> Exception:
-    """The same error with the number of the shard, as far as its class takes a sentence."""
+    """Return the error with the shard's number added to its message, of the same class if that
+    accepts a message.
+    """
     text = f"in shard {number}: {error}"
     try:
         return type(error)(text)
-    except Exception:  # of a class that wants more arguments
+    except Exception:  # its class requires more arguments
         kinds = (ValueError, TypeError, OSError)
         return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
 class Placed(Shard):
-    """A shard on a worker. Sent elsewhere, it is loaded there; its rows are not."""
+    """A shard on a worker. When it is sent to another worker, it is loaded again there instead of
+    sending its rows.
+    """
 
     recipe: Recipe
 
@@ -144,7 +149,7 @@ def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> P
 
 
 def in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
-    """The same rows as part of another whole, or in another precision."""
+    """Return the same rows as a shard of another objective, or in another precision."""
 
     def cast(a: Any) -> Any:
         return a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
@@ -155,7 +160,7 @@ def in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
 
 
 def some_rows(shard: Placed, rows: np.ndarray, frame: Frame, first: int) -> Placed:
-    """Some rows of a shard."""
+    """Return a shard of a subset of the rows of one shard."""
     weight = None if shard.sample_weight is None else shard.sample_weight[rows]
     other = Placed(frame, shard.X[rows], shard.y[rows], weight, first)
     other.recipe = replace(shard.recipe, source=None)
@@ -171,39 +176,41 @@ def echo(x: Any) -> Any:
 
 
 def ask(shard: Placed, part: Callable[..., Any], *arguments: Any) -> Any:
-    """A part of a shard, of arguments as they came: out of a message, at any address."""
+    """Return ``part(shard, *arguments)``, with arrays aligned first: arrays from a message may be
+    unaligned.
+    """
     return part(
         shard, *(np.require(a, None, "A") if isinstance(a, np.ndarray) else a for a in arguments)
     )
 
 
-Places = dict[str, int]  # workers' addresses: their threads
+Places = dict[str, int]  # {worker's address: number of threads}
 
-SENT = 1 << 12  # bytes of an array from which it goes out by itself, once
-KEEP = 2  # points whose state a shard keeps
-LOOK = 1.0  # seconds from one look at who the workers are to the next
+SENT = 1 << 12  # bytes from which an array is sent as a task of its own, once
+KEEP = 2  # number of points theta whose state a shard keeps
+LOOK = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
 class Objective(Sharded):
-    """`fastcurv.Objective` over shards of rows that workers of Dask hold.
+    """A `fastcurv.Objective` over shards of rows held by Dask workers.
 
     Parameters
     ----------
     model : MLP
-        Without batch normalisation.
+        A network without batch normalisation.
     shards : sequence
-        One for each shard: a function without arguments that returns ``(X, y)`` or ``(X, y,
-        sample_weight)``; a path, as workers see it, of an ``.npz`` file with those names or of a
-        Parquet file; or a future or delayed value of such a tuple. At least as many as there are
-        threads of workers, of about the same size.
+        One element for each shard: a function without arguments that returns ``(X, y)`` or ``(X, y,
+        sample_weight)``; the path, on the workers, of an ``.npz`` file with arrays of these names
+        or of a Parquet file; or a future or delayed value of such a tuple. For good balance use at
+        least as many shards as the workers have threads, of about equal size.
     loss, l2, l2_biases
         As for `fastcurv.Objective`.
     client : distributed.Client, str, optional
-        A client, or the address of a scheduler. Default: the client of this program where it has
+        A client, or the address of a scheduler. Default: the current default client if there is
         one, else workers on this machine, which no other machine can reach.
     n_threads : int, optional
-        Of each task. Default: 1, since workers run as many tasks as they have threads.
+        Threads of each task. Default: 1, since workers run as many tasks as they have threads.
     y, sample_weight, columns : optional
         Names of columns of Parquet files; see `fastcurv.StreamedObjective`.
 
@@ -212,25 +219,26 @@ class Objective(Sharded):
     client : distributed.Client
     n_shards, n_samples : int
     kernels : tuple of str
-        The tables of kernels of the workers: more than one, and bits depend on where a task runs.
+        The kernel sets that the workers use; if there is more than one, the rounding of results
+        depends on where a task runs.
 
     Raises
     ------
     ImportError
-        Without the extra ``dask``.
+        If the extra ``dask`` is not installed.
     TypeError, ValueError
-        For shards that hold arrays (rows are loaded by workers and not sent there), and for what
-        `fastcurv.Objective` refuses, with the number of the shard.
+        For shards given as arrays (workers load the rows; they are not sent), and for data that
+        `fastcurv.Objective` refuses; the message gives the number of the shard.
     ConnectionError
-        From any sum, where the scheduler is gone or a task has ended several workers: the objective
-        is of no use then. `minimize` saves its checkpoint before.
+        From any sum, if the connection to the scheduler is lost or a task has killed several
+        workers. The objective is unusable afterwards; `minimize` saves its checkpoint first.
 
     Notes
     -----
-    Results are those of `fastcurv.Objective` on all rows to about 1e-13, and bit for bit the same
-    for any number of workers and threads. The loss of a worker costs the time to load its shards
-    again; one that joins is given its share of them at the next product. `close` ends what was
-    started here.
+    Results agree with those of `fastcurv.Objective` on all rows to about 1e-13, and are bitwise the
+    same for any number of workers and threads. If a worker is lost, its shards are loaded again
+    elsewhere; a worker that joins gets its share of the shards at the next product. `close`
+    releases the shards and ends workers that this class has started.
 
     Examples
     --------
@@ -275,8 +283,8 @@ class Objective(Sharded):
             self._place(recipes, given, frame)
 
     def _place(self, recipes: list[Recipe], given: list[Any], frame: Frame) -> None:
-        """Load every shard, neighbours side by side; then, when all rows are counted, tell each
-        what the whole is.
+        """Load every shard, placing neighbours together; then, when all rows have been counted,
+        tell each shard its place among them.
         """
         submit, homes = self.client.submit, self._homes(len(recipes))
         loaded = [
@@ -300,7 +308,7 @@ class Objective(Sharded):
     def _over(
         self, shards: list[Any], sizes: list[int], frame: Frame, make: Any, *each: list[Any]
     ) -> None:
-        """Be the objective over these, made anew as parts of one whole."""
+        """Become the objective over these shards, rebuilt as parts of one whole."""
         self._n_samples, self.n_shards = sum(sizes), len(sizes)
         frame = replace(frame, n_samples=self._n_samples)
         firsts = np.cumsum([0, *sizes[:-1]]).tolist()
@@ -309,12 +317,14 @@ class Objective(Sharded):
         self._shards = self.client.map(make, shards, *each, frames, firsts, pure=False)
         self._firsts = firsts
         self._sent: list[tuple[Any, Any]] = []
-        self._moved: list[int] = []  # shards that were sent elsewhere for this sum
+        self._moved: list[int] = []  # shards that are moved to other workers for this sum
         self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._start()
 
     def _homes(self, count: int) -> list[Any]:
-        """A worker for each shard: neighbours together, as many as it has threads for."""
+        """Return a worker for each shard: neighbours together, and as many for each worker as in
+        proportion to its threads.
+        """
         threads = sorted(self.client.nthreads().items())
         places = [address for address, n in threads for _ in range(n)]
         return [places[i * len(places) // count] if places else None for i in range(count)]
@@ -337,7 +347,7 @@ class Objective(Sharded):
         self.close()
 
     def close(self) -> None:
-        """Let go of the shards, and end the workers where they were started here."""
+        """Release the shards, and end the workers if they were started by this objective."""
         self._shards, self._sent = [], []
         if self._own:
             self.client.close()
@@ -346,8 +356,9 @@ class Objective(Sharded):
                 cluster.close()
 
     def _settle(self) -> None:
-        """Shards for workers that joined since the last look: each then holds its share, by
-        threads. What moves is loaded again where it goes; the sums' order stays.
+        """Move shards to workers that joined since the last check, so that each holds its share in
+        proportion to its threads. Moved shards are loaded again on the new worker; the order of
+        summation does not change.
         """
         if time.monotonic() - self._looked < LOOK:
             return
@@ -373,7 +384,7 @@ class Objective(Sharded):
     # --- sums
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
-        """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
+        """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
             raise ValueError("the objective is closed; wanted one that holds its shards")
         with _answered():
@@ -390,16 +401,18 @@ class Objective(Sharded):
         return _owned(found)
 
     def _unpin(self, futures: list[Any]) -> None:
-        """Let tasks that are done run again anywhere. Where all workers were lost at once, the
-        scheduler would wait for those that were named, whatever others come.
+        """Remove the placement restrictions of finished tasks, so that they can run again on any
+        worker. Otherwise, if all workers were lost at once, the scheduler would wait for the named
+        ones, whatever others joined.
         """
         if futures:
             free: dict[Any, list[str]] = {future.key: [] for future in futures}
             self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _send(self, x: Any) -> Any:
-        """A task that holds a long array, the one of last time where it is the same; anything else
-        as it is. A task's arguments outlive the workers, which data that were scattered do not.
+        """Return a task that holds a long array, reusing the previous one for the same array;
+        return anything else unchanged. The arguments of tasks survive the loss of workers, while
+        scattered data do not.
         """
         if not isinstance(x, np.ndarray) or x.nbytes < SENT:
             return x
@@ -410,7 +423,7 @@ class Objective(Sharded):
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             future = self.client.submit(echo, x, pure=False)
-        if not x.flags.writeable:  # a point, which is asked about again
+        if not x.flags.writeable:  # a point theta, which will be used again
             self._sent = [(x, future), *self._sent[:1]]
         return future
 
@@ -429,8 +442,8 @@ class Objective(Sharded):
         return other
 
     def batch(self, rows: Any) -> Objective:
-        """The objective on some rows: a slice, indices or a mask. They stay where they are, and
-        outputs come in the order in which they are asked for.
+        """Return the objective on a subset of the rows: a slice, indices or a mask. The rows stay
+        on their workers, and outputs are in the order of `rows`.
         """
         asked = self._numbers(rows)
         numbers = asked if self._order is None else np.argsort(self._order)[asked]
@@ -452,8 +465,9 @@ class Objective(Sharded):
 
 
 def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
-    """Which shards go where, as few as will do for every worker to have its share, in proportion to
-    its threads; those without an owner are left to the scheduler.
+    """Return which shards to move to which workers: as few moves as possible such that every worker
+    holds its share, in proportion to its threads. Shards without an owner are left to the
+    scheduler.
 
     Examples
     --------
@@ -463,7 +477,7 @@ def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
     held = {name: sum(owner == name for owner in owners) for name in threads}
     known, whole = sum(held.values()), max(1, sum(threads.values()))
     quota = {name: known * n // whole for name, n in threads.items()}
-    extra = sorted(threads, key=lambda name: quota[name] - held[name])  # who has more may keep more
+    extra = sorted(threads, key=lambda name: quota[name] - held[name])  # who has more may keep it
     parted = [name for name in extra if known * threads[name] % whole]
     for name in parted[: known - sum(quota.values())]:
         quota[name] += 1
@@ -479,8 +493,8 @@ def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
 
 
 def _owned(found: Any) -> Any:
-    """A result whose arrays are the caller's: one that came in a message may be read-only, one of
-    this process another task's.
+    """Return a result whose arrays belong to the caller: an array from a message may be read-only,
+    and one from this process may belong to another task.
     """
     if isinstance(found, tuple):
         return tuple(_owned(x) for x in found)
@@ -488,12 +502,12 @@ def _owned(found: Any) -> Any:
 
 
 def _is_task(x: Any) -> bool:
-    """Whether a shard is a future or a delayed value."""
+    """Return whether a shard is a future or a delayed value."""
     return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
 
 
 def _future(task: Any, client: Any) -> Any:
-    """The future of a task, which of a delayed value begins now."""
+    """Return the future of a task; a delayed value is submitted now."""
     return client.compute(task) if hasattr(task, "dask") else task
 
 
@@ -514,8 +528,8 @@ def _check_shards(shards: Any) -> list[Any]:
 
 @contextmanager
 def _answered() -> Iterator[None]:
-    """What Dask says without words, or in many, where workers or scheduler are gone: in one
-    sentence.
+    """Translate errors of Dask that carry no explanation, or a long one, into a ConnectionError
+    with a clear message if workers or scheduler are lost.
     """
     from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
@@ -524,8 +538,8 @@ def _answered() -> Iterator[None]:
         yield
     except (CancelledError, CommClosedError) as error:
         raise ConnectionError(
-            "the scheduler of Dask is gone, and with it what its workers held; wanted one that is "
-            "there: make the objective anew"
+            "the scheduler of Dask is gone, and with it the shards of its workers; wanted a "
+            "running scheduler: create the objective again"
         ) from error
     except KilledWorker as error:
         raise ConnectionError(
@@ -535,7 +549,7 @@ def _answered() -> Iterator[None]:
 
 
 def _client(client: Any) -> tuple[Any, bool]:
-    """(the client, whether it was started here)."""
+    """Return (the client, whether it was started here)."""
     try:
         from distributed import Client, default_client
     except ImportError:
@@ -551,7 +565,7 @@ def _client(client: Any) -> tuple[Any, bool]:
             return Client(client), True
         try:
             return default_client(), False
-        except ValueError:  # workers here; by default its pages would answer on every address
+        except ValueError:  # local workers; the dashboard would listen on all addresses by default
             return Client(dashboard_address="127.0.0.1:0"), True
     except RuntimeError as error:
         raise OSError(f"Dask cannot be started or reached: {error}") from error

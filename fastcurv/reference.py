@@ -1,10 +1,10 @@
-"""A multilayer perceptron in plain NumPy: slow, short, built another way than the engine, and
-needing no compiler.
+"""A multilayer perceptron in plain NumPy: slow and short, implemented independently of the engine,
+and usable without a compiler.
 
-`ReferenceModel` and `ReferenceObjective` keep the conventions of `MLP` and `Objective` (order of
-the parameters, losses, `l2`, `sample_weight`), so whatever reads a network objective can read
-these. Their Hessian products are complex steps of the gradient, exact to rounding: an oracle for
-the engine and the ground of `fastcurv.testing`.
+`ReferenceModel` and `ReferenceObjective` follow the conventions of `MLP` and `Objective` (order of
+the parameters, losses, `l2`, `sample_weight`), so functions that take a network objective accept
+them. Their Hessian products are complex-step derivatives of the gradient, exact up to rounding:
+they serve as an oracle for the engine and as the basis of `fastcurv.testing`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LOSSES: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 
 
 class ReferenceModel:
-    """A stack of linear layers with activations between them, parameters in one flat float64
+    """A stack of linear layers with activations between them, whose parameters are one flat float64
     vector.
 
-    With `batch_norm` hidden layers are normalised over the rows of X as `MLP`'s are, and their
+    With `batch_norm` hidden layers are normalised over the rows of X as in `MLP`, and their
     parameters are W, b, gamma, beta.
 
     Examples
@@ -67,20 +67,22 @@ class ReferenceModel:
         self.n_params += 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
     def unflatten(self, theta: NDArray[Any]) -> list[Any]:
-        """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b,
-        gamma, beta)`` but for the last.
+        """Return ``[(W, b), ...]`` as views of `theta`; b is None without biases. With `batch_norm`
+        the layers are ``(W, b, gamma, beta)``, except for the last.
         """
         norms = norms_of(self, theta)
         return [(W, b, *(pair or ())) for (W, b), pair in zip(layers_of(self, theta), norms)]
 
     def flatten(self, layers: Any) -> NDArray[Any]:
-        """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
+        """Return the flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
         return np.concatenate(
             [np.ravel(part) for pair in layers for part in pair if part is not None]
         )
 
     def init(self, seed: int | np.random.Generator | None = None) -> Floats:
-        """Normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0."""
+        """Return normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0, as a flat
+        vector.
+        """
         rng = as_rng(seed)
         norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [
             ()
@@ -95,8 +97,8 @@ class ReferenceModel:
     def forward(
         self, theta: NDArray[Any], X: Floats
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """What every layer's activation is given, ``z`` or ``gamma h + beta``, and activations
-        ``a`` below every layer.
+        """Return the arguments of every layer's activation, ``z`` or ``gamma h + beta``, and the
+        inputs ``a`` of every layer.
         """
         a, zs, below = X, [], []
         for layer, (W, b, *norm) in enumerate(self.unflatten(theta)):
@@ -122,10 +124,12 @@ class ReferenceModel:
         below: list[NDArray[Any]],
         delta: NDArray[Any],
     ) -> NDArray[Any]:
-        """The gradient over theta of ``sum(delta * outputs)`` with `delta` held."""
+        """Return the gradient with respect to theta of ``sum(delta * outputs)`` with `delta`
+        fixed.
+        """
         layers, grads = self.unflatten(theta), []
         skip: Any = 0
-        e = delta  # e = dL/da of the layer at hand, from the second turn on
+        e = delta  # e = dL/da of the current layer, from the second iteration on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]][1]
@@ -146,8 +150,8 @@ class ReferenceModel:
 
 
 class ReferenceObjective(NetworkFacts):
-    """Loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the conventions
-    are `Objective`'s.
+    """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the
+    conventions are those of `Objective`.
 
     Parameters
     ----------
@@ -156,7 +160,7 @@ class ReferenceObjective(NetworkFacts):
     y : array_like, shape (N, d_out), or (N,) for one output or for integer classes
     loss : {"mse", "cross_entropy", "binary_cross_entropy"}
     l2 : float
-        Adds ``l2/2 ||theta||^2``; of the matrices W alone where not `l2_biases`.
+        Adds ``l2/2 ||theta||^2``, or that of the matrices W alone if `l2_biases` is False.
     sample_weight : array_like, shape (N,), optional
 
     Examples
@@ -201,7 +205,7 @@ class ReferenceObjective(NetworkFacts):
         self.n_params, self.n_samples = model.n_params, N
 
     def _scale(self) -> Floats:
-        """What each sample's term is multiplied by, shape (N, 1)."""
+        """Return the factor of each sample's term, shape (N, 1)."""
         N, d_out = self.y.shape
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
         return np.asarray((w / (N if self.loss == "cross_entropy" else N * d_out))[:, None])
@@ -225,7 +229,9 @@ class ReferenceObjective(NetworkFacts):
 
 
 class ReferenceHessian(SelfAdjoint):
-    """``H v = Im gradient(theta + i h v) / h``; no difference is taken, so nothing cancels."""
+    """The Hessian by complex steps: ``H v = Im gradient(theta + i h v) / h``. No difference is
+    taken, so there is no cancellation.
+    """
 
     def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
         super().__init__(float, (theta.size, theta.size))
@@ -244,5 +250,5 @@ class ReferenceHessian(SelfAdjoint):
         )
 
     def quadratic(self, V: Floats) -> Any:
-        """``v'Hv`` for v (n,) or every column of V (n, k)."""
+        """Return ``v'Hv`` for v (n,) or for every column of V (n, k)."""
         return (V * (self @ V)).sum(axis=0)

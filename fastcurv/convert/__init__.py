@@ -1,1 +1,1 @@
-"""Networks of other libraries, read from and written to theirs."""
+"""Conversion of networks from and to other libraries."""

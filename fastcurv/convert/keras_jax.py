@@ -1,5 +1,5 @@
-"""Networks of Keras and JAX, whose kernels are (in, out): from arrays, whose order and activations
-the caller says, or from a model of Keras, which says both.
+"""Conversion of Keras and JAX networks, whose kernels are (in, out): from arrays, for which the
+caller supplies order and activations, or from a Keras model, which contains both.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ BIAS = re.compile(r"b(ias(es)?)?_?\d*")
 NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
 NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
-KERAS = ("keras", "tf_keras", "tensorflow")  # packages with classes of Keras
+KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 PASSED = ("InputLayer", "Dropout", "Flatten")
-CLASSES = ("ReLU", "LeakyReLU", "ELU")  # of activations
+CLASSES = ("ReLU", "LeakyReLU", "ELU")  # layer classes that are activations
 IN_KERAS = (
     f"Dense layers, {', '.join(k for k in PHI['keras'] if k.islower())}, LeakyReLU with a slope of "
     "0.01, Flatten and Dropout, or get_weights() of such"
@@ -39,12 +39,13 @@ class Leaf:
     Attributes
     ----------
     name : str
-        How it is reached.
+        The path of the array from the root.
     home : str
-        How what holds it is reached.
+        The path of the container that holds it.
     key : str
-        Its own name there.
+        Its key in that container.
     array : ndarray
+        The array itself.
     """
 
     name: str
@@ -54,7 +55,9 @@ class Leaf:
 
 
 def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
-    """Model and theta from arrays in order: an (in, out) matrix, then its bias or none."""
+    """Return the model and theta from arrays in order: an (in, out) matrix, followed by its bias if
+    it has one.
+    """
     found: list[tuple[Leaf, Any]] = []
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
@@ -82,17 +85,18 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
 
 @own_names("from_keras")
 def from_keras(weights: Any, activation: Any = None) -> Model:
-    """Model and theta of a Keras ``Sequential`` of ``Dense`` layers.
+    """Return the model and theta of a Keras ``Sequential`` of ``Dense`` layers.
 
     Parameters
     ----------
     weights : list of array_like, or a model
-        What ``model.get_weights()`` gives: kernels ``(in, out)``, each followed by its bias where
-        there is one. They are transposed here. Or the model itself, a stack of ``Dense``,
+        The result of ``model.get_weights()``: kernels ``(in, out)``, each followed by its bias if
+        there is one; kernels are transposed. Or the model itself, a stack of ``Dense``,
         ``Activation ReLU LeakyReLU ELU``, ``Flatten`` and ``Dropout`` layers.
     activation : str or sequence of str, optional
-        Of the hidden layers, by this library's names; the last layer's softmax or sigmoid belongs
-        to the loss. Default: that of the model; a list with hidden layers does not say it.
+        Activation of the hidden layers, by this library's names; the last layer's softmax or
+        sigmoid belongs to the loss. Default: that of the model. Required for a list of weights with
+        hidden layers, which does not specify it.
 
     Returns
     -------
@@ -104,12 +108,12 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     Raises
     ------
     ValueError
-        For arrays that are no stack of kernels and biases, for a layer of a model that has no
-        counterpart here, where `activation` is not the model's, and where nothing says it.
+        If the arrays are not a sequence of kernels and biases, if a layer has no counterpart in
+        `MLP`, if `activation` differs from the model's, or if it is missing.
 
     See Also
     --------
-    from_torch, from_jax, from_sklearn, from_onnx : from other libraries.
+    from_torch, from_jax, from_sklearn, from_onnx : Conversion from other libraries.
 
     Examples
     --------
@@ -134,7 +138,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
 
 
 def _of_model(network: Any, activation: Any) -> Model:
-    """Model and theta of a model of Keras, layer by layer."""
+    """Return the model and theta of a Keras model, read layer by layer."""
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
@@ -148,8 +152,8 @@ def _of_model(network: Any, activation: Any) -> Model:
 
 
 def _layers(network: Any) -> list[Any]:
-    """The layers of nested models in order; of a functional one, where each takes what the one
-    before it gives.
+    """Return the layers of nested models in order. The layers of a functional model must form a
+    chain.
     """
     kind = _kind(network)
     if kind not in ("Sequential", "Functional", "Model"):
@@ -166,7 +170,7 @@ def _layers(network: Any) -> list[Any]:
                 taken is given or _kind(layer) == "InputLayer"
                 for layer, taken, given in zip(inner, takes, ends)
             )
-        except (AttributeError, ValueError, IndexError):  # of a layer that stands twice
+        except (AttributeError, ValueError, IndexError):  # for a layer that is used twice
             chained = False
         if not chained:
             raise foreign(f"{kind}, whose layers are no chain,", IN_KERAS)
@@ -174,14 +178,16 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _kind(layer: Any) -> str:
-    """The name of a class of Keras; nothing of another's, whose call is its own."""
+    """Return the name of a Keras class; an empty string for other classes and for layers with their
+    own ``call``.
+    """
     kind = type(layer)
     own = {"call", "__call__"} & vars(layer).keys()
     return kind.__name__ if kind.__module__.split(".")[0] in KERAS and not own else ""
 
 
 def _read(stack: Stack, layer: Any, name: str) -> None:
-    """Read one layer of Keras into the stack."""
+    """Read one Keras layer into the stack."""
     kind = _kind(layer)
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
@@ -214,10 +220,10 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
 
 
 def _axes(layer: Any) -> int:
-    """How many axes a layer's input has; 2 where it does not say."""
+    """Return the number of axes of a layer's input, or 2 if it is not known."""
     try:
         return len(layer.input.shape)
-    except (AttributeError, ValueError, TypeError):  # of a stand-in, or of one that stands twice
+    except (AttributeError, ValueError, TypeError):  # not a real layer, or one that is used twice
         return 2
 
 
@@ -225,17 +231,17 @@ def _axes(layer: Any) -> int:
 
 
 def _natural(name: str) -> list[Any]:
-    """Sorts Dense_10 behind Dense_2."""
+    """Return a sort key by which Dense_10 comes after Dense_2."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _stem(name: str) -> str:
-    """A name without its numbers: those of one stem are in the order of their numbers."""
+    """Return a name without its numbers; names with equal stems are ordered by their numbers."""
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
 def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
-    """Arrays of a pytree: a layer's kernel before its bias, layers in order."""
+    """Return the arrays of a pytree: layers in order, each kernel before its bias."""
     if isinstance(tree, Mapping):
         parts = {k: _leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
         return [leaf for part in _in_order(parts, name) for leaf in part]
@@ -255,7 +261,7 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
 
 
 def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
-    """A ValueError for a pair within a list whose bias is a matrix of one row."""
+    """Raise a ValueError for a (kernel, bias) pair whose bias is a matrix of one row."""
     if home and len(inner) == 2 and all(len(part) == 1 for part in inner):
         kernel, bias = (part[0].array.shape for part in inner)
         if len(kernel) == 2 and bias == (1, kernel[1]):
@@ -263,8 +269,8 @@ def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
 
 
 def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
-    """The parts of a mapping: those with matrices first, in the one order that their names' numbers
-    and their widths leave.
+    """Return the parts of a mapping in order: those with matrices first, in the only order that is
+    consistent with the numbers in their names and with their widths.
     """
     keys = sorted((k for k in parts if parts[k]), key=lambda k: _natural(str(k)))
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
@@ -283,14 +289,14 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
 
 
 def _widths(leaves: Sequence[Leaf]) -> tuple[int, int]:
-    """How many numbers a part takes and gives."""
+    """Return the input and output widths of a part."""
     shapes = [leaf.array.shape for leaf in leaves if leaf.array.ndim == 2]
     return shapes[0][0], shapes[-1][1]
 
 
 def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:
-    """Orders in which each fits the one before it, two at most; `left` is sorted, and those of one
-    stem stay so.
+    """Return orders of `left`, at most two, in which each element fits the one before it; `left` is
+    sorted, and elements with equal stems keep their order.
     """
     if not left:
         return [done]
@@ -306,18 +312,20 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
 
 @own_names("from_jax")
 def from_jax(params: Any, activation: Any = None) -> Model:
-    """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
+    """Return the model and theta from the parameters of a JAX network: a pytree of kernels and
+    biases.
 
     Parameters
     ----------
     params : pytree
-        Flax's or Haiku's nested dictionaries, or lists of ``(kernel, bias)``: kernels ``(in,
-        out)``, used as ``x @ kernel + bias``, layers in the order of their numbers; of names
-        without numbers in the one order that the widths leave. Of Flax's NNX ``nnx.state(module)``;
-        Equinox's weights are ``(out, in)``: ``[(l.weight.T, l.bias) for l in net.layers]``.
+        Nested dictionaries of Flax or Haiku, or lists of ``(kernel, bias)``. Kernels are ``(in,
+        out)``, used as ``x @ kernel + bias``. Layers are ordered by the numbers in their names or,
+        if there are none, by the only order that is consistent with their widths. For Flax NNX pass
+        ``nnx.state(module)``; for Equinox, whose weights are ``(out, in)``, ``[(l.weight.T, l.bias)
+        for l in net.layers]``.
     activation : str or sequence of str, optional
-        Of the hidden layers, by this library's names: needed where there are any, since parameters
-        do not say it.
+        Activation of the hidden layers, by this library's names. Required if there are any, since
+        the parameters do not specify it.
 
     Returns
     -------
@@ -329,14 +337,14 @@ def from_jax(params: Any, activation: Any = None) -> Model:
     Raises
     ------
     ValueError
-        For arrays that are no kernel, nor its bias, and for layers whose order, or activation,
-        nothing says.
+        If an array is neither a kernel nor its bias, if the order of the layers is ambiguous, or if
+        the activation is missing.
     TypeError
-        For what is no array, a module among them.
+        For leaves that are not arrays, such as modules.
 
     See Also
     --------
-    from_torch, from_keras, from_sklearn, from_onnx : from other libraries.
+    from_torch, from_keras, from_sklearn, from_onnx : Conversion from other libraries.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Models from ONNX: the chain from a graph's input to its output is followed node by node.
+"""Conversion of models from ONNX: the chain of nodes from a graph's input to its output is followed
+node by node.
 
-What torch and skl2onnx write is understood: Gemm, MatMul and Add, activations as one node or as the
-few that stand for them, and what changes no number on the way.
+The exports of torch and skl2onnx are supported: Gemm, MatMul and Add, activations as one node or as
+a group of nodes, and nodes that leave the numbers unchanged.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from ..common.files import shown
 from ..network.mlp import Model
 from .sklearn import Stack, foreign
 
-FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
+FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT = ("com.microsoft", "Gelu")  # the exact one
-OLDEST = 7  # before it additions broadcast, and dropout and batch normalisation train, otherwise
-FOLDED = ("Identity", "Cast", "Transpose")  # of constants
-SAME = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")  # of probabilities
-LABELS = ("ArgMax", "Binarizer", "Greater")  # what makes labels of them
+OLDEST = 7  # older opsets define broadcasting, dropout and batch normalisation differently
+FOLDED = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
+SAME = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")  # keep probabilities
+LABELS = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
 SHAPES = ("Flatten", "Reshape", "Squeeze")
 AFTER = {*SAME, *LABELS, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
-SPARE = 1 << 12  # parameters that a file may have beyond one for each of its bytes
+SPARE = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
 WANTED = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, "
     "BatchNormalization, Scaler, Flatten, Identity and Cast"
@@ -38,15 +39,16 @@ WANTED = (
 
 
 class Graph:
-    """A graph of ONNX: its constants by name, unpacked where they are used, and who reads what.
+    """An ONNX graph: its constants by name, unpacked when they are used, and the readers of each
+    tensor.
 
     Parameters
     ----------
     proto : onnx.ModelProto
     folder : str or None
-        Where files with weights may lie; None where none may.
+        Folder in which external weight files may be; None if they are not allowed.
     stack : Stack
-        What is read, which counts what reading takes.
+        The stack that is read, which also counts the memory used by reading.
     """
 
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
@@ -64,7 +66,7 @@ class Graph:
             raise ValueError("the model keeps weights in a file of its own; wanted its path")
         self.folder, self.stack = folder, stack
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
-        self.folds: dict[str, Any] = {}  # constants by the nodes that make them of others
+        self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
         self.held: dict[str, np.ndarray] = {}
         self.read_by: dict[str, list[Any]] = {}
         self.nodes = list(graph.node)
@@ -96,16 +98,16 @@ class Graph:
         dims = [d.dim_value for d in given.shape.dim] if given.HasField("shape") else [0, 0]
         if len(dims) < 2:
             raise ValueError(f"the graph's input has {len(dims)} axes; wanted rows, (N, features)")
-        self.axes, self.rows = len(dims), dims[0]  # 0 rows: any number of them
-        stack.takes = math.prod(dims[1:]) or None  # where it is said
+        self.axes, self.rows = len(dims), dims[0]  # 0 stands for any number of rows
+        stack.takes = math.prod(dims[1:]) or None  # if it is known
         self.outputs = {o.name for o in graph.output}
 
     def known(self, name: str) -> bool:
-        """Whether a tensor is a constant."""
+        """Return whether a tensor is a constant."""
         return name in self.tensors or name in self.folds
 
     def value(self, name: str) -> np.ndarray | None:
-        """A constant as an array; None for what is none."""
+        """Return a constant as an array, or None if the tensor is not constant."""
         if name in self.held or not self.known(name):
             return self.held.get(name)
         nodes, at = [], name
@@ -120,7 +122,7 @@ class Graph:
         return array
 
     def _unpacked(self, held: Any) -> np.ndarray:
-        """The numbers of a tensor, or of a node's one attribute."""
+        """Return the numbers of a tensor, or of a node's only attribute."""
         from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -142,7 +144,7 @@ class Graph:
             raise ValueError(f"a tensor of the model cannot be read: {text}") from None
 
     def _folded(self, node: Any, value: np.ndarray) -> np.ndarray:
-        """A constant under another name, in another type, or transposed."""
+        """Return a constant after an Identity, Cast or Transpose node."""
         from onnx import helper
 
         if node.op_type == "Transpose":
@@ -153,24 +155,26 @@ class Graph:
 
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
-        """A node's attributes by name."""
+        """Return a node's attributes by name."""
         from onnx import helper
 
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def readers(self, name: str) -> list[Any]:
-        """The nodes that read a tensor, in order."""
+        """Return the nodes that read a tensor, in order."""
         return self.read_by.get(name, [])
 
     def scalar(self, node: Any) -> float:
-        """The one constant among a node's two inputs where it is one number; NaN where not."""
+        """Return the only constant among a node's two inputs if it is a single number, else NaN."""
         held = [self.value(x) for x in node.input if self.known(x)]
         one = held[0] if len(held) == 1 and len(node.input) == 2 else None
         return float(one.reshape(())) if one is not None and one.size == 1 else math.nan
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor of a graph: initializers and attributes, those of graphs within it too."""
+    """Yield every tensor of a graph: initializers and attributes, including those of nested
+    graphs.
+    """
     yield from graph.initializer
     sparse = list(graph.sparse_initializer)
     for node in graph.node:
@@ -184,7 +188,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _outside(tensor: Any) -> bool:
-    """Whether a tensor's numbers lie in another file."""
+    """Return whether a tensor's numbers are stored in another file."""
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
@@ -193,13 +197,14 @@ def _name(node: Any) -> str:
 
 
 def _one(readers: list[Any], kind: str) -> Any:
-    """The reader of a kind where there is exactly one, else None."""
+    """Return the reader of that kind if there is exactly one, else None."""
     found = [node for node in readers if node.op_type == kind]
     return found[0] if len(found) == 1 else None
 
 
 def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
-    """Activations that several nodes stand for: their name and the last node.
+    """Return the name and the last node of an activation that is exported as several nodes, or
+    None.
 
     SiLU is ``z sigmoid(z)``, a softplus with a threshold ``z > 20 ? z : softplus(z)``, GELU
     ``z (1 + erf(z / sqrt 2)) / 2``, the half on either factor.
@@ -219,7 +224,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         scaled is None
         or gate is None
         or scaled.input[0] != at
-        or not abs(graph.scalar(scaled) - math.sqrt(2)) <= 3e-8  # float32's nearest is 2.4e-8 off
+        or not abs(graph.scalar(scaled) - math.sqrt(2)) <= 3e-8  # the nearest float32: 2.4e-8
     ):
         return None
     erf = _one(graph.readers(scaled.output[0]), "Erf")
@@ -241,7 +246,7 @@ def _step(graph: Graph, node: Any) -> None:
     if stack.column and kind not in ("Identity", "Cast", "Sigmoid"):
         raise foreign(f"{name} after {stack.column}, of one number a row,", WANTED)
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
-    alone = arithmetic and all(x is None or x.size == 1 for x in held)  # 255, say
+    alone = arithmetic and all(x is None or x.size == 1 for x in held)  # such as a division by 255
     if graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"):
         raise foreign(f"{name} of an input with {graph.axes} axes before any Flatten", WANTED)
     if kind == "Gemm":
@@ -271,7 +276,7 @@ def _step(graph: Graph, node: Any) -> None:
 
 
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
-    """``alpha a W' + beta b``."""
+    """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
     given = len(node.input) > 2 and node.input[2] != ""
     if held[1] is None or attributes.get("transA", 0) or (given and held[2] is None):
         raise foreign(f"{name} of two tensors", WANTED)
@@ -283,25 +288,27 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
 
 
 def _real(c: np.ndarray, name: str) -> np.ndarray:
-    """A constant of real numbers: integers are multiplied and divided otherwise."""
+    """Return a constant, refusing one that is empty or not of floating-point numbers, since integer
+    arithmetic differs.
+    """
     if c.dtype.kind in "iubcOSU" or not c.size:
         raise foreign(f"{name} of a constant of {c.dtype} and shape {c.shape}", WANTED)
     return c
 
 
 def _row(c: np.ndarray, name: str) -> np.ndarray:
-    """A constant that is the same for every row, as a vector."""
+    """Return a constant that is the same for every row as a vector."""
     if c.ndim > 2 or c.size != max(c.shape[-1:], default=1):
         raise foreign(f"{name} of a constant of shape {c.shape}, other for every row,", WANTED)
     return _real(c, name).reshape(-1)
 
 
 def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
-    """Whether a node changes no number, and leaves rows rows."""
+    """Return whether a node leaves all numbers, and the division into rows, unchanged."""
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
         return bool(attributes.get("to") in FLOATS)
-    if kind == "Dropout":  # its third input says whether it draws
+    if kind == "Dropout":  # its third input is the training mode
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if kind == "Flatten":
         axis = attributes.get("axis", 1)
@@ -320,15 +327,16 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
 
 
 def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
-    """Whether a Reshape leaves rows as they are: to (N, -1) or (N, k), N as 0, -1 or the number of
-    rows that the graph is for, k how many numbers a row has; or of one number each to (-1,).
+    """Return whether a Reshape leaves rows as they are: to (N, -1) or (N, k), with N given as 0, -1
+    or the graph's fixed number of rows and k the length of a row; or, for rows of one number, to
+    (-1,).
     """
     shape = None if shape is None else [int(x) for x in shape.reshape(-1)]
     if shape is None or graph.attributes(node).get("allowzero", 0):
         return False
     last = not graph.readers(node.output[0])
     if last and shape == [-1, 1] and graph.stack.layers:
-        return True  # as skl2onnx ends, whatever the width
+        return True  # as at the end of skl2onnx exports, whatever the width
     if shape == [-1]:
         graph.stack.column = _name(node)
         return bool(graph.stack.layers) and width == 1
@@ -340,7 +348,7 @@ def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
-    """``a + c``, ``a - c``, ``c - a``, ``a c`` and ``a / c`` for a constant c."""
+    """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
     if len(constants) != 1:
         raise foreign(f"{name} of two tensors", WANTED)
@@ -356,7 +364,9 @@ def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
 
 
 def _load(source: Any) -> tuple[Any, int, str | None]:
-    """A ModelProto from a path, bytes or itself; its bytes; the folder of its path, if any."""
+    """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and, for a
+    path, its folder.
+    """
     try:
         import onnx
     except ImportError:
@@ -388,46 +398,47 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
             if (folder / name).is_file():
                 size += (folder / name).stat().st_size
         return proto, size, str(folder)
-    except Exception as error:  # protobuf's own, an external file that is missing or outside
+    except Exception as error:  # protobuf's errors; external files missing or elsewhere
         text = shown(error, 200)
         raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
 
 
 @own_names("from_onnx")
 def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
-    """Model and theta of a multilayer perceptron in ONNX, as torch and skl2onnx write them.
+    """Return the model and theta of a multilayer perceptron in ONNX, as exported by torch and
+    skl2onnx.
 
     Parameters
     ----------
     source : path-like, bytes or onnx.ModelProto
         Nodes: ``Gemm``, ``MatMul`` and ``Add``, ``Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu``
         and SiLU, ``BatchNormalization`` and ``Scaler`` (folded), ``Flatten Reshape Identity Cast
-        Dropout``. A ``Softmax`` or ``Sigmoid`` at the end belongs to the loss, and what makes
-        labels of its probabilities is left out. An array that several nodes read, such as zeros
-        that an exporter keeps once, becomes parameters of each. Weights in files beside a model are
-        read where it is given by its path.
+        Dropout``. A ``Softmax`` or ``Sigmoid`` at the end belongs to the loss, and nodes that turn
+        its probabilities into labels are ignored. An array that several nodes read, such as zeros
+        that an exporter stores once, becomes separate parameters of each. Weights in separate files
+        are read only if the model is given by its path.
     max_params : int, optional
-        How many parameters the model may have. Default: as many as its file has bytes, so that
-        what a stranger's file takes is of the order of its size.
+        The largest number of parameters that the model may have. Default: the number of bytes of
+        its file, so that the memory used for an untrusted file is of the order of its size.
 
     Returns
     -------
     model : MLP
-        In the dtype of the weights.
+        The network, in the dtype of the weights.
     theta : ndarray (n,)
         Its parameters.
 
     Raises
     ------
     ValueError
-        For a node that has no counterpart here, the first of them named, and for files that are no
-        ONNX model.
+        If a node has no counterpart in `MLP` (the message names the first one), or if the source is
+        not an ONNX model.
     ImportError
-        Without the onnx package.
+        If the onnx package is not installed.
 
     See Also
     --------
-    from_torch, from_keras, from_jax, from_sklearn : from other libraries.
+    from_torch, from_keras, from_jax, from_sklearn : Conversion from other libraries.
 
     Examples
     --------
@@ -449,7 +460,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         return _follow(Graph(proto, folder, Stack(room)))
     except ValueError:
         raise
-    except Exception as error:  # of a graph whose nodes lack inputs, or tensors their data
+    except Exception as error:  # for nodes without inputs, or tensors without data
         text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
             f"the ONNX model is damaged ({text}); wanted a stack of {WANTED}"
@@ -457,9 +468,9 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 
 
 def _follow(graph: Graph) -> Model:
-    """Every node from the input on, in order."""
+    """Read all nodes from the input on, in order, and return the model and theta."""
     at, stack = graph.input, graph.stack
-    saved: list[Any] = []  # a tensor read twice, and the node that adds it to a layer's output
+    saved: list[Any] = []  # a tensor read twice, and the node that adds it to a later output
     while True:
         readers = [] if graph.outputs == {at} else graph.readers(at)
         gated = _gated(graph, at) if len(readers) > 1 else None
@@ -492,7 +503,7 @@ def _follow(graph: Graph) -> Model:
 
 
 def _finish(graph: Graph, at: str) -> Model:
-    """The model, where the graph gives what stands at the end, or what that leads to."""
+    """Return the model if the graph's output is the tensor `at` or is computed from it."""
     found = graph.stack.finish()
     given = {at}.union(*(node.output for node in _below(graph, at)))
     if not graph.outputs & given:
@@ -502,7 +513,7 @@ def _finish(graph: Graph, at: str) -> Model:
 
 
 def _ends(readers: list[Any], stack: Stack) -> bool:
-    """Whether a sigmoid stands last: what follows makes labels of it."""
+    """Return whether a final sigmoid is followed only by nodes that turn it into labels."""
     return (
         len(readers) > 1
         and stack.last == "activation"
@@ -512,7 +523,9 @@ def _ends(readers: list[Any], stack: Stack) -> bool:
 
 
 def _only_labels(graph: Graph, at: str) -> None:
-    """A ValueError where what comes after probabilities is more than they, and labels of them."""
+    """Raise a ValueError unless the nodes after the probabilities only pass them on or turn them
+    into labels.
+    """
     width, end = len(graph.stack.layers[-1][0]), graph.stack.closed or "the end"
     same, labels, rest = {at}, set(), set()
     for node in _below(graph, at):
@@ -542,7 +555,7 @@ def _only_labels(graph: Graph, at: str) -> None:
 
 
 def _below(graph: Graph, at: str) -> list[Any]:
-    """Every node that a tensor leads to, in an order in which each comes after what it reads."""
+    """Return all nodes that depend on a tensor, in topological order."""
     names, found = {at}, []
     for node in graph.nodes:
         if not names.isdisjoint(node.input):

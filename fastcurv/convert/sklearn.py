@@ -1,5 +1,5 @@
-"""Networks of other libraries as a model and its flat theta: a stack is read layer by layer, and
-what this library has no layer for is named in one sentence.
+"""Conversion of other libraries' networks to a model and its flat theta. A stack is read layer by
+layer; layers without a counterpart in `MLP` are refused with an error that names them.
 
 The outputs of the model are those of the source before a final softmax or sigmoid, which belongs
 to the loss here.
@@ -24,35 +24,35 @@ SUPPORTED = f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batc
 
 
 def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
-    """The error for a layer that no `MLP` has."""
+    """Return the error for a layer that has no counterpart in `MLP`."""
     return ValueError(f"{what} has no counterpart here; wanted a stack of {wanted}")
 
 
 class Stack:
-    """A stack of layers while it is read: linear maps, what multiplies and shifts features between
-    them, activations, skips around hidden layers.
+    """A stack of layers that is being read: linear maps, scalings and shifts of features between
+    them, activations, and skips around hidden layers.
 
     Parameters
     ----------
     room : float
-        How many parameters it may have, where a file from a stranger says what they are; what is
-        unpacked and multiplied on the way may take 64 bytes for each of them.
+        The largest number of parameters, for files that are not trusted; arrays that are unpacked
+        or multiplied while reading may take 64 bytes for each of them.
     """
 
     def __init__(self, room: float = math.inf) -> None:
         self.room, self.left = room, 64 * room + 2**20
-        self.saved: int | None = None  # what the layer of this number takes is to be added later
-        self.forked = ""  # how that is called
+        self.saved: int | None = None  # index of the layer whose input a later `join` adds
+        self.forked = ""  # name of that fork, for messages
         self.skips: set[int] = set()
-        self.takes: int | None = None  # how many numbers a row has, where that is said
-        self.column = ""  # what made rows of one number numbers without an axis
+        self.takes: int | None = None  # length of a row, if it is known
+        self.column = ""  # the step that turned rows of one number (N, 1) into (N,)
         self.layers: list[tuple[np.ndarray, np.ndarray | None]] = []
         self.names: list[str] = []
         self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        self.folded = False  # batch normalisation by known moments into linear layers
+        self.folded = False  # batch normalisation by known moments was folded into linear layers
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # the dtype of torch's parameters
 
@@ -61,7 +61,7 @@ class Stack:
             raise foreign(f"{name} after {self.closed}")
 
     def spend(self, n_bytes: float) -> None:
-        """Count what reading takes: a ValueError where a small file asks for much."""
+        """Count memory used by reading; raise a ValueError if a small file requires a lot."""
         self.left -= n_bytes
         if self.left < 0:
             raise ValueError(
@@ -70,7 +70,9 @@ class Stack:
             )
 
     def linear(self, W: Any, b: Any, name: str) -> None:
-        """``z = a W' + b``, W of shape ``(out, in)``, b None where there is none."""
+        """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None if there is
+        no bias.
+        """
         self._open(name)
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
         if self.room < 0:
@@ -104,8 +106,8 @@ class Stack:
         self.last = "linear"
 
     def affine(self, scale: Any, shift: Any, name: str, like: Any = None) -> None:
-        """``scale a + shift``, feature by feature: folded into the linear map before or after;
-        `like`: numbers that have the dtype of the source.
+        """Add ``scale a + shift``, feature by feature, which is folded into the linear map before
+        or after; `like` is an array with the dtype of the source.
         """
         self._open(name)
         scale, shift = np.broadcast_arrays(
@@ -135,14 +137,16 @@ class Stack:
             self.pending = scale * before, scale * moved + shift
 
     def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
-        """Batch normalisation by known moments: parts are gamma, beta, mean and variance."""
+        """Add batch normalisation by known moments; `parts` are gamma, beta, mean and variance."""
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
         self.folded = True
         self.affine(scale, beta - scale * mean, name, parts[0])
 
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
-        """Batch normalisation over the rows at hand, after a linear map."""
+        """Add batch normalisation over the rows of a batch (training mode), which must follow a
+        linear map.
+        """
         self._open(name)
         done = len(self.layers)
         free = self.pending is None and self.saved != done
@@ -157,8 +161,8 @@ class Stack:
         self.norms[len(self.layers) - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
-        """An activation by the name that another library has for it, of `PHI`, with its settings
-        there: a ValueError where they make it another function.
+        """Add an activation by the name that another library has for it, a key of `PHI`, with that
+        library's settings; raise a ValueError if they make it a different function.
         """
         phi, wanted = PHI[library][kind]
         for key, value in wanted.items():
@@ -170,7 +174,7 @@ class Stack:
         self.activation(phi, name)
 
     def activation(self, phi: str, name: str) -> None:
-        """phi, one of this library's, for every unit."""
+        """Add an activation, by this library's name, for every unit."""
         if phi == "identity":
             return
         self._open(name)
@@ -183,14 +187,14 @@ class Stack:
         self.last = "activation"
 
     def fork(self, name: str) -> None:
-        """What stands here is read twice: by the next layer, and by a `join` after it."""
+        """Mark the current output as read twice: by the next layer, and by a `join` after it."""
         self._open(name)
         if self.saved is not None or self.pending is not None:
             raise foreign(f"{name}, whose input is not what the layer before it gives,")
         self.saved, self.forked = len(self.layers), name
 
     def join(self, name: str) -> None:
-        """Add what stood at the fork to what the hidden layer after it gives."""
+        """Add the output at the fork to that of the hidden layer after it."""
         self._open(name)
         l = len(self.layers) - 1
         if self.saved != l or self.pending is not None or self.last not in ("linear", "activation"):
@@ -205,7 +209,7 @@ class Stack:
         self.names[-1] += f" and {name}"
 
     def close(self, name: str) -> None:
-        """A softmax: nothing may come after it."""
+        """Add a softmax, after which nothing may follow."""
         self._open(name)
         if self.last != "linear" or self.saved is not None or self.pending is not None:
             raise foreign(f"{name} that does not follow a linear layer")
@@ -219,7 +223,7 @@ class Stack:
         return check_array(array, name, np.float64)
 
     def finish(self, dtype: Any = None) -> Model:
-        """The model and its theta, in the dtype of what was read unless another is wanted."""
+        """Return the model and its theta, in the dtype of what was read unless another is given."""
         if not self.layers:
             raise ValueError("the source has no linear layer; wanted at least one")
         if self.last == "activation" and self.activations[-1] == "sigmoid":
@@ -239,7 +243,7 @@ class Stack:
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
-                name = self.names[l].split(" and ")[0]  # not what follows it
+                name = self.names[l].split(" and ")[0]  # without the names of what follows it
                 raise ValueError(
                     f"{name} has no bias and others have; wanted all layers with one, or none"
                 )
@@ -254,12 +258,12 @@ class Stack:
 
 
 def _number(x: Any) -> float:
-    """A setting as a number; NaN where it is none."""
+    """Return a setting as a float, or NaN if it is not a number."""
     return float(x) if isinstance(x, (int, float)) else math.nan
 
 
 def agreed(model: MLP, activation: Any) -> None:
-    """A ValueError where an activation that was given beside a network is not the network's."""
+    """Raise a ValueError if an activation given by the caller differs from the network's own."""
     if activation is not None and MLP(model.sizes, activation).activation != model.activation:
         raise ValueError(
             f"activation is {activation!r}, and the model's layers have {list(model.activation)}; "
@@ -268,12 +272,12 @@ def agreed(model: MLP, activation: Any) -> None:
 
 
 def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
-    """Model and theta from ``(W, b)`` and the activations between them, given by the caller: None
-    will do where nothing is between them.
+    """Return the model and theta from ``(W, b)`` pairs and the activations between them, given by
+    the caller; `activation` may be None if there are no hidden layers.
     """
     stack, hidden = Stack(), len(layers) - 1
     said: Any = "identity" if activation is None else activation
-    phis = MLP([1] * (hidden + 2), said).activation  # says what is no activation
+    phis = MLP([1] * (hidden + 2), said).activation  # raises for unknown activations
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)
         if l < hidden:
@@ -290,37 +294,39 @@ SKLEARN = {name: phi for name, (phi, _) in PHI["sklearn"].items()}
 
 
 def from_sklearn(est: Any) -> Model:
-    """Model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
+    """Return the model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
 
-    With ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` the value is its ``loss_``
-    for a classifier, and for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) twice that.
+    For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
+    estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
+    value is twice ``loss_``.
 
     Parameters
     ----------
     est : MLPClassifier, MLPRegressor or Pipeline
-        scikit-learn's, fitted; or one of this library's. Of a pipeline that ends with one, scalers
-        and PCA before it become part of the first layer: the model takes the rows that the pipeline
-        takes. Its W and spectrum are then those in unscaled features, where ``l2`` is not what the
-        fit called alpha; ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)`` is the net
-        in the coordinates that it was fitted in.
+        A fitted estimator of scikit-learn or of this library. In a pipeline that ends with one,
+        scalers and PCA before it are folded into the first layer, so the model takes the same rows
+        as the pipeline. W and the spectrum then refer to unscaled features, where ``l2`` does not
+        correspond to the fit's alpha; to get the network in the coordinates of the fit, use
+        ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``.
 
     Returns
     -------
     model : MLP
-        The network, without the last activation.
+        The network, without the output activation.
     theta : ndarray (n,)
-        ``model.predict(theta, X)`` is what comes before its softmax or logistic function.
+        Its parameters: ``model.predict(theta, X)`` gives the outputs before the softmax or logistic
+        function.
 
     Raises
     ------
     ValueError
-        Where it is not fitted, or a step of a pipeline is no scaler.
+        If the estimator is not fitted, or a step of a pipeline is not a supported scaler.
     TypeError
         For other estimators.
 
     See Also
     --------
-    MLPClassifier, MLPRegressor : the same estimators on this engine.
+    MLPClassifier, MLPRegressor : The same estimators on this engine.
 
     Examples
     --------
@@ -358,8 +364,8 @@ def from_sklearn(est: Any) -> Model:
 
 
 def _phi_of(est: Any) -> Any:
-    """The activation of a fitted estimator: of one of this library that of its fit, whatever was
-    set since; scikit-learn's go by what is set.
+    """Return the activation of a fitted estimator. This library's estimators use the one of the
+    fit, even if the parameter was changed since; scikit-learn's use the current parameter.
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
@@ -370,31 +376,31 @@ def _phi_of(est: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------
-# Scalers of scikit-learn as affine maps, to be made part of a network's first layer.
+# Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
 
 SCALERS = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
 
 
 @dataclass(frozen=True)
 class Affine:
-    """``x A' + c`` of rows x."""
+    """The affine map ``x A' + c`` of rows x."""
 
     A: np.ndarray
     c: np.ndarray
 
     def then(self, other: Affine) -> Affine:
-        """The other map after this one."""
+        """Return the composition: this map, followed by the other."""
         return Affine(other.A @ self.A, other.A @ self.c + other.c)
 
     def before(self, W: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The layer ``W, b`` of mapped rows as a layer of rows as they come."""
+        """Return the layer ``W, b`` composed with this map, as a layer for unmapped rows."""
         return W @ self.A, W @ self.c + b
 
 
 def affine_steps(steps: Sequence[tuple[str, Any]]) -> Affine | None:
-    """The steps of a pipeline as one map; None where they do nothing.
+    """Return the steps of a pipeline as one map, or None if they do nothing.
 
-    A ValueError for the first that is no affine map, and for one that is not fitted.
+    Raises ValueError for the first step that is not a supported affine map or not fitted.
     """
     whole: Affine | None = None
     for name, step in steps:
@@ -406,7 +412,7 @@ def affine_steps(steps: Sequence[tuple[str, Any]]) -> Affine | None:
 
 
 def as_affine(step: Any, name: str) -> Affine:
-    """A fitted scaler as a map."""
+    """Return a fitted scaler as an affine map."""
     kind = type(step).__name__
     makers = {
         "StandardScaler": _standard,
@@ -438,20 +444,22 @@ def as_affine(step: Any, name: str) -> Affine:
 
 
 def _transforms_alike(own: Any, kind: str) -> bool:
-    """Whether a class of this name is scikit-learn's, or keeps its `transform`."""
+    """Return whether a class of this name is scikit-learn's, or a subclass that keeps its
+    `transform`.
+    """
     theirs = (b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind)
     return any(own.transform is base.transform for base in theirs)
 
 
 def _divided(scaler: Any, shift: Any, scale: Any) -> Affine:
-    """``(x - shift) / scale``, either of them None for none."""
+    """Return the map ``(x - shift) / scale``, where None stands for no shift or no scale."""
     d = scaler.n_features_in_
     over = np.ones(d) if scale is None else 1.0 / np.asarray(scale, float)
     return Affine(np.diag(over), np.zeros(d) if shift is None else -np.asarray(shift) * over)
 
 
 def _standard(scaler: Any) -> Affine:
-    mean, scale = scaler.with_mean, scaler.with_std  # as they are now: so does transform
+    mean, scale = scaler.with_mean, scaler.with_std  # the current settings, as transform uses them
     return _divided(scaler, scaler.mean_ if mean else None, scaler.scale_ if scale else None)
 
 
@@ -463,5 +471,5 @@ def _pca(pca: Any) -> Affine:
     A = np.asarray(pca.components_, float)
     if pca.whiten:
         scale = np.sqrt(pca.explained_variance_)
-        A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as scikit-learn has it
+        A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as in scikit-learn
     return Affine(A, -A @ pca.mean_)

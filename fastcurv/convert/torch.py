@@ -1,4 +1,4 @@
-"""Models from PyTorch, and back."""
+"""Conversion of models from PyTorch and to it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
-WRAPPED = {  # what holds a module and computes what it does: under which name
+WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # what Flatten may join of (N, d)
-FUNCTIONS = {  # of torch and its functional, methods of tensors: the module, what comes after x
+OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # start_dim, end_dim of a Flatten that keeps (N, d)
+FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
     **{kind.lower(): (kind, ()) for kind in ("ReLU", "Tanh", "Sigmoid", "SiLU")},
     "leaky_relu": ("LeakyReLU", ("negative_slope",)),
     "softplus": ("Softplus", ("beta", "threshold")),
@@ -40,7 +40,7 @@ FUNCTIONS = {  # of torch and its functional, methods of tensors: the module, wh
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
 }
-DEFAULTS: dict[str, dict[str, Any]] = {  # of those functions, where they differ from the module's
+DEFAULTS: dict[str, dict[str, Any]] = {  # defaults of these functions that differ from the module's
     "Dropout": {"p": 0.5, "training": True},
     "Flatten": {"start_dim": 0, "end_dim": -1},
     "Softmax": {"dim": None},
@@ -48,12 +48,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of those functions, where they differ
     "squeeze": {"dim": None},
     "Linear": {"bias": None},
 }
-SAME = 1e-6  # of numbers in float64: far above rounding, far below what a function does
+SAME = 1e-6  # relative, in float64: far above rounding, far below the effect of another function
 DROPS = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _numbers(tensor: Any) -> np.ndarray:
-    """A parameter as an array, whatever device holds it."""
+    """Return a parameter as a NumPy array, from whatever device."""
     if str(tensor.device) == "meta":
         raise ValueError(
             f"a parameter of shape {tuple(tensor.shape)} lies on meta, without numbers"
@@ -63,7 +63,9 @@ def _numbers(tensor: Any) -> np.ndarray:
 
 
 class Step(NamedTuple):
-    """One step of a forward pass: how it is called, its kind, and what has its settings."""
+    """One step of a forward pass: its name in messages, its kind, and an object with its
+    settings.
+    """
 
     name: str
     kind: str
@@ -71,8 +73,8 @@ class Step(NamedTuple):
 
 
 def _flat(module: Any, name: str) -> list[Step]:
-    """The steps of a module in order: those of what is nested in it, or of its forward's graph, out
-    of what compiles or spreads it.
+    """Return the steps of a module in order. Nested containers, and wrappers that compile or
+    parallelise a module, are resolved; other modules with their own ``forward`` are traced.
     """
     kind = _kind(module)
     said = f"{name} ({type(module).__name__})"
@@ -88,7 +90,9 @@ def _flat(module: Any, name: str) -> list[Step]:
 
 
 def _kind(module: Any) -> str:
-    """The name of torch's own class whose forward a module has; nothing for one of its own."""
+    """Return the name of torch's class whose ``forward`` a module uses; an empty string if it
+    defines its own.
+    """
     own: Any = type(module)
     for base in own.__mro__:
         if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
@@ -98,7 +102,7 @@ def _kind(module: Any) -> str:
 
 
 def _as_called(module: Any, said: str, wraps: bool) -> None:
-    """A ValueError where calling a module is more than the forward of its class."""
+    """Raise a ValueError if calling a module does more than the ``forward`` of its class."""
     from torch.nn.modules import module as plain
 
     hooks = ("_forward_hooks", "_forward_pre_hooks")
@@ -120,7 +124,7 @@ def _as_called(module: Any, said: str, wraps: bool) -> None:
 
 
 def _traced(module: Any, name: str) -> list[Step]:
-    """The steps of a forward of a class of one's own, by its graph, which torch.fx writes."""
+    """Return the steps of a user-defined ``forward``, from the graph that torch.fx records."""
     import torch
     import torch.fx
 
@@ -133,7 +137,7 @@ def _traced(module: Any, name: str) -> list[Step]:
     defaults.pop(first, None)
     try:
         graph = tracer.trace(module, concrete_args=defaults or None)
-    except Exception as error:  # of the forward itself, on what stands for its numbers
+    except Exception as error:  # raised by forward itself, called with torch.fx's proxies
         nodes = list(getattr(getattr(tracer, "graph", None), "nodes", ()))
         at = f" at {nodes[-1].name!r}" if nodes else ""
         why = " ".join(str(error).split())[:160] or type(error).__name__
@@ -167,14 +171,16 @@ def _traced(module: Any, name: str) -> list[Step]:
 
 
 def _asks_rows(node: Any) -> bool:
-    """Whether a node asks for the shape of a tensor, or a part of it."""
+    """Return whether a node reads the shape of a tensor, or part of it."""
     if node.op == "call_method" and node.target == "size":
         return True
     return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
 
 
 def _rows(x: Any) -> bool:
-    """Whether `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a tensor."""
+    """Return whether `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a
+    tensor.
+    """
     if getattr(x, "op", "") == "call_method" and x.target == "size":
         return bool(x.args[1:] == (0,) or x.kwargs == {"dim": 0})
     if getattr(x, "target", None) is operator.getitem and x.args[1] == 0:
@@ -183,14 +189,14 @@ def _rows(x: Any) -> bool:
 
 
 def _function(node: Any) -> tuple[str, tuple[str, ...]]:
-    """The kind of a node that calls a function or a method, and the names of its arguments after
-    the tensor; nothing for what is not known.
+    """Return the kind of a node that calls a function or a method, and the names of its arguments
+    after the tensor; empty ones if the function is not known.
     """
     import torch
 
     target = node.target
     name = target if node.op == "call_method" else getattr(target, "__name__", "")
-    plain = name.rstrip("_")  # in place: what it is given is read by nothing else
+    plain = name.rstrip("_")  # in-place variants, too: nothing else reads their argument
     homes = (torch, torch.nn.functional, operator)
     if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
         return "", ()
@@ -199,7 +205,7 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
-    """The steps that one node of a graph stands for."""
+    """Return the steps that one node of a graph represents."""
     where = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in str(node.target).split("."))
     if node.op == "call_module" and node.args == (at,) and not node.kwargs:
         return _flat(module.get_submodule(node.target), f"{name}{where}")
@@ -233,7 +239,9 @@ def _target(node: Any) -> str:
 
 
 def _one_dtype(module: Any, name: str, stack: Stack) -> None:
-    """A ValueError where torch would not multiply for unlike dtypes: half beside float32 it may."""
+    """Raise a ValueError if torch would refuse to multiply because of differing dtypes; half
+    precision is exempt.
+    """
     for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
         if tensor is not None and tensor.element_size() >= 4:
             stack.given = tensor.dtype if stack.given is None else stack.given
@@ -245,7 +253,7 @@ def _one_dtype(module: Any, name: str, stack: Stack) -> None:
 
 
 def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
-    """A ValueError where a layer before this one has its weight or bias."""
+    """Raise a ValueError if an earlier layer has the same weight or bias."""
     for part in ("weight", "bias"):
         tensor = getattr(module, part)
         if tensor is None:
@@ -305,7 +313,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Whether a step leaves rows as they are, for rows of one axis: Flatten, view and squeeze."""
+    """Return whether a Flatten, view or squeeze leaves rows as they are."""
     width = len(stack.layers[-1][0]) if stack.layers else None
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
@@ -329,52 +337,53 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
         elif shape not in ([0, -1], [0, width], [-1, width]):
             if len(shape) != 2 or shape[0] != -1 or not isinstance(shape[1], int) or width:
                 raise foreign(f"{name}, which may join rows,", f"{SUPPORTED}; x.flatten(1)")
-            stack.takes = shape[1]  # the first layer says whether it keeps rows
+            stack.takes = shape[1]  # checked against the width of the first layer
         return True
     return False
 
 
 @own_names("from_torch")
 def from_torch(module: Any, activation: Any = None) -> Model:
-    """Model and theta of a torch module, or of a state dict.
+    """Return the model and theta of a torch module or of a state dict.
 
     Parameters
     ----------
     module : torch.nn.Module or a state dict
-        A Sequential, nested or not, or a class with a ``forward`` of its own, which is read by the
-        graph that ``torch.fx`` writes of it: its layers, their functions (``F.relu``,
-        ``x.tanh()``), ``x.view(x.size(0), -1)``, ``x + f(x)`` around one hidden layer. Layers:
-        ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``Flatten``,
-        ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``, ``LogSoftmax`` or
-        ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
-        slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
-        the linear layers, with a warning: the function is the same, but not the parameters, nor a
-        Hessian with respect to them. While training, after each hidden ``Linear``, it makes a model
-        with ``batch_norm=True``, all of whose linear layers have biases, and whose normalisations
-        have scales and shifts, with a warning where the module has none. A state dict holds weights
+        A Sequential, nested or not, or a class with its own ``forward``, which is traced by
+        ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``),
+        ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Layers: ``Linear``,
+        ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``Flatten``, ``Dropout`` in
+        eval mode, ``BatchNorm1d``, and at the end ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which
+        belong to the loss; ``LeakyReLU`` only with a slope of 0.01, ``GELU`` only in its exact
+        form. Batch normalisation in eval mode is folded into the linear layers, with a warning: the
+        function stays the same, but the parameters change, and so does the Hessian with respect to
+        them. In training mode, after each hidden ``Linear``, it gives a model with
+        ``batch_norm=True``, in which all linear layers have biases and all normalisations have
+        scales and shifts, with a warning if the module has none. A state dict must hold the weights
         and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
-        For a state dict, which does not say: of the hidden layers. Of a module that which it has.
+        Activation of the hidden layers; required for a state dict with hidden layers, which does
+        not contain it. For a module it defaults to the module's own, and must agree with it.
 
     Returns
     -------
     model : MLP
-        In the dtype of the parameters; half precision goes to float32.
+        The network, in the dtype of the parameters; half precision is converted to float32.
     theta : ndarray (n,)
-        In the order of ``module.parameters()``, where there was no warning.
+        Its parameters, in the order of ``module.parameters()`` unless a warning was issued.
 
     Raises
     ------
     ValueError
-        For a layer that has no counterpart here, shares a parameter with another, mixes rows, or
-        has forward hooks: the first one is named.
+        If a layer has no counterpart in `MLP`, shares a parameter with another, mixes rows, or has
+        forward hooks; the message names the first such layer.
     TypeError
-        For what is no module and no state dict.
+        If `module` is neither a module nor a state dict.
 
     See Also
     --------
-    to_torch : the way back.
-    from_keras, from_jax, from_sklearn, from_onnx : from other libraries.
+    to_torch : Conversion to torch.
+    from_keras, from_jax, from_sklearn, from_onnx : Conversion from other libraries.
 
     Examples
     --------
@@ -403,8 +412,9 @@ def from_torch(module: Any, activation: Any = None) -> Model:
 
 
 def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
-    """A ValueError where a forward of a class of one's own gives other numbers on rows than its
-    graph says: it may ask what it is given, and a graph is that of what stands for numbers.
+    """Raise a ValueError if a user-defined ``forward`` computes something else on sample rows than
+    its traced graph: it may branch on its argument, and the graph records only the branch taken for
+    torch.fx's proxies.
     """
     import torch
 
@@ -432,12 +442,12 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
     if not min(far) <= SAME:
         raise ValueError(
             f"module ({type(module).__name__}) gives other numbers than its graph says, off by "
-            f"{min(far):.1g}; wanted a forward that asks nothing of what it is given"
+            f"{min(far):.1g}; wanted a forward whose control flow does not depend on its input"
         )
 
 
 def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) -> None:
-    """A warning where theta is not what the module calls its parameters."""
+    """Warn if theta differs from the module's own parameters."""
     own = list(module.parameters())
     if stack.folded:
         what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
@@ -457,7 +467,7 @@ def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) ->
 
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
-    """From weights and biases by name."""
+    """Return the model and theta from weights and biases by name."""
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
@@ -482,25 +492,25 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
 
 @own_names("to_torch")
 def to_torch(model: MLP, theta: Any) -> Any:
-    """A torch Sequential that computes what the model does at theta.
+    """Return a torch Sequential that computes the model's function at theta.
 
     Parameters
     ----------
     model : MLP
-        Without skips.
+        A network without skips.
     theta : array_like (n,)
         The parameters.
 
     Returns
     -------
     torch.nn.Sequential
-        In the model's dtype, with its own copy of theta; its ``parameters()`` lie as theta does.
-        With batch normalisation it is in training mode.
+        The network in the model's dtype, with its own copy of theta; its ``parameters()`` are in
+        the order of theta. With batch normalisation it is in training mode.
 
     See Also
     --------
-    from_torch : the way back.
-    save : to a file.
+    from_torch : Conversion from torch.
+    save : Write to a file.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-"""What callers hand to networks, objectives and operators, as the engine wants it: or one
-sentence that says what was given and what was wanted.
+"""Validation of arguments to networks, objectives and operators, and conversion to the form the
+engine takes. Errors say what was given and what was wanted.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_bool(x: Any, name: str) -> bool:
 def check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError):  # the last of NumPy's parser, of ",f8"
+    except (TypeError, ValueError, SyntaxError):  # SyntaxError: NumPy's parser, for ",f8"
         found = np.dtype(object)
     for kind in (np.dtype(np.float32), np.dtype(np.float64)):
         if found == kind:
@@ -78,7 +78,9 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def _refuse_words(y: Any) -> None:
-    """A TypeError for classes that are words, in a list, an array or a column of a frame."""
+    """Raise a TypeError for class labels that are strings, in a list, an array or a data frame's
+    column.
+    """
     kind = getattr(getattr(y, "dtype", None), "kind", "")
     if isinstance(y, (list, tuple)) or kind in ("O", "S", "U") and getattr(y, "ndim", 0) == 1:
         word = next((part for part in y if isinstance(part, (str, bytes))), None)
@@ -90,9 +92,10 @@ def _refuse_words(y: Any) -> None:
 
 
 def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
-    """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,).
+    """Return targets in the form the engine takes: (N, d_out) of the model's dtype, or int32
+    classes (N,).
 
-    Classes are a copy: they are indices, and what was checked must stay so.
+    Classes are copied: the engine uses them as indices, so they must not change after the check.
     """
     d = model.sizes[-1]
     if loss == "cross_entropy":
@@ -149,7 +152,9 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
 
 
 def selected(rows: Any, *parts: Any) -> list[Any]:
-    """Rows, by a slice, indices or a mask, of arrays of as many rows; None stays."""
+    """Return the rows of each array that a slice, indices or a mask select; None is passed
+    through.
+    """
     if not isinstance(rows, slice):
         rows = as_numpy(rows, "rows")
         if rows.ndim != 1 or rows.dtype.kind not in "iub":
@@ -167,13 +172,13 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
 
 
 def check_memory(memory: Any) -> int:
-    """Bytes: an int, or a float such as 2e9 that is one."""
+    """Return a number of bytes as an int; a float such as 2e9 is accepted if it is whole."""
     whole = isinstance(memory, float) and memory.is_integer()
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 
 
 def as_real(v: Any, name: str) -> np.ndarray:
-    """An array of real numbers of any shape."""
+    """Return v as an array of real numbers, of any shape."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {real.dtype}; wanted real numbers")
@@ -181,7 +186,9 @@ def as_real(v: Any, name: str) -> np.ndarray:
 
 
 def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
-    """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
+    """Return v as a contiguous (n,) array of the dtype. NaN and infinity are allowed: products
+    propagate them.
+    """
     v = as_real(v, "v")
     if v.shape != (n,):
         raise ValueError(f"v has shape {v.shape}; wanted ({n},)")
@@ -189,8 +196,8 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
 
 
 def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
-    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
-    it lies, else new memory.
+    """Return the columns of V (n, k) as the contiguous rows of a (k, n) array. V's memory is used
+    if it has that layout, else new memory.
     """
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
@@ -206,7 +213,9 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
 
 
 class InitSignature:
-    """As `__signature__` of a class with a `__new__` of its own: what its `__init__` takes."""
+    """A descriptor for ``__signature__`` of a class with its own ``__new__``: the parameters of
+    `__init__`.
+    """
 
     def __get__(self, instance: Any, owner: type) -> Signature:
         whole = signature(owner.__init__)  # type: ignore[misc]
@@ -214,7 +223,7 @@ class InitSignature:
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Refuse an `out` that no result can be written into; it comes back."""
+    """Check that `out` is a writeable contiguous array of that shape and dtype, and return it."""
     if (
         not isinstance(out, np.ndarray)
         or out.shape != shape
@@ -229,8 +238,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def into(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
-    """V as a vector (n,), and `out` (n,) for what comes of it, made where it is None; they share no
-    memory.
+    """Return v as a vector (n,), and `out` (n,), a new array if it is None; v is copied if the two
+    might share memory.
     """
     v = as_vector(v, n, dtype)
     out = np.empty(n, dtype) if out is None else check_out(out, (n,), dtype)
@@ -238,8 +247,8 @@ def into(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
 
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
-    """Bind the plan to theta, checked and copied into `own` (n,): in one pass by the engine's
-    threads where theta is a vector as they take it.
+    """Check theta, copy it into `own` (n,) and bind the plan to it. If theta is a vector in the
+    engine's form, its threads do this in one pass.
     """
     if not plan.take(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
@@ -276,7 +285,9 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
 
 
 def like(x: Any, result: np.ndarray) -> Any:
-    """The result as what x is: a tensor of torch for a tensor, which shares its memory."""
+    """Return the result as a torch tensor that shares its memory if x is a tensor, else as it
+    is.
+    """
     if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
         import torch
 

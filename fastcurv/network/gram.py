@@ -1,28 +1,29 @@
-"""Krylov in sample space: the Hessian and the GGN in orthonormal coordinates of what their products
-can reach, a smaller symmetric operator where rows are fewer than units.
+"""Krylov methods in sample space: the Hessian and the GGN in orthonormal coordinates of the space
+that their products can reach, a smaller symmetric operator if there are fewer rows than units.
 
-Notation of the passes: a (N, in) goes into a layer, ``z = a W' + b`` (N, out), ``delta = dL/dz``;
-V, vb are the layer's part of a vector, and r before a name is its derivative along it.
+Notation of the passes: a (N, in) is the input of a layer, ``z = a W' + b`` (N, out), ``delta =
+dL/dz``; V, vb are the layer's part of a vector, and a leading r its derivative along it.
 
 *The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
-matrices of rank one from the left rows of a, and N from rows of delta. So it lies in the space of
-``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric: what is orthogonal to that space it
-maps to 0 (plus l2), so nothing is lost by never leaving it. In the first layer ra is 0, and for the
-GGN and the Fisher the second term is missing everywhere: there the space is that of ``P' a``.
+matrices of rank one whose right factors are rows of a, and N whose left factors are rows of delta.
+So it lies in the space of all ``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric, so it
+maps the orthogonal complement to 0 (plus l2), and nothing is lost by restriction to the space. In
+the first layer ra is 0, and for the GGN and the Fisher the second term is absent in all layers:
+there the space is that of ``P' a``.
 
-*Coordinates.* Householder's QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
-min(N, in) and s = min(N, out) columns hold all rows of a and of delta:
+*Coordinates.* Householder QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
+min(N, in) and s = min(N, out) columns span all rows of a and of delta:
 
     a = [L, 0] Q_a',   delta = [D, 0] Q_d',   L (N, r), D (N, s) lower triangular
 
-In ``M = V Q_a`` the space is an L: all rows of the first r columns, and of the others only what
-lies along Q_d1, the first s columns of Q_d. The coordinates are these two blocks,
+In ``M = V Q_a`` the first r columns are arbitrary, and the others are in the span of Q_d1, the
+first s columns of Q_d. The coordinates are these two blocks,
 
     C1 = V Q_a1  (out, r)      C2 = Q_d1' V Q_a2  (s, in - r)      V = [C1, Q_d1 C2] Q_a'
 
-``out r + s (in - r)`` numbers, an isometry onto a space that holds the range. No rank is decided:
-rows of a or delta that are equal, or zero, only make some of these numbers useless, and everything
-stays exact to rounding. b keeps its own numbers, so that l2 may spare it.
+``out r + s (in - r)`` numbers, mapped isometrically onto a space that contains the range. No rank
+is decided: equal or zero rows of a or delta only make some coordinates redundant, and everything
+stays exact up to rounding. b keeps its own coordinates, so that it can be exempt from l2.
 
 *Products.* With ``Q_a = I - Y T Y'`` (Y (in, r)) the passes need, in place of the products with V,
 
@@ -31,14 +32,15 @@ stays exact to rounding. b keeps its own numbers, so that l2 may spare it.
     [G, F]  = ra Q_a                                      4 N r in
     C1      = rdelta' L + delta' G,    C2 = D' F          4 N r out + 2 N s (in - r)
 
-about ``N^2 (8 out + 12 in)`` flops in all, where V as a matrix takes ``8 N in out``. Products with
-W stay: ``4 N in out``. A layer is rotated where that is less work (`rotates`), and left as it is
-where not, so the operator may be mixed.
+about ``N^2 (8 out + 12 in)`` flops in all, compared with ``8 N in out`` for V as a matrix. The
+products with W remain: ``4 N in out``. A layer is rotated if that is less work (`rotates`) and left
+as it is otherwise, so an operator may contain both kinds.
 
-*What is left out* has dimension ``(out - s) (in - r)`` in each rotated layer; there H is l2.
+*The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; there H
+is l2.
 
-*Which space.* `prices` tells what a product and its share of a Krylov method's work on vectors cost
-in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of products asks that.
+*Choice of the space.* `prices` estimates the cost of a product, with its share of a Krylov method's
+vector operations, in both spaces; `Curvature.reduced`, which algorithms call, chooses by it.
 """
 
 from __future__ import annotations
@@ -62,15 +64,15 @@ from .arguments import as_vector, check_dtype, into
 from .linear_operator import Symmetric
 
 # --------------------------------------------------------------------------------------------------
-# What operators in orthonormal coordinates of a part of parameter space have in common; see
+# The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
 # `Reduction` in `fastcurv.common.protocols`.
 
 TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
-UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
+UNDERSTATED = 8.0  # factor by which their mean may be below the Frobenius norm, at a risk of 1e-6
 
 
 class Reduced(Symmetric):
-    """What stands for `whole`, a `Curvature` (n, n), and is smaller: its products and its name."""
+    """A smaller operator that represents `whole`, a `Curvature` (n, n)."""
 
     whole: Any
     n: int
@@ -80,7 +82,7 @@ class Reduced(Symmetric):
 
     @property
     def layout(self) -> Any:
-        """Of the operator in parameter space."""
+        """The layout of the operator in parameter space."""
         return self.whole.layout
 
     @property
@@ -93,7 +95,7 @@ class Reduced(Symmetric):
         return f"<{m}x{m} space of {self.space} of {self.whole!r}>"
 
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """The operator times v ``(m,)``, into `out` if given."""
+        """Write the operator times v ``(m,)`` to `out`, or to a new array, and return it."""
         x, out = into(v, out, self.shape[0], self.dtype)
         self._multiply(x, out)
         self.n_products += 1
@@ -101,23 +103,23 @@ class Reduced(Symmetric):
 
     @abstractmethod
     def _multiply(self, x: Array, out: Array) -> None:
-        """``out = R x``; they share no memory."""
+        """Compute ``out = R x``; the two share no memory."""
 
 
 class InCoordinates(Reduced):
-    """`whole`, an operator H (n, n), as ``E' H E`` with E ``(n, m)``: its maps and its errors."""
+    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n)."""
 
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:
-        """``out = E x``."""
+        """Compute ``out = E x``."""
 
     @abstractmethod
     def _project(self, v: Array, out: Array) -> None:
-        """``out = E' v``."""
+        """Compute ``out = E' v``."""
 
     def embed(self, x: Any) -> Array:
-        """The vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k, n)`` for
-        rows ``(k, m)``: an isometry.
+        """Return the vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k,
+        n)`` for rows ``(k, m)``. The map is an isometry.
         """
         x = np.asarray(x, dtype=self.dtype)
         rows = x.reshape(-1, self.shape[0])
@@ -127,8 +129,8 @@ class InCoordinates(Reduced):
         return out[0] if x.ndim == 1 else out
 
     def project(self, v: Any) -> Array:
-        """The transpose of `embed`: the coordinates of what of v ``(n,)`` lies in the space, or
-        rows ``(k, m)`` for rows ``(k, n)``.
+        """Return the coordinates of the orthogonal projection of v ``(n,)`` onto the space, or rows
+        ``(k, m)`` for rows ``(k, n)``: the transpose of `embed`.
         """
         v = np.asarray(v, dtype=self.dtype)
         rows = np.ascontiguousarray(v.reshape(-1, self.n))
@@ -138,24 +140,24 @@ class InCoordinates(Reduced):
         return out[0] if v.ndim == 1 else out
 
     def defect(self, x: Any) -> float:
-        """``||H E x - E R x||`` as computed: what both spaces' arithmetic differs by, at the price
-        of a product in parameter space.
+        """Return ``||H E x - E R x||`` as computed, the difference between the arithmetic of both
+        spaces. Costs a product in parameter space.
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
-        """What the pairs found here are worth in parameter space: how far a product there is seen
-        to be from one here, on all vectors together, is added to the residuals.
+        """Return error estimates in parameter space for eigenpairs found here: the residuals plus
+        the measured difference between products there and here, for random signs of the vectors.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
         return Carried(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def inside(self, V: Array, most: float) -> Array | None:
-        """The coordinates of rows V, or None where some leave the space by `most` of their length
-        or more.
+        """Return the coordinates of the rows of V, or None if the part of one of them outside the
+        space has more than `most` times its length.
         """
         found = self.project(V)
         sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
@@ -164,20 +166,20 @@ class InCoordinates(Reduced):
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and
-        how far this one is seen to be from it.
+        """Return a bound on ``||computed(R v) - E' H E v||``: that of the product in parameter
+        space plus the measured difference from it.
         """
         x = as_vector(v, self.shape[0], self.dtype)
         return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
     @to_nearest
     def column_bounds(self) -> Array:
-        """Numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error of this
-        operator's matrix.
+        """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error
+        of this operator's matrix.
 
-        That of the columns in parameter space, proved, and the difference between both spaces'
-        matrices, whose Frobenius norm is that of the difference on a random vector in the mean:
-        measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
+        The bound is the sum of the proved one for the columns in parameter space and of an estimate
+        of the Frobenius norm of the difference between both spaces' matrices: 8 times the root mean
+        square of its norms on 8 random vectors, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
         seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
@@ -186,27 +188,27 @@ class InCoordinates(Reduced):
 
 
 # --------------------------------------------------------------------------------------------------
-# One layer's part of a vector in coordinates, and what the passes do with it.
+# One layer's part of a vector in coordinates, and the operations of the passes on it.
 #
-# A layer offers four things, each in coordinates x of its own: ``forward(x) = a V' + vb``,
-# ``back(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a + delta' ra``,
-# and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` takes V as it is;
+# A layer offers four operations, each in its own coordinates x: ``forward(x) = a V' + vb``,
+# ``back(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a + delta' ra``, and
+# the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` uses V as it is;
 # `Rotated` keeps only the part of V that products can reach, in orthonormal coordinates. The
-# mathematics is at the head of `fastcurv.network.gram`.
+# mathematics is in the docstring of this module.
 #
-# Matrices with a row for each sample lie in memory column by column, the numbers of one unit side
-# by side, so that the engine's products read W and V as they lie and pack the smaller factor;
-# `rows` makes one. `M` is a `Scratch`: ``M(out, A, B, add)`` is ``out = [out +] A B``.
+# Matrices with a row for each sample are stored column-major, the entries of one unit contiguous,
+# so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
+# creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-ROWS = 512  # of V that `embed` and `project` turn at a time: what they need beside V itself
+ROWS = 512  # rows of V that `embed` and `project` rotate at a time, to limit their scratch memory
 
 
 class Scratch:
-    """The engine's products of matrices as they lie, and the memory of what passes make: where a
-    pass asks for matrices of the same shapes as the last one it gets the same ones. A page that is
-    written to for the first time has to be found and cleared, a seventh of a product in all.
+    """The engine's matrix products, and reusable memory for the matrices of a pass: a pass that
+    requests the same shapes as the previous one gets the same memory. Touching new pages takes a
+    seventh of a product.
 
-    One caller at a time; what a pass made is overwritten by the next, which `begin` starts.
+    For one caller at a time. Each pass starts with `begin` and overwrites the last.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -216,15 +218,15 @@ class Scratch:
         self._taken: dict[tuple[int, int], int] = {}
 
     def __call__(self, out: Array, A: Array, B: Array, add: bool = False) -> None:
-        """``out = [out +] A B``."""
+        """Compute ``out = [out +] A B``."""
         self.multiply(out, A, B, add)
 
     def begin(self) -> None:
-        """All that was handed out is free again."""
+        """Start a pass: all matrices handed out before are free again."""
         self._taken.clear()
 
     def empty(self, N: int, width: int) -> Array:
-        """A matrix (N, width) of any content, a column's numbers side by side."""
+        """Return an uninitialised matrix (N, width), stored by columns."""
         shape = N, width
         kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
         if at == len(kept):
@@ -234,7 +236,7 @@ class Scratch:
 
 
 def rows(M: Scratch, A: Array, B: Array) -> Array:
-    """``A B`` (N, w) with a row for each sample, as such matrices lie here."""
+    """Return ``A B`` (N, w), a matrix with a row for each sample, stored by columns."""
     out = M.empty(A.shape[0], B.shape[1])
     M(out, A, B)
     return out
@@ -245,12 +247,12 @@ def _blocks(m: int) -> list[slice]:
 
 
 class Reflectors:
-    """The orthogonal ``Q = I - Y T Y'`` (k, k) whose first r columns span the rows of A (N, k), r =
-    min(N, k): ``A = [L, 0] Q'``.
+    """The orthogonal ``Q = I - Y T Y'`` (k, k) whose first r columns span the rows of A (N, k),
+    with r = min(N, k): ``A = [L, 0] Q'``.
 
-    Householder's, so Q is orthogonal to rounding and holds every row of A whatever A's rank: rows
-    that are equal, or zero, need no threshold. Cost: 4 N k r flops once, 4 k r for each row
-    multiplied by Q.
+    Computed by Householder reflections, so Q is orthogonal up to rounding and its columns span
+    every row of A whatever the rank of A: equal or zero rows need no threshold. Cost: 4 N k r flops
+    once, and 4 k r for each row multiplied by Q.
     """
 
     def __init__(self, A: Array) -> None:
@@ -259,9 +261,9 @@ class Reflectors:
         self.r, dtype = min(N, k), A.dtype
         Y = np.tril(packed[:, : self.r], -1)
         Y[np.arange(self.r), np.arange(self.r)] = 1.0
-        idle = tau == 0  # columns that were there already: no reflection
+        idle = tau == 0  # columns that need no reflection
         Y[:, idle] = 0.0
-        inverse = np.triu(Y.T @ Y, 1)  # of T
+        inverse = np.triu(Y.T @ Y, 1)  # the inverse of T
         inverse[np.arange(self.r), np.arange(self.r)] = np.where(idle, 1.0, 1 / (tau + idle))
         self.Y = np.ascontiguousarray(Y, dtype=dtype)
         YT = solve_triangular(inverse, Y.T, trans="T", check_finite=False).T
@@ -270,7 +272,7 @@ class Reflectors:
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
     def astype(self, dtype: Any) -> Reflectors:
-        """The same numbers in another precision."""
+        """Return the same reflectors in another precision."""
         other = object.__new__(Reflectors)
         other.r = self.r
         for name in ("Y", "YT", "minus_Y", "minus_YT", "L"):
@@ -278,48 +280,48 @@ class Reflectors:
         return other
 
     def turn(self, M: Scratch, A: Array) -> Array:
-        """``A Q`` (N, k) for a matrix with a row for each sample."""
+        """Return ``A Q`` (N, k) for a matrix with a row for each sample."""
         out = M.empty(*A.shape)
         out[...] = A
         M(out, rows(M, A, self.YT), self.minus_Y.T, True)
         return out
 
     def right(self, M: Array) -> Array:
-        """``M Q`` for rows M (m, k)."""
+        """Return ``M Q`` for rows M (m, k)."""
         return np.asarray(M - (M @ self.YT) @ self.Y.T)
 
     def right_transposed(self, M: Array) -> Array:
-        """``M Q'``."""
+        """Return ``M Q'``."""
         return np.asarray(M - (M @ self.Y) @ self.YT.T)
 
     def thin(self) -> Array:
-        """The first r columns of Q, (k, r)."""
+        """Return the first r columns of Q, (k, r)."""
         U = -self.YT @ self.Y[: self.r].T
         U[np.arange(self.r), np.arange(self.r)] += 1
         return np.asarray(U)
 
 
 class Whole:
-    """A layer as it is: coordinates are V and vb, row-major."""
+    """A layer without rotation: its coordinates are V and vb, row-major."""
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         self.a, self.delta, self.bias = a, delta, bias
         self.out, self.width = delta.shape[1], a.shape[1]
         self.weights = self.out * self.width
         self.size = self.weights + self.out * bias
-        self.rest = 0  # dimensions of V that no product reaches
+        self.rest = 0  # dimension of the space of V that no product reaches
 
     def astype(self, dtype: Any) -> Whole:
-        """The same layer in another precision."""
+        """Return the same layer in another precision."""
         return Whole(self.a.astype(dtype), self.delta.astype(dtype), self.bias)
 
     def split(self, x: Array) -> tuple[Array, Array | None]:
-        """V and vb of coordinates, views."""
+        """Return V and vb of coordinates, as views."""
         V = x[: self.weights].reshape(self.out, self.width)
         return V, x[self.weights :] if self.bias else None
 
     def forward(self, M: Scratch, x: Array) -> Array:
-        """``a V' + vb`` (N, out)."""
+        """Return ``a V' + vb`` (N, out)."""
         V, vb = self.split(x)
         rz = self._times(M, V)
         if vb is not None:
@@ -331,7 +333,7 @@ class Whole:
         M(out, self.delta, self.split(x)[0], True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into `out`."""
+        """Write ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to `out`."""
         V, vb = self.split(out)
         self._sum(M, rdelta, V)
         if ra is not None:
@@ -340,22 +342,22 @@ class Whole:
             rdelta.sum(axis=0, out=vb)
 
     def _times(self, M: Scratch, V: Array) -> Array:
-        """``a V'``."""
+        """Return ``a V'``."""
         return rows(M, self.a, V.T)
 
     def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
-        """``rdelta' a`` into `out`."""
+        """Write ``rdelta' a`` to `out`."""
         M(out, rdelta.T, self.a)
 
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
-        """The part of the parameters ``V (out, in)`` and ``vb`` for coordinates x."""
+        """Write the parameters for coordinates x to ``V (out, in)`` and ``vb``."""
         M, mb = self.split(x)
         V[...] = M
         if vb is not None:
             vb[...] = mb
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
-        """The coordinates of ``V`` and ``vb``: the transpose of `embed`."""
+        """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
         M, mb = self.split(out)
         M[...] = V
         if mb is not None:
@@ -366,7 +368,7 @@ class Rotated:
     """A layer in the coordinates that products can reach: ``C1 = V Q_a1 (out, r)``, then, with
     `pairs`, ``C2 = Q_d1' V Q_a2 (s, in - r)``, then vb.
 
-    `pairs` is False where there is no ra: in the first layer, and for the GGN everywhere.
+    `pairs` is False if there is no ra: in the first layer, and for the GGN in all layers.
     """
 
     r: int
@@ -392,7 +394,7 @@ class Rotated:
         self.rest = (self.out - self.s) * (self.width - self.r)
 
     def astype(self, dtype: Any) -> Rotated:
-        """The same coordinates in another precision."""
+        """Return the same coordinates in another precision."""
         other = object.__new__(Rotated)
         other.__dict__.update(self.__dict__)
         other.inputs, other.delta = self.inputs.astype(dtype), self.delta.astype(dtype)
@@ -407,7 +409,7 @@ class Rotated:
         )
 
     def forward(self, M: Scratch, x: Array) -> Array:
-        """``a V' + vb = L C1' + vb``."""
+        """Return ``a V' + vb = L C1' + vb``."""
         C1, _, vb = self._split(x)
         rz = rows(M, self.inputs.L, C1.T)
         if vb is not None:
@@ -425,8 +427,8 @@ class Rotated:
         M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """``[G, F] = ra Q_a;  C1 = rdelta' L + delta' G;  C2 = D' F;  vb = sum of rdelta's rows``,
-        into `out`.
+        """Write ``C1 = rdelta' L + delta' G``, ``C2 = D' F`` and ``vb = sum of rdelta's rows`` to
+        `out`, with ``[G, F] = ra Q_a``.
         """
         C1, C2, vb = self._split(out)
         M(C1, rdelta.T, self.inputs.L)
@@ -438,7 +440,7 @@ class Rotated:
             rdelta.sum(axis=0, out=vb)
 
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
-        """``V = [C1, Q_d1 C2] Q_a'``, as `Whole.embed`."""
+        """Compute ``V = [C1, Q_d1 C2] Q_a'``, like `Whole.embed`."""
         C1, C2, xb = self._split(x)
         U = None if self.errors is None else self.errors.thin()
         for rows in _blocks(self.out):
@@ -449,7 +451,7 @@ class Rotated:
             vb[...] = xb
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
-        """The transpose of `embed`."""
+        """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
         C1, C2, xb = self._split(out)
         U = None if self.errors is None else self.errors.thin()
         C2[...] = 0.0
@@ -462,7 +464,7 @@ class Rotated:
             xb[...] = vb
 
     def outside(self, j: int) -> tuple[Array, Array]:
-        """``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
+        """Return ``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
         e[0, self.r + k] = 1
@@ -473,22 +475,22 @@ class Rotated:
 
 
 # --------------------------------------------------------------------------------------------------
-# The passes of a network over all rows at once, in NumPy: the state that theta decides, and the
-# loss rows. For operators in coordinates of their own, whose layers are not multiplied as
-# matrices.
+# The passes of a network over all rows at once, in NumPy: the state at theta, and the derivatives
+# of the loss by the outputs. They serve operators whose layers have coordinates of their own.
 
 
 class LossCurve:
-    """``delta = dL/dz`` of the last layer, and ``rdelta = (d2L/dz2) rz``.
+    """The derivatives of the loss by the outputs z: ``delta = dL/dz`` of the last layer, and
+    ``rdelta = (d2L/dz2) rz``.
 
-    In float64 whatever the model's dtype. Cross entropy keeps its relative accuracy at nearly
-    certain rows: everything is relative to the largest logit, whose own entry is minus the sum of
-    the others.
+    Computed in float64 whatever the model's dtype. For cross entropy, rows with nearly certain
+    predictions keep their relative accuracy: everything is taken relative to the largest logit,
+    whose own entry is minus the sum of the others.
 
     Parameters
     ----------
     ob : Objective
-        Its loss, targets, weights and divisor.
+        Gives loss, targets, weights and divisor.
     z : ndarray (N, d_out)
     """
 
@@ -516,7 +518,7 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others."""
+        """Return delta_j = f (T p_j - y_j); at the largest logit it is minus the others' sum."""
         m = z.shape[1]
         y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y.astype(float)
         self.top = z.argmax(axis=1)
@@ -531,7 +533,7 @@ class LossCurve:
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
     def curve(self, rz: Array, kind: str = "hessian") -> Array:
-        """Rdelta = (d2L/dz2) rz, in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
+        """Return ``(d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
@@ -546,18 +548,18 @@ class LossCurve:
 
 
 class RowState:
-    """What theta alone decides, for every row: a below each layer, phi' and e phi'' of each hidden
-    one, delta of each.
+    """The state at theta for every row: a below each layer, phi' and e phi'' of each hidden layer,
+    and delta of each layer.
 
     Parameters
     ----------
     ob : Objective
-        Of a model without batch normalisation.
+        An objective of a model without batch normalisation.
     theta : ndarray (n,)
-        Its matrices W are views into it.
+        The parameters; the matrices W are views into it.
     plan : Plan, optional
-        The engine's, at theta: the state is then the one that its products are made of, to the
-        last bit. At a kink rounding decides on a slope, and near a fit on delta.
+        The engine's plan at theta: the state is then bitwise the one of its products. This matters
+        at a kink, where rounding decides the slope, and near a fit, where it decides delta.
     """
 
     delta: list[Any]
@@ -582,7 +584,7 @@ class RowState:
         self._backward(bends)
 
     def _take(self, ob: Any, state: Any) -> None:
-        """What the engine keeps by layer, and by its formulas what that makes as it goes along."""
+        """Take over the state that the engine keeps, and compute what it leaves to each pass."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -597,7 +599,7 @@ class RowState:
             self.eq.append(None if eq is None else self._held(eq))
 
     def astype(self, dtype: Any) -> RowState:
-        """The same numbers in another precision."""
+        """Return the same state in another precision."""
         other = object.__new__(RowState)
         other.__dict__.update(self.__dict__)
         other.dtype = np.dtype(dtype)
@@ -609,7 +611,7 @@ class RowState:
         return other
 
     def _held(self, x: Array) -> Array:
-        """In the model's dtype, a unit's numbers side by side."""
+        """Return x in the model's dtype, stored by columns."""
         return np.asarray(x, dtype=self.dtype, order="F")
 
     def _linear(self, l: int) -> Array:
@@ -617,7 +619,7 @@ class RowState:
         return z if self.b[l] is None else z + self.b[l]
 
     def _backward(self, bends: list[Any]) -> None:
-        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
+        """Compute ``e_below = delta W [+ e]``, ``delta = e * phi'`` and ``e * phi''``."""
         L = len(self.W)
         self.delta = [None] * L
         self.eq = [None] * (L - 1)
@@ -636,8 +638,9 @@ class RowState:
     def r_forward(
         self, layers: list[Any], cuts: list[slice], M: Scratch, x: Array
     ) -> tuple[list[Any], list[Array]]:
-        """``rz = ra W' + a V' + vb;  ra = phi' rz [+ the layer's input's]``: ra below each layer
-        (None below the first), and rz. Each layer has its own coordinates for V and vb, a cut of x.
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``; return
+        ra below each layer (None below the first), and rz. Each layer has its own coordinates for V
+        and vb, a slice of x.
         """
         M.begin()
         L = len(layers)
@@ -665,10 +668,11 @@ class RowState:
         along: tuple[Array, list[Any], list[Array]] | None,
         active: Any = None,
     ) -> None:
-        """``rdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re phi' +
-        e phi'' rz``, each layer's part of `out` written once, those that are not `active` left.
+        """Compute ``rdW = rdelta' a + delta' ra; re_below = rdelta W + delta V [+ re]; rdelta = re
+        phi' + e phi'' rz``. Each layer's part of `out` is written once; those of layers that are
+        not `active` are left unchanged.
 
-        `along`: x, ra and rz of `r_forward`; None for the backward pass of rdelta alone.
+        `along` is (x, ra, rz) of `r_forward`, or None to propagate rdelta alone.
         """
         re = None
         for l in range(len(layers) - 1, -1, -1):
@@ -683,32 +687,32 @@ class RowState:
                 below += re
             re, p, eq = below, self.p[l - 1], self.eq[l - 1]
             rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
-            if along is not None and eq is not None:  # then p is there: rdelta is not re
+            if along is not None and eq is not None:  # p is not None then, so rdelta is not re
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
 
 
-# The cost model, in flops at the speed of the engine's matrix products:
-VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product
-PACKING = 1.25  # matrices as they lie, against the engine's own products
-LAYER = 4e6  # what a layer's calls cost in Python
+# Constants of the cost model, in flops at the speed of the engine's matrix products:
+VECTOR = 100.0  # a Krylov method's vector operations, for each entry of a vector and each product
+PACKING = 1.25  # cost of products of unpacked matrices relative to the engine's own passes
+LAYER = 4e6  # overhead of a layer's calls in Python
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Whether a layer ``(out, in) = (m, k)`` takes less work in coordinates, for N rows."""
+    """Return whether a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
     if k <= N or (pairs and m <= N):
         return False
     return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)
 
 
 def layer_size(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
-    """How many numbers stand for V."""
+    """Return the number of coordinates that represent V."""
     r = min(k, N)
     return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
 
 
 def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
-    """What a product with V costs in its layer, in flops; without the products with W."""
+    """Return the cost of a product with V in its layer, in flops, without the products with W."""
     r, s, size = min(k, N), min(m, N), layer_size(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + VECTOR * size
@@ -719,8 +723,8 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
 
 
 def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
-    """What a product and its share of a Krylov method's work cost in sample space, and in parameter
-    space, in flops.
+    """Return the cost in flops of a product, with its share of a Krylov method's work, in sample
+    space and in parameter space.
     """
     there = here = 0.0
     for l, (m, k) in enumerate(model.shapes):
@@ -733,7 +737,9 @@ def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
 
 
 def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
-    """State and layers; `rotate`: which layers are turned, by the cost model where it is None."""
+    """Return state and layers. `rotate` says which layers to rotate; if None, a cost model
+    decides.
+    """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):
@@ -750,30 +756,31 @@ _usual_parts = kept_with(_parts)
 class SampleSpace(InCoordinates):
     """A `Curvature` in orthonormal coordinates of the space that its products reach.
 
-    Made by ``H.reduced("samples")``; `eigsh` and its kin make it for themselves where it is
-    worth while. An ordinary symmetric operator, of `shape` (m, m), m <= n: its eigenvalues are
-    those of H but for `n_rest` copies of `rest`, and `embed` takes its eigenvectors to H's.
+    Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
+    saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
+    those of H except for `n_rest` copies of `rest`, and `embed` maps its eigenvectors to H's.
 
     Attributes
     ----------
     whole : Curvature
         The operator in parameter space.
     n : int
-        Length of its vectors.
+        The length of its vectors.
     rest : float
         The eigenvalue of H on the complement: l2, 0 for the Fisher.
     n_rest : int
-        Its dimension, ``n - m``.
+        The dimension of the complement, ``n - m``.
     space : str
         ``"samples"``.
     n_products : int
-        Of this operator; those of `whole` are not counted here.
+        Products of this operator; those of `whole` are not counted here.
 
     Notes
     -----
-    Products are the engine's, with the objective's `n_threads`, whose number changes no bit; the
-    state, and the bases, are made with NumPy's and SciPy's BLAS. The state takes about
-    ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from theta and not copied.
+    Products use the engine with the objective's `n_threads`, and are bitwise independent of the
+    number of threads; the state and the bases are computed with NumPy's and SciPy's BLAS. The state
+    takes about ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from theta and
+    not copied.
 
     Examples
     --------
@@ -827,7 +834,7 @@ class SampleSpace(InCoordinates):
         self._decay(x, out)
 
     def _decay(self, x: Array, out: Array) -> None:
-        """Add what l2 does."""
+        """Add the l2 term."""
         if not self.rest:
             return
         l2 = self.dtype.type(self.rest)
@@ -851,8 +858,8 @@ class SampleSpace(InCoordinates):
             layer.project(V, vb, out[cut])
 
     def outside(self, start: int, stop: int) -> Array:
-        """Rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the complement:
-        there H is `rest`.
+        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
+        complement, on which H is `rest` times the identity.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
         first, model = 0, self.whole.objective.model
@@ -864,7 +871,7 @@ class SampleSpace(InCoordinates):
         return out
 
     def astype(self, dtype: Any) -> Any:
-        """The same coordinates in a lower precision; a float64 operator's alone."""
+        """Return the same coordinates in a lower precision; only a float64 operator can be cast."""
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
@@ -877,7 +884,7 @@ class SampleSpace(InCoordinates):
 
 
 class _Lowered(SampleSpace):
-    """A `SampleSpace` with its numbers cast."""
+    """A `SampleSpace` cast to a lower precision."""
 
     def __init__(self, high: SampleSpace, dtype: Any) -> None:
         self.whole, self.n, self._hessian = high.whole, high.n, high._hessian

@@ -1,22 +1,25 @@
-"""What the rows reach: the Hessian as a small matrix, and a proof of what it is off by.
+"""The Hessian restricted to the space that its products can reach, as a small matrix with a proved
+bound on its error.
 
-The space of `fastcurv.network.gram`, for a verdict instead of for products. With
-orthonormal Q1 (in, r) and U (out, s) that hold the rows of a and of delta, Q2 the rest beside Q1,
-a layer's part of everything the Hessian makes lies in
+The space is that of `fastcurv.network.gram`, used here for a proof instead of for fast products.
+Let the orthonormal columns of Q1 (in, r) and U (out, s) span the rows of a and of delta, and let Q2
+complete Q1 to a basis. A layer's part of every product with the Hessian then lies in
 
     V = C1 Q1' + U C2 Q2'        C1 (out, r), C2 (s, in - r); in the first layer no C2
 
-beside l2. Ranks r and s are decided by singular values here: what is cut off, and all rounding,
-is in the bound. Bases and rows are numbers as they lie in memory, E (n, m) the map made of them
-exactly. Let ``H = H0 + l2 D``, D = I but for biases that l2 spares.
+apart from l2. Here the ranks r and s are decided by singular values; the truncated part and all
+rounding errors are included in the bound. Bases and rows are the floating-point numbers as stored,
+and E (n, m) is the map that they define exactly. Let ``H = H0 + l2 D``, where D = I except for
+biases that are exempt from l2.
 
-*Is the map an isometry?* ``E'E = I + F``; F follows from the Gram matrices of Q1, [Q1 Q2] and U as
-computed, with their own rounding: ``f >= ||F||``. With ``E = Qo C``, Qo orthonormal, ``||C - I|| <=
-f``, so ``Qo'HQo`` and ``E'HE`` differ by ``(2 f + f^2) ||Qo'HQo||``.
+*Is the map an isometry?* ``E'E = I + F``, with a bound ``f >= ||F||`` from the computed Gram
+matrices of Q1, [Q1 Q2] and U and their rounding errors. With ``E = Qo C``, Qo orthonormal, ``||C -
+I|| <= f``, so ``Qo'HQo`` and ``E'HE`` differ by ``(2 f + f^2) ||Qo'HQo||``.
 
-*What lies outside?* For v there, V Q1 = 0 and U'V = 0, so ``a V' = rho V'`` and ``delta V = sigma
-V``, with rho and sigma what the bases leave of the rows, errors of a and delta included: rounding.
-By the passes, row by row, each step bounded by norms,
+*What is H outside the space?* For v there, V Q1 = 0 and U'V = 0, so ``a V' = rho V'`` and ``delta V
+= sigma V``, where rho and sigma are the residuals of the rows after projection onto the bases,
+including the errors of a and delta; they are of the size of rounding errors. The passes, row by
+row, with each step bounded in norm, give
 
     rz <= ||W|| ra + rho       ra <= max |phi'| rz [+ ra]       rdelta_L <= ||loss''|| rz
     re <= ||W|| rdelta + sigma [+ re]        rdelta <= max |phi'| re + max |e phi''| rz
@@ -25,12 +28,13 @@ By the passes, row by row, each step bounded by norms,
 
 and H differs from ``Qo (Qo'HQo) Qo' + l2 (I - Qo Qo')`` by at most ``2 leak`` in norm.
 
-*What are the products off by?* The engine multiplies columns of E in parameter space. `columns`
-bounds ``||computed(H e_j) - H e_j||`` by quantities that are sums of sizes, so for any x the bound
-is ``sum |x_j| bound_j``: rounding in one pass is shared out among the e_j in proportion to what
-each contributes. Rounding of ``Q1, Q2, U`` times the product, and of ``u q'``, is added.
+*What is the error of the products?* The engine multiplies columns of E in parameter space. The
+bounds of `certify.columns` on ``||computed(H e_j) - H e_j||`` are sums of magnitudes, so for any x
+the bound is ``sum |x_j| bound_j``: the rounding errors of one pass are attributed to the e_j in
+proportion to their contributions. Rounding errors of the products with ``Q1, Q2, U``, and of ``u
+q'``, are added.
 
-Weyl's theorem takes the sum of all these to the eigenvalues.
+By Weyl's theorem the sum of all these bounds the errors of the eigenvalues.
 """
 
 from __future__ import annotations
@@ -47,16 +51,16 @@ from ..common.protocols import Enclosed, Floats
 from ..structure.parameters import layers_of, rows_once
 from .gram import layer_size
 
-UP = 1 + 1e-6  # more than rounding of the bounds themselves
+UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
 BLOCK = 64  # columns multiplied at a time
-CUT = 4.0  # singular values below this many max(shape) eps of the largest are not kept
-TRIED = 2  # times `most`: a number of coordinates from which ranks are not looked for
-MOST_BYTES = 1 << 28  # of one layer's bases
+CUT = 4.0  # singular values up to this times max(shape) eps times the largest are dropped
+TRIED = 2  # times `most`: above this estimate of the coordinates, no ranks are computed
+MOST_BYTES = 1 << 28  # bytes of one layer's bases
 
 
 def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
-    """Orthonormal columns that hold the rows of A (N, k) to rounding, and, with `whole`, the rest
-    beside them.
+    """Return orthonormal columns that span the rows of A (N, k) up to rounding and, with `whole`,
+    columns that complete them to a basis.
     """
     _, sizes, right = svd(A, whole)
     r = 0
@@ -67,7 +71,7 @@ def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
 
 
 def _defect(Q: Floats) -> float:
-    """A bound on ``||Q'Q - I||``."""
+    """Return a bound on ``||Q'Q - I||``."""
     if not Q.shape[1]:
         return 0.0
     G = Q.T @ Q
@@ -77,7 +81,9 @@ def _defect(Q: Floats) -> float:
 
 
 def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
-    """Bounds (N,) on the norms of what Q leaves of the rows of A, each off by `error` (N, 1)."""
+    """Return bounds (N,) on the norms of the rows of A after projection out of the range of Q; each
+    row of A has an error of norm up to `error` (N, 1).
+    """
     sizes = norms(np.abs(A))[:, 0] + error[:, 0]
     rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
     rest = rest + 4 * A.size * ETA
@@ -86,7 +92,9 @@ def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
 
 
 class LayerReach:
-    """One layer's bases, its part of E, and what they leave of the rows."""
+    """The bases of one layer, its part of E, and bounds on the residuals of the rows after
+    projection.
+    """
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
         (self.out, self.width), self.bias, self.pairs = shape, bias, pairs
@@ -112,7 +120,7 @@ class LayerReach:
         self.size = self.weights + self.out * bias
 
     def embed(self, j: int, V: Floats, vb: Floats | None) -> None:
-        """Column j of E, into V and vb that are 0."""
+        """Write column j of E to V and vb, which must be 0."""
         if j >= self.weights:
             assert vb is not None
             vb[j - self.weights] = 1.0
@@ -125,7 +133,7 @@ class LayerReach:
             np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
 
     def project(self, V: Floats, vb: Floats | None, out: Floats) -> None:
-        """E' times rows ``V (b, out, in)`` and ``vb``, into `out` (b, size)."""
+        """Write E' times the rows ``V (b, out, in)`` and ``vb`` to `out` (b, size)."""
         b = len(V)
         if self.whole:
             out[:, : self.weights] = V.reshape(b, -1)
@@ -139,7 +147,7 @@ class LayerReach:
             out[:, self.weights :] = vb
 
     def back(self, x: Floats, V: Floats, vb: Floats | None) -> None:
-        """E times coordinates x, into V and vb."""
+        """Write E times the coordinates x to V and vb."""
         if self.whole:
             V[...] = x[: self.weights].reshape(V.shape)
         else:
@@ -152,7 +160,7 @@ class LayerReach:
 
 
 def estimate(model: Any, N: int) -> int:
-    """How many coordinates there are where all rows are independent."""
+    """Return the number of coordinates if all rows are linearly independent."""
     return sum(
         min(m * k, layer_size(m, k, N, l > 0, True)) + m * model.bias
         for l, (m, k) in enumerate(model.shapes)
@@ -160,12 +168,12 @@ def estimate(model: Any, N: int) -> int:
 
 
 class Reach:
-    """The space that a Hessian's products reach: a `ProvedReach`.
+    """The space that a Hessian's products can reach: a `ProvedReach`.
 
     Parameters
     ----------
     H : Curvature
-        A Hessian in float64 of a model without batch normalisation.
+        A float64 Hessian of a model without batch normalisation.
     """
 
     space = "samples"
@@ -176,7 +184,7 @@ class Reach:
         self.R = Rounding(ob, H.theta, measured=True)
         states = list(self.R.states())
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-        counts = (np.asarray(weight) != 0)[:, None]  # the others are no part of H
+        counts = (np.asarray(weight) != 0)[:, None]  # rows of weight 0 do not contribute to H
 
         def rows(parts: Any) -> Floats:
             return np.where(counts, np.concatenate([*parts]), 0.0)
@@ -193,7 +201,7 @@ class Reach:
         self.leak = self._leak(states)
 
     def _leak(self, states: Any) -> float:
-        """A bound on ``||H0 v||`` over unit vectors v outside."""
+        """Return a bound on ``||H0 v||`` over unit vectors v outside the space."""
         R, L = self.R, len(self.layers)
         totals, start = np.zeros(L), 0
         for s in states:
@@ -230,7 +238,7 @@ class Reach:
     # --- the map
 
     def embed(self, x: Floats) -> Floats:
-        """``E x``."""
+        """Return ``E x``."""
         out = np.empty(self.n)
         views = layers_of(self.whole.objective.model, out)
         for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
@@ -238,7 +246,7 @@ class Reach:
         return out
 
     def project(self, rows: Floats) -> Floats:
-        """``E'`` times rows (b, n), as rows (b, m)."""
+        """Return ``E'`` times the rows (b, n), as rows (b, m)."""
         out = np.empty((len(rows), self.m))
         views = layers_of(self.whole.objective.model, rows)
         for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
@@ -257,7 +265,7 @@ class Reach:
     # --- the matrix
 
     def matrix(self) -> Enclosed:
-        """``E'HE`` by m products, with bounds."""
+        """Return ``E'HE``, computed by m products, with error bounds."""
         P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
         each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
@@ -277,7 +285,7 @@ class Reach:
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)
 
     def outside(self, seed: int = 0) -> Floats:
-        """A unit vector (n,) out of reach, to rounding."""
+        """Return a unit vector (n,) orthogonal to the space, up to rounding."""
         v = np.random.default_rng(seed).standard_normal((1, self.n))
         for _ in range(3):
             v -= self.embed(self.project(v)[0])
@@ -286,12 +294,12 @@ class Reach:
 
 
 def _top(x: Floats, dx: Any) -> Floats:
-    """The largest of each row, its error included."""
+    """Return the largest magnitude in each row plus the largest error in it."""
     return np.asarray(np.abs(x).max(axis=1, keepdims=True) + dx.E.max(axis=1, keepdims=True))
 
 
 def reach(H: Any, most: int) -> Reach | None:
-    """`Curvature.reach`."""
+    """Implement `Curvature.reach`."""
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None

@@ -1,5 +1,5 @@
-"""What all operators here have in common: vectors as people hold them, one sentence where one does
-not fit, and shifts by a multiple of the identity.
+"""Base classes of the linear operators: argument conversion, error messages, and shifts by a
+multiple of the identity.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .arguments import as_block, as_real, as_vector, into, like
 
 
 class Operator(LinearOperator, Answering, subject="operator"):
-    """A `LinearOperator` of real numbers that says in its own words what does not fit.
+    """A real `LinearOperator` that checks its arguments and raises descriptive errors.
 
-    Vectors may be arrays, tensors of torch on the CPU, which get a tensor back, or whatever
-    `fastcurv.common.checks.as_numpy` takes.
+    Vectors may be arrays, torch tensors on the CPU (the result is then a tensor), or anything that
+    `fastcurv.common.checks.as_numpy` accepts.
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
@@ -33,14 +33,14 @@ class Operator(LinearOperator, Answering, subject="operator"):
 
     @abstractmethod
     def _matvec(self, v: Array) -> Array:
-        """The product with v ``(n,)``."""
+        """Return the product with v ``(n,)``."""
 
     @abstractmethod
     def _transpose(self) -> Operator:
-        """The transpose, as an operator of this kind."""
+        """Return the transpose, as an `Operator`."""
 
     def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
-        """X as an array with n rows and one of these numbers of dimensions."""
+        """Return x as a real array with n rows and a number of dimensions in `ndims`."""
         v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
             wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
@@ -52,26 +52,28 @@ class Operator(LinearOperator, Answering, subject="operator"):
         return like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
-        """The product with a vector ``(n,)`` or ``(n, 1)``, in the shape it came in."""
+        """Return the product with a vector ``(n,)`` or ``(n, 1)``, in the shape of the argument."""
         v = self._checked(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
             raise ValueError(f"v has shape {v.shape}; wanted ({len(v)},) or ({len(v)}, 1)")
         return like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
-        """The product of the transpose with a vector."""
+        """Return the product of the transpose with a vector."""
         return self.T.matvec(x)
 
     def matmat(self, X: Any) -> Any:
-        """The product with the columns of X ``(n, k)``."""
+        """Return the product with the columns of X ``(n, k)``."""
         return like(X, self._matmat(self._checked(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
-        """The product of the transpose with the columns of X."""
+        """Return the product of the transpose with the columns of X."""
         return self.T.matmat(X)
 
     def dot(self, x: Any) -> Any:
-        """The product with a vector, with the columns of a matrix, or with another operator."""
+        """Return the product with a vector, with the columns of a matrix, or with another
+        operator.
+        """
         scalar: Any = x
         if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
             return super().dot(scalar)
@@ -102,13 +104,13 @@ class Operator(LinearOperator, Answering, subject="operator"):
 
 
 class Symmetric(Operator):
-    """What a curvature and its blocks have in common: their own transpose, and a quadratic form
-    beside the product.
+    """The base class of a curvature and its blocks: operators that are their own transpose and
+    offer a quadratic form besides the product.
     """
 
     @abstractmethod
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """The product with v ``(n,)``, into `out` if given."""
+        """Write the product with v ``(n,)`` to `out`, or to a new array, and return it."""
 
     def _matvec(self, v: Array) -> Array:
         return self.product(v)
@@ -117,7 +119,7 @@ class Symmetric(Operator):
         return self
 
     def shift(self, mu: float) -> Shifted:
-        """``H + mu I``, for a damped system or a spectrum moved off zero.
+        """Return ``H + mu I``, for damped systems or to shift a spectrum away from zero.
 
         Examples
         --------
@@ -131,8 +133,8 @@ class Symmetric(Operator):
         return Shifted(self, mu)
 
     def __add__(self, other: Any) -> Any:
-        """With a multiple of the identity, sparse or as an operator, a `Shifted`; with any other
-        matrix or operator SciPy's sum.
+        """Return a `Shifted` if `other` is a multiple of the identity, as a sparse matrix or an
+        operator; for any other matrix or operator return SciPy's sum.
         """
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
@@ -152,7 +154,9 @@ class Symmetric(Operator):
 
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
-    """Mu where other is mu times the identity of this shape and shows it at once."""
+    """Return mu if `other` is recognised at once as mu times the identity of this shape, else
+    None.
+    """
     if getattr(other, "shape", None) != shape:
         return None
     sparse: Any = other
@@ -169,14 +173,14 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
 
 
 class Counted:
-    """What has the engine's short way to a product, which counts."""
+    """A mixin for operators with the engine's fast product, which also counts products."""
 
     def _go_by(self, times: Times) -> None:
         self._times, self._take = times, times.take
 
     @property
     def n_products(self) -> int:
-        """Vectors multiplied so far."""
+        """Number of vectors multiplied so far."""
         return self._times.count
 
     @n_products.setter
@@ -185,26 +189,28 @@ class Counted:
 
 
 class OfWhole:
-    """What is counted and laid out by another operator, `whole`."""
+    """A mixin for operators derived from another, `whole`, whose product counter and layout they
+    share.
+    """
 
     whole: Any
 
     @property
     def n_products(self) -> int:
-        """Of the whole operator, those made here included."""
+        """Number of vectors multiplied by the whole operator, including those multiplied here."""
         return int(self.whole.n_products)
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Of the whole operator."""
+        """The layout of the whole operator."""
         layout: Mapping[str, Any] = self.whole.layout
         return layout
 
 
 class Shifted(OfWhole, Symmetric):
-    """``H + mu I``: the products of H, and mu times the vector.
+    """The operator ``H + mu I``: its products are those of H plus mu times the vector.
 
-    Made by ``H.shift(mu)`` and ``H + mu * identity(n)``. Counts on the bill of H.
+    Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. Its products are counted by H.
 
     Attributes
     ----------
@@ -232,7 +238,7 @@ class Shifted(OfWhole, Symmetric):
         return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
 
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """``H v + mu v``, into `out` if given."""
+        """Write ``H v + mu v`` to `out`, or to a new array, and return it."""
         v, out = into(v, out, self.shape[0], self.dtype)
         self.whole.product(v, out)
         out += self.dtype.type(self.mu) * v
@@ -246,21 +252,21 @@ class Shifted(OfWhole, Symmetric):
 
     @to_nearest
     def quadratic(self, v: Any) -> Any:
-        """``v'(H + mu I) v``, for a vector or for the columns of V."""
+        """Return ``v'(H + mu I) v``, for a vector or for the columns of V."""
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
     @to_nearest
     def to_dense(self) -> np.ndarray:
-        """The matrix ``(n, n)``."""
+        """Return the matrix ``(n, n)``."""
         dense: Array = self.whole.to_dense()
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed - exact||`` for the product with v: that of H, and of the three
-        roundings of ``+ mu v``.
+        """Return a bound on ``||computed - exact||`` for the product with v: that of H, plus the
+        three roundings of ``+ mu v``.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
@@ -273,7 +279,7 @@ class Shifted(OfWhole, Symmetric):
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> Shifted:
-        """The same operator in another precision."""
+        """Return the same operator in another precision."""
         return Shifted(self.whole.astype(dtype), self.mu)
 
 

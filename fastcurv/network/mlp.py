@@ -1,4 +1,4 @@
-"""The network: sizes, activations, and how its parameters lie in one flat vector."""
+"""The network: its sizes and activations, and the layout of its parameters in one flat vector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .arguments import check_activation, check_bool, check_dtype, check_sizes, l
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
-PREDICT_MEMORY = 1 << 26  # bytes of state while predicting
+PREDICT_MEMORY = 1 << 26  # bytes of state in predict
 
 
 class MLP(Answering, subject="model"):
@@ -34,21 +34,21 @@ class MLP(Answering, subject="model"):
     Parameters
     ----------
     sizes : sequence of int
-        Widths, input first: at least two numbers.
+        Layer widths, beginning with the input: at least two.
     activation : str or sequence of str
         One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu`` for all hidden
         layers, or one for each.
     bias : bool
-        Whether each layer has a bias.
+        If True, each layer has a bias.
     residual : bool
-        Add a hidden layer's input to its output where the two are equally wide.
+        If True, a hidden layer's input is added to its output wherever the two have equal widths.
     dtype : {"float64", "float32"}
-        Of parameters and of all arithmetic.
+        Precision of the parameters and of all arithmetic.
     batch_norm : bool
         Normalise each hidden layer between its linear part and its activation, as torch's
         ``BatchNorm1d`` in training mode does [1]_: ``gamma (z - mean) / sqrt(variance + 1e-5) +
-        beta``, mean and biased variance over all rows at hand. The parameters of such a layer are
-        W, b, gamma, beta.
+        beta``, with the mean and biased variance over all rows of the data. The parameters of such
+        a layer are W, b, gamma, beta.
 
     Attributes
     ----------
@@ -64,12 +64,12 @@ class MLP(Answering, subject="model"):
 
     See Also
     --------
-    Objective : the loss of such a network on data.
+    Objective : The loss of such a network on data.
 
     Notes
     -----
-    With batch normalisation every output depends on every row, and b changes nothing: its
-    derivatives are 0 exactly.
+    With batch normalisation every output depends on every row, and b has no effect: its derivatives
+    are exactly 0.
 
     References
     ----------
@@ -128,36 +128,39 @@ class MLP(Answering, subject="model"):
 
     @property
     def skips(self) -> tuple[bool, ...]:
-        """For each hidden layer, whether its input is added to its output."""
+        """For each hidden layer, True if its input is added to its output."""
         return tuple(self.residual and m == k for m, k in self.shapes[:-1])
 
     def normalised(self, layer: int) -> bool:
-        """Whether a layer has gamma and beta: every hidden one, with batch normalisation."""
+        """Return whether a layer has gamma and beta: True for every hidden layer with batch
+        normalisation.
+        """
         return self.batch_norm and layer < len(self.shapes) - 1
 
     def parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
-        """Shapes of a layer's parameters, in their order: W; b unless the model has none; gamma and
-        beta.
+        """Return the shapes of a layer's parameters in their order: W; b, unless the model has no
+        biases; gamma and beta, if the layer is normalised.
         """
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
     @own_names("init")
     def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
-        """Random parameters: normal weights of variance ``gain / fan``, biases and beta 0, gamma 1.
+        """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
+        beta, and gamma 1.
 
         Parameters
         ----------
         seed : None, int or numpy.random.Generator
-            Of the random choices; the same number, the same bits.
+            Seed or generator; the same integer gives bitwise the same parameters.
         scheme : {"auto", "he", "xavier", "lecun"}
-            He [1]_: 2 / in; Xavier (Glorot) [2]_: 2 / (in + out); LeCun [3]_: 1 / in. ``auto``: He
-            for a layer that feeds a relu-like activation, Xavier for the rest.
+            The variance: He [1]_, 2 / in; Xavier (Glorot) [2]_, 2 / (in + out); LeCun [3]_, 1 / in.
+            ``auto`` uses He for layers followed by a relu-like activation and Xavier for the rest.
 
         Returns
         -------
         theta : ndarray (n_params,)
-            Flat, as `unflatten` reads it.
+            The flat vector, in the order of `unflatten`.
 
         References
         ----------
@@ -178,11 +181,12 @@ class MLP(Answering, subject="model"):
         return self.flatten(layers)
 
     def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:
-        """``[(W, b), ...]`` as views into theta, no copy; ``b`` is None without bias.
+        """Return ``[(W, b), ...]`` as views into theta, without a copy; ``b`` is None without
+        bias.
 
         With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W,
-        b)``. Vectors side by side, ``(n, k)`` such as eigenvectors, come with an axis for the k in
-        front, ``(k, out, in)``; a tensor of torch is unflattened into tensors.
+        b)``. For vectors in columns ``(n, k)``, such as eigenvectors, each view gets a leading axis
+        of length k: ``(k, out, in)``. A torch tensor is unflattened into tensors.
         """
         given, theta = theta, None if as_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
@@ -202,8 +206,8 @@ class MLP(Answering, subject="model"):
         return layers
 
     def flatten(self, layers: Any) -> np.ndarray:
-        """The flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W, b)]``: the
-        inverse of `unflatten`.
+        """Return the flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W,
+        b)]``: the inverse of `unflatten`.
         """
         if not hasattr(layers, "__iter__"):
             raise TypeError(f"layers is {layers!r}; wanted a list with (W, b) for each layer")
@@ -250,11 +254,11 @@ class MLP(Answering, subject="model"):
 
     @own_names("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
-        """The outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
+        """Return the outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 
-        With batch normalisation `statistics` is what `statistics` returns for the training rows,
-        and each row's output is its own; without it the mean and variance are those of the rows of
-        X, as in training.
+        With batch normalisation, pass as `statistics` what the method `statistics` returns for the
+        training rows; each row's output then depends on that row alone. Without it, mean and
+        variance are those of the rows of X, as in training.
         """
         X = self.check_rows(X)
         if statistics is not None:
@@ -281,21 +285,21 @@ class MLP(Answering, subject="model"):
         return out
 
     def statistics(self, ob: Any, theta: Any) -> list[Any]:
-        """Mean and biased variance of z over the rows of an objective, for each hidden layer: what
-        `predict` needs.
+        """Return the mean and biased variance of z over the rows of an objective, for each hidden
+        layer, as `predict` takes them.
 
         Parameters
         ----------
         ob : Objective
-            Of this model, on the training rows.
+            An objective of this model on the training rows.
         theta : array_like (n_params,)
-            The point.
+            The parameters.
 
         Returns
         -------
         list of (mean, variance), each (width,)
-            ``z = a W' + b``, b included. torch's ``running_var`` is N / (N - 1) times the variance.
-            Cost: a forward pass.
+            Moments of ``z = a W' + b``, b included. torch's ``running_var`` is N / (N - 1) times
+            the variance. Cost: a forward pass.
 
         Examples
         --------
@@ -313,8 +317,8 @@ class MLP(Answering, subject="model"):
         return statistics
 
     def _folded(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
-        """The same function as a plain network and its theta: with the statistics known a
-        normalised layer is linear.
+        """Return a network without batch normalisation that computes the same function, and its
+        theta: with known statistics a normalised layer is linear.
         """
         statistics = self._check_statistics(statistics)
         plain, layers = MLP(self.sizes, self.activation, True, self.residual, self.dtype), []
@@ -349,11 +353,11 @@ class MLP(Answering, subject="model"):
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
-        """``[z_1, ..., z_L]``, each ``(N, width)``: what each layer's activation is given; the last
-        one is the output.
+        """Return ``[z_1, ..., z_L]``, each ``(N, width)``: the arguments of each layer's
+        activation; the last is the output.
 
-        With batch normalisation that is ``gamma h + beta``, h the layer's z normalised over the
-        rows of X.
+        With batch normalisation these are ``gamma h + beta``, where h is the layer's z normalised
+        over the rows of X.
         """
         a, zs = self.check_rows(X), []
         for l, (W, b, *norm) in enumerate(self.unflatten(self.check_theta(theta))):
@@ -371,18 +375,20 @@ class MLP(Answering, subject="model"):
         return zs
 
     def astype(self, dtype: Any) -> MLP:
-        """The same network in another precision; theta is cast where it is used."""
+        """Return the same network in another precision; theta is cast when it is used."""
         return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
 
     def check_theta(self, theta: Any) -> np.ndarray:
-        """Theta, flat or a list of (W, b), as a finite vector of the model's length and dtype."""
+        """Return theta, given flat or as a list of (W, b), as a finite vector of the model's length
+        and dtype.
+        """
         if as_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
     def check_rows(self, X: Any, name: str = "X", finite: bool = True) -> np.ndarray:
-        """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
-        whole numbers.
+        """Return X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, whose strides are
+        multiples of the item size.
         """
         rows = _engine.in_memory(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)
@@ -398,4 +404,4 @@ class MLP(Answering, subject="model"):
         return rows
 
 
-Model = tuple[MLP, np.ndarray]  # with the theta that was read for it
+Model = tuple[MLP, np.ndarray]  # the network and its theta

@@ -32,8 +32,8 @@ from .mlp import MLP
 from .operators import Curvature, Jacobian
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
-HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
-# objectives and plans: what another thread was making a fork leaves half made
+HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
+# objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -48,62 +48,66 @@ if hasattr(os, "register_at_fork"):
 
 class Objective(NetworkFacts, Answering, subject="objective"):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
-    squares of the matrices W alone.
+    squared norm of the weight matrices W alone (see `l2_biases`).
 
     Parameters
     ----------
     model : MLP
         The network.
     X : array_like (N, sizes[0])
-        Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy.
-        So X, targets that are floats, and sample_weight must stay as they are: proofs read them,
-        products that copy. What lies in a memory map is read into memory here and now, so that the
-        file may change afterwards: `StreamedObjective` is for what does not fit.
-        A sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which has no dense one.
+        Referenced, not copied, if it has the model's dtype; the engine keeps one padded copy. Do
+        not modify X, float targets or sample_weight afterwards: products read the padded copy, but
+        proofs read the arrays themselves. A memory-mapped array is read into memory at once, so the
+        file may change afterwards; use `StreamedObjective` for data that do not fit in memory. A
+        sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which makes no dense copy.
     y : array_like
-        ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
-        ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` from 0 to 1.
+        Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
+        ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` values from 0 to
+        1.
     loss : {"cross_entropy", "mse", "binary_cross_entropy"}
         torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
         ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
     l2 : float
-        torch's ``weight_decay``; in value, gradient, Hessian and GGN.
+        Same as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
-        At least 0. Scales each sample's term; the divisor stays N (or N d_out).
+        Nonnegative weights, each of which scales one sample's term; the divisor stays N (or N
+        d_out).
     n_threads : int, optional
-        Default: ``FASTCURV_NUM_THREADS``, else what affinity and cgroup limits allow. Changes no
-        bit of a result.
+        Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
+        Results are bitwise independent of it.
     memory : int, optional
-        Bytes that one operator's state may take; past them rows go in chunks and the state is made
-        again for each product. How rows are cut depends on the sizes and on `memory` alone; fewer
-        threads serve where there is no room for more.
+        Bytes that one operator's state may take. If the state needs more, rows are processed in
+        chunks and the state is recomputed for each product. The chunks depend on the sizes and on
+        `memory` alone; fewer threads are used where there is no room for more.
     l2_biases : bool
-        False: l2 is on the matrices W alone and spares b, and gamma and beta of batch
-        normalisation. scikit-learn's ``alpha`` is that, with ``l2 = alpha / N``.
+        If False, l2 applies to the weight matrices W alone, not to the biases b nor to gamma and
+        beta of batch normalisation. This is scikit-learn's ``alpha``, with ``l2 = alpha / N``.
 
     Raises
     ------
     ValueError, TypeError
-        For shapes that do not fit, NaN or infinity, labels out of range, unknown names.
+        For shapes that do not match, NaN or infinity, labels out of range, unknown names.
 
     See Also
     --------
-    minimize, classify, find_critical_point : what is asked of it.
-    StreamedObjective : rows that do not fit in memory.
+    minimize, classify, find_critical_point : Algorithms that take an objective.
+    StreamedObjective : For rows that do not fit in memory.
 
     Notes
     -----
-    NaN and infinity: X, y, sample_weight, l2 and theta must be finite, and so must every number of
-    a masked array, or it is a `ValueError`. A vector may hold anything, and its product shows it.
+    X, y, sample_weight, l2 and theta must be finite, including every entry of a masked array;
+    otherwise `ValueError` is raised. The vectors of products may hold NaN or infinity, which
+    propagates to the result.
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
-    packed both ways: of the order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a
-    product; `Curvature.nbytes` is exact. A net of at most 256 KiB of parameters (1.25 MiB where its
-    layers are narrow) takes a block up to 16 vectors at a time, and as many as `memory` has room
-    for: each keeps V packed both ways and up to 16 partial sums, about 20 n numbers, and 4 of them
-    share scratch on each thread. Batch normalisation keeps two more numbers for each row and hidden
-    unit. Its statistics are those of all rows whatever their weights; where `memory` makes chunks
-    they are gathered first, by two passes a hidden layer at theta, and two more for each vector.
+    packed in both orders: of the order of ``6 N sum(widths) + 2 n`` numbers including the scratch
+    of a product; `Curvature.nbytes` is exact. For a network of at most 256 KiB of parameters (1.25
+    MiB if its layers are narrow), a block of vectors is multiplied up to 16 vectors at a time, or
+    as many as `memory` has room for: each keeps V packed in both orders and up to 16 partial sums,
+    about 20 n numbers, and 4 of them share scratch on each thread. Batch normalisation keeps two
+    more numbers for each row and hidden unit. Its statistics are those of all rows, whatever their
+    weights; if `memory` forces chunks, the statistics are computed first, by two passes per hidden
+    layer at theta, and two more for each vector.
 
     Examples
     --------
@@ -136,14 +140,14 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # neither copied nor saved
     _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
     _curvature: type[Curvature] = Curvature  # what its operators are
-    kinds: list[tuple[Callable[[Any], bool], type]] = []  # what else it is, by what X is
+    kinds: list[tuple[Callable[[Any], bool], type]] = []  # (test of X, subclass to create)
 
     __signature__ = InitSignature()
 
-    if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
+    if not TYPE_CHECKING:  # type checkers use the signature of `__init__`
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            kinds = cls.__dict__.get("kinds", {})  # not of a class that it is derived from
+            kinds = cls.__dict__.get("kinds", {})  # a base class's are not inherited
             return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
 
     @own_names("Objective")
@@ -175,7 +179,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     def _settings(
         self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
-        """Everything but the rows."""
+        """Check and store everything except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
@@ -190,25 +194,27 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._have(_engine.Rows(*self._given()))
 
     def _given(self) -> tuple[Any, ...]:
-        """X, targets, labels and weights, as the engine takes them."""
+        """Return X, targets, labels and weights in the form the engine takes."""
         labels = self.y if self.y.dtype == np.int32 else None
         return self.X, None if labels is not None else self.y, labels, self.sample_weight
 
     def _have(self, rows: Any) -> None:
-        """Go by the engine's rows, whose arrays nobody writes to."""
+        """Adopt the engine's rows; their arrays are never written to."""
         self._rows, self.X, self.sample_weight = rows, rows.X, rows.weight
         self.y = rows.y if rows.labels is None else rows.labels
         self._begin()
 
     def _begin(self) -> None:
-        """What belongs to this process."""
+        """Create the state that belongs to this process: no plan, no spare plans, a new lock."""
         self._plan = None
         self._spare = []
         self._lock = _engine.Lock()
         _living.add(self)
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: another thread's unfinished plan is nobody's now."""
+        """Drop an unfinished plan in a child of `os.fork`: the thread that was building it does not
+        exist there.
+        """
         if self._lock.lost:
             self._plan = None
 
@@ -220,7 +226,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._start()
 
     def _unstarted(self) -> Any:
-        """A copy that has to be started, once it is changed."""
+        """Return a copy that must be started (`_start`) after it has been modified."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__getstate__())
         return other
@@ -237,27 +243,31 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     @property
     def n_samples(self) -> int:
-        """Rows of X."""
+        """The number of rows of X."""
         return len(self.X)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of theta and of all results."""
+        """The dtype of theta and of all results."""
         return self.model.dtype
 
     @property
     def l2_diagonal(self) -> Any:
-        """What l2 adds to the Hessian's diagonal: a float, or (n,) if biases are spared."""
+        """The l2 term's contribution to the Hessian's diagonal: a float, or an array (n,) if biases
+        are exempt.
+        """
         return l2_diagonal(self)
 
     @property
     def divisor(self) -> float:
-        """What divides the sum over samples: N, or N d_out where a loss is a mean over entries."""
+        """The number that the sum over samples is divided by: N, or N d_out where the loss is a
+        mean over entries.
+        """
         return self.n_samples * terms_of_a_row(self)
 
-    # --- plans: made, bound, handed out, taken back
+    # --- plans: creating, binding, lending and taking back
 
-    def _new_plan(self) -> Any:  # of the engine, or with its face
+    def _new_plan(self) -> Any:  # the engine's, or an object with its interface
         m, threads = self.model, self.n_threads or _engine.default_threads()
         net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, self.divisor, self.l2)
         facts = *net, self._rows, *loss, threads, self.memory or 0
@@ -267,16 +277,18 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     @to_nearest
     def rounding_bound(self, theta: Any) -> float:
-        """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
+        """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
 
-        float32 is held against a float64 pass, so the bound is close to what the error is; in
-        float64 it is what the error can be at worst. Cost: about 10 gradients in NumPy.
+        In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
+        error; in float64 it is a worst-case bound. Cost: about 10 gradients in NumPy.
         """
         found = self.gradient(theta) if self.dtype == np.float32 else None
         return rounding_at(self, theta, measured=found is not None).gradient(found)
 
     def _lend_plan(self) -> Any:
-        """A plan for an operator to own: a spare one where an operator has gone."""
+        """Return a plan for an operator to own: a spare one left by a deleted operator if there is
+        one, else a new one.
+        """
         try:
             return self._spare.pop()
         except IndexError:
@@ -287,7 +299,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
-        """The objective's own plan at theta, with the gradient where it is wanted."""
+        """Return the objective's own plan bound to theta, with its gradient if `gradient`."""
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
         if self._plan is None:
@@ -303,19 +315,21 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # --- the function and its derivatives
 
     def value(self, theta: Any) -> float:
-        """The loss at theta, a float. Cost: one forward pass, and none at the theta seen last."""
+        """Return the loss at theta as a float. Cost: one forward pass; free at the theta evaluated
+        last.
+        """
         with self._lock:
             return float(self._bound(theta, False).value)
 
     def gradient(self, theta: Any) -> np.ndarray:
-        """The gradient ``(n,)`` at theta.
+        """Return the gradient ``(n,)`` at theta.
 
         Cost: forward and backward; only backward after `value` at the same theta.
         """
         return self.value_and_gradient(theta)[1]
 
     def value_and_gradient(self, theta: Any) -> tuple[float, np.ndarray]:
-        """Both, as SciPy's ``jac=True`` wants them."""
+        """Return the loss and its gradient, as SciPy's ``jac=True`` expects them."""
         with self._lock:
             plan = self._bound(theta, True)
             gradient = plan.gradient
@@ -326,9 +340,9 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             return plan.value, gradient
 
     def hessp(self, theta: Any, v: Any) -> np.ndarray:
-        """The Hessian at theta times v.
+        """Return the Hessian at theta times v.
 
-        Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is.
+        The state of the last theta is kept, so this method can be passed to SciPy as ``hessp=``.
         """
         v = as_vector(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
@@ -341,24 +355,24 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # --- operators
 
     def hessian(self, theta: Any) -> Curvature:
-        """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later
-        changes it.
+        """Return the Hessian at theta as a `LinearOperator`. It owns its state, so later calls on
+        this objective do not change it.
 
-        Cost: one gradient, and memory for the state. A product costs about two gradients less what
-        theta alone decides.
+        Cost: one gradient, and memory for the state. A product costs about two gradients, less the
+        work that depends on theta alone, which is done once.
         """
         return self._curvature(self, theta, "hessian")
 
     def ggn(self, theta: Any) -> Curvature:
-        """The generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``, positive
-        semidefinite.
+        """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
+        positive semidefinite.
         """
         return self._curvature(self, theta, "ggn")
 
     def empirical_fisher(self, theta: Any) -> Curvature:
-        """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2.
+        """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
 
-        A ValueError with batch normalisation: its statistics tie the samples together, so no sample
+        Raises ValueError with batch normalisation: its statistics couple the samples, so no sample
         has a loss of its own.
         """
         if self.model.batch_norm:
@@ -369,17 +383,19 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         return self._curvature(self, theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
-        """The Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
+        """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
         return Jacobian(self, theta)
 
     def batch(self, rows: Any) -> Objective:
-        """The objective on some rows, a slice, indices or a mask; divides by their number."""
+        """Return the objective on a subset of the rows (a slice, indices or a mask), divided by the
+        number of rows selected.
+        """
         other = self._on(rows)
         other._start()
         return other
 
     def _on(self, rows: Any) -> Objective:
-        """The objective on some rows, to be started."""
+        """Return the objective on a subset of the rows; the caller must still start it."""
         X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)
@@ -387,17 +403,18 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
-        """Every row once, in a new order, as objectives on `size` rows; the last may have fewer.
+        """Yield objectives on batches of `size` rows that cover every row once, in random order;
+        the last batch may be smaller.
 
-        They share what the engine has made for them: each is of use until the next is asked for.
+        The batches share the engine's buffers: use each one only until the next is requested.
 
         Yields
         ------
         Objective
-            On the rows of a batch, in memory.
+            The objective on the rows of a batch, in memory.
         """
         order = rng.permutation(self.n_samples)
-        made = self.__dict__.pop("_made", {})  # by their rows: batches whose plans serve again
+        made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
             batch, last = self._on(rows), made.pop(len(rows), None)
@@ -411,12 +428,15 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._made = made
 
     def _is_alone(self) -> bool:
-        """Whether the rows are this objective's and its plan's, and no operator's."""
+        """Return whether the engine's rows are referenced only by this objective and its plan, and
+        by no operator.
+        """
         return self._plan is not None and getrefcount(self._rows) <= 3
 
     def _take_over(self, other: Objective) -> None:
-        """Start with the plan and the rows of another on as many, which is of no use then: new
-        memory takes longer than a small batch's arithmetic.
+        """Start with the plan and row buffers of `other`, an objective on as many rows, which is
+        unusable afterwards. For small batches allocating new memory takes longer than the
+        arithmetic.
         """
         rows, plan = other._rows, other._plan
         plan.renew(*self._given())
@@ -424,7 +444,9 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._plan, self._theta, other._plan, other._rows = plan, other._theta, None, None
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
-        """The model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as ``||d||^3``."""
+        """Return the quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
+        ``||d||^3``.
+        """
         H = self.hessian(theta)
 
         def model(d: Any) -> float:
@@ -434,7 +456,9 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         return model
 
     def statistics(self, theta: Any) -> list[Any]:
-        """Mean and variance of each hidden layer's z over all rows; see `MLP.statistics`."""
+        """Return the mean and variance of each hidden layer's pre-activations z over all rows; see
+        `MLP.statistics`.
+        """
         if not self.model.batch_norm:
             text = "statistics were asked of a model without batch normalisation"
             raise ValueError(f"{text}; wanted batch_norm=True")
@@ -450,7 +474,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             ]
 
     def astype(self, dtype: Any) -> Objective:
-        """The same objective in another precision."""
+        """Return the same objective in another precision."""
         return self._with_model(self.model.astype(dtype))
 
     def _with_model(self, model: MLP) -> Objective:

@@ -1,4 +1,6 @@
-"""Curvature as linear operators: the Hessian, the GGN, the Fisher, and their principal blocks."""
+"""Curvature matrices as linear operators: the Hessian, the GGN, the Fisher, and their principal
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -33,33 +35,35 @@ from .linear_operator import Counted, OfWhole, Operator, Symmetric, Transposed
 from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
-DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
-EMBEDDED = 64 << 20  # bytes of a block's vectors at the whole operator's length
+DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
+EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
 
 class Quadratic(Symmetric):
-    """A curvature or a block of one: symmetric, with the quadratic form by half a product."""
+    """The base class of a curvature and its principal blocks: a symmetric operator whose quadratic
+    form costs half a product.
+    """
 
-    objective: Any  # an Objective, which is above this module
+    objective: Any  # an Objective; not imported, to avoid a cycle
     kind: str
 
     @property
     @abstractmethod
     def layout(self) -> Mapping[str, Any]:
-        """How rows are served: chunks, panels, threads, kernels."""
+        """The division of the rows among chunks, panels and threads, and the kernels in use."""
 
     @abstractmethod
     def _quadratic(self, Vt: Array) -> Floats:
-        """The forms of the rows of Vt without l2, as float64 ``(k,)``."""
+        """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
     @to_nearest
     def quadratic(self, v: Any) -> Any:
-        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
-        the price of ``H @ v``.
+        """Return ``v' H v`` as a float for v ``(n,)``, or as an array for the columns of V ``(n,
+        k)``. Costs half of ``H @ v``.
         """
         block, ready = False, type(v) is np.ndarray and v.dtype is self.dtype
         if ready and v.shape == self.shape[:1] and v.flags.carray:
-            Vt = v[None]  # as the engine takes it: nothing to look at
+            Vt = v[None]  # already in the engine's form: no checks needed
         else:
             v = as_numpy(v, "v")
             block = v.ndim == 2
@@ -75,7 +79,7 @@ class Quadratic(Symmetric):
         return total if block else float(total[0])
 
     def _decayed(self, Vt: np.ndarray) -> np.ndarray:
-        """What l2 adds to the quadratic forms of the rows of Vt."""
+        """Return the l2 term's contribution to the quadratic forms of the rows of Vt."""
         l2 = self.objective.l2_diagonal
         if np.ndim(l2):
             l2 = l2[getattr(self, "indices", slice(None))]
@@ -83,21 +87,23 @@ class Quadratic(Symmetric):
 
 
 class Curvature(Counted, Quadratic):
-    """A symmetric matrix ``(n, n)`` known by its products, at one theta.
+    """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
-    Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of
-    theta and the state kept there, so a product costs 2 matrix products in the first layer and 6 in
-    each other one (4 for the GGN), 2 N in out flops each, and allocates nothing but its result.
+    Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy
+    of theta and the state computed there, so a product costs 2 matrix products in the first layer
+    and 6 in every other layer (4 for the GGN), of 2 N in out flops each, and allocates only its
+    result.
 
     Attributes
     ----------
     theta : ndarray (n,)
     value, gradient : float, ndarray (n,)
-        Of the objective at theta.
+        The objective's value and gradient at theta.
     n_products : int
-        Vectors multiplied so far, by this operator and its blocks; a quadratic form counts as one.
+        Number of vectors multiplied so far, by this operator and its blocks; a quadratic form
+        counts as one.
     nbytes : int
-        Memory of state and scratch.
+        Bytes of state and scratch.
 
     Examples
     --------
@@ -147,7 +153,7 @@ class Curvature(Counted, Quadratic):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """How rows are served: chunks, panels, threads, kernels."""
+        """The division of the rows among chunks, panels and threads, and the kernels in use."""
         layout: Mapping[str, Any] = self._plan.layout
         return layout
 
@@ -155,10 +161,10 @@ class Curvature(Counted, Quadratic):
     # ----------------------------------------------------------------------------------------------
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it
-        allocates nothing.
+        """Write ``H v`` for v ``(n,)`` to `out` and return it. Intended for inner loops: with `out`
+        given nothing is allocated.
 
-        v and out are used as they are where they have the operator's dtype and are contiguous.
+        v and `out` are used without a copy if they are contiguous and have the operator's dtype.
         """
         done: Array | None = self._take(v, out)
         if done is None:
@@ -171,7 +177,9 @@ class Curvature(Counted, Quadratic):
         self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
 
     def _matmat(self, V: Any) -> np.ndarray:
-        """Columns of V (n, k) are taken side by side in one pass over the data."""
+        """Return the products with the columns of V (n, k), computed together in one pass over the
+        data.
+        """
         Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
         out = Vt if self._plan.in_place and not np.may_share_memory(Vt, V) else np.empty_like(Vt)
         self._multiply(Vt, out)
@@ -179,7 +187,9 @@ class Curvature(Counted, Quadratic):
         return out.T
 
     def __matmul__(self, v: Any) -> Any:
-        """``H @ v``, short of SciPy's path where v is what the engine wants."""
+        """Return ``H @ v``, bypassing SciPy's checks if v is already in the form the engine
+        takes.
+        """
         done = self._take(v)
         return super().__matmul__(v) if done is None else done
 
@@ -196,7 +206,7 @@ class Curvature(Counted, Quadratic):
 
     @to_nearest
     def to_dense(self) -> np.ndarray:
-        """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
+        """Return the whole matrix ``(n, n)``, exactly symmetric. Cost: n products, n^2 numbers."""
         n = self.shape[0]
         dense = np.empty((n, n), self.dtype)
         for start in range(0, n, DENSE_BLOCK):
@@ -212,12 +222,12 @@ class Curvature(Counted, Quadratic):
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see
-        `fastcurv.certify`.
+        """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
+        passes; see `fastcurv.certify`.
 
-        float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this
-        operator, close to what its error is. In float64 it is what the error can be at worst. Cost:
-        a few products in NumPy, more at first, and up to 128 MiB.
+        Float32 products are compared with a float64 pass: the bound holds for ``H @ v`` as this
+        operator computes it, and is close to the actual error. In float64 it is a worst-case bound.
+        Cost: a few products in NumPy, more for the first call, and up to 128 MiB.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         computed = None
@@ -228,19 +238,19 @@ class Curvature(Counted, Quadratic):
 
     @to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense
-        matrix of products is off by.
+        """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector, i.e. on
+        the errors of the columns of `to_dense`.
 
-        They hold for any order of the products. Cost: some gradients' arithmetic in NumPy; with
-        batch normalisation a pass for each parameter.
+        They hold for any order of the products. Cost: as much arithmetic as a few gradients, in
+        NumPy; with batch normalisation one pass for each parameter.
         """
         return dense_bounds(self.objective, self.theta, self.layout, self.kind)
 
     @to_nearest
     def assembled(self) -> Layered | None:
-        """The matrix of a float64 Hessian or GGN and bounds on its error, made layer by layer at a
-        fraction of the price of n products; None where it is not. `fastcurv.certify.dense_hessian`
-        says how.
+        """Return the matrix of a float64 Hessian or GGN with bounds on its error, assembled layer
+        by layer at a fraction of the cost of n products, or None if that is not possible. See
+        `fastcurv.certify.dense_hessian`.
         """
         wide = self.dtype == np.float64
         return layered(self.objective, self.theta, self.kind) if wide else None
@@ -257,14 +267,14 @@ class Curvature(Counted, Quadratic):
 
     @own_names("restrict")
     def restrict(self, layers: Any = None, indices: Any = None) -> Block:
-        """The principal block of some layers, or of some parameters, without the work that it does
-        not need.
+        """Return the principal block of some layers, or of some parameters; its products skip work
+        that the block does not need.
 
         Parameters
         ----------
         layers : sequence of int, or int
-            Numbers of layers, 0 the first; their weights and biases. Layers below the lowest are
-            left out of the passes.
+            Layer numbers, starting at 0; the block holds their weights and biases. Layers below the
+            lowest are skipped in the passes.
         indices : array_like of int
             Indices into theta, each once.
         """
@@ -282,31 +292,33 @@ class Curvature(Counted, Quadratic):
         )
 
     def reduced(self, space: str | None = None) -> InCoordinates | OutputSpace | None:
-        """A smaller operator with the same eigenvalues but for copies of one number, where Krylov
-        methods are faster there; else None.
+        """Return a smaller operator with the same eigenvalues except for copies of one number, if
+        Krylov methods are faster with it; else None.
 
         Parameters
         ----------
         space : {"samples", "outputs", "inputs", "parameters"}, optional
-            `fastcurv.network.gram`, `output_space`, `input_space`, or None whatever the
-            sizes; by default a cost model decides.
+            ``"samples"`` gives a `fastcurv.network.gram.SampleSpace`, ``"outputs"`` and
+            ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
+            ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
         return reduced(self, space)
 
     def written(self) -> OutputSpace | None:
-        """The Gram matrix of a GGN or Fisher, where it is smaller: `fastcurv.network.spaces`;
-        else None.
+        """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
+        smaller; else None.
         """
         return written(self)
 
     def reach(self, most: int) -> Reach | None:
-        """The space that the products of a float64 Hessian reach, with the proof of what lies
-        outside, where it has at most `most` dimensions; else None: `fastcurv.network.gram_bounds`.
+        """Return the space that contains the range of a float64 Hessian, with a proved bound on
+        what lies outside, if it has at most `most` dimensions; else None. See
+        `fastcurv.network.gram_bounds`.
         """
         return reach(self, most)
 
     def astype(self, dtype: Any) -> Any:
-        """The same operator at the same theta in another precision."""
+        """Return the same operator at the same theta in another precision."""
         if check_dtype(dtype) == self.dtype:
             return self
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
@@ -315,7 +327,7 @@ class Curvature(Counted, Quadratic):
 class Block(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
-    Shares its state and counts on its bill.
+    It shares the whole operator's state and product counter.
     """
 
     def __init__(self, whole: Curvature, indices: Indices) -> None:
@@ -340,7 +352,9 @@ class Block(OfWhole, Quadratic):
         return full
 
     def _parts(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows as rows of the whole operator's length, some at a time."""
+        """Yield rows of Vt embedded into rows of the whole operator's length, a limited number at a
+        time.
+        """
         step = max(8, EMBEDDED // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):
             cut = slice(start, start + step)
@@ -356,7 +370,7 @@ class Block(OfWhole, Quadratic):
         return rows
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The block times v, into `out` if given."""
+        """Write the block times v to `out`, or to a new array, and return it."""
         x, out = into(v, out, self.shape[0], self.dtype)
         out[...] = self._rows(x[None])[0]
         return out
@@ -374,7 +388,9 @@ class Block(OfWhole, Quadratic):
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on the error of the block's product with v ``(n,)``: as the whole operator's."""
+        """Return a bound on the error of the block's product with v ``(n,)``, derived like the
+        whole operator's.
+        """
         x = as_vector(v, self.shape[0], self.dtype)
         full = self._embed(x[None])[0]
         if self.dtype != np.float32:
@@ -382,22 +398,24 @@ class Block(OfWhole, Quadratic):
         computed = np.empty_like(full)  # the block's passes round in their own order
         self.whole._multiply(full, computed)
         computed[self.indices] = self._rows(x[None])[0]
-        self.whole.n_products -= 1  # as the whole operator's bound, this counts none
+        self.whole.n_products -= 1  # like the whole operator's bound, this counts no product
         return float(self.whole._bounds().product(full, self.kind, computed))
 
     @to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Bounds on the errors of the block's columns, those of the whole operator's."""
+        """Return bounds on the errors of the block's columns: those of the whole operator's
+        columns.
+        """
         return np.asarray(self.whole.column_bounds()[self.indices])
 
     @to_nearest
     def to_dense(self) -> np.ndarray:
-        """The block as a matrix."""
+        """Return the block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
 
 
 def _make(kind: Any, args: Any, n_products: int) -> Any:
-    """Unpickle: bind anew, and remember what was spent."""
+    """Recreate an unpickled operator and restore its product count."""
     operator = kind(*args)
     operator.n_products = n_products
     return operator
@@ -437,7 +455,7 @@ class Jacobian(Operator):
         return out
 
     def to_dense(self) -> np.ndarray:
-        """The matrix ``(N d_out, n)``, by as many products as its shorter side has entries."""
+        """Return the matrix ``(N d_out, n)``, by as many products as its shorter side is long."""
         if self.shape[0] < self.shape[1]:
             return np.ascontiguousarray(
                 self._transpose()._matmat(np.eye(self.shape[0], dtype=self.dtype)).T
@@ -445,11 +463,11 @@ class Jacobian(Operator):
         return self._matmat(np.eye(self.shape[1], dtype=self.dtype))
 
     def row_bounds(self) -> Any:
-        """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as
-        it is had by such products. Infinite with batch normalisation, and where rows are not at
-        hand.
+        """Return bounds ``(N d_out,)`` on the rounding error of ``J.T @ e_i``, i.e. of each row of
+        the matrix when computed by such products. They are infinite with batch normalisation, and
+        if the rows X are not in memory.
 
-        Cost: some gradients' arithmetic in NumPy.
+        Cost: as much arithmetic as a few gradients, in NumPy.
         """
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):

@@ -1,9 +1,9 @@
-"""Rows that need not fit memory, and how they are read: some at a time, in one order, again and
-again.
+"""Sources of rows that need not fit in memory: they are read a block at a time, in the same order
+in every pass.
 
-A source has ``n_rows`` (None until all were counted), ``blocks(size)``: an iterator of raw ``(X, y,
-sample_weight)`` of `size` rows, the last one shorter, and ``take(rows)``: some rows, given by
-sorted numbers.
+A source has ``n_rows``, which is None until the rows have been counted; ``blocks(size)``, which
+returns an iterator of raw ``(X, y, sample_weight)`` of `size` rows each, the last one possibly
+shorter; and ``take(rows)``, which returns the rows with the given sorted numbers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .._engine import Lock, in_memory
 from ..common.checks import as_numpy, is_sparse
 
 # --------------------------------------------------------------------------------------------------
-# Blocks of rows as they pass by: cut, joined, picked from, and told from others.
+# Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
-SEEN = 16  # rows of a block that tell it from others
+SEEN = 16  # rows of a block that its fingerprint is taken from
 _starting = Lock()
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """The same rows in blocks of `size`, whatever blocks they come in."""
+    """Yield the same rows in blocks of `size`, whatever the sizes of the blocks given."""
     held: list[Block] = []
     count = 0
     for block in blocks:
@@ -47,14 +47,14 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
 
 
 def cut(block: Block, start: int, stop: int) -> Block:
-    """Rows from start to stop of a block; of all of it, itself."""
+    """Return rows start to stop of a block, or the block itself if that is all of it."""
     if start == 0 and stop == block[0].shape[0]:
         return block
     return pick(block, slice(start, stop))
 
 
 def stacked(blocks: list[Block]) -> Block:
-    """Blocks one below the other."""
+    """Return the blocks joined along the rows."""
     if len(blocks) == 1:
         return blocks[0]
     try:
@@ -70,15 +70,15 @@ def stacked(blocks: list[Block]) -> Block:
 
 
 def joined(parts: Sequence[Any]) -> Any:
-    """Arrays, or sparse matrices, one below the other."""
+    """Return arrays or sparse matrices joined along the rows."""
     if not any(map(is_sparse, parts)):
         return np.concatenate(parts)
     return vstack([csr_matrix(part) for part in parts], format="csr")
 
 
 def own_csr(A: Any, name: str) -> Any:
-    """A sparse matrix by rows in memory that nobody else writes to, its indices then checked:
-    SciPy's loops trust them.
+    """Return a sparse matrix as CSR in private memory with validated indices, since SciPy's loops
+    do not check them.
     """
     try:
         if A.format in ("csr", "csc", "bsr"):
@@ -87,21 +87,23 @@ def own_csr(A: Any, name: str) -> Any:
             A.check_format(full_check=True)
         elif A.format == "coo":
             data, row, col = (np.array(in_memory(a, name)) for a in (A.data, A.row, A.col))
-            A = type(A)((data, (row, col)), shape=A.shape)  # which looks at them
+            A = type(A)((data, (row, col)), shape=A.shape)  # SciPy validates these indices
         return A.tocsr()
     except (ValueError, IndexError) as error:
         raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
 
 
 def own(x: Any, name: str) -> Any:
-    """`x`, where it is an array, in memory that no file is mapped to; as `own_csr` where sparse."""
+    """Return an array copied to memory if it is mapped to a file, a sparse matrix as by `own_csr`,
+    and anything else unchanged.
+    """
     if is_sparse(x):
         return own_csr(x, name)
     return in_memory(x, name) if isinstance(x, np.ndarray) else x
 
 
 def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
-    """Rows by sorted numbers from blocks that pass by."""
+    """Return the rows with the given sorted numbers from consecutive blocks."""
     found, start = [], 0
     for block in blocks:
         stop = start + block[0].shape[0]
@@ -115,12 +117,12 @@ def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
 
 
 def pick(block: Block, rows: Any) -> Block:
-    """Some rows of a block."""
+    """Return the rows of a block that an index selects."""
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
 def fingerprint(parts: Sequence[Any]) -> int:
-    """A number that a few rows of a block decide, all of them where it is short."""
+    """Return a checksum of a few rows of a block, or of all rows of a short one."""
     n, mark = parts[0].shape[0], 0
     rows = np.unique(np.linspace(0, n - 1, min(n, SEEN)).astype(int))
     for part in parts:
@@ -133,24 +135,27 @@ def fingerprint(parts: Sequence[Any]) -> int:
 
 
 class Seen:
-    """What blocks looked like in the pass before."""
+    """The fingerprints of blocks in earlier passes."""
 
     def __init__(self) -> None:
         self.marks: dict[tuple[int, int], int] = {}
 
     def compare(self, start: int, parts: Sequence[Any]) -> None:
-        """A few rows of a block with those that stood there before, if as many did."""
+        """Compare a few rows of a block with those seen at the same position before, if that block
+        had as many rows; raise ValueError if they differ.
+        """
         mark = fingerprint(parts)
         if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
             raise ValueError(
-                f"rows from {start} on are others than in the pass before; wanted the same rows in "
-                "every pass, or a new objective"
+                f"rows from {start} on differ from the previous pass; wanted the same rows in the "
+                "same order in every pass, or a new objective"
             )
 
 
 def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
-    """``pool.submit(call, *given)``. While Python starts a thread it holds locks for which a
-    handler of signals that came in there would wait for ever, if it started one too: it is refused.
+    """Return ``pool.submit(call, *given)``, refusing reentrant calls. While Python starts a thread
+    it holds locks; a signal handler that ran at that moment and also started a thread would
+    deadlock.
     """
     with _starting:
         return pool.submit(call, *given)
@@ -160,7 +165,7 @@ PARQUET = (".parquet", ".pq")
 
 
 def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parquet | Blocks:
-    """What a caller calls X, as a source; see `StreamedObjective` for what it may be."""
+    """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
     if isinstance(X, (str, Path)):
         X = Path(X)
         if X.suffix == ".npy":
@@ -183,7 +188,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
 
 
 def yields_sparse(X: Any) -> bool:
-    """Whether X yields blocks of rows, the first of which is sparse."""
+    """Return whether X yields blocks of rows of which the first is sparse."""
     if is_sparse(X) or isinstance(X, (str, Path)) or not _is_blocks(X) or _once(X):
         return False
     return is_sparse(_first(X))
@@ -194,7 +199,7 @@ def _once(X: Any) -> bool:
 
 
 def _asked(X: Any) -> Any:
-    """What yields blocks, of a function that returns it."""
+    """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
     if not hasattr(again, "__iter__"):
         raise TypeError(f"X() is a {type(again).__name__}; wanted what yields blocks of rows")
@@ -202,7 +207,7 @@ def _asked(X: Any) -> Any:
 
 
 def _first(X: Any) -> Any:
-    """The rows of the first block."""
+    """Return X of the first block."""
     again = iter(_asked(X))
     try:
         item = next(again, None)
@@ -212,7 +217,7 @@ def _first(X: Any) -> Any:
 
 
 def _is_blocks(X: Any) -> bool:
-    """Whether X yields blocks of rows, and is not itself a matrix."""
+    """Return whether X yields blocks of rows rather than being a matrix."""
     if callable(X) and not hasattr(X, "shape"):
         return True
     if hasattr(X, "shape") or hasattr(X, "__array__") or not hasattr(X, "__iter__"):
@@ -224,7 +229,7 @@ def _is_blocks(X: Any) -> bool:
 
 
 class SparseRows:
-    """Rows of a sparse matrix, dense as they are asked for."""
+    """A sparse matrix whose rows are returned dense when they are indexed."""
 
     def __init__(self, X: Any) -> None:
         X = X if X.format == "csr" else own_csr(X, "X")
@@ -234,7 +239,7 @@ class SparseRows:
             raise ValueError("X is a sparse matrix whose indptr does not rise from 0 by rows")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Rows by a slice without steps, or by their numbers."""
+        """Return the rows of a slice without step, or with the given numbers, as a dense array."""
         if isinstance(rows, slice):
             ends = self.ends[rows.start : rows.stop + 1]
             parts = [part[ends[0] : ends[-1]] for part in (self.data, self.indices)]
@@ -250,8 +255,8 @@ class SparseRows:
 
 
 class Arrays:
-    """Rows of arrays, or of whatever has ``shape``, ``dtype`` and slices: memory-mapped files,
-    datasets of HDF5 and zarr.
+    """A source of rows from arrays, or from anything with ``shape``, ``dtype`` and slicing:
+    memory-mapped files, HDF5 and zarr datasets.
     """
 
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
@@ -274,7 +279,7 @@ class Arrays:
         self.n_rows = self.whole if rows is None else len(rows)
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """Blocks of `size` rows."""
+        """Yield blocks of `size` rows."""
         for start in range(0, self.n_rows, size):
             if self.X.shape[0] != self.whole:
                 raise ValueError(
@@ -284,7 +289,7 @@ class Arrays:
             yield self.block(start, min(start + size, self.n_rows))
 
     def block(self, start: int, stop: int) -> Block:
-        """Rows from start to stop."""
+        """Return rows start to stop."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(_read(None if a is None else a[start:stop], name) for name, a in self._parts())
@@ -293,11 +298,11 @@ class Arrays:
         return zip(("X", "y", "sample_weight"), (self.X, self.y, self.weight))
 
     def take(self, rows: np.ndarray) -> Block:
-        """Some rows, by sorted numbers without repetition."""
+        """Return the rows with the given numbers, sorted and without repetition."""
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:
-        order = np.argsort(rows, kind="stable")  # datasets want rising numbers
+        order = np.argsort(rows, kind="stable")  # datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         parts = (_read(a, name, rows[order]) for name, a in self._parts())
@@ -305,21 +310,21 @@ class Arrays:
 
 
 def _sliced(x: Any, name: str) -> Any:
-    """What has a shape as it is, else an array."""
+    """Return x unchanged if it has a shape and can be sliced, else as an array."""
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
     return _with_rows(as_numpy(x, name), name)
 
 
 def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
-    """`x`, which must be more than one number."""
+    """Return x, refusing a scalar."""
     if not x.ndim:
         raise ValueError(f"{name} has shape (); wanted an array with rows")
     return x
 
 
 def _read(a: Any, name: str, rows: Any = None) -> Any:
-    """An array, or some of its rows, in memory that no file is mapped to."""
+    """Return an array, or some of its rows, in memory that is not mapped to a file."""
     if isinstance(a, np.ndarray):
         return in_memory(a, name, rows)
     if a is None or rows is None:
@@ -328,7 +333,9 @@ def _read(a: Any, name: str, rows: Any = None) -> Any:
 
 
 class Parquet:
-    """Rows of a Parquet file: columns of numbers, one or more of which are the targets."""
+    """A source of rows from a Parquet file: numeric columns, one or more of which are the
+    targets.
+    """
 
     def __init__(self, file: Any, y: Any, weight: Any, columns: Any) -> None:
         self.file = file
@@ -354,7 +361,7 @@ class Parquet:
         self.wanted = list(dict.fromkeys(wanted))
 
     def open(self) -> Any:
-        """The file of pyarrow."""
+        """Return the file as a pyarrow ``ParquetFile``."""
         try:
             from pyarrow import parquet
         except ImportError:
@@ -363,12 +370,12 @@ class Parquet:
             ) from None
         if not isinstance(self.file, Path):
             return self.file
-        return parquet.ParquetFile(self.file, pre_buffer=False)  # which would keep all that is read
+        return parquet.ParquetFile(self.file, pre_buffer=False)  # it would keep all data
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """Blocks of `size` rows."""
+        """Yield blocks of `size` rows."""
         file = self.open()
-        parts = (  # by row groups: a file that a caller opened may keep all that one call reads
+        parts = (  # by row groups: a file that the caller opened may buffer all that a call reads
             part
             for group in range(file.num_row_groups)
             for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
@@ -389,12 +396,12 @@ class Parquet:
         return X, y, None if self.weight is None else column(self.weight)
 
     def take(self, rows: np.ndarray) -> Block:
-        """Some rows, by a pass over the file up to the last of them."""
+        """Return the rows with the given numbers, by reading the file up to the last of them."""
         return picked(self.blocks(1 << 16), rows)
 
 
 class Blocks:
-    """Rows from something that yields them block by block, and does so again when asked again."""
+    """A source of rows from an object that yields them block by block, anew for each pass."""
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if _once(blocks):
@@ -407,11 +414,11 @@ class Blocks:
         self.n_rows: int | None = None
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """Blocks of `size` rows."""
+        """Yield blocks of `size` rows."""
         yield from regrouped(self._given(), size)
 
     def first(self) -> Any:
-        """The rows of X of the first block."""
+        """Return X of the first block."""
         return _first(self.given)
 
     def _given(self) -> Iterator[Block]:
@@ -459,5 +466,7 @@ class Blocks:
         return None if whole is None else _read(whole[start:stop], name)
 
     def take(self, rows: np.ndarray) -> Block:
-        """Some rows, by a pass over the blocks up to the last of them."""
+        """Return the rows with the given numbers, by a pass over the blocks up to the last of
+        them.
+        """
         return picked(self.blocks(1 << 16), rows)

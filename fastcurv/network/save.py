@@ -1,5 +1,5 @@
-"""A model and its theta as one safetensors file: the architecture in its header, every claim of the
-file checked when it is read, and nothing in it ever run.
+"""Saving and loading of a model and its theta as one safetensors file. The architecture is in the
+header. When a file is read, everything it states is checked, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .mlp import MLP, Model
 
 FORMAT = "fastcurv.MLP 1"
 KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
-OTHERS = {  # names of other programs' files: what writes those
+OTHERS = {  # suffixes of other programs' files: what writes them
     **dict.fromkeys(
         (".pt", ".pth"), ", or torch.save(fc.to_torch(model, theta).state_dict(), path)"
     ),
@@ -24,7 +24,7 @@ OTHERS = {  # names of other programs' files: what writes those
     **dict.fromkeys((".npz", ".npy", ".csv"), ", or NumPy for theta alone"),
     **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
 }
-HOMES = {  # names of other programs' files: what reads those
+HOMES = {  # suffixes of other programs' files: what reads them
     ".onnx": "fc.from_onnx(path)",
     **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
@@ -35,7 +35,7 @@ RUN = "run"
 
 
 def _names(model: MLP) -> list[list[str]]:
-    """By layer: the names of its parameters in the file."""
+    """Return, for each layer, the names of its parameters in the file."""
     names = []
     for l in range(len(model.shapes)):
         parts = PARTS if model.normalised(l) else PARTS[:2]
@@ -45,28 +45,29 @@ def _names(model: MLP) -> list[list[str]]:
 
 @own_names("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
-    """Write a model and its theta as a safetensors file, whole or not at all.
+    """Write a model and its theta as a safetensors file, completely or not at all.
 
     Parameters
     ----------
     path : path-like
-        Its name ends in .safetensors, or in nothing that means another format. Replaced in one step
-        once the new file has reached the disk. Through a symbolic link its target is replaced.
+        The name should end in .safetensors, and must not end in the suffix of another program's
+        format. An existing file is replaced in one step once the new one has been written to disk;
+        if it is a symbolic link, its target is replaced.
     model : MLP
-        The network that theta is for.
+        The network.
     theta : array_like (n,)
-        Or a list of (W, b).
+        The parameters, flat or as a list of (W, b).
 
     See Also
     --------
-    load : the way back.
+    load : Read such a file.
 
     Notes
     -----
     The arrays are ``layers.0.weight`` of shape ``(out, in)``, ``layers.0.bias``, ..., which any
     reader of safetensors can open; the architecture is JSON in the header, and so is a checksum of
-    the whole file, which `load` verifies: a file that was damaged on its way is refused. A program
-    that changes numbers and passes metadata on leaves out the entry ``fastcurv.sha256``.
+    the whole file, which `load` verifies: a damaged file is refused. Programs that modify the
+    arrays but copy the metadata must leave out the entry ``fastcurv.sha256``.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 
 def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays by name, and the facts of the header, of a file that `load` reads."""
+    """Return the arrays by name and the header's entries of a file that `load` reads."""
     arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
@@ -105,7 +106,7 @@ def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _architecture(path: Any, facts: Any) -> MLP:
-    """The model that a header describes."""
+    """Return the model that a header describes."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(
             f"{path} does not hold a model in its header; wanted a file written by fastcurv.save"
@@ -115,16 +116,16 @@ def _architecture(path: Any, facts: Any) -> MLP:
         raise ValueError(f"{path} has a header that lacks or adds {shown(odd[0])!r}")
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
-            raise TypeError("its sizes and activations are no lists")
+            raise TypeError("its sizes and activations are not lists")
         if not isinstance(facts["dtype"], str):
-            raise TypeError("its dtype is no word")
+            raise TypeError("its dtype is not a string")
         return MLP(**{name: facts[name] for name in KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} describes no model: {shown(error, 200)}") from None
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """The model and theta of a file written by `save`, or by ``fastcurv train``.
+    """Return the model and theta of a file written by `save` or by ``fastcurv train``.
 
     Parameters
     ----------
@@ -134,19 +135,20 @@ def load(path: str | os.PathLike[str]) -> Model:
     Returns
     -------
     model : MLP
-        The network of the file.
+        The network stored in the file.
     theta : ndarray (n,)
-        As it was saved.
+        The parameters as they were saved.
 
     Raises
     ------
     ValueError
-        Where the file is cut short, does not fit its checksum, or any claim of its header is not
-        so: names, shapes, dtypes, numbers that are not finite. Memory is that of the file.
+        If the file is truncated, does not match its checksum, contradicts its header (names,
+        shapes, dtypes), or holds numbers that are not finite. No more memory is used than the size
+        of the file.
 
     See Also
     --------
-    save : what writes such files.
+    save : Write such a file.
 
     Examples
     --------
@@ -181,7 +183,9 @@ def _refuse_archive(path: str) -> None:
 
 
 def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
-    """The model and theta of what `contents` gave; the records of a run are left out."""
+    """Return the model and theta from the output of `contents`; the records of a training run are
+    ignored.
+    """
     model = _architecture(path, facts)
     if RUN in facts:
         arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}

@@ -1,18 +1,20 @@
-"""An objective whose rows lie in shards: blocks of a file that pass by, or parts on other machines.
+"""Objectives whose rows are divided into shards: blocks of a file that are read in turn, or parts
+on other machines.
 
-Every quantity that an algorithm asks for is a sum over rows, so it is one over shards:
+Every quantity that an algorithm needs is a sum over rows, so it is one over shards:
 
     f(theta) = sum over shards of f_s(theta)  +  l2/2 ||theta||^2,     f_s = sum of rows / divisor
 
-with the divisor of all rows. A `Shard` is an `Objective` of its rows with that divisor and without
-l2, and what is asked of it is a function ``part(shard, *arguments)`` that can be sent to where the
-shard is. `Sharded` needs one thing of its kinds, ``_fold(part, arguments)``: the sum of the parts.
-`SumPlan` has the face of the engine's plan and is such sums, so operators know no difference.
+where the divisor is that of all rows. A `Shard` is an `Objective` of its rows with that divisor and
+without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can be sent to
+the process that holds the shard. Subclasses of `Sharded` implement one method, ``_fold(part,
+arguments)``, which returns the sum of the parts. `SumPlan` has the interface of the engine's plan
+but computes such sums, so operators need not distinguish the two.
 
 The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
-sums by `FAN`, and so on. Its shape depends on the number of shards alone, so neither the number of
-workers nor the order in which they finish changes a bit; and no number passes through more than
-`additions` roundings, which the bounds here count.
+sums by `FAN`, and so on. Its shape depends on the number of shards alone, so results are bitwise
+independent of the number of workers and of the order in which they finish; and no number passes
+through more than `additions` roundings, which the error bounds here take into account.
 """
 
 from __future__ import annotations
@@ -53,18 +55,19 @@ from .tree_sum import (
 )
 
 # --------------------------------------------------------------------------------------------------
-# What is known and proved about an objective whose rows lie in shards: each statement about all
-# rows from those about the rows of a shard, made where those are.
+# Certified facts about an objective in shards: each statement about all rows is combined from
+# statements about the rows of each shard, which are computed where the shard is.
 #
-# Bounds add up, counts add up, what must hold for every row must hold in every shard. What would
-# need all rows in one place is not claimed: `residual_bounds`, `smoothed` and `held` say None.
+# Bounds and counts add up, and a property of every row must hold in every shard. Statements that
+# would need all rows in one place are not made: `residual_bounds`, `smoothed` and `held` return
+# None.
 
 GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
 
 
 @dataclass(frozen=True)
 class Least:
-    """A number of which the least counts."""
+    """A number whose sum with another is the smaller of the two."""
 
     value: float
 
@@ -74,7 +77,9 @@ class Least:
 
 @dataclass(frozen=True)
 class Every:
-    """Flags that must be set everywhere."""
+    """Boolean flags whose sum is the elementwise "and": set only where they are set in every
+    shard.
+    """
 
     flags: list[NDArray[np.bool_]]
 
@@ -84,7 +89,9 @@ class Every:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Few rows whose columns are zero, equal and constant just where those of all rows are."""
+    """A few rows whose columns are zero, equal or constant exactly where the columns of all rows
+    are.
+    """
 
     X: Floats
 
@@ -93,8 +100,8 @@ class Witnesses:
 
 
 def witnesses(X: Floats) -> Witnesses:
-    """Some rows of X: the first, one for each column that is not constant, and for each two columns
-    that are not equal one in which they differ.
+    """Select rows of X: the first, one for each column that is not constant, and for each two
+    columns that differ, a row in which they do.
 
     Examples
     --------
@@ -126,13 +133,17 @@ def lower_part(shard: Any) -> Least:
 
 
 def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
-    """(1 unless all rows are classified strictly, 1 if one of them counts)."""
+    """Return ``(a, b)``: a is 0 if every row of positive weight is proved to be classified
+    correctly, else 1; b is 1 if there is a row of positive weight, else 0.
+    """
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
     return int(not majorants.classified(shard, theta)), int(counts)
 
 
 def pulls_part(shard: Any) -> Every:
-    """Outputs that no row wants larger, and that none wants smaller."""
+    """Return masks of the outputs that no row's loss pulls up, and of those that none pulls
+    down.
+    """
     return Every([~pulled for pulled in majorants.pulls(shard)])
 
 
@@ -141,7 +152,9 @@ def margin_part(shard: Any, theta: Floats) -> Least:
 
 
 def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Every, Every]:
-    """(units that are off on the ball, units with no z at a kink at theta), for all rows."""
+    """Return (units that are off on the whole ball, units with no z at a kink at theta), over all
+    rows.
+    """
     here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return Every((ball or [here])[0].off), Every([~near for near in here.on_kinks])
 
@@ -156,7 +169,9 @@ def saturation_part(shard: Any, theta: Floats) -> tuple[Any, Any, Every]:
 
 
 def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
-    """(a number that no eigenvalue of the rows' part is below, its size)."""
+    """Return a lower bound on the eigenvalues of the rows' part of the Hessian, and its absolute
+    value.
+    """
     floor = curvature_floor(shard, theta)
     return floor, abs(floor)
 
@@ -166,31 +181,33 @@ def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
 
 
 class ShardedFacts(NetworkFacts):
-    """`NetworkFacts` by sums over shards; the class it is mixed into has ``_fold(part,
-    arguments)``.
+    """`NetworkFacts` computed by sums over shards; the class it is mixed into implements
+    ``_fold(part, arguments)``.
     """
 
     l2: float
     l2_biases: bool
     _fold: Callable[..., Any]
-    _known: dict[str, Any]  # the last answer to each question, with its theta
+    _known: dict[str, Any]  # {name: (arguments, result)} of the last call of each kind
 
     def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
-        """The answer to a question that was asked last with the same key, or a new one."""
+        """Return the cached result for `name` if it was computed for the same `key`, else compute
+        it.
+        """
         known = self._known.get(name)
         if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
             known = self._known[name] = (key, find())
         return known[1]
 
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
-        """A Lipschitz constant of the Hessian on the ball of that radius around theta, or infinity:
-        the sum of those of the shards.
+        """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
+        infinity: the sum of the shards' constants.
         """
         found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius)))
         return float(found) * GROWTH
 
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
-        """The same in other units of the parameters."""
+        """Return `third_bound` for parameters measured in other units."""
         wide = np.array(units, dtype=float)
         found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius), wide))
         return float(found) * GROWTH
@@ -207,30 +224,32 @@ class ShardedFacts(NetworkFacts):
 
     @to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
-        """``(g, error)``: parts of about 100 bits from every shard, added as such."""
+        """Return ``(g, error)``: the gradient from parts of about 100 bits per shard, added at that
+        precision.
+        """
         g, error, _, _ = self._precise(theta)
         return g.copy(), error
 
     @to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
-        """``(value, error)`` likewise."""
+        """Return ``(value, error)``, computed like `precise_gradient`."""
         return self._precise(theta)[2:]
 
     def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
-        """None: the Jacobian of all rows is not made where rows lie in shards."""
+        """Return None: the Jacobian of all rows is not formed for an objective in shards."""
 
     @property
     def loss_lower_bound(self) -> float:
-        """A number that the loss is nowhere below."""
+        """A lower bound on the loss over all theta."""
         return float(self._once("lower", (), lambda: self._fold(lower_part, ())).value)
 
     @property
     def attains_lower_bound(self) -> bool:
-        """Whether the loss may be that number anywhere: an entropy is above it."""
+        """True if the loss may attain `loss_lower_bound`; a cross entropy always lies above it."""
         return self.loss == "mse"
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """A unit direction in which the loss is proved to fall for ever; else None."""
+        """Return a unit direction along which the loss is proved to decrease forever, or None."""
         at = checked_theta(self, theta)
         if self.loss == "mse" or self.loss_lower_bound < 0:
             return None
@@ -243,17 +262,19 @@ class ShardedFacts(NetworkFacts):
         return direction if found[0] == 0 and found[1] else None
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """How many pre-activations of kinked units may lie at 0 somewhere on the ball."""
+        """Return how many pre-activations of units with a kink may be 0 somewhere on the ball."""
         at = checked_theta(self, theta)
         return int(self._fold(NetworkFacts.kinks, (at, max(float(radius), self._rounding(at)))))
 
     def kink_margin(self, theta: ArrayLike) -> float:
-        """A radius around theta within which no kink lies: the least of the shards'."""
+        """Return a radius around theta within which there is no kink: the smallest of the shards'
+        radii.
+        """
         return float(self._fold(margin_part, (checked_theta(self, theta),)).value)
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
-        """The proved symmetry groups at theta, of all rows: units that are off in every shard, and
-        the columns' dependencies from few rows that show them all.
+        """Return the proved symmetry groups at theta for all rows, from the units that are off in
+        every shard and from a few rows that show all dependencies between columns.
         """
         at = checked_theta(self, theta)
         off, clear = self._once(
@@ -271,17 +292,17 @@ class ShardedFacts(NetworkFacts):
         return orbits(whole, at, off.flags, [~units for units in clear.flags])
 
     def smoothed(self, width: float) -> None:
-        """None: kinks are not rounded off where rows lie in shards."""
+        """Return None: kinks are not smoothed for an objective in shards."""
 
     def held(self, gates: Any, collapsed: Any, parents: Any = None) -> None:
-        """None: minima on kinks are not proved where rows lie in shards."""
+        """Return None: minima on kinks are not proved for an objective in shards."""
 
     def copies(self, theta: Floats, gates: Any, collapsed: Any) -> list[NDArray[np.intp]]:
-        """Every unit its own: that one is another's copy is not claimed of rows in shards."""
+        """Report no duplicate units: duplicates are not detected for rows in shards."""
         return [np.arange(width) for width in self.model.sizes[1:-1]]
 
     def leaks(self) -> list[float]:
-        """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
+        """Return the slope below 0 of each hidden layer of relu or leaky_relu units."""
         return [LEAK[name] for name in self.model.activation]
 
     def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
@@ -291,14 +312,14 @@ class ShardedFacts(NetworkFacts):
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """How saturated the units are; see `fastcurv.structure.symmetry`."""
+        """Return counts of saturated units; see `fastcurv.structure.symmetry`."""
         at = checked_theta(self, theta)
         counts, certain, dead = self._fold(saturation_part, (at,))
         return symmetry.saturation_of(self.model, counts, certain, dead.flags)
 
     def curvature_floor(self, theta: ArrayLike) -> float:
-        """A number that no eigenvalue of the Hessian is below, or -inf: the sum of the shards',
-        and l2.
+        """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'
+        bounds plus l2.
         """
         floor, size = self._fold(floor_part, (checked_theta(self, theta),))
         least = float(np.min(l2_diagonal(self)))
@@ -311,9 +332,9 @@ class ShardedFacts(NetworkFacts):
 
 
 class ShardedCurvature(Curvature):
-    """A curvature of an objective in shards: each product is one sum over them.
+    """The curvature matrix of an objective in shards: each product is one sum over the shards.
 
-    Value and gradient are found when they are first asked for.
+    Value and gradient are computed on first access.
     """
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
@@ -321,19 +342,19 @@ class ShardedCurvature(Curvature):
         self._plan = objective._new_plan()
         self._plan.bind(objective.model.check_theta(theta))
         self.theta, self._rounding = self._plan.theta, None
-        self._go_by(Times(None, kind, False))  # a product is a fold over shards
+        self._go_by(Times(None, kind, False))  # no engine plan: a product is a fold over shards
         self._mass: np.ndarray | None = None
         n = objective.n_params
         super(Curvature, self).__init__(objective.dtype, (n, n))
 
     @property
     def value(self) -> float:
-        """Of the objective at theta."""
+        """The objective's value at theta."""
         return float(self._plan.value)
 
     @property
     def gradient(self) -> np.ndarray:
-        """Of the objective at theta, (n,)."""
+        """The objective's gradient at theta, (n,)."""
         gradient: np.ndarray = self._plan.gradient
         gradient.flags.writeable = False
         return gradient
@@ -343,7 +364,9 @@ class ShardedCurvature(Curvature):
         self._note_columns(np.atleast_2d(v))
 
     def _note_columns(self, Vt: np.ndarray) -> None:
-        """Of unit vectors, how much their products summed up, for `column_bounds`."""
+        """Record, for rows of Vt that are unit vectors, the sum over shards of the norms of their
+        products, which `column_bounds` needs.
+        """
         if np.count_nonzero(Vt) == len(Vt):
             at = np.argmax(Vt, axis=1)
             if (Vt[np.arange(len(Vt)), at] == 1).all():
@@ -353,8 +376,8 @@ class ShardedCurvature(Curvature):
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``: those of the shards, each found
-        where it is, and what adding them up rounds.
+        """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``: the sum of the shards'
+        bounds, each computed where the shard is, plus the rounding errors of adding the parts.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         found = self.objective._fold(product_bound_part, (self.theta, v, self.kind))
@@ -362,7 +385,7 @@ class ShardedCurvature(Curvature):
 
     @to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector."""
+        """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector."""
         ob, n = self.objective, self.shape[0]
         if self._mass is None or np.isnan(self._mass).any():
             self.to_dense()
@@ -378,26 +401,28 @@ class ShardedCurvature(Curvature):
         return np.asarray(self.objective._fold(column_parts, (self.theta, self.kind)))
 
     def assembled(self) -> None:
-        """None: rows are not at hand."""
+        """Return None: the matrix is not assembled by layers, since the rows are not in memory
+        here.
+        """
 
     def reach(self, most: int) -> None:
-        """None: what proves it needs all rows at hand."""
+        """Return None: the proof of the range needs all rows in memory."""
 
     reduced = not_in_shards
 
 
 # --------------------------------------------------------------------------------------------------
-# What is asked of a shard where it is: the part that its rows have in a sum.
+# Functions evaluated where a shard is held: the contribution of its rows to a sum.
 
 
 def value_part(shard: Any, theta: np.ndarray) -> float:
-    """The rows' part of the value."""
+    """Return the rows' part of the value."""
     with shard._lock:
         return float(shard._bound(theta, False).value)
 
 
 def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """The rows' part of the value and of the gradient."""
+    """Return the rows' part of the value and of the gradient."""
     with shard._lock:
         plan = shard._bound(theta, True)
         gradient = plan.gradient
@@ -408,8 +433,10 @@ def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
 def product_part(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows' part of products with the rows of Vt (k, n), and their norms (k,)."""
-    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # other layers stay
+    """Return the rows' part of the products with the rows of Vt (k, n), and the norms (k,) of
+    these.
+    """
+    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # inactive layers stay 0
     with shard._lock:
         shard._bound(theta, False).multiply(Vt, out, kind, active, False)
     if kind == "fisher":
@@ -420,14 +447,14 @@ def product_part(
 def quadratic_part(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> np.ndarray:
-    """The rows' part of quadratic forms of the rows of Vt."""
+    """Return the rows' part of the quadratic forms of the rows of Vt."""
     with shard._lock:
         found = shard._bound(theta, False).quadratic(Vt, kind, active)
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
 def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """[(number of the first output, the rows' outputs along v)]."""
+    """Return ``[(index of the first output, J v)]`` for the rows of the shard."""
     out = np.empty(shard.n_samples * shard.model.sizes[-1], shard.dtype)
     with shard._lock:
         shard._bound(theta, False).jacobian(v, out)
@@ -435,7 +462,7 @@ def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np
 
 
 def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """The rows' part of ``J' u`` for u over the outputs of all rows."""
+    """Return the rows' part of ``J' u`` for u over the outputs of all rows."""
     first, out = shard.first_output, np.empty(shard.n_params, shard.dtype)
     mine = np.ascontiguousarray(u[first : first + shard.n_samples * shard.model.sizes[-1]])
     with shard._lock:
@@ -445,17 +472,17 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the shards of an objective have in common.
+    """The settings that all shards of an objective share.
 
     Attributes
     ----------
     model : MLP
     loss : str
     n_samples : int
-        Of all shards.
+        Rows of all shards together.
     n_threads : int or None
     keep : int
-        Points whose state a shard keeps.
+        Number of points theta whose state a shard keeps.
     """
 
     model: MLP
@@ -466,7 +493,9 @@ class Frame:
 
 
 class InFrame:
-    """What rows say of their place among all of an objective's; see `Frame`."""
+    """A mixin for a subset of an objective's rows, with the constants that follow from its place
+    among all rows; see `Frame`.
+    """
 
     frame: Frame
     loss: Loss
@@ -476,22 +505,25 @@ class InFrame:
 
     @property
     def divisor(self) -> float:
-        """What the sum over all samples is divided by."""
+        """The number that the sum over all samples is divided by."""
         return self.frame.n_samples * terms_of_a_row(self)
 
     @property
     def fisher_scale(self) -> float:
-        """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
+        """The ratio of all samples to the shard's own: the engine's ``N sum delta delta'`` uses the
+        shard's own N.
+        """
         return float(self.frame.n_samples / self.n_samples)
 
     @property
     def first_output(self) -> int:
-        """The number of its first output among those of all rows."""
+        """The index of the shard's first output among those of all rows."""
         return self.first * int(self.model.sizes[-1])
 
 
 class Shard(InFrame, Objective):
-    """Some rows of an objective: what they add to its sums, without l2.
+    """A subset of an objective's rows, whose values and derivatives are their contributions to the
+    sums over all rows, without l2.
 
     Parameters
     ----------
@@ -499,7 +531,7 @@ class Shard(InFrame, Objective):
     X, y, sample_weight : ndarray
         As `Objective` keeps them: checked, and in the model's dtype.
     first : int
-        The number of the first row among all.
+        Index of the first row among all rows.
     """
 
     _plans: list[Any]
@@ -517,19 +549,23 @@ class Shard(InFrame, Objective):
     def _start(self) -> None:
         super()._start()
         self._plans = []
-        self.seen = False  # that X is finite, while it was copied
-        self.bounds = None  # of rounding, at the theta asked about last
+        self.seen = False  # True if X was found finite while it was copied
+        self.bounds = None  # rounding bounds at the theta last used
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: another thread's unfinished plans are nobody's now."""
+        """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
+        exist there.
+        """
         super().after_fork()
         if self._lock.lost:
             self._plans, self.bounds = [], None
 
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
-        """The shard of other rows, as many, in the memory of this one, which is of no use then.
+        """Return a shard of as many other rows that takes over the memory of this one, which is
+        unusable afterwards.
 
-        Where X is not known to be finite, that is seen while it is copied, if it is: `seen`.
+        With `finite` False, X is not yet known to be finite. The engine may establish that while
+        copying it, and then `seen` is set; otherwise X is checked here.
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
@@ -540,8 +576,8 @@ class Shard(InFrame, Objective):
         return other
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
-        """A plan of its own at theta: that of the last few points which is there, or was longest
-        not asked for.
+        """Return a plan of the shard bound to theta: one of the recently used plans if it is at
+        theta, else a new one or, if `Frame.keep` plans exist, the least recently used one.
         """
         plans = self._plans
         for i, plan in enumerate(plans):
@@ -562,10 +598,11 @@ class Shard(InFrame, Objective):
 
 
 class SumPlan:
-    """The plan of an objective in shards: bound and multiplied like the engine's, by sums.
+    """A plan for an objective in shards, with the interface of the engine's plan; it computes sums
+    over shards.
 
-    A point costs nothing until something is asked there; value and gradient are known after the
-    first time. `sizes` are the sums over shards of the norms of what was added up last, (k,).
+    Binding to a point costs nothing; value and gradient are computed on first use and kept. `sizes`
+    (k,) holds, for each vector of the last product, the sum over shards of the norms of the parts.
     """
 
     in_place = False
@@ -578,24 +615,24 @@ class SumPlan:
         self._gradient: Any = None
 
     def unbind(self) -> None:
-        """Forget theta and what is known there."""
+        """Forget theta and all results at it."""
         self.theta = self._value = self._gradient = self.sizes = None
 
     @to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, passing: bool = False) -> None:
-        """Be at theta (n,), which is copied."""
+        """Set the current parameters to a copy of theta, shape (n,)."""
         self.unbind()
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
     @to_nearest
     def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
-        """The engine's way of taking a point over, which is not this one's."""
+        """Return False: a plan over shards cannot take over a point as the engine's plans can."""
         return False
 
     @to_nearest
     def finish(self) -> None:
-        """Value and gradient, by one pass over the shards."""
+        """Compute value and gradient, by one pass over the shards."""
         if self._gradient is None:
             value, gradient = self.ob._fold(gradient_part, (self.theta,))
             self._value = self._with_decay(value)
@@ -603,10 +640,10 @@ class SumPlan:
 
     @to_nearest
     def prepare(self) -> None:
-        """Nothing: products need no more than theta."""
+        """Do nothing: products need only theta."""
 
     def forget_gradient(self) -> None:
-        """The gradient has been handed out."""
+        """Forget the gradient, since the caller now owns the array."""
         self._gradient = None
 
     @property
@@ -625,7 +662,7 @@ class SumPlan:
         return np.asarray(self._gradient)
 
     def _decayed(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Whole + l2 v, in float64."""
+        """Return ``whole + l2 v``, in float64."""
         l2 = self.ob.l2_diagonal
         return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
 
@@ -642,7 +679,7 @@ class SumPlan:
         active: Any = None,
         l2: bool = True,
     ) -> None:
-        """Out = (the operator) v for v (n,), or the rows of (k, n)."""
+        """Write the product with v (n,), or with the rows of v (k, n), to `out`."""
         Vt = np.atleast_2d(v)
         whole, self.sizes = self.ob._fold(product_part, (self.theta, Vt, kind, active))
         if l2:
@@ -651,14 +688,16 @@ class SumPlan:
 
     @to_nearest
     def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
-        """v'(the operator) v without l2, for (n,) or the rows of (k, n): an array (k,)."""
+        """Return the quadratic forms without l2 of v (n,), or of the rows of v (k, n), as an array
+        (k,).
+        """
         return np.asarray(
             self.ob._fold(quadratic_part, (self.theta, np.atleast_2d(v), kind, active))
         )
 
     @to_nearest
     def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
-        """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         order = self.ob._order
         if transpose:
             u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
@@ -672,12 +711,12 @@ class SumPlan:
 
     @property
     def nbytes(self) -> int:
-        """Of what this side keeps."""
+        """Bytes kept in this process."""
         return 3 * int(self.theta.nbytes)
 
     @property
     def layout(self) -> dict[str, Any]:
-        """How rows are served."""
+        """The numbers of shards and threads, and the kernels in use."""
         return {
             "shards": self.ob.n_shards,
             "threads": self.ob.n_threads or _engine.default_threads(),
@@ -685,22 +724,24 @@ class SumPlan:
         }
 
     def after_fork(self) -> None:
-        """Nothing here is held by another thread."""
+        """Do nothing: no other thread holds anything of this plan."""
 
 
 class Sharded(ShardedFacts, Objective):
-    """An objective whose rows lie in shards; its kinds say where.
+    """The base class of objectives whose rows lie in shards; subclasses define where the shards
+    are.
 
-    A kind calls `_settings`, sets `_n_samples` and `n_shards`, and has ``_fold(part, arguments)``:
-    the sum, by a tree, of ``part(shard, *arguments)``, and ``_with_model(model)``: itself for
-    another model of these rows. Batch normalisation ties all rows together and is refused.
+    A subclass calls `_settings`, sets `_n_samples` and `n_shards`, and implements ``_fold(part,
+    arguments)``, which returns the tree sum of ``part(shard, *arguments)``, and
+    ``_with_model(model)``, which returns the objective of another model on the same rows. Batch
+    normalisation is refused, because it couples all rows.
     """
 
     n_shards: int
     _n_samples: int
     _fold: Callable[..., Any]
     _rows: Any
-    _order: Any = None  # of each row of the shards the number that it was asked for by
+    _order: Any = None  # index in the caller's order of each row of the shards; None: the same
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature
 
@@ -725,8 +766,8 @@ class Sharded(ShardedFacts, Objective):
 
     @to_nearest
     def rounding_bound(self, theta: Any) -> float:
-        """A bound on ``||computed(gradient) - gradient||`` at theta: those of the shards, and what
-        adding them up rounds.
+        """Return a bound on ``||computed(gradient) - gradient||`` at theta: the sum of the shards'
+        bounds plus the rounding errors of adding the parts.
         """
         theta = np.array(self.model.check_theta(theta), order="C")
         found = self._fold(gradient_bound_part, (theta,))
@@ -738,11 +779,13 @@ class Sharded(ShardedFacts, Objective):
         return sum_rounding(found, additions(self.n_shards) + 2 * fisher, decay, self.dtype)
 
     def _numbers(self, rows: Any) -> np.ndarray:
-        """Which rows a slice, indices or a mask mean."""
+        """Return the row numbers that a slice, indices or a mask select."""
         return np.asarray(selected(rows, np.arange(self._n_samples))[0])
 
     def astype(self, dtype: Any) -> Any:
-        """The same objective in another precision; its numbers stay those that this one has."""
+        """Return the same objective in another precision. The data keep the values they have in the
+        present one.
+        """
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self

@@ -1,37 +1,42 @@
-"""The GGN and the Fisher as the Gram matrix of what the outputs see: one number for each pair of
-(row, class), whatever the number of parameters.
+"""The GGN and the Fisher as a Gram matrix K with one row for each pair of (row of X, class),
+whatever the number of parameters; operators for networks with redundant inputs; and the choice
+between these and other spaces.
 
-Both are ``A A'`` beside l2, A (n, q): with ``B = d2L/dz2`` of the last layer and any factor S,
+Both are ``A A'`` plus l2, with A (n, q). With ``B = d2L/dz2`` of the last layer and any factor S of
+it,
 
     GGN = J'BJ = (J'S)(J'S)',  B = S S',      Fisher = (1/N) sum g_n g_n',  g_n the n-th gradient
 
-and the nonzero eigenvalues of ``A A'`` (n, n) are those of ``K = A'A`` (q, q). A's columns are not
-needed as such: a column comes from one row, and its part in a layer is ``d a'``, d (out,) what the
-backward pass makes of a column of S. So with D (q, out) and a (N, in) of each layer,
+and the nonzero eigenvalues of ``A A'`` (n, n) are those of ``K = A'A`` (q, q). The columns of A
+need not be formed: each belongs to one row of X, and its part in a layer is ``d a'``, where d
+(out,) is the result of the backward pass for a column of S. So with D (q, out) and a (N, in) of
+each layer,
 
     K = sum over layers of  (a a' + 1) * (D D')           * elementwise, a's rows as often as needed
 
-the 1 for b. Cost: q/N backward passes and ``q^2 sum(out)`` flops, by which all eigenvalues are had.
+where the 1 stands for b. Cost: q/N backward passes and ``q^2 sum(out)`` flops, after which all
+eigenvalues can be computed.
 
-*Factors.* For mse and binary cross entropy B is diagonal. For cross entropy a row's is
+*Factors.* For mse and binary cross entropy B is diagonal. For cross entropy the block of a row is
 
     h (diag p - p p') = h diag(s) (I - s s') diag(s),   s the roots of p, ||s|| = 1
 
 and the columns other than t of Householder's ``I - w w'/(1 + s_t)``, ``w = s + e_t``, are an
-orthonormal basis of what is orthogonal to s, so classes - 1 columns are enough:
+orthonormal basis of the orthogonal complement of s, so classes - 1 columns are enough:
 
     S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)        S_tj = - s_t s_j         t the largest logit
 
-and nothing cancels: nearly certain rows keep their relative accuracy. The Fisher takes a column a
-row, ``sqrt(N) delta``: q = N.
+and there is no cancellation: rows with nearly certain predictions keep their relative accuracy. The
+Fisher needs one column per row, ``sqrt(N) delta``, so q = N.
 
-*Vectors.* Where ``K u = lam u``, the eigenvector of the whole is ``A u / sqrt(lam)``, one backward
-pass. What u is off by grows on the way: a residual r becomes at most ``r sqrt(||K|| / lam)``, two
-such vectors are orthogonal to about ``eps ||K|| / sqrt(lam mu)``. So residuals are scaled by that,
-with what one product of the whole shows of all of them together; and where small eigenvalues are
-among the wanted ones the vectors are made together and orthogonalised, the largest first.
+*Vectors.* If ``K u = lam u``, the corresponding eigenvector in parameter space is ``A u /
+sqrt(lam)``, which costs one backward pass. Errors of u are amplified: a residual r becomes at most
+``r sqrt(||K|| / lam)``, and two such vectors are orthogonal to about ``eps ||K|| / sqrt(lam mu)``.
+So residuals are scaled accordingly, together with the residual of all pairs that one product in
+parameter space measures. If small eigenvalues are among those wanted, the vectors are computed
+together and orthogonalised, beginning with the largest eigenvalue.
 
-*What is left out* has ``n - q`` dimensions; there the operator is l2.
+*The complement* has dimension ``n - q``; on it the operator is l2 I.
 """
 
 from __future__ import annotations
@@ -54,24 +59,24 @@ from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
 from .mlp import MLP
 
-MOST = 8192  # rows of K: 512 MiB in float64
+MOST = 8192  # largest number of rows of K: 512 MiB in float64
 D_ROWS = 512  # rows of D multiplied at a time
-NOTHING = {4: 16.0, 8: 256.0}  # eigenvalues of K below so many eps ||K|| are zeros, by itemsize ...
+NOTHING = {4: 16.0, 8: 256.0}  # times eps ||K||: smaller eigenvalues of K are 0, by itemsize ...
 MANY = 16.0  # ... times the root of q over this
-MIXED = 0.03  # of an eigenvalue of K: a vector with a larger residual there is none of its own
-NEAR_ZERO = 0.01  # of ||K||: vectors of smaller eigenvalues are orthogonalised
+MIXED = 0.03  # residual over eigenvalue above which a vector of K is a mixture of eigenvectors
+NEAR_ZERO = 0.01  # relative to ||K||: vectors of smaller eigenvalues are orthogonalised
 # The cost model, in flops at the speed of the engine's matrix products:
-ENTRY = 30.0  # a number of K read from memory
+ENTRY = 30.0  # cost of reading an entry of K from memory
 
 
 def n_outputs(ob: Any, kind: str) -> int:
-    """Rows of K."""
+    """Return the number of rows of K."""
     d = ob.model.sizes[-1]
     return int(ob.n_samples * {"fisher": 1}.get(kind, d - (ob.loss == "cross_entropy")))
 
 
 def output_refusal(H: Any) -> str:
-    """Why there is no such form, or nothing."""
+    """Return the reason why the operator has no such form, or an empty string."""
     ob, kind = H.objective, H.kind
     if kind == "hessian":
         return "a Hessian; wanted 'samples' or 'parameters', or a GGN"
@@ -88,14 +93,14 @@ def output_refusal(H: Any) -> str:
 
 
 def cost(model: Any, N: int, q: int, products: float) -> float:
-    """Of making K and multiplying it so often, in flops."""
+    """Return the cost, in flops, of forming K and multiplying by it `products` times."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
     return float(making + products * ENTRY * q * q)
 
 
 def factor(loss: LossCurve, kind: str) -> Floats:
-    """S as ``(columns of a row, N, d_out)``, in float64."""
+    """Return S as ``(columns of a row, N, d_out)``, in float64."""
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
@@ -114,7 +119,7 @@ def factor(loss: LossCurve, kind: str) -> Floats:
 
 
 class _Made:
-    """K of a curvature, kept as long as that lives."""
+    """The matrix K of a curvature, cached for the lifetime of the curvature."""
 
     def __init__(self, whole: Any) -> None:
         ob = whole.objective
@@ -126,7 +131,7 @@ class _Made:
         self.roots: dict[float, Any] = {}
 
     def solve(self, y: Floats, shift: float) -> Floats:
-        """``(K + shift) x = y``."""
+        """Solve ``(K + shift) x = y``."""
         if not shift > 0:  # K is 0
             return 0 * y
         if shift not in self.roots:
@@ -137,7 +142,7 @@ class _Made:
 
 
 def _gram(ob: Any, state: RowState, S: Array) -> Array:
-    """K by layers, from the last to the first."""
+    """Return K, computed layer by layer from the last to the first."""
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
@@ -175,26 +180,28 @@ _made_of = kept_with(_Made)
 
 
 class OutputSpace(Reduced):
-    """A GGN or Fisher as ``K + rest``, the Gram matrix of what the outputs see: a `Reduction` of
-    another kind, whose eigenvectors are taken to those of the whole, and other vectors are not.
+    """A GGN or Fisher as ``K + rest``, where K is the Gram matrix of the module docstring: a
+    `Reduction` that maps its eigenvectors to those of the whole operator, but is no isometry for
+    other vectors.
 
-    Made by ``G.reduced("outputs")``; `eigsh` and its kin make it for themselves where it is worth
-    while. Its eigenvalues are those of the whole but for `n_rest` copies of `rest`.
+    Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
+    saves time. Its eigenvalues are those of the whole operator except for `n_rest` copies of
+    `rest`.
 
     Attributes
     ----------
     whole : Curvature
         The operator in parameter space.
     n : int
-        Length of its vectors.
+        The length of its vectors.
     rest : float
-        Its eigenvalue on the complement: l2, 0 for the Fisher. No other is smaller.
+        Its eigenvalue on the complement: l2, 0 for the Fisher. No eigenvalue is smaller.
     n_rest : int
-        The complement's dimension, ``n - q``.
+        The dimension of the complement, ``n - q``.
     space : str
         ``"outputs"``.
     n_products : int
-        Of this operator.
+        Products of this operator.
 
     Examples
     --------
@@ -229,7 +236,7 @@ class OutputSpace(Reduced):
         return OutputSpace, (self.whole,)
 
     def astype(self, dtype: Any) -> Any:
-        """The same matrix in another precision."""
+        """Return the same matrix in another precision."""
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
@@ -254,14 +261,16 @@ class OutputSpace(Reduced):
 
     @property
     def norm(self) -> float:
-        """Of K, Frobenius's."""
+        """The Frobenius norm of K."""
         return self._made.norm
 
     def enclosed(self) -> Enclosed:
-        """``K + rest`` by float64 passes of their own, with bounds on its columns, proved."""
+        """Return ``K + rest`` with proved bounds on the errors of its columns, from separate
+        float64 passes.
+        """
         found = gram_enclosure(self.whole.objective, self.whole.theta, self.whole.kind)
         found.products[np.diag_indices(len(found.products))] += self.rest
-        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be far below
+        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be << rest
         return found._replace(bounds=found.bounds + rounded)
 
     @to_nearest
@@ -280,7 +289,7 @@ class OutputSpace(Reduced):
     # --- eigenvectors, there and back
 
     def _up(self, x: Array) -> Array:
-        """``A x`` (n,)."""
+        """Return ``A x`` (n,)."""
         S = self._made.S
         c, N, d = S.shape
         seeds = np.einsum("jni,jn->ni", S, x.reshape(c, N).astype(S.dtype, copy=False))
@@ -289,7 +298,7 @@ class OutputSpace(Reduced):
         return out
 
     def _down(self, v: Array) -> Array:
-        """``A'v`` (q,)."""
+        """Return ``A'v`` (q,)."""
         S = self._made.S
         c, N, d = S.shape
         outputs = np.empty(N * d, S.dtype)
@@ -297,20 +306,24 @@ class OutputSpace(Reduced):
         return np.asarray(np.einsum("jni,ni->jn", S, outputs.reshape(N, d)).reshape(-1))
 
     def embed(self, x: Any) -> Array:
-        """The whole's eigenvector ``(n,)`` of length 1 for one of K ``(q,)``; rows for rows."""
+        """Return the unit eigenvector ``(n,)`` of the whole operator for an eigenvector ``(q,)`` of
+        K, or rows for rows.
+        """
         x = np.asarray(x)
         found = np.array([_unit(self._up(row)) for row in x.reshape(-1, self.shape[0])])
         return found[0] if x.ndim == 1 else found
 
     def project(self, v: Any) -> Array:
-        """``A'v``: along K's eigenvector for one of the whole; rows for rows."""
+        """Return ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
+        whole; rows for rows.
+        """
         v = np.asarray(v)
         found = np.array([self._down(row) for row in v.reshape(-1, self.n)], self.dtype)
         return found[0] if v.ndim == 1 else found
 
     def inside(self, V: Array, most: float) -> Array | None:
-        """K's eigenvectors as rows for rows V that are the whole's; None where one of them is off
-        by more than `most`, or has the eigenvalue `rest`.
+        """Return the eigenvectors of K for rows V that are eigenvectors of the whole operator, or
+        None if one of them has an error of more than `most` or belongs to the eigenvalue `rest`.
         """
         found = []
         for v in V:
@@ -323,37 +336,39 @@ class OutputSpace(Reduced):
         return np.array(found, self.dtype)
 
     def _nothing(self) -> float:
-        """Eigenvalues of K up to this are zeros."""
+        """Return the size up to which eigenvalues of K count as zero."""
         many, dtype = max(1.0, (self.shape[0] / MANY) ** 0.5), self.whole.dtype
         return float(NOTHING[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
-        """What K's pairs are worth as pairs of the whole; see the head of this module."""
+        """Return which eigenpairs of K are pairs of the whole operator, and estimates of their
+        residuals there; see the module docstring.
+        """
         if not len(X):
             return Carried(np.zeros(0, bool), found.residuals, self._nothing(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
-        kept = lam > self._nothing()  # K's own, which beside a large `rest` a search cannot see
+        kept = lam > self._nothing()  # not of `found.values`: a large `rest` hides small lam
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
             return Carried(kept, residuals, 2 * self._nothing(), False)
         mixed = kept & (residuals > MIXED * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
-        norm = min(self.norm, 1.1 * found.scale)  # >= ||K||, of which a search sees nearly all
+        norm = min(self.norm, 1.1 * found.scale)  # >= ||K||, slightly underestimated by scale
         together = bool(lam.min() < NEAR_ZERO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
         gap = self.whole.product(self._up(signs @ X)).astype(np.float64)
         gap -= self._up((signs * (lam + self.rest)) @ X)
-        seen = float(np.linalg.norm(gap))  # the residuals, each over what it may have grown by
+        seen = float(np.linalg.norm(gap))  # the residuals, each divided by its amplification
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
-        grown = np.where(mixed, self.norm, grown)  # as that of any vector in reach
+        grown = np.where(mixed, self.norm, grown)  # which holds for any vector in the space
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
         return Carried(kept, grown, 2 * self._nothing(), together)
 
     def outside(self, start: int, stop: int) -> Array:
-        """Rows ``start .. stop - 1`` of orthonormal vectors that the operator takes to `rest` times
-        themselves.
+        """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
+        multiplies by `rest`.
         """
         held, more = self._complement, stop - len(self._complement)
         if more > 0:
@@ -365,7 +380,9 @@ class OutputSpace(Reduced):
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
-        """Unit vectors out of the range of A: so often projected, and off those there were."""
+        """Return unit vectors orthogonal to the range of A, by `turns` projections each, and to the
+        vectors found before.
+        """
         out: list[Array] = []
         for v in new:
             for _ in range(turns):
@@ -378,61 +395,65 @@ class OutputSpace(Reduced):
         return out
 
 
-TURNS = 8  # projections out of A's range; each leaves 1/17 of what lies along the least kept vector
-LAST_TURNS = 2  # with a larger shift: where K is nearly singular the others' rounding is large
+TURNS = 8  # projections out of A's range; each leaves 1/17 of the component along the least vector
+LAST_TURNS = 2  # with a larger shift: if K is nearly singular, rounding in the others is large
 
 
 def _unit(v: Array) -> Array:
     top = float(np.abs(v).max(initial=0.0))
-    if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:  # squares would leave the range
+    if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:  # squares would under- or overflow
         v = v / v.dtype.type(top) if 0 < top < np.inf else v
     size = float(np.linalg.norm(v))
     return v / v.dtype.type(size) if size > 0 else v
 
 
 # --------------------------------------------------------------------------------------------------
-# The first layer rotated to the row space of X: the same operator for a net with fewer inputs.
+# The first layer rotated to the row space of X: the same operator, for a network with fewer inputs.
 #
-# Nothing depends on what W1 does to vectors that no row of X has a part along: on constant columns
-# beside a bias, on columns that are sums of others, on all but N directions where N rows have more
-# columns. With A = X, or ``[X, 1]`` where b may be turned with W, and Householder's ``A = [L, 0]
-# Q'``, the singular vectors Z of L (N, r), those of singular values above rounding first, give
+# The loss does not depend on the action of W1 on vectors orthogonal to all rows of X. There are
+# such vectors if X has constant columns beside a bias, columns that are linear combinations of
+# others, or more columns than rows. With A = X, or ``[X, 1]`` if b may be rotated together with W,
+# and the Householder factorisation ``A = [L, 0] Q'``, the singular vectors Z of L (N, r), beginning
+# with those of singular values above rounding, give
 #
 #     A Q1 Z = [F, s 1, 0]        F (N, r') features, s 1 a constant column: the bias, times s
 #
-# and the loss is that of a net of r' inputs on F, at ``theta' = (W1, b1) Q1 Z`` and the other
-# layers as they are. That map is an isometry, so the Hessian of that net, its first b scaled by s,
-# is the Hessian here in orthonormal coordinates, and the engine multiplies it as any other.
+# and the loss is that of a network with r' inputs on F, at ``theta' = (W1, b1) Q1 Z`` with the
+# other layers unchanged. That map is an isometry, so the Hessian of the smaller network, with its
+# first b scaled by s, is the original Hessian in orthonormal coordinates, and the engine multiplies
+# by it as by any other.
 #
-# What is left out of A has a norm below ``max(N, in) eps ||X||``: rounding of X itself.
+# The omitted part of A has a norm below ``max(N, in) eps ||X||``, the size of rounding errors of X
+# itself.
 #
-# *At a kink* rounding decides on a slope: a row of zeros under biases of 0 gives z = 0, and in
-# other coordinates 1e-17. Where some z of relu, leaky_relu or elu is that small, where z are so
-# large that their rounding moves them along a curve, and for the Fisher, which near a fit is
-# rounding squared, products are made of the state of the rows as given, and only the first layer's
-# part of a vector is turned (`same_state`).
+# *At a kink* rounding decides the slope: a row of zeros with biases of 0 gives z = 0, but 1e-17 in
+# other coordinates. If some z of relu, leaky_relu or elu is that small, if some z are so large that
+# their rounding errors change the derivatives of the activation, or for the Fisher, which near an
+# exact fit consists of squared rounding errors, products use the state of the original rows, and
+# only the first layer's part of a vector is rotated (`same_state`).
 
-SAVED = 0.3  # of the parameters, from which the rotation is made without being asked for ...
-LEAST = 10_000  # ... where there are as many
-AT_ZERO = 4.0  # eps times the sizes of its terms: a z up to this may have either sign
-BIAS_APART = 1e-8  # `Rotation.off` from which the bias is not turned with W
-FAR = 1e3  # the size of a z's terms, from which its rounding is no longer that of a curve's
-Z_ROWS = 4096  # rows whose z are looked at together
+SAVED = 0.3  # fraction of the parameters saved from which the rotation is used by default ...
+LEAST = 10_000  # ... if there are at least this many parameters
+AT_ZERO = 4.0  # times eps times the sum of its terms' sizes: a z up to this may have either sign
+BIAS_APART = 1e-8  # `Rotation.off` from which the bias is not rotated with W
+FAR = 1e3  # sum of a z's terms' sizes from which its rounding matters to a smooth activation
+Z_ROWS = 4096  # rows whose z are checked at a time
 
 
 class Rotation:
-    """Q and Z for the rows of X; `joint`: with a column of ones for the bias.
+    """The matrices Q and Z for the rows of X; with `joint`, a column of ones for the bias is
+    appended to X.
 
     Attributes
     ----------
     features : ndarray (N, r')
-        At least one column, of zeros where X has no other.
+        The rotated rows; at least one column, which is zero if X has no other.
     s : float
-        What the bias is multiplied by.
+        The factor that the bias is multiplied by.
     dropped : int
-        Dimensions of a row of (W1, b1) that nothing depends on.
+        The number of dimensions of a row of (W1, b1) that the loss does not depend on.
     off : float
-        What a column is from the constant ``s 1`` by, over s: large beside columns of X that are.
+        The relative error of the constant column ``s 1``; it is large if columns of X are large.
     """
 
     def __init__(self, X: Array, joint: bool) -> None:
@@ -447,28 +468,30 @@ class Rotation:
         Z, self.s = right[:rank].T, 1.0  # (r, rank)
         if joint:
             y = (left[:, :rank].sum(axis=0) / sizes[:rank])[:, None]  # ones = L Z y
-            turned = Reflectors(y.T)  # its first column is y / ||y|| or minus that
-            with np.errstate(all="ignore"):  # of a column of ones that is lost in rounding
+            turned = Reflectors(y.T)  # its first column is +-y / ||y||
+            with np.errstate(all="ignore"):  # if the column of ones is lost in rounding
                 self.s = float(turned.L[0, 0] / np.vdot(y, y))
             Z = turned.right(Z)
             self.z0, Z = Z[:, :1], Z[:, 1:]
             with np.errstate(all="ignore"):
                 self.off = float(np.abs(L @ self.z0 / self.s - 1).max())
         self.Z = Z if Z.shape[1] else np.zeros((r, 1))
-        self.hollow = not Z.shape[1]  # the one feature stands for nothing
+        self.hollow = not Z.shape[1]  # the only feature is a placeholder
         self.features = np.ascontiguousarray(L @ self.Z)
         kept = np.hstack([Z, self.z0]) if joint else Z
         self.others = np.linalg.qr(kept, mode="complete")[0][:, kept.shape[1] :]
         self.dropped = self.width - kept.shape[1]
 
     def project(self, W: Array, b: Array | None) -> tuple[Array, Array | None]:
-        """The parts of rows of (W, b) along the features, and along the constant column."""
+        """Return the components of rows of (W, b) along the features, and along the constant
+        column.
+        """
         T = self.Q.right(np.hstack([W, b[:, None]]) if self.joint and b is not None else W)
         T = T[:, : self.Q.r]
         return T @ self.Z, (T @ self.z0)[:, 0] if self.joint else b
 
     def embed(self, W: Array, b: Array | None) -> tuple[Array, Array | None]:
-        """The transpose of `project`."""
+        """Return the rows (W, b) for such components: the transpose of `project`."""
         T = np.zeros((len(W), self.width))
         T[:, : self.Q.r] = W @ self.Z.T
         if self.joint and b is not None:
@@ -477,7 +500,7 @@ class Rotation:
         return (V[:, :-1], V[:, -1]) if self.joint else (V, b)
 
     def outside(self, j: int) -> Array:
-        """The j-th of `dropped` orthonormal rows (W, b) that nothing depends on."""
+        """Return the j-th of `dropped` orthonormal rows (W, b) that the loss does not depend on."""
         e = np.zeros((1, self.width))
         inner = self.others.shape[1]
         if j < inner:
@@ -489,7 +512,9 @@ class Rotation:
 
 @kept_with
 def _turned(whole: Any) -> tuple[Rotation, Any]:
-    """The rotation, and the operator of the smaller net, or in words why there is none."""
+    """Return the rotation, and the operator of the smaller network or, as a string, the reason why
+    there is none.
+    """
     ob, m = whole.objective, whole.objective.model
     joint = m.bias and (ob.l2_biases or not ob.l2)
     turn = Rotation(ob.X, joint)
@@ -527,7 +552,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     operator = getattr(other, make)(theta)
     if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
         return turn, operator
-    if m.batch_norm:  # which has no Fisher
+    if m.batch_norm:  # there is no Fisher with batch normalisation
         return turn, "a model with batch normalisation and a pre-activation on a kink"
     state = RowState(ob, whole.theta, whole._plan)
     state.a[0] = other.X
@@ -535,9 +560,10 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
 
 
 def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
-    """Whether rounding in another objective's coordinates leaves the state what it is: no z of a
-    kinked unit is within rounding of 0 or on the other side of it, none of a curved one, or of a
-    loss that is no square, so large that rounding moves it along the curve.
+    """Return whether rounding in another objective's coordinates leaves the state the same: no z of
+    a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
+    activation, or of a loss other than mse, may be so large that its rounding error changes the
+    derivatives.
     """
     m, names = ob.model, (*ob.model.activation[: len(ob.model.shapes) - 1], ob.loss)
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
@@ -561,15 +587,15 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
 
 
 class InputSpace(InCoordinates):
-    """A `Curvature` with its first layer turned to the row space of X: a `Reduction`.
+    """A `Curvature` with its first layer rotated to the row space of X: a `Reduction`.
 
-    Made by ``H.reduced("inputs")``. Products are those of a net with fewer inputs.
+    Created by ``H.reduced("inputs")``. Products are those of a network with fewer inputs.
 
     Examples
     --------
     >>> import numpy as np, fastcurv as fc
     >>> X = np.random.default_rng(0).standard_normal((50, 4))
-    >>> X = np.hstack([X, X[:, :2], np.ones((50, 3))])  # 9 columns, 5 of them for nothing
+    >>> X = np.hstack([X, X[:, :2], np.ones((50, 3))])  # 9 columns, 5 of them redundant
     >>> ob = fc.Objective(fc.MLP([9, 5, 1]), X, X[:, 0], loss="mse")
     >>> R = ob.hessian(ob.model.init(seed=0)).reduced("inputs")
     >>> R.shape, R.n_rest
@@ -585,8 +611,8 @@ class InputSpace(InCoordinates):
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _turned(whole)
         self.out, self.inputs = whole.objective.model.sizes[1], self.turn.features.shape[1]
-        self.first = self.out * self.inputs  # numbers of W1; then those of b1 and all the rest
-        self.hollow = self.first if self.turn.hollow else 0  # of them stand for nothing
+        self.first = self.out * self.inputs  # entries of W1; b1 and the other layers follow
+        self.hollow = self.first if self.turn.hollow else 0  # of them are placeholders
         m = self.small.shape[0] - self.hollow
         self.n_rest = self.n - m
         super().__init__(whole.dtype, (m, m))
@@ -630,7 +656,9 @@ class InputSpace(InCoordinates):
         out[...] = np.concatenate(parts)[self.hollow :]
 
     def outside(self, start: int, stop: int) -> Array:
-        """Rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the complement."""
+        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
+        complement.
+        """
         out, k = np.zeros((stop - start, self.n), self.dtype), self.whole.objective.model.sizes[0]
         for row, j in zip(out, range(start, stop)):
             unit, which = divmod(j, self.turn.dropped)
@@ -642,13 +670,15 @@ class InputSpace(InCoordinates):
 
 
 def input_refusal(whole: Any) -> str:
-    """Why there is no such form, or nothing."""
+    """Return the reason why the operator has no such form, or an empty string."""
     operator = _turned(whole)[1]
     return operator if isinstance(operator, str) else ""
 
 
 def shrinks(ob: Any) -> bool:
-    """Whether enough parameters fall away: by the number of rows, and of columns that vary."""
+    """Return whether enough parameters are redundant, judged by the number of rows and of columns
+    of X that vary.
+    """
     m, (out, k) = ob.model, ob.model.shapes[0]
     if m.n_params < LEAST or (m.skips and m.skips[0]):
         return False
@@ -659,14 +689,14 @@ def shrinks(ob: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# Which smaller operator stands for a curvature: in the space of the samples, of the outputs, of
-# the inputs, or none.
+# The choice of the smaller operator for a curvature: in the space of the samples, of the outputs,
+# of the inputs, or none.
 
-PRODUCTS = 60.0  # that a question is taken to need
+PRODUCTS = 60.0  # number of products that an algorithm is assumed to need
 
 
 def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
-    """`Curvature.reduced`."""
+    """Implement `Curvature.reduced`."""
     if space is not None:
         check_choice(space, SPACES, "space")
     ob = H.objective
@@ -690,7 +720,9 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
 
 
 def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
-    """The space of the samples or of the outputs where Krylov methods are fastest there."""
+    """Return the operator in the space of the samples or of the outputs, if Krylov methods are
+    fastest there, else None.
+    """
     ob = H.objective
     if ob.model.batch_norm:
         return None
@@ -705,11 +737,13 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
 
 
 def written(H: Any) -> OutputSpace | None:
-    """`Curvature.written`."""
+    """Implement `Curvature.written`."""
     return None if output_refusal(H) else OutputSpace(H)
 
 
 def not_in_shards(H: Any, space: str | None = None) -> None:
-    """`Curvature.reduced` of rows in shards: None, since smaller spaces need the rows at hand."""
+    """Implement `Curvature.reduced` for rows in shards: return None, and refuse other spaces, since
+    they need the rows in memory.
+    """
     if space not in (None, "parameters"):
         raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")

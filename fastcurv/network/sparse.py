@@ -1,5 +1,5 @@
-"""An objective whose X is sparse: products on the numbers that are there, proofs on blocks of rows
-made dense one at a time.
+"""Objectives with a sparse X: products use the stored entries only; proofs work on blocks of rows
+that are made dense one at a time.
 """
 
 from __future__ import annotations
@@ -44,33 +44,34 @@ from .streaming import CHECKED, SMALLEST, StreamedObjective
 from .tree_sum import SumBound
 
 # --------------------------------------------------------------------------------------------------
-# The passes of a network whose rows X are sparse: `row_passes`, with the first layer's two
-# products, ``X V'`` and ``X' delta``, made on the numbers that are there.
+# The passes of a network with sparse rows X: those of `gram.RowState`, but with the first layer's
+# two products, ``X V'`` and ``X' delta``, computed from the stored entries.
 #
-# X is kept by rows and, for the transposed product, by columns, so that both read along their
-# sums: a number of the result is one sum in a fixed order. Everything above the first layer is
-# dense, a row for each sample, in NumPy and the engine's products.
+# X is stored by rows and, for the transposed product, by columns, so that both products read
+# contiguously and each entry of the result is one sum in a fixed order. Everything above the first
+# layer is dense, with a row for each sample, and is computed by NumPy and the engine's matrix
+# products.
 
-SMALL = 1 << 20  # entries times columns, below which threads are not worth their start
+SMALL = 1 << 20  # entries times columns, below which starting threads does not pay off
 
 
 class SparseRows:
-    """X (N, in) by rows and by columns.
+    """A sparse matrix X (N, in), stored by rows and by columns.
 
     Parameters
     ----------
     X : csr_matrix
         Finite, without repeated entries, in the model's dtype.
     threads : int
-        Products go by parts of about as many entries; a number of the result is one sum whatever
-        their number.
+        Number of parts, with about equally many entries, that a product is divided into. Each entry
+        of the result is one sum, whatever the number of parts.
     """
 
-    __array_ufunc__ = None  # `above + X` asks X
+    __array_ufunc__ = None  # so that `above + X` calls __radd__
 
     def __init__(self, X: Any, threads: int = 1) -> None:
         self.X, self.columns = X, X.T.tocsr()
-        for part in (X.indices, X.indptr):  # SciPy's loops trust them
+        for part in (X.indices, X.indptr):  # SciPy's loops do not check them
             part.flags.writeable = False
         self.threads = min(threads, _engine.MAX_THREADS)
         self.shape, self.dtype = X.shape, X.dtype
@@ -79,20 +80,24 @@ class SparseRows:
         return int(self.shape[0])
 
     def __matmul__(self, B: Array) -> Array:
-        """``X B`` for B (in, k)."""
+        """Return ``X B`` for B (in, k)."""
         return _product(self.X, np.ascontiguousarray(B), self.threads)
 
     def __radd__(self, above: Array) -> Array:
-        """``above + X``, for a skip over the first layer: `above` (N, in) is dense."""
+        """Return ``above + X`` for a dense `above` (N, in), for a skip connection over the first
+        layer.
+        """
         return np.asarray(above + self.X.toarray())
 
     def transposed(self, D: Array) -> Array:
-        """``X' D`` for D (N, k)."""
+        """Return ``X' D`` for D (N, k)."""
         return _product(self.columns, np.ascontiguousarray(D), self.threads)
 
 
 def _product(A: Any, B: Array, threads: int) -> Array:
-    """``A B`` for A by rows, on threads: SciPy's products hold no lock."""
+    """Return ``A B`` for A stored by rows, computed on several threads: SciPy's products release
+    the GIL.
+    """
     if threads < 2 or A.nnz * B.shape[1] < SMALL:
         return np.asarray(A @ B)
     ends = A.indptr.searchsorted(np.linspace(0, A.nnz, threads + 1)[1:-1])
@@ -115,8 +120,8 @@ def _product(A: Any, B: Array, threads: int) -> Array:
 
 
 def as_rows(X: Any, dtype: Any, threads: int | None = None, own: bool = False) -> SparseRows:
-    """A sparse matrix of SciPy as `SparseRows`, or an error that says what is wrong; `own`: its
-    memory is.
+    """Convert a SciPy sparse matrix to `SparseRows`, or raise an error that says what is wrong.
+    With `own` its memory is used without a copy.
     """
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
@@ -130,7 +135,7 @@ def as_rows(X: Any, dtype: Any, threads: int | None = None, own: bool = False) -
 
 
 class SparseFirst(Whole):
-    """The first layer over sparse rows a."""
+    """The first layer, with sparse rows a."""
 
     def _times(self, M: Scratch, V: Array) -> Array:
         return np.asfortranarray(self.a @ V.T)
@@ -140,7 +145,8 @@ class SparseFirst(Whole):
 
 
 class SparsePlan:
-    """The face of the engine's plan over sparse rows, without l2: bound to one theta.
+    """A plan for sparse rows, with the interface of the engine's plan but without l2; bound to one
+    theta.
 
     Parameters
     ----------
@@ -175,11 +181,11 @@ class SparsePlan:
             whole = np.empty(self.model.n_params, self.model.dtype)
             for layer, cut in zip(self.layers, self.cuts):
                 layer.gradient(self.M, layer.delta, None, whole[cut])
-            self._gradient = whole  # not before: Ctrl-C may come amid it
+            self._gradient = whole  # only once complete: Ctrl-C may interrupt the loop
         return self._gradient
 
     def forget_gradient(self) -> None:
-        """It has been handed out."""
+        """Forget the gradient, since the caller now owns the array."""
         self._gradient = None
 
     # --- products
@@ -196,7 +202,9 @@ class SparsePlan:
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
-        """Out = (the operator without l2) v for the rows of Vt (k, n), or v (n,)."""
+        """Write the products with the rows of Vt (k, n), or with a vector (n,), to `out`, without
+        l2.
+        """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             ras, rzs = self._forward(v)
             along = (v, ras, rzs) if kind == "hessian" else None
@@ -204,7 +212,9 @@ class SparsePlan:
 
     @to_nearest
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
-        """``v'(the operator)v`` for the rows of Vt, (k,): R-forward alone."""
+        """Return the quadratic forms of the rows of Vt, (k,), without l2. Costs only the forward
+        pass of a product.
+        """
         s, found = self.state, []
         for v in np.atleast_2d(Vt):
             ras, rzs = self._forward(v)
@@ -220,7 +230,7 @@ class SparsePlan:
 
     @to_nearest
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
-        """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:
             self.M.begin()
             self._backward(v.reshape(len(self.ob.X), -1), out, None)
@@ -229,7 +239,7 @@ class SparsePlan:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """How sums are made: in NumPy, over all rows at once."""
+        """The order of summation: in NumPy, over all rows at once."""
         return {"arch": "numpy", "chunk": len(self.ob.X), "panel": 0, "groups": 0}
 
 
@@ -238,11 +248,11 @@ def _dot(x: Array, y: Array) -> float:
 
 
 FAST = (gradient_part, jvp_part, product_part, quadratic_part, value_part, vjp_part)
-KEPT = 2  # points whose state is kept
+KEPT = 2  # number of points theta whose state is kept
 
 
 class SparseShard(InFrame):
-    """Sparse rows as what the parts of a sum are asked of; see `Shard`."""
+    """A shard of sparse rows, with what the part functions need; see `Shard`."""
 
     def __init__(self, frame: Frame, X: SparseRows, y: Any, weight: Any, first: int = 0) -> None:
         self.frame, self.model, self.loss = frame, frame.model, frame.loss
@@ -253,7 +263,7 @@ class SparseShard(InFrame):
         self._lock = Lock()
 
     def close(self) -> None:
-        """Let go of the plans, which know the shard."""
+        """Release the plans, which hold references to the shard."""
         self._plans.clear()
 
     def _bound(self, theta: Any, gradient: bool) -> SparsePlan:
@@ -271,8 +281,8 @@ class SparseShard(InFrame):
 
 
 def _rounding(shard: Any, theta: np.ndarray) -> Rounding:
-    """What the sparse passes may be off by in these rows: their sums are over all rows at once, in
-    any order.
+    """Return rounding bounds for the sparse passes over these rows, whose sums run over all rows at
+    once, in any order.
     """
     n = shard.frame.n_samples
     layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
@@ -280,27 +290,27 @@ def _rounding(shard: Any, theta: np.ndarray) -> Rounding:
 
 
 def gradient_error_part(shard: Any, theta: np.ndarray) -> float:
-    """Of the rows' part of the gradient."""
+    """Return a bound on the error of the rows' part of the gradient."""
     return _rounding(shard, theta).gradient()
 
 
 def product_error_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> float:
-    """Of the rows' part of the product with v."""
+    """Return a bound on the error of the rows' part of the product with v."""
     return _rounding(shard, theta).product(v, kind)
 
 
 def column_errors_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Of the rows' part of products with unit vectors, (n,)."""
+    """Return bounds (n,) on the errors of the rows' part of products with unit vectors."""
     return column_bounds(_rounding(shard, theta), kind)
 
 
 class SparseCurvature(ShardedCurvature):
-    """A curvature over sparse rows."""
+    """A curvature matrix over sparse rows."""
 
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(H v) - H v||``: blocks of rows are made dense for it, one at a
-        time. In float32 the product is held against that in float64.
+        """Return a bound on ``||computed(H v) - H v||``, for which blocks of rows are made dense
+        one at a time. In float32 the product is compared with a float64 product.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         computed = np.empty_like(v)
@@ -322,14 +332,15 @@ class SparseCurvature(ShardedCurvature):
 
 
 class SparseSums(Sharded):
-    """What objectives over sparse rows have in common: their operators and bounds."""
+    """The base class of objectives over sparse rows: their operators and bounds."""
 
     _curvature = SparseCurvature
 
     @to_nearest
     def rounding_bound(self, theta: Any) -> float:
-        """A bound on ``||computed(gradient) - gradient||`` at theta; blocks of rows are made dense
-        for it, one at a time. In float32 the gradient is held against that in float64.
+        """Return a bound on ``||computed(gradient) - gradient||`` at theta, for which blocks of
+        rows are made dense one at a time. In float32 the gradient is compared with a float64
+        gradient.
         """
         theta = np.array(self.model.check_theta(theta), order="C")
         g = self.gradient(theta)
@@ -341,20 +352,20 @@ class SparseSums(Sharded):
 
 
 class SparseObjective(SparseSums, StreamedObjective):
-    """`Objective` over a sparse X, which is never made dense as a whole: what
-    ``fc.Objective(model, X, y)`` is for a sparse matrix of SciPy.
+    """An `Objective` over a sparse X that is never made dense as a whole; ``fc.Objective(model, X,
+    y)`` creates it if X is a SciPy sparse matrix.
 
     Products with X, and its transpose, cost ``2 nnz width`` flops; the state above the first layer
-    is kept for all rows. What is proved (bounds on rounding, on the third derivative, symmetries,
-    kinks) comes from blocks of rows made dense, one at a time, within `memory`. Without batch
-    normalisation; `reduced`, `reach` and `residual_bounds` are not offered.
+    is kept for all rows. Proofs (bounds on rounding and on the third derivative, symmetries, kinks)
+    make blocks of rows dense, one at a time, within `memory`. Batch normalisation is refused;
+    `reduced`, `reach` and `residual_bounds` are not available.
 
     Attributes
     ----------
     X : csr_matrix (N, sizes[0])
-        In the model's dtype.
+        The rows, in the model's dtype.
     n_passes : int
-        Over all rows so far, of either kind.
+        Passes over all rows so far, sparse or dense.
 
     Examples
     --------
@@ -404,7 +415,9 @@ class SparseObjective(SparseSums, StreamedObjective):
         self._whole = None
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: nobody else is at work."""
+        """Drop the shard and its plans in a child of `os.fork`, where no other thread is using
+        them.
+        """
         super().after_fork()
         self._whole = None
 
@@ -413,12 +426,14 @@ class SparseObjective(SparseSums, StreamedObjective):
         return text[: text.index(", block_rows")] + f", nnz={self.rows.X.nnz})"
 
     def _room(self) -> int:
-        """Rows that are made dense at a time."""
+        """Return the number of rows that are made dense at a time."""
         each = 16 * 8 * sum(self.model.sizes)
         return max(SMALLEST, min(len(self.rows), self._budget // each))
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
-        """Sums that are asked for often over sparse rows, others over dense blocks of them."""
+        """Return the sum of a part over all rows: from the sparse rows at once for the parts in
+        `FAST`, else over blocks made dense.
+        """
         if part not in FAST:
             return super()._fold(part, arguments)
         with self._reading:
@@ -444,9 +459,9 @@ class SparseObjective(SparseSums, StreamedObjective):
         return self._other(model, as_rows(self.X, model.dtype, self.n_threads), y, weight)
 
     def batch(self, rows: Any) -> SparseObjective:
-        """The objective on some rows: a slice, indices or a mask.
+        """Return the objective on a subset of the rows: a slice, indices or a mask.
 
-        Divides by its own number of rows.
+        It divides by its own number of rows.
         """
         rows = self._numbers(rows)
         weight = None if self.sample_weight is None else self.sample_weight[rows]
@@ -455,12 +470,13 @@ class SparseObjective(SparseSums, StreamedObjective):
         )
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
-        """Every row once, in random order, in batches of `size`, the last one smaller.
+        """Yield objectives on batches of `size` rows that cover every row once, in random order;
+        the last batch may be smaller.
 
         Yields
         ------
         Objective
-            On the rows of a batch.
+            The objective on the rows of a batch.
         """
         order = rng.permutation(self._n_samples)
         for start in range(0, len(order), size):
@@ -468,19 +484,18 @@ class SparseObjective(SparseSums, StreamedObjective):
 
 
 # --------------------------------------------------------------------------------------------------
-# Blocks of sparse rows that are read one by one, none of which is ever made dense as a whole.
+# Blocks of sparse rows that are read one by one; none is made dense as a whole.
 
-STATE = 16  # numbers for each row and unit: of the state, and of a product
-ENTRY = 110  # bytes for each number of X: as it is read and joined, by rows and by columns, twice
+STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
+ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
 
 
 class SparseStreamed(SparseSums, StreamedObjective):
-    """`StreamedObjective` over blocks of sparse rows: what ``fc.StreamedObjective(model, blocks)``
-    is where the first block that comes is a sparse matrix of SciPy.
+    """A `StreamedObjective` over blocks of sparse rows; ``fc.StreamedObjective(model, blocks)``
+    creates it if the first block is a SciPy sparse matrix.
 
-    Values, gradients and products are sums over the numbers that are there, in the first layer
-    ``2 nnz width`` flops each. What is proved comes from some rows at a time made dense, within
-    `memory`.
+    Values, gradients and products are computed from the stored entries; in the first layer each
+    costs ``2 nnz width`` flops. Proofs make some rows at a time dense, within `memory`.
 
     Examples
     --------
@@ -495,7 +510,9 @@ class SparseStreamed(SparseSums, StreamedObjective):
     """
 
     def _room(self) -> int:
-        """Rows of a block, by how many numbers the rows of the first one hold."""
+        """Return the number of rows of a block, from the number of entries in the rows of the first
+        block.
+        """
         X = self.source.first()
         entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else X.shape[1]
         each = 8 * STATE * sum(self.model.sizes[1:]) + ENTRY * entries
@@ -503,7 +520,7 @@ class SparseStreamed(SparseSums, StreamedObjective):
 
     @property
     def dense_rows(self) -> int:
-        """Rows that are made dense at a time, for what is proved."""
+        """Number of rows that are made dense at a time, for proofs."""
         return max(1, self._budget // (8 * STATE * sum(self.model.sizes)))
 
     def _taken(self, raw: Any) -> Any:
@@ -515,7 +532,9 @@ class SparseStreamed(SparseSums, StreamedObjective):
         return as_rows(X, self.model.dtype, self.n_threads, own=True)
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
-        """The block as what `part` is asked of: as it is, or some rows at a time made dense."""
+        """Yield the block in the form that `part` takes: the sparse rows as they are, or some rows
+        at a time made dense.
+        """
         X, y, weight = block
         frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
         if part in FAST:

@@ -1,5 +1,5 @@
-"""An objective over more rows than memory holds: every sum is a pass over blocks of rows that are
-read while others are multiplied.
+"""An objective over more rows than fit in memory: every sum is one pass over blocks of rows, and
+the next block is read while the current one is processed.
 """
 
 from __future__ import annotations
@@ -22,47 +22,46 @@ from .rows import Arrays, Block, Seen, as_source, pick, stacked, submitted
 from .sharded import Frame, Shard, Sharded
 from .tree_sum import Tree
 
-MEMORY = 1 << 28  # bytes, where nothing is said
-SMALLEST = 16  # rows of a block
+MEMORY = 1 << 28  # bytes, the default
+SMALLEST = 16  # smallest number of rows of a block
 CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them
 
 
 class StreamedObjective(Sharded):
-    """`Objective` over rows that are read block by block, in bounded memory: the same sums, to
-    rounding, for everything that takes an objective.
+    """An `Objective` whose rows are read block by block in bounded memory. All functions that take
+    an objective accept it; sums equal those of `Objective` up to rounding.
 
     Parameters
     ----------
     model : MLP
-        Without batch normalisation.
+        A network without batch normalisation.
     X : array, dataset, path or iterable of blocks
-        A memory-mapped array or the path of an ``.npy`` file; a sparse matrix of SciPy, of which a
-        block at a time is made dense; a dataset of HDF5 or zarr, or
-        anything else with ``shape``, ``dtype`` and slices; the path of a Parquet file (extra
-        ``parquet``); or an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)``, which
-        must begin anew each time: a list, an object with ``__iter__``, or a function that returns
-        an iterator. Blocks may be sparse: then none is made dense, see
-        `fastcurv.network.sparse`.
+        A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix, which is
+        converted to dense one block at a time; an HDF5 or zarr dataset, or any object with
+        ``shape``, ``dtype`` and slicing; the path of a Parquet file (extra ``parquet``); or an
+        iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
+        repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator. An
+        iterable may yield sparse blocks: these are not made dense, see `fastcurv.network.sparse`.
     y : array, dataset, path or name of a column
-        As for `Objective`; of a Parquet file the name of a column, or of several. None where blocks
-        hold it.
+        As for `Objective`; for a Parquet file the name of a column, or the names of several. None
+        if the blocks contain y.
     loss, l2 : str, float
         As for `Objective`.
     sample_weight : array, dataset or name of a column, optional
-        At least 0, one for each row.
+        Nonnegative weights, one for each row.
     n_threads : int, optional
         As for `Objective`.
     memory : int, optional
-        Bytes for blocks and state together; vectors and results come on top, and what a source
-        needs for itself: a row group of Parquet, the chunks of HDF5 and zarr that a block touches.
-        Default: 256 MiB.
+        Bytes for blocks and state together, by default 256 MiB. Not included are vectors and
+        results, and what the source itself needs: a row group of Parquet, or the chunks of HDF5 and
+        zarr that a block touches.
     l2_biases : bool
         As for `Objective`.
     block_rows : int, optional
-        Rows of a block, in place of what `memory` has room for. It decides the order of summation,
-        so results for two sizes agree to rounding only.
+        Rows of a block, instead of as many as `memory` has room for. It determines the order of
+        summation, so results for two sizes agree only up to rounding.
     columns : sequence of str, optional
-        Of a Parquet file: the columns of X in order. Default: all that are not y or weights.
+        For a Parquet file: the columns of X, in order. Default: all except y and the weights.
 
     Attributes
     ----------
@@ -74,20 +73,21 @@ class StreamedObjective(Sharded):
     Raises
     ------
     TypeError, ValueError
-        For an iterator that can be read once only; for what `Objective` refuses, in whichever block
-        it is found, with the numbers of its rows; where a pass has another number of rows, or other
-        rows, as far as a few of every block tell.
+        If an iterator can be read only once; if any block holds values that `Objective` refuses
+        (the message gives its row numbers); if a pass yields a different number of rows or
+        different rows, of which a few per block are compared.
 
     See Also
     --------
-    Objective : rows that are in memory.
+    Objective : For rows that fit in memory.
 
     Notes
     -----
-    A gradient is one pass. So is a product with any number of vectors at a time, which makes the
-    state at theta again, about 8 matrix products a layer in place of 6; algorithms that take
-    vectors in blocks read less. One thread reads and checks the next block meanwhile. Where the
-    number of rows is not known beforehand, the first pass counts them.
+    A gradient is one pass. So is a product with any number of vectors at a time; it recomputes the
+    state at theta, which makes about 8 matrix products per layer instead of 6. Algorithms that
+    multiply blocks of vectors therefore read less. One thread reads and checks the next block
+    meanwhile. If the number of rows is not known beforehand, the constructor counts them in a pass
+    of its own.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class StreamedObjective(Sharded):
         self._prepare(block_rows)
 
     def _prepare(self, block_rows: int | None) -> None:
-        self.stored = self.model.dtype  # in which numbers are taken before they are cast
+        self.stored = self.model.dtype  # dtype that numbers are cast to first
         self.n_passes = self.n_rows_read = 0
         self._start()
         if block_rows is not None:
@@ -153,13 +153,15 @@ class StreamedObjective(Sharded):
 
     def _start(self) -> None:
         super()._start()
-        self._shards = {}  # by number of rows: the block's, and the last one's
+        self._shards = {}  # {number of rows: shard}, for full blocks and the last one
         self._reading = Lock()
         self._seen = Seen()
-        self._copied = True  # that copies of X show whether it is finite, as far as is known
+        self._copied = True  # whether the engine detects non-finite X while copying it
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: nobody else reads."""
+        """Drop the shards in a child of `os.fork`: the parent's reader thread does not exist
+        there.
+        """
         super().after_fork()
         self._shards = {}
 
@@ -170,8 +172,8 @@ class StreamedObjective(Sharded):
     # --- blocks
 
     def _room(self) -> int:
-        """How many rows there is memory for: the state of a block with its copy of X, and the block
-        that is read meanwhile.
+        """Return the number of rows per block for which there is memory: for the state of a block
+        with its copy of X, and for the block that is read meanwhile.
         """
         fixed, state, read = self._prices()
         known = self.source.n_rows
@@ -179,7 +181,7 @@ class StreamedObjective(Sharded):
         if known is not None and known <= rows:
             return int(known)
         while rows > SMALLEST:
-            last = rows if known is None else known % rows  # has a state of its own
+            last = rows if known is None else known % rows  # the last block's own
             if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
                 break
             rows = int(0.98 * rows)
@@ -190,13 +192,14 @@ class StreamedObjective(Sharded):
         return (MEMORY if self.memory is None else int(self.memory)) * 9 // 10  # heap, threads
 
     def _prices(self) -> tuple[float, float, float]:
-        """Bytes that a block takes whatever its rows; for each row, of its state with the padded
-        copy of X; and of X and y as they are read, twice.
+        """Return three sizes in bytes: what a block takes whatever its number of rows; what its
+        state with the padded copy of X takes for each row; and what X and y take for each row as
+        they are read, times two.
         """
         model, size = self.model, self.model.dtype.itemsize
         plans, few = [], 512
         while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._budget:
-            few //= 2  # what is made to know the price keeps to the memory, too
+            few //= 2  # the trial plans must fit in memory, too
         for n in (few, 2 * few):
             X, y = (
                 np.zeros((n, width), model.dtype) for width in model.sizes[:: len(model.shapes)]
@@ -209,8 +212,8 @@ class StreamedObjective(Sharded):
         return max(0.0, plans[0] - few * state), state + copy, read
 
     def _checked(self, block: Block, start: int, finite: bool = True) -> CHECKED:
-        """A raw block as the engine wants it, or an error that says which rows; whether X is
-        finite may be left to who copies it.
+        """Check a raw block and return it in the form the engine takes. Errors name the rows. With
+        `finite` False, X is not checked for NaN and infinity: the caller does so when it copies X.
         """
         try:
             raw, y, weight = block
@@ -228,11 +231,11 @@ class StreamedObjective(Sharded):
             raise _located(error, start, block[0].shape[0]) from None
 
     def _taken(self, raw: Any) -> Any:
-        """X of a block as it is cast."""
+        """Return X of a raw block as a dense NumPy array, not yet cast to the model's dtype."""
         return raw.toarray() if is_sparse(raw) else as_numpy(raw, "X")
 
     def _as_rows(self, X: Any, finite: bool) -> Any:
-        """X of a block as the engine takes it."""
+        """Return X of a block in the form the engine takes."""
         return self.model.check_rows(X, finite=finite)
 
     def _stored(self, a: Any) -> Any:
@@ -241,8 +244,9 @@ class StreamedObjective(Sharded):
     def _blocks(
         self, finite: bool = True
     ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
-        """One pass: the number of the first row, the block, and what is to be called when the block
-        before was let go of: the next one is read then.
+        """Yield, for each block of one pass, the number of its first row, the checked block, and a
+        function that the caller calls once it no longer holds the previous block: it starts reading
+        the next one.
         """
         raw, size = self.source.blocks(self.block_rows), 0
 
@@ -279,7 +283,9 @@ class StreamedObjective(Sharded):
         self.source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
-        """What `part` is asked of: the shard of a block, in the memory of one of as many rows."""
+        """Yield the objects that `part` is applied to: here one shard of the block, built in the
+        memory of an earlier shard with as many rows if there is one.
+        """
         X, y, weight = block
         shard = self._shards.pop(len(X), None)
         try:
@@ -295,7 +301,9 @@ class StreamedObjective(Sharded):
         yield shard
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
-        """The sum over blocks, in order, of ``part(shard, *arguments)``: one pass."""
+        """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. Costs one
+        pass.
+        """
         tree = Tree()
         with self._reading:
             finite = not self._copied
@@ -315,9 +323,10 @@ class StreamedObjective(Sharded):
         return other
 
     def batch(self, rows: Any) -> Any:
-        """The objective on some rows: a slice, indices or a mask.
+        """Return the objective on a subset of the rows: a slice, indices or a mask.
 
-        In memory where they fit `memory`, else read again for each pass, where X has slices.
+        Rows that exceed `memory` are read again in each pass if X can be sliced; otherwise the rows
+        are held in memory.
         """
         rows = self._numbers(rows)
         if isinstance(self.source, Arrays) and len(rows) > self._room():
@@ -351,22 +360,23 @@ class StreamedObjective(Sharded):
         )
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
-        """Every row once, in batches of `size` in memory, the last one smaller: for an epoch.
+        """Yield objectives on batches of `size` rows in memory that cover every row once (one
+        epoch); the last batch may be smaller.
 
-        Blocks come in random order where X has slices, in their own order elsewhere, and rows in
-        random order within two blocks; the same `rng` gives the same batches. Reads every block
-        once.
+        Blocks are read once each, in random order if X can be sliced and in their own order
+        otherwise; rows are shuffled within two consecutive blocks. The same `rng` gives the same
+        batches.
 
         Yields
         ------
         Objective
-            On the rows of a batch.
+            The objective on the rows of a batch.
         """
         held: Any = None
         for block in self._mixed(rng):
             held = block if held is None else stacked([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
-            last = held[0].shape[0] - self.block_rows // 2  # half a block waits for the next
+            last = held[0].shape[0] - self.block_rows // 2  # half a block is kept back
             while start + size <= last:
                 yield self._in_memory(pick(held, order[start : start + size]))
                 start += size
@@ -376,7 +386,9 @@ class StreamedObjective(Sharded):
                 yield self._in_memory(pick(held, slice(start, start + size)))
 
     def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
-        """Raw blocks of one pass, in random order where that costs nothing."""
+        """Yield the raw blocks of one pass, in random order if the source supports random
+        access.
+        """
         size = self.block_rows
         if isinstance(self.source, Arrays):
             order = rng.permutation(self.n_shards)
@@ -398,5 +410,5 @@ class StreamedObjective(Sharded):
 
 
 def _located(error: Exception, start: int, size: int) -> Exception:
-    """The error with the rows that it came from."""
+    """Return the error with the numbers of the rows in which it occurred added to its message."""
     return type(error)(f"in rows {start} to {start + size - 1}: {error}")

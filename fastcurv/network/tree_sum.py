@@ -1,5 +1,5 @@
-"""Sums over shards by a tree of fixed shape: the parts of `FAN` neighbours from the left, then
-those sums by `FAN`, and so on.
+"""Sums over shards by a tree of fixed shape: the parts of `FAN` neighbours are added from the left,
+then those sums by `FAN`, and so on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ FAN = 8  # parts that are added before their sum goes up the tree
 
 
 def merge(a: Any, b: Any, own: bool = False) -> Any:
-    """``a + b`` for numbers, arrays, what has a sum, and tuples of those; own: into arrays of a.
+    """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. With `own`,
+    float64 arrays of `a` are overwritten by the sum.
 
-    Arrays of float32 are added in float64, and rounded at the end.
+    Float32 arrays are added in float64; the caller rounds the total at the end.
     """
     if isinstance(a, tuple):
         return tuple(merge(x, y, own) for x, y in zip(a, b))
@@ -30,7 +31,7 @@ def merge(a: Any, b: Any, own: bool = False) -> Any:
 
 
 def total(parts: list[Any]) -> Any:
-    """The parts of neighbours added from the left; none is changed."""
+    """Return the sum of the parts, added from the left; no part is modified."""
     if len(parts) == 1:
         return parts[0]
     whole = merge(parts[0], parts[1])
@@ -40,7 +41,8 @@ def total(parts: list[Any]) -> Any:
 
 
 class Tree:
-    """The sum of parts that come one by one, in the same order as a tree of `total` has.
+    """The sum of parts that arrive one by one, added in the same order as by a tree of `total` over
+    `FAN` parts.
 
     Examples
     --------
@@ -52,10 +54,10 @@ class Tree:
     """
 
     def __init__(self) -> None:
-        self.levels: list[list[Any]] = []  # (sum, how many)
+        self.levels: list[list[Any]] = []  # [sum, number of parts in it] for each level
 
     def push(self, part: Any, level: int = 0) -> None:
-        """Add a part, whose arrays are the tree's from now on."""
+        """Add a part; the tree takes ownership of its arrays."""
         if level == len(self.levels):
             self.levels.append([None, 0])
         here = self.levels[level]
@@ -65,7 +67,7 @@ class Tree:
             self.push(whole, level + 1)
 
     def total(self) -> Any:
-        """The sum of all parts."""
+        """Return the sum of all parts."""
         whole = None
         for part, count in self.levels:
             if count:
@@ -74,7 +76,9 @@ class Tree:
 
 
 def additions(shards: int) -> int:
-    """How many roundings a number passes through at most on its way up the tree."""
+    """Return the largest number of roundings that a number passes through on its way up the
+    tree.
+    """
     deep = 0
     while shards > 1:
         deep, shards = deep + min(FAN, shards) - 1, -(-shards // FAN)
@@ -82,19 +86,22 @@ def additions(shards: int) -> int:
 
 
 # --------------------------------------------------------------------------------------------------
-# What rounding does to sums over shards: the bounds of the shards, made where those are, and what
-# adding their parts rounds.
+# Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus
+# the errors of adding the parts.
 #
-# Entry by entry a tree of additions is off by at most ``gamma(D) sum |x_s|``, D the additions that
-# a number passes through (Higham 2002, 4.2), so in norm by ``gamma(D) sum ||x_s||``.
+# Entry by entry the error of a tree of additions is at most ``gamma(D) sum |x_s|``, where D is the
+# number of additions that a number passes through (Higham 2002, 4.2), so in norm it is at most
+# ``gamma(D) sum ||x_s||``.
 
 ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
-LOST = 2.0**22  # smallest numbers of the dtype that n products may lose, in norm
+LOST = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
 
 
 @dataclass(frozen=True)
 class SumBound:
-    """A bound on the error of a part, and the part's computed norm; both add up."""
+    """A bound on the error of a part, and the norm of the part as computed; both are added when
+    parts are.
+    """
 
     error: float
     size: float
@@ -104,9 +111,11 @@ class SumBound:
 
 
 def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> float:
-    """A bound on the error of ``sum of parts + decay``, each number through `deep` additions.
+    """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
+    additions.
 
-    Sums are made in float64, l2 v among them (decay; three roundings), and rounded to the dtype.
+    Sums are formed in float64, including the term l2 v (`decay`, three roundings), and then rounded
+    to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
     size, moved = found.size * ROOM, norm(decay) * ROOM
@@ -122,8 +131,8 @@ def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> f
 
 
 def _rounding(shard: Any, theta: np.ndarray) -> Any:
-    """The bounds of the shard's own engine at theta, made once for a point; who asks holds its
-    lock.
+    """Return the rounding bounds of the shard's own engine at theta, cached for the last theta. The
+    caller holds the shard's lock.
     """
     known = shard.bounds
     if known is None or not np.array_equal(known.theta, theta):
@@ -134,7 +143,7 @@ def _rounding(shard: Any, theta: np.ndarray) -> Any:
 
 
 def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
-    """Of the rows' part of the gradient."""
+    """Return the bound for the rows' part of the gradient."""
     with shard._lock:
         bounds, plan = _rounding(shard, theta), shard._bound(theta, True)
         g = plan.gradient
@@ -143,7 +152,7 @@ def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
 
 
 def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> SumBound:
-    """Of the rows' part of the product with v."""
+    """Return the bound for the rows' part of the product with v."""
     with shard._lock:
         bounds, computed = _rounding(shard, theta), np.empty_like(v)
         shard._bound(theta, False).multiply(v, computed, kind, None, False)
@@ -153,14 +162,14 @@ def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) 
 
 
 def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Bounds (n,) on the errors of the rows' part of products with unit vectors."""
+    """Return bounds (n,) on the errors of the rows' part of products with unit vectors."""
     with shard._lock:
         layout = shard._bound(theta, False).layout
     return dense_bounds(shard, theta, layout, kind) * fisher_scale(shard, kind)
 
 
 def fisher_scale(shard: Any, kind: str) -> float:
-    """What the Fisher of the shard's own rows is multiplied by; rounded twice, see `sum_rounding`'s
-    caller.
+    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole,
+    1 for other kinds. It is rounded twice, which callers of `sum_rounding` count as two additions.
     """
     return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" else 1.0

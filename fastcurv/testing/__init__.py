@@ -1,7 +1,7 @@
-"""Functions, networks and operators whose critical points and spectra are known beforehand.
+"""Functions, networks and operators whose critical points and spectra are known in advance.
 
-Everything here is plain NumPy and needs no compiled engine; `compiled` turns a reference network
-into the engine's objective. `zoo` is the collection that `classify` is held to.
+Everything here is plain NumPy and needs no compiled engine; `compiled` converts a reference
+objective into the engine's `Objective`. `zoo` is the collection that `classify` is tested on.
 """
 
 from .autoencoder import Case, LinearAutoencoder, compiled, lecture_toy

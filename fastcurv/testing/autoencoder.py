@@ -1,5 +1,5 @@
-"""The linear autoencoder, whose critical points are all known; the lecture's toy; the engine's twin
-of a reference network.
+"""Reference problems: the linear autoencoder, all of whose critical points are known; the lecture's
+toy; and the engine's counterpart of a reference network.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..reference import ReferenceModel, ReferenceObjective
 
 @dataclass(frozen=True)
 class Case:
-    """A point whose verdict is known: what `classify` must answer, None where a count is not known
-    in closed form.
+    """A point whose verdict is known: the result that `classify` must give. A count is None if it
+    is not known in closed form.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Case:
 
 
 class LinearAutoencoder:
-    """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`: every critical
-    point in closed form.
+    """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`, all of whose
+    critical points are known in closed form.
 
     For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``; only
     ``I = {1..p}`` is a minimum [1]_.
@@ -40,18 +40,19 @@ class LinearAutoencoder:
     Parameters
     ----------
     spectrum : array_like, shape (n,)
-        Distinct and positive, descending.
+        Distinct positive eigenvalues in descending order.
     p : int
-        Width of the hidden layer.
+        The width of the hidden layer.
     n_samples : int, optional
-        At least n; the data is constructed so that its covariance is exact to rounding.
+        At least n; the data are constructed so that their covariance is exact up to rounding.
     seed : None, int or numpy.random.Generator
-        For the eigenvectors and the data.
+        Seed or generator for the eigenvectors and the data.
 
     Attributes
     ----------
     objective : ReferenceObjective
-        On `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the engine's.
+        The objective on `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the
+        engine's.
     X : ndarray, shape (n_samples, n)
 
     References
@@ -84,8 +85,8 @@ class LinearAutoencoder:
         )
 
     def critical_point(self, indices: Any, seed: Any = None) -> np.ndarray:
-        """Theta with ``W2 W1 = U_I U_I'``, I counted from 1; with a seed, moved along the symmetry
-        ``W2 A^-1, A W1``.
+        """Return theta with ``W2 W1 = U_I U_I'``, where I is counted from 1; with a seed, it is
+        moved along the symmetry ``W2 A^-1, A W1``.
         """
         indices = sorted(int(i) - 1 for i in indices)
         k, n = len(indices), self.spectrum.size
@@ -108,7 +109,7 @@ class LinearAutoencoder:
         return np.concatenate([W1.ravel(), W2.ravel()])
 
     def case(self, indices: Any, seed: Any = None, objective: Any = None) -> Case:
-        """The `Case` of an index set: verdict, loss and inertia in closed form."""
+        """Return the `Case` of an index set, with verdict, loss and inertia in closed form."""
         n, p, inside = self.spectrum.size, self.p, set(indices)
         k = len(inside)
         outside = [j for j in range(1, n + 1) if j not in inside]
@@ -127,8 +128,8 @@ class LinearAutoencoder:
         )
 
     def cases(self, seed: Any = None, limit: int | None = None) -> list[Case]:
-        """Every index set, or `limit` of them drawn at random together with the empty and the
-        minimal one.
+        """Return the cases of all index sets, or of `limit` sets drawn at random plus the empty set
+        and that of the minimum.
         """
         n = self.spectrum.size
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
@@ -140,8 +141,8 @@ class LinearAutoencoder:
 
 
 def compiled(ob: Any) -> Any:
-    """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and
-    l2.
+    """Return the engine's `Objective` for a `ReferenceObjective`, with the same model, data, loss,
+    weights and l2.
     """
     from ..network.mlp import MLP
     from ..network.objective import Objective
@@ -166,7 +167,7 @@ def compiled(ob: Any) -> Any:
 
 
 def lecture_toy() -> ReferenceObjective:
-    """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2,
-    0]].
+    """Return the objective ``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1,
+    with H(0) = [[0, -2], [-2, 0]].
     """
     return ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])

@@ -1,4 +1,4 @@
-"""Operators of prescribed spectrum, and objectives from a matrix or from functions."""
+"""Operators with a prescribed spectrum, and objectives defined by a matrix or by functions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..common.protocols import Array
 
 
 class PrescribedSpectrum(SelfAdjoint):
-    """A symmetric operator with the eigenvalues that it is given, in a random basis.
+    """A symmetric operator with the given eigenvalues, in a random basis.
 
-    ``P diag(values) P'`` with P a product of Householder reflections: a product costs ``O(n
-    n_reflections)``, so n = 1e5 is cheap. `eigenvector(i)` is exact to rounding.
+    The operator is ``P diag(values) P'`` with P a product of Householder reflections. A product
+    costs ``O(n n_reflections)``, so n = 1e5 is cheap. `eigenvector(i)` is exact up to rounding.
 
     Parameters
     ----------
     values : array_like, shape (n,)
     n_reflections : int
-        0 leaves the operator diagonal.
+        If 0, the operator is diagonal.
     seed : None, int or numpy.random.Generator
     dtype : dtype
 
@@ -68,14 +68,15 @@ class PrescribedSpectrum(SelfAdjoint):
         return self._apply(V)
 
     def eigenvector(self, i: int) -> np.ndarray:
-        """The unit eigenvector of ``values[i]``."""
+        """Return the unit eigenvector of ``values[i]``."""
         e = np.zeros(self.shape[0], dtype=self.dtype)
         e[i] = 1
         return self._reflect(e, range(len(self.mirrors)))
 
 
 class QuadraticObjective:
-    """``offset + (theta - center)' H (theta - center) / 2`` for any symmetric operator or matrix H.
+    """The quadratic ``offset + (theta - center)' H (theta - center) / 2`` for any symmetric
+    operator or matrix H.
 
     Examples
     --------
@@ -110,12 +111,12 @@ class QuadraticObjective:
         return self.H
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
-        """How fast H can change on a ball: not at all."""
+        """Return 0, a Lipschitz constant of the constant Hessian."""
         return 0.0
 
 
 class FunctionObjective:
-    """A function of a few variables by its value, gradient and Hessian matrix; with
+    """A function of a few variables, given by its value, gradient and Hessian matrix. With
     ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
 
     Examples
@@ -135,7 +136,7 @@ class FunctionObjective:
         self._third_bound = third_bound
 
     def _own(self, theta: np.ndarray) -> np.ndarray:
-        """A copy that a function may write into."""
+        """Return a copy of theta that a function may overwrite."""
         return np.array(check_vector(theta, self.n_params, "theta", float))
 
     def value(self, theta: np.ndarray) -> float:
@@ -151,5 +152,7 @@ class FunctionObjective:
         return check_symmetric_operator(np.asarray(self._hessian(self._own(theta)), dtype=float))
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
-        """A Lipschitz constant of the Hessian around theta; infinity where none was given."""
+        """Return a Lipschitz constant of the Hessian on the ball around theta; infinity if none was
+        given.
+        """
         return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))

@@ -1,4 +1,4 @@
-"""The collection of critical points, plateaus and near misses that `classify` is held to."""
+"""The collection of critical points, plateaus and near misses that `classify` is tested on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
 
 def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
-    """`count` quadratics with random curvatures along the axes, at least one of each sign, as a
-    list of `Case`.
+    """Return `count` quadratics with random curvatures along the axes, at least one of each sign,
+    as a list of `Case`.
 
-    The smallest negative curvature is down to 1e-6 of the largest positive one.
+    The smallest negative curvature may be as small as 1e-6 times the largest positive one.
     """
     rng = as_rng(seed)
     cases = []
@@ -39,10 +39,10 @@ def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
 
 
 def zoo() -> list[Case]:
-    """The critical points, plateaus and near misses that `classify` is tested on, as a list of
-    `Case`.
+    """Return the critical points, plateaus and near misses that `classify` is tested on, as a list
+    of `Case`.
 
-    Cost: a second or two, since some of the points are found to rounding by Newton's method.
+    Takes a second or two, since some of the points are computed to rounding by Newton's method.
     """
     cases = [*_functions(), *_toys()]
     cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
@@ -55,7 +55,9 @@ def zoo() -> list[Case]:
 def _case(
     name: str, kind: str, counts: tuple[int, int, int], *functions: Callable[..., Any]
 ) -> Case:
-    """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
+    """Return the case of `functions`: value, gradient, Hessian and, unless it is 0, a Lipschitz
+    constant of the Hessian.
+    """
     value, gradient, hessian = functions[:3]
     bound = functions[3] if functions[3:] else lambda t, r: 0.0
     ob = FunctionObjective(2, value, gradient, hessian, bound)
@@ -123,8 +125,8 @@ def _toys() -> Iterator[Case]:
 
 
 def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
-    """Newton's method with a pseudo-inverse from near a critical point of a small objective, down
-    to rounding.
+    """Refine a critical point of a small objective to rounding, by Newton's method with a
+    pseudo-inverse.
     """
     best = np.array(theta, dtype=float)
     g = ob.gradient(best)
@@ -139,7 +141,7 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
 
 
 def _found(ob: Any, theta0: Any) -> Any:
-    """The critical point that BFGS and then Newton's method reach."""
+    """Return the critical point that BFGS followed by Newton's method reaches."""
     near = minimize(
         ob.value_and_gradient,
         theta0,
@@ -206,8 +208,8 @@ def _xor() -> Iterator[Any]:
 
 
 def _embedded_units() -> Iterator[Any]:
-    """A stuck one-unit tanh net in a two-unit one: a unit of zeros, and the unit split in two
-    (Fukumizu, Amari 2000).
+    """Yield embeddings of a stuck one-unit tanh network in a two-unit one: with a unit of zeros,
+    and with the unit split in two (Fukumizu, Amari 2000).
     """
     rng = np.random.default_rng(6)
     X = rng.standard_normal((20, 2))

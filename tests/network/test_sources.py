@@ -192,7 +192,7 @@ def test_rows_that_change_are_an_error(change, rng):
     ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
     theta = np.ones(ob.n_params)
     ob.value(theta)
-    with pytest.raises(ValueError, match="others than in the pass before"):
+    with pytest.raises(ValueError, match="differ from the previous pass"):
         for _ in range(3):
             ob.hessian(theta) @ theta
 

@@ -120,7 +120,7 @@ def _in_shard(error: Exception, number: int) -> Exception:
         return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
-class Placed(Shard):
+class RemoteShard(Shard):
     """A shard on a worker. When it is sent to another worker, it is loaded again there instead of
     sending its rows.
     """
@@ -141,33 +141,33 @@ class Placed(Shard):
 # --------------------------------------------------------------------------------------------------
 
 
-def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> Placed:
+def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> RemoteShard:
     X, y, weight = recipe.rows(frame.model, frame.loss, given)
-    shard = Placed(frame, X, y, weight, first)
+    shard = RemoteShard(frame, X, y, weight, first)
     shard.recipe = recipe
     return shard
 
 
-def in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
+def in_frame(shard: RemoteShard, frame: Frame, first: int) -> RemoteShard:
     """Return the same rows as a shard of another objective, or in another precision."""
 
     def cast(a: Any) -> Any:
         return a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
 
-    other = Placed(frame, cast(shard.X), cast(shard.y), cast(shard.sample_weight), first)
+    other = RemoteShard(frame, cast(shard.X), cast(shard.y), cast(shard.sample_weight), first)
     other.recipe = shard.recipe
     return other
 
 
-def some_rows(shard: Placed, rows: np.ndarray, frame: Frame, first: int) -> Placed:
+def some_rows(shard: RemoteShard, rows: np.ndarray, frame: Frame, first: int) -> RemoteShard:
     """Return a shard of a subset of the rows of one shard."""
     weight = None if shard.sample_weight is None else shard.sample_weight[rows]
-    other = Placed(frame, shard.X[rows], shard.y[rows], weight, first)
+    other = RemoteShard(frame, shard.X[rows], shard.y[rows], weight, first)
     other.recipe = replace(shard.recipe, source=None)
     return other
 
 
-def rows_and_kernels(shard: Placed) -> tuple[int, str]:
+def rows_and_kernels(shard: RemoteShard) -> tuple[int, str]:
     return shard.n_samples, _engine.chosen_arch()
 
 
@@ -175,7 +175,7 @@ def echo(x: Any) -> Any:
     return x
 
 
-def ask(shard: Placed, part: Callable[..., Any], *arguments: Any) -> Any:
+def ask(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``part(shard, *arguments)``, with arrays aligned first: arrays from a message may be
     unaligned.
     """

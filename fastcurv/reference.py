@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .certify.certificates import NetworkFacts
+from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats, Loss
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
@@ -149,7 +149,7 @@ class ReferenceModel:
         return self.flatten(grads[::-1])
 
 
-class ReferenceObjective(NetworkFacts):
+class ReferenceObjective(Certificates):
     """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the
     conventions are those of `Objective`.
 

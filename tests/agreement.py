@@ -33,7 +33,7 @@ import numpy as np
 import fastcurv
 from fastcurv import MLP, Objective, _engine
 from fastcurv.certify.arithmetic import Arithmetic
-from fastcurv.certify.passes import Rounding
+from fastcurv.certify.passes import ErrorPass
 from fastcurv.network.linear_operator import Operator
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
@@ -59,7 +59,7 @@ TOLERANCE = {  # to which the figures of a room are held
 }
 # and beside it; 1e-13 elsewhere, and nothing where bounds are held that come near rounding
 SMALL = {"spectrum": 1e-9} | dict.fromkeys((x for x in TOLERANCE if "." in x), 0.0)
-WHOLE = (MLP, Objective, Operator, Arithmetic, Rounding)  # in whose parts nobody looks for figures
+WHOLE = (MLP, Objective, Operator, Arithmetic, ErrorPass)  # in whose parts nobody looks for figures
 MARGIN = 0.2  # of the tolerance: how closely those who are asked must agree
 OLDER = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 PLAYED: tuple[dict[str, str], ...] = (

@@ -3,6 +3,6 @@ bounds on the curvature.
 """
 
 from .bounds import gradient_bound, product_bound, rounding_at
-from .passes import Rounding
+from .passes import ErrorPass
 
-__all__ = ["Rounding", "gradient_bound", "product_bound", "rounding_at"]
+__all__ = ["ErrorPass", "gradient_bound", "product_bound", "rounding_at"]

@@ -22,7 +22,7 @@ from ..common.protocols import Floats
 from ..structure.parameters import layers_of, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
 from .arithmetic import KINKED, Err, Num, Operand, Phi, Sums, at_most, product
-from .passes import LossRows, Rounding
+from .passes import ErrorPass, LossRows
 
 
 class NormState:
@@ -109,7 +109,7 @@ class NormState:
             self.d[x], self.dd[x] = delta.A, delta.err
 
 
-class NormRounding(Rounding):
+class NormRounding(ErrorPass):
     """`Rounding` of a network with batch normalisation. It keeps the state of all rows: some 30 N
     sum(widths) numbers.
 

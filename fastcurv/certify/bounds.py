@@ -75,14 +75,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from .batch_norm import NormRounding
 from .columns import column_bounds
-from .passes import Rounding
+from .passes import ErrorPass
 
 
 def rounding_at(
     ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, measured: bool = False
-) -> Rounding:
+) -> ErrorPass:
     """Return the bounds at one theta, with or without batch normalisation; see `Rounding`."""
-    kind = NormRounding if ob.model.batch_norm else Rounding
+    kind = NormRounding if ob.model.batch_norm else ErrorPass
     return kind(ob, theta, layout, measured)
 
 

@@ -16,12 +16,12 @@ from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised
 from . import kinks, majorants, precise
 from .batch_norm import norm_kinks, norm_off
-from .kinks import Held, Smoothed
+from .kinks import Smoothed, SmoothPiece
 from .majorants import curvature_floor
 from .passes import checked_theta
 
 
-class NetworkFacts:
+class Certificates:
     """Proved statements about the loss near theta. Each holds for the exact function of the stored
     numbers, taken as float64 numbers.
     """
@@ -168,18 +168,18 @@ class NetworkFacts:
         gates: list[NDArray[Any]],
         collapsed: list[NDArray[np.bool_]],
         parents: list[NDArray[np.intp]] | None = None,
-    ) -> Held | None:
+    ) -> SmoothPiece | None:
         """Return the loss as a smooth function of theta and of the slopes at active kinks, i.e.
         those with NaN in `gates`; None unless all hidden units are relu or leaky_relu in a plain
         stack. See `fastcurv.certify.kinks`.
         """
-        return Held(self, gates, collapsed, parents) if kinks.supported(self) else None
+        return SmoothPiece(self, gates, collapsed, parents) if kinks.supported(self) else None
 
     def felt(self, gates: list[NDArray[Any]]) -> list[NDArray[np.bool_]]:
         """Return masks of the units that affect the output of their row, i.e. with at least one
         active unit in every layer above.
         """
-        return kinks.felt(gates)
+        return kinks.active_kinks(gates)
 
     def copies(
         self, theta: Floats, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
@@ -187,11 +187,11 @@ class NetworkFacts:
         """Return, for every hidden unit of relu or leaky_relu, the index of the unit it is a copy
         of, its own index if it is none; see `fastcurv.certify.kinks`.
         """
-        return kinks.find_copies(kinks.Rows(self), theta, gates, collapsed)
+        return kinks.find_duplicates(kinks.ReluRows(self), theta, gates, collapsed)
 
     def leaks(self) -> list[float]:
         """Return the slope below 0 of every hidden layer of relu or leaky_relu units."""
-        return kinks.Rows(self).leaks
+        return kinks.ReluRows(self).leaks
 
     # --- probes and saturation
 

@@ -37,7 +37,7 @@ from ..common.checks import check_choice
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal
 from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
-from .passes import KINDS, Rounding, State
+from .passes import KINDS, ErrorPass, State
 
 
 class Sized(NamedTuple):
@@ -72,7 +72,7 @@ class Columns:
 
     peak: Floats
 
-    def __init__(self, R: Rounding, kind: str, gather: bool = True) -> None:
+    def __init__(self, R: ErrorPass, kind: str, gather: bool = True) -> None:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_bound(W.abs) for W in R.W]
@@ -282,7 +282,7 @@ class Columns:
         return parts
 
 
-def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
+def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
     of the columns of a dense matrix of products.
 
@@ -312,7 +312,7 @@ def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
 # Bounds on the errors of the rows of the Jacobian of the network outputs.
 
 
-def jacobian_bounds(R: Rounding) -> Floats:
+def jacobian_bounds(R: ErrorPass) -> Floats:
     """Return bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, computed as
     products with its transpose: ``J' u`` for the unit vector of one output of one sample.
 

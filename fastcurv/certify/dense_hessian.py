@@ -45,7 +45,7 @@ from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
-from .passes import GROWTH, LossRows, Passes, Rounding, State, checked_theta, passes_at
+from .passes import GROWTH, ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -462,7 +462,7 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
 
     Cost: the arithmetic of a few times q/N backward passes, in NumPy.
     """
-    R = Rounding(ob, theta, measured=True)
+    R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
         states = list(R.states())
         parts = [_columns(R, s, kind) for s in states]
@@ -495,7 +495,7 @@ def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
     return np.asarray((K + K.T) / 2)
 
 
-def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
+def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
     """Return bounds on the norms of the errors of the columns of a layer's part of K."""
     bias = float(R.ob.model.bias)
     A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
@@ -509,7 +509,7 @@ def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
-def _columns(R: Rounding, s: State, kind: str) -> list[Any]:
+def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     """Return, for each layer, D ``(columns, rows, out)`` and bounds on the norms of the errors of
     its rows ``(columns, rows, 1)``.
     """

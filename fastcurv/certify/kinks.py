@@ -50,7 +50,7 @@ Arrays = list[NDArray[Any]]
 STEP = 1e-150  # of a complex step: its square is far below any rounding
 
 
-class Rows:
+class ReluRows:
     """The data, shapes and loss of a network objective in NumPy, without the rows of weight 0.
 
     Parameters
@@ -94,7 +94,7 @@ class Rows:
         self.long_y = y / np.where(weight > 0, weight, 1)[:, None]
         self.y, self.weight = self.long_y.astype(float), weight.astype(float)
 
-    def without(self, units: list[NDArray[np.bool_]]) -> Rows:
+    def without(self, units: list[NDArray[np.bool_]]) -> ReluRows:
         """Return the same rows for the net without some of its hidden units."""
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
@@ -163,7 +163,7 @@ class Smoothed:
     """
 
     def __init__(self, ob: Any, width: float) -> None:
-        self.rows, self.width, self.n_params = Rows(ob), float(width), int(ob.n_params)
+        self.rows, self.width, self.n_params = ReluRows(ob), float(width), int(ob.n_params)
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
 
     def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
@@ -257,7 +257,7 @@ def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats
     return np.asarray(into, dtype=float), np.asarray(layers[l + 1][0].T, dtype=float)
 
 
-def find_copies(rows: Rows, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
+def find_duplicates(rows: ReluRows, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
     """Return, for every hidden unit, the index of the unit it is a copy of, its own index if it is
     none. Copies are units with the same gates and parallel weights, in and out, and units that have
     collapsed beside an open one.
@@ -300,7 +300,7 @@ class Copies:
         From `find_copies`.
     """
 
-    def __init__(self, rows: Rows, parents: Units) -> None:
+    def __init__(self, rows: ReluRows, parents: Units) -> None:
         self.whole, self.parents = rows, parents
         self.keep = [p == np.arange(len(p)) for p in parents]
         self.rows = rows.without([~k for k in self.keep])
@@ -392,7 +392,7 @@ class Margins:
     copies: float
 
 
-class Held:
+class SmoothPiece:
     """The function Phi of the module docstring: an objective in (theta, slopes), smooth where the
     signs of z do not change.
 
@@ -410,7 +410,7 @@ class Held:
     """
 
     def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
-        rows = Rows(ob, merge=True)
+        rows = ReluRows(ob, merge=True)
         self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
@@ -418,13 +418,13 @@ class Held:
         self.n_copies = self.copies.n_copies
         self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
-        self.felt = felt(self.gates)
+        self.felt = active_kinks(self.gates)
         self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
         self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
         self.units = np.ones(self.n_slopes)
 
-    def in_units(self, units: Floats) -> Held:
+    def in_units(self, units: Floats) -> SmoothPiece:
         """Return this objective with other units for the slopes, in which bounds are taken."""
         found = copy.copy(self)
         found.units = units
@@ -721,7 +721,7 @@ def _product_error(
     return np.asarray(found)
 
 
-def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
+def active_kinks(gates: Arrays) -> list[NDArray[np.bool_]]:
     """Return masks of the units that affect the output of their row, i.e. with at least one active
     unit in every layer above. NaN, the gate of an active kink, counts as active.
     """

@@ -63,7 +63,7 @@ class RowBounds:
     moves: list[NDArray[np.bool_]]
 
 
-def walk(passes: Passes, s: State, rho: float, units: WeightUnits | None = None) -> RowBounds:
+def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = None) -> RowBounds:
     """Propagate the recursion of the module docstring for the rows of a state.
 
     With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
@@ -166,7 +166,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     parts = None if units is None else layers_of(ob.model, np.asarray(units, dtype=float))
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b = walk(passes, s, radius, parts)
+            b = propagate(passes, s, radius, parts)
             c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
             cube = _product(b.Z1, _product(b.Z1, b.Z1))
             here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
@@ -238,7 +238,7 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
         for s in passes.states():
             counts = weights_of(ob, s) != 0
             for i, radius in enumerate(radii):
-                b = walk(passes, s, radius)
+                b = propagate(passes, s, radius)
                 for l, name in enumerate(passes.names):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
                     near = crosses(name, s.z[l], reach) & b.moves[l] & counts
@@ -335,7 +335,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b, gap = walk(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
+            b, gap = propagate(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
             off = s.dz[-1].nu + 1e-15 * norms(np.abs(gap))
@@ -458,7 +458,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         )
 
 
-class Rows:
+class RowMatrix:
     """An upper bound on the spectral norm of a matrix that is given some rows at a time, each with
     a bound on the norm of its error.
     """
@@ -505,8 +505,8 @@ class UnitBlocks:
 def by_layers(passes: Passes) -> float:
     """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R."""
     L = len(passes.W)
-    B = {(l, k): (Rows(), Rows()) for l in range(L) for k in range(l)}
-    U = {(l, k): Rows() for l in range(L - 1) for k in range(l + 1)}
+    B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
+    U = {(l, k): RowMatrix() for l in range(L - 1) for k in range(l + 1)}
     C = {(l, l - 1): UnitBlocks() for l in range(1, L) if passes.by_units and L > 2}
     for s in passes.states():
         c, c_z = reaches(passes, s)
@@ -586,7 +586,9 @@ def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats
     return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
 
 
-def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, at: tuple[int, int], c: Floats) -> None:
+def _add_pair(
+    D: RowMatrix, A: RowMatrix, passes: Passes, s: State, at: tuple[int, int], c: Floats
+) -> None:
     """Add these rows' parts of ``delta_l / w`` and ``w c [a 1]``, with the best w for each row."""
     l, k = at
     d, dd = s.d[l], s.dd[l].nu

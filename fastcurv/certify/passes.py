@@ -405,7 +405,7 @@ def _gram(x: Floats, alone: bool) -> Floats:
     return x @ x.T if alone and len(x) < x.shape[1] else x.T @ x
 
 
-class Rounding:
+class ErrorPass:
     """Bounds at one theta: what does not depend on v is computed once and, up to 128 MiB, kept.
 
     Parameters
@@ -759,7 +759,7 @@ def passes_at(ob: Any, theta: Floats) -> Passes:
         return Passes(ob, theta)
 
 
-class Passes(Rounding):
+class Passes(ErrorPass):
     """The state at theta of any network objective by float64 passes with bounds on the errors:
     `states()`, chunk by chunk.
 

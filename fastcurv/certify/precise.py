@@ -404,7 +404,7 @@ def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
 
 
 @dataclass
-class Sums:
+class PreciseSums:
     """Sums over all rows, before the divisor and l2, with bounds on the errors."""
 
     value: Pair
@@ -432,7 +432,7 @@ class Precise:
             [Factor(np.ascontiguousarray(W.T)) for W, _ in layers],
         )
         zeros = [pair(np.zeros(p.shape)) for W, _ in layers for p in (W, W[:, 0])]
-        self.sums = Sums(pair(0.0), 0.0, zeros, [0.0] * len(zeros))
+        self.sums = PreciseSums(pair(0.0), 0.0, zeros, [0.0] * len(zeros))
         N = len(ob.X)
         for start in range(0, N, ROWS):
             self.add_rows(slice(start, min(N, start + ROWS)))

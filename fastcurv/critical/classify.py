@@ -17,19 +17,19 @@ from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_ne
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
 from . import dense, iterative
-from .decide import Findings, Outcome, decide
+from .decide import Decision, Findings, decide
 from .evidence import (
+    ClassifyOptions,
     Evidence,
     Products,
-    Request,
     as_stored,
+    call_unmodified,
     hessian_products,
-    left_alone,
     make_request,
     saturation,
 )
-from .kink_minimum import HeldMinimum, held_at
-from .nearness import Coordinates, walk
+from .kink_minimum import KinkMinimum, certify_kink_minimum
+from .nearness import Coordinates, newton_limit
 from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_call_gets_there
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
@@ -198,14 +198,14 @@ def classify(
     with (
         np.errstate(all="ignore"),
         bar(None, "classify", progress, ask.seconds if ask.dense else 0.0) as shown,
-        left_alone(ask.ob, ask.theta),
+        call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
         one_blas_thread(ask.n > FEW and min(ask.n, ask.dense_below) <= LARGEST_ALONE),
     ):
         return _judge(ask, shown, started)
 
 
-def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
+def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
     H.shown = shown
@@ -217,7 +217,7 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     if ask.max_time is not None and not settled and (late() or ask.dense_in_time):
         point = replace(point, reason=f"{point.reason[:-1]}{cut_short(ask, H.count, late())}.")
     extra: dict[str, Any] = {}
-    held = held_at(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
+    held = certify_kink_minimum(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
     if held is not None:
         extra = _held(held)
     elif ask.seek and outcome.because in ("far", "plateau"):
@@ -238,7 +238,9 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     )
 
 
-def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates, Request]:
+def _examined(
+    ask: ClassifyOptions, H: Products
+) -> tuple[Findings, Evidence, Coordinates, ClassifyOptions]:
     """Return findings, evidence, coordinates and the request they answer.
 
     If theta is clearly far from a critical point, products alone show it, at a hundredth of the
@@ -262,7 +264,7 @@ def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinate
         return *iterative.examine(cheap, H), cheap
 
 
-def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
+def _may_be_held(ask: ClassifyOptions, found: Findings, outcome: Decision) -> bool:
     """Return whether the proof of a minimum held by kinks is worth trying: theta lies on some
     kinks, or its zero eigenvalues may come from units that are copies of others.
     """
@@ -272,7 +274,7 @@ def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
     return found.n_kinks > 0 or zeros and bool(np.max(getattr(ask.ob, "l2", 0.0)) > 0)
 
 
-def _held(proof: HeldMinimum) -> dict[str, Any]:
+def _held(proof: KinkMinimum) -> dict[str, Any]:
     """Return the fields of a verdict that the proof of a minimum on kinks replaces; the inertia
     becomes None, since H is one-sided there.
     """
@@ -296,7 +298,7 @@ def _too_long(evidence: Evidence) -> bool:
 
 
 def _nearest(
-    ask: Request, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
+    ask: ClassifyOptions, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
 ) -> dict[str, Any] | None:
     """Walk along Newton's steps and classify the point they lead to.
 
@@ -304,7 +306,7 @@ def _nearest(
     where the steps lead to no critical point.
     """
     H.note("where does Newton's step lead?")
-    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.left)
+    went = newton_limit(ask.ob, ask.theta, evidence.gradient, coordinates, H.left)
     H.tell(went.n_products)
     left = H.left
     if went.theta is None or left < 20:
@@ -330,7 +332,9 @@ def _nearest(
     return {"words": words, "nearest": end, "distance": distance, "at_nearest": at}
 
 
-def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:
+def _result(
+    ask: ClassifyOptions, found: Findings, outcome: Decision, evidence: Evidence
+) -> CriticalPoint:
     if not found.bounded:  # one vector of either sign may still be proved
         signs = int(found.negative), ask.n - int(found.positive)
         evidence = replace(evidence, n_negative_bounds=signs)

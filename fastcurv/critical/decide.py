@@ -113,7 +113,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Decision:
     """The verdict and the rule that it rests on.
 
     Attributes
@@ -138,7 +138,7 @@ class Outcome:
     failure_probability: float = NAN
 
 
-def decide(found: Findings) -> Outcome:
+def decide(found: Findings) -> Decision:
     """Return the verdict on what was found.
 
     Examples
@@ -153,32 +153,32 @@ def decide(found: Findings) -> Outcome:
     return _by_inertia(found) if found.dense else _by_risk(found)
 
 
-def _elsewhere(f: Findings) -> Outcome | None:
+def _elsewhere(f: Findings) -> Decision | None:
     if f.to_infinity:
-        return Outcome("not_critical", False, "infinity")
+        return Decision("not_critical", False, "infinity")
     if not f.near and f.short:
-        return Outcome("undecided", False, "short")
+        return Decision("undecided", False, "short")
     if not f.near:
-        return Outcome("not_critical", False, "plateau" if f.plateau else "far")
+        return Decision("not_critical", False, "plateau" if f.plateau else "far")
     return None
 
 
-def _proved(f: Findings) -> Outcome | None:
+def _proved(f: Findings) -> Decision | None:
     """Return the certified verdict, None if nothing is proved. Minima held by kinks are proved
     apart from this, in `kink_minimum`.
     """
     if not f.strict:
         return None
     if f.interpolates:
-        return Outcome("minimum", True, "interpolation", f.zero_radius, 0.0)
+        return Decision("minimum", True, "interpolation", f.zero_radius, 0.0)
     if f.theorem and f.dense and f.unexplained == 0:
         kind = _one_kind(f)
         if kind is not None:
-            return Outcome(kind, True, "theorem", f.radius, 0.0)
+            return Decision(kind, True, "theorem", f.radius, 0.0)
     if f.theorem and not f.dense and f.floor > 0 and not f.negative:
-        return Outcome("minimum", True, "floor", f.radius, 0.0)
+        return Decision("minimum", True, "floor", f.radius, 0.0)
     if f.negative and f.positive and f.two_signs > f.distance:
-        return Outcome("saddle", True, "two signs", f.two_signs * f.unit, 0.0)
+        return Decision("saddle", True, "two signs", f.two_signs * f.unit, 0.0)
     return None
 
 
@@ -190,54 +190,54 @@ def _one_kind(f: Findings) -> str | None:
     return "maximum" if f.n_negative else None
 
 
-def _at_kinks(f: Findings) -> Outcome | None:
+def _at_kinks(f: Findings) -> Decision | None:
     """Return the verdict at a kink, where H describes one side only: a saddle if the loss was seen
     to decrease across it, else undecided. None if there are no kinks.
     """
     if not f.n_kinks:
         return None
     if f.negative and f.positive and f.falls:
-        return Outcome("saddle", False, "kinks")
-    return Outcome("undecided", False, "kinks")
+        return Decision("saddle", False, "kinks")
+    return Decision("undecided", False, "kinks")
 
 
-def _by_inertia(f: Findings) -> Outcome:
+def _by_inertia(f: Findings) -> Decision:
     if not f.bounded:
-        return Outcome("undecided", False, "no bound")
+        return Decision("undecided", False, "no bound")
     if f.flat:
-        return Outcome("degenerate", False, "flat")
+        return Decision("degenerate", False, "flat")
     if f.short:
-        return Outcome("undecided", False, "short")
+        return Decision("undecided", False, "short")
     if f.n_negative and f.n_positive:
-        return Outcome("saddle", False, "measured")
+        return Decision("saddle", False, "measured")
     if f.unexplained > 0 and f.asymmetric:
-        return Outcome("undecided", False, "asymmetric")
+        return Decision("undecided", False, "asymmetric")
     if f.unexplained > 0 or not (f.n_negative or f.n_positive):
-        return Outcome("degenerate", False, "zeros" if f.lasting else "not lasting")
+        return Decision("degenerate", False, "zeros" if f.lasting else "not lasting")
     if not f.arrives:
-        return Outcome("undecided", False, "no rest")
-    return Outcome(_one_kind(f) or "degenerate", False, "measured")
+        return Decision("undecided", False, "no rest")
+    return Decision(_one_kind(f) or "degenerate", False, "measured")
 
 
-def _by_risk(f: Findings) -> Outcome:
+def _by_risk(f: Findings) -> Decision:
     if f.flat:
-        return Outcome("degenerate", False, "flat")
+        return Decision("degenerate", False, "flat")
     if f.floor > 0:
-        return Outcome("undecided", False, "floor")
+        return Decision("undecided", False, "floor")
     if f.short:
-        return Outcome("undecided", False, "short")
+        return Decision("undecided", False, "short")
     if not f.lasting:
-        return Outcome("undecided", False, "not lasting")
+        return Decision("undecided", False, "not lasting")
     if f.negative and f.positive:
-        return Outcome("saddle", False, "measured")
+        return Decision("saddle", False, "measured")
     if not (f.negative or f.positive):
-        return Outcome("undecided", False, "nothing")
+        return Decision("undecided", False, "nothing")
     if not f.arrives:
-        return Outcome("undecided", False, "no rest")
+        return Decision("undecided", False, "no rest")
     if f.risk_asked is None:
-        return Outcome("undecided", False, "no risk asked")
+        return Decision("undecided", False, "no risk asked")
     if not f.risk <= f.risk_asked:
-        return Outcome("undecided", False, "risk too large")
+        return Decision("undecided", False, "risk too large")
     if f.loose:
-        return Outcome("degenerate", False, "loose", None, f.risk)
-    return Outcome("minimum" if f.positive else "maximum", False, "risk", None, f.risk)
+        return Decision("degenerate", False, "loose", None, f.risk)
+    return Decision("minimum" if f.positive else "maximum", False, "risk", None, f.risk)

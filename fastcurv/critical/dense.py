@@ -25,9 +25,9 @@ from ..spectrum.eigsh import eigsh
 from .decide import Findings
 from .evidence import (
     FAR,
+    ClassifyOptions,
     Evidence,
     Products,
-    Request,
     SpentError,
     hessian_products,
     is_bounded,
@@ -45,15 +45,15 @@ from .nearness import (
     Coordinates,
     Nearness,
     best_gradient,
+    certify_signs,
     falls_across,
     gradient_after,
     nearness,
     nearness_by,
     newton_decrement,
     rounding_of,
-    settle,
 )
-from .symmetry import DenseHessian, View, in_other_units, look, prove_ends, signs_of, theorem_at
+from .symmetry import DenseHessian, View, in_other_units, prove_ends, quotient, signs_of, theorem_at
 from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
 
 
 def examine_definite(
-    ask: Request, H: Products, full: DenseHessian, gradient: tuple[Floats, float]
+    ask: ClassifyOptions, H: Products, full: DenseHessian, gradient: tuple[Floats, float]
 ) -> tuple[Findings, Evidence] | None:
     """Return findings and evidence if a minimum is proved by Cholesky factors, else None.
 
@@ -173,7 +173,7 @@ def examine_definite(
 
 
 def _definite_evidence(
-    ask: Request, full: DenseHessian, known: Definite, g: Floats, **proved: Any
+    ask: ClassifyOptions, full: DenseHessian, known: Definite, g: Floats, **proved: Any
 ) -> Evidence:
     """Compute both ends of the spectrum and the share of g outside the range of H, for a proved
     minimum.
@@ -221,7 +221,7 @@ class Ends:
     positive: float  # v'Hv - error, above 0 if positive curvature is proved
 
 
-def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]:
+def examine(ask: ClassifyOptions, H: Products) -> tuple[Findings, Evidence, Coordinates]:
     """Return findings, evidence and coordinates for `decide` and the reason, for n small enough for
     all eigenvalues.
     """
@@ -237,7 +237,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     if quick is not None:
         return (*quick, Coordinates())
     H.note("all eigenvalues")
-    view = look(full, held)
+    view = quotient(full, held)
     H.norm = max(H.norm, view.plain.norm)
     near = nearness(ob, theta, full.A, view.best, gradient, ask.gradient_tol)
     signs = signs_of(view.best)
@@ -253,7 +253,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if theorem.missing == "orbit":
-            view = look(full, replace(view.held, columns=np.zeros((theta.size, 0))))
+            view = quotient(full, replace(view.held, columns=np.zeros((theta.size, 0))))
             signs = signs_of(view.best)
             prove_ends(H, view.best, signs)
             n_found = int((signs != 0).sum())
@@ -302,7 +302,7 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
-        return nearness(ob, theta, full.A, look(full, tangents(ob, theta)).best, gradient)
+        return nearness(ob, theta, full.A, quotient(full, tangents(ob, theta)).best, gradient)
 
 
 def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
@@ -325,7 +325,7 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
 
 
 def _newton(
-    ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
+    ask: ClassifyOptions, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
 ) -> tuple[Floats, float]:
     """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and its
     length plus what the rounding of g may add.
@@ -359,7 +359,7 @@ class Pair:
 
 
 def _pair(
-    ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
+    ask: ClassifyOptions, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
     """Return the proof by two fixed vectors: in theta's coordinates or, where it fails there, in
     the first balanced ones in which it holds, or in ones in which Newton's step is equally long in
@@ -385,7 +385,7 @@ def _pair(
     return found if found.holds else plain
 
 
-def _pair_in(ask: Request, full: DenseHessian, cut: Slice, length: float) -> Pair:
+def _pair_in(ask: ClassifyOptions, full: DenseHessian, cut: Slice, length: float) -> Pair:
     """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has
     this length.
     """
@@ -402,7 +402,7 @@ def _pair_in(ask: Request, full: DenseHessian, cut: Slice, length: float) -> Pai
 
 
 def _arrives(
-    ask: Request,
+    ask: ClassifyOptions,
     full: DenseHessian,
     view: View,
     signs: NDArray[np.int_],
@@ -428,7 +428,7 @@ def _slopes(cut: Any, g: Floats) -> Floats:
 
 
 def _settled(
-    ask: Request,
+    ask: ClassifyOptions,
     H: Products,
     full: DenseHessian,
     view: View,
@@ -447,7 +447,7 @@ def _settled(
 
     cut = view.best
     vectors = cut.c[:, None] * cut.vectors
-    return settle(
+    return certify_signs(
         ask.ob,
         ask.theta,
         signs,
@@ -460,7 +460,7 @@ def _settled(
 
 
 def _interpolation(
-    ask: Request, H: Products, view: View, signs: NDArray[np.int_]
+    ask: ClassifyOptions, H: Products, view: View, signs: NDArray[np.int_]
 ) -> Contraction | None:
     """Check the theorem for the residuals if there are zero eigenvalues and no negative ones; None
     if it does not apply.
@@ -471,7 +471,7 @@ def _interpolation(
 
 
 def _findings(
-    ask: Request,
+    ask: ClassifyOptions,
     H: Products,
     full: DenseHessian,
     near: Nearness,
@@ -525,7 +525,7 @@ def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
 
 
 def _evidence(
-    ask: Request, full: DenseHessian, view: View, near: Nearness, gradient: Any, ends: Ends
+    ask: ClassifyOptions, full: DenseHessian, view: View, near: Nearness, gradient: Any, ends: Ends
 ) -> Evidence:
     g = gradient[0]
     (low, low_bounds), (high, high_bounds) = full.extremes(view.plain)

@@ -144,7 +144,7 @@ def offers_symmetries(ob: Any) -> bool:
     return isinstance(ob, (Orbits, Symmetric))
 
 
-class left_alone:
+class call_unmodified:
     """Context manager that raises ValueError if theta was modified within.
 
     An objective that writes into the theta it is given reports values and derivatives of a point
@@ -212,7 +212,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
-    with left_alone(ob, theta):
+    with call_unmodified(ob, theta):
         return as_number(ob.value(theta))
 
 
@@ -690,7 +690,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class ClassifyOptions:
     """The validated arguments of `classify`; ``seek`` is False where no Newton walk to a nearby
     critical point is wanted.
     """
@@ -741,7 +741,7 @@ def make_request(
     dense_below: float,
     seed: Any,
     krylov: Any,
-) -> Request:
+) -> ClassifyOptions:
     """Validate the arguments of `classify` and return them as a `Request`, before any product is
     made.
     """
@@ -758,7 +758,7 @@ def make_request(
             raise ValueError(
                 f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
             )
-    return Request(
+    return ClassifyOptions(
         ob,
         theta,
         gradient_tol,

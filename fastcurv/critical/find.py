@@ -28,9 +28,9 @@ from .evidence import (
     Products,
     as_curvature,
     as_gradient,
+    call_unmodified,
     gradient_bound,
     hessian_products,
-    left_alone,
     runs_to_infinity,
     value_at,
     why_no_minimum,
@@ -166,7 +166,7 @@ KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at
 EXCURSIONS = 5  # at most, in one search
 
 
-class Walk:
+class FinderState:
     """The state of a search: the current point, what has been spent, and the budget."""
 
     def __init__(
@@ -201,14 +201,14 @@ class Walk:
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
-        with left_alone(self.ob, theta):
+        with call_unmodified(self.ob, theta):
             return as_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
         """Return the Hessian in the objective's own precision; None if the objective refuses the
         point as not finite, as it may far from the origin.
         """
-        with left_alone(self.ob, theta):
+        with call_unmodified(self.ob, theta):
             try:
                 H = self.ob.hessian(theta)
             except (ValueError, OverflowError, FloatingPointError):
@@ -403,7 +403,7 @@ def find_critical_point(
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
     most = np.inf if max_products is None else check_positive_int(max_products, "max_products")
-    walk = Walk(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)
+    walk = FinderState(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
@@ -415,7 +415,7 @@ def find_critical_point(
     return walk.result()
 
 
-def _newton(walk: Walk) -> None:
+def _newton(walk: FinderState) -> None:
     """Take Newton-MR steps until the gradient is within its tolerance, or there is a reason to
     stop.
 
@@ -476,7 +476,7 @@ def _plateau(norm: float, flat: float) -> str:
     )
 
 
-def _stalled(walk: Walk) -> bool:
+def _stalled(walk: FinderState) -> bool:
     """Return whether the last steps paid too little and an excursion is left to try; if so, use it
     up.
     """
@@ -490,7 +490,7 @@ def _stalled(walk: Walk) -> bool:
     return True
 
 
-def _excursion(walk: Walk) -> bool:
+def _excursion(walk: FinderState) -> bool:
     """Take undamped steps that may raise ``||g||`` on the way, none longer than
     ``max(1, ||theta||)``; keep them if they end at half of ``||g||`` or less.
 
@@ -519,7 +519,7 @@ def _excursion(walk: Walk) -> bool:
     return False
 
 
-def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
+def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     """Take a step that lowers ``||g||``, and return whether there was one: Newton-MR's, or, where
     those fail, a step down the gradient of ``||g||^2``, along `uphill`, which is H times the unit
     vector of the gradient.
@@ -541,7 +541,7 @@ def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
     return found is not None
 
 
-def _descend(walk: Walk) -> None:
+def _descend(walk: FinderState) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until it stops paying."""
     while walk.nit < walk.max_iter // 2 and walk.budget_left():
         start = walk.norm

@@ -25,9 +25,9 @@ from .decide import Findings
 from .evidence import (
     FAR,
     ZERO,
+    ClassifyOptions,
     Evidence,
     Products,
-    Request,
     SpentError,
     annihilated,
     curvature_floor,
@@ -95,12 +95,12 @@ class End:
         return self.quotient - off, self.quotient + off
 
 
-class Search:
+class InertiaSearch:
     """The state of a search for both ends of the spectrum: the remaining budget, and the vectors of
     most extreme curvature so far.
     """
 
-    def __init__(self, ask: Request, H: Products) -> None:
+    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.ask, self.H = ask, H
         self.rng = as_rng(ask.seed)
         # the operator whose rounding is in the bases
@@ -386,7 +386,9 @@ class Slope:
     least: float | None = None
 
 
-def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
+def along_gradient(
+    ask: ClassifyOptions, search: InertiaSearch, gradient: tuple[Floats, float]
+) -> Slope:
     """Compute the `Slope` at theta."""
     g = gradient[0]
     size, none = safe_norm(g), np.zeros(ask.n)
@@ -438,8 +440,8 @@ SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
 
 
 def prove(
-    ask: Request,
-    search: Search,
+    ask: ClassifyOptions,
+    search: InertiaSearch,
     found: Findings,
     ev: Evidence,
     at_theta: tuple[Slope, tuple[Floats, float]],
@@ -488,7 +490,7 @@ def prove(
     return found, ev
 
 
-def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
+def _strong_enough(search: InertiaSearch, found: Findings, ev: Evidence) -> Findings:
     """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
     whatever its sign at theta. Used where no proof shows that signs last.
     """
@@ -499,14 +501,16 @@ def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
     return replace(found, negative=negative, positive=positive, loose=found.loose or loose)
 
 
-def _error(ev: Evidence, search: Search) -> float:
+def _error(ev: Evidence, search: InertiaSearch) -> float:
     """Return a bound on the error of the Rayleigh quotients of both ends."""
     H = search.H
     dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
     return (max(H.bound(v) for v in ev.weak[1][:, :2].T) + dots) * UP + H.asymmetry
 
 
-def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
+def _newton(
+    search: InertiaSearch, slope: Slope, gradient: tuple[Floats, float]
+) -> tuple[Floats, float]:
     """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is large."""
     H, g = search.H, gradient[0]
     size = safe_norm(g)
@@ -519,7 +523,7 @@ def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tup
 
 
 def _by_floor(
-    search: Search,
+    search: InertiaSearch,
     floor: float,
     step: Floats,
     gradient: tuple[Floats, float],
@@ -538,7 +542,11 @@ def _by_floor(
 
 
 def _lasting(
-    ask: Request, search: Search, ev: Evidence, step: Floats, gradient: tuple[Floats, float]
+    ask: ClassifyOptions,
+    search: InertiaSearch,
+    ev: Evidence,
+    step: Floats,
+    gradient: tuple[Floats, float],
 ) -> bool:
     """Return whether the curvature that the verdict rests on was measured to last, along Newton's
     step and along its own directions.
@@ -559,7 +567,11 @@ def _lasting(
 
 
 def _arrives(
-    ask: Request, search: Search, step: Floats, left: float, gradient: tuple[Floats, float]
+    ask: ClassifyOptions,
+    search: InertiaSearch,
+    step: Floats,
+    left: float,
+    gradient: tuple[Floats, float],
 ) -> bool:
     """Return whether Newton's step was measured to reduce the gradient, beyond rounding, if it is
     solved up to a relative residual of `left`.
@@ -585,10 +597,10 @@ CLEAR = 1e-2  # theta is clearly far if even this share of its gradient and decr
 WEAK = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
 
 
-def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]:
+def examine(ask: ClassifyOptions, H: Products) -> tuple[Findings, Evidence, Coordinates]:
     """Return findings, evidence and coordinates for `decide` and the reason, for large n."""
     ob, theta = ask.ob, ask.theta
-    search = Search(ask, H)
+    search = InertiaSearch(ask, H)
     d, live = np.ones(H.n), np.ones(H.n, bool)
     if search.left() >= 40:
         d, live = search.balance()
@@ -627,7 +639,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     return found, evidence, Coordinates()
 
 
-def is_clearly_far(ask: Request, H: Products) -> bool:
+def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     """Return whether Newton's step promises far more than the threshold, whatever the signs of
     curvature; costs two products.
 
@@ -643,7 +655,7 @@ def is_clearly_far(ask: Request, H: Products) -> bool:
     return _promises(ask, size, least_decrement(size, along / size), H.largest)
 
 
-def _promises(ask: Request, size: float, decrement: float, largest: float) -> bool:
+def _promises(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
     """Return whether a gradient of norm `size` and a decrement of at least `decrement` are far
     above the threshold and the gradient's own rounding, if ``||H||`` is at most `largest`.
     """
@@ -653,7 +665,7 @@ def _promises(ask: Request, size: float, decrement: float, largest: float) -> bo
     return not rest.near and assumed_error(largest, ask.theta) / CLEAR < size < np.inf
 
 
-def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
+def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     """Return the best gradient and a bound on its error. If theta is far from a critical point,
     return the plain gradient without a bound, at a tenth of the cost.
     """
@@ -665,7 +677,7 @@ def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
     return best_gradient(ask.ob, ask.theta, H)
 
 
-def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
+def _all_known(ask: ClassifyOptions, search: InertiaSearch, floor: float) -> Reached | None:
     """Return every eigenvalue if the rows reach few dimensions and there are not too many
     symmetries, else None.
     """
@@ -681,7 +693,9 @@ def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
     return known
 
 
-def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slope) -> Nearness:
+def _near(
+    ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float], slope: Slope
+) -> Nearness:
     g, off = gradient
     size, length = safe_norm(g), safe_norm(ask.theta)
     off = assumed_error(H.norm, ask.theta) if np.isnan(off) else off
@@ -693,7 +707,7 @@ def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slop
     )
 
 
-def _probe(ask: Request, search: Search) -> None:
+def _probe(ask: ClassifyOptions, search: InertiaSearch) -> None:
     """Run three block Lanczos steps from the objective's own probes, to see curvature that couples
     to them.
     """
@@ -705,7 +719,7 @@ def _probe(ask: Request, search: Search) -> None:
         search.run(search.H.native, P[:, start : start + 8].T.astype(search.H.native_dtype), 3)
 
 
-def _symmetries(ask: Request, search: Search) -> Floats | None:
+def _symmetries(ask: ClassifyOptions, search: InertiaSearch) -> Floats | None:
     """Return an orthonormal basis of proved symmetry directions, None if there are too many or they
     are not needed.
 
@@ -732,8 +746,8 @@ def _symmetries(ask: Request, search: Search) -> Floats | None:
 
 
 def _look(
-    ask: Request,
-    search: Search,
+    ask: ClassifyOptions,
+    search: InertiaSearch,
     near: Nearness,
     floor: float,
     scales: tuple[Any, Any],
@@ -783,7 +797,7 @@ def _look(
 
 
 def _seen(
-    search: Search, found: Findings, ends: tuple[End, End], known: Reached | None
+    search: InertiaSearch, found: Findings, ends: tuple[End, End], known: Reached | None
 ) -> Evidence:
     """Return both ends of the spectrum and bounds on the inertia as `Evidence`."""
     (low, high), floor = search.of_all(*ends), found.floor
@@ -818,7 +832,7 @@ def _seen(
 
 
 def _weak(
-    search: Search, main: Any, ends: tuple[End, End], known: Reached | None
+    search: InertiaSearch, main: Any, ends: tuple[End, End], known: Reached | None
 ) -> tuple[Floats, Floats]:
     """Return Rayleigh quotients and vectors of both ends of the spectrum and of the weakest
     curvature found.
@@ -836,7 +850,7 @@ def _weak(
     return np.append([end.quotient for end in ends], values), columns
 
 
-def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
+def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
     """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
     too large to keep, then in balanced coordinates.
     """

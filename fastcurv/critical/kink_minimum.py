@@ -29,7 +29,7 @@ EASY = 1e-3  # h below which no other units are tried
 
 
 @dataclass(frozen=True)
-class HeldMinimum:
+class KinkMinimum:
     """A minimum on kinks that is proved, or the hypothesis that is missing.
 
     Attributes
@@ -98,7 +98,7 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
+def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> KinkMinimum:
     """Check every hypothesis at (theta, slopes), and return the result in the units of the slopes
     that give the smallest h, those with a proof first.
 
@@ -144,9 +144,9 @@ def _answer(
     radius: float = np.inf,
     h: float = np.inf,
     weakest: float = 0.0,
-) -> HeldMinimum:
+) -> KinkMinimum:
     counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
-    return HeldMinimum(not missing, *counts, radius, h, weakest, missing)
+    return KinkMinimum(not missing, *counts, radius, h, weakest, missing)
 
 
 def _prove_in(
@@ -156,7 +156,7 @@ def _prove_in(
     g: np.ndarray,
     g_errors: np.ndarray,
     units: np.ndarray,
-) -> HeldMinimum:
+) -> KinkMinimum:
     """Check every hypothesis in these units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
     K, g, g_error = c[:, None] * K * c, c * g, safe_norm(c * g_errors)
@@ -210,7 +210,7 @@ class KinkPoint:
 
     theta: np.ndarray
     slopes: np.ndarray
-    verdict: HeldMinimum
+    verdict: KinkMinimum
 
 
 def can_be_held(ob: Any) -> bool:
@@ -221,7 +221,7 @@ def can_be_held(ob: Any) -> bool:
     return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
 
 
-def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
+def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
     """Return the proof that a minimum on kinks lies at theta, with its radius measured from theta;
     None if there is no proof.
     """
@@ -292,7 +292,7 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
         changed = _update(ob, gates, slopes, zs, collapsed)
         again = ob.copies(theta, gates, collapsed)
         if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
-            verdict = prove_held(phi, solved)
+            verdict = prove_kink_minimum(phi, solved)
             rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
             verdict = replace(verdict, radius=verdict.radius + rounding)
             return KinkPoint(theta, solved[phi.n_theta :], verdict)

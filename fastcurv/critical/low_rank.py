@@ -18,7 +18,7 @@ from ..common.protocols import Floats, HasJacobian, ProvedReach, Reaching
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from .decide import Findings
-from .evidence import Products, Request, in_float64, residual_bounds, spectral_norm
+from .evidence import ClassifyOptions, Products, in_float64, residual_bounds, spectral_norm
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
@@ -131,7 +131,7 @@ class Reached:
         return _columns(self.space, self.vectors[:, which])
 
 
-def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached | None:
+def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) -> Reached | None:
     """Return all eigenvalues, or None where that is not possible.
 
     The operator must report that its products reach fewer than `dense_below` dimensions, and the
@@ -171,7 +171,7 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
 
 
-def interpolation(ask: Request, H: Products) -> Contraction | None:
+def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
     """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
     many residuals as parameters; None if it does not apply.
 

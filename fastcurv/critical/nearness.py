@@ -330,7 +330,7 @@ class Coordinates:
         return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
 
 
-def walk(
+def newton_limit(
     ob: Any,
     theta: Floats,
     g: Floats,
@@ -487,7 +487,7 @@ def lasts_along(
     return True
 
 
-def settle(
+def certify_signs(
     ob: Any,
     theta: Floats,
     signs: NDArray[np.int_],

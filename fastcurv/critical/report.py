@@ -10,8 +10,8 @@ import numpy as np
 from ..common.errors import Answering
 from ..common.vectors import safe_norm
 from ..spectrum.results import html_table, number
-from .decide import Findings, Outcome
-from .evidence import Evidence, Request, why_no_minimum
+from .decide import Decision, Findings
+from .evidence import ClassifyOptions, Evidence, why_no_minimum
 from .theorem import EPS
 
 
@@ -337,7 +337,7 @@ MISSING = {
 
 
 def reason(
-    ask: Request, found: Findings, outcome: Outcome, ev: Evidence, saturated: Any = None
+    ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence, saturated: Any = None
 ) -> str:
     """Return the reason of a verdict as one sentence; `saturated` holds statistics of saturated
     units, for a plateau.
@@ -422,7 +422,7 @@ def _kinks_here(found: Findings) -> str:
     )
 
 
-def _place(ask: Request, radius: float) -> str:
+def _place(ask: ClassifyOptions, radius: float) -> str:
     """Return words for the location of the certified critical point."""
     length = safe_norm(ask.theta)
     if radius == 0:
@@ -433,11 +433,11 @@ def _place(ask: Request, radius: float) -> str:
     return f"within {number(radius)} of theta{last}"
 
 
-def _infinity(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _infinity(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return f"Not critical: the infimum is at infinity, since {why_no_minimum(ask.ob, ask.theta)}"
 
 
-def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _far(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     near = ev.near
     norm, tol = number(near.gradient_norm), number(near.gradient_tol)
     if near.gradient_norm <= near.gradient_tol:
@@ -451,7 +451,7 @@ def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     return text
 
 
-def _theorem(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _theorem(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     n, s = ask.n, found.n_symmetry or 0
     where = " in balanced coordinates" if ev.balanced else ""
     text = f"{outcome.kind.capitalize()}{_up_to(found)}: a critical point is proved to lie "
@@ -471,7 +471,7 @@ def _theorem(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> s
     )
 
 
-def _interpolation(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _interpolation(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return (
         f"Minimum: a point where all {found.n_positive} residuals are 0 is proved to lie "
         f"{_place(ask, outcome.radius or 0.0)}, a global minimum of loss 0 (Kantorovich's "
@@ -480,7 +480,7 @@ def _interpolation(ask: Request, found: Findings, outcome: Outcome, ev: Evidence
     )
 
 
-def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _two_signs(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     count = (
         f"; at theta at least {found.n_negative} negative and {found.n_positive} positive of "
         f"{ask.n} eigenvalues are proved, from {number(ev.low)} to {number(ev.high)}"
@@ -497,7 +497,7 @@ def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
     )
 
 
-def _floor(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _floor(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     l2 = np.max(getattr(ask.ob, "l2", 0.0))
     floor = f"{number(found.floor)}, a floor that the objective proves"
     if l2 > 0:
@@ -526,7 +526,7 @@ def _hypothesis(ev: Evidence) -> str:
     return MISSING[ev.theorem.missing].format(h=number(ev.theorem.h))
 
 
-def _kinks(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _kinks(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     if outcome.kind == "saddle":
         return (
             f"Saddle: {_near(ev)}, curvature from {number(ev.low)} to {number(ev.high)} is proved "
@@ -540,18 +540,18 @@ def _kinks(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
     return f"Undecided: {_near(ev)}, and {counts}, but on this side of the kinks only"
 
 
-def _flat(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _flat(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return f"Degenerate: {_near(ev)}, and H is zero as far as it was looked at"
 
 
-def _no_bound(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _no_bound(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return (
         f"Undecided: {_near(ev)}, but nothing bounds what the {ask.n} eigenvalues are off by, so "
         "none of their signs is known"
     )
 
 
-def _asymmetric(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _asymmetric(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return (
         f"Undecided: {_near(ev)}, but the products are not those of a symmetric matrix, and within "
         f"the error {number(ev.weakest_error)} that this shows, {found.n_zero} of {ask.n} "
@@ -559,7 +559,7 @@ def _asymmetric(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -
     )
 
 
-def _zeros(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _zeros(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     text = (
         f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} are zero within the "
         f"error {number(ev.weakest_error)}, of which symmetry explains {found.n_symmetry or 0}"
@@ -567,7 +567,7 @@ def _zeros(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
     return text + _one_sided(found)
 
 
-def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _not_lasting(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     if not found.dense:
         return (
             f"Undecided: {_near(ev)}, but curvature seen at theta, from {number(ev.low)} to "
@@ -582,7 +582,7 @@ def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) 
     return text + _one_sided(found)
 
 
-def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _short(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     few = f"max_products = {ask.max_products} are too few"
     if ask.max_products is None:
         few = f"max_time = {number(ask.max_time or 0.0)} s is too short"
@@ -597,14 +597,14 @@ def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
     )
 
 
-def cut_short(ask: Request, n_products: int, ended: bool) -> str:
+def cut_short(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
     """Return a clause that says what `max_time` cut off, for the end of a sentence."""
     what = f"ended the search after {n_products} product{_s(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
 
-def _seen(ask: Request, found: Findings, ev: Evidence) -> str:
+def _seen(ask: ClassifyOptions, found: Findings, ev: Evidence) -> str:
     """Return a clause on the curvature found at theta."""
     if not found.dense:
         return f"curvature from {number(ev.low)} to {number(ev.high)} was found"
@@ -620,7 +620,7 @@ def _one_sided(found: Findings) -> str:
     return ""
 
 
-def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _measured(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     text = f"{outcome.kind.capitalize()}{_up_to(found)}: {_near(ev)}, and "
     if outcome.kind == "saddle":
         counts = (
@@ -644,7 +644,7 @@ def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
     )
 
 
-def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _no_rest(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return (
         f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but at the end of Newton's step "
         "the gradient was measured to be no smaller, so the critical point that theta stands for "
@@ -652,7 +652,7 @@ def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> s
     )
 
 
-def _risk(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _risk(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     side, sign = ("below", "-") if outcome.kind == "minimum" else ("above", "")
     s = found.n_symmetry or 0
     low, high = ev.across or (ev.low, ev.high)
@@ -666,7 +666,7 @@ def _risk(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     )
 
 
-def _loose(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _loose(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     return (
         f"Degenerate: {_near(ev)}, an eigenvalue is zero within {number(ev.weakest_error)} and no "
         f"symmetry known here explains it; none lies below -{number(ask.curvature_tol)} of the "
@@ -674,7 +674,7 @@ def _loose(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
     )
 
 
-def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+def _undecided(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
     eps = number(ask.curvature_tol)
     text = (
         f"Undecided: {_near(ev)}, and {ev.n_products} products found Ritz values from "

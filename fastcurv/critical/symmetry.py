@@ -123,7 +123,7 @@ class View:
         return int(self.best.span.shape[1])
 
 
-def look(full: DenseHessian, held: Tangents) -> View:
+def quotient(full: DenseHessian, held: Tangents) -> View:
     """Decompose the Hessian on the complement of the symmetries, in balanced coordinates too if
     they may settle more signs.
 

@@ -237,7 +237,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return out
 
 
-def into(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
+def as_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
     """Return v as a vector (n,), and `out` (n,), a new array if it is None; v is copied if the two
     might share memory.
     """
@@ -284,7 +284,7 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
     return found.astype(np.intp, copy=False)
 
 
-def like(x: Any, result: np.ndarray) -> Any:
+def shaped_like(x: Any, result: np.ndarray) -> Any:
     """Return the result as a torch tensor that shares its memory if x is a tensor, else as it
     is.
     """

@@ -60,7 +60,7 @@ from ..common.protocols import Array, Carried, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import layers_of
 from ..structure.tables import LEAK
-from .arguments import as_vector, check_dtype, into
+from .arguments import as_output, as_vector, check_dtype
 from .linear_operator import Symmetric
 
 # --------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Reduced(Symmetric):
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """Write the operator times v ``(m,)`` to `out`, or to a new array, and return it."""
-        x, out = into(v, out, self.shape[0], self.dtype)
+        x, out = as_output(v, out, self.shape[0], self.dtype)
         self._multiply(x, out)
         self.n_products += 1
         return out

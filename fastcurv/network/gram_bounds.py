@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from ..certify.arithmetic import ETA, norm, norms
-from ..certify.passes import Rounding
+from ..certify.passes import ErrorPass
 from ..common.linalg import UNIT, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
 from ..structure.parameters import layers_of, rows_once
@@ -167,7 +167,7 @@ def estimate(model: Any, N: int) -> int:
     )
 
 
-class Reach:
+class RangeBounds:
     """The space that a Hessian's products can reach: a `ProvedReach`.
 
     Parameters
@@ -181,7 +181,7 @@ class Reach:
     def __init__(self, H: Any) -> None:
         self.whole, self.n = H, H.shape[0]
         ob = H.objective
-        self.R = Rounding(ob, H.theta, measured=True)
+        self.R = ErrorPass(ob, H.theta, measured=True)
         states = list(self.R.states())
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         counts = (np.asarray(weight) != 0)[:, None]  # rows of weight 0 do not contribute to H
@@ -298,7 +298,7 @@ def _top(x: Floats, dx: Any) -> Floats:
     return np.asarray(np.abs(x).max(axis=1, keepdims=True) + dx.E.max(axis=1, keepdims=True))
 
 
-def reach(H: Any, most: int) -> Reach | None:
+def reach(H: Any, most: int) -> RangeBounds | None:
     """Implement `Curvature.reach`."""
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
@@ -308,5 +308,5 @@ def reach(H: Any, most: int) -> Reach | None:
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:
         return None
-    found = Reach(H)
+    found = RangeBounds(H)
     return found if found.m <= most and found.n_rest > 0 and found.leak < np.inf else None

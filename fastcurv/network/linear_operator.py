@@ -18,7 +18,7 @@ from ..common.errors import Answering
 from ..common.protocols import Array
 from ..common.runtime import to_nearest
 from ..common.vectors import safe_norm
-from .arguments import as_block, as_real, as_vector, into, like
+from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
 
 class Operator(LinearOperator, Answering, subject="operator"):
@@ -49,14 +49,14 @@ class Operator(LinearOperator, Answering, subject="operator"):
 
     def _product(self, x: Any) -> Any:
         v = self._checked(x, self.shape[1], "v", (1, 2))
-        return like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
+        return shaped_like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
         """Return the product with a vector ``(n,)`` or ``(n, 1)``, in the shape of the argument."""
         v = self._checked(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
             raise ValueError(f"v has shape {v.shape}; wanted ({len(v)},) or ({len(v)}, 1)")
-        return like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
+        return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
         """Return the product of the transpose with a vector."""
@@ -64,7 +64,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
 
     def matmat(self, X: Any) -> Any:
         """Return the product with the columns of X ``(n, k)``."""
-        return like(X, self._matmat(self._checked(X, self.shape[1], "V", (2,))))
+        return shaped_like(X, self._matmat(self._checked(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
         """Return the product of the transpose with the columns of X."""
@@ -88,7 +88,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
         if isinstance(v, LinearOperator):
             return super().__rmatmul__(v)
         rows = self._checked(v, self.shape[0], "v", (1,)) if np.ndim(v) == 1 else as_numpy(v, "v")
-        return like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
+        return shaped_like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(f"{self!r} is an operator, no array; wanted H.to_dense(), the matrix")
@@ -172,7 +172,7 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class Counted:
+class CountingOperator:
     """A mixin for operators with the engine's fast product, which also counts products."""
 
     def _go_by(self, times: Times) -> None:
@@ -239,7 +239,7 @@ class Shifted(OfWhole, Symmetric):
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """Write ``H v + mu v`` to `out`, or to a new array, and return it."""
-        v, out = into(v, out, self.shape[0], self.dtype)
+        v, out = as_output(v, out, self.shape[0], self.dtype)
         self.whole.product(v, out)
         out += self.dtype.type(self.mu) * v
         return out

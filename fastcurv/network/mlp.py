@@ -21,7 +21,7 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, own_names, typed
 from ..common.protocols import Layered, Scheme
-from .arguments import check_activation, check_bool, check_dtype, check_sizes, like
+from .arguments import check_activation, check_bool, check_dtype, check_sizes, shaped_like
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
@@ -198,7 +198,7 @@ class MLP(Answering, subject="model"):
             views = []
             for shape in self.parts(l):
                 part = theta[start : start + math.prod(shape)].reshape(*shape, *more)
-                views.append(like(given, np.moveaxis(part, -1, 0) if more else part))
+                views.append(shaped_like(given, np.moveaxis(part, -1, 0) if more else part))
                 start += math.prod(shape)
             if not self.bias:
                 views.insert(1, None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _engine
 from ..certify.bounds import rounding_at
-from ..certify.certificates import NetworkFacts
+from ..certify.certificates import Certificates
 from ..common.checks import check_choice, check_positive, check_positive_int
 from ..common.errors import Answering, door, own_names, typed
 from ..common.protocols import Loss
@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(NetworkFacts, Answering, subject="objective"):
+class Objective(Certificates, Answering, subject="objective"):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 

@@ -15,23 +15,23 @@ from .._engine import Times
 from ..certify.bounds import dense_bounds, rounding_at
 from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
-from ..certify.passes import Rounding
+from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import own_names
 from ..common.protocols import Array, Floats, Indices
 from ..common.runtime import to_nearest
 from .arguments import (
     as_block,
+    as_output,
     as_vector,
     bind_copy,
     check_dtype,
     check_indices,
-    into,
     layer_indices,
 )
 from .gram import InCoordinates
-from .gram_bounds import Reach, reach
-from .linear_operator import Counted, OfWhole, Operator, Symmetric, Transposed
+from .gram_bounds import RangeBounds, reach
+from .linear_operator import CountingOperator, OfWhole, Operator, Symmetric, Transposed
 from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -86,7 +86,7 @@ class Quadratic(Symmetric):
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
-class Curvature(Counted, Quadratic):
+class Curvature(CountingOperator, Quadratic):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
     Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy
@@ -129,7 +129,7 @@ class Curvature(Counted, Quadratic):
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
         self._go_by(Times(self._plan, kind, kind != "fisher"))
-        self._rounding: Rounding | None = None
+        self._rounding: ErrorPass | None = None
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
 
@@ -168,7 +168,7 @@ class Curvature(Counted, Quadratic):
         """
         done: Array | None = self._take(v, out)
         if done is None:
-            v, done = into(v, out, self.shape[0], self.dtype)
+            v, done = as_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
             self._times.count += 1
         return done
@@ -255,7 +255,7 @@ class Curvature(Counted, Quadratic):
         wide = self.dtype == np.float64
         return layered(self.objective, self.theta, self.kind) if wide else None
 
-    def _bounds(self) -> Rounding:
+    def _bounds(self) -> ErrorPass:
         if self._rounding is None:
             self._rounding = rounding_at(
                 self.objective, self.theta, self.layout, self.dtype == np.float32
@@ -266,7 +266,7 @@ class Curvature(Counted, Quadratic):
     # ----------------------------------------------------------------------------------------------
 
     @own_names("restrict")
-    def restrict(self, layers: Any = None, indices: Any = None) -> Block:
+    def restrict(self, layers: Any = None, indices: Any = None) -> BlockCurvature:
         """Return the principal block of some layers, or of some parameters; its products skip work
         that the block does not need.
 
@@ -284,7 +284,7 @@ class Curvature(Counted, Quadratic):
                 + ("both" if layers is not None else "neither")
                 + " of layers and indices; wanted one"
             )
-        return Block(
+        return BlockCurvature(
             self,
             layer_indices(self.objective.model, layers)
             if layers is not None
@@ -310,7 +310,7 @@ class Curvature(Counted, Quadratic):
         """
         return written(self)
 
-    def reach(self, most: int) -> Reach | None:
+    def reach(self, most: int) -> RangeBounds | None:
         """Return the space that contains the range of a float64 Hessian, with a proved bound on
         what lies outside, if it has at most `most` dimensions; else None. See
         `fastcurv.network.gram_bounds`.
@@ -324,7 +324,7 @@ class Curvature(Counted, Quadratic):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class Block(OfWhole, Quadratic):
+class BlockCurvature(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     It shares the whole operator's state and product counter.
@@ -340,7 +340,7 @@ class Block(OfWhole, Quadratic):
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Block, (self.whole, self.indices)
+        return BlockCurvature, (self.whole, self.indices)
 
     def __repr__(self) -> str:
         n = self.shape[0]
@@ -371,7 +371,7 @@ class Block(OfWhole, Quadratic):
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """Write the block times v to `out`, or to a new array, and return it."""
-        x, out = into(v, out, self.shape[0], self.dtype)
+        x, out = as_output(v, out, self.shape[0], self.dtype)
         out[...] = self._rows(x[None])[0]
         return out
 

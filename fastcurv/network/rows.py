@@ -37,7 +37,7 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         start, n = 0, block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
-            held.append(cut(block, start, stop))
+            held.append(slice_rows(block, start, stop))
             count, start = count + stop - start, stop
             if count == size:
                 yield stacked(held)
@@ -46,11 +46,11 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         yield stacked(held)
 
 
-def cut(block: Block, start: int, stop: int) -> Block:
+def slice_rows(block: Block, start: int, stop: int) -> Block:
     """Return rows start to stop of a block, or the block itself if that is all of it."""
     if start == 0 and stop == block[0].shape[0]:
         return block
-    return pick(block, slice(start, stop))
+    return take_rows(block, slice(start, stop))
 
 
 def stacked(blocks: list[Block]) -> Block:
@@ -59,7 +59,7 @@ def stacked(blocks: list[Block]) -> Block:
         return blocks[0]
     try:
         return tuple(  # type: ignore[return-value]
-            None if parts[0] is None else joined(parts) for parts in zip(*blocks)
+            None if parts[0] is None else concatenated(parts) for parts in zip(*blocks)
         )
     except (ValueError, TypeError):
         shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
@@ -69,7 +69,7 @@ def stacked(blocks: list[Block]) -> Block:
         ) from None
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def concatenated(parts: Sequence[Any]) -> Any:
     """Return arrays or sparse matrices joined along the rows."""
     if not any(map(is_sparse, parts)):
         return np.concatenate(parts)
@@ -102,21 +102,21 @@ def own(x: Any, name: str) -> Any:
     return in_memory(x, name) if isinstance(x, np.ndarray) else x
 
 
-def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
+def take_from(blocks: Iterable[Block], rows: np.ndarray) -> Block:
     """Return the rows with the given sorted numbers from consecutive blocks."""
     found, start = [], 0
     for block in blocks:
         stop = start + block[0].shape[0]
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
         if len(here):
-            found.append(pick(block, here))
+            found.append(take_rows(block, here))
         start = stop
         if len(rows) and stop > rows[-1]:
             break
     return stacked(found)
 
 
-def pick(block: Block, rows: Any) -> Block:
+def take_rows(block: Block, rows: Any) -> Block:
     """Return the rows of a block that an index selects."""
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
@@ -175,7 +175,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = np.load(y, mmap_mode="r")
     if is_sparse(X):
-        X = SparseRows(X)
+        X = SparseSource(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return Parquet(X, y, weight, columns)
     if columns is not None:
@@ -228,7 +228,7 @@ def _is_blocks(X: Any) -> bool:
     return True
 
 
-class SparseRows:
+class SparseSource:
     """A sparse matrix whose rows are returned dense when they are indexed."""
 
     def __init__(self, X: Any) -> None:
@@ -397,7 +397,7 @@ class Parquet:
 
     def take(self, rows: np.ndarray) -> Block:
         """Return the rows with the given numbers, by reading the file up to the last of them."""
-        return picked(self.blocks(1 << 16), rows)
+        return take_from(self.blocks(1 << 16), rows)
 
 
 class Blocks:
@@ -469,4 +469,4 @@ class Blocks:
         """Return the rows with the given numbers, by a pass over the blocks up to the last of
         them.
         """
-        return picked(self.blocks(1 << 16), rows)
+        return take_from(self.blocks(1 << 16), rows)

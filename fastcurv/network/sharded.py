@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _engine
 from .._engine import Times
 from ..certify import majorants, precise
-from ..certify.certificates import NetworkFacts
+from ..certify.certificates import Certificates
 from ..certify.majorants import curvature_floor
 from ..certify.passes import checked_theta
 from ..common.checks import check_finite
@@ -180,8 +180,8 @@ def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
 # --------------------------------------------------------------------------------------------------
 
 
-class ShardedFacts(NetworkFacts):
-    """`NetworkFacts` computed by sums over shards; the class it is mixed into implements
+class ShardedCertificates(Certificates):
+    """`Certificates` computed by sums over shards; the class it is mixed into implements
     ``_fold(part, arguments)``.
     """
 
@@ -264,7 +264,7 @@ class ShardedFacts(NetworkFacts):
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return how many pre-activations of units with a kink may be 0 somewhere on the ball."""
         at = checked_theta(self, theta)
-        return int(self._fold(NetworkFacts.kinks, (at, max(float(radius), self._rounding(at)))))
+        return int(self._fold(Certificates.kinks, (at, max(float(radius), self._rounding(at)))))
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which there is no kink: the smallest of the shards'
@@ -727,7 +727,7 @@ class SumPlan:
         """Do nothing: no other thread holds anything of this plan."""
 
 
-class Sharded(ShardedFacts, Objective):
+class Sharded(ShardedCertificates, Objective):
     """The base class of objectives whose rows lie in shards; subclasses define where the shards
     are.
 

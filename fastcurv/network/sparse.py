@@ -17,7 +17,7 @@ from .._engine import Lock
 from ..certify.arithmetic import norm
 from ..certify.bounds import rounding_at
 from ..certify.columns import column_bounds
-from ..certify.passes import Rounding
+from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, is_sparse
 from ..common.errors import own_names
 from ..common.protocols import Array, Floats, Loss
@@ -280,7 +280,7 @@ class SparseShard(InFrame):
 # --------------------------------------------------------------------------------------------------
 
 
-def _rounding(shard: Any, theta: np.ndarray) -> Rounding:
+def _rounding(shard: Any, theta: np.ndarray) -> ErrorPass:
     """Return rounding bounds for the sparse passes over these rows, whose sums run over all rows at
     once, in any order.
     """

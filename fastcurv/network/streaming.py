@@ -18,9 +18,9 @@ from ..common.protocols import Loss
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .rows import Arrays, Block, Seen, as_source, pick, stacked, submitted
+from .rows import Arrays, Block, Seen, as_source, stacked, submitted, take_rows
 from .sharded import Frame, Shard, Sharded
-from .tree_sum import Tree
+from .tree_sum import PairwiseSum
 
 MEMORY = 1 << 28  # bytes, the default
 SMALLEST = 16  # smallest number of rows of a block
@@ -304,7 +304,7 @@ class StreamedObjective(Sharded):
         """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. Costs one
         pass.
         """
-        tree = Tree()
+        tree = PairwiseSum()
         with self._reading:
             finite = not self._copied
             with closing(self._blocks(finite)) as blocks:
@@ -336,7 +336,7 @@ class StreamedObjective(Sharded):
         each, back = np.unique(rows, return_inverse=True)
         block = self.source.take(each)
         self.n_rows_read += len(each)
-        return self._in_memory(pick(block, back))
+        return self._in_memory(take_rows(block, back))
 
     def _over(self, source: Any) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
@@ -378,12 +378,12 @@ class StreamedObjective(Sharded):
             order, start = rng.permutation(held[0].shape[0]), 0
             last = held[0].shape[0] - self.block_rows // 2  # half a block is kept back
             while start + size <= last:
-                yield self._in_memory(pick(held, order[start : start + size]))
+                yield self._in_memory(take_rows(held, order[start : start + size]))
                 start += size
-            held = pick(held, order[start:])
+            held = take_rows(held, order[start:])
         if held is not None:
             for start in range(0, held[0].shape[0], size):
-                yield self._in_memory(pick(held, slice(start, start + size)))
+                yield self._in_memory(take_rows(held, slice(start, start + size)))
 
     def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the raw blocks of one pass, in random order if the source supports random

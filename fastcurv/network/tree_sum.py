@@ -40,7 +40,7 @@ def total(parts: list[Any]) -> Any:
     return whole
 
 
-class Tree:
+class PairwiseSum:
     """The sum of parts that arrive one by one, added in the same order as by a tree of `total` over
     `FAN` parts.
 

@@ -13,7 +13,7 @@ from ..common.progress import outcome
 from ..common.protocols import Curved, Differentiable, Probed
 from ..common.runtime import to_nearest
 from ..common.vectors import norm
-from ..critical.evidence import Products, as_curvature, as_gradient, left_alone, value_at
+from ..critical.evidence import Products, as_curvature, as_gradient, call_unmodified, value_at
 from ..critical.nearness import value_rounding
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
@@ -153,7 +153,7 @@ def escape(
     need(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), left_alone(ob, theta):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):
         return _escape(ob, theta, direction, max_products, seed)
 
 

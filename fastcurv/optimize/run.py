@@ -14,7 +14,7 @@ import numpy as np
 
 from ..common.checks import all_finite
 from ..common.vectors import norm
-from ..critical.evidence import as_curvature, as_gradient, as_number, left_alone, value_at
+from ..critical.evidence import as_curvature, as_gradient, as_number, call_unmodified, value_at
 from ..krylov.lanczos import as_product
 from .checkpoint import check_run, generator, plain
 
@@ -175,7 +175,7 @@ class Run:
             return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
-        with left_alone(ob, theta):
+        with call_unmodified(ob, theta):
             if hasattr(ob, "value_and_gradient"):  # which takes a tenth of isinstance
                 f, g = ob.value_and_gradient(theta)
             else:
@@ -209,7 +209,7 @@ class Run:
             self.operator.release()
         if self.curvature is None:
             return None
-        with left_alone(self.ob, self.theta):
+        with call_unmodified(self.ob, self.theta):
             operator = getattr(self._curved(), self.curvature)(self.theta)
         as_curvature(operator, self.theta.size, self.curvature)
         self.operator = CountedOperator(operator, self)

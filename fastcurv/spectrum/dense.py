@@ -25,7 +25,7 @@ from ..common.protocols import (
 )
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import safe_norm
-from .reduced import Asked, answered, reduction
+from .reduced import EigshOptions, answered, reduction
 from .results import Eigenpairs, Inertia
 
 BLOCK = 128
@@ -213,7 +213,9 @@ def matrix_pays(n: int, products: float) -> bool:
     return n <= SMALL or n <= min(products, LARGEST_SOLVED)
 
 
-def matrix_pairs(op: Any, asked: Asked, *, against: Any = None, spent: int = 0) -> Eigenpairs:
+def matrix_pairs(
+    op: Any, asked: EigshOptions, *, against: Any = None, spent: int = 0
+) -> Eigenpairs:
     """Return the result of `eigsh` from the matrix, formed by n products, after `spent` products of
     a search that did not converge.
     """

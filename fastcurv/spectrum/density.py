@@ -21,7 +21,7 @@ from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, S
 from ..common.runtime import to_nearest
 from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
 from ..krylov.ritz import decompose
-from .density_curve import Look, SpectralDensity, check_look, smear
+from .density_curve import GridOptions, SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs
 
@@ -170,7 +170,7 @@ def spectral_density(
     return assemble(rest, known, n, n_products, ghosts, look, space=small.space)
 
 
-def every(small: Any, look: Look) -> SpectralDensity:
+def every(small: Any, look: GridOptions) -> SpectralDensity:
     """Return the density of eigenvalues that are all known."""
     values, n = eigvalsh(small.matrix), small.n
     nodes, weights = np.append(values, small.rest), np.append(values * 0 + 1, small.n_rest) / n
@@ -196,24 +196,24 @@ def with_rest(one: Quadrature, small: Reduction, deflated: int) -> Quadrature:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownPairs:
     """Deflated eigenvalues, and their vectors as orthonormal rows."""
 
     values: Floats
     rows: Array
     residuals: Floats = field(default_factory=lambda: np.zeros(0))
 
-    def joined(self, other: Known) -> Known:
-        return Known(
+    def joined(self, other: KnownPairs) -> KnownPairs:
+        return KnownPairs(
             np.concatenate([self.values, other.values]), np.concatenate([self.rows, other.rows])
         )
 
 
-def known_pairs(op: Any, against: Any) -> tuple[Known | None, int]:
+def known_pairs(op: Any, against: Any) -> tuple[KnownPairs | None, int]:
     """Return `against` as `Known`, and the number of products that its values cost."""
     n, dtype = op.shape[0], operator_dtype(op)
     if isinstance(against, Eigenpairs):
-        return Known(against.values, np.ascontiguousarray(against.vectors.T, dtype)), 0
+        return KnownPairs(against.values, np.ascontiguousarray(against.vectors.T, dtype)), 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
         return None, 0
@@ -221,10 +221,10 @@ def known_pairs(op: Any, against: Any) -> tuple[Known | None, int]:
     run.insert(rows)
     run.step()
     values, S = decompose(run)
-    return Known(values, combine(run.rows[: run.m], S)), run.n_products
+    return KnownPairs(values, combine(run.rows[: run.m], S)), run.n_products
 
 
-def new_run(op: Any, n_steps: int, known: Known | None, rows: Array) -> Recurrence:
+def new_run(op: Any, n_steps: int, known: KnownPairs | None, rows: Array) -> Recurrence:
     """Return a recurrence with room for n_steps in `rows`."""
     if known is not None and len(known.values) >= op.shape[0]:
         raise ValueError(
@@ -253,7 +253,7 @@ def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
         shown.update()
 
 
-def copies(quadratures: list[Quadrature], outliers: Known, n: int) -> bool:
+def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
     """Return whether probes in the complement of the deflated vectors find more eigenvalues at the
     deflated values.
 
@@ -296,7 +296,7 @@ def quadrature(run: Recurrence) -> Quadrature:
     return Quadrature(theta, weights / weights.sum())
 
 
-def find_outliers(run: Recurrence, most: int) -> Known:
+def find_outliers(run: Recurrence, most: int) -> KnownPairs:
     """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, as
     `Known`.
     """
@@ -309,16 +309,16 @@ def find_outliers(run: Recurrence, most: int) -> Known:
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     run.reorthogonalise()
-    return Known(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
+    return KnownPairs(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
 
 
 def assemble(
     quadratures: list[Quadrature],
-    known: Known | None,
+    known: KnownPairs | None,
     n: int,
     n_products: int,
     ghosts: float,
-    look: Look,
+    look: GridOptions,
     **extra: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the probes' quadratures and the deflated eigenvalues."""

@@ -23,7 +23,7 @@ from .results import Estimate, InOneLine, alike, mean_of, number
 # logarithmic axis.
 
 
-class Look(TypedDict):
+class GridOptions(TypedDict):
     """The options for evaluating a density on a grid: the keyword arguments of `smear`, checked."""
 
     axis: str
@@ -48,7 +48,7 @@ class Smeared(TypedDict):
 
 def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
-) -> Look:
+) -> GridOptions:
     """Check the keyword arguments of `smear` and return them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:

@@ -50,7 +50,7 @@ from ..krylov.ritz import (
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind, growth
 from .dense import matrix_pairs, matrix_pays
-from .reduced import Asked, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
+from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ STEEPEST = 2.5  # largest factor by which one step reduces residuals
 
 
 def extreme_pairs(
-    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` in the operator's own precision, with arguments that are checked."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
@@ -102,12 +102,12 @@ def extreme_pairs(
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
     with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        search = Search(run, asked, tol, rng, shown, may_be_whole)
+        search = ThickRestart(run, asked, tol, rng, shown, may_be_whole)
         found = search.solve(start)
     return whole(spent=found.n_products) if search.gives_way else found
 
 
-class Search:
+class ThickRestart:
     """The loop from a start vector to k converged pairs: extend, test, restart, probe. It stops at
     a budget of products or at Ctrl-C.
     """
@@ -115,7 +115,7 @@ class Search:
     def __init__(
         self,
         run: Recurrence,
-        asked: Asked,
+        asked: EigshOptions,
         tol: float,
         rng: np.random.Generator,
         shown: Bar,
@@ -541,7 +541,7 @@ FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gaine
 
 
 def mixed_pairs(
-    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
     if not isinstance(op, Castable):
@@ -797,7 +797,7 @@ def eigsh(
     True
     """
     op = check_symmetric_operator(op)
-    asked = Asked(
+    asked = EigshOptions(
         check_wanted(k, which, op.shape[0]),
         which,
         tol=tol,

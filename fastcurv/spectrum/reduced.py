@@ -37,7 +37,7 @@ DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
 
 
 @dataclass(frozen=True)
-class Asked:
+class EigshOptions:
     """The options of a search; the fields are arguments of `eigsh`."""
 
     k: int
@@ -73,7 +73,7 @@ def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any
 
 def answered(
     P: Array,
-    asked: Asked,
+    asked: EigshOptions,
     dtype: np.dtype[Any],
     rest: float = 0.0,
     against: Array | None = None,

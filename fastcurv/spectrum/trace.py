@@ -58,7 +58,7 @@ def sketched(m: int) -> int:
     return max(0, min(m // 3, (m - ALIKE) // 2))
 
 
-class Counted:
+class CountingRows:
     """An operator applied to rows of vectors, which counts its applications."""
 
     def __init__(self, op: Any) -> None:
@@ -253,7 +253,7 @@ class Sketch:
     all others.
     """
 
-    def __init__(self, apply: Counted, rng: np.random.Generator, m: int) -> None:
+    def __init__(self, apply: CountingRows, rng: np.random.Generator, m: int) -> None:
         half = m // 2
         if half < 2:
             raise ValueError(
@@ -442,7 +442,7 @@ def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the trace, with arguments that are checked."""
-    apply = Counted(op)
+    apply = CountingRows(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
@@ -516,7 +516,7 @@ def diagonal(
     """
     op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
     check_choice(method, get_args(Diagonals), "method")
-    apply = Counted(op)
+    apply = CountingRows(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
@@ -609,7 +609,7 @@ def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the Frobenius norm, with arguments that are checked."""
-    apply = Counted(op)
+    apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.exactly(m, method):
             square, error, method = (
@@ -657,7 +657,7 @@ def _asked(
     return op, m, either_seed(seed, rng)
 
 
-def _hutch_pp(apply: Counted, rng: np.random.Generator, m: int) -> Estimate:
+def _hutch_pp(apply: CountingRows, rng: np.random.Generator, m: int) -> Estimate:
     """Estimate the trace: exact on the range of a third of the products, Hutchinson outside it."""
     if m < 4:
         raise ValueError(

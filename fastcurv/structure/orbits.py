@@ -228,7 +228,7 @@ def _off(
 HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 
-def joined(model: Any) -> list[range]:
+def joined_layers(model: Any) -> list[range]:
     """Return the runs of hidden layers whose outputs are one residual stream: a layer and those
     that add to it over skips.
 
@@ -257,7 +257,7 @@ def _blocks(
     and the shifts of linear biases.
     """
     model = ob.model
-    for run in joined(model):
+    for run in joined_layers(model):
         names = {model.activation[l] for l in run}
         if not names <= set(HOMOGENEOUS):
             continue

@@ -18,7 +18,7 @@ from fastcurv.certify.batch_norm import NormRounding
 from fastcurv.certify.columns import column_bounds, jacobian_bounds
 from fastcurv.certify.dense_hessian import Layered, gram_enclosure
 from fastcurv.certify.majorants import by_layers, by_units
-from fastcurv.certify.passes import Rounding, passes_at
+from fastcurv.certify.passes import ErrorPass, passes_at
 
 # plain loops with few rows at once: the same on every machine
 LAYOUT = {"arch": "reference", "chunk": 16, "panel": 8, "groups": 2}
@@ -125,7 +125,7 @@ def figures(**net: Any) -> dict[str, float]:
 def bounds(ob: Any, theta: Any, v: Any, layout: dict[str, Any]) -> dict[str, float]:
     """What is proved at theta, where kernels cut their sums as the layout says."""
     plain = not ob.model.batch_norm
-    R: Any = (Rounding if plain else NormRounding)(ob, theta, layout)
+    R: Any = (ErrorPass if plain else NormRounding)(ob, theta, layout)
     found = {f"product, {kind}": R.product(v, kind) for kind in ("hessian", "ggn")}
     found["gradient"] = R.gradient()
     if not plain:

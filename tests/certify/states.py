@@ -17,7 +17,7 @@ from fastcurv.certify.arithmetic import Err, Num
 from fastcurv.certify.batch_norm import NormRounding
 from fastcurv.certify.columns import Columns
 from fastcurv.certify.dense_hessian import Layered, Slab, of_loss
-from fastcurv.certify.passes import Rounding, passes_at
+from fastcurv.certify.passes import ErrorPass, passes_at
 
 from ..agreement import lined, rounded, served_by, told
 from .figures import HELD, LAYOUT, drawn, fitted, on_kinks
@@ -48,7 +48,7 @@ def of_loss_rows(s: Any, v: Any) -> dict[str, list[Any]]:
 
 def bounded(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
     """The rows of a plain network."""
-    R = Rounding(ob, theta, LAYOUT)
+    R = ErrorPass(ob, theta, LAYOUT)
     found, s = {}, next(R.states())
     found |= told(state={k: x for k, x in vars(s).items() if k not in ("R", "rows")})
     found |= of_loss_rows(s, v)
@@ -69,9 +69,9 @@ def bounded(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         for W in passes.W
     ]
     for rho in (0.0, 1e-3, 0.5):
-        b = majorants.walk(passes, s, rho)
+        b = majorants.propagate(passes, s, rho)
         found |= told(**{f"walk {rho}": vars(b)})
-        found |= told(**{f"in units {rho}": vars(majorants.walk(passes, s, rho, units))})
+        found |= told(**{f"in units {rho}": vars(majorants.propagate(passes, s, rho, units))})
         found |= told(**{f"loss {rho}": majorants.loss_bounds(passes, s, rho * b.Z1)})
     found |= told(weights=majorants.weights_of(ob, s))
     if len(passes.W) > 1:
@@ -91,7 +91,7 @@ def of_floor(passes: Any, s: Any) -> dict[str, list[Any]]:
     """The blocks that a floor under the curvature is made of."""
     c, c_z = majorants.reaches(passes, s)
     found = told(c={str(k): x for k, x in c.items()}, c_z={str(k): x for k, x in c_z.items()})
-    D, A, U = majorants.Rows(), majorants.Rows(), majorants.UnitBlocks()
+    D, A, U = majorants.RowMatrix(), majorants.RowMatrix(), majorants.UnitBlocks()
     k = max(0, len(passes.W) - 2)
     rows = majorants._inputs(passes, s, k, c[k + 1, k])
     majorants._add_pair(D, A, passes, s, (k + 1, k), c[k + 1, k])

@@ -9,7 +9,7 @@ from fastcurv._engine import probe
 from fastcurv.certify import arithmetic as rounding_local
 from fastcurv.certify import passes as rounding
 from fastcurv.certify.bounds import product_bound
-from fastcurv.certify.passes import Rounding
+from fastcurv.certify.passes import ErrorPass
 
 from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
 from .longdouble import LD, Truth, activation, size
@@ -49,11 +49,11 @@ def test_state_that_is_not_kept(monkeypatch):
     sums.
     """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
-    whole = Rounding(ob, theta)
+    whole = ErrorPass(ob, theta)
     want = whole.gradient(), whole.product(v)
     monkeypatch.setattr(rounding, "CHUNK_BYTES", 16 * 8 * 19 * 7)
     monkeypatch.setattr(rounding, "KEPT_BYTES", 0)
-    parts = Rounding(ob, theta)
+    parts = ErrorPass(ob, theta)
     assert parts.step == 7 and np.allclose((parts.gradient(), parts.product(v)), want, rtol=1e-10)
     assert parts.kept is None
 

@@ -44,10 +44,10 @@ def test_numbers_that_overflow_have_no_bound(net):
 def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
     ob, theta, v = problem([3, 4, 2], N=50)
     monkeypatch.setattr(passes, "CHUNK_BYTES", 8 * 16 * 9 * 20)  # 20 rows
-    kept = passes.Rounding(ob, theta, kept_layout(ob, theta))
+    kept = passes.ErrorPass(ob, theta, kept_layout(ob, theta))
     first = kept.product(v)
     monkeypatch.setattr(passes, "KEPT_BYTES", 0)
-    fresh = passes.Rounding(ob, theta, kept_layout(ob, theta))
+    fresh = passes.ErrorPass(ob, theta, kept_layout(ob, theta))
     assert fresh.product(v) == first == fresh.product(v)
     assert len(kept.kept) == 3 and fresh.kept is None
 

@@ -145,7 +145,7 @@ def lasts() -> dict[str, list[Any]]:
             )
             found[f"{reach}, {i}"] = ["", float(lasts), first, *map(float, keep), total()]
         for slack in (0.0, 0.3):
-            signs = nearness.settle(
+            signs = nearness.certify_signs(
                 bent, np.zeros(2), np.array([1, -1]), values=np.array([1.0, -1.0]),
                 vectors=np.eye(2), slopes=np.array([reach, 0.1]), slack=lambda u, x=slack: x,
                 spend=spent.append,

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.find import Steps, dense_steps, grow, krylov_steps, lower_gradient
-from fastcurv.critical.nearness import Coordinates, walk
+from fastcurv.critical.nearness import Coordinates, newton_limit
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
@@ -71,16 +71,16 @@ def test_a_start_that_is_critical_costs_next_to_nothing(method):
 def test_newtons_walk_ends_where_it_cannot_go_on():
     bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
     free = Coordinates()
-    assert walk(bowl, at, np.zeros(2), free).theta is None, "no gradient, no step"
-    none = walk(bowl, at, bowl.gradient(at), free, most_products=0)
+    assert newton_limit(bowl, at, np.zeros(2), free).theta is None, "no gradient, no step"
+    none = newton_limit(bowl, at, bowl.gradient(at), free, most_products=0)
     assert none.theta is None and none.n_products == 0
-    there = walk(bowl, at, bowl.gradient(at), free)
+    there = newton_limit(bowl, at, bowl.gradient(at), free)
     assert np.abs(there.theta).max() <= 1e-12 and there.n_products > 0
     root = FunctionObjective(
         1, lambda x: abs(x[0]) ** 1.5, lambda x: 1.5 * np.sign(x) * np.sqrt(abs(x)),
         lambda x: np.array([[0.75 / np.sqrt(abs(x[0]))]]),
     )  # fmt: skip
-    away = walk(root, np.ones(1), np.full(1, 1.5), free)
+    away = newton_limit(root, np.ones(1), np.full(1, 1.5), free)
     assert away.theta is None, "each step crosses to the other side and halves nothing"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcurv.certify.kinks import Margins
-from fastcurv.critical.kink_minimum import prove_held
+from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.critical.symmetry import _Off
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
 
@@ -50,7 +50,7 @@ AT = np.array([0.0, 0.0, 0.5])
 
 def test_a_point_on_a_kink_is_proved_within_newtons_step():
     for far in (0.0, 1e-12, 1e-6, 1e-3):
-        found = prove_held(Quadratic(), AT + far)
+        found = prove_kink_minimum(Quadratic(), AT + far)
         assert found.certified and found.kind == "minimum" and found.missing == ""
         assert far <= found.radius <= 6 * far + 1e-13, "it holds the point, in units of the slope"
         assert found.kantorovich == 0
@@ -60,7 +60,7 @@ def test_a_point_on_a_kink_is_proved_within_newtons_step():
 
 @pytest.mark.parametrize("third, holds", [(1.0, True), (1e3, True), (1e7, False)])
 def test_a_third_derivative_that_is_too_large_proves_nothing(third, holds):
-    found = prove_held(Quadratic(third=third), AT + 1e-6)
+    found = prove_kink_minimum(Quadratic(third=third), AT + 1e-6)
     assert found.certified == holds and (found.kantorovich < 0.5) == holds
     if not holds:
         assert found.kind == "undecided" and "Newton's step is too long" in found.missing
@@ -83,13 +83,13 @@ def test_a_third_derivative_that_is_too_large_proves_nothing(third, holds):
     ],
 )
 def test_every_hypothesis_counts(changed, words):
-    found = prove_held(Quadratic(**changed), AT)
+    found = prove_kink_minimum(Quadratic(**changed), AT)
     assert not found.certified and words in found.missing
 
 
 def test_units_of_the_slopes_help_where_curvature_is_of_another_size():
     """In theta's own units 1e-6 of coupling makes ``1 / beta`` tiny; units of the slope mend it."""
-    found = prove_held(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
+    found = prove_kink_minimum(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
     assert found.certified and found.weakest > 1e-3
 
 

@@ -18,7 +18,7 @@ from fastcurv.critical.nearness import (
     best_gradient,
     curvatures,
     gradient_and_error,
-    walk,
+    newton_limit,
 )
 from fastcurv.critical.report import _place, noun, reason
 from fastcurv.testing import FunctionObjective, QuadraticObjective
@@ -143,11 +143,11 @@ def test_a_walk_ends_where_a_step_leaves_the_numbers_or_never_settles():
         1, lambda x: float(x[0]), lambda x: np.ones(1), lambda x: np.full((1, 1), 1e-310)
     )
     with np.errstate(all="ignore"):
-        assert walk(steep, np.ones(1), np.ones(1), Coordinates()).theta is None
+        assert newton_limit(steep, np.ones(1), np.ones(1), Coordinates()).theta is None
     quartic = FunctionObjective(
         1, lambda x: x[0] ** 20, lambda x: 20 * x**19, lambda x: 380 * np.diag(x**18)
     )
-    slow = walk(quartic, np.ones(1), np.full(1, 20.0), Coordinates())
+    slow = newton_limit(quartic, np.ones(1), np.full(1, 20.0), Coordinates())
     assert slow.theta is None or abs(slow.theta[0]) < 1
 
 

@@ -10,13 +10,22 @@ from numpydoc.validate import validate
 import fastcurv
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import Shifted
-from fastcurv.network.operators import Block, Curvature, Jacobian
+from fastcurv.network.operators import BlockCurvature, Curvature, Jacobian
 from fastcurv.optimize.sample import CriticalSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
 
-RESULTS = [Block, CriticalPoint, CriticalSample, Curvature, Eigenpairs, Estimate, Inertia, Jacobian]
+RESULTS = [
+    BlockCurvature,
+    CriticalPoint,
+    CriticalSample,
+    Curvature,
+    Eigenpairs,
+    Estimate,
+    Inertia,
+    Jacobian,
+]
 RESULTS += [RobbinsMonro, SampledPoint, Schedule, Shifted, SpectralDensity]
 # Of everything: there is a text, its sections are known and in order, its summary is a sentence,
 # and every parameter that it lists has a type and words.

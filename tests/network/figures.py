@@ -62,7 +62,7 @@ def costs() -> dict[str, float]:
 
 def of_reach(ob: Any, theta: Any) -> dict[str, float]:
     """Of the space that a Hessian's products reach."""
-    R = gram_bounds.Reach(ob.hessian(theta))
+    R = gram_bounds.RangeBounds(ob.hessian(theta))
     found: dict[str, float] = {"m": R.m, "leak": R.leak, "rest": R.rest}
     for l, layer in enumerate(R.layers):
         facts = {"size": layer.size, "defect": layer.defect, "turning": layer.turning}

@@ -17,7 +17,7 @@ import scipy.sparse
 
 import fastcurv as fc
 from fastcurv.network.gram import LossCurve, RowState, SampleSpace
-from fastcurv.network.rows import fingerprint, picked, regrouped
+from fastcurv.network.rows import fingerprint, regrouped, take_from
 from fastcurv.network.spaces import InputSpace, output_refusal
 
 from ..agreement import lined, masked, served_by
@@ -197,7 +197,7 @@ def streams() -> dict[str, list[Any]]:
     cut = list(regrouped([(X[:7], y[:7], None), (X[7:11], y[7:11], None)], 4))
     numbers = [float(len(part[0])) for part in cut] + [x for part in cut for x in told(part[0])]
     at = np.array([0, 3, 6, 9])
-    numbers += [*told(picked(iter(cut), at)[0]), float(fingerprint(cut[0]))]
+    numbers += [*told(take_from(iter(cut), at)[0]), float(fingerprint(cut[0]))]
     numbers += [float(fingerprint((X, y, None))), float(fingerprint((wide,)))]
     found["blocks"] = ["", *numbers]
     return found

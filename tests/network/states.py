@@ -39,7 +39,7 @@ def reached(ob: Any, theta: Any) -> dict[str, list[Any]]:
     """The proved space of few rows, alike rows and none."""
     found: dict[str, list[Any]] = {}
     for name, rows in (("one", [0]), ("three", [1, 4, 7]), ("twice", [2, 2, 5])):
-        K = gram_bounds.Reach(ob.batch(np.array(rows)).hessian(theta))
+        K = gram_bounds.RangeBounds(ob.batch(np.array(rows)).hessian(theta))
         made = K.matrix()
         layers = [
             [x.defect, x.turning, x.rho, x.sigma, x.size, x.first, x.r, x.s, x.weights, x.out]

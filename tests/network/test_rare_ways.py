@@ -9,7 +9,7 @@ from scipy.sparse.linalg._interface import IdentityOperator
 
 import fastcurv as fc
 from fastcurv.network import gram_bounds
-from fastcurv.network.rows import picked
+from fastcurv.network.rows import take_from
 from fastcurv.network.sharded import witnesses
 
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_rows_picked_from_blocks_that_pass_by():
 
     for rows in ([1, 1, 7], [9], [0, 4], [2, 3]):
         passed.clear()
-        found = picked(blocks(), np.array(rows))
+        found = take_from(blocks(), np.array(rows))
         assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
         assert found[2] is None
         assert passed[-1] <= rows[-1], "no further than the last"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.gram_bounds import Reach, estimate
+from fastcurv.network.gram_bounds import RangeBounds, estimate
 
 from ..certify.longdouble import LD, Truth
 
@@ -59,7 +59,7 @@ def largest(A):
 
 
 def check(ob, theta):
-    R = Reach(ob.hessian(theta))
+    R = RangeBounds(ob.hessian(theta))
     E, n = exact_map(R), R.n
     truth = Truth(ob, theta)
     H = np.column_stack([truth.product(e) for e in np.eye(n)])

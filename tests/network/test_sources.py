@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv._engine import in_memory
-from fastcurv.network.rows import picked, regrouped
+from fastcurv.network.rows import regrouped, take_from
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -266,7 +266,7 @@ def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
             read.append(start)
             yield X[start : start + 4], y[start : start + 4], None
 
-    found = picked(blocks(), np.array(rows))
+    found = take_from(blocks(), np.array(rows))
     assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
 

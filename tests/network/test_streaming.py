@@ -7,9 +7,9 @@ import pytest
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
-from fastcurv.certify.certificates import NetworkFacts
-from fastcurv.network.sharded import ShardedFacts, witnesses
-from fastcurv.network.tree_sum import FAN, Tree, additions, total
+from fastcurv.certify.certificates import Certificates
+from fastcurv.network.sharded import ShardedCertificates, witnesses
+from fastcurv.network.tree_sum import FAN, PairwiseSum, additions, total
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]
@@ -148,8 +148,8 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
 def test_every_fact_is_one_of_all_rows():
     """What a network knows of itself must be said anew for shards, but for what asks no row."""
     without_rows = {"felt", "flat_directions", "orbit_spread", "probes", "why_no_minimum"}
-    known = {name for name in vars(NetworkFacts) if not name.startswith("_")}
-    assert known - set(vars(ShardedFacts)) == without_rows
+    known = {name for name in vars(Certificates) if not name.startswith("_")}
+    assert known - set(vars(ShardedCertificates)) == without_rows
 
 
 def test_units_that_are_off_in_one_block_only(rng):
@@ -216,7 +216,7 @@ def test_the_tree_is_one_of_totals(rng):
     """What comes one by one is added as groups of neighbours are, to the last bit."""
     for count in (1, 2, FAN - 1, FAN, FAN + 1, FAN**2, FAN**2 + FAN + 3, 300):
         parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
-        tree = Tree()
+        tree = PairwiseSum()
         for part in parts:
             tree.push((part.copy(), 1))
         level = [(part, 1) for part in parts]

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical import kink_minimum
-from fastcurv.critical.kink_minimum import prove_held
+from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.optimize.finish import find_held
 
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
@@ -202,10 +202,10 @@ def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
     theta = np.zeros(ob.n_params)
     gates = [np.zeros((20, 3))]
     phi = ob.held(gates, [np.ones(3, dtype=bool)])
-    proof = prove_held(phi, theta)
+    proof = prove_kink_minimum(phi, theta)
     assert proof.certified and proof.n_collapsed == 3 and "collapsed" in proof.reason
     weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here a unit does open
-    proof = prove_held(weak.held(gates, [np.ones(3, dtype=bool)]), theta)
+    proof = prove_kink_minimum(weak.held(gates, [np.ones(3, dtype=bool)]), theta)
     assert not proof.certified and "may open" in proof.reason
     assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
 
@@ -256,7 +256,7 @@ def test_a_copy_that_gains_by_going_its_own_way_is_not_proved():
     parents = ob.copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 0]] or [list(p) for p in parents] == [[1, 1]]
     phi = ob.held(gates, collapsed, parents)
-    proof = prove_held(phi, phi.copies.merged(theta))
+    proof = prove_kink_minimum(phi, phi.copies.merged(theta))
     lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
     assert lower < 0.99 * least.fun
     assert not proof.certified and "its own way" in proof.reason
@@ -286,7 +286,7 @@ def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
     theta = ob.model.init(seed=0)
     gates, collapsed = gates_at(ob, theta, active=3)
     for slopes in ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5]):
-        proof = prove_held(ob.held(gates, collapsed), np.concatenate([theta, slopes]))
+        proof = prove_kink_minimum(ob.held(gates, collapsed), np.concatenate([theta, slopes]))
         assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
 
 

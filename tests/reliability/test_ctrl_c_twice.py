@@ -95,9 +95,9 @@ def test_eigsh_later_says_what_it_knows(at):
 
 
 def test_eigsh_between_two_products(monkeypatch):
-    from fastcurv.spectrum.eigsh import Search
+    from fastcurv.spectrum.eigsh import ThickRestart
 
-    look, seen = Search._look, []
+    look, seen = ThickRestart._look, []
 
     def pressing(self):
         if self.run.m >= 3 and not seen:
@@ -105,7 +105,7 @@ def test_eigsh_between_two_products(monkeypatch):
             seen.append(self.run.m)
         return look(self)
 
-    monkeypatch.setattr(Search, "_look", pressing)
+    monkeypatch.setattr(ThickRestart, "_look", pressing)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 

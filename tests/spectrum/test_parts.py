@@ -18,7 +18,7 @@ from fastcurv.krylov.trust_region import cubic, trust_region
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
-from fastcurv.spectrum.trace import ALIKE, Counted, mean_of, random_signs, widened
+from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
 
 from .spectra import Prescribed, hessian_like
 
@@ -283,7 +283,7 @@ def test_any_number_of_rows_is_multiplied():
     A = np.arange(36.0).reshape(6, 6)
     for op in (A + A.T, LinearOperator((6, 6), matvec=lambda v: (A + A.T) @ v, dtype=float)):
         for k in range(20):
-            counted, V = Counted(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
+            counted, V = CountingRows(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
             found = counted.products(V)
             assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
             assert counted.n_products == k
@@ -347,15 +347,15 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
     twentieth of the products is past the first at which all were converged.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = eigsh.Search._look, []
+    whole, looks = eigsh.ThickRestart._look, []
 
     def ask():
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
-    monkeypatch.setattr(eigsh.Search, "_look", lambda self: looks.append(1) or whole(self))
+    monkeypatch.setattr(eigsh.ThickRestart, "_look", lambda self: looks.append(1) or whole(self))
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.Search, "_schedule", at_once)
+    monkeypatch.setattr(eigsh.ThickRestart, "_schedule", at_once)
     first, every = ask(), len(looks)
     assert 5 * few <= usual and 5 * few <= every
     assert first <= usual <= 1.05 * first

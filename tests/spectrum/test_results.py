@@ -7,7 +7,7 @@ import fastcurv as fc
 from fastcurv.common.linalg import eigh
 from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, to_dense
 from fastcurv.spectrum.density import Quadrature
-from fastcurv.spectrum.trace import Counted, from_sums, mean_of
+from fastcurv.spectrum.trace import CountingRows, from_sums, mean_of
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -35,7 +35,7 @@ def test_one_sample_has_no_standard_error():
 
 
 def test_an_estimate_beyond_float64_is_refused():
-    apply = Counted(np.diag([1e300, 1e300]))
+    apply = CountingRows(np.diag([1e300, 1e300]))
     apply.exponent = 100
     with pytest.raises(ValueError, match="beyond float64"):
         apply.estimate(1e300, 0.0, "exact")

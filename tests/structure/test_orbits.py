@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.orbits import joined
+from fastcurv.structure.orbits import joined_layers
 
 RNG = np.random.default_rng
 
@@ -128,8 +128,8 @@ def test_off_only_where_the_whole_ball_is():
 
 def test_joined_layers():
     model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
-    assert joined(model) == [range(2, 5)]
-    assert joined(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
+    assert joined_layers(model) == [range(2, 5)]
+    assert joined_layers(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
 
 
 def test_units_that_stay_off_without_biases():

@@ -110,7 +110,7 @@ class NormState:
 
 
 class NormRounding(ErrorPass):
-    """`Rounding` of a network with batch normalisation. It keeps the state of all rows: some 30 N
+    """`ErrorPass` of a network with batch normalisation. It keeps the state of all rows: some 30 N
     sum(widths) numbers.
 
     `columns` costs as many passes as there are parameters.

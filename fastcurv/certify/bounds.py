@@ -81,7 +81,7 @@ from .passes import ErrorPass
 def rounding_at(
     ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, measured: bool = False
 ) -> ErrorPass:
-    """Return the bounds at one theta, with or without batch normalisation; see `Rounding`."""
+    """Return the bounds at one theta, with or without batch normalisation; see `ErrorPass`."""
     kind = NormRounding if ob.model.batch_norm else ErrorPass
     return kind(ob, theta, layout, measured)
 

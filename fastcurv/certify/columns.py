@@ -65,7 +65,7 @@ class Sized(NamedTuple):
 
 
 class Columns:
-    """Bounds for one kind of curvature at the theta of a `Rounding`, accumulated over its rows.
+    """Bounds for one kind of curvature at the theta of a `ErrorPass`, accumulated over its rows.
 
     `peak` (rows, units) holds the largest intermediate number that an impulse of 1 has produced.
     """

@@ -14,7 +14,7 @@ inside ``(phi'(0-), phi'(0+))`` and e > 0 such a point is a strict local minimum
 the active set along J the loss rises at every kink, along the null space of J by H.
 
 Rows with equal inputs have equal z, and are merged into one row: only the sum of their kinks has to
-rise. Units that are copies of others are merged into one unit (`find_copies`): theta is that of the
+rise. Units that are copies of others are merged into one unit (`find_duplicates`): theta is that of the
 net without them. A z in a row where a whole layer above is off has no effect, so its sign does not
 matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
 sharper, and proves the same.
@@ -297,7 +297,7 @@ class Copies:
     rows : Rows
         Data and shapes of the whole net.
     parents : list of ndarray (width,) of int
-        From `find_copies`.
+        From `find_duplicates`.
     """
 
     def __init__(self, rows: ReluRows, parents: Units) -> None:
@@ -406,7 +406,7 @@ class SmoothPiece:
         Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
         below 0.
     parents : list of ndarray (width,) of int, optional
-        From `find_copies`: theta, and all that follows, is then that of the net without copies.
+        From `find_duplicates`: theta, and all that follows, is then that of the net without copies.
     """
 
     def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):

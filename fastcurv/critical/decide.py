@@ -1,4 +1,4 @@
-"""Map what was found at a point to the verdict: `Findings` in, `Outcome` out. Nothing is computed
+"""Map what was found at a point to the verdict: `Findings` in, `Decision` out. Nothing is computed
 here.
 
 Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not

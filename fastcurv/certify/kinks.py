@@ -14,9 +14,9 @@ inside ``(phi'(0-), phi'(0+))`` and e > 0 such a point is a strict local minimum
 the active set along J the loss rises at every kink, along the null space of J by H.
 
 Rows with equal inputs have equal z, and are merged into one row: only the sum of their kinks has to
-rise. Units that are copies of others are merged into one unit (`find_duplicates`): theta is that of the
-net without them. A z in a row where a whole layer above is off has no effect, so its sign does not
-matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
+rise. Units that are copies of others are merged into one unit (`find_duplicates`): theta is that of
+the net without them. A z in a row where a whole layer above is off has no effect, so its sign does
+not matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
 sharper, and proves the same.
 
 `third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:

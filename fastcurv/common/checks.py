@@ -87,7 +87,7 @@ def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
 def caller_depth() -> int:
     """The `stacklevel` with which a warning names the line that called this package."""
     frame, level = sys._getframe(1), 1
-    own = f"{__package__}."
+    own = __package__.removesuffix("common")
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
         frame, level = frame.f_back, level + 1
     return level

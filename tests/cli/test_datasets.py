@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fastcurv.cli.data import load_dataset
+from fastcurv.cli.data import _is_number, load_dataset
 
 X = np.arange(24.0).reshape(12, 2)
 
@@ -78,7 +78,7 @@ def test_accuracy_of_two_classes_told_by_one_output(file):
     sure = np.where(data.y > 0.5, 3.0, -3.0)
     assert data.score(sure, data.y) == 1 and data.score(-sure, data.y) == 0
     assert data.score(sure.reshape(-1, 1), np.ravel(data.y)) == 1
-    assert data._is_number("nan") and not data._is_number("a")
+    assert _is_number("nan") and not _is_number("a")
 
 
 DIGESTS = {

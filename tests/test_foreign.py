@@ -15,6 +15,8 @@ from fastcurv.network.arguments import ACTIVATIONS
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
 
+from .public import public
+
 
 @pytest.fixture(scope="module")
 def here():
@@ -394,11 +396,11 @@ def _by_name(found):
 
 def _callables():
     """Public functions and classes with arguments to name, and methods that take several."""
-    for name in fc.__all__:
-        found = getattr(fc, name)
+    for name, found in public().items():
         if not name.startswith("show_") and not name.endswith("Warning") and _by_name(found):
             yield name
-    yield from ("Krylov.eigsh", "Krylov.spectral_density", "MLP.init", "LandscapeDisplay.slice")
+    yield from ("spectrum.Krylov.eigsh", "spectrum.Krylov.spectral_density")
+    yield from ("MLP.init", "LandscapeDisplay.slice")
     yield from (f"{c}.fit" for c in ("MLPClassifier", "MLPRegressor"))
 
 

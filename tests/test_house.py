@@ -13,6 +13,7 @@ import pytest
 
 import fastcurv
 
+from .public import public
 from .tools.mutants import mutated
 from .tools.mutants_table import KERNELS, PASSES
 
@@ -339,14 +340,6 @@ def test_examples_in_docstrings(name):
         f"{result.failed} of {result.attempted} examples of fastcurv.{name}; see the captured "
         "output"
     )
-
-
-def public():
-    return {
-        name: value
-        for name, value in vars(fastcurv).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("fastcurv.")
-    }
 
 
 @pytest.mark.parametrize("name", sorted(public()))

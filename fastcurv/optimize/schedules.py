@@ -19,6 +19,8 @@ import numpy as np
 from ..common.checks import check_choice, check_positive, check_positive_int
 from ..common.errors import own_names, typed
 
+__all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
+
 
 @dataclass(frozen=True)
 class Schedule:

@@ -15,6 +15,8 @@ from ..common.protocols import Descent
 from .finish import NO_REPORT
 from .minimize import minimize
 
+__all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
+
 
 class _FunctionObjective:
     """SciPy's callables behind the protocol of an objective."""

@@ -25,7 +25,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     count(passes.State, "__init__")
-    count(majorants, "walk")
+    count(majorants, "propagate")
     count(precise.Precise, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
@@ -44,7 +44,7 @@ def test_a_certified_verdict_makes_one_state(sizes, activation, counted, rng):
     assert said.kind == "minimum" and said.certified
     assert counted == {
         ("State", "__init__"): 1,
-        ("majorants", "walk"): 1,
+        ("majorants", "propagate"): 1,
         ("Precise", "__init__"): 1,
         ("Objective", "hessian"): 1,
         # first by products alone, whether theta is far from rest; of a state that is held

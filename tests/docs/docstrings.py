@@ -7,7 +7,6 @@ import sys
 
 from numpydoc.validate import validate
 
-import fastcurv
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import Shifted
 from fastcurv.network.operators import BlockCurvature, Curvature, Jacobian
@@ -15,6 +14,8 @@ from fastcurv.optimize.sample import CriticalSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
+
+from ..public import public
 
 RESULTS = [
     BlockCurvature,
@@ -40,10 +41,10 @@ SILENT = {"'**foreign'", "'n_samples'"}
 
 def targets():
     """Dotted names of everything public: functions, classes, and what classes say themselves."""
-    public = [getattr(fastcurv, name) for name in fastcurv.__all__]
-    for one in public + RESULTS:
+    names = list(public().values())
+    for one in names + RESULTS:
         base = f"{one.__module__}.{one.__qualname__}"
-        yield base, one in public
+        yield base, one in names
         if inspect.isclass(one):
             for name, value in sorted(vars(one).items()):
                 said = callable(value) or isinstance(value, (property, classmethod, staticmethod))

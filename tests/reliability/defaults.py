@@ -12,8 +12,9 @@ import json
 import sys
 from typing import Any
 
-import fastcurv as fc
 from fastcurv.cli.parser import build_parser
+
+from ..public import public
 
 
 def of(call: Any) -> dict[str, str]:
@@ -32,11 +33,7 @@ def of(call: Any) -> dict[str, str]:
 def surface() -> dict[str, dict[str, str]]:
     """By name, in order; what has no defaults is left out."""
     found = {}
-    for name in sorted(fc.__all__):
-        try:
-            one = getattr(fc, name)
-        except ImportError:  # an extra that is not here
-            continue
+    for name, one in sorted(public().items()):
         if not callable(one) or not getattr(one, "__module__", "").startswith("fastcurv"):
             continue
         found[name] = of(one)

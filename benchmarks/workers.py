@@ -25,7 +25,7 @@ import command
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.network.tree_sum import FAN
+from fastcurv.network.pairwise_sum import FAN
 
 
 def shard(rows, sizes, number):

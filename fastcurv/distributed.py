@@ -32,9 +32,9 @@ from .common.checks import as_numpy, caller_depth
 from .common.protocols import Loss
 from .network.arguments import check_targets, check_weight
 from .network.mlp import MLP
+from .network.pairwise_sum import FAN, total
 from .network.rows import as_source
 from .network.sharded import Frame, Shard, Sharded
-from .network.tree_sum import FAN, total
 
 # --------------------------------------------------------------------------------------------------
 # Shards on Dask workers: the loading of their rows, and the tasks that run there.

@@ -245,6 +245,8 @@ def attributes():
                         given |= {one.id for one in part.targets if isinstance(one, ast.Name)}
                     elif isinstance(part, ast.FunctionDef):
                         (given if part.name == "__init__" else later).update(set_on_self(part))
+                        if "property" in map(ast.unparse, part.decorator_list):
+                            given.add(part.name)
                 bases = [ast.unparse(base).split(".")[-1] for base in kind.bases]
                 found[kind.name] = given, later, bases
     return found

@@ -5,7 +5,7 @@ multiple of the identity.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -172,8 +172,11 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class CountingOperator:
+class FastOperator:
     """A mixin for operators with the engine's fast product, which also counts products."""
+
+    _times: Times
+    _take: Callable[..., Any]
 
     def _go_by(self, times: Times) -> None:
         self._times, self._take = times, times.take

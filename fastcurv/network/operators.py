@@ -31,7 +31,7 @@ from .arguments import (
 )
 from .gram import InCoordinates
 from .gram_bounds import RangeBounds, reach
-from .linear_operator import CountingOperator, OfWhole, Operator, Symmetric, Transposed
+from .linear_operator import FastOperator, OfWhole, Operator, Symmetric, Transposed
 from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -86,7 +86,7 @@ class Quadratic(Symmetric):
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
-class Curvature(CountingOperator, Quadratic):
+class Curvature(FastOperator, Quadratic):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
     Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy

@@ -44,8 +44,7 @@ from .arguments import as_vector, check_dtype, selected
 from .mlp import MLP
 from .objective import Objective
 from .operators import Curvature
-from .spaces import not_in_shards
-from .tree_sum import (
+from .pairwise_sum import (
     SumBound,
     additions,
     column_parts,
@@ -53,6 +52,7 @@ from .tree_sum import (
     product_bound_part,
     sum_rounding,
 )
+from .spaces import not_in_shards
 
 # --------------------------------------------------------------------------------------------------
 # Certified facts about an objective in shards: each statement about all rows is combined from

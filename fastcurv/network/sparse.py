@@ -26,6 +26,7 @@ from .arguments import as_vector, check_targets, check_weight
 from .gram import RowState, Scratch, Whole, rows
 from .mlp import MLP
 from .objective import Objective
+from .pairwise_sum import SumBound
 from .rows import as_source, own_csr, submitted
 from .sharded import (
     Frame,
@@ -41,7 +42,6 @@ from .sharded import (
     vjp_part,
 )
 from .streaming import CHECKED, SMALLEST, StreamedObjective
-from .tree_sum import SumBound
 
 # --------------------------------------------------------------------------------------------------
 # The passes of a network with sparse rows X: those of `gram.RowState`, but with the first layer's

@@ -18,9 +18,9 @@ from ..common.protocols import Loss
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
+from .pairwise_sum import PairwiseSum
 from .rows import Arrays, Block, Seen, as_source, stacked, submitted, take_rows
 from .sharded import Frame, Shard, Sharded
-from .tree_sum import PairwiseSum
 
 MEMORY = 1 << 28  # bytes, the default
 SMALLEST = 16  # smallest number of rows of a block

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.network import gram, gram_bounds, sharded, spaces, tree_sum
+from fastcurv.network import gram, gram_bounds, pairwise_sum, sharded, spaces
 from fastcurv.network.gram import LossCurve, RowState, SampleSpace
 from fastcurv.network.spaces import InputSpace
 
@@ -123,9 +123,9 @@ def streamed(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
     seen = sharded.witnesses(np.asarray(ob.X, float))
     total = seen + sharded.witnesses(2 * np.asarray(ob.X[:4], float))
     found |= told(prices=form._prices(), seen=[vars(seen), vars(total)])
-    one = tree_sum.SumBound(1e-20, 2.0)
+    one = pairwise_sum.SumBound(1e-20, 2.0)
     for dtype in ("float64", "float32"):
-        sums = [tree_sum.sum_rounding(one + one, k, k * np.ones(3), dtype) for k in (0, 5)]
+        sums = [pairwise_sum.sum_rounding(one + one, k, k * np.ones(3), dtype) for k in (0, 5)]
         found |= told(**{f"sums, {dtype}": sums})
     return found
 

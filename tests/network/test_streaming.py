@@ -8,8 +8,8 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
+from fastcurv.network.pairwise_sum import FAN, PairwiseSum, additions, total
 from fastcurv.network.sharded import ShardedCertificates, witnesses
-from fastcurv.network.tree_sum import FAN, PairwiseSum, additions, total
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]

@@ -46,7 +46,7 @@ class PairwiseSum:
 
     Examples
     --------
-    >>> tree = Tree()
+    >>> tree = PairwiseSum()
     >>> for part in range(100):
     ...     tree.push(part)
     >>> tree.total()

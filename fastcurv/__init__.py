@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-# By room: network, structure, spectrum, critical, optimize, plots, runtime.
+# Grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
     "MLP",
     "MLPClassifier",
@@ -77,7 +77,7 @@ __all__ = [
     "show_versions",
 ]
 
-# Imported when first asked for: a name, and the module it is at home in.
+# Public names and the modules that define them, which are imported on first use.
 _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",

@@ -1,4 +1,4 @@
-"""The shell's objectives on workers of Dask: each worker reads the data by itself."""
+"""Objectives of the shell command on Dask workers, each of which reads the data itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .data import Dataset
 
-SHARDS = 16  # whatever the workers: it decides the order of summation
+SHARDS = 16  # independent of the number of workers, so that the order of summation is too
 Load = Callable[[], Dataset]
 
 
@@ -19,7 +19,7 @@ def _data(load: Load) -> Dataset:
 
 
 def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
-    """The training rows of shard `number` of `count`, as a worker reads them."""
+    """Return the training rows of shard `number` of `count`, as read by a worker."""
     data = _data(load)
     N = len(data.X)
     some = slice(number * N // count, (number + 1) * N // count)
@@ -27,9 +27,10 @@ def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
 
 
 def on_cluster(address: str, ob: Any, load: Load) -> Any:
-    """The objective on the workers of a scheduler at an address, or of this machine ("local").
+    """Return the objective on the workers of the scheduler at `address`, or on local ones
+    ("local").
 
-    `load` is hashable and can be sent: a method of a `Recipe`, a partial `load_dataset`.
+    `load` must be hashable and picklable: a method of a `Recipe`, or a partial `load_dataset`.
     """
     from .. import distributed
 
@@ -39,6 +40,6 @@ def on_cluster(address: str, ob: Any, load: Load) -> Any:
     there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
     )
-    for name in ("distributed", "distributed.client"):  # what fails is said once, by this command
+    for name in ("distributed", "distributed.client"):  # this command reports errors itself
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return there

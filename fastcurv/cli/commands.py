@@ -1,4 +1,4 @@
-"""What each subcommand does; each returns its exit status, None for 0."""
+"""The subcommands. Each returns its exit status, or None for 0."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from .output import (
 )
 from .recipe import Recipe, SavedRun, check_format, load_run, save_run
 
-TRAINED = "theta.safetensors"  # what `train` writes, unless told
+TRAINED = "theta.safetensors"  # the file that `train` writes by default
 
 
 def demo(args: Namespace, out: Output) -> int:
-    """The whole job on real data."""
+    """Run the demonstration on real data."""
     from .demo import run
 
     check_page(args.out)
@@ -70,7 +70,7 @@ def demo(args: Namespace, out: Output) -> int:
 
 
 def train(args: Namespace, out: Output) -> int:
-    """Train, polish, save."""
+    """Train a network, polish it, and save it."""
     args.out = _place(args.out)
     check_format(args.out)
     check_out(args.out)
@@ -114,7 +114,7 @@ def train(args: Namespace, out: Output) -> int:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
                 theta = results[-1][1].x
                 out.say(f"  {method:<13} {state(objective, theta, data)}")
-    except BaseException:  # the scheduler is gone, no memory, Ctrl-C: what was found is kept
+    except BaseException:  # lost workers, no memory, Ctrl-C: save the best point found
         if best[0] is not None:
             save(best[0])
         raise
@@ -130,7 +130,7 @@ def train(args: Namespace, out: Output) -> int:
 
 
 def _place(out: str | None) -> str:
-    """Where a trained network goes: unless told, to where none is."""
+    """Return the file to write a trained network to; the default must not exist yet."""
     if out is None and Path(TRAINED).exists():
         raise ValueError(
             f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
@@ -140,7 +140,7 @@ def _place(out: str | None) -> str:
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:
-    """The records of all methods, one after the other; time goes on from one to the next."""
+    """Concatenate the records of all methods, with times that go on from one method to the next."""
     if not results:
         return {}
     before = np.cumsum([0.0, *(r.history["time"][-1] for r in results[:-1])])
@@ -153,7 +153,7 @@ def joined(results: list[Any]) -> dict[str, np.ndarray]:
 
 
 def spectrum(args: Namespace, out: Output) -> int:
-    """Extreme eigenvalues with their residuals, and the density."""
+    """Print extreme eigenvalues with their residuals, and the density."""
     check_picture(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
@@ -196,7 +196,7 @@ def spectrum(args: Namespace, out: Output) -> int:
 
 
 def classify(args: Namespace, out: Output) -> int:
-    """The verdict and its evidence."""
+    """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     point = judge(objective, saved.theta, args)
@@ -207,7 +207,7 @@ def classify(args: Namespace, out: Output) -> int:
 
 
 def report(args: Namespace, out: Output) -> int:
-    """One page with training, verdict, spectrum, landscape, layers and cost."""
+    """Write one page with training, verdict, spectrum, landscape, layers and cost."""
     from .page import run_page
 
     check_page(args.out)
@@ -223,9 +223,9 @@ def report(args: Namespace, out: Output) -> int:
 
 
 def bench(args: Namespace, out: Output) -> int:
-    """Times of fastcurv alone; nothing here depends on the numbers in the data."""
+    """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
-        bench_objective(args, dtype)  # what cannot be timed is refused before a line is printed
+        bench_objective(args, dtype)  # raises on bad arguments before any line is printed
     config = fc.show_versions("dict")
     for name, value in config.items():
         out.say(f"{name:>10}: {value}")
@@ -245,11 +245,13 @@ def bench(args: Namespace, out: Output) -> int:
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
-    """Seconds of a gradient and of a product, and the latter's share of the FMA peak."""
+    """Return the seconds of a gradient and of a product, and the product's share of the FMA
+    peak.
+    """
     objective, theta = bench_objective(args, dtype)
     v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
     hessian = objective.hessian(theta)
-    points = itertools.cycle([theta, 0.99 * theta])  # what the last call kept answers none
+    points = itertools.cycle([theta, 0.99 * theta])  # so that no call can reuse the last result
     product = best_time(lambda: hessian @ v)
     gradient = best_time(lambda: objective.value_and_gradient(next(points)))
     layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
@@ -264,7 +266,7 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
 
 
 def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
-    """What is timed: random samples of random classes, a random start."""
+    """Return the objective to time, with random samples of random classes, and a random start."""
     rng = np.random.default_rng(0)
     model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
     X = rng.standard_normal((args.samples, args.sizes[0]))
@@ -274,7 +276,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
 
 
 def info(args: Namespace, out: Output) -> int:
-    """Versions and kernels."""
+    """Print versions and kernels."""
     facts = fc.show_versions("dict")
     for name, value in facts.items():
         out.say(f"{name:>10}: {value}")
@@ -282,12 +284,12 @@ def info(args: Namespace, out: Output) -> int:
     return 0
 
 
-# What several of them share.
+# Shared by several subcommands.
 
 
 def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
-    """The data, the objective and the parameters of a saved run, or of another's network: the
-    input, found good.
+    """Return the data, the objective and the saved run, or those of another program's network,
+    after validating the input.
     """
     path = Path(args.theta).expanduser()
     refuse_device(path)
@@ -335,7 +337,7 @@ def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:
-    """The shortest of the timings that fit into ``seconds``."""
+    """Return the shortest of the timings that fit into ``seconds``."""
     call()
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:

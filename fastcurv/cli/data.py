@@ -1,7 +1,7 @@
-"""Data for the shell command: five sets that come with scikit-learn, or the user's own arrays from
-a ``.npz`` or ``.csv`` file.
+"""Data for the shell command: five data sets that come with scikit-learn, or the user's own arrays
+from a ``.npz`` or ``.csv`` file.
 
-scikit-learn is imported only when one of its sets is asked for.
+scikit-learn is imported only for its own data sets.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ..common.checks import check_choice
 from ..common.files import PIECE, refuse_device, shown
 
 # --------------------------------------------------------------------------------------------------
-# Arrays from ``.npz`` files that anyone may have written: one sentence for whatever is wrong.
+# Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
 
-LEAST, MOST = 32 << 20, 64  # bytes, and times its size, that a file may take in memory
+LEAST, MOST = 32 << 20, 64  # a file may take LEAST bytes, or MOST times its size, in memory
 
-# What NumPy and zipfile let out for files that are cut short, mangled, or no archives at all.
+# Exceptions of NumPy and zipfile for files that are truncated, corrupt, or not archives.
 BROKEN = (
     ValueError,
     TypeError,
@@ -49,13 +49,13 @@ BROKEN = (
 
 
 def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of a ``.npz`` file, by name; nothing pickled is read.
+    """Read the arrays of a ``.npz`` file by name, without unpickling anything.
 
     Parameters
     ----------
     path : str or path
     names : container of str, optional
-        Which to unpack; those of others come as empty arrays. Default: all.
+        Names of the arrays to unpack; all others come back empty. By default all are unpacked.
 
     Returns
     -------
@@ -64,8 +64,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     Raises
     ------
     ValueError
-        Where there is no such file, or it cannot be read, or what is asked for would take more than
-        `MOST` times its size, and 32 MiB, as float64.
+        If the file does not exist or cannot be read, or if the arrays would take more than 32 MiB
+        and more than `MOST` times the file's size as float64.
     """
     path = Path(path)
     if not path.exists():
@@ -95,8 +95,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
 
 
 def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
-    """The array of a member of `size` bytes, which may take `room` as float64, in one piece of
-    memory from the start.
+    """Read the array in an archive member of `size` bytes, in one allocation; refuse it if it would
+    take more than `room` bytes as float64.
     """
     read = np.lib.format
     version = read.read_magic(file)
@@ -119,41 +119,41 @@ def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
         if not got:
             raise EOFError("it was cut short")
         at += got
-    file.read(1)  # beyond the end, where the archive's checksum is compared
+    file.read(1)  # reading to the end makes zipfile compare the checksum
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _objects(path: Path, name: str) -> str:
-    """What is wrong with an array of Python objects, which only pickle could read."""
+    """Return the error message for an array of Python objects, which only pickle could read."""
     cast = f"{name}.astype(str)" if name == "y" else f"{name}.astype(float)"
     return f"{path}: {name} holds Python objects; wanted numbers or words, as {cast} makes them"
 
 
 # --------------------------------------------------------------------------------------------------
-# Samples and targets from ``.csv`` files: one sentence for whatever is wrong.
+# Samples and targets from ``.csv`` files, with one-sentence errors for all defects.
 
 MARKS = {";": "semicolons", "\t": "tabs"}
 NO_NAMES = (
     "",
     "Unnamed: 0",
-)  # of an index as pandas writes it, and as it reads and writes it again
+)  # names of an index column written by pandas, once and after reading it back
 
 
 def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Features ``(N, d)`` and targets ``(N,)`` of a file of numbers.
+    """Read features ``(N, d)`` and targets ``(N,)`` from a file of numbers.
 
     Parameters
     ----------
     path : path
-        Separated by commas, one sample a line, with or without a line of names.
+        Comma-separated file with one sample per line, with or without a header line.
     target : str or None
-        The column of y, by name or number from 0; None: the last. It may hold words.
+        The column of y, by name or by number from 0; the last one if None. It may hold words.
 
     Raises
     ------
     ValueError
-        Where the file cannot be read, is separated otherwise, has lines of different lengths, an
-        index among its columns, or cells that are no finite numbers.
+        If the file cannot be read, has another separator, lines of different lengths, an index
+        column, or cells that are not finite numbers.
     """
     lines = _lines(path)
     _refuse_separator(path, lines)
@@ -183,7 +183,7 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """All lines that are not empty, of which there is one at least."""
+    """Read all lines that are not empty; refuse a file that has none."""
     refuse_device(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -198,8 +198,8 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
-    """Refuse what is not separated by commas. Decimal commas are no separators: a number then
-    stands in one cell with another separator, line for line.
+    """Refuse a file with a separator other than the comma. With decimal commas, the numbers are
+    split at the commas, and the other separator shows up inside a cell of every line.
     """
     top = [[cell.strip() for cell in row] for row in lines[:20]]
     for mark, name in MARKS.items():
@@ -215,7 +215,7 @@ def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
 
 
 def _refuse_index(path: Path, first: list[str], named: bool) -> None:
-    """Refuse a column that numbers the rows: sorted rows would give their classes away."""
+    """Refuse a first column that numbers the rows: in sorted data it would reveal the classes."""
     name, *rest = first
     counts = rest == [str(i) for i in range(len(rest))]
     apart = all(cell.isdecimal() for cell in rest) and len(set(rest)) == len(rest)
@@ -240,19 +240,21 @@ def _column(path: Path, target: str | None, names: list[str] | None, width: int)
 
 
 def _called(column: int, names: list[str] | None) -> str:
-    """A column by its name, or else by its number."""
+    """Return a column's name for messages, or else its number."""
     if names is not None and names[column]:
         return f"column {shown(names[column])!r}"
     return f"column {column} (counted from 0)"
 
 
 def _target_column(where: str, y: list[str]) -> np.ndarray:
-    """Words and whole numbers stay what they are; anything with a point becomes a float."""
+    """Convert the targets to integers if all are whole numbers, else to floats if all are finite
+    numbers; keep words as they are.
+    """
     try:
         whole = np.array([int(cell) for cell in y])
     except (ValueError, OverflowError):
         whole = None
-    if whole is not None and whole.dtype != object:  # which it is beyond 64 bits
+    if whole is not None and whole.dtype != object:  # integers beyond 64 bits become objects
         return whole
     numbers = np.array([_number(cell) for cell in y])
     if np.isfinite(numbers).all():
@@ -282,9 +284,9 @@ WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .cs
 class Dataset:
     """Training and held-out samples, and the loss that suits them.
 
-    ``X (N, d)``, ``y (N,)`` integer classes or ``(N, d_out)`` targets, ``loss`` by the library's
-    name, ``n_outputs`` the width of the last layer, ``digest`` a fingerprint of all numbers as
-    they came.
+    ``X`` has shape (N, d); ``y`` holds integer classes (N,) or targets (N, d_out); ``loss`` is a
+    loss name of the library; ``n_outputs`` is the width of the last layer; ``digest`` is a
+    fingerprint of all numbers before they were scaled.
     """
 
     name: str
@@ -297,7 +299,7 @@ class Dataset:
     digest: str = ""
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
-        """Accuracy for classes, R squared for numbers, of outputs (N, n_outputs)."""
+        """Return the accuracy for classes, or R squared for numbers, of outputs (N, n_outputs)."""
         if self.loss == "cross_entropy":
             return float(np.mean(outputs.argmax(axis=1) == y))
         y = np.reshape(y, outputs.shape)
@@ -321,26 +323,26 @@ def load_dataset(
     seed: int = 0,
     n_outputs: int | None = None,
 ) -> Dataset:
-    """One of `NAMES`, or a file; features are standardised.
+    """Load one of `NAMES` or a file, standardise the features, and hold out some samples.
 
     Parameters
     ----------
     source : str or path
-        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` file of numbers
-        separated by commas, one sample a line, with or without a line of names.
+        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a comma-separated ``.csv``
+        file of numbers with one sample per line, with or without a header line.
     loss : {"cross_entropy", "binary_cross_entropy", "mse"} or None
-        None: cross entropy for whole numbers and words, mse for other numbers.
+        By default cross entropy for whole numbers and words, mse for other numbers.
     target : str or None
-        The column of a ``.csv`` file that holds y, by name or number from 0; None: the last.
+        The column of a ``.csv`` file with y, by name or by number from 0; by default the last.
     test_fraction : float in [0, 1)
-        Held out. Classes keep their shares.
+        Share of the samples held out, the same for every class.
     raw : bool
-        Whether features and targets stay as they are.
+        Whether to leave features and targets unscaled.
     seed : int
-        Decides which samples are held out.
+        Seed for the choice of held-out samples.
     n_outputs : int or None
-        The width of the last layer of a model that is there already: whole numbers are its classes
-        as they stand. None: the width that the targets ask for.
+        Width of the last layer of an existing model, whose class numbers the targets then are. By
+        default the width follows from the targets.
 
     Returns
     -------
@@ -349,7 +351,7 @@ def load_dataset(
     Raises
     ------
     ValueError
-        For an unknown name, a missing file, or arrays that do not fit together.
+        If the name is unknown, the file is missing, or the arrays do not fit together.
 
     Examples
     --------
@@ -380,13 +382,15 @@ def load_dataset(
 
 
 def absolute(source: str) -> str:
-    """A name as it is; a file's path made independent of the working directory."""
+    """Make a file's path independent of the working directory; leave the name of a data set as it
+    is.
+    """
     return source if source in NAMES else str(Path(source).expanduser().absolute())
 
 
 def _digest(X: np.ndarray, y: np.ndarray) -> str:
-    """A fingerprint of all numbers, the same whatever the width and byte order of a machine's own
-    integers are.
+    """Return a fingerprint of all numbers, independent of the integer width and byte order of the
+    machine.
     """
     wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
     told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
@@ -445,7 +449,7 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int]:
-    """Loss, targets as it takes them, width of the last layer: the given one, if any."""
+    """Return the loss, the targets in the form it takes, and the width of the last layer."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = _suitable(y, given) if whole else "mse"
@@ -463,8 +467,8 @@ def _targets(
 
 
 def _suitable(y: np.ndarray, given: int | None) -> str:
-    """The loss for whole numbers and words: a model of one output tells two classes apart, or
-    gives numbers.
+    """Return the default loss for whole numbers and words: cross entropy, unless the model has one
+    output, which separates two classes or predicts numbers.
     """
     if given != 1:
         return "cross_entropy"
@@ -472,7 +476,9 @@ def _suitable(y: np.ndarray, given: int | None) -> str:
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
-    """Classes as the loss takes them, and how many outputs it wants for them."""
+    """Return the classes in the form the loss takes, and the number of outputs it needs for
+    them.
+    """
     if y.ndim == 2:
         raise ValueError(f"{source}: y has shape {y.shape}; wanted one class a sample for {loss}")
     if y.dtype.kind == "f" and (y != np.round(y)).any():
@@ -503,7 +509,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
 def _split(
     classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out, each class divided alike."""
+    """Return the rows to train on and the rows held out, with the same share of every class."""
     groups = (
         [np.arange(n)]
         if classes is None
@@ -518,6 +524,8 @@ def _split(
 
 
 def _standard(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of columns; a constant column is shifted and left unscaled."""
+    """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
+    one.
+    """
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

@@ -1,4 +1,4 @@
-"""The whole job, end to end, on real data: what ``fastcurv demo`` runs."""
+"""The demonstration that ``fastcurv demo`` runs, end to end on real data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .report import Report
 
 Say = Callable[[str], None]
 
-SECOND: Literal["newton-cg"] = "newton-cg"  # the method that goes to the critical point
+SECOND: Literal["newton-cg"] = "newton-cg"  # the method that converges to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
 LOOKED_AT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its exact "
@@ -47,22 +47,23 @@ def run(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Train on digits, look at the curvature on the way, judge the end, leave a saddle.
+    """Train on digits, watch the spectrum on the way, classify the end point, and leave a saddle.
 
     Parameters
     ----------
     out : path
-        The report to write.
+        File for the report.
     picture : path or None
-        Also write spectra and escape as one picture there.
+        File for a picture of the spectra and the escape, if any.
     seed : int
     n_threads : int or None
     quick : bool
-        A smaller net, fewer samples, fewer probes: seconds instead of a minute or two.
+        Use a smaller network, fewer samples and fewer probes, to take seconds instead of a minute
+        or two.
     progress : bool
         Whether to show progress bars.
     say : callable or None
-        Takes each line that is told on the way; None: standard output does.
+        Called with each line of output; by default lines go to standard output.
 
     Returns
     -------
@@ -124,7 +125,9 @@ def _front_page(
     point: CriticalPoint,
     step: tuple[Array, Array] | None,
 ) -> Report:
-    """The verdict in one sentence, and a picture of the way down from a saddle, if there is one."""
+    """Begin the report with the verdict in one sentence, and a picture of the loss along an escape
+    from a saddle, if one was found.
+    """
     page = Report("Where did training stop?").sentence(point)
     page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
     if step is None:
@@ -140,8 +143,8 @@ def _front_page(
 def train(
     objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
-    """Adam on mini-batches, then a second-order method until the gradient is gone; three moments of
-    it.
+    """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes;
+    return theta at three moments, and the last result.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
@@ -169,7 +172,7 @@ def spectra(
     quick: bool,
     progress: bool,
 ) -> dict[str, tuple[SpectralDensity, Any]]:
-    """Density and extreme eigenvalues at each moment."""
+    """Compute the spectral density and the extreme eigenvalues at each moment."""
     found = {}
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
@@ -184,7 +187,7 @@ def spectra(
 def _training_section(
     page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
 ) -> None:
-    """A row for each moment, one number a column, with the digits that are looked at."""
+    """Add a table with a row for each moment, rounded to four digits."""
     rows = [
         [name, *(float(f"{value:.4g}") for value in standing(objective, theta, data).values())]
         for name, theta in moments.items()
@@ -194,12 +197,14 @@ def _training_section(
 
 
 def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """A picture of each moment on axes of its own with its outliers marked, and one table."""
+    """Add a picture of the spectrum at each moment, on its own axes with the outliers marked, and a
+    table.
+    """
     figures: dict[str, Any] = {}
     rows: list[list[Any]] = []
     for name, (density, pairs) in found.items():
         ax = figures[name] = plots.density(density, plots.new_axes(figsize=(3.0, 2.8)))
-        ax.get_legend().remove()  # in pictures as small as this the caption says what is what
+        ax.get_legend().remove()  # the pictures are small, and the caption explains them
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]
         ax.plot(
@@ -222,8 +227,8 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
 def find_saddle(
     recipe: Recipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
 ) -> Array:
-    """A critical point of the full network: a narrower one at rest, with zero units where it has
-    none.
+    """Find a critical point of the full network: train a narrower network until its gradient
+    vanishes, and add the missing units with zero weights.
     """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], NARROW)).objective(data)
     theta = small.model.init(seed=seed)
@@ -241,7 +246,9 @@ def find_saddle(
 def leave(
     objective: fc.Objective, theta: Array, point: CriticalPoint, progress: bool
 ) -> tuple[OptimizeResult | None, str]:
-    """Follow a saddle's escape direction; the step, and a sentence on how far the loss falls."""
+    """Follow a saddle's escape direction; return the step, and a sentence on how far the loss
+    falls.
+    """
     if point.escape_direction is None:
         return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
@@ -255,7 +262,7 @@ def leave(
 
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
-    """Picture: loss and Taylor polynomial on the line through a critical point along a step."""
+    """Plot the loss and its Taylor polynomial on the line through a critical point along a step."""
     ax = plots.new_axes(ax, figsize=(4.5, 3.0))
     length = float(np.linalg.norm(step))
     direction = step / length
@@ -277,7 +284,7 @@ def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) ->
 def summary(
     densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
 ) -> Any:
-    """Both pictures side by side: the spectrum at three moments, the way down from the saddle."""
+    """Plot the spectrum at three moments and the escape from the saddle, side by side."""
     figure = plots.new_figure((9.0, 3.8))
     left, right = figure.subplots(1, 2)
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):

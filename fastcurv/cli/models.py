@@ -1,4 +1,4 @@
-"""A trained network that another program wrote, and the data that the user names for it."""
+"""Trained networks from other programs, with data that the user names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Opened = tuple[Dataset, Objective, np.ndarray]
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file holds a network alone, and not a run that 'fastcurv train' saved."""
+    """Return whether a file holds only a network, and not a run that 'fastcurv train' saved."""
     kind = path.suffix.lower()
     if kind != ".safetensors":
         return kind in (".onnx", *TORCH)
@@ -33,14 +33,14 @@ def is_model(path: Path) -> bool:
 
 
 def open_model(path: Path, args: Namespace) -> Opened:
-    """The data as they stand, the objective of a network over all of them, and its theta.
+    """Return the unscaled data, the objective of a network over all of them, and its theta.
 
     Raises
     ------
     ValueError
-        Where no data are named, or they do not fit the network, or the file holds none.
+        If no data are named, they do not fit the network, or the file holds no network.
     ImportError
-        Without torch for a state dict, or onnx for its models.
+        If torch (for a .pt state dict) or onnx (for a .onnx model) is not installed.
     """
     if args.data is None:
         raise ValueError(f"{path} names no data; give those it was trained on with --data")
@@ -69,7 +69,7 @@ def open_model(path: Path, args: Namespace) -> Opened:
 
 
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:
-    """Model and theta of a file, by the way its name ends."""
+    """Read model and theta from a file, by its suffix."""
     kind = path.suffix.lower()
     if kind in TORCH:
         return _from_state(path, _torch_state(path), activation)
@@ -92,7 +92,9 @@ def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np
 
 
 def _torch_state(path: Path) -> Any:
-    """The state dict in a file of torch.save: tensors alone are read, nothing in it is run."""
+    """Read the state dict from a file of torch.save; only tensors are read, and no code in it is
+    run.
+    """
     try:
         import torch
     except ImportError:
@@ -102,7 +104,7 @@ def _torch_state(path: Path) -> Any:
         ) from None
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zipfile's and torch's own
+    except Exception as error:  # pickle, zipfile and torch raise many kinds
         reason = shown(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
             f"{path} is no state dict; wanted torch.save(net.state_dict(), path): {reason}"
@@ -116,8 +118,8 @@ def _torch_state(path: Path) -> Any:
 
 
 def _in_order(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by the number in their names, weights before biases: a safetensors file sorts them
-    by its own rule.
+    """Sort arrays by the numbers in their names, weights before biases, since a safetensors file
+    has its own order.
     """
     layers = sorted({name.rpartition(".")[0] for name in arrays})
     numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}

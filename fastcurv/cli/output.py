@@ -1,4 +1,4 @@
-"""What the shell command says: to a reader in lines, to a program as one JSON object."""
+"""Output of the shell command: lines for a reader, or one JSON object for a program."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from ..spectrum.results import Eigenpairs, left_open
 from .report import evidence, plain
 
 PAGES = (".html", ".htm")
-TOL = 1e-6  # of the largest eigenvalue: residuals of pairs that count as found
+TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
 class Output:
-    """Lines for a reader, or facts for a program: one of the two reaches standard output.
+    """Standard output of a command: lines for a reader, or facts for a program.
 
-    Whatever becomes of it, the work goes on, and what is to be saved is saved.
+    A failure to write does not stop the command, so that results are still saved.
 
     Parameters
     ----------
     as_json : bool
-        Say nothing until `close`, which then prints every fact as one JSON object.
+        Print no lines; `close` prints all facts as one JSON object.
 
     Attributes
     ----------
     lost : str
-        Why something that was said could not be written; empty where all was, or where nobody
-        reads: in ``| head``, without a standard output.
+        The reason why output could not be written. Empty if all was written, or nobody reads it, as
+        with ``| head`` or without a standard output.
     working : bool
-        Whether the input was found good: what fails from then on is none of its faults.
+        Whether the input passed all checks: a later failure is not a mistake in the input.
     """
 
     def __init__(self, as_json: bool = False) -> None:
@@ -56,13 +56,15 @@ class Output:
         self.working = False
 
     def say(self, text: str = "") -> None:
-        """Lines for a reader, with what cannot be printed in names from files escaped."""
+        """Print lines for a reader, with unprintable characters, as in names from files,
+        escaped.
+        """
         if not self.as_json:
             text = "\n".join(map(escaped, text.split("\n")))
             self.lost = write("stdout", fitted(text) + "\n") or self.lost
 
     def fact(self, **facts: Any) -> None:
-        """Facts for a program."""
+        """Store facts for a program."""
         self.facts.update(facts)
 
     def close(self) -> None:
@@ -72,11 +74,10 @@ class Output:
 
 
 def write(name: str, text: str = "") -> str:
-    """Write to ``stdout`` or ``stderr`` at once, and say why they could not be.
+    """Write to ``stdout`` or ``stderr`` and flush; return the reason of a failure, or "".
 
-    Letters that the stream's encoding has not are escaped. Where there is no such stream (``>&-``,
-    pythonw) or nobody reads it any more (``| head``), all is well; after a failure the rest goes
-    nowhere, in silence.
+    Characters outside the stream's encoding are escaped. A missing stream (``>&-``, pythonw) or a
+    closed pipe (e.g. ``| head``) is not a failure. After a failure all further output is discarded.
     """
     stream = getattr(sys, name)
     if stream is None:
@@ -85,15 +86,15 @@ def write(name: str, text: str = "") -> str:
         code = stream.encoding or "utf-8"
         stream.write(text.encode(code, "backslashreplace").decode(code))
         stream.flush()
-    except (OSError, ValueError) as error:  # a full disk, a terminal that is gone, a closed file
+    except (OSError, ValueError) as error:  # such as a full disk, a lost terminal, a closed file
         silence(name)
         return "" if isinstance(error, BrokenPipeError) else str(error)
     return ""
 
 
 def fitted(text: str) -> str:
-    """Long lines broken between words for the terminal they go to, further lines set in as the
-    first is; as they are where they go elsewhere.
+    """Wrap long lines to the width of the terminal, with each line's own indentation; return the
+    text unchanged if standard output is not a terminal.
     """
     if not on_terminal("stdout"):
         return text
@@ -107,7 +108,7 @@ def fitted(text: str) -> str:
 
 
 def silence(name: str) -> None:
-    """Send the rest of a standard stream nowhere."""
+    """Discard all further output to a standard stream."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, getattr(sys, name).fileno())
@@ -115,15 +116,15 @@ def silence(name: str) -> None:
 
 
 def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a figure in the format that the name says, whole or not at all."""
+    """Write a figure atomically, in the format given by the suffix."""
     file = io.BytesIO()
     figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=160)
     return write_atomically(path, file.getvalue())
 
 
 def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
-    """The ``k`` lowest and ``k`` highest eigenpairs: of the dense matrix where it is small, so that
-    no copy of a multiple eigenvalue is missed.
+    """Return the ``k`` lowest and ``k`` highest eigenpairs. For small n they come from the dense
+    matrix, so that no copy of a multiple eigenvalue is missed.
     """
     n = hessian.shape[0]
     if n <= DENSE_BELOW:
@@ -132,7 +133,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
 
 
 def every_pair(hessian: Any) -> Eigenpairs:
-    """All n eigenpairs, from the matrix of its products."""
+    """Return all n eigenpairs, from the dense matrix."""
     P, n_products = to_dense(hessian)
     P = P.astype(np.float64, copy=False)
     values, V, _ = eigh(P / 2 + P.T / 2)
@@ -143,7 +144,7 @@ def every_pair(hessian: Any) -> Eigenpairs:
 
 
 def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
-    """The ``k`` lowest and ``k`` highest of all pairs."""
+    """Select the ``k`` lowest and ``k`` highest of all pairs."""
     n = len(pairs)
     kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
     parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
@@ -151,7 +152,7 @@ def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
 
 
 def describe(objective: Any, data: Any) -> str:
-    """One line: the net, the data, the objective."""
+    """Describe the network, the data and the objective in one line."""
     facts = description(objective, data)
     name = facts["activation"]
     name += ", skip connections" * facts["residual"]
@@ -164,7 +165,7 @@ def describe(objective: Any, data: Any) -> str:
 
 
 def description(objective: Any, data: Any) -> dict[str, Any]:
-    """The net, the data, the objective, as facts."""
+    """Return the network, the data and the objective as facts."""
     model = objective.model
     used = list(dict.fromkeys(model.activation))
     return {
@@ -182,7 +183,7 @@ def description(objective: Any, data: Any) -> dict[str, Any]:
 
 
 def standing(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
-    """Loss, gradient norm and scores at ``theta``."""
+    """Return loss, gradient norm and scores at ``theta``."""
     value, gradient = objective.value_and_gradient(theta)
     known = objective.statistics(theta) if objective.model.batch_norm else None
     facts: dict[str, Any] = {"value": value, "gradient_norm": float(np.linalg.norm(gradient))}
@@ -194,7 +195,7 @@ def standing(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
 
 
 def state(objective: Any, theta: np.ndarray, data: Any) -> str:
-    """Loss, gradient norm and scores at ``theta`` in one line."""
+    """Format loss, gradient norm and scores at ``theta`` as one line."""
     value, norm, *scores = standing(objective, theta, data).values()
     held_out = f", held out {scores[1]:.3f}" if len(scores) > 1 else ""
     return (
@@ -203,7 +204,7 @@ def state(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 
 def told(run: Any) -> str:
-    """Why a run ended, without the call of Python that judges its end."""
+    """Return why a run ended, without the advice to call `classify` in Python."""
     return str(run.message).replace(NO_REPORT, "")
 
 
@@ -224,27 +225,27 @@ def verdict_lines(point: Any) -> list[str]:
 
 
 def verdict_facts(point: Any) -> dict[str, Any]:
-    """Every field of a verdict that is a number, a word or None; vectors are left out."""
+    """Return every field of a verdict that is a number, a word or None; vectors are left out."""
     facts = {f.name: getattr(point, f.name) for f in fields(point)}
     kept = {k: v for k, v in facts.items() if not isinstance(v, np.ndarray) and k != "at_nearest"}
     return kept | {"minimum_ratio": point.minimum_ratio, "index": point.index}
 
 
 def check_out(path: str | Path | None, name: str = "out") -> None:
-    """Find out before any work whether a file can be written there; see `check_place`."""
+    """Check that a file can be written at a path, before any work; see `check_place`."""
     if path is not None:
         check_place(path, name, folders=True)
 
 
 def check_page(path: str | Path) -> None:
-    """`check_out`, for a report."""
+    """Check the path of a report with `check_out`."""
     if Path(path).suffix.lower() not in PAGES:
         raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(PAGES)}")
     check_out(path)
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:
-    """`check_out`, for a picture of a format that matplotlib knows."""
+    """Check the path of a picture with `check_out`, and its format."""
     if path is None:
         return
     known = (".png", ".svg", ".pdf")

@@ -1,4 +1,4 @@
-"""The report on one trained network: training, verdict, spectrum, landscape, layers, cost."""
+"""The report on a trained network: training, verdict, spectrum, landscape, layers, cost."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .output import describe, ends, every_pair, extremes, standing
 from .recipe import SavedRun
 from .report import Report
 
-DENSE_BELOW = 1500  # all eigenvalues are computed up to this size: seconds
+DENSE_BELOW = 1500  # up to this n all eigenvalues are computed, in seconds
 
 
 def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace) -> Report:
-    """The page of `fastcurv report`, not yet written."""
+    """Build the page of `fastcurv report`, without writing it."""
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
     page = Report(f"Curvature of a network trained on {data.name}")

@@ -1,4 +1,4 @@
-"""The shell command: its subcommands with their arguments, and what each calls."""
+"""The parser of the shell command: its subcommands, their arguments, and the functions they run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _EPILOG = (
 
 
 class Parser(argparse.ArgumentParser):
-    """One line on standard error for whatever is wrong, as the commands themselves say it."""
+    """An argument parser that reports any mistake in one line on standard error, in the form of the
+    other messages.
+    """
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (is )?", r"\1 is \2", message)
@@ -46,14 +48,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {escaped(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """As all else is written: argparse tells help and version to standard output by this."""
+        """Write with `write`: argparse prints help and version through this method."""
         name = "stderr" if file is sys.stderr else "stdout"
         if write(name, message or "") and name == "stdout":
             raise SystemExit(3)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, but what is left over is an error of the command that was given it, with
-        the option that may have been meant.
+        """Parse as argparse does, but report an unknown argument as an error of the subcommand it
+        was given to, with the option that may have been meant.
         """
         found, rest = self.parse_known_args(args, namespace)
         if rest:
@@ -69,14 +71,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def near(word: str, words: list[str]) -> str:
-    """The end of a sentence that names the nearest of some words, or nothing."""
+    """Return the end of a message that suggests the closest of some words, or "" if none is
+    close.
+    """
     found = difflib.get_close_matches(word, words, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: what it calls, and its arguments as `argparse` takes them."""
+    """A subcommand: the function it runs, and its arguments in the form of `argparse`."""
 
     name: str
     run: Callable[..., Any]
@@ -86,12 +90,12 @@ class Command:
 
 
 def option(*names: str, **words: Any) -> Option:
-    """The arguments of an ``add_argument``."""
+    """Pack the arguments of an ``add_argument`` call."""
     return names, words
 
 
 def _whole(low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
-    """A whole number between two others, as argparse's ``type``."""
+    """Return an argparse ``type`` for whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
         try:
@@ -107,7 +111,7 @@ def _whole(low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def _real(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """A finite number between two others, as argparse's ``type``."""
+    """Return an argparse ``type`` for finite numbers from `low` to `high`."""
 
     def read(text: str) -> float:
         try:
@@ -123,7 +127,7 @@ def _real(low: float, high: float = float("inf")) -> Callable[[str], float]:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    """``64,32`` or ``64-32`` as a tuple of positive integers."""
+    """Parse ``64,32`` or ``64-32`` as a tuple of positive integers."""
     try:
         widths = tuple(int(part) for part in text.replace("-", ",").split(",") if part)
     except ValueError:
@@ -134,7 +138,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _address(text: str) -> str:
-    """Some words that are not empty."""
+    """Return the text unless it is blank."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
             f"is {text!r}; wanted 'local' or the address of a scheduler"
@@ -359,7 +363,7 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser for ``fastcurv`` and ``python -m fastcurv``."""
+    """Build the parser for ``fastcurv`` and ``python -m fastcurv``."""
     parser = Parser(
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
@@ -380,9 +384,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status.
+    """Run the command and return the exit status.
 
-    Mistakes in the input are one line on standard error.
+    Mistakes in the input are reported in one line on standard error.
     """
     args = build_parser().parse_args(argv)
     args.progress = not getattr(args, "quiet", True) and on_terminal("stderr")
@@ -394,14 +398,14 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
-        if status == 3 and out.facts:  # what was found is told all the same
+        if status == 3 and out.facts:  # report the results so far with the error
             out.fact(error=words)
             out.close()
     except KeyboardInterrupt:
         status, words = 130, "interrupted"
     if out.lost and not words:
         status, words = 3, f"standard output could not be written: {out.lost}"
-    write("stderr")  # what a progress bar left in it
+    write("stderr")  # flush the output of progress bars
     if words:
         saved = out.facts.get("out") or out.facts.get("report")
         words += f"; saved {saved}" if saved else ""

@@ -1,5 +1,5 @@
-"""A trained network on disk, with all that is needed to build its objective again: one ``.npz`` or
-``.safetensors`` file.
+"""Trained networks on disk, in one ``.npz`` or ``.safetensors`` file each, with all that is needed
+to rebuild their objectives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .data import BROKEN, Dataset, load_dataset, read_npz
 
 FORMATS = (".npz", ".safetensors")
 RECORDS = ("loss", "gradient_norm", "time")
-SEAL = b"fastcurv sha256 "  # the archive's comment, and then the digits of all before them
+SEAL = b"fastcurv sha256 "  # archive comment; then the hex SHA-256 of everything before the digits
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run was made from; ``data`` is a data set's name or a file's path.
+    """The settings of a training run; ``data`` is a data set's name or a file's path.
 
-    ``loss`` None means the one that suits the data. ``digest`` is the fingerprint of the data that
-    it was trained on, empty where it is not known.
+    A ``loss`` of None stands for the default loss of the data. ``digest`` is the fingerprint of the
+    training data, empty if not known.
     """
 
     data: str
@@ -67,7 +67,7 @@ class Recipe:
         )
 
     def objective(self, data: Dataset | None = None, n_threads: int | None = None) -> Objective:
-        """The objective over the training samples."""
+        """Return the objective over the training samples."""
         data = self.dataset() if data is None else data
         return Objective(
             self.model(data), data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads
@@ -76,11 +76,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `load_run` reads: the recipe, ``theta (n,)``, and how training went.
+    """A saved run as read by `load_run`: the recipe, ``theta (n,)``, and the history of the
+    training.
 
-    ``history`` holds arrays of equal length, ``loss gradient_norm time``, empty where nothing was
-    recorded; ``phases`` the methods and how many of these records each made. A network that
-    `models` read has no recipe.
+    ``history`` holds arrays ``loss gradient_norm time`` of equal length, or is empty if nothing was
+    recorded; ``phases`` lists the methods with the number of records each made. A network from
+    another program has no recipe.
     """
 
     recipe: Recipe | None
@@ -93,7 +94,7 @@ class SavedRun:
 
 
 def check_format(path: str | Path) -> None:
-    """Refuse a name that says no format before there is anything to write."""
+    """Refuse a file name without a known suffix, before any work."""
     if Path(path).suffix.lower() not in FORMATS:
         raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(FORMATS)}")
 
@@ -106,10 +107,10 @@ def save_run(
     history: dict[str, np.ndarray] | None = None,
     phases: tuple[tuple[str, int], ...] = (),
 ) -> Path:
-    """Write parameters and recipe, the whole file or none of it. Returns the path.
+    """Write parameters and recipe atomically, and return the path.
 
-    As .safetensors the file holds what `fastcurv.save` writes, and the recipe besides:
-    `fastcurv.load` reads the network from it.
+    A .safetensors file holds what `fastcurv.save` writes, and the recipe in addition:
+    `fastcurv.load` can read the network from it.
     """
     check_format(path)
     records = {f"history.{name}": values for name, values in (history or {}).items()}
@@ -128,26 +129,25 @@ def save_run(
 
 
 def _check_seal(path: Path) -> None:
-    """Refuse an archive with a comment that is not the checksum of all before it; an older one
-    has none.
+    """Refuse an archive with a comment that is not the checksum of everything before it. Older
+    archives have no comment, and are accepted.
     """
     raw = path.read_bytes()
     if raw[:-64].endswith(SEAL):
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
             raise damaged(path)
-    elif raw[-22:-18] != b"PK\5\6":  # the end of an archive without a comment
+    elif raw[-22:-18] != b"PK\5\6":  # end record of an archive without a comment
         raise damaged(path)
 
 
 def load_run(path: str | Path, **instead: Any) -> SavedRun:
-    """Read back what `save_run` wrote.
+    """Load a run that `save_run` wrote.
 
     Parameters
     ----------
     path : str or path
     **instead
-        Fields of the recipe that take the place of the recorded ones, where not None: other data,
-        another loss.
+        Fields that replace those of the recorded recipe unless None, such as `data` or `loss`.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     Raises
     ------
     ValueError
-        Where the file is not a saved run.
+        If the file is not a saved run.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -190,7 +190,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
 
 
 def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
-    """The methods of a history, and how many of its records each made."""
+    """Validate a history and its phases; return the methods with the number of records each
+    made.
+    """
     if history and set(history) != set(RECORDS):
         raise ValueError(f"its history has {shown(', '.join(history))}, not {', '.join(RECORDS)}")
     lengths = {values.shape for values in history.values()}
@@ -210,7 +212,7 @@ def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, in
 
 
 def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
-    """A recipe whose every field is of its kind, whatever the file says."""
+    """Return the recipe, after checking the type of every field."""
     kinds: dict[str, tuple[type, ...]] = {
         "hidden": (list, tuple),
         "l2": (int, float),

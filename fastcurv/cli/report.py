@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: pictures inline, light and dark, printable."""
+"""Reports as one self-contained HTML file: inline pictures, light and dark mode, printable."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { col
 
 
 class Report:
-    r"""Collect text, tables, pictures and verdicts, then write them as one HTML file.
+    r"""A report of text, tables, pictures and verdicts, written as one HTML file.
 
     Parameters
     ----------
@@ -137,15 +137,15 @@ class Report:
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def contents(self) -> Report:
-        """A list of all sections, each a link to its place."""
+        """Add a list of all sections, each linked."""
         return self._add(_CONTENTS)
 
     def text(self, sentence: str) -> Report:
-        """A paragraph of plain text; what stands between backticks is set as code."""
+        """Add a paragraph of plain text, with text between backticks set as code."""
         return self._add(f"<p>{_set(sentence)}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
-        """A table; numbers are set to the right, with at most six digits."""
+        """Add a table; numbers are aligned right, with at most six digits."""
         cells = [list(row) for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
@@ -161,12 +161,12 @@ class Report:
         )
 
     def figure(self, figure: Any, caption: str) -> Report:
-        """A Matplotlib figure, inline as SVG."""
+        """Add a Matplotlib figure, inline as SVG."""
         picture = _svg(figure, len(self._parts), caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
     def row(self, figures: dict[str, Any], caption: str) -> Report:
-        """Matplotlib figures by name, beside each other where there is room, else below."""
+        """Add named Matplotlib figures side by side, or one below the other if there is no room."""
         pictures = "".join(
             _svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
             for name, figure in figures.items()
@@ -175,22 +175,22 @@ class Report:
         return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
     def image(self, path: str | PathLike[str], caption: str) -> Report:
-        """A PNG file, inline."""
+        """Add a PNG file, inline."""
         picture = _img(Path(path).read_bytes(), caption)
         text = f"<figcaption>{_escape(caption)}</figcaption>"
         return self._add(f'<figure class="image">{picture}{text}</figure>')
 
     def chart(self, views: Sequence[dict[str, Any]], caption: str) -> Report:
-        """Lines to pan and zoom on both axes.
+        """Add a line chart with zoom and pan on both axes.
 
         Parameters
         ----------
         views : list of dict
-            One or two ways to look at it, by turns. ``lines``: a list of ``{"name", "x", "y"}``,
-            with ``low`` and ``high`` for a band and ``dots`` for markers; ``x`` and ``y``: the
-            scales, "linear", "log" or "asinh" (then ``width``, linear below it); ``xlabel``,
-            ``ylabel``, ``name``; ``ticks``: values marked on the x axis; ``floor``: where the y
-            axis ends below.
+            One or two views that the reader can switch between. ``lines``: a list of ``{"name",
+            "x", "y"}``, with ``low`` and ``high`` for a band and ``dots`` for markers; ``x`` and
+            ``y``: the scales, "linear", "log" or "asinh" (linear below ``width``); ``xlabel``,
+            ``ylabel``, ``name``; ``ticks``: values marked on the x axis; ``floor``: lower end of
+            the y axis.
         caption : str
         """
         data = {"label": caption, "views": [{"width": 1.0} | plain(view) for view in views]}
@@ -206,19 +206,19 @@ class Report:
         )
 
     def verdict(self, point: CriticalPoint) -> Report:
-        """What `fastcurv.classify` said, and the evidence it rests on."""
+        """Add a verdict of `fastcurv.classify`, and its evidence."""
         self.sentence(point)
         return self.text(point.reason).table(["evidence", "value"], evidence(point))
 
     def sentence(self, point: CriticalPoint) -> Report:
-        """What a first reader wants of a verdict: its kind, how sure it is, what to do next."""
+        """Add a summary of a verdict: its kind, how sure it is, and what to do next."""
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape(kind)}</b><br>{_escape(point.sentence)}</div>'
         )
 
     def to_html(self) -> str:
-        """The page as one string."""
+        """Return the page as one string."""
         links = (f'<li><a href="#s{n}">{h}</a></li>' for n, h in enumerate(self._headings, 1))
         contents = f"<nav><ul>{''.join(links)}</ul></nav>"
         body = "\n".join(contents if part is _CONTENTS else part for part in self._parts)
@@ -226,12 +226,12 @@ class Report:
         return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 
     def write(self, path: str | PathLike[str]) -> Path:
-        """Write the page; a reader sees the old file or the whole new one, never a part.
+        """Write the page atomically: a reader sees the old file or the whole new one.
 
         Returns
         -------
         pathlib.Path
-            Absolute.
+            The absolute path.
         """
         return write_atomically(path, self.to_html().encode())
 
@@ -241,7 +241,7 @@ class Report:
 
 
 def evidence(point: CriticalPoint) -> list[list[Any]]:
-    """The facts of a verdict as ``[[name, value], ...]``, those that are not known left out."""
+    """Return the known facts of a verdict as ``[[name, value], ...]``."""
     rows: list[list[Any]] = [
         [
             "gradient norm",
@@ -271,7 +271,7 @@ def evidence(point: CriticalPoint) -> list[list[Any]]:
 
 
 def plain(x: Any) -> Any:
-    """``x`` as what JSON can hold: arrays as lists, what is not finite as null."""
+    """Convert ``x`` to what JSON can hold: arrays to lists, numbers that are not finite to null."""
     if isinstance(x, dict):
         return {str(key): plain(value) for key, value in x.items()}
     if is_dataclass(x) and not isinstance(x, type):
@@ -288,9 +288,10 @@ def plain(x: Any) -> Any:
 
 
 def _svg(figure: Any, salt: Any, caption: str) -> str:
-    """The picture as SVG, which says its caption to who cannot see it; the salt keeps its inner
-    names apart from those of the page's other pictures. Black is the page's ink, light or dark,
-    and blue its accent.
+    """Render a figure as SVG with its caption as accessible label.
+
+    `salt` keeps its internal ids distinct from those of the page's other pictures. Black becomes
+    the page's text colour, in light and dark mode, and blue its accent colour.
     """
     import matplotlib
 
@@ -314,7 +315,7 @@ def _img(data: bytes, caption: str) -> str:
 
 
 def _enclosed(value: float | None, bounds: tuple[float, float]) -> str | None:
-    """``value in [low, high]``, or None where no eigenvalue was looked for."""
+    """Format ``value in [low, high]``; None if no eigenvalue was computed."""
     if value is None or not np.isfinite(value):
         return None
     return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
@@ -344,7 +345,7 @@ def _cell(tag: str, value: Any, right: bool) -> str:
 
 
 def _set(text: Any) -> str:
-    """Text for the page, what stands between backticks as code."""
+    """Escape text for the page, with text between backticks as code."""
     return _CODE.sub(r"<code>\1</code>", _escape(text))
 
 

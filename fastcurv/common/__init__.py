@@ -1,1 +1,3 @@
-"""What every room uses: checks, errors, files, dense linear algebra, threads, progress."""
+"""Modules used by all subpackages: checks, errors, files, dense linear algebra, threads,
+progress.
+"""

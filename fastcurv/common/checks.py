@@ -1,4 +1,4 @@
-"""Checks of what a caller passes in: each returns the clean value or raises one sentence."""
+"""Validation of arguments: each check returns the clean value or raises with one sentence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .errors import door, meant, parameters_of, typed
 from .protocols import Array
 
 Name = TypeVar("Name", bound=str)
-SLAB = 1 << 20  # numbers of a matrix that are looked at without a look at Ctrl-C
+SLAB = 1 << 20  # size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
 
 
 def as_rng(seed: Any) -> np.random.Generator:
-    """A `numpy.random.Generator` from None, an int, or a Generator, which is passed through.
+    """Return a `numpy.random.Generator` for None, an int, or a Generator, which is passed through.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
-    """N generators that are independent of each other and of `rng`.
+    """Spawn n generators that are independent of each other and of `rng`.
 
     Examples
     --------
@@ -49,12 +49,12 @@ def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
     3
     """
     bits: Any = rng.bit_generator
-    seeds = bits._seed_seq.spawn(n)  # NumPy names it from 1.25 on
+    seeds = bits._seed_seq.spawn(n)  # public in NumPy 1.25 and later
     return [np.random.Generator(type(bits)(seed)) for seed in seeds]
 
 
 def either_seed(seed: Any, rng: Any) -> np.random.Generator:
-    """A generator from `seed` or `rng`, two names of one argument.
+    """Return a generator from `seed` or `rng`, two names of the same argument.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def either_seed(seed: Any, rng: Any) -> np.random.Generator:
 
 
 def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
-    """The value of an argument that has an older name: that one is used, with a FutureWarning.
+    """Return the value of a renamed argument; use of the old name raises a FutureWarning.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
 
 
 def caller_depth() -> int:
-    """The `stacklevel` with which a warning names the line that called this package."""
+    """Return the `stacklevel` for a warning to point to the line that called this package."""
     frame, level = sys._getframe(1), 1
     own = __package__.removesuffix("common")
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
@@ -94,13 +94,13 @@ def caller_depth() -> int:
 
 
 def _said(x: Any) -> str:
-    """`x` as it is written, or its type where that takes lines."""
+    """Return the repr of `x`, or its type if the repr is long."""
     written = repr(x)
     return typed(x) if len(written) > 80 or "\n" in written else written
 
 
 def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
-    """`x` as an int >= 1, and at most `most` where that is given."""
+    """Return `x` as an int >= 1, and <= `most` if given."""
     wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
     if isinstance(x, bool) or not isinstance(x, numbers.Integral):
         raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
@@ -111,7 +111,7 @@ def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
-    """`x` as a finite float > 0, or >= 0 where `zero` is True."""
+    """Return `x` as a finite float > 0, or >= 0 if `zero` is True."""
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
         raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
@@ -122,7 +122,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
-    """`x`, which must be one of the strings `choices`."""
+    """Return `x` if it is one of the strings `choices`."""
     choices = list(choices)
     other = None if isinstance(x, str) and x in choices else meant(x, choices, name)
     if other is not None:
@@ -136,9 +136,11 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
 
 
 def all_finite(a: Array) -> bool:
-    """Whether no number is NaN or infinite; for many numbers by their squares, which tell unless
-    those overflow. Not by BLAS, whose threads go on spinning after a product of long vectors and
-    take the processors from whatever comes next.
+    """Return whether no number is NaN or infinite.
+
+    Large arrays are checked by their sum of squares, which is finite unless it overflows. It is not
+    computed by BLAS, whose threads keep spinning after a product of long vectors and slow down what
+    follows.
     """
     if a.size > 4096 and a.dtype.kind == "f" and a.flags.forc:
         flat = a.ravel("K")
@@ -149,29 +151,29 @@ def all_finite(a: Array) -> bool:
 
 
 def is_sparse(X: Any) -> bool:
-    """Whether X is a sparse matrix of SciPy."""
+    """Return whether X is a SciPy sparse matrix or array."""
     return bool(issparse(X))
 
 
 def as_numpy(x: Any, name: str) -> Array:
-    """What a caller holds, as an ndarray: without a copy from arrays of other libraries that lie
-    in this machine's memory.
+    """Convert an array-like to an ndarray, without a copy for arrays of other libraries in CPU
+    memory.
 
     Parameters
     ----------
     x : array_like
-        Also masked arrays in which nothing is masked, tensors of torch on the CPU that need no
-        gradient, frames, and whatever has ``__array__`` or ``__dlpack__``.
+        Also masked arrays in which nothing is masked, torch tensors on the CPU without
+        ``requires_grad``, data frames, and anything with ``__array__`` or ``__dlpack__``.
     name : str
-        What the caller calls it.
+        Name of the argument, for messages.
 
     Raises
     ------
     ValueError
-        For a mask that hides a number, a tensor that needs a gradient or lies elsewhere, lists of
+        For masked values, a tensor that requires a gradient or is not on the CPU, or lists of
         unequal lengths.
     TypeError
-        For what is no array at all, sparse matrices among them.
+        For anything that is not an array, including sparse matrices.
 
     Examples
     --------
@@ -201,10 +203,10 @@ def as_numpy(x: Any, name: str) -> Array:
         if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
             return np.from_dlpack(x)
         a = np.asarray(x)
-        if a.dtype == object and hasattr(x, "to_numpy"):  # a frame whose columns may miss numbers
+        if a.dtype == object and hasattr(x, "to_numpy"):  # a data frame with missing values
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
-            raise ValueError("ragged")  # which NumPy says itself from 1.24 on
+            raise ValueError("ragged")  # NumPy 1.24 and later raise this themselves
         if a.dtype == object and not a.shape and parameters_of(x, name) is not None:
             raise TypeError("a loader or a network")
         return a
@@ -213,7 +215,7 @@ def as_numpy(x: Any, name: str) -> Array:
 
 
 def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError:
-    """The error for what would not become an ndarray."""
+    """Return the error for an object that could not be converted to an ndarray."""
     sentence = parameters_of(x, name)
     if sentence is not None:
         return TypeError(sentence)
@@ -232,8 +234,8 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
 
 
 def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
-    """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype`
-    says otherwise. Without `finite` who calls has to look at that.
+    """Return `x` as an array of finite real floats. float32 and float64 are kept unless `dtype` is
+    given. With ``finite=False`` the caller has to check for NaN and infinity.
     """
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
@@ -242,13 +244,15 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
         raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-    with np.errstate(over="ignore"):  # what overflows is refused below
+    with np.errstate(over="ignore"):  # overflow is refused below
         cast = a.astype(dtype, copy=False)
     return check_finite(cast, name, a) if finite else cast
 
 
 def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
-    """`a`, which may be cast from what was `given`, if all its numbers are finite."""
+    """Return `a` if all its numbers are finite. If it was cast from `given`, overflow in the cast
+    gets its own message.
+    """
     if not all_finite(a):
         beyond = given is not None and all_finite(given)
         said = f"numbers beyond the range of {a.dtype}" if beyond else "NaN or infinity"
@@ -257,7 +261,7 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
 
 
 def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
-    """`v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
+    """Return `v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
     checked = check_array(v, name, dtype)
     if checked.shape != (n,):
         raise ValueError(f"{name} has shape {checked.shape}; wanted ({n},)")
@@ -265,14 +269,18 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
 
 
 def as_layers(theta: Any) -> bool:
-    """Whether theta is a list of layers, ``[(W, b), ...]``, or of arrays, and not of numbers."""
+    """Return whether theta is a list of layers ``[(W, b), ...]`` or of arrays, rather than of
+    numbers.
+    """
     return isinstance(theta, (list, tuple)) and any(
         isinstance(x, (list, tuple)) or isinstance(x, np.ndarray) and x.ndim for x in theta
     )
 
 
 def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> Array:
-    """`theta` as a vector of an objective's length; a list of (W, b) where it has a model."""
+    """Return `theta` as a vector of the objective's length. An objective with a model also accepts
+    a list of (W, b).
+    """
     model: Any = getattr(ob, "model", None)
     if as_layers(theta) and hasattr(model, "flatten"):
         theta = model.flatten(theta)
@@ -280,8 +288,8 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
 
 
 def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
-    """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k =
-    1.
+    """Return `V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as
+    k = 1.
     """
     block = check_array(V, name, dtype)
     if block.ndim == 1:
@@ -292,7 +300,7 @@ def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
 
 
 class SelfAdjoint(LinearOperator):
-    """A real symmetric operator in SciPy's manner."""
+    """Base class of real symmetric operators with SciPy's interface."""
 
     def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
@@ -302,7 +310,7 @@ class SelfAdjoint(LinearOperator):
 
 
 class MatrixOperator(SelfAdjoint):
-    """A symmetric matrix, dense or sparse, with the extras that operators here may have."""
+    """A symmetric matrix, dense or sparse, as an operator with this library's optional methods."""
 
     def __init__(self, A: Any) -> None:
         super().__init__(A.dtype, A.shape)
@@ -332,7 +340,7 @@ class MatrixOperator(SelfAdjoint):
 
 
 def slabs(m: int, n: int) -> Iterator[slice]:
-    """Rows of a matrix (m, n), some megabytes at a time."""
+    """Return slices of the rows of a matrix (m, n), some megabytes each."""
     step = max(1, SLAB // max(1, n))
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
@@ -345,12 +353,12 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
     if is_sparse(A):
-        A = A.tocsr()  # not every format has what is asked below
+        A = A.tocsr()  # not every format supports the operations below
         parts = [(A, A.T)] if A.nnz else []
     else:
         parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
     size = gap = 0.0
-    for part, mirrored in parts:  # in slabs: between them Ctrl-C is heard
+    for part, mirrored in parts:  # Ctrl-C is handled between slabs
         if not np.isfinite(part.data if is_sparse(A) else part).all():
             raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
         with np.errstate(over="ignore", invalid="ignore"):
@@ -364,18 +372,18 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
 
 
 def check_symmetric_operator(op: Any, name: str = "op") -> Any:
-    """`op` as a square real `scipy.sparse.linalg.LinearOperator`.
+    """Return `op` as a square real `scipy.sparse.linalg.LinearOperator`.
 
     Parameters
     ----------
     op : LinearOperator, array or sparse matrix, shape (n, n)
-        Matrices are checked for symmetry to rounding and wrapped without a copy; an operator's
-        symmetry is taken on trust, since looking costs products.
+        Matrices are checked for symmetry to rounding and wrapped without a copy. The symmetry of an
+        operator is not checked, since that would cost products.
 
     Returns
     -------
     LinearOperator
-        `op` itself where it is one.
+        `op` itself if it is an operator.
     """
     held = hasattr(op, "__array__") or hasattr(op, "__dlpack__")
     if issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec")):
@@ -396,15 +404,15 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:
-    """float32 where the operator says float32, float64 in every other case."""
+    """Return float32 if the operator's dtype is float32, else float64."""
     dtype = getattr(op, "dtype", None)
     single = dtype is not None and np.dtype(dtype) == np.float32
     return np.dtype(np.float32 if single else np.float64)
 
 
 def times(op: Any, V: Array) -> Array:
-    """``op @ V``, real; a foreign operator may write into what it is given and into what it gave
-    before, so both are copies.
+    """Compute ``op @ V``, and check that it is real. An operator of another library may write to
+    its input or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
         return np.asarray(op @ V)

@@ -1,5 +1,5 @@
-"""Errors that name the right thing where another library's name was given, from the table in
-`foreign`.
+"""Error messages that suggest the right name if another library's name was used, and the table of
+those names.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 # --------------------------------------------------------------------------------------------------
-# What other libraries call things, and what they are called here: the one table that errors and
-# converters read.
+# Names in other libraries and their counterparts here, in one table for errors and converters.
 #
-# `PHI` has the activations. Each other entry answers a name that is not known here: of a
-# function's argument (`ARGUMENTS`), of a method, loss, activation or start (`CHOICES`, however it
-# is spelled), of an attribute (`ATTRIBUTES`, `FUNCTIONS`), or of a library whose networks come in
-# by a door (`DOORS`).
+# `PHI` lists the activations. The other tables map unknown names to suggestions: names of arguments
+# (`ARGUMENTS`), of methods, losses, activations and initialisations (`CHOICES`, in any spelling),
+# of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose networks can be converted
+# (`DOORS`).
 
-# By library, the name of an activation there (torch's class, ONNX's node, Keras' function or class,
-# scikit-learn's string): ours, and what its settings must be for the two to be one function.
+# For each library, its name of an activation (torch class, ONNX node, Keras function or class,
+# scikit-learn string), our name, and the settings with which both are the same function.
 PHI: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "torch": {
         "Identity": ("identity", {}),
@@ -60,7 +59,7 @@ PHI: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "relu": ("relu", {}),
     },
 }
-# Where functions live that may be given in place of a name, and those that differ by default.
+# Modules whose functions may be passed instead of a name, and functions that differ from ours.
 FUNCTIONS_OF = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
 DIFFER = {
     ("jax.nn", "gelu"): "the tanh approximation by default",
@@ -235,7 +234,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 }
 ARGUMENTS["saddle_free_newton_step"] = ARGUMENTS["newton_step"] | {"n_components": "k"}
 
-# Spelled without case, hyphens, underscores and blanks. What starts with a quote is a name here.
+# Keys have no capitals, hyphens, underscores or blanks. Values in quotes are names in this library.
 _METHODS = {
     **dict.fromkeys(("lbfgsb", "lbfgs", "bfgs"), "'l-bfgs'"),
     **dict.fromkeys(("trustncg", "trustkrylov", "trustexact", "trustconstr"), "'trust-region'"),
@@ -412,7 +411,7 @@ FUNCTIONS = {
     **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
     **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
-DOORS = {  # of a module's first name, or a class of ours: how its networks come in
+DOORS = {  # top-level module of another library, or a class of ours: how to convert or use it
     "torch": "fc.from_torch(module) gives model and theta",
     "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
@@ -426,7 +425,7 @@ DOORS = {  # of a module's first name, or a class of ours: how its networks come
         "a fitted one has model_, theta_ and objective(X, y)",
     ),
 }
-LOADED = {  # by name of a class that gives rows or vectors: how they come in
+LOADED = {  # name of a class that holds rows or vectors: how to get arrays from it
     "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",
     "TensorDataset": "arrays: X, y = dataset.tensors",
     "Eigenpairs": "one of its vectors: pairs.vectors[:, i]",
@@ -439,7 +438,7 @@ R = TypeVar("R")
 
 
 def plain(name: str) -> str:
-    """Without case, hyphens, underscores and blanks.
+    """Normalise a name: lower case, without hyphens, underscores and blanks.
 
     Examples
     --------
@@ -450,8 +449,8 @@ def plain(name: str) -> str:
 
 
 def meant(x: Any, choices: Iterable[str], name: str) -> str | None:
-    """What to write for `x`, another spelling or another library's name of a choice; None where
-    there is no telling.
+    """Return what to write for `x`, another spelling or another library's name of a choice; None if
+    unknown.
 
     Examples
     --------
@@ -464,8 +463,9 @@ def meant(x: Any, choices: Iterable[str], name: str) -> str | None:
 
 
 def named_activation(x: Any) -> Any:
-    """The name here of an activation of torch, JAX, Keras or NumPy, a function or a module of
-    torch; `x` itself where it is none. A ValueError where it bears a name of ours and is another.
+    """Return our name of an activation of torch, JAX, Keras or NumPy, given as a function or a
+    torch module; `x` itself if it is none of these. A ValueError is raised for functions that
+    differ from ours of the same name.
 
     Examples
     --------
@@ -494,16 +494,16 @@ def named_activation(x: Any) -> Any:
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
-    """A TypeError that names the argument meant, for what other libraries call it.
+    """Raise a TypeError that suggests the right argument if a name is another library's.
 
     Parameters
     ----------
     where : str
-        The function, of `ARGUMENTS` where these know other libraries' names for what it takes.
+        Key of `ARGUMENTS`, mostly the function's name.
     given : iterable of str
-        Names it was given and does not know.
+        Unknown names that the function was given.
     called : str, optional
-        What the caller called, where that has another name.
+        Name of the function for the message, if not `where`.
     """
     names = ARGUMENTS.get(where, {})
     for name in given:
@@ -516,7 +516,9 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
 def refuse_unknown(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
-    """`refuse_foreign`, and a TypeError for any other name, with the nearest of those `known`."""
+    """Raise a TypeError for unknown arguments: by `refuse_foreign`, or else with the closest of the
+    names in `known`.
+    """
     given, called, known = list(given), called or where, [name for name in known if name != "self"]
     refuse_foreign(where, given, called)
     for name in given:
@@ -526,7 +528,7 @@ def refuse_unknown(
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
-    """The arguments that a function takes by name.
+    """Return the names of the arguments that a function takes by name.
 
     Examples
     --------
@@ -538,8 +540,8 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 
 
 def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> str:
-    """What a function takes by place, in brackets, dots for what it takes by name alone; and how
-    to come to the first of them, where what was given for it is another thing of ours.
+    """Format the signature of a function for a message: positional arguments in brackets, dots for
+    keyword-only ones, and how to get the first argument if an object of another class was given.
     """
     parameters = list(signature.parameters.values())[method:]
     placed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
@@ -551,8 +553,8 @@ def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> s
 
 
 def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function so that arguments it does not know are answered with the right ones, of
-    the table `where`, and by the name that was called; too many or too few with its signature.
+    """Decorate a function to raise helpful errors on wrong arguments: unknown names with the right
+    one, from the table `where`, and a wrong number of arguments with the signature.
 
     Examples
     --------
@@ -595,7 +597,7 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
-    """An AttributeError that names what is meant, where that is known."""
+    """Raise an AttributeError that suggests the right name, if known."""
     known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
     there = dir(sys.modules["fastcurv"]) if subject == "fastcurv" else ()
     near = difflib.get_close_matches(name, there, 1)
@@ -608,7 +610,7 @@ IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
 def _refusal(verb: str, wanted: str) -> Callable[..., NoReturn]:
-    """A method of Python's own that a class does not have."""
+    """Return a special method that raises a TypeError with a suggestion."""
 
     def refuse(self: Any, *args: Any, **options: Any) -> NoReturn:
         raise TypeError(f"{type(self).__name__!r} object is not {verb}; wanted {wanted}")
@@ -617,8 +619,8 @@ def _refusal(verb: str, wanted: str) -> Callable[..., NoReturn]:
 
 
 class Answering:
-    """Attributes that a class does not have are answered with what is meant: ``subject`` names
-    its part of `ATTRIBUTES`. So are calls and indices, which Python looks up in the class.
+    """Mixin that suggests the right name for missing attributes; ``subject`` is the key in
+    `ATTRIBUTES`. Calls and indexing, which Python looks up in the class, are handled too.
     """
 
     _subject: ClassVar[str]
@@ -631,14 +633,14 @@ class Answering:
                 if name in ATTRIBUTES[subject]:
                     setattr(cls, name, _refusal(verb, ATTRIBUTES[subject][name]))
 
-    if not TYPE_CHECKING:  # a checker knows the attributes there are
+    if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
 
         def __getattr__(self, name: str) -> NoReturn:
             no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name)
 
 
 def typed(x: Any) -> str:
-    """The type of `x` with its article.
+    """Return the type of `x` with its article.
 
     Examples
     --------
@@ -651,38 +653,40 @@ def typed(x: Any) -> str:
 
 
 def door(x: Any) -> str:
-    """How networks of the library that `x` comes from get in, as the end of a sentence; or ""."""
+    """Return the end of a sentence on how to convert networks of the library that `x` comes from,
+    or "".
+    """
     words = DOORS.get(home_of(x))
     return f": {words}" if words else ""
 
 
 def home_of(x: Any) -> str:
-    """The class or library of `DOORS` that the class of `x` or one of its bases is or belongs to;
-    or "".
+    """Return the key of `DOORS` for the class or library of `x` or one of its base classes, or
+    "".
     """
     roots = ((kind, kind.__module__.split(".")[0]) for kind in type(x).__mro__)
     homes = (home for kind, root in roots for home in (f"{root}.{kind.__name__}", root))
     return next((home for home in homes if home in DOORS), "")
 
 
-KINDS = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}  # what arguments of a name are
+KINDS = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}  # expected class by argument name
 OBJECTIVE = "an objective such as fastcurv.Objective"
 
 
 def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
-    """A TypeError where `x` lacks something, which says so where it was swapped with what comes
-    after it.
+    """Raise a TypeError if `x` lacks an attribute; the message says so if it was swapped with
+    theta.
 
     Parameters
     ----------
     x : object
-        Given for an argument.
+        The value of an argument.
     parts : iterable of str
         Attributes that it must have.
     name, wanted : str
-        What the caller calls it, and what it should be.
+        Name of the argument, and what it should be, for the message.
     after : object
-        Given for theta, which comes after it.
+        The value of the next argument, theta.
 
     Examples
     --------
@@ -701,7 +705,9 @@ def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None
 
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
-    """A TypeError where what comes after `x` has all that it should have: see `need`."""
+    """Raise a TypeError if the next argument, `after`, has all the attributes that `x` should have;
+    see `need`.
+    """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
             f"{name} is {typed(x)} and theta {typed(after)}; wanted them the other way round"
@@ -709,14 +715,15 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
 
 
 def parameters_of(x: Any, name: str) -> str | None:
-    """The sentence for what other libraries keep parameters in; None where `x` is nothing such.
+    """Return the error message for containers in which other libraries keep parameters or data;
+    None if `x` is not one.
 
     Parameters
     ----------
     x : object
-        Given for a vector.
+        The value of an argument that should be an array.
     name : str
-        What the caller calls it.
+        Name of the argument, for the message.
     """
     if type(x).__name__ in LOADED:
         return f"{name} is {typed(x)}; wanted {LOADED[type(x).__name__]}"
@@ -727,7 +734,7 @@ def parameters_of(x: Any, name: str) -> str | None:
     elif isinstance(parts, (list, tuple)) and parts:
         root = type(parts[0]).__module__.split(".")[0]
         what = f"{typed(x)} of tensors"
-    elif hasattr(x, "shape"):  # one tensor: what is wrong with it is another matter
+    elif hasattr(x, "shape"):  # a single tensor gets another message
         return None
     else:
         root, what = home_of(x), typed(x)

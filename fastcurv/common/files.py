@@ -1,7 +1,7 @@
-"""Files written whole or not at all, and tensors read back with every claim of the file checked.
+"""Atomic file writes, and a safetensors reader that verifies every claim of the file.
 
-A reader of untrusted bytes here calls nothing that a file names, reads no byte twice, and answers
-whatever is wrong with one ValueError.
+The reader of untrusted bytes calls nothing named in a file, reads no byte twice, and reports any
+defect as a ValueError.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PIECE = 16 << 20  # bytes written or read without a look at Ctrl-C
+PIECE = 16 << 20  # bytes written or read at a time; Ctrl-C is handled in between
 
 
 @contextlib.contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of `path` in one step at the end: at any moment
-    there is the old file or the new one, and nothing else once writing has ended or failed.
+    """Open a file for writing that replaces `path` atomically at the end: at any moment there is
+    the old file or the new one, and no other file remains after success or failure.
 
-    Where the system can, the new file has no name until it is complete, so that a process killed
-    while it writes leaves nothing behind; what one killed in the few microseconds between its name
-    and its place has left is removed by the next save in that folder. A writer holds a lock on its
-    file, which the system lets go when it ends, so that nothing is removed that is still written,
-    on whatever machine or in whatever container. Through a symbolic link its target is replaced,
-    unless the system would refuse to follow the link. An old file's permissions stay, and hold
-    while the new one is written; a new file has what the umask gives.
+    If the system supports it, the new file has no name until it is complete, so that a process
+    killed while writing leaves nothing behind. A process killed in the few microseconds between
+    naming and replacing leaves a file that the next save in that folder removes. A writer locks its
+    file, and the system releases the lock when the process ends, so that no file still being
+    written is removed, whatever machine or container its writer runs on. If `path` is a symbolic
+    link, its target is replaced, unless the system would refuse to follow the link. The permissions
+    of an old file are kept, and apply while the new one is written; a new file gets those of the
+    umask.
     """
     place = _place(path)
     folder = os.path.dirname(place)
@@ -64,37 +65,39 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _to_disk(out)
             if not named:
                 _give_name(out, temporary, mode, locked)
-            if fcntl is None:  # Windows moves no open file, and knows no sweep
+            if fcntl is None:  # Windows cannot replace an open file, and has no sweep
                 locked.close()
             os.replace(temporary, place)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        unknown = (None, folder, temporary)  # names that mean nothing to the caller
+        unknown = (None, folder, temporary)  # internal names; report the caller's path instead
         if isinstance(error, OSError) and error.errno and error.filename in unknown:
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
 
 
 def text_of(path: Any, name: str = "path", cure: str = "") -> str:
-    """A path as text; a TypeError where it is none."""
+    """Return a path as text; raise a TypeError if it is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} is {typed(path)}; wanted the name of a file{cure}")
     return os.fsdecode(path)
 
 
 def refuse_device(path: str | os.PathLike[str]) -> None:
-    """Refuse what is neither file nor folder: a pipe would be waited for, a device replaced."""
+    """Refuse anything but a file or a folder: reading a pipe would block, writing would replace a
+    device.
+    """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{shown(os.fsdecode(path), 4096)} is a device or a pipe; wanted a file")
 
 
 def _place(path: str | os.PathLike[str]) -> str:
-    """The path itself, where there is a file or nothing."""
+    """Return the resolved path, which must be a file or not exist."""
     given = text_of(path)
     if not given:
         raise ValueError("path is ''; wanted the name of a file")
-    with contextlib.suppress(FileNotFoundError):  # links that the system does not follow are left
+    with contextlib.suppress(FileNotFoundError):  # os.stat raises for links it may not follow
         if stat.S_ISDIR(os.stat(given).st_mode):
             raise IsADirectoryError(f"{given} is a folder; wanted the name of a file")
     refuse_device(given)
@@ -102,21 +105,21 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 
 def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
-    """Refuse, before any work, a path at which no file can be written: what is written on trial
-    leaves no trace.
+    """Refuse, before any work, a path at which no file can be written; the trial write leaves no
+    trace.
 
     Parameters
     ----------
     path : str or path-like
     name : str
-        What the caller calls it.
+        Name of the argument, for messages.
     folders : bool
-        Whether those that are missing will be made; "~" then stands for the user's own.
+        Whether missing folders will be created; a leading "~" is then expanded.
 
     Raises
     ------
     ValueError
-        Where ``path`` is a folder or a device, too long, or its folder cannot be made or written
+        If ``path`` is a folder or a device or too long, or its folder cannot be created or written
         to.
     """
     text, made = text_of(path, name), []
@@ -138,7 +141,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         handle, named = _open_new(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
-                trial.write(bytes(4096))  # which a full disk does not take
+                trial.write(bytes(4096))  # fails on a full disk
         finally:
             if named:
                 os.unlink(temporary)
@@ -154,14 +157,14 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
 
 
 def _permit(out: IO[bytes], mode: int | None) -> None:
-    """Give a file the permissions of the one whose place it takes, which the umask has cut."""
+    """Give a file the permissions of the file it replaces, without the umask."""
     if mode is not None:
         with contextlib.suppress(*_NO_CHMOD):
             os.chmod(out.fileno(), mode)
 
 
 def _to_disk(out: IO[bytes]) -> None:
-    """Wait until the disk has all of it; a long wait hears Ctrl-C."""
+    """Flush the file to disk; Ctrl-C is handled during a long wait."""
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > PIECE:
         heard(sync)
@@ -170,17 +173,19 @@ def _to_disk(out: IO[bytes]) -> None:
 
 
 _NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
-# of this machine: over a network some systems keep locks to themselves
+# contains a hash of the host name: on network file systems locks may be local to one machine
 _MARK = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
 def _beside(folder: str) -> str:
-    """A name for a file that nobody has, as short for a long name as for a short one."""
+    """Return a new random file name in the folder, of a fixed length."""
     return os.path.join(folder, f"{_MARK}{secrets.token_hex(8)}.part")
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether an open file is locked from now on; None where files cannot be, and nobody sweeps."""
+    """Lock an open file. Returns whether that succeeded, or None if files cannot be locked, and
+    thus are never swept.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -191,7 +196,7 @@ def _lock(handle: int) -> bool | None:
 
 
 def _sweep(folder: str) -> None:
-    """Remove what writers left that are no more: their locks ended with them."""
+    """Remove temporary files of writers that no longer run, whose locks have ended with them."""
     with contextlib.suppress(OSError):
         for left in os.listdir(folder) if fcntl else ():
             if not (left.startswith(_MARK) and left.endswith(".part")):
@@ -207,10 +212,12 @@ def _sweep(folder: str) -> None:
 
 
 def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tuple[int, bool]:
-    """A new file in a folder, locked, and whether it has a name; the umask cuts its permissions."""
+    """Open a new locked file in a folder, and return its descriptor and whether it has a name. The
+    umask applies to `mode`.
+    """
     nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
     if nameless and os.path.isdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # a file system that knows no such file
+        with contextlib.suppress(OSError):  # the file system does not support O_TMPFILE
             handle = os.open(folder, os.O_RDWR | nameless, mode)
             _lock(handle)
             return handle, False
@@ -219,7 +226,7 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
         handle = os.open(temporary, flags, mode)
         if _lock(handle) is not False and os.path.exists(temporary):
             return handle, True
-        os.close(handle)  # a sweep came between its name and its lock
+        os.close(handle)  # a sweep removed or locked it before this process did
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
@@ -227,8 +234,8 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
 def _give_name(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
-    """Give a nameless file a name, by a copy where the system will not."""
-    own = os.open("/proc/self/fd", os.O_RDONLY)  # relative to it, os.link follows the link there
+    """Link a nameless file to a name, or copy it if the system cannot link it."""
+    own = os.open("/proc/self/fd", os.O_RDONLY)  # with it as src_dir_fd, os.link follows the link
     try:
         os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
     except OSError:
@@ -245,12 +252,12 @@ def _give_name(
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write bytes as a file, whole or not at all; folders are made where they are missing.
+    """Write bytes to a file atomically, creating missing folders.
 
     Returns
     -------
     Path
-        Absolute.
+        The absolute path.
     """
     path = Path(path).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,8 +267,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def escaped(text: Any) -> str:
-    r"""A text with what cannot be printed as Python writes it, ``\x1b``: commands to a terminal,
-    marks that turn the order of letters, halves of letters in names that are not UTF-8.
+    r"""Escape unprintable characters as in Python, ``\x1b``: terminal control sequences,
+    bidirectional marks, surrogates from file names that are not UTF-8.
 
     Examples
     --------
@@ -272,7 +279,7 @@ def escaped(text: Any) -> str:
 
 
 def shown(text: Any, most: int = 80) -> str:
-    """What a file says, as a message repeats it: on one line, what can be printed, cut short."""
+    """Format text from a file for a message: on one line, printable, and truncated."""
     words = escaped(" ".join(str(text)[: 4 * most].split()))
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
@@ -285,15 +292,15 @@ _CODES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _CODES.items()}
 _FACTS = "fastcurv"
-_SUM = "fastcurv.sha256"  # of the whole file, with zeros in the place of these digits
+_SUM = "fastcurv.sha256"  # checksum of the whole file, with zeros in place of its digits
 _ZEROS = b"0" * 64
 _SUM_AT = 8 + len('{"__metadata__":{"":"') + len(_SUM)
-_HEADER_LIMIT = 1 << 22  # bytes: what JSON of that size becomes in memory stays below 300 MB
-_MOST_AXES = 32  # of NumPy 1
+_HEADER_LIMIT = 1 << 22  # bytes; parsed JSON of that size takes less than 300 MB
+_MOST_AXES = 32  # NumPy 1's limit
 
 
 def _little_endian(name: str, array: Any) -> tuple[np.ndarray, str]:
-    """`array` in C order with a dtype the format knows, and that dtype's name."""
+    """Return `array` in C order with a dtype that the format supports, and that dtype's name."""
     array = np.asarray(array)
     array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     if array.dtype not in _NAMES:
@@ -306,13 +313,13 @@ def _little_endian(name: str, array: Any) -> tuple[np.ndarray, str]:
 def write_tensors(
     path: str | os.PathLike[str], arrays: Mapping[str, Any], facts: Any = None
 ) -> None:
-    """Write named arrays and facts; `path` holds the old file or the new one, never a part.
+    """Write named arrays and facts atomically to a safetensors file.
 
     Parameters
     ----------
     path : str or path-like
-        Replaced in one step after the whole file has reached the disk; see `whole`. Its header
-        holds a checksum of all its bytes, which `read_tensors` verifies and others pass over.
+        Replaced atomically after the whole file has reached the disk; see `whole`. Its header holds
+        a checksum of all its bytes, which `read_tensors` verifies and other readers ignore.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
@@ -323,7 +330,7 @@ def write_tensors(
     TypeError
         For arrays or facts that the format cannot hold.
     ValueError
-        Where names, shapes and facts together take more than 4 MiB.
+        If names, shapes and facts together take more than 4 MiB.
 
     Examples
     --------
@@ -352,7 +359,7 @@ def write_tensors(
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with whole(path) as out:
         for piece in itertools.chain([head], *map(_pieces, ready)):
-            data = bytes(piece)  # as it is now, whatever another thread does
+            data = bytes(piece)  # a copy, in case another thread changes the array
             digest.update(data)
             out.write(data)
         out.seek(_SUM_AT)
@@ -360,13 +367,13 @@ def write_tensors(
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Its bytes in parts, between which Ctrl-C is heard."""
+    """Yield an array's bytes in pieces, between which Ctrl-C is handled."""
     data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
     return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
 
 def _json(text: Any) -> Any:
-    """What a JSON text says; None where it is none, or nested past any sense."""
+    """Parse JSON; return None if it is invalid or too deeply nested."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError, MemoryError):
@@ -374,7 +381,9 @@ def _json(text: Any) -> Any:
 
 
 def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
-    """The JSON header of an open file of `size` bytes, and all bytes up to the data."""
+    """Read the JSON header of an open file of `size` bytes; return it, and all bytes up to the
+    data.
+    """
     head = raw.read(8)
     length = int.from_bytes(head, "little")
     if size < 8 or length > min(_HEADER_LIMIT, size - 8):
@@ -387,21 +396,21 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
 
 
 def damaged(path: Any) -> ValueError:
-    """What is wrong with a file whose checksum does not fit."""
+    """Return the error for a file with a wrong checksum."""
     return ValueError(
         f"{path} is not as fastcurv wrote it: its checksum does not fit; wanted an undamaged copy"
     )
 
 
 def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
-    """The checksum that a header names, and the digest of what comes before the data; neither in
-    older files and in those of others.
+    """Return the checksum in a header, and the digest of the bytes before the data; (None, None)
+    for older files and for those of other programs.
     """
     known = metadata if isinstance(metadata, dict) else {}
     told = known.get(_SUM)
     if told is None:
         if _FACTS in known and any(re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()):
-            raise damaged(path)  # its name has suffered
+            raise damaged(path)  # a checksum is there, but its key is damaged
         return None, None
     if told != head[_SUM_AT : _SUM_AT + 64].decode("latin-1"):
         raise damaged(path)
@@ -409,7 +418,9 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
 
 
 def _integers(x: Any, most: int) -> tuple[int, ...] | None:
-    """A list of at most `most` ints >= 0, none of them past 2^63."""
+    """Return a JSON list of at most `most` integers in [0, 2^63) as a tuple; None for anything
+    else.
+    """
     if not isinstance(x, list) or len(x) > most:
         return None
     if not all(type(i) is int and 0 <= i < 1 << 63 for i in x):
@@ -418,7 +429,9 @@ def _integers(x: Any, most: int) -> tuple[int, ...] | None:
 
 
 def _entry(path: str, name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    """dtype, shape and place of one array, as far as the entry alone can be checked."""
+    """Return dtype, shape and byte range of one array, after the checks that its entry alone
+    allows.
+    """
     called = repr(name if len(name) < 60 else name[:57] + "...")
     known = entry if isinstance(entry, dict) else {}
     code = known.get("dtype")
@@ -436,7 +449,7 @@ def _entry(path: str, name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, 
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and facts of a file written by `write_tensors`, or of any safetensors file.
+    """Read the arrays and facts of a file written by `write_tensors`, or of any safetensors file.
 
     Parameters
     ----------
@@ -445,18 +458,18 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     Returns
     -------
     arrays : dict of str to ndarray
-        Fresh, writable arrays.
+        New, writable arrays.
     facts : dict
-        Empty where the file holds none.
+        Empty if the file holds none.
 
     Raises
     ------
     ValueError
-        Where the file is cut short, not of this format, or not as its checksum says, where it has
-        one: nothing in it is trusted before it is checked. Arrays must fill the file one after the
-        other, so memory is that of the file and of a header of at most 4 MiB.
+        If the file is truncated, not of this format, or does not match its checksum, if it has one:
+        nothing in it is trusted unchecked. Arrays must fill the file one after the other, so memory
+        use is that of the file and of a header of at most 4 MiB.
     OSError
-        Where there is no such file.
+        If the file does not exist.
     """
     path = text_of(path)
     refuse_device(path)
@@ -487,11 +500,11 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
 def _array(
     path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], digest: Any
 ) -> np.ndarray:
-    """The next array of an open file, whose bytes the digest takes in."""
+    """Read the next array of an open file, and update the digest with its bytes."""
     boolean = dtype == np.bool_
     try:
         array = np.empty(shape, np.uint8 if boolean else dtype)
-    except (ValueError, MemoryError):  # of more bytes than there are, or than memory has
+    except (ValueError, MemoryError):  # more than can be addressed, or than memory has
         raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
     for piece in _pieces(array):
         if raw.readinto(piece) != len(piece):
@@ -504,7 +517,7 @@ def _array(
 
 
 def _facts(path: str, metadata: Any) -> dict[str, Any]:
-    """What `write_tensors` was given as facts."""
+    """Return the facts that `write_tensors` stored."""
     if not isinstance(metadata, dict) or _FACTS not in metadata:
         return {}
     text = metadata[_FACTS]

@@ -1,20 +1,20 @@
-"""The one door to LAPACK's symmetric eigensolvers: any finite matrix, any scale, with a proved
-error.
+"""Dense symmetric eigenvalue problems by LAPACK, for any finite matrix of any scale, with proved
+error bounds; and singular values.
 
 LAPACK's fastest driver can fail on a finite matrix (MRRR's "Internal Error"), so the others are
-tried in turn, on a matrix brought to a largest entry near 1 by a power of two, which rounds
-nothing. What comes out is finite, or it is a `LinAlgError`.
+tried in turn, on a matrix scaled to a largest entry near 1 by a power of two, which is exact.
+Results are finite, or a `LinAlgError` is raised.
 
-The error is proved from what was returned, whatever the driver did. With the computed V and L, let
+The error is proved from the results alone, for any driver. With the computed V and L, let
 ``E = V'V - I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| + ||V|| ||R||``,
 Weyl's theorem takes L to V'AV, and Ostrowski's takes V'AV to A, by factors within ``1 +- ||E||``:
 
     |lam_i - L_i| <= (||F|| + ||E|| |L_i|) / (1 - ||E||)
 
-Small eigenvalues keep a small error. Of fewer columns than A has, all of one sign, V'AV proves as
-many eigenvalues of A of that sign (Cauchy), which `eigh_apart` uses. E and R are computed in slices
-of the inner dimension, so that their own rounding, which is added, is that of short sums (Higham
-2002, section 3.1).
+Small eigenvalues keep a small error. If V has fewer columns than A, with eigenvalues of one sign,
+V'AV proves that A has at least as many eigenvalues of that sign (Cauchy), which `eigh_apart` uses.
+E and R are computed in slices of the inner dimension, so that their own rounding, which is added,
+is that of short sums (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -32,22 +32,26 @@ from .protocols import Array, Floats
 from .runtime import heard
 
 DRIVERS = ("evd", "evr", "ev")
-UNIT = float(np.finfo(np.float64).eps) / 2  # in which all proofs are done
-TINY = 1e-290  # more than all that underflow can do to a matrix whose largest entry is near 1
-SLICE, COLUMNS = 128, 512  # of the inner dimension; columns checked together
-LONG = 400  # below it an eigensystem takes milliseconds
-PER_CUBE = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
+UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
+TINY = 1e-290  # bounds the effect of underflow for a matrix whose largest entry is near 1
+SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
+LONG = 400  # below this n an eigensystem takes milliseconds
+PER_CUBE = 3e-10  # seconds per n^3 for one and a half decompositions on one core
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
-WEAKER = 1e-3  # of the smallest size of an eigenvalue: what a proof of signs may take off it
+WEAKER = 1e-3  # share of the smallest |eigenvalue| that a proof of signs may give up
 
 
 def gamma_of(k: float, u: float = UNIT) -> float:
-    """``k u / (1 - k u)``: k roundings in a row, in any order; infinite where they are too many."""
+    """Return ``k u / (1 - k u)``, which bounds the effect of k roundings; infinite if k u >=
+    1/2.
+    """
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
 
 class Eigensystem(NamedTuple):
-    """Eigenvalues ascending, orthonormal columns, and what each value can be off by."""
+    """Ascending eigenvalues, orthonormal eigenvectors as columns, and an error bound for each
+    value.
+    """
 
     values: Floats  # (n,)
     vectors: Floats  # (n, n)
@@ -60,20 +64,23 @@ class Eigensystem(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Eigenpairs of which the signs are proved, all together. Of the values larger in size than
-    ``beside + error``, `beside` as `eigh_apart` was given it, let w be the smallest size: as many
-    true eigenvalues are at least ``w - error``, and at most ``error - w``, as there are positive
-    and negative ones among them.
+    """Eigenpairs whose signs are proved jointly.
+
+    Consider the values of absolute value above ``beside + error``, with `beside` as passed to
+    `eigh_apart`, and let w be the smallest absolute value among them. Then A has at least as many
+    eigenvalues >= ``w - error`` as there are positive ones among these, and as many <= ``error -
+    w`` as there are negative ones.
     """
 
     values: Floats  # (n,), ascending
     vectors: Floats  # (n, n)
     error: float
-    ends: float  # an eigenvalue lies within it of values[0], and one of values[-1]
+    ends: float  # A has an eigenvalue within this distance of values[0], and one of values[-1]
 
 
 def eigh(A: Floats) -> Eigensystem:
-    """Every eigenvalue and eigenvector of ``(A + A') / 2``, with a proved bound on each value.
+    """Compute every eigenvalue and eigenvector of ``(A + A') / 2``, with a proved bound on each
+    value.
 
     Parameters
     ----------
@@ -87,9 +94,9 @@ def eigh(A: Floats) -> Eigensystem:
     Raises
     ------
     ValueError
-        Where A is not square or not finite.
+        If A is not square or not finite.
     numpy.linalg.LinAlgError
-        Where every driver failed, or an eigenvalue is beyond float64.
+        If every driver failed, or an eigenvalue is beyond the range of float64.
 
     Examples
     --------
@@ -102,14 +109,15 @@ def eigh(A: Floats) -> Eigensystem:
 
 
 def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
-    """As `eigh`, at a fraction of the price of its proof: which eigenvalues are beyond `beside`,
-    what A itself is off by, and of which sign.
+    """Compute an eigensystem as `eigh` does, but prove only the signs of the eigenvalues that
+    exceed `beside`, a bound on the error of A itself, in absolute value, at a fraction of the cost.
 
-    Let U be the eigenvectors of all eigenvalues but the k positive ones, or but the negative ones
-    where these are more, and M at least their sizes and the smallest size of the k: ``B = A + 2 U M
-    U'`` is A on the complement of U. So a Cholesky factor of ``B - s I`` proves k eigenvalues of A
-    above s, but for rounding (`cholesky_floor`), and the pairs of the other sign prove themselves:
-    ``n^3 / 3 + 3 n^2 (n - k)`` flops and no more than ``O(n (n - k))`` numbers beside B.
+    Take k as the number of positive eigenvalues (or of negative ones, if these are more), U as the
+    eigenvectors of all others, and M as a diagonal matrix of at least their absolute values and the
+    smallest absolute value of the k. ``B = A + 2 U M U'`` equals A on the complement of U. So a
+    Cholesky factor of ``B - s I`` proves k eigenvalues of A above s, up to rounding
+    (`cholesky_floor`), and the pairs of the other sign are proved by their residuals. This takes
+    ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers besides B.
 
     Examples
     --------
@@ -130,7 +138,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
 
 
 def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
-    """The first driver's answer with its proof, or the next one's."""
+    """Return the first driver's result with its proof or, if that fails, the next one's."""
     best = None
     for driver in DRIVERS:
         found = first if driver == DRIVERS[0] else _attempt(partial(_lapack, S, driver))
@@ -145,15 +153,16 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     if best is None or not np.isfinite(best[2]).all():
         raise _failed(len(S))
     values, V, bounds = best
-    # up, where scaling back into the subnormal range rounds down
+    # rounded up, since scaling into the subnormal range may round down
     return Eigensystem(_back(values, exponent), V, np.nextafter(_back(bounds, exponent), np.inf))
 
 
 def eigvalsh(A: Floats) -> Floats:
-    """Every eigenvalue of ``(A + A') / 2``, ascending, at a third of the price of `eigh`.
+    """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
-    Not proved: a driver's answer is taken where sum and sum of squares agree with the matrix, and
-    LAPACK's drivers are then right to about ``n eps ||A||``. Arguments and errors as for `eigh`.
+    Without proof: a driver's result is accepted if its sum and sum of squares agree with the
+    matrix; LAPACK's drivers are then accurate to about ``n eps ||A||``. Arguments and errors are
+    those of `eigh`.
 
     Examples
     --------
@@ -175,8 +184,8 @@ def eigvalsh(A: Floats) -> Floats:
 def eigh_tridiagonal(
     diagonal: Floats, beside: Floats, select: tuple[int, int] | None = None
 ) -> tuple[Floats, Floats]:
-    """Eigenpairs of a symmetric tridiagonal matrix, ascending; `select`: those of indices
-    ``(first, last)``, last included.
+    """Compute eigenpairs of a symmetric tridiagonal matrix, ascending; with `select`, only those of
+    indices ``(first, last)``, last included.
 
     Examples
     --------
@@ -190,7 +199,7 @@ def eigh_tridiagonal(
     exponent = _exponent(size)
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
     first, last = (0, n - 1) if select is None else select
-    # the order of SciPy, whose choice gives the smaller residuals
+    # SciPy's choice comes first, since it gives the smaller residuals
     drivers = ("stemr", "stebz", "stev") if select is None else ("stebz", "stemr")
     part: dict[str, Any] = {"check_finite": False}
     if select is not None:
@@ -204,8 +213,8 @@ def eigh_tridiagonal(
 
 
 def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
-    """One driver's answer. A long divide and conquer comes by way of NumPy, which lets other
-    threads run meanwhile, so that Ctrl-C is heard; that of a number too, which SciPy 1.9 refuses.
+    """Call one LAPACK driver. Long divide-and-conquer calls go through NumPy, which releases the
+    interpreter lock, so that Ctrl-C is handled; so do 1 x 1 matrices, which SciPy 1.9 refuses.
     """
     if driver == "evd" and (len(S) >= LONG or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
@@ -216,7 +225,7 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
 
 
 def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
-    """Whether the pairs have small residuals and unit vectors: linear in their number."""
+    """Return whether the pairs have small residuals and unit vectors, at linear cost per pair."""
     R = d[:, None] * V - V * values
     R[:-1] += e[:, None] * V[1:]
     R[1:] += e[:, None] * V[:-1]
@@ -228,7 +237,7 @@ def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
 
 
 def _attempt(solve: Callable[[], Any]) -> Any:
-    """What a driver returns, or None where it failed or returned what is not finite."""
+    """Call a driver; return None if it fails or returns values that are not finite."""
     try:
         found = solve()
     except (np.linalg.LinAlgError, ValueError, FloatingPointError):
@@ -250,12 +259,12 @@ def _check_finite(size: float, name: str) -> None:
 
 
 def _exponent(size: float) -> int:
-    """The power of two that brings `size` into [1/2, 1)."""
+    """Return the exponent of the power of two that scales `size` into [1/2, 1)."""
     return int(np.frexp(size)[1]) if size > 0 else 0
 
 
 def _scaled(A: Floats) -> tuple[Floats, int]:
-    """``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
+    """Return ``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
     A = np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"the matrix has shape {A.shape}; wanted a square one (n, n)")
@@ -271,7 +280,7 @@ def _scaled(A: Floats) -> tuple[Floats, int]:
 
 
 def _back(x: Floats, exponent: int) -> Floats:
-    """``2^exponent x``, finite."""
+    """Return ``2^exponent x``; raise LinAlgError if it overflows."""
     with np.errstate(over="ignore"):
         out = np.ldexp(x, exponent)
     if not np.isfinite(out).all():
@@ -283,7 +292,7 @@ def _back(x: Floats, exponent: int) -> Floats:
 
 
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
-    """The `error` of `Apart`; infinite where nothing is proved, or `eigh` might prove more."""
+    """Return the `error` of `Apart`; infinite if nothing is proved, or `eigh` might prove more."""
     n, sizes = len(A), np.abs(values)
     gamma = gamma_of(n + 2)  # of every sum here, in any order
     open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())
@@ -308,8 +317,10 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
 
 
 def cholesky(A: Floats) -> Floats | None:
-    """The lower factor of A, None where the factorisation breaks off. Ctrl-C is heard meanwhile."""
-    find = partial(np.linalg.cholesky, A)  # SciPy's would hold Python's lock
+    """Return the lower Cholesky factor of A, or None if the factorisation breaks down. Ctrl-C is
+    handled meanwhile.
+    """
+    find = partial(np.linalg.cholesky, A)  # SciPy's would hold the interpreter lock
     try:
         factor: Floats = heard(find) if len(A) >= LONG else find()
     except np.linalg.LinAlgError:
@@ -318,13 +329,13 @@ def cholesky(A: Floats) -> Floats | None:
 
 
 def cholesky_floor(A: Floats, shift: float) -> float:
-    """A lower bound on the eigenvalues of A near `shift`, 0 where the factorisation of ``A - shift
-    I`` breaks off. A is overwritten.
+    """Return a lower bound, near `shift`, on the eigenvalues of A; 0 if the factorisation of ``A -
+    shift I`` breaks down. A is overwritten.
 
     With R the computed factor of B, ``R'R = B + E`` and ``||E|| <= gamma / (1 - gamma) trace(B)``
     in any order of summation (Rump, Verification of positive definiteness, BIT 46, 2006).
     """
-    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))  # what both shifts round
+    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))  # bounds the rounding of the shift
     A[np.diag_indices(n)] -= shift
     diagonal = np.diagonal(A)
     if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:
@@ -335,7 +346,9 @@ def cholesky_floor(A: Floats, shift: float) -> float:
 
 
 def _beside(A: Floats, value: float, v: Floats) -> float:
-    """An eigenvalue lies within it of `value`: the residual over the length, rounding included."""
+    """Return a bound on the distance of `value` to the nearest eigenvalue: the residual over the
+    length of v, including rounding.
+    """
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
     gamma = gamma_of(n + 4)
@@ -343,8 +356,8 @@ def _beside(A: Floats, value: float, v: Floats) -> float:
 
 
 def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
-    """The bound at the head of this file for a matrix with entries below 1, and some pairs of it or
-    all; infinite where V is far from orthogonal.
+    """Return the bound of the module docstring for all pairs or some of them, for a matrix with
+    entries below 1; infinite if V is far from orthogonal.
     """
     n, count = V.shape
     if count == 0:
@@ -378,8 +391,8 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
 
 
 def _sliced(A: Floats, B: Floats) -> Floats:
-    """``A @ B`` by slices of the inner dimension, each entry a sum of ``SLICE + n / SLICE`` at
-    most.
+    """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most ``SLICE
+    + n / SLICE`` additions in a row.
     """
     total = A[:, :SLICE] @ B[:SLICE]
     for start in range(SLICE, len(B), SLICE):
@@ -388,7 +401,7 @@ def _sliced(A: Floats, B: Floats) -> Floats:
 
 
 def _norm_bound(A: Floats) -> float:
-    """At least the 2-norm of ``|A|``."""
+    """Return an upper bound on the 2-norm of ``|A|``."""
     rows, columns = 0.0, np.zeros(A.shape[1])
     for cut in slabs(*A.shape):
         size = np.abs(A[cut])
@@ -398,19 +411,20 @@ def _norm_bound(A: Floats) -> float:
 
 
 # --------------------------------------------------------------------------------------------------
-# The one door to LAPACK's singular value decompositions: where divide and conquer fails on a
-# finite matrix, QR is asked.
+# Singular value decompositions by LAPACK: divide and conquer, or QR if that fails on a finite
+# matrix.
 
-LARGE = 1 << 17  # numbers of a matrix from which it takes milliseconds
+LARGE = 1 << 17  # from this number of entries a decomposition takes milliseconds
 
 
 def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
-    """U, sizes descending and V' with ``A = U diag(sizes) V'``, for A ``(m, n)``.
+    """Compute U, the descending singular values and V' with ``A = U diag(sizes) V'``, for A ``(m,
+    n)``.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        Where A is not finite or both drivers fail.
+        If A is not finite or both drivers fail.
 
     Examples
     --------
@@ -422,7 +436,7 @@ def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
 
 
 def svdvals(A: Array) -> Array:
-    """The singular values of A ``(m, n)``, descending. Errors as for `svd`.
+    """Compute the singular values of A ``(m, n)``, descending. Errors are those of `svd`.
 
     Examples
     --------

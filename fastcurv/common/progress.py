@@ -1,4 +1,6 @@
-"""A progress bar: where it is asked for, or on a terminal where one waits, and free elsewhere."""
+"""Progress bars, shown on request or for long work on a terminal; cached answers; SciPy's
+results.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult
 
-PATIENCE = 2.0  # seconds that nobody minds to wait without a bar
-EVERY = 0.1  # seconds between two notes that are drawn, as tqdm's own between updates
-_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # what has a bar, or wants none
+PATIENCE = 2.0  # seconds of work that need no bar
+EVERY = 0.1  # seconds between two notes drawn, as between tqdm's updates
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # inside another `bar`
 
 
 class Bar(Protocol):
-    """What algorithms tell of their progress."""
+    """The interface through which algorithms report progress."""
 
     def update(self, n: int = 1) -> None: ...
 
@@ -29,7 +31,7 @@ class Bar(Protocol):
 
 
 class _Silent:
-    """Takes the calls of a bar and shows nothing."""
+    """A bar that shows nothing."""
 
     def update(self, n: int = 1) -> None:
         pass
@@ -42,8 +44,8 @@ class _Silent:
 
 
 class _Shown:
-    """A tqdm bar behind the two calls that the algorithms make. Where it can be seen no more (the
-    terminal is gone, the disk behind standard error full) the work goes on without it.
+    """A tqdm bar with the interface of `Bar`. If it can no longer be written, as to a closed
+    terminal, the work goes on without it.
     """
 
     def __init__(self, shown: Any, delay: float = 0.0) -> None:
@@ -70,8 +72,8 @@ class _Shown:
 
 
 def on_terminal(name: str) -> bool:
-    """Whether a standard stream is there and a terminal."""
-    with suppress(AttributeError, ValueError):  # none, or closed
+    """Return whether a standard stream exists and is a terminal."""
+    with suppress(AttributeError, ValueError):  # missing or closed
         return bool(getattr(sys, name).isatty())
     return False
 
@@ -80,26 +82,26 @@ def on_terminal(name: str) -> bool:
 def bar(
     total: int | None = None, desc: str = "", enabled: bool | None = False, ahead: float = 0.0
 ) -> Iterator[Bar]:
-    """A bar over `total` units of work, as a context manager.
+    """Show a progress bar over `total` units of work, as a context manager.
 
     Parameters
     ----------
     total : int or None
-        Units expected; None where nobody knows.
+        Expected number of units; None if unknown.
     desc : str
-        What is being done, shown left of the bar.
+        Description, shown left of the bar.
     enabled : bool or None
-        False gives a silent object. True shows a bar where tqdm is installed, and nothing where it
-        is not. None does so where standard error is a terminal, as soon as more than `PATIENCE`
-        seconds are known to lie ahead, or have passed; inside another `bar` it is silent.
+        False gives a silent object. True shows a bar if tqdm is installed, else nothing. None does
+        so if standard error is a terminal, as soon as more than `PATIENCE` seconds are expected or
+        have passed; inside another `bar` it is silent.
     ahead : float
-        Seconds that the work is known to take.
+        Seconds that the work is expected to take.
 
     Yields
     ------
     object
-        With ``update(n=1)``, n more units done, and ``note(text)``, a few words shown beside the
-        bar.
+        An object with ``update(n=1)``, which reports n more units done, and ``note(text)``, which
+        shows a few words beside the bar.
 
     Examples
     --------
@@ -112,7 +114,7 @@ def bar(
     if enabled is None:
         enabled = not _INSIDE.get() and on_terminal("stderr")
     if enabled and sys.stderr is not None:
-        with suppress(ImportError, OSError, ValueError):  # no tqdm, or nowhere to show it
+        with suppress(ImportError, OSError, ValueError):  # tqdm or the stream is missing
             from tqdm.auto import tqdm
 
             shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
@@ -125,13 +127,13 @@ def bar(
 
 
 # --------------------------------------------------------------------------------------------------
-# Answers that are kept for who asks the same next: the last one, or one for each owner.
+# Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
 
 
 def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """`make(owner)`, made once for each owner and kept as long as that lives."""
+    """Cache ``make(owner)`` for each owner, as long as the owner lives."""
     held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
 
     @wraps(make)
@@ -144,15 +146,15 @@ def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
 
 
 def last_kept(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
-    """`find(ob, theta)`, whose last answer serves again for the same objective and the same theta;
-    the objective is not kept alive.
+    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta. The
+    objective is not kept alive.
     """
     last: tuple[Any, NDArray[Any], Answer] | None = None
 
     @wraps(find)
     def found(ob: Any, theta: NDArray[Any]) -> Answer:
         nonlocal last
-        known = last  # another thread may take its place
+        known = last  # a local reference, since another thread may replace it
         if known is None or known[0]() is not ob or not np.array_equal(known[1], theta):
             known = last = weakref.ref(ob), np.array(theta), find(ob, theta)
         return known[2]
@@ -161,11 +163,11 @@ def last_kept(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any
 
 
 # --------------------------------------------------------------------------------------------------
-# Results of optimisers as SciPy has them.
+# Results of optimisers in SciPy's form.
 
 
 def outcome(**fields: Any) -> OptimizeResult:
-    """An `OptimizeResult` with these fields, which SciPy's stubs know as something to read only.
+    """Create an `OptimizeResult` with these fields, which SciPy's type stubs declare read-only.
 
     Examples
     --------

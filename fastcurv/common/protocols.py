@@ -1,8 +1,9 @@
-"""What algorithms may ask of an objective or an operator: the least that works, and what is used
-where it is offered.
+"""Protocols of objectives and operators: the required methods, and the optional ones that
+algorithms use if present.
 
-An algorithm names the protocol it needs and asks ``isinstance(ob, Protocol)``; so what a room takes
-from outside stands here, and not at the places of use. Vectors are ``(n,)`` arrays.
+An algorithm names the protocol it needs and checks ``isinstance(ob, Protocol)``, so that all
+assumptions about objects from outside are stated here, and not at the places of use. Vectors are
+``(n,)`` arrays.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runt
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]  # real, of a model's or an operator's precision
+Array: TypeAlias = NDArray[Any]  # real, in the precision of a model or an operator
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
 
-# Names that arguments take, for type checkers and for the checks at run time.
+# Allowed names in arguments, for type checkers and for checks at run time.
 Loss: TypeAlias = Literal["mse", "cross_entropy", "binary_cross_entropy"]
 Activation: TypeAlias = Literal[
     "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
@@ -39,13 +40,11 @@ SecondOrder: TypeAlias = Literal[
 Layered: TypeAlias = Activation | Callable[..., Any] | Sequence[Activation | Callable[..., Any]]
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
-SPACES = get_args(Space)  # in which questions can be asked
+SPACES = get_args(Space)  # spaces in which a spectrum can be computed
 
 
 class Operator(Protocol):
-    """A square matrix that is known by its products: an array, a sparse matrix, a
-    `LinearOperator`.
-    """
+    """A square matrix known by its products: an array, a sparse matrix, a `LinearOperator`."""
 
     @property
     def shape(self) -> tuple[Any, ...]: ...
@@ -55,7 +54,7 @@ class Operator(Protocol):
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """The least an objective is: its length, gradient, and Hessian as an operator."""
+    """The minimal objective: its length, gradient, and Hessian as an operator."""
 
     @property
     def n_params(self) -> int: ...
@@ -73,7 +72,7 @@ class Valued(Protocol):
 
 
 class Smooth(Valued, Protocol):
-    """What the least of methods goes down on: a length, a value and a gradient."""
+    """The minimum that any minimiser needs: a length, a value and a gradient."""
 
     @property
     def n_params(self) -> int: ...
@@ -82,7 +81,7 @@ class Smooth(Valued, Protocol):
 
 
 class Curved(Valued, Protocol):
-    """What a line search along curvature takes: a length, a value and a Hessian."""
+    """The minimum for a line search along curvature: a length, a value and a Hessian."""
 
     @property
     def n_params(self) -> int: ...
@@ -96,29 +95,31 @@ class Whole(Valued, Differentiable, Protocol):
 
 @runtime_checkable
 class BoundsGradient(Protocol):
-    """A bound on the rounding of the gradient that `gradient` returns."""
+    """An objective with a bound on the rounding of its `gradient`."""
 
     def rounding_bound(self, theta: np.ndarray) -> float: ...
 
 
 @runtime_checkable
 class Precise(Protocol):
-    """The gradient in more than float64, and a bound on ``||g - true g||``."""
+    """An objective with a gradient in more than float64, and a bound on ``||g - true g||``."""
 
     def precise_gradient(self, theta: np.ndarray) -> tuple[np.ndarray, float]: ...
 
 
 @runtime_checkable
 class ThirdBound(Protocol):
-    """A Lipschitz constant of the Hessian on the ball of `radius` around theta; inf: not known."""
+    """An objective with a Lipschitz constant of its Hessian on the ball of `radius` around theta,
+    inf if unknown.
+    """
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float: ...
 
 
 @runtime_checkable
 class ThirdBoundInUnits(Protocol):
-    """The same for ``C H C`` by x on the ball ``theta + C x``, ``||x|| <= radius``, C =
-    diag(units).
+    """An objective with a Lipschitz constant of ``C H C`` in x on the ball ``theta + C x``, ``||x||
+    <= radius``, with C = diag(units).
     """
 
     def third_bound_in(self, theta: np.ndarray, radius: float, units: np.ndarray) -> float: ...
@@ -126,7 +127,7 @@ class ThirdBoundInUnits(Protocol):
 
 @runtime_checkable
 class BoundedBelow(Protocol):
-    """A number that the value is nowhere below."""
+    """An objective with a known lower bound on its value."""
 
     @property
     def loss_lower_bound(self) -> Any: ...
@@ -134,57 +135,65 @@ class BoundedBelow(Protocol):
 
 @runtime_checkable
 class Kinked(Protocol):
-    """How many kinks are met within `radius` of theta, or cannot be excluded there."""
+    """An objective that counts the kinks it may meet at theta, or within an optional `radius` of
+    it: those it cannot exclude.
+    """
 
     def kinks(self, theta: np.ndarray) -> int: ...
 
 
 @runtime_checkable
 class Symmetric(Protocol):
-    """Tangents of proved symmetry groups, as columns ``(n, s)``."""
+    """An objective with the tangents of its proved symmetry groups, as columns ``(n, s)``."""
 
     def flat_directions(self, theta: np.ndarray) -> np.ndarray: ...
 
 
 @runtime_checkable
 class Orbits(Protocol):
-    """Proved symmetry groups: tangents, how fast they turn, and their finite action."""
+    """An objective with its proved symmetry groups: tangents, how fast they turn, and their finite
+    action.
+    """
 
     def orbits(self, theta: np.ndarray, radius: float) -> Any: ...
 
 
 @runtime_checkable
 class OrbitsInUnits(Protocol):
-    """By what the tangents of `orbits` may turn faster in other units of theta, at most."""
+    """An objective with a bound on how much faster the tangents of `orbits` turn in other units of
+    theta.
+    """
 
     def orbit_spread(self, units: np.ndarray) -> float: ...
 
 
 @runtime_checkable
 class Probed(Protocol):
-    """Vectors that reach curvature which the gradient cannot see, as columns ``(n, p)``."""
+    """An objective with vectors that reach curvature invisible to the gradient, as columns ``(n,
+    p)``.
+    """
 
     def probes(self, theta: np.ndarray) -> np.ndarray: ...
 
 
 @runtime_checkable
 class Saturating(Protocol):
-    """How saturated the units are."""
+    """An objective that reports how saturated its units are."""
 
     def saturation(self, theta: np.ndarray) -> dict[str, Any]: ...
 
 
 @runtime_checkable
 class Floored(Protocol):
-    """A number that no eigenvalue of the Hessian at theta is below, or -inf."""
+    """An objective with a lower bound on the eigenvalues of its Hessian at theta, or -inf."""
 
     def curvature_floor(self, theta: np.ndarray) -> float: ...
 
 
 @runtime_checkable
 class RunsAway(Protocol):
-    """A direction along which the value falls for ever to an infimum that is not attained, or
-    None.
+    """An objective that may return a direction along which its value falls for ever to an infimum
+    that is not attained, else None.
     """
 
     def ray_to_infimum(self, theta: np.ndarray) -> Any: ...
@@ -192,28 +201,30 @@ class RunsAway(Protocol):
 
 @runtime_checkable
 class PreciseValue(Protocol):
-    """The value from extended precision, and a bound on its error, infinity where none is known."""
+    """An objective with a value in extended precision, and a bound on its error, infinite if
+    unknown.
+    """
 
     def precise_value(self, theta: np.ndarray) -> tuple[float, float]: ...
 
 
 @runtime_checkable
 class SaysWhy(Protocol):
-    """Why there is such a direction, as part of a sentence, or None."""
+    """An objective that says why `RunsAway` returns a direction, as part of a sentence, or None."""
 
     def why_no_minimum(self, theta: np.ndarray) -> str | None: ...
 
 
 @runtime_checkable
 class SumOfSquares(Protocol):
-    """What is known of the residuals of a loss that is a sum of their squares."""
+    """An objective whose loss is a sum of squared residuals, with bounds on these."""
 
     def residual_bounds(self, theta: np.ndarray, radius: float) -> Any: ...
 
 
 @runtime_checkable
 class HasJacobian(Protocol):
-    """The Jacobian of a network's outputs, ``(N d_out, n)``, as an operator."""
+    """An objective with the Jacobian of a network's outputs, ``(N d_out, n)``, as an operator."""
 
     def jacobian(self, theta: np.ndarray) -> Any: ...
 
@@ -227,7 +238,7 @@ class BoundsProducts(Protocol):
 
 @runtime_checkable
 class QuadraticForms(Protocol):
-    """An operator with a cheaper ``v'Hv`` than by a product."""
+    """An operator that computes ``v'Hv`` at a lower cost than a product."""
 
     def quadratic(self, V: np.ndarray) -> Any: ...
 
@@ -241,7 +252,7 @@ class BoundsColumns(Protocol):
 
 @runtime_checkable
 class Castable(Protocol):
-    """An operator or objective that exists in another precision too."""
+    """An operator or objective that can be converted to another precision."""
 
     def astype(self, dtype: Any) -> Any: ...
 
@@ -272,7 +283,7 @@ class HeldByKinks(Protocol):
 
 @runtime_checkable
 class OnKinks(Protocol):
-    """An objective whose kinks can be rounded off, or replaced by slopes at an active set."""
+    """An objective whose kinks can be smoothed, or replaced by slopes at an active set."""
 
     def leaks(self) -> list[float]: ...
 
@@ -294,7 +305,7 @@ class OnKinks(Protocol):
 
 @runtime_checkable
 class Batched(Protocol):
-    """An objective over rows, and that of some of them."""
+    """An objective over rows, which can be restricted to some of them."""
 
     n_samples: int
 
@@ -303,8 +314,8 @@ class Batched(Protocol):
 
 @runtime_checkable
 class Epochs(Protocol):
-    """Its rows, each once and in random order, as objectives of so many: for those that are read
-    block by block.
+    """An objective that iterates over mini-batches, with each row once and in random order, for
+    rows that are read block by block.
     """
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Any]: ...
@@ -312,22 +323,21 @@ class Epochs(Protocol):
 
 @runtime_checkable
 class Dense(Protocol):
-    """An operator that can be written down."""
+    """An operator that can return its dense matrix."""
 
     def to_dense(self) -> np.ndarray: ...
 
 
 class Reduction(Protocol):
-    """A smaller symmetric operator R ``(m, m)`` that stands for H ``(n, n)``: ``H = E R E' + rest
+    """A smaller symmetric operator R ``(m, m)`` that represents H ``(n, n)``: ``H = E R E' + rest
     (I - E E')``, E ``(n, m)`` with orthonormal columns.
 
-    `embed` takes coordinates ``(m,)``, or rows of them, to parameter space, `project` is its
-    transpose; ``outside(i, j)`` are rows i to j of an orthonormal basis of the complement, of
-    dimension `n_rest`. ``carried(X, found, rng)`` tells what pairs of R, X their vectors as
-    rows, are worth as pairs of H, and ``inside(V, most)`` are coordinates of rows V, or None
-    where they leave the space by more than `most`. Where `lowest`, no eigenvalue is below `rest`.
-
-    E may also be known by its eigenvectors alone: `embed` is then right for those of R, `project`
+    `embed` maps coordinates ``(m,)``, or rows of them, to parameter space, and `project` is its
+    transpose; ``outside(i, j)`` returns rows i to j of an orthonormal basis of the complement,
+    which has dimension `n_rest`. ``carried(X, found, rng)`` converts pairs of R, with vectors as
+    rows of X, to pairs of H, and ``inside(V, most)`` returns the coordinates of rows V, or None if
+    they leave the space by more than `most`. If `lowest`, no eigenvalue is below `rest`. E may be
+    known only by its action on eigenvectors: then `embed` is valid for those of R, and `project`
     for those of H, up to length.
     """
 
@@ -352,9 +362,9 @@ class Reduction(Protocol):
 
 
 class Carried(NamedTuple):
-    """Pairs of a `Reduction` as pairs of its whole: which of them are `kept`, the others being of
-    the complement to within `zero`; their residuals; whether the vectors are orthogonal only where
-    they are made `together`.
+    """Pairs of a `Reduction` as pairs of H: a mask of those `kept`, while the others belong to the
+    complement to within `zero`; their residuals; and whether vectors are orthogonal only if
+    embedded `together`.
     """
 
     kept: NDArray[np.bool_]
@@ -365,15 +375,15 @@ class Carried(NamedTuple):
 
 @runtime_checkable
 class Reducible(Protocol):
-    """An operator that may have a `Reduction`, or None where it is not worth while."""
+    """An operator that may have a `Reduction`; None if that does not pay."""
 
     def reduced(self, space: str | None = None) -> Any: ...
 
 
 @runtime_checkable
 class Written(Protocol):
-    """A `Reduction` that is there as a matrix (m, m) in float64, `norm` its Frobenius norm but for
-    `rest`; `enclosed` makes it again with proved bounds.
+    """A `Reduction` available as a matrix (m, m) in float64, with the Frobenius norm `norm` of the
+    matrix without `rest`; `enclosed` recomputes it with proved bounds.
     """
 
     n: int
@@ -385,7 +395,7 @@ class Written(Protocol):
     def matrix(self) -> NDArray[np.float64]: ...
 
     @property
-    def bare(self) -> NDArray[np.float64]: ...  # but for `rest`
+    def bare(self) -> NDArray[np.float64]: ...  # without `rest`
 
     @property
     def norm(self) -> float: ...
@@ -401,9 +411,9 @@ class Writable(Protocol):
 
 
 class Enclosed(NamedTuple):
-    """``E'HE`` by products, as they come, and what it may be off by: each column of `products` at
-    most by `bounds` in norm; and with that taken away, the eigenvalues of H are those of this
-    matrix and copies of `rest`, each to within `error`.
+    """The matrix ``E'HE`` as computed by products, with error bounds: each column of `products` is
+    off by at most its entry of `bounds` in norm; apart from that, the eigenvalues of H are those of
+    this matrix and copies of `rest`, each to within `error`.
     """
 
     products: NDArray[np.float64]
@@ -413,11 +423,11 @@ class Enclosed(NamedTuple):
 
 @runtime_checkable
 class ProvedReach(Protocol):
-    """What the products of H ``(n, n)`` reach, m of n dimensions, with a proof: ``H = E (E'HE) E' +
-    rest (I - E E')`` to within a bound, E ``(n, m)`` orthonormal to within a bound.
+    """The range of the products of H ``(n, n)``, m of n dimensions, with a proof: ``H = E (E'HE) E'
+    + rest (I - E E')`` to within a bound, E ``(n, m)`` orthonormal to within a bound.
 
-    ``embed(x)`` is ``E x``, ``project(rows)`` is ``E'`` times rows ``(b, n)``; ``outside(seed)`` a
-    unit vector out of reach.
+    ``embed(x)`` returns ``E x``, ``project(rows)`` returns ``E'`` times rows ``(b, n)``, and
+    ``outside(seed)`` a unit vector orthogonal to the range.
     """
 
     n: int
@@ -437,6 +447,8 @@ class ProvedReach(Protocol):
 
 @runtime_checkable
 class Reaching(Protocol):
-    """An operator that may prove what its products reach, at most `most` dimensions; else None."""
+    """An operator that may prove the range of its products, of at most `most` dimensions; None if
+    it cannot.
+    """
 
     def reach(self, most: int) -> Any: ...

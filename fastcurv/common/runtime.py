@@ -1,4 +1,4 @@
-"""What runs here: threads in a process and its forks, kernels chosen, versions."""
+"""The runtime environment: rounding mode, BLAS threads, versions, time limits and Ctrl-C."""
 
 import functools
 import platform
@@ -19,7 +19,7 @@ from .. import _engine
 
 try:
     VERSION = version("fastcurv")
-except PackageNotFoundError:  # a checkout, built in place
+except PackageNotFoundError:  # a checkout built in place
     VERSION = "0.1.0"
 
 Given = ParamSpec("Given")
@@ -27,9 +27,9 @@ Result = TypeVar("Result")
 
 
 def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """`function` in the engine's own arithmetic, which is what proofs count on: to nearest, and no
-    number flushed to zero, whatever its caller has set (``fesetround``,
-    ``torch.set_flush_denormal``) and has again afterwards.
+    """Decorate a function to run with the floating-point settings that proofs assume: rounding to
+    nearest, and no flushing to zero. The caller's own settings (``fesetround``,
+    ``torch.set_flush_denormal``) are restored afterwards.
     """
 
     @functools.wraps(function)
@@ -41,11 +41,14 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
-    """A context within which BLAS and LAPACK work on the caller's thread alone, where threadpoolctl
-    is installed: theirs go on spinning between their calls, while the engine's threads work, and
-    wait for each other at every step of a decomposition, which takes five to ten times as long
-    where anything else runs. Not worth its 3 ms for small matrices, `where`, and without effect in
-    other threads than the main one, whose limit OpenBLAS goes by.
+    """Return a context in which BLAS and LAPACK use only the caller's thread, if threadpoolctl is
+    installed.
+
+    Their threads keep spinning between calls, while the engine's threads work, and wait for each
+    other at every step of a decomposition, which then takes five to ten times as long if anything
+    else runs. With ``where=False``, as for small matrices, for which the 3 ms of a context do not
+    pay, and outside the main thread, to which OpenBLAS limits the setting, the context does
+    nothing.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
@@ -69,8 +72,8 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     """Print what a result depends on: versions, the kernels chosen for this CPU, those it could
     run, and the threads; ``mode="dict"`` returns them.
 
-    ``FASTCURV_ARCH`` forces another table of kernels, ``FASTCURV_NUM_THREADS`` another number of
-    threads.
+    The environment variable ``FASTCURV_ARCH`` selects other kernels, and ``FASTCURV_NUM_THREADS``
+    another number of threads.
 
     Parameters
     ----------
@@ -110,7 +113,7 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
 
 
 def register() -> bool:
-    """Tell threadpoolctl about the engine, where it is installed. Called at import."""
+    """Register the engine's threads with threadpoolctl, if that is installed. Called at import."""
     try:
         import threadpoolctl
     except ImportError:
@@ -119,7 +122,7 @@ def register() -> bool:
         return False
 
     class FastcurvController(threadpoolctl.LibController):  # type: ignore[misc]
-        """The engine's team of threads, one for the process."""
+        """The engine's threads, one team per process."""
 
         user_api = "fastcurv"
         internal_api = "fastcurv"
@@ -128,15 +131,15 @@ def register() -> bool:
         unlimited = False
 
         def get_num_threads(self) -> int:
-            """The limit in force, or what would be used by default; it is remembered, so that
-            putting it back lifts a limit.
+            """Return the limit in force, or the default number of threads. Which of the two is
+            remembered, so that restoring the default lifts a limit.
             """
             limit = _engine.get_thread_limit()
             self.unlimited = not limit
             return limit or _engine.default_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            # whoever limits BLAS alone puts all back to what they were
+            # a context that limits only BLAS still restores the setting of every library
             lifted = self.unlimited and num_threads == _engine.default_threads()
             _engine.set_thread_limit(0 if lifted else num_threads)
 
@@ -148,16 +151,16 @@ def register() -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# What ends work early: Ctrl-C, heard within a product and else at the end of what lies between
-# two, and a limit on time; so that what is known can be returned.
+# Early ends of a computation, so that partial results can be returned: Ctrl-C, handled within a
+# product or at the end of a step between products, and time limits.
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a product, which has changed nothing but its own output."""
+    """Ctrl-C during a product, which has changed nothing but its own output."""
 
 
 class OutOfTime(Exception):  # noqa: N818: no error, since the caller has asked for it
-    """The time that a `time_limit` gives has ended."""
+    """The end of the time set by a `time_limit`."""
 
 
 _ENDS: ContextVar[float] = ContextVar("ends", default=float("inf"))
@@ -165,8 +168,8 @@ _ENDS: ContextVar[float] = ContextVar("ends", default=float("inf"))
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Within it `late` is true after so many seconds, or where an outer limit ends. None changes
-    nothing, and infinity lifts the outer limits.
+    """Limit the time in this context: `late` is true after this many seconds, or when an outer
+    limit ends. None changes nothing, and infinity lifts outer limits.
     """
     ends = _ENDS.get()
     if seconds is not None:
@@ -180,20 +183,20 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def late() -> bool:
-    """Whether the time of the `time_limit` around has ended."""
+    """Return whether the time of the enclosing `time_limit` has ended."""
     ends = _ENDS.get()
     return ends < float("inf") and time.perf_counter() >= ends
 
 
 def check_time() -> None:
-    """Raise `OutOfTime` where it is `late`."""
+    """Raise `OutOfTime` if it is `late`."""
     if late():
         raise OutOfTime
 
 
 class Interrupts:
-    """What `deferred_interrupts` yields: `stop()` says whether Ctrl-C was pressed; ``with stop:``
-    around a product lets Ctrl-C end it, as `Interrupted`.
+    """The object that `deferred_interrupts` yields: `stop()` returns whether Ctrl-C was pressed,
+    and a product inside ``with stop:`` can be ended by Ctrl-C, as `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -203,7 +206,7 @@ class Interrupts:
         return self.pressed
 
     def handle(self, signum: int, frame: Any) -> None:
-        """Take the signal: raise inside a product and at a second press, else remember."""
+        """Handle the signal: raise inside a product or at a second press, else remember it."""
         if self.pressed or self.inside:
             self.pressed = True
             raise KeyboardInterrupt
@@ -222,9 +225,9 @@ class Interrupts:
 
 
 def heard(call: Callable[[], Result]) -> Result:
-    """``call()``, of something long that drops the interpreter's lock and looks for no signals, so
-    that Ctrl-C and a `time_limit` are answered at once: what was begun goes on in a thread that
-    nobody waits for.
+    """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
+    Ctrl-C and a `time_limit` take effect at once; the call itself then goes on in an abandoned
+    thread.
     """
     check_time()
     main = threading.current_thread() is threading.main_thread()
@@ -242,10 +245,10 @@ def heard(call: Callable[[], Result]) -> Result:
     thread = threading.Thread(target=run, daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the system gives no more threads
+    except RuntimeError:  # no more threads can be started
         return call()
     while thread.is_alive():
-        thread.join(0.1)  # with a limit: without one Windows hears no signal
+        thread.join(0.1)  # with a timeout, since Windows handles no signal without one
         if thread.is_alive():
             check_time()
     if failed:
@@ -254,7 +257,7 @@ def heard(call: Callable[[], Result]) -> Result:
 
 
 def unbroken(found: Result) -> Result:
-    """What an algorithm inside another one found; `KeyboardInterrupt` where Ctrl-C ended it, so
+    """Return the result of an inner algorithm; raise `KeyboardInterrupt` if Ctrl-C ended it, so
     that the outer one does not go on.
     """
     if getattr(found, "interrupted", False):
@@ -264,15 +267,15 @@ def unbroken(found: Result) -> Result:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Within it the first Ctrl-C sets a flag, or ends the product at hand; a second one raises
-    `KeyboardInterrupt` at once.
+    """Defer Ctrl-C in this context: the first one sets a flag, or ends the current product; a
+    second one raises `KeyboardInterrupt` at once.
 
     Yields
     ------
     Interrupts
-        Never pressed outside the main thread and where the program has a handler of its own, which
-        keeps its say; what that raises inside a product comes out as `Interrupted` too where it is
-        a `KeyboardInterrupt`.
+        Never set outside the main thread, nor if the program has its own signal handler, which
+        stays in force. A `KeyboardInterrupt` that such a handler raises inside a product becomes
+        `Interrupted` too.
     """
     stop = Interrupts()
     ours = (

@@ -1,11 +1,11 @@
-"""Sweeps over vectors kept as rows: the engine's kernels and threads for algorithms that know no
-network.
+"""Operations on long vectors and on vectors stored as rows, by the engine's kernels and threads.
 
-`project_rows(Q, W)` gives ``W Q'`` in float64, `subtract_rows(Q, W, C)` makes ``W -= C Q`` in place
-and gives the squared norms of the new rows; `combine_rows(Q, S, Y)` makes ``Y = S' Q``, also where
-Y are the first rows of Q. Each reads the basis once, and its bits do not depend on the number of
-threads. `dot` and `norm` are those of one long vector: BLAS would wake threads of its own, which go
-on spinning beside the engine's next product. `adam_step` is a step of that method, in one sweep.
+`project_rows(Q, W)` returns ``W Q'`` in float64, `subtract_rows(Q, W, C)` computes ``W -= C Q`` in
+place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)` computes ``Y = S'
+Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
+on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
+start its own threads, which keep spinning during the engine's next product. `adam_step` is one step
+of Adam in a single sweep.
 """
 
 import math
@@ -37,14 +37,14 @@ __all__ = [
     "subtract_rows",
 ]
 
-PANEL = 2048  # columns that combine_rows treats at once
+PANEL = 2048  # columns that combine_rows processes at once
 
-SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a call of ours
+SHORT = 8192  # below this length BLAS uses one thread, and is faster than the engine
 
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """``<x, y>``, for two vectors of one dtype; long ones summed in float64. Infinite or not a
-    number where the sum is, without a warning: NumPy's differ from one processor to another.
+    """Compute ``<x, y>`` for two vectors of one dtype; long ones are summed in float64. Overflow
+    gives inf or NaN without a warning, since NumPy's warnings differ between processors.
     """
     if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -53,26 +53,26 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def column_slices(n: int) -> Iterator[slice]:
-    """Slices of n columns that `combine_rows` treats to the same bits as all at once, each with
-    enough work for every thread.
+    """Return slices of n columns for `combine_rows`, which gives the same bits as all at once; each
+    has enough work for every thread.
     """
     width = PANEL * 4 * max(2, default_threads())
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 
 def norm(x: NDArray[Any]) -> float:
-    """``||x||`` of one vector, safe against overflow and underflow of the squares."""
+    """Return ``||x||`` of one vector, safe against overflow and underflow of the squares."""
     total = dot(x, x)
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
 
 
 def extent(theta: NDArray[Any]) -> float:
-    """``(||theta||^2 + 1)^1/2``: the length of theta, at least that of a unit step."""
+    """Return ``(||theta||^2 + 1)^1/2``: the length of theta, at least that of a unit step."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
 
 def safe_norm(x: NDArray[Any]) -> float:
-    """The 2-norm in float64 of finite numbers of any scale and shape."""
+    """Return the 2-norm in float64 of finite numbers of any scale and shape."""
     largest = float(np.abs(x).max(initial=0.0))
     if not 0 < largest < np.inf:
         return largest

@@ -1,4 +1,6 @@
-"""Estimators in scikit-learn's manner, on the same engine; scikit-learn is an extra."""
+"""Estimators with scikit-learn's interface, on the same engine. scikit-learn is an optional
+dependency.
+"""
 
 try:
     from sklearn.utils.validation import validate_data as _validate_data  # noqa: F401  1.6 or newer

@@ -1,5 +1,5 @@
-"""What the two estimators share: parameters, the objective that scikit-learn's `loss_` is, the fit
-by any solver, and the attributes afterwards.
+"""The base class of both estimators: parameters, the objective behind scikit-learn's `loss_`, the
+fit by any solver, and the attributes afterwards.
 """
 
 from __future__ import annotations
@@ -43,28 +43,29 @@ from ..optimize.run import Run
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
 # --------------------------------------------------------------------------------------------------
-# What both estimators choose by the sizes they meet, and the words they share.
+# Choices that depend on problem sizes, and messages, shared by both estimators.
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
-SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
-ONE_THREAD = 10_000_000  # flops of a gradient that is done before another thread has woken
-SINGLE = 20_000_000  # flops of a gradient from which float32 saves more than a cast of the rows
-COARSE, UNIT = 1e-3, 1e6  # least spread of a column for its size, and sizes far from 1
-BLOCK = 1 << 22  # numbers of sparse rows made dense at a time
-CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
+SMALL, LARGE = 0.03, 30.0  # root mean squares between these need no scaling
+ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
+SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
+COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
+BLOCK = 1 << 22  # size of a dense block of sparse rows, in numbers
+CACHED = 1 << 16  # size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
 
 
 def unhidden(x: Any, name: str) -> Any:
-    """`x` as scikit-learn may touch it, which looks past the mask of a masked array, at pages of
-    files that were cut short, and at indices of sparse matrices that lead anywhere.
+    """Return `x` in a form that scikit-learn can safely read. Masked values are refused, arrays are
+    copied from memory-mapped files, and the indices of sparse matrices are checked; scikit-learn
+    does none of this.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
     return own(as_numpy(x, name) if hidden else x, name)
 
 
 def pairs_worth(n: int, rows: int) -> int:
-    """Pairs of L-BFGS for n parameters: more than 20 save iterations, a third of them with 80, and
-    are worth it where they stay in cache and cost little beside a gradient.
+    """Return the number of L-BFGS pairs for n parameters. More than 20 save iterations (80 save a
+    third), and are used if they fit in cache and cost little compared with a gradient.
 
     Examples
     --------
@@ -75,13 +76,13 @@ def pairs_worth(n: int, rows: int) -> int:
 
 
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
-    """One thread for a small gradient, unless told otherwise."""
+    """Return the number of threads: 1 for a small gradient, unless given by the user."""
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
 
 
 def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
-    """Whether float32 serves to see how far a fit should go: where a gradient takes long, and no
-    column of the numbers has a spread, or a size, that float32 tells badly.
+    """Return whether the held-out stage of a fit may run in float32: the gradient is expensive, and
+    float32 resolves the spread and the size of every column.
     """
     if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < SINGLE:
         return False
@@ -95,7 +96,7 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
 
 
 def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
-    """Outputs before any softmax; of sparse rows by blocks that are made dense."""
+    """Return the outputs before any softmax; sparse rows are made dense in blocks."""
     if not is_sparse(X):
         return model.predict(theta, X)
     step = max(1, BLOCK // X.shape[1])
@@ -104,9 +105,9 @@ def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
 
 
 def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
-    """What would help a fit that came to the end of its iterations: scaling, where features or
-    targets are far from unit size, and more of them, unless weight decay has drawn units to where
-    they have no derivative.
+    """Suggest what would help a fit that reached max_iter: scaling, if features or targets are far
+    from unit size, and more iterations, unless weight decay may hold units at a kink of their
+    activation.
     """
     far = [
         name
@@ -120,19 +121,18 @@ def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Whether there is a `partial_fit`; where there is none, `Answering` names the solvers."""
+    """Return whether the solver supports `partial_fit`; if not, `Answering` names those that do."""
     return estimator.solver in STOCHASTIC
 
 
 # --------------------------------------------------------------------------------------------------
-# Parameters of the two estimators, as `fit` checks them.
-
+# Validation of the estimators' parameters in `fit`.
 SOLVERS = ("auto", "lbfgs", *METHODS)
-LOSSES = ("squared_error", "poisson")  # which scikit-learn's regressor takes first
+LOSSES = ("squared_error", "poisson")  # the first argument of scikit-learn's regressor
 
 
 def check_parameters(est: Any) -> None:
-    """A ValueError or TypeError for the first that is none of those wanted."""
+    """Raise ValueError or TypeError for the first invalid parameter."""
     check_choice(est.solver, SOLVERS, "solver")
     check_positive(est.alpha, "alpha", zero=True)
     check_positive_int(est.max_iter, "max_iter")
@@ -157,7 +157,7 @@ def check_parameters(est: Any) -> None:
 
 
 def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
-    """The widths of the hidden layers, and an activation of this library for each.
+    """Return the widths of the hidden layers, and an activation of this library for each.
 
     Examples
     --------
@@ -179,46 +179,47 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 
 
 def total_of(rows: int, weight: Any) -> float:
-    """How many rows there are, repeated ones counted: the sum of the weights."""
+    """Return the sum of the weights, or the number of rows without weights."""
     if weight is None:
         return float(rows)
     with np.errstate(over="ignore"):
         total = float(weight.sum(dtype=float))
-    if not 1e-290 <= total <= 1e305:  # its quotients are full numbers too
+    if not 1e-290 <= total <= 1e305:  # so that quotients by it neither overflow nor underflow
         raise ValueError(f"sample_weight adds up to {total:.3g}; wanted a sum from 1e-290 to 1e305")
     return total
 
 
 # --------------------------------------------------------------------------------------------------
-# The curvature at the end of a fit: a look at both ends of the spectrum that costs little, or the
-# whole verdict.
+# The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the whole
+# verdict.
 
-PRODUCTS = 40  # of a look at most,
-FEWEST = 4  # and at least
-CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
-ROUNDED = 16 * float(np.finfo(float).eps)  # of the largest: what eigenvalues of a 2 x 2 are off by
-START = 7  # the seed of its start vector: a fit of the same data says the same
+PRODUCTS = 40  # Hessian products of the estimate at most, ...
+FEWEST = 4  # ... and at least
+CLOSE = 1e-2  # a residual below this share of the largest curvature resolves an end
+ROUNDED = 16 * float(np.finfo(float).eps)  # error of 2 x 2 eigenvalues, relative to the largest
+START = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
 @dataclass(frozen=True, repr=False)
 class Look(Answering, subject="look"):
-    """Both ends of the Hessian's spectrum where a fit ended.
+    """Estimates of both ends of the Hessian's spectrum at the end of a fit.
 
     Attributes
     ----------
     kind : str
-        ``not_critical`` where the gradient is above the fit's tolerance; ``saddle`` where it is
-        within and the lowest Ritz value is negative by more than its residual; else ``undecided``:
-        so few products prove no minimum.
+        ``not_critical`` if the gradient is above the fit's tolerance; ``saddle`` if it is within
+        and the lowest Ritz value is negative by more than its residual; else ``undecided``, since
+        so few products cannot prove a minimum.
     gradient_norm : float
         Largest entry of the gradient, on the scale of ``loss_``.
     lambda_min, lambda_max : float
-        Ritz values; `residuals` says how near an eigenvalue is to each, as products in the dtype of
-        the fit go: only where there is a saddle is their own rounding counted.
+        Lowest and highest Ritz value.
     residuals : tuple of float
+        Distance of each Ritz value from an eigenvalue, at most, for exact products. The rounding of
+        products in the dtype of the fit is included only if `kind` is ``saddle``.
     n_products : int
-        What the look cost: at most a sixth of the gradients that the fit took, 4 at least and 40
-        at most.
+        Hessian products used: at most a sixth of the gradients that the fit took, but at least 4
+        and at most 40.
     """
 
     kind: str
@@ -233,18 +234,18 @@ class Look(Answering, subject="look"):
 
     @property
     def negative(self) -> bool:
-        """Whether curvature below zero was found, beyond its residual."""
+        """True if negative curvature was found, beyond its residual."""
         return self.lambda_min + self.residuals[0] < 0
 
     @property
     def resolved(self) -> bool:
-        """Whether both ends were found to a hundredth of the larger one."""
+        """True if both ends were found to a hundredth of the larger one."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
         return max(self.residuals) <= CLOSE * size
 
     @property
     def reason(self) -> str:
-        """The same in one sentence."""
+        """The verdict in one sentence."""
         ends = (
             f"curvature from {self.lambda_min:.3g} (+- {self.residuals[0]:.1g}) to "
             f"{self.lambda_max:.3g} by {self.n_products} products"
@@ -261,8 +262,10 @@ class Look(Answering, subject="look"):
 def look(
     ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
 ) -> tuple[Look, np.ndarray | None]:
-    """Both ends of the spectrum of an objective's Hessian as far as so many products see them, and
-    the lowest Ritz vector; `scale` takes values to those of ``loss_``.
+    """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
+
+    Returns the estimate and the lowest Ritz vector. `scale` converts values of the objective to
+    those of ``loss_``.
     """
     n = len(theta)
     size = scale * float(np.abs(ob.gradient(theta)).max())
@@ -278,10 +281,10 @@ def look(
         most = min(max(products, FEWEST), PRODUCTS, n)
         values, residuals, vector, spent = ends(ob, theta, most)
         low, high = scale * float(values[0]), scale * float(values[-1])
-        under = float(np.finfo(theta.dtype).tiny)  # what products of numbers as small lose
+        under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
         errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
-    if near and vector is not None and low + errors[0] < 0:  # what is said counts rounding too
+    if near and vector is not None and low + errors[0] < 0:  # a saddle must hold with rounding
         off = scale * float(ob.hessian(theta).rounding_bound(vector))
         errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
@@ -289,11 +292,13 @@ def look(
 
 
 def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
-    """The lowest and the highest Ritz value of Lanczos from a random vector, their residuals, the
-    lowest vector, and the products spent: at most so many, fewer where both ends are resolved.
+    """Run Lanczos from a random vector for the lowest and the highest Ritz value.
+
+    Returns both values, their residuals, the lowest vector, and the number of products: at most
+    `most`, fewer if both ends are resolved.
     """
     n = len(theta)
-    # the state that the fit ended with: an operator's own would take longer than its products
+    # reuses the state at the end of the fit, since setting up an operator costs more than products
     H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
     run = Recurrence(H, most)
     run.insert_random(np.random.default_rng(START))
@@ -310,21 +315,21 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
-    """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
+    """Compute `curvature_`: a `Look`, a `CriticalPoint`, or None."""
     if verdict == "quick":
         return look(ob, theta, scale, tol, products)[0]
     return classify(ob, theta, progress=False)._of_fit() if verdict else None
 
 
-DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
-LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
-TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
-SHARE = 6  # gradients of the fit for one product of the look
+DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
+LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
+TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
+SHARE = 6  # gradients of the fit per Hessian product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
 
 
 def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return some of the rows, with what belongs to them."""
+    """Return some of the rows, with their targets and weights."""
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
@@ -336,7 +341,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     _resumed: bool
     _deadline: float | None
     _size: float
-    _method: Any  # the state of the solver that `partial_fit` goes on with
+    _method: Any  # the solver's state after `partial_fit`
     _stratify = False
 
     @own_names("estimator")
@@ -386,17 +391,17 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         tags.input_tags.sparse = True
         return tags
 
-    # --- what the two differ in
+    # --- differs between classifier and regressor
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
-        """Targets as the objective wants them, its loss, and the number of outputs."""
+        """Return the targets in the objective's form, its loss, and the number of outputs."""
         raise NotImplementedError
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        """Change the random start in place, where the targets suggest a better one."""
+        """Improve the random start in place, if the targets suggest a better one."""
 
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
-        """Weights of the rows, those of their classes included."""
+        """Return the weights of the rows, including those of their classes."""
         return weight
 
     # --- the objective
@@ -412,7 +417,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _objective(
         self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, alpha: float | None = None
     ) -> Objective:
-        """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
+        """Build the objective, ``loss_`` divided by `_scale`: l2 is alpha over the sum of weights,
+        without biases.
+        """
         total = self._total = total_of(X.shape[0], weight)
         self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
         return Objective(
@@ -428,7 +435,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         )
 
     def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, Loss, Any, int]:
-        """Checked rows and targets of those rows that have weight."""
+        """Validate rows and targets, and drop rows of zero weight."""
         X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
         X, y = validate_data(
             self,
@@ -465,9 +472,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         X : array_like (N, k)
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
-            A weight of 2 is the same as the row twice, 0 the same as no row.
+            A weight of 2 is the same as repeating the row, 0 the same as leaving it out.
         X_val, y_val : array_like, optional
-            Rows to stop early by, in place of a share of X: with ``early_stopping=True``.
+            Rows for early stopping, instead of a share of X; needs ``early_stopping=True``.
 
         Returns
         -------
@@ -476,9 +483,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         Raises
         ------
         ValueError
-            Where a parameter, the rows or the targets are none that can be fitted.
+            If a parameter, the rows or the targets are invalid.
         KeyboardInterrupt
-            On Ctrl-C: what was fitted so far is kept, and ``stopped_`` is "interrupted".
+            On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
@@ -508,7 +515,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return self
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
-        """Rows to train on, and rows held out."""
+        """Split the rows into those to train on and those held out."""
         labels = y if self._stratify and y.ndim == 1 else None
         rows = train_test_split(
             np.arange(X.shape[0]),
@@ -521,8 +528,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _unseen(
         self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, theta: np.ndarray
     ) -> HeldOut | None:
-        """Rows that say how far to fit the others; None where they are too few, or where the
-        penalty says it.
+        """Hold out rows that decide how far to fit the others; None if they are too few, or if the
+        penalty is strong enough to end the fit.
         """
         out = unseen(X)
         if out is None:
@@ -553,7 +560,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _run(
         self, ob: Objective, theta: np.ndarray, held: Any, seed: int, watch: HeldOut | None
     ) -> None:
-        """Minimise by the solver, and keep what came of it."""
+        """Minimise with the solver, and set the fitted attributes."""
         solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
@@ -579,8 +586,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]
     ) -> list[Any]:
-        """L-BFGS on the rows that are not held out, as far as the others gain by it; then on all,
-        from the best point to the loss that was reached there, or to the end where the penalty
+        """Run L-BFGS on the rows that are not held out while the held-out loss improves; then on
+        all rows, from the best point to the loss reached there, or to convergence if the penalty
         holds the fit.
         """
 
@@ -604,12 +611,12 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return runs
 
     def _at_once(self, rows: int) -> int:
-        """How many of the rows a gradient is of."""
+        """Return the number of rows per gradient."""
         size = 200 if self.batch_size == "auto" else self.batch_size
         return min(size, rows) if self.solver in STOCHASTIC else rows
 
     def _batches(self, ob: Objective) -> dict[str, Any]:
-        """What solvers by mini-batches are told."""
+        """Return the options of mini-batch solvers."""
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
         return {"batch_size": self._at_once(ob.n_samples)} | known
@@ -617,9 +624,10 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _by_batches(
         self, ob: Objective, theta: np.ndarray, solver: Descent, held: Any, seed: int
     ) -> Any:
-        """A run by mini-batches, at the best of its points. An epoch is judged by the rows held
-        out, or by the mean loss of its batches, each as it came: that of all rows at its end would
-        take half as long as the epoch.
+        """Run a mini-batch solver, and return the result at its best point.
+
+        An epoch is judged by the held-out rows, or by the mean loss of its batches, each at the
+        theta it was used at: the loss of all rows at the end would take half as long as the epoch.
         """
         small = 0.0 if held is not None else self._tol / self._scale
         losses = [ob.value(theta)]
@@ -646,8 +654,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return run
 
     def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
-        """After L-BFGS: trust-region steps where it stalled, a way down from a saddle; more runs
-        are added to `runs`, and the last look is returned.
+        """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
+        saddle. More runs are appended to `runs`, and the last look is returned.
         """
         for _ in range(ROUNDS):
             left = self.max_iter - sum(run.nit for run in runs)
@@ -673,8 +681,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     def _minimize(
         self, ob: Any, theta: Any, solver: Descent, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
-        """One run, ended where no entry of the gradient of ``loss_`` is above tol, or by `watch`,
-        which is shown every point. A lower loss that rounding found before does not count.
+        """Run one solver until no entry of the gradient of ``loss_`` exceeds tol, or until `watch`,
+        which is called with every point, returns True. If the gradient met tol, the result is that
+        point, not an earlier one with a loss lower by rounding.
         """
         small, last = self._tol / self._scale, []
 
@@ -688,7 +697,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
+        if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
@@ -711,8 +720,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return run
 
     def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
-        """The attributes of a fitted estimator, losses of epochs before among them. Ctrl-C ends the
-        program, or the search over many fits, with this one as far as it came.
+        """Set the attributes of a fitted estimator, with the losses of earlier epochs in front.
+        After Ctrl-C this raises KeyboardInterrupt, with the fit so far kept.
         """
         last = runs[-1]
         self.model_, self.theta_ = ob.model, np.asarray(last.x, ob.dtype)
@@ -727,7 +736,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             self.validation_loss_curve_ = (self._scale * held).tolist()
         self._size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
         layers = self.model_.unflatten(self.theta_)
-        self.coefs_ = [W.T for W, _ in layers]  # as scikit-learn has them: (in, out)
+        self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
         self.intercepts_ = [b for _, b in layers]
         self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
         if self.stopped_ == "interrupted":
@@ -735,7 +744,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             raise KeyboardInterrupt
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
-        """One epoch from the theta at hand, or from a new one."""
+        """Run one epoch from the current theta, or from a new start."""
         if first:
             validate_data(self, X, skip_check_array=True)
         X, y, loss, _, m = self._data(X, y, None, False)
@@ -752,7 +761,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             method.load(*self._method)
         run.bind()
         before = run.f
-        method.step()  # which asks the value at its end
+        method.step()  # computes the value at its end
         self._method = method.state()
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
@@ -760,7 +769,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         self.curvature_ = None
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Outputs of the network before any softmax."""
+        """Return the outputs of the network before any softmax."""
         check_is_fitted(self)
         kinds = (np.float64, np.float32)
         X = unhidden(X, "X")
@@ -768,7 +777,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return outputs_of(self.model_, self.theta_, X)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
-        """The objective that `fit` minimises, on these rows: for `classify`, `eigsh` and the rest.
+        """Return the objective that `fit` minimises, on these rows, for use with `classify`,
+        `eigsh` etc.
 
         Parameters
         ----------
@@ -778,7 +788,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         Returns
         -------
         Objective
-            ``loss_`` is its value at ``theta_`` times 1/2 for a regressor, times the number of
+            ``loss_`` is its value at ``theta_``, times 1/2 for a regressor, or times the number of
             labels for a multilabel classifier.
         """
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""A classifier in scikit-learn's manner."""
+"""A classifier with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -22,89 +22,91 @@ PARAMETERS = """
     hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
     activation : str or sequence of str
-        ``relu tanh logistic identity``, or any of `fastcurv.MLP`; one for each hidden layer where
-        several are given.
+        ``relu tanh logistic identity``, or any activation of `fastcurv.MLP`; a sequence gives one
+        for each hidden layer.
     solver : str
-        ``auto``: L-BFGS as far as `tol` says; a look at the curvature there; and where it stalled
-        or a way down was found, trust-region steps with exact Hessian products. It draws no random
-        number. Or any method of `fastcurv.minimize` by name:
-        ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, and by mini-batches
+        ``auto``: L-BFGS until `tol` is met, an estimate of the curvature there, trust-region steps
+        with exact Hessian products if it stalled, and an escape if that is a saddle. The solver
+        draws no random numbers. Or any method of `fastcurv.minimize` by name:
+        ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
         ``sgd momentum nesterov rmsprop adam``.
     alpha : float
-        ``alpha / 2`` times the squares of the weights, biases spared, over the number of rows: as
-        in scikit-learn.
+        Weight decay: ``alpha / 2`` times the squares of the weights, without biases, over the
+        number of rows, as in scikit-learn.
     batch_size : int or "auto"
-        For solvers by mini-batches; "auto" is min(200, N).
+        Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
-        For solvers by mini-batches; each has a default of its own.
+        Learning rate of mini-batch solvers; each has its own default.
     max_iter : int
-        Iterations; epochs for mini-batches.
+        Limit on iterations, or on epochs of a mini-batch solver.
     tol : float or "auto"
-        Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4, and where
-        `solver` is "auto" and `alpha` too small to hold the fit, a quarter of the rows says when to
-        end: the others are fitted until its loss has not fallen for long, or their classes are all
-        told and it rises, at first under a firm penalty, and of large data in float32; then all
-        are, from the best point on, by at most half as many iterations (``stopped_`` is
-        "held_out"). Equal rows are held out together, and no random number is drawn. With a number
-        the fit goes on until the loss that was asked for is at its lowest.
+        Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. In addition,
+        if `solver` is "auto" and `alpha` too small to limit the fit, "auto" holds out a quarter of
+        the rows to decide when to stop. The other rows are fitted, at first with a strong penalty
+        and for large data in float32, until the held-out loss has not fallen for long, or it rises
+        while their own classes are predicted with near certainty. Then all rows are fitted from the
+        best point, by at most half as many iterations (``stopped_`` is "held_out"). Equal rows are
+        held out together, and no random number is drawn. With a number, the fit continues until
+        ``loss_`` is minimal.
     random_state : int, RandomState or None
-        Of the start, of rows held out and of mini-batches.
+        Seed of the start, of the rows held out for early stopping, and of mini-batches.
     warm_start : bool
         Start where the last fit ended.
     early_stopping : bool
-        Hold out `validation_fraction` of the rows, keep the best point there, and end after
-        `n_iter_no_change` iterations without a better one.
+        Hold out `validation_fraction` of the rows, keep the point with the lowest loss on them, and
+        end after `n_iter_no_change` iterations without a lower one.
     validation_fraction : float
-        Of the rows, held out where `early_stopping` is on.
+        Share of the rows held out for `early_stopping`.
     n_iter_no_change : int
-        Epochs of mini-batches that lower ``loss_`` by less than `tol`, and iterations without a
-        lower loss of the rows of early stopping, after which a run ends.
+        Number of epochs of a mini-batch solver that lower ``loss_`` by less than `tol`, or of
+        iterations that do not lower the held-out loss of early stopping, after which a run ends.
     max_time : float, optional
-        Seconds.
+        Seconds after which the fit ends.
     n_threads, memory : int, optional
-        As for `fastcurv.Objective`.
+        See `fastcurv.Objective`.
     verdict : {"quick", True, False}
-        What `curvature_` holds: a look at both ends of the spectrum, for a sixth as many products
-        as the fit took gradients of all rows, or epochs, 40 at most; what `fastcurv.classify` says,
-        which can cost more than the fit; None.
+        Content of `curvature_`. "quick": an estimate of both ends of the spectrum, with a sixth as
+        many Hessian products as the fit took gradients of all rows, or epochs, at most 40. True:
+        the verdict of `fastcurv.classify`, which can cost more than the fit. False: None.
     verbose : bool
-        Show a progress bar, where tqdm is installed.
+        Show a progress bar, if tqdm is installed.
 
     Attributes
     ----------
     loss_, best_loss_ : float
         The objective at ``theta_``, and the lowest of ``loss_curve_``.
     loss_curve_ : list of float
-        At the start and after each iteration; for an epoch of mini-batches their mean loss, each
-        batch's as it came, which ends the run as scikit-learn's does.
+        The loss at the start and after each iteration. For an epoch of mini-batches it is the mean
+        loss of the batches, each at the theta it was used at, as in scikit-learn.
     n_iter_ : int
     stopped_ : str
-        Why the run ended; ``callback`` where the gradient came within tol, ``held_out`` where rows
-        that it did not see gained no more, ``patience`` after `n_iter_no_change`.
+        Why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the loss of rows
+        held out improved no more, ``patience`` after `n_iter_no_change`, and others as in
+        `fastcurv.minimize`.
     curvature_ : Look or CriticalPoint
-        ``kind``, ``lambda_min``, ``lambda_max`` and ``reason`` at the end.
+        The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``.
     model_, theta_ : MLP, ndarray
-        The network and its parameters, for everything else in this library.
+        The network and its parameters, for use with the other functions of this library.
     coefs_, intercepts_ : list of ndarray
-        As in scikit-learn, kernels ``(in, out)``.
+        Weights ``(in, out)`` and biases of each layer, as in scikit-learn.
     validation_loss_curve_ : list of float
-        With early stopping: the loss of the rows held out, without what alpha adds.
+        With early stopping, the loss of the rows held out, without the penalty.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
 """
 
 
 CLASS_WEIGHT = """    class_weight : dict or "balanced", optional
-        A weight for each class, times `sample_weight`; "balanced": N over the number of classes
-        and the rows of each.
+        A weight for each class, multiplied by `sample_weight`; "balanced" is N over the product of
+        the number of classes and the number of rows of the class.
 """
 OF_CLASSES = PARAMETERS.replace("    random_state :", CLASS_WEIGHT + "    random_state :")
 
 
 def classes_of(y: Any) -> np.ndarray:
-    """What labels there are, in order."""
+    """Return the distinct labels, sorted."""
     try:
         return np.unique(y)
-    except TypeError:  # which NumPy says of two that it cannot compare
+    except TypeError:  # raised by NumPy for labels that cannot be compared
         kinds = sorted({type(label).__name__ for label in np.asarray(y, object).reshape(-1)})
         raise TypeError(
             f"labels are of the types {', '.join(kinds)}, which have no order; wanted one type"
@@ -117,9 +119,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
 
-    Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
-    logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type,
-    X a sparse matrix.
+    The loss is cross entropy over the classes or, for two classes and for each label of a
+    multilabel target, the logistic loss, as in scikit-learn's ``MLPClassifier``. Labels may be of
+    any type, and X may be a sparse matrix.
 {OF_CLASSES}    classes_ : ndarray
 
     See Also
@@ -194,7 +196,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
         if y.dtype == object:
-            classes_of(y)  # which says what scikit-learn's check leaves to NumPy
+            classes_of(y)  # raises a clearer error than scikit-learn's check
         check_classification_targets(y)
         labels = y.ndim == 2 and type_of_target(y) == "multilabel-indicator"
         if not reset and labels != self._multilabel:
@@ -235,7 +237,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each row; for multilabel targets a matrix of 0 and 1."""
+        """Return the most probable class of each row; for multilabel targets a matrix of 0 and
+        1.
+        """
         outputs = self._outputs(X)
         if self._multilabel:
             return (outputs > 0).astype(int)
@@ -246,7 +250,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(self.classes_[codes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities ``(N, classes)``, in the order of `classes_`.
+        """Return the probabilities ``(N, classes)``, in the order of `classes_`.
 
         Examples
         --------
@@ -259,7 +263,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ((2, 2), True)
         """
         outputs = self._outputs(X)
-        if self._multilabel:  # a probability is below 1, though it may round to it
+        if self._multilabel:  # keep probabilities below 1 where they would round to it
             least = np.nextafter(outputs.dtype.type(1), 0)
             return np.asarray(np.minimum(expit(outputs), least))
         if outputs.shape[1] == 1:
@@ -268,8 +272,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(softmax(outputs, axis=1))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithms of `predict_proba`, to full accuracy where that is nearly 1; -inf where it is
-        0.
+        """Return the logarithms of `predict_proba`, to full accuracy where that is nearly 1, and
+        -inf where it is 0.
         """
         z, p = self._outputs(X), self.predict_proba(X)
         if self._multilabel:
@@ -283,21 +287,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.where(p > 0, logs, -np.inf)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The accuracy: the share of rows whose class, or all of whose labels, are right."""
+        """Return the accuracy: the share of rows whose class, or all of whose labels, are right."""
         weight = unhidden(sample_weight, "sample_weight")
         return float(super().score(X, unhidden(y, "y"), weight))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
-        """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended.
+        """Fit one epoch of a mini-batch solver to these rows, from where the last one ended.
 
         Parameters
         ----------
         X, y
             As in `fit`.
         classes : array_like, optional
-            Every class there is: needed at the first call, unless y holds them all; the columns'
-            numbers where y is a matrix of labels.
+            All classes, needed at the first call unless y contains them all. For a matrix of labels
+            the column numbers.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""A regressor in scikit-learn's manner."""
+"""A regressor with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
-    Half the mean squared error, of one output or several: scikit-learn's ``MLPRegressor`` with
-    another solver. The last biases start at the mean of y. X may be a sparse matrix.
+    The loss is half the mean squared error, of one output or several, as in scikit-learn's
+    ``MLPRegressor``. The last biases start at the mean of y. X may be a sparse matrix.
 {PARAMETERS}
     See Also
     --------
@@ -57,18 +57,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         model.unflatten(theta)[-1][1][:] = np.average(y, axis=0, weights=weight)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Outputs ``(N,)``, or ``(N, m)`` where y had m columns."""
+        """Return the outputs ``(N,)``, or ``(N, m)`` if y had m columns."""
         outputs = self._outputs(X)
         return outputs[:, 0] if self._flat else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The coefficient of determination, R^2, of these rows."""
+        """Return the coefficient of determination, R^2, of these rows."""
         weight = unhidden(sample_weight, "sample_weight")
         return float(super().score(X, unhidden(y, "y"), weight))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Fit one epoch of a solver by mini-batches to these rows, from where the last ended."""
+        """Fit one epoch of a mini-batch solver to these rows, from where the last one ended."""
         check_parameters(self)
         y = unhidden(y, "y")
         first = not hasattr(self, "theta_")

@@ -1,1 +1,1 @@
-"""Steps downhill: optimisers, single steps, schedules, the way out of a saddle."""
+"""Minimisation: optimisers, single Newton steps, learning-rate schedules, escapes from saddles."""

@@ -1,5 +1,8 @@
-"""A checkpoint is taken back only where every number in it could have been saved: what a file says
-is compared with what a fresh run would save, and nothing is called by a name in it.
+"""Checkpoints of `minimize`: write them, and validate them on resume.
+
+A checkpoint is accepted only if a run could have saved every value in it: its contents are compared
+with what a fresh run would save, and no object is created from a name in the file other than the
+bit generators in `KNOWN`.
 """
 
 from __future__ import annotations
@@ -29,23 +32,25 @@ COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "since_best", "r
 
 
 def damaged(what: str) -> ValueError:
-    """The error for a checkpoint that no run has saved."""
+    """Return the error for a checkpoint that no run can have saved."""
     return ValueError(f"the checkpoint to resume is damaged: {what}")
 
 
 def is_number(x: Any) -> bool:
-    """Whether x is a float, NaN and infinity included, or an int that is no larger than one."""
+    """Return whether x is a float (NaN and infinity included) or an int of absolute value below
+    2^62.
+    """
     return type(x) is float or (type(x) is int and abs(x) < 1 << 62)
 
 
 def is_count(x: Any) -> bool:
-    """Whether x is an int that a counter can have reached."""
+    """Return whether x is an int that a counter can have reached: 0 <= x < 2^62."""
     return type(x) is int and 0 <= x < 1 << 62
 
 
 def alike(example: Any, x: Any) -> bool:
-    """Whether x is of the kind of an example: numbers for numbers, lists of as many; where the
-    example is None, a number or None. No NaN.
+    """Return whether x has the structure of an example: a number for a number, a list of the same
+    length for a list, and a number or None where the example is None. NaN is refused.
     """
     if isinstance(example, bool):
         return isinstance(x, bool)
@@ -63,7 +68,7 @@ def alike(example: Any, x: Any) -> bool:
 
 
 def plain(state: Any) -> Any:
-    """The state of a bit generator as JSON can hold it."""
+    """Convert the state of a bit generator to what JSON can hold."""
     if isinstance(state, dict):
         return {key: plain(value) for key, value in state.items()}
     if isinstance(state, np.ndarray):
@@ -72,7 +77,9 @@ def plain(state: Any) -> Any:
 
 
 def generator(saved: Any) -> np.random.Generator:
-    """The generator whose state a checkpoint holds: of a known kind, every number in its range."""
+    """Restore the generator whose state a checkpoint holds: of a type in `KNOWN`, with every number
+    in its range.
+    """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in KNOWN:
         raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
@@ -85,7 +92,7 @@ def generator(saved: Any) -> np.random.Generator:
 
 
 def _state(example: Any, saved: Any, name: str) -> Any:
-    """A saved state of the structure of an example, or ValueError."""
+    """Return a saved state with the structure of an example; raise ValueError if it differs."""
     if isinstance(example, dict):
         if not isinstance(saved, dict) or set(saved) != set(example):
             raise ValueError(name)
@@ -108,7 +115,9 @@ def _state(example: Any, saved: Any, name: str) -> Any:
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
-    """Raise where arrays or facts are none that `Run.state` and `Run.past` can have made."""
+    """Raise ValueError if `Run.state` and `Run.past` cannot have produced these arrays and
+    facts.
+    """
     n, dtype = run.theta.size, run.theta.dtype
     if not isinstance(facts, dict):
         raise damaged("it holds no facts of a run")
@@ -159,7 +168,9 @@ def _check_history(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
 
 
 def check_objective(run: Any, facts: Any) -> None:
-    """Raise where the loss is another than when the checkpoint was saved, by more than rounding."""
+    """Raise ValueError if the loss at the saved theta differs from the saved loss by more than
+    rounding.
+    """
     held, now = facts.get("f"), run.f
     if held is None and run.best is not None:
         held, now = facts["best_f"], run.ob.value(run.best)
@@ -172,7 +183,7 @@ def check_objective(run: Any, facts: Any) -> None:
 
 
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
-    """Raise where arrays or facts are none that the method's `state` can have made."""
+    """Raise ValueError if the method's `state` cannot have produced these arrays and facts."""
     kept, fresh = method.state()
     if not isinstance(facts, dict) or set(facts) != set(fresh):
         raise damaged("it holds no facts of this method")
@@ -192,13 +203,13 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
 
 
 # --------------------------------------------------------------------------------------------------
-# Where a run is saved, and how it is read again: bit for bit the state at the start of a step.
+# Saving a run and reading it again: a checkpoint is the exact state at the start of a step.
 
-OFTEN = 30.0  # seconds between two savings, where nothing else is asked
+OFTEN = 30.0  # seconds between two saves, by default
 
 
 class Saver:
-    """Snapshots of a loop, and the file they go to; without a path nothing is done."""
+    """Saves snapshots of a loop to a file; does nothing without a path."""
 
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
@@ -206,11 +217,11 @@ class Saver:
             check_place(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
-        self.old = False  # whether the file is: the last time it could not be written
+        self.old = False  # the last write failed, so the file holds an older state
 
     def take(self, loop: Any) -> None:
-        """The state at the start of a step: what is saved where the budget or the keyboard ends
-        inside it.
+        """Take a snapshot of the state at the start of a step, which is saved if the budget or the
+        user ends the run inside that step.
         """
         if self.path is None:
             return
@@ -231,7 +242,9 @@ class Saver:
         )
 
     def now_and_then(self, loop: Any) -> None:
-        """After a step: save where it is time."""
+        """Save after a step if a save is due: every `every` iterations, or after `OFTEN`
+        seconds.
+        """
         if self.path is None:
             return
         if self.every is not None:
@@ -243,7 +256,9 @@ class Saver:
             self._write(loop)
 
     def at_the_end(self, loop: Any) -> None:
-        """Save the end, or the start of the step that was cut, or led out of the numbers."""
+        """Save the final state, or the start of the last step if that was cut short or left the
+        finite numbers.
+        """
         if self.path is None:
             return
         before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
@@ -252,7 +267,7 @@ class Saver:
         self._write(loop)
 
     def rescue(self, loop: Any) -> None:
-        """Save the start of the step in which the objective failed."""
+        """Save the start of the step in which the objective or the callback raised."""
         if self.snapshot is not None:
             self._write(loop)
 
@@ -263,7 +278,7 @@ class Saver:
         past = {"run." + key: values for key, values in records.items()}
         try:
             write_tensors(self.path, {**arrays, **past}, facts)
-        except OSError as error:  # a full disk: what was found is worth more than its copy
+        except OSError as error:  # such as a full disk: the run goes on without a new checkpoint
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
                 warnings.warn(text, RuntimeWarning, stacklevel=caller_depth())
@@ -274,8 +289,8 @@ class Saver:
 
 
 def named_options(options: dict[str, Any]) -> dict[str, str]:
-    """Options as text, so that any object can be compared after a trip through a file: a function
-    by its name, a number of NumPy's as Python's.
+    """Return the options as text, so that any object can be compared with one read from a file: a
+    function by its qualified name, a NumPy scalar as the Python number.
     """
     return {name: _text(value) for name, value in sorted(options.items())}
 
@@ -288,15 +303,15 @@ def _text(value: Any) -> str:
 
 
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with a prefix, without it."""
+    """Select the arrays whose names begin with a prefix, and strip the prefix from the names."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a checkpoint, which must be of this method, these options and this
-    size.
+    """Read the arrays and facts of a checkpoint; raise ValueError unless it was saved with this
+    method, these options and this number of parameters.
     """
     arrays, facts = read_tensors(path)
     if facts.get("what") != "minimize":

@@ -1,4 +1,4 @@
-"""The way down from a saddle."""
+"""Escapes from saddles along negative curvature."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def lowest_curvature(
     stop: Any = None,
     accuracy: float = 0.05,
 ) -> tuple[float, np.ndarray, float, int]:
-    """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly
-    negative.
+    """Find the lowest Ritz pair of a Krylov space from a random start and `starts`, stopping as
+    soon as it is clearly negative.
 
     Parameters
     ----------
     starts : sequence of (n,) arrays
-        Where negative curvature is suspected; random probes alone miss nothing with probability 1,
-        these are quicker.
+        Directions in which negative curvature is suspected. The random start alone finds it with
+        probability 1; these find it sooner.
     max_products : int
-        An end for surfaces without negative curvature.
+        Limit on Hessian products, reached on surfaces without negative curvature.
     stop : callable, optional
-        True ends the search: the budget of a run.
+        Ends the search when it returns True, as when the budget of a run is used up.
     accuracy : float
-        The pair is taken once ``residual <= accuracy * |curvature|`` and the curvature is below its
-        rounding bound.
+        The pair is accepted once ``residual <= accuracy * |curvature|`` and the curvature is below
+        minus its rounding.
 
     Returns
     -------
     curvature : float
-        v'Hv.
+        The Rayleigh quotient v'Hv.
     v : (n,) unit vector
     rounding : float
-        Negative curvature is taken for real where ``v'Hv < -rounding``.
+        Curvature counts as negative if ``v'Hv < -rounding``.
     n_products : int
     """
     n, dtype = op.shape[0], operator_dtype(op)
@@ -81,8 +81,8 @@ def lowest_curvature(
 
 
 def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
-    """Start vectors in which negative curvature may show early: the gradient, where it is known as
-    `g` or from H at no price, and the objective's probes.
+    """Return start vectors in which negative curvature may show early: the gradient (`g`, H's own,
+    or computed from `ob`) and up to 4 of the objective's probes.
     """
     g = getattr(H, "gradient", None) if g is None else g
     if g is None and isinstance(ob, Differentiable):
@@ -99,40 +99,40 @@ def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarr
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> OptimizeResult:
-    """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
-    it.
+    """Leave a saddle: follow negative curvature to the lowest point found on the line, in either
+    direction.
 
-    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but ``1/|lam|``
-    is the length of a Newton step, not of the best one [1]_: the step is found by a line search
-    over both signs.
+    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but the Newton
+    step's length ``1/|lam|`` is not the best one [1]_: the step is found by a line search over both
+    signs.
 
     Parameters
     ----------
     ob : objective
         Anything with ``n_params``, ``value(theta)`` and ``hessian(theta)``.
     theta : ndarray, shape (n,)
-        Not changed.
+        The point to leave; not changed.
     direction : ndarray, shape (n,), optional
-        What to follow, of any length. None: the most negative Ritz vector of a Krylov space from
-        random, gradient and ``ob.probes(theta)`` starts.
+        The direction to follow, of any length. By default the most negative Ritz vector of a Krylov
+        space from random, gradient and ``ob.probes(theta)`` starts.
     max_products : int
-        Products at most, the last of them for the curvature along what was found.
+        Limit on Hessian products, one of which measures the curvature along the direction found.
     seed : None, int or Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same int gives bit-identical results.
 
     Returns
     -------
     OptimizeResult
-        ``x`` and ``fun``, lower than at theta by more than the rounding of the value where
-        `success`, along curvature that a product proves negative, or, along a `direction` of the
-        caller's, further down than the slope alone would lead; else ``x`` is theta and `message`
-        says why. ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv),
-        ``nfev``, ``n_products``.
+        If `success`, ``fun`` at ``x`` is lower than at theta by more than the rounding of the
+        value, and the curvature along the line is proved negative by a product or, for a
+        `direction` given by the caller, the value fell further than the slope alone explains.
+        Otherwise ``x`` is theta and `message` says why. Also ``direction`` (unit), ``step`` (signed
+        length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
 
     See Also
     --------
     classify : finds directions to escape along.
-    minimize : goes on from there.
+    minimize : continues the descent from there.
 
     References
     ----------
@@ -160,7 +160,7 @@ def escape(
 def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> OptimizeResult:
-    """`escape`, its arguments checked."""
+    """Run `escape` on checked arguments."""
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
@@ -194,8 +194,8 @@ def _escape(
 
 
 def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool) -> None:
-    """Go to the lowest point of the line, if that is an escape: lower by more than rounding, along
-    proved negative curvature or further down than the slope alone leads.
+    """Move to the lowest point found on the line if that is an escape: lower by more than rounding,
+    and along proved negative curvature or further down than the slope alone explains.
     """
 
     def value(point: np.ndarray) -> float:

@@ -1,11 +1,11 @@
-"""The end of a run: where the gradient is zero, what may be claimed, and whether a way down is
-left.
+"""The end of a run, where the gradient is zero: what may be claimed of the point, and whether the
+loss falls further from it.
 
-In order: a proved ray to an infimum at infinity; Newton steps with an extended gradient; the
-verdict of `classify`; along proved negative curvature if there is any; and where zeros stay
-unexplained, tries along them. Each round of this may cost what the training has cost so far,
-`ROUND` seconds at least; a matrix of all eigenvalues at the very end `PROOF` seconds at least; and
-`max_time` holds.
+In order: a proved ray to an infimum at infinity; Newton steps with a gradient in extended
+precision; the verdict of `classify`; a move along proved negative curvature, if there is any; and
+where eigenvalues remain undecided at zero, trial moves along their eigenvectors. Each round may
+take as long as the training has taken so far, or `ROUND` seconds if that is more; a final proof
+from all eigenvalues at least `PROOF` seconds. `max_time` limits all of it.
 """
 
 from __future__ import annotations
@@ -38,28 +38,30 @@ from .line_search import Value, first_length, line_minimum
 from .run import Run, reduction_ratio
 
 # --------------------------------------------------------------------------------------------------
-# Tries along zeros of the Hessian: ways down that no second derivative shows.
+# Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
 #
-# Where curvature vanishes, the next derivatives decide, and there may be many directions: the zero
-# start of a deep net falls with the product of its layers, a monkey saddle along three of six
-# ways. A random kick in the flat space, at several lengths and both ways, finds the odd ones with
-# probability 1; a few trust-region steps from where kicks end find valleys that bend away from it.
+# Where curvature vanishes, higher derivatives decide, and there may be many directions: from zero
+# weights the loss of a deep network falls with the product of its layers, at a monkey saddle along
+# three of six directions. Random moves in the flat space, at several lengths and with both signs,
+# find descent of odd order with probability 1; a few steps of the minimiser from displaced points
+# find valleys that bend away from that space.
 
-FLAT = 1e-5  # of the largest curvature: below it a direction counts as flat
-LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of kicks, times the length of theta, 1 at least
-KICKS = 12
-WALKS = 4
+FLAT = 1e-5  # a direction counts as flat if its curvature is below this share of the largest
+LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||theta||)
+KICKS = 12  # random directions tried
+WALKS = 4  # displaced points from which the minimiser is tried
 
-# a few steps from another point: the lowest point met, and the value there
+# takes a few steps from a given point; returns the lowest point met, and the value there
 SideRun = Callable[[np.ndarray], tuple[np.ndarray, float]]
 Lower = tuple[np.ndarray, float]
 
 
 def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
-    """Orthonormal columns that H maps to little, weakest first, and the products they took.
+    """Return orthonormal columns with small curvature, smallest first, and the number of products
+    used.
 
-    All of the space, as an identity of no columns, is never written down: above `dense_below` the
-    columns are none, and kicks go anywhere.
+    For n >= `dense_below` no eigenvalues are computed: the result has no columns, which stands for
+    all of the space, and trial moves then go in any direction.
     """
     if theta.size >= dense_below:
         return np.zeros((theta.size, 0)), 0
@@ -73,7 +75,9 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
 def directions(
     ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Unit vectors to try: random ones of the flat space, its weakest, the objective's probes."""
+    """Yield unit vectors to try: random ones in the flat space, its columns of least curvature, and
+    the objective's probes.
+    """
     n, k = flat.shape
     for _ in range(KICKS):
         v = np.asarray(flat @ rng.standard_normal(k) if k else rng.standard_normal(n))
@@ -90,11 +94,11 @@ def directions(
 def lower_along(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
 ) -> Lower | None:
-    """A point on the line whose value is lower by more than rounding; lengths of five decades, both
-    ways.
+    """Find a point on the line with a value lower by more than rounding, trying lengths over five
+    decades in both directions; None if there is none.
 
-    With `barrier` a side on which the value first rises counts no further: then a lower point
-    contradicts a minimum at theta.
+    With `barrier` a direction is given up once the value rises along it: a lower point that is then
+    found contradicts a minimum at theta.
     """
     kind = theta.dtype.type
     unit = direction.astype(theta.dtype)
@@ -124,16 +128,16 @@ def lower_point(
     walk: SideRun,
     stop: Callable[[], bool],
 ) -> Lower | None:
-    """A point whose value is lower than f by more than rounding, or None after all tries.
+    """Find a point with a value lower than f by more than rounding; None if all tries fail.
 
     Parameters
     ----------
     flat : ndarray, shape (n, k)
-        From `flat_space`.
+        Columns from `flat_space`.
     walk : callable
         ``walk(start)`` takes a few steps of a minimiser and returns the point and its value.
     stop : callable
-        True ends the tries.
+        Ends the tries when it returns True.
     """
     tried = list(directions(ob, theta, flat, rng))
     for v in tried:
@@ -157,8 +161,8 @@ def lower_point(
 def falls_for_ever(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
-    """Whether the value falls along a ray at every one of 40 doublings of its length, and the
-    gradient with it: measured, not proved.
+    """Return whether the value never rises along a ray over 40 doublings of the length, falls over
+    each of the first four, and the gradient's norm never grows: measured, not proved.
     """
     size = norm(direction)
     if not 0 < size < np.inf:
@@ -179,16 +183,16 @@ def falls_for_ever(
 
 
 # --------------------------------------------------------------------------------------------------
-# The last Newton steps: to where a gradient in extended precision vanishes, as far as theta's own
-# digits go.
+# The last Newton steps: to a zero of the gradient in extended precision, as far as theta's own
+# rounding allows.
 #
-# Near a minimum Newton's steps with one factorisation contract, and what then limits the distance
-# to the true critical point is the rounding of the gradient. So the gradient is the objective's
-# `precise_gradient` where it offers one; the Hessian need not be better than float64's.
+# Near a minimum, Newton steps with one fixed factorisation contract, and the rounding of the
+# gradient then limits the distance to the true critical point. So the gradient is the objective's
+# `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
 POLISH_STEPS = 20
-FACTORS = 3  # Hessians that are built and factorised
-KRYLOV_FROM = 768  # parameters: products are dear enough to be tried before all columns of H
+FACTORS = 3  # Hessians that are built and factorised at most
+KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H are computed
 KRYLOV_STEPS = 400
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
@@ -197,7 +201,7 @@ Make = Callable[[Any, np.ndarray], tuple[Solve | None, Callable[[], int]]]
 
 @dataclass(frozen=True)
 class Polished:
-    """Where the steps ended, how many there were, and what they cost."""
+    """The point where the Newton steps ended, their number, and their cost."""
 
     theta: np.ndarray
     n_steps: int
@@ -206,21 +210,22 @@ class Polished:
 
 
 def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]) -> Polished:
-    """Newton steps from a theta of small gradient, each kept if it at least halves the gradient's
-    norm without raising the value by more than rounding.
+    """Take Newton steps from a theta with a small gradient, keeping each that at least halves the
+    gradient's norm without raising the value by more than rounding.
 
-    Nothing moves where the Hessian is not positive semidefinite to rounding.
+    Theta stays where it is if the Hessian is not positive semidefinite to rounding.
 
     Parameters
     ----------
     ob : objective
     theta : ndarray, shape (n,)
-        Not changed; the result has its dtype.
+        The start; not changed. The result has its dtype.
     dense_below : int
-        Below this n steps come from a Cholesky factor, ``n`` products and ``n^3 / 3`` work for each
-        of at most three; from there on, and before that where n is large, from a Krylov space.
+        Below this n steps come from a Cholesky factor, at a cost of ``n`` products and ``n^3 / 3``
+        flops for each of at most three factors; for n at or above it, and first of all for n >=
+        `KRYLOV_FROM`, from a Krylov space.
     stop : callable
-        True ends it.
+        Ends the steps when it returns True.
     """
     here, n_products, n_gradients, n_steps = theta, 0, 1, 0
     g = gradient_and_error(ob, here.astype(np.float64))[0]
@@ -255,9 +260,11 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
 
 
 def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]]:
-    """A Newton solve by a Cholesky factor; None where H is not positive semidefinite to rounding.
+    """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite to
+    rounding, and the count of products.
 
-    The shift by rounding lets directions of symmetry pass, along which the gradient is 0.
+    A shift of the size of rounding admits symmetry directions, along which H is singular and the
+    gradient is 0.
     """
     H = hessian_products(ob, theta.astype(np.float64))
     A = H.matrix().A
@@ -271,7 +278,7 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
 
 
 def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
-    """A Newton solve in a Krylov space of the gradient."""
+    """Return a Newton solve in a Krylov space of the gradient, and the count of products."""
     H = hessian_products(ob, theta.astype(np.float64))
     space = KrylovSpace(H.n, np.dtype(np.float64), KRYLOV_STEPS + 2)
 
@@ -290,7 +297,7 @@ def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
             y = vectors @ shifted(values, space.linear_term(), 0.0)
             if space.residual(y) <= 1e-3 * space.gamma:
                 break
-        if not space.m:  # a gradient of which nothing is left after rounding
+        if not space.m:  # the gradient vanished in rounding
             return None
         values, vectors = space.ritz()
         return space.combine(vectors @ shifted(values, space.linear_term(), 0.0))
@@ -299,30 +306,31 @@ def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
 
 
 # --------------------------------------------------------------------------------------------------
-# The minimum that holds a stalled run on kinks: where it is, and which kinks hold it.
+# Minima on relu kinks, at which a run has stalled: their position and their active kinks.
 #
-# Minima of relu nets with l2 lie on kinks, where no gradient is small and no second-order step of
-# the loss ends. So the kinks are rounded off over a width that shrinks; at each width's minimum
-# the slopes in between tell which kinks are active. Then Newton in (theta, slopes), kinks entering
-# and leaving the active set as signs and slopes ask, and the proof.
+# Minima of relu networks with l2 lie on kinks, where the gradient is not small and second-order
+# steps on the loss do not converge. So the kinks are smoothed over a shrinking width; at each
+# width's minimum, slopes strictly between the two one-sided ones show which kinks are active. Then
+# Newton in (theta, slopes) with an active set, which kinks enter and leave by their signs and
+# slopes, and the proof.
 
 WIDTHS = [0.03 * 0.25**i for i in range(9)]
-DESCENT_STEPS = 200  # of descent at each width
-REST = 1e-9  # of the gradient
+DESCENT_STEPS = 200  # steps at most at each width
+REST = 1e-9  # gradient norm at which the descent at one width ends
 EPS = float(np.finfo(np.float64).eps)
 
 
 def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
-    """The minimum on kinks near theta; None where none is found or the objective has no kinks.
+    """Find the minimum on kinks near theta; None if none is found or the objective has no kinks.
 
     Parameters
     ----------
     ob : objective
         An `OnKinks`.
     theta : ndarray, shape (n,)
-        Where a run has stalled.
+        The point at which a run has stalled.
     stop : callable
-        True ends the search.
+        Ends the search when it returns True.
     """
     if not can_be_held(ob):
         return None
@@ -349,7 +357,9 @@ def _no_higher(ob: Any, there: np.ndarray, here: np.ndarray) -> bool:
 
 
 def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
-    """Trust-region steps from all eigenpairs: for the small networks this module is for."""
+    """Minimise a smoothed objective by trust-region steps from all eigenpairs of its Hessian, which
+    suits the small networks this search is for.
+    """
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = 0.1 * max(1.0, norm(theta)), True
     for _ in range(DESCENT_STEPS):
@@ -374,9 +384,9 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 
 
 # --------------------------------------------------------------------------------------------------
-# What `minimize` says of the point it ends at: one outcome, one sentence.
+# The verdict of `minimize` on its last point: one outcome, one sentence.
 
-#: `OptimizeResult.status` by `OptimizeResult.stopped`
+#: `OptimizeResult.status` for each `OptimizeResult.stopped`
 STATUS = {
     "critical": 0,
     "max_iter": 1,
@@ -403,26 +413,26 @@ ENDINGS = {
     "unbounded": "the loss falls without end, as far as seen",
 }
 NO_REPORT = "; report is None, and classify(ob, x) makes one"
-CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum is looked for ...
-RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all of it
+CURVATURE_TOL = 1e-4  # negative curvature beyond this share of the spectrum is looked for ...
+RISK = 1e-3  # ... and missed with at most this probability if n is too large for all eigenvalues
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is claimed of a point where the gradient is zero, or where the run goes on from.
+    """The claim about a point with zero gradient, or the point from which the run is to go on.
 
     Attributes
     ----------
     stopped : str
         One of `STATUS`.
     kind : str or None
-        Of the point, as `classify` says it; None where it was not asked.
+        The kind of point by `classify`; None if that was not called.
     success : bool
     sentence : str
     theta : ndarray, shape (n,)
     report : CriticalPoint or None
     go_on : bool
-        The loss is lower at theta, or theta is nearer to rest, and the run should go on there.
+        The run should go on from theta, where the loss is lower or a smaller gradient is in reach.
     """
 
     stopped: str
@@ -434,15 +444,15 @@ class Outcome:
     go_on: bool = False
 
 
-ROUND = 1.0  # seconds that checks may always take together, ...
-PROOF = 30.0  # ... and with a last decomposition for a proof
-ALWAYS_DENSE = 1024  # up to this n all eigenvalues cost a second
+ROUND = 1.0  # seconds that all checks together may always take, ...
+PROOF = 30.0  # ... and seconds if a final eigendecomposition for a proof is among them
+ALWAYS_DENSE = 1024  # up to this n all eigenvalues take about a second
 DENSE_BELOW = 4097
-MOVES = 12  # rounds that end in a lower point
-NOTHING = 1e-24  # of the loss at the start: as good as its lower bound ...
-ROUNDED = 8.0  # ... and so are residuals of this many bounds on their rounding
-SMALL = 1e-8  # of the loss: of moves that gain less than this share ...
-FEW = 5  # ... so many are made
+MOVES = 12  # rounds at most that move to another point
+NOTHING = 1e-24  # a loss within this share of its start value from its bound counts as at it ...
+ROUNDED = 8.0  # ... and so do residuals within this many times their rounding bound
+SMALL = 1e-8  # a move that lowers the loss by less than this share of it gains little, ...
+FEW = 5  # ... and after so many of those in a row the run ends
 
 
 class Ending:
@@ -454,11 +464,11 @@ class Ending:
         self.moves = self.small = 0
         self.started: float | None = None
 
-    # what checks may cost
+    # time budget of the checks
 
     @contextmanager
     def _checking(self) -> Iterator[None]:
-        """What runs within it is a check, whose time is no training."""
+        """Count the time spent in this context as time for checks, not for training."""
         self.started = time.perf_counter()
         try:
             yield
@@ -466,31 +476,37 @@ class Ending:
             self.spent, self.started = self.checked(), None
 
     def checked(self) -> float:
-        """Seconds that went into checks, that at hand included."""
+        """Return the seconds spent on checks, including the current one."""
         return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def training(self) -> float:
-        """Seconds that went into steps."""
+        """Return the seconds spent on steps."""
         return self.run.elapsed() - self.checked()
 
     def left(self, floor: float) -> float:
-        """Seconds that checks may still take."""
+        """Return the seconds left for checks, which may take as long as the training or `floor`
+        seconds, whichever is more, within `max_time`.
+        """
         left = max(self.training(), floor) - self.checked()
         if self.run.max_time is not None:
             left = min(left, self.run.max_time - self.run.elapsed())
         return left
 
     def over(self) -> bool:
-        """Whether the tries have had their time."""
+        """Return whether the time for trial moves is used up."""
         return self.left(ROUND) <= 0
 
     def price(self) -> float:
-        """Seconds for a product, at most: what a product or a third of a gradient took."""
+        """Return an upper bound on the seconds a Hessian product takes: training time per product,
+        with a gradient counted as three.
+        """
         run = self.run
         return self.training() / max(1, run.n_products + 3 * run.n_gradients)
 
     def dense_below(self) -> int | None:
-        """Below which n all eigenvalues are computed; None where there is no time for a verdict."""
+        """Return the n below which all eigenvalues are computed; None if there is no time for a
+        verdict.
+        """
         n, price = self.run.theta.size, self.price()
         seconds = n * price + PER_CUBE * n**3
         always = n <= ALWAYS_DENSE and self.run.max_time is None
@@ -501,8 +517,9 @@ class Ending:
     # held by kinks
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
-        """The outcome where kinks hold a run; None where none do. `patient`: it has stalled, so
-        that a proof is all that is left to look for.
+        """Return the outcome at the kinks that hold a run, or None if none do.
+
+        `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
         """
         with self._checking():
             return self._held(theta, PROOF if patient else ROUND)
@@ -523,7 +540,7 @@ class Ending:
     # the rounds
 
     def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
-        """The outcome at theta; `moves`: it may be a lower point to go on from."""
+        """Return the outcome at theta; with `moves` it may be a lower point to go on from."""
         with self._checking():
             return self._judge(theta, moves and self.moves < MOVES and self.left(ROUND) > 0)
 
@@ -571,7 +588,7 @@ class Ending:
             return there
         tried = moves and not near and self.gradient_tol is None and not report.n_negative
         if tried:
-            f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
+            f = self.run.value(theta)  # not critical, yet no step helps: a cubic may fall nearby
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
@@ -585,7 +602,7 @@ class Ending:
         return Outcome("critical", report.kind, False, sentence, theta, report)
 
     def _classified(self, theta: np.ndarray, below: int) -> Any:
-        """What `classify` says of theta."""
+        """Classify theta, and charge the products to the run."""
         run = self.run
         left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
         report = classify(
@@ -597,8 +614,9 @@ class Ending:
         return report
 
     def _steps_on(self, theta: np.ndarray, report: Any) -> bool:
-        """Whether further steps may come to a point that is critical, or, where H is definite, to
-        the one that theta was not seen to stand for: the tolerance was too wide.
+        """Return whether further steps may reach a critical point or, if H is definite, come near
+        enough to one for `classify` to recognise it: the default gradient tolerance was too wide
+        here.
         """
         wide = bool(report.n_positive) and not (
             report.n_negative or report.n_zero or report.n_kinks
@@ -608,7 +626,9 @@ class Ending:
         return self._can_go_on(theta) and not self._flattens(theta, report)
 
     def _nearest(self, theta: np.ndarray, report: Any) -> Outcome | None:
-        """The certified minimum to which Newton's steps were seen to lead, if it is no higher."""
+        """Return the outcome at the certified minimum that Newton's steps from theta reached, if it
+        is no higher.
+        """
         at = report.at_nearest
         if theta.dtype != np.float64 or at is None or at.kind != "minimum" or not at.certified:
             return None
@@ -618,7 +638,9 @@ class Ending:
         return Outcome("critical", "minimum", True, at.reason.rstrip("."), report.nearest, at)
 
     def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
-        """A minimum that nothing bounds is tried once more: no side may fall before it rises."""
+        """Return the outcome at a minimum. One that is not certified is tested further: along no
+        direction tried may the loss fall before it rises.
+        """
         if not report.certified:
             f = self.run.value(theta)
             flat = np.zeros((theta.size, 0))
@@ -628,7 +650,7 @@ class Ending:
                     return self._lower(found, f, moves, report)
             provable = self.gradient_tol is None and isinstance(self.run.ob, ThirdBound)
             proof_is_near = moves and provable and theta.size < DENSE_BELOW
-            if proof_is_near and self._can_go_on(theta):  # nearer to rest the theorem may hold
+            if proof_is_near and self._can_go_on(theta):  # a smaller gradient may allow the proof
                 self.moves += 1
                 return Outcome("critical", "not_critical", False, sentence, theta, report, True)
         return Outcome("critical", "minimum", True, sentence, theta, report)
@@ -648,7 +670,9 @@ class Ending:
         return Outcome("degenerate", "degenerate", False, sentence, theta, report)
 
     def _at_the_bound(self, theta: np.ndarray, report: Any, sentence: str) -> Outcome | None:
-        """A success, where no point is lower by more than nothing."""
+        """Return a success if the loss at theta is at its lower bound, up to the slack of
+        `_above_bound`; else None.
+        """
         above = self._above_bound(theta, self.run.value(theta))
         if above is None:
             return None
@@ -657,9 +681,9 @@ class Ending:
         return Outcome("critical", report.kind, True, sentence, theta, report)
 
     def _above_bound(self, theta: np.ndarray, f: float) -> float | None:
-        """How far the loss is above its lower bound at most, where that is nothing: within the
-        rounding of the value or of the residuals, or a share `NOTHING` of what it was at the start;
-        else None.
+        """Return f minus the lower bound of the loss if that is negligible: within the rounding of
+        the value or of the residuals, or within `NOTHING` times its excess at the start. Otherwise
+        None.
         """
         ob, c, at = self.run.ob, lower_bound(self.run.ob), theta.astype(np.float64)
         if c == -np.inf or not getattr(ob, "attains_lower_bound", True):
@@ -675,7 +699,9 @@ class Ending:
         return f - c if f - c <= slack else None
 
     def _tries(self, theta: np.ndarray, f: float) -> tuple[np.ndarray, float] | None:
-        """A lower point along the zeros of H or a few steps off, if one is found."""
+        """Look for a lower point along the null vectors of H or a few steps off; None if there is
+        none.
+        """
         flat, spent = flat_space(self.run.ob, theta, self.dense_below() or 0)
         self.run.n_products += spent
         return lower_point(
@@ -684,7 +710,9 @@ class Ending:
         )  # fmt: skip
 
     def _along(self, theta: np.ndarray, report: Any) -> Outcome | None:
-        """To the lowest point along proved negative curvature, or None."""
+        """Move to the lowest point found along proved negative curvature; None if that gains
+        nothing.
+        """
         if report.escape_direction is None:
             return None
         f = self.run.value(theta)
@@ -698,7 +726,7 @@ class Ending:
     def _lower(
         self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
     ) -> Outcome:
-        """Go on from a lower point, or end there: what is said then is said of that point."""
+        """Go on from a lower point, or end the run there with an outcome about that point."""
         if self._pays(found[1], f) and moves:
             return self._onward(found, f, report)
         theta, lowest = found
@@ -712,22 +740,24 @@ class Ending:
         return Outcome("degenerate", kind, False, sentence, theta, there)
 
     def _onward(self, found: tuple[np.ndarray, float], f: float, report: Any) -> Outcome:
-        """On from a lower point. From a theta that is not critical by further steps too: the
-        tolerance that called it at rest is too wide.
+        """Return the outcome that makes the run go on from a lower point. If theta was not
+        critical, its kind also asks for a smaller gradient tolerance.
         """
         sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
         kind = "not_critical" if report.kind == "not_critical" else "degenerate"
         return Outcome("degenerate", kind, False, sentence, found[0], report, True)
 
     def _pays(self, lowest: float, f: float) -> bool:
-        """Whether moves to lower points may go on: without end only as long as they gain."""
+        """Return whether another move to a lower point is allowed: after `FEW` small gains in a row
+        it is not.
+        """
         self.small = self.small + 1 if f - lowest < SMALL * abs(f) else 0
         self.moves += 1
         return self.small <= FEW
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
-        """Whether the gradient is above its own rounding, so that further steps may lower it, and
-        not so small that its square, what a step lowers the loss by, is none.
+        """Return whether further steps may lower the gradient: it is well above its own rounding,
+        and its square, in proportion to which a step lowers the loss, does not underflow.
         """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
         size = norm(g)
@@ -735,9 +765,9 @@ class Ending:
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
     def _flattens(self, theta: np.ndarray, report: Any) -> bool:
-        """Whether curvature goes with the gradient, as in the valley of x^4, and the loss has
-        nothing left to fall but what its size at the start rounds away: steps would follow one
-        another without end, as far as the last bits let them.
+        """Return whether curvature vanishes with the gradient, as in the valley of x^4, while the
+        loss can fall no further than the rounding of its size at the start: steps would go on until
+        the last bits of theta, without end.
         """
         run = self.run
         left = run.gnorm * extent(theta)
@@ -745,7 +775,9 @@ class Ending:
         return bool(report.plateau or report.n_zero) and left <= nothing
 
     def _at_infinity(self, theta: np.ndarray) -> bool:
-        """Whether the loss is seen to fall for ever, along theta or down the gradient."""
+        """Return whether the loss is measured to fall for ever, along theta or down the
+        gradient.
+        """
         run = self.run
         if self.over():
             return False

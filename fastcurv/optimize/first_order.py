@@ -45,8 +45,8 @@ def _fraction(value: Any, name: str) -> float:
 
 
 class _FirstOrder(Method):
-    """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in
-    place.
+    """Base class of first-order methods: the loop over updates. A subclass defines `update(g,
+    rate)`, which changes `run.theta` in place.
     """
 
     batch_size: int | None
@@ -72,7 +72,7 @@ class _FirstOrder(Method):
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
         if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
             self.clip = check_positive(self.clip, "clip")
-        for name in ("delta", "hold"):  # of no use to every schedule, but never nonsense
+        for name in ("delta", "hold"):  # checked even if the schedule does not use them
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
         check_positive_int(self.record_every, "record_every")
@@ -108,8 +108,9 @@ class _FirstOrder(Method):
         return None
 
     def _epoch(self, size: int) -> float:
-        """Every row once, in a new order; the last batch may be smaller and steps as far as the
-        others. The mean loss of the rows, each batch's as it came.
+        """Update once per batch, with every row used once, in a new order; the last batch may be
+        smaller but gets a full learning rate. Return the mean loss of the rows, each batch at the
+        theta it was used at.
         """
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
@@ -122,7 +123,7 @@ class _FirstOrder(Method):
         return total / seen
 
     def _batches(self, size: int) -> Iterator[Any]:
-        """An epoch's batches, in the objective's own order where rows are not at hand."""
+        """Yield an epoch's batches: the objective's own if it has `batches`, else random rows."""
         ob, rng = self.run.ob, self.run.rng
         if isinstance(ob, Epochs):
             yield from ob.batches(size, rng)
@@ -153,7 +154,7 @@ class _FirstOrder(Method):
 
 
 class SGD(_FirstOrder):
-    """theta -= a g."""
+    """Stochastic gradient descent, ``theta -= a g``."""
 
     defaults = _COMMON
 
@@ -162,7 +163,7 @@ class SGD(_FirstOrder):
 
 
 class Momentum(_FirstOrder):
-    """v = mu v + g; theta -= a v."""
+    """Momentum, ``v = mu v + g; theta -= a v``."""
 
     momentum: float
     velocity: np.ndarray
@@ -181,7 +182,7 @@ class Momentum(_FirstOrder):
 
 
 class Nesterov(Momentum):
-    """v = mu v + g; theta -= a (g + mu v)."""
+    """Nesterov's momentum, ``v = mu v + g; theta -= a (g + mu v)``."""
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         mu = g.dtype.type(self.momentum)
@@ -193,7 +194,7 @@ class Nesterov(Momentum):
 
 
 class RMSProp(_FirstOrder):
-    """s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)."""
+    """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
     rho: float
     eps: float
@@ -209,12 +210,12 @@ class RMSProp(_FirstOrder):
         self.eps = check_positive(self.eps, "eps", zero=True)
 
     def update(self, g: np.ndarray, rate: Any) -> None:
-        """Adam's, with the gradient for its average."""
+        """Take Adam's step with beta1 = 0, so that the average is the gradient itself."""
         adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
 
 
 class Adam(RMSProp):
-    """Kingma and Ba 2015; see the module's table."""
+    """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
 
     average: np.ndarray
     beta1: float

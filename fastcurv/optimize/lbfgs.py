@@ -22,11 +22,13 @@ from .checkpoint import damaged
 from .line_search import Trial, descend_along
 from .run import Method
 
-FLAT = 1e-10  # of ||s|| ||y||: an s'y below it tells nothing of curvature
+FLAT = 1e-10  # a pair with s'y below this share of ||s|| ||y|| is dropped
 
 
 class LBFGS(Method):
-    """Steps from at most `memory` pairs, and a line search to the strong Wolfe conditions."""
+    """L-BFGS steps from at most `memory` pairs, with a line search to the strong Wolfe
+    conditions.
+    """
 
     memory: int
     pairs: np.ndarray
@@ -45,10 +47,10 @@ class LBFGS(Method):
         m = check_positive_int(self.memory, "memory")
         self.pairs = np.empty((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...; read as far as written
         self.cross, self.inner = np.zeros((m, m)), np.zeros((m, m))  # s_i'y_j and y_i'y_j
-        self.products = np.zeros(2 * m)  # of the pairs with g
-        self.weights = np.zeros((2 * m, 1))  # of the pairs in the step
-        self.first = self.count = 0  # the oldest pair's row, and how many follow round the ring
-        self.newest = np.empty((2, n), dtype)  # y and g, to be multiplied at once
+        self.products = np.zeros(2 * m)  # s_i'g and y_i'g
+        self.weights = np.zeros((2 * m, 1))  # coefficients of the pairs in the step
+        self.first = self.count = 0  # row of the oldest pair in the ring buffer, number of pairs
+        self.newest = np.empty((2, n), dtype)  # y and g, multiplied by the pairs in one pass
 
     def step(self) -> str | None:
         run = self.run
@@ -64,10 +66,10 @@ class LBFGS(Method):
                 return None
             if not self.count:
                 return "the line search found no lower value along the gradient"
-            self.first = self.count = 0  # pairs that mislead, at a kink for instance
+            self.first = self.count = 0  # drop all pairs: they mislead, as they can at a kink
 
     def _direction(self) -> np.ndarray:
-        """Minus the inverse curvature times the gradient."""
+        """Return minus the inverse Hessian estimate times the gradient."""
         g, k = self.run.g, self.count
         if not k:
             return np.asarray(-g)
@@ -79,9 +81,11 @@ class LBFGS(Method):
         return step
 
     def _move(self, found: Trial) -> None:
-        """To the point in `run.spare`, with the pair that leads there if it tells of curvature."""
+        """Move to the point in `run.spare`, and store the pair of this step if its curvature is
+        usable.
+        """
         run, (y, g) = self.run, self.newest
-        assert found.g is not None  # where a search ends it has looked at the slope
+        assert found.g is not None  # a search ends at a point whose slope it has computed
         np.subtract(found.g, run.g, out=y)
         np.copyto(g, found.g)
         s = run.spare - run.theta
@@ -90,7 +94,9 @@ class LBFGS(Method):
         self._remember(s, y)
 
     def _remember(self, s: np.ndarray, y: np.ndarray) -> None:
-        """Make the pair the newest, and multiply all with the gradient at hand."""
+        """Store the pair (s, y) as the newest, and update the products of all pairs with the
+        gradient.
+        """
         m, row = len(self.inner), None
         if dot(s, y) > FLAT * norm(s) * norm(y):
             row = self.count if self.count < m else self.first
@@ -101,8 +107,8 @@ class LBFGS(Method):
             self._multiply(row)
 
     def _multiply(self, row: int | None) -> None:
-        """The products of all pairs with the gradient, and with the change in a row if it is
-        new.
+        """Compute the products of all pairs with the gradient and, if the pair in `row` is new,
+        with its y.
         """
         k = self.count
         of_y, of_g = project_rows(self.pairs[: 2 * k], self.newest)
@@ -118,8 +124,8 @@ class LBFGS(Method):
         return steps | changes, {"first": self.first}
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Every pair in the row where it was: sums over rows are then those of the run that was
-        saved, to the last bit.
+        """Restore every pair into its old row, so that sums over rows agree with the saved run to
+        the last bit.
         """
         m, first = len(self.inner), facts["first"]
         while self.count < m and f"s{self.count}" in arrays and f"y{self.count}" in arrays:

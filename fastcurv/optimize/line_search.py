@@ -1,4 +1,4 @@
-"""Ways down: the lowest curvature at a point, and the lowest point of a line."""
+"""Line searches: for the lowest point of a line, and to the strong Wolfe conditions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .run import Run
 Value = Callable[[np.ndarray], float]
 
 
-Point = tuple[float, float]  # t, and the value there
+Point = tuple[float, float]  # (t, value at t)
 
 
 def rounding_of(v: np.ndarray, size: float) -> float:
-    """What rounding does to v'Hv in practice: ``8 sqrt(n) eps ||H||``, `size` standing for ||H||.
+    """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, with `size` for
+    ||H||.
 
-    Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
+    Good enough to choose a direction, since the line search then decides; it proves nothing.
     """
     return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
 def first_length(theta: np.ndarray) -> float:
-    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1
-    at least.
+    """Return the first trial length of a line search that has no scale of its own: ``0.01 max(1,
+    ||theta||)``.
     """
     return 0.01 * max(1.0, norm(theta))
 
@@ -40,15 +41,15 @@ def line_minimum(
     start: float,
     refinements: int = 12,
 ) -> tuple[float, float]:
-    """The lowest point found along ``theta + t direction``, t of both signs.
+    """Find the lowest point along ``theta + t direction``, t of both signs.
 
-    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long),
-    the better side refined by parabolas and golden sections.
+    Each side is bracketed by doubling from `start` (or by quartering, if `start` is too long), and
+    the better side is refined by parabolas and golden sections.
 
     Returns
     -------
     t : float
-        0.0 where no lower value was found.
+        0.0 if no lower value was found.
     f : float
     """
     sides = []
@@ -65,8 +66,8 @@ def line_minimum(
 
 
 def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
-    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where
-    nothing is lower; and f.
+    """Bracket the lowest value along `direction` (sign included): return three points (t, f), or
+    None if no value is lower, and f as a function of t.
     """
     trial = np.empty_like(theta)
 
@@ -90,7 +91,7 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
         before, (t, ft) = (t, ft), further
-        if small:  # a slope that levels out: further than this is not downhill but flat
+        if small:  # the slope levels out: the last doubling gained almost nothing
             further = (2.0 * t, np.inf)
             break
     return (before, (t, ft), further), f
@@ -99,8 +100,8 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
 def _refined(
     f: Callable[[float], float], low: Point, best: Point, high: Point, evaluations: int
 ) -> tuple[float, float]:
-    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima
-    and golden sections.
+    """Refine a bracket of three points (t, f) with the lowest in the middle, by parabolas and
+    golden sections; return the lowest point.
     """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):
@@ -125,14 +126,14 @@ def _refined(
 # --------------------------------------------------------------------------------------------------
 # A line search to the strong Wolfe conditions, by values and slopes.
 
-ARMIJO = 1e-4  # of the decrease that the slope promises
-CURVATURE = 0.9  # of the first slope may be left
+ARMIJO = 1e-4  # required share of the decrease that the slope predicts
+CURVATURE = 0.9  # share of the first slope that may remain
 TRIALS = 20
-NOISE = 10.0  # eps |f|: what a value may be wrong by
+NOISE = 10.0  # error of a value, in units of eps |f|
 
 
 class Trial(NamedTuple):
-    """A point of the line: its value, its slope, and the gradient there."""
+    """A trial point of the line: t, and the value, the slope and the gradient there."""
 
     t: float
     f: float
@@ -141,12 +142,12 @@ class Trial(NamedTuple):
 
 
 def descend_along(run: Run, d: np.ndarray, slope: float, first: float) -> Trial | None:
-    """The first point ``theta + t d`` tried that is lower by a share of what the slope promises,
-    and whose own slope is a share of it at most; `run.spare` is that point.
+    """Find a point ``theta + t d`` that satisfies the strong Wolfe conditions, and leave it in
+    `run.spare`.
 
-    One value and gradient a trial, most often one trial in all. Where the budget or the trials end
-    first, the lowest point of those tried that are low enough; None where there is none. Values
-    that differ by rounding count as equal, and their slopes decide.
+    Each trial costs a value and a gradient; most searches need one. If the budget or the trials end
+    first, return the lowest trial with sufficient decrease, or None if there is none. Values that
+    differ by rounding count as equal, and the slopes decide.
 
     References
     ----------
@@ -189,7 +190,7 @@ def _look(run: Run, d: np.ndarray, t: float) -> Trial:
 
 
 def _cubic(a: Trial, b: Trial) -> float:
-    """Where the cubic through two values and slopes has its minimum, nan where it has none."""
+    """Return the minimiser of the cubic through two values and slopes; nan if it has none."""
     s = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
     root = s * s - a.slope * b.slope
     if not root >= 0:
@@ -200,13 +201,15 @@ def _cubic(a: Trial, b: Trial) -> float:
 
 
 def _further(before: Trial, here: Trial) -> float:
-    """The next trial where the line still falls: the cubic's minimum, between 2 and 10 times."""
+    """Return the next trial while the line still falls: the cubic's minimiser, clipped to 2 to 10
+    times the current t.
+    """
     t = _cubic(before, here)
     return min(max(t, 2.0 * here.t), 10.0 * here.t) if t > here.t else 4.0 * here.t
 
 
 def _between(low: Trial, high: Trial) -> float:
-    """The cubic's minimum, a tenth of the way at least from both ends."""
+    """Return the cubic's minimiser, kept a tenth of the interval away from both ends."""
     t = _cubic(low, high) if math.isfinite(high.f) else low.t + 0.1 * (high.t - low.t)
     share = (t - low.t) / (high.t - low.t)
     if math.isnan(share):

@@ -1,4 +1,6 @@
-"""The loop of `minimize`: iterations until something ends them, then the verdict and the result."""
+"""The main loop of `minimize`: iterations until a stopping rule holds, then the verdict and the
+result.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,17 @@ from .finish import ENDINGS, NO_REPORT, STATUS, Ending, Outcome
 from .line_search import first_length, line_minimum
 from .run import Method, Run
 
-IDLE = 50  # iterations of a second-order method without progress
-CRAWL = 100  # iterations that gain less than a hundredth of the loss
-DOUBLINGS = 8  # of a theta far out, to see whether the loss falls on
-WALK = 20  # steps of a walk from a kick
-REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
-SHARE = 1e-4
+IDLE = 50  # iterations of a second-order method without progress that end the run
+CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is checked for kinks
+DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
+WALK = 20  # steps from a displaced point
+REST = 12  # steps past the default tolerance, at most, ...
+SHARE = 1e-4  # ... or until the gradient is this share of it
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of `minimize`, checked."""
+    """The validated arguments of `minimize`."""
 
     method: str
     options: dict[str, Any]
@@ -44,13 +46,13 @@ class Request:
 
 
 class Loop:
-    """Iterations until something ends them; then the verdict."""
+    """The main loop of `minimize`, and the verdict after it."""
 
     def __init__(self, run: Run, ask: Request, maker: type[Method]) -> None:
         self.run, self.ask, self.maker = run, ask, maker
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.wanted = default if ask.gradient_tol is None else ask.gradient_tol
-        self.gradient_tol = self.wanted  # smaller once a verdict has asked for more
+        self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
         self.ending = Ending(run, ask.gradient_tol, self._walk)
         self.method: Method
         self.bottomless = lower_bound(run.ob) == -np.inf
@@ -65,7 +67,7 @@ class Loop:
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
     ) -> OptimizeResult:
-        """Run to the end, from the start or from what a checkpoint holds."""
+        """Run to the end, from the start or from the state in a checkpoint."""
         run = self.run
         if facts:
             if not alike(self.facts(), facts.get("loop")):
@@ -108,7 +110,7 @@ class Loop:
         return self._finish()
 
     def _iterate(self) -> None:
-        """Steps until something ends the run, which `why` says then."""
+        """Take steps until a stopping rule holds, and store its name in `why`."""
         run = self.run
         while True:
             self.why = self.end()
@@ -135,7 +137,7 @@ class Loop:
             self.after_step()
 
     def after_step(self) -> None:
-        """Count, record, show, ask the callback, save."""
+        """Count the iteration, record it, show progress, call the callback, and save if due."""
         run = self.run
         run.iteration += 1
         if not run.stale:
@@ -147,7 +149,9 @@ class Loop:
         self.saver.now_and_then(self)
 
     def end(self) -> str | None:
-        """Why the run ends here, whatever the gradient; or None."""
+        """Return the reason to end the run here, whatever the gradient; None to go on. Budgets
+        count only while the gradient is not zero.
+        """
         run = self.run
         if self.why is not None:
             return self.why
@@ -168,16 +172,17 @@ class Loop:
         return None
 
     def _spent(self) -> str | None:
-        """The budget that is used up."""
+        """Return the name of the budget that is used up, or None."""
         return "max_iter" if self.run.iteration >= self.ask.max_iter else self.run.exhausted()
 
     def critical(self) -> bool:
-        """Whether the gradient, where it is known, is zero."""
+        """Return whether the gradient is known and within the tolerance."""
         return self.run.gnorm <= self.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
-        """Whether the run is far out and far down, where no bound on the value is known, and falls
-        on at the next doublings of theta, as far as numbers go.
+        """Return whether the loss seems unbounded below: no lower bound is known, theta is huge,
+        the loss is below its start value, and it falls at each of the next doublings of theta until
+        it overflows.
         """
         run = self.run
         far = 1e30 if run.theta.dtype == np.float64 else 1e8
@@ -194,12 +199,14 @@ class Loop:
         return True
 
     def facts(self) -> list[Any]:
-        """What a resumed loop needs beside the run's and the method's state."""
+        """Return what a resumed loop needs besides the run's and the method's state."""
         moves = [self.ending.moves, self.ending.small]
         return [self.mark, self.small_gains, self.gradient_tol, self.rest, self.wanted, *moves]
 
     def _goes_on_to_rest(self) -> bool:
-        """Past a default tolerance, to where Newton's steps contract: the last ones cost little."""
+        """Return whether to go on past the default tolerance, to where Newton's steps contract and
+        cost little.
+        """
         run = self.run
         if self.ask.gradient_tol is not None or not self.method.curvature or not self.ask.verdict:
             return False
@@ -208,8 +215,8 @@ class Loop:
         return run.gnorm > SHARE * self.gradient_tol and run.iteration < self.rest
 
     def _idle_too_long(self) -> bool:
-        """Second-order steps that improve neither loss nor gradient over many iterations are held
-        by something.
+        """Return whether a second-order method has gone `IDLE` iterations without lowering the loss
+        by 1e-8 of itself or halving the gradient.
         """
         run = self.run
         if self.method.curvature is None:
@@ -222,7 +229,7 @@ class Loop:
     # where the gradient is zero
 
     def _at_critical_point(self) -> str | None:
-        """None after a move to a lower point, else why the run ends here."""
+        """Move to a lower point and return None, or return the reason why the run ends here."""
         run, method = self.run, self.method
         if self._spent() or not method.leaves_saddles:
             return "critical"
@@ -248,21 +255,25 @@ class Loop:
         return outcome.stopped
 
     def _go_along(self, v: np.ndarray) -> bool:
-        """Move to the lowest point of a line; False where none is lower by more than rounding."""
+        """Move to the lowest point found on a line; return False if none is lower by more than
+        rounding, or after 5 tiny gains in a row.
+        """
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
         gain = run.f - f
         if not gain > value_rounding(run.f, run.theta.dtype):
             return False
         self.small_gains = self.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
-        if self.small_gains > 5:  # curvature of the size of rounding, followed without end
+        if self.small_gains > 5:  # curvature at rounding level could be followed without end
             return False
         run.try_step(v, t)
         run.arrive()
         return True
 
     def _walk(self, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """A few steps of this run's method from another point; the run stays where it is."""
+        """Take a few steps of this run's method from another point, and return the lowest point met
+        and its value; the run itself does not move.
+        """
         run = self.run
         side = Run(
             run.ob, start.copy(), 0, curvature=self.maker.curvature,
@@ -284,7 +295,7 @@ class Loop:
         run.n_values += side.n_values
         return best, lowest
 
-    # what is handed out
+    # results
 
     def _intermediate(self) -> OptimizeResult:
         run = self.run
@@ -294,7 +305,7 @@ class Loop:
         )
 
     def _choose(self) -> tuple[np.ndarray, float, float]:
-        """The point returned, with its loss and gradient norm."""
+        """Return the point to report, with its loss and gradient norm."""
         run = self.run
         best_wanted = (
             run.validation is not None
@@ -308,12 +319,12 @@ class Loop:
         return run.theta, run.f, run.gnorm
 
     def _jump(self) -> str | None:
-        """What is said where the gradient jumps beside the last point; None where it does not.
+        """Describe a jump of the gradient next to the last point; None if there is no jump.
 
-        Of a smooth function its change shrinks with the step.
+        The change of a smooth function's gradient shrinks in proportion to the step.
         """
         run, kind = self.run, self.run.theta.dtype.type
-        unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # of each parameter by itself
+        unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # a scale for each parameter
         moved = np.abs(run.g) > 0
         step = run.g * kind(-(unit[moved] / np.abs(run.g[moved])).min(initial=np.inf))
         jumps = []
@@ -330,7 +341,9 @@ class Loop:
         )
 
     def _held_by_kinks(self) -> None:
-        """Where kinks hold a run that did not come to rest: the point on them, or their name."""
+        """If a run stalled or ran out of iterations, look for kinks that hold it: move the outcome
+        to a point on them, or else mention a jump of the gradient.
+        """
         at_rest = self.run.gnorm <= self.gradient_tol
         if self.why not in ("stalled", "max_iter") or not self.method.curvature or at_rest:
             return
@@ -348,7 +361,7 @@ class Loop:
 
     def _finish(self) -> OptimizeResult:
         self.saver.at_the_end(self)
-        if self.run.history["iteration"][-1] != self.run.iteration:  # the end is always on record
+        if self.run.history["iteration"][-1] != self.run.iteration:  # always record the last point
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()

@@ -1,4 +1,4 @@
-"""`minimize`: any method, one loop, and a verdict at the end instead of the word "converged"."""
+"""`minimize`: any method, one loop, and a verdict on the final point."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ from .newton import (
 from .run import Method, Run
 
 # --------------------------------------------------------------------------------------------------
-# The callback of a run, in any of SciPy's forms.
+# Callbacks, in either of SciPy's forms.
 
 
 def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
-    """A callback in SciPy's forms as a function of the intermediate result."""
+    """Convert a callback in either of SciPy's forms to a function of the intermediate result that
+    returns whether to stop.
+    """
     if callback is None:
         return None
     if not callable(callback):
@@ -51,7 +53,7 @@ def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
         whole = False
-    # wrapped by scipy.optimize.minimize, which unpacks the result itself
+    # scipy.optimize.minimize wraps the user's callback; its wrapper unpacks the result itself
     wrapped = hasattr(callback, "stop_iteration")
 
     def call(result: OptimizeResult) -> bool:
@@ -81,7 +83,7 @@ METHODS: dict[str, type[Method]] = {
     "gauss-newton": GaussNewton,
     "l-bfgs": LBFGS,
 }
-ALIASES = {"lbfgs": "l-bfgs"}  # as scikit-learn has it
+ALIASES = {"lbfgs": "l-bfgs"}  # scikit-learn's spelling
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -107,96 +109,97 @@ def minimize(
     verdict: bool = True,
     **options: Any,
 ) -> OptimizeResult:
-    """Minimise an objective, and say what kind of point was reached.
+    """Minimise an objective, and classify the point that was reached.
 
     Parameters
     ----------
     ob : objective
         Anything with ``n_params``, ``value``, ``gradient`` and, for second-order methods and
-        verdicts, ``hessian``; ``value_and_gradient`` is used where present; mini-batches need
+        verdicts, ``hessian``; ``value_and_gradient`` is used if present; mini-batches need
         ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
     theta0 : ndarray, shape (n,)
-        The start; not changed. None where `resume` gives it.
+        The start; not changed. May be None with `resume`.
     method : str
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
-        saddles, and ``newton damped-newton newton-mr``, which are drawn to them. Between
-        them: ``l-bfgs``.
+        saddles, and ``newton damped-newton newton-mr``, which are drawn to them.
+        Quasi-Newton: ``l-bfgs``.
     max_iter : int, optional
-        Steps; epochs where `batch_size` is given. Default 5000 of a method by curvature, 1000 of
-        others, or 100 epochs.
+        Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
+        second-order method, 1000 steps of any other, or 100 epochs.
     max_time, max_products : float, int, optional
         Seconds and Hessian products after which the run ends, inside a step if need be; a first
-        step takes two products at least. The checks at the end keep to `max_time` too; their
-        products are extra, and none with ``verdict=False``. Without it tries and escapes
-        take no longer than the steps did, or a second, and a proof by all eigenvalues (up to n =
-        4096), or a search for the kinks of relu that hold a stalled run, no longer than that, or
-        half a minute.
+        step takes at least two products. The checks at the end keep to `max_time` too; their
+        products come on top, and are avoided by ``verdict=False``. Without `max_time`, trial moves
+        and escapes take at most as long as the steps did, or a second if that is more; a proof by
+        all eigenvalues (up to n = 4096), or a search for relu kinks that hold a stalled run, at
+        most as long as the steps did, or half a minute.
     gradient_tol : float, optional
-        Where to stop: a gradient no longer than this counts as zero. By default at 1e-6 (1e-3 in
-        float32), and on from there, by Newton steps with gradients in extended precision too,
-        until theta is near a critical point in the scale-free sense of `classify`.
+        A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32);
+        with the default the run goes on from there, by Newton steps with gradients in extended
+        precision too, until theta is near a critical point in the scale-free sense of `classify`.
     callback : callable, optional
-        ``callback(intermediate_result)`` gets an OptimizeResult after each iteration,
-        ``callback(xk)`` under any other parameter name the point; True, or raising StopIteration,
-        ends the run. After an epoch that `record_every` leaves out there is no ``jac``, and ``fun``
-        is the mean loss of its batches, each as it came.
+        Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
+        if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
+        raising StopIteration ends the run. After an epoch that `record_every` skips, the result has
+        no ``jac``, and ``fun`` is the mean loss of the batches, each at the theta it was used at.
     seed : None, int or Generator
-        Mini-batches and random probes.
+        Seed of mini-batches and random probes.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s. A pipe
-        or a log is told by True, or by a `callback` that prints.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
+        With output to a pipe or a log, pass True or a `callback` that prints.
     validation : objective, optional
         Its ``value`` is recorded with every iteration, and the point where it was lowest is
         returned.
     patience : int, optional
-        End the run after so many records without a lower `validation` (without it: loss).
+        End the run after this many records without a lower validation loss (or, without
+        `validation`, a lower loss).
     checkpoint : path, optional
-        Where the run is saved, at the end and on the way. A run outlives a disk that fills up: a
-        `RuntimeWarning` says that the file is an older one.
+        File to which the run is saved, now and then and at the end. If a write fails, as on a full
+        disk, the run goes on, and a `RuntimeWarning` says so.
     checkpoint_every : int, optional
-        Iterations between saves; default: as many as make two a minute at most.
+        Iterations between saves; by default at most two saves a minute.
     resume : path, optional
-        Continue a saved run of the same method, options, objective and validation, bit for bit as
-        if it had not been stopped. Another loss at the theta that was saved is an error.
+        Continue a saved run of the same method, options, objective and validation, with results
+        bit-identical to an uninterrupted run. A different loss at the saved theta is an error.
     verdict : bool
-        False: no `classify` at the end, so `success` stays False.
+        If False, `classify` is not called at the end, and `success` stays False.
     **options
-        The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip
-        record_every`` and ``momentum rho beta1 beta2 eps``. Every so many epochs of mini-batches,
-        and at the end, the loss and gradient of all rows are recorded, and no tolerance is looked
-        at before: by default after each, which takes half as long as the epoch. Second order:
-        ``forcing thrift krylov_dim sample`` and ``radius damping weight max_cg``; for
-        ``trust-region saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``,
-        both False: scaling by the norms of the Hessian's rows and the last step as a start, which
-        large networks need. `sample` rows, drawn anew for each point, then stand for all in the
-        curvature (never in value and gradient).
+        Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
+        record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
+        gradient of all rows are computed, recorded and compared with the tolerance every
+        `record_every` epochs and at the end; by default after each epoch, which takes half as long
+        as the epoch itself. Second order: ``forcing thrift krylov_dim sample`` and ``radius damping
+        weight max_cg``; for ``trust-region saddle-free-newton cubic gauss-newton`` also
+        ``precondition warm_start``, both False by default: scaling by the norms of the Hessian's
+        rows, and the last step as an extra start vector, which large networks need. With `sample`,
+        the curvature (never value and gradient) is that of so many rows, drawn anew at each point.
 
     Returns
     -------
     OptimizeResult
-        ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
-        and
+        ``x fun jac nit nfev njev nhev status success message`` as in SciPy, with ``nhev`` counting
+        Hessian products, and
 
-        * ``kind`` and ``report``: what `classify` says of x; where ||g|| is above `gradient_tol`
-          ``not_critical``, and None for the report, which `classify` makes, as `message` says.
-        * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
-          measured, as `message` says; and at a point, degenerate or with a gradient that is all
-          rounding, whose loss is its lower bound, such as an mse of 0, to rounding or to 1e-24 of
-          that at the start. Nowhere else.
+        * ``kind`` and ``report``: the verdict of `classify` on x. If ||g|| is above `gradient_tol`,
+          kind is ``not_critical`` and report is None; `message` tells how to get one.
+        * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
+          measured (`message` says which); and at a point, degenerate or with a gradient that is all
+          rounding, where the loss equals its lower bound, such as an mse of 0, to rounding or to
+          1e-24 of the loss at the start. False everywhere else.
         * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
-          patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
-          along the zeros of the Hessian, or none but to x, from where the run did not go on),
-          ``infinity`` (the infimum lies there), ``unbounded``, ``kinks`` (of relu units hold it,
+          patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
+          vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
+          (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
           without a proof). `status` is its number in this order, 0 for ``critical``.
 
-        Where kinks of relu units hold a run, theta moves to the point on them; the gradient of the
-        loss is not small there, and `report` says how many kinks hold it and what is proved.
+        If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
+        small there, and `report` says how many kinks hold it and what is proved.
 
-        x is the last point of a second-order method, the best recorded one of a first-order method,
-        moved by the last Newton steps.
+        x is the last point of a second-order method or the best recorded point of a first-order
+        method, moved by the last Newton steps.
 
     See Also
     --------
@@ -254,7 +257,7 @@ def minimize(
         checkpoint_every=_count(checkpoint_every, "checkpoint_every"),
         verdict=bool(verdict),
     )
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is lost is seen
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         return Loop(run, ask, maker).go(arrays, facts, progress)
 
 
@@ -300,7 +303,7 @@ def _check_validation(ob: Any) -> None:
 
 
 def _checked_sample(ob: Any, sample: Any) -> int | None:
-    """The number of rows that curvature is taken from; None for all."""
+    """Return the number of rows for the curvature, or None for all rows."""
     if sample is None:
         return None
     sample = check_positive_int(sample, "sample")

@@ -1,7 +1,8 @@
-"""Newton's method and its cures, all in one Krylov space per point: they differ in the small
-problem they solve.
+"""Newton's method and variants that leave saddles, each with one Krylov space per point: they
+differ in the small problem they solve in it.
 
-With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s = Q' y`` with
+With Q the basis of a Krylov space from g (as rows), T = Q H Q' and c = Q g, a step is ``s = Q' y``
+with
 
     newton                (T + damping) y = -c                  taken as it is
     newton-mr             min ||(T; E) y + c||                  line search on the gradient's norm
@@ -11,8 +12,8 @@ With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3   weight from the ratio
 
 The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
-next product is not worth its price (`Worth`). After a refused step the problem is solved again in
-the space at hand: a change of radius, damping or weight costs no product.
+next product costs more than it gains (`Worth`). After a refused step the problem is solved again in
+the same space: a change of radius, damping or weight costs no product.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from .line_search import first_length, line_minimum
 from .run import Method, Worth, reduction_ratio
 from .steps import DENSE_BELOW
 
-SPACE_BYTES = 2**29  # the basis never takes more than this, 8 rows aside
+SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
 
 
 class _InSpace(Method):
-    """Grow a space, solve in it, try the step, adapt, try again."""
+    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt,
+    repeat.
+    """
 
     limit: Any
     space: KrylovSpace
@@ -60,23 +63,27 @@ class _InSpace(Method):
     def subproblem(
         self, values: np.ndarray, linear: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Y in the eigenvectors of T; what H's share of the residual is measured on; whether a
-        bound was met.
+        """Solve the small problem in the eigenvectors of T.
+
+        Returns the step y in Ritz coordinates, the vector that H multiplies in the residual (y, or
+        sign(T) y for |T|), and whether the step is at the bound on its length.
         """
         raise NotImplementedError
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        """Move the radius, damping or weight by what a trial step has shown."""
+        """Adapt the radius, damping or weight to the outcome of a trial step."""
 
     def tolerance(self) -> float:
         return float(min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma)
 
     def accepted(self) -> None:
-        """Told that the step in `vector` is taken."""
+        """Take note that the step `vector` was accepted."""
 
     def solve(self) -> tuple[np.ndarray, float, bool]:
-        """The step in the space, grown as far as its residual asks; and the reduction that the
-        model promises.
+        """Grow the space until the residual is small enough, and leave the step in `vector`.
+
+        Returns its coordinates, the reduction predicted by the model, and whether it is at the
+        bound on its length.
         """
         run, space, wanted = self.run, self.space, self.tolerance()
         look_at, worth = max(space.m, 1), Worth(self.thrift, run.step_price())
@@ -129,14 +136,14 @@ class _InSpace(Method):
 
 
 class _Scaled(_InSpace):
-    """Two economies for large networks, whose curvature in different layers differs by orders of
-    magnitude.
+    """Adds two options for large networks, where the curvature of different layers differs by
+    orders of magnitude.
 
     `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``, and lengths,
-    dampings and radii are measured in these coordinates. ``D = r^-1/2``, r the root mean square of
-    Hv over random signs v, which is the norm of H's rows [1]_; averaged over the last 20 points,
-    for one product at each (4 at the first). `warm_start`: the last step is a start vector of the
-    next space, beside the gradient, for one product.
+    dampings and radii are measured in these coordinates. ``D = r^-1/2`` with r the root mean square
+    of Hv over random sign vectors v, which estimates the norms of H's rows [1]_; it is averaged
+    over about the last 20 points, at one product each (4 at the first). `warm_start`: the last step
+    is a second start vector of the next space, which costs one product.
 
     References
     ----------
@@ -186,7 +193,7 @@ class _Scaled(_InSpace):
         self.scaled = np.empty_like(run.theta)
 
     def _scaled_product(self, v: np.ndarray, out: Any) -> None:
-        scale: Any = self.scale  # there where this is the operator
+        scale: Any = self.scale  # never None when this is the operator
         np.multiply(v, scale, out=self.scaled)
         self.run.operator.product(self.scaled, out)
         out *= scale
@@ -203,8 +210,8 @@ class _Scaled(_InSpace):
 
 
 class TrustRegion(_Scaled):
-    """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard
-    case included.
+    """GLTR: solves the trust-region problem of the quadratic model in the Krylov space, including
+    the hard case.
     """
 
     radius: float
@@ -257,9 +264,7 @@ class Cubic(_Scaled):
 
 
 class _Damped(_Scaled):
-    """A damping that rises when the model has promised too much and falls when it has kept its
-    word.
-    """
+    """Adapts the damping: up if the model predicted too much reduction, down if it was right."""
 
     damping: float | None
     size: float
@@ -286,8 +291,8 @@ class _Damped(_Scaled):
 
 
 class SaddleFreeNewton(_Damped):
-    """(|T| + damping) y = -c: Newton's lengths, downhill along every eigenvector (Dauphin et al.
-    2014).
+    """Saddle-free Newton, ``(|T| + damping) y = -c``: Newton's step lengths, downhill along every
+    eigenvector (Dauphin et al. 2014).
     """
 
     def subproblem(
@@ -299,12 +304,12 @@ class SaddleFreeNewton(_Damped):
 
 class GaussNewton(_Damped):
     """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature;
-    at the end on H.
+    with the Hessian H near the end.
 
-    Where residuals stay, the GGN's steps only converge linearly. After `SLOW` steps in a row whose
-    model was right but which took less than a thousandth off the loss and did not halve the
-    gradient, the curvature is that of H, in absolute values as in `SaddleFreeNewton`; the GGN is
-    back once a step takes a hundredth off the loss.
+    If the residuals do not vanish at the minimum, steps with the GGN converge only linearly. After
+    `SLOW` steps in a row with a good model that lowered the loss by less than a thousandth and did
+    not halve the gradient, the curvature is that of H, in absolute values as in `SaddleFreeNewton`;
+    the GGN returns once a step lowers the loss by more than a hundredth.
     """
 
     exact: bool
@@ -341,7 +346,7 @@ class GaussNewton(_Damped):
         return sentence
 
     def _turn_to(self, curvature: str) -> None:
-        """Take the curvature from another matrix from here on."""
+        """Use another curvature matrix, ``hessian`` or ``ggn``, from here on."""
         self.exact, self.run.curvature = curvature == "hessian", curvature
         self.run.bind_operator()
 
@@ -356,8 +361,8 @@ class GaussNewton(_Damped):
 
 
 class Newton(_InSpace):
-    """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point
-    of any kind.
+    """Newton's method, ``(H + damping) s = -g``: always takes the full step, and is drawn to the
+    nearest critical point of any kind.
     """
 
     damping: float
@@ -391,21 +396,21 @@ class Newton(_InSpace):
 
 
 class DampedNewton(Newton):
-    """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature
-    exceeds it.
+    """Newton with a constant added to every eigenvalue; still drawn to saddles whose negative
+    curvature exceeds it.
     """
 
     defaults = {**Newton.defaults, "damping": 1e-3}
 
 
 # --------------------------------------------------------------------------------------------------
-# Newton-CG with capped conjugate gradients, which turn negative curvature into a step.
+# Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-LEAST = 1e-6  # of a shift, where no curvature was seen
+LEAST = 1e-6  # smallest shift if no curvature was seen
 
 
 class NewtonCG(Method):
-    """Capped CG, then a line search along what it found.
+    """Capped CG, followed by a line search along its result.
 
     The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient
     vanishes; `weight` falls after full steps and rises after shortened ones.
@@ -449,7 +454,9 @@ class NewtonCG(Method):
         return self._descend(d, weight)
 
     def _in_range(self) -> tuple[np.ndarray, Any]:
-        """The gradient over a power of two, and that: squares of its length are numbers then."""
+        """Return the gradient divided by a power of two, and that power, so that the square of its
+        norm neither overflows nor underflows.
+        """
         run, kind = self.run, self.run.theta.dtype.type
         least = float(np.finfo(kind).tiny) ** 0.25
         if least <= run.gnorm <= 1 / least:
@@ -458,11 +465,15 @@ class NewtonCG(Method):
         return run.g / unit, unit
 
     def _least(self) -> float:
-        """What a shift is at least of, where curvature is not known: less where the gradient is."""
+        """Return a lower bound on the shift while the curvature is unknown; smaller if the gradient
+        is.
+        """
         return float(max(min(LEAST, self.run.gnorm), 1e-140))
 
     def _first_weight(self, g: np.ndarray) -> float:
-        """The shift of the first step is a hundredth of the curvature along the gradient."""
+        """Return a weight that makes the first shift a hundredth of the curvature along the
+        gradient.
+        """
         run = self.run
         run.operator.product(g, self.work.Hp)
         self.bound = norm(self.work.Hp) / norm(g)
@@ -471,15 +482,15 @@ class NewtonCG(Method):
         return weight
 
     def _least_weight(self) -> float:
-        """Of the curvature seen a ten-millionth, times the root of a gradient's norm of 1 at
-        most.
+        """Return the least weight: its shift is 1e-7 of the curvature seen, times ``sqrt(||g||)``
+        where that is below 1.
         """
         size = min(max(self.bound, self._least()), 1e150)
         return float(1e-14 * size**2 / max(1.0, self.run.gnorm))
 
     def _descend(self, d: np.ndarray, weight: float) -> str | None:
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope
-        promises.
+        predicts.
         """
         run = self.run
         t = self._backtrack(d)
@@ -490,8 +501,8 @@ class NewtonCG(Method):
         return None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """The fraction of d that lowers the loss enough, left in `run.spare`; None where none
-        does.
+        """Return the fraction of d that lowers the loss enough, with the point left in `run.spare`;
+        None if there is none.
         """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -505,8 +516,8 @@ class NewtonCG(Method):
         return None
 
     def _follow(self, d: np.ndarray) -> str | None:
-        """Along negative curvature the best length is not Newton's: search for it, downhill side
-        and other side.
+        """Search both directions along negative curvature for the lowest point, since Newton's
+        length is not the best there.
         """
         run = self.run
         d /= d.dtype.type(np.linalg.norm(d))
@@ -521,8 +532,8 @@ class NewtonCG(Method):
         return None
 
     def _downhill(self) -> str | None:
-        """Where the model misleads, at a kink for instance: a step along the gradient, as short as
-        it takes.
+        """Step along the negative gradient with backtracking, where the model misleads, as it can
+        at a kink.
         """
         run = self.run
         np.multiply(
@@ -535,12 +546,12 @@ class NewtonCG(Method):
 
 
 # --------------------------------------------------------------------------------------------------
-# Newton-MR: steps of least residual, which invexity alone lets descend on the gradient norm.
+# Newton-MR: minimum-residual steps, which lower the gradient norm and need only invexity.
 
 
 class NewtonMR(_InSpace):
-    """Least-squares Newton steps with a line search on the gradient's norm: to the nearest critical
-    point.
+    """Least-squares Newton steps with a line search on the gradient's norm, which lead to the
+    nearest critical point.
 
     References
     ----------

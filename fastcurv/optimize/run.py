@@ -1,8 +1,8 @@
-"""One run of a minimiser: where it is, what it has spent, what it may spend, what it has seen.
+"""The state of one run of a minimiser: its point, its costs and budgets, its history.
 
-A method moves `Run.theta` and asks the run for values, gradients and operators, so that everything
-it costs is counted in one place. A step is either finished or, when the budget ends inside it,
-marked as cut short.
+A method moves `Run.theta` and asks the run for values, gradients and operators, so that all costs
+are counted in one place. A step is either finished or, if the budget ends inside it, marked as cut
+short.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from .checkpoint import check_run, generator, plain
 
 
 def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:
-    """(old - new)/predicted, drawn to 1 where both are within the rounding of the values
-    themselves.
+    """Return (old - new)/predicted, drawn to 1 where both are within the rounding of the values.
 
     A value of size L carries an error of the order of ``10 eps |L|``; without this term the last
-    steps of a converging run are refused for noise (Conn, Gould and Toint, Trust-Region Methods,
-    2000, section 17.4).
+    steps of a converging run are refused because of noise (Conn, Gould and Toint, Trust-Region
+    Methods, 2000, section 17.4).
     """
     if not np.isfinite(new):
         return -np.inf
@@ -33,16 +32,16 @@ def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> flo
     return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
 
 
-FADING = 0.7  # of the longest time between two looks at the clock, from look to look
+FADING = 0.7  # decay per check of the longest time seen between two checks of the clock
 
 
 class Worth:
-    """Is another product worth its price? The rule that ends inner solves before their residual
-    does.
+    """Stopping rule for inner solves: stop when the next product costs more than it gains.
 
-    A step that costs m products (and `overhead` more to try and to take) promises a reduction
+    A step that costs m products (and `overhead` more to try and to accept) promises a reduction
     `gain` of the model. When the last products have gained less than `thrift` times the average of
-    all, a new step from a new point is the better use of the next one. 0 never ends a solve.
+    all, the next product is better spent on a new step from a new point. A thrift of 0 never stops
+    a solve.
     """
 
     def __init__(self, thrift: float, overhead: float = 3.0) -> None:
@@ -50,8 +49,8 @@ class Worth:
         self.m, self.gain, self.look_at = 0, 0.0, 2
 
     def spent(self, m: int, gain: float) -> bool:
-        """True after `m` products with a reduction of `gain` where going on is not worth it; judges
-        every eighth more.
+        """Return whether to stop after `m` products with a reduction of `gain`; checked each time m
+        has grown by an eighth.
         """
         if m < self.look_at:
             return False
@@ -75,7 +74,7 @@ class CountedOperator:
         return out
 
     def release(self) -> None:
-        """Let go of the operator, so that its state can be used again for the next one."""
+        """Drop the operator, so that its memory can be reused by the next one."""
         self.operator = self._product = None
 
 
@@ -87,8 +86,8 @@ class Run:
     theta, f, g, gnorm
         The current point, the full objective there, its gradient and the gradient's norm.
     best, best_score
-        The point with the lowest score seen at a record: the loss, or the validation loss where
-        there is one.
+        The recorded point with the lowest score: the validation loss if there is one, else the
+        loss.
     history : dict of str to list
         One entry per record: ``iteration loss gradient_norm products time``, and ``validation``.
     cut : str or None
@@ -118,14 +117,14 @@ class Run:
         self.eps = float(np.finfo(theta.dtype).eps)
         self.n_values = self.n_gradients = self.n_products = self.iteration = 0
         self.spent, self.started = 0.0, time.perf_counter()
-        self.gap = self.asked = 0.0  # the longest of the last times between two looks at the clock
+        self.gap = self.asked = 0.0  # longest recent time between two checks of the clock; last one
         self.history: dict[str, list[Any]] = {
             key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")
         }
         if validation is not None:
             self.history["validation"] = []
         self.best: Any = None
-        self.pending: tuple[int, dict[str, Any], float] | None = None  # a record being made
+        self.pending: tuple[int, dict[str, Any], float] | None = None  # record not yet in history
         self.best_score, self.since_best = np.inf, 0
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
@@ -133,15 +132,16 @@ class Run:
         self.cut: str | None = None
         self.stale = False
 
-    # what things cost
+    # costs and budgets
 
     def elapsed(self) -> float:
-        """Seconds since the start, those before a resumed checkpoint included."""
+        """Return the seconds since the start, including those before a resumed checkpoint."""
         return self.spent + time.perf_counter() - self.started
 
     def exhausted(self) -> str | None:
-        """``max_time``, ``max_products`` or None: the budget that has ended; time has, where what
-        runs until it is asked for again would pass its end.
+        """Return the budget that has ended, ``max_time`` or ``max_products``, or None.
+
+        The time budget has ended if it would run out before this is expected to be called again.
         """
         if self.cut is not None:
             return self.cut
@@ -156,42 +156,42 @@ class Run:
         return None
 
     def out_of_budget(self) -> bool:
-        """For the inner loops of a step: has a budget ended? Remembers it in `cut`."""
+        """Check the budgets inside a step, and store in `cut` the one that has ended."""
         self.cut = self.exhausted()
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
-        """The objective at `theta`; inf, unasked, where a step has left the numbers."""
+        """Evaluate the objective at `theta`; inf, without a call, if theta is not finite."""
         if not all_finite(theta):
             return np.inf
         self.n_values += 1
         return value_at(self.ob, theta)
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
-        """Value and gradient, of the full objective or of `ob`, a batch whose gradient is used up
-        before anything is asked again; inf and NaN, unasked, where a step has left the numbers.
+        """Evaluate value and gradient of the full objective, or of a batch `ob`, whose gradient may
+        be overwritten by the next call; inf and NaN, without a call, if theta is not finite.
         """
         if not all_finite(theta):
             return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
         with call_unmodified(ob, theta):
-            if hasattr(ob, "value_and_gradient"):  # which takes a tenth of isinstance
+            if hasattr(ob, "value_and_gradient"):  # ten times faster than isinstance
                 f, g = ob.value_and_gradient(theta)
             else:
                 f, g = ob.value(theta), ob.gradient(theta)
         return as_number(f), as_gradient(g, theta.size, self.theta.dtype, kept=kept)
 
     def step_price(self) -> float:
-        """What trying and taking a step costs, in products: values and gradients are of all rows,
-        products of a sample.
+        """Return the cost of trying and accepting a step, in products. Values and gradients use all
+        rows, products a sample of them.
         """
         return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
-    # where it is
+    # the current point
 
     def bind(self) -> None:
-        """Value, gradient and, for methods that use one, the operator at `theta`."""
+        """Compute value, gradient and, for methods that use one, the operator at `theta`."""
         operator, f, g = self.bind_operator(), None, None
         if operator is not None and self.sample is None:
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
@@ -204,7 +204,7 @@ class Run:
         self.stale = False
 
     def bind_operator(self) -> Any:
-        """The operator at `theta`, of `curvature` as it is now; None for methods without."""
+        """Build the operator named by `curvature` at `theta`; None for methods without one."""
         if self.operator is not None:
             self.operator.release()
         if self.curvature is None:
@@ -216,7 +216,9 @@ class Run:
         return operator
 
     def _curved(self) -> Any:
-        """The objective whose curvature is used: all of it, or a random sample of its rows."""
+        """Return the objective for the curvature: the full one, or a batch of randomly chosen
+        rows.
+        """
         if self.sample is None:
             return self.ob
         if self.rows is None:
@@ -224,25 +226,25 @@ class Run:
         return self.ob.batch(self.rows)
 
     def arrive(self) -> None:
-        """Make `spare` the current point; the old one becomes the spare."""
+        """Make `spare` the current point, and the old point the spare."""
         self.theta, self.spare = self.spare, self.theta
         self.rows = None
         self.bind()
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
-        """The objective at ``theta + scale * step``, which is left in `spare`."""
+        """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""
         return self.value(self.place(step, scale))
 
     def place(self, step: np.ndarray, scale: float) -> np.ndarray:
-        """`spare`, made ``theta + scale * step``."""
+        """Set `spare` to ``theta + scale * step`` and return it."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
         self.spare += self.theta
         return self.spare
 
-    # what it has seen
+    # history and state
 
     def record(self) -> None:
-        """Write down the current point; keep it if it is the best."""
+        """Record the current point, and keep a copy if it is the best."""
         entry = {
             "iteration": self.iteration,
             "loss": self.f,
@@ -259,8 +261,8 @@ class Run:
         self.settle()
 
     def settle(self) -> None:
-        """Write down what `record` found; once more where Ctrl-C fell into it, so that the best
-        point and its loss are of one record.
+        """Write a pending record to the history. Called again after Ctrl-C during a record, so that
+        the best point and its loss belong to the same record.
         """
         if self.pending is None:
             return
@@ -288,7 +290,7 @@ class Run:
     )
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Everything a resumed run needs but the history: arrays, and facts that JSON can hold."""
+        """Return everything a resumed run needs except the history: arrays, and facts for JSON."""
         arrays = {"theta": self.theta.copy()}
         if self.best is not None:
             arrays["best"] = self.best.copy()
@@ -301,14 +303,16 @@ class Run:
         return arrays, facts
 
     def past(self, records: int) -> dict[str, np.ndarray]:
-        """The history up to a number of records, as arrays."""
+        """Return the history up to a number of records, as arrays."""
         return {
             "history." + key: np.asarray(values[:records], dtype=np.float64)
             for key, values in self.history.items()
         }
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Continue where `state` and `past` were taken; ValueError where they were not."""
+        """Restore what `state` and `past` returned; raise ValueError if they cannot have returned
+        it.
+        """
         check_run(arrays, facts, self)
         np.copyto(self.theta, arrays["theta"])
         self.best, self.rows = arrays.get("best"), arrays.get("rows")
@@ -324,16 +328,16 @@ class Run:
 
 
 class Method:
-    """What a minimiser has to be: it moves the run one iteration at a time.
+    """Base class of minimisers, which move the run one iteration at a time.
 
     Class attributes
     ----------------
     defaults : dict
-        Its options and their defaults.
+        Options and their defaults.
     curvature : str or None
-        The objective's maker of the operator it multiplies with: ``hessian`` or ``ggn``.
+        Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
     leaves_saddles : bool
-        Where the gradient vanishes and H has negative curvature, the run follows it and goes on.
+        Whether the run follows negative curvature and goes on where the gradient vanishes.
     """
 
     defaults: dict[str, Any] = {}
@@ -347,14 +351,14 @@ class Method:
         self.prepare()
 
     def __getattr__(self, name: str) -> Any:
-        """Options are attributes of their names, set at the start; any other is an error."""
+        """Refuse unknown attributes. Options are set as attributes at the start."""
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
     def prepare(self) -> None:
-        """Check the options, make the buffers."""
+        """Check the options and allocate the buffers."""
 
     def step(self) -> str | None:
-        """Move the run; None, or the sentence that says why it cannot."""
+        """Move the run and return None, or return the reason why no step was possible."""
         raise NotImplementedError
 
     #: names of the attributes that a checkpoint must hold

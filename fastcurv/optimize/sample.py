@@ -1,4 +1,4 @@
-"""Critical points of a network at many losses: saddles and minima, found from both ends."""
+"""Sample critical points of a network, saddles and minima, at many values of the loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .finish import STATUS
 from .minimize import minimize
 
 SOURCES = ("narrower", "walk", "descent")
-# options of `classify` that fit any point
+# options of `classify` that apply to any point
 PASSED = ("gradient_tol", "curvature_tol", "failure_probability", "max_products", "dense_below")
 EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
 
@@ -38,10 +38,11 @@ class SampledPoint:
     source : str
         ``narrower``, ``walk`` or ``descent``; see `sample_critical_points`.
     trivial : str or None
-        Why the point says nothing about the surface: ``all weights zero``, or ``constant output``
-        where some layer passes nothing on, so that every row gets the same outputs. None elsewhere.
+        Why the point says nothing about the loss surface: ``all weights zero``, or ``constant
+        output`` if some layer passes nothing on, so that every row gets the same outputs. None for
+        other points.
     widths : tuple of int or None
-        Hidden widths of the network that came to rest, where units were added to it.
+        Hidden widths of the narrower network that was trained, for source ``narrower``.
     """
 
     theta: np.ndarray = field(repr=False)
@@ -53,19 +54,19 @@ class SampledPoint:
 
     @property
     def kind(self) -> str:
-        """What `classify` says it is."""
+        """The kind of critical point, as returned by `classify`."""
         return str(self.verdict.kind)
 
 
 class CriticalSample:
-    """What `sample_critical_points` found: a sequence of `SampledPoint`.
+    """The result of `sample_critical_points`: a sequence of `SampledPoint`.
 
     Attributes
     ----------
     points : tuple of SampledPoint
-        In the order of their losses, the lowest first.
+        Sorted by loss, lowest first.
     n_tries : int
-        Searches made; those that ended at no critical point gave none.
+        Number of searches; those that did not end at a critical point gave no point.
     """
 
     def __init__(self, points: list[SampledPoint], n_tries: int) -> None:
@@ -92,11 +93,11 @@ class CriticalSample:
 
     @property
     def nontrivial(self) -> tuple[SampledPoint, ...]:
-        """All others."""
+        """The points that are not trivial."""
         return tuple(point for point in self.points if not point.trivial)
 
     def counts(self, trivial: bool = False) -> dict[str, int]:
-        """How many points there are of each kind; the trivial ones, or all others."""
+        """Count the points of each kind, among the trivial ones or among all others."""
         points = self.trivial if trivial else self.nontrivial
         return dict(sorted(Counter(point.kind for point in points).items()))
 
@@ -129,50 +130,52 @@ def sample_critical_points(
 
     Sources take turns:
 
-    * ``narrower``: a network with fewer hidden units is trained until it rests, and the missing
-      units are added with all weights zero (without l2 also by splitting a unit in two): a critical
-      point of the wide network, exactly, at the narrow one's loss [1]_. Where l2 pulls on biases
-      and a unit of input 0 has an output, as a sigmoid has, it is none and gives no point.
-    * ``walk``: Adam for a while, then `find_critical_point`, which saddles attract as minima do.
-      Many walks end where the norm of the gradient is itself stationary; they give no point.
-    * ``descent``: training until it rests.
+    * ``narrower``: a network with fewer hidden units is trained to a critical point, and the
+      missing units are added with all weights zero (without l2 also by splitting a unit in two).
+      This is exactly a critical point of the wide network, at the narrow one's loss [1]_, unless l2
+      acts on biases and a unit has a nonzero output for input 0, as a sigmoid has; such a search
+      gives no point.
+    * ``walk``: Adam for a while, then `find_critical_point`, which converges to saddles as well as
+      to minima. Many walks end where the norm of the gradient is itself stationary; they give no
+      point.
+    * ``descent``: training until convergence.
 
-    No source is a fair sample of all critical points: each has its own taste.
+    No source is an unbiased sample of all critical points.
 
     Parameters
     ----------
     ob : Objective
-        Of a network; its rows may be streamed, sparse or in shards.
+        The objective of a network; its rows may be streamed, sparse or in shards.
     n_tries : int
-        Searches; each costs a training run.
+        Number of searches; each costs a training run.
     sources : str or sequence of str
-        Where searches begin: some of ``fastcurv.optimize.sample.SOURCES``, by turns.
+        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCES``.
     epochs : (int, int)
-        Steps of Adam before a walk, drawn evenly between the logarithms of both.
+        Range of the number of Adam steps before a walk, drawn uniformly on a logarithmic scale.
     max_iter : int
         Steps of a walk.
     max_time : float or None
-        Seconds after which no search is begun.
+        Seconds after which no new search is started.
     seed : None, int or Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same int gives bit-identical results.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
         Passed to `classify`: its tolerances, risk and budget.
 
     Returns
     -------
     CriticalSample
-        Points whose verdict is ``not_critical`` are left out; ``trivial`` ones, where nothing
-        passes through the network, are named as such. After Ctrl-C, the points found before it.
+        Points with the verdict ``not_critical`` are left out; points where nothing passes through
+        the network are marked as ``trivial``. After Ctrl-C, the points found before it.
 
     Raises
     ------
     TypeError
-        For an objective of no network, an unknown option.
+        If `ob` is not the objective of a network, or an option is unknown.
     ValueError
-        For an unknown source, or "narrower" where units cannot be added: with skip connections,
-        batch normalisation, or no hidden layer.
+        If a source is unknown, or is "narrower" for a network to which units cannot be added: with
+        skip connections, batch normalisation, or no hidden layer.
 
     See Also
     --------
@@ -233,14 +236,15 @@ def sample_critical_points(
                     points.append(found)
                 shown.update(1)
                 shown.note(f"{len(points)} points")
-    except KeyboardInterrupt:  # what was found is returned
+    except KeyboardInterrupt:  # return the points found so far
         if not points:
             raise
     return CriticalSample(points, tried)
 
 
 def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
-    """Why a critical point owes its rest to the network passing nothing on; None where it does not.
+    """Explain why a point is trivially critical, because the network passes nothing on; None if it
+    is not.
 
     Parameters
     ----------
@@ -262,7 +266,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
 
 
 def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.ndarray:
-    """Where `minimize` leads; Ctrl-C ends the sampling with it."""
+    """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
     found = minimize(ob, theta, method, **options)
     if found.status == STATUS["interrupted"]:
         raise KeyboardInterrupt
@@ -270,9 +274,9 @@ def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.
 
 
 def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray:
-    """Trained for a while, then drawn to where the gradient is gone."""
+    """Train with Adam for a number of steps, then walk to a critical point."""
     options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
-    theta = _lowered(ob, theta, "adam", seed=0, **options)  # all rows: nothing is drawn
+    theta = _lowered(ob, theta, "adam", seed=0, **options)  # full batch: the seed has no effect
     return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
 
 
@@ -304,7 +308,7 @@ def _check_widening(model: Any) -> None:
 
 
 def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A narrower network at rest, widened to ``ob``'s."""
+    """Train a narrower network to a critical point, and widen it to the network of ``ob``."""
     wide = ob.model
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
@@ -318,7 +322,7 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):
         while len(layers[at][0]) < width:
-            # a relu of 0 is at its kink: without l2 a unit that is off does as well
+            # a relu with input 0 sits at its kink; without l2, a bias of -1 keeps it off instead
             off = wide.activation[at] in ("relu", "leaky_relu", "elu") and not np.any(ob.l2)
             _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
     return wide.flatten([tuple(layer) for layer in layers]), hidden
@@ -327,8 +331,8 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
 def _add_unit(
     below: list[Any], above: list[Any], split: bool, bias: float, rng: np.random.Generator
 ) -> None:
-    """One more unit between two layers: all zero, or a unit's double that takes a share of its
-    outgoing weights. Nothing changes in what the network computes.
+    """Add a unit between two layers: all zero, or a copy of a unit that takes a share of its
+    outgoing weights. The network's outputs stay the same.
     """
     W, V = below[0], above[0]
     if split:

@@ -1,8 +1,7 @@
-"""Learning rates that change with the number of updates, and what theory says of them.
+"""Learning-rate schedules, and their convergence by the conditions of Robbins and Monro.
 
 Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c * t**-p``; the
-exponent ``p`` decides the conditions of Robbins and Monro, under which stochastic gradient descent
-converges:
+exponent ``p`` decides the conditions under which stochastic gradient descent converges:
 
     sum of alpha_t = inf          p <= 1: far enough to reach any point
     sum of alpha_t**2 < inf       p > 1/2: the noise of the mini-batches dies out
@@ -33,9 +32,9 @@ class Schedule:
     alpha : float
         The scale of the learning rate.
     delta : float
-        What the rate of decay is governed by; its meaning depends on `name`.
+        The rate of decay; its meaning depends on `name`.
     hold : int
-        How many updates the rate stays at `alpha` (``constant_then_decay``).
+        Number of updates for which the rate stays at `alpha` (``constant_then_decay``).
     """
 
     name: str
@@ -44,7 +43,7 @@ class Schedule:
     hold: int = 0
 
     def __call__(self, t: float) -> float:
-        """The learning rate of update number `t`, counted from 1."""
+        """Return the learning rate of update number `t`, counted from 1."""
         if self.name == "constant":
             return self.alpha
         if self.name == "inverse_time":
@@ -55,7 +54,7 @@ class Schedule:
 
     @property
     def exponent(self) -> Any:
-        """P in ``alpha_t ~ c * t**-p`` as t grows."""
+        """The exponent p in ``alpha_t ~ c * t**-p`` as t grows."""
         if self.name == "constant":
             return 0.0
         return 1.0 if self.name == "inverse_time" else self.delta
@@ -73,21 +72,21 @@ class Schedule:
 
 
 def constant(alpha: float) -> Schedule:
-    """The same learning rate for ever: ``alpha``.
+    """Create a schedule with the constant learning rate ``alpha``.
 
     Parameters
     ----------
     alpha : float
-        Of every update.
+        Learning rate of every update.
 
     Returns
     -------
     Schedule
-        Called with the number of the update, from 1 on.
+        A function of the update number, counted from 1.
 
     See Also
     --------
-    robbins_monro : whether it falls as it should.
+    robbins_monro : check the conditions for convergence.
     minimize : takes it as ``learning_rate``.
 
     Examples
@@ -101,23 +100,23 @@ def constant(alpha: float) -> Schedule:
 
 @own_names("inverse_time")
 def inverse_time(alpha: float, delta: float) -> Schedule:
-    """``alpha / (1 + delta * t)``.
+    """Create the schedule ``alpha / (1 + delta * t)``.
 
     Parameters
     ----------
     alpha : float
-        At the start.
+        Learning rate at t = 0.
     delta : float
-        How fast it falls.
+        Rate of decay.
 
     Returns
     -------
     Schedule
-        Called with the number of the update, from 1 on.
+        A function of the update number, counted from 1.
 
     See Also
     --------
-    robbins_monro : whether it falls as it should.
+    robbins_monro : check the conditions for convergence.
     minimize : takes it as ``learning_rate``.
 
     Examples
@@ -131,23 +130,24 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
 
 @own_names("power")
 def power(alpha: float, delta: float) -> Schedule:
-    """``alpha / t**delta``; the lecture's range is 0.5 < delta <= 1.
+    """Create the schedule ``alpha / t**delta``; 0.5 < delta <= 1 meets the Robbins-Monro
+    conditions.
 
     Parameters
     ----------
     alpha : float
-        Of the first update.
+        Learning rate of the first update.
     delta : float
-        The exponent.
+        Exponent of the decay.
 
     Returns
     -------
     Schedule
-        Called with the number of the update, from 1 on.
+        A function of the update number, counted from 1.
 
     See Also
     --------
-    robbins_monro : whether it falls as it should.
+    robbins_monro : check the conditions for convergence.
     minimize : takes it as ``learning_rate``.
 
     Examples
@@ -161,25 +161,26 @@ def power(alpha: float, delta: float) -> Schedule:
 
 @own_names("constant_then_decay")
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
-    """``alpha`` for the first `hold` updates, then ``alpha * (hold / t)**delta``.
+    """Create a schedule: ``alpha`` for the first `hold` updates, then ``alpha * (hold /
+    t)**delta``.
 
     Parameters
     ----------
     alpha : float
-        Of the first `hold` updates.
+        Learning rate of the first `hold` updates.
     hold : int
         At least 1.
     delta : float
-        The exponent of the fall after that.
+        Exponent of the decay after that.
 
     Returns
     -------
     Schedule
-        Called with the number of the update, from 1 on.
+        A function of the update number, counted from 1.
 
     See Also
     --------
-    robbins_monro : whether it falls as it should.
+    robbins_monro : check the conditions for convergence.
     minimize : takes it as ``learning_rate``.
 
     Examples
@@ -212,14 +213,14 @@ _BY_NAME = {
 def as_schedule(
     schedule: Any, alpha: float, delta: float | None = None, hold: int | None = None
 ) -> Callable[[int], float]:
-    """A schedule from its name, or the schedule itself.
+    """Return the schedule of a given name, or the given callable itself.
 
     Parameters
     ----------
     schedule : str or callable
-        A name (see `Schedule`), made with the numbers that follow, or any callable ``t -> rate``.
+        A name (see `Schedule`), or any callable ``t -> rate``.
     alpha, delta, hold : float, float or None, int or None
-        What the named schedule is made of. Defaults: delta 1e-3 for ``inverse_time``, 0.75 for
+        Parameters of the named schedule. Defaults: delta 1e-3 for ``inverse_time``, 0.75 for
         ``power`` and 1 for ``constant_then_decay``; hold 1000.
     """
     if callable(schedule):
@@ -232,18 +233,18 @@ def as_schedule(
 
 @dataclass(frozen=True)
 class RobbinsMonro:
-    """What `robbins_monro` found.
+    """The result of `robbins_monro`.
 
     Attributes
     ----------
     satisfied : bool or None
-        Both conditions hold; None where that cannot be known.
+        Whether both conditions hold; None if that cannot be decided.
     sum_diverges, squares_converge : bool or None
-        sum of alpha_t = inf, and sum of alpha_t squared < inf.
+        Whether the sum of alpha_t is inf, and whether the sum of alpha_t**2 is finite.
     exponent : float
         p in ``alpha_t ~ c * t**-p``: exact for the schedules of this library, else fitted.
     reason : str
-        One sentence.
+        The reason in one sentence.
     """
 
     satisfied: bool | None
@@ -257,7 +258,7 @@ class RobbinsMonro:
 
 
 def _fitted_exponent(schedule: Callable[[int], float]) -> float:
-    """P from the rates at t = 10**6 and 10**8; NaN where they are not finite and positive."""
+    """Estimate p from the rates at t = 10**6 and 10**8; NaN unless both are finite and positive."""
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
         return float("nan")
@@ -265,18 +266,18 @@ def _fitted_exponent(schedule: Callable[[int], float]) -> float:
 
 
 def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
-    """Whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and why.
+    """Check whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and say why.
 
     Parameters
     ----------
     schedule : Schedule or callable
-        Known schedules are decided from their formula. No finite number of rates decides an unknown
-        callable, so for it the answer is None, with the exponent seen between t = 10**6 and 10**8.
+        A `Schedule` is decided from its formula. No finite number of rates decides any other
+        callable, so its answer is None, with the exponent seen between t = 10**6 and 10**8.
 
     Returns
     -------
     RobbinsMonro
-        True in a condition where `satisfied`.
+        True in a boolean context if both conditions hold.
 
     See Also
     --------

@@ -1,5 +1,5 @@
-"""The cures as methods of `scipy.optimize.minimize`: ``minimize(fun, x0, jac=True, hessp=...,
-method=fc.scipy.newton_cg)``.
+"""Second-order methods of `minimize` as custom methods of `scipy.optimize.minimize`:
+``minimize(fun, x0, jac=True, hessp=..., method=fc.scipy.newton_cg)``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
 
 class _FunctionObjective:
-    """SciPy's callables behind the protocol of an objective."""
+    """Adapter that makes an objective of SciPy's callables."""
 
     dtype = np.dtype(np.float64)
 
@@ -61,7 +61,7 @@ class _FunctionObjective:
 
 
 def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:
-    """`minimize` on SciPy's callables; `given` holds what else SciPy passes."""
+    """Run `minimize` on SciPy's callables; `given` holds the other arguments that SciPy passes."""
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
@@ -76,21 +76,21 @@ def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeR
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    result["message"] = result["message"].replace(NO_REPORT, "")  # there is no ob to call it with
+    result["message"] = result["message"].replace(NO_REPORT, "")  # the caller has no objective
     return result
 
 
 def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
-    """`minimize`'s ``newton-cg`` in the form that ``scipy.optimize.minimize(method=...)`` calls.
+    """Run ``newton-cg`` of `minimize` as a method of ``scipy.optimize.minimize(method=...)``.
 
     Parameters
     ----------
     fun, x0 : callable, array_like
-        As SciPy gives them.
+        The function and the start, as SciPy passes them.
     **given
         SciPy's ``args jac hess hessp callback``; a gradient, and `hess` or `hessp`, are needed.
         ``tol`` or ``gtol`` is the gradient norm that counts as zero, ``maxiter`` the number of
-        steps; the others are those of `fastcurv.minimize`.
+        steps; all others are options of `fastcurv.minimize`.
 
     Returns
     -------
@@ -116,8 +116,8 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
 
 
 def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
-    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for
-    `newton_cg`.
+    """Run ``trust-region`` of `minimize` as a method of ``scipy.optimize.minimize(method=...)``;
+    for the parameters see `newton_cg`.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     Returns
     -------
     scipy.optimize.OptimizeResult
-        That of `fastcurv.minimize`.
+        The result of `fastcurv.minimize`.
 
     See Also
     --------
@@ -145,8 +145,8 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
 
 
 def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
-    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters
-    as for `newton_cg`.
+    """Run ``saddle-free-newton`` of `minimize` as a method of
+    ``scipy.optimize.minimize(method=...)``; for the parameters see `newton_cg`.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     Returns
     -------
     scipy.optimize.OptimizeResult
-        That of `fastcurv.minimize`.
+        The result of `fastcurv.minimize`.
 
     See Also
     --------

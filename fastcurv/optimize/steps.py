@@ -1,4 +1,4 @@
-"""Single steps: Newton's, the saddle-free one, and the way down along negative curvature."""
+"""Single steps: the Newton step and the saddle-free Newton step."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ..common.protocols import Dense
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
 
-Model = Callable[..., np.ndarray]  # of (eigenvalues, linear term), and a damping
-DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
+Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
+DENSE_BELOW = 512  # up to this n, n products and n^3 flops take milliseconds
 
 
 class IndefiniteHessianWarning(UserWarning):
-    """A Newton step was taken where the Hessian has negative curvature.
+    """A warning that a Newton step was taken where the Hessian has negative curvature.
 
     See Also
     --------
-    newton_step : what warns.
+    newton_step : the function that warns.
 
     Examples
     --------
@@ -52,11 +52,12 @@ def _dense(op: Any, n: int) -> np.ndarray:
 
 
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
-    """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative
-    residual.
+    """Return eigenvalues, the gradient in the eigenvectors, a map from those coordinates to (n,),
+    and the relative residual.
 
-    Dense where n is small and `k` is None; else a Krylov space from g, grown to `k` rows or until
-    the residual is below `wanted` times ||g||, H's share of it measured on `share(values, linear)`.
+    Dense if n is small and `k` is None. Otherwise from a Krylov space of g, grown to `k` rows or
+    until the residual is below `wanted` times ||g||; `share(values, linear)` is the vector that H
+    multiplies in that residual.
     """
     n = len(g)
     if k is None and n <= DENSE_BELOW:
@@ -87,9 +88,11 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
 def _solved(
     H: Any, g: Any, damping: Any, k: Any, tol: float, *, by: Model, side: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The step that `by` makes of (values, linear term, damping), the eigenvalues it knows, and
-    its relative residual; `side`: what each value is multiplied by in ``H + damping`` or ``|H| +
-    damping`` to be H's share of it.
+    """Return the step that `by(values, linear, damping)` defines, the known eigenvalues, and the
+    relative residual.
+
+    `side` maps each eigenvalue to the factor with which its product with H enters the residual: 1
+    for ``H + damping``, its sign for ``|H| + damping``.
     """
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
@@ -109,17 +112,17 @@ def _solved(
 def newton_step(
     H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
 ) -> np.ndarray:
-    """The Newton step ``-(H + damping I)^-1 g``, to be added to theta.
+    """Return the Newton step ``-(H + damping I)^-1 g``, to be added to theta.
 
-    Newton's method goes to the nearest critical point of the quadratic model, uphill where H has
-    negative curvature: it is drawn to saddles. An `IndefiniteHessianWarning` says so when that is
-    seen.
+    The step leads to the critical point of the quadratic model, uphill along negative curvature of
+    H: Newton's method is drawn to saddles. If such curvature is seen, an
+    `IndefiniteHessianWarning` says so.
 
     Parameters
     ----------
     H : LinearOperator or ndarray, shape (n, n)
-        Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an
-        eigendecomposition. Beyond, products with a Krylov space from g: at most 400, or `k`.
+        Real symmetric. Up to n = 512, if `k` is None, it is made dense, for n products and an
+        eigendecomposition. Otherwise a Krylov space from g takes at most 400, or `k`, products.
     g : ndarray, shape (n,)
         The gradient.
     damping : float
@@ -127,19 +130,20 @@ def newton_step(
     k : int, optional
         Dimension of the Krylov space.
     tol : float
-        Wanted residual ``||(H + damping I) p + g|| / ||g||`` in the Krylov space.
+        Required relative residual ``||(H + damping I) p + g|| / ||g||`` in the Krylov space.
 
     Returns
     -------
     ndarray, shape (n,)
-        Directions in which ``H + damping I`` is singular to rounding are left alone.
+        The step, without a component in directions in which ``H + damping I`` is singular to
+        rounding.
 
     Warns
     -----
     IndefiniteHessianWarning
-        ``H + damping I`` has negative curvature (seen in the Krylov space, where that is used).
+        If ``H + damping I`` has negative curvature (as far as seen in a Krylov space).
     RuntimeWarning
-        The Krylov space ended before `tol` was met.
+        If the Krylov space reached its limit before `tol` was met.
 
     See Also
     --------
@@ -176,13 +180,13 @@ def newton_step(
 def saddle_free_newton_step(
     H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
 ) -> np.ndarray:
-    """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every
-    direction.
+    """Return the saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's step lengths,
+    downhill along every eigenvector.
 
-    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space ``K``
-    from g the step is ``-Q' (|T| + damping)^-1 Q g``. Since g lies in K, its complement receives no
-    step; what K has not resolved is lumped in Ritz values of mean curvature, and `damping` bounds
-    every step by ``||g||/damping``.
+    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space K
+    from g with basis Q the step is ``-Q' (|T| + damping)^-1 Q g``, T = Q H Q'. Since g lies in K,
+    the step has no component outside K; eigenvalues that K does not resolve are averaged in its
+    Ritz values, and `damping` bounds every step by ``||g||/damping``.
 
     Parameters
     ----------
@@ -191,17 +195,17 @@ def saddle_free_newton_step(
     g : ndarray, shape (n,)
         The gradient.
     damping : float
-        Above 0 where H may be singular.
+        Added to every ``|eigenvalue|``; should be above 0 if H may be singular.
     k : int, optional
-        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many
-        products (at most 400) as `tol` takes.
+        Krylov dimension, and the number of products. By default dense up to n = 512, and above that
+        as many products (at most 400) as `tol` needs.
     tol : float
-        Wanted residual, relative to ``||g||``, in the Krylov space.
+        Required residual, relative to ``||g||``, in the Krylov space.
 
     Returns
     -------
     ndarray, shape (n,)
-        To be added to theta.
+        The step, to be added to theta.
 
     See Also
     --------

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ..common.checks import check_choice, check_vector
-from ..common.progress import last_kept
+from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, skips
 from .arithmetic import (
@@ -752,7 +752,7 @@ def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
     return np.asarray(checked.astype(model.dtype), dtype=float)
 
 
-@last_kept
+@cache_last
 def passes_at(ob: Any, theta: Floats) -> Passes:
     """Return `Passes` of ob at theta (n,) in float64; the last ones are cached."""
     with np.errstate(all="ignore"):

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.progress import last_kept
+from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import LEAK
@@ -626,7 +626,7 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-@last_kept
+@cache_last
 def _passes(ob: Any, at: Floats) -> Precise:
     with np.errstate(all="ignore"):
         found = Precise(ob, at)

@@ -18,9 +18,8 @@ from ..common.checks import check_choice
 from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
-from .cluster import on_cluster
 from .data import absolute
-from .models import is_model, open_model
+from .models import is_model, on_cluster, open_model
 from .output import (
     Output,
     check_out,

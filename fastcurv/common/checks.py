@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .errors import door, meant, parameters_of, typed
+from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array
 
 Name = TypeVar("Name", bound=str)
@@ -124,7 +124,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`."""
     choices = list(choices)
-    other = None if isinstance(x, str) and x in choices else meant(x, choices, name)
+    other = None if isinstance(x, str) and x in choices else suggestion(x, choices, name)
     if other is not None:
         said = repr(x) if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
         raise ValueError(f"{name} is {said}; wanted {other}")
@@ -389,7 +389,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     if issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec")):
         return _check_matrix(op if issparse(op) else as_numpy(op, name), name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
-        more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else door(op)
+        more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else entry(op)
         raise TypeError(
             f"{name} is {typed(op)}; wanted a symmetric LinearOperator or matrix of "
             f"shape (n, n){more}"

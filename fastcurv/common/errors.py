@@ -448,14 +448,16 @@ def plain(name: str) -> str:
     return name.lower().translate({ord(sign): None for sign in "-_ "})
 
 
-def meant(x: Any, choices: Iterable[str], name: str) -> str | None:
+def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     """Return what to write for `x`, another spelling or another library's name of a choice; None if
     unknown.
 
     Examples
     --------
-    >>> meant("Newton-CG", ["newton-cg"], "method"), meant("L-BFGS-B", ["l-bfgs"], "method")
-    ("'newton-cg'", "'l-bfgs'")
+    >>> suggestion("Newton-CG", ["newton-cg"], "method")
+    "'newton-cg'"
+    >>> suggestion("L-BFGS-B", ["l-bfgs"], "method")
+    "'l-bfgs'"
     """
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
     spelled = {plain(choice): repr(choice) for choice in choices}
@@ -549,16 +551,16 @@ def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> s
     if method and hasattr(args[0], "from_objective"):
         return f"{taken}, or {type(args[0]).__name__}.from_objective(ob, theta)"
     other = len(args) > method and home_of(args[method]) != KINDS.get(placed[0])
-    return taken + door(args[method]) if other else taken
+    return taken + entry(args[method]) if other else taken
 
 
-def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function to raise helpful errors on wrong arguments: unknown names with the right
     one, from the table `where`, and a wrong number of arguments with the signature.
 
     Examples
     --------
-    >>> @own_names("eigsh")
+    >>> @accept_aliases("eigsh")
     ... def eigsh(op, k=6): ...
     >>> eigsh(None, n_components=3)
     Traceback (most recent call last):
@@ -652,7 +654,7 @@ def typed(x: Any) -> str:
     return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
-def door(x: Any) -> str:
+def entry(x: Any) -> str:
     """Return the end of a sentence on how to convert networks of the library that `x` comes from,
     or "".
     """
@@ -673,7 +675,7 @@ KINDS = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}  # expected class 
 OBJECTIVE = "an objective such as fastcurv.Objective"
 
 
-def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
+def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
     """Raise a TypeError if `x` lacks an attribute; the message says so if it was swapped with
     theta.
 
@@ -690,7 +692,7 @@ def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None
 
     Examples
     --------
-    >>> need([1.0], ["value"], "ob", OBJECTIVE)
+    >>> require([1.0], ["value"], "ob", OBJECTIVE)
     Traceback (most recent call last):
     TypeError: ob is a list without value; wanted an objective such as fastcurv.Objective
     """
@@ -701,7 +703,7 @@ def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None
     refuse_swapped(x, parts, name, after)
     if wanted == OBJECTIVE and hasattr(x, "matvec"):
         wanted = "the objective itself, which is asked at any theta"
-    raise TypeError(f"{name} is {typed(x)} without {', '.join(missing)}; wanted {wanted}{door(x)}")
+    raise TypeError(f"{name} is {typed(x)} without {', '.join(missing)}; wanted {wanted}{entry(x)}")
 
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import typed
-from .runtime import heard
+from .runtime import interruptible
 
 try:
     import fcntl
@@ -167,7 +167,7 @@ def _to_disk(out: IO[bytes]) -> None:
     """Flush the file to disk; Ctrl-C is handled during a long wait."""
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > PIECE:
-        heard(sync)
+        interruptible(sync)
     else:
         sync()
 

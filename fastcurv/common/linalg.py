@@ -29,7 +29,7 @@ from scipy import linalg
 
 from .checks import slabs
 from .protocols import Array, Floats
-from .runtime import heard
+from .runtime import interruptible
 
 DRIVERS = ("evd", "evr", "ev")
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
@@ -218,7 +218,7 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """
     if driver == "evd" and (len(S) >= LONG or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
-        found: Any = heard(call) if len(S) >= LONG else call()
+        found: Any = interruptible(call) if len(S) >= LONG else call()
         return found if only else tuple(found)
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
@@ -322,7 +322,7 @@ def cholesky(A: Floats) -> Floats | None:
     """
     find = partial(np.linalg.cholesky, A)  # SciPy's would hold the interpreter lock
     try:
-        factor: Floats = heard(find) if len(A) >= LONG else find()
+        factor: Floats = interruptible(find) if len(A) >= LONG else find()
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
@@ -450,7 +450,7 @@ def svdvals(A: Array) -> Array:
 def _decomposed(A: Array, **what: Any) -> Any:
     call = partial(np.linalg.svd, A, **what)
     try:
-        return heard(call) if A.size >= LARGE else call()
+        return interruptible(call) if A.size >= LARGE else call()
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

@@ -132,7 +132,7 @@ def bar(
 Answer = TypeVar("Answer")
 
 
-def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     """Cache ``make(owner)`` for each owner, as long as the owner lives."""
     held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
 
@@ -145,7 +145,7 @@ def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     return found
 
 
-def last_kept(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
+def cache_last(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
     """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta. The
     objective is not kept alive.
     """

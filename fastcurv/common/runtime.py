@@ -224,7 +224,7 @@ class Interrupts:
             raise Interrupted from error
 
 
-def heard(call: Callable[[], Result]) -> Result:
+def interruptible(call: Callable[[], Result]) -> Result:
     """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
     Ctrl-C and a `time_limit` take effect at once; the call itself then goes on in an abandoned
     thread.

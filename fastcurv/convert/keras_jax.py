@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_numpy
-from ..common.errors import PHI, own_names, typed
+from ..common.errors import PHI, accept_aliases, typed
 from ..common.files import shown
 from ..network.mlp import Model
 from .sklearn import Stack, agreed, foreign, stacked
@@ -83,7 +83,7 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
 # --- Keras
 
 
-@own_names("from_keras")
+@accept_aliases("from_keras")
 def from_keras(weights: Any, activation: Any = None) -> Model:
     """Return the model and theta of a Keras ``Sequential`` of ``Dense`` layers.
 
@@ -310,7 +310,7 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
     return found[:2]
 
 
-@own_names("from_jax")
+@accept_aliases("from_jax")
 def from_jax(params: Any, activation: Any = None) -> Model:
     """Return the model and theta from the parameters of a JAX network: a pytree of kernels and
     biases.

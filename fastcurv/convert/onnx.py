@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import PHI, own_names
+from ..common.errors import PHI, accept_aliases
 from ..common.files import shown
 from ..network.mlp import Model
 from .sklearn import Stack, foreign
@@ -403,7 +403,7 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
 
 
-@own_names("from_onnx")
+@accept_aliases("from_onnx")
 def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """Return the model and theta of a multilayer perceptron in ONNX, as exported by torch and
     skl2onnx.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import caller_depth
-from ..common.errors import PHI, need, own_names, typed
+from ..common.errors import PHI, accept_aliases, require, typed
 from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
@@ -342,7 +342,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
     return False
 
 
-@own_names("from_torch")
+@accept_aliases("from_torch")
 def from_torch(module: Any, activation: Any = None) -> Model:
     """Return the model and theta of a torch module or of a state dict.
 
@@ -490,7 +490,7 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     return stacked(layers, activation, [repr(name) for name in found])
 
 
-@own_names("to_torch")
+@accept_aliases("to_torch")
 def to_torch(model: MLP, theta: Any) -> Any:
     """Return a torch Sequential that computes the model's function at theta.
 
@@ -520,7 +520,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     >>> [type(layer).__name__ for layer in net]
     ['Linear', 'Tanh', 'Linear']
     """
-    need(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
+    require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     theta = model.check_theta(theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
@@ -37,7 +37,7 @@ LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
 
 
-@own_names("classify")
+@accept_aliases("classify")
 @to_nearest
 def classify(
     ob: Differentiable,

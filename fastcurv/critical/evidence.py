@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.errors import OBJECTIVE, need, typed
+from ..common.errors import OBJECTIVE, require, typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
 from ..common.protocols import (
@@ -773,7 +773,7 @@ def make_request(
 
 
 def _point(ob: Any, theta: Any) -> np.ndarray:
-    need(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
+    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
     point = check_theta(ob, theta, "theta", np.float64)
     return as_stored(ob, point).copy()
 

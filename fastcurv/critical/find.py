@@ -13,7 +13,7 @@ from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
-from ..common.errors import OBJECTIVE, need, own_names
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
@@ -325,7 +325,7 @@ EXCURSION = 50  # most steps of one excursion
 FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
 
 
-@own_names("find_critical_point")
+@accept_aliases("find_critical_point")
 @to_nearest
 def find_critical_point(
     ob: Whole,
@@ -398,7 +398,7 @@ def find_critical_point(
     >>> result.success, bool(np.abs(result.x).max() < 1e-12)
     (True, True)
     """
-    need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
+    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import eigh
-from ..common.progress import last_kept
+from ..common.progress import cache_last
 from ..common.protocols import HeldByKinks, OnKinks
 from ..common.vectors import safe_norm
 from .theorem import EPS, eta_of
@@ -236,7 +236,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
     return replace(found.verdict, radius=found.verdict.radius + far)
 
 
-@last_kept
+@cache_last
 def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     return newton_on_kinks(ob, theta, slopes_near(ob, theta))
 

@@ -27,7 +27,7 @@ from ..common.checks import (
     check_positive_int,
     is_sparse,
 )
-from ..common.errors import Answering, own_names, typed
+from ..common.errors import Answering, accept_aliases, typed
 from ..common.linalg import eigvalsh
 from ..common.protocols import Descent, Layered, Loss, Solver
 from ..convert.sklearn import SKLEARN
@@ -201,7 +201,7 @@ START = 7  # fixed seed of the start vector, so that equal fits give equal resul
 
 
 @dataclass(frozen=True, repr=False)
-class Look(Answering, subject="look"):
+class SpectrumCheck(Answering, subject="look"):
     """Estimates of both ends of the Hessian's spectrum at the end of a fit.
 
     Attributes
@@ -259,9 +259,9 @@ class Look(Answering, subject="look"):
         return f"The gradient is within tol, and no way down was found: {ends}."
 
 
-def look(
+def check_spectrum(
     ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
-) -> tuple[Look, np.ndarray | None]:
+) -> tuple[SpectrumCheck, np.ndarray | None]:
     """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
 
     Returns the estimate and the lowest Ritz vector. `scale` converts values of the objective to
@@ -288,7 +288,7 @@ def look(
         off = scale * float(ob.hessian(theta).rounding_bound(vector))
         errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
-    return Look(kind, size, low, high, errors, spent), vector
+    return SpectrumCheck(kind, size, low, high, errors, spent), vector
 
 
 def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
@@ -317,7 +317,7 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
     """Compute `curvature_`: a `Look`, a `CriticalPoint`, or None."""
     if verdict == "quick":
-        return look(ob, theta, scale, tol, products)[0]
+        return check_spectrum(ob, theta, scale, tol, products)[0]
     return classify(ob, theta, progress=False)._of_fit() if verdict else None
 
 
@@ -344,7 +344,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     _method: Any  # the solver's state after `partial_fit`
     _stratify = False
 
-    @own_names("estimator")
+    @accept_aliases("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -461,7 +461,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
     # --- the fit
 
-    @own_names("fit")
+    @accept_aliases("fit")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
     ) -> Self:
@@ -577,7 +577,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             seen = self._go_on(ob, runs, options)
         self._keep(ob, runs)
         if seen is not None and self.verdict == "quick":
-            self.curvature_: Look | None = seen
+            self.curvature_: SpectrumCheck | None = seen
         else:
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
             asked = self._scale, self._tol, self.verdict, spent // SHARE
@@ -653,7 +653,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             run.history["validation"] = scores
         return run
 
-    def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
+    def _go_on(
+        self, ob: Objective, runs: list[Any], options: dict[str, Any]
+    ) -> SpectrumCheck | None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
         saddle. More runs are appended to `runs`, and the last look is returned.
         """
@@ -668,7 +670,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             if runs[-1].stopped == "interrupted":
                 return None
             spent = sum(run.nfev for run in runs)
-            seen, down = look(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
+            seen, down = check_spectrum(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
             deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
             if left <= 0 or not deep or down is None:
                 return seen

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ..common.checks import is_sparse
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.protocols import Layered, Loss, Solver
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
@@ -143,7 +143,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     _stratify = True
 
-    @own_names("estimator")
+    @accept_aliases("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._engine import columns_as_rows, in_memory
 from ..common.checks import as_numpy, check_array, check_choice, check_positive_int
-from ..common.errors import meant, named_activation, typed
+from ..common.errors import named_activation, suggestion, typed
 from ..common.files import shown
 from ..common.protocols import Activation, Array
 
@@ -50,7 +50,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
                 "hidden layer"
             )
     else:
-        named = meant(activation, ACTIVATIONS, "activation")
+        named = suggestion(activation, ACTIVATIONS, "activation")
         raise TypeError(
             f"activation is {typed(activation)}; wanted "
             + (named or "a name or one name for each hidden layer")

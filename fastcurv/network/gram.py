@@ -55,7 +55,7 @@ from scipy.linalg import qr, solve_triangular
 from .. import _engine
 from .._engine import Lock
 from ..certify.arithmetic import _derivatives, norm
-from ..common.progress import kept_with
+from ..common.progress import cached_attribute
 from ..common.protocols import Array, Carried, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import layers_of
@@ -750,7 +750,7 @@ def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState,
     return state, layers
 
 
-_usual_parts = kept_with(_parts)
+_usual_parts = cached_attribute(_parts)
 
 
 class SampleSpace(InCoordinates):

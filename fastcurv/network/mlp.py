@@ -19,7 +19,7 @@ from ..common.checks import (
     check_vector,
     check_vectors,
 )
-from ..common.errors import Answering, own_names, typed
+from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Layered, Scheme
 from .arguments import check_activation, check_bool, check_dtype, check_sizes, shaped_like
 
@@ -85,7 +85,7 @@ class MLP(Answering, subject="model"):
     [(3, 2), (1, 3)]
     """
 
-    @own_names("MLP")
+    @accept_aliases("MLP")
     def __init__(
         self,
         sizes: Any,
@@ -144,7 +144,7 @@ class MLP(Answering, subject="model"):
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    @own_names("init")
+    @accept_aliases("init")
     def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1.
@@ -252,7 +252,7 @@ class MLP(Answering, subject="model"):
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
-    @own_names("predict")
+    @accept_aliases("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """Return the outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 

@@ -14,7 +14,7 @@ from .. import _engine
 from ..certify.bounds import rounding_at
 from ..certify.certificates import Certificates
 from ..common.checks import check_choice, check_positive, check_positive_int
-from ..common.errors import Answering, door, own_names, typed
+from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import Loss
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
@@ -150,7 +150,7 @@ class Objective(Certificates, Answering, subject="objective"):
             kinds = cls.__dict__.get("kinds", {})  # a base class's are not inherited
             return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
 
-    @own_names("Objective")
+    @accept_aliases("Objective")
     def __init__(
         self,
         model: MLP,
@@ -181,7 +181,7 @@ class Objective(Certificates, Answering, subject="objective"):
     ) -> None:
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
-            raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
+            raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")

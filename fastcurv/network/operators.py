@@ -17,7 +17,7 @@ from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
 from ..common.runtime import to_nearest
 from .arguments import (
@@ -265,7 +265,7 @@ class Curvature(FastOperator, Quadratic):
     # --- other views
     # ----------------------------------------------------------------------------------------------
 
-    @own_names("restrict")
+    @accept_aliases("restrict")
     def restrict(self, layers: Any = None, indices: Any = None) -> BlockCurvature:
         """Return the principal block of some layers, or of some parameters; its products skip work
         that the block does not need.

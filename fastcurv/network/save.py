@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import door, own_names, refuse_swapped, typed
+from ..common.errors import accept_aliases, entry, refuse_swapped, typed
 from ..common.files import read_tensors, refuse_device, shown, text_of, write_tensors
 from .mlp import MLP, Model
 
@@ -43,7 +43,7 @@ def _names(model: MLP) -> list[list[str]]:
     return names
 
 
-@own_names("save")
+@accept_aliases("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """Write a model and its theta as a safetensors file, completely or not at all.
 
@@ -83,7 +83,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     kind = Path(text_of(path, cure=": fc.save(path, model, theta)")).suffix.lower()
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
-        raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
+        raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
     if kind in OTHERS:
         raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS[kind]}")
     write_tensors(path, *contents(model, theta))

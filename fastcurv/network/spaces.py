@@ -52,7 +52,7 @@ from ..certify.arithmetic import KINKED, norm
 from ..certify.dense_hessian import gram_enclosure
 from ..common.checks import check_choice
 from ..common.linalg import svd
-from ..common.progress import kept_with
+from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
 from ..common.runtime import to_nearest
 from .arguments import as_vector, check_dtype
@@ -176,7 +176,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
     return K.reshape(c * N, c * N)
 
 
-_made_of = kept_with(_Made)
+_made_of = cached_attribute(_Made)
 
 
 class OutputSpace(Reduced):
@@ -510,7 +510,7 @@ class Rotation:
         return np.asarray(self.Q.right_transposed(e)[0])
 
 
-@kept_with
+@cached_attribute
 def _turned(whole: Any) -> tuple[Rotation, Any]:
     """Return the rotation, and the operator of the smaller network or, as a string, the reason why
     there is none.

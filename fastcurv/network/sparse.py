@@ -19,7 +19,7 @@ from ..certify.bounds import rounding_at
 from ..certify.columns import column_bounds
 from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, is_sparse
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Loss
 from ..common.runtime import to_nearest
 from .arguments import as_vector, check_targets, check_weight
@@ -384,7 +384,7 @@ class SparseObjective(SparseSums, StreamedObjective):
     _transient = (*StreamedObjective._transient, "_whole")
     n_passes: int
 
-    @own_names("Objective")
+    @accept_aliases("Objective")
     def __init__(
         self,
         model: Any,

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.protocols import Loss
 from .arguments import check_targets, check_weight
 from .mlp import MLP
@@ -116,7 +116,7 @@ class StreamedObjective(Sharded):
     _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
     kinds = []
 
-    @own_names("Objective")
+    @accept_aliases("Objective")
     def __init__(
         self,
         model: Any,

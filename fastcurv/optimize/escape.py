@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
-from ..common.errors import OBJECTIVE, need, own_names
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import outcome
 from ..common.protocols import Curved, Differentiable, Probed
 from ..common.runtime import to_nearest
@@ -94,7 +94,7 @@ def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarr
     return starts
 
 
-@own_names("escape")
+@accept_aliases("escape")
 @to_nearest
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
@@ -150,7 +150,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    need(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
+    require(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):

@@ -418,7 +418,7 @@ RISK = 1e-3  # ... and missed with at most this probability if n is too large fo
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Termination:
     """The claim about a point with zero gradient, or the point from which the run is to go on.
 
     Attributes
@@ -455,7 +455,7 @@ SMALL = 1e-8  # a move that lowers the loss by less than this share of it gains 
 FEW = 5  # ... and after so many of those in a row the run ends
 
 
-class Ending:
+class Finisher:
     """Judges the points of a run at which its gradient is zero."""
 
     def __init__(self, run: Run, gradient_tol: float | None, walk: SideRun) -> None:
@@ -516,7 +516,7 @@ class Ending:
 
     # held by kinks
 
-    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+    def held(self, theta: np.ndarray, patient: bool) -> Termination | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
 
         `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
@@ -524,7 +524,7 @@ class Ending:
         with self._checking():
             return self._held(theta, PROOF if patient else ROUND)
 
-    def _held(self, theta: np.ndarray, floor: float = PROOF) -> Outcome | None:
+    def _held(self, theta: np.ndarray, floor: float = PROOF) -> Termination | None:
         if theta.dtype != np.float64:
             return None
         found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
@@ -535,20 +535,20 @@ class Ending:
         if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
             return self._judge(found.theta, False, on_kinks=False)
         stopped = "critical" if proof.certified else "kinks"
-        return Outcome(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
+        return Termination(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
 
     # the rounds
 
-    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+    def judge(self, theta: np.ndarray, moves: bool) -> Termination:
         """Return the outcome at theta; with `moves` it may be a lower point to go on from."""
         with self._checking():
             return self._judge(theta, moves and self.moves < MOVES and self.left(ROUND) > 0)
 
-    def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Outcome:
+    def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Termination:
         ob = self.run.ob
         if runs_to_infinity(ob, theta):
             why = f"the infimum is at infinity, since {why_no_minimum(ob, theta)}"
-            return Outcome("infinity", "not_critical", False, why, theta)
+            return Termination("infinity", "not_critical", False, why, theta)
         below = self.dense_below()
         if not isinstance(ob, Differentiable) or below is None:
             why = (
@@ -556,7 +556,7 @@ class Ending:
                 if below is None
                 else "without a Hessian there is no verdict"
             )
-            return Outcome("critical" if below else "max_time", None, False, why, theta)
+            return Termination("critical" if below else "max_time", None, False, why, theta)
         polished = polish(ob, theta, below, lambda: self.left(PROOF) <= 0)
         self.run.n_products += polished.n_products
         self.run.n_gradients += polished.n_gradients
@@ -579,7 +579,7 @@ class Ending:
         if lower is not None:
             return lower
         if report.kind == "not_critical" and self._at_infinity(theta):
-            return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
+            return Termination("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
         near = report.kind != "not_critical"
         there = self._nearest(theta, report)
         if there is None and not near:
@@ -595,11 +595,11 @@ class Ending:
         further = moves and self._steps_on(theta, report)
         self.moves += further
         if further:
-            return Outcome("critical", "not_critical", False, sentence, theta, report, True)
+            return Termination("critical", "not_critical", False, sentence, theta, report, True)
         if tried and report.at_nearest is None:
             sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
-            return Outcome("degenerate", report.kind, False, sentence, theta, report)
-        return Outcome("critical", report.kind, False, sentence, theta, report)
+            return Termination("degenerate", report.kind, False, sentence, theta, report)
+        return Termination("critical", report.kind, False, sentence, theta, report)
 
     def _classified(self, theta: np.ndarray, below: int) -> Any:
         """Classify theta, and charge the products to the run."""
@@ -625,7 +625,7 @@ class Ending:
             return False
         return self._can_go_on(theta) and not self._flattens(theta, report)
 
-    def _nearest(self, theta: np.ndarray, report: Any) -> Outcome | None:
+    def _nearest(self, theta: np.ndarray, report: Any) -> Termination | None:
         """Return the outcome at the certified minimum that Newton's steps from theta reached, if it
         is no higher.
         """
@@ -635,9 +635,9 @@ class Ending:
         f = self.run.value(theta)
         if not self.run.value(report.nearest) <= f + value_rounding(f, theta.dtype):
             return None
-        return Outcome("critical", "minimum", True, at.reason.rstrip("."), report.nearest, at)
+        return Termination("critical", "minimum", True, at.reason.rstrip("."), report.nearest, at)
 
-    def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
+    def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Termination:
         """Return the outcome at a minimum. One that is not certified is tested further: along no
         direction tried may the loss fall before it rises.
         """
@@ -652,24 +652,26 @@ class Ending:
             proof_is_near = moves and provable and theta.size < DENSE_BELOW
             if proof_is_near and self._can_go_on(theta):  # a smaller gradient may allow the proof
                 self.moves += 1
-                return Outcome("critical", "not_critical", False, sentence, theta, report, True)
-        return Outcome("critical", "minimum", True, sentence, theta, report)
+                return Termination("critical", "not_critical", False, sentence, theta, report, True)
+        return Termination("critical", "minimum", True, sentence, theta, report)
 
-    def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
+    def _degenerate(
+        self, theta: np.ndarray, report: Any, sentence: str, moves: bool
+    ) -> Termination:
         f = self.run.value(theta)
         there = self._at_the_bound(theta, report, sentence)
         if there is not None:
             return there
         if self._at_infinity(theta):
-            return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
+            return Termination("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
         if moves or not self.over():
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
         sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
-        return Outcome("degenerate", "degenerate", False, sentence, theta, report)
+        return Termination("degenerate", "degenerate", False, sentence, theta, report)
 
-    def _at_the_bound(self, theta: np.ndarray, report: Any, sentence: str) -> Outcome | None:
+    def _at_the_bound(self, theta: np.ndarray, report: Any, sentence: str) -> Termination | None:
         """Return a success if the loss at theta is at its lower bound, up to the slack of
         `_above_bound`; else None.
         """
@@ -678,7 +680,7 @@ class Ending:
             return None
         c = lower_bound(self.run.ob)
         sentence += f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
-        return Outcome("critical", report.kind, True, sentence, theta, report)
+        return Termination("critical", report.kind, True, sentence, theta, report)
 
     def _above_bound(self, theta: np.ndarray, f: float) -> float | None:
         """Return f minus the lower bound of the loss if that is negligible: within the rounding of
@@ -709,7 +711,7 @@ class Ending:
             value=self.run.value, walk=self.walk, stop=self.over,
         )  # fmt: skip
 
-    def _along(self, theta: np.ndarray, report: Any) -> Outcome | None:
+    def _along(self, theta: np.ndarray, report: Any) -> Termination | None:
         """Move to the lowest point found along proved negative curvature; None if that gains
         nothing.
         """
@@ -725,7 +727,7 @@ class Ending:
 
     def _lower(
         self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
-    ) -> Outcome:
+    ) -> Termination:
         """Go on from a lower point, or end the run there with an outcome about that point."""
         if self._pays(found[1], f) and moves:
             return self._onward(found, f, report)
@@ -737,15 +739,15 @@ class Ending:
             f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "
             f"is {lowest:.9g}"
         )
-        return Outcome("degenerate", kind, False, sentence, theta, there)
+        return Termination("degenerate", kind, False, sentence, theta, there)
 
-    def _onward(self, found: tuple[np.ndarray, float], f: float, report: Any) -> Outcome:
+    def _onward(self, found: tuple[np.ndarray, float], f: float, report: Any) -> Termination:
         """Return the outcome that makes the run go on from a lower point. If theta was not
         critical, its kind also asks for a smaller gradient tolerance.
         """
         sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
         kind = "not_critical" if report.kind == "not_critical" else "degenerate"
-        return Outcome("degenerate", kind, False, sentence, found[0], report, True)
+        return Termination("degenerate", kind, False, sentence, found[0], report, True)
 
     def _pays(self, lowest: float, f: float) -> bool:
         """Return whether another move to a lower point is allowed: after `FEW` small gains in a row

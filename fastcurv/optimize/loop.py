@@ -18,7 +18,7 @@ from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, alike, check_method, check_objective, damaged, part
 from .escape import lowest_curvature, suspects
-from .finish import ENDINGS, NO_REPORT, STATUS, Ending, Outcome
+from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Termination
 from .line_search import first_length, line_minimum
 from .run import Method, Run
 
@@ -31,7 +31,7 @@ SHARE = 1e-4  # ... or until the gradient is this share of it
 
 
 @dataclass(frozen=True)
-class Request:
+class MinimizeOptions:
     """The validated arguments of `minimize`."""
 
     method: str
@@ -48,17 +48,17 @@ class Request:
 class Loop:
     """The main loop of `minimize`, and the verdict after it."""
 
-    def __init__(self, run: Run, ask: Request, maker: type[Method]) -> None:
+    def __init__(self, run: Run, ask: MinimizeOptions, maker: type[Method]) -> None:
         self.run, self.ask, self.maker = run, ask, maker
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.wanted = default if ask.gradient_tol is None else ask.gradient_tol
         self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
-        self.ending = Ending(run, ask.gradient_tol, self._walk)
+        self.ending = Finisher(run, ask.gradient_tol, self._walk)
         self.method: Method
         self.bottomless = lower_bound(run.ob) == -np.inf
         self.why: str | None = None
         self.sentence: str | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: Termination | None = None
         self.saver = Saver(ask.checkpoint, ask.checkpoint_every)
         self.shown: Any = None
         self.mark, self.small_gains = [0, np.inf, np.inf], 0

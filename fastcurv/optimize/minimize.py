@@ -18,13 +18,21 @@ from ..common.checks import (
     check_theta,
     old_name,
 )
-from ..common.errors import door, names_of, need, own_names, refuse_foreign, refuse_swapped, typed
+from ..common.errors import (
+    accept_aliases,
+    entry,
+    names_of,
+    refuse_foreign,
+    refuse_swapped,
+    require,
+    typed,
+)
 from ..common.protocols import Batched, Descent, Smooth, Valued
 from ..common.runtime import to_nearest
 from .checkpoint import saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
-from .loop import Loop, Request
+from .loop import Loop, MinimizeOptions
 from .newton import (
     Cubic,
     DampedNewton,
@@ -87,7 +95,7 @@ ALIASES = {"lbfgs": "l-bfgs"}  # scikit-learn's spelling
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
-@own_names("minimize")
+@accept_aliases("minimize")
 @to_nearest
 def minimize(
     ob: Smooth,
@@ -244,7 +252,7 @@ def minimize(
         max_products=_count(max_products, "max_products"),
         sample=_checked_sample(ob, options.get("sample")),
     )
-    ask = Request(
+    ask = MinimizeOptions(
         method=chosen,
         options=options,
         gradient_tol=None
@@ -292,14 +300,14 @@ def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) ->
         refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
-            f"{', '.join(missing)}{door(ob)}"
+            f"{', '.join(missing)}{entry(ob)}"
         )
 
 
 def _check_validation(ob: Any) -> None:
     if ob is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
-        need(ob, ("value",), "validation", wanted)
+        require(ob, ("value",), "validation", wanted)
 
 
 def _checked_sample(ob: Any, sample: Any) -> int | None:

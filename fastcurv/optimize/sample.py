@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, spawned
-from ..common.errors import OBJECTIVE, need, own_names, refuse_unknown, typed
+from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
 from ..common.runtime import to_nearest
@@ -112,7 +112,7 @@ class CriticalSample:
         return "\n".join(lines)
 
 
-@own_names("classify")
+@accept_aliases("classify")
 @to_nearest
 def sample_critical_points(
     ob: Any,
@@ -199,7 +199,7 @@ def sample_critical_points(
     ['narrower']
     """
     refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
-    need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
+    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "_with_model"):
         raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_choice, check_positive, check_positive_int
-from ..common.errors import own_names, typed
+from ..common.errors import accept_aliases, typed
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
 
@@ -98,7 +98,7 @@ def constant(alpha: float) -> Schedule:
     return Schedule("constant", check_positive(alpha, "alpha"))
 
 
-@own_names("inverse_time")
+@accept_aliases("inverse_time")
 def inverse_time(alpha: float, delta: float) -> Schedule:
     """Create the schedule ``alpha / (1 + delta * t)``.
 
@@ -128,7 +128,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
     return Schedule("inverse_time", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
-@own_names("power")
+@accept_aliases("power")
 def power(alpha: float, delta: float) -> Schedule:
     """Create the schedule ``alpha / t**delta``; 0.5 < delta <= 1 meets the Robbins-Monro
     conditions.
@@ -159,7 +159,7 @@ def power(alpha: float, delta: float) -> Schedule:
     return Schedule("power", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
-@own_names("constant_then_decay")
+@accept_aliases("constant_then_decay")
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
     """Create a schedule: ``alpha`` for the first `hold` updates, then ``alpha * (hold /
     t)**delta``.

@@ -17,7 +17,7 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..common.protocols import Dense
 from ..krylov.lanczos import as_product
@@ -108,7 +108,7 @@ def _solved(
     return lift(by(values, linear, damping)).astype(g.dtype, copy=False), values, residual
 
 
-@own_names("newton_step")
+@accept_aliases("newton_step")
 def newton_step(
     H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
 ) -> np.ndarray:
@@ -176,7 +176,7 @@ def newton_step(
     return step
 
 
-@own_names("saddle_free_newton_step")
+@accept_aliases("saddle_free_newton_step")
 def saddle_free_newton_step(
     H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
 ) -> np.ndarray:

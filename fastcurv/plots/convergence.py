@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
-from ..common.errors import need, own_names, typed
+from ..common.errors import accept_aliases, require, typed
 from ..spectrum.density_curve import plain_numbers
 from .predictions import last_step
 from .style import (
@@ -99,7 +99,7 @@ class ConvergenceDisplay(Display):
     ['newton-cg']
     """
 
-    @own_names("ConvergenceDisplay")
+    @accept_aliases("ConvergenceDisplay")
     def __init__(
         self,
         curves: Mapping[str, tuple[Any, Any]],
@@ -206,7 +206,7 @@ class ConvergenceDisplay(Display):
         curves = {label: (range(len(values)), values) for label, values in found.items()}
         return cls(curves, ends=ends).plot(ax, **look)
 
-    @own_names("picture")
+    @accept_aliases("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
         """Draw the curves. From the eighth curve on dashes distinguish them, and the legend is
         placed beside the axes if there is room.
@@ -323,7 +323,7 @@ class MinimumRatioDisplay(Display):
     array([1. , 0.4])
     """
 
-    @own_names("MinimumRatioDisplay")
+    @accept_aliases("MinimumRatioDisplay")
     def __init__(
         self,
         losses: Any,
@@ -369,7 +369,7 @@ class MinimumRatioDisplay(Display):
         cls._check_look(look, "from_points")
         points = list(points) if isinstance(points, Iterable) else [points]
         for p in points:
-            need(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
+            require(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
         known = [p for p in points if p.verdict.n_positive is not None]
         display = cls(
             [p.loss for p in known],
@@ -380,7 +380,7 @@ class MinimumRatioDisplay(Display):
         )
         return display.plot(ax, **look)
 
-    @own_names("picture")
+    @accept_aliases("picture")
     def plot(self, ax: Any = None, *, label: str | None = None) -> MinimumRatioDisplay:
         """Draw the points.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import as_rng, check_array, check_choice, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE, need, own_names
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Array
 from ..common.runtime import unbroken
 from ..spectrum.density_curve import plain_numbers
@@ -204,7 +204,7 @@ class LandscapeDisplay(Display):
     array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
     """
 
-    @own_names("LandscapeDisplay")
+    @accept_aliases("LandscapeDisplay")
     def __init__(
         self,
         steps: np.ndarray,
@@ -301,7 +301,7 @@ class LandscapeDisplay(Display):
         return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
-    @own_names("slice")
+    @accept_aliases("slice")
     def slice(
         cls,
         objective: Any,
@@ -328,7 +328,7 @@ class LandscapeDisplay(Display):
         if n_dims not in (1, 2):
             raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
         more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
-        need(objective, ("value", *more), "objective", OBJECTIVE, theta)
+        require(objective, ("value", *more), "objective", OBJECTIVE, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid)
@@ -347,7 +347,7 @@ class LandscapeDisplay(Display):
             )
         return cls(steps, losses, along, names, taylor=taylor)
 
-    @own_names("picture")
+    @accept_aliases("picture")
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
     ) -> LandscapeDisplay:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import OBJECTIVE, need, own_names
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Axis
 from ..common.runtime import unbroken
 from ..spectrum.dense import eigvalsh
@@ -50,7 +50,7 @@ class SpectrumDisplay(Display):
     array([0.5 , 0.53, 1.97, 2.  ])
     """
 
-    @own_names("SpectrumDisplay")
+    @accept_aliases("SpectrumDisplay")
     def __init__(
         self,
         density: Any,
@@ -58,7 +58,7 @@ class SpectrumDisplay(Display):
         eigenvalues: Any = None,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
-        need(
+        require(
             density,
             ("axis", "grid", "density"),
             "density",
@@ -122,7 +122,7 @@ class SpectrumDisplay(Display):
     ) -> SpectrumDisplay:
         """Draw the spectrum of the Hessian of ``objective`` at ``theta``, by `from_operator`."""
         cls._check_look(options, "from_objective", "from_operator")
-        need(objective, ("hessian",), "objective", OBJECTIVE, theta)
+        require(objective, ("hessian",), "objective", OBJECTIVE, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
 
     @classmethod
@@ -167,7 +167,7 @@ class SpectrumDisplay(Display):
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
-    @own_names("picture")
+    @accept_aliases("picture")
     def plot(
         self,
         ax: Any = None,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, eigh
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.protocols import (
@@ -300,7 +300,7 @@ def _as_products_have_it(op: Any) -> Floats:
     return P / 2 + P.T / 2
 
 
-@own_names("eigvalsh")
+@accept_aliases("eigvalsh")
 @to_nearest
 def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
@@ -344,7 +344,7 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
 
-@own_names("inertia")
+@accept_aliases("inertia")
 @to_nearest
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """Count the eigenvalues that are positive, negative, and zero within a proved error bound, from

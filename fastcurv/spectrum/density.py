@@ -14,7 +14,7 @@ from ..common.checks import (
     either_seed,
     operator_dtype,
 )
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
@@ -31,7 +31,7 @@ EVERY = 2048  # rows up to which all eigenvalues of an available matrix are comp
 SETTLED = 0.05
 
 
-@own_names("spectral_density")
+@accept_aliases("spectral_density")
 @to_nearest
 def spectral_density(
     op: Operator,

@@ -20,7 +20,7 @@ from ..common.checks import (
     either_seed,
     operator_dtype,
 )
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Castable, Floats, Operator, Seed, Space, Which
@@ -672,7 +672,7 @@ class _Refiner:
         return minres(multiply, b, steps, INNER_TOL).astype(np.float64)
 
 
-@own_names("eigsh")
+@accept_aliases("eigsh")
 @to_nearest
 def eigsh(
     op: Operator,

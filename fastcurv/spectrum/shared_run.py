@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..krylov.lanczos import Recurrence, combine
@@ -69,7 +69,7 @@ class Krylov:
     'demo'
     """
 
-    @own_names("Krylov")
+    @accept_aliases("Krylov")
     def __init__(
         self,
         op: Operator,
@@ -153,7 +153,7 @@ class Krylov:
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
-    @own_names("eigsh")
+    @accept_aliases("eigsh")
     def eigsh(
         self,
         k: int = 6,
@@ -218,7 +218,7 @@ class Krylov:
         whole = completed(found, self.small, wanted, which, np.random.default_rng(0))
         return replace(whole, n_products=run.m, shared=found.shared, n_new=found.n_new)
 
-    @own_names("spectral_density")
+    @accept_aliases("spectral_density")
     def spectral_density(
         self,
         n_probes: int = 1,

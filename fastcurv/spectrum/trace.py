@@ -21,7 +21,7 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.errors import own_names
+from ..common.errors import accept_aliases
 from ..common.progress import Bar, bar
 from ..common.protocols import (
     Array,
@@ -35,7 +35,7 @@ from ..common.protocols import (
     Tracing,
     Written,
 )
-from ..common.runtime import heard, to_nearest
+from ..common.runtime import interruptible, to_nearest
 from ..common.vectors import safe_norm
 from ..krylov.lanczos import NOT_FINITE, combine, orthonormalise, project, subtract
 from .density import random_signs
@@ -267,7 +267,7 @@ class Sketch:
             self.O[cut] = signs
         for cut in cuts:
             self.Y[cut] = apply.products(self.O[cut])
-        self.Q, self.R = heard(partial(_orthonormal, self.Y))
+        self.Q, self.R = interruptible(partial(_orthonormal, self.Y))
         for cut in cuts:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
@@ -302,7 +302,7 @@ class Sketch:
         can be almost orthogonal to it. The part of the trace along s_i is known, and is added to
         the error.
         """
-        samples, left_out = heard(self._traces)
+        samples, left_out = interruptible(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         return mean, float(np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along))
@@ -311,7 +311,7 @@ class Sketch:
         """Return the mean and standard error of the estimates of the diagonal, one for each sample
         left out.
         """
-        return heard(self._diagonals)
+        return interruptible(self._diagonals)
 
     def _diagonals(self) -> tuple[Floats, Floats]:
         m, S = len(self.O), self.S
@@ -352,7 +352,7 @@ def leave_one_out(R: Floats) -> Floats:
 LEAST = 12  # applications from which on a sketch, of half of them, can estimate its error
 
 
-@own_names("estimate")
+@accept_aliases("estimate")
 @to_nearest
 def trace(
     op: Operator,
@@ -455,7 +455,7 @@ def _trace(
         return apply.estimate(*Sketch(apply, rng, m).trace(), method)
 
 
-@own_names("estimate")
+@accept_aliases("estimate")
 @to_nearest
 def diagonal(
     op: Operator,
@@ -532,7 +532,7 @@ def diagonal(
         return apply.estimate(*from_sums(total, squares, m), method)
 
 
-@own_names("estimate")
+@accept_aliases("estimate")
 @to_nearest
 def frobenius_norm(
     op: Operator,

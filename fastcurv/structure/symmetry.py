@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import as_numpy, as_rng, check_positive, check_vector
-from ..common.errors import need, own_names
+from ..common.errors import accept_aliases, require
 from ..common.protocols import Floats
 from .parameters import blank, in_skip, layers_of, norms_of, rows_that_count
 from .tables import ACTIVATIONS
@@ -238,7 +238,7 @@ def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:
 
 
 def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
-    need(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
+    require(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
     n_hidden = len(model.sizes) - 2
@@ -266,7 +266,7 @@ def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     return found.astype(np.intp)
 
 
-@own_names("permute_hidden")
+@accept_aliases("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Return another theta with the same function: the units of hidden layer `layer` in the order
     `order`.
@@ -312,7 +312,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     return theta
 
 
-@own_names("flip_tanh")
+@accept_aliases("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Return another theta with the same function: the signs of the incoming and outgoing weights
     of `units` flipped.
@@ -352,7 +352,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     return _scaled(model, theta, layer, units, -1.0)
 
 
-@own_names("rescale_relu")
+@accept_aliases("rescale_relu")
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
 from fastcurv.cli.report import Report, _enclosed, plain  # noqa: E402
-from fastcurv.estimators.base import Look  # noqa: E402
+from fastcurv.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
@@ -46,7 +46,7 @@ def test_places_that_take_no_file(tmp_path):
 
 
 def test_what_json_can_hold():
-    look = Look("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
+    look = SpectrumCheck("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     told = plain({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
     assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
     assert told["type"] == "(1+0j)"
@@ -59,9 +59,9 @@ def test_what_json_can_hold():
     "kind, words", [("saddle", "there is a way down"), ("not_critical", "is above tol")]
 )
 def test_a_look_in_one_sentence(kind, words):
-    seen = Look(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
+    seen = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     assert words in seen.reason and seen.negative and seen.resolved
-    rough = Look(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)
+    rough = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)
     assert "too few" in rough.reason and not rough.resolved
 
 

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common.linalg import LONG, PER_CUBE, eigh
-from fastcurv.common.runtime import OutOfTime, heard, late, one_blas_thread, time_limit
+from fastcurv.common.runtime import OutOfTime, interruptible, late, one_blas_thread, time_limit
 from fastcurv.critical.classify import classify
 
 
@@ -114,14 +114,14 @@ def test_a_sentence_for_too_little_to_tell_how_far(rng):
 def test_limits_on_time_nest_and_end_what_runs_alone():
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
         started = time.perf_counter()
-        heard(lambda: time.sleep(3))
+        interruptible(lambda: time.sleep(3))
     assert time.perf_counter() - started < 2.0 and not late()
     with time_limit(1e-9):
         assert late()
         with time_limit(None):
             assert late()
         with time_limit(np.inf):
-            assert not late() and heard(lambda: 7) == 7
+            assert not late() and interruptible(lambda: 7) == 7
     n = LONG + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))

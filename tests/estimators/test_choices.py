@@ -79,7 +79,12 @@ def test_parameters_are_refused_in_a_sentence(parameters, words):
 
 @pytest.mark.parametrize(
     "verdict, kind",
-    [(1, "CriticalPoint"), (np.True_, "CriticalPoint"), (np.False_, "NoneType"), ("quick", "Look")],
+    [
+        (1, "CriticalPoint"),
+        (np.True_, "CriticalPoint"),
+        (np.False_, "NoneType"),
+        ("quick", "SpectrumCheck"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_verdict_that_is_true_in_other_words(verdict, kind):

@@ -9,7 +9,7 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.estimators.base import look  # noqa: E402
+from fastcurv.estimators.base import check_spectrum  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 3))
@@ -91,12 +91,12 @@ def test_a_look_at_two_parameters_is_exact():
     """Least squares of one line: its Hessian is known."""
     x = np.linspace(-1, 2, 30)
     ob = fc.Objective(fc.MLP([1, 1]), x[:, None], 3 * x + 1, "mse")
-    seen, vector = look(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
+    seen, vector = check_spectrum(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
     exact = 4 * np.linalg.eigvalsh(np.array([[np.mean(x * x), x.mean()], [x.mean(), 1.0]]))
     assert vector is None and seen.kind == "undecided" and seen.n_products == 2
     assert np.allclose([seen.lambda_min, seen.lambda_max], exact, rtol=1e-12)
     assert max(seen.residuals) <= 1e-12 and seen.resolved
-    assert look(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"
+    assert check_spectrum(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_look_at_what_is_convex_sees_no_saddle(dtype, seed):
             fc.MLP([1, 1], dtype=dtype), x, rng.integers(0, 2, 7) * 1.0, "binary_cross_entropy"
         )
         at = (10.0 ** rng.integers(-3, 3) * rng.standard_normal(2)).astype(dtype)
-        assert look(ob, at, 1.0, np.inf)[0].kind == "undecided"
+        assert check_spectrum(ob, at, 1.0, np.inf)[0].kind == "undecided"
 
 
 def test_a_saddle_in_float32_is_one_in_float64():
@@ -194,7 +194,7 @@ def test_a_saddle_in_float32_is_one_in_float64():
         model = fc.MLP([2, 3, 2], "tanh", dtype="float32")
         ob = fc.Objective(model, rng.standard_normal((9, 2)), rng.integers(0, 2, 9))
         at = (10.0 ** rng.integers(0, 5) * rng.standard_normal(ob.n_params)).astype("f4")
-        seen = look(ob, at, 1.0, np.inf)[0]
+        seen = check_spectrum(ob, at, 1.0, np.inf)[0]
         values = np.linalg.eigvalsh(ob.astype("float64").hessian(at.astype(float)).to_dense())
         if seen.kind == "saddle":
             assert values[0] < 0

@@ -20,7 +20,7 @@ import scipy.optimize
 
 import fastcurv as fc
 from fastcurv.optimize import finish, line_search
-from fastcurv.optimize.finish import Ending, polish
+from fastcurv.optimize.finish import Finisher, polish
 from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.testing import FunctionObjective, zoo
@@ -77,7 +77,7 @@ def clocks() -> dict[str, list[Any]]:
                     n_products=products, n_gradients=gradients, theta=np.zeros(n),
                     elapsed=lambda elapsed=elapsed: elapsed, max_time=limit,
                 )  # fmt: skip
-                end = Ending(run, None, lambda start: (start, 0.0))
+                end = Finisher(run, None, lambda start: (start, 0.0))
                 end.spent = elapsed / 8
                 below = end.dense_below()
                 found[f"{products}, {gradients}, {elapsed}, {limit}, {n}"] = [
@@ -247,7 +247,7 @@ def last_steps() -> dict[str, list[Any]]:
                     ob=ob, f0=f0, f=f, gnorm=f * f0, max_time=None, elapsed=lambda: 1.0,
                     value_and_gradient=lambda at, g=g, f=f: (f, g), value=ob.value,
                 )  # fmt: skip
-                end = Ending(run, None, lambda start: (start, 0.0))
+                end = Finisher(run, None, lambda start: (start, 0.0))
                 above = end._above_bound(theta, f)
                 report: Any = SimpleNamespace(plateau=f < 1e-5, n_zero=0)
                 numbers = [-1.0 if above is None else above, float(end._can_go_on(theta))]

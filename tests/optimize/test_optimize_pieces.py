@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
-from fastcurv.optimize.finish import STATUS, Ending, flat_space, polish
+from fastcurv.optimize.finish import STATUS, Finisher, flat_space, polish
 from fastcurv.optimize.loop import Loop
 from fastcurv.testing import PrescribedSpectrum
 
@@ -94,7 +94,7 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
     at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
     report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
-    found = Ending._nearest(SimpleNamespace(run=run), np.zeros(2, dtype), report)
+    found = Finisher._nearest(SimpleNamespace(run=run), np.zeros(2, dtype), report)
     assert (found is not None) == taken
     if taken:
         assert found.kind == "minimum" and (found.theta == 1).all()

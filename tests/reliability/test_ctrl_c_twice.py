@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.runtime import Interrupted, deferred_interrupts, heard, unbroken
+from fastcurv.common.runtime import Interrupted, deferred_interrupts, interruptible, unbroken
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -42,11 +42,11 @@ def test_within_a_product_it_does_not_wait():
 
 
 def test_what_takes_long_says_what_it_found_or_why_not():
-    assert heard(lambda: 7) == 7
+    assert interruptible(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        heard(lambda: 1 // 0)
+        interruptible(lambda: 1 // 0)
     found = []
-    thread = threading.Thread(target=lambda: found.append(heard(threading.get_ident)))
+    thread = threading.Thread(target=lambda: found.append(interruptible(threading.get_ident)))
     thread.start()
     thread.join()
     assert found == [thread.ident], "another thread hears no signal, so it waits itself"

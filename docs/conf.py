@@ -62,7 +62,7 @@ AT_HOME = {  # reached by `fc.schedules`, `fc.scipy`, `fc.structure`, `fc.spectr
 
 
 def write_api():
-    """The page of public names, by room."""
+    """Write the page of public names, grouped by subpackage."""
     rooms = {}
     for name in fc.__all__:
         thing = getattr(fc, name)
@@ -86,8 +86,8 @@ def write_api():
 
 
 def write_gallery():
-    """A page of all examples in lecture order, with the pictures that ``make examples`` left: small
-    ones that lead to each, some of them for the first page too.
+    """Write a page of all examples in lecture order, with thumbnails of the pictures that ``make
+    examples`` left, some of them for the first page too.
     """
     told = {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -121,14 +121,14 @@ def anchor(name):
 
 
 def picture(name, alt, target, caption):
-    """The lines of a figure: who cannot see it is told ``alt``."""
+    """Return the lines of a figure, with ``alt`` as its alternative text."""
     alt = " ".join(alt.replace("`", "").split())
     options = [f":alt: {alt}"] + [f":target: {target}"] * bool(target)
     return [f"```{{figure}} ../figures/{name}.png", *options, "", caption, "```"]
 
 
 def thumbnails(figures):
-    """Small pictures in rows."""
+    """Return small pictures in rows."""
     lines = [line for figure in figures for line in [*figure, ""]]
     return ["````{container} thumbnails", "", *lines, "````", ""]
 

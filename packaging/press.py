@@ -32,7 +32,7 @@ def main():
 
 
 def written(members):
-    """A zip archive of them, its deflated members by zopfli."""
+    """Return a zip archive of the members, with deflated ones compressed by zopfli."""
     parts, directory, at = [], [], 0
     for info, data in members:
         name = info.filename.encode()

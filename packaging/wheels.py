@@ -76,7 +76,7 @@ def version_of(python):
 
 
 def find(version):
-    """An interpreter on the path, or one of pyenv's, that works."""
+    """Find an interpreter of this version that works, on the path or among pyenv's."""
     candidates = [shutil.which(f"python{version}")]
     candidates += sorted(
         (Path.home() / ".pyenv/versions").glob(f"{version.rstrip('t')}*/bin/python")
@@ -94,8 +94,8 @@ def run(*command, **options):
 
 
 def built_twice(folder, python):
-    """The wheel of HEAD, built in two folders of different names, which must give the same
-    bytes.
+    """Build the wheel of HEAD in two folders of different names, and check that the bytes are
+    equal.
     """
     tools = folder / "tools"
     run(python, "-m", "venv", tools)
@@ -125,7 +125,9 @@ def built_twice(folder, python):
 
 
 def tagged(tools, wheel, place, epoch):
-    """The wheel under the name of the oldest Linux it is good for; auditwheel must agree."""
+    """Tag the wheel for the oldest supported Linux by auditwheel, which checks that, and compress
+    it.
+    """
     path = f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}"
     options = ("repair", "--plat", f"{OLDEST}_{os.uname().machine}", "-w", place, wheel)
     env = {**os.environ, "PATH": path, "SOURCE_DATE_EPOCH": epoch}
@@ -135,7 +137,7 @@ def tagged(tools, wheel, place, epoch):
 
 
 def differing(wheels):
-    """Members that are not the same in all wheels."""
+    """Return the members that are not the same in all wheels."""
     contents = []
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:

@@ -70,7 +70,7 @@ def show_versions(mode: Literal["dict"]) -> dict[str, Any]: ...
 
 def show_versions(mode: str = "print") -> dict[str, Any] | None:
     """Print what a result depends on: versions, the kernels chosen for this CPU, those it could
-    run, and the threads; ``mode="dict"`` returns them.
+    run, and the threads; ``mode="dict"`` returns them instead.
 
     The environment variable ``FASTCURV_ARCH`` selects other kernels, and ``FASTCURV_NUM_THREADS``
     another number of threads.
@@ -84,6 +84,10 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     -------
     dict or None
         Facts by name, with ``mode="dict"``.
+
+    See Also
+    --------
+    numpy.show_config : the BLAS and LAPACK that NumPy uses.
 
     Examples
     --------

@@ -7,6 +7,7 @@ import doctest
 import functools
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -54,42 +55,11 @@ NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
-def dotted(path):
-    """The name of a module under the package, "" for the package itself."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
+drawn = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
+dotted, tree, imported_by, room = (
+    drawn[name] for name in ("dotted", "tree", "imported_by", "room")
+)
 MODULES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-@functools.cache
-def tree(path):
-    return ast.parse(path.read_text())
-
-
-def imported_by(path, name, modules):
-    """What a file imports of the package, as dotted names; at its head or inside a function."""
-    package = name.split(".") if name and path.stem == "__init__" else name.split(".")[:-1]
-    found = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            names = [a.name.split(".") for a in node.names]
-            found |= {".".join(n[1:]) or "fastcurv" for n in names if n[0] == "fastcurv"}
-        elif isinstance(node, ast.ImportFrom):
-            inner = node.module.split(".") if node.module else []
-            if node.level:
-                base = [*package[: len(package) - node.level + 1], *inner]
-            elif inner[:1] == ["fastcurv"]:
-                base = inner[1:]
-            else:
-                continue
-            for alias in node.names:
-                full = ".".join([*base, alias.name])
-                found.add(full if full in modules or not base else ".".join(base))
-    return found
-
-
 INSIDE = sorted(set(MODULES) - {"", "__main__"})
 
 
@@ -97,10 +67,6 @@ INSIDE = sorted(set(MODULES) - {"", "__main__"})
 def imports_of(name):
     """What a module of the package imports of it."""
     return imported_by(MODULES[name], name, MODULES) if name in INSIDE else set()
-
-
-def room(name):
-    return name.split(".")[0]
 
 
 def test_the_reader_of_imports_sees(tmp_path):
@@ -126,6 +92,20 @@ def test_every_import_is_downward(name):
     if name in ENGINE_ALONE:
         allowed |= {"_engine"}
     assert {room(other) for other in imports_of(name)} <= allowed
+
+
+def test_the_core_knows_no_door():
+    """What makes and judges networks works without what other libraries' users ask for."""
+    found = drawn["arrows"]()
+    for name in set(found) - set(drawn["DOORS"]):
+        assert not found[name] & set(drawn["DOORS"]), name
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_imports():
+    """And one person can hold it: few rooms, few arrows, all of them downward."""
+    found = drawn["arrows"]()
+    assert (ROOT / "docs" / "rooms.svg").read_text() == drawn["drawing"]()
+    assert len(found) <= 21 and sum(map(len, found.values())) <= 60
 
 
 def test_no_circle():

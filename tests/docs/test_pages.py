@@ -137,3 +137,11 @@ def test_code_on_the_page_runs(page, tmp_path):
         timeout=1200,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_what_holds_a_promise_is_there():
+    """Of the page in tests/: every file and folder that it names."""
+    named = re.findall(r"`([\w/*]+(?:\.py|/))`", (ROOT / "tests/README.md").read_text())
+    assert len(named) > 30
+    for name in named:
+        assert [*(ROOT / "tests").rglob(name.rstrip("/")), *ROOT.glob(name)], name

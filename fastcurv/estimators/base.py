@@ -230,7 +230,7 @@ class SpectrumCheck(Answering, subject="look"):
     n_products: int
 
     def __repr__(self) -> str:
-        return f"Look(kind={self.kind!r}, n_products={self.n_products}): {self.reason}"
+        return f"SpectrumCheck(kind={self.kind!r}, n_products={self.n_products}): {self.reason}"
 
     @property
     def negative(self) -> bool:

@@ -25,6 +25,7 @@ lint: $(VENV)-lint/.built
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
 	$(LINT)/mypy
 	$(LINT)/mypy tests/typing/user_script.py tests/typing/refused.py
+	$(LINT)/pyright --pythonpath $(LINT)/python
 	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
 	$(LINT)/python -m tests.docs.docstrings
 

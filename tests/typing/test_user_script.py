@@ -3,10 +3,7 @@ and the stubs of the compiled modules, against mypy.
 """
 
 import inspect
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -48,16 +45,6 @@ def test_what_checkers_refuse_is_refused_at_run_time():
     for call in refused.REFUSED:
         with pytest.raises((TypeError, ValueError), match=r"wanted|did you mean|it takes"):
             call()
-
-
-def test_pyright_refuses_it_too(tmp_path):
-    """As editors do; mypy does so in `make lint`."""
-    pytest.importorskip("pyright")
-    settings = {"include": [str(FOLDER / "refused.py")], "reportUnnecessaryTypeIgnoreComment": True}
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout
 
 
 @pytest.mark.parametrize(

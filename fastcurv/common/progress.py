@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 PATIENCE = 2.0  # seconds of work that need no bar
 EVERY = 0.1  # seconds between two notes drawn, as between tqdm's updates
@@ -174,6 +176,8 @@ def outcome(**fields: Any) -> OptimizeResult:
     >>> outcome(x=0.5, success=True).x
     0.5
     """
+    from scipy.optimize import OptimizeResult  # takes longer to import than all of fastcurv
+
     make: Any = OptimizeResult
     result: OptimizeResult = make(fields)
     return result

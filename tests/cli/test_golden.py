@@ -1,4 +1,4 @@
-"""Every command prints what it printed, word by word; `tests.golden` says how it is written anew."""
+"""Every command prints what it printed, word by word; `tests.golden` writes it anew."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""Products, bounds and maps of every form of a curvature stay what they are; `tests.golden` says how
-they are written anew.
+"""Products, bounds and maps of every form of a curvature stay what they are; `tests.golden` says
+how they are written anew.
 """
 
 import pytest

@@ -160,10 +160,11 @@ def test_copies_are_not_claimed_where_biases_are_spared():
 
 SOME = np.where(np.arange(23) % 4 == 0, 0, 2)
 SURE = np.tile([1.0, 0.0, 1.0], (23, 1))
-LABELS = {  # by name: labels, their loss, and whether some output is pulled one way by all
+LABELS = {  # by name: labels, their loss, and whether some output is pulled one way by what counts
     "all classes": (np.arange(23) % 3, "cross_entropy", False),
     "two classes": (SOME, "cross_entropy", True),
     "one class": (0 * SOME, "cross_entropy", True),
+    "weighed one way": (np.where(np.arange(23) < 21, SOME, 1), "cross_entropy", None),
     "soft": (np.full((23, 3), [0.5, 0.5, 0.0]), "cross_entropy", True),
     "hard as soft": (np.eye(3)[SOME], "cross_entropy", True),
     "binary, one way": (SURE, "binary_cross_entropy", True),
@@ -183,6 +184,7 @@ def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted,
     weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
     ob = fc.Objective(base.model, base.X, y, loss, l2, weight, l2_biases=not spared)
     ray = ob.ray_to_infimum(theta)
+    one_way = weighted if one_way is None else one_way
     assert (ray is not None) == (one_way and (l2 == 0 or spared))
     if ray is not None:
         assert np.linalg.norm(ray) == pytest.approx(1, rel=1e-12)
@@ -195,6 +197,28 @@ def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted,
     least = min(ob.value(at) for at in points)
     assert least > ob.loss_lower_bound or least == ob.loss_lower_bound and ob.attains_lower_bound
     assert ob.attains_lower_bound == (loss == "mse")
+
+
+@pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2, spared):
+    """For ever, unless l2 holds them; not where one row is wrong."""
+    base = drawn(sizes=[3, 4, 3])[0]
+    layers = base.model.unflatten(base.model.init(seed=0))
+    layers[1][0][...], layers[1][1][...] = 5 * np.eye(3, 4), 0.0
+    sure = base.model.flatten(layers)
+    outputs = base.model.predict(sure, base.X)
+    y = np.argmax(outputs, axis=1) if loss == "cross_entropy" else (outputs > 0) * 1.0
+    ob = fc.Objective(base.model, base.X, y, loss, l2, l2_biases=not spared)
+    ray = ob.ray_to_infimum(sure)
+    assert (ray is not None) == (l2 == 0)
+    if ray is not None:
+        values = [ob.value(sure + t * ray) for t in (0.0, 1.0, 10.0, 100.0)]
+        assert all(now < before for before, now in zip(values, values[1:]))
+    wrong = y.copy()
+    wrong[0] = (y[0] + 1) % 3 if loss == "cross_entropy" else 1 - y[0]
+    other = fc.Objective(base.model, base.X, wrong, loss, l2, l2_biases=not spared)
+    assert other.ray_to_infimum(sure) is None
 
 
 @pytest.mark.parametrize("net", HELD)

@@ -196,3 +196,15 @@ def test_curvature_that_lasts_keeps_its_sign(reach):
             assert along[1 if curvature > 0 else 0], "nothing changes across"
         assert all(x == (3 * reach < 1) for x in found)
     assert sum(spent) > 0 or not reach > 0
+
+
+@pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
+def test_curvature_that_lasts_keeps_most_of_its_size(reach, lasts):
+    """Two thirds over the length of a step: ``1 / (1 + t^2)`` does up to ``2^-1/2``."""
+    shallow = FunctionObjective(
+        1,
+        lambda t: t[0] * np.arctan(t[0]) - np.log1p(t[0] ** 2) / 2,
+        lambda t: np.arctan(t),
+        lambda t: [[1 / (1 + t[0] ** 2)]],
+    )
+    assert lasts_along(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts

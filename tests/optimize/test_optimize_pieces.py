@@ -270,7 +270,10 @@ def test_a_lower_point_on_a_line_is_lower(shape, free, walled):
             assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
 
 
-@pytest.mark.parametrize("a, b", [((0.0, 1.0, -1.0), (1.0, 0.9, 0.5)), ((0.3, 2, -2), (2, 1, -1))])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((0.0, 1.0, -1.0), (1.0, 0.9, 0.5)), ((0.3, 2, -2), (2, 1, -1)), ((0.0, 1, -1), (1, 40, 99))],
+)
 def test_the_next_trial_of_a_line_is_a_minimum_of_the_cubic(a, b):
     """Through two values and slopes, by Hermite's polynomial; and not too near either end, nor
     too far ahead.

@@ -13,7 +13,9 @@ from fastcurv.certify.kinks import _parallel
 from fastcurv.certify.majorants import kink_margin
 from fastcurv.critical.kink_minimum import slopes_near
 
+from ..golden import drawn
 from .bound_cases import problem
+from .golden import HELD, on_kinks
 
 NETS = {"plain": {}, "batch norm": {"batch_norm": True}, "skips": {"residual": True}}
 every_net = pytest.mark.parametrize("net", NETS)
@@ -154,3 +156,91 @@ def test_copies_are_not_claimed_where_biases_are_spared():
         phi = one.held(gates, [np.zeros(4, bool)])
         phi.copies = SimpleNamespace(families=lambda l: np.zeros(4, bool))
         assert np.isfinite(phi._leaving(theta, 0)) == known
+
+
+SOME = np.where(np.arange(23) % 4 == 0, 0, 2)
+SURE = np.tile([1.0, 0.0, 1.0], (23, 1))
+LABELS = {  # by name: labels, their loss, and whether some output is pulled one way by what counts
+    "all classes": (np.arange(23) % 3, "cross_entropy", False),
+    "two classes": (SOME, "cross_entropy", True),
+    "one class": (0 * SOME, "cross_entropy", True),
+    "weighed one way": (np.where(np.arange(23) < 21, SOME, 1), "cross_entropy", None),
+    "soft": (np.full((23, 3), [0.5, 0.5, 0.0]), "cross_entropy", True),
+    "hard as soft": (np.eye(3)[SOME], "cross_entropy", True),
+    "binary, one way": (SURE, "binary_cross_entropy", True),
+    "binary": (np.eye(3)[np.arange(23) % 3], "binary_cross_entropy", False),
+    "mse": (SURE, "mse", False),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
+@pytest.mark.parametrize("labels", LABELS)
+def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted, rng):
+    """At every length until it is lost in rounding; it is found where labels pull one way and no
+    l2 pulls back, and nothing is below the lower bound or at one that is never attained.
+    """
+    (y, loss, one_way), (base, theta, _) = LABELS[labels], drawn(sizes=[3, 4, 3])
+    weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
+    ob = fc.Objective(base.model, base.X, y, loss, l2, weight, l2_biases=not spared)
+    ray = ob.ray_to_infimum(theta)
+    one_way = weighted if one_way is None else one_way
+    assert (ray is not None) == (one_way and (l2 == 0 or spared))
+    if ray is not None:
+        assert np.linalg.norm(ray) == pytest.approx(1, rel=1e-12)
+        before = ob.value(theta)
+        for t in (0.1, 1.0, 4.0, 16.0):
+            assert ob.gradient(theta + t * ray) @ ray < 1e-12
+            before, last = ob.value(theta + t * ray), before
+            assert before < last or before <= last and t > 4
+    points = [theta, *(10.0 ** rng.uniform(-1, 1, (50, 1)) * rng.standard_normal((50, theta.size)))]
+    least = min(ob.value(at) for at in points)
+    assert least > ob.loss_lower_bound or least == ob.loss_lower_bound and ob.attains_lower_bound
+    assert ob.attains_lower_bound == (loss == "mse")
+
+
+@pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2, spared):
+    """For ever, unless l2 holds them; not where one row is wrong."""
+    base = drawn(sizes=[3, 4, 3])[0]
+    layers = base.model.unflatten(base.model.init(seed=0))
+    layers[1][0][...], layers[1][1][...] = 5 * np.eye(3, 4), 0.0
+    sure = base.model.flatten(layers)
+    outputs = base.model.predict(sure, base.X)
+    y = np.argmax(outputs, axis=1) if loss == "cross_entropy" else (outputs > 0) * 1.0
+    ob = fc.Objective(base.model, base.X, y, loss, l2, l2_biases=not spared)
+    ray = ob.ray_to_infimum(sure)
+    assert (ray is not None) == (l2 == 0)
+    if ray is not None:
+        values = [ob.value(sure + t * ray) for t in (0.0, 1.0, 10.0, 100.0)]
+        assert all(now < before for before, now in zip(values, values[1:]))
+    wrong = y.copy()
+    wrong[0] = (y[0] + 1) % 3 if loss == "cross_entropy" else 1 - y[0]
+    other = fc.Objective(base.model, base.X, wrong, loss, l2, l2_biases=not spared)
+    assert other.ray_to_infimum(sure) is None
+
+
+@pytest.mark.parametrize("net", HELD)
+@pytest.mark.parametrize("radius", [1e-4, 1e-3])
+def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
+    """Of the signs of free pre-activations, of slopes and of what pulls upward, at points drawn in
+    the ball around theta and slopes.
+    """
+    held, point = on_kinks(**HELD[net])
+    margins = held.margins(point, radius)
+    least = {"signs": np.inf, "slopes": np.inf, "upward": np.inf}
+    leaks = np.concatenate([np.full(a.sum(), x) for a, x in zip(held.active, held.rows.leaks)])
+    for _ in range(200):
+        step = rng.standard_normal(point.size)
+        at = point + radius * step / np.linalg.norm(step)
+        _, _, zs, es = held.passes(at)
+        slopes = at[held.n_theta :]
+        least["slopes"] = min(least["slopes"], np.minimum(slopes - leaks, 1 - slopes).min())
+        for l, (z, e) in enumerate(zip(zs, es)):
+            if l < len(held.active):
+                free = ~held.active[l] & ~held.collapsed[l] & held.felt[l]
+                least["signs"] = min(least["signs"], np.abs(z[free]).min(initial=np.inf))
+                least["upward"] = min(least["upward"], e[held.active[l]].min(initial=np.inf))
+    for name, seen in least.items():
+        assert getattr(margins, name) <= seen + 1e-12 and seen < np.inf, name

@@ -6,7 +6,8 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.dense import nearness_at
 from fastcurv.critical.evidence import balance
-from fastcurv.critical.nearness import held
+from fastcurv.critical.nearness import held, lasting_along_step, lasts_along, newton_decrement
+from fastcurv.critical.theorem import Slice
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
 
@@ -149,3 +150,61 @@ def test_a_theta_whose_square_is_no_number_is_judged_by_products_too():
     ob = fc.Objective(fc.MLP([2, 1], bias=False), 1e-100 * Z, Z @ [1.0, 2.0], loss="mse")
     for dense_below in (1, 4096):
         assert fc.classify(ob, [1e160, 1e160], dense_below=dense_below).kind == "not_critical"
+
+
+@pytest.mark.parametrize("low", [0.3, -0.3])
+@pytest.mark.parametrize("units", [np.ones(5), np.array([1.0, 2.0, 0.1, 3.0, 0.5])])
+def test_the_decrement_is_half_of_what_newtons_step_promises(low, units, rng):
+    """``g'|H|^-1 g / 2`` in the units of the eigenpairs, in any of them for a definite H; less for
+    an H or a g that may be off.
+    """
+    Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    values = np.r_[low, np.linspace(0.5, 4, 4)]
+    scaled, g, none = (Q * values) @ Q.T, rng.standard_normal(5), np.zeros((5, 0))
+    size = (Q * np.abs(values)) @ Q.T
+
+    def decrement(off, error):
+        return newton_decrement(g, off, np.ones(5), Slice(values, Q, error, units, none))
+
+    promised = 0.5 * (units * g) @ np.linalg.solve(size, units * g)
+    assert decrement(0.0, 0.0) == pytest.approx(promised, rel=1e-12)
+    if low > 0:
+        H = scaled / np.outer(units, units)
+        assert promised == pytest.approx(0.5 * g @ np.linalg.solve(H, g), rel=1e-12)
+    assert 0 < decrement(1e-3, 0.0) < promised and 0 < decrement(0.0, 0.4) < promised
+    assert decrement(1e3, 0.0) == 0
+
+
+@pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
+def test_curvature_that_lasts_keeps_its_sign(reach):
+    """``1 - t_0^2`` and ``-1 + t_1``, each 0 at a length of 1: along a direction and along a step
+    in it, three times as long.
+    """
+    bent = FunctionObjective(
+        2,
+        lambda t: t[0] ** 2 / 2 - t[0] ** 4 / 12 - t[1] ** 2 / 2 + t[1] ** 3 / 6,
+        lambda t: [t[0] - t[0] ** 3 / 3, -t[1] + t[1] ** 2 / 2],
+        lambda t: [[1 - t[0] ** 2, 0.0], [0.0, -1 + t[1]]],
+    )
+    spent, here = [], np.zeros(2)
+    for u, curvature in zip(np.eye(2), (1.0, -1.0)):
+        found = [lasts_along(bent, here, u, curvature, reach, spent.append)]
+        if reach == reach:
+            before = np.array([1.0, -1.0])
+            along = lasting_along_step(bent, here, reach * u, np.eye(2), before, spent.append)
+            found.append(along[0 if curvature > 0 else 1])
+            assert along[1 if curvature > 0 else 0], "nothing changes across"
+        assert all(x == (3 * reach < 1) for x in found)
+    assert sum(spent) > 0 or not reach > 0
+
+
+@pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
+def test_curvature_that_lasts_keeps_most_of_its_size(reach, lasts):
+    """Two thirds over the length of a step: ``1 / (1 + t^2)`` does up to ``2^-1/2``."""
+    shallow = FunctionObjective(
+        1,
+        lambda t: t[0] * np.arctan(t[0]) - np.log1p(t[0] ** 2) / 2,
+        lambda t: np.arctan(t),
+        lambda t: [[1 / (1 + t[0] ** 2)]],
+    )
+    assert lasts_along(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts

@@ -10,7 +10,8 @@ import fastcurv as fc
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
-from fastcurv.optimize.finish import STATUS, Finisher, flat_space, polish
+from fastcurv.optimize.finish import STATUS, Finisher, flat_space, lower_along, polish
+from fastcurv.optimize.line_search import Trial, _between, _cubic, _further
 from fastcurv.optimize.loop import Loop
 from fastcurv.testing import PrescribedSpectrum
 
@@ -246,3 +247,62 @@ def test_conjugate_gradients_are_told_what_they_have_gained(rng):
         assert fall == pytest.approx(0.5 * best @ g @ np.linalg.solve(inner, best @ g), rel=1e-9)
     assert [j for j, _ in told] == [1, 2, 3, 4] and curvature is None
     assert fall == pytest.approx(-(g @ y + 0.5 * y @ H @ y + eps * y @ y), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "free", "walled"),
+    [
+        (lambda t: t**2, False, False),
+        (lambda t: t**2 + 0.1 * t, True, True),
+        (lambda t: t**2 - 0.1 * t, True, True),
+        (lambda t: t**2 - 2 * t**4, True, False),
+        (lambda t: 1.0 + 1e-16 * np.sign(t), False, False),
+    ],
+    ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
+)
+def test_a_lower_point_on_a_line_is_lower(shape, free, walled):
+    """Where there is one, on either side; one that lies over a wall is none with `barrier`."""
+    for barrier, there in ((False, free), (True, walled)):
+        start, along = np.zeros(2), np.array([1.0, 0.0])
+        found = lower_along(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
+        assert (found is not None) == there
+        if there:
+            assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((0.0, 1.0, -1.0), (1.0, 0.9, 0.5)), ((0.3, 2, -2), (2, 1, -1)), ((0.0, 1, -1), (1, 40, 99))],
+)
+def test_the_next_trial_of_a_line_is_a_minimum_of_the_cubic(a, b):
+    """Through two values and slopes, by Hermite's polynomial; and not too near either end, nor
+    too far ahead.
+    """
+    near, far = Trial(*a, None), Trial(*b, None)
+    t = np.array([near.t, near.t, far.t, far.t])
+    powers = np.arange(4)
+    rows = [t[i] ** powers if i % 2 == 0 else powers * t[i] ** np.maximum(powers - 1, 0)
+            for i in range(4)]  # fmt: skip
+    c = np.linalg.solve(rows, [near.f, near.slope, far.f, far.slope])
+    slope, bend = np.polynomial.Polynomial(c).deriv(), np.polynomial.Polynomial(c).deriv(2)
+    lowest = [x.real for x in slope.roots() if abs(x.imag) < 1e-12 and bend(x.real) > 0]
+    found = _cubic(near, far)
+    assert np.isnan(found) if not lowest else found == pytest.approx(lowest[0], rel=1e-10)
+    width = far.t - near.t
+    assert near.t + 0.1 * width <= _between(near, far) * (1 + 1e-15) <= far.t
+    assert 2 * far.t <= _further(near, far) <= 10 * far.t
+
+
+@pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
+def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit):
+    """Or a second, where the run has taken less; nothing is over at first."""
+    run = SimpleNamespace(
+        n_products=10, n_gradients=5, theta=np.zeros(2000), elapsed=lambda: elapsed, max_time=limit
+    )
+    end = Finisher(run, None, lambda start: (start, 0.0))
+    assert not end.over() and end.price() == elapsed / 25
+    room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
+    assert end.left(1.0) == pytest.approx(room)
+    end.spent = elapsed / 2
+    assert end.training() == elapsed / 2
+    assert end.over() == (elapsed >= 2 or end.left(1.0) <= 0)

@@ -11,10 +11,10 @@ from fastcurv.common.checks import MatrixOperator
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import dot, norm
 from fastcurv.krylov import ritz
-from fastcurv.krylov.lanczos import Recurrence, bring_near_one
-from fastcurv.krylov.ritz import ritz_pairs, wanted
+from fastcurv.krylov.lanczos import Recurrence, bring_near_one, column_lengths, orthonormalise
+from fastcurv.krylov.ritz import kept_at_restart, ritz_pairs, sides, wanted
 from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
-from fastcurv.krylov.trust_region import cubic, trust_region
+from fastcurv.krylov.trust_region import blind, cubic, trust_region
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
@@ -129,6 +129,65 @@ def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
         assert np.array_equal(W[[0, 4]], before[[0, 4]]) and np.isnan(W[3]).all()
         share = before[1] / W[1]
         assert (share == share[0]).all() and np.frexp(share[0])[0] == 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e200])
+def test_rows_are_orthonormal_and_add_up_to_what_they_were(scale, rng):
+    """``W = B' Q`` but for what was dropped, whose length is told; at any scale."""
+    W = rng.standard_normal((4, 9))
+    W[2] = W[0] - 2 * W[1] + 1e-9 * W[3] / np.abs(W[3]).max()
+    W *= scale
+    Q = W.copy()
+    B, dropped = orthonormalise(Q, floor=1e-6 * scale)
+    Q = Q[: len(B)]
+    assert B.shape == (3, 4) and np.allclose(Q @ Q.T, np.eye(3), rtol=0, atol=1e-14)
+    left = W / scale - (B / scale).T @ Q
+    assert np.allclose(np.linalg.norm(left, axis=1), dropped / scale, rtol=0, atol=1e-13)
+    assert 0 < dropped[2] / scale < 1e-8 and not dropped[[0, 1, 3]].any()
+    assert np.allclose(column_lengths(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
+    """Those that would be wanted of more; distances are from the innermost wanted one."""
+    values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
+    for k in (1, 3, 4):
+        kept = kept_at_restart(values, k, which, 5)
+        assert {*wanted(values, k, which)} <= {*kept} and k <= len(kept) <= 5
+        assert np.array_equal(kept, wanted(values, len(kept), which))
+    few = values[wanted(values, 4, which)]
+    expected = {
+        "LA": [few - 0.0], "SA": [0.5 - few], "LM": [np.abs(few) - 1.0],
+        "BE": [np.array([1.0, 0.0]), np.array([0.0, 2.0])],
+    }[which]  # fmt: skip
+    assert all(np.array_equal(x, y) for x, y in zip(sides(few, 4, which), expected, strict=True))
+
+
+@pytest.mark.parametrize("n, risk", [(5, 0.2), (60, 0.05)])
+def test_random_starts_miss_as_seldom_as_is_said(n, risk, rng):
+    """A part of ``exp(-blind / 2)`` or less along one direction, of 20 000 drawn: within four of
+    its own standard deviations, and not a tenth as often.
+    """
+    V = rng.standard_normal((20_000, n))
+    part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
+    missed = np.mean(part <= np.exp(-blind(n, risk) / 2))
+    assert risk / 10 < missed <= risk + 4 * (risk / 20_000) ** 0.5
+
+
+def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
+    """Its rows are what the span picks of them, and couple with the basis as products say."""
+    values = np.linspace(-1.0, 2.0, 40)
+    run = Recurrence(diagonal(values), 30)
+    run.insert(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
+    while run.m < 9:
+        run.step()
+    m, before, u = run.m, run.rows[run.m : run.m + 3].copy(), np.array([1.0, 2.0, 2.0]) / 3
+    run.narrow_block(np.outer(u, [1.0, -2.0]))
+    assert run.p == 1 and np.allclose(np.abs(run.rows[m] @ (u @ before)), 1, rtol=0, atol=1e-14)
+    assert np.allclose(run.T[m, :m], (run.rows[m] * values) @ run.rows[:m].T, rtol=0, atol=1e-13)
+    run.step()
+    Q = run.rows[: run.m + run.p]
+    assert run.m == m + 1 and np.allclose(Q @ Q.T, np.eye(len(Q)), rtol=0, atol=1e-13)
 
 
 def test_minres_on_nothing_and_on_what_overflows():

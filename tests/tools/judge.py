@@ -103,13 +103,13 @@ class Judge:
         return True
 
     def ordered(self, tests: list[str]) -> list[Any]:
-        """All cases of figures, which see most in little time; one case of each other test, then a
+        """All golden cases, which see most in little time; one case of each other test, then a
         few more, then the rest: in the order of the tests.
         """
         rounds: list[list[Any]] = [[], [], []]
         for name in dict.fromkeys(tests):
             cases = self.items.get(name, [])
-            if name.split("::")[0].endswith("figures.py"):
+            if name.split("::")[0].endswith("test_golden.py"):
                 rounds[0] += cases
                 continue
             step = max(1, len(cases) // 4)

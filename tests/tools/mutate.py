@@ -67,11 +67,11 @@ TESTS = {
 }
 # What sees much of a room in little time comes before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
-SPECTRA = "tests/spectrum/test_spectrum_figures.py"
-RUNS = "tests/optimize/test_optimize_figures.py"
-VERDICTS = "tests/critical/test_critical_figures.py"
-BOUNDS = "tests/certify/test_figures.py"
-FORMS = "tests/network/test_network_figures.py"
+SPECTRA = "tests/spectrum/test_golden.py"
+RUNS = "tests/optimize/test_golden.py"
+VERDICTS = "tests/critical/test_golden.py"
+BOUNDS = "tests/certify/test_golden.py"
+FORMS = "tests/network/test_golden.py"
 FIRST = {
     "certify": [BOUNDS],
     "network": [FORMS, BOUNDS],
@@ -80,9 +80,9 @@ FIRST = {
     "critical": [VERDICTS],
     "optimize": [RUNS],
     "linalg": [SPECTRA, VERDICTS],
-    "structure": ["tests/structure/test_structure_figures.py"],
-    "estimators": ["tests/estimators/test_estimator_figures.py"],
-    "cli": ["tests/cli/test_cli_figures.py", DEFAULTS],
+    "structure": ["tests/structure/test_golden.py"],
+    "estimators": ["tests/estimators/test_golden.py"],
+    "cli": ["tests/cli/test_golden.py", DEFAULTS],
 }
 
 

@@ -1,0 +1,231 @@
+"""What the proofs say in numbers: on nets of every kind, on kinks, and at the ends of the range of
+numbers, where logits are far apart or the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fastcurv as fc
+
+from ..golden import drawn
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh, mse": {"l2": 1e-2},
+    "gelu, cross entropy": {"activation": "gelu", "loss": "cross_entropy", "weighted": True},
+    "sigmoid, binary": {"activation": "sigmoid", "loss": "binary_cross_entropy", "l2": 1e-1},
+    "relu, mse": {"activation": "relu", "l2": 1e-2},
+    "elu and softplus, float32": {"activation": ["elu", "softplus"], "dtype": "float32"},
+    "silu, skips, no biases": {"activation": "silu", "residual": True, "bias": False},
+    "leaky relu, soft targets": {
+        "activation": "leaky_relu", "loss": "cross_entropy", "soft": True, "l2": 1e-3,
+    },
+    "identity, one layer": {"sizes": [4, 3], "l2": 1e-3},
+    "tanh, batch norm": {"batch_norm": True},
+    "tanh, batch norm, skips": {"batch_norm": True, "residual": True, "loss": "cross_entropy"},
+    "sigmoid, cross entropy, one hidden layer": {
+        "sizes": [3, 4, 3], "activation": "sigmoid", "loss": "cross_entropy", "l2": 1e-2,
+    },
+    "leaky relu, one hidden layer": {"sizes": [3, 4, 2], "activation": "leaky_relu", "l2": 1e-2},
+    "identity, one hidden layer, float32": {
+        "sizes": [3, 4, 2], "activation": "identity", "loss": "binary_cross_entropy",
+        "dtype": "float32",
+    },
+    "tanh and sigmoid, float32, four layers": {
+        "sizes": [3, 4, 4, 4, 2], "activation": ["tanh", "sigmoid", "tanh"], "residual": True,
+        "dtype": "float32", "l2": 1e-2,
+    },
+    "silu, batch norm, float32, weighted": {
+        "sizes": [3, 4, 4, 2], "activation": "silu", "batch_norm": True, "dtype": "float32",
+        "weighted": True, "l2": 1e-2,
+    },
+    "softplus, binary, skips": {
+        "sizes": [3, 5, 5, 5, 1], "activation": "softplus", "loss": "binary_cross_entropy",
+        "residual": True, "l2": 1e-3, "weighted": True,
+    },
+    "gelu and leaky relu, soft targets, skips": {
+        "sizes": [4, 4, 4, 3], "activation": ["gelu", "leaky_relu"], "loss": "cross_entropy",
+        "soft": True, "residual": True, "weighted": True, "l2": 1.0,
+    },
+    "sigmoid and relu, no biases, float32": {
+        "sizes": [3, 4, 3, 2], "activation": ["sigmoid", "relu"], "bias": False,
+        "dtype": "float32",
+    },
+    "elu, batch norm, binary, no l2": {
+        "sizes": [3, 3, 1], "activation": "elu", "batch_norm": True,
+        "loss": "binary_cross_entropy",
+    },
+    "relu and elu, batch norm": {
+        "sizes": [3, 4, 4, 2], "activation": ["relu", "elu"], "batch_norm": True,
+    },
+}  # fmt: skip
+# relu nets with some of their kinks active: the loss, copies of a unit, a unit that has collapsed
+HELD: dict[str, dict[str, Any]] = {
+    "relu, one output": {"sizes": [3, 4, 1], "activation": "relu", "l2": 1e-1},
+    "leaky relu, binary": {
+        "sizes": [3, 5, 2], "activation": "leaky_relu", "loss": "binary_cross_entropy", "l2": 2.0,
+        "weighted": True, "copies": True, "collapsed": True,
+    },
+    "relu, cross entropy, two layers": {
+        "sizes": [3, 5, 4, 3], "activation": "relu", "loss": "cross_entropy", "l2": 1.0,
+        "copies": True, "collapsed": True,
+    },
+    "relu and leaky relu, no biases": {
+        "sizes": [3, 5, 4, 1], "activation": ["relu", "leaky_relu"], "bias": False, "l2": 3.0,
+        "collapsed": True,
+    },
+    "leaky relu, one output, a unit gone": {
+        "sizes": [3, 4, 1], "activation": "leaky_relu", "l2": 1.0, "collapsed": True,
+        "apart": True,
+    },
+    "relu, soft targets, a unit gone": {
+        "sizes": [3, 4, 4, 3], "activation": "relu", "loss": "cross_entropy", "soft": True,
+        "l2": 1.0, "collapsed": True, "apart": True,
+    },
+}  # fmt: skip
+ENDS: dict[str, dict[str, Any]] = {
+    "tanh, mse": {"sizes": [3, 4, 2], "l2": 1e-2},
+    "gelu, cross entropy": {
+        "sizes": [3, 4, 3], "activation": "gelu", "loss": "cross_entropy", "weighted": True,
+    },
+    "softplus, soft targets": {
+        "sizes": [3, 4, 4, 3], "activation": ["softplus", "silu"], "loss": "cross_entropy",
+        "soft": True,
+    },
+    "sigmoid, binary": {
+        "sizes": [3, 4, 4, 1], "activation": ["sigmoid", "elu"], "loss": "binary_cross_entropy",
+        "residual": True,
+    },
+    "relu, cross entropy, float32": {
+        "sizes": [3, 4, 3], "activation": "relu", "loss": "cross_entropy", "dtype": "float32",
+    },
+    "tanh, batch norm": {"sizes": [3, 4, 2], "batch_norm": True, "loss": "cross_entropy"},
+}  # fmt: skip
+# the scale of rows, of theta, of targets that are numbers
+SCALES = {
+    "nothing": (1.0, 0.0, 1.0),
+    "least": (1e-158, 1e-158, 1e-300),
+    "small": (1e-80, 1.0, 1e-90),
+    "large": (1e60, 1.0, 1e50),
+    "far": (1.0, 25.0, 1.0),
+    "farther": (30.0, 30.0, 1e3),
+}
+SINGLE = {"least": (1e-22, 1e-20, 1.0), "small": (1e-15, 1.0, 1.0), "large": (1e12, 1.0, 1.0)}
+
+
+def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
+    """What is proved at theta."""
+    found: dict[str, dict[str, Any]] = {}
+    units = 1 + np.arange(len(v)) % 5
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        if kind == "empirical_fisher" and ob.model.batch_norm:
+            continue
+        H = getattr(ob, kind)(theta)
+        columns = H.column_bounds()
+        made = H.assembled() if kind != "empirical_fisher" else None
+        found[kind] = {
+            "product": H.rounding_bound(v), "columns": columns.sum(),
+            "a column": columns[len(v) // 3],
+        }  # fmt: skip
+        if made is not None:
+            found[kind] |= {"by layers": made.bounds.sum(), "in norm": made.error()}
+            found[kind] |= {"in units": made.error(units / 3)}
+    found["jacobian"] = {"rows": ob.jacobian(theta).row_bounds().sum()}
+    for radius in (0.0, 1e-3, 0.5):
+        found[f"third, {radius}"] = {
+            "ball": ob.third_bound(theta, radius),
+            "in units": ob.third_bound_in(theta, radius, units / 3),
+        }  # fmt: skip
+    found["rounding"] = {
+        "gradient": ob.rounding_bound(theta), "precise gradient": ob.precise_gradient(theta)[1],
+        "precise value": ob.precise_value(theta)[1],
+    }  # fmt: skip
+    found["loss"] = {
+        "floor": ob.curvature_floor(theta), "lower": ob.loss_lower_bound,
+        "attained": ob.attains_lower_bound, "margin": ob.kink_margin(theta),
+    }  # fmt: skip
+    found["kinks"] = {f"{reach}": ob.kinks(theta, reach) for reach in (0.0, 0.02, 0.1)}
+    here = ob.residual_bounds(theta, 1e-2)
+    if here is not None:
+        found["residuals"] = {"lipschitz": here.lipschitz, "error": here.error}
+    return found
+
+
+UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # on this machine
+
+
+def on_kinks(
+    copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A net on some kinks and a point in theta and slopes; apart: a unit that has collapsed is no
+    copy.
+    """
+    ob, theta, _ = drawn(**net)
+    layers, model = ob.model.unflatten(theta), ob.model
+    gone = [np.zeros(width, bool) for width in model.sizes[1:-1]]
+    (W, b), (V, _) = layers[:2]
+    if copies:
+        W[1], V[:, 1] = 0.5 * W[0], 0.5 * V[:, 0]
+        b[1] = 0.5 * b[0]
+    if collapsed:
+        W[-1], V[:, -1], gone[0][-1] = 0, 0, True
+        if b is not None:
+            b[-1] = 0
+    theta, leaks = model.flatten(layers), ob.leaks()
+    gates = [
+        np.where(z > 0, 1.0, leak) for z, leak in zip(model.preactivations(theta, ob.X), leaks)
+    ]
+    for l, gate in enumerate(gates):
+        gate[:, gone[l]] = leaks[l]
+        gate[np.arange(3) * (l + 2), 2] = np.nan
+    parents = None if apart else ob.copies(theta, gates, gone)
+    held = ob.held(gates, gone, parents)
+    slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
+    point = np.concatenate([held.copies.merged(theta), slopes])
+    return held, point
+
+
+def of_held(**net: Any) -> dict[str, dict[str, Any]]:
+    """Of a net on some kinks, in theta and slopes."""
+    held, point = on_kinks(**net)
+    slopes = point[len(point) - held.n_slopes :]
+    found: dict[str, dict[str, Any]] = {
+        "held": {
+            "copies": held.n_copies, "kinks": held.n_kinks, "hessian": held.hessian_error(point)
+        }
+    }  # fmt: skip
+    if not UNANSWERED:
+        found["precise"] = {"gradient": held.precise_gradient(point)[1].sum()}
+    for name, here in (("ones", held), ("units", held.in_units(1 + np.arange(len(slopes)) / 3))):
+        for radius in (0.0, 1e-3, 0.1):
+            third, margins = here.third_bound(point, radius), vars(here.margins(point, radius))
+            found[f"{name}, {radius}"] = {"third": third, **margins}
+    return found
+
+
+def moved(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
+    """An objective and a point with numbers of other sizes."""
+    ob, theta, v = drawn(**net)
+    rows, size, targets = (SINGLE if ob.dtype == np.float32 else {}).get(scale, SCALES[scale])
+    y = ob.y * targets if ob.loss == "mse" else ob.y
+    other = fc.Objective(ob.model, ob.X * rows, y, ob.loss, ob.l2, ob.sample_weight)
+    return other, (size * theta).astype(theta.dtype), v
+
+
+def named(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """On one line."""
+    return {f"{what}, {name}": x for what, part in found.items() for name, x in part.items()}
+
+
+SECTIONS = (*NETS, *HELD, *(f"ends: {net}" for net in ENDS))
+
+
+def golden(section: str) -> dict[str, Any]:
+    if section in NETS:
+        return bounds(*drawn(**NETS[section]))
+    if section in HELD:
+        return of_held(**HELD[section])
+    net = ENDS[section.removeprefix("ends: ")]
+    return {scale: named(bounds(*moved(net, scale))) for scale in SCALES}

@@ -1,0 +1,82 @@
+"""What the commands of the shell print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcurv.cli.parser import main
+
+from ..golden import masked
+
+TRAIN = "train iris --hidden 4 --l2 1e-2 --epochs 8 --out a.npz"
+COMMANDS = [
+    TRAIN,
+    "classify a.npz",
+    "classify a.npz --json",
+    "classify a.npz --gradient-tol 1e-20 --certified",
+    "classify a.npz --max-products 4 --dtype float32",
+    "spectrum a.npz -k 3 --steps 10 --probes 2",
+    "spectrum a.npz -k 2 --steps 10 --probes 2 --json",
+    "train t.csv --hidden 3 --epochs 5 --method l-bfgs --activation relu --l2 0.1 --out b.npz",
+    "classify b.npz --certified",
+    "classify b.npz --data t.csv --target a",
+    "train breast_cancer --hidden 2 --batch-norm --epochs 2 --max-steps 2 --out c.npz",
+    "train wine --hidden 3 --dtype float32 --epochs 1 --held-out 0.5 --max-steps 3 --out d.npz",
+    "spectrum c.npz -k 2 --steps 5 --probes 3 --l2 0.3",
+    "train iris --hidden 3 3 --residual --raw --epochs 2 --max-steps 3 --json --out e.npz",
+    "train diabetes --hidden 2 --epochs 1 --polish none --out f.npz",
+    "classify f.npz",
+    "train nothing",
+    "classify nothing.npz",
+]
+
+
+def rows() -> str:
+    """A table of numbers with a line of names."""
+    numbers = np.round(np.sin(np.arange(1, 161).reshape(40, 4) ** 1.5), 3)
+    return "a,b,c,y\n" + "\n".join(",".join(map(str, row)) for row in numbers)
+
+
+def told(text: str) -> str:
+    """Without what no two runs share; of JSON what is no list."""
+    if text.startswith("{"):
+        whole = json.loads(text)
+        text = "\n".join(f"{k}: {v}" for k, v in whole.items() if not isinstance(v, (list, dict)))
+    text = re.sub(r"(?m)^\s*(seconds|wall_time).*$|/tmp/\S*/", "", text)
+    return re.sub(" +", " ", text)
+
+
+def ran(command: str) -> list[Any]:
+    """Status, what was printed with # for numbers, and these."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([*command.split(), "--quiet"])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    text, numbers = masked(told(out.getvalue()) + "\n" + err.getvalue())
+    return [text, float(status), *numbers]
+
+
+SECTIONS = ("commands",)
+
+
+def golden(section: str) -> dict[str, list[Any]]:
+    """Of every command, in a folder of their own."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            Path("t.csv").write_text(rows())
+            return {command: ran(command) for command in COMMANDS}
+        finally:
+            os.chdir(here)

@@ -1,0 +1,195 @@
+"""Verdicts with all that they say, at and near critical points of small nets and of functions, by
+runs of the caller's, by Cholesky factors, and at points that were looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv.critical import dense, find
+from fastcurv.critical.report import CriticalPoint
+from fastcurv.testing import QuadraticObjective, zoo
+
+from ..golden import drawn, masked
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},
+    "cross entropy": {
+        "sizes": [3, 4, 3], "activation": "gelu", "loss": "cross_entropy", "l2": 1e-2,
+    },
+    "relu": {"sizes": [3, 4, 1], "activation": "relu", "l2": 0.1},
+    "binary, skips": {
+        "sizes": [3, 3, 3, 1], "activation": "sigmoid", "loss": "binary_cross_entropy",
+        "residual": True, "l2": 1e-3,
+    },
+    "single": {"sizes": [3, 3, 1], "dtype": "float32", "l2": 1e-1},
+    "linear": {"sizes": [4, 2], "l2": 1e-3},
+    "few rows": {"sizes": [4, 9, 1], "l2": 1e-2},
+}  # fmt: skip
+OFF = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
+WORDS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "products": {"dense_below": 0},
+    "few products": {"dense_below": 0, "max_products": 12},
+    "reached": {"dense_below": 50},
+    "loose": {"curvature_tol": 0.05, "gradient_tol": 1e-2},
+    "strict": {"dense_below": 0, "curvature_tol": 1e-6, "failure_probability": 1e-6},
+}
+
+
+def said(point: CriticalPoint) -> list[Any]:
+    """What is said, with # for numbers; then the numbers, and those that no line shows."""
+    text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
+    text, numbers = masked(text)
+    hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
+    hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
+    hidden += (point.plateau, point.curvature_tol, point.distance, point.rest, point.n_held)
+    numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]
+    return [text, *numbers]
+
+
+def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
+    """At a point and beside it, asked in several ways."""
+    v = np.cos(np.arange(len(theta)) ** 1.5)
+    v /= np.linalg.norm(v)
+    found = {}
+    for where, step in off.items():
+        for how, words in WORDS.items():
+            if how in ("loose", "strict") and where != "there":
+                continue
+            if "dense_below" in words and (step > 0.01 or theta.dtype == "float32"):
+                continue
+            there = (theta + step * v).astype(theta.dtype)
+            found[f"{where}, {how}"] = said(fc.classify(ob, there, **words))
+    return found
+
+
+def minimum(**net: Any) -> tuple[Any, Any]:
+    ob, theta, _ = drawn(**net)
+    return ob, fc.minimize(ob, theta, max_iter=200, seed=0, verdict=False).x
+
+
+def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
+    """Points with eigenvalues known beforehand, at large n: (name, objective, theta, words)."""
+    at = np.arange(1, 64).reshape(3, 21)
+    rows = np.round(np.sin(at**1.3), 3)
+    y = np.round(np.cos(at[:, :1] ** 1.7), 3)
+    y[2] = -y[0] - y[1]  # the mean of the targets is 0: theta 0 is a critical point
+    for l2 in (0.0, 0.1, 2.0):
+        for activation in ("tanh", "relu"):
+            ob = fc.Objective(fc.MLP((21, 12, 1), activation), rows, y, "mse", l2=l2)
+            name = f"nothing, {activation}, l2 {l2}"
+            yield name, ob, np.zeros(ob.n_params), {"dense_below": 200}
+            yield f"{name}, by products", ob, np.zeros(ob.n_params), {"dense_below": 0}
+    narrow = fc.Objective(fc.MLP((3, 2, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
+    wide = fc.Objective(fc.MLP((3, 6, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
+    best = fc.minimize(narrow, narrow.model.init(seed=1), seed=0, verdict=False).x
+    (W, b), (V, c) = narrow.model.unflatten(best)
+    theta = wide.model.flatten([(np.r_[W, 0 * W, 0 * W], np.r_[b, 0 * b, 0 * b]),
+                                (np.c_[V, 0 * V, 0 * V], c)])  # fmt: skip
+    for how, words in WORDS.items():
+        yield f"units of zeros, {how}", wide, theta, words
+    for low in (-1.0, -1e-3, -1e-9, 0.0, 1e-9, 1e-3):
+        values = np.r_[low, np.linspace(0.1, 3, 30)]
+        ob = QuadraticObjective(np.diag(values))
+        for how in ("dense", "products", "strict"):
+            yield f"weakest {low}, {how}", ob, np.zeros(31), WORDS[how]
+
+
+def krylov() -> dict[str, list[Any]]:
+    """By a caller's run, in one precision and two, beside the point and on a saddle of zeros."""
+    found: dict[str, list[Any]] = {}
+    nets: dict[str, dict[str, Any]] = {
+        "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},
+        "cross entropy": {"sizes": [5, 3, 3], "loss": "cross_entropy", "l2": 1e-2},
+    }
+    for name, net in nets.items():
+        ob, best = minimum(**net)
+        for where, theta in (("best", best), ("zero", 0 * best), ("off", best + 1e-5)):
+            for steps in (3, 30):
+                run = fc.spectrum.Krylov(ob.hessian(theta), "mine", seed=2).extend(steps)
+                point = fc.classify(ob, theta, krylov=run)
+                found[f"{name}, {where}, {steps} steps"] = [*said(point), float(run.n_products)]
+            for words in (
+                {"max_products": 40}, {"failure_probability": 0.1, "curvature_tol": 0.2},
+            ):  # fmt: skip
+                point = fc.classify(ob, theta, dense_below=0, **words)
+                found[f"{name}, {where}, {words}"] = said(point)
+            few = ob.batch(slice(0, 2))
+            found[f"{name}, {where}, two rows"] = said(fc.classify(few, theta, dense_below=0))
+    for n, low in ((30, -1e-2), (60, 0.0), (60, 1e-3)):
+        values = np.r_[low, np.linspace(0.1, 3, n - 2), 40.0]
+        ob = QuadraticObjective(np.diag(values))
+        for scale in (0.0, 1e-9, 1e-3):
+            point = fc.classify(ob, np.full(n, scale), dense_below=0, failure_probability=1e-3)
+            found[f"{n}, {low}, {scale}"] = said(point)
+    return found
+
+
+def factors() -> dict[str, list[Any]]:
+    """Minima proved by Cholesky factors, which small ones need not."""
+    found: dict[str, list[Any]] = {}
+    with mock.patch.object(dense, "FROM", 2):
+        for name, net in {
+            "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
+            "ridge": {"sizes": [4, 2], "l2": 1e-3},
+            "sigmoid": {
+                "sizes": [3, 5, 2], "activation": "sigmoid", "loss": "binary_cross_entropy",
+                "l2": 1e-1,
+            },
+        }.items():  # fmt: skip
+            ob, best = minimum(**net)
+            with mock.patch.object(type(ob), "orbits", lambda *a, **k: []):
+                for off in (0.0, 1e-8, 1e-3, 0.3):
+                    v = np.cos(np.arange(len(best)))
+                    point = fc.classify(ob, best + off * v / np.linalg.norm(v))
+                    found[f"{name}, {off}"] = said(point)
+    return found
+
+
+def found_points() -> dict[str, list[Any]]:
+    """Critical points that are looked for, by matrices and by Krylov spaces."""
+    found: dict[str, list[Any]] = {}
+    starts = [
+        (f"{i} {c.name}", c.objective, c.theta + 0.03)
+        for i, c in enumerate(zoo())
+        if i in (1, 4, 8, 30)
+    ]
+    ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)
+    starts += [("net", ob, theta), ("single", *drawn(sizes=[3, 3, 1], dtype="float32", l2=0.1)[:2])]
+    for name, objective, start in starts:
+        for method in ("newton-mr", "gradient-norm"):
+            for below in (find.DENSE_BELOW, 0):
+                with mock.patch.object(find, "DENSE_BELOW", below):
+                    end = fc.find_critical_point(objective, start, method=method, max_iter=15)
+                text, numbers = masked(end.message)
+                numbers += [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]
+                numbers += [float(np.linalg.norm(end.jac)), float(end.fun), float(end.success)]
+                found[f"{name}, {method}, {below}"] = [text, *numbers]
+    return found
+
+
+SEARCHES: dict[str, Callable[[], dict[str, list[Any]]]] = {
+    "by krylov runs": krylov, "by factors": factors, "by search": found_points,
+}  # fmt: skip
+SECTIONS = (*NETS, "zoo", "hard", *SEARCHES)
+
+
+def golden(section: str) -> dict[str, list[Any]]:
+    if section in SEARCHES:
+        return SEARCHES[section]()
+    if section == "zoo":
+        cases = [(f"{i} {c.name}", c.objective, c.theta) for i, c in enumerate(zoo())]
+        return {what: said(fc.classify(ob, theta)) for what, ob, theta in cases}
+    if section == "hard":
+        return {what: said(fc.classify(ob, theta, **words)) for what, ob, theta, words in hard()}
+    ob, theta, _ = drawn(**NETS[section])
+    ob = ob.batch(slice(0, 3)) if section == "few rows" else ob
+    run = fc.minimize(ob, theta, max_iter=200, seed=0, verdict=False)
+    zero = at(ob, 0 * theta, {"there": 0.0})
+    return at(ob, run.x) | {f"zero: {what}": x for what, x in zero.items()}

@@ -1,0 +1,54 @@
+"""Where fits of the estimators come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fastcurv as fc
+
+from ..golden import masked
+
+FITS: dict[str, dict[str, Any]] = {
+    "plain": {"max_iter": 12},
+    "alpha": {"alpha": 0.3, "max_iter": 400},
+    "weak alpha": {"alpha": 1e-5, "max_iter": 25},
+    "tanh": {"activation": "tanh", "hidden_layer_sizes": (3, 3), "max_iter": 9},
+    "adam": {"solver": "adam", "max_iter": 4, "batch_size": 7},
+    "early": {"early_stopping": True, "max_iter": 15, "n_iter_no_change": 2},
+    "trust region": {"solver": "trust-region", "max_iter": 5},
+    "single": {"max_iter": 6, "activation": "logistic"},
+}
+
+
+def table_of(kind: str) -> tuple[Any, Any]:
+    """Rows, and classes or numbers with a little that no fit explains."""
+    X = np.round(2 * np.sin(np.arange(1, 181).reshape(60, 3) ** 1.4), 3)
+    z = X[:, 0] - X[:, 1] * X[:, 2] / 2 + np.round(np.cos(np.arange(60) ** 1.3), 3)
+    if kind == "regressor":
+        return X, z
+    return X, (z > 0).astype(int) if kind == "binary" else np.digitize(z, [-1, 1])
+
+
+def fitted(kind: str, **words: Any) -> list[Any]:
+    """What is said of the curvature; iterations, losses, and what is predicted."""
+    X, y = table_of(kind)
+    maker = fc.MLPRegressor if kind == "regressor" else fc.MLPClassifier
+    words = {"hidden_layer_sizes": (5,), "random_state": 3, **words}
+    one = maker(**words).fit(X, y)
+    weighted = maker(**words).fit(X, y, sample_weight=1.0 + np.arange(60) % 3)
+    again = maker(**{**words, "warm_start": True, "max_iter": 2}).fit(X, y).fit(X, y)
+    text, found = masked("\n".join(repr(fit.curvature_) for fit in (one, weighted, again)))
+    for fit in (one, weighted, again):
+        out = fit.predict(X) if kind == "regressor" else fit.predict_proba(X)[:, 0]
+        found += [fit.n_iter_, fit.loss_, fit.score(X, y), float(out @ np.cos(np.arange(60)))]
+        found.append(float(np.abs(fit.theta_).sum()))
+    return [text, *found]
+
+
+SECTIONS = ("regressor", "binary", "classes")
+
+
+def golden(section: str) -> dict[str, list[Any]]:
+    return {name: fitted(section, **words) for name, words in FITS.items()}

@@ -1,0 +1,259 @@
+"""Golden answers: what public calls say, prove and cost, as words and numbers on which every kind
+of processor that this one can play agrees.
+
+    python -m tests.golden critical optimize
+    python -m tests.golden spectrum --python .venv-minimum/bin/python
+
+writes ``tests/critical/golden.json`` and its like anew, by the ``golden.py`` beside it, with other
+versions of NumPy and SciPy too where their Python is given. What differs among them rests on what
+rounding left, and is null. To be done where an answer is meant to change, and looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv import _engine
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
+
+
+class Rule(NamedTuple):
+    """How closely numbers are held, and whether every table of kernels is asked for them."""
+
+    relative: float
+    absolute: float = 1e-13
+    every_table: bool = False
+
+
+RULES = {  # of a room, and of the sections of one whose names have such words: the last that fits
+    "certify": Rule(4e-10, 0.0),
+    "certify: float32": Rule(1e-5, 0.0),  # holds what rounding left in this run
+    "certify: batch norm": Rule(1e-5, 0.0),
+    "certify: elu, batch norm": Rule(1e-2, 0.0),
+    "certify: ends": Rule(1e-8, 0.0),
+    "cli": Rule(0.03, every_table=True),
+    "critical": Rule(0.03, every_table=True),
+    "critical: by ": Rule(0.03, 0.0),
+    "estimators": Rule(5e-3, every_table=True),
+    "network": Rule(1e-5, 0.0),
+    "network: bounds": Rule(4e-10, 0.0),
+    "optimize": Rule(1e-4, every_table=True),
+    "optimize: runs": Rule(1e-4, 0.0),
+    "reliability": Rule(0.0),  # words
+    "spectrum": Rule(1e-6, 1e-9),
+    "spectrum: by ": Rule(1e-6, 0.0),
+    "structure": Rule(1e-6),
+}
+MARGIN = 0.2  # of the tolerance: how closely those who are asked must agree
+OLDER = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
+PLAYED: tuple[dict[str, str], ...] = (
+    {},
+    *(
+        {"OPENBLAS_CORETYPE": name}
+        for name in (
+            "Core2",
+            "Nehalem",
+            "Sandybridge",
+            "Excavator",
+            "Haswell",
+            "Zen",
+            "SkylakeX",
+            "Cooperlake",
+        )  # fmt: skip
+    ),
+    {
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": OLDER,
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-FMA4",
+    },
+)
+
+
+def drawn(
+    sizes: Any = (4, 5, 5, 3), activation: Any = "tanh", loss: str = "mse", l2: float = 0.0,
+    weighted: bool = False, soft: bool = False, **model: Any,
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    """An objective, theta and a vector: numbers that no generator of another version changes."""
+    net = fc.MLP(list(sizes), activation if len(sizes) > 2 else [], **model)
+    at = np.arange(1, 1 + 23 * (sizes[0] + sizes[-1])).reshape(23, -1)
+    rows = np.round(2 * np.sin(1.7 * at + 0.1 * at**1.5), 3)
+    X, y = rows[:, : sizes[0]], rows[:, sizes[0] :]
+    if loss == "cross_entropy" and not soft:
+        y = np.argmax(y, axis=1)
+    elif loss != "mse":
+        y = np.round(0.5 + 0.24 * y, 3)
+        y = y / y.sum(axis=1, keepdims=True) if soft else y
+    weight = np.round(0.1 + np.arange(23) / 23, 3) if weighted else None
+    ob = fc.Objective(net, X, y, loss, l2=l2, sample_weight=weight)
+    n = net.n_params
+    theta = np.round(0.8 * np.sin(np.arange(1, n + 1) * 2.3), 3).astype(net.dtype)
+    return ob, theta, np.round(np.cos(np.arange(n) * 1.1), 3).astype(net.dtype)
+
+
+def tables() -> list[str]:
+    """Plain loops, which are the same on every machine, first."""
+    return ["reference", "baseline", *sorted({"avx2", "avx512"} & {*_engine.available_archs()})]
+
+
+@contextmanager
+def served_by(table: str = "reference") -> Iterator[None]:
+    """With one table of kernels: by default plain loops."""
+    before = _engine.set_arch(table)
+    try:
+        yield
+    finally:
+        _engine.set_arch(before)
+
+
+def masked(text: str) -> tuple[str, list[float]]:
+    """A text with # for its numbers, and these."""
+    return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
+
+
+def rule(room: str, section: str) -> Rule:
+    """That of the section, or of its room."""
+    fit = [name for name in RULES if name == room or name.startswith(f"{room}: ")]
+    return RULES[[name for name in fit if name[len(room) + 2 :] in section][-1]]
+
+
+def plain(x: Any, digits: int = 17) -> Any:
+    """As JSON has it: numbers to so many digits, words for what is not finite."""
+    if isinstance(x, dict):
+        return {key: plain(y, digits) for key, y in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [plain(y, digits) for y in x]
+    if x is None or isinstance(x, str):
+        return x
+    x = float(x)
+    return float(f"{x:.{digits}g}") if np.isfinite(x) else str(x)
+
+
+def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
+    """Whether two say the same, up to what rounding leaves of numbers."""
+    if isinstance(x, str) or isinstance(other, str):
+        return bool(x == other)
+    return bool(abs(x - other) <= margin * (held.relative * abs(x) + held.absolute))
+
+
+def holds(known: Any, found: Any, held: Rule) -> bool:
+    """Whether what was found is what was known; null holds of everything."""
+    if known is None:
+        return True
+    if isinstance(known, dict):
+        return list(known) == list(found) and all(
+            holds(x, found[key], held) for key, x in known.items()
+        )
+    if not isinstance(known, list):
+        return same(known, found, held)
+    if known and known[0] is None:  # another sentence, with other numbers
+        return True
+    return len(known) == len(found) and all(holds(x, y, held) for x, y in zip(known, found))
+
+
+def agreed(every: list[Any], held: Rule) -> Any:
+    """What all say: dictionaries by the keys that all have, lists by place."""
+    first = every[0]
+    if isinstance(first, dict):
+        common = [key for key in first if all(key in x for x in every)]
+        return {key: agreed([x[key] for x in every], held) for key in common}
+    if isinstance(first, list) and all(isinstance(x, list) for x in every):
+        if all(len(x) == len(first) for x in every):
+            return [agreed(list(x), held) for x in zip(*every)]
+        return [None]
+    if any(x is None for x in every):
+        return None
+    return first if all(same(first, x, held, MARGIN) for x in every) else None
+
+
+def place(room: str) -> Path:
+    """The file that holds the golden answers of a room."""
+    return Path(__file__).parent / room / "golden.json"
+
+
+def known(room: str) -> Any:
+    """The golden answers of a room, by section."""
+    return json.loads(place(room).read_text())
+
+
+def answers(maker: Any, section: str, table: str = "reference") -> Any:
+    """What the ``golden.py`` of a room finds, by one table of kernels."""
+    with served_by(table), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return plain(maker.golden(section))
+
+
+def changed(maker: Any, section: str) -> list[Any]:
+    """What was found and is not what was held, beside it; nothing where all is."""
+    room = maker.__name__.split(".")[-2]
+    held, found = known(room)[section], answers(maker, section)
+    for name in getattr(maker, "UNANSWERED", ()):  # on this machine
+        held.pop(name, None)
+    if list(found) != list(held):
+        return [list(found), list(held)]
+    how = rule(room, section)
+    return [(x, now, held[x]) for x, now in found.items() if not holds(held[x], now, how)]
+
+
+def asked(room: str) -> dict[str, Any]:
+    """All answers of a room by this process."""
+    maker, found = importlib.import_module(f"tests.{room}.golden"), {}
+    for section in maker.SECTIONS:
+        how = rule(room, section)
+        by = tables() if how.every_table else ["reference"]
+        found[section] = agreed([answers(maker, section, table) for table in by], how)
+    return found
+
+
+def lined(held: Any) -> str:
+    """JSON with a line for each answer, so that changes of two can be put together."""
+    if not isinstance(held, dict) or not any(isinstance(x, (dict, list)) for x in held.values()):
+        return json.dumps(held, separators=(",", ":"))
+    return "{\n" + ",\n".join(f"{json.dumps(k)}:{lined(v)}" for k, v in held.items()) + "\n}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("room", nargs="+", choices=[x for x in RULES if ":" not in x])
+    parser.add_argument("--python", nargs="+", default=[], help="others to be asked")
+    parser.add_argument("--ask", action="store_true", help="print what this process finds")
+    args = parser.parse_args()
+    if args.ask:
+        print(json.dumps(asked(args.room[0])))
+        return
+    for room in args.room:
+        every = []
+        for python in (sys.executable, *args.python):
+            for played in PLAYED:
+                ask = [python, "-m", "tests.golden", room, "--ask"]
+                told = subprocess.run(ask, env={**os.environ, **played}, stdout=subprocess.PIPE)
+                if told.returncode == 0:
+                    every.append(json.loads(told.stdout))
+                else:
+                    print(f"{room}: not asked: {python} {played}", file=sys.stderr)
+        found = {}
+        for section in every[0]:
+            how = rule(room, section)
+            digits = 3 - int(np.floor(np.log10(how.relative or 1e-14)))
+            found[section] = plain(agreed([x[section] for x in every], how), digits)
+        held = lined(found)
+        place(room).write_text(held + "\n")
+        print(f"{room}: {len(every)} agree; {held.count('null')} places of {held.count(',')} open")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Products, bounds and maps of every form of a curvature; rows that memory has room for; first
+weights.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+import fastcurv as fc
+
+from ..golden import drawn, masked
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh, mse": {"sizes": [6, 9, 9, 2], "l2": 1e-2, "residual": True},
+    "gelu, cross entropy": {
+        "sizes": [7, 5, 4, 3], "activation": "gelu", "loss": "cross_entropy", "weighted": True,
+    },
+    "sigmoid, binary, float32": {
+        "sizes": [9, 8, 1], "activation": "sigmoid", "loss": "binary_cross_entropy",
+        "dtype": "float32", "l2": 0.1,
+    },
+    "relu, no biases": {"sizes": [6, 9, 3], "activation": "relu", "bias": False, "l2": 1e-3},
+    "one layer, soft targets": {"sizes": [8, 3], "loss": "cross_entropy", "soft": True},
+}  # fmt: skip
+
+BOUNDED: dict[str, dict[str, Any]] = {
+    "tanh, mse": {"l2": 1e-2},
+    "gelu, cross entropy": {
+        "activation": "gelu", "loss": "cross_entropy", "weighted": True, "l2": 1e-2,
+    },
+    "sigmoid, binary, skips": {
+        "activation": "sigmoid", "loss": "binary_cross_entropy", "residual": True,
+    },
+    "relu, no biases": {"activation": "relu", "bias": False, "l2": 1e-3},
+    "softplus, one hidden layer": {"sizes": [3, 9, 2], "activation": "softplus", "l2": 1e-3},
+}  # fmt: skip
+
+
+def told(x: Any) -> list[float]:
+    """An array as numbers that every entry moves."""
+    x = np.asarray(x, dtype=float).reshape(-1)
+    return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
+
+
+def of_reduced(K: Any) -> list[Any]:
+    """Products, maps there and back, what lies outside, and bounds."""
+    m = K.shape[0]
+    x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
+    X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
+    text, numbers = masked(repr(K))
+    numbers += [*told(K @ x), *told(K @ X), float(m), float(K.n), float(K.n_rest), float(K.rest)]
+    up = K.embed(x)
+    numbers += [*told(np.abs(up)), *told(K.project(up)), *told(K.project(np.array([up, 2 * up])))]
+    numbers += [*told(np.abs(K.embed(X.T)))]
+    if K.n_rest:
+        out = K.outside(0, min(3, K.n_rest)).astype(float)
+        numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
+        numbers += [float(K.inside(out, 1e-3) is None)]
+    numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
+    if K.space != "inputs":
+        low = K.astype("float32")
+        numbers += [*told(low @ x.astype("float32")), float(low.n_products)]
+    if K.space == "outputs":
+        found = K.enclosed()
+        numbers += [*told(K.matrix), *told(K.bare), float(found.bounds.sum())]
+    return [text, *numbers]
+
+
+def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
+    """Smaller operators of a few rows."""
+    found: dict[str, list[Any]] = {}
+    few = ob.batch(slice(0, 3))
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        for space in ("samples", "inputs", "outputs"):
+            try:
+                found[f"{space}, {kind}"] = of_reduced(getattr(few, kind)(theta).reduced(space))
+            except ValueError as error:
+                found[f"{space}, {kind}"] = [masked(str(error))[0]]
+    return found
+
+
+def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
+    """Operators, their parts and sums, in memory, in blocks and sparse."""
+    found: dict[str, list[Any]] = {}
+    weight = ob.sample_weight
+    options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
+    rows = np.where(np.abs(ob.X) > 1, ob.X, 0)
+    stored = fc.Objective(ob.model, rows, ob.y, ob.loss, **options)
+    sparse = scipy.sparse.csr_array(rows)
+    every = {"whole": ob, "stored": stored}
+    every["streamed"] = fc.StreamedObjective(ob.model, ob.X, ob.y, ob.loss, block_rows=7, **options)
+    every["sparse"] = fc.Objective(ob.model, sparse, ob.y, ob.loss, **options)
+    parts = [(sparse[i : i + 9], ob.y[i : i + 9]) for i in range(0, 23, 9)]
+    if weight is None:
+        every["sparse blocks"] = fc.StreamedObjective(
+            ob.model, parts, loss=ob.loss, l2=ob.l2, n_threads=1, block_rows=8
+        )
+    for name, form in every.items():
+        text, numbers = masked(repr(form))
+        numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
+        numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
+        numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
+        groups = form.orbits(theta)
+        numbers += [float(form.kinks(theta)), form.kink_margin(theta), float(len(groups))]
+        numbers += [float(group.change) for group in groups]
+        J = form.jacobian(theta)
+        u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
+        numbers += [*told(J @ v), *told(J.T @ u), *told(J.to_dense()), *told(J.rmatvec(u))]
+        if name not in ("whole", "stored"):
+            batches = list(form.batches(5, np.random.default_rng(1)))
+            numbers += [float(b.n_samples) for b in batches]
+            numbers += [b.value(theta) for b in batches]
+        if name in ("streamed", "sparse blocks"):
+            numbers += [float(form.n_passes), float(form.n_rows_read), float(form.block_rows)]
+        found[f"{name}, itself"] = [text, *numbers]
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            H = getattr(form, kind)(theta)
+            text, numbers = masked(repr(H))
+            V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
+            numbers += [*told(H @ v), *told(H @ V), *told(H.quadratic(V)), *told(H.to_dense())]
+            moved = H.shift(0.7)
+            numbers += [*told(moved @ V), *told(moved.quadratic(v)), *told(moved.to_dense())]
+            numbers += [*told(moved @ v), moved.rounding_bound(v), float(moved.mu)]
+            numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
+            if name in ("whole", "stored"):
+                for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
+                    w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
+                    numbers += [*told(part @ w), part.quadratic(w), part.rounding_bound(w)]
+                    numbers += [*told(part.to_dense()), *told(part.column_bounds())]
+                    numbers += [*told(part @ np.c_[w, 2 * w]), float(part.n_products)]
+            found[f"{name}, {kind}"] = [text, *numbers]
+    return found
+
+
+def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
+    """Of products, of columns, in rows as they lie, in blocks, and in sparse rows."""
+    weight = ob.sample_weight
+    options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
+    forms = {"whole": ob}
+    forms["streamed"] = fc.StreamedObjective(ob.model, ob.X, ob.y, ob.loss, block_rows=6, **options)
+    rows = np.where(np.abs(ob.X) > 1, ob.X, 0)
+    forms["sparse"] = fc.Objective(ob.model, scipy.sparse.csr_array(rows), ob.y, ob.loss, **options)
+    found: dict[str, dict[str, Any]] = {}
+    for name, form in forms.items():
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            H = getattr(form, kind)(theta)
+            found[f"{name}, {kind}"] = {
+                "product": H.rounding_bound(v), "columns": H.column_bounds().sum()
+            }  # fmt: skip
+        found[name] = {
+            "gradient": form.rounding_bound(theta), "third": form.third_bound(theta, 0.1),
+            "floor": form.curvature_floor(theta), "margin": form.kink_margin(theta),
+            "kinks": form.kinks(theta, 0.02), "lower": form.loss_lower_bound,
+            "precise gradient": form.precise_gradient(theta)[1],
+            "precise value": form.precise_value(theta)[1],
+        }  # fmt: skip
+    for space in ("samples", "outputs", "inputs"):
+        K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)
+        found[f"in {space}"] = {"m": K.shape[0], "outside": K.n_rest, "rest": K.rest}
+    for n in (1, 2, 7):
+        K = ob.batch(slice(0, n)).ggn(theta).reduced()
+        found[f"chosen for {n}"] = {"space": "none" if K is None else K.space}
+    return found
+
+
+def streams() -> dict[str, list[Any]]:
+    """How many rows there is room for, from arrays, files, blocks and sparse ones."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[5, 4, 2])
+    X, y = np.tile(ob.X, (200, 1)), np.tile(ob.y, (200, 1))
+    wide = scipy.sparse.csr_array(np.where(np.abs(X) > 1.5, X, 0))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "X.npy"
+        np.save(file, X)
+        given = {
+            "array": X,
+            "file": file,
+            "sparse": wide,
+            "blocks": [(X[:900], y[:900]), (X[900:], y[900:])],
+        }
+        for name, rows in given.items():
+            for memory in (40_000, 200_000, 1_000_000, 1 << 22):
+                targets = None if name == "blocks" else y
+                try:
+                    form = fc.StreamedObjective(
+                        ob.model, rows, targets, "mse", n_threads=1, memory=memory
+                    )
+                except ValueError as error:
+                    found[f"{name}, {memory}"] = [masked(str(error))[0]]
+                    continue
+                numbers = [form.block_rows, form.n_shards, form.value(theta), form.n_rows_read]
+                some = form.batch(np.arange(0, 4000, 37))
+                numbers += [some.value(theta), form.n_rows_read, form.n_passes]
+                found[f"{name}, {memory}"] = [type(some).__name__, *map(float, numbers)]
+    return found
+
+
+def starts() -> dict[str, list[Any]]:
+    """First weights by every scheme, and what a model says of itself."""
+    found: dict[str, list[Any]] = {}
+    for activation in ("tanh", "relu", "leaky_relu", "gelu", "elu", "silu", "sigmoid"):
+        for words in ({}, {"bias": False}, {"batch_norm": True}, {"dtype": "float32"}):
+            model = fc.MLP([5, 7, 7, 2], activation, **words)
+            for scheme in ("auto", "he", "xavier", "lecun"):
+                theta = model.init(seed=4, scheme=scheme)
+                parts = [told(part) for layer in model.unflatten(theta) for part in layer[:1]]
+                numbers = [*told(theta), *(x for part in parts for x in part)]
+                at = f"{activation}, {words}, {scheme}"
+                found[at] = [masked(repr(model))[0], *numbers, float(theta.size)]
+    return found
+
+
+OTHERS = {"streams": streams, "starts": starts}
+SECTIONS = (*NETS, *(f"bounds, {net}" for net in BOUNDED), *OTHERS)
+
+
+def golden(section: str) -> dict[str, Any]:
+    if section in OTHERS:
+        return OTHERS[section]()
+    if section in NETS:
+        ob, theta, v = drawn(**NETS[section])
+        return spaces(ob, theta) | forms(ob, theta, v)
+    return bounds(*drawn(**BOUNDED[section.removeprefix("bounds, ")]))

@@ -1,0 +1,256 @@
+"""What the first steps of every method cost and reach, and how runs end, are saved and go on."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC
+from fastcurv.testing import FunctionObjective, zoo
+
+from ..golden import drawn, masked
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh": {"sizes": [3, 4, 2], "l2": 1e-3},
+    "cross entropy": {"sizes": [3, 5, 3], "activation": "relu", "loss": "cross_entropy"},
+    "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
+}
+SECTIONS = (*NETS, "saddle", "parts", "runs to their ends", "runs saved")
+RUNS: dict[str, dict[str, Any]] = {
+    "trust-region": {}, "trust-region, short": {"radius": 0.05}, "newton-cg": {},
+    "newton-cg, few": {"max_cg": 3}, "saddle-free-newton": {}, "cubic": {},
+    "cubic, light": {"weight": 1e-3, "thrift": 0.0}, "gauss-newton": {},
+    "gauss-newton, damped": {"damping": 1.0, "krylov_dim": 4}, "newton": {}, "newton-mr": {},
+    "damped-newton": {}, "damped-newton, much": {"damping": 0.3},
+    "trust-region, scaled": {"precondition": True, "warm_start": True},
+    "saddle-free-newton, few products": {"max_products": 25},
+    "gauss-newton, sampled": {"sample": 9, "seed": 3}, "l-bfgs": {}, "l-bfgs, short": {"memory": 2},
+    "sgd": {"learning_rate": 0.1, "batch_size": 5, "seed": 2},
+    "momentum": {"learning_rate": 0.05, "clip": 0.3}, "nesterov": {"learning_rate": 0.05},
+    "rmsprop": {}, "adam": {"batch_size": 8, "seed": 1, "record_every": 2},
+    "adam, slower": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "learning_rate": 0.1},
+    "sgd, constant then decay": {"schedule": "constant_then_decay", "learning_rate": 0.2},
+}  # fmt: skip
+SADDLE = FunctionObjective(
+    2,
+    lambda t: t[0] ** 2 - t[1] ** 2 + t[1] ** 4 / 4 + t[0] * t[1] ** 2 / 8,
+    lambda t: [
+        2 * t[0] + t[1] ** 2 / 8,
+        -2 * t[1] + t[1] ** 3 + t[0] * t[1] / 4,
+    ],
+    lambda t: [[2.0, t[1] / 4], [t[1] / 4, -2 + 3 * t[1] ** 2 + t[0] / 4]],
+)
+
+# by name: values, gradients and Hessians of functions whose ends differ in kind
+FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
+    "valley": (
+        lambda t: t[0] ** 4 + t[1] ** 2, lambda t: [4 * t[0] ** 3, 2 * t[1]],
+        lambda t: [[12 * t[0] ** 2, 0], [0, 2]], [1.0, 1.0],
+    ),
+    "cube": (
+        lambda t: t[0] ** 3 + t[1] ** 2, lambda t: [3 * t[0] ** 2, 2 * t[1]],
+        lambda t: [[6 * t[0], 0], [0, 2]], [0.7, 0.3],
+    ),
+    "ramp": (
+        lambda t: np.exp(-t[0]) + t[1] ** 2, lambda t: [-np.exp(-t[0]), 2 * t[1]],
+        lambda t: [[np.exp(-t[0]), 0], [0, 2]], [0.0, 0.5],
+    ),
+    "monkey": (
+        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2 + (t[0] ** 2 + t[1] ** 2) ** 2,
+        lambda t: [
+            3 * t[0] ** 2 - 3 * t[1] ** 2 + 4 * t[0] * (t[0] ** 2 + t[1] ** 2),
+            -6 * t[0] * t[1] + 4 * t[1] * (t[0] ** 2 + t[1] ** 2),
+        ],
+        lambda t: [
+            [6 * t[0] + 12 * t[0] ** 2 + 4 * t[1] ** 2, -6 * t[1] + 8 * t[0] * t[1]],
+            [-6 * t[1] + 8 * t[0] * t[1], -6 * t[0] + 12 * t[1] ** 2 + 4 * t[0] ** 2],
+        ],
+        [0.0, 0.0],
+    ),
+    "flat": (
+        lambda t: np.cos(t[0]), lambda t: [-np.sin(t[0]), 0.0],
+        lambda t: [[-np.cos(t[0]), 0], [0, 0]], [0.1, 2.0],
+    ),
+}  # fmt: skip
+
+
+def said(run: Any) -> list[Any]:
+    """How a run ended, with # for numbers; the numbers; counts and where it came to."""
+    text, numbers = masked(run.message)
+    counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
+    numbers += [float(run.get(name, -1)) for name in counts]
+    places = np.cos(np.arange(run.x.size))
+    numbers += [float(run.x @ places), float(np.linalg.norm(run.jac)), run.success]
+    return [text, *(float(f"{x:.6g}") for x in numbers)]
+
+
+def schedules() -> dict[str, list[Any]]:
+    """Rates by step, and what Robbins and Monro's conditions say of them."""
+    found: dict[str, list[Any]] = {}
+    for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
+        made = {
+            "power": fc.schedules.power(0.4, delta),
+            "inverse": fc.schedules.inverse_time(0.4, delta),
+        }
+        made["hold"] = fc.schedules.constant_then_decay(0.4, 3, max(delta, 0.1))
+        made["constant"] = fc.schedules.constant(delta + 0.1)
+        for name, rate in made.items():
+            test = fc.schedules.robbins_monro(rate)
+            text, numbers = masked(f"{test.satisfied} {test.reason}")
+            rates = [float(rate(t)) for t in (1, 2, 3, 4, 7, 50, 1000)]
+            found[f"{name}, {delta}"] = [text, *numbers, *rates]
+    return found
+
+
+def single_steps() -> dict[str, list[Any]]:
+    """Newton's steps on matrices of both signs, and ways out of a saddle."""
+    places = np.arange(1.0, 13.0)
+    values = np.where(places % 3 == 0, -places, places) / 4
+    mirror = np.cos(places) / np.linalg.norm(np.cos(places))
+    Q = np.eye(12) - 2 * np.outer(mirror, mirror)
+    H, g = Q * values @ Q, np.sin(places)
+    found: dict[str, list[Any]] = {}
+    for step in (fc.newton_step, fc.saddle_free_newton_step):
+        for words in ({}, {"damping": 0.5}, {"k": 5}, {"k": 12, "damping": 0.1}):
+            at = step(H, g, **words)
+            named = f"{step.__name__}, {words}"
+            found[named] = ["", float(np.cos(places**2) @ at), float(np.linalg.norm(at))]
+    for start in (np.zeros(2), np.array([1e-3, 0.0])):
+        for direction in (None, np.array([0.3, 1.0])):
+            way = fc.escape(SADDLE, start, direction, seed=2)
+            words_of, numbers = masked(way.message)
+            numbers += [
+                way.get("n_products", -1),
+                way.nfev,
+                way.success,
+                way.fun,
+                float(np.abs(way.x).sum()),
+            ]
+            found[f"escape, {start}, {direction}"] = [words_of, *map(float, numbers)]
+    ob = drawn(sizes=[3, 4, 2], l2=1e-2)[0]
+    for source in ("narrower", "walk", "descent"):
+        sample = fc.sample_critical_points(ob, 2, sources=source, epochs=(5, 20), seed=3)
+        kinds = ", ".join(f"{p.source} {p.verdict.kind}" for p in sample.points)
+        found[f"sample, {source}"] = [kinds, *(float(p.loss) for p in sample.points)]
+    return found
+
+
+def function(name: str) -> tuple[FunctionObjective, np.ndarray]:
+    value, gradient, hessian, start = FUNCTIONS[name]
+    return FunctionObjective(2, value, gradient, hessian), np.array(start)
+
+
+def ways() -> dict[str, list[Any]]:
+    """Runs to their ends, with verdicts, from where nothing tells the way and from elsewhere."""
+    found: dict[str, list[Any]] = {}
+    for name in FUNCTIONS:
+        ob, start = function(name)
+        for method in ("trust-region", "newton-cg"):
+            for from_, where in (("start", start), ("zero", 0 * start)):
+                run = fc.minimize(ob, where, method, max_iter=60, seed=0)
+                found[f"{name}, {method}, {from_}"] = said(run)
+        for words in ({"max_products": 9}, {"gradient_tol": 1e-3}, {"max_iter": 2}):
+            found[f"{name}, {words}"] = said(fc.minimize(ob, start, seed=1, **words))
+        find = fc.find_critical_point
+        found[f"{name}, found"] = said(find(ob, start, method="gradient-norm", max_iter=40))
+        found[f"{name}, by newton-mr"] = said(find(ob, start, method="newton-mr", max_iter=40))
+    net = {"sizes": [3, 4, 1], "activation": "relu", "l2": 0.1}
+    for name, words in (("relu", {}), ("leaky", {"activation": "leaky_relu", "l2": 1.0})):
+        ob, theta, _ = drawn(**{**net, **words})
+        for method in ("trust-region", "l-bfgs", "newton-cg"):
+            for verdict in (True, False):
+                run = fc.minimize(ob, theta, method, max_iter=80, seed=0, verdict=verdict)
+                found[f"{name}, {method}, {verdict}"] = said(run)
+    for i, case in enumerate(zoo()):
+        if i < 8 or i in (9, 29, 41, 44):
+            run = fc.minimize(case.objective, case.theta, max_iter=40, seed=0)
+            found[f"{i} {case.name}"] = said(run)
+            walk = fc.find_critical_point(
+                case.objective, case.theta + 0.05, method="gradient-norm", max_iter=20
+            )
+            found[f"{i} {case.name}, found"] = said(walk)
+    return found
+
+
+def saved() -> dict[str, list[Any]]:
+    """Runs that stop, are saved and go on, by every kind of generator; what SciPy calls."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)
+    kinds = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run"
+        for i, method in enumerate(METHODS):
+            words: dict[str, Any] = {"verdict": False}
+            if method in STOCHASTIC:
+                words["batch_size"] = 7
+            bits = getattr(np.random, kinds[i % 5])(3)
+            fc.minimize(
+                ob, theta, method, max_iter=3, checkpoint=file, checkpoint_every=2,
+                seed=np.random.Generator(bits), **words,
+            )  # fmt: skip
+            on = fc.minimize(ob, None, method, max_iter=6, resume=file, **words)
+            history = on.get("history", {})
+            found[method] = [*said(on), *(float(len(x)) for x in dict(history).values())]
+        rows = (ob.X[:6], ob.y[:6])
+        part = fc.Objective(ob.model, *rows, ob.loss, l2=ob.l2)
+        for what, words in {
+            "patience": {"validation": part, "patience": 3, "max_iter": 30},
+            "validation": {"validation": part, "max_iter": 9},
+            "every": {"record_every": 3, "max_iter": 10},
+        }.items():
+            run = fc.minimize(ob, theta, "momentum", seed=1, verdict=False, **words)
+            history = dict(run.get("history", {}))
+            sums = [
+                float(np.nansum(np.asarray(x, float)))
+                for k, x in history.items()
+                if k != "seconds" and k != "time"
+            ]
+            found[what] = [*said(run), *sums]
+    calls: list[int] = []
+    for method in (fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton):
+        for words in ({"tol": 1e-3}, {"options": {"maxiter": 7}}, {"args": (50.0,)}):
+            run = scipy.optimize.minimize(
+                bowl, [-1.2, 1.0], jac=bowl_der, hess=bowl_hess, method=method,
+                callback=lambda x: calls.append(len(calls)), **words,
+            )  # fmt: skip
+            found[f"{method.__name__}, {words}"] = [*said(run), float(len(calls))]
+    return found
+
+
+def bowl(x: Any, steep: float = 100.0) -> float:
+    return float((1 - x[0]) ** 2 + steep * (x[1] - x[0] ** 2) ** 2)
+
+
+def bowl_der(x: Any, steep: float = 100.0) -> Any:
+    off = x[1] - x[0] ** 2
+    return np.array([-2 * (1 - x[0]) - 4 * steep * x[0] * off, 2 * steep * off])
+
+
+def bowl_hess(x: Any, steep: float = 100.0) -> Any:
+    first = 2 - 4 * steep * (x[1] - 3 * x[0] ** 2)
+    return np.array([[first, -4 * steep * x[0]], [-4 * steep * x[0], 2 * steep]])
+
+
+def golden(section: str) -> dict[str, list[Any]]:
+    if section == "parts":
+        return schedules() | single_steps()
+    if section.startswith("runs"):
+        return ways() if section == "runs to their ends" else saved()
+    found: dict[str, list[Any]] = {}
+    net = section in NETS
+    ob, theta = drawn(**NETS[section])[:2] if net else (SADDLE, np.array([0.5, 1e-3]))
+    for what, words in RUNS.items():
+        if not net and ("batch_size" in words or "gauss" in what):
+            continue
+        words = {"max_iter": 6 if net else 12, "verdict": False} | words
+        found[what] = said(fc.minimize(ob, theta, what.split(",")[0], **words))
+    for what in ("trust-region", "l-bfgs", "newton-mr"):
+        found[f"{what}, to its end"] = said(fc.minimize(ob, theta, what, seed=1))
+    for k in (2, 5):
+        found[f"critical, {k}"] = said(fc.find_critical_point(ob, theta, max_iter=k))
+    return found

@@ -1,0 +1,57 @@
+"""Every default of the public surface: of functions, classes, their methods, and of the shell."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from fastcurv.cli.parser import build_parser
+
+from ..public import public
+
+
+def of(call: Any) -> dict[str, str]:
+    """The defaults of a call as they are written, by name."""
+    try:
+        words = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {
+        w.name: w.default if isinstance(w.default, str) else repr(w.default)
+        for w in words
+        if w.default is not w.empty and " at 0x" not in repr(w.default)
+    }
+
+
+def surface() -> dict[str, dict[str, str]]:
+    """By name, in order; what has no defaults is left out."""
+    found = {}
+    for name, one in sorted(public().items()):
+        if not callable(one) or not getattr(one, "__module__", "").startswith("fastcurv"):
+            continue
+        found[name] = of(one)
+        for inner in sorted(vars(one) if inspect.isclass(one) else ()):
+            if not inner.startswith("_") and callable(getattr(one, inner, None)):
+                found[f"{name}.{inner}"] = of(getattr(one, inner))
+    return {name: words for name, words in found.items() if words}
+
+
+def shell() -> dict[str, dict[str, str]]:
+    """Of every command of the shell."""
+    parser = build_parser()
+    commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
+    return {
+        f"fastcurv {name}": {
+            a.dest: repr(a.default)
+            for a in command._actions
+            if a.option_strings and a.dest != "help"
+        }
+        for name, command in sorted(commands.choices.items())
+    }
+
+
+SECTIONS = ("defaults",)
+
+
+def golden(section: str) -> dict[str, dict[str, str]]:
+    return surface() | shell()

@@ -1,0 +1,242 @@
+"""What questions about known spectra cost, and what is said of their errors; answers from runs that
+are kept, from smaller spaces, from two precisions and from whole matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.spectrum.density_curve import within
+
+from ..golden import drawn, masked
+from .spectra import SPECTRA, Prescribed
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "largest": {"which": "LM"},
+    "both ends": {"k": 5, "which": "BE"},
+    "lowest, loose": {"which": "SA", "tol": 1e-3},
+    "of their own size": {"which": "LA", "relative": "value", "k": 4},
+    "small basis": {"which": "LA", "max_basis": 14},
+    "few products": {"which": "SA", "max_products": 25},
+    "one start": {"which": "LA", "probe": False, "k": 3},
+}
+DENSITIES: dict[str, dict[str, Any]] = {
+    "plain": {"n_probes": 3, "n_steps": 30},
+    "deflated": {"n_probes": 2, "n_steps": 40, "deflate": 5},
+    "logarithmic": {"n_probes": 2, "n_steps": 25, "axis": "log"},
+    "narrow": {"n_probes": 2, "n_steps": 20, "width": 0.02, "n_grid": 64},
+}
+ESTIMATES = {
+    "few": {"n_probes": 6, "method": "hutchinson"},
+    "sketch": {"n_probes": 24, "method": "hutch++"},
+    "auto": {"n_probes": 30},
+    "default": {},
+}
+
+
+def operator(name: str, dtype: str = "float64") -> Prescribed:
+    return Prescribed(SPECTRA[name](np.random.default_rng(3)), seed=4, dtype=dtype)
+
+
+def of_pairs(name: str) -> dict[str, dict[str, Any]]:
+    """Counts, and how tight the residuals are."""
+    found: dict[str, dict[str, Any]] = {}
+    for what, words in PAIRS.items():
+        pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
+        found[what] = {
+            "products": pairs.n_products, "scale": pairs.scale, "converged": pairs.converged.sum(),
+            "low": pairs.n_low, "probed": pairs.probed, "tol": pairs.tol,
+            "unseen": min(pairs.unseen, 1e9),
+        }  # fmt: skip
+    twice = fc.eigsh(operator(name), 3, "LA", seed=5)
+    rest = fc.eigsh(operator(name), 3, "LA", against=twice, seed=7)
+    return found | {"beside": {"products": rest.n_products, "values": rest.values.sum()}}
+
+
+def of_densities(name: str) -> dict[str, dict[str, Any]]:
+    """Grids, heights and errors; a mean weighs each place of the grid differently."""
+    found: dict[str, dict[str, Any]] = {}
+    for what, words in DENSITIES.items():
+        d = fc.spectral_density(operator(name), **words, seed=8)
+        places = np.cos(np.arange(len(d.grid)))
+        found[what] = {
+            "products": d.n_products, "width": d.width, "from": d.grid[0], "to": d.grid[-1],
+            "heights": d.density @ places, "top": d.density.max(),
+            "errors": np.nan_to_num(d.stderr) @ places, "nodes": len(d.nodes),
+            "deflated": d.n_deflated, "below": d.linear_below,
+        }  # fmt: skip
+    return found
+
+
+def of_estimates(name: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for what, words in ESTIMATES.items():
+        for question in (fc.trace, fc.diagonal, fc.frobenius_norm):
+            if words.get("method") == "hutch++" and question is not fc.trace:
+                continue
+            e = question(operator(name), **words, seed=9)
+            places = np.cos(np.arange(np.size(e.estimate)))
+            found[f"{what}, {question.__name__}"] = {
+                "products": e.n_products, "value": np.atleast_1d(e.estimate) @ places,
+                "error": np.atleast_1d(e.stderr) @ places, "squares": e.n_quadratic,
+            }  # fmt: skip
+    return found
+
+
+def said(found: Any) -> list[Any]:
+    """What a result's words are, with # for numbers; these; what no line shows."""
+    text, numbers = masked(repr(found) + "\n" + found._repr_html_())
+    for name in ("n_products", "n_new", "n_low", "probed", "scale", "tol", "unseen", "bound"):
+        value = getattr(found, name, None)
+        numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
+    vectors = getattr(found, "vectors", None)
+    if vectors is not None and vectors.size:
+        G = vectors.T.astype(float) @ vectors
+        numbers += [float(len(G)), float(np.abs(G - np.eye(len(G))).max() < 1e-3)]
+    return [text, *numbers]
+
+
+def looked(d: Any) -> list[Any]:
+    """A density: its words, sums over its grid, moments, masses, and the heights of a picture."""
+    text, numbers = masked(repr(d) + "\n" + d._repr_html_())
+    numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
+    for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
+        numbers += [float(estimate.estimate), float(np.nan_to_num(estimate.stderr))]
+    numbers += [float(d.density @ np.cos(np.arange(len(d.density))))]
+    part = within(d, low=0.0)
+    return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
+
+
+def kept() -> dict[str, list[Any]]:
+    """Runs that serve many questions, on a known spectrum and on nets in smaller spaces."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
+    few = ob.batch(slice(0, 4))
+    operators = {"uniform": operator("uniform"), "hessian": ob.hessian(theta)}
+    operators |= {"few rows": few.hessian(theta), "ggn": few.ggn(theta)}
+    for name, op in operators.items():
+        run = fc.spectrum.Krylov(op, "run", seed=3)
+        found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
+        for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
+            found[f"{name}, {which}"] = said(run.eigsh(k, which, tol=1e-6))
+        found[f"{name}, few"] = said(fc.spectrum.Krylov(op, seed=1).eigsh(3, max_products=6))
+        found[f"{name}, density"] = looked(run.spectral_density(2, n_grid=128))
+        found[f"{name}, its own"] = looked(run.spectral_density(1, 90, axis="log", width=0.1))
+        g = np.cos(np.arange(op.shape[0]) ** 1.3)
+        other = run.start_from(g, 5)
+        found[f"{name}, from g"] = [
+            repr(run).split("(")[0], float(other.m), float(run.steps_from(g)),
+            float(run.start_from(g, 8).m), float(run.steps_from()), float(run.n_products),
+            float(run.steps_from(g + 1)), float(run.dtype.itemsize),
+        ]  # fmt: skip
+        text, numbers = masked(repr(run))
+        found[f"{name}, end"] = [text, *numbers]
+    for name in ("uniform", "hessian"):
+        op = operator(name)
+        for which in ("BE", "LA"):
+            pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, seed=1)
+            found[f"{name}, {which}, at length"] = said(pairs)
+    small = fc.spectrum.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
+    found["small, pairs"] = said(small.eigsh(4))
+    return found
+
+
+def reduced() -> dict[str, list[Any]]:
+    """Eigenpairs, densities, traces and signs by way of smaller operators."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
+    plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
+    for name, net, where in (("l2", ob, theta), ("none", plain, at)):
+        few = net.batch(slice(0, 3))
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            op = getattr(few, kind)(where)
+            for space in ("samples", "outputs", "inputs", "parameters"):
+                if kind == "hessian" and space != "samples" and space != "parameters":
+                    continue
+                words: dict[str, Any] = {"space": space, "seed": 4}
+                key = f"{name}, {kind}, {space}"
+                try:
+                    pairs = fc.eigsh(op, 5, "BE" if name == "l2" else "LM", **words)
+                except ValueError as error:
+                    found[key] = [masked(str(error))[0]]
+                    continue
+                found[key] = said(pairs)
+                rest = fc.eigsh(op, 2, "LA", against=pairs.vectors[:, -2:], **words)
+                found[f"{key}, beside"] = said(rest)
+                all_of = fc.eigsh(op, 25, "SA", relative="value", **words)
+                found[f"{key}, many"] = said(all_of)
+                found[f"{key}, inertia"] = said(fc.inertia(op, space=space))
+                if space != "parameters":
+                    found[f"{key}, trace"] = said(fc.trace(op, 8, seed=2))
+                    d = fc.spectral_density(op, n_probes=2, n_steps=9, n_grid=64, **words)
+                    found[f"{key}, density"] = looked(d)
+    return found
+
+
+def mixed() -> dict[str, list[Any]]:
+    """Float32 products with float64 ones, on known spectra and on a net."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[6, 7, 3], loss="cross_entropy")
+    H = ob.hessian(theta)
+    for name, op in (("uniform", operator("uniform")), ("double", operator("double")), ("net", H)):
+        for which, k in (("LM", 3), ("BE", 4), ("SA", 2)):
+            for tol, most in ((1e-9, 4000), (1e-12, 4000), (1e-9, 60)):
+                pairs = fc.eigsh(
+                    op, k, which, tol=tol, precision="mixed", max_products=most, seed=2
+                )
+                found[f"{name}, {which}, {tol}, {most}"] = said(pairs)
+        pairs = fc.eigsh(
+            op, 2, "LA", precision="mixed", relative="value", seed=2, v0=np.ones((op.shape[0], 1))
+        )
+        found[f"{name}, of its size"] = said(pairs)
+        rest = fc.eigsh(op, 2, "LA", precision="mixed", against=pairs, seed=2)
+        found[f"{name}, beside"] = said(rest)
+    return found
+
+
+def matrix(name: str, n: int) -> Any:
+    """Matrices whose eigenvectors are exact, and others."""
+    d = np.round(np.linspace(-1.0, 3.0, n), 3)
+    if name == "diagonal":
+        return np.diag(d)
+    if name == "positive":
+        return np.diag(d + 1.5)
+    if name == "pairs":  # of equal and opposite eigenvalues
+        A = np.zeros((n, n))
+        at = np.arange(0, n - 1, 2)
+        A[at, at + 1] = A[at + 1, at] = 1 + at / 8
+        return A
+    return 1e-200 * np.diag(d) if name == "tiny" else np.cos(np.add.outer(d, d) * 7)
+
+
+def whole() -> dict[str, list[Any]]:
+    """Inertias of matrices, given and by products; pages of eigenvalues."""
+    found: dict[str, list[Any]] = {}
+    for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
+        for n in (1, 2, 3, 40, 150):
+            A = matrix(name, n)
+            found[f"{name}, {n}, matrix"] = said(fc.inertia(A))
+            products = LinearOperator(A.shape, A.__matmul__, dtype=np.float64)
+            found[f"{name}, {n}, products"] = said(fc.inertia(products))
+    for end in (30, 55):
+        found[f"tables of {end}"] = said(fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, seed=1))
+    return found
+
+
+NAMES = ("uniform", "hessian", "tiny", "double", "two values")  # where rounding decides no count
+SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
+    "by kept runs": kept, "by smaller spaces": reduced, "by two precisions": mixed,
+    "by whole matrices": whole,
+}  # fmt: skip
+SECTIONS = (*NAMES, *SHARED)
+
+
+def golden(section: str) -> dict[str, Any]:
+    if section in SHARED:
+        return SHARED[section]()
+    return of_pairs(section) | of_densities(section) | of_estimates(section)

@@ -279,7 +279,7 @@ def test_of_one_class_nothing_is_to_be_learnt():
     """The loss is 0 everywhere: no infimum at infinity, and nothing is lower anywhere."""
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
-    assert ob.ray_to_infimum(np.ones(3)) is None
+    assert ob.certificates.ray_to_infimum(np.ones(3)) is None
     said = fc.classify(ob, np.ones(3))
     assert said.kind == "degenerate" and "infinity" not in said.reason
 
@@ -289,6 +289,6 @@ def test_no_minimum_is_explained_for_weights_whose_squares_are_none():
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
     for size in (1.0, 1e200):
         theta = np.array([-size, size, 0.0])
-        ray = ob.ray_to_infimum(theta)
+        ray = ob.certificates.ray_to_infimum(theta)
         assert np.linalg.norm(ray) == pytest.approx(1)
-        assert "classified rightly" in ob.why_no_minimum(theta)
+        assert "classified rightly" in ob.certificates.why_no_minimum(theta)

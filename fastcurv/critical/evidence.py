@@ -40,7 +40,8 @@ def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return what an objective proves by that name: its own attribute, else that of its
     `certificates`, else the default.
 
-    Its own comes first, so that a subclass or a wrapper can replace what no longer holds.
+    Its own comes first, so that a subclass or a wrapper can replace what no longer holds; None
+    claims nothing.
     """
     if not hasattr(type(ob), name) and name not in getattr(ob, "__dict__", ()):
         ob = getattr(ob, "certificates", ob)

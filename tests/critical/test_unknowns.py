@@ -2,16 +2,26 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 
 import fastcurv as fc
+from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
+from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Findings, decide
 from fastcurv.critical.dense import definite, inverse
-from fastcurv.critical.evidence import annihilated, balance, tangents
+from fastcurv.critical.evidence import (
+    annihilated,
+    balance,
+    curvature_floor,
+    offered,
+    tangents,
+    third_bound,
+)
 from fastcurv.critical.low_rank import Reached
 from fastcurv.critical.nearness import (
     Coordinates,
@@ -104,6 +114,40 @@ def test_curvature_where_nothing_is_asked_or_theta_ends():
     assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
     assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
     assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+
+
+def test_what_an_objective_proves_itself_goes_before_its_certificates():
+    """In a subclass and in a wrapper; what neither has claims nothing."""
+
+    class Floorless(fc.Objective):
+        def curvature_floor(self, theta):
+            return -np.inf
+
+    class Around:
+        kinks = None  # not offered
+
+        def __init__(self, ob):
+            self.ob, self.third_bound = ob, lambda theta, radius: 7.0
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+    X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
+    plain, floorless = (
+        kind(fc.MLP([1, 1]), X, y, loss="mse", l2=0.5) for kind in (fc.Objective, Floorless)
+    )
+    theta = np.ones(2)
+    assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
+    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Around(plain), theta, 1.0) == 7.0
+    assert curvature_floor(Around(plain), theta) == curvature_floor(plain, theta)
+    assert offered(Around(plain), "kinks", "nothing") == "nothing"
+    bare = SimpleNamespace(n_params=2)
+    assert offered(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
+    assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
+
+
+def test_every_name_that_is_asked_for_is_one_of_certificates():
+    assert set(get_args(Certificate)) <= set(dir(Certificates))
 
 
 def test_flat_directions_without_a_proof_count_as_symmetries_of_no_known_reach():

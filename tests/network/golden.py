@@ -105,6 +105,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
         numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
         numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
+        known = form.certificates
         groups = known.orbits(theta)
         numbers += [
             float(known.kinks(theta)),

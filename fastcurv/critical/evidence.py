@@ -69,6 +69,13 @@ class Tangents:
     error: float
 
 
+def is_plain(ob: Any) -> bool:
+    """Return whether an objective has the loss of the class that makes its operators: what these
+    hold at theta, and other precisions of the objective, are of that loss.
+    """
+    return getattr(ob, "certificates", ob) is not None
+
+
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
     if getattr(ob, "dtype", None) == np.float32:
@@ -78,7 +85,7 @@ def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
 
 def in_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
-    if getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype"):
+    if getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob):
         return ob.astype(np.float64)
     return ob
 
@@ -412,7 +419,7 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """Return the gradient at theta: the one held by the operator, in its precision (float64 where
     it was cast), else the objective's own.
     """
-    held = getattr(H.op, "gradient", None)
+    held = getattr(H.op, "gradient", None) if is_plain(ob) else None
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
         held = ob.gradient(theta)
@@ -423,8 +430,8 @@ def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
     where the objective offers none.
     """
-    owner = getattr(H.op, "objective", ob)
-    return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
+    bound = getattr(getattr(H.op, "objective", ob) if is_plain(ob) else ob, "rounding_bound", None)
+    return None if bound is None else float(bound(theta))
 
 
 def spectral_norm(A: Floats, steps: int = 12) -> float:

@@ -159,7 +159,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     none is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bounded = hasattr(ob, "rounding_bound")
+    bounded = getattr(ob, "rounding_bound", None) is not None
     g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         fine = np.array(g, dtype=float), float(error) + _rounded(g)

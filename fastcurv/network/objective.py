@@ -32,6 +32,7 @@ from .mlp import MLP
 from .operators import Curvature, Jacobian
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -146,6 +147,12 @@ class Objective(Answering, subject="objective"):
 
     __signature__ = InitSignature()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if LOSS_ITSELF & vars(cls).keys():  # another loss, of which nothing is proved
+            for name in {"certificates", "rounding_bound"} - vars(cls).keys():
+                setattr(cls, name, None)
+
     if not TYPE_CHECKING:  # type checkers use the signature of `__init__`
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
@@ -256,7 +263,9 @@ class Objective(Answering, subject="objective"):
     @property
     def certificates(self) -> Certificates:
         """What is proved about the loss near theta: bounds on its third derivative, gradients in
-        extended precision, symmetries, kinks and more. Verdicts rest on it.
+        extended precision, symmetries, kinks and more. Verdicts rest on it. None in a subclass that
+        replaces the value, the gradient or the Hessian, as is `rounding_bound`, unless it has its
+        own.
         """
         return self._certificates(self)
 

@@ -146,6 +146,42 @@ def test_what_an_objective_proves_itself_goes_before_its_certificates():
     assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("power", [1, 2])
+def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
+    """A linear term, which leaves the Hessian, and a quadratic one: where the gradient is not 0
+    nothing is critical, and `minimize` goes to where it is.
+    """
+
+    class Pulled(fc.Objective):
+        def value(self, theta):
+            return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
+
+        def value_and_gradient(self, theta):  # which `gradient` asks
+            g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
+            return self.value(theta), g
+
+        if power == 2:
+
+            def hessian(self, theta):
+                return super().hessian(theta).shift(2.0)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    plain, pulled = (
+        kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
+    )
+    theta = fc.minimize(plain, plain.model.init(seed=0)).x
+    assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
+    point = fc.classify(pulled, theta)
+    assert point.kind == "not_critical" and not point.certified
+    found = fc.minimize(pulled, theta)
+    assert np.linalg.norm(pulled.gradient(found.x)) < 1e-4
+    again = fc.classify(pulled, found.x)
+    assert again.kind in ("minimum", "undecided") and not again.certified
+    assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
+
+
 def test_every_name_that_is_asked_for_is_one_of_certificates():
     assert set(get_args(Certificate)) <= set(dir(Certificates))
 

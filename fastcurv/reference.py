@@ -149,7 +149,7 @@ class ReferenceModel:
         return self.flatten(grads[::-1])
 
 
-class ReferenceObjective(Certificates):
+class ReferenceObjective:
     """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the
     conventions are those of `Objective`.
 
@@ -203,6 +203,11 @@ class ReferenceObjective(Certificates):
             None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
         )
         self.n_params, self.n_samples = model.n_params, N
+
+    @property
+    def certificates(self) -> Certificates:
+        """What is proved about the loss near theta."""
+        return Certificates(self)
 
     def _scale(self) -> Floats:
         """Return the factor of each sample's term, shape (N, 1)."""

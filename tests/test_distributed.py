@@ -112,7 +112,7 @@ def test_bounds_hold(client, rng):
     a, b, theta = both(client, "float32", l2=1e-3)
     v = rng.standard_normal(a.n_params).astype("float32")
     exact = a.astype("float64")
-    g, error = b.precise_gradient(theta)
+    g, error = b.certificates.precise_gradient(theta)
     assert np.linalg.norm(g - exact.gradient(theta)) <= 1e-14 + error
     assert np.linalg.norm(g - b.gradient(theta)) <= b.rounding_bound(theta) + error <= 1e-4
     H = b.hessian(theta)
@@ -377,7 +377,7 @@ def test_rows_precisions_and_columns_of_shards(client):
 def test_a_ray_to_infinity_is_told_by_all_shards(client):
     """Rows classified rightly, and one that is not."""
     _, b, theta = both(client, weights=False)
-    assert b.ray_to_infimum(theta) is None
+    assert b.certificates.ray_to_infimum(theta) is None
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 5))
     model = fc.MLP([5, 3])
@@ -385,7 +385,7 @@ def test_a_ray_to_infinity_is_told_by_all_shards(client):
     y = model.predict(sure, X).argmax(axis=1)
     shards = [lambda i=i: (X[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]) for i in range(2)]
     ob = fc.distributed.Objective(model, shards, client=client)
-    direction = ob.ray_to_infimum(sure)
+    direction = ob.certificates.ray_to_infimum(sure)
     assert direction is not None and np.linalg.norm(direction) == pytest.approx(1)
     assert ob.value(sure + 10 * direction) < ob.value(sure)
 

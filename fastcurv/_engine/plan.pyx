@@ -368,7 +368,7 @@ cdef class Plan:
             free(to)
         return 0
 
-    def after_fork(self):
+    def _after_fork(self):
         """In a child: what another thread was making is half made."""
         if self.lock.lost:
             self.P.at_chunk, self.P.done = -1, 0

@@ -1,5 +1,5 @@
-"""Proved statements of a network objective about itself at theta: the methods that `Objective` and
-`ReferenceObjective` share.
+"""What is proved about a network objective near theta. Verdicts and `minimize` ask for it by
+`fastcurv.critical.evidence`, which claims nothing where an objective proves nothing.
 """
 
 from __future__ import annotations
@@ -7,34 +7,46 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ..common.protocols import Floats, Loss
+from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised
-from . import kinks, majorants, precise
+from . import majorants, precise
 from .batch_norm import norm_kinks, norm_off
-from .kinks import Smoothed, SmoothPiece
+from .kinks import ReluRows, supported
 from .majorants import curvature_floor
 from .passes import checked_theta
 
 
 class Certificates:
-    """Proved statements about the loss near theta. Each holds for the exact function of the stored
-    numbers, taken as float64 numbers.
+    """Proved statements about the loss of a network objective near theta. Each holds for the exact
+    function of the stored numbers, taken as float64 numbers.
+
+    A view of its `objective` without a state of its own: ``ob.certificates``. An objective of your
+    own may offer any of these attributes itself; those it lacks claim nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X, y = np.array([[1.0], [2.0]]), np.array([1.0, 2.0])
+    >>> ob = fc.Objective(fc.MLP([1, 1], bias=False), X, y, loss="mse")
+    >>> gradient, error = ob.certificates.precise_gradient([1.0])
+    >>> gradient, bool(error < 1e-15), ob.certificates.third_bound([1.0], 0.1)
+    (array([0.]), True, 0.0)
     """
 
-    model: Any
-    loss: Loss
-    l2: float
-    keeps_theta = True  # no method writes into the theta it is given
+    def __init__(self, objective: Any) -> None:
+        self.objective = objective
 
-    def __init_subclass__(cls, **rest: Any) -> None:
-        super().__init_subclass__(**rest)
-        # subclasses outside fastcurv may modify theta
-        cls.keeps_theta = cls.__module__.startswith("fastcurv.")
+    @property
+    def keeps_theta(self) -> bool:
+        """True if no method writes into the theta it is given, which is not known of classes
+        outside fastcurv.
+        """
+        return type(self.objective).__module__.startswith("fastcurv.")
 
     # --- constants for Kantorovich's theorem
 
@@ -43,35 +55,35 @@ class Certificates:
         """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
         infinity; see `fastcurv.certify.majorants`.
         """
-        return majorants.third_bound(self, theta, radius)
+        return majorants.third_bound(self.objective, theta, radius)
 
     @to_nearest
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
         """Return the bound of `third_bound` in other units: the ball is ``theta + C x``, ``||x|| <=
         radius``, with C = diag(units), and the constant is that of ``C H C`` as a function of x.
         """
-        return majorants.third_bound(self, theta, radius, units)
+        return majorants.third_bound(self.objective, theta, radius, units)
 
     @to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """Return ``(g, error)``: the gradient in float64 from passes in extended precision, and a
         bound on ``||g - gradient||_2``; see `fastcurv.certify.precise`.
         """
-        return precise.gradient(self, theta)
+        return precise.gradient(self.objective, theta)
 
     @to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
         """Return ``(value, error)``: the loss from passes in extended precision, and a bound on
         ``|value - loss|``.
         """
-        return precise.value(self, theta)
+        return precise.value(self.objective, theta)
 
     @to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
         """Return what Kantorovich's theorem needs of the residuals, for mse, else None; see
         `fastcurv.certify.majorants`.
         """
-        return majorants.residual_bounds(self, theta, radius)
+        return majorants.residual_bounds(self.objective, theta, radius)
 
     # --- infima
 
@@ -80,27 +92,27 @@ class Certificates:
         """A lower bound on the loss, l2 included, over all theta: 0, or ``-inf`` with negative
         weights or targets that are not probabilities.
         """
-        return majorants.loss_lower_bound(self)
+        return majorants.loss_lower_bound(self.objective)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction (n,) along which the loss decreases for ever from theta; None
         where none is proved. See `fastcurv.certify.majorants`.
         """
-        return majorants.ray_to_infimum(self, theta)
+        return majorants.ray_to_infimum(self.objective, theta)
 
     def why_no_minimum(self, theta: ArrayLike) -> str | None:
         """Return the reason why the loss decreases for ever from theta, as part of a sentence; None
         where that is not proved.
         """
         ray = self.ray_to_infimum(theta)
-        return None if ray is None else majorants.why(self, ray)
+        return None if ray is None else majorants.why(self.objective, ray)
 
     @property
     def attains_lower_bound(self) -> bool:
         """True if the loss may equal `loss_lower_bound` for some theta; a cross entropy stays above
         it, unless it is 0 everywhere.
         """
-        return majorants.attains_lower_bound(self)
+        return majorants.attains_lower_bound(self.objective)
 
     # --- kinks and symmetries
 
@@ -111,87 +123,72 @@ class Certificates:
         rounding is of the parameters below a unit, or with l2, which gives all parameters one unit,
         of the largest parameter.
         """
-        at = checked_theta(self, theta)
-        if normalised(self.model):
-            return norm_kinks(self, at, self._rounding(at))
-        return majorants.signs(self, at, max(radius, self._rounding(at)), rounding=True)[0].kinks
+        ob, at = self.objective, checked_theta(self.objective, theta)
+        if normalised(ob.model):
+            return norm_kinks(ob, at, self._rounding(at))
+        return majorants.signs(ob, at, max(radius, self._rounding(at)), rounding=True)[0].kinks
 
     def _rounding(self, theta: Floats) -> float:
         """Return the rounding of the largest parameter if l2 makes its unit that of all parameters,
         else 0. In float32 it is several times that, because the engine's products see the kinks of
         its own rounded z.
         """
-        eps, several = float(np.finfo(self.model.dtype).eps), self.model.dtype == np.float32
+        dtype = self.objective.model.dtype
+        eps, several = float(np.finfo(dtype).eps), dtype == np.float32
         size = float(np.linalg.norm(theta, None if several else np.inf)) if theta.size else 0.0
-        return (4 if several else 1) * eps * max(eps, size) if np.any(self.l2) else 0.0
+        return (4 if several else 1) * eps * max(eps, size) if np.any(self.objective.l2) else 0.0
 
     @to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which no kink lies: infinite for smooth activations,
         0 where one may lie at theta.
         """
-        return majorants.kink_margin(self, theta)
+        return majorants.kink_margin(self.objective, theta)
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return the proved symmetry groups at theta, valid on the ball of that radius around it;
         see `fastcurv.structure.orbits`.
         """
-        at = checked_theta(self, theta)
-        if normalised(self.model):
-            off = norm_off(self, at, radius)
-            return orbits(self, at, off, [np.zeros_like(units) for units in off])
-        here, *ball = majorants.signs(self, at, 0.0, *[radius] * (radius > 0))
-        return orbits(self, at, (ball or [here])[0].off, here.on_kinks)
+        ob, at = self.objective, checked_theta(self.objective, theta)
+        if normalised(ob.model):
+            off = norm_off(ob, at, radius)
+            return orbits(ob, at, off, [np.zeros_like(units) for units in off])
+        here, *ball = majorants.signs(ob, at, 0.0, *[radius] * (radius > 0))
+        return orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
         """Return the factor by which the tangents of `orbits` may turn faster in other units of the
         parameters: the tangents in a layer depend on the parameters of that layer alone.
         """
-        layers = layers_of(self.model, np.asarray(units, dtype=float))
+        layers = layers_of(self.objective.model, np.asarray(units, dtype=float))
         each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
         return float(max(c.max() / c.min() for c in each))
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
-        """Return the tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the
-        Hessian at a critical point.
-        """
-        return symmetry.flat_directions(self, theta)
+        """Return directions along which the loss is constant by a proved symmetry, the tangents of
+        `orbits` side by side: zero modes of the Hessian at every critical point.
 
-    def smoothed(self, width: float) -> Smoothed | None:
-        """Return the objective with its kinks smoothed over a width; None unless all hidden units
-        are relu or leaky_relu in a plain stack. See `fastcurv.certify.kinks`.
-        """
-        return Smoothed(self, width) if kinks.supported(self) else None
+        Returns
+        -------
+        ndarray, shape (n, s)
+            Not orthogonal, and possibly linearly dependent. Raises `MemoryError` if they take more
+            than 1 GB. A column t is the tangent of an orbit ``exp(s A) theta`` with ``||A|| <= 1``
+            (twice that across skips): ``H t = -A'g``, so ``||H t|| <= ||g||`` at every theta.
 
-    def held(
-        self,
-        gates: list[NDArray[Any]],
-        collapsed: list[NDArray[np.bool_]],
-        parents: list[NDArray[np.intp]] | None = None,
-    ) -> SmoothPiece | None:
-        """Return the loss as a smooth function of theta and of the slopes at active kinks, i.e.
-        those with NaN in `gates`; None unless all hidden units are relu or leaky_relu in a plain
-        stack. See `fastcurv.certify.kinks`.
+        Examples
+        --------
+        >>> from fastcurv.testing import lecture_toy
+        >>> lecture_toy().certificates.flat_directions([2.0, 0.5]).ravel()
+        array([ 2. , -0.5])
         """
-        return SmoothPiece(self, gates, collapsed, parents) if kinks.supported(self) else None
+        columns = [orbit.tangents for orbit in self.orbits(theta)]
+        return np.hstack(columns) if columns else np.zeros((self.objective.model.n_params, 0))
 
-    def felt(self, gates: list[NDArray[Any]]) -> list[NDArray[np.bool_]]:
-        """Return masks of the units that affect the output of their row, i.e. with at least one
-        active unit in every layer above.
+    def relu_rows(self) -> ReluRows | None:
+        """Return what minima on kinks are sought and proved by; None unless all hidden units are
+        relu or leaky_relu in a plain stack. See `fastcurv.certify.kinks`.
         """
-        return kinks.active_kinks(gates)
-
-    def copies(
-        self, theta: Floats, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
-    ) -> list[NDArray[np.intp]]:
-        """Return, for every hidden unit of relu or leaky_relu, the index of the unit it is a copy
-        of, its own index if it is none; see `fastcurv.certify.kinks`.
-        """
-        return kinks.find_duplicates(kinks.ReluRows(self), theta, gates, collapsed)
-
-    def leaks(self) -> list[float]:
-        """Return the slope below 0 of every hidden layer of relu or leaky_relu units."""
-        return kinks.ReluRows(self).leaks
+        return ReluRows(self.objective) if supported(self.objective) else None
 
     # --- probes and saturation
 
@@ -199,18 +196,19 @@ class Certificates:
         """Return start vectors that have a component along the negative curvature of symmetric
         saddles; see `fastcurv.structure.symmetry`.
         """
-        return symmetry.probes(self, theta, **options)
+        return symmetry.probes(self.objective, theta, **options)
 
-    def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
-        return symmetry.ranges(self, theta)
+    def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+        """Return the ranges of inputs and outputs at theta."""
+        return symmetry.ranges(self.objective, theta)
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return how saturated the units are; see `fastcurv.structure.symmetry`."""
-        return symmetry.saturation(self, theta)
+        return symmetry.saturation(self.objective, theta)
 
     @to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian, or -inf; see
         `fastcurv.certify.majorants`.
         """
-        return curvature_floor(self, theta)
+        return curvature_floor(self.objective, theta)

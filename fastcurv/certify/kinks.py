@@ -14,7 +14,7 @@ inside ``(phi'(0-), phi'(0+))`` and e > 0 such a point is a strict local minimum
 the active set along J the loss rises at every kink, along the null space of J by H.
 
 Rows with equal inputs have equal z, and are merged into one row: only the sum of their kinks has to
-rise. Units that are copies of others are merged into one unit (`find_duplicates`): theta is that of
+rise. Units that are copies of others are merged into one unit (`ReluRows.copies`): theta is that of
 the net without them. A z in a row where a whole layer above is off has no effect, so its sign does
 not matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
 sharper, and proves the same.
@@ -56,13 +56,10 @@ class ReluRows:
     Parameters
     ----------
     ob : Objective
-    merge : bool
-        Merge rows with equal inputs into one, with the sum of their weights and the weighted mean
-        of their targets: the loss changes by a constant. `first` are the rows that are kept,
-        `inverse` gives for each row the one it is merged into.
+        An objective that is `supported`.
     """
 
-    def __init__(self, ob: Any, merge: bool = False) -> None:
+    def __init__(self, ob: Any) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
         self.leaks = [LEAK[name] for name in model.activation]
@@ -77,22 +74,71 @@ class ReluRows:
         self.first = self.inverse = np.arange(len(self.X))
         self.long_y, self.long_weight = self.y, self.weight
         self.divisor = divisor_of(ob)
-        if merge:
-            self._merge_rows()
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
-    def _merge_rows(self) -> None:
+    def smoothed(self, width: float) -> Smoothed:
+        """Return the objective with its kinks smoothed over a width."""
+        return Smoothed(self, width)
+
+    def held(self, gates: Arrays, collapsed: Arrays, parents: Units | None = None) -> SmoothPiece:
+        """Return the loss as a smooth function of theta and of the slopes at active kinks, i.e.
+        those with NaN in `gates`.
+        """
+        return SmoothPiece(self, gates, collapsed, parents)
+
+    def copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
+        """Return, for every hidden unit, the index of the unit it is a copy of, its own index if it
+        is none. Copies are units with the same gates and parallel weights, in and out, and units
+        that have collapsed beside an open one.
+        """
+        layers, parents = self.layers(theta), []
+        for l, (gate, gone) in enumerate(zip(gates, collapsed)):
+            into, out = of_each_unit(layers, l)
+            size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
+            parent = np.arange(len(size))
+            kept = [i for i in np.argsort(-size, kind="stable") if not gone[i]]
+            pattern = np.nan_to_num(gate, nan=-1.0)
+            for k, i in enumerate(kept):
+                for j in kept[:k]:
+                    same = parent[j] == j and np.array_equal(pattern[:, i], pattern[:, j])
+                    if same and _parallel(into[i], into[j]) and _parallel(out[i], out[j]):
+                        parent[i] = j
+                        break
+            if kept:
+                parent[gone] = kept[0]
+            parents.append(parent)
+        return parents
+
+    @staticmethod
+    def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
+        """Return masks of the units that affect the output of their row, i.e. with at least one
+        active unit in every layer above. NaN, the gate of an active kink, counts as active.
+        """
+        found: list[NDArray[np.bool_]] = []
+        here = np.ones(len(gates[0]), dtype=bool)
+        for gate in reversed(gates):
+            found.append(np.repeat(here[:, None], gate.shape[1], axis=1))
+            here = here & (gate != 0).any(axis=1)
+        return found[::-1]
+
+    def merged(self) -> ReluRows:
+        """Return these rows with those of equal inputs merged into one, with the sum of their
+        weights and the weighted mean of their targets: the loss changes by a constant. `first` are
+        the rows that are kept, `inverse` gives for each row the one it is merged into.
+        """
         _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
         if len(first) == len(self.X):
-            return
-        self.first, self.inverse = first, np.asarray(inverse).reshape(-1)
+            return self
+        found = copy.copy(self)
+        found.first, found.inverse = first, np.asarray(inverse).reshape(-1)
         weight, y = np.zeros(len(first), np.longdouble), np.zeros((len(first), self.y.shape[1]))
-        np.add.at(weight, self.inverse, self.weight.astype(np.longdouble))
+        np.add.at(weight, found.inverse, self.weight.astype(np.longdouble))
         y = y.astype(np.longdouble)
-        np.add.at(y, self.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
-        self.X, self.long_weight = self.X[first], weight
-        self.long_y = y / np.where(weight > 0, weight, 1)[:, None]
-        self.y, self.weight = self.long_y.astype(float), weight.astype(float)
+        np.add.at(y, found.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
+        found.X, found.long_weight = self.X[first], weight
+        found.long_y = y / np.where(weight > 0, weight, 1)[:, None]
+        found.y, found.weight = found.long_y.astype(float), weight.astype(float)
+        return found
 
     def without(self, units: list[NDArray[np.bool_]]) -> ReluRows:
         """Return the same rows for the net without some of its hidden units."""
@@ -162,8 +208,8 @@ class Smoothed:
     small networks.
     """
 
-    def __init__(self, ob: Any, width: float) -> None:
-        self.rows, self.width, self.n_params = ReluRows(ob), float(width), int(ob.n_params)
+    def __init__(self, rows: ReluRows, width: float) -> None:
+        self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
 
     def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
@@ -257,30 +303,6 @@ def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats
     return np.asarray(into, dtype=float), np.asarray(layers[l + 1][0].T, dtype=float)
 
 
-def find_duplicates(rows: ReluRows, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
-    """Return, for every hidden unit, the index of the unit it is a copy of, its own index if it is
-    none. Copies are units with the same gates and parallel weights, in and out, and units that have
-    collapsed beside an open one.
-    """
-    layers, parents = rows.layers(theta), []
-    for l, (gate, gone) in enumerate(zip(gates, collapsed)):
-        into, out = of_each_unit(layers, l)
-        size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
-        parent = np.arange(len(size))
-        kept = [i for i in np.argsort(-size, kind="stable") if not gone[i]]
-        pattern = np.nan_to_num(gate, nan=-1.0)
-        for k, i in enumerate(kept):
-            for j in kept[:k]:
-                same = parent[j] == j and np.array_equal(pattern[:, i], pattern[:, j])
-                if same and _parallel(into[i], into[j]) and _parallel(out[i], out[j]):
-                    parent[i] = j
-                    break
-        if kept:
-            parent[gone] = kept[0]
-        parents.append(parent)
-    return parents
-
-
 def _parallel(u: Floats, v: Floats) -> bool:
     size = float(np.linalg.norm(u) * np.linalg.norm(v))
     if not size > 0:
@@ -297,7 +319,7 @@ class Copies:
     rows : Rows
         Data and shapes of the whole net.
     parents : list of ndarray (width,) of int
-        From `find_duplicates`.
+        From `ReluRows.copies`.
     """
 
     def __init__(self, rows: ReluRows, parents: Units) -> None:
@@ -398,19 +420,20 @@ class SmoothPiece:
 
     Parameters
     ----------
-    ob : Objective
-        An objective that is `supported`.
+    rows : ReluRows
     gates : list of ndarray (N, width)
         phi' of every hidden unit and row, NaN where a kink is active.
     collapsed : list of ndarray (width,) of bool
         Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
         below 0.
     parents : list of ndarray (width,) of int, optional
-        From `find_duplicates`: theta, and all that follows, is then that of the net without copies.
+        From `ReluRows.copies`: theta, and all that follows, is then that of the net without copies.
     """
 
-    def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
-        rows = ReluRows(ob, merge=True)
+    def __init__(
+        self, rows: ReluRows, gates: Arrays, collapsed: Arrays, parents: Units | None = None
+    ) -> None:
+        rows = rows.merged()
         self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
@@ -418,7 +441,7 @@ class SmoothPiece:
         self.n_copies = self.copies.n_copies
         self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
-        self.felt = active_kinks(self.gates)
+        self.felt = rows.felt(self.gates)
         self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
         self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
@@ -719,15 +742,3 @@ def _product_error(
     if B_off is not None:
         found = found + (sizes + _double(a_off)) @ _double(B_off)
     return np.asarray(found)
-
-
-def active_kinks(gates: Arrays) -> list[NDArray[np.bool_]]:
-    """Return masks of the units that affect the output of their row, i.e. with at least one active
-    unit in every layer above. NaN, the gate of an active kink, counts as active.
-    """
-    found: list[NDArray[np.bool_]] = []
-    here = np.ones(len(gates[0]), dtype=bool)
-    for gate in reversed(gates):
-        found.append(np.repeat(here[:, None], gate.shape[1], axis=1))
-        here = here & (gate != 0).any(axis=1)
-    return found[::-1]

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.linalg import eigh
 from ..common.protocols import Floats
-from ..structure.parameters import l2_diagonal, layers_of, normalised, rows_once
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_once
 from .arithmetic import KINKED, bell, crosses, envelopes, norm, norms, stack_norms
 from .passes import EPS, GROWTH, TINY, Passes, State, checked_theta, gram_norm, passes_at, spectral
 
@@ -330,7 +330,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
     rows, total = rows_once(ob)
-    roots = np.sqrt(total / passes.ob.divisor)[:, None]  # any scale > 0 has the same R = 0
+    roots = np.sqrt(total / divisor_of(passes.ob))[:, None]  # any scale > 0 has the same R = 0
     bend = error = 0.0
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):

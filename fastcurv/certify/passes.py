@@ -508,7 +508,7 @@ class ErrorPass:
             dz,
             np.array(y, dtype=None if y.dtype.kind == "i" else float),
             weight=None if weight is None else weight[rows],
-            divisor=self.ob.divisor,
+            divisor=divisor_of(self.ob),
             arithmetic=self.arithmetic,
         )
         self.within(at_most(loss.d, loss.dd))
@@ -775,7 +775,7 @@ class Passes(ErrorPass):
             loss=ob.loss,
             sample_weight=ob.sample_weight,
             n_samples=N,
-            divisor=divisor_of(ob),
+            _divisor=divisor_of(ob),
         )
         self.row_bytes = 8 * 16 * sum(model.sizes)
         self.step = max(1, CHUNK_BYTES // self.row_bytes)

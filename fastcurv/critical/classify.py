@@ -60,12 +60,12 @@ def classify(
     ----------
     ob : object
         Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used if offered:
-        ``value(theta)``, ``third_bound(theta, radius)``, ``precise_gradient(theta)``,
-        ``rounding_bound(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
-        ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
-        ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``, and
-        ``rounding_bound(v)``, ``column_bounds()``, ``astype(dtype)``, ``gradient`` of the operator;
-        see `fastcurv.common.protocols`.
+        ``value(theta)``, ``rounding_bound(theta)``; what it proves, as attributes of its own or of
+        its ``certificates``: ``third_bound(theta, radius)``, ``precise_gradient(theta)``,
+        ``loss_lower_bound``, ``orbits(theta, radius)``, ``kinks(theta)``,
+        ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``, ``curvature_floor(theta)``,
+        ``probes(theta)``, ``saturation(theta)``; and ``rounding_bound(v)``, ``column_bounds()``,
+        ``astype(dtype)``, ``gradient`` of the operator; see `fastcurv.common.protocols`.
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional

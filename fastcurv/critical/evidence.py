@@ -25,34 +25,34 @@ from ..common.checks import (
 from ..common.errors import OBJECTIVE, require, typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
-from ..common.protocols import (
-    Array,
-    Castable,
-    Floats,
-    Floored,
-    Kinked,
-    Orbits,
-    OrbitsInUnits,
-    Probed,
-    ProvedReach,
-    RunsAway,
-    Saturating,
-    SaysWhy,
-    SumOfSquares,
-    Symmetric,
-    ThirdBound,
-    ThirdBoundInUnits,
-)
+from ..common.protocols import Array, Certificate, Floats, ProvedReach
 from ..common.runtime import late
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
 
 # --------------------------------------------------------------------------------------------------
-# Access to what an objective proves about itself (the optional protocols), with a default that
-# claims nothing for an objective that does not implement them.
-#
-# Wherever a bound is asked for, infinity or NaN means "not known".
+# Access to what an objective proves, with a default that claims nothing. Wherever a bound is asked
+# for, infinity or NaN means "not known".
+
+
+def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
+    """Return what an objective proves by that name: its own attribute, else that of its
+    `certificates`, else the default.
+
+    Its own comes first, so that a subclass or a wrapper can replace what no longer holds; None
+    claims nothing.
+    """
+    if not hasattr(type(ob), name) and name not in getattr(ob, "__dict__", ()):
+        ob = getattr(ob, "certificates", ob)
+    found = getattr(ob, name, None)
+    return default if found is None else found
+
+
+def proved(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
+    """Return the result of the method `offered` by that name, or the default without one."""
+    method = offered(ob, name)
+    return default if method is None else method(*at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,13 @@ class Tangents:
     error: float
 
 
+def is_plain(ob: Any) -> bool:
+    """Return whether an objective has the loss of the class that makes its operators: what these
+    hold at theta, and other precisions of the objective, are of that loss.
+    """
+    return getattr(ob, "certificates", ob) is not None
+
+
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
     if getattr(ob, "dtype", None) == np.float32:
@@ -78,7 +85,7 @@ def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
 
 def in_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
-    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
+    if getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob):
         return ob.astype(np.float64)
     return ob
 
@@ -87,9 +94,7 @@ def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
     """Return a Lipschitz constant of H on the ball of `radius` around theta, infinity where none is
     known.
     """
-    if not isinstance(ob, ThirdBound):
-        return np.inf
-    L = float(ob.third_bound(theta, radius))
+    L = float(proved(ob, "third_bound", theta, radius, default=np.inf))
     return L if 0 <= L < np.inf else np.inf
 
 
@@ -106,9 +111,9 @@ def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray)
     """Return a Lipschitz constant, with respect to x, of ``C H(theta + C x) C`` on
     ``||x|| <= radius``, where ``C = diag(units)``; infinity where none is known.
     """
-    if isinstance(ob, ThirdBoundInUnits):
-        L = float(ob.third_bound_in(theta, radius, units))
-        return L if 0 <= L < np.inf else np.inf
+    L = proved(ob, "third_bound_in", theta, radius, units)
+    if L is not None:
+        return float(L) if 0 <= float(L) < np.inf else np.inf
     top = float(units.max())
     return top**3 * third_bound(ob, theta, top * radius)
 
@@ -117,31 +122,29 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
     theta.
     """
-    n = theta.size
-    if isinstance(ob, Orbits):
-        held = ob.orbits(theta, radius)
-        if not held:
-            return Tangents(np.zeros((n, 0)), 0.0, 0.0)
+    held, flat = proved(ob, "orbits", theta, radius), None
+    if held is None:
+        flat = proved(ob, "flat_directions", theta)
+    if flat is not None:
+        return Tangents(np.asarray(flat, dtype=float), np.inf, np.inf)
+    if held:
         return Tangents(
             np.hstack([np.asarray(o.tangents, dtype=float) for o in held]),
             float(np.linalg.norm([o.change for o in held])),
             float(np.linalg.norm([o.error for o in held])),
         )
-    if isinstance(ob, Symmetric):
-        return Tangents(np.asarray(ob.flat_directions(theta), dtype=float), np.inf, np.inf)
-    return Tangents(np.zeros((n, 0)), 0.0, 0.0)
+    return Tangents(np.zeros((theta.size, 0)), 0.0, 0.0)
 
 
 def orbit_spread(ob: Any, units: np.ndarray) -> float:
     """Return an upper bound on the factor by which tangents may turn faster in these units."""
-    if isinstance(ob, OrbitsInUnits):
-        return float(ob.orbit_spread(units))
-    return float(units.max() / units.min())
+    spread = proved(ob, "orbit_spread", units)
+    return float(units.max() / units.min() if spread is None else spread)
 
 
 def offers_symmetries(ob: Any) -> bool:
     """Return whether the objective reports symmetries at all."""
-    return isinstance(ob, (Orbits, Symmetric))
+    return offered(ob, "orbits", offered(ob, "flat_directions")) is not None
 
 
 class call_unmodified:
@@ -156,7 +159,7 @@ class call_unmodified:
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        self.before = None if getattr(ob, "keeps_theta", False) else theta.tobytes()
+        self.before = None if offered(ob, "keeps_theta", False) else theta.tobytes()
 
     def __enter__(self) -> None:
         pass
@@ -220,14 +223,14 @@ def kinks(ob: Any, theta: np.ndarray) -> int:
     """Return the number of pre-activations within rounding of a kink, 0 where it is not
     reported.
     """
-    return int(ob.kinks(theta)) if isinstance(ob, Kinked) else 0
+    return int(proved(ob, "kinks", theta, default=0))
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
-    if not isinstance(ob, Floored) or not np.max(getattr(ob, "l2", 1)) > 0:
+    if not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
-    floor = float(ob.curvature_floor(theta))
+    floor = float(proved(ob, "curvature_floor", theta, default=-np.inf))
     return floor if floor == floor and floor < np.inf else -np.inf
 
 
@@ -235,12 +238,12 @@ def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
     """Return whether the loss is proved to decrease for ever along a ray from theta, towards an
     infimum that is not attained.
     """
-    return isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None
+    return proved(ob, "ray_to_infimum", theta) is not None
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     """Return the reason why the infimum is not attained, as a clause for a sentence."""
-    words = ob.why_no_minimum(theta) if isinstance(ob, SaysWhy) else None
+    words = proved(ob, "why_no_minimum", theta)
     return words or "a direction is proved in which the loss falls for ever"
 
 
@@ -248,17 +251,18 @@ def residual_bounds(ob: Any, theta: np.ndarray, radius: float) -> Any:
     """Return bounds on the residuals of a sum of squares on the ball, or None where there are
     none.
     """
-    return ob.residual_bounds(theta, radius) if isinstance(ob, SumOfSquares) else None
+    return proved(ob, "residual_bounds", theta, radius)
 
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
-    return np.asarray(ob.probes(theta)) if isinstance(ob, Probed) else np.zeros((theta.size, 0))
+    found = proved(ob, "probes", theta)
+    return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
 
 
 def saturation(ob: Any, theta: np.ndarray) -> Any:
     """Return statistics of how saturated the units are, or None where they are not offered."""
-    return ob.saturation(theta) if isinstance(ob, Saturating) else None
+    return proved(ob, "saturation", theta)
 
 
 # A gradient within this many times its own rounding bound cannot be told from zero.
@@ -415,7 +419,7 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """Return the gradient at theta: the one held by the operator, in its precision (float64 where
     it was cast), else the objective's own.
     """
-    held = getattr(H.op, "gradient", None)
+    held = getattr(H.op, "gradient", None) if is_plain(ob) else None
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
         held = ob.gradient(theta)
@@ -426,8 +430,8 @@ def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
     where the objective offers none.
     """
-    owner = getattr(H.op, "objective", ob)
-    return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
+    bound = getattr(getattr(H.op, "objective", ob) if is_plain(ob) else ob, "rounding_bound", None)
+    return None if bound is None else float(bound(theta))
 
 
 def spectral_norm(A: Floats, steps: int = 12) -> float:

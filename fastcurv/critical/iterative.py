@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import SelfAdjoint, as_rng, operator_dtype, times
-from ..common.protocols import Floats, Precise
+from ..common.protocols import Floats
 from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine
@@ -35,6 +35,7 @@ from .evidence import (
     independent,
     is_bounded,
     kinks,
+    offered,
     offers_symmetries,
     probes,
     residual_bounds,
@@ -669,7 +670,7 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     """Return the best gradient and a bound on its error. If theta is far from a critical point,
     return the plain gradient without a bound, at a tenth of the cost.
     """
-    if isinstance(ask.ob, Precise) and H.norm > 0:
+    if H.norm > 0 and offered(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
         if _promises(ask, size, size / H.largest * size, H.largest):

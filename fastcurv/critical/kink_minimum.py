@@ -11,8 +11,9 @@ import numpy as np
 
 from ..common.linalg import eigh
 from ..common.progress import cache_last
-from ..common.protocols import HeldByKinks, OnKinks
+from ..common.protocols import HeldByKinks
 from ..common.vectors import safe_norm
+from .evidence import proved
 from .theorem import EPS, eta_of
 
 # --------------------------------------------------------------------------------------------------
@@ -217,7 +218,8 @@ def can_be_held(ob: Any) -> bool:
     """Return whether an objective has kinks that can be smoothed, and is small enough for the
     proof.
     """
-    first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
+    rows = proved(ob, "relu_rows")
+    first = None if rows is None else rows.smoothed(1.0)
     return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
 
 
@@ -254,10 +256,11 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Return the slopes at theta by layer, the mean of both sides' where a pre-activation is nearly
     0.
     """
-    zs = ob.model.preactivations(theta, ob.smoothed(1.0).rows.X)[:-1]
+    rows = proved(ob, "relu_rows")
+    zs = ob.model.preactivations(theta, rows.X)[:-1]
     size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
     found = []
-    for z, leak in zip(zs, ob.leaks()):
+    for z, leak in zip(zs, rows.leaks):
         near = np.abs(z) <= NEAR * max(float(np.abs(z).max()), size)
         found.append(np.where(near, 0.5 * (1 + leak), np.where(z > 0, 1.0, leak)))
     return found
@@ -267,18 +270,18 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
     """Run Newton's method in (theta, slopes) from an estimate, updating the active set in between;
     None if it does not settle.
     """
-    leaks = ob.leaks()
+    rows = proved(ob, "relu_rows")
     gates, collapsed = [], []
-    for s, leak in zip(slopes, leaks):
+    for s, leak in zip(slopes, rows.leaks):
         between = (s > leak + BETWEEN) & (s < 1 - BETWEEN)
         gone = between.all(axis=0)
         gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
         gates.append(gate)
         collapsed.append(gone)
     for _ in range(UPDATES):
-        collapsed = _tidy(ob, gates, collapsed)
-        parents = ob.copies(theta, gates, collapsed)
-        phi = ob.held(gates, collapsed, parents)
+        collapsed = _tidy(rows, gates, collapsed)
+        parents = rows.copies(theta, gates, collapsed)
+        phi = rows.held(gates, collapsed, parents)
         first = phi.copies.merged(theta)
         at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
@@ -289,8 +292,8 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
         gates, collapsed = phi.copies.columns(phi.gates), phi.copies.columns(phi.collapsed)
         slopes = phi.copies.columns(phi.by_layer(solved[phi.n_theta :]))
         zs = phi.copies.columns(phi.passes(solved)[2][:-1])
-        changed = _update(ob, gates, slopes, zs, collapsed)
-        again = ob.copies(theta, gates, collapsed)
+        changed = _update(rows, gates, slopes, zs, collapsed)
+        again = rows.copies(theta, gates, collapsed)
         if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
             verdict = prove_kink_minimum(phi, solved)
             rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
@@ -299,17 +302,17 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
     return None
 
 
-def _tidy(ob: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
+def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
     """Return masks of collapsed units: those already known, and relu units that are off for all
     rows, whose weights decay to 0.
 
     Active kinks without effect get, in place, the gate of the negative side.
     """
-    found, leaks = [], ob.leaks()
-    for gate, gone, leak in zip(gates, collapsed, leaks):
+    found = []
+    for gate, gone, leak in zip(gates, collapsed, rows.leaks):
         found.append(gone | ((gate == leak).all(axis=0) & (leak == 0)))
         gate[:, found[-1]] = leak
-    for gate, leak, felt in zip(gates, leaks, ob.felt(gates)):
+    for gate, leak, felt in zip(gates, rows.leaks, rows.felt(gates)):
         gate[~felt & np.isnan(gate)] = leak
     return found
 
@@ -332,7 +335,7 @@ def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
 
 
 def _update(
-    ob: Any,
+    rows: Any,
     gates: list[np.ndarray],
     slopes: list[np.ndarray],
     zs: list[np.ndarray],
@@ -341,9 +344,9 @@ def _update(
     """Update the active set: slopes outside their interval leave it, changed signs enter. Return
     whether anything changed.
     """
-    changed, leaks = False, ob.leaks()
-    for l, felt in enumerate(ob.felt(gates)):
-        gate, leak, z, s = gates[l], leaks[l], zs[l], slopes[l]
+    changed = False
+    for l, felt in enumerate(rows.felt(gates)):
+        gate, leak, z, s = gates[l], rows.leaks[l], zs[l], slopes[l]
         active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)

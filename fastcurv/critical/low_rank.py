@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.protocols import Floats, HasJacobian, ProvedReach, Reaching
+from ..common.protocols import Floats, ProvedReach
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from .decide import Findings
@@ -139,7 +139,7 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) ->
     space.
     """
     most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
-    if most < 1 or not isinstance(H.op, Reaching):
+    if most < 1 or not hasattr(H.op, "reach"):
         return None
     space = H.op.reach(most)
     if space is None or not space.m:
@@ -180,7 +180,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    here = residual_bounds(ob, theta, 0.0) if isinstance(ob, HasJacobian) else None
+    here = residual_bounds(ob, theta, 0.0) if hasattr(ob, "jacobian") else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     if len(here.residuals) * theta.size > LARGEST_JACOBIAN or not H.affords(len(here.residuals)):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.protocols import BoundedBelow, BoundsGradient, Floats, Precise, Valued
+from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, check_time
 from ..common.vectors import extent, safe_norm
 from ..krylov.solvers import minres
@@ -28,6 +28,8 @@ from .evidence import (
     gradient_bound,
     hessian_products,
     in_float64,
+    offered,
+    proved,
     value_at,
 )
 from .theorem import EPS, TINY, Slice
@@ -118,7 +120,7 @@ def nearness_by(
     `reach` is an upper bound on ``|theta|' |H| |theta|``; `whole` is the decrement that includes
     what the rounding of g may explain.
     """
-    f = value_at(ob, theta) if isinstance(ob, Valued) else 0.0
+    f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
     threshold = value_threshold(f, lower_bound(ob), reach, eps)
     found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
@@ -157,14 +159,14 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     none is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    if isinstance(ob, Precise):
-        g, error = ob.precise_gradient(theta)
-        if np.isfinite(error) and np.isfinite(g).all():
-            fine = np.array(g, dtype=float), float(error) + _rounded(g)
-            if error <= ROUGH * safe_norm(g) or not isinstance(ob, BoundsGradient):
-                return fine
+    bounded = getattr(ob, "rounding_bound", None) is not None
+    g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
+    if np.isfinite(error) and np.isfinite(g).all():
+        fine = np.array(g, dtype=float), float(error) + _rounded(g)
+        if error <= ROUGH * safe_norm(g) or not bounded:
+            return fine
     g = as_gradient(ob.gradient(theta), theta.size)
-    error = float(ob.rounding_bound(theta)) if isinstance(ob, BoundsGradient) else np.nan
+    error = float(ob.rounding_bound(theta)) if bounded else np.nan
     # where a row mixes numbers of very different sizes, the precise sums may have the larger bound
     return fine if fine is not None and not error < fine[1] else (g, error)
 
@@ -175,7 +177,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
     From `gradient_and_error` if the objective offers a precise gradient, else from the operator
     `H`, which is in float64 where a float32 objective can be cast.
     """
-    if isinstance(ob, Precise):
+    if offered(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
     else:
         g, bound = gradient_at(ob, theta, H), gradient_bound(ob, theta, H)
@@ -274,9 +276,7 @@ def value_rounding(f: float, dtype: Any) -> float:
 
 def lower_bound(ob: Any) -> float:
     """Return a lower bound on the value, -inf where none is known."""
-    if not isinstance(ob, BoundedBelow):
-        return -np.inf
-    c = ob.loss_lower_bound
+    c = offered(ob, "loss_lower_bound", -np.inf)
     return float(c() if callable(c) else c)
 
 
@@ -573,7 +573,7 @@ def falls_across(
     The decrease must exceed the rounding of the loss and what the slope on this side of the kinks
     explains.
     """
-    if direction is None or not isinstance(ob, Valued):
+    if direction is None or not hasattr(ob, "value"):
         return False
     here = value_at(ob, theta)
     length = extent(theta)

@@ -9,5 +9,5 @@ from .rows import yields_sparse
 from .sparse import SparseObjective, SparseStreamed
 from .streaming import StreamedObjective
 
-Objective.kinds.append((issparse, SparseObjective))
-StreamedObjective.kinds.append((yields_sparse, SparseStreamed))
+Objective._kinds.append((issparse, SparseObjective))
+StreamedObjective._kinds.append((yields_sparse, SparseStreamed))

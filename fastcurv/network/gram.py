@@ -58,7 +58,7 @@ from ..certify.arithmetic import _derivatives, norm
 from ..common.progress import cached_attribute
 from ..common.protocols import Array, Carried, Floats
 from ..common.runtime import to_nearest
-from ..structure.parameters import layers_of
+from ..structure.parameters import divisor_of, layers_of
 from ..structure.tables import LEAK
 from .arguments import as_output, as_vector, check_dtype
 from .linear_operator import Symmetric
@@ -501,7 +501,7 @@ class LossCurve:
         z, y = z.astype(np.float64), ob.y
         self.loss, self.dtype = ob.loss, ob.dtype
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
-        self.f, self.n_samples = (weight / ob.divisor)[:, None], len(z)
+        self.f, self.n_samples = (weight / divisor_of(ob))[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)
         if ob.loss == "cross_entropy":
             self.delta = self._entropy(z, y)

@@ -17,7 +17,7 @@ from ..common.checks import check_choice, check_positive, check_positive_int
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import Loss
 from ..common.runtime import to_nearest
-from ..structure.parameters import l2_diagonal, terms_of_a_row
+from ..structure.parameters import divisor_of
 from .arguments import (
     InitSignature,
     as_vector,
@@ -32,6 +32,7 @@ from .mlp import MLP
 from .operators import Curvature, Jacobian
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -39,14 +40,14 @@ _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for one in list(_living):
-        one.after_fork()
+        one._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(Certificates, Answering, subject="objective"):
+class Objective(Answering, subject="objective"):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 
@@ -127,6 +128,7 @@ class Objective(Certificates, Answering, subject="objective"):
     y: Any
     sample_weight: Any
     model: MLP
+    loss: Loss
     l2: float
     l2_biases: bool
     n_threads: int | None
@@ -140,14 +142,21 @@ class Objective(Certificates, Answering, subject="objective"):
     # neither copied nor saved
     _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
     _curvature: type[Curvature] = Curvature  # what its operators are
-    kinds: list[tuple[Callable[[Any], bool], type]] = []  # (test of X, subclass to create)
+    _certificates: type[Certificates] = Certificates
+    _kinds: list[tuple[Callable[[Any], bool], type]] = []  # (test of X, subclass to create)
 
     __signature__ = InitSignature()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if LOSS_ITSELF & vars(cls).keys():  # another loss, of which nothing is proved
+            for name in {"certificates", "rounding_bound"} - vars(cls).keys():
+                setattr(cls, name, None)
 
     if not TYPE_CHECKING:  # type checkers use the signature of `__init__`
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            kinds = cls.__dict__.get("kinds", {})  # a base class's are not inherited
+            kinds = cls.__dict__.get("_kinds", ())  # a base class's are not inherited
             return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
 
     @accept_aliases("Objective")
@@ -211,7 +220,7 @@ class Objective(Certificates, Answering, subject="objective"):
         self._lock = _engine.Lock()
         _living.add(self)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Drop an unfinished plan in a child of `os.fork`: the thread that was building it does not
         exist there.
         """
@@ -252,24 +261,19 @@ class Objective(Certificates, Answering, subject="objective"):
         return self.model.dtype
 
     @property
-    def l2_diagonal(self) -> Any:
-        """The l2 term's contribution to the Hessian's diagonal: a float, or an array (n,) if biases
-        are exempt.
+    def certificates(self) -> Certificates:
+        """What is proved about the loss near theta: bounds on its third derivative, gradients in
+        extended precision, symmetries, kinks and more. Verdicts rest on it. None in a subclass that
+        replaces the value, the gradient or the Hessian, as is `rounding_bound`, unless it has its
+        own.
         """
-        return l2_diagonal(self)
-
-    @property
-    def divisor(self) -> float:
-        """The number that the sum over samples is divided by: N, or N d_out where the loss is a
-        mean over entries.
-        """
-        return self.n_samples * terms_of_a_row(self)
+        return self._certificates(self)
 
     # --- plans: creating, binding, lending and taking back
 
     def _new_plan(self) -> Any:  # the engine's, or an object with its interface
         m, threads = self.model, self.n_threads or _engine.default_threads()
-        net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, self.divisor, self.l2)
+        net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, divisor_of(self), self.l2)
         facts = *net, self._rows, *loss, threads, self.memory or 0
         plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases)
         _living.add(plan)

@@ -20,6 +20,7 @@ from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
 from ..common.runtime import to_nearest
+from ..structure.parameters import l2_diagonal
 from .arguments import (
     as_block,
     as_output,
@@ -80,7 +81,7 @@ class Quadratic(Symmetric):
 
     def _decayed(self, Vt: np.ndarray) -> np.ndarray:
         """Return the l2 term's contribution to the quadratic forms of the rows of Vt."""
-        l2 = self.objective.l2_diagonal
+        l2: Any = l2_diagonal(self.objective)
         if np.ndim(l2):
             l2 = l2[getattr(self, "indices", slice(None))]
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))

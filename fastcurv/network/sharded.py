@@ -39,7 +39,6 @@ from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count, terms_of_a_row
-from ..structure.tables import LEAK
 from .arguments import as_vector, check_dtype, selected
 from .mlp import MLP
 from .objective import Objective
@@ -59,8 +58,7 @@ from .spaces import not_in_shards
 # statements about the rows of each shard, which are computed where the shard is.
 #
 # Bounds and counts add up, and a property of every row must hold in every shard. Statements that
-# would need all rows in one place are not made: `residual_bounds`, `smoothed` and `held` return
-# None.
+# would need all rows in one place are not made: `residual_bounds` and `relu_rows` return None.
 
 GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
 
@@ -168,6 +166,10 @@ def saturation_part(shard: Any, theta: Floats) -> tuple[Any, Any, Every]:
     return counts, certain, Every(dead)
 
 
+def kinks_part(shard: Any, theta: Floats, radius: float) -> int:
+    return Certificates(shard).kinks(theta, radius)
+
+
 def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
     """Return a lower bound on the eigenvalues of the rows' part of the Hessian, and its absolute
     value.
@@ -181,43 +183,41 @@ def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
 
 
 class ShardedCertificates(Certificates):
-    """`Certificates` computed by sums over shards; the class it is mixed into implements
-    ``_fold(part, arguments)``.
-    """
+    """`Certificates` of a `Sharded` objective, computed by sums over its shards."""
 
-    l2: float
-    l2_biases: bool
-    _fold: Callable[..., Any]
-    _known: dict[str, Any]  # {name: (arguments, result)} of the last call of each kind
+    objective: Sharded
+
+    def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
+        """Return the sum over shards of ``part(shard, theta, *more)``."""
+        return self.objective._fold(part, (checked_theta(self.objective, theta), *more))
 
     def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return the cached result for `name` if it was computed for the same `key`, else compute
         it.
         """
-        known = self._known.get(name)
+        kept = self.objective._known
+        known = kept.get(name)
         if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
-            known = self._known[name] = (key, find())
+            known = kept[name] = (key, find())
         return known[1]
 
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
         infinity: the sum of the shards' constants.
         """
-        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius)))
-        return float(found) * GROWTH
+        return float(self._sum(majorants.third_bound, theta, float(radius))) * GROWTH
 
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
         """Return `third_bound` for parameters measured in other units."""
         wide = np.array(units, dtype=float)
-        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius), wide))
-        return float(found) * GROWTH
+        return float(self._sum(majorants.third_bound, theta, float(radius), wide)) * GROWTH
 
     def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:
-        at = checked_theta(self, theta)
+        at = checked_theta(self.objective, theta)
 
         def find() -> Any:
             with np.errstate(all="ignore"):
-                return precise.finished(self, at, self._fold(precise.part, (at,)))
+                return precise.finished(self.objective, at, self._sum(precise.part, at))
 
         found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
         return found
@@ -241,88 +241,75 @@ class ShardedCertificates(Certificates):
     @property
     def loss_lower_bound(self) -> float:
         """A lower bound on the loss over all theta."""
-        return float(self._once("lower", (), lambda: self._fold(lower_part, ())).value)
+        return float(self._once("lower", (), lambda: self.objective._fold(lower_part, ())).value)
 
     @property
     def attains_lower_bound(self) -> bool:
         """True if the loss may attain `loss_lower_bound`; a cross entropy always lies above it."""
-        return self.loss == "mse"
+        return self.objective.loss == "mse"
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease forever, or None."""
-        at = checked_theta(self, theta)
-        if self.loss == "mse" or self.loss_lower_bound < 0:
+        ob, at = self.objective, checked_theta(self.objective, theta)
+        if ob.loss == "mse" or self.loss_lower_bound < 0:
             return None
-        idle = self._once("pulls", (), lambda: self._fold(pulls_part, ())).flags
-        along = majorants.along_biases(self, ~idle[0], ~idle[1])
-        direction = majorants.last_layer(self, at)
-        if along is not None or majorants.decayed(self, direction):
+        idle = self._once("pulls", (), lambda: ob._fold(pulls_part, ())).flags
+        along = majorants.along_biases(ob, ~idle[0], ~idle[1])
+        direction = majorants.last_layer(ob, at)
+        if along is not None or majorants.decayed(ob, direction):
             return along
-        found = self._once("ray", (at,), lambda: self._fold(classified_part, (at,)))
+        found = self._once("ray", (at,), lambda: self._sum(classified_part, at))
         return direction if found[0] == 0 and found[1] else None
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return how many pre-activations of units with a kink may be 0 somewhere on the ball."""
-        at = checked_theta(self, theta)
-        return int(self._fold(Certificates.kinks, (at, max(float(radius), self._rounding(at)))))
+        at = checked_theta(self.objective, theta)
+        return int(self._sum(kinks_part, at, max(float(radius), self._rounding(at))))
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which there is no kink: the smallest of the shards'
         radii.
         """
-        return float(self._fold(margin_part, (checked_theta(self, theta),)).value)
+        return float(self._sum(margin_part, theta).value)
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return the proved symmetry groups at theta for all rows, from the units that are off in
         every shard and from a few rows that show all dependencies between columns.
         """
-        at = checked_theta(self, theta)
+        ob, at = self.objective, checked_theta(self.objective, theta)
         off, clear = self._once(
-            "signs", (at, radius), lambda: self._fold(signs_part, (at, float(radius)))
+            "signs", (at, radius), lambda: self._sum(signs_part, at, float(radius))
         )
-        rows = self._once("columns", (), lambda: self._fold(witnesses_part, ()))
+        rows = self._once("columns", (), lambda: ob._fold(witnesses_part, ()))
         whole = SimpleNamespace(
-            model=self.model,
-            loss=self.loss,
-            l2=self.l2,
-            l2_biases=self.l2_biases,
+            model=ob.model,
+            loss=ob.loss,
+            l2=ob.l2,
+            l2_biases=ob.l2_biases,
             X=rows.X,
             sample_weight=None,
         )
         return orbits(whole, at, off.flags, [~units for units in clear.flags])
 
-    def smoothed(self, width: float) -> None:
-        """Return None: kinks are not smoothed for an objective in shards."""
-
-    def held(self, gates: Any, collapsed: Any, parents: Any = None) -> None:
+    def relu_rows(self) -> None:
         """Return None: minima on kinks are not proved for an objective in shards."""
 
-    def copies(self, theta: Floats, gates: Any, collapsed: Any) -> list[NDArray[np.intp]]:
-        """Report no duplicate units: duplicates are not detected for rows in shards."""
-        return [np.arange(width) for width in self.model.sizes[1:-1]]
-
-    def leaks(self) -> list[float]:
-        """Return the slope below 0 of each hidden layer of relu or leaky_relu units."""
-        return [LEAK[name] for name in self.model.activation]
-
-    def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
-        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._fold(
-            symmetry.ranges, (checked_theta(self, theta),)
-        )
+    def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+        """Return the ranges of inputs and outputs at theta, over all rows."""
+        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return counts of saturated units; see `fastcurv.structure.symmetry`."""
-        at = checked_theta(self, theta)
-        counts, certain, dead = self._fold(saturation_part, (at,))
-        return symmetry.saturation_of(self.model, counts, certain, dead.flags)
+        counts, certain, dead = self._sum(saturation_part, theta)
+        return symmetry.saturation_of(self.objective.model, counts, certain, dead.flags)
 
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'
         bounds plus l2.
         """
-        floor, size = self._fold(floor_part, (checked_theta(self, theta),))
-        least = float(np.min(l2_diagonal(self)))
+        floor, size = self._sum(floor_part, theta)
+        least = float(np.min(l2_diagonal(self.objective)))
         found = least + floor - 1e-12 * (least + size)
         return float(found) if np.isfinite(found) else -np.inf
 
@@ -504,7 +491,7 @@ class InFrame:
     first: int
 
     @property
-    def divisor(self) -> float:
+    def _divisor(self) -> float:
         """The number that the sum over all samples is divided by."""
         return self.frame.n_samples * terms_of_a_row(self)
 
@@ -552,11 +539,11 @@ class Shard(InFrame, Objective):
         self.seen = False  # True if X was found finite while it was copied
         self.bounds = None  # rounding bounds at the theta last used
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
         exist there.
         """
-        super().after_fork()
+        super()._after_fork()
         if self._lock.lost:
             self._plans, self.bounds = [], None
 
@@ -663,12 +650,12 @@ class SumPlan:
 
     def _decayed(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ``whole + l2 v``, in float64."""
-        l2 = self.ob.l2_diagonal
+        l2 = l2_diagonal(self.ob)
         return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
 
     def _with_decay(self, value: float) -> float:
         wide = self.theta.astype(np.float64)
-        return value + 0.5 * float(np.sum(self.ob.l2_diagonal * wide * wide))
+        return value + 0.5 * float(np.sum(l2_diagonal(self.ob) * wide * wide))
 
     @to_nearest
     def multiply(
@@ -723,11 +710,8 @@ class SumPlan:
             "arch": _engine.chosen_arch(),
         }
 
-    def after_fork(self) -> None:
-        """Do nothing: no other thread holds anything of this plan."""
 
-
-class Sharded(ShardedCertificates, Objective):
+class Sharded(Objective):
     """The base class of objectives whose rows lie in shards; subclasses define where the shards
     are.
 
@@ -741,9 +725,11 @@ class Sharded(ShardedCertificates, Objective):
     _n_samples: int
     _fold: Callable[..., Any]
     _rows: Any
+    _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
     _order: Any = None  # index in the caller's order of each row of the shards; None: the same
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature
+    _certificates = ShardedCertificates
 
     n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
 

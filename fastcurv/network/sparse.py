@@ -407,18 +407,18 @@ class SparseObjective(SparseSums, StreamedObjective):
 
     def _of(self, rows: SparseRows, y: np.ndarray, weight: Any) -> None:
         self.rows, self.X, self.y, self.sample_weight = rows, rows.X, y, weight
-        self.source = as_source(rows.X, y, weight)
+        self._source = as_source(rows.X, y, weight)
         self._prepare(None)
 
     def _start(self) -> None:
         super()._start()
         self._whole = None
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Drop the shard and its plans in a child of `os.fork`, where no other thread is using
         them.
         """
-        super().after_fork()
+        super()._after_fork()
         self._whole = None
 
     def __repr__(self) -> str:
@@ -513,7 +513,7 @@ class SparseStreamed(SparseSums, StreamedObjective):
         """Return the number of rows of a block, from the number of entries in the rows of the first
         block.
         """
-        X = self.source.first()
+        X = self._source.first()
         entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else X.shape[1]
         each = 8 * STATE * sum(self.model.sizes[1:]) + ENTRY * entries
         return max(SMALLEST, int(self._budget / each))

@@ -105,7 +105,7 @@ class StreamedObjective(Sharded):
     (100, 10)
     """
 
-    stored: np.dtype[Any]
+    _dtype_read: np.dtype[Any]
     n_passes: int
     n_rows_read: int
     block_rows: int
@@ -114,7 +114,7 @@ class StreamedObjective(Sharded):
     _seen: Seen
     _copied: bool
     _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
-    kinds = []
+    _kinds = []
 
     @accept_aliases("Objective")
     def __init__(
@@ -133,20 +133,20 @@ class StreamedObjective(Sharded):
         columns: Any = None,
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
-        self.source: Any = as_source(X, y, sample_weight, columns)
+        self._source: Any = as_source(X, y, sample_weight, columns)
         self._prepare(block_rows)
 
     def _prepare(self, block_rows: int | None) -> None:
-        self.stored = self.model.dtype  # dtype that numbers are cast to first
+        self._dtype_read = self.model.dtype  # dtype that numbers are cast to first
         self.n_passes = self.n_rows_read = 0
         self._start()
         if block_rows is not None:
             self.block_rows = check_positive_int(block_rows, "block_rows")
         else:
             self.block_rows = self._room()
-        if self.source.n_rows is None:
+        if self._source.n_rows is None:
             self._count()
-        self._n_samples = int(self.source.n_rows)
+        self._n_samples = int(self._source.n_rows)
         if not self._n_samples:
             raise ValueError("X has no rows; wanted at least one")
         self.n_shards = -(-self._n_samples // self.block_rows)
@@ -158,11 +158,11 @@ class StreamedObjective(Sharded):
         self._seen = Seen()
         self._copied = True  # whether the engine detects non-finite X while copying it
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Drop the shards in a child of `os.fork`: the parent's reader thread does not exist
         there.
         """
-        super().after_fork()
+        super()._after_fork()
         self._shards = {}
 
     def __repr__(self) -> str:
@@ -176,7 +176,7 @@ class StreamedObjective(Sharded):
         with its copy of X, and for the block that is read meanwhile.
         """
         fixed, state, read = self._prices()
-        known = self.source.n_rows
+        known = self._source.n_rows
         rows = int((self._budget - fixed) / (state + read))
         if known is not None and known <= rows:
             return int(known)
@@ -222,7 +222,7 @@ class StreamedObjective(Sharded):
                 as_numpy(y, "y"),
                 None if weight is None else as_numpy(weight, "sample_weight"),
             )
-            if self.stored != self.model.dtype:
+            if self._dtype_read != self.model.dtype:
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
             X = self._as_rows(X, finite)
             y = check_targets(y, len(X), self.model, self.loss)
@@ -239,7 +239,7 @@ class StreamedObjective(Sharded):
         return self.model.check_rows(X, finite=finite)
 
     def _stored(self, a: Any) -> Any:
-        return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
+        return a if a is None or a.dtype.kind in "iu" else a.astype(self._dtype_read)
 
     def _blocks(
         self, finite: bool = True
@@ -248,7 +248,7 @@ class StreamedObjective(Sharded):
         function that the caller calls once it no longer holds the previous block: it starts reading
         the next one.
         """
-        raw, size = self.source.blocks(self.block_rows), 0
+        raw, size = self._source.blocks(self.block_rows), 0
 
         def read() -> tuple[int, CHECKED] | None:
             nonlocal size
@@ -272,7 +272,7 @@ class StreamedObjective(Sharded):
                 self._seen.compare(*found)
         self.n_passes += 1
         self.n_rows_read += size
-        known = self.source.n_rows
+        known = self._source.n_rows
         if known is not None and size != known:
             raise ValueError(
                 f"X gave {size} rows in this pass and has {known}; wanted the same rows in every "
@@ -280,7 +280,7 @@ class StreamedObjective(Sharded):
             )
 
     def _count(self) -> None:
-        self.source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
+        self._source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
         """Yield the objects that `part` is applied to: here one shard of the block, built in the
@@ -329,21 +329,20 @@ class StreamedObjective(Sharded):
         are held in memory.
         """
         rows = self._numbers(rows)
-        if isinstance(self.source, Arrays) and len(rows) > self._room():
-            held = self.source
+        if isinstance(self._source, Arrays) and len(rows) > self._room():
+            held = self._source
             rows = rows if held.rows is None else held.rows[rows]
             return self._over(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
-        block = self.source.take(each)
+        block = self._source.take(each)
         self.n_rows_read += len(each)
         return self._in_memory(take_rows(block, back))
 
     def _over(self, source: Any) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
-        other.source = source
-        stored = self.stored
+        other._source = source
         other._prepare(self.block_rows)
-        other.stored = stored
+        other._dtype_read = self._dtype_read
         return other
 
     def _in_memory(self, block: Any) -> Objective:
@@ -390,14 +389,14 @@ class StreamedObjective(Sharded):
         access.
         """
         size = self.block_rows
-        if isinstance(self.source, Arrays):
+        if isinstance(self._source, Arrays):
             order = rng.permutation(self.n_shards)
             raw = (
-                self.source.block(int(i) * size, min((int(i) + 1) * size, self._n_samples))
+                self._source.block(int(i) * size, min((int(i) + 1) * size, self._n_samples))
                 for i in order
             )
         else:
-            raw = self.source.blocks(size)
+            raw = self._source.blocks(size)
         read = 0
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
             coming = submitted(reader, next, raw, None)

@@ -10,10 +10,17 @@ from scipy.optimize import OptimizeResult
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import outcome
-from ..common.protocols import Curved, Differentiable, Probed
+from ..common.protocols import Curved
 from ..common.runtime import to_nearest
 from ..common.vectors import norm
-from ..critical.evidence import Products, as_curvature, as_gradient, call_unmodified, value_at
+from ..critical.evidence import (
+    Products,
+    as_curvature,
+    as_gradient,
+    call_unmodified,
+    probes,
+    value_at,
+)
 from ..critical.nearness import value_rounding
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
@@ -85,13 +92,10 @@ def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarr
     or computed from `ob`) and up to 4 of the objective's probes.
     """
     g = getattr(H, "gradient", None) if g is None else g
-    if g is None and isinstance(ob, Differentiable):
+    if g is None and hasattr(ob, "gradient"):
         g = as_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]
-    if isinstance(ob, Probed):
-        probes = np.asarray(ob.probes(theta))
-        starts.extend(probes[:, j] for j in range(min(probes.shape[1], 4)))
-    return starts
+    return [*starts, *probes(ob, theta).T[:4]]
 
 
 @accept_aliases("escape")
@@ -114,7 +118,7 @@ def escape(
         The point to leave; not changed.
     direction : ndarray, shape (n,), optional
         The direction to follow, of any length. By default the most negative Ritz vector of a Krylov
-        space from random, gradient and ``ob.probes(theta)`` starts.
+        space from random, gradient and ``ob.certificates.probes(theta)`` starts.
     max_products : int
         Limit on Hessian products, one of which measures the curvature along the direction found.
     seed : None, int or Generator
@@ -205,7 +209,7 @@ def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bo
     f0, kind = result.fun, theta.dtype.type
     t, f = line_minimum(value, theta, v, f0, first_length(theta))
     gain, explained = f0 - f, 0.0
-    if not negative and isinstance(ob, Differentiable):
+    if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(as_gradient(ob.gradient(theta), theta.size) @ v))
     curved = f"the curvature along it is {result.curvature:.3g}"
     if gain > value_rounding(f0, theta.dtype) + explained:

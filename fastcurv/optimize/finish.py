@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import PER_CUBE, eigh
-from ..common.protocols import Differentiable, PreciseValue, Probed, ThirdBound
 from ..common.vectors import extent, norm
 from ..critical.classify import classify
 from ..critical.dense import inverse
 from ..critical.evidence import (
     hessian_products,
+    offered,
+    probes,
+    proved,
     residual_bounds,
     runs_to_infinity,
     value_at,
@@ -84,11 +86,9 @@ def directions(
         yield np.asarray(v / np.linalg.norm(v))
     for j in range(min(k, KICKS)):
         yield flat[:, j]
-    if isinstance(ob, Probed):
-        probes = np.asarray(ob.probes(theta), dtype=float)
-        for v in probes.T[:4]:
-            if np.any(v):
-                yield v / np.linalg.norm(v)
+    for v in np.asarray(probes(ob, theta), dtype=float).T[:4]:
+        if np.any(v):
+            yield v / np.linalg.norm(v)
 
 
 def lower_along(
@@ -326,7 +326,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     Parameters
     ----------
     ob : objective
-        An `OnKinks`.
+        One whose certificates offer `relu_rows`, else None is returned.
     theta : ndarray, shape (n,)
         The point at which a run has stalled.
     stop : callable
@@ -341,7 +341,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     for i, width in enumerate(WIDTHS):
         if stop() or best is not None and best.verdict.certified:
             break
-        smooth = ob.smoothed(width)
+        smooth = proved(ob, "relu_rows").smoothed(width)
         here = _descend(smooth, here, stop)
         if i < 2 or stop():
             continue
@@ -550,7 +550,7 @@ class Finisher:
             why = f"the infimum is at infinity, since {why_no_minimum(ob, theta)}"
             return Termination("infinity", "not_critical", False, why, theta)
         below = self.dense_below()
-        if not isinstance(ob, Differentiable) or below is None:
+        if not hasattr(ob, "hessian") or below is None:
             why = (
                 "max_time left no time for a verdict"
                 if below is None
@@ -648,7 +648,8 @@ class Finisher:
                 found = lower_along(self.run.value, theta, f, v, barrier=True)
                 if found is not None:
                     return self._lower(found, f, moves, report)
-            provable = self.gradient_tol is None and isinstance(self.run.ob, ThirdBound)
+            bounded = offered(self.run.ob, "third_bound") is not None
+            provable = self.gradient_tol is None and bounded
             proof_is_near = moves and provable and theta.size < DENSE_BELOW
             if proof_is_near and self._can_go_on(theta):  # a smaller gradient may allow the proof
                 self.moves += 1
@@ -688,16 +689,15 @@ class Finisher:
         None.
         """
         ob, c, at = self.run.ob, lower_bound(self.run.ob), theta.astype(np.float64)
-        if c == -np.inf or not getattr(ob, "attains_lower_bound", True):
+        if c == -np.inf or not offered(ob, "attains_lower_bound", True):
             return None
         slack = value_rounding(c, theta.dtype) + NOTHING * max(0.0, self.run.f0 - c)
         residuals = residual_bounds(ob, at, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             slack += (ROUNDED * share * residuals.error) ** 2
-        if isinstance(ob, PreciseValue):
-            best, off = ob.precise_value(at)
-            f = best + off if off < np.inf else f
+        best, off = proved(ob, "precise_value", at, default=(f, np.inf))
+        f = best + off if off < np.inf else f
         return f - c if f - c <= slack else None
 
     def _tries(self, theta: np.ndarray, f: float) -> tuple[np.ndarray, float] | None:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import all_finite, check_positive, check_positive_int
-from ..common.protocols import Batched, Epochs
 from ..common.vectors import adam_step
 from .run import Method
 from .schedules import as_schedule
@@ -87,7 +86,7 @@ class _FirstOrder(Method):
         if size is None:
             return
         ob = self.run.ob
-        if not isinstance(ob, Batched):
+        if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
             raise ValueError(
                 "batch_size needs an objective with batch(rows) and n_samples; this one has no rows"
             )
@@ -125,7 +124,7 @@ class _FirstOrder(Method):
     def _batches(self, size: int) -> Iterator[Any]:
         """Yield an epoch's batches: the objective's own if it has `batches`, else random rows."""
         ob, rng = self.run.ob, self.run.rng
-        if isinstance(ob, Epochs):
+        if hasattr(ob, "batches"):
             yield from ob.batches(size, rng)
             return
         order = rng.permutation(ob.n_samples)

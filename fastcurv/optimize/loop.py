@@ -13,7 +13,6 @@ from scipy.optimize import OptimizeResult
 
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
-from ..common.protocols import Differentiable
 from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, alike, check_method, check_objective, damaged, part
@@ -397,7 +396,7 @@ class Loop:
         clause = sentence[0].lower() + sentence[1:]
         message = (sentence if ending is None else f"{ending}; {clause}").rstrip(".")
         report = None if outcome is None else outcome.report
-        if report is None and self.ask.verdict and isinstance(run.ob, Differentiable):
+        if report is None and self.ask.verdict and hasattr(run.ob, "hessian"):
             message += NO_REPORT
         known = np.array_equal(x, run.theta) and not run.stale
         jac = run.g if known else run.value_and_gradient(x)[1]

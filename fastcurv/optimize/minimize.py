@@ -27,7 +27,7 @@ from ..common.errors import (
     require,
     typed,
 )
-from ..common.protocols import Batched, Descent, Smooth, Valued
+from ..common.protocols import Descent, Smooth, Valued
 from ..common.runtime import to_nearest
 from .checkpoint import saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
@@ -315,7 +315,7 @@ def _checked_sample(ob: Any, sample: Any) -> int | None:
     if sample is None:
         return None
     sample = check_positive_int(sample, "sample")
-    if not isinstance(ob, Batched):
+    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
         raise ValueError(
             "sample needs an objective with batch(rows) and n_samples; this one has no rows"
         )

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive, check_positive_int
-from ..common.protocols import Differentiable
 from ..common.vectors import dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import Workspace, capped_cg
@@ -335,7 +334,7 @@ class GaussNewton(_Damped):
     def step(self) -> str | None:
         run, f, gnorm = self.run, self.run.f, self.run.gnorm
         sentence = super().step()
-        if sentence is None and not run.cut and isinstance(run.ob, Differentiable):
+        if sentence is None and not run.cut and hasattr(run.ob, "hessian"):
             fallen = f - run.f
             small = self.ratio > 0.75 and fallen < 1e-3 * abs(f) and run.gnorm > 0.5 * gnorm
             self.slow = self.slow + 1 if small else 0

@@ -14,7 +14,14 @@ import numpy as np
 
 from ..common.checks import all_finite
 from ..common.vectors import norm
-from ..critical.evidence import as_curvature, as_gradient, as_number, call_unmodified, value_at
+from ..critical.evidence import (
+    as_curvature,
+    as_gradient,
+    as_number,
+    call_unmodified,
+    is_plain,
+    value_at,
+)
 from ..krylov.lanczos import as_product
 from .checkpoint import check_run, generator, plain
 
@@ -193,7 +200,7 @@ class Run:
     def bind(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
         operator, f, g = self.bind_operator(), None, None
-        if operator is not None and self.sample is None:
+        if operator is not None and self.sample is None and is_plain(self.ob):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1

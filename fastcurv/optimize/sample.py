@@ -258,7 +258,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
-    inputs, outputs = ob._ranges(theta)
+    inputs, outputs = ob.certificates.ranges(theta)
     spread = (outputs.high - outputs.low).max()
     size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
     differ = (inputs.high > inputs.low).any()

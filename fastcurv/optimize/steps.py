@@ -19,7 +19,6 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
-from ..common.protocols import Dense
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
 
@@ -46,7 +45,7 @@ class IndefiniteHessianWarning(UserWarning):
 
 
 def _dense(op: Any, n: int) -> np.ndarray:
-    if isinstance(op, Dense):
+    if hasattr(op, "to_dense"):
         return np.asarray(op.to_dense(), dtype=np.float64)
     return np.asarray(times(op, np.eye(n, dtype=operator_dtype(op))), dtype=np.float64)
 

@@ -14,15 +14,7 @@ from ..common.checks import MatrixOperator, check_symmetric_operator, operator_d
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, eigh
 from ..common.linalg import eigvalsh as every_eigenvalue
-from ..common.protocols import (
-    BoundsColumns,
-    BoundsProducts,
-    Floats,
-    Reducible,
-    Space,
-    Writable,
-    Written,
-)
+from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import safe_norm
 from .reduced import EigshOptions, answered, reduction
@@ -254,9 +246,9 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if isinstance(op, BoundsColumns):
+    if hasattr(op, "column_bounds"):
         bounds = np.asarray(op.column_bounds(), dtype=np.float64)
-    elif isinstance(op, BoundsProducts):
+    elif hasattr(op, "rounding_bound"):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # an upper bound on ||P|| at any scale: the 2-norm is at most the geometric mean of these
@@ -279,10 +271,10 @@ def dense_reduction(op: Any, space: Space | None) -> Any:
     there is none.
     """
     if space is None:
-        small = op.written() if isinstance(op, Writable) else None
+        small = op.written() if hasattr(op, "written") else None
         if small is not None:
             return small
-        if op.shape[0] <= LARGEST_DENSE or not isinstance(op, Reducible):
+        if op.shape[0] <= LARGEST_DENSE or not hasattr(op, "reduced"):
             return None
         small = op.reduced()
         return small if small is not None and small.shape[0] <= LARGEST_DENSE else None

@@ -23,7 +23,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..common.progress import Bar, bar
-from ..common.protocols import Array, Castable, Floats, Operator, Seed, Space, Which
+from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, deferred_interrupts, to_nearest
 from ..common.vectors import norm
 from ..krylov.lanczos import (
@@ -544,7 +544,7 @@ def mixed_pairs(
     op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
-    if not isinstance(op, Castable):
+    if not hasattr(op, "astype"):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
         )
@@ -814,7 +814,7 @@ def eigsh(
         check_choice(precision, ("mixed",), "precision")
         run = mixed_pairs
     generator = either_seed(seed, rng)
-    wide = op.astype("float64") if precision is not None and isinstance(op, Castable) else op
+    wide = op.astype("float64") if precision is not None and hasattr(op, "astype") else op
     small = reduction(wide, space)
     if small is not None:
         pairs = reduced_pairs(run, small, asked, generator, v0, against)

@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.linalg import eigh
-from ..common.protocols import SPACES, Array, Reducible, Reduction, Written
+from ..common.protocols import SPACES, Array, Reduction, Written
 from ..krylov.lanczos import NOT_FINITE
 from ..krylov.ritz import wanted
 from .results import Eigenpairs, ReducedEigenpairs
@@ -147,7 +147,7 @@ def reduction(op: Any, space: str | None) -> Reduction | None:
         check_choice(space, SPACES, "space")
     if space == "parameters":
         return None
-    found: Reduction | None = op.reduced(space) if isinstance(op, Reducible) else None
+    found: Reduction | None = op.reduced(space) if hasattr(op, "reduced") else None
     if found is None and space is not None:
         raise ValueError(
             f"space is {space!r} for an operator of type {type(op).__name__} that has no such "

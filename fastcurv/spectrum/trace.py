@@ -29,7 +29,6 @@ from ..common.protocols import (
     Floats,
     Norming,
     Operator,
-    QuadraticForms,
     Seed,
     Space,
     Tracing,
@@ -64,7 +63,7 @@ class CountingRows:
     def __init__(self, op: Any) -> None:
         self.op, self.dtype = op, operator_dtype(op)
         self.n: int = op.shape[0]
-        self.has_quadratic = isinstance(op, QuadraticForms)
+        self.has_quadratic = hasattr(op, "quadratic")
         self.n_products = self.n_quadratic = 0
         self.shown: Bar | None = None
         self.exponent: int | None = None

@@ -85,14 +85,12 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """Return the number by which an objective's sum over rows is divided: its own `divisor` if it
-    has one, else the number of rows, times the number of outputs for losses that are means over
+    """Return the number by which an objective's sum over rows is divided: the `_divisor` of a part
+    of all rows, else the number of rows, times the number of outputs for losses that are means over
     entries.
     """
-    known = getattr(ob, "divisor", None)
-    if known is not None:
-        return float(known)
-    return len(ob.X) * terms_of_a_row(ob)
+    known = getattr(ob, "_divisor", None)
+    return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
 
 
 def terms_of_a_row(ob: Any) -> float:

@@ -21,35 +21,6 @@ from .parameters import blank, in_skip, layers_of, norms_of, rows_that_count
 from .tables import ACTIVATIONS
 
 
-def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
-    """Return directions along which the loss is constant by a proved symmetry: zero modes of the
-    Hessian at every critical point.
-
-    The tangents of `fastcurv.structure.orbits` at theta, side by side.
-
-    Parameters
-    ----------
-    ob : Objective
-    theta : array_like, shape (n,)
-
-    Returns
-    -------
-    ndarray, shape (n, s)
-        Not orthogonal, and possibly linearly dependent. Raises `MemoryError` if they take more than
-        1 GB. A column t is the tangent of an orbit ``exp(s A) theta`` with ``||A|| <= 1`` (twice
-        that across skips): ``H t = -A'g``, so ``||H t|| <= ||g||`` at every theta.
-
-    Examples
-    --------
-    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
-    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
-    >>> flat_directions(toy, [2.0, 0.5]).ravel()
-    array([ 2. , -0.5])
-    """
-    columns = [orbit.tangents for orbit in ob.orbits(theta)]
-    return np.hstack(columns) if columns else np.zeros((ob.model.n_params, 0))
-
-
 def _theta(ob: Any, theta: ArrayLike) -> Floats:
     return np.asarray(check_vector(theta, ob.model.n_params, "theta", np.float64))
 

@@ -166,8 +166,8 @@ def beside_a_measured_minimum_nothing_is_lower(draw):
     if said.kind != "minimum":
         return said.kind
     words = f"{name} by {method}: {said.reason}"
-    f, off = exact.precise_value(x)
-    g, H = exact.precise_gradient(x)[0], exact.hessian(x).to_dense()
+    f, off = exact.certificates.precise_value(x)
+    g, H = exact.certificates.precise_gradient(x)[0], exact.hessian(x).to_dense()
     values, V = np.linalg.eigh(H)
     kept = np.argsort(np.abs(values))[said.n_symmetry :]
     slopes = V[:, kept].T @ g

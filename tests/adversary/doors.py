@@ -69,7 +69,7 @@ def labels_that_pull_one_way_leave_no_critical_point(draw):
     l2 = float(draw.choice([0.0, 1e-2]))
     ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False)
     theta, way = brought_to_rest(draw, ob)
-    ray = ob.ray_to_infimum(theta)
+    ray = ob.certificates.ray_to_infimum(theta)
     said = fc.classify(ob, theta, dense_below=float(draw.choice([1, 4096])))
     assert ray is not None and said.kind == "not_critical", f"{way}: {said.reason}"
     before, after = ob.value(theta), ob.value(theta + np.linalg.norm(theta) * ray + ray)

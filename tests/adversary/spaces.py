@@ -10,6 +10,7 @@ import fastcurv as fc
 from fastcurv.common.vectors import safe_norm
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import LEFT_OPEN
+from fastcurv.structure.parameters import divisor_of, l2_diagonal
 
 from .networks import LOSSES, SMOOTH
 
@@ -116,7 +117,7 @@ def in_numpy(ob, theta, kind):
     J = np.stack(
         [model.predict(theta + 1j * step * e, ob.X).imag / step for e in np.eye(len(theta))], -1
     )
-    f = (np.ones(N) if ob.sample_weight is None else ob.sample_weight) / ob.divisor
+    f = (np.ones(N) if ob.sample_weight is None else ob.sample_weight) / divisor_of(ob)
     p, y = 1 / (1 + np.exp(-z)), ob.y
     if ob.loss == "cross_entropy":
         y = np.eye(c)[y] if y.ndim == 1 else y
@@ -131,7 +132,7 @@ def in_numpy(ob, theta, kind):
         B, delta = (p / (1 + np.exp(z)))[:, :, None] * np.eye(c), p - y
     if kind == "ggn":
         return np.einsum("nai,nab,nbj,n->ij", J, B, J, f) + np.diag(
-            np.broadcast_to(ob.l2_diagonal, len(theta))
+            np.broadcast_to(l2_diagonal(ob), len(theta))
         )
     g = np.einsum("nai,na,n->ni", J, delta, f)
     return N * g.T @ g
@@ -232,7 +233,7 @@ def spaces_are_the_matrix(draw):
         with np.errstate(all="ignore"):
             size = max(size, np.abs(ob.ggn(theta).to_dense().astype(float)).max())
     room = (1e4 if not ob.model.batch_norm else 1e7) * eps * size + 1e-290
-    at_kinks = ob.kinks(theta)
+    at_kinks = ob.certificates.kinks(theta)
     if op.dtype == np.float64 and not at_kinks and 1e-9 < np.abs(ob.X).max() < 1e9:
         with np.errstate(all="ignore"):
             gap = np.abs(in_numpy(ob, np.asarray(theta, float), kind) - A).max()

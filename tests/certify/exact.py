@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import BATCH_NORM_EPS, LEAK
 
 DIGITS = 1200
@@ -124,7 +125,7 @@ class Exact:
         self.y = matrix(np.eye(m)[y]) if y.dtype.kind == "i" else matrix(y.reshape(N, m))
         w = np.ones(N) if ob.sample_weight is None else ob.sample_weight
         with localcontext(CONTEXT):
-            self.f = [x / Decimal(ob.divisor) for x in numbers(w)]
+            self.f = [x / Decimal(divisor_of(ob)) for x in numbers(w)]
 
     def layers(self, v):
         """Layers of Duals: theta moving along v."""
@@ -246,8 +247,6 @@ class Exact:
         return found
 
     def decay(self, v):
-        from fastcurv.structure.parameters import l2_diagonal
-
         each = np.broadcast_to(l2_diagonal(self.ob), len(self.theta))
         return [x * y for x, y in zip(numbers(each), numbers(v))]
 

@@ -133,21 +133,22 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
             found[kind] |= {"by layers": made.bounds.sum(), "in norm": made.error()}
             found[kind] |= {"in units": made.error(units / 3)}
     found["jacobian"] = {"rows": ob.jacobian(theta).row_bounds().sum()}
+    known = ob.certificates
     for radius in (0.0, 1e-3, 0.5):
         found[f"third, {radius}"] = {
-            "ball": ob.third_bound(theta, radius),
-            "in units": ob.third_bound_in(theta, radius, units / 3),
+            "ball": known.third_bound(theta, radius),
+            "in units": known.third_bound_in(theta, radius, units / 3),
         }  # fmt: skip
     found["rounding"] = {
-        "gradient": ob.rounding_bound(theta), "precise gradient": ob.precise_gradient(theta)[1],
-        "precise value": ob.precise_value(theta)[1],
+        "gradient": ob.rounding_bound(theta), "precise gradient": known.precise_gradient(theta)[1],
+        "precise value": known.precise_value(theta)[1],
     }  # fmt: skip
     found["loss"] = {
-        "floor": ob.curvature_floor(theta), "lower": ob.loss_lower_bound,
-        "attained": ob.attains_lower_bound, "margin": ob.kink_margin(theta),
+        "floor": known.curvature_floor(theta), "lower": known.loss_lower_bound,
+        "attained": known.attains_lower_bound, "margin": known.kink_margin(theta),
     }  # fmt: skip
-    found["kinks"] = {f"{reach}": ob.kinks(theta, reach) for reach in (0.0, 0.02, 0.1)}
-    here = ob.residual_bounds(theta, 1e-2)
+    found["kinks"] = {f"{reach}": known.kinks(theta, reach) for reach in (0.0, 0.02, 0.1)}
+    here = known.residual_bounds(theta, 1e-2)
     if here is not None:
         found["residuals"] = {"lipschitz": here.lipschitz, "error": here.error}
     return found
@@ -173,15 +174,16 @@ def on_kinks(
         W[-1], V[:, -1], gone[0][-1] = 0, 0, True
         if b is not None:
             b[-1] = 0
-    theta, leaks = model.flatten(layers), ob.leaks()
+    theta, rows = model.flatten(layers), ob.certificates.relu_rows()
+    leaks = rows.leaks
     gates = [
         np.where(z > 0, 1.0, leak) for z, leak in zip(model.preactivations(theta, ob.X), leaks)
     ]
     for l, gate in enumerate(gates):
         gate[:, gone[l]] = leaks[l]
         gate[np.arange(3) * (l + 2), 2] = np.nan
-    parents = None if apart else ob.copies(theta, gates, gone)
-    held = ob.held(gates, gone, parents)
+    parents = None if apart else rows.copies(theta, gates, gone)
+    held = rows.held(gates, gone, parents)
     slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
     point = np.concatenate([held.copies.merged(theta), slopes])
     return held, point

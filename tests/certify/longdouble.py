@@ -4,6 +4,8 @@ float32.
 
 import numpy as np
 
+from fastcurv.structure.parameters import divisor_of, l2_diagonal
+
 LD = np.longdouble
 PI = LD("3.14159265358979323846264338327950288")
 
@@ -78,7 +80,7 @@ class Truth:
                 self.e[l - 1], self.d[l - 1] = e, e * self.p[l - 1]
             self.gradient = (
                 self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)])
-                + np.asarray(ob.l2_diagonal).astype(LD) * self.theta
+                + np.asarray(l2_diagonal(ob)).astype(LD) * self.theta
             )
 
     def split(self, v):
@@ -97,7 +99,7 @@ class Truth:
     def loss(self, z):
         ob, y = self.ob, self.ob.y
         w = np.ones(len(z), LD) if ob.sample_weight is None else ob.sample_weight.astype(LD)
-        f = (w / LD(ob.divisor))[:, None]
+        f = (w / LD(divisor_of(ob)))[:, None]
         y = np.eye(z.shape[1])[y] if y.ndim == 1 else y
         y = y.astype(LD)
         if ob.loss == "mse":
@@ -154,7 +156,7 @@ class Truth:
                     rd = re * self.p[l - 1] + (
                         self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0
                     )
-            l2 = np.asarray(self.ob.l2_diagonal).astype(LD)
+            l2 = np.asarray(l2_diagonal(self.ob)).astype(LD)
             return self.join(parts) + (l2 * v if kind != "fisher" else 0)
 
 

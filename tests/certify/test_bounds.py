@@ -307,10 +307,12 @@ def test_bounds_go_with_the_unit_of_the_loss(power):
     for p in (0, power):
         weight = np.full(9, np.ldexp(1.0, p))
         ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
-        H, r = ob.hessian(theta), ob.residual_bounds(theta, 1e-3)
+        H, known = ob.hessian(theta), ob.certificates
+        r = known.residual_bounds(theta, 1e-3)
         numbers = [
-            ob.rounding_bound(theta), ob.precise_gradient(theta)[1], ob.precise_value(theta)[1],
-            ob.third_bound(theta, 1e-3), H.rounding_bound(v), *H.column_bounds(),
+            ob.rounding_bound(theta), known.precise_gradient(theta)[1],
+            known.precise_value(theta)[1], known.third_bound(theta, 1e-3), H.rounding_bound(v),
+            *H.column_bounds(),
             *ob.ggn(theta).column_bounds(), *ob.empirical_fisher(theta).column_bounds(),
         ]  # fmt: skip
         powers = np.full(len(numbers), p)

@@ -99,7 +99,9 @@ def test_layers_of_different_activations_by_either_objective():
         )
         theta = model.init(seed)
         floor = curvature_floor(ob, theta)
-        assert floor == ob.curvature_floor(theta) == curvature_floor(compiled(ob), theta)
+        assert (
+            floor == ob.certificates.curvature_floor(theta) == curvature_floor(compiled(ob), theta)
+        )
         assert floor <= lowest(compiled(ob), theta)[0]
 
 

@@ -117,7 +117,7 @@ def test_what_opening_a_unit_can_gain_is_bounded(sizes, rng):
     """
     ob, theta = relu_net(sizes, 1)
     gates = slopes_near(ob, theta)
-    phi = ob.held(gates, [np.zeros(m, bool) for m in sizes[1:-1]])
+    phi = ob.certificates.relu_rows().held(gates, [np.zeros(m, bool) for m in sizes[1:-1]])
     assert phi.n_slopes == 0
     layers = ob.model.unflatten(theta)
     zs = ob.model.preactivations(theta, ob.X)
@@ -153,7 +153,7 @@ def test_copies_are_not_claimed_where_biases_are_spared():
     spared = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=1e-2, l2_biases=False)
     for one, known in ((ob, True), (spared, False)):
         gates = slopes_near(one, theta)
-        phi = one.held(gates, [np.zeros(4, bool)])
+        phi = one.certificates.relu_rows().held(gates, [np.zeros(4, bool)])
         phi.copies = SimpleNamespace(families=lambda l: np.zeros(4, bool))
         assert np.isfinite(phi._leaving(theta, 0)) == known
 
@@ -183,7 +183,7 @@ def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted,
     (y, loss, one_way), (base, theta, _) = LABELS[labels], drawn(sizes=[3, 4, 3])
     weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
     ob = fc.Objective(base.model, base.X, y, loss, l2, weight, l2_biases=not spared)
-    ray = ob.ray_to_infimum(theta)
+    ray = ob.certificates.ray_to_infimum(theta)
     one_way = weighted if one_way is None else one_way
     assert (ray is not None) == (one_way and (l2 == 0 or spared))
     if ray is not None:
@@ -195,8 +195,9 @@ def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted,
             assert before < last or before <= last and t > 4
     points = [theta, *(10.0 ** rng.uniform(-1, 1, (50, 1)) * rng.standard_normal((50, theta.size)))]
     least = min(ob.value(at) for at in points)
-    assert least > ob.loss_lower_bound or least == ob.loss_lower_bound and ob.attains_lower_bound
-    assert ob.attains_lower_bound == (loss == "mse")
+    bound, attained = ob.certificates.loss_lower_bound, ob.certificates.attains_lower_bound
+    assert least > bound or least == bound and attained
+    assert attained == (loss == "mse")
 
 
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
@@ -210,7 +211,7 @@ def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2,
     outputs = base.model.predict(sure, base.X)
     y = np.argmax(outputs, axis=1) if loss == "cross_entropy" else (outputs > 0) * 1.0
     ob = fc.Objective(base.model, base.X, y, loss, l2, l2_biases=not spared)
-    ray = ob.ray_to_infimum(sure)
+    ray = ob.certificates.ray_to_infimum(sure)
     assert (ray is not None) == (l2 == 0)
     if ray is not None:
         values = [ob.value(sure + t * ray) for t in (0.0, 1.0, 10.0, 100.0)]
@@ -218,7 +219,7 @@ def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2,
     wrong = y.copy()
     wrong[0] = (y[0] + 1) % 3 if loss == "cross_entropy" else 1 - y[0]
     other = fc.Objective(base.model, base.X, wrong, loss, l2, l2_biases=not spared)
-    assert other.ray_to_infimum(sure) is None
+    assert other.certificates.ray_to_infimum(sure) is None
 
 
 @pytest.mark.parametrize("net", HELD)

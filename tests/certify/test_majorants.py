@@ -61,11 +61,11 @@ def test_third_bound_lies_above_third_differences(act, loss):
             residual=case in (1, 2),
         )
         for radius in (1e-3, 0.1, 1.0):
-            L = ob.third_bound(theta, radius)
+            L = ob.certificates.third_bound(theta, radius)
             assert steepest(ob, theta, radius, rng, 6) <= L * (1 + 1e-9) + 1e-10 / radius
-            if ob.kinks(theta, radius):
+            if ob.certificates.kinks(theta, radius):
                 assert np.inf == L
-        assert ob.third_bound(theta, 0.0) <= ob.third_bound(theta, 1e-3)
+        assert ob.certificates.third_bound(theta, 0.0) <= ob.certificates.third_bound(theta, 1e-3)
 
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
@@ -79,12 +79,14 @@ def test_third_bound_in_other_units(act, loss):
         ob, theta = objective(sizes, act, loss, seed=[case, len(act)], **options)
         ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
         for radius in (1e-3, 0.1, 1.0):
-            L = ob.third_bound_in(theta, radius, units)
+            L = ob.certificates.third_bound_in(theta, radius, units)
             assert steepest(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
-            plain = ob.third_bound(theta, radius)
-            assert ob.third_bound_in(theta, radius, ones) == pytest.approx(plain, rel=1e-8)
+            plain = ob.certificates.third_bound(theta, radius)
+            assert ob.certificates.third_bound_in(theta, radius, ones) == pytest.approx(
+                plain, rel=1e-8
+            )
             assert plain * (1 + 1e-8) >= L
-            big = ob.third_bound_in(theta, radius / 1e3, 1e3 * ones)
+            big = ob.certificates.third_bound_in(theta, radius / 1e3, 1e3 * ones)
             assert big == pytest.approx(1e9 * plain, rel=1e-6)
 
 
@@ -97,8 +99,8 @@ def test_units_that_undo_the_scales_of_inputs_undo_their_bound():
     there, units = theta.copy(), np.ones(theta.size)
     there[:20] /= np.tile(scale, 5)
     units[:20] /= np.tile(scale, 5)
-    L = other.third_bound_in(there, 0.1, units)
-    assert pytest.approx(ob.third_bound(theta, 0.1), rel=1e-6) == L
+    L = other.certificates.third_bound_in(there, 0.1, units)
+    assert pytest.approx(ob.certificates.third_bound(theta, 0.1), rel=1e-6) == L
     assert steepest(other, there, 0.1, rng, 6, units) <= L
 
 
@@ -107,13 +109,13 @@ def test_third_bound_of_wide_nets_and_zeros(act):
     """Widths to 600; weights of 0, activations of 0, a zero theta."""
     rng = np.random.default_rng(0)
     ob, theta = objective([300, 600, 3], act, "cross_entropy")
-    assert steepest(ob, theta, 1e-3, rng, 2) <= ob.third_bound(theta, 1e-3) + 1e-7
+    assert steepest(ob, theta, 1e-3, rng, 2) <= ob.certificates.third_bound(theta, 1e-3) + 1e-7
     for sizes in ([4, 6, 6, 2], [3, 5, 1]):
         ob, theta = objective(sizes, act, "mse")
         theta[rng.random(theta.size) < 0.5] = 0
         ob.model.unflatten(theta)[0][0][:2] = 0
         for at in (theta, 0 * theta):
-            L = ob.third_bound(at, 0.01)
+            L = ob.certificates.third_bound(at, 0.01)
             assert steepest(ob, at, 0.01, rng, 6) <= L * (1 + 1e-9) + 1e-8
 
 
@@ -126,18 +128,21 @@ def test_in_long_double():
             h, step = rng.standard_normal(theta.size), LD(1e-6)
             h /= np.linalg.norm(h)
             ends = [Truth(ob, theta.astype(LD) + s * step * h).product(h) for s in (1, -1)]
-            assert size(ends[0] - ends[1]) / (2 * step) <= ob.third_bound(theta, 2e-6)
+            assert size(ends[0] - ends[1]) / (2 * step) <= ob.certificates.third_bound(theta, 2e-6)
 
 
 def test_not_known():
     ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
-    assert ob.third_bound(theta, 0.0) == np.inf and ob.residual_bounds(theta, 0.0) is None
+    assert (
+        ob.certificates.third_bound(theta, 0.0) == np.inf
+        and ob.certificates.residual_bounds(theta, 0.0) is None
+    )
     ob, theta = objective([4, 5, 3], "tanh", "mse")
     for radius in (np.inf, np.nan, -1.0):
-        assert ob.third_bound(theta, radius) == np.inf
-    assert ob.third_bound(1e200 * theta, 0.1) == np.inf
+        assert ob.certificates.third_bound(theta, radius) == np.inf
+    assert ob.certificates.third_bound(1e200 * theta, 0.1) == np.inf
     linear, theta = objective([4, 3], (), "mse")
-    assert linear.third_bound(theta, 10.0) == 0.0
+    assert linear.certificates.third_bound(theta, 10.0) == 0.0
 
 
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
@@ -146,18 +151,24 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
     for sizes in ([3, 4, 2], [3, 4, 4, 2], [3, 3, 3, 1]):
         ob, theta = objective(sizes, act, "mse", N=8, residual=True)
         theta += 0.1 * rng.standard_normal(theta.size)
-        margin = ob.kink_margin(theta)
+        margin = ob.certificates.kink_margin(theta)
         assert 0 < margin < np.inf
-        assert ob.kinks(theta, margin) == 0 < ob.kinks(theta, 1.1 * margin)
-        assert ob.third_bound(theta, margin) < np.inf == ob.third_bound(theta, 1.1 * margin)
+        assert (
+            ob.certificates.kinks(theta, margin) == 0 < ob.certificates.kinks(theta, 1.1 * margin)
+        )
+        assert (
+            ob.certificates.third_bound(theta, margin)
+            < np.inf
+            == ob.certificates.third_bound(theta, 1.1 * margin)
+        )
         signs = [z > 0 for z in ob.model.preactivations(theta, ob.X)[:-1]]
         for _ in range(100):
             h = rng.standard_normal(theta.size)
             there = theta + margin * h / np.linalg.norm(h)
             moved = [z > 0 for z in ob.model.preactivations(there, ob.X)[:-1]]
             assert all(np.array_equal(a, b) for a, b in zip(signs, moved))
-    assert objective([3, 4, 2], "tanh", "mse")[0].kink_margin(np.zeros(26)) == np.inf
-    assert ob.kink_margin(0 * theta) == 0.0
+    assert objective([3, 4, 2], "tanh", "mse")[0].certificates.kink_margin(np.zeros(26)) == np.inf
+    assert ob.certificates.kink_margin(0 * theta) == 0.0
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -172,15 +183,15 @@ def test_parameters_above_make_no_kink(dtype, rng):
     b[:] = 0.1
     b[0] = -(W[0] @ X[0])  # to rounding
     ob = fc.Objective(model, X, y, loss="mse")
-    assert ob.kinks(theta) == 1
+    assert ob.certificates.kinks(theta) == 1
     for power in (-20, 20, 60):
         there, unit = theta.copy(), 2.0**power
         layers = model.unflatten(there)
         for part in layers[-1]:
             part *= unit
-        assert ob.kinks(there) == 1
+        assert ob.certificates.kinks(there) == 1
         layers[0][0][:] /= unit
-        assert fc.Objective(model, X * unit, y, loss="mse").kinks(there) == 1
+        assert fc.Objective(model, X * unit, y, loss="mse").certificates.kinks(there) == 1
 
 
 def test_residual_bounds():
@@ -189,7 +200,7 @@ def test_residual_bounds():
     ob, theta = objective([3, 4, 4, 2], "tanh", "mse", N=6)
     weight = rng.uniform(0, 2, 6)
     ob = fc.Objective(ob.model, ob.X, ob.y, loss="mse", sample_weight=weight)
-    known = ob.residual_bounds(theta, 0.1)
+    known = ob.certificates.residual_bounds(theta, 0.1)
     assert known.error < 1e-13
     assert known.residuals @ known.residuals == pytest.approx(ob.value(theta), rel=1e-13)
 
@@ -202,9 +213,11 @@ def test_residual_bounds():
         change = np.linalg.norm(jacobian(theta + h) - jacobian(theta - h), 2)
         assert change <= known.lipschitz * 0.2
         step = 1e-6 * h
-        ahead, behind = (ob.residual_bounds(theta + s * step, 0).residuals for s in (1, -1))
+        ahead, behind = (
+            ob.certificates.residual_bounds(theta + s * step, 0).residuals for s in (1, -1)
+        )
         np.testing.assert_allclose(jacobian(theta) @ step, (ahead - behind) / 2, atol=1e-12)
-    assert fc.Objective(ob.model, ob.X, [0] * 6).residual_bounds(theta, 0.1) is None
+    assert fc.Objective(ob.model, ob.X, [0] * 6).certificates.residual_bounds(theta, 0.1) is None
 
 
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
@@ -231,7 +244,7 @@ def test_third_bound_holds_where_its_factors_underflow(x, weight):
     """Of ``weight (w2 w1 x - y)^2`` third derivatives are ``4 weight x^2 w``; none is called 0."""
     model = fc.MLP([1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[x]], [x], loss="mse", sample_weight=[weight])
-    found = ob.third_bound(np.ones(2), 0.1)
+    found = ob.certificates.third_bound(np.ones(2), 0.1)
     assert found >= 4 * 1.1 * 2**0.5 * (weight * x) * x
     assert found > 0
 
@@ -240,4 +253,4 @@ def test_third_bound_of_saturated_units_is_not_0():
     """Their derivatives are below the least number, and are no 0."""
     for act in ("tanh", "gelu", "silu", "softplus", "elu"):
         ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
-        assert ob.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0
+        assert ob.certificates.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

@@ -35,7 +35,7 @@ def test_gradient_against_long_double(act, loss):
     for sizes, dtype in (([4, 6, 6, 3], "float64"), ([3, 3, 2], "float32"), ([5, 2], "float64")):
         acts = act if len(sizes) > 2 else ()
         ob, theta = objective(sizes, acts, loss, dtype=dtype, residual=True, soft=act == "elu")
-        g, error = ob.precise_gradient(theta)
+        g, error = ob.certificates.precise_gradient(theta)
         truth, room = Truth(ob, theta), 4e3 * float(np.finfo(LD).eps)
         if act == "leaky_relu":
             room += 1e-16 * float(size(g))  # 0.01 of float64 is not 1/100
@@ -64,7 +64,7 @@ def test_bound_without_the_last_rounding(act, loss, monkeypatch):
 def test_value():
     for loss in engine.LOSSES:
         ob, theta = objective([4, 6, 3], "silu", loss)
-        value, error = ob.precise_value(theta)
+        value, error = ob.certificates.precise_value(theta)
         assert abs(value - ob.value(theta)) <= 1e-14 and 0 < error < 1e-15
 
 
@@ -72,7 +72,7 @@ def test_at_a_critical_point_the_bound_is_tiny():
     """Where the gradient is 0 nothing of 1e-16 is left, whatever its terms add up from."""
     X = np.array([[1.0], [2.0], [-3.0]])
     ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
-    g, error = ob.precise_gradient([3.0, 0.5])
+    g, error = ob.certificates.precise_gradient([3.0, 0.5])
     assert np.array_equal(g, [0, 0]) and error < 1e-24
 
 
@@ -80,19 +80,19 @@ def test_zero_rows_and_zero_weights_stay_exact():
     """relu at z = 0 exactly: the left derivative, and no doubt about it."""
     X = np.zeros((3, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1], activation="relu", bias=False), X, [1.0, 2, 3], loss="mse")
-    g, error = ob.precise_gradient(np.ones(9))
+    g, error = ob.certificates.precise_gradient(np.ones(9))
     assert not g.any() and error < 1e-20
     ob, theta = objective([4, 5, 3], "relu", "mse")
-    assert ob.precise_gradient(0 * theta)[1] < 1e-15
+    assert ob.certificates.precise_gradient(0 * theta)[1] < 1e-15
 
 
 def test_batch_norm_and_overflow():
     ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
-    g, error = ob.precise_gradient(theta)
+    g, error = ob.certificates.precise_gradient(theta)
     assert np.allclose(g, ob.gradient(theta), atol=error) and 0 < error < 1e-9
-    assert ob.precise_value(theta)[1] == np.inf
+    assert ob.certificates.precise_value(theta)[1] == np.inf
     ob, theta = objective([4, 5, 3], "relu", "mse")
-    assert ob.precise_gradient(1e160 * theta)[1] == np.inf
+    assert ob.certificates.precise_gradient(1e160 * theta)[1] == np.inf
 
 
 # --- arithmetic

@@ -75,8 +75,8 @@ def broken(ob, theta, rng, reach):
     value, gradient = exact.value_and_gradient()
     says("gradient", distance(ob.gradient(theta), gradient), ob.rounding_bound(theta))
     says("any gradient", distance(ob.gradient(theta), gradient), gradient_bound(ob, theta))
-    says("precise value", *against([value], ob.precise_value(theta)))
-    says("precise gradient", *against(gradient, ob.precise_gradient(theta)))
+    says("precise value", *against([value], ob.certificates.precise_value(theta)))
+    says("precise gradient", *against(gradient, ob.certificates.precise_gradient(theta)))
     kinds = ["hessian", "ggn"] if ob.model.batch_norm else list(PRODUCTS)
     for kind in ("hessian", str(rng.choice(kinds[1:]))):
         H = getattr(ob, PRODUCTS[kind])(theta)

@@ -2,16 +2,26 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 
 import fastcurv as fc
+from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
+from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Findings, decide
 from fastcurv.critical.dense import definite, inverse
-from fastcurv.critical.evidence import annihilated, balance, tangents
+from fastcurv.critical.evidence import (
+    annihilated,
+    balance,
+    curvature_floor,
+    offered,
+    tangents,
+    third_bound,
+)
 from fastcurv.critical.low_rank import Reached
 from fastcurv.critical.nearness import (
     Coordinates,
@@ -104,6 +114,76 @@ def test_curvature_where_nothing_is_asked_or_theta_ends():
     assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
     assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
     assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+
+
+def test_what_an_objective_proves_itself_goes_before_its_certificates():
+    """In a subclass and in a wrapper; what neither has claims nothing."""
+
+    class Floorless(fc.Objective):
+        def curvature_floor(self, theta):
+            return -np.inf
+
+    class Around:
+        kinks = None  # not offered
+
+        def __init__(self, ob):
+            self.ob, self.third_bound = ob, lambda theta, radius: 7.0
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+    X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
+    plain, floorless = (
+        kind(fc.MLP([1, 1]), X, y, loss="mse", l2=0.5) for kind in (fc.Objective, Floorless)
+    )
+    theta = np.ones(2)
+    assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
+    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Around(plain), theta, 1.0) == 7.0
+    assert curvature_floor(Around(plain), theta) == curvature_floor(plain, theta)
+    assert offered(Around(plain), "kinks", "nothing") == "nothing"
+    bare = SimpleNamespace(n_params=2)
+    assert offered(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
+    assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("power", [1, 2])
+def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
+    """A linear term, which leaves the Hessian, and a quadratic one: where the gradient is not 0
+    nothing is critical, and `minimize` goes to where it is.
+    """
+
+    class Pulled(fc.Objective):
+        def value(self, theta):
+            return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
+
+        def value_and_gradient(self, theta):  # which `gradient` asks
+            g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
+            return self.value(theta), g
+
+        if power == 2:
+
+            def hessian(self, theta):
+                return super().hessian(theta).shift(2.0)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    plain, pulled = (
+        kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
+    )
+    theta = fc.minimize(plain, plain.model.init(seed=0)).x
+    assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
+    point = fc.classify(pulled, theta)
+    assert point.kind == "not_critical" and not point.certified
+    found = fc.minimize(pulled, theta)
+    assert np.linalg.norm(pulled.gradient(found.x)) < 1e-4
+    again = fc.classify(pulled, found.x)
+    assert again.kind in ("minimum", "undecided") and not again.certified
+    assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
+
+
+def test_every_name_that_is_asked_for_is_one_of_certificates():
+    assert set(get_args(Certificate)) <= set(dir(Certificates))
 
 
 def test_flat_directions_without_a_proof_count_as_symmetries_of_no_known_reach():
@@ -279,7 +359,7 @@ def test_of_one_class_nothing_is_to_be_learnt():
     """The loss is 0 everywhere: no infimum at infinity, and nothing is lower anywhere."""
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
-    assert ob.ray_to_infimum(np.ones(3)) is None
+    assert ob.certificates.ray_to_infimum(np.ones(3)) is None
     said = fc.classify(ob, np.ones(3))
     assert said.kind == "degenerate" and "infinity" not in said.reason
 
@@ -289,6 +369,6 @@ def test_no_minimum_is_explained_for_weights_whose_squares_are_none():
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
     for size in (1.0, 1e200):
         theta = np.array([-size, size, 0.0])
-        ray = ob.ray_to_infimum(theta)
+        ray = ob.certificates.ray_to_infimum(theta)
         assert np.linalg.norm(ray) == pytest.approx(1)
-        assert "classified rightly" in ob.why_no_minimum(theta)
+        assert "classified rightly" in ob.certificates.why_no_minimum(theta)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastcurv as fc
@@ -42,11 +43,29 @@ def test_every_public_method_has_an_example():
     for thing in filter(inspect.isclass, classes):
         for name, method in vars(thing).items():
             method = getattr(method, "__func__", method)
-            if name.startswith("_") or not inspect.isfunction(method) or name == "after_fork":
-                continue  # after_fork is for os.register_at_fork
+            if name.startswith("_") or not inspect.isfunction(method):
+                continue
             if ">>>" not in (inspect.getdoc(method) or "") and f".{name}(" not in told:
                 missing.append(f"{thing.__name__}.{name}")
     assert not missing
+
+
+CALLED = """
+    X astype batch batches certificates dtype empirical_fisher ggn gradient hessian hessp jacobian
+    l2 l2_biases loss memory model n_params n_samples n_threads rounding_bound sample_weight
+    statistics taylor value value_and_gradient y
+"""
+OF_BLOCKS = "block_rows n_passes n_rows_read n_shards"
+
+
+@pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
+def test_an_objective_shows_what_a_user_calls(kind):
+    """At most 28 names; what proofs ask is asked of `certificates`."""
+    ob = kind(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones((4, 1)), loss="mse")
+    names = set(CALLED.split())
+    if kind is fc.StreamedObjective:
+        names = (names | set(OF_BLOCKS.split())) - {"X", "y", "sample_weight"}
+    assert {name for name in dir(ob) if not name.startswith("_")} == names and len(names) <= 28
 
 
 def test_what_a_page_shows_in_a_session_is_what_comes():

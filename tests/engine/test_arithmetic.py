@@ -202,10 +202,10 @@ proofs = {{
     "bound of a product": lambda: ob.hessian(theta).rounding_bound(v),
     "bounds of columns": lambda: ob.hessian(theta).column_bounds(),
     "bound of the gradient": lambda: ob.rounding_bound(theta),
-    "gradient": lambda: ob.precise_gradient(theta),
-    "value": lambda: ob.precise_value(theta),
-    "floor": lambda: ob.curvature_floor(theta),
-    "third derivative": lambda: ob.third_bound(theta, 1e-3),
+    "gradient": lambda: ob.certificates.precise_gradient(theta),
+    "value": lambda: ob.certificates.precise_value(theta),
+    "floor": lambda: ob.certificates.curvature_floor(theta),
+    "third derivative": lambda: ob.certificates.third_bound(theta, 1e-3),
     "matrix": lambda: ob.hessian(theta).assembled().error(),
 }}
 def said(call):

@@ -105,8 +105,13 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
         numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
         numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
-        groups = form.orbits(theta)
-        numbers += [float(form.kinks(theta)), form.kink_margin(theta), float(len(groups))]
+        known = form.certificates
+        groups = known.orbits(theta)
+        numbers += [
+            float(known.kinks(theta)),
+            known.kink_margin(theta),
+            float(len(groups)),
+        ]
         numbers += [float(group.change) for group in groups]
         J = form.jacobian(theta)
         u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
@@ -152,12 +157,13 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
             found[f"{name}, {kind}"] = {
                 "product": H.rounding_bound(v), "columns": H.column_bounds().sum()
             }  # fmt: skip
+        known = form.certificates
         found[name] = {
-            "gradient": form.rounding_bound(theta), "third": form.third_bound(theta, 0.1),
-            "floor": form.curvature_floor(theta), "margin": form.kink_margin(theta),
-            "kinks": form.kinks(theta, 0.02), "lower": form.loss_lower_bound,
-            "precise gradient": form.precise_gradient(theta)[1],
-            "precise value": form.precise_value(theta)[1],
+            "gradient": form.rounding_bound(theta), "third": known.third_bound(theta, 0.1),
+            "floor": known.curvature_floor(theta), "margin": known.kink_margin(theta),
+            "kinks": known.kinks(theta, 0.02), "lower": known.loss_lower_bound,
+            "precise gradient": known.precise_gradient(theta)[1],
+            "precise value": known.precise_value(theta)[1],
         }  # fmt: skip
     for space in ("samples", "outputs", "inputs"):
         K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)

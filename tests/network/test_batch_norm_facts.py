@@ -72,7 +72,7 @@ def test_flat_directions(activation, bias):
     p = Problem([4, 3, 3, 2], activation, N=60, bias=bias)
     p.ob.X[:, 3] = 2.0  # constant: nothing that the mean lets through
     model = p.model
-    T = p.ob.flat_directions(p.theta)
+    T = p.ob.certificates.flat_directions(p.theta)
     H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
     # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit moved
     expected = (
@@ -89,7 +89,7 @@ def test_flat_directions(activation, bias):
     W[:12] = p.theta[:12]
     assert np.linalg.norm(W - T @ np.linalg.lstsq(T, W, rcond=None)[0]) > 0.1
     regular = fc.Objective(model, p.ob.X, p.ob.y, loss="mse", l2=0.1)
-    assert regular.flat_directions(p.theta).shape == (p.n, 0)
+    assert regular.certificates.flat_directions(p.theta).shape == (p.n, 0)
 
 
 def test_dead_units_kinks_and_probes():
@@ -102,9 +102,9 @@ def test_dead_units_kinks_and_probes():
     ob = fc.Objective(model, X, X[:, :2], loss="mse")
     gamma, beta = np.array([1.0, 0.5, 1.0, 0.0]), np.array([0.1, -50.0, 0.2, 0.0])
     theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
-    H, T = ob.hessian(theta), ob.flat_directions(theta)
+    H, T = ob.hessian(theta), ob.certificates.flat_directions(theta)
     assert (
-        ob.saturation(theta)["dead_units"] == 2 and ob.kinks(theta) == 30
+        ob.certificates.saturation(theta)["dead_units"] == 2 and ob.certificates.kinks(theta) == 30
     )  # gamma = beta = 0: u is 0 for every row
     dead = np.zeros((model.n_params, 3 + 1 + 2 + 2), bool)
     for column, j in enumerate((3, 4, 5, 13, 17, 21)):  # W, b, gamma, beta of unit 1
@@ -117,15 +117,15 @@ def test_dead_units_kinks_and_probes():
         )
     gamma[3], beta[3] = 0.0, 0.5
     theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
-    assert ob.kinks(theta) == 0
-    probes = ob.probes(theta)
+    assert ob.certificates.kinks(theta) == 0
+    probes = ob.certificates.probes(theta)
     dense = ob.hessian(theta).to_dense()
     assert probes.shape[1] >= 2 and np.allclose(np.linalg.norm(probes, axis=0), 1)
     assert any(
         np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T
     )  # W of the unit that gamma = 0 hides
     assert dense[9:12, 19].any() and not dense[9:12, 9:12].any()
-    assert ob.curvature_floor(theta) == -np.inf
+    assert ob.certificates.curvature_floor(theta) == -np.inf
 
 
 def test_symmetries_of_the_function():

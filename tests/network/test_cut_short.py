@@ -42,7 +42,7 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
     np.save("y.npy", np.arange(N) % 3)
     X, y = (as_given(np.load(name, mmap_mode="r")) for name in ("X.npy", "y.npy"))
     ob = fc.StreamedObjective(model, X, y, block_rows=1000)
-    value, blocks = ob.value(theta), ob.source.blocks(1000)
+    value, blocks = ob.value(theta), ob._source.blocks(1000)
     next(blocks)
     os.truncate("{cut}.npy", 5000)
     asks = lambda: ob.gradient(theta), lambda: ob.batch([N - 200]), lambda: next(blocks)

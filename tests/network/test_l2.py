@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.structure.parameters import l2_diagonal
 from fastcurv.testing import compiled
 
 CASES = {
@@ -44,7 +45,7 @@ def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
     """
     ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
     eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
-    assert np.array_equal(np.broadcast_to(ob.l2_diagonal, n).astype(dtype), d)
+    assert np.array_equal(np.broadcast_to(l2_diagonal(ob), n).astype(dtype), d)
     V = rng.standard_normal((n, 5)).astype(dtype)
 
     def near(a, b, part):
@@ -105,9 +106,9 @@ def test_oracle_bounds_and_floor(problem, rng, loss):
     assert np.all(np.linalg.norm(H.to_dense() - R @ np.eye(p.n), axis=0) <= 2 * H.column_bounds())
     for theta in (p.theta, 1e-3 * p.theta):
         lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
-        assert ob.curvature_floor(theta) <= lowest + 1e-12
+        assert ob.certificates.curvature_floor(theta) <= lowest + 1e-12
     linear = fc.Objective(fc.MLP([3, 1]), p.X, p.X[:, 0], "mse", l2=0.5, l2_biases=False)
-    assert linear.curvature_floor(np.zeros(4)) == 0.0  # what a constant column can do
+    assert linear.certificates.curvature_floor(np.zeros(4)) == 0.0  # what a constant column can do
 
 
 def test_flat_directions_that_l2_leaves(rng):
@@ -119,8 +120,8 @@ def test_flat_directions_that_l2_leaves(rng):
     theta = model.init(seed=0)
     model.unflatten(theta)[0][1][1] = -100.0  # dead
     ob = fc.Objective(model, X, y, l2=0.1, l2_biases=False)
-    T, all_decayed = ob.flat_directions(theta), fc.Objective(model, X, y, l2=0.1)
-    assert T.shape[1] == all_decayed.flat_directions(theta).shape[1] + 1 + 1 + 2
+    T, all_decayed = ob.certificates.flat_directions(theta), fc.Objective(model, X, y, l2=0.1)
+    assert T.shape[1] == all_decayed.certificates.flat_directions(theta).shape[1] + 1 + 1 + 2
     for t in T.T:
         g = ob.gradient(theta)
         for step in (1e-3, 1e-2):  # an orbit: the value is constant to second order of the step

@@ -191,13 +191,15 @@ def test_indices_and_shapes_that_change_afterwards(rng):
     ob = fc.Objective(MODEL, X, y, sample_weight=w)
     indices = np.array([1, 5, 9])
     part = ob.hessian(THETA).restrict(indices=indices)
-    known, want = part @ np.ones(3), plain.precise_value(THETA)
+    known, want = part @ np.ones(3), plain.certificates.precise_value(THETA)
     indices[:] = 1 << 40
     assert np.array_equal(part @ np.ones(3), known)
     X.shape, y.shape, w.shape = (2 * N, 2), (3 * N, 1), (N, 1)
     for one in (ob, pickle.loads(pickle.dumps(ob))):
         assert one.X.shape == (N, 4) and one.y.shape == (N, 3) and one.n_samples == N
-        assert one.value(THETA) == plain.value(THETA) and one.precise_value(THETA) == want
+        assert (
+            one.value(THETA) == plain.value(THETA) and one.certificates.precise_value(THETA) == want
+        )
     assert np.shares_memory(ob.X, X) and np.shares_memory(ob.y, y), "rows are not copied"
     few = ob.batch([3, 1]).gradient(THETA)
     assert np.array_equal(few, plain.batch([3, 1]).gradient(THETA))

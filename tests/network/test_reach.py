@@ -7,6 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.gram_bounds import RangeBounds, estimate
+from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth
 
@@ -72,7 +73,7 @@ def check(ob, theta):
         Z = Z - E @ (E.T @ Z)
     Z /= np.sqrt((Z * Z).sum(axis=0))
     assert Z.shape[1] == R.n_rest
-    H0 = H - np.diag(np.broadcast_to(np.asarray(ob.l2_diagonal).astype(LD), n))
+    H0 = H - np.diag(np.broadcast_to(np.asarray(l2_diagonal(ob)).astype(LD), n))
     assert largest(H0 @ Z) <= R.leak + 1e-18
     found = R.matrix()
     off = found.products - E.T @ (H @ E)

@@ -335,7 +335,7 @@ ob.gradient(theta)
 assert ob.n_passes == 2 and ob.n_shards > 10
 more, own = peak() - before, 3 * 8 * N      # y, and what NumPy makes to make it
 if kind == "hdf5":                          # two chunks, unpacked, and those that HDF5 keeps
-    extra = 2 * 500 * d * 8 + ob.source.X.id.get_access_plist().get_chunk_cache()[1]
+    extra = 2 * 500 * d * 8 + ob._source.X.id.get_access_plist().get_chunk_cache()[1]
 elif "arquet" in kind:                      # 2000 rows unpacked, and what pyarrow keeps for them
     extra = 20 * 2000 * d * 8
 else:                                       # two windows of the map

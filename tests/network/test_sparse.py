@@ -131,8 +131,12 @@ def test_facts_and_verdicts(rng):
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     for name in ("third_bound", "curvature_floor", "kinks"):
         at = (theta, 1e-3) if name == "third_bound" else (theta,)
-        close(getattr(ob, name)(*at), getattr(dense, name)(*at), 1e-8)
-    close(ob.precise_gradient(theta)[0], dense.precise_gradient(theta)[0], 1e-6)
+        close(getattr(ob.certificates, name)(*at), getattr(dense.certificates, name)(*at), 1e-8)
+    close(
+        ob.certificates.precise_gradient(theta)[0],
+        dense.certificates.precise_gradient(theta)[0],
+        1e-6,
+    )
     mine, theirs = fc.classify(ob, theta), fc.classify(dense, theta)
     assert mine.certified and (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
     w = fc.eigsh(ob.hessian(theta), 3).values
@@ -231,9 +235,13 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
         close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
     assert [b.n_samples for b in ob.batches(16, rng)] == [16, 16, 8]
     assert ob.astype("float32").dtype == np.float32
-    close(ob.precise_gradient(theta)[0], dense.precise_gradient(theta)[0], 1e-13)
+    close(
+        ob.certificates.precise_gradient(theta)[0],
+        dense.certificates.precise_gradient(theta)[0],
+        1e-13,
+    )
     assert ob.rounding_bound(theta) >= np.linalg.norm(
-        ob.gradient(theta) - dense.precise_gradient(theta)[0]
+        ob.gradient(theta) - dense.certificates.precise_gradient(theta)[0]
     )
 
 

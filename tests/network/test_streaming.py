@@ -99,7 +99,7 @@ def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
         )
     else:
         slack = 1e-14  # the whole in memory is rounded too
-    g, error = b.precise_gradient(theta)
+    g, error = b.certificates.precise_gradient(theta)
     assert np.linalg.norm(b.gradient(theta) - g) <= b.rounding_bound(theta) + error
     assert b.rounding_bound(theta) <= (1e-3 if dtype == "float32" else 1e-11)
     v = rng.standard_normal(b.n_params).astype(dtype)
@@ -125,29 +125,41 @@ def test_columns_have_bounds_at_every_length(rng, inputs, n):
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, l2, l2_biases):
     a, b, theta = both(rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases)
-    (g, ga), (h, hb) = a.precise_gradient(theta), b.precise_gradient(theta)
-    assert np.linalg.norm(g - h) <= min(ga + hb, 1e-15) and hb <= 1.001 * ga + 1e-17
-    (f, fa), (k, kb) = a.precise_value(theta), b.precise_value(theta)
-    assert abs(f - k) <= fa + kb <= 1e-15
-    assert b.third_bound(theta, 1e-6) == pytest.approx(a.third_bound(theta, 1e-6), rel=1e-6)
-    units = 10.0 ** rng.uniform(-1, 1, b.n_params)
-    assert b.third_bound_in(theta, 1e-6, units) == pytest.approx(
-        a.third_bound_in(theta, 1e-6, units), rel=1e-6
+    (g, ga), (h, hb) = (
+        a.certificates.precise_gradient(theta),
+        b.certificates.precise_gradient(theta),
     )
-    assert b.orbit_spread(units) == a.orbit_spread(units) > 1
-    assert b.loss_lower_bound == a.loss_lower_bound == 0
+    assert np.linalg.norm(g - h) <= min(ga + hb, 1e-15) and hb <= 1.001 * ga + 1e-17
+    (f, fa), (k, kb) = a.certificates.precise_value(theta), b.certificates.precise_value(theta)
+    assert abs(f - k) <= fa + kb <= 1e-15
+    assert b.certificates.third_bound(theta, 1e-6) == pytest.approx(
+        a.certificates.third_bound(theta, 1e-6), rel=1e-6
+    )
+    units = 10.0 ** rng.uniform(-1, 1, b.n_params)
+    assert b.certificates.third_bound_in(theta, 1e-6, units) == pytest.approx(
+        a.certificates.third_bound_in(theta, 1e-6, units), rel=1e-6
+    )
+    assert b.certificates.orbit_spread(units) == a.certificates.orbit_spread(units) > 1
+    assert b.certificates.loss_lower_bound == a.certificates.loss_lower_bound == 0
     for radius in (0.0, 0.05):
-        assert a.kinks(theta, radius) == b.kinks(theta, radius)
-    assert b.kink_margin(theta) == pytest.approx(a.kink_margin(theta), rel=0.05)
-    assert b.curvature_floor(theta) <= np.linalg.eigvalsh(a.hessian(theta).to_dense())[0] + 1e-12
-    assert a.saturation(theta) == b.saturation(theta)
-    assert np.array_equal(a.flat_directions(theta), b.flat_directions(theta))
-    assert b.residual_bounds(theta, 0.1) is None and b.smoothed(0.1) is None
+        assert a.certificates.kinks(theta, radius) == b.certificates.kinks(theta, radius)
+    assert b.certificates.kink_margin(theta) == pytest.approx(
+        a.certificates.kink_margin(theta), rel=0.05
+    )
+    assert (
+        b.certificates.curvature_floor(theta)
+        <= np.linalg.eigvalsh(a.hessian(theta).to_dense())[0] + 1e-12
+    )
+    assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
+    assert np.array_equal(
+        a.certificates.flat_directions(theta), b.certificates.flat_directions(theta)
+    )
+    assert b.certificates.residual_bounds(theta, 0.1) is None and b.certificates.relu_rows() is None
 
 
 def test_every_fact_is_one_of_all_rows():
     """What a network knows of itself must be said anew for shards, but for what asks no row."""
-    without_rows = {"felt", "flat_directions", "orbit_spread", "probes", "why_no_minimum"}
+    without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
     known = {name for name in vars(Certificates) if not name.startswith("_")}
     assert known - set(vars(ShardedCertificates)) == without_rows
 
@@ -160,7 +172,7 @@ def test_units_that_are_off_in_one_block_only(rng):
     a = fc.Objective(model, X, rng.random(20), "mse")
     b = fc.StreamedObjective(model, X, rng.random(20), "mse", block_rows=10)
     for ob in (a, b):
-        assert [(o.name, len(o)) for o in ob.orbits(theta)][0] == ("off", 4)
+        assert [(o.name, len(o)) for o in ob.certificates.orbits(theta)][0] == ("off", 4)
 
 
 def test_rays_to_infinity_need_every_block(rng):
@@ -169,9 +181,14 @@ def test_rays_to_infinity_need_every_block(rng):
     X = rng.standard_normal((40, 2))
     y = model.predict(theta, X).argmax(axis=1)
     b = fc.StreamedObjective(model, X, y, block_rows=16)
-    assert np.allclose(b.ray_to_infimum(theta), fc.Objective(model, X, y).ray_to_infimum(theta))
+    assert np.allclose(
+        b.certificates.ray_to_infimum(theta),
+        fc.Objective(model, X, y).certificates.ray_to_infimum(theta),
+    )
     y[-1] = 1 - y[-1]
-    assert fc.StreamedObjective(model, X, y, block_rows=16).ray_to_infimum(theta) is None
+    assert (
+        fc.StreamedObjective(model, X, y, block_rows=16).certificates.ray_to_infimum(theta) is None
+    )
 
 
 def test_witnesses_show_what_all_rows_show(rng):
@@ -356,6 +373,6 @@ def test_a_block_without_weight_says_nothing_of_saturation(rng):
     a = fc.Objective(model, X, y, sample_weight=weight, **options)
     b = fc.StreamedObjective(model, X, y, sample_weight=weight, block_rows=N // 4, **options)
     theta = 30 * model.init(seed=0)
-    assert a.saturation(theta) == b.saturation(theta)
+    assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
-    assert none.saturation(theta)["saturated"] == 0.0
+    assert none.certificates.saturation(theta)["saturated"] == 0.0

@@ -325,7 +325,7 @@ def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, label
     model = fc.MLP([3, 4, 2 if loss.startswith("binary") else 3])
     ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False, sample_weight=weight)
     for theta in (model.init(seed=0), 30 * model.init(seed=1), np.zeros(ob.n_params)):
-        ray = ob.ray_to_infimum(theta)
+        ray = ob.certificates.ray_to_infimum(theta)
         values = [ob.value(theta + t * ray) for t in (0, 1, 2, 4, 8, 16)]
         assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
         said = fc.classify(ob, theta)
@@ -335,8 +335,8 @@ def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, label
     walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
     assert not walked.success
     held = fc.Objective(model, X, y, loss=loss, l2=1e-2, sample_weight=weight)
-    assert held.ray_to_infimum(model.init(seed=0)) is None
-    assert held.why_no_minimum(model.init(seed=0)) is None
+    assert held.certificates.ray_to_infimum(model.init(seed=0)) is None
+    assert held.certificates.why_no_minimum(model.init(seed=0)) is None
 
 
 def test_a_tiny_unit_of_the_loss_makes_no_success():

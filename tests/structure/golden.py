@@ -71,13 +71,14 @@ def golden(section: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for what, at in points(ob, theta).items():
         for form, one in (("", ob), (", a column explained", twin)):
-            groups, flat = one.orbits(at), one.flat_directions(at)
+            known = one.certificates
+            groups, flat = known.orbits(at), known.flat_directions(at)
             found[f"{what}{form}"] = [
                 ", ".join(group.name for group in groups),
                 *(float(len(group)) for group in groups),
-                *numbers(one.saturation(at)),
+                *numbers(known.saturation(at)),
                 float(flat.shape[1]),
                 float(np.abs(flat).sum()),
-                *map(float, np.sum(one.probes(at) != 0, axis=0)),
+                *map(float, np.sum(known.probes(at) != 0, axis=0)),
             ]
     return found

@@ -62,7 +62,7 @@ def test_along_the_orbit(case):
     difference quotient is the tangent; and they change as slowly as is said.
     """
     ob, theta = CASES[case]()
-    here = {orbit.name: orbit for orbit in ob.orbits(theta, 0.31)}
+    here = {orbit.name: orbit for orbit in ob.certificates.orbits(theta, 0.31)}
     assert case.split(",")[0] in here
     rng, scale = RNG(1), np.linalg.norm(ob.gradient(theta))
     for name, orbit in here.items():
@@ -71,14 +71,14 @@ def test_along_the_orbit(case):
         assert np.linalg.norm(there - theta) > 1e-3
         assert abs(ob.value(there) - ob.value(theta)) <= 1e-13 * (1 + abs(ob.value(theta))), name
         for at in (theta, there):
-            T = {o.name: o for o in ob.orbits(at)}[name].tangents
+            T = {o.name: o for o in ob.certificates.orbits(at)}[name].tangents
             g = ob.gradient(at)
             assert np.abs(g @ T).max() <= 1e-13 * (1 + scale) * np.linalg.norm(T), name
         assert orbit.move(0 * t) == pytest.approx(theta, abs=1e-15)
         quotient = (orbit.move(1e-6 * t) - orbit.move(-1e-6 * t)) / 2e-6
         assert np.linalg.norm(quotient - orbit.tangents @ t) <= 1e-8 * np.linalg.norm(t)
         h = rng.standard_normal(theta.size)
-        moved = {o.name: o for o in ob.orbits(theta + 0.01 * h)}.get(name)
+        moved = {o.name: o for o in ob.certificates.orbits(theta + 0.01 * h)}.get(name)
         if moved is not None and len(moved) == len(orbit):
             change = np.linalg.norm(moved.tangents - orbit.tangents, 2)
             assert change <= (orbit.change * (1 + 1e-9)) * 0.01 * np.linalg.norm(h) + 1e-14
@@ -89,7 +89,7 @@ def test_the_loss_turns_the_gradient_along_the_orbit():
     transpose, so norms of transformed parts stay.
     """
     ob, theta = CASES["scale"]()
-    orbit = next(o for o in ob.orbits(theta) if o.name == "scale")
+    orbit = next(o for o in ob.certificates.orbits(theta) if o.name == "scale")
     t = np.zeros(len(orbit))
     t[0] = np.log(2.0)
     there = orbit.move(t)
@@ -103,26 +103,26 @@ def test_what_is_no_symmetry():
     """l2 leaves rotations; zeros on kinks, near-constant columns, activations that bend:
     nothing.
     """
-    assert not CASES["scale"]()[0].orbits(np.zeros(CASES["scale"]()[0].n_params))
+    assert not CASES["scale"]()[0].certificates.orbits(np.zeros(CASES["scale"]()[0].n_params))
     for l2 in (1e-12, 1.0):
         for case in ("shift", "columns", "scale"):
             ob, theta = CASES[case]()
             other = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, l2=l2)
-            assert not other.orbits(theta)
+            assert not other.certificates.orbits(theta)
     X = np.ones((20_000, 1)) + 3e-4 * RNG(0).standard_normal((20_000, 1))
     ob = fc.Objective(fc.MLP([1, 3, 1], dtype="float32"), X, X[:, 0], loss="mse")
-    assert not ob.orbits(ob.model.init(seed=0))
+    assert not ob.certificates.orbits(ob.model.init(seed=0))
     for name in ("tanh", "gelu", "softplus", "elu", "silu", "sigmoid"):
-        assert not objective((4, 5, 5, 2), name, residual=True)[0].orbits(
+        assert not objective((4, 5, 5, 2), name, residual=True)[0].certificates.orbits(
             objective((4, 5, 5, 2), name)[1]
         )
 
 
 def test_off_only_where_the_whole_ball_is():
     ob, theta = off_unit()
-    names = [[o.name for o in ob.orbits(theta, radius)] for radius in (0.0, 1.0, 40.0)]
+    names = [[o.name for o in ob.certificates.orbits(theta, radius)] for radius in (0.0, 1.0, 40.0)]
     assert "off" in names[0] and "off" in names[1] and "off" not in names[2]
-    T = next(o for o in ob.orbits(theta) if o.name == "off").tangents
+    T = next(o for o in ob.certificates.orbits(theta) if o.name == "off").tangents
     assert T.shape[1] == 4 + 1 + 3
 
 
@@ -138,7 +138,7 @@ def test_units_that_stay_off_without_biases():
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
     (W, _), _ = ob.model.unflatten(theta)
     W[1], W[0] = -1.0, 1.0  # views into theta
-    off = next(o for o in ob.orbits(theta) if o.name == "off")
+    off = next(o for o in ob.certificates.orbits(theta) if o.name == "off")
     touched = np.zeros(theta.size)
     (V, _), (U, _) = ob.model.unflatten(touched)
     stays = (X @ W.T <= 0).all(axis=0)
@@ -152,4 +152,4 @@ def test_directions_beyond_a_bound_on_memory_are_an_error(monkeypatch):
     ob, theta = objective([3, 4, 2], "relu")
     monkeypatch.setattr("fastcurv.structure.orbits.MAX_BYTES", 100)
     with pytest.raises(MemoryError, match="1e-07 GB; wanted a smaller network"):
-        ob.orbits(theta)
+        ob.certificates.orbits(theta)

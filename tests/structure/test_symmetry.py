@@ -10,7 +10,6 @@ from fastcurv.critical.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import rows_that_count
 from fastcurv.structure.symmetry import (
-    flat_directions,
     flip_tanh,
     permute_hidden,
     probes,
@@ -18,6 +17,10 @@ from fastcurv.structure.symmetry import (
     saturation,
 )
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
+
+
+def flat_directions(ob, theta):
+    return ob.certificates.flat_directions(theta)
 
 
 def objective(
@@ -52,7 +55,7 @@ def annihilated(ob, theta, T, slack=0.0):
 @pytest.mark.parametrize("bias", [True, False])
 def test_softmax_shift(bias):
     ob, theta = objective(loss="cross_entropy", bias=bias)
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 5 + bias == np.linalg.matrix_rank(T)
     assert annihilated(ob, theta, T).all()
     assert flat_directions(*objective(loss="cross_entropy", l2=1e-3)).shape[1] == 0
@@ -67,7 +70,7 @@ def test_columns_of_X_exactly():
     X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]  # dependent to rounding
     X[:, 6] = X[:, 0]
     ob, theta = objective((7, 5, 3), X=X)
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 3 * 5 == np.linalg.matrix_rank(T)
     assert annihilated(ob, theta, T).all()
     assert flat_directions(*objective((7, 5, 3), X=X, bias=False)).shape[1] == 2 * 5
@@ -81,7 +84,7 @@ def test_samples_without_weight_do_not_count():
     X = rng.standard_normal((20, 4))
     X[:10, 3] = 0.0
     ob, theta = objective(X=X, sample_weight=np.r_[np.ones(10), np.zeros(10)])
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 5 and annihilated(ob, theta, T).all()
 
 
@@ -104,7 +107,7 @@ def test_dead_relu_units():
     theta = theta.copy()
     W1, b1 = ob.model.unflatten(theta)[0]
     W1[2], b1[2] = 0.1, -100.0
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     dead = [t for t in T.T if ob.value(theta + 0.3 * t / np.linalg.norm(t)) == ob.value(theta)]
     dead = np.linalg.matrix_rank(np.stack(dead, axis=1))
     assert dead == 4 + 1 + 3  # row, bias, outgoing column
@@ -115,7 +118,7 @@ def test_dead_relu_units():
 def test_orbits_obey_their_identity(activation):
     """``H A theta = -A'g``: along an orbit the gradient turns, and does nothing else."""
     ob, theta = objective((4, 3, 3, 2), activation=activation)
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     g = np.linalg.norm(ob.gradient(theta))
     assert T.shape[1] == (6 if activation != "identity" else 2 * (9 + 3))
     assert annihilated(
@@ -135,7 +138,7 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     p = 3
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
     theta = net.critical_point(range(1, k + 1), seed=4)
-    T = flat_directions(net.objective, theta)
+    T = net.objective.certificates.flat_directions(theta)
     rank = k * k + 2 * k * (p - k)
     assert classify(net.objective, theta).n_symmetry == rank == independent(T).shape[1]
 
@@ -144,7 +147,7 @@ def test_with_l2_only_rotations_remain():
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, seed=2)
     ob = compiled(ReferenceObjective(net.objective.model, net.X, net.X, l2=0.01))
     result = find_critical_point(ob, net.critical_point((1, 2, 3)))
-    T = flat_directions(ob, result.x)
+    T = ob.certificates.flat_directions(result.x)
     assert result.success and T.shape[1] == 3
     report = classify(ob, result.x)
     assert report.kind == "minimum" and report.n_symmetry == 3 == report.n_zero
@@ -154,7 +157,7 @@ def test_with_l2_only_rotations_remain():
 
 def test_rescaling_is_not_claimed_across_a_skip():
     ob, theta = objective((4, 4, 4, 2), activation="relu", residual=True)
-    T = flat_directions(ob, theta)
+    T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 0
     with pytest.raises(ValueError, match="skip"):
         permute_hidden(ob.model, theta, 0, [1, 0, 2, 3])
@@ -166,7 +169,7 @@ def test_flat_at_one_theta_is_no_symmetry(name):
     changes nothing here; next to here it does.
     """
     case = next(case for case in zoo() if case.name.startswith(name))
-    assert flat_directions(case.objective, case.theta).shape[1] == 0
+    assert case.objective.certificates.flat_directions(case.theta).shape[1] == 0
     assert classify(case.objective, case.theta).n_symmetry == 0
 
 
@@ -252,12 +255,12 @@ def test_kinks_are_counted():
         theta = model.flatten(
             [(np.array([[2.0, -1.0], [1.0, 2.0]]), None), (np.ones((1, 2)), None)]
         )
-        assert ob.kinks(theta) == expected == compiled(ob).kinks(theta)
-        assert ob.kinks(theta + 1e-9 * np.arange(1, 7)) == 0
-        assert ob.kinks(theta * (1 + 1e-16)) == expected
+        assert ob.certificates.kinks(theta) == expected == compiled(ob).certificates.kinks(theta)
+        assert ob.certificates.kinks(theta + 1e-9 * np.arange(1, 7)) == 0
+        assert ob.certificates.kinks(theta * (1 + 1e-16)) == expected
     biased = ReferenceModel([2, 1, 1], "relu")
     at = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
-    assert ReferenceObjective(biased, X, np.zeros(3)).kinks(at) == 1
+    assert ReferenceObjective(biased, X, np.zeros(3)).certificates.kinks(at) == 1
 
 
 def test_saturation_says_how_much_hardly_reacts():

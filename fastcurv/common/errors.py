@@ -9,7 +9,9 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, get_args
+
+from .protocols import Certificate
 
 # --------------------------------------------------------------------------------------------------
 # Names in other libraries and their counterparts here, in one table for errors and converters.
@@ -325,6 +327,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "__call__": "ob.value(theta)",
         "__getitem__": "ob.batch(rows)",
         "restrict": "ob.hessian(theta).restrict(layers=[...])",
+        **{name: f"ob.certificates.{name}" for name in get_args(Certificate)},
     },
     "pairs": {
         **dict.fromkeys(("eigenvalues", "w", "lambdas"), "pairs.values"),

@@ -521,9 +521,9 @@ def to_torch(model: MLP, theta: Any) -> Any:
     ['Linear', 'Tanh', 'Linear']
     """
     require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
-    theta = model.check_theta(theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+    theta = model.check_theta(theta)
     try:
         import torch
     except ImportError:

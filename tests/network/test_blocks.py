@@ -187,9 +187,11 @@ def test_principal_blocks_are_made_a_few_vectors_at_a_time(problem, rng, monkeyp
     V = rng.standard_normal((block.shape[0], 21))
     whole, dense, forms = block @ V, block.to_dense(), block.quadratic(V)
     monkeypatch.setattr(operators, "EMBEDDED", 1)
-    longest, embed = [], operators.Block._embed
+    longest, embed = [], operators.BlockCurvature._embed
     monkeypatch.setattr(
-        operators.Block, "_embed", lambda self, Vt: longest.append(len(Vt)) or embed(self, Vt)
+        operators.BlockCurvature,
+        "_embed",
+        lambda self, Vt: longest.append(len(Vt)) or embed(self, Vt),
     )
     assert np.array_equal(block @ V, whole)
     assert np.array_equal(block.to_dense(), dense)

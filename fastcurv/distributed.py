@@ -35,6 +35,7 @@ from .network.mlp import MLP
 from .network.pairwise_sum import FAN, total
 from .network.rows import as_source
 from .network.sharded import Frame, Shard, Sharded
+from .structure.tables import LOSSES
 
 # --------------------------------------------------------------------------------------------------
 # Shards on Dask workers: the loading of their rows, and the tasks that run there.
@@ -77,7 +78,11 @@ class Recipe:
                 for a, name in zip(raw, names)
             ]
             if self.stored != model.dtype:
-                classes = loss == "cross_entropy" and parts[1] is not None and parts[1].ndim == 1
+                classes = (
+                    LOSSES[loss].targets == "classes"
+                    and parts[1] is not None
+                    and parts[1].ndim == 1
+                )
                 parts = [
                     a if a is None or (classes and i == 1) else a.astype(self.stored)
                     for i, a in enumerate(parts)

@@ -17,11 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
-from .common.protocols import Floats, Loss
+from .common.protocols import Floats
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
-from .structure.tables import _STEP, ACTIVATIONS, loss_terms, normalise
-
-LOSSES: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
+from .structure.tables import _STEP, ACTIVATIONS, LOSSES, normalise, one_hot
 
 
 class ReferenceModel:
@@ -107,7 +105,7 @@ class ReferenceModel:
             if norm:
                 zs[-1] = norm[0] * normalise(zs[-1])[0] + norm[1]
             if layer < len(self.activation):
-                phi = ACTIVATIONS[self.activation[layer]][0]
+                phi = ACTIVATIONS[self.activation[layer]].phi
                 a = phi(zs[-1]) + (a if skips(self, layer) else 0)
         return zs, below
 
@@ -132,7 +130,7 @@ class ReferenceModel:
         e = delta  # e = dL/da of the current layer, from the second iteration on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
-                phi_prime = ACTIVATIONS[self.activation[layer]][1]
+                phi_prime = ACTIVATIONS[self.activation[layer]].slope
                 skip = e if skips(self, layer) else 0
                 delta = e * phi_prime(zs[layer])
             norm: tuple[Any, ...] = ()
@@ -186,13 +184,13 @@ class ReferenceObjective:
         l2_biases: bool = True,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        self.model, self.loss, self.l2 = model, check_choice(loss, LOSSES, "loss"), float(l2)
+        self.model, self.loss, self.l2 = model, check_choice(loss, tuple(LOSSES), "loss"), float(l2)
         self.l2_biases = l2_biases
         self.X = np.asarray(X, dtype=float)
         targets = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
-        if loss == "cross_entropy" and targets.ndim == 1:
-            targets = np.eye(d_out)[targets.astype(int)]
+        if LOSSES[loss].targets == "classes":
+            targets = one_hot(targets, d_out)
         self.y = targets.reshape(N, -1).astype(float)
         if self.X.shape != (N, model.sizes[0]) or self.y.shape != (N, d_out):
             raise ValueError(
@@ -213,12 +211,12 @@ class ReferenceObjective:
         """Return the factor of each sample's term, shape (N, 1)."""
         N, d_out = self.y.shape
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
-        return np.asarray((w / (N if self.loss == "cross_entropy" else N * d_out))[:, None])
+        return np.asarray((w / (N * d_out if LOSSES[self.loss].per_entry else N))[:, None])
 
     def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
-        terms, delta = loss_terms(self.loss, zs[-1], self.y)
+        terms, delta = LOSSES[self.loss].terms(zs[-1], self.y)
         l2 = l2_diagonal(self)
         value = (self._scale() * terms).sum() + 0.5 * (theta @ (l2 * theta))
         return value, self.model.backward(theta, zs, below, self._scale() * delta) + l2 * theta

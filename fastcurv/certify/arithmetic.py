@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy.special import expit, ndtr
+from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _engine
 from .._engine import BATCH_NORM_EPS
 from ..common.linalg import eigh, gamma_of
 from ..common.protocols import Floats
-from ..structure.tables import LEAK
+from ..structure.tables import ACTIVATIONS
 
 # error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
 ELEMENTARY = 16.0
@@ -288,8 +287,6 @@ class Arithmetic:
 # --- activations
 # --------------------------------------------------------------------------------------------------
 
-KINKED = {"relu": 1.0, "leaky_relu": 0.99, "elu": 1.0}  # the jump at 0: of phi', for elu of phi''
-
 
 class Phi:
     """The activation and its derivatives phi, phi', phi'' at z with bounds on their errors, z
@@ -332,13 +329,13 @@ class Phi:
     ) -> None:
         u, t = arithmetic.u, dz.E
         first = t if local is None else local.E
-        self.name, own = name, arithmetic.own
-        self.derived = name in ("tanh", "sigmoid") and not skip and not own
-        self.a, self.p, self.q, sizes = _derivatives(name, z)
-        if name == "identity":
+        self.name, own, row = name, arithmetic.own, ACTIVATIONS[name]
+        self.derived = row.of_a is not None and not skip and not own
+        self.a, self.p, self.q, sizes = row.derivatives(z)
+        if self.p is None:
             self.da, self.dp, self.dq, self.fresh = dz, None, None, norms(first)
             return
-        crossing = (np.abs(z) <= t) & (t > 0) if name in KINKED else False
+        crossing = (np.abs(z) <= t) & (t > 0) if row.kink else False
         slope = np.where(crossing, 1.0, np.abs(self.p))
         if self.q is None:
             bent = self.p != 1
@@ -348,13 +345,14 @@ class Phi:
                 dz.times(slope) + Err(rest),
                 norms(scaled(self.p, first)) + norms(rest + scaled(slope - self.p, t)),
             )
-            self.dp, self.dq = Err(crossing * KINKED[name] + 2 * u * self.p * bent), None
+            self.dp, self.dq = Err(crossing * row.kink + 2 * u * self.p * bent), None
             return
-        S2, S3 = _largest(name, z, t)
+        assert row.curved is not None
+        S2, S3 = row.curved(z, t)
         floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
         bend = np.where(crossing, 1.0, np.abs(self.q))
         # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
-        plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")
+        plain = row.gaussian and arithmetic.kernels in ("reference", "numpy")
         c = arithmetic.elementary * (1 + z * z if plain else 1)
         here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0) | (t > 0))
         self.da = dz.times(slope + 0.5 * t * S2) + Err(here)
@@ -362,15 +360,15 @@ class Phi:
             here + scaled(slope - np.abs(self.p) + 0.5 * t * S2, t)
         )
         if self.derived:
-            here = here * (2 * sizes[0] + (name == "sigmoid") + here) + 2 * u * (self.a**2 + self.p)
+            here = here * (2 * sizes[0] + row.of_a + here) + 2 * u * (self.a**2 + self.p)
         else:
             here = c * sizes[1]
         self.dp = dz.times(bend + 0.5 * t * S3) + Err(here + floor)
-        self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
+        self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * row.kink)
 
     def bent(self, d: Floats, dd: Err, r: Arithmetic) -> tuple[Floats, Err]:
-        """Return (e phi'', its Err) as computed from delta (tanh and sigmoid)."""
-        factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
+        """Return (e phi'', its Err) as computed from delta and a."""
+        factor = (ACTIVATIONS[self.name].of_a or 0.0) - 2 * self.a
         eq, da = factor * d, self.da.E
         error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
         size = at_most(d, dd)
@@ -387,70 +385,6 @@ class Phi:
             return None, None
         eq, deq, _ = R.times(e, de, self.q, self.dq)
         return eq, deq
-
-
-def normal(t: Floats) -> Floats:
-    return np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
-
-
-def bell(t: Floats) -> Floats:
-    """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
-    e = np.exp(-t)
-    return np.asarray(e / (1 + e) ** 2)
-
-
-def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
-    """Return phi, phi', phi'' at z, and the sizes of the terms of each before they cancel."""
-    if name == "identity":
-        return z, None, None, None
-    if name in LEAK:
-        p = np.where(z > 0, 1.0, LEAK[name])
-        return z * p, p, None, None
-    if name == "tanh":
-        a, p = np.tanh(z), 4 * bell(2 * np.abs(z))
-        return a, p, -2 * a * p, (np.abs(a), p, 2 * np.abs(a) * p)
-    if name == "elu":
-        low = np.minimum(z, 0)
-        e, q = np.exp(low), np.where(z > 0, 0.0, np.exp(low))
-        return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
-    if name == "gelu":
-        cdf, n = ndtr(z), normal(t)
-        sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
-        return z * cdf, cdf + both * n, n * (2 - t * t), sizes
-    s, d = expit(z), bell(np.abs(z))
-    if name == "sigmoid":
-        q = -d * np.tanh(z / 2)
-        return s, d, q, (s, d, np.abs(q))
-    if name == "softplus":
-        a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-        return a, s, d, (a, s, d)
-    return (
-        z * s,
-        s + both * d,
-        d * (2 - t * np.tanh(t / 2)),
-        (np.abs(z) * s, s + t * d, d * (2 + t)),
-    )
-
-
-def _largest(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats]:
-    """Return bounds on |phi''| and |phi'''| over z +- t: majorants that decrease with |z|,
-    evaluated at the point of the interval nearest to 0.
-    """
-    if name == "elu":
-        e = np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0)
-        return e, e
-    x = np.minimum(np.maximum(np.abs(z) - t, 0), 1e3)
-    if name == "tanh":  # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
-        p = 4 * bell(2 * x)
-        return 2 * p, 2 * p * (2 - p)
-    if name == "gelu":  # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
-        n = normal(x)
-        return n * (2 + x * x), np.where(x < 1.25, 1.28, n * x * (x * x + 4))
-    d = bell(x)
-    if name in ("sigmoid", "softplus"):  # phi''' of the sigmoid is d (1 - 6 d)
-        return d, d
-    return np.where(x < 0.86, 0.6, d * (2 + x)), np.where(x < 0.86, 0.9, d * (3 + 1.5 * x))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -597,104 +531,3 @@ def _off(X: Floats, dx: Err, gamma: float) -> Floats:
     gamma.
     """
     return np.asarray(gamma * X + dx.E + ETA * (X > 0))
-
-
-# --------------------------------------------------------------------------------------------------
-# Bounds on the first three derivatives of an activation over an interval ``z +- t``.
-#
-# Every bound is a function that decreases with ``|z|``, evaluated at the point of the interval
-# nearest to 0, or, where the derivative first grows from 0, its value at the far end. Rounded
-# outward by `GROW`.
-
-GROW = 1 + 1e-12  # for the rounding of the few operations here
-
-# tanh, with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
-# 2), with a second maximum of 2/3 at a^2 = 2/3
-_TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
-_TANH3_AT = math.atanh(math.sqrt(2 / 3))
-
-
-def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return bounds on |phi'|, |phi''|, |phi'''| over ``z +- t``, elementwise; the second and third
-    are infinite where the interval contains a kink.
-
-    The first covers the derivatives on both sides of the kink.
-
-    Examples
-    --------
-    >>> P1, P2, P3 = envelopes("tanh", np.zeros(1), np.zeros(1))
-    >>> float(P1[0]), float(P2[0]), round(float(P3[0]), 6)
-    (1.000000000001, 2.2250738585072014e-308, 2.0)
-    """
-    x = np.maximum(np.abs(z) - t, 0.0)  # the end nearest to 0
-    far = np.abs(z) + t
-    if name == "identity":
-        return np.ones_like(x), np.zeros_like(x), np.zeros_like(x)
-    if name in KINKED:
-        return _kinked(name, z, t)
-    found = _SMOOTH[name](x, far, z + t)
-    return found[0] * GROW + TINY, found[1] * GROW + TINY, found[2] * GROW + TINY
-
-
-def crosses(name: str, z: Floats, t: Floats) -> NDArray[np.bool_]:
-    """Return a mask of the entries for which ``z +- t`` contains a kink of the activation."""
-    return np.abs(z) <= t if name in KINKED else np.zeros(z.shape, dtype=bool)
-
-
-def _kinked(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
-    cross, zero = np.abs(z) <= t, np.zeros_like(z)
-    if name == "elu":
-        e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
-        return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
-    bend = np.where(cross, np.inf, zero)
-    return np.where(z + t >= 0, 1.0, LEAK[name] * GROW), bend, bend
-
-
-def _tanh(x: Floats, far: Floats, _: Floats) -> tuple[Floats, Floats, Floats]:
-    p, a, top = 4 * bell(2 * np.minimum(x, 1e3)), np.tanh(x), np.tanh(np.minimum(far, _TANH2_AT))
-    second = np.where(x >= _TANH2_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH2))
-    third = np.where(
-        x >= _TANH3_AT, p * (6 * a * a - 2), np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3)
-    )
-    return p, second, third
-
-
-def _sigmoid(x: Floats, far: Floats, _: Floats) -> tuple[Floats, Floats, Floats]:
-    p, q, r = _tanh(0.5 * x, 0.5 * far, _)
-    return 0.25 * p, 0.125 * q, 0.0625 * r
-
-
-def _softplus(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
-    p, q, _ = _sigmoid(x, far, high)
-    return expit(high), p, q
-
-
-def _silu(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
-    d, t = bell(np.minimum(x, 1e3)), np.minimum(x, 1e3)
-    # z > 0: phi' below 1.1; z < 0: |phi'| <= s + |z| d, and it falls
-    first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
-    return (
-        first,
-        np.where(x < 0.86, 0.5, np.minimum(0.5, d * (2 + t))),
-        np.where(x < 0.86, 0.45, d * (3 + 1.5 * t)),
-    )
-
-
-def _gelu(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
-    t = np.minimum(x, 40.0)
-    n = normal(t)
-    first = np.where(high >= 0, 1.13, np.minimum(0.5, ndtr(high) + (1 + t) * n))
-    return (
-        first,
-        np.where(x < 1.25, 0.798, np.minimum(0.798, n * (2 + t * t))),
-        np.where(x < 1.25, 1.28, n * t * (t * t + 4)),
-    )
-
-
-_SMOOTH = {
-    "tanh": _tanh,
-    "sigmoid": _sigmoid,
-    "softplus": _softplus,
-    "silu": _silu,
-    "gelu": _gelu,
-}

@@ -21,7 +21,7 @@ from ..common.linalg import UNIT
 from ..common.protocols import Floats
 from ..structure.parameters import layers_of, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
-from .arithmetic import KINKED, Err, Num, Operand, Phi, Sums, at_most, product
+from .arithmetic import Err, Num, Operand, Phi, Sums, at_most, product
 from .passes import ErrorPass, LossRows
 
 
@@ -267,8 +267,8 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
         reach = np.abs(below) @ (np.abs(W) + least).T
         reach = _norm_reach(below @ W.T, reach, *_norms(model, theta, layer))
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
-        count += int((np.abs(z) <= off).sum()) if name in KINKED else 0
-        below = ACTIVATIONS[name][0](z) + (below if skips(model, layer) else 0)
+        count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
+        below = ACTIVATIONS[name].phi(z) + (below if skips(model, layer) else 0)
     return count
 
 
@@ -280,7 +280,7 @@ def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
     return [
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
-        if name == "relu"
+        if ACTIVATIONS[name].leak == 0.0
         else np.zeros(len(gamma), dtype=bool)
         for layer, name in enumerate(ob.model.activation)
         for gamma, beta in (_norms(ob.model, theta, layer),)

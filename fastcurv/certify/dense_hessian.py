@@ -44,6 +44,7 @@ from ..common.linalg import UNIT, gamma_of
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
+from ..structure.tables import LOSSES
 from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
 from .passes import GROWTH, ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
@@ -532,7 +533,7 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
         root = np.sqrt(float(r.N))
         yield root * loss.d, Err((loss.dd.E * root + 3 * r.u * np.abs(loss.d) * root) * (1 + r.u))
         return
-    if loss.loss != "cross_entropy":
+    if LOSSES[loss.loss].per_entry:
         h = np.broadcast_to(loss.h, (N, d))
         roots = np.sqrt(h)
         off = _root_error(h, np.broadcast_to(loss.dh.E, (N, d)), r.u)

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from ..common.linalg import svd, svdvals
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
-from ..structure.tables import LEAK, loss_terms
+from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -62,14 +62,14 @@ class ReluRows:
     def __init__(self, ob: Any) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
-        self.leaks = [LEAK[name] for name in model.activation]
+        self.leaks = [float(ACTIVATIONS[name].leak or 0.0) for name in model.activation]
         weight = ob.sample_weight
         weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
         counts = weight != 0
         self.loss, self.X = ob.loss, rows_that_count(ob)
         y, d = np.asarray(ob.y)[counts], self.sizes[-1]
-        if ob.loss == "cross_entropy" and y.ndim == 1:
-            y = np.eye(d)[y.astype(int)]
+        if LOSSES[ob.loss].targets == "classes":
+            y = one_hot(y, d)
         self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
         self.first = self.inverse = np.arange(len(self.X))
         self.long_y, self.long_weight = self.y, self.weight
@@ -171,7 +171,7 @@ class ReluRows:
         """
         real = f.real.dtype.type  # long double if the passes are: 1/N is not a float64
         scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
-        terms, d = loss_terms(self.loss, f, self.long_y.astype(real))
+        terms, d = LOSSES[self.loss].terms(f, self.long_y.astype(real))
         return scale * terms, scale * d
 
     def backward(
@@ -197,7 +197,11 @@ def supported(ob: Any) -> bool:
     """
     model = ob.model
     plain = not normalised(model) and not getattr(model, "residual", False)
-    return plain and len(model.activation) > 0 and all(n in LEAK for n in model.activation)
+    return (
+        plain
+        and len(model.activation) > 0
+        and all(ACTIVATIONS[name].leak is not None for name in model.activation)
+    )
 
 
 class Smoothed:
@@ -557,7 +561,7 @@ class SmoothPiece:
         scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
         count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings in a row's target
         y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
-        if self.rows.loss == "mse":
+        if LOSSES[self.rows.loss].link == "identity":
             return d, _double(2 * scale * off + count * LONG * (2 * scale * (abs(f) + y)))
         mass = np.maximum(y.sum(axis=1, keepdims=True), 1.0)
         spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
@@ -599,11 +603,8 @@ class SmoothPiece:
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
         _, d = self.rows.terms(f)
-        c2, c3 = {
-            "mse": (2.0 * scale, 0.0 * scale),
-            "binary_cross_entropy": (0.25 * scale, 0.09623 * scale),
-            "cross_entropy": (0.5 * mass * scale, 0.28 * mass * scale),
-        }[self.rows.loss]
+        row = LOSSES[self.rows.loss]
+        c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
         c1 = np.linalg.norm(d, axis=1) * UP + c2 * move + 64 * EPS * scale * (1 + mass)
         return {"c1": c1, "c2": c2, "c3": c3}
 

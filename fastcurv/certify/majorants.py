@@ -34,7 +34,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.linalg import eigh
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_once
-from .arithmetic import KINKED, bell, crosses, envelopes, norm, norms, stack_norms
+from ..structure.tables import ACTIVATIONS, LOSSES, bell
+from .arithmetic import norm, norms, stack_norms
 from .passes import EPS, GROWTH, TINY, Passes, State, checked_theta, gram_norm, passes_at, spectral
 
 CROSS = 2 / math.sqrt(3)
@@ -98,7 +99,7 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
         moves.append((each > 0) | (s.dz[l].E > 0))
         P1, P2, P3 = (
             np.where(each > 0, P, 0.0).max(axis=1, keepdims=True)
-            for P in envelopes(passes.names[l], s.z[l], reach)
+            for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l], reach)
         )
         with np.errstate(invalid="ignore"):
             square = _product(Z1, Z1)
@@ -182,12 +183,13 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
     exact values.
     """
     f, off = s.loss.f, s.dz[-1].nu + move
-    if passes.ob.loss == "mse":
+    link = LOSSES[passes.ob.loss].link
+    if link == "identity":
         c2, c3 = 2 * f, 0 * f
-    elif passes.ob.loss == "binary_cross_entropy":  # |s''| <= s'
+    elif link == "sigmoid":  # |s''| <= s'
         near = np.maximum(np.abs(s.z[-1]) - s.dz[-1].E - move, 0.0)
         c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
-        c3 = np.minimum(c2, 0.09623 * f)
+        c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
         # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
         # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
@@ -226,12 +228,13 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
 
     A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
     """
-    if not any(name in KINKED for name in ob.model.activation):
+    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
         return [Signs(0, none, none)] * len(radii)
     passes = passes_at(ob, checked_theta(ob, theta))
     widths = ob.model.sizes[1:-1]
-    off = [[np.full(m, name == "relu") for m, name in zip(widths, passes.names)] for _ in radii]
+    rows = [ACTIVATIONS[name] for name in passes.names]
+    off = [[np.full(m, row.leak == 0.0) for m, row in zip(widths, rows)] for _ in radii]
     on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
     count = [0] * len(radii)
     with np.errstate(all="ignore"):
@@ -239,9 +242,9 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
             counts = weights_of(ob, s) != 0
             for i, radius in enumerate(radii):
                 b = propagate(passes, s, radius)
-                for l, name in enumerate(passes.names):
+                for l, row in enumerate(rows):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
-                    near = crosses(name, s.z[l], reach) & b.moves[l] & counts
+                    near = (np.abs(s.z[l]) <= reach) & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
                     off[i][l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
@@ -267,7 +270,7 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     for all rows.
     """
     theta = checked_theta(ob, theta)
-    if not any(crosses(name, np.zeros(1), np.zeros(1))[0] for name in ob.model.activation):
+    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
         return np.inf
 
     def met(radius: float) -> int:
@@ -326,7 +329,8 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     may lie in the ball.
     """
     weight = ob.sample_weight
-    if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
+    proper = weight is None or np.min(weight) >= 0
+    if LOSSES[ob.loss].link != "identity" or not proper or normalised(ob.model):
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
     rows, total = rows_once(ob)
@@ -434,12 +438,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """
     model, theta = ob.model, checked_theta(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
-    if (
-        weights is not None
-        and np.min(weights) < 0
-        or ob.loss == "cross_entropy"
-        and np.min(ob.y) < 0
-    ):
+    if weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
         return -np.inf
     if len(model.sizes) == 2:
         return least
@@ -662,7 +661,7 @@ def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) 
 
 def loss_lower_bound(ob: Any) -> float:
     """Return 0, or ``-inf`` if soft targets that are not probabilities leave no bound."""
-    return -np.inf if ob.loss == "cross_entropy" and np.min(ob.y) < 0 else 0.0
+    return -np.inf if LOSSES[ob.loss].link == "softmax" and np.min(ob.y) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
@@ -674,7 +673,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     than rounding. Not for batch normalisation.
     """
     at = checked_theta(ob, theta)
-    if ob.loss == "mse" or loss_lower_bound(ob) < 0:
+    if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
     if along is not None:
@@ -690,9 +689,10 @@ def attains_lower_bound(ob: Any) -> bool:
     """Return whether the loss may equal its lower bound for some theta; a cross entropy does not,
     unless it is 0 everywhere.
     """
-    if ob.loss == "mse" or ob.sample_weight is not None and not np.any(ob.sample_weight):
+    row, weight = LOSSES[ob.loss], ob.sample_weight
+    if row.attained or weight is not None and not np.any(weight):
         return True
-    return bool(ob.loss == "cross_entropy" and ob.model.sizes[-1] == 1)
+    return bool(row.link == "softmax" and ob.model.sizes[-1] == 1)
 
 
 def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -703,21 +703,14 @@ def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     counts = np.ones(len(y), dtype=bool)
     if ob.sample_weight is not None:
         counts = np.asarray(ob.sample_weight) > 0
-    if y.ndim == 1:
-        up = np.bincount(y[counts].astype(np.intp), minlength=m) > 0
-        return up, up.sum() > up
-    wanted = y[counts] > 0
-    if ob.loss == "binary_cross_entropy":
-        return np.any(wanted, 0), np.any(y[counts] < 1, 0)
-    others = wanted.sum(axis=1, keepdims=True) > wanted
-    return np.any(wanted, 0), np.any(others, 0)
+    return LOSSES[ob.loss].pulls(y[counts], m)
 
 
 def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
     """Return the unit direction of the biases of the last layer that all rows pull the same way and
     on which l2 does not act; None if there are none. `up`, `down`: see `pulls`.
     """
-    if ob.loss == "cross_entropy" and len(up) == 1:
+    if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
         return None
     direction = np.zeros(ob.model.n_params)
     b = layers_of(ob.model, direction)[-1][1]
@@ -740,7 +733,7 @@ def why(ob: Any, direction: Floats) -> str:
             "lower the loss for ever; no minimum exists along the way, and l2 on all parameters "
             "would give it one"
         )
-    if ob.loss == "cross_entropy":
+    if LOSSES[ob.loss].targets == "classes":
         text, which = f"no {sample} has class", np.flatnonzero(b < 0)
     else:
         text, which = f"every {sample} has the same label at output", np.flatnonzero(b)
@@ -773,26 +766,13 @@ def classified(ob: Any, at: Floats) -> bool:
     """Return whether, in every row with positive weight, the logit of its class is proved to be the
     largest, at theta (n,) of float64; False for mse and with batch normalisation.
     """
-    if ob.loss == "mse" or normalised(ob.model):
+    row = LOSSES[ob.loss]
+    if row.attained or normalised(ob.model):
         return False
     passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
         y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
-        if not (_strictly(ob.loss, y, z, E) | ~np.broadcast_to(counts, len(z))).all():
+        if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():
             return False
     return not passes.overflow
-
-
-def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bool_]:
-    """Return a mask of the rows with hard labels that are classified correctly, rounding
-    included.
-    """
-    if loss == "binary_cross_entropy":
-        hard = (y == 0) | (y == 1)
-        return np.asarray(np.all(hard & np.where(y == 1, z > E, z < -E), axis=1))
-    if y.ndim == 1:
-        y = np.eye(z.shape[1])[y]
-    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)  # one class: 0 everywhere
-    low = np.where(right, z - E, -np.inf).max(axis=1)
-    return np.asarray(hard & (low > np.where(right, -np.inf, z + E).max(axis=1)))

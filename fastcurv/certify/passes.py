@@ -17,6 +17,7 @@ from ..common.checks import check_choice, check_vector
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, skips
+from ..structure.tables import LOSSES, bell, one_hot
 from .arithmetic import (
     ELEMENTARY,
     ETA,
@@ -28,7 +29,6 @@ from .arithmetic import (
     Phi,
     Sums,
     at_most,
-    bell,
     flushes,
     gram_bound,
     norm,
@@ -206,11 +206,8 @@ class LossRows:
         sign = 1.0 if weight is None else np.sign(weight.astype(float))[:, None]
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
-        {
-            "mse": self._squares,
-            "binary_cross_entropy": self._binary,
-            "cross_entropy": self._entropy,
-        }[loss](z, dz, y)
+        of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
+        of[LOSSES[loss].link](z, dz, y)
         self.d, self.h = sign * self.d, sign * self.h
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
@@ -249,7 +246,7 @@ class LossRows:
         largest have no top.
         """
         r, m = self.arithmetic, z.shape[1]
-        y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y
+        y = one_hot(y, m)
         high, widest = z.max(axis=1, keepdims=True), dz.E.max(axis=1, keepdims=True)
         self.near = z >= high - 2 * widest
         first = np.arange(m) == z.argmax(axis=1)[:, None]
@@ -301,7 +298,7 @@ class LossRows:
 
     def r_loss(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
         """Return (rdelta, its Err)."""
-        if self.loss != "cross_entropy":
+        if LOSSES[self.loss].per_entry:
             rd, H = self.h * rz, np.abs(self.h) + self.dh.E
             error = drz.times(H) + self.dh.times(np.abs(rz))
             moves = (H > 0) & (at_most(rz, drz) > 0)
@@ -365,7 +362,7 @@ class LossRows:
         is at most ``C ||rz|| + (B + C) ||drz||``.
         """
         r = self.arithmetic
-        if self.loss != "cross_entropy":
+        if LOSSES[self.loss].per_entry:
             B = np.abs(self.h).max(axis=1, keepdims=True)
             return B, self.dh.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
         m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
@@ -389,7 +386,7 @@ class LossRows:
         `fisher`, (rows, 1).
         """
         r, m = self.arithmetic, self.d.shape[1]
-        size = np.abs(self.h) + (self.dh if self.loss == "cross_entropy" else self.dh.E)
+        size = np.abs(self.h) + (self.dh.E if LOSSES[self.loss].per_entry else self.dh)
         size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d)) + self.dd.nu)
         return np.asarray(2 * m * r.eta * (1 + size))
 

@@ -17,6 +17,7 @@ with each d a bound on the norm of a row's error, and tau that of a product (`ta
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
-from ..structure.tables import LEAK
+from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, norms
 from .bounds import gradient_bound
 from .passes import checked_theta, spectral
@@ -324,15 +325,6 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
 
 ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
 SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
-# sup |phi'| and sup |phi''|, kinks aside
-LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13}
-BENDS = {"identity": 0.0, "relu": 0.0, "leaky_relu": 0.0, "tanh": 0.77, "sigmoid": 0.0963} | {
-    "softplus": 0.25,
-    "silu": 0.5,
-    "gelu": 0.8,
-    "elu": 1.0,
-}
-JUMPS = {name: 1.0 - leak for name, leak in LEAK.items()}  # of phi' at 0
 
 
 @dataclass
@@ -372,35 +364,6 @@ class Factor:
         assert total is not None
         rounding = self.tau * rows.top * self.tops + SMALL * ((rows.top > 0) & (self.tops > 0))
         return total, self.norm * rows.error + rounding
-
-
-def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
-    """Return phi and phi' (at a kink the left derivative) of pairs."""
-    one, zero = pair(np.ones_like(z.hi)), pair(np.zeros_like(z.hi))
-    positive = z.hi > 0
-    if name == "identity":
-        return z, one
-    if name in LEAK:
-        return (
-            choose(positive, z, times(z, LEAK[name])),
-            choose(positive, one, pair(np.full_like(z.hi, LEAK[name]))),
-        )
-    if name == "elu":
-        e = expm1(choose(positive, zero, z))
-        return choose(positive, z, e), choose(positive, one, plus(e, 1.0))
-    if name == "tanh":
-        a = tanh(z)
-        return a, plus(-mul(a, a), 1.0)
-    if name == "gelu":
-        n, cdf = normal(z)
-        return mul(z, cdf), add(cdf, mul(z, n))
-    s = sigmoid(z)
-    if name == "softplus":
-        return softplus(z), s
-    d = mul(s, sigmoid(-z))
-    if name == "sigmoid":
-        return s, d
-    return mul(z, s), add(s, mul(z, d))
 
 
 @dataclass
@@ -478,21 +441,22 @@ class Precise:
     @staticmethod
     def bent(name: str, z: Bounded) -> tuple[Bounded, Pair, Floats]:
         """Return phi(z), phi'(z), and bounds on the errors of the entries of phi'."""
-        a, p = activation(name, z.value)
+        row = ACTIVATIONS[name]
+        a, p = row.pairs(sys.modules[__name__], z.value)
         rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
-        if name in ("identity", "relu"):
+        if not row.bend and not row.leak:  # slopes of 0 and 1
             rounding = np.zeros_like(rounding)
         width = float(np.sqrt(a.hi.shape[1]))
-        error = LIPSCHITZ.get(name, 1.0) * z.error + rounding * width
-        off = np.broadcast_to(BENDS[name] * z.error + rounding, a.hi.shape)
-        if name in JUMPS:
-            off = off + JUMPS[name] * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
+        error = row.lipschitz * z.error + rounding * width
+        off = np.broadcast_to(row.bend * z.error + rounding, a.hi.shape)
+        if row.leak is not None:
+            off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
         return Bounded(a, error), p, off
 
     def bent_back(self, x_layer: int, e: Bounded, p: Pair, off: Floats) -> Bounded:
         """Return delta = e * phi'."""
         d = mul(e.value, p)
-        error = LIPSCHITZ.get(self.model.activation[x_layer], 1.0) * e.error
+        error = ACTIVATIONS[self.model.activation[x_layer]].lipschitz * e.error
         error = error + norms(np.abs(e.value.hi) * off) + e.error * off.max(axis=1, keepdims=True)
         return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
 
@@ -509,10 +473,10 @@ class Precise:
         """Return delta of the last layer; the losses of the rows are added to the value."""
         ob, y = self.ob, self.ob.y[rows]
         m = z.value.hi.shape[1]
-        y = np.eye(m)[y] if y.ndim == 1 else np.array(y, dtype=float)
+        y = np.array(one_hot(y, m), dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
-        of = {"mse": _squares, "binary_cross_entropy": _binary, "cross_entropy": _entropy}
-        terms, terms_error, d, d_error = of[ob.loss](z, y)
+        of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
+        terms, terms_error, d, d_error = of[LOSSES[ob.loss].link](z, y)
         terms = column_sums(times(row_sums(terms), w[:, None]))
         sizes = np.abs(w)[:, None] * terms_error
         value = add(self.sums.value, Pair(terms.hi[0], terms.lo[0]))

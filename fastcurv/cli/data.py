@@ -21,6 +21,7 @@ import numpy as np
 
 from ..common.checks import check_choice
 from ..common.files import PIECE, refuse_device, shown
+from ..structure.tables import LOSSES
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
@@ -276,7 +277,6 @@ def _number(cell: str) -> float:
 
 
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
-LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv file"
 
 
@@ -300,17 +300,11 @@ class Dataset:
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
         """Return the accuracy for classes, or R squared for numbers, of outputs (N, n_outputs)."""
-        if self.loss == "cross_entropy":
-            return float(np.mean(outputs.argmax(axis=1) == y))
-        y = np.reshape(y, outputs.shape)
-        if self.loss == "binary_cross_entropy":
-            return float(np.mean((outputs > 0) == (y > 0.5)))
-        spread = np.sum((y - y.mean(axis=0)) ** 2)
-        return float(1 - np.sum((outputs - y) ** 2) / spread) if spread > 0 else float("nan")
+        return LOSSES[self.loss].score[1](outputs, y)
 
     @property
     def score_name(self) -> str:
-        return "R squared" if self.loss == "mse" else "accuracy"
+        return LOSSES[self.loss].score[0]
 
 
 def load_dataset(
@@ -368,13 +362,14 @@ def load_dataset(
     digest = _digest(X, y)
     loss, y, n_outputs = _targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
-    rows, held_out = _split(None if loss == "mse" else y.reshape(-1), len(X), test_fraction, rng)
+    numbers = LOSSES[loss].targets == "numbers"
+    rows, held_out = _split(None if numbers else y.reshape(-1), len(X), test_fraction, rng)
     if not raw:
         # pixels share one scale
         shift, scale = (4.88, 6.02) if source == "digits" else _standard(X[rows])
         X -= shift
         X /= scale
-        if loss == "mse":
+        if numbers:
             shift, scale = _standard(y[rows])
             y = (y - shift) / scale
     parts = (X[rows], y[rows], X[held_out], y[held_out])
@@ -453,10 +448,10 @@ def _targets(
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = _suitable(y, given) if whole else "mse"
-    check_choice(loss, LOSSES, "loss")
-    if loss == "mse":
+    check_choice(loss, tuple(LOSSES), "loss")
+    if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
-            raise ValueError(f"{source}: y holds words; wanted numbers for mse")
+            raise ValueError(f"{source}: y holds words; wanted numbers for {loss}")
         y, width = y.astype(np.float64).reshape(len(y), -1), None
     else:
         y, width = _classes(source, y, loss, given)
@@ -486,7 +481,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     labels, ranks = np.unique(y, return_inverse=True)
     if labels.size < 2:
         raise ValueError(f"{source}: y holds a single class; wanted at least two")
-    if loss == "binary_cross_entropy":
+    if LOSSES[loss].targets == "labels":
         if labels.size != 2:
             raise ValueError(f"{source}: y holds {labels.size} classes; wanted two for {loss}")
         return ranks.astype(np.float64).reshape(-1, 1), 1

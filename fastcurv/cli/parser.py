@@ -15,8 +15,9 @@ import fastcurv as fc
 from ..common.files import escaped
 from ..common.progress import on_terminal
 from ..plots.spectrum import DENSE_BELOW
+from ..structure.tables import LOSSES
 from . import commands
-from .data import LOSSES, WHAT
+from .data import WHAT
 from .models import WHAT as MODELS
 from .output import Output, write
 
@@ -170,7 +171,9 @@ COMMON = [
     option("--quiet", action="store_true", help="no progress bars (a pipe never gets any)"),
 ]
 DATA = [
-    option("--loss", choices=LOSSES, default=None, help="(default: the one that suits the data)"),
+    option(
+        "--loss", choices=tuple(LOSSES), default=None, help="(default: the one that suits the data)"
+    ),
     option(
         "--target",
         default=None,

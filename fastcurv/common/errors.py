@@ -14,59 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, g
 from .protocols import Certificate
 
 # --------------------------------------------------------------------------------------------------
-# Names in other libraries and their counterparts here, in one table for errors and converters.
-#
-# `PHI` lists the activations. The other tables map unknown names to suggestions: names of arguments
-# (`ARGUMENTS`), of methods, losses, activations and initialisations (`CHOICES`, in any spelling),
-# of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose networks can be converted
-# (`DOORS`).
-
-# For each library, its name of an activation (torch class, ONNX node, Keras function or class,
-# scikit-learn string), our name, and the settings with which both are the same function.
-PHI: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "torch": {
-        "Identity": ("identity", {}),
-        "ReLU": ("relu", {}),
-        "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
-        "Tanh": ("tanh", {}),
-        "Sigmoid": ("sigmoid", {}),
-        "Softplus": ("softplus", {"beta": 1.0, "threshold": 20.0}),
-        "SiLU": ("silu", {}),
-        "GELU": ("gelu", {"approximate": "none"}),
-        "ELU": ("elu", {"alpha": 1.0}),
-    },
-    "onnx": {
-        "Relu": ("relu", {}),
-        "LeakyRelu": ("leaky_relu", {"alpha": 0.01}),
-        "Tanh": ("tanh", {}),
-        "Sigmoid": ("sigmoid", {}),
-        "Softplus": ("softplus", {}),
-        "Swish": ("silu", {"alpha": 1.0}),
-        "Gelu": ("gelu", {"approximate": b"none"}),
-        "Elu": ("elu", {"alpha": 1.0}),
-    },
-    "keras": {
-        "linear": ("identity", {}),
-        **{name: (name, {}) for name in ("relu", "tanh", "sigmoid", "softplus", "silu", "gelu")},
-        "swish": ("silu", {}),
-        "elu": ("elu", {}),
-        "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
-        "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "alpha": 0.01}),
-        "ELU": ("elu", {"alpha": 1}),
-    },
-    "sklearn": {
-        "identity": ("identity", {}),
-        "logistic": ("sigmoid", {}),
-        "tanh": ("tanh", {}),
-        "relu": ("relu", {}),
-    },
-}
-# Modules whose functions may be passed instead of a name, and functions that differ from ours.
-FUNCTIONS_OF = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
-DIFFER = {
-    ("jax.nn", "gelu"): "the tanh approximation by default",
-    ("keras.activations", "leaky_relu"): "of slope 0.2 by default",
-}
+# Names in other libraries and their counterparts here: tables from unknown names to suggestions,
+# for names of arguments (`ARGUMENTS`), of methods, losses, activations and initialisations
+# (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose
+# networks can be converted (`DOORS`).
 
 OBJECTIVE_L2 = "l2 of the objective"
 STEPS = dict.fromkeys(
@@ -252,23 +203,7 @@ _METHODS = {
 CHOICES: dict[str, dict[str, str]] = {
     "method": _METHODS,
     "solver": _METHODS,
-    "loss": {
-        **dict.fromkeys(("crossentropyloss", "logloss", "nll", "nllloss", "ce"), "'cross_entropy'"),
-        **dict.fromkeys(
-            ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
-            "'cross_entropy'",
-        ),
-        **dict.fromkeys(("mseloss", "squarederror", "l2", "meansquarederror"), "'mse'"),
-        **dict.fromkeys(
-            ("bcewithlogitsloss", "bce", "bceloss", "binarycrossentropywithlogits", "logistic"),
-            "'binary_cross_entropy'",
-        ),
-    },
-    "activation": {
-        **dict.fromkeys(("logistic", "expit"), "'sigmoid'"),
-        **dict.fromkeys(("swish",), "'silu'"),
-        **dict.fromkeys(("linear", "none"), "'identity'"),
-        **dict.fromkeys(("lrelu",), "'leaky_relu'"),
+    "activation": {  # and what `fastcurv.structure.tables` adds, which fills "loss", too
         "softmax": "none on the last layer: outputs are logits",
         "hardtanh": "'tanh': a bounded one",
     },
@@ -465,37 +400,6 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
     spelled = {plain(choice): repr(choice) for choice in choices}
     return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
-
-
-def named_activation(x: Any) -> Any:
-    """Return our name of an activation of torch, JAX, Keras or NumPy, given as a function or a
-    torch module; `x` itself if it is none of these. A ValueError is raised for functions that
-    differ from ours of the same name.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> named_activation(np.tanh), named_activation("tanh"), named_activation(abs) is abs
-    ('tanh', 'tanh', True)
-    """
-    kind = x if isinstance(x, type) else type(x)
-    if kind.__module__.startswith("torch.nn.modules.") and kind.__name__ in PHI["torch"]:
-        ours, wanted = PHI["torch"][kind.__name__]
-        settings = {key: getattr(x, key, value) for key, value in wanted.items()}
-        if settings != wanted and x is not kind:
-            raise ValueError(f"activation is {x!r}, which has no counterpart here; wanted {wanted}")
-        return ours
-    name = str(getattr(x, "__name__", None))
-    homes = [home for home in FUNCTIONS_OF if getattr(sys.modules.get(home), name, None) is x]
-    if isinstance(x, str) or not homes:
-        return x
-    if (homes[0], name) in DIFFER:
-        raise ValueError(
-            f"activation is {homes[0]}.{name}, {DIFFER[homes[0], name]}; wanted {name!r}, which "
-            "is another function"
-        )
-    ours = CHOICES["activation"].get(name, repr(name)).strip("'")
-    return ours if ours in {phi for phi, _ in PHI["torch"].values()} else x
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:

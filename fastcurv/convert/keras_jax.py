@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_numpy
-from ..common.errors import PHI, accept_aliases, typed
+from ..common.errors import accept_aliases, typed
 from ..common.files import shown
 from ..network.mlp import Model
+from ..structure.tables import activations_of
 from .sklearn import Stack, agreed, foreign, stacked
 
 KERNELS = "(in, out) matrices, each with a bias"
@@ -25,9 +26,10 @@ NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
 KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 PASSED = ("InputLayer", "Dropout", "Flatten")
-CLASSES = ("ReLU", "LeakyReLU", "ELU")  # layer classes that are activations
+PHI = activations_of("keras")
+CLASSES = tuple(name for name in PHI if not name.islower())  # layer classes that are activations
 IN_KERAS = (
-    f"Dense layers, {', '.join(k for k in PHI['keras'] if k.islower())}, LeakyReLU with a slope of "
+    f"Dense layers, {', '.join(k for k in PHI if k.islower())}, LeakyReLU with a slope of "
     "0.01, Flatten and Dropout, or get_weights() of such"
 )
 
@@ -206,7 +208,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         phi = settings.get("activation", "linear")
         if phi == "softmax":
             stack.close(name)
-        elif isinstance(phi, str) and phi in PHI["keras"] and phi not in CLASSES:
+        elif isinstance(phi, str) and phi in PHI and phi not in CLASSES:
             stack.named("keras", phi, {}, name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import PHI, accept_aliases
+from ..common.errors import accept_aliases
 from ..common.files import shown
 from ..network.mlp import Model
+from ..structure.tables import activations_of
 from .sklearn import Stack, foreign
 
 FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
@@ -203,7 +204,7 @@ def _one(readers: list[Any], kind: str) -> Any:
 
 
 def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
-    """Return the name and the last node of an activation that is exported as several nodes, or
+    """Return the kind and the last node of an activation that is exported as several nodes, or
     None.
 
     SiLU is ``z sigmoid(z)``, a softplus with a threshold ``z > 20 ? z : softplus(z)``, GELU
@@ -213,12 +214,12 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     sigmoid, gate = _one(readers, "Sigmoid"), _one(readers, "Mul")
     two = sigmoid is not None and gate is not None and len(readers) == 2
     if two and set(gate.input) == {at, sigmoid.output[0]}:
-        return "silu", gate
+        return "Swish", gate
     soft, greater, where = (_one(readers, kind) for kind in ("Softplus", "Greater", "Where"))
     if soft is not None and greater is not None and where is not None and len(readers) == 3:
         same = list(where.input) == [greater.output[0], at, soft.output[0]]
         if same and greater.input[0] == at and graph.scalar(greater) == 20:
-            return "softplus", where
+            return "Softplus", where
     scaled = _one(readers, "Div")
     if (
         scaled is None
@@ -236,7 +237,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     half_first = graph.scalar(gate) == 0.5 and last
     if half_first:
         half_first = set(last.input) == {gate.output[0], plus.output[0]}
-    return ("gelu", last) if half_last or half_first else None
+    return ("Gelu", last) if half_last or half_first else None
 
 
 def _step(graph: Graph, node: Any) -> None:
@@ -265,7 +266,7 @@ def _step(graph: Graph, node: Any) -> None:
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
         stack.affine(scale, -scale * offset, name, np.float32(0))
-    elif kind in PHI["onnx"]:
+    elif kind in activations_of("onnx"):
         stack.named("onnx", kind, attributes, name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.close(name)
@@ -476,8 +477,8 @@ def _follow(graph: Graph) -> Model:
         gated = _gated(graph, at) if len(readers) > 1 else None
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
-            phi, node = gated
-            stack.activation(phi, _name(node))
+            kind, node = gated
+            stack.activation(activations_of("onnx")[kind][0], _name(node))
         elif stack.closed or _ends(readers, stack):
             _only_labels(graph, at)
             return _finish(graph, at)

@@ -16,9 +16,9 @@ import numpy as np
 
 from .. import _engine
 from ..common.checks import as_numpy, check_array
-from ..common.errors import PHI, typed
-from ..network.arguments import ACTIVATIONS
+from ..common.errors import typed
 from ..network.mlp import MLP, Model
+from ..structure.tables import ACTIVATIONS, activations_of
 
 SUPPORTED = f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
 
@@ -164,7 +164,7 @@ class Stack:
         """Add an activation by the name that another library has for it, a key of `PHI`, with that
         library's settings; raise a ValueError if they make it a different function.
         """
-        phi, wanted = PHI[library][kind]
+        phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
             given = settings.get(key, value)
             if given != value and given != float(np.float32(_number(value))):
@@ -290,7 +290,7 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     return stack.finish()
 
 
-SKLEARN = {name: phi for name, (phi, _) in PHI["sklearn"].items()}
+SKLEARN = {name: phi for name, (phi, _) in activations_of("sklearn").items()}
 
 
 def from_sklearn(est: Any) -> Model:

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import caller_depth
-from ..common.errors import PHI, accept_aliases, require, typed
+from ..common.errors import accept_aliases, require, typed
 from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
+from ..structure.tables import activations_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
+TORCH = activations_of("torch")
 WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -26,11 +28,7 @@ WRAPPED = {  # wrappers that compute what the module in this attribute does
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
 OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # start_dim, end_dim of a Flatten that keeps (N, d)
 FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
-    **{kind.lower(): (kind, ()) for kind in ("ReLU", "Tanh", "Sigmoid", "SiLU")},
-    "leaky_relu": ("LeakyReLU", ("negative_slope",)),
-    "softplus": ("Softplus", ("beta", "threshold")),
-    "gelu": ("GELU", ("approximate",)),
-    "elu": ("ELU", ("alpha",)),
+    **{ours: (kind, tuple(settings)) for kind, (ours, settings) in TORCH.items()},
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
     "flatten": ("Flatten", ("start_dim", "end_dim")),
@@ -289,8 +287,8 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _batch_norm(stack, module, name, seen)
-    elif kind in PHI["torch"]:
-        settings = {key: getattr(module, key, x) for key, x in PHI["torch"][kind][1].items()}
+    elif kind in TORCH:
+        settings = {key: getattr(module, key, x) for key, x in TORCH[kind][1].items()}
         stack.named("torch", kind, settings, name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
@@ -528,7 +526,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
         import torch
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
-    classes = {phi: name for name, (phi, _) in PHI["torch"].items()}
+    classes = {phi: name for name, (phi, _) in TORCH.items()}
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
 
     def tensor(a: np.ndarray) -> Any:

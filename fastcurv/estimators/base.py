@@ -34,18 +34,18 @@ from ..convert.sklearn import SKLEARN
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, ritz_pairs
-from ..network.mlp import MLP, RELU_LIKE
+from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
+from ..structure.tables import ACTIVATIONS, LOSSES
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
 SMALL, LARGE = 0.03, 30.0  # root mean squares between these need no scaling
 ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
 SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
@@ -114,7 +114,7 @@ def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
         for name, x in (("features", X.data if is_sparse(X) else X), ("targets", y))
         if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
     ]
-    kinked = sorted(set(RELU_LIKE) & set(model.activation)) if alpha > 0 else []
+    kinked = sorted({n for n in model.activation if ACTIVATIONS[n].like_relu}) if alpha > 0 else []
     scaled = f"scaled {' and '.join(far)} or " if far else ""
     unless = f", unless a kink of {kinked[0]} holds the gradient there" if kinked else ""
     return f"{scaled}more iterations would help{unless}"
@@ -128,7 +128,7 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
 SOLVERS = ("auto", "lbfgs", *METHODS)
-LOSSES = ("squared_error", "poisson")  # the first argument of scikit-learn's regressor
+THEIRS = ("squared_error", "poisson")  # the first argument of scikit-learn's regressor
 
 
 def check_parameters(est: Any) -> None:
@@ -167,7 +167,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not isinstance(sizes, numbers.Integral) and (
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
-        cure = ", which comes first here; losses have no name" if sizes in LOSSES else ""
+        cure = ", which comes first here; losses have no name" if sizes in THEIRS else ""
         raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several{cure}")
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
@@ -421,7 +421,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         without biases.
         """
         total = self._total = total_of(X.shape[0], weight)
-        self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
+        self._scale = LOSSES[loss].sklearn[1](model.sizes[-1])
         return Objective(
             model,
             X,
@@ -732,7 +732,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]
         self.best_loss_ = min(self.loss_curve_)
         self.n_iter_ = epochs + max(1, sum(int(run.nit) for run in runs))
-        self.stopped_, self.out_activation_ = str(last.stopped), OUT[ob.loss]
+        self.stopped_, self.out_activation_ = str(last.stopped), LOSSES[ob.loss].sklearn[0]
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()

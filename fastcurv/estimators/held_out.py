@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from ..common.checks import is_sparse
 from ..common.vectors import dot
 from ..network.objective import Objective
+from ..structure.tables import LOSSES
 
 ONE_IN = 4  # one row in so many is held out
 FEWEST = 10  # distinct rows to hold out at least
@@ -62,11 +63,12 @@ class HeldOut:
 
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray, total: float) -> None:
         self.fitted, self.held, self.total = fitted, held, total
-        self.slack = FLAT if fitted.loss == "mse" else SLACK
+        numbers = LOSSES[fitted.loss].targets == "numbers"
+        self.slack = FLAT if numbers else SLACK
         self.constant = constant_loss(fitted)
-        self.told = 0.0 if fitted.loss == "mse" else CERTAIN * self.constant
+        self.told = 0.0 if numbers else CERTAIN * self.constant
         # if targets scale by s, the loss scales by s^2, and squared weights (balanced layers) by s
-        firm = 300.0 * self.constant**0.5 if fitted.loss == "mse" else 3.0 * self.constant
+        firm = 300.0 * self.constant**0.5 if numbers else 3.0 * self.constant
         self.firm = firm / total
         self.restart(theta)
 
@@ -187,16 +189,5 @@ def firm_start(
 def constant_loss(ob: Objective) -> float:
     """Return the loss of the best constant prediction."""
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-    shares = weight.astype(float) / weight.sum(dtype=float)
-    y = ob.y
-    if ob.loss == "mse":
-        y = y.reshape(len(y), -1).astype(float)
-        return float((shares @ (y - shares @ y) ** 2).mean())
-    if ob.loss == "cross_entropy":
-        return float(_entropy(np.bincount(y, shares)).sum())
-    q = shares @ y.reshape(len(y), -1).astype(float)
-    return float((_entropy(q) + _entropy(1 - q)).mean())
-
-
-def _entropy(q: np.ndarray) -> np.ndarray:
-    return np.asarray(-q * np.log(np.maximum(q, np.finfo(float).tiny)))
+    y = ob.y if ob.y.dtype.kind == "i" else ob.y.reshape(len(ob.y), -1).astype(float)
+    return LOSSES[ob.loss].constant(y, weight.astype(float) / weight.sum(dtype=float))

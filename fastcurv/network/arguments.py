@@ -7,17 +7,19 @@ from __future__ import annotations
 import numbers
 import sys
 from inspect import Signature, signature
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from .._engine import columns_as_rows, in_memory
 from ..common.checks import as_numpy, check_array, check_choice, check_positive_int
-from ..common.errors import named_activation, suggestion, typed
+from ..common.errors import CHOICES, suggestion, typed
 from ..common.files import shown
 from ..common.protocols import Activation, Array
+from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
 
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+# Modules whose functions may be passed instead of a name.
+HOMES = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
@@ -34,6 +36,39 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
         if width < 1:
             raise ValueError(f"sizes holds {width}; wanted ints >= 1")
     return tuple(int(width) for width in sizes)
+
+
+def named_activation(x: Any) -> Any:
+    """Return our name of an activation of torch, JAX, Keras or NumPy, given as a function or a
+    torch module; `x` itself if it is none of these. A ValueError is raised for functions that
+    differ from ours of the same name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> named_activation(np.tanh), named_activation("tanh"), named_activation(abs) is abs
+    ('tanh', 'tanh', True)
+    """
+    kind = x if isinstance(x, type) else type(x)
+    torchs = activations_of("torch")
+    if kind.__module__.startswith("torch.nn.modules.") and kind.__name__ in torchs:
+        ours, wanted = torchs[kind.__name__]
+        settings = {key: getattr(x, key, value) for key, value in wanted.items()}
+        if settings != wanted and x is not kind:
+            raise ValueError(f"activation is {x!r}, which has no counterpart here; wanted {wanted}")
+        return ours
+    name = str(getattr(x, "__name__", None))
+    homes = [home for home in HOMES if getattr(sys.modules.get(home), name, None) is x]
+    if isinstance(x, str) or not homes:
+        return x
+    differs = ACTIVATIONS[name].differs if name in ACTIVATIONS else {}
+    if homes[0] in differs:
+        raise ValueError(
+            f"activation is {homes[0]}.{name}, {differs[homes[0]]}; wanted {name!r}, which "
+            "is another function"
+        )
+    ours = CHOICES["activation"].get(name, repr(name)).strip("'")
+    return ours if ours in ACTIVATIONS else x
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
@@ -56,7 +91,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
             + (named or "a name or one name for each hidden layer")
         )
     for name in activation:
-        check_choice(name, ACTIVATIONS, "activation")
+        check_choice(name, tuple(ACTIVATIONS), "activation")
     return tuple(names)
 
 
@@ -98,13 +133,14 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     Classes are copied: the engine uses them as indices, so they must not change after the check.
     """
     d = model.sizes[-1]
-    if loss == "cross_entropy":
+    row = LOSSES[loss]
+    if row.targets == "classes":
         _refuse_words(y)
     array = in_memory(as_numpy(y, "y"), "y")
-    if loss == "cross_entropy" and array.ndim == 1:
+    if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
-                f"y has dtype {array.dtype} and loss is 'cross_entropy'; wanted integer classes "
+                f"y has dtype {array.dtype} and loss is {loss!r}; wanted integer classes "
                 f"(N,), soft targets (N, {d}), or for numbers loss='mse'"
             )
         if array.shape != (N,):
@@ -120,12 +156,12 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     if array.ndim == 1 and d == 1:
         array = array[:, None]
     if array.shape != (N, d):
-        wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or loss == "cross_entropy" else "")
+        wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or row.targets == "classes" else "")
         raise ValueError(f"y has shape {array.shape}; wanted {wanted}")
-    if loss == "binary_cross_entropy" and (array.min() < 0 or array.max() > 1):
+    if row.targets == "labels" and (array.min() < 0 or array.max() > 1):
         raise ValueError(
-            f"y holds numbers from {array.min():g} to {array.max():g}; wanted 0 to 1, what binary "
-            "cross entropy is for"
+            f"y holds numbers from {array.min():g} to {array.max():g}; wanted 0 to 1, what "
+            f"{loss.replace('_', ' ')} is for"
         )
     usable = (
         array.strides[1] == array.itemsize

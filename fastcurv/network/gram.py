@@ -54,12 +54,12 @@ from scipy.linalg import qr, solve_triangular
 
 from .. import _engine
 from .._engine import Lock
-from ..certify.arithmetic import _derivatives, norm
+from ..certify.arithmetic import norm
 from ..common.progress import cached_attribute
 from ..common.protocols import Array, Carried, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import divisor_of, layers_of
-from ..structure.tables import LEAK
+from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_output, as_vector, check_dtype
 from .linear_operator import Symmetric
 
@@ -499,13 +499,14 @@ class LossCurve:
 
     def __init__(self, ob: Any, z: Array) -> None:
         z, y = z.astype(np.float64), ob.y
-        self.loss, self.dtype = ob.loss, ob.dtype
+        self.dtype = ob.dtype
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
         self.f, self.n_samples = (weight / divisor_of(ob))[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)
-        if ob.loss == "cross_entropy":
+        link, self.per_entry = LOSSES[ob.loss].link, LOSSES[ob.loss].per_entry
+        if link == "softmax":
             self.delta = self._entropy(z, y)
-        elif ob.loss == "mse":
+        elif link == "identity":
             self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
             self.value = float((self.f * (z - y) ** 2).sum())
         else:
@@ -520,7 +521,7 @@ class LossCurve:
     def _entropy(self, z: Floats, y: Array) -> Floats:
         """Return delta_j = f (T p_j - y_j); at the largest logit it is minus the others' sum."""
         m = z.shape[1]
-        y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y.astype(float)
+        y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)
         first = np.arange(m) == self.top[:, None]
         e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
@@ -537,7 +538,7 @@ class LossCurve:
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
-        if self.loss != "cross_entropy":
+        if self.per_entry:
             return np.asarray(self.h * rz, dtype=self.dtype)
         each = np.arange(len(rz))
         U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
@@ -575,7 +576,7 @@ class RowState:
             return
         for l, name in enumerate(model.activation[: len(self.W) - 1]):
             z = self._linear(l)
-            a, p, q, _ = _derivatives(name, z.astype(np.float64))
+            a, p, q, _ = ACTIVATIONS[name].derivatives(z.astype(np.float64))
             above = np.asarray(a, dtype=self.dtype)
             self.a.append(self._held(above + self.a[l] if self.skips[l] else above))
             self.p.append(None if p is None else self._held(p))
@@ -590,10 +591,11 @@ class RowState:
         self.loss.delta = delta.astype(np.float64)
         self.delta, self.eq = [self._held(one[3]) for one in state], []
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
-            if p is None and name in LEAK:
-                p = np.where(a > 0, 1.0, LEAK[name])
-            if eq is None and name in ("tanh", "sigmoid"):
-                eq = (-2 * a if name == "tanh" else 1 - 2 * a) * delta
+            row = ACTIVATIONS[name]
+            if p is None and row.leak is not None:
+                p = np.where(a > 0, 1.0, row.leak)
+            if eq is None and row.of_a is not None:
+                eq = (row.of_a - 2 * a) * delta
             self.a.append(self._held(a))
             self.p.append(None if p is None else self._held(p))
             self.eq.append(None if eq is None else self._held(eq))

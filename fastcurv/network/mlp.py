@@ -21,9 +21,9 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Layered, Scheme
+from ..structure.tables import ACTIVATIONS
 from .arguments import check_activation, check_bool, check_dtype, check_sizes, shaped_like
 
-RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict
 
@@ -173,7 +173,7 @@ class MLP(Answering, subject="model"):
         rng = as_rng(seed)
         layers = []
         for l, ((m, k), phi) in enumerate(zip(self.shapes, self.activation + ("identity",))):
-            kind = scheme if scheme != "auto" else "he" if phi in RELU_LIKE else "xavier"
+            kind = scheme if scheme != "auto" else "he" if ACTIVATIONS[phi].like_relu else "xavier"
             variance = {"he": 2 / k, "xavier": 2 / (k + m), "lecun": 1 / k}[kind]
             norm = (np.ones(m), np.zeros(m)) if self.normalised(l) else ()
             W = rng.standard_normal((m, k)) * math.sqrt(variance)

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import Loss
 from ..common.runtime import to_nearest
 from ..structure.parameters import divisor_of
+from ..structure.tables import LOSSES
 from .arguments import (
     InitSignature,
     as_vector,
@@ -31,7 +32,6 @@ from .arguments import (
 from .mlp import MLP
 from .operators import Curvature, Jacobian
 
-LOSSES: tuple[Loss, ...] = get_args(Loss)
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -191,7 +191,7 @@ class Objective(Answering, subject="objective"):
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
-        self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
+        self.model, self.loss = model, check_choice(loss, tuple(LOSSES), "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:

@@ -39,6 +39,7 @@ from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count, terms_of_a_row
+from ..structure.tables import LOSSES
 from .arguments import as_vector, check_dtype, selected
 from .mlp import MLP
 from .objective import Objective
@@ -246,12 +247,12 @@ class ShardedCertificates(Certificates):
     @property
     def attains_lower_bound(self) -> bool:
         """True if the loss may attain `loss_lower_bound`; a cross entropy always lies above it."""
-        return self.objective.loss == "mse"
+        return LOSSES[self.objective.loss].attained
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease forever, or None."""
         ob, at = self.objective, checked_theta(self.objective, theta)
-        if ob.loss == "mse" or self.loss_lower_bound < 0:
+        if LOSSES[ob.loss].attained or self.loss_lower_bound < 0:
             return None
         idle = self._once("pulls", (), lambda: ob._fold(pulls_part, ())).flags
         along = majorants.along_biases(ob, ~idle[0], ~idle[1])

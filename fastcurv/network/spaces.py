@@ -48,13 +48,14 @@ from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
 from .._engine import activate
-from ..certify.arithmetic import KINKED, norm
+from ..certify.arithmetic import norm
 from ..certify.dense_hessian import gram_enclosure
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
 from ..common.runtime import to_nearest
+from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
 from .mlp import MLP
@@ -72,7 +73,7 @@ ENTRY = 30.0  # cost of reading an entry of K from memory
 def n_outputs(ob: Any, kind: str) -> int:
     """Return the number of rows of K."""
     d = ob.model.sizes[-1]
-    return int(ob.n_samples * {"fisher": 1}.get(kind, d - (ob.loss == "cross_entropy")))
+    return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
 
 
 def output_refusal(H: Any) -> str:
@@ -104,7 +105,7 @@ def factor(loss: LossCurve, kind: str) -> Floats:
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
-    if loss.loss != "cross_entropy":
+    if loss.per_entry:
         roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
         return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
     at = np.arange(N)
@@ -565,23 +566,25 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     activation, or of a loss other than mse, may be so large that its rounding error changes the
     derivatives.
     """
-    m, names = ob.model, (*ob.model.activation[: len(ob.model.shapes) - 1], ob.loss)
+    m, names = ob.model, ob.model.activation[: len(ob.model.shapes) - 1]
+    rows = [ACTIVATIONS[name] for name in names]
+    kinked = [row.kink > 0 for row in rows] + [False]
+    bent = [row.bend > 0 or row.kink > 0 for row in rows] + [LOSSES[ob.loss].link != "identity"]
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
-    straight = set(names) <= {"identity", "mse"}
     step = len(ob.X) if m.batch_norm else Z_ROWS
-    for start in range(0, 0 if straight else len(ob.X), step):
+    for start in range(0, len(ob.X) if any(bent) else 0, step):
         below, F = ob.X[start : start + step], other.X[start : start + step]
         zs, others = m.preactivations(theta, below), other.model.preactivations(turned, F)
-        for l, (name, z, z_turned) in enumerate(zip(names, zs, others)):
-            if name in KINKED and ((z > 0) != (z_turned > 0)).any():
+        for l, (z, z_turned) in enumerate(zip(zs, others)):
+            if kinked[l] and ((z > 0) != (z_turned > 0)).any():
                 return False
             W, b = layers[l][:2]
             sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
-            least = AT_ZERO * eps * sizes - np.abs(z) if name in KINKED else sizes - FAR
-            if name not in ("identity", "mse") and not m.batch_norm and (least >= 0).any():
+            least = AT_ZERO * eps * sizes - np.abs(z) if kinked[l] else sizes - FAR
+            if bent[l] and not m.batch_norm and (least >= 0).any():
                 return False
-            if l < len(names) - 1:
-                above = activate(name, z)
+            if l < len(names):
+                above = activate(names[l], z)
                 below = above + below if m.skips[l] else above
     return True
 

@@ -17,6 +17,7 @@ from ..common.protocols import Descent
 from ..common.runtime import to_nearest
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
+from ..structure.tables import ACTIVATIONS
 from .finish import STATUS
 from .minimize import minimize
 
@@ -323,7 +324,7 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
     for at, width in enumerate(wide.sizes[1:-1]):
         while len(layers[at][0]) < width:
             # a relu with input 0 sits at its kink; without l2, a bias of -1 keeps it off instead
-            off = wide.activation[at] in ("relu", "leaky_relu", "elu") and not np.any(ob.l2)
+            off = ACTIVATIONS[wide.activation[at]].kink > 0 and not np.any(ob.l2)
             _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
     return wide.flatten([tuple(layer) for layer in layers]), hidden
 

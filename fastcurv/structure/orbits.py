@@ -31,6 +31,7 @@ from scipy.linalg import expm
 
 from ..common.protocols import Floats
 from .parameters import blank, l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
+from .tables import ACTIVATIONS, LOSSES
 
 MAX_BYTES = 1 << 30  # of all tangents
 EPS = float(np.finfo(float).eps)
@@ -115,7 +116,7 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     """Yield the translations that add the same vector to every row of the last layer, or the same
     number to its bias.
     """
-    if ob.loss != "cross_entropy":
+    if LOSSES[ob.loss].link != "softmax":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
     columns = []
@@ -225,8 +226,6 @@ def _off(
 # --- groups that act by matrices on the outputs of hidden layers
 # --------------------------------------------------------------------------------------------------
 
-HOMOGENEOUS = ("relu", "leaky_relu", "identity")
-
 
 def joined_layers(model: Any) -> list[range]:
     """Return the runs of hidden layers whose outputs are one residual stream: a layer and those
@@ -259,7 +258,7 @@ def _blocks(
     model = ob.model
     for run in joined_layers(model):
         names = {model.activation[l] for l in run}
-        if not names <= set(HOMOGENEOUS):
+        if not all(ACTIVATIONS[name].homogeneous for name in names):
             continue
         touched = _touched(model, run)
         width = model.sizes[run[0] + 1]

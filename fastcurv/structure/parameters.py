@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import slabs
+from .tables import LOSSES
 
 
 def normalised(model: Any) -> bool:
@@ -95,7 +96,7 @@ def divisor_of(ob: Any) -> float:
 
 def terms_of_a_row(ob: Any) -> float:
     """Return how many entries of a row a mean loss counts: one, or the number of outputs."""
-    return 1.0 if ob.loss == "cross_entropy" else float(ob.model.sizes[-1])
+    return float(ob.model.sizes[-1]) if LOSSES[ob.loss].per_entry else 1.0
 
 
 def rows_that_count(ob: Any) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from ..common.checks import as_numpy, as_rng, check_positive, check_vector
 from ..common.errors import accept_aliases, require
 from ..common.protocols import Floats
 from .parameters import blank, in_skip, layers_of, norms_of, rows_that_count
-from .tables import ACTIVATIONS
+from .tables import ACTIVATIONS, LOSSES
 
 
 def _theta(ob: Any, theta: ArrayLike) -> Floats:
@@ -140,10 +140,10 @@ def saturation_counts(
     found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
     zs = [np.asarray(z, dtype=float) for z in found]
     off = [
-        np.abs(ACTIVATIONS[name][1](z)) <= 0.01 * (0.25 if name == "sigmoid" else 1.0)
-        for name, z in zip(ob.model.activation, zs)
+        np.abs(phi.slope(z)) <= 0.01 * min(phi.lipschitz, 1.0)
+        for phi, z in zip((ACTIVATIONS[name] for name in ob.model.activation), zs)
     ]
-    certain = _certain(ob.loss, zs[-1])
+    certain = LOSSES[ob.loss].certain(zs[-1])
     return (
         np.array([o.sum() for o in off], dtype=np.int64),
         np.array([certain.sum(), certain.size, len(certain)], dtype=np.int64),
@@ -191,14 +191,6 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
     return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
         outputs.min(axis=0), outputs.max(axis=0)
     )
-
-
-def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:
-    """Return for each sample, or output, whether it has a probability within 1e-3 of 0 or 1."""
-    if loss == "cross_entropy":
-        p = np.exp(f - f.max(axis=1, keepdims=True))
-        return np.asarray(p.max(axis=1) >= 0.999 * p.sum(axis=1))
-    return np.abs(f) >= (np.log(999) if loss == "binary_cross_entropy" else np.inf)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -315,7 +307,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     array([ 1., -2.,  3., -4.])
     """
     layer = _hidden(model, theta, layer)
-    if model.activation[layer] not in ("tanh", "identity"):
+    if not ACTIVATIONS[model.activation[layer]].odd:
         raise ValueError(
             f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh "
             "or identity"
@@ -362,7 +354,7 @@ def rescale_relu(
     array([2. , 2. , 1.5, 4. ])
     """
     layer = _hidden(model, theta, layer)
-    if model.activation[layer] not in ("relu", "leaky_relu", "identity"):
+    if not ACTIVATIONS[model.activation[layer]].homogeneous:
         raise ValueError(
             f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or "
             "identity"

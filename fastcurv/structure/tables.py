@@ -1,41 +1,29 @@
-"""Activations with their derivatives, batch normalisation and losses in NumPy, for real and complex
-arguments.
+"""What the library knows of losses and activations, one row for each, and batch normalisation.
+
+Everything outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
+``src/kernels/losses.inc``, a new activation one of `ACTIVATIONS` and ``activations.inc``; both need
+a number in an enum of ``kernels.h`` and a name for type checkers in `fastcurv.common.protocols`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.special import erf, expit, ndtr
 
+from ..common.errors import CHOICES
+from ..common.protocols import Floats
+
+Mask = NDArray[np.bool_]
 _STEP = 1e-100
-LEAK = {"relu": 0.0, "leaky_relu": 0.01}  # slopes below 0
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5
-
-
-def _sigmoid(z: NDArray[Any]) -> NDArray[Any]:
-    e = np.exp(-np.where(z.real >= 0, z, -z))
-    return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
-
-
-def _softplus(z: NDArray[Any]) -> NDArray[Any]:
-    return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
-
-
-def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
-    """Return Phi(z). For a complex step the imaginary part is computed from the derivative, since
-    SciPy's complex erf loses tiny ones.
-    """
-    value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
-    return np.asarray(value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value)
-
-
-def _normal_pdf(z: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
+TINY = float(np.finfo(float).tiny)
 
 
 def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -47,35 +35,584 @@ def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return z * s, s
 
 
-def loss_terms(loss: str, f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the terms of a loss and their derivatives by the outputs f ``(..., N, d_out)``,
-    neither weighted nor divided; y has the shape of one f.
+def _sigmoid(z: NDArray[Any]) -> NDArray[Any]:
+    e = np.exp(-np.where(z.real >= 0, z, -z))
+    return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _softplus(z: NDArray[Any]) -> NDArray[Any]:
+    return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Losses of outputs f (rows, d_out) and targets y; integer classes (rows,) stand for unit vectors.
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """A loss.
+
+    Attributes
+    ----------
+    link : {"identity", "sigmoid", "softmax"}
+        The function g of the derivative by the outputs, ``c (g(f) - m y)``, m the sum of a row of y
+        for softmax, else 1. What `certify` proves of a loss follows from it.
+    terms : callable
+        ``terms(f, y)``: the terms of the loss and their derivatives by f ``(..., N, d_out)``, real
+        or complex, neither weighted nor divided; y has the shape of one f.
+    per_entry : bool
+        Whether the loss is a mean over all entries of f, each with a term of its own, so that the
+        second derivative by f is diagonal; else over rows.
+    targets : {"numbers", "labels", "classes"}
+        What y holds: any numbers; numbers from 0 to 1; integer classes (rows,) or their weights
+        (rows, d_out).
+    attained : bool
+        Whether some f attains the infimum of every term.
+    bends : (float, float)
+        Bounds on the second and third derivatives of a row's term by f, over the sum of |y| of the
+        row unless `per_entry`.
+    constant : callable
+        ``constant(y, shares)``: the loss of the best constant outputs, shares (rows,) of sum 1.
+    score : (str, callable)
+        What is reported of a fit: its name, and ``score(f, y)``.
+    sklearn : (str, callable)
+        ``out_activation_`` of scikit-learn's estimators, and by d_out the factor of their loss.
+    aliases : tuple of str
+        Names in other libraries, in the spelling of `fastcurv.common.errors.plain`.
+    certain, right, pulls : callable
+        Of probabilities. ``certain(f)``: by row (by output) whether one is within 1e-3 of 0 or 1;
+        ``right(y, f, E)``: by row whether its label is hard and has the largest logit, f being off
+        by at most E; ``pulls(y)``: by output whether some row pulls it up, and whether down.
     """
-    if loss == "mse":
-        return (f - y) ** 2, 2 * (f - y)
-    if loss == "binary_cross_entropy":
-        return _softplus(f) - y * f, _sigmoid(f) - y
+
+    link: Literal["identity", "sigmoid", "softmax"]
+    terms: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    per_entry: bool
+    targets: Literal["numbers", "labels", "classes"]
+    attained: bool
+    bends: tuple[float, float]
+    constant: Callable[[NDArray[Any], Floats], float]
+    score: tuple[str, Callable[[NDArray[Any], NDArray[Any]], float]]
+    sklearn: tuple[str, Callable[[int], float]]
+    aliases: tuple[str, ...]
+    certain: Callable[[Floats], Mask] = lambda f: np.zeros(f.shape, dtype=bool)
+    right: Callable[[NDArray[Any], Floats, Floats], Mask] = lambda y, f, E: np.zeros(len(f), bool)
+    pulls: Callable[[NDArray[Any], int], tuple[Mask, Mask]] = lambda y, d_out: (
+        np.zeros(d_out, dtype=bool),
+        np.zeros(d_out, dtype=bool),
+    )
+
+
+def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
+    """Return targets (rows, d_out); integer classes (rows,) become unit vectors."""
+    return np.eye(d_out)[y.astype(np.intp)] if y.ndim == 1 else y
+
+
+def _cross(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     shifted = f - f.real.max(axis=-1, keepdims=True)
     e = np.exp(shifted)
     total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
     return y * (np.log(total) - shifted), mass * e / total - y
 
 
-# name: (phi, phi'); each formula is analytic between kinks; at a kink phi' is the left derivative
-ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "identity": (lambda z: z, lambda z: np.ones_like(z)),
-    "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),
-    "leaky_relu": (
-        lambda z: np.where(z.real > 0, z, LEAK["leaky_relu"] * z),
-        lambda z: np.where(z.real > 0, 1.0, LEAK["leaky_relu"]),
+def _entropy(q: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(-q * np.log(np.maximum(q, TINY)))
+
+
+def _both_entropies(y: NDArray[Any], shares: Floats) -> float:
+    q = shares @ y
+    return float((_entropy(q) + _entropy(1 - q)).mean())
+
+
+def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
+    y = np.reshape(y, f.shape)
+    spread = np.sum((y - y.mean(axis=0)) ** 2)
+    return float(1 - np.sum((f - y) ** 2) / spread) if spread > 0 else float("nan")
+
+
+def _right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
+    y = one_hot(y, f.shape[1])
+    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)  # one class: 0 everywhere
+    low = np.where(right, f - E, -np.inf).max(axis=1)
+    return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
+
+
+def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
+    if y.ndim == 1:
+        up = np.bincount(y.astype(np.intp), minlength=d_out) > 0
+        return up, up.sum() > up
+    wanted = y > 0
+    return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
+
+
+LOSSES: dict[Any, LossRow] = {
+    "mse": LossRow(
+        "identity",
+        lambda f, y: ((f - y) ** 2, 2 * (f - y)),
+        per_entry=True,
+        targets="numbers",
+        attained=True,
+        bends=(2.0, 0.0),
+        constant=lambda y, shares: float((shares @ (y - shares @ y) ** 2).mean()),
+        score=("R squared", _r_squared),
+        sklearn=("identity", lambda d_out: 0.5),
+        aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
     ),
-    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
-    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
-    "softplus": (_softplus, _sigmoid),
-    "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
-    "gelu": (lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
-    "elu": (
-        lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
-        lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
+    "cross_entropy": LossRow(
+        "softmax",
+        _cross,
+        per_entry=False,
+        targets="classes",
+        attained=False,
+        bends=(0.5, 0.28),
+        constant=lambda y, shares: float(_entropy(np.bincount(y, shares)).sum()),
+        score=("accuracy", lambda f, y: float(np.mean(f.argmax(axis=1) == y))),
+        sklearn=("softmax", lambda d_out: 1.0),
+        aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
+        + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
+        certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
+        right=_right_class,
+        pulls=_class_pulls,
+    ),
+    "binary_cross_entropy": LossRow(
+        "sigmoid",
+        lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
+        per_entry=True,
+        targets="labels",
+        attained=False,
+        bends=(0.25, 0.09623),
+        constant=_both_entropies,
+        score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
+        sklearn=("logistic", lambda d_out: float(d_out)),
+        aliases=("bcewithlogitsloss", "bce", "bceloss", "binarycrossentropywithlogits", "logistic"),
+        certain=lambda f: np.abs(f) >= np.log(999),
+        right=lambda y, f, E: np.all(
+            ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
+        ),
+        pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
     ),
 }
+CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
+
+
+# --------------------------------------------------------------------------------------------------
+# Activations. Bounds over an interval ``z +- t`` are functions that decrease with ``|z|``, at the
+# point of the interval nearest to 0, or, where a derivative first grows from 0, its value at the
+# far end.
+
+GROW = 1 + 1e-12  # for the rounding of the few operations of an envelope
+Three = tuple[Floats, Floats, Floats]
+Settings = dict[str, dict[str, Any]]  # by foreign name, the settings that make it the same function
+
+
+@dataclass(frozen=True)
+class ActivationRow:
+    """An activation phi.
+
+    Attributes
+    ----------
+    phi, slope : callable
+        phi and phi' of real and complex z, analytic between kinks; at a kink phi' is the left
+        derivative.
+    derivatives : callable
+        ``derivatives(z)``: phi, phi', phi'' at real z, and the sizes of the terms of each before
+        they cancel. phi' is None if it is 1 everywhere, phi'' None if 0; then there are no sizes.
+    envelope : callable
+        ``envelope(z, t)``: bounds on |phi'|, |phi''|, |phi'''| over z +- t, rounded outward; the
+        first covers both sides of a kink, the others are infinite at one.
+    pairs : callable
+        ``pairs(ops, z)``: phi and phi' of z, a `fastcurv.certify.precise.Pair`, by that module's
+        functions.
+    curved : callable or None
+        ``curved(z, t)``: bounds on |phi''| and |phi'''| over z +- t, kinks aside, which decrease
+        with |z|; not rounded outward. None if phi'' is 0.
+    lipschitz, bend : float
+        Bounds on |phi'| and |phi''|, kinks aside.
+    leak : float or None
+        The slope below 0 of an activation of two straight pieces, whose slope above 0 is 1.
+    kink : float
+        The jump at 0 of phi', or of phi'' where phi' has none; 0: no kink.
+    of_a : float or None
+        c, where the engine computes phi' and phi'' from a: ``phi'' = (c - 2 a) phi'``.
+    gaussian : bool
+        Whether phi holds ``exp(-z^2 / 2)``, which plain kernels compute with an error that grows
+        with z^2.
+    like_relu, homogeneous, odd : bool
+        Whether weights are best drawn as for relu; whether ``phi(c z) = c phi(z)`` for c > 0;
+        whether ``phi(-z) = -phi(z)``.
+    names : dict
+        By library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
+        (string), its names with the settings that make it the same function.
+    aliases : tuple of str
+        More names, in the spelling of `fastcurv.common.errors.plain`.
+    differs : dict
+        Modules with another function of our name, and how it differs.
+    """
+
+    phi: Callable[[NDArray[Any]], NDArray[Any]]
+    slope: Callable[[NDArray[Any]], NDArray[Any]]
+    derivatives: Callable[[Floats], tuple[Any, Any, Any, Any]]
+    envelope: Callable[[Floats, Floats], Three]
+    pairs: Callable[[Any, Any], tuple[Any, Any]]
+    curved: Callable[[Floats, Floats], tuple[Floats, Floats]] | None = None
+    lipschitz: float = 1.0
+    bend: float = 0.0
+    leak: float | None = None
+    kink: float = 0.0
+    of_a: float | None = None
+    gaussian: bool = False
+    like_relu: bool = False
+    homogeneous: bool = False
+    odd: bool = False
+    names: dict[str, Settings] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    differs: dict[str, str] = field(default_factory=dict)
+
+
+def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
+    """Return Phi(z). For a complex step the imaginary part is computed from the derivative, since
+    SciPy's complex erf loses tiny ones.
+    """
+    value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
+    return np.asarray(value + 1j * z.imag * normal(z.real) if np.iscomplexobj(z) else value)
+
+
+def normal(t: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi))
+
+
+def bell(t: Floats) -> Floats:
+    """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
+    e = np.exp(-t)
+    return np.asarray(e / (1 + e) ** 2)
+
+
+def _nearest(z: Floats, t: Floats) -> Floats:
+    """Return the least |z| over z +- t, at most 1000."""
+    return np.asarray(np.minimum(np.maximum(np.abs(z) - t, 0), 1e3))
+
+
+def _outward(
+    bounds: Callable[[Floats, Floats, Floats], Three],
+) -> Callable[[Floats, Floats], Three]:
+    """Return the envelope with these bounds by the least and the largest |z| and the largest z."""
+
+    def envelope(z: Floats, t: Floats) -> Three:
+        found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
+        return found[0] * GROW + TINY, found[1] * GROW + TINY, found[2] * GROW + TINY
+
+    return envelope
+
+
+def _leaky(leak: float, **more: Any) -> ActivationRow:
+    """Return the row of ``z > 0 ? z : leak z``."""
+
+    def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+        p = np.where(z > 0, 1.0, leak)
+        return z * p, p, None, None
+
+    def envelope(z: Floats, t: Floats) -> Three:
+        bend = np.where(np.abs(z) <= t, np.inf, np.zeros_like(z))
+        return np.where(z + t >= 0, 1.0, leak * GROW), bend, bend
+
+    return ActivationRow(
+        lambda z: np.where(z.real > 0, z, leak * z if leak else 0),
+        lambda z: np.where(z.real > 0, 1.0, leak),
+        derivatives,
+        envelope,
+        lambda P, z: (
+            P.choose(z.hi > 0, z, P.times(z, leak)),
+            P.pair(np.where(z.hi > 0, 1.0, leak)),
+        ),
+        leak=leak,
+        kink=1.0 - leak,
+        like_relu=True,
+        homogeneous=True,
+        **more,
+    )
+
+
+# tanh, with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
+# 2), with a second maximum of 2/3 at a^2 = 2/3
+_TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
+_TANH3_AT = math.atanh(math.sqrt(2 / 3))
+
+
+def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    a, p = np.tanh(z), 4 * bell(2 * np.abs(z))
+    return a, p, -2 * a * p, (np.abs(a), p, 2 * np.abs(a) * p)
+
+
+def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
+    p, a, top = 4 * bell(2 * np.minimum(x, 1e3)), np.tanh(x), np.tanh(np.minimum(far, _TANH2_AT))
+    second = np.where(x >= _TANH2_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH2))
+    third = np.where(
+        x >= _TANH3_AT, p * (6 * a * a - 2), np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3)
+    )
+    return p, second, third
+
+
+def _tanh_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
+    p = 4 * bell(2 * _nearest(z, t))  # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
+    return 2 * p, 2 * p * (2 - p)
+
+
+def _tanh_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+    a = P.tanh(z)
+    return a, P.plus(-P.mul(a, a), 1.0)
+
+
+def _sigmoid_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    s, d = expit(z), bell(np.abs(z))
+    q = -d * np.tanh(z / 2)
+    return s, d, q, (s, d, np.abs(q))
+
+
+def _sigmoid_bounds(x: Floats, far: Floats, _: Floats) -> Three:
+    p, q, r = _tanh_bounds(0.5 * x, 0.5 * far, _)
+    return 0.25 * p, 0.125 * q, 0.0625 * r
+
+
+def _sigmoid_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+    s = P.sigmoid(z)
+    return s, P.mul(s, P.sigmoid(-z))
+
+
+def _softplus_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    s, d = expit(z), bell(np.abs(z))
+    a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return a, s, d, (a, s, d)
+
+
+def _softplus_bounds(x: Floats, far: Floats, high: Floats) -> Three:
+    p, q, _ = _sigmoid_bounds(x, far, high)
+    return expit(high), p, q
+
+
+def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
+    s, d = expit(z), bell(np.abs(z))
+    sizes = np.abs(z) * s, s + t * d, d * (2 + t)
+    return z * s, s + both * d, d * (2 - t * np.tanh(t / 2)), sizes
+
+
+def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
+    d, t = bell(np.minimum(x, 1e3)), np.minimum(x, 1e3)
+    # z > 0: phi' below 1.1; z < 0: |phi'| <= s + |z| d, and it falls
+    first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
+    return (
+        first,
+        np.where(x < 0.86, 0.5, np.minimum(0.5, d * (2 + t))),
+        np.where(x < 0.86, 0.45, d * (3 + 1.5 * t)),
+    )
+
+
+def _silu_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
+    x = _nearest(z, t)
+    d = bell(x)
+    return np.where(x < 0.86, 0.6, d * (2 + x)), np.where(x < 0.86, 0.9, d * (3 + 1.5 * x))
+
+
+def _silu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+    s, d = _sigmoid_pairs(P, z)
+    return P.mul(z, s), P.add(s, P.mul(z, d))
+
+
+def _gelu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
+    cdf, n = ndtr(z), normal(t)
+    sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
+    return z * cdf, cdf + both * n, n * (2 - t * t), sizes
+
+
+def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
+    t = np.minimum(x, 40.0)
+    n = normal(t)
+    first = np.where(high >= 0, 1.13, np.minimum(0.5, ndtr(high) + (1 + t) * n))
+    return (
+        first,
+        np.where(x < 1.25, 0.798, np.minimum(0.798, n * (2 + t * t))),
+        np.where(x < 1.25, 1.28, n * t * (t * t + 4)),
+    )
+
+
+def _gelu_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
+    x = _nearest(z, t)
+    n = normal(x)  # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
+    return n * (2 + x * x), np.where(x < 1.25, 1.28, n * x * (x * x + 4))
+
+
+def _gelu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+    n, cdf = P.normal(z)
+    return P.mul(z, cdf), P.add(cdf, P.mul(z, n))
+
+
+def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+    low = np.minimum(z, 0)
+    e, q = np.exp(low), np.where(z > 0, 0.0, np.exp(low))
+    return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
+
+
+def _elu_envelope(z: Floats, t: Floats) -> Three:
+    cross = np.abs(z) <= t
+    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
+    return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
+
+
+def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+    one, zero = P.pair(np.ones_like(z.hi)), P.pair(np.zeros_like(z.hi))
+    e = P.expm1(P.choose(z.hi > 0, zero, z))
+    return P.choose(z.hi > 0, z, e), P.choose(z.hi > 0, one, P.plus(e, 1.0))
+
+
+ACTIVATIONS: dict[str, ActivationRow] = {
+    "identity": ActivationRow(
+        lambda z: z,
+        lambda z: np.ones_like(z),
+        lambda z: (z, None, None, None),
+        lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
+        lambda P, z: (z, P.pair(np.ones_like(z.hi))),
+        homogeneous=True,
+        odd=True,
+        names={
+            "torch": {"Identity": {}},
+            "keras": {"linear": {}},
+            "sklearn": {"identity": {}},
+        },
+        aliases=("linear", "none"),
+    ),
+    "relu": _leaky(
+        0.0,
+        names={
+            "torch": {"ReLU": {}},
+            "onnx": {"Relu": {}},
+            "keras": {"relu": {}, "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0}},
+            "sklearn": {"relu": {}},
+        },
+    ),
+    "leaky_relu": _leaky(
+        0.01,
+        names={
+            "torch": {"LeakyReLU": {"negative_slope": 0.01}},
+            "onnx": {"LeakyRelu": {"alpha": 0.01}},
+            "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
+        },
+        aliases=("lrelu",),
+        differs={"keras.activations": "of slope 0.2 by default"},
+    ),
+    "tanh": ActivationRow(
+        np.tanh,
+        lambda z: 1 - np.tanh(z) ** 2,
+        _tanh_derivatives,
+        _outward(_tanh_bounds),
+        _tanh_pairs,
+        _tanh_curved,
+        bend=0.77,
+        of_a=0.0,
+        odd=True,
+        names={
+            "torch": {"Tanh": {}},
+            "onnx": {"Tanh": {}},
+            "keras": {"tanh": {}},
+            "sklearn": {"tanh": {}},
+        },
+    ),
+    "sigmoid": ActivationRow(
+        _sigmoid,
+        lambda z: _sigmoid(z) * _sigmoid(-z),
+        _sigmoid_derivatives,
+        _outward(_sigmoid_bounds),
+        _sigmoid_pairs,
+        lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
+        lipschitz=0.25,
+        bend=0.0963,
+        of_a=1.0,
+        names={
+            "torch": {"Sigmoid": {}},
+            "onnx": {"Sigmoid": {}},
+            "keras": {"sigmoid": {}},
+            "sklearn": {"logistic": {}},
+        },
+        aliases=("logistic", "expit"),
+    ),
+    "softplus": ActivationRow(
+        _softplus,
+        _sigmoid,
+        _softplus_derivatives,
+        _outward(_softplus_bounds),
+        lambda P, z: (P.softplus(z), P.sigmoid(z)),
+        lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
+        bend=0.25,
+        like_relu=True,
+        names={
+            "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
+            "onnx": {"Softplus": {}},
+            "keras": {"softplus": {}},
+        },
+    ),
+    "silu": ActivationRow(
+        lambda z: z * _sigmoid(z),
+        lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
+        _silu_derivatives,
+        _outward(_silu_bounds),
+        _silu_pairs,
+        _silu_curved,
+        lipschitz=1.1,
+        bend=0.5,
+        like_relu=True,
+        names={
+            "torch": {"SiLU": {}},
+            "onnx": {"Swish": {"alpha": 1.0}},
+            "keras": {"silu": {}, "swish": {}},
+        },
+        aliases=("swish",),
+    ),
+    "gelu": ActivationRow(
+        lambda z: z * _normal_cdf(z),
+        lambda z: _normal_cdf(z) + z * normal(z),
+        _gelu_derivatives,
+        _outward(_gelu_bounds),
+        _gelu_pairs,
+        _gelu_curved,
+        lipschitz=1.13,
+        bend=0.8,
+        gaussian=True,
+        like_relu=True,
+        names={
+            "torch": {"GELU": {"approximate": "none"}},
+            "onnx": {"Gelu": {"approximate": b"none"}},
+            "keras": {"gelu": {}},
+        },
+        differs={"jax.nn": "the tanh approximation by default"},
+    ),
+    "elu": ActivationRow(
+        lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
+        lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
+        _elu_derivatives,
+        _elu_envelope,
+        _elu_pairs,
+        lambda z, t: (np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0),) * 2,
+        bend=1.0,
+        kink=1.0,
+        like_relu=True,
+        names={
+            "torch": {"ELU": {"alpha": 1.0}},
+            "onnx": {"Elu": {"alpha": 1.0}},
+            "keras": {"elu": {}, "ELU": {"alpha": 1}},
+        },
+    ),
+}
+CHOICES["activation"].update(
+    {alias: repr(name) for name, row in ACTIVATIONS.items() for alias in row.aliases}
+)
+
+
+def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return, for a library's names of activations, ours and the settings with which both are the
+    same function.
+    """
+    return {
+        theirs: (ours, settings)
+        for ours, row in ACTIVATIONS.items()
+        for theirs, settings in row.names.get(library, {}).items()
+    }

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
-from fastcurv.structure.tables import BATCH_NORM_EPS, LEAK
+from fastcurv.structure.tables import ACTIVATIONS, BATCH_NORM_EPS
 
 DIGITS = 1200
 FAR = 4000  # exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show
@@ -72,8 +72,8 @@ def activation(name: str, z: Decimal):
     """phi, phi', phi''; at a kink as from the left."""
     if name == "identity":
         return z, ONE, ZERO
-    if name in LEAK:
-        slope = ONE if z > 0 else Decimal(LEAK[name])
+    if ACTIVATIONS[name].leak is not None:
+        slope = ONE if z > 0 else Decimal(ACTIVATIONS[name].leak)
         return z * slope, slope, ZERO
     if name == "elu":
         e = exp(min(z, ZERO))

@@ -10,6 +10,7 @@ from fastcurv.certify import arithmetic as rounding_local
 from fastcurv.certify import passes as rounding
 from fastcurv.certify.bounds import product_bound
 from fastcurv.certify.passes import ErrorPass
+from fastcurv.structure.tables import ACTIVATIONS
 
 from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
 from .longdouble import LD, Truth, activation, size
@@ -102,7 +103,7 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
 def test_bounds_on_the_second_and_third_derivative(name, t):
     """Over z +- t, against differences of phi''."""
     z = np.linspace(-12, 12, 481)
-    S2, S3 = rounding_local._largest(name, z, np.full_like(z, t))
+    S2, S3 = ACTIVATIONS[name].curved(z, np.full_like(z, t))
     h = 1e-5
     for s in np.linspace(-t, t, 41):
         x = (z + s).astype(LD)

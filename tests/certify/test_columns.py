@@ -186,4 +186,4 @@ def test_constants_are_shared():
 
     assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS
     a, slope, _ = probe.activate(None, "leaky_relu", np.array([[-1.0, 1.0]]))
-    assert slope[0, 0] == tables.LEAK["leaky_relu"] == -a[0, 0]
+    assert slope[0, 0] == tables.ACTIVATIONS["leaky_relu"].leak == -a[0, 0]

@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv.certify.arithmetic import crosses, envelopes
+from fastcurv.structure.tables import ACTIVATIONS
 
 from .longdouble import LD, Truth, activation, size
 
@@ -225,7 +225,8 @@ def test_residual_bounds():
 def test_envelopes(name, t):
     """Over z +- t, against phi', phi'' and differences of phi''."""
     z, h = np.linspace(-12, 12, 481), 1e-5
-    bounds, cross = envelopes(name, z, np.full_like(z, t)), crosses(name, z, np.full_like(z, t))
+    row = ACTIVATIONS[name]
+    bounds, cross = row.envelope(z, np.full_like(z, t)), (np.abs(z) <= t) & (row.kink > 0)
     for s in np.linspace(-t, t, 41):
         x = (z + s).astype(LD)
         first, second = (np.abs(d) for d in activation(name, x)[1:])

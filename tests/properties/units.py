@@ -52,7 +52,7 @@ def units(ref, theta, v):
         erz.append(era[l] @ W.T + ea[l] @ V.T + rz[l])
         if l == last:
             break
-        phi, first = ACTIVATIONS[names[l]][:2]
+        phi, first = ACTIVATIONS[names[l]].phi, ACTIVATIONS[names[l]].slope
         d1.append(np.abs(first(zs[l])))
         d2.append(SECOND.get(names[l], 0.0))
         d3.append(THIRD.get(names[l], 0.0))

@@ -1,0 +1,117 @@
+"""One row of a table is all that Python needs of a loss or an activation: rows under new names,
+with the kernels of the old ones, are computed, proved and reported like these.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.certify import majorants
+from fastcurv.certify.bounds import product_bound
+from fastcurv.estimators.held_out import constant_loss
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.structure import tables
+
+NEW = "added by a test"
+
+
+@pytest.fixture
+def added(monkeypatch):
+    """Enter a row of each table under a new name."""
+
+    def enter(activation, loss):
+        rows = ((tables.ACTIVATIONS, _engine.ACTIVATIONS), (tables.LOSSES, _engine.LOSSES))
+        for name, tellers in zip((activation, loss), rows, strict=True):
+            for teller in tellers:
+                monkeypatch.setitem(teller, NEW, teller[name])
+
+    return enter
+
+
+def problem(activation, loss, like, kind=fc.Objective):
+    rng = np.random.default_rng(3)
+    X, sizes = rng.standard_normal((9, 3)), [3, 4, 3, 2]
+    y = {
+        "numbers": rng.standard_normal((9, 2)),
+        "labels": rng.integers(0, 2, (9, 2)).astype(float),
+        "classes": rng.integers(0, 2, 9),
+    }[tables.LOSSES[like].targets]
+    model = fc.MLP(sizes, activation) if kind is fc.Objective else ReferenceModel(sizes, activation)
+    return kind(model, X, y, loss=loss, l2=0.02), rng.standard_normal(model.n_params) / 2
+
+
+def told(ob, theta):
+    """What is computed of an objective and proved of it, as exact numbers."""
+    v = np.cos(np.arange(theta.size))
+    g, error = ob.precise_gradient(theta)
+    H, G = ob.hessian(theta), ob.ggn(theta)
+    numbers = [ob.value(theta), error, product_bound(ob, theta, v), constant_loss(ob)]
+    numbers += [ob.curvature_floor(theta), majorants.loss_lower_bound(ob), ob.kink_margin(theta)]
+    numbers += [majorants.third_bound(ob, theta, 1e-3), majorants.attains_lower_bound(ob)]
+    arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(seed=0)]
+    arrays += [(S := G.reduced(space)) @ np.ones(S.shape[1]) for space in ("samples", "outputs")]
+    return [*map(float, numbers), *np.concatenate(arrays).tolist()]
+
+
+PAIRS = [(phi, list(tables.LOSSES)[i % 3]) for i, phi in enumerate(tables.ACTIVATIONS)]
+
+
+@pytest.mark.parametrize("activation, loss", PAIRS)
+def test_a_row_under_a_new_name_is_computed_and_proved_as_it_was(activation, loss, added):
+    before = told(*problem(activation, loss, loss))
+    added(activation, loss)
+    assert told(*problem(NEW, NEW, loss)) == before
+
+
+@pytest.mark.parametrize("activation, loss", PAIRS)
+def test_a_row_under_a_new_name_is_exact(activation, loss, added):
+    """Gradient and product of the engine against those of the row's own formulas by complex steps,
+    within what is proved of their rounding.
+    """
+    added(activation, loss)
+    (ob, theta), (truth, _) = (
+        problem(NEW, NEW, loss, kind) for kind in (fc.Objective, ReferenceObjective)
+    )
+    v = np.sin(np.arange(theta.size))
+    bounds = [ob.rounding_bound(theta), product_bound(ob, theta, v)]
+    gaps = [ob.gradient(theta) - truth.gradient(theta)]
+    gaps += [ob.hessian(theta) @ v - truth.hessian(theta) @ v]
+    assert all(
+        np.linalg.norm(gap) <= 4 * bound < 1e-8 for gap, bound in zip(gaps, bounds, strict=True)
+    )
+    there, error = ob.precise_gradient(theta)
+    assert np.linalg.norm(there - ob.gradient(theta)) <= bounds[0] + error < 1e-8
+
+
+@pytest.mark.parametrize("loss", tables.LOSSES)
+def test_verdicts_and_scores_ask_the_row(loss, added):
+    added("tanh", loss)
+    ob, theta = problem(NEW, NEW, loss)
+    at = fc.minimize(ob, theta, seed=0, verdict=False).x
+    found, known = (
+        fc.classify(ob, at, seed=0),
+        fc.classify(problem("tanh", loss, loss)[0], at, seed=0),
+    )
+    assert (found.kind, found.certified, found.index) == (known.kind, known.certified, known.index)
+    assert np.isfinite(tables.LOSSES[NEW].score[1](ob.model.predict(at, ob.X), ob.y))
+
+
+def test_bounds_of_a_row_hold_of_its_formulas():
+    """Slopes and bends, kinks aside, over z from -30 to 30."""
+    z = np.linspace(-30, 30, 60_001) + 1e-4
+    for name, row in tables.ACTIVATIONS.items():
+        slope = np.asarray(row.slope(z), float)
+        bend = row.slope(z + 1e-100j).imag / 1e-100
+        assert np.abs(slope).max() <= row.lipschitz, name
+        assert np.abs(bend).max() <= row.bend, name
+        jump = float((row.slope(np.array([1e-12])) - row.slope(np.array([-1e-12])))[0])
+        if row.leak is not None:
+            assert jump == row.kink == 1 - row.leak, name
+        if row.homogeneous:
+            assert np.allclose(row.phi(3 * z), 3 * row.phi(z), rtol=1e-14), name
+        if row.odd:
+            assert np.array_equal(row.phi(-z), -row.phi(z)), name
+        if row.of_a is not None:
+            expected = (row.of_a - 2 * row.phi(z)) * slope
+            assert np.allclose(bend, expected, atol=1e-12), name

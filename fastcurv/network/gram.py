@@ -499,11 +499,11 @@ class LossCurve:
 
     def __init__(self, ob: Any, z: Array) -> None:
         z, y = z.astype(np.float64), ob.y
-        self.dtype = ob.dtype
+        self.loss, self.dtype = ob.loss, ob.dtype
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
         self.f, self.n_samples = (weight / divisor_of(ob))[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)
-        link, self.per_entry = LOSSES[ob.loss].link, LOSSES[ob.loss].per_entry
+        link = LOSSES[ob.loss].link
         if link == "softmax":
             self.delta = self._entropy(z, y)
         elif link == "identity":
@@ -538,7 +538,7 @@ class LossCurve:
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
-        if self.per_entry:
+        if LOSSES[self.loss].per_entry:
             return np.asarray(self.h * rz, dtype=self.dtype)
         each = np.arange(len(rz))
         U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]

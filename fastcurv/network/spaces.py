@@ -105,7 +105,7 @@ def factor(loss: LossCurve, kind: str) -> Floats:
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
-    if loss.per_entry:
+    if LOSSES[loss.loss].per_entry:
         roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
         return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
     at = np.arange(N)

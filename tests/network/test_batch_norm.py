@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.tables import loss_terms
+from fastcurv.structure import tables
 
 from .batch_norm_cases import STEP, Problem, asked, every_dtype
 
@@ -40,7 +40,7 @@ def truth(p):
     for v in V.T:
         HV.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
         JV.append(ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP)
-        rdelta = loss_terms(ref.loss, zs[-1] + 1j * STEP * JV[-1], ref.y)[1].imag / STEP
+        rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * JV[-1], ref.y)[1].imag / STEP
         GV.append(back(ref._scale() * rdelta) + ref.l2 * v)
     HV, GV = np.stack(HV, 1), np.stack(GV, 1)
     known = {

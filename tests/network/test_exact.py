@@ -13,7 +13,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv.structure.tables import loss_terms
+from fastcurv.structure import tables
 
 ACTIVATIONS = [
     "identity",
@@ -42,14 +42,14 @@ def truth(ref, theta, V, u):
     zs, below = ref.model.forward(theta, ref.X)
     back = functools.partial(ref.model.backward, theta, zs, below)
     value, gradient = ref.value_and_gradient(theta)
-    delta = ref._scale() * loss_terms(ref.loss, zs[-1], ref.y)[1]
+    delta = ref._scale() * tables.LOSSES[ref.loss].terms(zs[-1], ref.y)[1]
     known = {"value": value, "gradient": gradient, "J'u": back(u)}
     hv, ggn, fisher, jv = [], [], [], []
     for v in V.T:
         hv.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
         rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
         jv.append(rz)
-        rdelta = loss_terms(ref.loss, zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
+        rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
         ggn.append(back(ref._scale() * rdelta) + ref.l2 * v)
         fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
     known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
@@ -192,13 +192,13 @@ def test_wide_nets(arch, dtype, problem):
     """Nets too large for the second-level cache are served layer by layer: their own way through
     the engine. Of the activations each table and dtype takes a third.
     """
-    tables = engine.available_archs()
-    first = tables.index(arch) + (dtype == "float32")
+    archs = engine.available_archs()
+    first = archs.index(arch) + (dtype == "float32")
     for i, activation in list(enumerate(ACTIVATIONS))[first % 3 :: 3]:
         case = (
             (129, 131, 131, 257, 33),
             activation,
-            LOSSES[(i + tables.index(arch)) % 3],
+            LOSSES[(i + archs.index(arch)) % 3],
             (9, 17, 33)[i % 3],
             i % 2 == 0,
             i % 4 < 2,

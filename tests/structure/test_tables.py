@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.certify import majorants
-from fastcurv.certify.bounds import product_bound
+from fastcurv.certify.bounds import gradient_bound, product_bound
 from fastcurv.estimators.held_out import constant_loss
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure import tables
@@ -44,10 +44,15 @@ def problem(activation, loss, like, kind=fc.Objective):
 def told(ob, theta):
     """What is computed of an objective and proved of it, as exact numbers."""
     v = np.cos(np.arange(theta.size))
-    g, error = ob.precise_gradient(theta)
+    proofs = ob.certificates
+    g, error = proofs.precise_gradient(theta)
     H, G = ob.hessian(theta), ob.ggn(theta)
     numbers = [ob.value(theta), error, product_bound(ob, theta, v), constant_loss(ob)]
-    numbers += [ob.curvature_floor(theta), majorants.loss_lower_bound(ob), ob.kink_margin(theta)]
+    numbers += [
+        proofs.curvature_floor(theta),
+        majorants.loss_lower_bound(ob),
+        proofs.kink_margin(theta),
+    ]
     numbers += [majorants.third_bound(ob, theta, 1e-3), majorants.attains_lower_bound(ob)]
     arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(seed=0)]
     arrays += [(S := G.reduced(space)) @ np.ones(S.shape[1]) for space in ("samples", "outputs")]
@@ -74,13 +79,13 @@ def test_a_row_under_a_new_name_is_exact(activation, loss, added):
         problem(NEW, NEW, loss, kind) for kind in (fc.Objective, ReferenceObjective)
     )
     v = np.sin(np.arange(theta.size))
-    bounds = [ob.rounding_bound(theta), product_bound(ob, theta, v)]
+    bounds = [gradient_bound(ob, theta), product_bound(ob, theta, v)]
     gaps = [ob.gradient(theta) - truth.gradient(theta)]
     gaps += [ob.hessian(theta) @ v - truth.hessian(theta) @ v]
     assert all(
         np.linalg.norm(gap) <= 4 * bound < 1e-8 for gap, bound in zip(gaps, bounds, strict=True)
     )
-    there, error = ob.precise_gradient(theta)
+    there, error = ob.certificates.precise_gradient(theta)
     assert np.linalg.norm(there - ob.gradient(theta)) <= bounds[0] + error < 1e-8
 
 

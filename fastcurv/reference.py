@@ -204,7 +204,7 @@ class ReferenceObjective:
 
     @property
     def certificates(self) -> Certificates:
-        """What is proved about the loss near theta."""
+        """Proved statements about the loss near theta."""
         return Certificates(self)
 
     def _scale(self) -> Floats:

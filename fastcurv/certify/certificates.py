@@ -1,4 +1,4 @@
-"""What is proved about a network objective near theta. Verdicts and `minimize` ask for it by
+"""Proved statements about a network objective near theta. Verdicts and `minimize` ask for them by
 `fastcurv.critical.evidence`, which claims nothing where an objective proves nothing.
 """
 

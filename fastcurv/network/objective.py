@@ -262,7 +262,7 @@ class Objective(Answering, subject="objective"):
 
     @property
     def certificates(self) -> Certificates:
-        """What is proved about the loss near theta: bounds on its third derivative, gradients in
+        """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
         `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
         the gradient or the Hessian, as is `rounding_bound`, unless it has its own.

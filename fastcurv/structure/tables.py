@@ -1,4 +1,5 @@
-"""Tables of losses and activations, all that the library knows of one in a row; batch normalisation.
+"""Tables of losses and activations, a row for each, with all that the library knows of it; batch
+normalisation.
 
 Everything outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
 ``src/kernels/losses.inc``, a new activation one of `ACTIVATIONS` and ``activations.inc``; both need

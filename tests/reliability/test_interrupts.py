@@ -117,12 +117,12 @@ import os, signal, threading
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
-from fastcurv.spectrum.eigsh import Search
+from fastcurv.spectrum.eigsh import ThickRestart
 
 d = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, 223_000))
 d /= d[-1]
 op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
-pressed, restart = [], Search._restart
+pressed, restart = [], ThickRestart._restart
 
 def press():
     pressed.append(clock())
@@ -135,7 +135,7 @@ def then_pressed(search):
     restart(search)
     whole.append(clock() - begin)
 
-Search._restart = then_pressed
+ThickRestart._restart = then_pressed
 late, whole = [], []
 for k in (10, 4):
     whole.clear()

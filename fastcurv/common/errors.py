@@ -508,10 +508,12 @@ def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
     """Raise an AttributeError that suggests the right name, if known."""
     known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
-    there = dir(sys.modules["fastcurv"]) if subject == "fastcurv" else ()
-    near = difflib.get_close_matches(name, there, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    hint = f"; wanted {known[name]}" if name in known else hint
+    hint = ""
+    if name in known:
+        hint = f"; wanted {known[name]}"
+    elif subject == "fastcurv":  # an objective is asked for much that it may lack
+        near = difflib.get_close_matches(name, dir(sys.modules["fastcurv"]), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 

@@ -147,19 +147,23 @@ def offers_symmetries(ob: Any) -> bool:
     return offered(ob, "orbits", offered(ob, "flat_directions")) is not None
 
 
+SHORT = 4096  # bytes of theta that take less time to copy than to ask whether that is needed
+
+
 class call_unmodified:
     """Context manager that raises ValueError if theta was modified within.
 
     An objective that writes into the theta it is given reports values and derivatives of a point
-    other than the one asked for. Objectives with a true `keeps_theta` attribute are not checked:
-    copying a long theta twice takes as long as its gradient over a few rows.
+    other than the one asked for. Objectives with a true `keeps_theta` attribute are not checked
+    where theta is long: copying it twice takes as long as its gradient over a few rows.
     """
 
     __slots__ = ("before", "theta")
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        self.before = None if offered(ob, "keeps_theta", False) else theta.tobytes()
+        trusted = theta.nbytes > SHORT and offered(ob, "keeps_theta", False)
+        self.before = None if trusted else theta.tobytes()
 
     def __enter__(self) -> None:
         pass

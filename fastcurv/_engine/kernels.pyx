@@ -25,21 +25,8 @@ cdef extern from "arch.h" nogil:
     const fc_table *fc_arch_at(int)
     const fc_table *fc_arch_find(const char *)
 
-ACTIVATIONS = {
-    "identity": FC_IDENTITY,
-    "relu": FC_RELU,
-    "leaky_relu": FC_LEAKY_RELU,
-    "tanh": FC_TANH,
-    "sigmoid": FC_SIGMOID,
-    "softplus": FC_SOFTPLUS,
-    "silu": FC_SILU,
-    "gelu": FC_GELU,
-    "elu": FC_ELU,
-}
-LOSSES = {
-    "mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY,
-    "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY
-}
+ACTIVATIONS = {fc_activation_name(i).decode(): i for i in range(FC_N_ACTIVATIONS)}
+LOSSES = {fc_loss_name(i).decode(): i for i in range(FC_N_LOSSES)}
 
 fc_arch_init(<fc_gemm_f32>sgemm, <fc_gemm_f64>dgemm)
 

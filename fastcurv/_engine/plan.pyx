@@ -80,7 +80,7 @@ cdef class Plan:
                 if batch_norm:
                     add_norm(P, y)
             y.has_p = y.phi != FC_IDENTITY
-            y.curved = y.phi not in (FC_IDENTITY, FC_RELU, FC_LEAKY_RELU)
+            y.curved = fc_bends(y.phi)
             y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
         P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
         P.data, P.ldx = &rows.D, rows.D.ldx

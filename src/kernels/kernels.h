@@ -44,21 +44,46 @@
 /* bytes: every padded matrix starts and every row of it starts on such a border */
 enum { FC_ALIGN = 64 };
 
-typedef enum { /* phi of a hidden layer */
-               FC_IDENTITY,
-               FC_RELU,
-               FC_LEAKY_RELU,
-               FC_TANH,
-               FC_SIGMOID,
-               FC_SOFTPLUS,
-               FC_SILU,
-               FC_GELU,
-               FC_ELU,
-               FC_N_ACTIVATIONS
-} fc_activation;
+/* The activations of hidden layers, in the order of their numbers. To add one: a line here, its
+ * arithmetic in activations.inc and in reference_math.inc, a row in fastcurv/structure/tables.py. */
+#define FC_ACTIVATIONS(X)        \
+    X(FC_IDENTITY, identity)     \
+    X(FC_RELU, relu)             \
+    X(FC_LEAKY_RELU, leaky_relu) \
+    X(FC_TANH, tanh)             \
+    X(FC_SIGMOID, sigmoid)       \
+    X(FC_SOFTPLUS, softplus)     \
+    X(FC_SILU, silu)             \
+    X(FC_GELU, gelu)             \
+    X(FC_ELU, elu)
 
-typedef enum { FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY } fc_loss;
+/* The losses, in the order of their numbers: OF_ONE where each output has its own (a function of
+ * losses.inc, called NAME_of), OF_ROW where a row's outputs are coupled. To add one of the first
+ * kind: a line here, NAME_of in losses.inc, its case in reference_math.inc, a row in
+ * fastcurv/structure/tables.py. */
+#define FC_LOSSES(OF_ONE, OF_ROW)           \
+    OF_ONE(FC_MSE, mse)                     \
+    OF_ROW(FC_CROSS_ENTROPY, cross_entropy) \
+    OF_ONE(FC_BINARY_CROSS_ENTROPY, binary_cross_entropy)
 
+#define FC_NUMBER(id, name) id,
+#define FC_QUOTED(id, name) #name,
+#define FC_NOTHING(id, name)
+typedef enum { FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS } fc_activation;
+typedef enum { FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES } fc_loss;
+FC_INLINE const char *fc_activation_name(int phi) {
+    static const char *const names[] = {FC_ACTIVATIONS(FC_QUOTED)};
+    return names[phi];
+}
+FC_INLINE const char *fc_loss_name(int loss) {
+    static const char *const names[] = {FC_LOSSES(FC_QUOTED, FC_QUOTED)};
+    return names[loss];
+}
+
+/* phi'' is not 0 everywhere */
+static inline int fc_bends(fc_activation phi) {
+    return phi != FC_IDENTITY && phi != FC_RELU && phi != FC_LEAKY_RELU;
+}
 static inline int fc_slope_from_a(fc_activation phi) {
     return phi == FC_RELU || phi == FC_LEAKY_RELU;
 }

@@ -96,7 +96,9 @@ cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) n
 
 
 cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
-    """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each."""
+    """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each; then
+    what the loss keeps of its second derivative, h (N, d_out) and s (N,).
+    """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
     while r0 < P.N and not fc_watch_off():
@@ -108,6 +110,12 @@ cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
             take_rows(P, y, y.p, r0, out[4 * l + 1])
             take_rows(P, y, y.q, r0, out[4 * l + 2])
             take_rows(P, y, y.delta, r0, out[4 * l + 3])
+        take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers])
+        if out[4 * P.n_layers + 1] != NULL:
+            memcpy(
+                out[4 * P.n_layers + 1] + r0 * P.K.real_bytes, P.loss.s,
+                min(P.chunk, P.N - r0) * P.K.real_bytes
+            )
         r0 += P.chunk
 
 

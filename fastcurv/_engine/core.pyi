@@ -155,6 +155,32 @@ class Plan:
     ) -> list[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]]: ...
     def _after_fork(self) -> None: ...
 
+@disjoint_base
+class GaussNewton:
+    n: int
+    def __new__(cls, plan: Plan) -> Self: ...
+    def matrix(self, out: NDArray[np.float64]) -> None: ...
+
+@disjoint_base
+class Levenberg:
+    theta: NDArray[Any]
+    gradient: NDArray[Any]
+    value: float
+    gradient_norm: float
+    damping: float
+    growth: float
+    values: int
+    gradients: int
+    def __new__(cls, plan: Plan, theta: NDArray[Any], share: float = 1e-3) -> Self: ...
+    def run(
+        self,
+        count: int,
+        gradient_tol: float,
+        target: float,
+        seconds: float,
+        record: NDArray[np.float64],
+    ) -> tuple[int, str]: ...
+
 def statistics(plan: Plan) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]: ...
 def force_across(lines: int, shared: bool = False) -> None: ...
 def force_unpacked(rows: int = -1) -> None: ...

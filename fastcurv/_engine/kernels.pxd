@@ -4,13 +4,14 @@ from libc.stdint cimport int32_t
 cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
-        FC_IDENTITY, FC_N_ACTIVATIONS
+        FC_IDENTITY, FC_LEAKY_RELU, FC_N_ACTIVATIONS
+    const double FC_LEAK
     const char *fc_activation_name(int)
     bint fc_bends(fc_activation)
     bint fc_slope_from_a(fc_activation)
     bint fc_bend_from_delta(fc_activation)
     ctypedef enum fc_loss:
-        FC_N_LOSSES
+        FC_CROSS_ENTROPY, FC_N_LOSSES
     const char *fc_loss_name(int)
     ctypedef enum fc_step_kind:
         FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE

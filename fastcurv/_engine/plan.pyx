@@ -335,7 +335,7 @@ cdef class Plan:
 
     def outputs(self, out):
         """The net's outputs at theta into out (N, d_out), contiguous."""
-        self.states([None] * (4 * self.P.n_layers - 4) + [out, None, None, None], False)
+        self.states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
 
     def state(self):
         """What the products at theta are made of: for each layer (a, phi', e * phi'', delta), each
@@ -348,7 +348,7 @@ cdef class Plan:
         for l in range(P.n_layers):
             for there in (True, P.layer[l].p != NULL, P.layer[l].q != NULL, True):
                 found.append(np.empty((P.N, P.layer[l].m), self.dtype) if there else None)
-        self.states(found, True)
+        self.states([*found, None, None], True)
         return [tuple(found[4 * l:4 * l + 4]) for l in range(P.n_layers)]
 
     cdef int states(self, list out, bint back) except -1:

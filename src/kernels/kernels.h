@@ -80,6 +80,9 @@ FC_INLINE const char *fc_loss_name(int loss) {
     return names[loss];
 }
 
+/* the slope of a leaky relu below 0 */
+#define FC_LEAK 0.01
+
 /* phi'' is not 0 everywhere */
 static inline int fc_bends(fc_activation phi) {
     return phi != FC_IDENTITY && phi != FC_RELU && phi != FC_LEAKY_RELU;

@@ -1,0 +1,196 @@
+"""Levenberg-Marquardt steps on a small net, without Python between them.
+
+At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the trial step is
+s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the model promises,
+Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
+mu smaller, by 1 - (2 rho - 1)^3 and at most threefold; else mu grows by 2, 4, 8, ...
+"""
+from libc.math cimport INFINITY, fabs, isfinite, sqrt
+from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
+
+cdef enum Ending:
+    GOING, CRITICAL, TARGET, STALLED, LATE, OFF
+
+
+cdef class Levenberg:
+    """The state of a run: theta, its loss, gradient and matrix, and the damping mu.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its own, without batch normalisation.
+    theta : array (n,) of the plan's dtype, contiguous
+        The start; it is moved.
+    """
+    cdef GaussNewton normal
+    cdef Plan plan
+    cdef readonly object theta
+    cdef readonly object gradient
+    cdef readonly double value, gradient_norm
+    cdef public double damping, growth
+    cdef readonly Py_ssize_t values, gradients
+    cdef object matrix, factor, trial, step, decay
+    cdef double *G
+    cdef double *A
+    cdef double *s
+    cdef double *g
+    cdef double *l2             # what l2 adds to the diagonal
+    cdef bint blind             # the last step's gain was below the rounding of the loss
+
+    def __cinit__(self, Plan plan, theta, double share=1e-3):
+        cdef PlanS *P = &plan.P
+        cdef Py_ssize_t n = P.n
+        self.plan, self.normal = plan, GaussNewton(plan)
+        self.theta, self.trial = theta, np.empty_like(theta)
+        self.gradient = np.empty_like(theta)
+        self.matrix, self.factor, self.step = np.empty((n, n)), np.empty((n, n)), np.empty((2, n))
+        self.G, self.A = <double *>pointer(self.matrix), <double *>pointer(self.factor)
+        self.s = <double *>pointer(self.step)
+        self.g = self.s + n
+        self.values = self.gradients = 0
+        self.growth = 2
+        if plan.l2 != 0:
+            ones = np.ones(n, theta.dtype)
+            decay(P, plan.l2, pointer(ones), pointer(ones))
+            self.decay = ones.astype(np.float64)
+            self.l2 = <double *>pointer(self.decay)
+        cdef char *at_ = pointer(theta)
+        cdef char *gradient = pointer(self.gradient)
+        cdef fc_watch before
+        plan.theta = None
+        with plan.lock, nogil:
+            before = watch()
+            self.value = self.loss(P, at_)
+            self.arrive(P, gradient)
+            plan.end(before)
+        self.damping = share * np.diag(self.matrix).max()
+
+    def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
+        """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.
+
+        Returns
+        -------
+        (steps, ending) : int, str
+            ``""`` where all were taken, or ``critical``, ``target``, ``stalled``, ``max_time``.
+        """
+        cdef Py_ssize_t done
+        cdef Ending ending = GOING
+        cdef double *rows = <double *>pointer(record)
+        cdef char *theta = pointer(self.theta)
+        cdef char *trial = pointer(self.trial)
+        cdef char *gradient = pointer(self.gradient)
+        cdef fc_watch before
+        with self.plan.lock:
+            self.plan.theta = None
+            with nogil:
+                before = watch()
+                done = self.steps(
+                    theta, trial, gradient, count, gradient_tol, target, seconds, rows, &ending
+                )
+                self.plan.end(before)
+        return done, ("", "critical", "target", "stalled", "max_time", "")[ending]
+
+    cdef Py_ssize_t steps(
+        self, char *theta, char *trial, char *gradient, Py_ssize_t count, double gradient_tol,
+        double target, double seconds, double *rows, Ending *ending
+    ) noexcept nogil:
+        cdef PlanS *P = &self.plan.P
+        cdef Py_ssize_t k
+        cdef double norm_before
+        cdef long long begin = now()
+        for k in range(count):
+            if self.gradient_norm <= gradient_tol:
+                ending[0] = CRITICAL
+            elif self.value <= target:
+                ending[0] = TARGET
+            elif (now() - begin) * 1e-9 > seconds:
+                ending[0] = LATE
+            elif not self.descend(P, theta, trial):
+                ending[0] = OFF if fc_watch_off() else STALLED
+            if ending[0] != GOING:
+                return k
+            memcpy(theta, trial, P.n * P.K.real_bytes)
+            norm_before = self.gradient_norm
+            self.arrive(P, gradient)
+            rows[3 * k], rows[3 * k + 1] = self.value, self.gradient_norm
+            rows[3 * k + 2] = (now() - begin) * 1e-9
+            if self.blind and not self.gradient_norm < norm_before:
+                ending[0] = STALLED
+                return k + 1
+        return count
+
+    cdef bint descend(self, PlanS *P, char *theta, char *trial) noexcept nogil:
+        """A trial point with a lower loss, or with the same to rounding where the model promises no
+        more: then the gradient has to fall. False: there is none.
+        """
+        cdef double promised, f, ratio
+        cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
+        cdef Py_ssize_t i
+        while not fc_watch_off():
+            if self.solve(P):
+                promised = 0
+                for i in range(P.n):
+                    promised += self.s[i] * (self.damping * self.s[i] - self.g[i]) / 2
+                    if P.K.real_bytes == 8:
+                        (<double *>trial)[i] = (<double *>theta)[i] + self.s[i]
+                    else:
+                        (<float *>trial)[i] = <float>((<float *>theta)[i] + self.s[i])
+                if not promised > 0:
+                    return False
+                f = self.loss(P, trial)
+                self.values += 1
+                self.blind = promised <= 16 * rounding
+                if self.blind and not f <= self.value + rounding:
+                    return False
+                ratio = (self.value - f) / promised if isfinite(f) else -1
+                if self.blind:          # the gradient will tell
+                    ratio = 1
+                if ratio > 1e-4:
+                    self.damping *= max(1 / 3.0, 1 - (2 * ratio - 1) ** 3)
+                    self.growth, self.value = 2, f
+                    return True
+            self.damping = max(self.damping, 1e-300) * self.growth
+            self.growth *= 2
+            if not isfinite(self.damping):
+                return False
+        return False
+
+    cdef bint solve(self, PlanS *P) noexcept nogil:
+        """s = -(G + mu I)^-1 g; False where the matrix is not positive definite to rounding."""
+        cdef int n = P.n, one = 1, failed
+        cdef Py_ssize_t i
+        memcpy(self.A, self.G, P.n * P.n * sizeof(double))
+        for i in range(P.n):
+            self.A[i * (P.n + 1)] += self.damping
+            self.s[i] = -self.g[i]
+        dpotrf("L", &n, self.A, &n, &failed)
+        if failed == 0:
+            dpotrs("L", &n, &one, self.A, &n, self.s, &n, &failed)
+        return failed == 0
+
+    cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
+        """The loss at theta, where the plan is afterwards."""
+        cdef double f
+        P.at_chunk, P.done, P.passing = -1, 0, False
+        if not take_theta(P, theta, NULL):
+            return INFINITY
+        f = at_theta(P, False, NULL, False)
+        if self.plan.l2 != 0:
+            f += 0.5 * self.plan.l2 * decayed(P, theta)
+        return f
+
+    cdef void arrive(self, PlanS *P, char *gradient) noexcept nogil:
+        """The gradient and the matrix where the plan is."""
+        cdef Py_ssize_t i
+        cdef double square = 0
+        if self.plan.l2 != 0:
+            decay(P, self.plan.l2, P.theta, gradient)
+        at_theta(P, True, gradient, self.plan.l2 != 0)
+        self.normal.half(self.G)
+        self.normal.doubled(gradient, self.g, P.n)
+        for i in range(P.n):
+            square += self.g[i] * self.g[i]
+            if self.l2 != NULL:
+                self.G[i * (P.n + 1)] += self.l2[i]
+        self.gradient_norm = sqrt(square)
+        self.gradients += 1

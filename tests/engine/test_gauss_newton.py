@@ -1,0 +1,126 @@
+"""The Gauss-Newton matrix of small nets against products of the operator, which have an oracle of
+their own (tests/network/test_exact.py), and the engine's Levenberg-Marquardt steps against NumPy's.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+
+KINDS = list(itertools.product(_engine.ACTIVATIONS, _engine.LOSSES))
+
+
+def problem(rng, sizes, N, act, loss, dtype="float64", residual=False, weighted=False, **more):
+    model = fc.MLP(sizes, act, residual=residual, dtype=dtype)
+    y = {
+        "mse": rng.standard_normal((N, sizes[-1])),
+        "cross_entropy": rng.integers(sizes[-1], size=N),
+    }.get(loss, rng.random((N, sizes[-1])))
+    weight = rng.random(N) if weighted else None
+    X = rng.standard_normal((N, sizes[0]))
+    y = y if y.dtype.kind == "i" else y.astype(dtype)
+    ob = fc.Objective(model, X.astype(dtype), y, loss, sample_weight=weight, **more)
+    return ob, 2 * model.init(seed=int(rng.integers(1000)))
+
+
+def matrix_of(ob, theta):
+    plan = ob._new_plan()
+    plan.bind(theta)
+    G = np.full((ob.n_params, ob.n_params), np.nan)
+    _engine.GaussNewton(plan).matrix(G)
+    return G
+
+
+def close(ob, theta):
+    G, kind = matrix_of(ob, theta), theta.dtype
+    wanted = ob.ggn(theta) @ np.eye(len(theta), dtype=kind) - ob.l2 * np.eye(len(theta))
+    # the products' own rounding: a sum over rows and layers of numbers no larger than the largest
+    tolerance = 1e4 * np.finfo(kind).eps * np.abs(wanted).max()
+    assert np.abs(G - wanted).max() <= tolerance
+    assert np.array_equal(G, G.T)
+
+
+@pytest.mark.parametrize("act, loss", KINDS)
+def test_matrix_is_that_of_the_products(act, loss, rng):
+    for i, (residual, N) in enumerate(itertools.product((False, True), (1, 7, 41, 300))):
+        sizes = ([3, 4, 4, 2], [5, 3, 3, 3, 3], [1, 5, 2])[i % 3]
+        dtype = ("float64", "float32")[i % 2]
+        close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
+
+
+@pytest.mark.parametrize("loss", _engine.LOSSES)
+def test_matrix_of_more_parameters_than_a_strip_and_more_rows_than_a_block(loss, rng):
+    close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
+    close(*problem(rng, [2, 3], 50, "relu", loss))
+
+
+def test_matrix_of_every_kernel_table(rng):
+    ob, theta = problem(rng, [4, 9, 3], 60, "tanh", "cross_entropy")
+    before = _engine.chosen_arch()
+    try:
+        for arch in _engine.available_archs():
+            _engine.set_arch(arch)
+            close(fc.Objective(ob.model, ob.X, ob.y, ob.loss), theta)
+    finally:
+        _engine.set_arch(before)
+
+
+def numpy_steps(ob, theta, count):
+    """Levenberg-Marquardt by Nielsen's rule, with dense matrices from products."""
+    eye = np.eye(len(theta))
+    f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
+    mu, nu = 1e-3 * G.diagonal().max(), 2.0
+    for _ in range(count):
+        while True:
+            s = np.linalg.solve(G + mu * eye, -g)
+            ratio = (f - ob.value(theta + s)) / (s @ (mu * s - g) / 2)
+            if ratio > 1e-4:
+                break
+            mu, nu = mu * nu, 2 * nu
+        theta = theta + s
+        f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
+        mu, nu = mu * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+    return theta
+
+
+@pytest.mark.parametrize("loss", _engine.LOSSES)
+@pytest.mark.parametrize("l2_biases", [True, False])
+def test_steps_are_those_of_numpy(loss, l2_biases, rng):
+    ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
+    wanted, record = numpy_steps(ob, theta, 6), np.zeros((6, 3))
+    run = _engine.Levenberg(ob._new_plan(), theta.copy())
+    assert run.run(6, 0.0, -np.inf, np.inf, record) == (6, "")
+    assert np.abs(run.theta - wanted).max() < 1e-7
+    assert record[-1, 0] == run.value == ob.value(run.theta)
+    assert record[-1, 1] == pytest.approx(np.linalg.norm(ob.gradient(run.theta)), rel=1e-9)
+    assert np.array_equal(run.gradient, ob.gradient(run.theta))
+    assert np.all(np.diff(record[:, 0]) < 0)
+
+
+def test_runs_end_where_they_are_asked_to(rng):
+    ob, theta = problem(rng, [2, 4, 1], 25, "tanh", "mse", l2=1e-3)
+    record = np.zeros((500, 3))
+    start = _engine.Levenberg(ob._new_plan(), theta.copy())
+    assert start.run(500, np.inf, -np.inf, np.inf, record) == (0, "critical")
+    assert start.run(500, 0.0, np.inf, np.inf, record) == (0, "target")
+    assert start.run(500, 0.0, -np.inf, -1.0, record) == (0, "max_time")
+    half = start.value / 2
+    steps, ending = start.run(500, 0.0, half, np.inf, record)
+    assert ending == "target" and record[steps - 1, 0] <= half < record[steps - 2, 0]
+    steps, ending = start.run(500, 1e-6, -np.inf, np.inf, record)
+    assert ending == "critical" and np.linalg.norm(ob.gradient(start.theta)) <= 1e-6
+    assert start.run(500, 0.0, -np.inf, np.inf, record)[1] == "stalled"
+
+
+def test_the_same_bits_for_any_number_of_threads(rng):
+    ob, theta = problem(rng, [6, 10, 3], 900, "tanh", "cross_entropy")
+    ends = []
+    for threads in (1, 2, 5):
+        twin = fc.Objective(ob.model, ob.X, ob.y, ob.loss, n_threads=threads)
+        run = _engine.Levenberg(twin._new_plan(), theta.copy())
+        run.run(5, 0.0, -np.inf, np.inf, np.zeros((5, 3)))
+        ends.append(run.theta)
+    assert all(np.array_equal(x, ends[0]) for x in ends)

@@ -248,34 +248,29 @@ class Saver:
         """Save after a step if a save is due: every `every` iterations, or after `OFTEN`
         seconds.
         """
-        if self.path is None:
-            return
         if self.every is not None:
             due = loop.run.iteration % self.every == 0
         else:
             due = time.perf_counter() - self.saved_at > OFTEN
         if due and not loop.run.cut and np.isfinite(loop.run.f):
             self.take(loop)
-            self._write(loop)
+            self.write(loop)
 
     def at_the_end(self, loop: Any) -> None:
         """Save the final state, or the start of the last step if that was cut short or left the
         finite numbers.
         """
-        if self.path is None:
-            return
         before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
         if self.snapshot is None or not before:
             self.take(loop)
-        self._write(loop)
+        self.write(loop)
 
-    def rescue(self, loop: Any) -> None:
-        """Save the start of the step in which the objective or the callback raised."""
-        if self.snapshot is not None:
-            self._write(loop)
-
-    def _write(self, loop: Any) -> None:
-        assert self.snapshot is not None
+    def write(self, loop: Any) -> None:
+        """Save the last snapshot, if there is one: the start of the step in which the objective or
+        the callback raised, or a later state.
+        """
+        if self.snapshot is None:
+            return
         arrays, facts = self.snapshot
         past = prefixed("run.", loop.run.past(facts["run"]["records"]))
         try:

@@ -101,7 +101,7 @@ class Loop:
             self.why = "interrupted"
             run.settle()
         except Exception:  # of the objective or the callback
-            self.saver.rescue(self)
+            self.saver.write(self)
             raise
         return self._finish()
 

@@ -108,13 +108,13 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     saver = checkpoint.Saver("there", None)
     wrote = []
     saver.take = lambda loop: None
-    saver._write = lambda loop: wrote.append(now[0])
+    saver.write = lambda loop: wrote.append(now[0])
     loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
         saver.now_and_then(loop)
     assert wrote == [31.0]
     often = checkpoint.Saver("there", 3)
-    often.take, often._write = saver.take, saver._write
+    often.take, often.write = saver.take, saver.write
     often.now_and_then(loop)
     assert len(wrote) == 2
 

@@ -18,6 +18,7 @@ from ..common.checks import check_choice
 from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
+from ..structure.tables import SUITS
 from .data import absolute
 from .models import is_model, on_cluster, open_model
 from .output import (
@@ -270,7 +271,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
     X = rng.standard_normal((args.samples, args.sizes[0]))
     y = rng.integers(args.sizes[-1], size=args.samples)
-    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
+    objective = fc.Objective(model, X, y, loss=SUITS["classes"], n_threads=args.threads)
     return objective, model.init(seed=0)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..common.checks import check_choice
 from ..common.files import PIECE, refuse_device, shown
-from ..structure.tables import LOSSES
+from ..structure.tables import LOSSES, SUITS
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
@@ -447,7 +447,7 @@ def _targets(
     """Return the loss, the targets in the form it takes, and the width of the last layer."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
-        loss = _suitable(y, given) if whole else "mse"
+        loss = _suitable(y, given) if whole else SUITS["numbers"]
     check_choice(loss, tuple(LOSSES), "loss")
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
@@ -466,8 +466,9 @@ def _suitable(y: np.ndarray, given: int | None) -> str:
     output, which separates two classes or predicts numbers.
     """
     if given != 1:
-        return "cross_entropy"
-    return "binary_cross_entropy" if y.dtype.kind in "US" or np.unique(y).size == 2 else "mse"
+        return str(SUITS["classes"])
+    two = y.dtype.kind in "US" or np.unique(y).size == 2
+    return str(SUITS["labels" if two else "numbers"])
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
@@ -496,7 +497,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     if labels.size > max(2, len(y) // 2):
         raise ValueError(
             f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
-            "wanted classes, or --loss mse"
+            f"wanted classes, or --loss {SUITS['numbers']}"
         )
     return ranks, int(labels.size)
 

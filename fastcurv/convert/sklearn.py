@@ -161,8 +161,8 @@ class Stack:
         self.norms[len(self.layers) - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
-        """Add an activation by the name that another library has for it, a key of `PHI`, with that
-        library's settings; raise a ValueError if they make it a different function.
+        """Add an activation by the name and the settings that another library has for it; raise a
+        ValueError if they make it a different function from ours.
         """
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
@@ -290,9 +290,6 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     return stack.finish()
 
 
-SKLEARN = {name: phi for name, (phi, _) in activations_of("sklearn").items()}
-
-
 def from_sklearn(est: Any) -> Model:
     """Return the model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
 
@@ -369,10 +366,10 @@ def _phi_of(est: Any) -> Any:
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
-    name = est.activation
-    if not isinstance(name, str) or name not in SKLEARN:
-        raise foreign(f"the activation {name!r}", f"one of {', '.join(SKLEARN)}")
-    return SKLEARN[name]
+    name, known = est.activation, activations_of("sklearn")
+    if not isinstance(name, str) or name not in known:
+        raise foreign(f"the activation {name!r}", f"one of {', '.join(known)}")
+    return known[name][0]
 
 
 # --------------------------------------------------------------------------------------------------

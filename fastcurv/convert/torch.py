@@ -16,10 +16,9 @@ from ..common.checks import caller_depth
 from ..common.errors import accept_aliases, require, typed
 from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
-from ..structure.tables import activations_of
+from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
-TORCH = activations_of("torch")
 WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -28,7 +27,6 @@ WRAPPED = {  # wrappers that compute what the module in this attribute does
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
 OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # start_dim, end_dim of a Flatten that keeps (N, d)
 FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
-    **{ours: (kind, tuple(settings)) for kind, (ours, settings) in TORCH.items()},
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
     "flatten": ("Flatten", ("start_dim", "end_dim")),
@@ -198,8 +196,11 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
     homes = (torch, torch.nn.functional, operator)
     if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
         return "", ()
-    known = node.op in ("call_function", "call_method") and plain in FUNCTIONS
-    return FUNCTIONS[plain] if known else ("", ())
+    if node.op not in ("call_function", "call_method"):
+        return "", ()
+    theirs = ACTIVATIONS[plain].names.get("torch", {}) if plain in ACTIVATIONS else {}
+    phis = ((kind, tuple(settings)) for kind, settings in theirs.items())
+    return FUNCTIONS.get(plain) or next(phis, ("", ()))
 
 
 def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
@@ -287,9 +288,9 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _batch_norm(stack, module, name, seen)
-    elif kind in TORCH:
-        settings = {key: getattr(module, key, x) for key, x in TORCH[kind][1].items()}
-        stack.named("torch", kind, settings, name)
+    elif kind in activations_of("torch"):
+        wanted = activations_of("torch")[kind][1]
+        stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
@@ -526,7 +527,6 @@ def to_torch(model: MLP, theta: Any) -> Any:
         import torch
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
-    classes = {phi: name for name, (phi, _) in TORCH.items()}
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
 
     def tensor(a: np.ndarray) -> Any:
@@ -543,5 +543,6 @@ def to_torch(model: MLP, theta: Any) -> Any:
             stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
             stack[-1].weight, stack[-1].bias = tensor(norm[0]), tensor(norm[1])
         if l < len(model.activation):
-            stack.append(getattr(torch.nn, classes[model.activation[l]])())
+            theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
+            stack.append(getattr(torch.nn, theirs)())
     return torch.nn.Sequential(*stack)

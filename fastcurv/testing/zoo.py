@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from ..common.checks import as_rng
 from ..reference import ReferenceModel, ReferenceObjective
+from ..structure.tables import SUITS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
@@ -160,11 +161,11 @@ def _convex() -> Iterator[Any]:
     )
     yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
     logistic = ReferenceObjective(
-        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), "binary_cross_entropy", l2=0.01
+        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), SUITS["labels"], l2=0.01
     )
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
     softmax = ReferenceObjective(
-        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy"
+        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), SUITS["classes"]
     )
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
 
@@ -180,7 +181,7 @@ def _dead_relu() -> Iterator[Any]:
     yield Case(
         "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
     )
-    hinge = ReferenceObjective(model, X, np.zeros(12), "binary_cross_entropy")
+    hinge = ReferenceObjective(model, X, np.zeros(12), SUITS["labels"])
     far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
     yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
     best = dead.copy()

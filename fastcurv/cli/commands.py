@@ -19,12 +19,12 @@ from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
-from .data import absolute
+from .data import Dataset, absolute
 from .models import is_model, on_cluster, open_model
 from .output import (
+    PAGES,
     Output,
     check_out,
-    check_page,
     check_picture,
     describe,
     description,
@@ -37,7 +37,7 @@ from .output import (
     verdict_lines,
     write_picture,
 )
-from .recipe import Recipe, SavedRun, check_format, load_run, save_run
+from .recipe import FORMATS, Recipe, SavedRun, load_run, save_run
 
 TRAINED = "theta.safetensors"  # the file that `train` writes by default
 
@@ -46,7 +46,7 @@ def demo(args: Namespace, out: Output) -> int:
     """Run the demonstration on real data."""
     from .demo import run
 
-    check_page(args.out)
+    check_out(args.out, kinds=PAGES)
     check_picture(args.picture, "picture")
     out.working = True
     facts = run(
@@ -71,9 +71,13 @@ def demo(args: Namespace, out: Output) -> int:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
-    args.out = _place(args.out)
-    check_format(args.out)
-    check_out(args.out)
+    if args.out is None and Path(TRAINED).exists():
+        raise ValueError(
+            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+            f"--out {TRAINED} to replace it"
+        )
+    args.out = TRAINED if args.out is None else args.out
+    check_out(args.out, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
     names = ("hidden", "activation", "residual", "batch_norm", "dtype", "l2", "seed", "loss")
@@ -127,16 +131,6 @@ def train(args: Namespace, out: Output) -> int:
     if end is not None:
         out.fact(success=bool(end.success), kind=end.kind, message=told(end))
     return 0 if not asked or (end is not None and end.success) else 1
-
-
-def _place(out: str | None) -> str:
-    """Return the file to write a trained network to; the default must not exist yet."""
-    if out is None and Path(TRAINED).exists():
-        raise ValueError(
-            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
-            f"--out {TRAINED} to replace it"
-        )
-    return TRAINED if out is None else out
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:
@@ -199,36 +193,27 @@ def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
-    point = judge(objective, saved.theta, args)
-    for line in verdict_lines(point):
-        out.say(line)
-    out.fact(**(description(objective, data) | verdict_facts(point)))
-    return 1 if args.certified and not point.certified else 0
+    return status_of(judge(objective, saved.theta, data, args, out), args)
 
 
 def report(args: Namespace, out: Output) -> int:
     """Write one page with training, verdict, spectrum, landscape, layers and cost."""
     from .page import run_page
 
-    check_page(args.out)
+    check_out(args.out, kinds=PAGES)
     data, objective, saved = open_run(args, out)
-    point = judge(objective, saved.theta, args)
-    for line in verdict_lines(point):
-        out.say(line)
-    out.fact(**(description(objective, data) | verdict_facts(point)))
+    point = judge(objective, saved.theta, data, args, out)
     path = run_page(objective, saved, data, point, args).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
-    return 1 if args.certified and not point.certified else 0
+    return status_of(point, args)
 
 
 def bench(args: Namespace, out: Output) -> int:
     """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
         bench_objective(args, dtype)  # raises on bad arguments before any line is printed
-    config = fc.show_versions("dict")
-    for name, value in config.items():
-        out.say(f"{name:>10}: {value}")
+    tell_versions(out)
     out.say()
     out.say(
         f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}"
@@ -240,7 +225,7 @@ def bench(args: Namespace, out: Output) -> int:
             f"{row['dtype']:<9}{row['gradient'] * 1e3:>13.4g}{row['product'] * 1e3:>12.4g}"
             f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
-    out.fact(**config, sizes=args.sizes, samples=args.samples, rows=rows)
+    out.fact(sizes=args.sizes, samples=args.samples, rows=rows)
     return 0
 
 
@@ -277,10 +262,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
 
 def info(args: Namespace, out: Output) -> int:
     """Print versions and kernels."""
-    facts = fc.show_versions("dict")
-    for name, value in facts.items():
-        out.say(f"{name:>10}: {value}")
-    out.fact(**facts)
+    tell_versions(out)
     return 0
 
 
@@ -322,8 +304,11 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     return data, objective, saved
 
 
-def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
-    return fc.classify(
+def judge(
+    objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output
+) -> fc.CriticalPoint:
+    """Return the verdict on a point, after printing it with its evidence."""
+    point = fc.classify(
         objective,
         theta,
         gradient_tol=args.gradient_tol,
@@ -334,6 +319,22 @@ def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
         seed=args.seed,
         progress=args.progress,
     )
+    out.say("\n".join(verdict_lines(point)))
+    out.fact(**(description(objective, data) | verdict_facts(point)))
+    return point
+
+
+def status_of(point: fc.CriticalPoint, args: Namespace) -> int:
+    """Return the exit status of a command that may ask for a proof."""
+    return int(args.certified and not point.certified)
+
+
+def tell_versions(out: Output) -> None:
+    """Print what `fastcurv.show_versions` tells."""
+    facts = fc.show_versions("dict")
+    for name, value in facts.items():
+        out.say(f"{name:>10}: {value}")
+    out.fact(**facts)
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..common.checks import check_choice
-from ..common.files import PIECE, refuse_device, shown
+from ..common.files import refuse_device, shown
 from ..structure.tables import LOSSES, SUITS
 
 # --------------------------------------------------------------------------------------------------
@@ -96,32 +96,23 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
 
 
 def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
-    """Read the array in an archive member of `size` bytes, in one allocation; refuse it if it would
+    """Read the array in an archive member of `size` bytes; refuse it, by its header, if it would
     take more than `room` bytes as float64.
     """
     read = np.lib.format
-    version = read.read_magic(file)
-    header = read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0
-    shape, fortran, dtype = header(file)
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be read")
+    old = read.read_magic(file) == (1, 0)
+    shape, _, dtype = (read.read_array_header_1_0 if old else read.read_array_header_2_0)(file)
     count = math.prod(shape)
     taken = max(size, count * dtype.itemsize, 8 * count)
-    if taken > room:
+    if taken > room and not dtype.hasobject:
         raise ValueError(
             f"it would unpack to {taken} bytes, more than {MOST} times its size; where that is "
             "right, write it by np.savez, not np.savez_compressed"
         )
-    flat = np.empty(count, dtype)
-    data = memoryview(flat.view(np.uint8)) if flat.nbytes else memoryview(b"")
-    at = 0
-    while at < len(data):
-        got = file.readinto(data[at : at + PIECE])  # type: ignore[attr-defined]
-        if not got:
-            raise EOFError("it was cut short")
-        at += got
+    file.seek(0)
+    array: np.ndarray = read.read_array(file, allow_pickle=False)
     file.read(1)  # reading to the end makes zipfile compare the checksum
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return array
 
 
 def _objects(path: Path, name: str) -> str:
@@ -421,8 +412,7 @@ def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     arrays = read_npz(path, ("X", "y"))
-    missing = {"X", "y"} - set(arrays)
-    if missing:
+    if not {"X", "y"} <= set(arrays):
         raise ValueError(
             f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted arrays X and y"
         )
@@ -446,8 +436,10 @@ def _targets(
 ) -> tuple[str, np.ndarray, int]:
     """Return the loss, the targets in the form it takes, and the width of the last layer."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
-    if loss is None:
-        loss = _suitable(y, given) if whole else SUITS["numbers"]
+    if loss is None:  # for a model of one output, which separates two classes or predicts numbers
+        two = y.dtype.kind in "US" or np.unique(y).size == 2
+        suited = "classes" if given != 1 else "labels" if two else "numbers"
+        loss = SUITS[suited if whole else "numbers"]
     check_choice(loss, tuple(LOSSES), "loss")
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
@@ -459,16 +451,6 @@ def _targets(
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
     return loss, y, width
-
-
-def _suitable(y: np.ndarray, given: int | None) -> str:
-    """Return the default loss for whole numbers and words: cross entropy, unless the model has one
-    output, which separates two classes or predicts numbers.
-    """
-    if given != 1:
-        return str(SUITS["classes"])
-    two = y.dtype.kind in "US" or np.unique(y).size == 2
-    return str(SUITS["labels" if two else "numbers"])
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:

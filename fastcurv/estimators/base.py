@@ -317,7 +317,7 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
-    """Compute `curvature_`: a `Look`, a `CriticalPoint`, or None."""
+    """Compute `curvature_`: a `SpectrumCheck`, a `CriticalPoint`, or None."""
     if verdict == "quick":
         return check_spectrum(ob, theta, scale, tol, products)[0]
     return classify(ob, theta, progress=False)._of_fit() if verdict else None
@@ -338,11 +338,6 @@ def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, An
 class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
-    _total: float
-    _scale: float
-    _resumed: bool
-    _deadline: float | None
-    _size: float
     _method: Any  # the solver's state after `partial_fit`
     _stratify = False
 

@@ -84,7 +84,7 @@ PARAMETERS = """
         Why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the loss of rows
         held out improved no more, ``patience`` after `n_iter_no_change`, and others as in
         `fastcurv.minimize`.
-    curvature_ : Look or CriticalPoint
+    curvature_ : SpectrumCheck or CriticalPoint
         The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.

@@ -71,12 +71,7 @@ def demo(args: Namespace, out: Output) -> int:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
-    if args.out is None and Path(TRAINED).exists():
-        raise ValueError(
-            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
-            f"--out {TRAINED} to replace it"
-        )
-    args.out = TRAINED if args.out is None else args.out
+    args.out = _place(args.out)
     check_out(args.out, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
@@ -131,6 +126,16 @@ def train(args: Namespace, out: Output) -> int:
     if end is not None:
         out.fact(success=bool(end.success), kind=end.kind, message=told(end))
     return 0 if not asked or (end is not None and end.success) else 1
+
+
+def _place(out: str | None) -> str:
+    """Return the file to write a trained network to; the default must not exist yet."""
+    if out is None and Path(TRAINED).exists():
+        raise ValueError(
+            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+            f"--out {TRAINED} to replace it"
+        )
+    return TRAINED if out is None else out
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:

@@ -338,6 +338,11 @@ def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, An
 class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
+    _total: float
+    _scale: float
+    _resumed: bool
+    _deadline: float | None
+    _size: float
     _method: Any  # the solver's state after `partial_fit`
     _stratify = False
 

@@ -51,19 +51,15 @@ class HeldOut:
         The start.
     total : float
         The sum of the weights of the rows to be fitted.
-
-    Attributes
-    ----------
-    theta, kept : ndarray (n,), int
-        The best point, and its iteration.
-    count : int
-        Iterations so far.
-    lowest, mark, improved : float, float, int
-        The lowest loss of the held-out rows, that at the last improvement by more than `FLAT`, and
-        the iteration of that improvement.
-    certain : bool
-        Whether the fitted rows teach nothing more.
     """
+
+    theta: np.ndarray
+    kept: int  # iteration of theta
+    count: int
+    lowest: float
+    mark: float  # loss at the last improvement by more than `FLAT`
+    improved: int  # iteration of that improvement
+    certain: bool  # the fitted rows teach nothing more
 
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray, total: float) -> None:
         self.fitted, self.held, self.total = fitted, held, total

@@ -17,6 +17,8 @@ from .classifier import PARAMETERS
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
+    _flat: bool
+
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
     The loss is half the mean squared error, of one output or several, as in scikit-learn's

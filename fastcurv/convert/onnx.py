@@ -305,36 +305,19 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
         keeps = axis == 1 or (axis == -1 and graph.axes == 2)
         graph.axes = 2
         return keeps
-    width = len(stack.layers[-1][0]) if stack.layers else None
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
         said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
-        stack.column = _name(node)
-        return bool(width == 1 and said in ([1], [-1]))
-    if kind == "Reshape":
-        return _flattens(graph, node, held[1], width or stack.takes)
+        return said in ([1], [-1]) and stack.reshaped([-1], _name(node))
+    if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
+        shape = [int(x) for x in held[1].reshape(-1)]
+        if shape == [-1, 1] and stack.layers and not graph.readers(node.output[0]):
+            return True  # as at the end of skl2onnx exports, whatever the width
+        if len(shape) == 2:
+            graph.axes = 2
+            shape[0] = 0 if 0 < shape[0] == graph.rows else shape[0]
+        return stack.reshaped(shape, _name(node))
     return bool(kind == "Identity")
-
-
-def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
-    """Return whether a Reshape leaves rows as they are: to (N, -1) or (N, k), with N given as 0, -1
-    or the graph's fixed number of rows and k the length of a row; or, for rows of one number, to
-    (-1,).
-    """
-    shape = None if shape is None else [int(x) for x in shape.reshape(-1)]
-    if shape is None or graph.attributes(node).get("allowzero", 0):
-        return False
-    last = not graph.readers(node.output[0])
-    if last and shape == [-1, 1] and graph.stack.layers:
-        return True  # as at the end of skl2onnx exports, whatever the width
-    if shape == [-1]:
-        graph.stack.column = _name(node)
-        return bool(graph.stack.layers) and width == 1
-    if len(shape) != 2:
-        return False
-    graph.axes = 2
-    keeps = shape[0] == 0 or 0 < shape[0] == graph.rows
-    return keeps if shape[1] == -1 else (keeps or shape[0] == -1) and bool(shape[1] == width)
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
@@ -516,7 +499,7 @@ def _only_labels(graph: Graph, at: str) -> None:
     """Raise a ValueError unless the nodes after the probabilities only pass them on or turn them
     into labels.
     """
-    width, end = len(graph.stack.layers[-1][0]), graph.stack.closed or "the end"
+    width, end = graph.stack.width, graph.stack.closed or "the end"
     same, labels, rest = {at}, set(), set()
     for node in _below(graph, at):
         kind, attributes = node.op_type, graph.attributes(node)

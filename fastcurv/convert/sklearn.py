@@ -68,6 +68,20 @@ class Stack:
                 "parameters it may have, where that is meant"
             )
 
+    @property
+    def width(self) -> int | None:
+        """The length of a row after the last linear layer, or before the first if it is known."""
+        return len(self.layers[-1][0]) if self.layers else self.takes
+
+    def reshaped(self, shape: Sequence[Any], name: str) -> bool:
+        """Return whether a change to a shape, with 0 for the number of rows, leaves rows as they
+        are, or turns rows of one number into numbers.
+        """
+        if shape == [-1]:
+            self.column = name
+            return bool(self.layers) and self.width == 1
+        return shape in ([0, -1], [0, self.width], [-1, self.width])
+
     def linear(self, W: Any, b: Any, name: str) -> None:
         """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None if there is
         no bias.
@@ -114,7 +128,7 @@ class Stack:
         )
         if like is not None:
             self.dtypes[-2:] = [np.asarray(like).dtype]
-        width = len(self.layers[-1][0]) if self.layers else None
+        width = self.width if self.layers else None
         if self.pending is not None and width is None and self.pending[0].size > 1:
             width = self.pending[0].size
         if width is not None and scale.size not in (1, width):

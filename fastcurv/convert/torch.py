@@ -25,7 +25,10 @@ WRAPPED = {  # wrappers that compute what the module in this attribute does
     "DistributedDataParallel": "module",
 }
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # start_dim, end_dim of a Flatten that keeps (N, d)
+FLAT = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
+    **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
+    **dict.fromkeys(((0, -1), (0, 1)), [-1]),
+}
 FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
@@ -312,33 +315,26 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Return whether a Flatten, view or squeeze leaves rows as they are."""
-    width = len(stack.layers[-1][0]) if stack.layers else None
+    """Return whether a step is a Flatten, view or squeeze; raise a ValueError for one that does not
+    leave rows as they are.
+    """
+    said, wanted = f"{name}, which may join rows,", SUPPORTED
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
-        if asked in OF_ROWS:
-            return True
-        if asked not in ((0, -1), (0, 1)) or width != 1:
-            raise foreign(
-                f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
-            )
-        stack.column = name
-        return True
-    if kind == "squeeze":
-        if module.dim not in (None, 1, -1) or width != 1:
-            raise foreign(f"{name} of dim={module.dim}, which may join rows,")
-        stack.column = name
-        return True
-    if kind == "view":
-        shape = list(module)
-        if shape == [-1] and width == 1:
-            stack.column = name
-        elif shape not in ([0, -1], [0, width], [-1, width]):
-            if len(shape) != 2 or shape[0] != -1 or not isinstance(shape[1], int) or width:
-                raise foreign(f"{name}, which may join rows,", f"{SUPPORTED}; x.flatten(1)")
+        shape = FLAT.get(asked, [])
+        said = f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
+    elif kind == "squeeze":
+        shape = [-1] if module.dim in (None, 1, -1) else []
+        said = f"{name} of dim={module.dim}, which may join rows,"
+    elif kind == "view":
+        shape, wanted = list(module), f"{SUPPORTED}; x.flatten(1)"
+        if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
             stack.takes = shape[1]  # checked against the width of the first layer
-        return True
-    return False
+    else:
+        return False
+    if not stack.reshaped(shape, name):
+        raise foreign(said, wanted)
+    return True
 
 
 @accept_aliases("from_torch")

@@ -180,7 +180,8 @@ class Stack:
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
             given = settings.get(key, value)
-            if given != value and given != float(np.float32(_number(value))):
+            near = float(np.float32(value)) if isinstance(value, (int, float)) else value
+            if given not in (value, near):
                 raise ValueError(
                     f"{name} has {key}={given!r}, which has no counterpart here; wanted {value!r}"
                 )
@@ -268,11 +269,6 @@ class Stack:
             b = np.zeros(len(W)) if b is None and biased else b
             layers.append((W, b, *self.norms.get(l, ())))
         return model, model.flatten(layers)
-
-
-def _number(x: Any) -> float:
-    """Return a setting as a float, or NaN if it is not a number."""
-    return float(x) if isinstance(x, (int, float)) else math.nan
 
 
 def agreed(model: MLP, activation: Any) -> None:

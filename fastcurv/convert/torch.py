@@ -221,7 +221,8 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
         return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
     if not kind or kind in ("add", "view") or rest is None:
-        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {_target(node)},")
+        called = getattr(node.target, "__name__", node.target)
+        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     given = {**DEFAULTS.get(kind, {}), **node.kwargs, **dict(zip(names, rest))}
     for key in ("inplace", "_stacklevel"):
         given.pop(key, None)
@@ -234,10 +235,6 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     if any(hasattr(x, "op") for x in given.values()):
         raise foreign(f"{said} with a number that is computed")
     return [Step(said, kind, SimpleNamespace(**given))]
-
-
-def _target(node: Any) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def _one_dtype(module: Any, name: str, stack: Stack) -> None:

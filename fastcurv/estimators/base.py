@@ -316,13 +316,6 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
     return values, bounds(run, S, residuals), vector, run.n_products
 
 
-def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
-    """Compute `curvature_`: a `SpectrumCheck`, a `CriticalPoint`, or None."""
-    if verdict == "quick":
-        return check_spectrum(ob, theta, scale, tol, products)[0]
-    return classify(ob, theta, progress=False)._of_fit() if verdict else None
-
-
 DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
 LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
 TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
@@ -574,16 +567,16 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
         else:
             runs = self._as_far_as_unseen(ob, watch, options)
-        seen = None
+        seen: Any = None
         if self.solver == "auto" and held is None:
             seen = self._go_on(ob, runs, options)
         self._keep(ob, runs)
-        if seen is not None and self.verdict == "quick":
-            self.curvature_: SpectrumCheck | None = seen
-        else:
+        if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
-            asked = self._scale, self._tol, self.verdict, spent // SHARE
-            self.curvature_ = judge(ob, self.theta_, *asked)
+            seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // SHARE)
+        elif self.verdict != "quick":
+            seen = classify(ob, self.theta_, progress=False)._of_fit() if self.verdict else None
+        self.curvature_: SpectrumCheck | None = seen
 
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]

@@ -82,9 +82,7 @@ def train(args: Namespace, out: Output) -> int:
     )
     data = recipe.dataset()
     recipe = replace(recipe, data=absolute(args.data), loss=data.loss, digest=data.digest)
-    objective = recipe.objective(data, args.threads)
-    if args.dask:
-        objective = on_cluster(args.dask, objective, recipe.dataset)
+    objective = on_cluster(args.dask, recipe.objective(data, args.threads), recipe.dataset)
     out.working = True
     theta = objective.model.init(seed=args.seed)
     out.say(describe(objective, data))
@@ -302,9 +300,8 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
             f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
             f"{objective.n_params}: give the data it was trained on"
         )
-    if getattr(args, "dask", None):
-        there = replace(recipe, data=absolute(recipe.data))
-        objective = on_cluster(args.dask, objective, there.dataset)
+    there = replace(recipe, data=absolute(recipe.data))
+    objective = on_cluster(getattr(args, "dask", None), objective, there.dataset)
     out.working = True
     return data, objective, saved
 

@@ -83,7 +83,10 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     found[name] = np.empty(0)
                     continue
                 with archive.open(entry) as file:
-                    found[name] = _array(file, entry.file_size, room)
+                    _refuse_large(file, entry.file_size, room)
+                with archive.open(entry) as file:
+                    found[name] = np.lib.format.read_array(file, allow_pickle=False)
+                    file.read(1)  # reading to the end makes zipfile compare the checksum
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -95,9 +98,9 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     return found
 
 
-def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
-    """Read the array in an archive member of `size` bytes; refuse it, by its header, if it would
-    take more than `room` bytes as float64.
+def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
+    """Refuse the array in an archive member of `size` bytes, by its header, if it would take more
+    than `room` bytes as float64.
     """
     read = np.lib.format
     old = read.read_magic(file) == (1, 0)
@@ -109,10 +112,6 @@ def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
             f"it would unpack to {taken} bytes, more than {MOST} times its size; where that is "
             "right, write it by np.savez, not np.savez_compressed"
         )
-    file.seek(0)
-    array: np.ndarray = read.read_array(file, allow_pickle=False)
-    file.read(1)  # reading to the end makes zipfile compare the checksum
-    return array
 
 
 def _objects(path: Path, name: str) -> str:

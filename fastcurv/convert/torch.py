@@ -15,7 +15,6 @@ import numpy as np
 from ..common.checks import caller_depth
 from ..common.errors import accept_aliases, require, typed
 from ..network.mlp import MLP, Model
-from ..structure.parameters import layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
@@ -521,21 +520,17 @@ def to_torch(model: MLP, theta: Any) -> Any:
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-
-    def tensor(a: np.ndarray) -> Any:
-        return torch.nn.Parameter(torch.from_numpy(np.array(a)))
-
-    stack: list[Any] = []
-    for l, ((W, b), norm) in enumerate(zip(layers_of(model, theta), norms_of(model, theta))):
-        linear = torch.nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=dtype)
-        linear.weight = tensor(W)
-        if b is not None:
-            linear.bias = tensor(b)
-        stack.append(linear)
-        if norm is not None:
+    stack, layers = [], model.unflatten(theta)
+    for l, (W, b, *norm) in enumerate(layers):
+        stack.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
+        if norm:
             stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
-            stack[-1].weight, stack[-1].bias = tensor(norm[0]), tensor(norm[1])
         if l < len(model.activation):
             theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
             stack.append(getattr(torch.nn, theirs)())
-    return torch.nn.Sequential(*stack)
+    net = torch.nn.Sequential(*stack)
+    parts = [np.array(part) for layer in layers for part in layer if part is not None]
+    with torch.no_grad():
+        for parameter, part in zip(net.parameters(), parts, strict=True):
+            parameter.copy_(torch.from_numpy(part))
+    return net

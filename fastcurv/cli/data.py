@@ -435,10 +435,11 @@ def _targets(
 ) -> tuple[str, np.ndarray, int]:
     """Return the loss, the targets in the form it takes, and the width of the last layer."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
-    if loss is None:  # for a model of one output, which separates two classes or predicts numbers
-        two = y.dtype.kind in "US" or np.unique(y).size == 2
-        suited = "classes" if given != 1 else "labels" if two else "numbers"
-        loss = SUITS[suited if whole else "numbers"]
+    if loss is None:
+        loss = SUITS["classes" if whole else "numbers"]
+        if whole and given == 1:  # the model separates two classes or predicts numbers
+            two = y.dtype.kind in "US" or np.unique(y).size == 2
+            loss = SUITS["labels" if two else "numbers"]
     check_choice(loss, tuple(LOSSES), "loss")
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":

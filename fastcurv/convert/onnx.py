@@ -175,7 +175,7 @@ class Graph:
     def number(self, name: str) -> str:
         """Return a constant as text if it is a single number, else ""."""
         one = self.value(name)
-        if one is None or one.size != 1:
+        if one is None or one.size != 1 or one.dtype.kind in "OSU":  # these are words
             return ""
         number = float(one.reshape(()))
         near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 is off by 2.4e-8

@@ -19,7 +19,7 @@ from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
-from .structure.tables import _STEP, ACTIVATIONS, LOSSES, normalise, one_hot
+from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, normalise, one_hot
 
 
 class ReferenceModel:
@@ -178,7 +178,7 @@ class ReferenceObjective:
         model: ReferenceModel,
         X: ArrayLike,
         y: ArrayLike,
-        loss: str = "mse",
+        loss: str = SUITS["numbers"],
         *,
         l2: float = 0.0,
         l2_biases: bool = True,

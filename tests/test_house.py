@@ -34,7 +34,7 @@ ROOMS = {
     "convert": {"_engine", "structure", "network"},
     "distributed": {"structure", "network", "_engine"},
     "reference": {"structure", "certify"},
-    "testing": {"reference", "network"},
+    "testing": {"structure", "reference", "network"},
     "plots": {"spectrum", "critical"},
     "estimators": {
         "structure",

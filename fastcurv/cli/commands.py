@@ -18,12 +18,13 @@ from ..common.checks import check_choice
 from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
-from .data import absolute
+from ..structure.tables import SUITS
+from .data import Dataset, absolute
 from .models import is_model, on_cluster, open_model
 from .output import (
+    PAGES,
     Output,
     check_out,
-    check_page,
     check_picture,
     describe,
     description,
@@ -36,7 +37,7 @@ from .output import (
     verdict_lines,
     write_picture,
 )
-from .recipe import Recipe, SavedRun, check_format, load_run, save_run
+from .recipe import FORMATS, Recipe, SavedRun, load_run, save_run
 
 TRAINED = "theta.safetensors"  # the file that `train` writes by default
 
@@ -45,7 +46,7 @@ def demo(args: Namespace, out: Output) -> int:
     """Run the demonstration on real data."""
     from .demo import run
 
-    check_page(args.out)
+    check_out(args.out, kinds=PAGES)
     check_picture(args.picture, "picture")
     out.working = True
     facts = run(
@@ -71,8 +72,7 @@ def demo(args: Namespace, out: Output) -> int:
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
     args.out = _place(args.out)
-    check_format(args.out)
-    check_out(args.out)
+    check_out(args.out, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
     names = ("hidden", "activation", "residual", "batch_norm", "dtype", "l2", "seed", "loss")
@@ -82,9 +82,7 @@ def train(args: Namespace, out: Output) -> int:
     )
     data = recipe.dataset()
     recipe = replace(recipe, data=absolute(args.data), loss=data.loss, digest=data.digest)
-    objective = recipe.objective(data, args.threads)
-    if args.dask:
-        objective = on_cluster(args.dask, objective, recipe.dataset)
+    objective = on_cluster(args.dask, recipe.objective(data, args.threads), recipe.dataset)
     out.working = True
     theta = objective.model.init(seed=args.seed)
     out.say(describe(objective, data))
@@ -198,36 +196,27 @@ def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
-    point = judge(objective, saved.theta, args)
-    for line in verdict_lines(point):
-        out.say(line)
-    out.fact(**(description(objective, data) | verdict_facts(point)))
-    return 1 if args.certified and not point.certified else 0
+    return status_of(judge(objective, saved.theta, data, args, out), args)
 
 
 def report(args: Namespace, out: Output) -> int:
     """Write one page with training, verdict, spectrum, landscape, layers and cost."""
     from .page import run_page
 
-    check_page(args.out)
+    check_out(args.out, kinds=PAGES)
     data, objective, saved = open_run(args, out)
-    point = judge(objective, saved.theta, args)
-    for line in verdict_lines(point):
-        out.say(line)
-    out.fact(**(description(objective, data) | verdict_facts(point)))
+    point = judge(objective, saved.theta, data, args, out)
     path = run_page(objective, saved, data, point, args).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
-    return 1 if args.certified and not point.certified else 0
+    return status_of(point, args)
 
 
 def bench(args: Namespace, out: Output) -> int:
     """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
         bench_objective(args, dtype)  # raises on bad arguments before any line is printed
-    config = fc.show_versions("dict")
-    for name, value in config.items():
-        out.say(f"{name:>10}: {value}")
+    tell_versions(out)
     out.say()
     out.say(
         f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}"
@@ -239,7 +228,7 @@ def bench(args: Namespace, out: Output) -> int:
             f"{row['dtype']:<9}{row['gradient'] * 1e3:>13.4g}{row['product'] * 1e3:>12.4g}"
             f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
-    out.fact(**config, sizes=args.sizes, samples=args.samples, rows=rows)
+    out.fact(sizes=args.sizes, samples=args.samples, rows=rows)
     return 0
 
 
@@ -270,16 +259,13 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
     X = rng.standard_normal((args.samples, args.sizes[0]))
     y = rng.integers(args.sizes[-1], size=args.samples)
-    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
+    objective = fc.Objective(model, X, y, loss=SUITS["classes"], n_threads=args.threads)
     return objective, model.init(seed=0)
 
 
 def info(args: Namespace, out: Output) -> int:
     """Print versions and kernels."""
-    facts = fc.show_versions("dict")
-    for name, value in facts.items():
-        out.say(f"{name:>10}: {value}")
-    out.fact(**facts)
+    tell_versions(out)
     return 0
 
 
@@ -314,15 +300,17 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
             f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
             f"{objective.n_params}: give the data it was trained on"
         )
-    if getattr(args, "dask", None):
-        there = replace(recipe, data=absolute(recipe.data))
-        objective = on_cluster(args.dask, objective, there.dataset)
+    there = replace(recipe, data=absolute(recipe.data))
+    objective = on_cluster(getattr(args, "dask", None), objective, there.dataset)
     out.working = True
     return data, objective, saved
 
 
-def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
-    return fc.classify(
+def judge(
+    objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output
+) -> fc.CriticalPoint:
+    """Return the verdict on a point, after printing it with its evidence."""
+    point = fc.classify(
         objective,
         theta,
         gradient_tol=args.gradient_tol,
@@ -333,6 +321,22 @@ def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
         seed=args.seed,
         progress=args.progress,
     )
+    out.say("\n".join(verdict_lines(point)))
+    out.fact(**(description(objective, data) | verdict_facts(point)))
+    return point
+
+
+def status_of(point: fc.CriticalPoint, args: Namespace) -> int:
+    """Return the exit status of a command that may ask for a proof."""
+    return int(args.certified and not point.certified)
+
+
+def tell_versions(out: Output) -> None:
+    """Print what `fastcurv.show_versions` tells."""
+    facts = fc.show_versions("dict")
+    for name, value in facts.items():
+        out.say(f"{name:>10}: {value}")
+    out.fact(**facts)
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:

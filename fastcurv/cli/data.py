@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 
 from ..common.checks import check_choice
-from ..common.files import PIECE, refuse_device, shown
-from ..structure.tables import LOSSES
+from ..common.files import refuse_device, shown
+from ..structure.tables import LOSSES, SUITS
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
@@ -83,7 +83,10 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     found[name] = np.empty(0)
                     continue
                 with archive.open(entry) as file:
-                    found[name] = _array(file, entry.file_size, room)
+                    _refuse_large(file, entry.file_size, room)
+                with archive.open(entry) as file:
+                    found[name] = np.lib.format.read_array(file, allow_pickle=False)
+                    file.read(1)  # reading to the end makes zipfile compare the checksum
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -95,33 +98,20 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     return found
 
 
-def _array(file: IO[bytes], size: int, room: int) -> np.ndarray:
-    """Read the array in an archive member of `size` bytes, in one allocation; refuse it if it would
-    take more than `room` bytes as float64.
+def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
+    """Refuse the array in an archive member of `size` bytes, by its header, if it would take more
+    than `room` bytes as float64.
     """
     read = np.lib.format
-    version = read.read_magic(file)
-    header = read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0
-    shape, fortran, dtype = header(file)
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be read")
+    old = read.read_magic(file) == (1, 0)
+    shape, _, dtype = (read.read_array_header_1_0 if old else read.read_array_header_2_0)(file)
     count = math.prod(shape)
     taken = max(size, count * dtype.itemsize, 8 * count)
-    if taken > room:
+    if taken > room and not dtype.hasobject:
         raise ValueError(
             f"it would unpack to {taken} bytes, more than {MOST} times its size; where that is "
             "right, write it by np.savez, not np.savez_compressed"
         )
-    flat = np.empty(count, dtype)
-    data = memoryview(flat.view(np.uint8)) if flat.nbytes else memoryview(b"")
-    at = 0
-    while at < len(data):
-        got = file.readinto(data[at : at + PIECE])  # type: ignore[attr-defined]
-        if not got:
-            raise EOFError("it was cut short")
-        at += got
-    file.read(1)  # reading to the end makes zipfile compare the checksum
-    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _objects(path: Path, name: str) -> str:
@@ -421,8 +411,7 @@ def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     arrays = read_npz(path, ("X", "y"))
-    missing = {"X", "y"} - set(arrays)
-    if missing:
+    if not {"X", "y"} <= set(arrays):
         raise ValueError(
             f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted arrays X and y"
         )
@@ -447,7 +436,10 @@ def _targets(
     """Return the loss, the targets in the form it takes, and the width of the last layer."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
-        loss = _suitable(y, given) if whole else "mse"
+        loss = SUITS["classes" if whole else "numbers"]
+        if whole and given == 1:  # the model separates two classes or predicts numbers
+            two = y.dtype.kind in "US" or np.unique(y).size == 2
+            loss = SUITS["labels" if two else "numbers"]
     check_choice(loss, tuple(LOSSES), "loss")
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
@@ -459,15 +451,6 @@ def _targets(
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
     return loss, y, width
-
-
-def _suitable(y: np.ndarray, given: int | None) -> str:
-    """Return the default loss for whole numbers and words: cross entropy, unless the model has one
-    output, which separates two classes or predicts numbers.
-    """
-    if given != 1:
-        return "cross_entropy"
-    return "binary_cross_entropy" if y.dtype.kind in "US" or np.unique(y).size == 2 else "mse"
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
@@ -496,7 +479,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     if labels.size > max(2, len(y) // 2):
         raise ValueError(
             f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
-            "wanted classes, or --loss mse"
+            f"wanted classes, or --loss {SUITS['numbers']}"
         )
     return ranks, int(labels.size)
 

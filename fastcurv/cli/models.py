@@ -40,12 +40,14 @@ def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
     return data.X[some], data.y[some]
 
 
-def on_cluster(address: str, ob: Any, load: Load) -> Any:
+def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
     """Return the objective on the workers of the scheduler at `address`, or on local ones
-    ("local").
+    ("local"); without an address the objective itself.
 
     `load` must be hashable and picklable: a method of a `Recipe`, or a partial `load_dataset`.
     """
+    if not address:
+        return ob
     from .. import distributed
 
     count = min(SHARDS, ob.n_samples)
@@ -103,9 +105,7 @@ def open_model(path: Path, args: Namespace) -> Opened:
         )
     l2 = 0.0 if args.l2 is None else args.l2
     ob = Objective(model, data.X, data.y, loss=data.loss, l2=l2, n_threads=args.threads)
-    if getattr(args, "dask", None):
-        ob = on_cluster(args.dask, ob, read)
-    return data, ob, theta
+    return data, on_cluster(getattr(args, "dask", None), ob, read), theta
 
 
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:

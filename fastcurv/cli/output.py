@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -231,24 +232,24 @@ def verdict_facts(point: Any) -> dict[str, Any]:
     return kept | {"minimum_ratio": point.minimum_ratio, "index": point.index}
 
 
-def check_out(path: str | Path | None, name: str = "out") -> None:
-    """Check that a file can be written at a path, before any work; see `check_place`."""
+def check_out(
+    path: str | Path | None, name: str = "out", kinds: Sequence[str] = (), joined: str = " or "
+) -> None:
+    """Check, before any work, that a file can be written at a path, see `check_place`, and that its
+    name ends in one of some suffixes.
+    """
     if path is not None:
+        check_suffix(path, name, kinds, joined)
         check_place(path, name, folders=True)
 
 
-def check_page(path: str | Path) -> None:
-    """Check the path of a report with `check_out`."""
-    if Path(path).suffix.lower() not in PAGES:
-        raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(PAGES)}")
-    check_out(path)
+def check_suffix(path: str | Path, name: str, kinds: Sequence[str], joined: str = " or ") -> None:
+    """Refuse a file name that ends in none of some suffixes, if there are any."""
+    if kinds and Path(path).suffix.lower() not in kinds:
+        wanted = joined.join(kinds)
+        raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {wanted}")
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:
-    """Check the path of a picture with `check_out`, and its format."""
-    if path is None:
-        return
-    known = (".png", ".svg", ".pdf")
-    if Path(path).suffix.lower() not in known:
-        raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {', '.join(known)}")
-    check_out(path, name)
+    """Check the path of a picture with `check_out`."""
+    check_out(path, name, (".png", ".svg", ".pdf"), ", ")

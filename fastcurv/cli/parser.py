@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import fastcurv as fc
@@ -95,36 +97,26 @@ def option(*names: str, **words: Any) -> Option:
     return names, words
 
 
-def _whole(low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
-    """Return an argparse ``type`` for whole numbers from `low` to `high`."""
+def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+    """Return an argparse ``type`` for finite numbers of a kind, int or float, from `low` to
+    `high`.
+    """
 
-    def read(text: str) -> int:
+    def read(text: str) -> Any:
         try:
-            number = int(text)
+            number = kind(text)
         except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            upto = f"from {low} to {high}" if high <= MAX_THREADS else f"of at least {low}"
-            raise argparse.ArgumentTypeError(f"is {text}; wanted a whole number {upto}")
+            number = math.nan
+        if not low <= number <= high or number == math.inf:
+            upto = f"from {low:g} to {high:g}" if high <= MAX_THREADS else f"of at least {low:g}"
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"is {text}; wanted {what} {upto}")
         return number
 
     return read
 
 
-def _real(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Return an argparse ``type`` for finite numbers from `low` to `high`."""
-
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not low <= number <= high or number == float("inf"):
-            upto = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"is {text}; wanted a number {upto}")
-        return number
-
-    return read
+_whole, _real = partial(_number, int, high=2**31 - 1), partial(_number, float)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -149,7 +141,7 @@ def _address(text: str) -> str:
 
 THREADS = option(
     "--threads",
-    type=_whole(1, MAX_THREADS),
+    type=_whole(1, high=MAX_THREADS),
     default=None,
     help="(default: every processor it may use)",
 )
@@ -194,9 +186,9 @@ SAVED = [
     option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
 DENSITY = [
-    option("--probes", type=_whole(), default=10, help="random vectors (default %(default)s)"),
+    option("--probes", type=_whole(1), default=10, help="random vectors (default %(default)s)"),
     option(
-        "--steps", type=_whole(), default=80, help="Lanczos steps per vector (default %(default)s)"
+        "--steps", type=_whole(1), default=80, help="Lanczos steps per vector (default %(default)s)"
     ),
 ]
 VERDICT = [
@@ -208,7 +200,7 @@ VERDICT = [
         default=None,
         help="accept a minimum with this risk where a proof is out of reach",
     ),
-    option("--max-products", type=_whole(), default=None, help="budget of Hessian products"),
+    option("--max-products", type=_whole(1), default=None, help="budget of Hessian products"),
     option("--max-time", type=_real(0), default=None, help="seconds for the verdict"),
     option(
         "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
@@ -271,7 +263,7 @@ COMMANDS = (
                 default=30,
                 help="of the first method (default %(default)s)",
             ),
-            option("--batch-size", type=_whole(), default=64, help="(default %(default)s)"),
+            option("--batch-size", type=_whole(1), default=64, help="(default %(default)s)"),
             option(
                 "--polish",
                 default="newton-cg",
@@ -279,7 +271,7 @@ COMMANDS = (
             ),
             option(
                 "--max-steps",
-                type=_whole(),
+                type=_whole(1),
                 default=200,
                 help="of the second method (default %(default)s)",
             ),
@@ -303,7 +295,10 @@ COMMANDS = (
         options=[
             *SAVED,
             option(
-                "-k", type=_whole(), default=5, help="eigenvalues at each end (default %(default)s)"
+                "-k",
+                type=_whole(1),
+                default=5,
+                help="eigenvalues at each end (default %(default)s)",
             ),
             *DENSITY,
             option("--figure", help="write the density as a picture there (.png, .svg, .pdf)"),
@@ -347,7 +342,7 @@ COMMANDS = (
             option(
                 "--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)"
             ),
-            option("--samples", type=_whole(), default=1024, help="(default %(default)s)"),
+            option("--samples", type=_whole(1), default=1024, help="(default %(default)s)"),
             ACTIVATION,
             option(
                 "--dtype",

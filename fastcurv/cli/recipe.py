@@ -18,6 +18,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents
 from .data import BROKEN, Dataset, load_dataset, read_npz
+from .output import check_suffix
 
 FORMATS = (".npz", ".safetensors")
 RECORDS = ("loss", "gradient_norm", "time")
@@ -93,12 +94,6 @@ class SavedRun:
         return iter((self.recipe, self.theta))
 
 
-def check_format(path: str | Path) -> None:
-    """Refuse a file name without a known suffix, before any work."""
-    if Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(FORMATS)}")
-
-
 def save_run(
     path: str | Path,
     recipe: Recipe,
@@ -112,7 +107,7 @@ def save_run(
     A .safetensors file holds what `fastcurv.save` writes, and the recipe in addition:
     `fastcurv.load` can read the network from it.
     """
-    check_format(path)
+    check_suffix(path, "out", FORMATS)
     records = {f"history.{name}": values for name, values in (history or {}).items()}
     if Path(path).suffix.lower() == ".safetensors":
         path = Path(path).expanduser().absolute()

@@ -8,7 +8,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from functools import partialmethod, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, get_args
 
 from .protocols import Certificate
@@ -419,7 +419,7 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
         if name in names:
             words = names[name]
             wanted = repr(words) if words.isidentifier() else words
-            raise TypeError(f"{called or where} has no {name!r}; wanted {wanted}")
+            raise TypeError(f"{called or where} has no {name!r}; wanted {wanted}") from None
 
 
 def refuse_unknown(
@@ -433,7 +433,7 @@ def refuse_unknown(
     for name in given:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-        raise TypeError(f"{called} has no argument {name!r}; {hint}")
+        raise TypeError(f"{called} has no argument {name!r}; {hint}") from None
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
@@ -446,19 +446,6 @@ def names_of(function: Callable[..., Any]) -> list[str]:
     """
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-
-
-def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> str:
-    """Format the signature of a function for a message: positional arguments in brackets, dots for
-    keyword-only ones, and how to get the first argument if an object of another class was given.
-    """
-    parameters = list(signature.parameters.values())[method:]
-    placed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
-    taken = f"({', '.join(placed + ['...'] * (len(placed) < len(parameters)))})"
-    if method and hasattr(args[0], "from_objective"):
-        return f"{taken}, or {type(args[0]).__name__}.from_objective(ob, theta)"
-    other = len(args) > method and home_of(args[method]) != KINDS.get(placed[0])
-    return taken + entry(args[method]) if other else taken
 
 
 def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -475,34 +462,47 @@ def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known, signature = names_of(function), inspect.signature(function)
-        kinds = [parameter.kind for parameter in signature.parameters.values()]
-        method = "." in function.__qualname__ and known[0] == "self"
-
-        def called(args: Any) -> str:
-            owner = type(args[0]).__name__ if method else ""
-            name = function.__name__
-            return owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
+        signature = inspect.signature(function)
 
         @wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
-            unknown = [name for name in options if name not in known]
-            if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
-                refuse_unknown(where, unknown, called(args), known)
             try:
                 return function(*args, **options)
             except TypeError as error:
                 try:
                     signature.bind(*args, **options)
                 except TypeError:
-                    said = str(error).replace(function.__qualname__, called(args))
-                    wanted = called(args) + _taken(signature, args, method)
-                    raise TypeError(f"{said}; wanted {wanted}") from None
+                    refuse_call(where, function, args, options, str(error))
                 raise
 
         return checked
 
     return decorate
+
+
+def refuse_call(
+    where: str, function: Callable[..., Any], args: Sequence[Any], options: Iterable[str], said: str
+) -> NoReturn:
+    """Raise the TypeError for arguments that do not fit a function's signature; `said` is what
+    Python says of them. The message gives the right name of one that is not known, or else the
+    signature: positional arguments in brackets, dots for keyword-only ones, and how to get the
+    first argument if an object of another class was given.
+    """
+    parameters, name = list(inspect.signature(function).parameters.values()), function.__name__
+    method = "." in function.__qualname__ and parameters[0].name == "self"
+    owner = type(args[0]).__name__ if method else ""
+    called = owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
+    if all(p.kind != p.VAR_KEYWORD for p in parameters):
+        known = names_of(function)
+        refuse_unknown(where, [name for name in options if name not in known], called, known)
+    placed = [p.name for p in parameters[method:] if p.kind == p.POSITIONAL_OR_KEYWORD]
+    dots = ["..."] * (method + len(placed) < len(parameters))
+    wanted = f"{called}({', '.join(placed + dots)})"
+    if method and hasattr(args[0], "from_objective"):
+        wanted += f", or {owner}.from_objective(ob, theta)"
+    elif len(args) > method and home_of(args[method]) != KINDS.get(placed[0]):
+        wanted += entry(args[method])
+    raise TypeError(f"{said.replace(function.__qualname__, called)}; wanted {wanted}") from None
 
 
 def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
@@ -520,13 +520,10 @@ def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
 IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
-def _refusal(verb: str, wanted: str) -> Callable[..., NoReturn]:
-    """Return a special method that raises a TypeError with a suggestion."""
-
-    def refuse(self: Any, *args: Any, **options: Any) -> NoReturn:
-        raise TypeError(f"{type(self).__name__!r} object is not {verb}; wanted {wanted}")
-
-    return refuse
+def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
+    """Raise the TypeError of a special method that a class lacks, with a suggestion."""
+    said = f"{type(self).__name__!r} object is not {IMPLICIT[name]}"
+    raise TypeError(f"{said}; wanted {ATTRIBUTES[self._subject][name]}")
 
 
 class Answering:
@@ -540,9 +537,8 @@ class Answering:
         super().__init_subclass__(**options)
         if subject is not None:
             cls._subject = subject
-            for name, verb in IMPLICIT.items():
-                if name in ATTRIBUTES[subject]:
-                    setattr(cls, name, _refusal(verb, ATTRIBUTES[subject][name]))
+            for name in IMPLICIT.keys() & ATTRIBUTES[subject].keys():
+                setattr(cls, name, partialmethod(_refuse, name))
 
     if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -299,17 +300,6 @@ _HEADER_LIMIT = 1 << 22  # bytes; parsed JSON of that size takes less than 300 M
 _MOST_AXES = 32  # NumPy 1's limit
 
 
-def _little_endian(name: str, array: Any) -> tuple[np.ndarray, str]:
-    """Return `array` in C order with a dtype that the format supports, and that dtype's name."""
-    array = np.asarray(array)
-    array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    if array.dtype not in _NAMES:
-        raise TypeError(
-            f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold"
-        )
-    return array, _NAMES[array.dtype]
-
-
 def write_tensors(
     path: str | os.PathLike[str], arrays: Mapping[str, Any], facts: Any = None
 ) -> None:
@@ -345,11 +335,16 @@ def write_tensors(
     header: dict[str, Any] = {"__metadata__": known}
     offset, ready = 0, []
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
-        array, code = _little_endian(name, arrays[name])
-        end = offset + array.nbytes
-        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [offset, end]}
+        array = np.asarray(arrays[name])
+        array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        if array.dtype not in _NAMES:
+            raise TypeError(
+                f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold"
+            )
+        place, shape = [offset, offset + array.nbytes], list(array.shape)
+        header[name] = {"dtype": _NAMES[array.dtype], "shape": shape, "data_offsets": place}
         ready.append(array)
-        offset = end
+        offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > _HEADER_LIMIT:
@@ -417,35 +412,35 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
     return told, hashlib.sha256(head[:_SUM_AT] + _ZEROS + head[_SUM_AT + 64 :])
 
 
-def _integers(x: Any, most: int) -> tuple[int, ...] | None:
-    """Return a JSON list of at most `most` integers in [0, 2^63) as a tuple; None for anything
-    else.
+def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np.dtype[Any], Any]]:
+    """Return name, dtype and shape of all arrays in the order of their bytes, which must be `room`
+    in number and follow one another.
     """
-    if not isinstance(x, list) or len(x) > most:
-        return None
-    if not all(type(i) is int and 0 <= i < 1 << 63 for i in x):
-        return None
-    return tuple(x)
-
-
-def _entry(path: str, name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    """Return dtype, shape and byte range of one array, after the checks that its entry alone
-    allows.
-    """
-    called = repr(name if len(name) < 60 else name[:57] + "...")
-    known = entry if isinstance(entry, dict) else {}
-    code = known.get("dtype")
-    shape = _integers(known.get("shape"), _MOST_AXES)
-    place = _integers(known.get("data_offsets"), 2)
-    if not isinstance(code, str) or code not in _CODES or shape is None or len(place or ()) != 2:
-        raise ValueError(f"{path} describes the array {called} in a way that cannot be read")
-    dtype, count = np.dtype(_CODES[code]), 1
-    for extent in shape:
-        count *= extent
-    begin, end = place  # type: ignore[misc]
-    if end - begin != count * dtype.itemsize:
-        raise ValueError(f"{path} says that the array {called} lies where it cannot lie")
-    return dtype, shape, begin, end
+    found = []
+    for name, entry in header.items():
+        called = repr(name if len(name) < 60 else name[:57] + "...")
+        known: Any = entry if isinstance(entry, dict) else {}
+        code, shape, place = (known.get(key) for key in ("dtype", "shape", "data_offsets"))
+        lists = all(
+            isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
+            for x in (shape, place)
+        )
+        told = isinstance(code, str) and code in _CODES and lists
+        if not told or len(shape) > _MOST_AXES or len(place) != 2:
+            raise ValueError(f"{path} describes the array {called} in a way that cannot be read")
+        dtype = np.dtype(_CODES[code])
+        if place[1] - place[0] != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{path} says that the array {called} lies where it cannot lie")
+        found.append((name, dtype, tuple(shape), *place))
+    found.sort(key=lambda entry: entry[3:])
+    at = 0
+    for name, _, _, begin, end in found:
+        if begin != at:
+            raise ValueError(f"{path} says that arrays overlap or leave holes, at {name[:60]!r}")
+        at = end
+    if at != room:
+        raise ValueError(f"{path} holds {room} bytes of arrays; wanted {at}")
+    return [entry[:3] for entry in found]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -476,25 +471,20 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         header, head = _read_header(path, raw, size)
-        metadata, start = header.pop("__metadata__", None), len(head)
+        metadata = header.pop("__metadata__", None)
         told, digest = _checksum(path, metadata, head)
-        entries = [(name, *_entry(path, name, entry)) for name, entry in header.items()]
-        entries.sort(key=lambda entry: entry[3:])
-        at = 0
-        for name, _, _, begin, end in entries:
-            if begin != at:
-                raise ValueError(
-                    f"{path} says that arrays overlap or leave holes, at {name[:60]!r}"
-                )
-            at = end
-        if at != size - start:
-            raise ValueError(f"{path} holds {size - start} bytes of arrays; wanted {at}")
         arrays = {
-            name: _array(path, raw, kind, shape, digest) for name, kind, shape, _, _ in entries
+            name: _array(path, raw, kind, shape, digest)
+            for name, kind, shape in _entries(path, header, size - len(head))
         }
     if digest is not None and digest.hexdigest() != told:
         raise damaged(path)
-    return arrays, _facts(path, metadata)
+    if not isinstance(metadata, dict) or _FACTS not in metadata:
+        return arrays, {}
+    facts = _json(metadata[_FACTS]) if isinstance(metadata[_FACTS], str) else None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} holds facts that cannot be read")
+    return arrays, facts
 
 
 def _array(
@@ -514,14 +504,3 @@ def _array(
     if boolean:
         return np.asarray(array != 0)
     return array.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _facts(path: str, metadata: Any) -> dict[str, Any]:
-    """Return the facts that `write_tensors` stored."""
-    if not isinstance(metadata, dict) or _FACTS not in metadata:
-        return {}
-    text = metadata[_FACTS]
-    facts = _json(text) if isinstance(text, str) else None
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path} holds facts that cannot be read")
-    return facts

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -32,17 +33,8 @@ class Bar(Protocol):
     def note(self, text: str) -> None: ...
 
 
-class _Silent:
-    """A bar that shows nothing."""
-
-    def update(self, n: int = 1) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+#: A bar that shows nothing.
+_SILENT = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
 
 
 class _Shown:
@@ -111,7 +103,7 @@ def bar(
     ...     for _ in range(3):
     ...         b.update()
     """
-    shown: Any = _Silent()
+    shown: Any = _SILENT
     delay = PATIENCE if enabled is None and ahead <= PATIENCE else 0.0
     if enabled is None:
         enabled = not _INSIDE.get() and on_terminal("stderr")

@@ -26,11 +26,9 @@ NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
 KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 PASSED = ("InputLayer", "Dropout", "Flatten")
-PHI = activations_of("keras")
-CLASSES = tuple(name for name in PHI if not name.islower())  # layer classes that are activations
 IN_KERAS = (
-    f"Dense layers, {', '.join(k for k in PHI if k.islower())}, LeakyReLU with a slope of "
-    "0.01, Flatten and Dropout, or get_weights() of such"
+    f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
+    "slope of 0.01, Flatten and Dropout, or get_weights() of such"
 )
 
 
@@ -190,7 +188,7 @@ def _kind(layer: Any) -> str:
 
 def _read(stack: Stack, layer: Any, name: str) -> None:
     """Read one Keras layer into the stack."""
-    kind = _kind(layer)
+    kind, known = _kind(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
     if callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS:
@@ -208,12 +206,12 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         phi = settings.get("activation", "linear")
         if phi == "softmax":
             stack.close(name)
-        elif isinstance(phi, str) and phi in PHI and phi not in CLASSES:
+        elif isinstance(phi, str) and phi in known and phi.islower():
             stack.named("keras", phi, {}, name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)
             raise foreign(f"the activation {said!r} of {name}", IN_KERAS)
-    elif kind in CLASSES:
+    elif kind in known and not kind.islower():  # a layer class that is an activation
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ SAME = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")  # kee
 LABELS = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
 SHAPES = ("Flatten", "Reshape", "Squeeze")
 AFTER = {*SAME, *LABELS, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
+GATES = {  # activations of several nodes, with the inputs of sums and products sorted
+    "Mul(Sigmoid(z), z)": "Swish",
+    "Where(Greater(z, 20.0), z, Softplus(z))": "Softplus",  # torch's threshold
+    "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
+    "Mul(Add(1.0, Erf(Div(z, sqrt2))), Mul(0.5, z))": "Gelu",
+}
 SPARE = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
 WANTED = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, "
@@ -165,11 +172,14 @@ class Graph:
         """Return the nodes that read a tensor, in order."""
         return self.read_by.get(name, [])
 
-    def scalar(self, node: Any) -> float:
-        """Return the only constant among a node's two inputs if it is a single number, else NaN."""
-        held = [self.value(x) for x in node.input if self.known(x)]
-        one = held[0] if len(held) == 1 and len(node.input) == 2 else None
-        return float(one.reshape(())) if one is not None and one.size == 1 else math.nan
+    def number(self, name: str) -> str:
+        """Return a constant as text if it is a single number, else ""."""
+        one = self.value(name)
+        if one is None or one.size != 1 or one.dtype.kind in "OSU":  # these are words
+            return ""
+        number = float(one.reshape(()))
+        near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 is off by 2.4e-8
+        return "sqrt2" if near else str(number)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -197,47 +207,26 @@ def _name(node: Any) -> str:
     return f"{shown(node.op_type)} ({shown(node.name or node.output[0])})"
 
 
-def _one(readers: list[Any], kind: str) -> Any:
-    """Return the reader of that kind if there is exactly one, else None."""
-    found = [node for node in readers if node.op_type == kind]
-    return found[0] if len(found) == 1 else None
-
-
 def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
-    """Return the kind and the last node of an activation that is exported as several nodes, or
-    None.
-
-    SiLU is ``z sigmoid(z)``, a softplus with a threshold ``z > 20 ? z : softplus(z)``, GELU
-    ``z (1 + erf(z / sqrt 2)) / 2``, the half on either factor.
+    """Return the kind and the last node of an activation that is exported as several nodes, one of
+    `GATES`, or None.
     """
-    readers = graph.readers(at)
-    sigmoid, gate = _one(readers, "Sigmoid"), _one(readers, "Mul")
-    two = sigmoid is not None and gate is not None and len(readers) == 2
-    if two and set(gate.input) == {at, sigmoid.output[0]}:
-        return "Swish", gate
-    soft, greater, where = (_one(readers, kind) for kind in ("Softplus", "Greater", "Where"))
-    if soft is not None and greater is not None and where is not None and len(readers) == 3:
-        same = list(where.input) == [greater.output[0], at, soft.output[0]]
-        if same and greater.input[0] == at and graph.scalar(greater) == 20:
-            return "Softplus", where
-    scaled = _one(readers, "Div")
-    if (
-        scaled is None
-        or gate is None
-        or scaled.input[0] != at
-        or not abs(graph.scalar(scaled) - math.sqrt(2)) <= 3e-8  # the nearest float32: 2.4e-8
-    ):
-        return None
-    erf = _one(graph.readers(scaled.output[0]), "Erf")
-    plus = None if erf is None else _one(graph.readers(erf.output[0]), "Add")
-    if plus is None or graph.scalar(plus) != 1 or len(readers) != 2:
-        return None
-    last = _one(graph.readers(gate.output[0]), "Mul")
-    half_last = set(gate.input) == {at, plus.output[0]} and last and graph.scalar(last) == 0.5
-    half_first = graph.scalar(gate) == 0.5 and last
-    if half_first:
-        half_first = set(last.input) == {gate.output[0], plus.output[0]}
-    return ("Gelu", last) if half_last or half_first else None
+    words, waiting = {at: "z"}, deque(graph.readers(at))
+    inside: set[int] = set()
+    while waiting and len(inside) < 6:
+        node = waiting.popleft()
+        given = [words.get(x) or graph.number(x) for x in node.input[:4]]
+        if id(node) in inside or not all(given) or len(given) == 4:
+            continue  # one whose other inputs are not known yet comes again after them
+        inside.add(id(node))
+        given = sorted(given) if node.op_type in ("Add", "Mul") else given
+        said = f"{node.op_type}({', '.join(given)})"
+        if said in GATES:
+            read = {id(reader) for name in words for reader in graph.readers(name)}
+            return (GATES[said], node) if read == inside else None
+        words[node.output[0]] = said
+        waiting += graph.readers(node.output[0])
+    return None
 
 
 def _step(graph: Graph, node: Any) -> None:
@@ -316,36 +305,19 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
         keeps = axis == 1 or (axis == -1 and graph.axes == 2)
         graph.axes = 2
         return keeps
-    width = len(stack.layers[-1][0]) if stack.layers else None
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
         said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
-        stack.column = _name(node)
-        return bool(width == 1 and said in ([1], [-1]))
-    if kind == "Reshape":
-        return _flattens(graph, node, held[1], width or stack.takes)
+        return said in ([1], [-1]) and stack.reshaped([-1], _name(node))
+    if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
+        shape = [int(x) for x in held[1].reshape(-1)]
+        if shape == [-1, 1] and stack.layers and not graph.readers(node.output[0]):
+            return True  # as at the end of skl2onnx exports, whatever the width
+        if len(shape) == 2:
+            graph.axes = 2
+            shape[0] = 0 if 0 < shape[0] == graph.rows else shape[0]
+        return stack.reshaped(shape, _name(node))
     return bool(kind == "Identity")
-
-
-def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
-    """Return whether a Reshape leaves rows as they are: to (N, -1) or (N, k), with N given as 0, -1
-    or the graph's fixed number of rows and k the length of a row; or, for rows of one number, to
-    (-1,).
-    """
-    shape = None if shape is None else [int(x) for x in shape.reshape(-1)]
-    if shape is None or graph.attributes(node).get("allowzero", 0):
-        return False
-    last = not graph.readers(node.output[0])
-    if last and shape == [-1, 1] and graph.stack.layers:
-        return True  # as at the end of skl2onnx exports, whatever the width
-    if shape == [-1]:
-        graph.stack.column = _name(node)
-        return bool(graph.stack.layers) and width == 1
-    if len(shape) != 2:
-        return False
-    graph.axes = 2
-    keeps = shape[0] == 0 or 0 < shape[0] == graph.rows
-    return keeps if shape[1] == -1 else (keeps or shape[0] == -1) and bool(shape[1] == width)
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
@@ -527,14 +499,14 @@ def _only_labels(graph: Graph, at: str) -> None:
     """Raise a ValueError unless the nodes after the probabilities only pass them on or turn them
     into labels.
     """
-    width, end = len(graph.stack.layers[-1][0]), graph.stack.closed or "the end"
+    width, end = graph.stack.width, graph.stack.closed or "the end"
     same, labels, rest = {at}, set(), set()
     for node in _below(graph, at):
         kind, attributes = node.op_type, graph.attributes(node)
         ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
         if kind == "Sub" and not graph.stack.closed and width == 1:  # 1 - p of a sigmoid
-            fits = graph.scalar(node) == 1 and node.input[1] in same
+            fits = graph.number(node.input[0]) == "1.0" and node.input[1] in same
             rest.update(node.output)
         elif kind == "Concat":  # 1 - p and p
             fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,6 +68,20 @@ class Stack:
                 "parameters it may have, where that is meant"
             )
 
+    @property
+    def width(self) -> int | None:
+        """The length of a row after the last linear layer, or before the first if it is known."""
+        return len(self.layers[-1][0]) if self.layers else self.takes
+
+    def reshaped(self, shape: Sequence[Any], name: str) -> bool:
+        """Return whether a change to a shape, with 0 for the number of rows, leaves rows as they
+        are, or turns rows of one number into numbers.
+        """
+        if shape == [-1]:
+            self.column = name
+            return bool(self.layers) and self.width == 1
+        return shape in ([0, -1], [0, self.width], [-1, self.width])
+
     def linear(self, W: Any, b: Any, name: str) -> None:
         """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None if there is
         no bias.
@@ -115,7 +128,7 @@ class Stack:
         )
         if like is not None:
             self.dtypes[-2:] = [np.asarray(like).dtype]
-        width = len(self.layers[-1][0]) if self.layers else None
+        width = self.width if self.layers else None
         if self.pending is not None and width is None and self.pending[0].size > 1:
             width = self.pending[0].size
         if width is not None and scale.size not in (1, width):
@@ -161,13 +174,14 @@ class Stack:
         self.norms[len(self.layers) - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
-        """Add an activation by the name that another library has for it, a key of `PHI`, with that
-        library's settings; raise a ValueError if they make it a different function.
+        """Add an activation by the name and the settings that another library has for it; raise a
+        ValueError if they make it a different function from ours.
         """
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
             given = settings.get(key, value)
-            if given != value and given != float(np.float32(_number(value))):
+            near = float(np.float32(value)) if isinstance(value, (int, float)) else value
+            if given not in (value, near):
                 raise ValueError(
                     f"{name} has {key}={given!r}, which has no counterpart here; wanted {value!r}"
                 )
@@ -257,11 +271,6 @@ class Stack:
         return model, model.flatten(layers)
 
 
-def _number(x: Any) -> float:
-    """Return a setting as a float, or NaN if it is not a number."""
-    return float(x) if isinstance(x, (int, float)) else math.nan
-
-
 def agreed(model: MLP, activation: Any) -> None:
     """Raise a ValueError if an activation given by the caller differs from the network's own."""
     if activation is not None and MLP(model.sizes, activation).activation != model.activation:
@@ -288,9 +297,6 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
             f"of {', '.join(ACTIVATIONS)}, or a list of them"
         )
     return stack.finish()
-
-
-SKLEARN = {name: phi for name, (phi, _) in activations_of("sklearn").items()}
 
 
 def from_sklearn(est: Any) -> Model:
@@ -339,7 +345,7 @@ def from_sklearn(est: Any) -> Model:
     True
     """
     steps = getattr(est, "steps", None)
-    first: Affine | None = affine_steps(steps[:-1]) if steps else None
+    first = affine_steps(steps[:-1]) if steps else None
     est = steps[-1][1] if steps else est
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(f"est is {typed(est)}; wanted its est.best_estimator_, there once fitted")
@@ -359,7 +365,8 @@ def from_sklearn(est: Any) -> Model:
         raise foreign(f"the output activation {est.out_activation_!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
-        layers[0] = first.before(*layers[0])
+        (W, b), (A, c) = layers[0], first
+        layers[0] = W @ A, W @ c + b
     return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
@@ -369,32 +376,17 @@ def _phi_of(est: Any) -> Any:
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
-    name = est.activation
-    if not isinstance(name, str) or name not in SKLEARN:
-        raise foreign(f"the activation {name!r}", f"one of {', '.join(SKLEARN)}")
-    return SKLEARN[name]
+    name, known = est.activation, activations_of("sklearn")
+    if not isinstance(name, str) or name not in known:
+        raise foreign(f"the activation {name!r}", f"one of {', '.join(known)}")
+    return known[name][0]
 
 
 # --------------------------------------------------------------------------------------------------
 # Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
 
 SCALERS = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
-
-
-@dataclass(frozen=True)
-class Affine:
-    """The affine map ``x A' + c`` of rows x."""
-
-    A: np.ndarray
-    c: np.ndarray
-
-    def then(self, other: Affine) -> Affine:
-        """Return the composition: this map, followed by the other."""
-        return Affine(other.A @ self.A, other.A @ self.c + other.c)
-
-    def before(self, W: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the layer ``W, b`` composed with this map, as a layer for unmapped rows."""
-        return W @ self.A, W @ self.c + b
+Affine = tuple[np.ndarray, np.ndarray]  # A and c of the map ``x A' + c`` of rows x
 
 
 def affine_steps(steps: Sequence[tuple[str, Any]]) -> Affine | None:
@@ -406,33 +398,23 @@ def affine_steps(steps: Sequence[tuple[str, Any]]) -> Affine | None:
     for name, step in steps:
         if step is None or isinstance(step, str):  # "passthrough"
             continue
-        found = as_affine(step, name)
-        whole = found if whole is None else whole.then(found)
+        A, c = as_affine(step, name)
+        whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
     return whole
 
 
 def as_affine(step: Any, name: str) -> Affine:
     """Return a fitted scaler as an affine map."""
-    kind = type(step).__name__
-    makers = {
-        "StandardScaler": _standard,
-        "MinMaxScaler": _min_max,
-        "MaxAbsScaler": lambda scaler: _divided(scaler, None, scaler.scale_),
-        "RobustScaler": lambda scaler: _divided(
-            scaler,
-            scaler.center_ if scaler.with_centering else None,
-            scaler.scale_ if scaler.with_scaling else None,
-        ),
-        "PCA": _pca,
-    }
-    if kind not in makers or getattr(step, "clip", False):
-        bent = " with clip=True" if kind in makers else ""
+    own: Any = type(step)
+    kind = own.__name__
+    if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
+        bent = " with clip=True" if kind in SCALERS.split(", ") else ""
         raise ValueError(
             f"step {name!r} of the pipeline is a {kind}{bent}; wanted {SCALERS} before the net, or "
             "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
         )
-    if not _transforms_alike(type(step), kind):
-        own = type(step)
+    theirs = [b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind]
+    if not any(own.transform is base.transform for base in theirs):
         raise ValueError(
             f"step {name!r} of the pipeline is a {own.__module__}.{own.__name__} with a transform "
             f"of its own; wanted scikit-learn's {kind}, or from_sklearn(pipe[-1]) with "
@@ -440,36 +422,18 @@ def as_affine(step: Any, name: str) -> Affine:
         )
     if not hasattr(step, "n_features_in_"):
         raise ValueError(f"step {name!r} of the pipeline is not fitted; wanted a fitted pipeline")
-    return makers[kind](step)
-
-
-def _transforms_alike(own: Any, kind: str) -> bool:
-    """Return whether a class of this name is scikit-learn's, or a subclass that keeps its
-    `transform`.
-    """
-    theirs = (b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind)
-    return any(own.transform is base.transform for base in theirs)
-
-
-def _divided(scaler: Any, shift: Any, scale: Any) -> Affine:
-    """Return the map ``(x - shift) / scale``, where None stands for no shift or no scale."""
-    d = scaler.n_features_in_
-    over = np.ones(d) if scale is None else 1.0 / np.asarray(scale, float)
-    return Affine(np.diag(over), np.zeros(d) if shift is None else -np.asarray(shift) * over)
-
-
-def _standard(scaler: Any) -> Affine:
-    mean, scale = scaler.with_mean, scaler.with_std  # the current settings, as transform uses them
-    return _divided(scaler, scaler.mean_ if mean else None, scaler.scale_ if scale else None)
-
-
-def _min_max(scaler: Any) -> Affine:
-    return Affine(np.diag(scaler.scale_), np.asarray(scaler.min_, float))
-
-
-def _pca(pca: Any) -> Affine:
-    A = np.asarray(pca.components_, float)
-    if pca.whiten:
-        scale = np.sqrt(pca.explained_variance_)
-        A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as in scikit-learn
-    return Affine(A, -A @ pca.mean_)
+    if kind == "PCA":
+        A = np.asarray(step.components_, float)
+        if step.whiten:
+            scale = np.sqrt(step.explained_variance_)
+            A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as in scikit-learn
+        return A, -A @ step.mean_
+    if kind == "MinMaxScaler":
+        return np.diag(step.scale_), np.asarray(step.min_, float)
+    # the current settings, as transform uses them
+    shifted = getattr(step, "with_mean", False) or getattr(step, "with_centering", False)
+    scaled = getattr(step, "with_std", True) and getattr(step, "with_scaling", True)
+    d = step.n_features_in_
+    over = 1.0 / np.asarray(step.scale_, float) if scaled else np.ones(d)
+    shift = getattr(step, "mean_" if kind == "StandardScaler" else "center_") if shifted else None
+    return np.diag(over), np.zeros(d) if shift is None else -np.asarray(shift) * over

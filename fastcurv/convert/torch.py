@@ -15,20 +15,20 @@ import numpy as np
 from ..common.checks import caller_depth
 from ..common.errors import accept_aliases, require, typed
 from ..network.mlp import MLP, Model
-from ..structure.parameters import layers_of, norms_of
-from ..structure.tables import activations_of
+from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
-TORCH = activations_of("torch")
 WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # start_dim, end_dim of a Flatten that keeps (N, d)
+FLAT = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
+    **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
+    **dict.fromkeys(((0, -1), (0, 1)), [-1]),
+}
 FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
-    **{ours: (kind, tuple(settings)) for kind, (ours, settings) in TORCH.items()},
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
     "flatten": ("Flatten", ("start_dim", "end_dim")),
@@ -198,8 +198,11 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
     homes = (torch, torch.nn.functional, operator)
     if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
         return "", ()
-    known = node.op in ("call_function", "call_method") and plain in FUNCTIONS
-    return FUNCTIONS[plain] if known else ("", ())
+    if node.op not in ("call_function", "call_method"):
+        return "", ()
+    theirs = ACTIVATIONS[plain].names.get("torch", {}) if plain in ACTIVATIONS else {}
+    phis = ((kind, tuple(settings)) for kind, settings in theirs.items())
+    return FUNCTIONS.get(plain) or next(phis, ("", ()))
 
 
 def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
@@ -217,7 +220,8 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
         return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
     if not kind or kind in ("add", "view") or rest is None:
-        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {_target(node)},")
+        called = getattr(node.target, "__name__", node.target)
+        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     given = {**DEFAULTS.get(kind, {}), **node.kwargs, **dict(zip(names, rest))}
     for key in ("inplace", "_stacklevel"):
         given.pop(key, None)
@@ -230,10 +234,6 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     if any(hasattr(x, "op") for x in given.values()):
         raise foreign(f"{said} with a number that is computed")
     return [Step(said, kind, SimpleNamespace(**given))]
-
-
-def _target(node: Any) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def _one_dtype(module: Any, name: str, stack: Stack) -> None:
@@ -287,9 +287,9 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _batch_norm(stack, module, name, seen)
-    elif kind in TORCH:
-        settings = {key: getattr(module, key, x) for key, x in TORCH[kind][1].items()}
-        stack.named("torch", kind, settings, name)
+    elif kind in activations_of("torch"):
+        wanted = activations_of("torch")[kind][1]
+        stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
@@ -311,33 +311,26 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Return whether a Flatten, view or squeeze leaves rows as they are."""
-    width = len(stack.layers[-1][0]) if stack.layers else None
+    """Return whether a step is a Flatten, view or squeeze; raise a ValueError for one that does not
+    leave rows as they are.
+    """
+    said, wanted = f"{name}, which may join rows,", SUPPORTED
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
-        if asked in OF_ROWS:
-            return True
-        if asked not in ((0, -1), (0, 1)) or width != 1:
-            raise foreign(
-                f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
-            )
-        stack.column = name
-        return True
-    if kind == "squeeze":
-        if module.dim not in (None, 1, -1) or width != 1:
-            raise foreign(f"{name} of dim={module.dim}, which may join rows,")
-        stack.column = name
-        return True
-    if kind == "view":
-        shape = list(module)
-        if shape == [-1] and width == 1:
-            stack.column = name
-        elif shape not in ([0, -1], [0, width], [-1, width]):
-            if len(shape) != 2 or shape[0] != -1 or not isinstance(shape[1], int) or width:
-                raise foreign(f"{name}, which may join rows,", f"{SUPPORTED}; x.flatten(1)")
+        shape = FLAT.get(asked, [])
+        said = f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
+    elif kind == "squeeze":
+        shape = [-1] if module.dim in (None, 1, -1) else []
+        said = f"{name} of dim={module.dim}, which may join rows,"
+    elif kind == "view":
+        shape, wanted = list(module), f"{SUPPORTED}; x.flatten(1)"
+        if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
             stack.takes = shape[1]  # checked against the width of the first layer
-        return True
-    return False
+    else:
+        return False
+    if not stack.reshaped(shape, name):
+        raise foreign(said, wanted)
+    return True
 
 
 @accept_aliases("from_torch")
@@ -526,22 +519,18 @@ def to_torch(model: MLP, theta: Any) -> Any:
         import torch
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
-    classes = {phi: name for name, (phi, _) in TORCH.items()}
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-
-    def tensor(a: np.ndarray) -> Any:
-        return torch.nn.Parameter(torch.from_numpy(np.array(a)))
-
-    stack: list[Any] = []
-    for l, ((W, b), norm) in enumerate(zip(layers_of(model, theta), norms_of(model, theta))):
-        linear = torch.nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=dtype)
-        linear.weight = tensor(W)
-        if b is not None:
-            linear.bias = tensor(b)
-        stack.append(linear)
-        if norm is not None:
+    stack, layers = [], model.unflatten(theta)
+    for l, (W, b, *norm) in enumerate(layers):
+        stack.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
+        if norm:
             stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
-            stack[-1].weight, stack[-1].bias = tensor(norm[0]), tensor(norm[1])
         if l < len(model.activation):
-            stack.append(getattr(torch.nn, classes[model.activation[l]])())
-    return torch.nn.Sequential(*stack)
+            theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
+            stack.append(getattr(torch.nn, theirs)())
+    net = torch.nn.Sequential(*stack)
+    parts = [np.array(part) for layer in layers for part in layer if part is not None]
+    with torch.no_grad():
+        for parameter, part in zip(net.parameters(), parts, strict=True):
+            parameter.copy_(torch.from_numpy(part))
+    return net

@@ -333,11 +333,6 @@ class Products:
         """The threshold below which curvature counts as zero unless its sign is proved to last."""
         return max(ZERO, 100 * self.eps) * self.norm
 
-    def taken(self) -> int:
-        """Return the number of products made since the last call, and reset the count."""
-        count, self.count = self.count, 0
-        return count
-
     @property
     def left(self) -> float:
         """The number of products that may still be made; 0 once the time limit is reached."""

@@ -214,20 +214,21 @@ class KinkPoint:
     verdict: KinkMinimum
 
 
-def can_be_held(ob: Any) -> bool:
-    """Return whether an objective has kinks that can be smoothed, and is small enough for the
-    proof.
+def rows_with_kinks(ob: Any) -> Any:
+    """Return an objective's rows if it has kinks that can be smoothed and is small enough for the
+    proof, else None.
     """
     rows = proved(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
-    return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
+    fits = first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
+    return rows if fits else None
 
 
 def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
     """Return the proof that a minimum on kinks lies at theta, with its radius measured from theta;
     None if there is no proof.
     """
-    if getattr(ob, "dtype", np.float64) != np.float64 or not can_be_held(ob):
+    if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
     found = beside(ob, theta)
     if found is None or not found.verdict.certified:
@@ -240,7 +241,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
 
 @cache_last
 def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    return newton_on_kinks(ob, theta, slopes_near(ob, theta))
+    return newton_on_kinks(proved(ob, "relu_rows"), theta, slopes_near(ob, theta))
 
 
 def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
@@ -266,11 +267,10 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
+def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
     """Run Newton's method in (theta, slopes) from an estimate, updating the active set in between;
     None if it does not settle.
     """
-    rows = proved(ob, "relu_rows")
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
         between = (s > leak + BETWEEN) & (s < 1 - BETWEEN)

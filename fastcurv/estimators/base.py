@@ -30,7 +30,6 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.linalg import eigvalsh
 from ..common.protocols import Descent, Layered, Loss, Solver
-from ..convert.sklearn import SKLEARN
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, ritz_pairs
@@ -40,7 +39,7 @@ from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
 # --------------------------------------------------------------------------------------------------
@@ -175,7 +174,10 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not hasattr(activation, "__iter__"):
         raise TypeError(f"activation is {typed(activation)}; wanted a name, or one for each layer")
     names = [activation] * len(hidden) if isinstance(activation, str) else list(activation)
-    return hidden, [SKLEARN.get(name, name) if isinstance(name, str) else name for name in names]
+    theirs = activations_of("sklearn")
+    return hidden, [
+        theirs.get(name, (name,))[0] if isinstance(name, str) else name for name in names
+    ]
 
 
 def total_of(rows: int, weight: Any) -> float:
@@ -312,13 +314,6 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
     run.reorthogonalise()
     vector = combine(run.rows[: run.m], S[:, :1])[0]
     return values, bounds(run, S, residuals), vector, run.n_products
-
-
-def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
-    """Compute `curvature_`: a `Look`, a `CriticalPoint`, or None."""
-    if verdict == "quick":
-        return check_spectrum(ob, theta, scale, tol, products)[0]
-    return classify(ob, theta, progress=False)._of_fit() if verdict else None
 
 
 DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
@@ -572,16 +567,16 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
         else:
             runs = self._as_far_as_unseen(ob, watch, options)
-        seen = None
+        seen: Any = None
         if self.solver == "auto" and held is None:
             seen = self._go_on(ob, runs, options)
         self._keep(ob, runs)
-        if seen is not None and self.verdict == "quick":
-            self.curvature_: SpectrumCheck | None = seen
-        else:
+        if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
-            asked = self._scale, self._tol, self.verdict, spent // SHARE
-            self.curvature_ = judge(ob, self.theta_, *asked)
+            seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // SHARE)
+        elif self.verdict != "quick":
+            seen = classify(ob, self.theta_, progress=False)._of_fit() if self.verdict else None
+        self.curvature_: SpectrumCheck | None = seen
 
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]
@@ -631,18 +626,19 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         """
         small = 0.0 if held is not None else self._tol / self._scale
         losses = [ob.value(theta)]
-        scores = losses if held is None else [held.value(theta)]
-        best, idle = theta.copy(), 0
+        scores = losses[:] if held is None else [held.value(theta)]
+        best, lowest, idle = theta.copy(), scores[0], 0
 
         def idles(at: Any) -> bool:
-            nonlocal best, idle
-            loss, lowest = float(at.fun), min(scores)
-            score = held.value(at.x) if held is not None and loss < np.inf else loss
+            nonlocal best, lowest, idle
+            score = loss = float(at.fun)
+            if held is not None and loss < np.inf:
+                score = held.value(at.x)
             losses.append(loss)
-            if held is not None:
-                scores.append(score)
-            best = at.x if score < lowest else best
+            scores.append(score)
             idle = 0 if score < lowest - small else idle + 1
+            if score < lowest:
+                best, lowest = at.x, score
             return idle >= self.n_iter_no_change
 
         options = {"validation": None, "seed": seed, "record_every": self.max_iter + 1}

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Layered, Loss, Solver
+from ..structure.tables import SUITS
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
 PARAMETERS = """
@@ -83,7 +84,7 @@ PARAMETERS = """
         Why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the loss of rows
         held out improved no more, ``patience`` after `n_iter_no_change`, and others as in
         `fastcurv.minimize`.
-    curvature_ : Look or CriticalPoint
+    curvature_ : SpectrumCheck or CriticalPoint
         The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.
@@ -212,7 +213,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"y has {y.shape[1]} labels; wanted {len(self.classes_)}")
             dense = y.toarray() if is_sparse(y) else y
-            return np.asarray(dense, dtype=float), "binary_cross_entropy", y.shape[1]
+            return np.asarray(dense, dtype=float), SUITS["labels"], y.shape[1]
         from sklearn.utils.validation import column_or_1d
 
         y = column_or_1d(y, warn=True)
@@ -223,8 +224,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if not (self.classes_[codes] == y).all():
             raise ValueError(f"y holds labels that are none of classes_, {self.classes_.tolist()}")
         if known <= 2:
-            return codes.astype(float), "binary_cross_entropy", 1
-        return codes.astype(np.int32), "cross_entropy", known
+            return codes.astype(float), SUITS["labels"], 1
+        return codes.astype(np.int32), SUITS["classes"], known
 
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ..common.protocols import Loss
 from ..network.mlp import MLP
+from ..structure.tables import SUITS
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
 
@@ -50,7 +51,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         if reset:
             self._flat = y.ndim == 1
-        return y, "mse", 1 if y.ndim == 1 else y.shape[1]
+        return y, SUITS["numbers"], 1 if y.ndim == 1 else y.shape[1]
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         y = y.reshape(len(y), -1).astype(float)

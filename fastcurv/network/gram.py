@@ -271,14 +271,6 @@ class Reflectors:
         self.minus_YT, self.minus_Y = -self.YT, -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
-    def astype(self, dtype: Any) -> Reflectors:
-        """Return the same reflectors in another precision."""
-        other = object.__new__(Reflectors)
-        other.r = self.r
-        for name in ("Y", "YT", "minus_Y", "minus_YT", "L"):
-            setattr(other, name, getattr(self, name).astype(dtype))
-        return other
-
     def turn(self, M: Scratch, A: Array) -> Array:
         """Return ``A Q`` (N, k) for a matrix with a row for each sample."""
         out = M.empty(*A.shape)
@@ -301,158 +293,144 @@ class Reflectors:
         return np.asarray(U)
 
 
-class Whole:
-    """A layer without rotation: its coordinates are V and vb, row-major."""
+class Layer:
+    """Coordinates of one layer's V and vb: `weights` numbers for V, then vb."""
 
-    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
-        self.a, self.delta, self.bias = a, delta, bias
-        self.out, self.width = delta.shape[1], a.shape[1]
-        self.weights = self.out * self.width
-        self.size = self.weights + self.out * bias
-        self.rest = 0  # dimension of the space of V that no product reaches
-
-    def astype(self, dtype: Any) -> Whole:
-        """Return the same layer in another precision."""
-        return Whole(self.a.astype(dtype), self.delta.astype(dtype), self.bias)
-
-    def split(self, x: Array) -> tuple[Array, Array | None]:
-        """Return V and vb of coordinates, as views."""
-        V = x[: self.weights].reshape(self.out, self.width)
-        return V, x[self.weights :] if self.bias else None
-
-    def forward(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V' + vb`` (N, out)."""
-        V, vb = self.split(x)
-        rz = self._times(M, V)
-        if vb is not None:
-            rz += vb
-        return rz
-
-    def back(self, M: Scratch, x: Array, out: Array) -> None:
-        """Add ``delta V`` to `out` (N, in)."""
-        M(out, self.delta, self.split(x)[0], True)
-
-    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to `out`."""
-        V, vb = self.split(out)
-        self._sum(M, rdelta, V)
-        if ra is not None:
-            M(V, self.delta.T, ra, True)
-        if vb is not None:
-            rdelta.sum(axis=0, out=vb)
-
-    def _times(self, M: Scratch, V: Array) -> Array:
-        """Return ``a V'``."""
-        return rows(M, self.a, V.T)
-
-    def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
-        """Write ``rdelta' a`` to `out`."""
-        M(out, rdelta.T, self.a)
+    def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
+        (self.out, self.width), self.weights, self.bias = shape, weights, bias
+        self.size = weights + self.out * bias
 
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
         """Write the parameters for coordinates x to ``V (out, in)`` and ``vb``."""
-        M, mb = self.split(x)
-        V[...] = M
+        self._place(x[: self.weights], V)
         if vb is not None:
-            vb[...] = mb
+            vb[...] = x[self.weights :]
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
         """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
-        M, mb = self.split(out)
-        M[...] = V
-        if mb is not None:
-            mb[...] = vb
+        self._take(V, out[..., : self.weights])
+        if vb is not None:
+            out[..., self.weights :] = vb
+
+    @abstractmethod
+    def _place(self, x: Array, V: Array) -> None:
+        """Write the weights for coordinates x to V."""
+
+    @abstractmethod
+    def _take(self, V: Array, out: Array) -> None:
+        """Write the coordinates of V to `out`."""
 
 
-class Rotated:
+class Multiplied(Layer):
+    """A layer that the passes multiply by."""
+
+    def forward(self, M: Scratch, x: Array) -> Array:
+        """Return ``a V' + vb`` (N, out)."""
+        rz = self._times(M, x[: self.weights])
+        if self.bias:
+            rz += x[self.weights :]
+        return rz
+
+    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write the coordinates of ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to
+        `out`.
+        """
+        self._sum(M, rdelta, ra, out[: self.weights])
+        if self.bias:
+            rdelta.sum(axis=0, out=out[self.weights :])
+
+    @abstractmethod
+    def _times(self, M: Scratch, x: Array) -> Array:
+        """Return ``a V'``."""
+
+    @abstractmethod
+    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
+
+
+class Whole(Multiplied):
+    """A layer without rotation: its coordinates are V and vb, row-major."""
+
+    rest = 0  # dimension of the space of V that no product reaches
+
+    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
+        super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
+        self.a, self.delta = a, delta
+
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
+        """Add ``delta V`` to `out` (N, in)."""
+        M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
+
+    def _times(self, M: Scratch, x: Array) -> Array:
+        return rows(M, self.a, x.reshape(self.out, self.width).T)
+
+    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        V = out.reshape(self.out, self.width)
+        M(V, rdelta.T, self.a)
+        if ra is not None:
+            M(V, self.delta.T, ra, True)
+
+    def _place(self, x: Array, V: Array) -> None:
+        V[...] = x.reshape(V.shape)
+
+    def _take(self, V: Array, out: Array) -> None:
+        out[...] = V.reshape(out.shape)
+
+
+class Rotated(Multiplied):
     """A layer in the coordinates that products can reach: ``C1 = V Q_a1 (out, r)``, then, with
     `pairs`, ``C2 = Q_d1' V Q_a2 (s, in - r)``, then vb.
 
     `pairs` is False if there is no ra: in the first layer, and for the GGN in all layers.
     """
 
-    r: int
-    s: int
-    first: int
-    weights: int
-    size: int
-    rest: int
-
     def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
-        self.inputs = Reflectors(a)
+        self.inputs, self.delta = Reflectors(a), delta
         self.errors = Reflectors(delta) if pairs else None
-        self.delta, self.bias = delta, bias
-        self.out, self.width = delta.shape[1], a.shape[1]
-        self._measure()
-
-    def _measure(self) -> None:
-        self.r = self.inputs.r
+        m, k, self.r = delta.shape[1], a.shape[1], self.inputs.r
         self.s = 0 if self.errors is None else self.errors.r
-        self.first = self.out * self.r
-        self.weights = self.first + self.s * (self.width - self.r)
-        self.size = self.weights + self.out * self.bias
-        self.rest = (self.out - self.s) * (self.width - self.r)
+        self.first = m * self.r
+        self.rest = (m - self.s) * (k - self.r)
+        super().__init__((m, k), m * k - self.rest, bias)
 
-    def astype(self, dtype: Any) -> Rotated:
-        """Return the same coordinates in another precision."""
-        other = object.__new__(Rotated)
-        other.__dict__.update(self.__dict__)
-        other.inputs, other.delta = self.inputs.astype(dtype), self.delta.astype(dtype)
-        other.errors = None if self.errors is None else self.errors.astype(dtype)
-        return other
-
-    def _split(self, x: Array) -> tuple[Array, Array, Array | None]:
-        return (
-            x[: self.first].reshape(self.out, self.r),
-            x[self.first : self.weights].reshape(self.s, self.width - self.r),
-            x[self.weights :] if self.bias else None,
-        )
-
-    def forward(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V' + vb = L C1' + vb``."""
-        C1, _, vb = self._split(x)
-        rz = rows(M, self.inputs.L, C1.T)
-        if vb is not None:
-            rz += vb
-        return rz
+    def _split(self, x: Array) -> tuple[Array, Array]:
+        C2 = x[self.first : self.weights]
+        return x[: self.first].reshape(self.out, self.r), C2.reshape(self.s, self.width - self.r)
 
     def back(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
         assert self.errors is not None
-        C1, C2, _ = self._split(x)
+        C1, C2 = self._split(x)
         Z = M.empty(len(self.delta), self.width)
         M(Z[:, : self.r], self.delta, C1)
         M(Z[:, self.r :], self.errors.L, C2)
         out += Z
         M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
-    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write ``C1 = rdelta' L + delta' G``, ``C2 = D' F`` and ``vb = sum of rdelta's rows`` to
-        `out`, with ``[G, F] = ra Q_a``.
-        """
-        C1, C2, vb = self._split(out)
+    def _times(self, M: Scratch, x: Array) -> Array:
+        """Return ``a V' = L C1'``."""
+        return rows(M, self.inputs.L, self._split(x)[0].T)
+
+    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write ``C1 = rdelta' L + delta' G`` and ``C2 = D' F`` with ``[G, F] = ra Q_a``."""
+        C1, C2 = self._split(out)
         M(C1, rdelta.T, self.inputs.L)
         if self.errors is not None and ra is not None:
             turned = self.inputs.turn(M, ra)
             M(C1, self.delta.T, turned[:, : self.r], True)
             M(C2, self.errors.L.T, turned[:, self.r :])
-        if vb is not None:
-            rdelta.sum(axis=0, out=vb)
 
-    def embed(self, x: Array, V: Array, vb: Array | None) -> None:
-        """Compute ``V = [C1, Q_d1 C2] Q_a'``, like `Whole.embed`."""
-        C1, C2, xb = self._split(x)
+    def _place(self, x: Array, V: Array) -> None:
+        """Compute ``V = [C1, Q_d1 C2] Q_a'``."""
+        C1, C2 = self._split(x)
         U = None if self.errors is None else self.errors.thin()
         for rows in _blocks(self.out):
             V[rows, : self.r] = C1[rows]
             V[rows, self.r :] = 0.0 if U is None else U[rows] @ C2
             V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
-        if vb is not None:
-            vb[...] = xb
 
-    def project(self, V: Array, vb: Array | None, out: Array) -> None:
-        """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
-        C1, C2, xb = self._split(out)
+    def _take(self, V: Array, out: Array) -> None:
+        C1, C2 = self._split(out)
         U = None if self.errors is None else self.errors.thin()
         C2[...] = 0.0
         for rows in _blocks(self.out):
@@ -460,8 +438,6 @@ class Rotated:
             C1[rows] = turned[:, : self.r]
             if U is not None:
                 C2 += U[rows].T @ turned[:, self.r :]
-        if xb is not None:
-            xb[...] = vb
 
     def outside(self, j: int) -> tuple[Array, Array]:
         """Return ``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
@@ -599,18 +575,6 @@ class RowState:
             self.a.append(self._held(a))
             self.p.append(None if p is None else self._held(p))
             self.eq.append(None if eq is None else self._held(eq))
-
-    def astype(self, dtype: Any) -> RowState:
-        """Return the same state in another precision."""
-        other = object.__new__(RowState)
-        other.__dict__.update(self.__dict__)
-        other.dtype = np.dtype(dtype)
-        for name in ("W", "a", "p", "eq", "delta"):
-            held = getattr(self, name)
-            setattr(other, name, [None if x is None else x.astype(dtype) for x in held])
-        other.loss = copy(self.loss)
-        other.loss.dtype = other.dtype
-        return other
 
     def _held(self, x: Array) -> Array:
         """Return x in the model's dtype, stored by columns."""
@@ -755,7 +719,44 @@ def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState,
 _usual_parts = cached_attribute(_parts)
 
 
-class SampleSpace(InCoordinates):
+def cast(x: Any, dtype: Any) -> Any:
+    """Return a state, layers or arrays in another precision; everything else as it is."""
+    if isinstance(x, np.ndarray):
+        return x.astype(dtype)
+    if isinstance(x, (list, tuple)):
+        return [cast(part, dtype) for part in x]
+    if not isinstance(x, (RowState, Layer, Reflectors)):
+        return x
+    other = copy(x)
+    other.__dict__.update({name: cast(part, dtype) for name, part in vars(x).items()})
+    return other
+
+
+class InLayers:
+    """The map from coordinates to parameters and back, layer by layer."""
+
+    whole: Any
+    layers: list[Any]
+    cuts: list[slice]  # each layer's part of the coordinates
+
+    def _set_layers(self, layers: list[Any]) -> int:
+        """Set the layers, and return the number of coordinates."""
+        ends = np.cumsum([0] + [layer.size for layer in layers])
+        self.layers, self.cuts = layers, [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
+        return int(ends[-1])
+
+    def _embed(self, x: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, out)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.embed(x[cut], V, vb)
+
+    def _project(self, v: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, v)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.project(V, vb, out[..., cut])
+
+
+class SampleSpace(InLayers, InCoordinates):
     """A `Curvature` in orthonormal coordinates of the space that its products reach.
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
@@ -799,40 +800,42 @@ class SampleSpace(InCoordinates):
     True
     """
 
-    cuts: list[slice]
     n_rest: int
+    state: RowState
     _scratch: Scratch
     _lock: Any
 
     space = "samples"
 
-    def __init__(self, whole: Any, rotate: Any = None, state: Any = None) -> None:
-        self.whole, self.n = whole, whole.shape[0]
-        self._hessian, self.n_products = whole.kind == "hessian", 0
-        plain = rotate is None
-        self.state, self.layers = _usual_parts(whole) if plain else _parts(whole, rotate, state)
-        self._set_up(whole.dtype)
+    def __init__(
+        self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None
+    ) -> None:
+        self.whole, self.n, self.n_products = whole, whole.shape[0], 0
+        parts = _usual_parts(whole) if rotate is None else _parts(whole, rotate, state)
+        self._set_up(*parts, whole.dtype if dtype is None else dtype)
 
-    def _set_up(self, dtype: Any) -> None:
-        ends = np.cumsum([0] + [layer.size for layer in self.layers])
-        self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
+    def _set_up(self, state: RowState, layers: list[Any], dtype: Any) -> None:
+        if dtype != self.whole.dtype:
+            state, layers = cast((state, layers), dtype)
+        self.state, m = state, self._set_layers(layers)
         self.n_rest = sum(layer.rest for layer in self.layers)
-        ob = self.whole.objective
-        self._scratch, self._lock = Scratch(dtype, ob.n_threads), Lock()
-        super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
+        self._scratch, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()
+        super().__init__(dtype, (m, m))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SampleSpace, (self.whole, [type(layer) is Rotated for layer in self.layers])
+        rotated = [type(layer) is Rotated for layer in self.layers]
+        return SampleSpace, (self.whole, rotated, None, self.dtype)
 
     # --- products
 
     @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
-        s, M, at = self.state, self._scratch, (self.layers, self.cuts)
+        s, M, at, kind = self.state, self._scratch, (self.layers, self.cuts), self.whole.kind
         with self._lock:
             ras, rzs = s.r_forward(*at, M, x)
-            rdelta = np.asfortranarray(s.loss.curve(rzs[-1], self.whole.kind))
-            s.r_backward(*at, M, out, rdelta=rdelta, along=(x, ras, rzs) if self._hessian else None)
+            rdelta = np.asfortranarray(s.loss.curve(rzs[-1], kind), self.dtype)
+            along = (x, ras, rzs) if kind == "hessian" else None
+            s.r_backward(*at, M, out, rdelta=rdelta, along=along)
         self._decay(x, out)
 
     def _decay(self, x: Array, out: Array) -> None:
@@ -846,18 +849,6 @@ class SampleSpace(InCoordinates):
         for cut, layer in zip(self.cuts, self.layers):
             end = cut.start + layer.weights
             out[cut.start : end] += l2 * x[cut.start : end]
-
-    # --- to and from parameter space
-
-    def _embed(self, x: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, out)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.embed(x[cut], V, vb)
-
-    def _project(self, v: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, v)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.project(V, vb, out[cut])
 
     def outside(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
@@ -882,18 +873,7 @@ class SampleSpace(InCoordinates):
                 "astype was asked for float64 of a float32 operator in sample space; wanted "
                 "H.astype('float64').reduced('samples'): its coordinates are others"
             )
-        return _Lowered(self, dtype)
-
-
-class _Lowered(SampleSpace):
-    """A `SampleSpace` cast to a lower precision."""
-
-    def __init__(self, high: SampleSpace, dtype: Any) -> None:
-        self.whole, self.n, self._hessian = high.whole, high.n, high._hessian
-        self.n_products, self.layers = 0, [layer.astype(dtype) for layer in high.layers]
-        self.state = high.state.astype(dtype)
-        self._high = high
-        self._set_up(dtype)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Lowered, (self._high, self.dtype)
+        other = object.__new__(SampleSpace)
+        other.__dict__.update(self.__dict__, n_products=0)
+        other._set_up(self.state, self.layers, dtype)
+        return other

@@ -49,7 +49,7 @@ from ..certify.passes import ErrorPass
 from ..common.linalg import UNIT, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
 from ..structure.parameters import layers_of, rows_once
-from .gram import layer_size
+from .gram import InLayers, Layer, layer_size
 
 UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
 BLOCK = 64  # columns multiplied at a time
@@ -91,35 +91,31 @@ def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
     return np.asarray((rest + turned + 2 * error[:, 0]) * UP)
 
 
-class LayerReach:
+class LayerReach(Layer):
     """The bases of one layer, its part of E, and bounds on the residuals of the rows after
     projection.
     """
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
-        (self.out, self.width), self.bias, self.pairs = shape, bias, pairs
         a, da, d, dd = rows
         self.Q1, self.Q2 = _basis(a, pairs)
-        self.U = _basis(d, False)[0] if pairs else np.zeros((self.out, 0))
+        self.U = _basis(d, False)[0] if pairs else np.zeros((shape[0], 0))
         self.r, self.s = self.Q1.shape[1], self.U.shape[1]
-        self.first = self.out * self.r
-        self.weights = self.first + self.s * (self.width - self.r) * pairs
-        self.whole = self.weights >= self.out * self.width
-        if self.whole:
-            self.weights = self.out * self.width
-            self.rho = self.sigma = np.zeros(len(a))
-            self.defect = self.turning = 0.0
-        else:
-            self.rho = _left(a, da, self.Q1)
-            self.sigma = _left(d, dd, self.U)
+        self.first = shape[0] * self.r
+        weights = self.first + self.s * (shape[1] - self.r) * pairs
+        self.whole = weights >= shape[0] * shape[1]
+        super().__init__(shape, min(weights, shape[0] * shape[1]), bias)
+        self.rho = self.sigma = np.zeros(len(a))
+        self.defect = self.turning = 0.0
+        if not self.whole:
+            self.rho, self.sigma = _left(a, da, self.Q1), _left(d, dd, self.U)
             inner = _defect(np.hstack([self.Q1, self.Q2]) if pairs else self.Q1)
             outer = _defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
             self.turning = UP * (gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5)
-        self.size = self.weights + self.out * bias
 
-    def embed(self, j: int, V: Floats, vb: Floats | None) -> None:
+    def column(self, j: int, V: Floats, vb: Floats | None) -> None:
         """Write column j of E to V and vb, which must be 0."""
         if j >= self.weights:
             assert vb is not None
@@ -132,31 +128,25 @@ class LayerReach:
             i, k = divmod(j - self.first, self.width - self.r)
             np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
 
-    def project(self, V: Floats, vb: Floats | None, out: Floats) -> None:
-        """Write E' times the rows ``V (b, out, in)`` and ``vb`` to `out` (b, size)."""
-        b = len(V)
+    def _take(self, V: Floats, out: Floats) -> None:
+        """Write E' times the rows ``V (b, out, in)`` to `out`."""
         if self.whole:
-            out[:, : self.weights] = V.reshape(b, -1)
-        else:
-            flat = V.reshape(-1, self.width)
-            out[:, : self.first] = (flat @ self.Q1).reshape(b, -1)
-            if self.weights > self.first:
-                turned = (flat @ self.Q2).reshape(b, self.out, -1)
-                out[:, self.first : self.weights] = (self.U.T @ turned).reshape(b, -1)
-        if vb is not None:
-            out[:, self.weights :] = vb
+            out[...] = V.reshape(out.shape)
+            return
+        flat = V.reshape(-1, self.width)
+        out[:, : self.first] = (flat @ self.Q1).reshape(len(V), -1)
+        if self.weights > self.first:
+            turned = (flat @ self.Q2).reshape(len(V), self.out, -1)
+            out[:, self.first :] = (self.U.T @ turned).reshape(len(V), -1)
 
-    def back(self, x: Floats, V: Floats, vb: Floats | None) -> None:
-        """Write E times the coordinates x to V and vb."""
+    def _place(self, x: Floats, V: Floats) -> None:
+        """Write E times the coordinates x to V."""
         if self.whole:
-            V[...] = x[: self.weights].reshape(V.shape)
-        else:
-            np.matmul(x[: self.first].reshape(self.out, self.r), self.Q1.T, out=V)
-            if self.weights > self.first:
-                C2 = x[self.first : self.weights].reshape(self.s, -1)
-                V += (self.U @ C2) @ self.Q2.T
-        if vb is not None:
-            vb[...] = x[self.weights :]
+            V[...] = x.reshape(V.shape)
+            return
+        np.matmul(x[: self.first].reshape(self.out, self.r), self.Q1.T, out=V)
+        if self.weights > self.first:
+            V += (self.U @ x[self.first :].reshape(self.s, -1)) @ self.Q2.T
 
 
 def estimate(model: Any, N: int) -> int:
@@ -167,7 +157,7 @@ def estimate(model: Any, N: int) -> int:
     )
 
 
-class RangeBounds:
+class RangeBounds(InLayers):
     """The space that a Hessian's products can reach: a `ProvedReach`.
 
     Parameters
@@ -189,14 +179,13 @@ class RangeBounds:
         def rows(parts: Any) -> Floats:
             return np.where(counts, np.concatenate([*parts]), 0.0)
 
-        self.layers = []
+        layers = []
         for l, shape in enumerate(ob.model.shapes):
             a, d = rows(s.a[l] for s in states), rows(s.d[l] for s in states)
             da = rows(s.da[l].nu for s in states) if l else np.zeros((len(a), 1))
             dd = rows(s.dd[l].nu for s in states)
-            self.layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
-        self.cuts = np.cumsum([0] + [layer.size for layer in self.layers])
-        self.m = int(self.cuts[-1])
+            layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
+        self.m = self._set_layers(layers)
         self.n_rest, self.rest = self.n - self.m, float(ob.l2)
         self.leak = self._leak(states)
 
@@ -240,26 +229,22 @@ class RangeBounds:
     def embed(self, x: Floats) -> Floats:
         """Return ``E x``."""
         out = np.empty(self.n)
-        views = layers_of(self.whole.objective.model, out)
-        for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
-            layer.back(x[a:b], V, vb)
+        self._embed(x, out)
         return out
 
     def project(self, rows: Floats) -> Floats:
         """Return ``E'`` times the rows (b, n), as rows (b, m)."""
         out = np.empty((len(rows), self.m))
-        views = layers_of(self.whole.objective.model, rows)
-        for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
-            layer.project(V, vb, out[:, a:b])
+        self._project(rows, out)
         return out
 
     def _unit_columns(self, start: int, stop: int) -> Floats:
         rows = np.zeros((stop - start, self.n))
         views = layers_of(self.whole.objective.model, rows)
-        for i, j in enumerate(range(start, stop)):
-            l = int(np.searchsorted(self.cuts, j, side="right")) - 1
-            V, vb = views[l]
-            self.layers[l].embed(j - int(self.cuts[l]), V[i], None if vb is None else vb[i])
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            for j in range(max(start, cut.start), min(stop, cut.stop)):
+                i = j - start
+                layer.column(j - cut.start, V[i], None if vb is None else vb[i])
         return rows
 
     # --- the matrix

@@ -22,6 +22,7 @@ from ..common.checks import as_numpy, is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Loss
 from ..common.runtime import to_nearest
+from ..structure.parameters import layers_of
 from .arguments import as_vector, check_targets, check_weight
 from .gram import RowState, Scratch, Whole, rows
 from .mlp import MLP
@@ -137,11 +138,11 @@ def as_rows(X: Any, dtype: Any, threads: int | None = None, own: bool = False) -
 class SparseFirst(Whole):
     """The first layer, with sparse rows a."""
 
-    def _times(self, M: Scratch, V: Array) -> Array:
-        return np.asfortranarray(self.a @ V.T)
+    def _times(self, M: Scratch, x: Array) -> Array:
+        return np.asfortranarray(self.a @ x.reshape(self.out, self.width).T)
 
-    def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
-        out[...] = self.a.transposed(rdelta).T
+    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
 class SparsePlan:
@@ -220,9 +221,9 @@ class SparsePlan:
             ras, rzs = self._forward(v)
             total = _dot(rzs[-1], s.loss.curve(rzs[-1], kind))
             if kind == "hessian":
+                views = layers_of(self.model, v)
                 for l in range(1, len(self.layers)):
-                    V, _ = self.layers[l].split(v[self.cuts[l]])
-                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], V.T))
+                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], views[l][0].T))
                     if s.eq[l - 1] is not None:
                         total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
             found.append(total)

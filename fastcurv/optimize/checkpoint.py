@@ -7,7 +7,6 @@ bit generators in `KNOWN`.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from typing import Any
@@ -27,8 +26,9 @@ KNOWN = {
         np.random.SFC64,
     )
 }
+State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
 AT_MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
-COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "since_best", "records")
+VERSION = 1  # of a checkpoint's contents
 
 
 def damaged(what: str) -> ValueError:
@@ -36,35 +36,43 @@ def damaged(what: str) -> ValueError:
     return ValueError(f"the checkpoint to resume is damaged: {what}")
 
 
-def is_number(x: Any) -> bool:
-    """Return whether x is a float (NaN and infinity included) or an int of absolute value below
-    2^62.
-    """
-    return type(x) is float or (type(x) is int and abs(x) < 1 << 62)
-
-
-def is_count(x: Any) -> bool:
-    """Return whether x is an int that a counter can have reached: 0 <= x < 2^62."""
-    return type(x) is int and 0 <= x < 1 << 62
-
-
-def alike(example: Any, x: Any) -> bool:
-    """Return whether x has the structure of an example: a number for a number, a list of the same
-    length for a list, and a number or None where the example is None. NaN is refused.
+def could_be(x: Any, example: Any) -> bool:
+    """Return whether x has the structure of an example: a count for an int, any number for a float,
+    a number or None for None, a list of the same length for a list.
     """
     if isinstance(example, bool):
         return isinstance(x, bool)
     if isinstance(example, (list, tuple)):
-        return (
-            isinstance(x, (list, tuple))
-            and len(x) == len(example)
-            and all(alike(e, v) for e, v in zip(example, x))
-        )
-    if isinstance(example, int):
-        return is_count(x)
-    if example is None and x is None:
-        return True
-    return is_count(x) or (type(x) is float and not math.isnan(x))
+        same = isinstance(x, (list, tuple)) and len(x) == len(example)
+        return same and all(could_be(v, e) for v, e in zip(x, example))
+    if example is None and x is None or isinstance(example, dict):
+        return example is None or isinstance(x, dict)
+    if type(x) is int:  # as far as a counter can have come
+        return 0 <= x < 1 << 62
+    return type(x) is float and not isinstance(example, int) and (x == x or example != example)
+
+
+class Saved:
+    """Base class of what a checkpoint holds: the attributes that it names, arrays and facts."""
+
+    kept_arrays: tuple[str, ...] = ()
+    kept_facts: tuple[str, ...] = ()
+
+    def state(self) -> State:
+        """Return everything a resumed run needs: arrays, and facts for JSON."""
+        arrays = {
+            name: np.array(getattr(self, name))
+            for name in self.kept_arrays
+            if getattr(self, name) is not None
+        }
+        return arrays, {name: getattr(self, name) for name in self.kept_facts}
+
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        for name in self.kept_arrays:
+            setattr(self, name, arrays.get(name))
+        for name in self.kept_facts:
+            setattr(self, name, facts[name])
 
 
 def plain(state: Any) -> Any:
@@ -114,32 +122,36 @@ def _state(example: Any, saved: Any, name: str) -> Any:
     return saved
 
 
+def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
+    """Raise ValueError unless the facts have the names and the structure of fresh ones."""
+    if not isinstance(facts, dict) or set(facts) != set(fresh):
+        raise damaged(f"it holds no facts of {of}")
+    for name, example in fresh.items():
+        if not could_be(facts[name], example):
+            raise damaged(f"the {name} of {of} is {str(facts[name])[:40]!r}")
+
+
+def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = None) -> None:
+    """Raise ValueError unless all arrays are vectors of n finite numbers, of `dtype` if given."""
+    for name, array in arrays.items():
+        wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
+        if wrong or array.shape != (n,):
+            kind = "numbers" if dtype is None else f"numbers of {dtype}"
+            raise damaged(f"the {name[:40]!r} of {of} is no vector of {n} {kind}")
+        if not np.isfinite(array).all():
+            raise damaged(f"the {name[:40]!r} of {of} holds NaN or infinity")
+
+
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     """Raise ValueError if `Run.state` and `Run.past` cannot have produced these arrays and
     facts.
     """
-    n, dtype = run.theta.size, run.theta.dtype
-    if not isinstance(facts, dict):
-        raise damaged("it holds no facts of a run")
-    for name in COUNTS:
-        if not is_count(facts.get(name)):
-            raise damaged(f"{name} is no count")
-    for name in ("best_score", "best_f", "best_gnorm"):
-        if not is_number(facts.get(name)):
-            raise damaged(f"{name} is no number")
-    elapsed: Any = facts.get("elapsed")
-    if not is_number(elapsed) or not 0 <= elapsed < 1e15:
+    known = dict.fromkeys(("best_score", "best_f", "best_gnorm"), np.nan)
+    check_facts(facts, run.state()[1] | known | {"f": None}, "a run")
+    if not 0 <= facts["elapsed"] < 1e15:
         raise damaged("the time elapsed is none")
-    if facts.get("f") is not None and not is_number(facts["f"]):
-        raise damaged("f is no number")
-    for name in ("theta", "best"):
-        array = arrays.get(name)
-        if array is None and name == "best":
-            continue
-        if array is None or array.shape != (n,) or array.dtype != dtype:
-            raise damaged(f"{name} is no vector of {n} numbers of {dtype}")
-        if not np.isfinite(array).all():
-            raise damaged(f"{name} holds NaN or infinity")
+    points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
+    check_vectors(points, run.theta.size, "a run", run.theta.dtype)
     rows, count = arrays.get("rows"), getattr(run.ob, "n_samples", 0)
     if rows is not None and (
         rows.ndim != 1
@@ -185,21 +197,14 @@ def check_objective(run: Any, facts: Any) -> None:
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
     """Raise ValueError if the method's `state` cannot have produced these arrays and facts."""
     kept, fresh = method.state()
-    if not isinstance(facts, dict) or set(facts) != set(fresh):
-        raise damaged("it holds no facts of this method")
-    for name, example in fresh.items():
-        if not alike(example, facts[name]):
-            raise damaged(f"the method's {name} is {str(facts[name])[:40]!r}")
-        if is_number(facts[name]) and facts[name] < 0:
-            raise damaged(f"the method's {name} is negative")
+    check_facts(facts, fresh, "this method")
+    for name, number in facts.items():
+        if number is not None and number < 0:
+            raise damaged(f"the {name} of this method is negative")
     for name in kept:
         if name not in arrays:
-            raise damaged(f"the method's {name!r} is missing")
-    for name, array in arrays.items():
-        if array.shape != (n,) or array.dtype.kind != "f":
-            raise damaged(f"the method's {name[:40]!r} is no vector of {n} numbers")
-        if not np.isfinite(array).all():
-            raise damaged(f"the method's {name[:40]!r} holds NaN or infinity")
+            raise damaged(f"the {name!r} of this method is missing")
+    check_vectors(arrays, n, "this method")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -225,16 +230,14 @@ class Saver:
         """
         if self.path is None:
             return
-        run_arrays, run_facts = loop.run.state()
-        arrays, facts = loop.method.state()
-        named = {"run." + key: value for key, value in run_arrays.items()}
-        named.update({"method." + key: value for key, value in arrays.items()})
+        (points, run_facts), (arrays, facts) = loop.run.state(), loop.method.state()
         self.snapshot = (
-            named,
+            prefixed("run.", points) | prefixed("method.", arrays),
             {
                 "what": "minimize",
-                "method": loop.ask.method,
-                "options": named_options(loop.ask.options),
+                "version": VERSION,
+                "method": loop.name,
+                "options": named_options(loop.options),
                 "run": run_facts,
                 "method_facts": facts,
                 "loop": loop.facts(),
@@ -245,39 +248,33 @@ class Saver:
         """Save after a step if a save is due: every `every` iterations, or after `OFTEN`
         seconds.
         """
-        if self.path is None:
-            return
         if self.every is not None:
             due = loop.run.iteration % self.every == 0
         else:
             due = time.perf_counter() - self.saved_at > OFTEN
         if due and not loop.run.cut and np.isfinite(loop.run.f):
             self.take(loop)
-            self._write(loop)
+            self.write(loop)
 
     def at_the_end(self, loop: Any) -> None:
         """Save the final state, or the start of the last step if that was cut short or left the
         finite numbers.
         """
-        if self.path is None:
-            return
         before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
         if self.snapshot is None or not before:
             self.take(loop)
-        self._write(loop)
+        self.write(loop)
 
-    def rescue(self, loop: Any) -> None:
-        """Save the start of the step in which the objective or the callback raised."""
-        if self.snapshot is not None:
-            self._write(loop)
-
-    def _write(self, loop: Any) -> None:
-        assert self.snapshot is not None
+    def write(self, loop: Any) -> None:
+        """Save the last snapshot, if there is one: the start of the step in which the objective or
+        the callback raised, or a later state.
+        """
+        if self.snapshot is None:
+            return
         arrays, facts = self.snapshot
-        records = loop.run.past(facts["run"]["records"])
-        past = {"run." + key: values for key, values in records.items()}
+        past = prefixed("run.", loop.run.past(facts["run"]["records"]))
         try:
-            write_tensors(self.path, {**arrays, **past}, facts)
+            write_tensors(self.path, arrays | past, facts)
         except OSError as error:  # such as a full disk: the run goes on without a new checkpoint
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
@@ -302,6 +299,11 @@ def _text(value: Any) -> str:
     return f"{value.__module__}.{name}" if callable(value) and name else repr(value)
 
 
+def prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put a prefix before every name."""
+    return {prefix + key: value for key, value in arrays.items()}
+
+
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Select the arrays whose names begin with a prefix, and strip the prefix from the names."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
@@ -316,6 +318,9 @@ def saved(
     arrays, facts = read_tensors(path)
     if facts.get("what") != "minimize":
         raise ValueError(f"{path} is not a checkpoint of minimize")
+    if facts.get("version") != VERSION:
+        version = shown(repr(facts.get("version")))
+        raise ValueError(f"{path} is a checkpoint of version {version}; wanted {VERSION}")
     if facts.get("method") != method:
         raise ValueError(
             f"{path} was saved by method={shown(repr(facts.get('method')))}, not {method!r}"

@@ -1,11 +1,9 @@
 """The end of a run, where the gradient is zero: what may be claimed of the point, and whether the
 loss falls further from it.
 
-In order: a proved ray to an infimum at infinity; Newton steps with a gradient in extended
-precision; the verdict of `classify`; a move along proved negative curvature, if there is any; and
-where eigenvalues remain undecided at zero, trial moves along their eigenvectors. Each round may
-take as long as the training has taken so far, or `ROUND` seconds if that is more; a final proof
-from all eigenvalues at least `PROOF` seconds. `max_time` limits all of it.
+`FIRST` and `FINISH`, at the end of this file, list what is tried, in order. Each round may take as
+long as the training has taken so far, or `ROUND` seconds if that is more; a final proof from all
+eigenvalues at least `PROOF` seconds. `max_time` limits all of it.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from ..critical.evidence import (
     value_at,
     why_no_minimum,
 )
-from ..critical.kink_minimum import KinkPoint, beside, can_be_held, newton_on_kinks
+from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
@@ -117,47 +115,6 @@ def lower_along(
     return None
 
 
-def lower_point(
-    ob: Any,
-    theta: np.ndarray,
-    f: float,
-    flat: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    value: Value,
-    walk: SideRun,
-    stop: Callable[[], bool],
-) -> Lower | None:
-    """Find a point with a value lower than f by more than rounding; None if all tries fail.
-
-    Parameters
-    ----------
-    flat : ndarray, shape (n, k)
-        Columns from `flat_space`.
-    walk : callable
-        ``walk(start)`` takes a few steps of a minimiser and returns the point and its value.
-    stop : callable
-        Ends the tries when it returns True.
-    """
-    tried = list(directions(ob, theta, flat, rng))
-    for v in tried:
-        if stop():
-            return None
-        found = lower_along(value, theta, f, v)
-        if found is not None:
-            return found
-    noise = value_rounding(f, theta.dtype)
-    reach = max(1.0, norm(theta))
-    for i, v in enumerate(tried[:WALKS]):
-        if stop():
-            return None
-        start = theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype)
-        there, lowest = walk(start)
-        if lowest < f - noise:
-            return there, lowest
-    return None
-
-
 def falls_for_ever(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
@@ -196,24 +153,16 @@ KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H
 KRYLOV_STEPS = 400
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
-Make = Callable[[Any, np.ndarray], tuple[Solve | None, Callable[[], int]]]
 
 
-@dataclass(frozen=True)
-class Polished:
-    """The point where the Newton steps ended, their number, and their cost."""
-
-    theta: np.ndarray
-    n_steps: int
-    n_products: int
-    n_gradients: int
-
-
-def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]) -> Polished:
+def polish(
+    ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
+) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each that at least halves the
     gradient's norm without raising the value by more than rounding.
 
-    Theta stays where it is if the Hessian is not positive semidefinite to rounding.
+    Return the point where they end, and the numbers of steps, products and gradients. Theta stays
+    where it is if the Hessian is not positive semidefinite to rounding.
 
     Parameters
     ----------
@@ -231,17 +180,16 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
     g = gradient_and_error(ob, here.astype(np.float64))[0]
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
-    makes: list[Make] = [_krylov] if here.size >= KRYLOV_FROM else []
-    makes += [_factor if here.size < dense_below else _krylov] * FACTORS
-    for make in makes:
+    solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_FROM else []
+    solvers += [_factor if here.size < dense_below else _krylov] * FACTORS
+    for solver in solvers:
         if stop() or not np.any(g):
             break
-        solve, spent = make(ob, here)
-        n_products += spent()
+        H = hessian_products(ob, here.astype(np.float64))
+        solve = solver(H)
         kept, close = 0, False
         while n_steps < POLISH_STEPS and solve is not None and not stop():
             p = solve(g)
-            n_products += spent()
             length = float(np.linalg.norm(here))
             if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
                 break
@@ -254,32 +202,30 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
                 break
             here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
             close = bool(np.linalg.norm(p) <= 1e-10 * length)
-        if close or not kept and make is _factor:
+        n_products += H.count
+        if close or not kept and solver is _factor:
             break
-    return Polished(here, n_steps, n_products, n_gradients)
+    return here, n_steps, n_products, n_gradients
 
 
-def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]]:
+def _factor(H: Any) -> Solve | None:
     """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite to
-    rounding, and the count of products.
+    rounding.
 
     A shift of the size of rounding admits symmetry directions, along which H is singular and the
     gradient is 0.
     """
-    H = hessian_products(ob, theta.astype(np.float64))
     A = H.matrix().A
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
-
     if not 0 < size < np.inf:
-        return None, H.taken
+        return None
     A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
     solve = inverse(A)
-    return None if solve is None else (lambda g: -solve(g)), H.taken
+    return None if solve is None else lambda g: -solve(g)
 
 
-def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
-    """Return a Newton solve in a Krylov space of the gradient, and the count of products."""
-    H = hessian_products(ob, theta.astype(np.float64))
+def _krylov(H: Any) -> Solve:
+    """Return a Newton solve in a Krylov space of the gradient."""
     space = KrylovSpace(H.n, np.dtype(np.float64), KRYLOV_STEPS + 2)
 
     def product(v: np.ndarray, out: np.ndarray) -> None:
@@ -302,7 +248,7 @@ def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
         values, vectors = space.ritz()
         return space.combine(vectors @ shifted(values, space.linear_term(), 0.0))
 
-    return solve, H.taken
+    return solve
 
 
 # --------------------------------------------------------------------------------------------------
@@ -332,7 +278,8 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     stop : callable
         Ends the search when it returns True.
     """
-    if not can_be_held(ob):
+    rows = rows_with_kinks(ob)
+    if rows is None:
         return None
     here = np.asarray(theta, dtype=float)
     best = beside(ob, here)
@@ -341,11 +288,11 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     for i, width in enumerate(WIDTHS):
         if stop() or best is not None and best.verdict.certified:
             break
-        smooth = proved(ob, "relu_rows").smoothed(width)
+        smooth = rows.smoothed(width)
         here = _descend(smooth, here, stop)
         if i < 2 or stop():
             continue
-        found = newton_on_kinks(ob, here, smooth.slopes(here))
+        found = newton_on_kinks(rows, here, smooth.slopes(here))
         if found is not None and (best is None or found.verdict.certified):
             best = found
     return best
@@ -419,7 +366,7 @@ RISK = 1e-3  # ... and missed with at most this probability if n is too large fo
 
 @dataclass(frozen=True)
 class Termination:
-    """The claim about a point with zero gradient, or the point from which the run is to go on.
+    """The claim about a point with zero gradient.
 
     Attributes
     ----------
@@ -431,8 +378,6 @@ class Termination:
     sentence : str
     theta : ndarray, shape (n,)
     report : CriticalPoint or None
-    go_on : bool
-        The run should go on from theta, where the loss is lower or a smaller gradient is in reach.
     """
 
     stopped: str
@@ -441,7 +386,57 @@ class Termination:
     sentence: str
     theta: np.ndarray
     report: Any = None
-    go_on: bool = False
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The point from which the run is to go on: the loss is lower there or, if `finer`, a smaller
+    gradient is wanted.
+    """
+
+    theta: np.ndarray
+    finer: bool
+
+
+Outcome = Termination | Onward
+
+
+@dataclass
+class Rest:
+    """A point at which the gradient is zero.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n,)
+    moves : bool
+        The run may go on from another point.
+    on_kinks : bool
+        Kinks may be looked for.
+    below : int
+        All eigenvalues are computed if n is below this.
+    report : CriticalPoint or None
+        The verdict of `classify`, once known.
+    """
+
+    theta: np.ndarray
+    moves: bool
+    on_kinks: bool = True
+    below: int = 0
+    report: Any = None
+
+    def ends(self, stopped: str, success: bool = False, sentence: str | None = None) -> Termination:
+        """Return the claim about this point, by default in the words of its report."""
+        sentence = self.sentence if sentence is None else sentence
+        return Termination(stopped, self.report.kind, success, sentence, self.theta, self.report)
+
+    @property
+    def sentence(self) -> str:
+        """The report's reason."""
+        return without_calls(self.report.reason)
+
+    def onward(self, theta: np.ndarray) -> Onward:
+        """Go on from a lower point; if this one was not critical, with a smaller tolerance."""
+        return Onward(theta, self.report.kind == "not_critical")
 
 
 ROUND = 1.0  # seconds that all checks together may always take, ...
@@ -514,9 +509,14 @@ class Finisher:
             return n + 1
         return min(n, ALWAYS_DENSE) if 600 * price <= self.left(PROOF) else None
 
-    # held by kinks
+    # the rounds
 
-    def held(self, theta: np.ndarray, patient: bool) -> Termination | None:
+    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+        """Return the outcome at theta; with `moves` it may be a point to go on from."""
+        with self._checking():
+            return self._judge(Rest(theta, moves and self.moves < MOVES and not self.over()))
+
+    def held(self, theta: np.ndarray, patient: bool) -> Any:
         """Return the outcome at the kinks that hold a run, or None if none do.
 
         `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
@@ -524,7 +524,86 @@ class Finisher:
         with self._checking():
             return self._held(theta, PROOF if patient else ROUND)
 
-    def _held(self, theta: np.ndarray, floor: float = PROOF) -> Termination | None:
+    def _judge(self, at: Rest) -> Outcome:
+        outcome = self._first(FIRST, at)
+        if outcome is None:
+            falls = at.report.kind == "degenerate" and at.report.n_negative
+            outcome = self._first(FINISH["saddle" if falls else at.report.kind], at)
+        assert outcome is not None  # the last strategy of a kind always has one
+        return outcome
+
+    def _first(self, strategies: tuple[Strategy, ...], at: Rest) -> Outcome | None:
+        """Return the outcome of the first strategy that has one, if any."""
+        for strategy in strategies:
+            outcome = strategy(self, at)
+            if outcome is not None:
+                return outcome
+        return None
+
+    # strategies: each returns an outcome, or None to let the next one try
+
+    def _proved_at_infinity(self, at: Rest) -> Outcome | None:
+        """End where the infimum is proved to lie at infinity."""
+        if not runs_to_infinity(self.run.ob, at.theta):
+            return None
+        why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
+        return Termination("infinity", "not_critical", False, why, at.theta)
+
+    def _unjudged(self, at: Rest) -> Outcome | None:
+        """End without a verdict if there is no time or no Hessian for one."""
+        below = self.dense_below()
+        if below is None:
+            why = "max_time left no time for a verdict"
+            return Termination("max_time", None, False, why, at.theta)
+        if not hasattr(self.run.ob, "hessian"):
+            why = "without a Hessian there is no verdict"
+            return Termination("critical", None, False, why, at.theta)
+        at.below = below
+        return None
+
+    def _polished(self, at: Rest) -> None:
+        """Move to where the last Newton steps lead."""
+        at.theta, _, n_products, n_gradients = polish(
+            self.run.ob, at.theta, at.below, lambda: self.left(PROOF) <= 0
+        )
+        self.run.n_products += n_products
+        self.run.n_gradients += n_gradients
+
+    def _classified(self, at: Rest) -> None:
+        """Classify the point, and charge the products to the run."""
+        run = self.run
+        left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
+        at.report = classify(
+            run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
+            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=at.below,
+            max_time=left, progress=False,
+        )  # fmt: skip
+        run.n_products += int(at.report.n_products)
+
+    def _near(self, at: Rest) -> Outcome | None:
+        """End at the certified minimum that Newton's steps reached from here, if it is no higher
+        and nothing curves down here.
+        """
+        return None if at.report.n_negative else self._nearest(at)
+
+    def _nearest(self, at: Rest) -> Outcome | None:
+        """End at the certified minimum that Newton's steps reached from here, if it is no
+        higher.
+        """
+        there, x = at.report.at_nearest, at.report.nearest
+        minimum = there is not None and there.kind == "minimum" and there.certified
+        if at.theta.dtype != np.float64 or not minimum:
+            return None
+        f = self.run.value(at.theta)
+        if not self.run.value(x) <= f + value_rounding(f, at.theta.dtype):
+            return None
+        return Termination("critical", "minimum", True, there.reason.rstrip("."), x, there)
+
+    def _between_kinks(self, at: Rest) -> Outcome | None:
+        """End on the kinks that hold the point."""
+        return self._held(at.theta, PROOF) if at.on_kinks and at.report.n_kinks else None
+
+    def _held(self, theta: np.ndarray, floor: float) -> Outcome | None:
         if theta.dtype != np.float64:
             return None
         found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
@@ -533,221 +612,140 @@ class Finisher:
             return None
         proof = found.verdict
         if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
-            return self._judge(found.theta, False, on_kinks=False)
+            return self._judge(Rest(found.theta, moves=False, on_kinks=False))
         stopped = "critical" if proof.certified else "kinks"
         return Termination(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
 
-    # the rounds
-
-    def judge(self, theta: np.ndarray, moves: bool) -> Termination:
-        """Return the outcome at theta; with `moves` it may be a lower point to go on from."""
-        with self._checking():
-            return self._judge(theta, moves and self.moves < MOVES and self.left(ROUND) > 0)
-
-    def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Termination:
-        ob = self.run.ob
-        if runs_to_infinity(ob, theta):
-            why = f"the infimum is at infinity, since {why_no_minimum(ob, theta)}"
-            return Termination("infinity", "not_critical", False, why, theta)
-        below = self.dense_below()
-        if not hasattr(ob, "hessian") or below is None:
-            why = (
-                "max_time left no time for a verdict"
-                if below is None
-                else "without a Hessian there is no verdict"
-            )
-            return Termination("critical" if below else "max_time", None, False, why, theta)
-        polished = polish(ob, theta, below, lambda: self.left(PROOF) <= 0)
-        self.run.n_products += polished.n_products
-        self.run.n_gradients += polished.n_gradients
-        theta = polished.theta
-        report = self._classified(theta, below)
-        sentence = without_calls(report.reason)
-        if report.kind != "not_critical" and not report.n_negative:
-            there = self._nearest(theta, report)
-            if there is not None:
-                return there
-        if on_kinks and report.kind == "undecided" and report.n_kinks:
-            held = self._held(theta)
-            if held is not None:
-                return held
-        if report.kind == "minimum":
-            return self._minimum(theta, report, sentence, moves)
-        if report.kind == "degenerate" and not report.n_negative:
-            return self._degenerate(theta, report, sentence, moves)
-        lower = self._along(theta, report) if moves else None
-        if lower is not None:
-            return lower
-        if report.kind == "not_critical" and self._at_infinity(theta):
-            return Termination("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
-        near = report.kind != "not_critical"
-        there = self._nearest(theta, report)
-        if there is None and not near:
-            there = self._at_the_bound(theta, report, sentence)
-        if there is not None:
-            return there
-        tried = moves and not near and self.gradient_tol is None and not report.n_negative
-        if tried:
-            f = self.run.value(theta)  # not critical, yet no step helps: a cubic may fall nearby
-            found = self._tries(theta, f)
+    def _beyond_a_rise(self, at: Rest) -> Outcome | None:
+        """Test a minimum that is not certified further: along no direction tried may the loss fall
+        before it rises.
+        """
+        if at.report.certified:
+            return None
+        f, flat = self.run.value(at.theta), np.zeros((at.theta.size, 0))
+        for v in directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
+            found = lower_along(self.run.value, at.theta, f, v, barrier=True)
             if found is not None:
-                return self._lower(found, f, moves, report)
-        further = moves and self._steps_on(theta, report)
-        self.moves += further
-        if further:
-            return Termination("critical", "not_critical", False, sentence, theta, report, True)
-        if tried and report.at_nearest is None:
-            sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
-            return Termination("degenerate", report.kind, False, sentence, theta, report)
-        return Termination("critical", report.kind, False, sentence, theta, report)
+                return self._lower(at, found, f)
+        return None
 
-    def _classified(self, theta: np.ndarray, below: int) -> Any:
-        """Classify theta, and charge the products to the run."""
-        run = self.run
-        left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
-        report = classify(
-            self.run.ob, theta.astype(np.float64), gradient_tol=self.gradient_tol,
-            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
-            max_time=left, progress=False,
-        )  # fmt: skip
-        self.run.n_products += int(report.n_products)
-        return report
+    def _success(self, at: Rest) -> Outcome:
+        return at.ends("critical", True)
 
-    def _steps_on(self, theta: np.ndarray, report: Any) -> bool:
-        """Return whether further steps may reach a critical point or, if H is definite, come near
-        enough to one for `classify` to recognise it: the default gradient tolerance was too wide
-        here.
+    def _at_the_bound(self, at: Rest) -> Outcome | None:
+        """End with a success if the loss is its lower bound: within the rounding of the value or of
+        the residuals, or within `NOTHING` times its excess at the start.
         """
-        wide = bool(report.n_positive) and not (
-            report.n_negative or report.n_zero or report.n_kinks
-        )
-        if self.gradient_tol is not None or not (wide or report.kind == "not_critical"):
-            return False
-        return self._can_go_on(theta) and not self._flattens(theta, report)
-
-    def _nearest(self, theta: np.ndarray, report: Any) -> Termination | None:
-        """Return the outcome at the certified minimum that Newton's steps from theta reached, if it
-        is no higher.
-        """
-        at = report.at_nearest
-        if theta.dtype != np.float64 or at is None or at.kind != "minimum" or not at.certified:
-            return None
-        f = self.run.value(theta)
-        if not self.run.value(report.nearest) <= f + value_rounding(f, theta.dtype):
-            return None
-        return Termination("critical", "minimum", True, at.reason.rstrip("."), report.nearest, at)
-
-    def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Termination:
-        """Return the outcome at a minimum. One that is not certified is tested further: along no
-        direction tried may the loss fall before it rises.
-        """
-        if not report.certified:
-            f = self.run.value(theta)
-            flat = np.zeros((theta.size, 0))
-            for v in directions(self.run.ob, theta, flat, np.random.default_rng(0)):
-                found = lower_along(self.run.value, theta, f, v, barrier=True)
-                if found is not None:
-                    return self._lower(found, f, moves, report)
-            bounded = offered(self.run.ob, "third_bound") is not None
-            provable = self.gradient_tol is None and bounded
-            proof_is_near = moves and provable and theta.size < DENSE_BELOW
-            if proof_is_near and self._can_go_on(theta):  # a smaller gradient may allow the proof
-                self.moves += 1
-                return Termination("critical", "not_critical", False, sentence, theta, report, True)
-        return Termination("critical", "minimum", True, sentence, theta, report)
-
-    def _degenerate(
-        self, theta: np.ndarray, report: Any, sentence: str, moves: bool
-    ) -> Termination:
-        f = self.run.value(theta)
-        there = self._at_the_bound(theta, report, sentence)
-        if there is not None:
-            return there
-        if self._at_infinity(theta):
-            return Termination("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
-        if moves or not self.over():
-            found = self._tries(theta, f)
-            if found is not None:
-                return self._lower(found, f, moves, report)
-        sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
-        return Termination("degenerate", "degenerate", False, sentence, theta, report)
-
-    def _at_the_bound(self, theta: np.ndarray, report: Any, sentence: str) -> Termination | None:
-        """Return a success if the loss at theta is at its lower bound, up to the slack of
-        `_above_bound`; else None.
-        """
-        above = self._above_bound(theta, self.run.value(theta))
-        if above is None:
-            return None
-        c = lower_bound(self.run.ob)
-        sentence += f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
-        return Termination("critical", report.kind, True, sentence, theta, report)
-
-    def _above_bound(self, theta: np.ndarray, f: float) -> float | None:
-        """Return f minus the lower bound of the loss if that is negligible: within the rounding of
-        the value or of the residuals, or within `NOTHING` times its excess at the start. Otherwise
-        None.
-        """
-        ob, c, at = self.run.ob, lower_bound(self.run.ob), theta.astype(np.float64)
+        ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
+        c, here = lower_bound(ob), theta.astype(np.float64)
         if c == -np.inf or not offered(ob, "attains_lower_bound", True):
             return None
         slack = value_rounding(c, theta.dtype) + NOTHING * max(0.0, self.run.f0 - c)
-        residuals = residual_bounds(ob, at, 0.0)
+        residuals = residual_bounds(ob, here, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             slack += (ROUNDED * share * residuals.error) ** 2
-        best, off = proved(ob, "precise_value", at, default=(f, np.inf))
-        f = best + off if off < np.inf else f
-        return f - c if f - c <= slack else None
+        best, off = proved(ob, "precise_value", here, default=(f, np.inf))
+        above = (best + off if off < np.inf else f) - c
+        why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
+        return at.ends("critical", True, at.sentence + why) if above <= slack else None
 
-    def _tries(self, theta: np.ndarray, f: float) -> tuple[np.ndarray, float] | None:
-        """Look for a lower point along the null vectors of H or a few steps off; None if there is
-        none.
-        """
-        flat, spent = flat_space(self.run.ob, theta, self.dense_below() or 0)
-        self.run.n_products += spent
-        return lower_point(
-            self.run.ob, theta, f, flat, np.random.default_rng(0),
-            value=self.run.value, walk=self.walk, stop=self.over,
-        )  # fmt: skip
-
-    def _along(self, theta: np.ndarray, report: Any) -> Termination | None:
-        """Move to the lowest point found along proved negative curvature; None if that gains
-        nothing.
-        """
-        if report.escape_direction is None:
+    def _at_infinity(self, at: Rest) -> Outcome | None:
+        """End where the loss is measured to fall for ever, along theta or down the gradient."""
+        if self.over():
             return None
-        f = self.run.value(theta)
-        unit = np.asarray(report.escape_direction, dtype=theta.dtype)
-        t, lowest = line_minimum(self.run.value, theta, unit, f, first_length(theta))
-        if not lowest < f - value_rounding(f, theta.dtype):
-            return None
-        found = theta + theta.dtype.type(t) * unit, lowest
-        return self._onward(found, f, report) if self._pays(lowest, f) else None
+        run = self.run
+        f, g = run.value_and_gradient(at.theta)
+        rays = (at.theta, -g) if np.any(g) else ()
+        falls = any(falls_for_ever(run.ob, run.value, at.theta, f, ray) for ray in rays)
+        return at.ends("infinity", sentence=AT_INFINITY_SEEN) if falls else None
 
-    def _lower(
-        self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
-    ) -> Termination:
+    def _down(self, at: Rest) -> Outcome | None:
+        """Go on from the lowest point found along proved negative curvature."""
+        if not at.moves or at.report.escape_direction is None:
+            return None
+        f, kind = self.run.value(at.theta), at.theta.dtype.type
+        unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
+        t, lowest = line_minimum(self.run.value, at.theta, unit, f, first_length(at.theta))
+        if not lowest < f - value_rounding(f, at.theta.dtype) or not self._pays(lowest, f):
+            return None
+        return at.onward(at.theta + kind(t) * unit)
+
+    def _side_steps(self, at: Rest) -> Outcome | None:
+        """Look for a lower point along the null vectors of H, or a few steps of the minimiser off
+        them: at a degenerate point, and where no step helps though the gradient is not zero, since
+        a cubic may fall nearby.
+        """
+        if not (self._searches(at) or at.report.kind == "degenerate" and not self.over()):
+            return None
+        run, theta, f = self.run, at.theta, self.run.value(at.theta)
+        flat, spent = flat_space(run.ob, theta, self.dense_below() or 0)
+        run.n_products += spent
+        tried = list(directions(run.ob, theta, flat, np.random.default_rng(0)))
+        for v in tried:
+            found = None if self.over() else lower_along(run.value, theta, f, v)
+            if found is not None:
+                return self._lower(at, found, f)
+        noise, reach = value_rounding(f, theta.dtype), max(1.0, norm(theta))
+        for i, v in enumerate(tried[:WALKS]):
+            if self.over():
+                break
+            there = self.walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
+            if there[1] < f - noise:
+                return self._lower(at, there, f)
+        return None
+
+    def _searches(self, at: Rest) -> bool:
+        """Return whether lower points are looked for though the run may go on."""
+        critical = at.report.kind != "not_critical"
+        return at.moves and (critical or self.gradient_tol is None and not at.report.n_negative)
+
+    def _finer(self, at: Rest) -> Outcome | None:
+        """Go on to a smaller gradient if that may allow a proof or a verdict: the default tolerance
+        was too wide here.
+        """
+        r, size = at.report, at.theta.size
+        if r.kind == "minimum":
+            bounded = offered(self.run.ob, "third_bound") is not None
+            wide = not r.certified and bounded and size < DENSE_BELOW
+        else:
+            definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
+            wide = bool(definite or r.kind == "not_critical") and not self._flattens(at)
+        if not (at.moves and self.gradient_tol is None and wide and self._can_go_on(at.theta)):
+            return None
+        self.moves += 1
+        return Onward(at.theta, True)
+
+    def _no_descent(self, at: Rest) -> Outcome | None:
+        """End where side steps have found nothing and Newton's steps lead to no point near."""
+        if at.report.kind == "degenerate":
+            why = "neither along the zeros nor a few steps off"
+        elif self._searches(at) and at.report.at_nearest is None:
+            why = "and Newton's steps end at no point near"
+        else:
+            return None
+        return at.ends("degenerate", False, f"{at.sentence}; degenerate: no descent found, {why}")
+
+    def _as_classified(self, at: Rest) -> Outcome:
+        return at.ends("critical")
+
+    # what strategies ask
+
+    def _lower(self, at: Rest, found: Lower, f: float) -> Outcome:
         """Go on from a lower point, or end the run there with an outcome about that point."""
-        if self._pays(found[1], f) and moves:
-            return self._onward(found, f, report)
         theta, lowest = found
-        below = self.dense_below()
-        there = None if below is None else self._classified(theta, below)
-        kind = None if there is None else there.kind
+        if self._pays(lowest, f) and at.moves:
+            return at.onward(theta)
+        there, below = Rest(theta, False), self.dense_below()
+        if below is not None:
+            there.below = below
+            self._classified(there)
+        kind = None if there.report is None else there.report.kind
         sentence = (
             f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "
             f"is {lowest:.9g}"
         )
-        return Termination("degenerate", kind, False, sentence, theta, there)
-
-    def _onward(self, found: tuple[np.ndarray, float], f: float, report: Any) -> Termination:
-        """Return the outcome that makes the run go on from a lower point. If theta was not
-        critical, its kind also asks for a smaller gradient tolerance.
-        """
-        sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
-        kind = "not_critical" if report.kind == "not_critical" else "degenerate"
-        return Termination("degenerate", kind, False, sentence, found[0], report, True)
+        return Termination("degenerate", kind, False, sentence, theta, there.report)
 
     def _pays(self, lowest: float, f: float) -> bool:
         """Return whether another move to a lower point is allowed: after `FEW` small gains in a row
@@ -766,30 +764,63 @@ class Finisher:
         known = error if np.isfinite(error) else 0.0
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
-    def _flattens(self, theta: np.ndarray, report: Any) -> bool:
+    def _flattens(self, at: Rest) -> bool:
         """Return whether curvature vanishes with the gradient, as in the valley of x^4, while the
         loss can fall no further than the rounding of its size at the start: steps would go on until
         the last bits of theta, without end.
         """
         run = self.run
-        left = run.gnorm * extent(theta)
-        nothing = float(np.finfo(theta.dtype).eps) * max(abs(run.f0), abs(run.f))
-        return bool(report.plateau or report.n_zero) and left <= nothing
-
-    def _at_infinity(self, theta: np.ndarray) -> bool:
-        """Return whether the loss is measured to fall for ever, along theta or down the
-        gradient.
-        """
-        run = self.run
-        if self.over():
-            return False
-        f, g = run.value_and_gradient(theta)
-        if not np.any(g):
-            return False
-        return any(falls_for_ever(run.ob, run.value, theta, f, d) for d in (theta, -g))
+        left = run.gnorm * extent(at.theta)
+        nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(run.f0), abs(run.f))
+        return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 
 
 AT_INFINITY_SEEN = (
     "the infimum is at infinity, as far as seen: along a ray from here the loss and its gradient "
     "fall at every doubling of the distance"
 )
+
+Strategy = Callable[[Finisher, Rest], Outcome | None]
+# what is tried at every point, and then by the kind of the point as classified; a degenerate point
+# with negative curvature is treated as a saddle. The first outcome counts
+FIRST: tuple[Strategy, ...] = (
+    Finisher._proved_at_infinity,
+    Finisher._unjudged,
+    Finisher._polished,
+    Finisher._classified,
+)
+_SADDLE: tuple[Strategy, ...] = (
+    Finisher._near,
+    Finisher._down,
+    Finisher._nearest,
+    Finisher._finer,
+    Finisher._as_classified,
+)
+FINISH: dict[str, tuple[Strategy, ...]] = {
+    "minimum": (
+        Finisher._near,
+        Finisher._beyond_a_rise,
+        Finisher._finer,
+        Finisher._success,
+    ),
+    "degenerate": (
+        Finisher._near,
+        Finisher._at_the_bound,
+        Finisher._at_infinity,
+        Finisher._side_steps,
+        Finisher._no_descent,
+    ),
+    "not_critical": (
+        Finisher._down,
+        Finisher._at_infinity,
+        Finisher._nearest,
+        Finisher._at_the_bound,
+        Finisher._side_steps,
+        Finisher._finer,
+        Finisher._no_descent,
+        Finisher._as_classified,
+    ),
+    "undecided": (Finisher._near, Finisher._between_kinks, *_SADDLE[1:]),
+    "saddle": _SADDLE,
+    "maximum": _SADDLE,
+}

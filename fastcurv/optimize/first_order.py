@@ -16,14 +16,14 @@ given, is cut to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive, check_positive_int
+from ..common.checks import all_finite, check_positive
 from ..common.vectors import adam_step
-from .run import Method
+from .run import Method, rows_at_a_time
 from .schedules import as_schedule
 
 _COMMON = {
@@ -37,12 +37,6 @@ _COMMON = {
 }
 
 
-def _fraction(value: Any, name: str) -> float:
-    if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} is {value!r}; wanted a number in [0, 1)")
-    return float(value)
-
-
 class _FirstOrder(Method):
     """Base class of first-order methods: the loop over updates. A subclass defines `update(g,
     rate)`, which changes `run.theta` in place.
@@ -50,14 +44,12 @@ class _FirstOrder(Method):
 
     batch_size: int | None
     clip: Any
-    rate: Callable[[int], float]
-    scratch: Any
-    t: int
 
     default_rate = 0.1
     buffers: tuple[str, ...] = ()
 
-    def prepare(self) -> None:
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
         rate = self.default_rate if self.learning_rate is None else self.learning_rate
         if callable(rate):
             if self.schedule != "constant":
@@ -71,27 +63,11 @@ class _FirstOrder(Method):
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
         if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
             self.clip = check_positive(self.clip, "clip")
-        for name in ("delta", "hold"):  # checked even if the schedule does not use them
-            if getattr(self, name) is not None:
-                check_positive(getattr(self, name), name)
-        check_positive_int(self.record_every, "record_every")
+        self.batch_size = rows_at_a_time(run.ob, self.batch_size, "batch_size")
         self.t, self.kept_arrays = 0, self.buffers
-        self.scratch = np.zeros_like(self.run.theta)
+        self.scratch = np.zeros_like(run.theta)
         for name in self.buffers:
-            setattr(self, name, np.zeros_like(self.run.theta))
-        self._prepare_batches()
-
-    def _prepare_batches(self) -> None:
-        size = self.batch_size
-        if size is None:
-            return
-        ob = self.run.ob
-        if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
-            raise ValueError(
-                "batch_size needs an objective with batch(rows) and n_samples; this one has no rows"
-            )
-        if check_positive_int(size, "batch_size") >= ob.n_samples:
-            self.batch_size = None
+            setattr(self, name, np.zeros_like(run.theta))
 
     kept_facts = ("t",)
 
@@ -164,15 +140,10 @@ class SGD(_FirstOrder):
 class Momentum(_FirstOrder):
     """Momentum, ``v = mu v + g; theta -= a v``."""
 
-    momentum: float
     velocity: np.ndarray
 
     defaults = {**_COMMON, "momentum": 0.9}
     buffers: tuple[str, ...] = ("velocity",)
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.momentum = _fraction(self.momentum, "momentum")
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         self.velocity *= g.dtype.type(self.momentum)
@@ -195,18 +166,9 @@ class Nesterov(Momentum):
 class RMSProp(_FirstOrder):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
-    rho: float
-    eps: float
-    squares: np.ndarray
-
     defaults = {**_COMMON, "rho": 0.99, "eps": 1e-8}
     default_rate = 1e-3
     buffers: tuple[str, ...] = ("squares",)
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.rho = _fraction(self.rho, "rho")
-        self.eps = check_positive(self.eps, "eps", zero=True)
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         """Take Adam's step with beta1 = 0, so that the average is the gradient itself."""
@@ -216,17 +178,8 @@ class RMSProp(_FirstOrder):
 class Adam(RMSProp):
     """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
 
-    average: np.ndarray
-    beta1: float
-    beta2: float
-
     defaults = {**_COMMON, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     buffers = ("average", "squares")
-
-    def prepare(self) -> None:
-        _FirstOrder.prepare(self)
-        self.eps = check_positive(self.eps, "eps", zero=True)
-        self.beta1, self.beta2 = _fraction(self.beta1, "beta1"), _fraction(self.beta2, "beta2")
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         adam_step(

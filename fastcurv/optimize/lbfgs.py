@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive_int
 from ..common.protocols import Array
 from ..common.vectors import combine_rows, compact_weights, dot, norm, project_rows
 from .checkpoint import damaged
@@ -30,21 +29,11 @@ class LBFGS(Method):
     conditions.
     """
 
-    memory: int
-    pairs: np.ndarray
-    products: np.ndarray
-    weights: np.ndarray
-    first: int
-    count: int
-    newest: np.ndarray
-    cross: np.ndarray
-    inner: np.ndarray
-
     defaults = {"memory": 20}
 
-    def prepare(self) -> None:
-        n, dtype = len(self.run.theta), self.run.theta.dtype
-        m = check_positive_int(self.memory, "memory")
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
+        m, n, dtype = self.memory, len(run.theta), run.theta.dtype
         self.pairs = np.empty((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...; read as far as written
         self.cross, self.inner = np.zeros((m, m)), np.zeros((m, m))  # s_i'y_j and y_i'y_j
         self.products = np.zeros(2 * m)  # s_i'g and y_i'g

@@ -5,7 +5,6 @@ result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from ..common.progress import bar
 from ..common.progress import outcome as as_result
 from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
-from .checkpoint import Saver, alike, check_method, check_objective, damaged, part
+from .checkpoint import Saver, check_method, check_objective, could_be, damaged, part
 from .escape import lowest_curvature, suspects
-from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Termination
+from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Onward, Termination
 from .line_search import first_length, line_minimum
 from .run import Method, Run
 
@@ -29,37 +28,37 @@ REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
 
 
-@dataclass(frozen=True)
-class MinimizeOptions:
-    """The validated arguments of `minimize`."""
-
-    method: str
-    options: dict[str, Any]
-    gradient_tol: float | None
-    max_iter: int
-    callback: Callable[[OptimizeResult], bool] | None = None
-    patience: int | None = None
-    checkpoint: Any = None
-    checkpoint_every: int | None = None
-    verdict: bool = True
-
-
 class Loop:
-    """The main loop of `minimize`, and the verdict after it."""
+    """The main loop of `minimize`, and the verdict after it, on validated arguments."""
 
-    def __init__(self, run: Run, ask: MinimizeOptions, maker: type[Method]) -> None:
-        self.run, self.ask, self.maker = run, ask, maker
+    def __init__(
+        self,
+        run: Run,
+        maker: type[Method],
+        name: str,
+        options: dict[str, Any],
+        *,
+        gradient_tol: float | None,
+        max_iter: int,
+        callback: Callable[[OptimizeResult], bool] | None,
+        patience: int | None,
+        saver: Saver,
+        verdict: bool,
+    ) -> None:
+        self.run, self.maker, self.name, self.options = run, maker, name, options
+        self.max_iter, self.callback, self.patience = max_iter, callback, patience
+        self.saver, self.verdict = saver, verdict
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
-        self.wanted = default if ask.gradient_tol is None else ask.gradient_tol
+        self.by_default = gradient_tol is None
+        self.wanted = default if gradient_tol is None else gradient_tol
         self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
-        self.ending = Finisher(run, ask.gradient_tol, self._walk)
-        self.method: Method
+        self.ending = Finisher(run, gradient_tol, self._walk)
         self.bottomless = lower_bound(run.ob) == -np.inf
+        self.shown: Any = None
+        self.method: Method
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Termination | None = None
-        self.saver = Saver(ask.checkpoint, ask.checkpoint_every)
-        self.shown: Any = None
         self.mark, self.small_gains = [0, np.inf, np.inf], 0
         self.rest: int | None = None
 
@@ -69,7 +68,7 @@ class Loop:
         """Run to the end, from the start or from the state in a checkpoint."""
         run = self.run
         if facts:
-            if not alike(self.facts(), facts.get("loop")):
+            if not could_be(facts.get("loop"), self.facts()):
                 raise damaged("it holds no facts of the loop")
             run.load(part(arrays, "run."), facts.get("run"))
             self.mark, self.small_gains, tolerance, self.rest, wanted, *moves = facts["loop"]
@@ -77,34 +76,32 @@ class Loop:
             self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
         spent = run.n_gradients
         run.bind()
-        if facts:
-            run.n_gradients = spent  # this gradient was counted before the run was saved
-            check_objective(run, facts["run"])
         if not facts and not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
         run.f0 = run.history["loss"][0] if run.history["loss"] else run.f
-        self.method = self.maker(run, **self.ask.options)
         if facts:
-            of_method = part(arrays, "method."), facts.get("method_facts")
-            check_method(*of_method, self.method, run.theta.size)
-            self.method.load(*of_method)
+            run.n_gradients = spent  # this gradient was counted before the run was saved
+            check_objective(run, facts["run"])
+        self.method = self.maker(run, **self.options)
+        if facts:
+            of_method, method_facts = part(arrays, "method."), facts.get("method_facts", {})
+            check_method(of_method, method_facts, self.method, run.theta.size)
+            self.method.load(of_method, method_facts)
         else:
             run.record()
         try:
-            with bar(
-                None if self.method.curvature else self.ask.max_iter, self.ask.method, progress
-            ) as shown:
-                shown.update(run.iteration)
-                self.shown = shown
+            most = None if self.method.curvature else self.max_iter
+            with bar(most, self.name, progress) as self.shown:
+                self.shown.update(run.iteration)
                 self._iterate()
                 self._held_by_kinks()
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
         except Exception:  # of the objective or the callback
-            self.saver.rescue(self)
+            self.saver.write(self)
             raise
         return self._finish()
 
@@ -143,7 +140,7 @@ class Loop:
             run.record()
         self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
         self.shown.update(1)
-        if self.ask.callback is not None and self.ask.callback(self._intermediate()):
+        if self.callback is not None and self.callback(self._intermediate()):
             self.why = "callback"
         self.saver.now_and_then(self)
 
@@ -158,7 +155,7 @@ class Loop:
             return "unbounded"
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             return "diverged"
-        if self.ask.patience is not None and run.since_best >= self.ask.patience:
+        if self.patience is not None and run.since_best >= self.patience:
             return "patience"
         if self._idle_too_long():
             self.sentence = (
@@ -172,7 +169,7 @@ class Loop:
 
     def _spent(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
-        return "max_iter" if self.run.iteration >= self.ask.max_iter else self.run.exhausted()
+        return "max_iter" if self.run.iteration >= self.max_iter else self.run.exhausted()
 
     def critical(self) -> bool:
         """Return whether the gradient is known and within the tolerance."""
@@ -207,7 +204,7 @@ class Loop:
         cost little.
         """
         run = self.run
-        if self.ask.gradient_tol is not None or not self.method.curvature or not self.ask.verdict:
+        if not self.by_default or not self.method.curvature or not self.verdict:
             return False
         if self.rest is None:
             self.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
@@ -232,7 +229,7 @@ class Loop:
         run, method = self.run, self.method
         if self._spent() or not method.leaves_saddles:
             return "critical"
-        if not self.ask.verdict or self.ending.left(1.0) > 0:
+        if not self.verdict or self.ending.left(1.0) > 0:
             H = run.ob.hessian(run.theta)
             starts = suspects(run.ob, run.theta, H, run.g)
             curvature, v, rounding, spent = lowest_curvature(
@@ -241,11 +238,11 @@ class Loop:
             run.n_products += spent
             if curvature < -rounding and self._go_along(v):
                 return None
-        if not self.ask.verdict:
+        if not self.verdict:
             return "critical"
         outcome = self.ending.judge(run.theta, moves=True)
-        if outcome.go_on:
-            if outcome.kind == "not_critical":
+        if isinstance(outcome, Onward):
+            if outcome.finer:
                 self.gradient_tol = min(0.01 * self.gradient_tol, 0.1 * run.gnorm)
             np.copyto(run.spare, outcome.theta)
             run.arrive()
@@ -279,7 +276,7 @@ class Loop:
             max_time=None if run.max_time is None else max(run.max_time - run.elapsed(), 0.0),
         )  # fmt: skip
         side.bind()
-        options = {k: v for k, v in self.ask.options.items() if k != "sample"}
+        options = {k: v for k, v in self.options.items() if k != "sample"}
         method = self.maker(side, **options)
         best, lowest = side.theta.copy(), side.f
         for _ in range(WALK if np.isfinite(side.f) else 0):
@@ -349,7 +346,7 @@ class Loop:
         stalled, held = self.why == "stalled", None
         losses = self.run.history["loss"][-CRAWL:]
         crawls = len(losses) == CRAWL and losses[0] - losses[-1] < 0.01 * abs(losses[0])
-        if self.ask.verdict and (stalled or crawls):
+        if self.verdict and (stalled or crawls):
             self.shown.note("looking for kinks that hold it")
             held = self.ending.held(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
@@ -364,7 +361,7 @@ class Loop:
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
-        if self.outcome is None and gnorm <= self.wanted and self.ask.verdict:
+        if self.outcome is None and gnorm <= self.wanted and self.verdict:
             self._judge_the_end(x)
         return self._result(np.array(x), fun, gnorm)
 
@@ -372,38 +369,42 @@ class Loop:
         if self.why in ("interrupted", "unbounded"):
             return
         try:
-            self.outcome = self.ending.judge(x, moves=False)
+            outcome = self.ending.judge(x, moves=False)
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
-        explained = self.why == "stalled" and self.outcome.stopped != "critical"
-        if self.why == "critical" or self.outcome.success or explained:
-            self.why, self.sentence = self.outcome.stopped, None
-        short = self.outcome.kind == "not_critical" and not self.outcome.success
-        if self.why == "critical" and short:
+        assert isinstance(outcome, Termination)  # nowhere to go on without moves
+        self.outcome = outcome
+        explained = self.why == "stalled" and outcome.stopped != "critical"
+        if self.why == "critical" or outcome.success or explained:
+            self.why, self.sentence = outcome.stopped, None
+        if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._spent() or self.why
 
     def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
         run, outcome = self.run, self.outcome
-        kind: str | None = "not_critical"
-        sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {self.wanted:.3g}"
-        if outcome is not None:
-            x, kind, sentence = np.array(outcome.theta), outcome.kind, outcome.sentence
-        elif gnorm <= self.wanted:
-            kind, asked = None, "reached" if self.ask.verdict else "asked for"
-            sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
-        ending = self.sentence or ENDINGS.get(self.why or "")
-        clause = sentence[0].lower() + sentence[1:]
-        message = (sentence if ending is None else f"{ending}; {clause}").rstrip(".")
-        report = None if outcome is None else outcome.report
-        if report is None and self.ask.verdict and hasattr(run.ob, "hessian"):
-            message += NO_REPORT
+        if outcome is None:
+            kind: str | None = "not_critical"
+            sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {self.wanted:.3g}"
+            if gnorm <= self.wanted:
+                kind, asked = None, "reached" if self.verdict else "asked for"
+                sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
+            outcome = Termination("", kind, False, sentence, x)
+        else:
+            x = np.array(outcome.theta)
         known = np.array_equal(x, run.theta) and not run.stale
+        if self.outcome is not None and not known:
+            fun = run.value(x)
         jac = run.g if known else run.value_and_gradient(x)[1]
-        same = outcome is None or known
+        ending = self.sentence or ENDINGS.get(self.why or "")
+        first, rest = outcome.sentence[0], outcome.sentence[1:]
+        message = outcome.sentence if ending is None else f"{ending}; {first.lower()}{rest}"
+        message = message.rstrip(".")
+        if outcome.report is None and self.verdict and hasattr(run.ob, "hessian"):
+            message += NO_REPORT
         return as_result(
             x=x,
-            fun=fun if same else run.value(x),
+            fun=fun,
             jac=np.array(jac),
             nit=run.iteration,
             nfev=run.n_values + run.n_gradients,
@@ -411,11 +412,11 @@ class Loop:
             nhev=run.n_products,
             status=STATUS[self.why or "critical"],
             stopped=self.why,
-            success=outcome is not None and outcome.success,
-            kind=kind,
+            success=outcome.success,
+            kind=outcome.kind,
             message=f"{message[0].upper()}{message[1:]}.",
-            report=report,
+            report=outcome.report,
             history={key: np.asarray(values) for key, values in run.history.items()},
-            method=self.ask.method,
+            method=self.name,
             wall_time=run.elapsed(),
         )

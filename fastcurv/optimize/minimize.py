@@ -29,10 +29,10 @@ from ..common.errors import (
 )
 from ..common.protocols import Descent, Smooth, Valued
 from ..common.runtime import to_nearest
-from .checkpoint import saved
+from .checkpoint import Saver, saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
-from .loop import Loop, MinimizeOptions
+from .loop import Loop
 from .newton import (
     Cubic,
     DampedNewton,
@@ -43,7 +43,7 @@ from .newton import (
     SaddleFreeNewton,
     TrustRegion,
 )
-from .run import Method, Run
+from .run import Method, Run, check_not_negative, rows_at_a_time
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
@@ -248,35 +248,29 @@ def minimize(
         as_rng(seed),
         curvature=maker.curvature,
         validation=validation,
-        max_time=None if max_time is None else check_positive(max_time, "max_time"),
-        max_products=_count(max_products, "max_products"),
-        sample=_checked_sample(ob, options.get("sample")),
+        max_time=_if_given(max_time, "max_time", check_positive),
+        max_products=_if_given(max_products, "max_products"),
+        sample=rows_at_a_time(ob, options.get("sample"), "sample"),
     )
-    ask = MinimizeOptions(
-        method=chosen,
-        options=options,
-        gradient_tol=None
-        if gradient_tol is None
-        else check_positive(gradient_tol, "gradient_tol", zero=True),
-        max_iter=_count(max_iter, "max_iter") or _usual_iterations(maker, options),
+    usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
+    loop = Loop(
+        run,
+        maker,
+        chosen,
+        options,
+        gradient_tol=_if_given(gradient_tol, "gradient_tol", check_not_negative),
+        max_iter=_if_given(max_iter, "max_iter") or usual,
         callback=as_callback(callback),
-        patience=_count(patience, "patience"),
-        checkpoint=checkpoint,
-        checkpoint_every=_count(checkpoint_every, "checkpoint_every"),
+        patience=_if_given(patience, "patience"),
+        saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         verdict=bool(verdict),
     )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
-        return Loop(run, ask, maker).go(arrays, facts, progress)
+        return loop.go(arrays, facts, progress)
 
 
-def _usual_iterations(maker: type[Method], options: dict[str, Any]) -> int:
-    if options.get("batch_size") is not None:
-        return 100
-    return 5000 if maker.curvature else 1000
-
-
-def _count(value: int | None, name: str) -> int | None:
-    return None if value is None else check_positive_int(value, name)
+def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
+    return None if value is None else check(value, name)
 
 
 def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) -> dict[str, Any]:
@@ -308,15 +302,3 @@ def _check_validation(ob: Any) -> None:
     if ob is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
         require(ob, ("value",), "validation", wanted)
-
-
-def _checked_sample(ob: Any, sample: Any) -> int | None:
-    """Return the number of rows for the curvature, or None for all rows."""
-    if sample is None:
-        return None
-    sample = check_positive_int(sample, "sample")
-    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
-        raise ValueError(
-            "sample needs an objective with batch(rows) and n_samples; this one has no rows"
-        )
-    return None if sample >= ob.n_samples else sample

@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive, check_positive_int
 from ..common.vectors import dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import Workspace, capped_cg
 from ..krylov.trust_region import LONGEST, KrylovSpace, absolute, cubic, shifted, trust_region
 from .line_search import first_length, line_minimum
-from .run import Method, Worth, reduction_ratio
+from .run import Method, Worth, check_not_negative, reduction_ratio
 from .steps import DENSE_BELOW
 
 SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
@@ -39,23 +38,15 @@ class _InSpace(Method):
     repeat.
     """
 
-    limit: Any
-    space: KrylovSpace
-    vector: Any
     curvature = "hessian"
     leaves_saddles = True
     defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 
-    def prepare(self) -> None:
-        run = self.run
-        check_positive(self.forcing, "forcing")
-        check_positive(self.thrift, "thrift", zero=True)
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
         n = len(run.theta)
-        if self.krylov_dim is None:
-            limit = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
-        else:
-            limit = check_positive_int(self.krylov_dim, "krylov_dim")
-        self.limit = min(n, limit)
+        most = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
+        self.limit = min(n, most if self.krylov_dim is None else self.krylov_dim)
         self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
 
@@ -110,7 +101,7 @@ class _InSpace(Method):
         return y, gain, bounded
 
     def open_space(self) -> None:
-        self.space.start(self.run.operator.product, self.run.g)
+        self.space.start(self.run.product, self.run.g)
 
     def step(self) -> str | None:
         run = self.run
@@ -150,19 +141,15 @@ class _Scaled(_InSpace):
            2021.
     """
 
-    last: np.ndarray | None
-    row_squares: np.ndarray | None
-    scale: np.ndarray | None
-    scaled: Any
     defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}
     kept_arrays = ("last", "row_squares")
 
-    def prepare(self) -> None:
-        super().prepare()
-        for name in ("precondition", "warm_start"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; wanted True or False")
-        self.last = self.row_squares = self.scale = None
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.last: Any = None
+        self.row_squares: Any = None
+        self.scale: Any = None
+        self.scaled = np.empty_like(run.theta if self.precondition else [])
 
     def open_space(self) -> None:
         run = self.run
@@ -171,7 +158,7 @@ class _Scaled(_InSpace):
         others = [self.last] if self.warm_start and self.last is not None else []
         scale = self.scale
         if scale is None:
-            self.space.start(run.operator.product, run.g, others)
+            self.space.start(run.product, run.g, others)
         else:
             self.space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
 
@@ -182,20 +169,18 @@ class _Scaled(_InSpace):
         Hv = np.empty_like(run.theta)
         for i in range(4 if first else 1):
             v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
-            run.operator.product(v, Hv)
+            run.product(v, Hv)
             squares += ((1.0 / (i + 1)) if first else 0.05) * (
                 np.square(Hv, dtype=np.float64) - squares
             )
         self.row_squares = squares
         mean = float(squares.mean()) or 1.0
         self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
-        self.scaled = np.empty_like(run.theta)
 
     def _scaled_product(self, v: np.ndarray, out: Any) -> None:
-        scale: Any = self.scale  # never None when this is the operator
-        np.multiply(v, scale, out=self.scaled)
-        self.run.operator.product(self.scaled, out)
-        out *= scale
+        np.multiply(v, self.scale, out=self.scaled)
+        self.run.product(self.scaled, out)
+        out *= self.scale
 
     def solve(self) -> Any:
         found = super().solve()
@@ -213,16 +198,14 @@ class TrustRegion(_Scaled):
     the hard case.
     """
 
-    radius: float
+    radius: Any
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
 
-    def prepare(self) -> None:
-        super().prepare()
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
         if self.radius is None:
-            self.radius = 0.1 * max(1.0, norm(self.run.theta))
-        else:
-            self.radius = check_positive(self.radius, "radius")
+            self.radius = 0.1 * max(1.0, norm(run.theta))
 
     def subproblem(
         self, values: np.ndarray, linear: np.ndarray
@@ -241,13 +224,8 @@ class Cubic(_Scaled):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
     weight: float
-
     defaults = {**_Scaled.defaults, "weight": 1.0}
     kept_facts = ("weight",)
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.weight = check_positive(self.weight, "weight")
 
     def subproblem(
         self, values: np.ndarray, linear: np.ndarray
@@ -270,15 +248,10 @@ class _Damped(_Scaled):
     defaults = {**_Scaled.defaults, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
 
-    def prepare(self) -> None:
-        super().prepare()
-        if self.damping is not None:
-            self.damping = check_positive(self.damping, "damping")
-
     def damp(self, values: np.ndarray) -> float:
-        if self.damping is None:
-            self.damping = 0.1 * float(np.max(np.abs(values))) or 1.0
         self.size = float(np.max(np.abs(values)))
+        if self.damping is None:
+            self.damping = 0.1 * self.size or 1.0
         return self.damping
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
@@ -311,15 +284,12 @@ class GaussNewton(_Damped):
     the GGN returns once a step lowers the loss by more than a hundredth.
     """
 
-    exact: bool
-    slow: int
-    ratio: float
     curvature = "ggn"
     kept_facts = ("damping", "exact", "slow")
     SLOW = 3
 
-    def prepare(self) -> None:
-        super().prepare()
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
         self.exact, self.slow, self.ratio = False, 0, 0.0
 
     def load(self, arrays: Any, facts: Any) -> None:
@@ -364,14 +334,9 @@ class Newton(_InSpace):
     nearest critical point of any kind.
     """
 
-    damping: float
-
     leaves_saddles = False
     defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.damping = check_positive(self.damping, "damping", zero=True)
+    checks = {**_InSpace.checks, "damping": check_not_negative}
 
     def tolerance(self) -> float:
         exact = len(self.run.theta) <= DENSE_BELOW
@@ -415,26 +380,17 @@ class NewtonCG(Method):
     vanishes; `weight` falls after full steps and rises after shortened ones.
     """
 
-    weight: float | None
-    reach: float | None
-    bound: float
-    work: Workspace
-
+    weight: Any
     curvature = "hessian"
     leaves_saddles = True
     defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None, "sample": None}
     kept_facts = ("weight", "bound", "reach")
 
-    def prepare(self) -> None:
-        check_positive(self.forcing, "forcing")
-        check_positive(self.thrift, "thrift", zero=True)
-        if self.weight is not None:
-            self.weight = check_positive(self.weight, "weight")
-        if self.max_cg is not None:
-            check_positive_int(self.max_cg, "max_cg")
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
         self.bound = 0.0
-        self.reach = None
-        self.work = Workspace(len(self.run.theta), self.run.theta.dtype)
+        self.reach: float | None = None
+        self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
         run, (g, unit) = self.run, self._in_range()
@@ -442,7 +398,7 @@ class NewtonCG(Method):
         eps = np.sqrt(weight * run.gnorm)
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
-            run.operator.product, g, eps, tolerance, self.work,
+            run.product, g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
             worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
@@ -474,7 +430,7 @@ class NewtonCG(Method):
         gradient.
         """
         run = self.run
-        run.operator.product(g, self.work.Hp)
+        run.product(g, self.work.Hp)
         self.bound = norm(self.work.Hp) / norm(g)
         shift = max(min(0.01 * self.bound, 1e150), self._least())
         self.weight = weight = float(shift**2 / run.gnorm)

@@ -8,11 +8,13 @@ short.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite
+from ..common.checks import all_finite, check_positive, check_positive_int
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -23,7 +25,7 @@ from ..critical.evidence import (
     value_at,
 )
 from ..krylov.lanczos import as_product
-from .checkpoint import check_run, generator, plain
+from .checkpoint import Saved, State, check_run, generator, plain
 
 
 def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:
@@ -67,25 +69,7 @@ class Worth:
         return over
 
 
-class CountedOperator:
-    """A symmetric operator that charges its products to a run."""
-
-    def __init__(self, operator: Any, run: Any) -> None:
-        self.operator, self.run = operator, run
-        self._product: Any = as_product(operator)
-
-    def product(self, v: np.ndarray, out: Any) -> Any:
-        """Write H v into `out`; one product."""
-        self.run.n_products += 1
-        self._product(v, out)
-        return out
-
-    def release(self) -> None:
-        """Drop the operator, so that its memory can be reused by the next one."""
-        self.operator = self._product = None
-
-
-class Run:
+class Run(Saved):
     """The shared state of one minimisation.
 
     Attributes
@@ -116,7 +100,7 @@ class Run:
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
         self.curvature = curvature
-        self.operator: Any = None
+        self._product: Any = None
         self.sample = sample
         self.rows: Any = None
         self.theta = theta
@@ -212,15 +196,20 @@ class Run:
 
     def bind_operator(self) -> Any:
         """Build the operator named by `curvature` at `theta`; None for methods without one."""
-        if self.operator is not None:
-            self.operator.release()
+        self._product = None  # so that the memory of the last one can be reused
         if self.curvature is None:
             return None
         with call_unmodified(self.ob, self.theta):
             operator = getattr(self._curved(), self.curvature)(self.theta)
         as_curvature(operator, self.theta.size, self.curvature)
-        self.operator = CountedOperator(operator, self)
+        self._product = as_product(operator)
         return operator
+
+    def product(self, v: np.ndarray, out: Any) -> Any:
+        """Write the product of the operator with v into `out`, and count it."""
+        self.n_products += 1
+        self._product(v, out)
+        return out
 
     def _curved(self) -> Any:
         """Return the objective for the curvature: the full one, or a batch of randomly chosen
@@ -285,7 +274,8 @@ class Run:
             self.since_best += 1
         self.pending = None
 
-    _COUNTS = (
+    kept_arrays = ("theta", "best", "rows")
+    kept_facts = (
         "n_values",
         "n_gradients",
         "n_products",
@@ -296,14 +286,9 @@ class Run:
         "since_best",
     )
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def state(self) -> State:
         """Return everything a resumed run needs except the history: arrays, and facts for JSON."""
-        arrays = {"theta": self.theta.copy()}
-        if self.best is not None:
-            arrays["best"] = self.best.copy()
-        if self.rows is not None:
-            arrays["rows"] = self.rows
-        facts = {key: getattr(self, key) for key in self._COUNTS}
+        arrays, facts = super().state()
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
         facts["rng"] = plain(self.rng.bit_generator.state)
         facts["f"] = None if self.stale else float(self.f)
@@ -321,26 +306,55 @@ class Run:
         it.
         """
         check_run(arrays, facts, self)
-        np.copyto(self.theta, arrays["theta"])
-        self.best, self.rows = arrays.get("best"), arrays.get("rows")
+        super().load(arrays, facts)
         for key in self.history:
             values = arrays["history." + key].tolist()
             self.history[key] = (
                 [int(value) for value in values] if key in ("iteration", "products") else values
             )
-        for key in self._COUNTS:
-            setattr(self, key, facts[key])
         self.spent, self.started = facts["elapsed"], time.perf_counter()
         self.rng = generator(facts.get("rng"))
 
 
-class Method:
+def check_fraction(value: Any, name: str) -> float:
+    """Return `value` as a float >= 0 and < 1."""
+    if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
+        raise ValueError(f"{name} is {value!r}; wanted a number in [0, 1)")
+    return float(value)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return `value`, which must be a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; wanted True or False")
+    return bool(value)
+
+
+check_not_negative = partial(check_positive, zero=True)
+
+
+def rows_at_a_time(ob: Any, count: Any, name: str) -> int | None:
+    """Return a number of rows to use at a time, or None for all rows."""
+    if count is None:
+        return None
+    count = check_positive_int(count, name)
+    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+        raise ValueError(
+            f"{name} needs an objective with batch(rows) and n_samples; this one has no rows"
+        )
+    return None if count >= ob.n_samples else count
+
+
+class Method(Saved):
     """Base class of minimisers, which move the run one iteration at a time.
 
     Class attributes
     ----------------
     defaults : dict
         Options and their defaults.
+    checks : dict
+        Functions that check the options: ``check(value, name)`` returns the value to use. None is
+        not checked where it is the default.
     curvature : str or None
         Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
     leaves_saddles : bool
@@ -350,38 +364,39 @@ class Method:
     defaults: dict[str, Any] = {}
     curvature: str | None = None
     leaves_saddles = False
+    checks: dict[str, Callable[[Any, str], Any]] = {
+        "forcing": check_positive,
+        "thrift": check_not_negative,
+        "krylov_dim": check_positive_int,
+        "precondition": check_flag,
+        "warm_start": check_flag,
+        "radius": check_positive,
+        "weight": check_positive,
+        "damping": check_positive,
+        "max_cg": check_positive_int,
+        "memory": check_positive_int,
+        "delta": check_positive,
+        "hold": check_positive,
+        "record_every": check_positive_int,
+        "momentum": check_fraction,
+        "rho": check_fraction,
+        "beta1": check_fraction,
+        "beta2": check_fraction,
+        "eps": check_not_negative,
+    }
 
     def __init__(self, run: Any, **options: Any) -> None:
         self.run = run
-        for name, value in {**self.defaults, **options}.items():
+        for name, default in self.defaults.items():
+            value = options.get(name, default)
+            if name in self.checks and not (value is None and default is None):
+                value = self.checks[name](value, name)
             setattr(self, name, value)
-        self.prepare()
 
     def __getattr__(self, name: str) -> Any:
         """Refuse unknown attributes. Options are set as attributes at the start."""
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
-    def prepare(self) -> None:
-        """Check the options and allocate the buffers."""
-
     def step(self) -> str | None:
         """Move the run and return None, or return the reason why no step was possible."""
         raise NotImplementedError
-
-    #: names of the attributes that a checkpoint must hold
-    kept_arrays: tuple[str, ...] = ()
-    kept_facts: tuple[str, ...] = ()
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {
-            name: np.array(getattr(self, name))
-            for name in self.kept_arrays
-            if getattr(self, name) is not None
-        }
-        return arrays, {name: getattr(self, name) for name in self.kept_facts}
-
-    def load(self, arrays: Any, facts: Any) -> None:
-        for name in self.kept_arrays:
-            setattr(self, name, arrays.get(name))
-        for name in self.kept_facts:
-            setattr(self, name, facts[name])

@@ -44,31 +44,30 @@ class Schedule:
 
     def __call__(self, t: float) -> float:
         """Return the learning rate of update number `t`, counted from 1."""
-        if self.name == "constant":
-            return self.alpha
-        if self.name == "inverse_time":
-            return self.alpha / (1.0 + self.delta * t)
-        if self.name == "power":
-            return self.alpha / float(t**self.delta)
-        return self.alpha * float((self.hold / max(t, self.hold)) ** self.delta)
+        return _FORMS[self.name][0](self, t)
 
     @property
     def exponent(self) -> Any:
         """The exponent p in ``alpha_t ~ c * t**-p`` as t grows."""
-        if self.name == "constant":
-            return 0.0
-        return 1.0 if self.name == "inverse_time" else self.delta
+        return {"constant": 0.0, "inverse_time": 1.0}.get(self.name, self.delta)
 
     @property
     def formula(self) -> Any:
         """The schedule as text."""
         a, d = f"{self.alpha:g}", f"{self.delta:g}"
-        return {
-            "constant": a,
-            "inverse_time": f"{a} / (1 + {d} t)",
-            "power": f"{a} / t^{d}",
-            "constant_then_decay": f"{a} until t = {self.hold}, then {a} ({self.hold} / t)^{d}",
-        }[self.name]
+        return _FORMS[self.name][1].format(a=a, d=d, hold=self.hold)
+
+
+# by name: the learning rate of update t, and the formula as text
+_FORMS: dict[str, tuple[Callable[[Schedule, float], float], str]] = {
+    "constant": (lambda s, t: s.alpha, "{a}"),
+    "inverse_time": (lambda s, t: s.alpha / (1.0 + s.delta * t), "{a} / (1 + {d} t)"),
+    "power": (lambda s, t: s.alpha / float(t**s.delta), "{a} / t^{d}"),
+    "constant_then_decay": (
+        lambda s, t: s.alpha * float((s.hold / max(t, s.hold)) ** s.delta),
+        "{a} until t = {hold}, then {a} ({hold} / t)^{d}",
+    ),
+}
 
 
 def constant(alpha: float) -> Schedule:

@@ -13,7 +13,6 @@ from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
 from ..common.errors import accept_aliases, require, typed
-from ..spectrum.density_curve import plain_numbers
 from .predictions import last_step
 from .style import (
     MARKERS,
@@ -22,6 +21,7 @@ from .style import (
     legend_of_lines,
     legend_width,
     line_look,
+    log_losses,
     n_named,
     new_axes,
 )
@@ -236,9 +236,7 @@ class ConvergenceDisplay(Display):
             if y.size:
                 ax.plot(x[-1:], y[-1:], "o", ms=4, color=look["color"])
             positive &= bool((y[np.isfinite(y)] > 0).all())
-        if log and positive:
-            ax.set_yscale("log")
-            plain_numbers(ax.yaxis)
+        log_losses(ax, log and positive)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         legend_of_lines(ax, room=own)
         return self
@@ -277,9 +275,7 @@ def curve(
     y = np.asarray(y, dtype=float)
     look = line_look(len(ax.lines)) if color is None else {"color": color}
     ax.plot(x, y, lw=1.6, label=label, **look)
-    if log and np.all(y[np.isfinite(y)] > 0):
-        ax.set_yscale("log")
-        plain_numbers(ax.yaxis)
+    log_losses(ax, log and bool(np.all(y[np.isfinite(y)] > 0)))
     ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
     return _with_legend(ax, label)
 

@@ -12,10 +12,9 @@ from ..common.checks import as_rng, check_array, check_choice, check_positive_in
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Array
 from ..common.runtime import unbroken
-from ..spectrum.density_curve import plain_numbers
 from ..spectrum.eigsh import eigsh
 from .predictions import objective_of
-from .style import CYCLE, GREY, Display, n_named, new_axes
+from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
 
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
@@ -387,9 +386,7 @@ class LandscapeDisplay(Display):
             shown = np.where(seen, self.taylor, np.nan)
             ax.plot(self.steps, shown, "--", color=color, lw=1, label="second-order Taylor")
         ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
-        if log and low > 0:
-            ax.set_yscale("log")
-            plain_numbers(ax.yaxis)
+        log_losses(ax, log and low > 0)
         ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..common.checks import check_choice
 from ..common.errors import names_of, refuse_unknown
-from ..spectrum.density_curve import shown_axes
+from ..spectrum.density_curve import plain_numbers, shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
@@ -37,6 +37,13 @@ def line_look(number: int) -> dict[str, str]:
     """
     dashes = STYLES[number // len(CYCLE) % len(STYLES)]
     return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
+
+
+def log_losses(ax: Any, wanted: bool) -> None:
+    """Make the vertical axis logarithmic if that is wanted, with plain numbers."""
+    if wanted:
+        ax.set_yscale("log")
+        plain_numbers(ax.yaxis)
 
 
 def n_named(ax: Any) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -193,6 +194,8 @@ LOSSES: dict[Any, LossRow] = {
         pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
     ),
 }
+#: The first loss for targets of each kind.
+SUITS: dict[str, Any] = {row.targets: name for name, row in reversed(LOSSES.items())}
 CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
 
 
@@ -612,8 +615,13 @@ def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return, for a library's names of activations, ours and the settings with which both are the
     same function.
     """
+    return _names_in(library, tuple(ACTIVATIONS))
+
+
+@lru_cache
+def _names_in(library: str, known: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         theirs: (ours, settings)
-        for ours, row in ACTIVATIONS.items()
-        for theirs, settings in row.names.get(library, {}).items()
+        for ours in known
+        for theirs, settings in ACTIVATIONS[ours].names.get(library, {}).items()
     }

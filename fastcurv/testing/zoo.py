@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,68 @@ from scipy.optimize import minimize
 
 from ..common.checks import as_rng
 from ..reference import ReferenceModel, ReferenceObjective
+from ..structure.tables import SUITS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
+
+# Functions of two numbers, seen at the origin: name, kind, counts, value, gradient, Hessian, and a
+# Lipschitz constant of it.
+FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
+    (
+        "x^2 - y^2",
+        "saddle",
+        (1, 1, 0),
+        lambda t: t[0] ** 2 - t[1] ** 2,
+        lambda t: [2 * t[0], -2 * t[1]],
+        lambda t: np.diag([2.0, -2.0]),
+        lambda t, r: 0.0,
+    ),
+    (
+        "monkey saddle",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+        lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+        lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+        lambda t, r: 6.0,
+    ),
+    (
+        "x^2 - y^4",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 - t[1] ** 4,
+        lambda t: [2 * t[0], -4 * t[1] ** 3],
+        lambda t: np.diag([2.0, -12 * t[1] ** 2]),
+        lambda t, r: 24 * (abs(t[1]) + r),
+    ),
+    (
+        "x^2 + y^3",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 + t[1] ** 3,
+        lambda t: [2 * t[0], 3 * t[1] ** 2],
+        lambda t: np.diag([2.0, 6 * t[1]]),
+        lambda t, r: 6.0,
+    ),
+    (
+        "-x^2 - 3 y^2",
+        "maximum",
+        (0, 2, 0),
+        lambda t: -(t[0] ** 2) - 3 * t[1] ** 2,
+        lambda t: [-2 * t[0], -6 * t[1]],
+        lambda t: np.diag([-2.0, -6.0]),
+        lambda t, r: 0.0,
+    ),
+    (
+        "zero",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: 0.0,
+        lambda t: np.zeros(2),
+        lambda t: np.zeros((2, 2)),
+        lambda t, r: 0.0,
+    ),
+]
 
 
 def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
@@ -44,78 +104,16 @@ def zoo() -> list[Case]:
 
     Takes a second or two, since some of the points are computed to rounding by Newton's method.
     """
-    cases = [*_functions(), *_toys()]
+    cases = [
+        Case(name, FunctionObjective(2, *functions), np.zeros(2), kind, *counts, 0.0)
+        for name, kind, counts, *functions in FUNCTIONS
+    ]
+    cases += _toys()
     cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
     cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
     cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
     cases += [*_convex(), *_dead_relu(), *_xor(), *_embedded_units()]
     return cases
-
-
-def _case(
-    name: str, kind: str, counts: tuple[int, int, int], *functions: Callable[..., Any]
-) -> Case:
-    """Return the case of `functions`: value, gradient, Hessian and, unless it is 0, a Lipschitz
-    constant of the Hessian.
-    """
-    value, gradient, hessian = functions[:3]
-    bound = functions[3] if functions[3:] else lambda t, r: 0.0
-    ob = FunctionObjective(2, value, gradient, hessian, bound)
-    return Case(name, ob, np.zeros(2), kind, *counts, 0.0)
-
-
-def _functions() -> Iterator[Case]:
-    yield _case(
-        "x^2 - y^2",
-        "saddle",
-        (1, 1, 0),
-        lambda t: t[0] ** 2 - t[1] ** 2,
-        lambda t: [2 * t[0], -2 * t[1]],
-        lambda t: np.diag([2.0, -2.0]),
-    )
-    yield _case(
-        "monkey saddle",
-        "degenerate",
-        (0, 0, 2),
-        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
-        lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
-        lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
-        lambda t, r: 6.0,
-    )
-    yield _case(
-        "x^2 - y^4",
-        "degenerate",
-        (1, 0, 1),
-        lambda t: t[0] ** 2 - t[1] ** 4,
-        lambda t: [2 * t[0], -4 * t[1] ** 3],
-        lambda t: np.diag([2.0, -12 * t[1] ** 2]),
-        lambda t, r: 24 * (abs(t[1]) + r),
-    )
-    yield _case(
-        "x^2 + y^3",
-        "degenerate",
-        (1, 0, 1),
-        lambda t: t[0] ** 2 + t[1] ** 3,
-        lambda t: [2 * t[0], 3 * t[1] ** 2],
-        lambda t: np.diag([2.0, 6 * t[1]]),
-        lambda t, r: 6.0,
-    )
-    yield _case(
-        "-x^2 - 3 y^2",
-        "maximum",
-        (0, 2, 0),
-        lambda t: -(t[0] ** 2) - 3 * t[1] ** 2,
-        lambda t: [-2 * t[0], -6 * t[1]],
-        lambda t: np.diag([-2.0, -6.0]),
-    )
-    yield _case(
-        "zero",
-        "degenerate",
-        (0, 0, 2),
-        lambda t: 0.0,
-        lambda t: np.zeros(2),
-        lambda t: np.zeros((2, 2)),
-    )
 
 
 def _toys() -> Iterator[Case]:
@@ -160,11 +158,11 @@ def _convex() -> Iterator[Any]:
     )
     yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
     logistic = ReferenceObjective(
-        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), "binary_cross_entropy", l2=0.01
+        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), SUITS["labels"], l2=0.01
     )
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
     softmax = ReferenceObjective(
-        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy"
+        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), SUITS["classes"]
     )
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
 
@@ -180,7 +178,7 @@ def _dead_relu() -> Iterator[Any]:
     yield Case(
         "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
     )
-    hinge = ReferenceObjective(model, X, np.zeros(12), "binary_cross_entropy")
+    hinge = ReferenceObjective(model, X, np.zeros(12), SUITS["labels"])
     far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
     yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
     best = dead.copy()

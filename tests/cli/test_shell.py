@@ -13,7 +13,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli import commands
 from fastcurv.cli.data import load_dataset, read_npz
-from fastcurv.cli.output import check_out, check_page, plain
+from fastcurv.cli.output import PAGES, check_out, plain
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
@@ -230,7 +230,7 @@ def test_a_report_is_html(command, out, trained, tmp_path, capsys, monkeypatch):
     assert error.endswith(f": out is '{out}'; wanted a name that ends in .html or .htm\n")
     assert not list(tmp_path.iterdir())
     for good in ("r.HTML", "a/r.htm"):
-        check_page(tmp_path / good)
+        check_out(tmp_path / good, kinds=PAGES)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from fastcurv._engine import probe
 
+from ..certify.longdouble import activation
 from .math_cases import LD, LENGTHS, every_arch, every_dtype
 
 ACTIVATIONS = [
@@ -25,62 +26,9 @@ ACTIVATIONS = [
 STRAIGHT = ("identity", "relu", "leaky_relu")
 
 
-# --- what is true, in long double
-# -------------------------------------------------------------------------------------
-
-
-def normal(z):
-    """Density and distribution function of the normal distribution: series near 0, continued
-    fraction further out.
-    """
-    t = np.abs(z)
-    density = np.exp(-t * t / 2) / np.sqrt(2 * LD("3.14159265358979323846264338327950288"))
-    near = np.minimum(t, 3)
-    term = near.copy()
-    total = near.copy()
-    for k in range(3, 120, 2):  # n(t) (t + t^3/3 + t^5/15 + ...), no cancellation
-        term = term * near * near / k
-        total = total + term
-    far = np.maximum(t, 3)
-    fraction = far.copy()
-    for k in range(120, 0, -1):  # n(t) / (t + 1/(t + 2/(t + ...)))
-        fraction = far + k / fraction
-    tail = np.where(t < 3, LD(0.5) - density * total, density / fraction)
-    return density, np.where(z > 0, 1 - tail, tail)
-
-
 def true_activation(name, z):
     """phi, phi', phi'' of z in long double, left derivatives at kinks."""
-    z = z.astype(LD)
-    zero, one = np.zeros_like(z), np.ones_like(z)
-    e = np.exp(-np.abs(z))
-    s = np.where(z > 0, 1 / (1 + e), e / (1 + e))
-    d = e / (1 + e) ** 2
-    if name == "identity":
-        return z, one, zero
-    if name == "relu":
-        return np.where(z > 0, z, zero), np.where(z > 0, one, zero), zero
-    if name == "leaky_relu":
-        return np.where(z > 0, z, z / 100), np.where(z > 0, one, one / 100), zero
-    if name == "tanh":
-        u = np.exp(-2 * np.abs(z))
-        p = 4 * u / (1 + u) ** 2
-        return np.tanh(z), p, -2 * np.tanh(z) * p
-    if name == "sigmoid":
-        return s, d, -d * np.tanh(z / 2)
-    if name == "softplus":
-        return np.maximum(z, 0) + np.log1p(e), s, d
-    if name == "silu":
-        return z * s, s + z * d, d * (2 - z * np.tanh(z / 2))
-    if name == "gelu":
-        n, cdf = normal(z)
-        return z * cdf, cdf + z * n, n * (2 - z * z)
-    low = np.minimum(z, 0)
-    return (
-        np.where(z > 0, z, np.expm1(low)),
-        np.where(z > 0, one, np.exp(low)),
-        np.where(z > 0, zero, np.exp(low)),
-    )
+    return activation(name, z.astype(LD))
 
 
 def ulps(got, true):

@@ -76,6 +76,15 @@ def test_activations(name):
     assert np.array_equal(fc.from_onnx(proto.SerializeToString())[1], theta)
 
 
+@pytest.mark.parametrize("name", ["silu", "softplus", "gelu", "gelu, half first"])
+def test_parts_of_an_activation_are_read_by_nothing_else(name):
+    for _, _, (part,), _ in HIDDEN[name][:-1]:
+        nodes = [FIRST, *HIDDEN[name], ("Mul", ["a", part], ["b"], {})]
+        nodes += [("MatMul", ["b", "W2"], ["y"], {})]
+        with pytest.raises(ValueError, match="a fork at 'z', read by|of two tensors"):
+            fc.from_onnx(model_of(nodes, ARRAYS))
+
+
 def test_folded_arithmetic(tmp_path):
     """Scaled and shifted features, before, between and after; weights from constants,
     transposed.

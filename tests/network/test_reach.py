@@ -33,8 +33,8 @@ def exact_map(R):
     """The columns of E in long double, from the bases as they lie."""
     columns = np.zeros((R.n, R.m), LD)
     starts = R.whole.objective.model.starts
-    for layer, start, j in zip(R.layers, starts, R.cuts, strict=False):
-        k, out = layer.width, layer.out
+    for layer, start, cut in zip(R.layers, starts, R.cuts, strict=False):
+        k, out, j = layer.width, layer.out, cut.start
         if layer.whole:
             columns[range(start, start + out * k), range(j, j + out * k)] = 1
         else:

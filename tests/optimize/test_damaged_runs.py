@@ -38,18 +38,38 @@ def put(where, name, value):
 BAD = {
     "facts": ("adam", put("facts", "run", [1]), "no facts of a run"),
     "time": ("adam", put("run", "elapsed", -1.0), "time elapsed"),
-    "shape": ("adam", put("arrays", "run.best", np.zeros(4)), "best is no vector of 13"),
-    "dtype": ("adam", put("arrays", "run.best", np.zeros(13, np.float32)), "best is no vector"),
-    "NaN": ("adam", put("arrays", "run.best", np.full(13, np.nan)), "best holds NaN"),
+    "shape": ("adam", put("arrays", "run.best", np.zeros(4)), "'best' of a run is no vector of 13"),
+    "dtype": (
+        "adam",
+        put("arrays", "run.best", np.zeros(13, np.float32)),
+        "'best' of a run is no vector",
+    ),
+    "NaN": ("adam", put("arrays", "run.best", np.full(13, np.nan)), "'best' of a run holds NaN"),
     "rows": ("adam", put("arrays", "run.rows", np.array([0, 2])), "its rows"),
     "float rows": ("adam", put("arrays", "run.rows", np.array([0.0])), "its rows"),
     "history": ("adam", put("arrays", "run.history.loss", np.zeros(9)), "history of loss"),
     "counts": ("adam", put("arrays", "run.history.iteration", np.full(4, 1e300)), "no counts"),
-    "method": ("trust-region", put("method_facts", "radius", "wide"), "radius is 'wide'"),
-    "negative": ("trust-region", put("method_facts", "radius", -1.0), "radius is negative"),
+    "method": (
+        "trust-region",
+        put("method_facts", "radius", "wide"),
+        "radius of this method is 'wide'",
+    ),
+    "negative": (
+        "trust-region",
+        put("method_facts", "radius", -1.0),
+        "radius of this method is negative",
+    ),
     "no facts": ("trust-region", put("facts", "method_facts", {}), "no facts of this method"),
-    "average": ("adam", put("arrays", "method.average", np.zeros(2)), "average' is no vector"),
-    "missing": ("adam", lambda arrays, _: arrays.pop("method.squares"), "'squares' is missing"),
+    "average": (
+        "adam",
+        put("arrays", "method.average", np.zeros(2)),
+        "'average' of this method is no vector",
+    ),
+    "missing": (
+        "adam",
+        lambda arrays, _: arrays.pop("method.squares"),
+        "'squares' of this method is missing",
+    ),
     "infinite": ("adam", put("arrays", "method.squares", np.full(13, np.inf)), "holds NaN"),
 }
 

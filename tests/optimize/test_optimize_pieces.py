@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
-from fastcurv.optimize.finish import STATUS, Finisher, flat_space, lower_along, polish
+from fastcurv.optimize.finish import STATUS, Finisher, Rest, flat_space, lower_along, polish
 from fastcurv.optimize.line_search import Trial, _between, _cubic, _further
 from fastcurv.optimize.loop import Loop
 from fastcurv.testing import PrescribedSpectrum
@@ -50,13 +50,13 @@ def test_steps_at_the_end_say_what_they_cost(dense_below):
     """
     ob = Bowl(np.linspace(1, 2, 9))
     at = np.full(9, 1e-3)
-    done = polish(ob, at, dense_below, lambda: False)
-    assert done.n_steps >= 1 and np.abs(done.theta).max() < 1e-8 and (at == 1e-3).all()
+    theta, n_steps, n_products, n_gradients = polish(ob, at, dense_below, lambda: False)
+    assert n_steps >= 1 and np.abs(theta).max() < 1e-8 and (at == 1e-3).all()
     if dense_below:
-        assert done.n_products % 9 == 0
-    assert done.n_products >= 9 and done.n_gradients > done.n_steps
-    still = polish(ob, at, dense_below, lambda: True)
-    assert still.n_steps == still.n_products == 0 and (still.theta == at).all()
+        assert n_products % 9 == 0
+    assert n_products >= 9 and n_gradients > n_steps
+    theta, n_steps, n_products, _ = polish(ob, at, dense_below, lambda: True)
+    assert n_steps == n_products == 0 and (theta == at).all()
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,9 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
 ):
     at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
     report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
+    point = Rest(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
-    found = Finisher._nearest(SimpleNamespace(run=run), np.zeros(2, dtype), report)
+    found = Finisher._nearest(SimpleNamespace(run=run), point)
     assert (found is not None) == taken
     if taken:
         assert found.kind == "minimum" and (found.theta == 1).all()
@@ -107,13 +108,13 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     saver = checkpoint.Saver("there", None)
     wrote = []
     saver.take = lambda loop: None
-    saver._write = lambda loop: wrote.append(now[0])
+    saver.write = lambda loop: wrote.append(now[0])
     loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
         saver.now_and_then(loop)
     assert wrote == [31.0]
     often = checkpoint.Saver("there", 3)
-    often.take, often._write = saver.take, saver._write
+    often.take, often.write = saver.take, saver.write
     often.now_and_then(loop)
     assert len(wrote) == 2
 
@@ -172,7 +173,7 @@ def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
         exhausted=lambda: None,
     )  # fmt: skip
     loop = SimpleNamespace(
-        run=run, why=None, ask=SimpleNamespace(patience=5, max_iter=9), critical=lambda: False,
+        run=run, why=None, patience=5, max_iter=9, critical=lambda: False,
         _falls_without_end=lambda: False, _idle_too_long=lambda: False,
         _spent=lambda: Loop._spent(loop),
     )  # fmt: skip

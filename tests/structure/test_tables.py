@@ -102,6 +102,22 @@ def test_verdicts_and_scores_ask_the_row(loss, added):
     assert np.isfinite(tables.LOSSES[NEW].score[1](ob.model.predict(at, ob.X), ob.y))
 
 
+def test_names_of_other_libraries_are_those_of_the_rows(added):
+    """Collected once, and anew where a row is added."""
+    before = tables.activations_of("onnx")
+    assert tables.activations_of("onnx") is before and before["Tanh"][0] == "tanh"
+    added("tanh", "mse")
+    assert tables.activations_of("onnx")["Tanh"][0] == NEW
+
+
+def test_the_first_loss_for_targets_of_a_kind_suits_them():
+    assert tables.SUITS == {
+        "numbers": "mse",
+        "classes": "cross_entropy",
+        "labels": "binary_cross_entropy",
+    }
+
+
 def test_bounds_of_a_row_hold_of_its_formulas():
     """Slopes and bends, kinks aside, over z from -30 to 30."""
     z = np.linspace(-30, 30, 60_001) + 1e-4

@@ -25,11 +25,13 @@ from ..common.checks import (
 from ..common.errors import OBJECTIVE, require, typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
-from ..common.protocols import Array, Certificate, Floats, ProvedReach
+from ..common.protocols import Array, Certificate, Floats
 from ..common.runtime import late
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
+from .decide import Nearness, Proof, Spectrum
+from .theorem import Contraction
 
 # --------------------------------------------------------------------------------------------------
 # Access to what an objective proves, with a default that claims nothing. Wherever a bound is asked
@@ -604,88 +606,75 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
 FAR = 1e6
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Measurements and proofs at a point that are reported, beside the `Findings` that decide the
-    verdict.
+@dataclass(frozen=True)
+class Pair:
+    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
+    and Newton's step has length `distance`, both in units none of which is smaller than `unit` of
+    theta's.
+    """
+
+    radius: float = 0.0
+    distance: float = np.inf
+    unit: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        return self.radius > self.distance
+
+
+class Inertia:
+    """A strategy for the inertia of H at theta, and the questions that `classify` asks of each, in
+    this order.
 
     Attributes
     ----------
     near : Nearness
-    gradient : ndarray, shape (n,)
-    flat_ratio, residual : float or None
-        ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
-    low, high : float
-        The smallest and largest eigenvalue, as found.
-    low_bounds, high_bounds : tuple of float
-        ``(below, above)`` with an eigenvalue between them, for each end.
-    across : (float, float) or None
-        At large n: the ends of the spectrum on the complement of the symmetry directions.
-    escape_direction : ndarray, shape (n,), or None
-    escape_curvature : float or None
-    weakest, weakest_error : float
-        The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
-        error.
-    balanced : bool
-        Whether `weakest` is in balanced coordinates.
-    bounded : bool
-        Whether any bound on the third derivative at theta is known.
-    theorem, zero : Contraction or None
-        Kantorovich's theorem for the gradient, and for the residuals.
-    distance : float
-        The length of Newton's step, infinity where it is not known.
-    n_negative_bounds : (int, int)
-        Lower and upper bound on the number of negative eigenvalues.
-    n_unsettled : int
-        Number of eigenvalues whose sign is proved at theta but does not last to the critical point.
-    flat_beside_step : bool
-        Whether the Newton step for g is too long for any local model of the loss to hold.
-    goal : int
-        Number of Lanczos steps that the requested risk would take.
-    n_products : int
-        Products made so far.
-    weak : (quotients, vectors) or None
-        At large n: the directions whose curvature must last to the critical point.
-    reach : ProvedReach or None
-        At large n: the space that the rows reach, where all eigenvalues are known from it.
+        Known from the beginning; the rest is asked only where theta is near.
+    cut : Slice or None
+        All eigenpairs, where they are known.
+    escape : ndarray, shape (n,), or None
+        A unit vector of negative curvature.
+    keeps, arrives : bool
+        Whether signs keep up to the critical point, and Newton's step leads to it, by `measure`.
     """
 
-    near: Any
-    gradient: np.ndarray
-    flat_ratio: float | None
-    residual: float | None
-    low: float
-    low_bounds: tuple[float, float]
-    high: float
-    high_bounds: tuple[float, float]
-    escape_direction: np.ndarray | None = None
-    escape_curvature: float | None = None
-    weakest: float = 0.0
-    weakest_error: float = 0.0
-    balanced: bool = False
-    bounded: bool = False
-    theorem: Any = None
-    zero: Any = None
-    distance: float = np.inf
-    n_negative_bounds: tuple[int, int] = (0, 0)
-    n_unsettled: int = 0
-    flat_beside_step: bool = False
-    goal: int = 0
-    n_products: int = 0
-    weak: Any = None
-    reach: ProvedReach | None = None
-    across: tuple[float, float] | None = None
+    near: Nearness
+    cut: Any = None
+    escape: Floats | None = None
+    keeps = arrives = True
+
+    def __init__(self, ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float]) -> None:
+        self.ask, self.H, self.gradient = ask, H, gradient
+
+    def theorem(self) -> tuple[Contraction, float]:
+        """Return Kantorovich's theorem as far as it can be tried, and the length of Newton's
+        step.
+        """
+        raise NotImplementedError
+
+    def two_signs(self, distance: float) -> Pair:
+        """Return the proof of a saddle that needs no theorem."""
+        return Pair(distance=distance)
+
+    def may_vanish(self) -> bool:
+        """Return whether the signs allow that the residuals of the loss vanish nearby."""
+        return False
+
+    def measure(self, pair: Pair) -> None:
+        """Measure where nothing is proved whether signs last, and Newton's step arrives."""
 
     @property
-    def on_plateau(self) -> bool:
-        """True where the gradient lies mostly outside the range of H, and H is flat along it: small
-        relative to its norm, or so small that the Newton step is too long to mean anything.
-        """
-        return (
-            self.residual is not None
-            and self.residual >= 0.9
-            and (self.flat_ratio is None or self.flat_ratio <= 0.25 or self.flat_beside_step)
-        )
+    def lasting(self) -> bool:
+        """Whether all signs of `spectrum` were measured to last, or need not be."""
+        return self.keeps
+
+    def slope(self) -> Nearness:
+        """Return the nearness with what H does to the gradient."""
+        raise NotImplementedError
+
+    def spectrum(self, proved: Proof) -> Spectrum:
+        """Return the curvature with its signs, as far as they last."""
+        raise NotImplementedError
 
 
 # --------------------------------------------------------------------------------------------------
@@ -751,7 +740,8 @@ def make_request(
     real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
     if not real or np.isnan(dense_below):
         raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
-    theta = _point(ob, theta)
+    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
+    theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     as_rng(seed)  # validated here, since few code paths draw from it
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
@@ -773,12 +763,6 @@ def make_request(
         None if krylov is None else check_run(krylov, theta),
         None if max_time is None else check_positive(max_time, "max_time"),
     )
-
-
-def _point(ob: Any, theta: Any) -> np.ndarray:
-    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
-    point = check_theta(ob, theta, "theta", np.float64)
-    return as_stored(ob, point).copy()
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..common.protocols import Floats, ProvedReach
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
-from .decide import Findings
+from .decide import Spectrum
 from .evidence import ClassifyOptions, Products, in_float64, residual_bounds, spectral_norm
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
@@ -54,22 +54,25 @@ class Reached:
         """The sign, -1, 0 or 1, of every eigenvalue in the reached space, 0 within the error."""
         return signs_of(self)
 
-    @property
-    def counts(self) -> dict[str, Any]:
-        """The inertia of H."""
-        signs, rest, n = self.signs, self.space.rest, self.space.n_rest
+    def described(self, seen: Spectrum) -> Spectrum:
+        """Return what was `seen` of the spectrum of H with its inertia; of the symmetries only
+        those count that were taken out, or, where no eigenvalue is known outside, all.
+        """
+        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
         positive = int((signs == 1).sum()) + n * (rest > self.error)
         negative = int((signs == -1).sum())
         zero = self.space.n - positive - negative
-        return {"n_positive": positive, "n_negative": negative, "n_zero": zero}
-
-    def counted(self, found: Findings) -> Findings:
-        """Return `found` with the inertia filled in."""
-        return replace(found, **self.counts)
-
-    def n_symmetry(self, Q: Floats) -> int:
-        """Return the number of zeros that the symmetries Q (n, s) explain."""
-        return int((self.span if self.space.rest else Q).shape[1])
+        return replace(
+            seen,
+            n_positive=positive,
+            n_negative=negative,
+            n_zero=zero,
+            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
+            n_negative_bounds=(negative, negative + zero),
+            weakest=self.smallest,
+            weakest_error=self.error,
+            reach=self.space,
+        )
 
     @property
     def slice(self) -> Slice:
@@ -171,9 +174,9 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
 
 
-def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
+def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
     """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
-    many residuals as parameters; None if it does not apply.
+    many residuals as parameters; return it with their number, None if it does not apply.
 
     Rows without weight are left out, and equal rows count once.
     """
@@ -190,13 +193,11 @@ def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
     J, bounds = _jacobian(ob if rows is None else ob.batch(rows), theta, H)
     J = J * here.scale[:, None]
     off = safe_norm(bounds * here.scale) + 4 * EPS * safe_norm(J)
-    return zero_of_residuals(
-        J,
-        off,
-        here.residuals,
-        here.error,
-        lambda r: float(residual_bounds(ob, theta, r).lipschitz),
-    )
+
+    def lipschitz(radius: float) -> float:
+        return float(residual_bounds(ob, theta, radius).lipschitz)
+
+    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), len(here.residuals)
 
 
 def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:

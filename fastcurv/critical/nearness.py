@@ -21,6 +21,7 @@ from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, check_time
 from ..common.vectors import extent, safe_norm
 from ..krylov.solvers import minres
+from .decide import Nearness
 from .evidence import (
     Products,
     as_gradient,
@@ -39,35 +40,6 @@ VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
 ROUGH = 1e-6  # relative error of a precise gradient above which the plain one may be better
 GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
-
-
-@dataclass(frozen=True)
-class Nearness:
-    """The outcome of the nearness rule, with the numbers it compared.
-
-    Attributes
-    ----------
-    near : bool
-    decrement : float
-        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises, less what the
-        rounding of g alone explains.
-    threshold : float
-        The largest decrement that counts as near.
-    gradient_norm : float
-    gradient_tol : float
-        The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
-        that one, and it alone decides.
-    strict : bool
-        Whether theta is near also by the rounding of float64, if the objective's own precision is
-        lower: a certificate requires it.
-    """
-
-    near: bool
-    decrement: float
-    threshold: float
-    gradient_norm: float
-    gradient_tol: float
-    strict: bool = True
 
 
 def nearness(

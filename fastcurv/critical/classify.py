@@ -4,13 +4,15 @@ shown.
 
 from __future__ import annotations
 
+import numbers
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..common.errors import accept_aliases
+from ..common.checks import as_rng, check_positive, check_positive_int, check_theta
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
@@ -25,9 +27,9 @@ from .evidence import (
     Products,
     as_stored,
     call_unmodified,
+    check_run,
     hessian_products,
-    kinks,
-    make_request,
+    proved,
     runs_to_infinity,
 )
 from .iterative import ByProducts, is_clearly_far
@@ -187,17 +189,31 @@ def classify(
     array([0.707, 0.707])
     """
     started = time.perf_counter()
-    ask = make_request(
+    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
+    if not real or np.isnan(dense_below):
+        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
+    theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
+    as_rng(seed)  # validated here, since few code paths draw from it
+    if gradient_tol is not None:
+        gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
+    if failure_probability is not None:
+        failure_probability = check_positive(failure_probability, "failure_probability")
+        if failure_probability >= 1:
+            raise ValueError(
+                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
+            )
+    ask = ClassifyOptions(
         ob,
         theta,
-        gradient_tol=gradient_tol,
-        curvature_tol=curvature_tol,
-        failure_probability=failure_probability,
-        max_products=max_products,
-        max_time=max_time,
-        dense_below=dense_below,
-        seed=seed,
-        krylov=krylov,
+        gradient_tol,
+        check_positive(curvature_tol, "curvature_tol"),
+        failure_probability,
+        None if max_products is None else check_positive_int(max_products, "max_products"),
+        float(dense_below),
+        seed,
+        None if krylov is None else check_run(krylov, theta),
+        None if max_time is None else check_positive(max_time, "max_time"),
     )
     with (
         np.errstate(all="ignore"),
@@ -277,14 +293,15 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """
     ob, theta = ask.ob, ask.theta
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
-    proved, n_kinks, falls = Proof(), kinks(ob, theta), False
+    proof, falls = Proof(), False
+    n_kinks = int(proved(ob, "kinks", theta, default=0))
     if inertia.near.near:
-        proved = _prove(inertia)
+        proof = _prove(inertia)
         falls = n_kinks > 0 and falls_across(ob, theta, inertia.escape, inertia.gradient[0])
     return inertia, Evidence(
         gradient=inertia.slope(),
-        spectrum=inertia.spectrum(proved),
-        certificate=proved,
+        spectrum=inertia.spectrum(proof),
+        certificate=proof,
         to_infinity=runs_to_infinity(ob, theta),
         n_kinks=n_kinks,
         falls=falls,

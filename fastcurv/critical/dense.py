@@ -35,7 +35,6 @@ from .evidence import (
     hessian_products,
     tangents,
     third_bound,
-    third_bound_in,
 )
 from .nearness import (
     GRADIENT_EPS,
@@ -341,7 +340,7 @@ class ByEigenpairs(Inertia):
             float(v @ (c * (A @ (c * v)))) / float(v @ v)
             for v in (cut.vectors[:, 0], cut.vectors[:, -1])
         )
-        third = partial(third_bound_in, self.ask.ob, self.ask.theta, units=c)
+        third = partial(third_bound, self.ask.ob, self.ask.theta, units=c)
         return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
 
     def may_vanish(self) -> bool:

@@ -5,7 +5,6 @@ arguments of `classify`.
 
 from __future__ import annotations
 
-import numbers
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    as_rng,
-    check_positive,
-    check_positive_int,
     check_symmetric_operator,
-    check_theta,
     operator_dtype,
     times,
 )
-from ..common.errors import OBJECTIVE, require, typed
+from ..common.errors import typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
 from ..common.protocols import Array, Certificate, Floats
@@ -92,32 +87,21 @@ def in_float64(ob: Any) -> Any:
     return ob
 
 
-def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
+def third_bound(
+    ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
+) -> float:
     """Return a Lipschitz constant of H on the ball of `radius` around theta, infinity where none is
-    known.
+    known. With `units` it is that of ``C H(theta + C x) C`` with respect to x on
+    ``||x|| <= radius``, where ``C = diag(units)``.
     """
-    L = float(proved(ob, "third_bound", theta, radius, default=np.inf))
-    return L if 0 <= L < np.inf else np.inf
-
-
-def is_bounded(ob: Any, theta: np.ndarray, tried: Any) -> bool:
-    """Return whether the third derivative has a known bound at theta.
-
-    `tried` is a `Contraction`, or None; if it holds a finite bound, the objective is not asked
-    again.
-    """
-    return tried is not None and tried.third < np.inf or third_bound(ob, theta, 0.0) < np.inf
-
-
-def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray) -> float:
-    """Return a Lipschitz constant, with respect to x, of ``C H(theta + C x) C`` on
-    ``||x|| <= radius``, where ``C = diag(units)``; infinity where none is known.
-    """
-    L = proved(ob, "third_bound_in", theta, radius, units)
-    if L is not None:
-        return float(L) if 0 <= float(L) < np.inf else np.inf
-    top = float(units.max())
-    return top**3 * third_bound(ob, theta, top * radius)
+    if units is None:
+        L = proved(ob, "third_bound", theta, radius, default=np.inf)
+    else:
+        L = proved(ob, "third_bound_in", theta, radius, units)
+        if L is None:
+            top = float(units.max())
+            return top**3 * third_bound(ob, theta, top * radius)
+    return float(L) if 0 <= float(L) < np.inf else np.inf
 
 
 def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
@@ -136,12 +120,6 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
             float(np.linalg.norm([o.error for o in held])),
         )
     return Tangents(np.zeros((theta.size, 0)), 0.0, 0.0)
-
-
-def orbit_spread(ob: Any, units: np.ndarray) -> float:
-    """Return an upper bound on the factor by which tangents may turn faster in these units."""
-    spread = proved(ob, "orbit_spread", units)
-    return float(units.max() / units.min() if spread is None else spread)
 
 
 def offers_symmetries(ob: Any) -> bool:
@@ -225,13 +203,6 @@ def value_at(ob: Any, theta: np.ndarray) -> float:
         return as_number(ob.value(theta))
 
 
-def kinks(ob: Any, theta: np.ndarray) -> int:
-    """Return the number of pre-activations within rounding of a kink, 0 where it is not
-    reported.
-    """
-    return int(proved(ob, "kinks", theta, default=0))
-
-
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
     if not np.max(getattr(ob, "l2", 1)) > 0:
@@ -264,11 +235,6 @@ def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
     found = proved(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
-
-
-def saturation(ob: Any, theta: np.ndarray) -> Any:
-    """Return statistics of how saturated the units are, or None where they are not offered."""
-    return proved(ob, "saturation", theta)
 
 
 # A gradient within this many times its own rounding bound cannot be told from zero.
@@ -418,9 +384,10 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """Return the gradient at theta: the one held by the operator, in its precision (float64 where
-    it was cast), else the objective's own.
+    it was cast), else the objective's own, as where the operator is of another objective.
     """
-    held = getattr(H.op, "gradient", None) if is_plain(ob) else None
+    own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
+    held = getattr(H.op, "gradient", None) if own else None
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
         held = ob.gradient(theta)
@@ -520,14 +487,9 @@ def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
         return mean
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
     level = float(np.median(sizes[live] * d[live]))
-    return _not_absurd(level / np.maximum(sizes[~live], 1e-300), mean)
-
-
-def _not_absurd(d: Floats, mean: float) -> Floats:
-    """Replace entries of d that differ from `mean` by a factor of 1e60 or more, as for rows without
-    any noise, by `mean`.
-    """
-    return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
+    found = level / np.maximum(sizes[~live], 1e-300)
+    # rows without any noise would get a d without any sense
+    return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 
 def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
@@ -719,50 +681,6 @@ class ClassifyOptions:
     def seconds(self) -> float:
         """A rough estimate of the time that all eigenvalues take, in seconds."""
         return PER_CUBE * float(self.n) ** 3
-
-
-def make_request(
-    ob: Any,
-    theta: Any,
-    *,
-    gradient_tol: float | None,
-    curvature_tol: float,
-    failure_probability: float | None,
-    max_products: int | None,
-    max_time: float | None,
-    dense_below: float,
-    seed: Any,
-    krylov: Any,
-) -> ClassifyOptions:
-    """Validate the arguments of `classify` and return them as a `Request`, before any product is
-    made.
-    """
-    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
-    if not real or np.isnan(dense_below):
-        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
-    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
-    theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
-    as_rng(seed)  # validated here, since few code paths draw from it
-    if gradient_tol is not None:
-        gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
-    if failure_probability is not None:
-        failure_probability = check_positive(failure_probability, "failure_probability")
-        if failure_probability >= 1:
-            raise ValueError(
-                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
-            )
-    return ClassifyOptions(
-        ob,
-        theta,
-        gradient_tol,
-        check_positive(curvature_tol, "curvature_tol"),
-        failure_probability,
-        None if max_products is None else check_positive_int(max_products, "max_products"),
-        float(dense_below),
-        seed,
-        None if krylov is None else check_run(krylov, theta),
-        None if max_time is None else check_positive(max_time, "max_time"),
-    )
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -9,7 +9,6 @@ with ``1 / beta`` the smallest size of any eigenvalue.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,20 +117,21 @@ class Reached:
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
-        return self.values[order], self._columns(order)
+        return self.values[order], _columns(self.space, self.vectors[:, order])
 
     def ends(self) -> list[tuple[float, Floats]]:
         """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
         extreme.
         """
         inside, rest = self.values, self.space.rest
-        found = [(float(inside[i]), self._columns([i])[:, 0]) for i in (0, -1) if inside.size]
+        found = [
+            (float(inside[i]), _columns(self.space, self.vectors[:, [i]])[:, 0])
+            for i in (0, -1)
+            if inside.size
+        ]
         if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
             found.append((rest, self.space.outside()))
         return found
-
-    def _columns(self, which: Any) -> Floats:
-        return _columns(self.space, self.vectors[:, which])
 
 
 def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) -> Reached | None:
@@ -190,18 +190,12 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
         return None
     H.note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
-    J, bounds = _jacobian(ob if rows is None else ob.batch(rows), theta, H)
-    J = J * here.scale[:, None]
-    off = safe_norm(bounds * here.scale) + 4 * EPS * safe_norm(J)
+    op = in_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
+    H.tell(op.shape[0])
+    J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
+    off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
         return float(residual_bounds(ob, theta, radius).lipschitz)
 
     return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), len(here.residuals)
-
-
-def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
-    """Return the Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
-    J = in_float64(ob).jacobian(theta)
-    H.tell(J.shape[0])
-    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()

@@ -12,7 +12,7 @@ from ..common.errors import Answering
 from ..common.vectors import safe_norm
 from ..spectrum.results import html_table, number
 from .decide import Decision, Evidence
-from .evidence import ClassifyOptions, is_bounded, saturation, why_no_minimum
+from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
 from .theorem import EPS
 
 
@@ -396,7 +396,7 @@ class Words(Formatter):
             "; a plateau, since H is flat along g and a share {gradient.residual} of g lies "
             "outside the range of H"
         )
-        state = saturation(self.ask.ob, self.ask.theta)
+        state = proved(self.ask.ob, "saturation", self.ask.theta)
         return text + (
             ""
             if state is None
@@ -489,7 +489,8 @@ class Words(Formatter):
                 "in float32 theta comes no nearer to a critical point than the rounding of the loss"
             )
         theorem = self.certificate.theorem
-        if not is_bounded(self.ask.ob, self.ask.theta, theorem):
+        known = theorem.third < np.inf
+        if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
             return "no bound on the third derivative is offered, or holds here"
         return MISSING[theorem.missing].format(h=number(theorem.h))
 

@@ -191,6 +191,36 @@ def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
     assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes_and_disowns(dtype):
+    """With `certificates` passed on, the proofs and the gradient would be those of the loss
+    within; None disowns them.
+    """
+
+    class Pulled:
+        certificates = rounding_bound = None
+
+        def __init__(self, ob):
+            self.ob = ob
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+        def value(self, theta):
+            return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
+
+        def gradient(self, theta):
+            return self.ob.gradient(theta) + 1
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
+    theta = fc.minimize(ob, ob.model.init(seed=0)).x
+    point = fc.classify(Pulled(ob), theta)
+    assert fc.classify(ob, theta).certified and point.kind == "not_critical"
+    assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
+
+
 def test_every_name_that_is_asked_for_is_one_of_certificates():
     assert set(get_args(Certificate)) <= set(dir(Certificates))
 

@@ -227,7 +227,7 @@ def verdict_lines(point: Any) -> list[str]:
 
 def verdict_facts(point: Any) -> dict[str, Any]:
     """Return every field of a verdict that is a number, a word or None; vectors are left out."""
-    facts = {f.name: getattr(point, f.name) for f in fields(point)}
+    facts = {f.name: getattr(point, f.name) for f in fields(point) if f.name != "_advice"}
     kept = {k: v for k, v in facts.items() if not isinstance(v, np.ndarray) and k != "at_nearest"}
     return kept | {"minimum_ratio": point.minimum_ratio, "index": point.index}
 

@@ -275,7 +275,7 @@ def plain(x: Any) -> Any:
     if isinstance(x, dict):
         return {str(key): plain(value) for key, value in x.items()}
     if is_dataclass(x) and not isinstance(x, type):
-        return {f.name: plain(getattr(x, f.name)) for f in fields(x)}
+        return {f.name: plain(getattr(x, f.name)) for f in fields(x) if f.name != "_advice"}
     if isinstance(x, (list, tuple)):
         return [plain(value) for value in x]
     if isinstance(x, (np.ndarray, np.generic)):

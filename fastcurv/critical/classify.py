@@ -4,32 +4,38 @@ shown.
 
 from __future__ import annotations
 
+import numbers
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..common.errors import accept_aliases
+from ..common.checks import as_rng, check_positive, check_positive_int, check_theta
+from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from . import dense, iterative
-from .decide import Decision, Findings, decide
+from .decide import UNTRIED, Decision, Evidence, Proof, Reason, decide
+from .dense import by_matrix
 from .evidence import (
     ClassifyOptions,
-    Evidence,
+    Inertia,
+    Pair,
     Products,
     as_stored,
     call_unmodified,
+    check_run,
     hessian_products,
-    make_request,
-    saturation,
+    proved,
+    runs_to_infinity,
 )
+from .iterative import ByProducts, is_clearly_far
 from .kink_minimum import KinkMinimum, certify_kink_minimum
-from .nearness import Coordinates, newton_limit
+from .low_rank import interpolation
+from .nearness import Coordinates, falls_across, newton_limit
 from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_call_gets_there
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
@@ -183,17 +189,31 @@ def classify(
     array([0.707, 0.707])
     """
     started = time.perf_counter()
-    ask = make_request(
+    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
+    if not real or np.isnan(dense_below):
+        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
+    theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
+    as_rng(seed)  # validated here, since few code paths draw from it
+    if gradient_tol is not None:
+        gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
+    if failure_probability is not None:
+        failure_probability = check_positive(failure_probability, "failure_probability")
+        if failure_probability >= 1:
+            raise ValueError(
+                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
+            )
+    ask = ClassifyOptions(
         ob,
         theta,
-        gradient_tol=gradient_tol,
-        curvature_tol=curvature_tol,
-        failure_probability=failure_probability,
-        max_products=max_products,
-        max_time=max_time,
-        dense_below=dense_below,
-        seed=seed,
-        krylov=krylov,
+        gradient_tol,
+        check_positive(curvature_tol, "curvature_tol"),
+        failure_probability,
+        None if max_products is None else check_positive_int(max_products, "max_products"),
+        float(dense_below),
+        seed,
+        None if krylov is None else check_run(krylov, theta),
+        None if max_time is None else check_positive(max_time, "max_time"),
     )
     with (
         np.errstate(all="ignore"),
@@ -210,68 +230,119 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
-    found, evidence, coordinates, asked = _examined(ask, H)
+    inertia, found = _examined(ask, H)
     outcome = decide(found)
-    point = _result(asked, found, outcome, evidence)
-    settled = point.certified or point.kind == "not_critical" or asked.dense
+    because = outcome.because
+    point = _result(inertia.ask, found, outcome)
+    settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
     if ask.max_time is not None and not settled and (late() or ask.dense_in_time):
-        point = replace(point, reason=f"{point.reason[:-1]}{cut_short(ask, H.count, late())}.")
-    extra: dict[str, Any] = {}
+        point = _continued(point, cut_short(ask, H.count, late()))
     held = certify_kink_minimum(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
     if held is not None:
-        extra = _held(held)
-    elif ask.seek and outcome.because in ("far", "plateau"):
-        led = _nearest(ask, H, evidence, coordinates, shown)
-        words = which_call_gets_there(evidence.on_plateau) if led is None else led.pop("words")
-        extra = {"reason": f"{point.reason[:-1]}{words}.", **(led or {})}
-    elif ask.seek and not outcome.certified and _too_long(evidence):
-        led = _nearest(ask, H, evidence, coordinates, shown)
-        if led is not None and led["at_nearest"].certified:
-            extra = {"reason": f"{point.reason[:-1]}{led.pop('words')}.", **led}
+        point = replace(point, **_held(held))
+    elif ask.seek and because in (Reason.FAR, Reason.PLATEAU):
+        point = _nearest(ask, point, inertia, shown) or _continued(
+            point, which_call_gets_there(found.gradient.plateau)
+        )
+    elif ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
+        # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
+        led = _nearest(ask, point, inertia, shown)
+        if led is not None and led.at_nearest is not None and led.at_nearest.certified:
+            point = led
     return replace(
         point,
         n_products=H.count + H.shared,
         wall_time=time.perf_counter() - started,
         shared=None if run is None else run.name,
         n_new=None if run is None else H.count,
-        **extra,
     )
 
 
-def _examined(
-    ask: ClassifyOptions, H: Products
-) -> tuple[Findings, Evidence, Coordinates, ClassifyOptions]:
-    """Return findings, evidence, coordinates and the request they answer.
+def _continued(point: CriticalPoint, words: str) -> CriticalPoint:
+    """Return the verdict with a clause added to its reason."""
+    return replace(point, reason=f"{point.reason[:-1]}{words}.")
+
+
+def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
+    """Return the inertia, by the strategy that the request and the time left allow, and the
+    evidence.
 
     If theta is clearly far from a critical point, products alone show it, at a hundredth of the
-    cost of all eigenvalues; the request returned then has `dense_below` 0, as it has if time ran
-    out.
+    cost of all eigenvalues. These are also what remains where time ran out.
     """
     cheap = replace(ask, dense_below=0.0)
-    if ask.dense and ask.n > FEW and ask.krylov is None and iterative.is_clearly_far(ask, H):
-        found, evidence, coordinates = iterative.examine(cheap, H)
-        if decide(found).because in ("far", "plateau"):
-            return found, evidence, coordinates, cheap
+    if ask.dense and ask.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
+        inertia, found = _examine(cheap, H)
+        if decide(found).because in (Reason.FAR, Reason.PLATEAU):
+            return inertia, found
     asked = ask
     for share in (IN_FULL, 1.0) if ask.dense else (1.0,):
         try:
             with time_limit(None if ask.max_time is None else share * ask.max_time):
-                return *(dense if asked.dense else iterative).examine(asked, H), asked
+                return _examine(asked, H)
         except OutOfTime:
             asked = cheap
     H.most = H.count
     with time_limit(np.inf):  # no time left: a few products give a verdict
-        return *iterative.examine(cheap, H), cheap
+        return _examine(cheap, H)
 
 
-def _may_be_held(ask: ClassifyOptions, found: Findings, outcome: Decision) -> bool:
+def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
+    """Return the inertia and all evidence: gradient, symmetries, inertia and nearness by a
+    strategy, then the theorem.
+    """
+    ob, theta = ask.ob, ask.theta
+    inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
+    proof, falls = Proof(), False
+    n_kinks = int(proved(ob, "kinks", theta, default=0))
+    if inertia.near.near:
+        proof = _prove(inertia)
+        falls = n_kinks > 0 and falls_across(ob, theta, inertia.escape, inertia.gradient[0])
+    return inertia, Evidence(
+        gradient=inertia.slope(),
+        spectrum=inertia.spectrum(proof),
+        certificate=proof,
+        to_infinity=runs_to_infinity(ob, theta),
+        n_kinks=n_kinks,
+        falls=falls,
+        n_products=H.count,
+    )
+
+
+def _prove(inertia: Inertia) -> Proof:
+    """Prove what can be proved near a critical point; failing that, measure whether signs of
+    curvature last.
+    """
+    theorem, distance = inertia.theorem()
+    pair, zero, n_residuals = Pair(distance=distance), UNTRIED, 0
+    if not theorem.holds:
+        pair = inertia.two_signs(distance)
+        vanish = interpolation(inertia.ask, inertia.H) if inertia.may_vanish() else None
+        zero, n_residuals = vanish or (zero, n_residuals)
+        if not (zero.holds or pair.holds and inertia.near.strict):
+            inertia.measure(pair)
+    return Proof(
+        theorem=theorem,
+        zero=zero,
+        n_residuals=n_residuals,
+        two_signs=pair.radius,
+        distance=pair.distance,
+        unit=pair.unit,
+        lasting=inertia.lasting,
+        arrives=inertia.arrives,
+        short=inertia.H.short,
+    )
+
+
+def _may_be_held(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> bool:
     """Return whether the proof of a minimum held by kinks is worth trying: theta lies on some
     kinks, or its zero eigenvalues may come from units that are copies of others.
     """
     if outcome.certified:
         return False
-    zeros = outcome.because in ("zeros", "not lasting") and not found.n_negative
-    return found.n_kinks > 0 or zeros and bool(np.max(getattr(ask.ob, "l2", 0.0)) > 0)
+    zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
+    decayed = bool(np.max(getattr(ask.ob, "l2", 0.0)) > 0)
+    return found.n_kinks > 0 or zeros and not found.spectrum.n_negative and decayed
 
 
 def _held(proof: KinkMinimum) -> dict[str, Any]:
@@ -292,27 +363,23 @@ def _held(proof: KinkMinimum) -> dict[str, Any]:
     } | dict.fromkeys(("n_positive", "n_negative", "n_zero", "n_symmetry"))
 
 
-def _too_long(evidence: Evidence) -> bool:
-    """Return whether the theorem fails only because h >= 1/2, as a shorter Newton step may mend."""
-    return evidence.theorem is not None and evidence.theorem.missing == "h"
-
-
 def _nearest(
-    ask: ClassifyOptions, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
-) -> dict[str, Any] | None:
+    ask: ClassifyOptions, point: CriticalPoint, inertia: Inertia, shown: Any
+) -> CriticalPoint | None:
     """Walk along Newton's steps and classify the point they lead to.
 
-    Returns the words, the point, its distance and its verdict as fields of the result, or None
-    where the steps lead to no critical point.
+    Returns the verdict with that point, its distance and its own verdict, or None where the steps
+    lead to no critical point.
     """
+    H = inertia.H
     H.note("where does Newton's step lead?")
-    went = newton_limit(ask.ob, ask.theta, evidence.gradient, coordinates, H.left)
+    within = Coordinates(inertia.cut)
+    went = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
     H.tell(went.n_products)
     left = H.left
     if went.theta is None or left < 20:
         return None
     end = as_stored(ask.ob, went.theta)
-    distance = safe_norm(end - ask.theta)
     there = replace(
         ask,
         theta=end,
@@ -328,42 +395,37 @@ def _nearest(
     H.count += at.n_products
     if at.kind == "not_critical":
         return None
-    words = where_newton_leads(distance, went.n_steps, at)
-    return {"words": words, "nearest": end, "distance": distance, "at_nearest": at}
+    distance = safe_norm(end - ask.theta)
+    point = _continued(point, where_newton_leads(distance, went.n_steps, at))
+    return replace(point, nearest=end, distance=distance, at_nearest=at)
 
 
-def _result(
-    ask: ClassifyOptions, found: Findings, outcome: Decision, evidence: Evidence
-) -> CriticalPoint:
-    if not found.bounded:  # one vector of either sign may still be proved
-        signs = int(found.negative), ask.n - int(found.positive)
-        evidence = replace(evidence, n_negative_bounds=signs)
-        found = replace(found, n_positive=None, n_negative=None, n_zero=None)
-    state = saturation(ask.ob, ask.theta) if found.plateau else None
-    theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
-    inside = evidence.reach if found.dense else None
-    known = theorem is not None and theorem.h < np.inf and outcome.because != "two signs"
+def _result(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
+    near, seen, proved = found.gradient, found.spectrum, found.certificate
+    theorem = proved.zero if outcome.because is Reason.INTERPOLATION else proved.theorem
+    inside = seen.reach if seen.dense else None
+    known = theorem.h < np.inf and outcome.because is not Reason.TWO_SIGNS
     return CriticalPoint(
         kind=outcome.kind,
         certified=outcome.certified,
         failure_probability=outcome.failure_probability,
-        reason=reason(ask, found, outcome, evidence, state),
-        gradient_norm=evidence.near.gradient_norm,
-        gradient_tol=evidence.near.gradient_tol,
-        gradient_flat_ratio=evidence.flat_ratio,
-        gradient_residual=evidence.residual,
-        plateau=found.plateau,
-        lambda_min=evidence.low,
-        lambda_max=evidence.high,
-        lambda_min_bounds=evidence.low_bounds,
-        lambda_max_bounds=evidence.high_bounds,
-        n_positive=found.n_positive,
-        n_negative=found.n_negative,
-        n_zero=found.n_zero,
-        n_symmetry=found.n_symmetry,
-        n_negative_bounds=evidence.n_negative_bounds,
-        escape_direction=evidence.escape_direction,
-        escape_curvature=evidence.escape_curvature,
+        reason=reason(ask, found, outcome),
+        gradient_norm=near.gradient_norm,
+        gradient_tol=near.gradient_tol,
+        gradient_flat_ratio=near.flat_ratio,
+        gradient_residual=near.residual,
+        plateau=near.plateau,
+        lambda_min=seen.low,
+        lambda_max=seen.high,
+        lambda_min_bounds=seen.low_bounds,
+        lambda_max_bounds=seen.high_bounds,
+        n_positive=seen.n_positive if seen.bounded else None,
+        n_negative=seen.n_negative if seen.bounded else None,
+        n_zero=seen.n_zero if seen.bounded else None,
+        n_symmetry=seen.n_symmetry,
+        n_negative_bounds=seen.n_negative_bounds,
+        escape_direction=seen.escape_direction,
+        escape_curvature=seen.escape_curvature,
         n_kinks=found.n_kinks,
         curvature_tol=ask.curvature_tol,
         method="dense" if ask.dense else "krylov",

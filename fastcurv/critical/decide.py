@@ -1,4 +1,4 @@
-"""Map what was found at a point to the verdict: `Findings` in, `Decision` out. Nothing is computed
+"""Map the evidence at a point to the verdict: `Evidence` in, `Decision` out. Nothing is computed
 here.
 
 Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not
@@ -9,97 +9,258 @@ then what was measured, with its risk or with the hypothesis that is missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from .theorem import Contraction
 
 NAN = float("nan")
 INF = float("inf")
+UNTRIED = Contraction(False, INF, INF, INF, INF, INF, "untried")
+
+_THEOREM = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
+_WEAKEST = "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
+_RANGE = "from {spectrum.low} to {spectrum.high}"
+_COUNTS = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
+_LASTING = "; signs were measured to last over several lengths of Newton's step"
+_FLOOR = "no eigenvalue at theta lies below {floor}"
+_ZEROS = "of which symmetry explains {n_symmetry}"
+_SEARCHED = f"Undecided: {{near}}, and {{n_products}} products found Ritz values {_RANGE} only, "
+_RISK = "{spectrum.risk}"
+_WIDTH = "{ask.curvature_tol} of the spectrum's width"
+
+
+class Reason(Enum):
+    """The rule that a verdict rests on, with the sentence that says so: `report.Words` has the
+    numbers and clauses in braces.
+    """
+
+    INFINITY = "Not critical: the infimum is at infinity, since {why}{plateau}"
+    FAR = "Not critical: {far}"
+    PLATEAU = "Not critical: {far}{plateau}"
+    SHORT_FAR = (
+        "Undecided: ||g|| = {gradient.gradient_norm}, and {few} to tell how far from a critical "
+        "point that is"
+    )
+    INTERPOLATION = (
+        "Minimum: a point where all {spectrum.n_positive} residuals are 0 is proved to lie "
+        "{place}, a global minimum of loss 0 (Kantorovich's theorem for the residuals, h = "
+        "{certificate.zero.h} < 1/2); the {spectrum.n_zero} zero eigenvalues belong to the other "
+        "points of loss 0 around it"
+    )
+    THEOREM = (
+        "{kind}{up_to}: a critical point is proved to lie {place}, with all {others} eigenvalues "
+        f"{{sign}}, {_WEAKEST}{{balanced}} {_THEOREM}"
+    )
+    THEOREM_SADDLE = (
+        f"{{kind}}{{up_to}}: a critical point is proved to lie {{place}}, with {_COUNTS} "
+        f"eigenvalues, {_RANGE}, {_WEAKEST}{{balanced}} {_THEOREM}"
+    )
+    TWO_SIGNS = (
+        "Saddle: {near}, and curvature of both signs is proved along two fixed vectors at every "
+        "point within {certificate.two_signs} of theta{in_units}, more than the "
+        "{certificate.distance} of Newton's step, so no minimum or maximum lies there; {signs}"
+    )
+    FLOOR = f"Minimum: a critical point is proved to lie {{place}} {_THEOREM}, and {_FLOOR}"
+    KINKS_FALL = (
+        f"Saddle: {{near}}, curvature {_RANGE} is proved on this side of the kinks, and the loss "
+        "was seen to fall along escape_direction"
+    )
+    KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
+    NO_BOUND = (
+        "Undecided: {near}, but nothing bounds what the {ask.n} eigenvalues are off by, so none of "
+        "their signs is known"
+    )
+    FLAT = "Degenerate: {near}, and H is zero as far as it was looked at"
+    ASYMMETRIC = (
+        "Undecided: {near}, but the products are not those of a symmetric matrix, and within the "
+        "error {spectrum.weakest_error} that this shows, {spectrum.n_zero} of {ask.n} eigenvalues "
+        "have no known sign"
+    )
+    ZEROS = (
+        "Degenerate: {near}, and of {ask.n} eigenvalues {spectrum.n_zero} are zero within the "
+        f"error {{spectrum.weakest_error}}, {_ZEROS}{{one_sided}}"
+    )
+    NOT_LASTING = (
+        f"Degenerate: {{near}}, and of {{ask.n}} eigenvalues {{spectrum.n_zero}} count as zero, "
+        f"{_ZEROS}; {{spectrum.n_unsettled}} of them do not keep their sign up to the critical "
+        "point that theta stands for{one_sided}"
+    )
+    NO_REST = (
+        "Undecided: {near}, and {seen}, but at the end of Newton's step the gradient was measured "
+        "to be no smaller, so the critical point that theta stands for was not seen; reduce the "
+        "gradient first"
+    )
+    MEASURED = (
+        f"{{kind}}{{up_to}}: {{near}}, and all {{others}} eigenvalues at theta are proved "
+        f"{{sign}}, {_WEAKEST}{_LASTING}, and the gradient to be smaller at its end; not "
+        "certified, since {hypothesis}"
+    )
+    MEASURED_SADDLE = (
+        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE} are proved at theta{_LASTING}; not "
+        "certified, since {hypothesis}"
+    )
+    SHORT = (
+        "Undecided: {near}, and {seen}, but {few} to measure whether that lasts up to the critical "
+        "point that theta stands for"
+    )
+    OPEN_FLOOR = (
+        f"Undecided: {{near}}, and {_FLOOR}; but that this lasts on the way to the critical point "
+        "that theta stands for is not proved, since {hypothesis}; reduce the gradient first"
+    )
+    FADING = (
+        f"Undecided: {{near}}, but curvature seen at theta, {_RANGE}, does not keep its sign and "
+        "size up to the critical point that theta stands for; reduce the gradient first"
+    )
+    NOTHING = f"{_SEARCHED}whose signs are within what the products may be off by"
+    NO_RISK_ASKED = (
+        f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the rest; with "
+        "failure_probability={risk_to_ask:.2g} this would be an answer down to "
+        f"{_WIDTH}"
+    )
+    RISK_TOO_LARGE = (
+        f"{_SEARCHED}of one sign{{aside}}, at a risk of {_RISK} of having missed curvature beyond "
+        f"{_WIDTH}, where {{ask.failure_probability}} was wanted: that takes {{spectrum.goal}} "
+        "Lanczos steps"
+    )
+    LOOSE = (
+        "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no symmetry "
+        f"known here explains it; none lies below -{_WIDTH}, but for a risk of {_RISK}"
+    )
+    RISK = (
+        f"{{kind}}{{up_to}}, at a risk of {_RISK}: {{near}}, and but for that risk no {{other}}"
+        f"eigenvalue at theta lies {{side}}{_WIDTH}, the extreme Ritz values {{of_these}}being "
+        "{across[0]} and {across[1]}, which were measured to last over several lengths of Newton's "
+        "step; smaller curvature of the other sign, and zeros, are not excluded"
+    )
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The facts about a point from which `decide` derives its verdict.
+class Nearness:
+    """The gradient at theta: the outcome of the nearness rule with the numbers it compared, and
+    what H does to the gradient.
 
     Attributes
     ----------
     near : bool
-        theta is near enough to a critical point to be taken for it (`nearness`).
+        theta is near enough to a critical point to be taken for it.
+    decrement : float
+        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises, less what the
+        rounding of g alone explains.
+    threshold : float
+        The largest decrement that counts as near.
+    gradient_norm : float
+    gradient_tol : float
+        The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
+        that one, and it alone decides.
     strict : bool
-        It is so by the rounding of float64, whatever the objective's own precision.
-    to_infinity : bool
-        The loss is proved to decrease for ever from here, to an infimum that is not attained.
-    plateau : bool
-        H is flat along g, and g lies mostly outside its range.
+        Whether theta is near also by the rounding of float64, if the objective's own precision is
+        lower: a certificate requires it.
+    short : bool
+        There were too few products to tell whether theta is near.
+    flat_ratio, residual : float or None
+        ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
+    flat_beside_step : bool
+        Whether the Newton step for g is too long for any local model of the loss to hold.
+    """
+
+    near: bool = True
+    decrement: float = 0.0
+    threshold: float = 0.0
+    gradient_norm: float = 0.0
+    gradient_tol: float = 0.0
+    strict: bool = True
+    short: bool = False
+    flat_ratio: float | None = None
+    residual: float | None = None
+    flat_beside_step: bool = False
+
+    @property
+    def plateau(self) -> bool:
+        """True where theta is far, the gradient lies mostly outside the range of H, and H is flat
+        along it: small relative to its norm, or so small that the Newton step is too long to mean
+        anything.
+        """
+        if self.near or self.short or self.residual is None:
+            return False
+        flat = self.flat_ratio is None or self.flat_ratio <= 0.25 or self.flat_beside_step
+        return self.residual >= 0.9 and flat
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The curvature found at theta, with its signs.
+
+    Attributes
+    ----------
+    low, high : float
+        The smallest and largest eigenvalue, as found.
+    low_bounds, high_bounds : tuple of float
+        ``(below, above)`` with an eigenvalue between them, for each end.
+    n_positive, n_negative, n_zero, n_symmetry : int or None
+        Inertia, and the number of zeros that proved symmetries explain; None at large n.
+    n_negative_bounds : (int, int)
+        Lower and upper bound on the number of negative eigenvalues.
+    n_unsettled : int
+        Number of eigenvalues whose sign is proved at theta but does not last to the critical point.
+    negative, positive : bool
+        Curvature of that sign is proved at theta, along one vector.
+    escape_direction, escape_curvature : ndarray, shape (n,), and float, or None
     flat : bool
         H was seen to be 0.
     bounded : bool
         A bound on the error of the eigenvalues is known.
     asymmetric : bool
         Some eigenvalues count as zero only because the products were seen to be asymmetric.
-    n_positive, n_negative, n_zero, n_symmetry : int or None
-        Inertia, and the number of zeros that proved symmetries explain; None at large n.
-    negative, positive : bool
-        Curvature of that sign is proved at theta, along one vector.
-    lasting : bool
-        Signs of curvature were measured, or are proved, to stay the same up to the critical point.
-    short : bool
-        There were too few products for that measurement, or to tell whether theta is near.
-    arrives : bool
-        Newton's step was measured, or is proved, to reduce the gradient.
-    theorem : bool
-        Kantorovich's hypothesis holds in the slice across the symmetries, so a critical point with
-        this inertia lies within `radius`.
-    radius : float
-    interpolates : bool
-        The theorem holds for the residuals: a point of loss 0 lies within `zero_radius`.
-    zero_radius : float
-    two_signs : float
-        Radius within which two fixed vectors keep curvatures of opposite sign; 0 if not proved.
-    distance : float
-        Newton's distance to the critical point, as measured; infinity where it is not known.
-    unit : float
-        1, or the smallest scale factor where `two_signs` and `distance` are lengths in balanced
-        coordinates: multiplied by it, `two_signs` is a radius that holds in theta's own.
+    weakest, weakest_error : float
+        The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
+        error.
+    balanced : bool
+        Whether `weakest` is in balanced coordinates.
     floor : float
         No eigenvalue at theta is below it.
     risk, risk_asked : float or None
         Probability of having missed curvature of the other sign at large n, and the risk allowed.
+    goal : int
+        Number of Lanczos steps that the requested risk would take.
     loose : bool
         At large n: an eigenvalue is 0 to rounding, and no known symmetry explains it.
-    n_kinks : int
-        Number of pre-activations within rounding of a kink.
-    falls : bool
-        The loss was seen to decrease across the kinks.
+    across : (float, float) or None
+        At large n: the ends of the spectrum on the complement of the symmetry directions.
+    reach : ProvedReach or None
+        At large n: the space that the rows reach, where all eigenvalues are known from it.
     """
 
-    near: bool = True
-    strict: bool = True
-    to_infinity: bool = False
-    plateau: bool = False
-    flat: bool = False
-    bounded: bool = True
-    asymmetric: bool = False
+    low: float = NAN
+    high: float = NAN
+    low_bounds: tuple[float, float] = (NAN, NAN)
+    high_bounds: tuple[float, float] = (NAN, NAN)
     n_positive: int | None = None
     n_negative: int | None = None
     n_zero: int | None = None
     n_symmetry: int | None = None
+    n_negative_bounds: tuple[int, int] = (0, 0)
+    n_unsettled: int = 0
     negative: bool = False
     positive: bool = False
-    lasting: bool = True
-    short: bool = False
-    arrives: bool = True
-    theorem: bool = False
-    radius: float = INF
-    interpolates: bool = False
-    zero_radius: float = INF
-    two_signs: float = 0.0
-    distance: float = INF
-    unit: float = 1.0
+    escape_direction: np.ndarray | None = None
+    escape_curvature: float | None = None
+    flat: bool = False
+    bounded: bool = True
+    asymmetric: bool = False
+    weakest: float = 0.0
+    weakest_error: float = 0.0
+    balanced: bool = False
     floor: float = -INF
     risk: float = 1.0
     risk_asked: float | None = None
+    goal: int = 0
     loose: bool = False
-    n_kinks: int = 0
-    falls: bool = False
+    across: tuple[float, float] | None = None
+    reach: Any = None
 
     @property
     def dense(self) -> bool:
@@ -113,6 +274,73 @@ class Findings:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What is proved about the critical point that theta stands for, and what was measured instead.
+
+    Attributes
+    ----------
+    theorem, zero : Contraction
+        Kantorovich's theorem for the gradient, in the slice across the symmetries, by which a
+        critical point with the inertia found lies within its radius; and for the residuals, by
+        which a point of loss 0 does.
+    n_residuals : int
+        The number of residuals, where `zero` holds.
+    two_signs : float
+        Radius within which two fixed vectors keep curvatures of opposite sign; 0 if not proved.
+    distance : float
+        Newton's distance to the critical point, as measured; infinity where it is not known.
+    unit : float
+        1, or the smallest scale factor where `two_signs` and `distance` are lengths in balanced
+        coordinates: multiplied by it, `two_signs` is a radius that holds in theta's own.
+    lasting : bool
+        Signs of curvature were measured, or are proved, to stay the same up to the critical point.
+    arrives : bool
+        Newton's step was measured, or is proved, to reduce the gradient.
+    short : bool
+        There were too few products for these measurements.
+    """
+
+    theorem: Contraction = UNTRIED
+    zero: Contraction = UNTRIED
+    n_residuals: int = 0
+    two_signs: float = 0.0
+    distance: float = INF
+    unit: float = 1.0
+    lasting: bool = True
+    arrives: bool = True
+    short: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was found at a point: all that `decide` derives the verdict from, and the sentence
+    states.
+
+    Attributes
+    ----------
+    gradient : Nearness
+    spectrum : Spectrum
+    certificate : Proof
+    to_infinity : bool
+        The loss is proved to decrease for ever from here, to an infimum that is not attained.
+    n_kinks : int
+        Number of pre-activations within rounding of a kink.
+    falls : bool
+        The loss was seen to decrease across the kinks.
+    n_products : int
+        Products made so far.
+    """
+
+    gradient: Nearness = field(default_factory=Nearness)
+    spectrum: Spectrum = field(default_factory=Spectrum)
+    certificate: Proof = field(default_factory=Proof)
+    to_infinity: bool = False
+    n_kinks: int = 0
+    falls: bool = False
+    n_products: int = 0
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict and the rule that it rests on.
 
@@ -120,11 +348,7 @@ class Decision:
     ----------
     kind : str
     certified : bool
-    because : str
-        ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
-        ``floor``, ``kinks``, ``no bound``, ``flat``, ``asymmetric``, ``zeros``, ``measured``,
-        ``not lasting``, ``short``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
-        ``risk too large`` or ``nothing``.
+    because : Reason
     radius : float or None
         Radius of the certified ball around theta.
     failure_probability : float
@@ -133,111 +357,120 @@ class Decision:
 
     kind: str
     certified: bool
-    because: str
+    because: Reason
     radius: float | None = None
     failure_probability: float = NAN
 
 
-def decide(found: Findings) -> Decision:
+def decide(found: Evidence) -> Decision:
     """Return the verdict on what was found.
 
     Examples
     --------
-    >>> decide(Findings(n_positive=2, n_negative=0, n_zero=0, theorem=True, radius=1e-9)).kind
+    >>> theorem = Contraction(True, 1e-9, 0.1, 1.0, 1e-9, 1.0)
+    >>> decide(
+    ...     Evidence(
+    ...         spectrum=Spectrum(n_positive=2, n_negative=0, n_zero=0),
+    ...         certificate=Proof(theorem),
+    ...     )
+    ... ).kind
     'minimum'
     """
     for rule in (_elsewhere, _proved, _at_kinks):
         outcome = rule(found)
         if outcome is not None:
             return outcome
-    return _by_inertia(found) if found.dense else _by_risk(found)
+    return (_by_inertia if found.spectrum.dense else _by_risk)(found.spectrum, found.certificate)
 
 
-def _elsewhere(f: Findings) -> Decision | None:
-    if f.to_infinity:
-        return Decision("not_critical", False, "infinity")
-    if not f.near and f.short:
-        return Decision("undecided", False, "short")
-    if not f.near:
-        return Decision("not_critical", False, "plateau" if f.plateau else "far")
+def _elsewhere(found: Evidence) -> Decision | None:
+    g = found.gradient
+    if found.to_infinity:
+        return Decision("not_critical", False, Reason.INFINITY)
+    if not g.near and g.short:
+        return Decision("undecided", False, Reason.SHORT_FAR)
+    if not g.near:
+        return Decision("not_critical", False, Reason.PLATEAU if g.plateau else Reason.FAR)
     return None
 
 
-def _proved(f: Findings) -> Decision | None:
+def _proved(found: Evidence) -> Decision | None:
     """Return the certified verdict, None if nothing is proved. Minima held by kinks are proved
     apart from this, in `kink_minimum`.
     """
-    if not f.strict:
+    s, c = found.spectrum, found.certificate
+    if not found.gradient.strict:
         return None
-    if f.interpolates:
-        return Decision("minimum", True, "interpolation", f.zero_radius, 0.0)
-    if f.theorem and f.dense and f.unexplained == 0:
-        kind = _one_kind(f)
+    if c.zero.holds:
+        return Decision("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)
+    if c.theorem.holds and s.dense and s.unexplained == 0:
+        kind = _one_kind(s)
         if kind is not None:
-            return Decision(kind, True, "theorem", f.radius, 0.0)
-    if f.theorem and not f.dense and f.floor > 0 and not f.negative:
-        return Decision("minimum", True, "floor", f.radius, 0.0)
-    if f.negative and f.positive and f.two_signs > f.distance:
-        return Decision("saddle", True, "two signs", f.two_signs * f.unit, 0.0)
+            because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
+            return Decision(kind, True, because, c.theorem.radius, 0.0)
+    if c.theorem.holds and not s.dense and s.floor > 0 and not s.negative:
+        return Decision("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0)
+    if s.negative and s.positive and c.two_signs > c.distance:
+        return Decision("saddle", True, Reason.TWO_SIGNS, c.two_signs * c.unit, 0.0)
     return None
 
 
-def _one_kind(f: Findings) -> str | None:
-    if f.n_negative and f.n_positive:
+def _one_kind(s: Spectrum) -> str | None:
+    if s.n_negative and s.n_positive:
         return "saddle"
-    if f.n_positive:
+    if s.n_positive:
         return "minimum"
-    return "maximum" if f.n_negative else None
+    return "maximum" if s.n_negative else None
 
 
-def _at_kinks(f: Findings) -> Decision | None:
+def _at_kinks(found: Evidence) -> Decision | None:
     """Return the verdict at a kink, where H describes one side only: a saddle if the loss was seen
     to decrease across it, else undecided. None if there are no kinks.
     """
-    if not f.n_kinks:
+    if not found.n_kinks:
         return None
-    if f.negative and f.positive and f.falls:
-        return Decision("saddle", False, "kinks")
-    return Decision("undecided", False, "kinks")
+    if found.spectrum.negative and found.spectrum.positive and found.falls:
+        return Decision("saddle", False, Reason.KINKS_FALL)
+    return Decision("undecided", False, Reason.KINKS)
 
 
-def _by_inertia(f: Findings) -> Decision:
-    if not f.bounded:
-        return Decision("undecided", False, "no bound")
-    if f.flat:
-        return Decision("degenerate", False, "flat")
-    if f.short:
-        return Decision("undecided", False, "short")
-    if f.n_negative and f.n_positive:
-        return Decision("saddle", False, "measured")
-    if f.unexplained > 0 and f.asymmetric:
-        return Decision("undecided", False, "asymmetric")
-    if f.unexplained > 0 or not (f.n_negative or f.n_positive):
-        return Decision("degenerate", False, "zeros" if f.lasting else "not lasting")
-    if not f.arrives:
-        return Decision("undecided", False, "no rest")
-    return Decision(_one_kind(f) or "degenerate", False, "measured")
+def _by_inertia(s: Spectrum, c: Proof) -> Decision:
+    if not s.bounded:
+        return Decision("undecided", False, Reason.NO_BOUND)
+    if s.flat:
+        return Decision("degenerate", False, Reason.FLAT)
+    if c.short:
+        return Decision("undecided", False, Reason.SHORT)
+    if s.n_negative and s.n_positive:
+        return Decision("saddle", False, Reason.MEASURED_SADDLE)
+    if s.unexplained > 0 and s.asymmetric:
+        return Decision("undecided", False, Reason.ASYMMETRIC)
+    if s.unexplained > 0 or not (s.n_negative or s.n_positive):
+        return Decision("degenerate", False, Reason.ZEROS if c.lasting else Reason.NOT_LASTING)
+    if not c.arrives:
+        return Decision("undecided", False, Reason.NO_REST)
+    return Decision(_one_kind(s) or "degenerate", False, Reason.MEASURED)
 
 
-def _by_risk(f: Findings) -> Decision:
-    if f.flat:
-        return Decision("degenerate", False, "flat")
-    if f.floor > 0:
-        return Decision("undecided", False, "floor")
-    if f.short:
-        return Decision("undecided", False, "short")
-    if not f.lasting:
-        return Decision("undecided", False, "not lasting")
-    if f.negative and f.positive:
-        return Decision("saddle", False, "measured")
-    if not (f.negative or f.positive):
-        return Decision("undecided", False, "nothing")
-    if not f.arrives:
-        return Decision("undecided", False, "no rest")
-    if f.risk_asked is None:
-        return Decision("undecided", False, "no risk asked")
-    if not f.risk <= f.risk_asked:
-        return Decision("undecided", False, "risk too large")
-    if f.loose:
-        return Decision("degenerate", False, "loose", None, f.risk)
-    return Decision("minimum" if f.positive else "maximum", False, "risk", None, f.risk)
+def _by_risk(s: Spectrum, c: Proof) -> Decision:
+    if s.flat:
+        return Decision("degenerate", False, Reason.FLAT)
+    if s.floor > 0:
+        return Decision("undecided", False, Reason.OPEN_FLOOR)
+    if c.short:
+        return Decision("undecided", False, Reason.SHORT)
+    if not c.lasting:
+        return Decision("undecided", False, Reason.FADING)
+    if s.negative and s.positive:
+        return Decision("saddle", False, Reason.MEASURED_SADDLE)
+    if not (s.negative or s.positive):
+        return Decision("undecided", False, Reason.NOTHING)
+    if not c.arrives:
+        return Decision("undecided", False, Reason.NO_REST)
+    if s.risk_asked is None:
+        return Decision("undecided", False, Reason.NO_RISK_ASKED)
+    if not s.risk <= s.risk_asked:
+        return Decision("undecided", False, Reason.RISK_TOO_LARGE)
+    if s.loose:
+        return Decision("degenerate", False, Reason.LOOSE, None, s.risk)
+    return Decision("minimum" if s.positive else "maximum", False, Reason.RISK, None, s.risk)

@@ -5,7 +5,6 @@ arguments of `classify`.
 
 from __future__ import annotations
 
-import numbers
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    as_rng,
-    check_positive,
-    check_positive_int,
     check_symmetric_operator,
-    check_theta,
     operator_dtype,
     times,
 )
-from ..common.errors import OBJECTIVE, require, typed
+from ..common.errors import typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
-from ..common.protocols import Array, Certificate, Floats, ProvedReach
+from ..common.protocols import Array, Certificate, Floats
 from ..common.runtime import late
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
+from .decide import Nearness, Proof, Spectrum
+from .theorem import Contraction
 
 # --------------------------------------------------------------------------------------------------
 # Access to what an objective proves, with a default that claims nothing. Wherever a bound is asked
@@ -90,32 +87,21 @@ def in_float64(ob: Any) -> Any:
     return ob
 
 
-def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
+def third_bound(
+    ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
+) -> float:
     """Return a Lipschitz constant of H on the ball of `radius` around theta, infinity where none is
-    known.
+    known. With `units` it is that of ``C H(theta + C x) C`` with respect to x on
+    ``||x|| <= radius``, where ``C = diag(units)``.
     """
-    L = float(proved(ob, "third_bound", theta, radius, default=np.inf))
-    return L if 0 <= L < np.inf else np.inf
-
-
-def is_bounded(ob: Any, theta: np.ndarray, tried: Any) -> bool:
-    """Return whether the third derivative has a known bound at theta.
-
-    `tried` is a `Contraction`, or None; if it holds a finite bound, the objective is not asked
-    again.
-    """
-    return tried is not None and tried.third < np.inf or third_bound(ob, theta, 0.0) < np.inf
-
-
-def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray) -> float:
-    """Return a Lipschitz constant, with respect to x, of ``C H(theta + C x) C`` on
-    ``||x|| <= radius``, where ``C = diag(units)``; infinity where none is known.
-    """
-    L = proved(ob, "third_bound_in", theta, radius, units)
-    if L is not None:
-        return float(L) if 0 <= float(L) < np.inf else np.inf
-    top = float(units.max())
-    return top**3 * third_bound(ob, theta, top * radius)
+    if units is None:
+        L = proved(ob, "third_bound", theta, radius, default=np.inf)
+    else:
+        L = proved(ob, "third_bound_in", theta, radius, units)
+        if L is None:
+            top = float(units.max())
+            return top**3 * third_bound(ob, theta, top * radius)
+    return float(L) if 0 <= float(L) < np.inf else np.inf
 
 
 def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
@@ -134,12 +120,6 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
             float(np.linalg.norm([o.error for o in held])),
         )
     return Tangents(np.zeros((theta.size, 0)), 0.0, 0.0)
-
-
-def orbit_spread(ob: Any, units: np.ndarray) -> float:
-    """Return an upper bound on the factor by which tangents may turn faster in these units."""
-    spread = proved(ob, "orbit_spread", units)
-    return float(units.max() / units.min() if spread is None else spread)
 
 
 def offers_symmetries(ob: Any) -> bool:
@@ -223,13 +203,6 @@ def value_at(ob: Any, theta: np.ndarray) -> float:
         return as_number(ob.value(theta))
 
 
-def kinks(ob: Any, theta: np.ndarray) -> int:
-    """Return the number of pre-activations within rounding of a kink, 0 where it is not
-    reported.
-    """
-    return int(proved(ob, "kinks", theta, default=0))
-
-
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
     if not np.max(getattr(ob, "l2", 1)) > 0:
@@ -262,11 +235,6 @@ def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
     found = proved(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
-
-
-def saturation(ob: Any, theta: np.ndarray) -> Any:
-    """Return statistics of how saturated the units are, or None where they are not offered."""
-    return proved(ob, "saturation", theta)
 
 
 # A gradient within this many times its own rounding bound cannot be told from zero.
@@ -416,9 +384,10 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """Return the gradient at theta: the one held by the operator, in its precision (float64 where
-    it was cast), else the objective's own.
+    it was cast), else the objective's own, as where the operator is of another objective.
     """
-    held = getattr(H.op, "gradient", None) if is_plain(ob) else None
+    own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
+    held = getattr(H.op, "gradient", None) if own else None
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
         held = ob.gradient(theta)
@@ -518,14 +487,9 @@ def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
         return mean
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
     level = float(np.median(sizes[live] * d[live]))
-    return _not_absurd(level / np.maximum(sizes[~live], 1e-300), mean)
-
-
-def _not_absurd(d: Floats, mean: float) -> Floats:
-    """Replace entries of d that differ from `mean` by a factor of 1e60 or more, as for rows without
-    any noise, by `mean`.
-    """
-    return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
+    found = level / np.maximum(sizes[~live], 1e-300)
+    # rows without any noise would get a d without any sense
+    return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 
 def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
@@ -604,88 +568,75 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
 FAR = 1e6
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Measurements and proofs at a point that are reported, beside the `Findings` that decide the
-    verdict.
+@dataclass(frozen=True)
+class Pair:
+    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
+    and Newton's step has length `distance`, both in units none of which is smaller than `unit` of
+    theta's.
+    """
+
+    radius: float = 0.0
+    distance: float = np.inf
+    unit: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        return self.radius > self.distance
+
+
+class Inertia:
+    """A strategy for the inertia of H at theta, and the questions that `classify` asks of each, in
+    this order.
 
     Attributes
     ----------
     near : Nearness
-    gradient : ndarray, shape (n,)
-    flat_ratio, residual : float or None
-        ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
-    low, high : float
-        The smallest and largest eigenvalue, as found.
-    low_bounds, high_bounds : tuple of float
-        ``(below, above)`` with an eigenvalue between them, for each end.
-    across : (float, float) or None
-        At large n: the ends of the spectrum on the complement of the symmetry directions.
-    escape_direction : ndarray, shape (n,), or None
-    escape_curvature : float or None
-    weakest, weakest_error : float
-        The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
-        error.
-    balanced : bool
-        Whether `weakest` is in balanced coordinates.
-    bounded : bool
-        Whether any bound on the third derivative at theta is known.
-    theorem, zero : Contraction or None
-        Kantorovich's theorem for the gradient, and for the residuals.
-    distance : float
-        The length of Newton's step, infinity where it is not known.
-    n_negative_bounds : (int, int)
-        Lower and upper bound on the number of negative eigenvalues.
-    n_unsettled : int
-        Number of eigenvalues whose sign is proved at theta but does not last to the critical point.
-    flat_beside_step : bool
-        Whether the Newton step for g is too long for any local model of the loss to hold.
-    goal : int
-        Number of Lanczos steps that the requested risk would take.
-    n_products : int
-        Products made so far.
-    weak : (quotients, vectors) or None
-        At large n: the directions whose curvature must last to the critical point.
-    reach : ProvedReach or None
-        At large n: the space that the rows reach, where all eigenvalues are known from it.
+        Known from the beginning; the rest is asked only where theta is near.
+    cut : Slice or None
+        All eigenpairs, where they are known.
+    escape : ndarray, shape (n,), or None
+        A unit vector of negative curvature.
+    keeps, arrives : bool
+        Whether signs keep up to the critical point, and Newton's step leads to it, by `measure`.
     """
 
-    near: Any
-    gradient: np.ndarray
-    flat_ratio: float | None
-    residual: float | None
-    low: float
-    low_bounds: tuple[float, float]
-    high: float
-    high_bounds: tuple[float, float]
-    escape_direction: np.ndarray | None = None
-    escape_curvature: float | None = None
-    weakest: float = 0.0
-    weakest_error: float = 0.0
-    balanced: bool = False
-    bounded: bool = False
-    theorem: Any = None
-    zero: Any = None
-    distance: float = np.inf
-    n_negative_bounds: tuple[int, int] = (0, 0)
-    n_unsettled: int = 0
-    flat_beside_step: bool = False
-    goal: int = 0
-    n_products: int = 0
-    weak: Any = None
-    reach: ProvedReach | None = None
-    across: tuple[float, float] | None = None
+    near: Nearness
+    cut: Any = None
+    escape: Floats | None = None
+    keeps = arrives = True
+
+    def __init__(self, ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float]) -> None:
+        self.ask, self.H, self.gradient = ask, H, gradient
+
+    def theorem(self) -> tuple[Contraction, float]:
+        """Return Kantorovich's theorem as far as it can be tried, and the length of Newton's
+        step.
+        """
+        raise NotImplementedError
+
+    def two_signs(self, distance: float) -> Pair:
+        """Return the proof of a saddle that needs no theorem."""
+        return Pair(distance=distance)
+
+    def may_vanish(self) -> bool:
+        """Return whether the signs allow that the residuals of the loss vanish nearby."""
+        return False
+
+    def measure(self, pair: Pair) -> None:
+        """Measure where nothing is proved whether signs last, and Newton's step arrives."""
 
     @property
-    def on_plateau(self) -> bool:
-        """True where the gradient lies mostly outside the range of H, and H is flat along it: small
-        relative to its norm, or so small that the Newton step is too long to mean anything.
-        """
-        return (
-            self.residual is not None
-            and self.residual >= 0.9
-            and (self.flat_ratio is None or self.flat_ratio <= 0.25 or self.flat_beside_step)
-        )
+    def lasting(self) -> bool:
+        """Whether all signs of `spectrum` were measured to last, or need not be."""
+        return self.keeps
+
+    def slope(self) -> Nearness:
+        """Return the nearness with what H does to the gradient."""
+        raise NotImplementedError
+
+    def spectrum(self, proved: Proof) -> Spectrum:
+        """Return the curvature with its signs, as far as they last."""
+        raise NotImplementedError
 
 
 # --------------------------------------------------------------------------------------------------
@@ -730,55 +681,6 @@ class ClassifyOptions:
     def seconds(self) -> float:
         """A rough estimate of the time that all eigenvalues take, in seconds."""
         return PER_CUBE * float(self.n) ** 3
-
-
-def make_request(
-    ob: Any,
-    theta: Any,
-    *,
-    gradient_tol: float | None,
-    curvature_tol: float,
-    failure_probability: float | None,
-    max_products: int | None,
-    max_time: float | None,
-    dense_below: float,
-    seed: Any,
-    krylov: Any,
-) -> ClassifyOptions:
-    """Validate the arguments of `classify` and return them as a `Request`, before any product is
-    made.
-    """
-    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
-    if not real or np.isnan(dense_below):
-        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
-    theta = _point(ob, theta)
-    as_rng(seed)  # validated here, since few code paths draw from it
-    if gradient_tol is not None:
-        gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
-    if failure_probability is not None:
-        failure_probability = check_positive(failure_probability, "failure_probability")
-        if failure_probability >= 1:
-            raise ValueError(
-                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
-            )
-    return ClassifyOptions(
-        ob,
-        theta,
-        gradient_tol,
-        check_positive(curvature_tol, "curvature_tol"),
-        failure_probability,
-        None if max_products is None else check_positive_int(max_products, "max_products"),
-        float(dense_below),
-        seed,
-        None if krylov is None else check_run(krylov, theta),
-        None if max_time is None else check_positive(max_time, "max_time"),
-    )
-
-
-def _point(ob: Any, theta: Any) -> np.ndarray:
-    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
-    point = check_theta(ob, theta, "theta", np.float64)
-    return as_stored(ob, point).copy()
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -451,7 +451,11 @@ def _newton(walk: FinderState) -> None:
                 1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}{left}"
             )
         if flat <= FLAT and np.isfinite(norm):
-            return walk.stop(3, _plateau(walk.norm, flat))
+            return walk.stop(
+                3,
+                f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is "
+                "stationary here without being 0, a plateau and not a critical point",
+            )
         if not done and _stalled(walk) and _excursion(walk):
             continue
         before = walk.norm
@@ -467,13 +471,6 @@ def _newton(walk: FinderState) -> None:
                 "search",
             )
         paying = paying and walk.norm <= 0.7 * before if done else paying
-
-
-def _plateau(norm: float, flat: float) -> str:
-    return (
-        f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {norm:.3g} is stationary here "
-        "without being 0, a plateau and not a critical point"
-    )
 
 
 def _stalled(walk: FinderState) -> bool:

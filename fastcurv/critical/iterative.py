@@ -1,5 +1,5 @@
-"""The findings of `classify` where n is too large for all eigenvalues: proofs on one side of the
-spectrum, and a risk of having missed curvature on the other.
+"""The inertia where n is too large for all eigenvalues: proofs on one side of the spectrum, and a
+risk of having missed curvature on the other.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,38 +21,33 @@ from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import decompose
 from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
+from ..spectrum.eigsh import eigsh
 from ..spectrum.reduced import reduction
-from .decide import Findings
+from .decide import UNTRIED, Nearness, Proof, Spectrum
 from .evidence import (
     FAR,
     ZERO,
     ClassifyOptions,
-    Evidence,
+    Inertia,
+    Pair,
     Products,
     SpentError,
     annihilated,
     curvature_floor,
     gradient_at,
     independent,
-    is_bounded,
-    kinks,
     offered,
     offers_symmetries,
     probes,
-    residual_bounds,
-    runs_to_infinity,
     tangents,
     third_bound,
 )
-from .low_rank import Reached, interpolation, reached
+from .low_rank import Reached, reached
 from .nearness import (
     GRADIENT_EPS,
     SHORTER,
-    Coordinates,
-    Nearness,
     assumed_error,
     best_gradient,
-    falls_across,
     gradient_after,
     lasting_along_step,
     lasts_along,
@@ -434,159 +430,11 @@ def _solve(run: Any, size: float) -> tuple[Floats, float]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Proofs near a critical point at large n, and measurements where nothing can be proved.
+# The strategy: what was searched for, proofs near a critical point, and measurements where nothing
+# can be proved.
 
 SOLVED = 0.5  # relative residual above which Newton's step counts as unknown
 SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
-
-
-def prove(
-    ask: ClassifyOptions,
-    search: InertiaSearch,
-    found: Findings,
-    ev: Evidence,
-    at_theta: tuple[Slope, tuple[Floats, float]],
-    *,
-    known: Reached | None,
-) -> tuple[Findings, Evidence]:
-    """Prove what can be proved near a critical point; failing that, measure whether signs of
-    curvature last.
-    """
-    ob, theta, (slope, gradient) = ask.ob, ask.theta, at_theta
-
-    def third(r: float) -> float:
-        return third_bound(ob, theta, r)
-
-    weakest = found.floor if known is None else known.weakest
-    if known is not None and weakest > 0:
-        step, off = known.step(search.H, gradient[0]), 0.0
-    else:
-        step, off = _newton(search, slope, gradient)
-    distance = safe_norm(step) if off <= SOLVED else np.inf
-    found, ev = replace(found, distance=distance), replace(ev, distance=distance)
-    if weakest > 0 and search.H.affords(1):
-        theorem = _by_floor(search, weakest, step, gradient, third, known)
-        if known is not None and theorem.holds and known.span.shape[1]:
-            theorem = across_orbits(ob, theta, known.slice, theorem)
-        ev = replace(ev, theorem=theorem)
-        found = replace(found, theorem=theorem.holds, radius=theorem.radius)
-    if not found.theorem and found.negative and found.positive:
-        bound = two_signs(ev.low + _error(ev, search), ev.high - _error(ev, search), third)
-        found = replace(found, two_signs=bound)
-    zero = None if found.negative or found.theorem else interpolation(ask, search.H)
-    if zero is not None and zero.holds:
-        m = len(residual_bounds(ob, theta, 0.0).residuals)
-        counts: dict[str, Any] = {"n_positive": m, "n_negative": 0, "n_zero": ask.n - m}
-        found = replace(found, interpolates=True, zero_radius=zero.radius, **counts)
-        return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
-    if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
-        found = _strong_enough(search, found, ev) if known is None else found
-        lasting = known is None or known.credible(search.H.norm)
-        with suppress(SpentError):  # `H.short` says so
-            lasting = lasting and _lasting(ask, search, ev, step, gradient)
-        arrives = lasting and _arrives(ask, search, step, off, gradient)
-        found = replace(found, lasting=lasting, arrives=arrives, short=search.H.short)
-        if not lasting:
-            found = replace(found, n_positive=None, n_negative=None, n_zero=None)
-    return found, ev
-
-
-def _strong_enough(search: InertiaSearch, found: Findings, ev: Evidence) -> Findings:
-    """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
-    whatever its sign at theta. Used where no proof shows that signs last.
-    """
-    negative = found.negative and -ev.low > search.H.zero
-    positive = found.positive and ev.high > search.H.zero
-    dropped = [found.negative != negative, found.positive != positive]
-    loose = any(not search.of_symmetry(v) for v in ev.weak[1][:, :2].T[dropped])
-    return replace(found, negative=negative, positive=positive, loose=found.loose or loose)
-
-
-def _error(ev: Evidence, search: InertiaSearch) -> float:
-    """Return a bound on the error of the Rayleigh quotients of both ends."""
-    H = search.H
-    dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
-    return (max(H.bound(v) for v in ev.weak[1][:, :2].T) + dots) * UP + H.asymmetry
-
-
-def _newton(
-    search: InertiaSearch, slope: Slope, gradient: tuple[Floats, float]
-) -> tuple[Floats, float]:
-    """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is large."""
-    H, g = search.H, gradient[0]
-    size = safe_norm(g)
-    if size == 0 or slope.left <= 1e-3 or search.left() < 20:
-        return slope.step, slope.left
-    room = int(min(SOLVE_STEPS, search.left() // 2))
-    step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
-    left = safe_norm(H(step) + g) / size
-    return (step, left) if left < slope.left else (slope.step, slope.left)
-
-
-def _by_floor(
-    search: InertiaSearch,
-    floor: float,
-    step: Floats,
-    gradient: tuple[Floats, float],
-    third: Any,
-    known: Reached | None,
-) -> Contraction:
-    """Check the theorem with a lower bound on the size of all curvature as ``1 / beta``."""
-    H, (g, off), beta = search.H, gradient, UP / floor
-    rest = H(step) + g
-    if known is not None:
-        rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
-    off = assumed_error(H.norm, search.ask.theta) if off != off else off
-    rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
-    error = safe_norm(rest) + off + H.bound(step) + rounding
-    return kantorovich(beta, eta_of(safe_norm(step), beta, error) * UP, third)
-
-
-def _lasting(
-    ask: ClassifyOptions,
-    search: InertiaSearch,
-    ev: Evidence,
-    step: Floats,
-    gradient: tuple[Floats, float],
-) -> bool:
-    """Return whether the curvature that the verdict rests on was measured to last, along Newton's
-    step and along its own directions.
-    """
-    H, (g, off) = search.H, gradient
-    off = assumed_error(H.norm, ask.theta) if off != off else off
-    quotients, U = ev.weak
-    known = np.abs(quotients) > max(H.zero, H.asymmetry)
-    quotients, U = quotients[known], U[:, known]
-    H.note("do signs last?")
-    if not lasting_along_step(ask.ob, ask.theta, step, U, quotients, H.spend).all():
-        return False
-    for quotient, u in zip(quotients, U.T):
-        reach = (abs(float(g @ u)) + off) / abs(quotient)
-        if not lasts_along(ask.ob, ask.theta, u, float(quotient), reach, H.spend):
-            return False
-    return True
-
-
-def _arrives(
-    ask: ClassifyOptions,
-    search: InertiaSearch,
-    step: Floats,
-    left: float,
-    gradient: tuple[Floats, float],
-) -> bool:
-    """Return whether Newton's step was measured to reduce the gradient, beyond rounding, if it is
-    solved up to a relative residual of `left`.
-    """
-    (g, off), H = gradient, search.H
-    size = safe_norm(g)
-    rounding = assumed_error(H.norm, ask.theta)
-    if size <= max(rounding, off if off == off else 0.0):
-        return True
-    there = gradient_after(ask.ob, ask.theta, step)
-    most = (SHORTER**0.5 + left) * size + rounding
-    return left <= SOLVED and there is not None and safe_norm(there) <= most
-
-
 RISK = 0.01  # risk that sets the search for negative curvature if no failure probability was given
 BALANCED_STEPS = 128  # steps in balanced coordinates, if parameters have very different scales
 SHORT_STEPS = 64  # steps if only the ends of the spectrum are needed
@@ -598,46 +446,242 @@ CLEAR = 1e-2  # theta is clearly far if even this share of its gradient and decr
 WEAK = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
 
 
-def examine(ask: ClassifyOptions, H: Products) -> tuple[Findings, Evidence, Coordinates]:
-    """Return findings, evidence and coordinates for `decide` and the reason, for large n."""
-    ob, theta = ask.ob, ask.theta
-    search = InertiaSearch(ask, H)
-    d, live = np.ones(H.n), np.ones(H.n, bool)
-    if search.left() >= 40:
-        d, live = search.balance()
-    else:
-        search.first_look()
-    gradient = _gradient(ask, H)
-    slope = along_gradient(ask, search, gradient)
-    near = _near(ask, H, gradient, slope)
-    short = False  # whether the budget was too small to tell if theta is near
-    if not near.near and slope.least is not None and ask.gradient_tol is None:
-        least = _near(ask, H, gradient, replace(slope, decrement=slope.least))
-        near, short = near if least.near else least, least.near
-    floor = curvature_floor(ob, theta) if near.near else -np.inf
-    known = None
-    if near.near:
-        known = _all_known(ask, search, floor)
+class ByProducts(Inertia):
+    """The inertia from products: both ends of the spectrum, and the risk of having missed curvature
+    beyond them; all eigenvalues where the rows reach few dimensions (`Reached`).
+    """
+
+    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
+        self.search = InertiaSearch(ask, H)
+        self.main: Any = None  # the run from a random start
+        scales = np.ones(H.n), np.ones(H.n, bool)
+        if self.search.left() >= 40:
+            scales = self.search.balance()
+        else:
+            self.search.first_look()
+        super().__init__(ask, H, _gradient(ask, H))
+        self.along = along_gradient(ask, self.search, self.gradient)
+        self.step, self.left = self.along.step, self.along.left
+        self.near = self._nearness(self.along.decrement)
+        if not self.near.near and self.along.least is not None and ask.gradient_tol is None:
+            least = self._nearness(self.along.least)
+            self.near = replace(self.near, short=True) if least.near else least
+        floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
+        self.known = _all_known(ask, self.search) if self.near.near and not floor > 0 else None
+        if self.near.near and self.known is None:
+            _probe(ask, self.search)
+        self.ends, self.seen = self._look(floor, scales)
+        self.escape = self.seen.escape_direction
+
+    def _nearness(self, whole: float) -> Nearness:
+        (g, off), theta, H = self.gradient, self.ask.theta, self.H
+        size, length = safe_norm(g), safe_norm(theta)
+        off = assumed_error(H.norm, theta) if np.isnan(off) else off
+        share = max(0.0, 1 - off / size) if size > off else 0.0
+        decrement = whole * share**2 if share > 0 else 0.0
+        reach = H.norm * length * length  # infinite where it overflows
+        return nearness_by(
+            self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
+        )
+
+    def _look(self, floor: float, scales: tuple[Any, Any]) -> tuple[tuple[End, End], Spectrum]:
+        """Return the ends of the spectrum, on the complement of the symmetries, and what is known
+        of all of it, with the risk of having missed curvature beyond them.
+        """
+        ask, H, search, known = self.ask, self.H, self.search, self.known
+        deep = self.near.near and not floor > 0 and known is None
+        Q = search.symmetry
+        deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
+        eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
+        goal = lanczos_steps(H.n, eps, ask.failure_probability or RISK)
+        steps = goal if deep else min(goal, SHORT_STEPS)
         if known is None:
-            _probe(ask, search)
-    found, evidence = _look(ask, search, near, floor, (d, live), known=known)
-    if near.near:
-        found, evidence = prove(ask, search, found, evidence, (slope, gradient), known=known)
-        if found.n_kinks:
-            falls = falls_across(ob, theta, evidence.escape_direction, gradient[0])
-            found = replace(found, falls=falls)
-    evidence = replace(
-        evidence,
-        gradient=gradient[0],
-        flat_ratio=None if slope.flat is None or H.norm == 0 else min(1.0, slope.flat / H.norm),
-        residual=slope.residual,
-        flat_beside_step=H.norm <= near.gradient_norm / (FAR * extent(theta)),
-        bounded=is_bounded(ob, theta, evidence.theorem),
-        n_products=H.count,
-    )
-    plateau = not near.near and not short and evidence.on_plateau
-    found = replace(found, plateau=plateau, short=found.short or short)
-    return found, evidence, Coordinates()
+            H.note(f"{steps} Lanczos steps")
+            self.main = search.from_random(steps, both_signs)
+        main = self.main
+        risk = 1.0 if main is None else lanczos_risk(H.n, main.m, eps) if main.p else 0.0
+        if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
+            risk = 1.0
+        if deep:
+            _search_further(search, main, goal, scales)
+        low, high = search.prove(-1), search.prove(1)
+        negative, positive = low.quotient < -low.error, high.quotient > high.error
+        weak_end = (low if not negative else high) if negative != positive else None
+        lowest, highest = search.of_all(low, high)
+        low_bounds = lowest.enclosure
+        bounds = (
+            max(search.n_negative, int(negative)),
+            H.n - max(search.n_positive, int(positive)),
+        )
+        if floor > 0:
+            bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
+            least = max(floor, lowest.quotient)
+            lowest = End(lowest.vector, least, lowest.error, lowest.residual)
+        seen = Spectrum(
+            low=lowest.quotient,
+            low_bounds=low_bounds,
+            high=highest.quotient,
+            high_bounds=highest.enclosure,
+            n_symmetry=None if Q is None else Q.shape[1],
+            n_negative_bounds=bounds,
+            negative=negative,
+            positive=positive,
+            escape_direction=lowest.vector if negative else None,
+            escape_curvature=lowest.quotient if negative else None,
+            flat=H.norm == 0,
+            weakest_error=abs(low.quotient) + H.zero,
+            floor=floor,
+            risk=risk,
+            risk_asked=ask.failure_probability,
+            goal=goal,
+            loose=deep and weak_end is not None and search.loose(weak_end),
+            across=(low.quotient, high.quotient),
+        )
+        return (low, high), seen if known is None else known.described(seen)
+
+    def theorem(self) -> tuple[Contraction, float]:
+        """Check the theorem with a lower bound on the size of all curvature as ``1 / beta``, where
+        there is one; return it with the length of Newton's step.
+        """
+        ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
+        weakest = self.seen.floor if known is None else known.weakest
+        if known is not None and weakest > 0:
+            self.step, self.left = known.step(H, g), 0.0
+        else:
+            self.step, self.left = self._newton()
+        distance = safe_norm(self.step) if self.left <= SOLVED else np.inf
+        if not (weakest > 0 and H.affords(1)):
+            return UNTRIED, distance
+        rest, beta = H(self.step) + g, UP / weakest
+        if known is not None:
+            rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
+        off = assumed_error(H.norm, ask.theta) if off != off else off
+        rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
+        error = safe_norm(rest) + off + H.bound(self.step) + rounding
+        eta = eta_of(safe_norm(self.step), beta, error) * UP
+        found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
+        if known is not None and found.holds and known.span.shape[1]:
+            found = across_orbits(ask.ob, ask.theta, known.slice, found)
+        return found, distance
+
+    def _newton(self) -> tuple[Floats, float]:
+        """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is
+        large.
+        """
+        H, g, along, search = self.H, self.gradient[0], self.along, self.search
+        size = safe_norm(g)
+        if size == 0 or along.left <= 1e-3 or search.left() < 20:
+            return along.step, along.left
+        room = int(min(SOLVE_STEPS, search.left() // 2))
+        step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
+        left = safe_norm(H(step) + g) / size
+        return (step, left) if left < along.left else (along.step, along.left)
+
+    def two_signs(self, distance: float) -> Pair:
+        """Return the proof by the vectors of both ends of the spectrum."""
+        H, seen = self.H, self.seen
+        if not (seen.negative and seen.positive):
+            return Pair(distance=distance)
+        dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
+        error = (max(H.bound(end.vector) for end in self.ends) + dots) * UP + H.asymmetry
+        third = partial(third_bound, self.ask.ob, self.ask.theta)
+        return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
+
+    def may_vanish(self) -> bool:
+        """Return whether the residuals may vanish: no curvature is negative."""
+        return not self.seen.negative
+
+    def measure(self, pair: Pair) -> None:
+        """Measure whether the curvature that was seen lasts, and whether Newton's step reduces the
+        gradient, where neither a floor nor two vectors make that needless.
+        """
+        if pair.holds or self.seen.floor > 0:
+            return
+        if self.known is None:
+            self._drop_weak()
+        self.keeps = self.known is None or self.known.credible(self.H.norm)
+        with suppress(SpentError):  # `H.short` says so
+            self.keeps = self.keeps and self._lasts()
+        self.arrives = self.keeps and self._arrives()
+
+    def _drop_weak(self) -> None:
+        """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
+        whatever its sign at theta.
+        """
+        seen, zero = self.seen, self.H.zero
+        negative = seen.negative and -seen.low > zero
+        positive = seen.positive and seen.high > zero
+        dropped = seen.negative != negative, seen.positive != positive
+        loose = seen.loose or any(
+            drop and not self.search.of_symmetry(end.vector)
+            for drop, end in zip(dropped, self.ends)
+        )
+        self.seen = replace(seen, negative=negative, positive=positive, loose=loose)
+
+    def _weak(self) -> tuple[Floats, Floats]:
+        """Return Rayleigh quotients and vectors of both ends of the spectrum and of the weakest
+        curvature found.
+        """
+        main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
+        if self.known is not None:
+            values, columns = self.known.chosen(WEAK)
+            rows = columns.T
+        elif main is not None and main.m > WEAK:
+            ritz, S = decompose(main)
+            chosen = np.argsort(np.abs(ritz))[:WEAK]
+            values, rows = ritz[chosen], self.search.vectors(main, S[:, chosen])
+        columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
+        return np.append([end.quotient for end in self.ends], values), columns
+
+    def _lasts(self) -> bool:
+        """Return whether the curvature that the verdict rests on was measured to last, along
+        Newton's step and along its own directions.
+        """
+        H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
+        off = assumed_error(H.norm, theta) if off != off else off
+        quotients, U = self._weak()
+        known = np.abs(quotients) > max(H.zero, H.asymmetry)
+        quotients, U = quotients[known], U[:, known]
+        H.note("do signs last?")
+        if not lasting_along_step(ob, theta, self.step, U, quotients, H.spend).all():
+            return False
+        for quotient, u in zip(quotients, U.T):
+            reach = (abs(float(g @ u)) + off) / abs(quotient)
+            if not lasts_along(ob, theta, u, float(quotient), reach, H.spend):
+                return False
+        return True
+
+    def _arrives(self) -> bool:
+        """Return whether Newton's step reduces the gradient, beyond rounding, if it is solved at
+        all.
+        """
+        (g, off), theta = self.gradient, self.ask.theta
+        size, rounding = safe_norm(g), assumed_error(self.H.norm, theta)
+        if size <= max(rounding, off if off == off else 0.0):
+            return True
+        there = gradient_after(self.ask.ob, theta, self.step)
+        most = (SHORTER**0.5 + self.left) * size + rounding
+        return self.left <= SOLVED and there is not None and safe_norm(there) <= most
+
+    def slope(self) -> Nearness:
+        """Return the nearness with what H does to the gradient, as its Krylov space shows it."""
+        flat, norm, size = self.along.flat, self.H.norm, self.near.gradient_norm
+        return replace(
+            self.near,
+            flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
+            residual=self.along.residual,
+            flat_beside_step=norm <= size / (FAR * extent(self.ask.theta)),
+        )
+
+    def spectrum(self, proved: Proof) -> Spectrum:
+        """Return what was seen, with the inertia only if it lasts."""
+        m = proved.n_residuals
+        if proved.zero.holds:
+            counts: Any = {"n_positive": m, "n_negative": 0, "n_zero": self.ask.n - m}
+            return replace(self.seen, n_negative_bounds=(0, 0), **counts)
+        if not self.keeps:
+            return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
+        return self.seen
 
 
 def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
@@ -678,12 +722,10 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     return best_gradient(ask.ob, ask.theta, H)
 
 
-def _all_known(ask: ClassifyOptions, search: InertiaSearch, floor: float) -> Reached | None:
+def _all_known(ask: ClassifyOptions, search: InertiaSearch) -> Reached | None:
     """Return every eigenvalue if the rows reach few dimensions and there are not too many
     symmetries, else None.
     """
-    if floor > 0:
-        return None
     search.symmetry = _symmetries(ask, search)
     if search.symmetry is None and offers_symmetries(ask.ob):
         return None
@@ -692,20 +734,6 @@ def _all_known(ask: ClassifyOptions, search: InertiaSearch, floor: float) -> Rea
         for value, v in known.ends():
             search.offer(value, v)
     return known
-
-
-def _near(
-    ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float], slope: Slope
-) -> Nearness:
-    g, off = gradient
-    size, length = safe_norm(g), safe_norm(ask.theta)
-    off = assumed_error(H.norm, ask.theta) if np.isnan(off) else off
-    share = max(0.0, 1 - off / size) if size > off else 0.0
-    decrement = slope.decrement * share**2 if share > 0 else 0.0
-    reach = H.norm * length * length  # infinite where it overflows
-    return nearness_by(
-        ask.ob, ask.theta, size, decrement, reach, ask.gradient_tol, whole=slope.decrement
-    )
 
 
 def _probe(ask: ClassifyOptions, search: InertiaSearch) -> None:
@@ -746,111 +774,6 @@ def _symmetries(ask: ClassifyOptions, search: InertiaSearch) -> Floats | None:
     return np.asarray(annihilated(H(Q), Q, most))
 
 
-def _look(
-    ask: ClassifyOptions,
-    search: InertiaSearch,
-    near: Nearness,
-    floor: float,
-    scales: tuple[Any, Any],
-    *,
-    known: Reached | None,
-) -> tuple[Findings, Evidence]:
-    """Compute the ends of the spectrum, and the risk of having missed curvature beyond them."""
-    H, n, Q = search.H, search.H.n, search.symmetry
-    deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
-    eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
-    goal = lanczos_steps(n, eps, ask.failure_probability or RISK)
-    deep = near.near and not floor > 0 and known is None
-    steps = goal if deep else min(goal, SHORT_STEPS)
-    main = None
-    if known is None:
-        H.note(f"{steps} Lanczos steps")
-        main = search.from_random(steps, both_signs)
-    risk = 1.0 if main is None else lanczos_risk(n, main.m, eps) if main.p else 0.0
-    if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
-        risk = 1.0
-    if deep:
-        _search_further(search, main, goal, scales)
-    low, high = search.prove(-1), search.prove(1)
-    negative = low.quotient < -low.error
-    positive = high.quotient > high.error
-    weak_end = (low if not negative else high) if negative != positive else None
-    found = Findings(
-        near=near.near,
-        strict=near.strict,
-        to_infinity=runs_to_infinity(ask.ob, ask.theta),
-        flat=H.norm == 0,
-        n_symmetry=None if Q is None else Q.shape[1] if known is None else known.n_symmetry(Q),
-        negative=negative,
-        positive=positive,
-        floor=floor,
-        risk=risk,
-        risk_asked=ask.failure_probability,
-        loose=deep and weak_end is not None and search.loose(weak_end),
-        n_kinks=kinks(ask.ob, ask.theta),
-    )
-    if known is not None:
-        found = known.counted(found)
-    evidence = _seen(search, found, (low, high), known)
-    return found, replace(
-        evidence, near=near, goal=goal, weak=_weak(search, main, (low, high), known)
-    )
-
-
-def _seen(
-    search: InertiaSearch, found: Findings, ends: tuple[End, End], known: Reached | None
-) -> Evidence:
-    """Return both ends of the spectrum and bounds on the inertia as `Evidence`."""
-    (low, high), floor = search.of_all(*ends), found.floor
-    low_bounds = low.enclosure
-    bounds = (
-        max(search.n_negative, int(found.negative)),
-        search.H.n - max(search.n_positive, int(found.positive)),
-    )
-    if floor > 0:
-        bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
-        low = End(low.vector, max(floor, low.quotient), low.error, low.residual)
-    if known is not None:
-        negative = known.counts["n_negative"]
-        bounds = negative, negative + known.counts["n_zero"]
-    return Evidence(
-        near=None,
-        gradient=np.zeros(0),
-        flat_ratio=None,
-        residual=None,
-        low=low.quotient,
-        low_bounds=low_bounds,
-        high=high.quotient,
-        high_bounds=high.enclosure,
-        escape_direction=low.vector if found.negative else None,
-        escape_curvature=low.quotient if found.negative else None,
-        weakest=0.0 if known is None else known.smallest,
-        weakest_error=abs(ends[0].quotient) + search.H.zero if known is None else known.error,
-        across=(ends[0].quotient, ends[1].quotient),
-        reach=None if known is None else known.space,
-        n_negative_bounds=bounds,
-    )
-
-
-def _weak(
-    search: InertiaSearch, main: Any, ends: tuple[End, End], known: Reached | None
-) -> tuple[Floats, Floats]:
-    """Return Rayleigh quotients and vectors of both ends of the spectrum and of the weakest
-    curvature found.
-    """
-    if known is not None:
-        values, found = known.chosen(WEAK)
-        rows = found.T
-    elif main is not None and main.m > WEAK:
-        ritz, S = decompose(main)
-        chosen = np.argsort(np.abs(ritz))[:WEAK]
-        values, rows = ritz[chosen], search.vectors(main, S[:, chosen])
-    else:
-        values, rows = np.zeros(0), np.zeros((0, search.H.n))
-    columns = np.stack([*(end.vector for end in ends), *rows.astype(float)], axis=1)
-    return np.append([end.quotient for end in ends], values), columns
-
-
 def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
     """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
     too large to keep, then in balanced coordinates.
@@ -859,8 +782,6 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[A
     if not search.one_sided:
         return
     if main is not None and main.p and main.m < goal and search.left() > 20:
-        from ..spectrum.eigsh import eigsh
-
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         most = max(2, int(min(search.left(), goal - main.m)))
         pairs = unbroken(

@@ -9,7 +9,6 @@ with ``1 / beta`` the smallest size of any eigenvalue.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from ..common.protocols import Floats, ProvedReach
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
-from .decide import Findings
+from .decide import Spectrum
 from .evidence import ClassifyOptions, Products, in_float64, residual_bounds, spectral_norm
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
@@ -54,22 +53,25 @@ class Reached:
         """The sign, -1, 0 or 1, of every eigenvalue in the reached space, 0 within the error."""
         return signs_of(self)
 
-    @property
-    def counts(self) -> dict[str, Any]:
-        """The inertia of H."""
-        signs, rest, n = self.signs, self.space.rest, self.space.n_rest
+    def described(self, seen: Spectrum) -> Spectrum:
+        """Return what was `seen` of the spectrum of H with its inertia; of the symmetries only
+        those count that were taken out, or, where no eigenvalue is known outside, all.
+        """
+        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
         positive = int((signs == 1).sum()) + n * (rest > self.error)
         negative = int((signs == -1).sum())
         zero = self.space.n - positive - negative
-        return {"n_positive": positive, "n_negative": negative, "n_zero": zero}
-
-    def counted(self, found: Findings) -> Findings:
-        """Return `found` with the inertia filled in."""
-        return replace(found, **self.counts)
-
-    def n_symmetry(self, Q: Floats) -> int:
-        """Return the number of zeros that the symmetries Q (n, s) explain."""
-        return int((self.span if self.space.rest else Q).shape[1])
+        return replace(
+            seen,
+            n_positive=positive,
+            n_negative=negative,
+            n_zero=zero,
+            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
+            n_negative_bounds=(negative, negative + zero),
+            weakest=self.smallest,
+            weakest_error=self.error,
+            reach=self.space,
+        )
 
     @property
     def slice(self) -> Slice:
@@ -115,20 +117,21 @@ class Reached:
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
-        return self.values[order], self._columns(order)
+        return self.values[order], _columns(self.space, self.vectors[:, order])
 
     def ends(self) -> list[tuple[float, Floats]]:
         """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
         extreme.
         """
         inside, rest = self.values, self.space.rest
-        found = [(float(inside[i]), self._columns([i])[:, 0]) for i in (0, -1) if inside.size]
+        found = [
+            (float(inside[i]), _columns(self.space, self.vectors[:, [i]])[:, 0])
+            for i in (0, -1)
+            if inside.size
+        ]
         if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
             found.append((rest, self.space.outside()))
         return found
-
-    def _columns(self, which: Any) -> Floats:
-        return _columns(self.space, self.vectors[:, which])
 
 
 def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) -> Reached | None:
@@ -171,9 +174,9 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
 
 
-def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
+def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
     """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
-    many residuals as parameters; None if it does not apply.
+    many residuals as parameters; return it with their number, None if it does not apply.
 
     Rows without weight are left out, and equal rows count once.
     """
@@ -187,20 +190,12 @@ def interpolation(ask: ClassifyOptions, H: Products) -> Contraction | None:
         return None
     H.note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
-    J, bounds = _jacobian(ob if rows is None else ob.batch(rows), theta, H)
-    J = J * here.scale[:, None]
-    off = safe_norm(bounds * here.scale) + 4 * EPS * safe_norm(J)
-    return zero_of_residuals(
-        J,
-        off,
-        here.residuals,
-        here.error,
-        lambda r: float(residual_bounds(ob, theta, r).lipschitz),
-    )
+    op = in_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
+    H.tell(op.shape[0])
+    J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
+    off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
+    def lipschitz(radius: float) -> float:
+        return float(residual_bounds(ob, theta, radius).lipschitz)
 
-def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
-    """Return the Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
-    J = in_float64(ob).jacobian(theta)
-    H.tell(J.shape[0])
-    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()
+    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), len(here.residuals)

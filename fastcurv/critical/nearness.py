@@ -21,6 +21,7 @@ from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, check_time
 from ..common.vectors import extent, safe_norm
 from ..krylov.solvers import minres
+from .decide import Nearness
 from .evidence import (
     Products,
     as_gradient,
@@ -39,35 +40,6 @@ VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
 ROUGH = 1e-6  # relative error of a precise gradient above which the plain one may be better
 GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
-
-
-@dataclass(frozen=True)
-class Nearness:
-    """The outcome of the nearness rule, with the numbers it compared.
-
-    Attributes
-    ----------
-    near : bool
-    decrement : float
-        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises, less what the
-        rounding of g alone explains.
-    threshold : float
-        The largest decrement that counts as near.
-    gradient_norm : float
-    gradient_tol : float
-        The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
-        that one, and it alone decides.
-    strict : bool
-        Whether theta is near also by the rounding of float64, if the objective's own precision is
-        lower: a certificate requires it.
-    """
-
-    near: bool
-    decrement: float
-    threshold: float
-    gradient_norm: float
-    gradient_tol: float
-    strict: bool = True
 
 
 def nearness(
@@ -121,12 +93,12 @@ def nearness_by(
     what the rounding of g may explain.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
-    eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
-    threshold = value_threshold(f, lower_bound(ob), reach, eps)
+    eps, c = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps), lower_bound(ob)
+    threshold = value_threshold(f, c, reach, eps)
     found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
-    return replace(found, strict=decrement <= value_threshold(f, lower_bound(ob), reach, EPS))
+    return replace(found, strict=decrement <= value_threshold(f, c, reach, EPS))
 
 
 def held(
@@ -162,7 +134,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     bounded = getattr(ob, "rounding_bound", None) is not None
     g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
-        fine = np.array(g, dtype=float), float(error) + _rounded(g)
+        fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored
         if error <= ROUGH * safe_norm(g) or not bounded:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
@@ -192,11 +164,6 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
 def assumed_error(norm: float, theta: np.ndarray) -> float:
     """Return the assumed error of a gradient without a bound, given ``||H||`` as `norm`."""
     return GRADIENT_EPS * EPS * norm * safe_norm(theta)
-
-
-def _rounded(g: np.ndarray) -> float:
-    """Return a bound on the error that storing g in float64 adds."""
-    return float(np.finfo(float).eps) * safe_norm(g)
 
 
 def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice) -> float:
@@ -367,8 +334,10 @@ def newton_limit(
             return Arrival(None, k, spent)
         share = HALF if k < SLOW else TENTH
         most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
-        if within.cut is None and _above(ob, there, most, H.norm):
-            return Arrival(None, k, spent)
+        if within.cut is None:  # surely longer, by the plain gradient, at a tenth of the cost
+            plain = _norm(np.array(ob.gradient(there), dtype=float))
+            if plain - 100 * assumed_error(H.norm, there) > 1.01 * most:
+                return Arrival(None, k, spent)
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
         if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
@@ -382,14 +351,6 @@ def newton_limit(
         if now <= ENOUGH * first:
             return Arrival(here, k + 1, spent)
     return Arrival(here, STEPS, spent)
-
-
-def _above(ob: Any, theta: Floats, size: float, norm: float) -> bool:
-    """Return whether the gradient is surely longer than `size`, judged by the plain gradient, which
-    costs a tenth of the most accurate one.
-    """
-    plain = _norm(np.array(ob.gradient(theta), dtype=float))
-    return plain - 100 * assumed_error(norm, theta) > 1.01 * size
 
 
 def _norm(y: Floats) -> float:
@@ -437,12 +398,6 @@ def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
     return np.asarray(found)
 
 
-def _last(now: Floats, before: Floats, length: float) -> NDArray[np.bool_]:
-    share = KEPT if abs(length) <= 1 else 0.0
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return np.asarray(now / before >= share)
-
-
 def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     """Return the gradient at ``theta + step``, in float64 if available, or None if it is not
     finite.
@@ -467,7 +422,8 @@ def lasting_along_step(
         if keep.any():
             spend(int(keep.sum()))
             now = curvatures(ob, theta + length * step, U[:, keep])
-            keep[keep] = _last(now, before[keep], length)
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                keep[keep] = now / before[keep] >= (KEPT if abs(length) <= 1 else 0.0)
     return keep
 
 
@@ -477,14 +433,8 @@ def lasts_along(
     """Return whether the curvature along u lasts over a length of `reach` along u itself, in both
     directions.
     """
-    if not reach > 0:
-        return reach == 0
-    for length in LENGTHS + FAR_LENGTHS:
-        spend(1)
-        now = curvatures(ob, theta + length * reach * u, u[:, None])
-        if not _last(now, np.array([curvature]), length)[0]:
-            return False
-    return True
+    before = np.array([curvature])
+    return reach >= 0 and bool(lasting_along_step(ob, theta, reach * u, u[:, None], before, spend))
 
 
 def certify_signs(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, replace
+from string import Formatter
+from typing import Any
 
 import numpy as np
 
 from ..common.errors import Answering
 from ..common.vectors import safe_norm
 from ..spectrum.results import html_table, number
-from .decide import Decision, Findings
-from .evidence import ClassifyOptions, Evidence, why_no_minimum
+from .decide import Decision, Evidence
+from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
 from .theorem import EPS
 
 
@@ -39,7 +40,8 @@ def _plain(x: Any) -> Any:
     return x if x is None or isinstance(x, (bool, int, str)) else str(x)
 
 
-# how an estimator's objective is asked, and what goes on where it has stopped
+# how an objective is asked, and what goes on where it has stopped; the same of an estimator
+OF_OBJECTIVE = "ob, theta", "fastcurv.minimize(ob, theta)"
 OF_FIT = "net.objective(X, y), net.theta_", "fit with a smaller tol or a larger max_iter"
 
 
@@ -170,15 +172,14 @@ class CriticalPoint(Answering, subject="verdict"):
     nearest: np.ndarray | None = None
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
-    _advice: ClassVar[tuple[str, str]] = ("ob, theta", "fastcurv.minimize(ob, theta)")
+    # how the objective is asked, and what goes on where it has stopped
+    _advice: tuple[str, str] = field(default=OF_OBJECTIVE, compare=False)
 
     def _of_fit(self) -> CriticalPoint:
         """Return the same for who has an estimator, and neither `ob` nor `theta`."""
         there = None if self.at_nearest is None else self.at_nearest._of_fit()
         reason = self.reason.replace(self._advice[0], OF_FIT[0])
-        point = replace(self, reason=reason, at_nearest=there)
-        object.__setattr__(point, "_advice", OF_FIT)
-        return point
+        return replace(self, reason=reason, at_nearest=there, _advice=OF_FIT)
 
     @property
     def index(self) -> float | None:
@@ -251,8 +252,8 @@ class CriticalPoint(Answering, subject="verdict"):
         >>> facts["kind"], facts["n_negative"], len(facts["escape_direction"])
         ('saddle', 1, 2)
         """
-        names = [field.name for field in fields(self)] + ["index", "minimum_ratio"]
-        return {name: _plain(getattr(self, name)) for name in names}
+        names = [known.name for known in fields(self) if known.name != "_advice"]
+        return {name: _plain(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
 
     def __repr__(self) -> str:
         how = "certified" if self.certified else "not certified"
@@ -322,11 +323,12 @@ class CriticalPoint(Answering, subject="verdict"):
 
 
 # --------------------------------------------------------------------------------------------------
-# The `reason` of a verdict: one function for each `Outcome.because` puts the findings into words.
+# The `reason` of a verdict: the sentence of its `Reason`, with the words for what stands in braces.
 
 RISK = 0.01  # the failure probability suggested to a caller who gave none
 MISSING = {
     "": "no theorem was tried",
+    "untried": "two fixed vectors keep both signs only on a ball smaller than Newton's step",
     "inverse": "an eigenvalue may be 0 within its error",
     "step": "the length of Newton's step is not known",
     "third": "no bound on the third derivative holds around theta",
@@ -336,265 +338,195 @@ MISSING = {
 }
 
 
-def reason(
-    ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence, saturated: Any = None
-) -> str:
-    """Return the reason of a verdict as one sentence; `saturated` holds statistics of saturated
-    units, for a plateau.
+class Words(Formatter):
+    """The words of a sentence about the verdict `outcome` on `found`, by their names in `Reason`:
+    attributes, of which floats are written with four digits.
     """
-    words = {
-        "infinity": _infinity,
-        "far": _far,
-        "plateau": _far,
-        "interpolation": _interpolation,
-        "theorem": _theorem,
-        "two signs": _two_signs,
-        "floor": _floor,
-        "kinks": _kinks,
-        "no bound": _no_bound,
-        "asymmetric": _asymmetric,
-        "flat": _flat,
-        "zeros": _zeros,
-        "not lasting": _not_lasting,
-        "short": _short,
-        "no rest": _no_rest,
-        "measured": _measured,
-        "loose": _loose,
-        "risk": _risk,
-        "no risk asked": _undecided,
-        "risk too large": _undecided,
-        "nothing": _undecided,
-    }[outcome.because]
-    text = words(ask, found, outcome, ev)
-    if found.plateau and outcome.because in ("plateau", "infinity"):
-        text += (
-            "; a plateau, since H is flat along g and a share "
-            f"{number(ev.residual or 0.0)} of g lies outside the range of H"
+
+    def __init__(self, ask: ClassifyOptions, found: Evidence, outcome: Decision) -> None:
+        self.ask, self.found, self.outcome = ask, found, outcome
+        self.gradient, self.spectrum = found.gradient, found.spectrum
+        self.certificate, self.n_products = found.certificate, found.n_products
+        self.kind = outcome.kind.capitalize()
+        self.n_symmetry = found.spectrum.n_symmetry or 0
+        self.other = "other " * (self.n_symmetry > 0)
+        self.others = f"{self.other}{ask.n - self.n_symmetry}"
+        self.of_these = "of these " * (self.n_symmetry > 0)
+        self.sign = "positive" if outcome.kind == "minimum" else "negative"
+        self.side = "below -" if outcome.kind == "minimum" else "above "
+        self.balanced = " in balanced coordinates" * found.spectrum.balanced
+        self.in_units = " in balanced coordinates" * (found.certificate.unit != 1)
+        self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
+        self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
+        self.risk_to_ask = max(found.spectrum.risk, RISK)
+
+    def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
+        """Return the word of that name."""
+        return getattr(self, key)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Return a value in words."""
+        plain = format_spec or not isinstance(value, float)
+        return format(value, format_spec) if plain else number(value)
+
+    @property
+    def why(self) -> str:
+        return why_no_minimum(self.ask.ob, self.ask.theta)
+
+    @property
+    def far(self) -> str:
+        near = self.gradient
+        if near.gradient_norm <= near.gradient_tol:
+            return "the value at theta is not finite"
+        text = self.format(
+            "||g|| = {gradient.gradient_norm} is above its tolerance {gradient.gradient_tol}"
         )
-    if found.plateau and saturated is not None:
-        text += (
-            f", with {100 * saturated['saturated']:.0f}% of the unit outputs saturated, "
-            f"{saturated['dead_units']} of {saturated['n_units']} units dead on every sample and "
-            f"{100 * saturated['certain']:.0f}% of the samples nearly certain"
+        if self.ask.gradient_tol is not None or not near.decrement < np.inf:
+            return text
+        return text + self.format(
+            ", since Newton's step promises to change the loss by {gradient.decrement}, where "
+            "{gradient.threshold} would count as nothing"
         )
-    return f"{text}{_outside(found, ev)}{_kinks_here(found)}."
+
+    @property
+    def plateau(self) -> str:
+        if not self.gradient.plateau:
+            return ""
+        text = self.format(
+            "; a plateau, since H is flat along g and a share {gradient.residual} of g lies "
+            "outside the range of H"
+        )
+        state = proved(self.ask.ob, "saturation", self.ask.theta)
+        return text + (
+            ""
+            if state is None
+            else f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, "
+            f"{state['dead_units']} of {state['n_units']} units dead on every sample and "
+            f"{100 * state['certain']:.0f}% of the samples nearly certain"
+        )
+
+    @property
+    def near(self) -> str:
+        if self.gradient.gradient_norm == 0:
+            return "the gradient is exactly 0"
+        return self.format(
+            "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
+        )
+
+    @property
+    def up_to(self) -> str:
+        s = self.n_symmetry
+        return f" up to {s} symmetry direction{_s(s)}" if s else ""
+
+    @property
+    def place(self) -> str:
+        """Where the certified critical point lies."""
+        radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
+        if radius == 0:
+            return "at theta exactly"
+        if radius < 1e-100 * max(length, 1.0):
+            return "at theta, nearer than any number here can tell"
+        last = " (its last digits)" if radius <= EPS * length else ""
+        return f"within {number(radius)} of theta{last}"
+
+    @property
+    def signs(self) -> str:
+        """What is known of signs at theta beside two vectors."""
+        few, s = self.spectrum.n_negative_bounds[0], self.spectrum
+        if s.dense:
+            return self.format(
+                "at theta at least {spectrum.n_negative} negative and {spectrum.n_positive} "
+                "positive of {ask.n} eigenvalues are proved, from {spectrum.low} to {spectrum.high}"
+            )
+        return (
+            f"at least {few} eigenvalue{_s(few)} at theta {'is' if few == 1 else 'are'} negative, "
+            f"and the extreme Ritz values are {number(s.low)} along escape_direction and "
+            f"{number(s.high)}"
+        )
+
+    @property
+    def both(self) -> str:
+        """The counts of both signs, where they are known."""
+        known = "{spectrum.n_negative} negative and {spectrum.n_positive} positive of {ask.n}"
+        return self.format(
+            f"{known} eigenvalues" if self.spectrum.dense else "curvature of both signs"
+        )
+
+    @property
+    def beside_kinks(self) -> str:
+        return self.format(
+            "{spectrum.n_negative} negative and {spectrum.n_positive} positive eigenvalues are "
+            "proved"
+            if self.spectrum.dense
+            else "curvature from {spectrum.low} to {spectrum.high} is seen"
+        )
+
+    @property
+    def seen(self) -> str:
+        """The curvature found at theta."""
+        return self.format(
+            "{both} are proved at theta"
+            if self.spectrum.dense
+            else "curvature from {spectrum.low} to {spectrum.high} was found"
+        )
+
+    @property
+    def one_sided(self) -> str:
+        n = self.spectrum.n_negative
+        return f"; {n} are proved negative, so theta is no minimum" if n else ""
+
+    @property
+    def floor(self) -> str:
+        l2, text = float(np.max(getattr(self.ask.ob, "l2", 0.0))), number(self.spectrum.floor)
+        less = f": l2 = {number(l2)} less what the residuals can take away" if l2 > 0 else ""
+        return f"{text}, a floor that the objective proves{less}"
+
+    @property
+    def hypothesis(self) -> str:
+        """What is missing for a proof."""
+        if not self.gradient.strict:
+            return (
+                "in float32 theta comes no nearer to a critical point than the rounding of the loss"
+            )
+        theorem = self.certificate.theorem
+        known = theorem.third < np.inf
+        if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
+            return "no bound on the third derivative is offered, or holds here"
+        return MISSING[theorem.missing].format(h=number(theorem.h))
+
+    @property
+    def few(self) -> str:
+        if self.ask.max_products is None:
+            return f"max_time = {number(self.ask.max_time or 0.0)} s is too short"
+        return f"max_products = {self.ask.max_products} are too few"
+
+    @property
+    def outside(self) -> str:
+        """How most eigenvalues are known at large n, "" where they are not."""
+        space = self.spectrum.reach
+        if space is None or not self.spectrum.dense or self.certificate.zero.holds:
+            return ""
+        value = f"l2 = {number(space.rest)}" if space.rest else "0"
+        return (
+            f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row "
+            f"reaches, and the others those of a matrix of {space.m} dimensions"
+        )
+
+    @property
+    def at_kinks(self) -> str:
+        k = self.found.n_kinks
+        lie = "lies" if k == 1 else "lie"
+        text = f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided"
+        return f"{text}, so nothing is certified" if k else ""
 
 
-def _outside(found: Findings, ev: Evidence) -> str:
-    """Return a clause that says how most eigenvalues are known at large n, "" where they are
-    not.
-    """
-    space = ev.reach
-    if space is None or not found.dense or found.interpolates:
-        return ""
-    value = f"l2 = {number(space.rest)}" if space.rest else "0"
-    return (
-        f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row reaches, "
-        f"and the others those of a matrix of {space.m} dimensions"
-    )
+def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
+    """Return the reason of a verdict as one sentence."""
+    return Words(ask, found, outcome).format(f"{outcome.because.value}{{outside}}{{at_kinks}}.")
 
 
 def _s(count: int) -> str:
     return "s" * (count != 1)
-
-
-def _up_to(found: Findings) -> str:
-    s = found.n_symmetry or 0
-    return f" up to {s} symmetry direction{_s(s)}" if s else ""
-
-
-def _near(ev: Evidence) -> str:
-    near = ev.near
-    if near.gradient_norm == 0:
-        return "the gradient is exactly 0"
-    return (
-        f"||g|| = {number(near.gradient_norm)} is within its tolerance {number(near.gradient_tol)}"
-    )
-
-
-def _kinks_here(found: Findings) -> str:
-    if not found.n_kinks:
-        return ""
-    k = found.n_kinks
-    return (
-        f"; {k} pre-activation{_s(k)} {'lies' if k == 1 else 'lie'} within rounding of a kink, "
-        "where H is one-sided, so nothing is certified"
-    )
-
-
-def _place(ask: ClassifyOptions, radius: float) -> str:
-    """Return words for the location of the certified critical point."""
-    length = safe_norm(ask.theta)
-    if radius == 0:
-        return "at theta exactly"
-    if radius < 1e-100 * max(length, 1.0):
-        return "at theta, nearer than any number here can tell"
-    last = " (its last digits)" if radius <= EPS * length else ""
-    return f"within {number(radius)} of theta{last}"
-
-
-def _infinity(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return f"Not critical: the infimum is at infinity, since {why_no_minimum(ask.ob, ask.theta)}"
-
-
-def _far(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    near = ev.near
-    norm, tol = number(near.gradient_norm), number(near.gradient_tol)
-    if near.gradient_norm <= near.gradient_tol:
-        return "Not critical: the value at theta is not finite"
-    text = f"Not critical: ||g|| = {norm} is above its tolerance {tol}"
-    if ask.gradient_tol is None and near.decrement < float("inf"):
-        text += (
-            f", since Newton's step promises to change the loss by {number(near.decrement)}, where "
-            f"{number(near.threshold)} would count as nothing"
-        )
-    return text
-
-
-def _theorem(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    n, s = ask.n, found.n_symmetry or 0
-    where = " in balanced coordinates" if ev.balanced else ""
-    text = f"{outcome.kind.capitalize()}{_up_to(found)}: a critical point is proved to lie "
-    text += f"{_place(ask, outcome.radius or 0.0)}, "
-    if outcome.kind == "saddle":
-        text += (
-            f"with {found.n_negative} negative and {found.n_positive} positive eigenvalues, "
-            f"from {number(ev.low)} to {number(ev.high)}"
-        )
-    else:
-        sign = "positive" if outcome.kind == "minimum" else "negative"
-        text += f"with all {'other ' if s else ''}{n - s} eigenvalues {sign}"
-    return text + (
-        f", the weakest of size {number(ev.weakest)} with an error below "
-        f"{number(ev.weakest_error)}{where} (Newton and Kantorovich's theorem, h = "
-        f"{number(ev.theorem.h)} < 1/2)"
-    )
-
-
-def _interpolation(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return (
-        f"Minimum: a point where all {found.n_positive} residuals are 0 is proved to lie "
-        f"{_place(ask, outcome.radius or 0.0)}, a global minimum of loss 0 (Kantorovich's "
-        f"theorem for the residuals, h = {number(ev.zero.h)} < 1/2); the {found.n_zero} zero "
-        "eigenvalues belong to the other points of loss 0 around it"
-    )
-
-
-def _two_signs(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    count = (
-        f"; at theta at least {found.n_negative} negative and {found.n_positive} positive of "
-        f"{ask.n} eigenvalues are proved, from {number(ev.low)} to {number(ev.high)}"
-        if found.dense
-        else f"; at least {ev.n_negative_bounds[0]} eigenvalue{_s(ev.n_negative_bounds[0])} at "
-        f"theta {'is' if ev.n_negative_bounds[0] == 1 else 'are'} negative, and the extreme Ritz "
-        f"values are {number(ev.low)} along escape_direction and {number(ev.high)}"
-    )
-    there = " in balanced coordinates" * (found.unit != 1)
-    return (
-        f"Saddle: {_near(ev)}, and curvature of both signs is proved along two fixed vectors at "
-        f"every point within {number(found.two_signs)} of theta{there}, more than the "
-        f"{number(found.distance)} of Newton's step, so no minimum or maximum lies there{count}"
-    )
-
-
-def _floor(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    l2 = np.max(getattr(ask.ob, "l2", 0.0))
-    floor = f"{number(found.floor)}, a floor that the objective proves"
-    if l2 > 0:
-        floor += f": l2 = {number(float(l2))} less what the residuals can take away"
-    if outcome.certified:
-        return (
-            f"Minimum: a critical point is proved to lie {_place(ask, outcome.radius or 0.0)} "
-            f"(Newton and Kantorovich's theorem, h = {number(ev.theorem.h)} < 1/2), and no "
-            f"eigenvalue at theta lies below {floor}"
-        )
-    return (
-        f"Undecided: {_near(ev)}, and no eigenvalue at theta lies below {floor}; but that this "
-        "lasts on the way "
-        f"to the critical point that theta stands for is not proved, since {_hypothesis(ev)}; "
-        "reduce the gradient first"
-    )
-
-
-def _hypothesis(ev: Evidence) -> str:
-    if not ev.near.strict:
-        return "in float32 theta comes no nearer to a critical point than the rounding of the loss"
-    if not ev.bounded:
-        return "no bound on the third derivative is offered, or holds here"
-    if ev.theorem is None:
-        return "two fixed vectors keep both signs only on a ball smaller than Newton's step"
-    return MISSING[ev.theorem.missing].format(h=number(ev.theorem.h))
-
-
-def _kinks(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    if outcome.kind == "saddle":
-        return (
-            f"Saddle: {_near(ev)}, curvature from {number(ev.low)} to {number(ev.high)} is proved "
-            "on this side of the kinks, and the loss was seen to fall along escape_direction"
-        )
-    counts = (
-        f"{found.n_negative} negative and {found.n_positive} positive eigenvalues are proved"
-        if found.dense
-        else f"curvature from {number(ev.low)} to {number(ev.high)} is seen"
-    )
-    return f"Undecided: {_near(ev)}, and {counts}, but on this side of the kinks only"
-
-
-def _flat(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return f"Degenerate: {_near(ev)}, and H is zero as far as it was looked at"
-
-
-def _no_bound(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return (
-        f"Undecided: {_near(ev)}, but nothing bounds what the {ask.n} eigenvalues are off by, so "
-        "none of their signs is known"
-    )
-
-
-def _asymmetric(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return (
-        f"Undecided: {_near(ev)}, but the products are not those of a symmetric matrix, and within "
-        f"the error {number(ev.weakest_error)} that this shows, {found.n_zero} of {ask.n} "
-        "eigenvalues have no known sign"
-    )
-
-
-def _zeros(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    text = (
-        f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} are zero within the "
-        f"error {number(ev.weakest_error)}, of which symmetry explains {found.n_symmetry or 0}"
-    )
-    return text + _one_sided(found)
-
-
-def _not_lasting(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    if not found.dense:
-        return (
-            f"Undecided: {_near(ev)}, but curvature seen at theta, from {number(ev.low)} to "
-            f"{number(ev.high)}, does not keep its sign and size up to the critical point that "
-            "theta stands for; reduce the gradient first"
-        )
-    text = (
-        f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} count as zero, of "
-        f"which symmetry explains {found.n_symmetry or 0}; {ev.n_unsettled} of them do not keep "
-        "their sign up to the critical point that theta stands for"
-    )
-    return text + _one_sided(found)
-
-
-def _short(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    few = f"max_products = {ask.max_products} are too few"
-    if ask.max_products is None:
-        few = f"max_time = {number(ask.max_time or 0.0)} s is too short"
-    if not found.near:
-        return (
-            f"Undecided: ||g|| = {number(ev.near.gradient_norm)}, and {few} to tell how far from a "
-            "critical point that is"
-        )
-    return (
-        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but {few} to measure whether that "
-        "lasts up to the critical point that theta stands for"
-    )
 
 
 def cut_short(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
@@ -602,98 +534,6 @@ def cut_short(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
     what = f"ended the search after {n_products} product{_s(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
-
-
-def _seen(ask: ClassifyOptions, found: Findings, ev: Evidence) -> str:
-    """Return a clause on the curvature found at theta."""
-    if not found.dense:
-        return f"curvature from {number(ev.low)} to {number(ev.high)} was found"
-    return (
-        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
-        "proved at theta"
-    )
-
-
-def _one_sided(found: Findings) -> str:
-    if found.n_negative:
-        return f"; {found.n_negative} are proved negative, so theta is no minimum"
-    return ""
-
-
-def _measured(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    text = f"{outcome.kind.capitalize()}{_up_to(found)}: {_near(ev)}, and "
-    if outcome.kind == "saddle":
-        counts = (
-            f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues"
-            if found.dense
-            else "curvature of both signs"
-        )
-        text += f"{counts} from {number(ev.low)} to {number(ev.high)} are proved at theta"
-    else:
-        sign = "positive" if outcome.kind == "minimum" else "negative"
-        s = found.n_symmetry or 0
-        text += (
-            f"all {'other ' if s else ''}{ask.n - s} eigenvalues at theta are proved {sign}, the "
-            f"weakest of size {number(ev.weakest)} with an error below {number(ev.weakest_error)}"
-        )
-    smaller = ", and the gradient to be smaller at its end" * (outcome.kind != "saddle")
-    return text + (
-        f"; signs were measured to last over several lengths of Newton's step{smaller}; not "
-        "certified, since "
-        f"{_hypothesis(ev)}"
-    )
-
-
-def _no_rest(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return (
-        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but at the end of Newton's step "
-        "the gradient was measured to be no smaller, so the critical point that theta stands for "
-        "was not seen; reduce the gradient first"
-    )
-
-
-def _risk(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    side, sign = ("below", "-") if outcome.kind == "minimum" else ("above", "")
-    s = found.n_symmetry or 0
-    low, high = ev.across or (ev.low, ev.high)
-    return (
-        f"{outcome.kind.capitalize()}{_up_to(found)}, at a risk of {number(found.risk)}: "
-        f"{_near(ev)}, and but for that risk no {'other ' if s else ''}eigenvalue at theta lies "
-        f"{side} {sign}{number(ask.curvature_tol)} of the spectrum's width, the extreme Ritz "
-        f"values {'of these ' if s else ''}being {number(low)} and {number(high)}, which were "
-        "measured to last over several lengths of Newton's step; smaller curvature of the other "
-        "sign, and zeros, are not excluded"
-    )
-
-
-def _loose(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    return (
-        f"Degenerate: {_near(ev)}, an eigenvalue is zero within {number(ev.weakest_error)} and no "
-        f"symmetry known here explains it; none lies below -{number(ask.curvature_tol)} of the "
-        f"spectrum's width, but for a risk of {number(found.risk)}"
-    )
-
-
-def _undecided(ask: ClassifyOptions, found: Findings, outcome: Decision, ev: Evidence) -> str:
-    eps = number(ask.curvature_tol)
-    text = (
-        f"Undecided: {_near(ev)}, and {ev.n_products} products found Ritz values from "
-        f"{number(ev.low)} to {number(ev.high)} only, "
-    )
-    if outcome.because == "nothing":
-        return text + "whose signs are within what the products may be off by"
-    text += "of one sign" + ", what counts as zero aside" * (ev.low * ev.high < 0)
-    if ask.failure_probability is None:
-        return text + (
-            ", which proves nothing about the rest; with "
-            f"failure_probability={max(found.risk, RISK):.2g} this would be an answer down to "
-            f"{eps} of the spectrum's width"
-        )
-    return text + (
-        f", at a risk of {number(found.risk)} of having missed curvature beyond {eps} of the "
-        f"spectrum's width, where {number(ask.failure_probability)} was wanted: that takes "
-        f"{ev.goal} Lanczos steps"
-    )
 
 
 def where_newton_leads(distance: float, steps: int, at: Any) -> str:

@@ -22,11 +22,10 @@ from .evidence import (
     annihilated,
     balances,
     independent,
-    orbit_spread,
+    proved,
     spectral_norm,
     tangents,
     third_bound,
-    third_bound_in,
 )
 from .nearness import GRADIENT_EPS
 from .theorem import EPS, UP, Contraction, Slice, kantorovich, newton_in_slice, orbit_stays_whole
@@ -136,7 +135,8 @@ def quotient(full: DenseHessian, held: Tangents) -> View:
     flat = full.flat(held.columns)
     plain = full.cut(flat)
     large = full.n > BALANCED_BELOW
-    if _settled(plain) or large and (plain.weakest > 0 or _stays_open(full, plain)):
+    settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
+    if settled or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return View(plain, plain, held)
     best = full.cut(flat, full.d)
     for units in full.units[1:] if not large else []:
@@ -163,10 +163,6 @@ def _stays_open(full: DenseHessian, plain: Slice) -> bool:
     Q = qr(flat / full.d[:, None], mode="economic")[0]
     sizes = svdvals(full.d[:, None] * (full.A @ (full.d[:, None] * Q)))
     return int(np.count_nonzero(sizes <= full.M.error(full.d))) > int(plain.span.shape[1])
-
-
-def _settled(cut: Slice) -> bool:
-    return bool((cut.values > cut.error).all() or (cut.values < -cut.error).all())
 
 
 def signs_of(cut: Any) -> NDArray[np.int_]:
@@ -211,7 +207,7 @@ def theorem_at(
             g,
             off * top if reach is None else safe_norm(cut.c * reach),
         )
-        found = kantorovich(beta, eta, partial(_third, ob, theta, scaled))
+        found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
         if found.holds and cut.span.shape[1]:
             found = across_orbits(ob, theta, cut, found)
         found = replace(found, radius=found.radius * top)
@@ -219,13 +215,6 @@ def theorem_at(
             tried = found, safe_norm(x)
     assert tried is not None
     return tried
-
-
-def _third(ob: Any, theta: Floats, units: Floats | None, radius: float) -> float:
-    """Return a Lipschitz constant of the Hessian in these units."""
-    if units is None:
-        return third_bound(ob, theta, radius)
-    return third_bound_in(ob, theta, radius, units)
 
 
 def in_other_units(full: DenseHessian, view: View) -> View | None:
@@ -245,10 +234,12 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)
+    # the factor by which tangents may turn faster in these units
+    spread = float(proved(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = near.columns.shape[1] > 0 and orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * orbit_spread(ob, cut.c) * UP,
+        near.change * spread * UP,
         near.error / bottom,
         found.radius,
     )

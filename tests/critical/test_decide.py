@@ -6,27 +6,54 @@ import math
 
 import pytest
 
-from fastcurv.critical.decide import Findings, decide
+from fastcurv.critical.decide import (
+    UNTRIED,
+    Evidence,
+    Nearness,
+    Proof,
+    Reason,
+    Spectrum,
+    decide,
+)
+from fastcurv.critical.theorem import Contraction
+
+PARTS = {"gradient": Nearness, "spectrum": Spectrum, "certificate": Proof}
+
+
+def evidence(**facts):
+    """Evidence of which these facts are given by name, whatever part they belong to."""
+    own = {f.name: {g.name for g in dataclasses.fields(part)} for f, part in parts()}
+    split = {name: {k: facts.pop(k) for k in own[name] & set(facts)} for name in own}
+    return Evidence(**{name: PARTS[name](**given) for name, given in split.items()}, **facts)
+
+
+def parts():
+    return [(f, PARTS[f.name]) for f in dataclasses.fields(Evidence) if f.name in PARTS]
+
+
+def ball(radius):
+    return Contraction(True, radius, 0.1, 1.0, radius, 1.0)
+
 
 MIN = {"n_positive": 3, "n_negative": 0, "n_zero": 0, "n_symmetry": 0, "positive": True}
 MAX = {"n_positive": 0, "n_negative": 3, "n_zero": 0, "n_symmetry": 0, "negative": True}
 SADDLE = {**MIN, "n_negative": 1, "n_positive": 2, "negative": True}
 ORBIT = {**MIN, "n_positive": 2, "n_zero": 1, "n_symmetry": 1}
 ZEROS = {**MIN, "n_positive": 2, "n_zero": 1}
-PROOF = {"theorem": True, "radius": 1e-9}
+PROOF = {"theorem": ball(1e-9)}
 LARGE = {"negative": False, "positive": True}
 ASKED = {"risk": 1e-3, "risk_asked": 1e-2}
 
 TABLE = [
     # what lies elsewhere comes first, whatever is proved besides
     ({**MIN, **PROOF, "near": False}, "not_critical", False, "far"),
-    ({**MIN, "near": False, "plateau": True}, "not_critical", False, "plateau"),
+    ({**MIN, "near": False, "residual": 1.0}, "not_critical", False, "plateau"),
     ({**MIN, **PROOF, "to_infinity": True}, "not_critical", False, "infinity"),
     ({**LARGE, **ASKED, "to_infinity": True}, "not_critical", False, "infinity"),
     # the theorem
     ({**MIN, **PROOF}, "minimum", True, "theorem"),
     ({**MAX, **PROOF}, "maximum", True, "theorem"),
-    ({**SADDLE, **PROOF}, "saddle", True, "theorem"),
+    ({**SADDLE, **PROOF}, "saddle", True, "theorem saddle"),
     ({**ORBIT, **PROOF}, "minimum", True, "theorem"),
     ({**ZEROS, **PROOF}, "degenerate", False, "zeros"),
     ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured"),
@@ -34,7 +61,7 @@ TABLE = [
     # without it
     (MIN, "minimum", False, "measured"),
     (MAX, "maximum", False, "measured"),
-    (SADDLE, "saddle", False, "measured"),
+    (SADDLE, "saddle", False, "measured saddle"),
     (ORBIT, "minimum", False, "measured"),
     (ZEROS, "degenerate", False, "zeros"),
     ({**ZEROS, "lasting": False}, "degenerate", False, "not lasting"),
@@ -46,14 +73,14 @@ TABLE = [
     # what only asymmetry makes zero is not seen to be
     ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric"),
     ({**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True}, "undecided", False, "asymmetric"),
-    ({**SADDLE, "asymmetric": True}, "saddle", False, "measured"),
+    ({**SADDLE, "asymmetric": True}, "saddle", False, "measured saddle"),
     # residuals that vanish
-    ({**ZEROS, "interpolates": True, "zero_radius": 1e-8}, "minimum", True, "interpolation"),
-    ({**ZEROS, "interpolates": True, "near": False}, "not_critical", False, "far"),
+    ({**ZEROS, "zero": ball(1e-8)}, "minimum", True, "interpolation"),
+    ({**ZEROS, "zero": ball(1e-8), "near": False}, "not_critical", False, "far"),
     # two fixed vectors
     ({**SADDLE, "two_signs": 1e-3, "distance": 1e-4}, "saddle", True, "two signs"),
-    ({**SADDLE, "two_signs": 1e-4, "distance": 1e-3}, "saddle", False, "measured"),
-    ({**SADDLE, "two_signs": 1e-4}, "saddle", False, "measured"),
+    ({**SADDLE, "two_signs": 1e-4, "distance": 1e-3}, "saddle", False, "measured saddle"),
+    ({**SADDLE, "two_signs": 1e-4}, "saddle", False, "measured saddle"),
     ({**ZEROS, "two_signs": 1.0, "distance": 0.0}, "degenerate", False, "zeros"),
     (
         {"negative": True, "positive": True, "two_signs": 1.0, "distance": 0.0},
@@ -61,11 +88,11 @@ TABLE = [
         True,
         "two signs",
     ),
-    ({"negative": True, "positive": True}, "saddle", False, "measured"),
-    ({"negative": True, "positive": True, "lasting": False}, "undecided", False, "not lasting"),
+    ({"negative": True, "positive": True}, "saddle", False, "measured saddle"),
+    ({"negative": True, "positive": True, "lasting": False}, "undecided", False, "fading"),
     # no smaller gradient at the end of Newton's step
     ({**MIN, "arrives": False}, "undecided", False, "no rest"),
-    ({**SADDLE, "arrives": False}, "saddle", False, "measured"),
+    ({**SADDLE, "arrives": False}, "saddle", False, "measured saddle"),
     ({**ZEROS, "arrives": False}, "degenerate", False, "zeros"),
     ({**MIN, **PROOF, "arrives": False}, "minimum", True, "theorem"),
     ({**LARGE, **ASKED, "arrives": False}, "undecided", False, "no rest"),
@@ -73,15 +100,15 @@ TABLE = [
     ({**MIN, "n_kinks": 1}, "undecided", False, "kinks"),
     ({**MAX, "n_kinks": 1}, "undecided", False, "kinks"),
     ({**SADDLE, "n_kinks": 1}, "undecided", False, "kinks"),
-    ({**SADDLE, "n_kinks": 1, "falls": True}, "saddle", False, "kinks"),
+    ({**SADDLE, "n_kinks": 1, "falls": True}, "saddle", False, "kinks fall"),
     ({**LARGE, **ASKED, "n_kinks": 1}, "undecided", False, "kinks"),
     # large n
     ({**LARGE, **PROOF, "floor": 0.1}, "minimum", True, "floor"),
-    ({**LARGE, "floor": 0.1}, "undecided", False, "floor"),
+    ({**LARGE, "floor": 0.1}, "undecided", False, "open floor"),
     ({**LARGE, **PROOF}, "undecided", False, "no risk asked"),
     ({**LARGE, **ASKED}, "minimum", False, "risk"),
     ({"negative": True, **ASKED}, "maximum", False, "risk"),
-    ({**LARGE, **ASKED, "lasting": False}, "undecided", False, "not lasting"),
+    ({**LARGE, **ASKED, "lasting": False}, "undecided", False, "fading"),
     ({**LARGE, **ASKED, "loose": True}, "degenerate", False, "loose"),
     ({**LARGE, "risk": 0.1, "risk_asked": 0.01}, "undecided", False, "risk too large"),
     ({**LARGE, "risk": math.nan, "risk_asked": 0.01}, "undecided", False, "risk too large"),
@@ -92,7 +119,8 @@ TABLE = [
 
 @pytest.mark.parametrize("facts, kind, certified, because", TABLE)
 def test_the_table(facts, kind, certified, because):
-    said = decide(Findings(**facts))
+    said = decide(evidence(**facts))
+    because = Reason[because.upper().replace(" ", "_")]
     assert (said.kind, said.certified, said.because) == (kind, certified, because)
 
 
@@ -104,8 +132,8 @@ FLAGS = {
     "positive": (False, True),
     "lasting": (True, False),
     "arrives": (True, False),
-    "theorem": (False, True),
-    "interpolates": (False, True),
+    "theorem": (UNTRIED, ball(1e-9)),
+    "zero": (UNTRIED, ball(1e-8)),
     "two_signs": (0.0, 1e-3, math.nan),
     "distance": (0.0, math.inf, math.nan),
     "floor": (-math.inf, 0.1),
@@ -121,29 +149,36 @@ def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
     base = {} if inertia is None else dict(zip(counts, inertia))
     seen = set()
     for values in itertools.product(*FLAGS.values()):
-        found = Findings(**base, **dict(zip(FLAGS, values)), risk=1e-3)
-        said = decide(found)
+        facts = base | dict(zip(FLAGS, values)) | {"risk": 1e-3}
+        found, proved, near = Spectrum(**base), facts["theorem"], facts["near"]
+        said = decide(evidence(**facts))
         seen.add(said.because)
         assert (said.radius is not None) == said.certified
         assert (said.failure_probability == 0) == said.certified
-        if not found.near or found.to_infinity:
+        if not near or facts["to_infinity"]:
             assert said.kind == "not_critical" and not said.certified
             continue
         assert said.kind != "not_critical"
         if said.certified:
-            assert found.strict
-            assert found.theorem or found.interpolates or found.two_signs > found.distance
+            assert facts["strict"]
+            opposed = facts["two_signs"] > facts["distance"]
+            assert proved.holds or facts["zero"].holds or opposed
         if said.failure_probability > 0:
-            assert found.risk <= found.risk_asked and not found.dense and found.lasting
+            assert facts["risk_asked"] >= 1e-3 and not found.dense and facts["lasting"]
         if said.kind in ("minimum", "maximum") and not said.certified:
-            assert found.arrives
-        if said.kind == "minimum" and said.because != "interpolation":
+            assert facts["arrives"]
+        if said.kind == "minimum" and said.because is not Reason.INTERPOLATION:
             assert not found.n_negative and found.unexplained == 0
-            assert found.dense or not found.negative
+            assert found.dense or not facts["negative"]
     assert len(seen) >= 6
 
 
-def test_findings_and_outcomes_are_frozen():
-    for one in (Findings(), decide(Findings())):
+def test_every_reason_has_a_sentence_of_its_own():
+    """Members of one value would be one member under two names."""
+    assert len(Reason) == len(Reason.__members__) == len({reason.value for reason in Reason})
+
+
+def test_evidence_and_decisions_are_frozen():
+    for one in (Evidence(), Nearness(), Spectrum(), Proof(), decide(Evidence())):
         with pytest.raises(dataclasses.FrozenInstanceError):
             one.kind = "minimum"

@@ -12,7 +12,15 @@ import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
 from fastcurv.common.protocols import Certificate
-from fastcurv.critical.decide import Findings, decide
+from fastcurv.critical.decide import (
+    Decision,
+    Evidence,
+    Nearness,
+    Proof,
+    Reason,
+    Spectrum,
+    decide,
+)
 from fastcurv.critical.dense import definite, inverse
 from fastcurv.critical.evidence import (
     annihilated,
@@ -30,7 +38,8 @@ from fastcurv.critical.nearness import (
     gradient_and_error,
     newton_limit,
 )
-from fastcurv.critical.report import _place, noun, reason
+from fastcurv.critical.report import Words, noun, reason
+from fastcurv.critical.theorem import Contraction
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
@@ -182,6 +191,36 @@ def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
     assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes_and_disowns(dtype):
+    """With `certificates` passed on, the proofs and the gradient would be those of the loss
+    within; None disowns them.
+    """
+
+    class Pulled:
+        certificates = rounding_bound = None
+
+        def __init__(self, ob):
+            self.ob = ob
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+        def value(self, theta):
+            return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
+
+        def gradient(self, theta):
+            return self.ob.gradient(theta) + 1
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
+    theta = fc.minimize(ob, ob.model.init(seed=0)).x
+    point = fc.classify(Pulled(ob), theta)
+    assert fc.classify(ob, theta).certified and point.kind == "not_critical"
+    assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
+
+
 def test_every_name_that_is_asked_for_is_one_of_certificates():
     assert set(get_args(Certificate)) <= set(dir(Certificates))
 
@@ -248,11 +287,9 @@ def replace_norm(full, norm):
 
 def test_a_theorem_beside_zeros_that_nothing_explains_is_no_proof_of_a_kind():
     """All eigenvalues are explained, and none has a sign."""
-    found = Findings(
-        near=True, theorem=True, radius=1e-9, n_positive=0, n_negative=0, n_zero=2,
-        n_symmetry=2,
-    )  # fmt: skip
-    said = decide(found)
+    theorem = Contraction(True, 1e-9, 0.1, 1.0, 1e-9, 1.0)
+    inertia = Spectrum(n_positive=0, n_negative=0, n_zero=2, n_symmetry=2)
+    said = decide(Evidence(spectrum=inertia, certificate=Proof(theorem)))
     assert not said.certified and said.kind == "degenerate"
 
 
@@ -278,31 +315,32 @@ def known_parts(known):
 
 ASK = SimpleNamespace(
     ob=SimpleNamespace(l2=0.0), theta=np.ones(4), n=4, gradient_tol=None,
-    curvature_tol=1e-4, failure_probability=None,
+    curvature_tol=1e-4, failure_probability=None, max_products=9, max_time=None,
 )  # fmt: skip
-NEAR = SimpleNamespace(
-    gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8, near=True
-)
-EVIDENCE = SimpleNamespace(
-    near=NEAR, low=-1e-9, high=2.0, n_products=40, reach=None, weakest_error=1e-7,
-    n_negative_bounds=(1, 4), theorem=None, n_negative=None,
-)  # fmt: skip
+NEAR = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
+SEEN = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
 
 
-def sentence(because, ask=ASK, evidence=EVIDENCE, **findings):
-    outcome = SimpleNamespace(because=because, certified=False, radius=None, kind="undecided")
-    found = replace(Findings(near=True), **findings)
-    return reason(ask, found, outcome, evidence)
+def sentence(because, near=NEAR, **seen):
+    found = Evidence(gradient=near, spectrum=replace(SEEN, **seen), n_products=40)
+    return reason(ASK, found, Decision("undecided", False, because))
 
 
 def test_sentences_for_what_hardly_happens():
-    assert "H is zero as far as it was looked at" in sentence("flat")
-    assert "signs are within what the products may be off by" in sentence("nothing")
-    over = SimpleNamespace(**{**vars(EVIDENCE), "near": SimpleNamespace(
-        **{**vars(NEAR), "gradient_norm": 0.0, "gradient_tol": 0.0})})  # fmt: skip
-    assert sentence("far", evidence=over) == "Not critical: the value at theta is not finite."
-    loose = sentence("loose", risk=1e-3)
+    assert "H is zero as far as it was looked at" in sentence(Reason.FLAT)
+    assert "signs are within what the products may be off by" in sentence(Reason.NOTHING)
+    over = replace(NEAR, gradient_norm=0.0, gradient_tol=0.0)
+    assert sentence(Reason.FAR, over) == "Not critical: the value at theta is not finite."
+    loose = sentence(Reason.LOOSE, risk=1e-3)
     assert "an eigenvalue is zero within 1e-07" in loose and "risk of 0.001" in loose
+
+
+@pytest.mark.parametrize("because", Reason)
+@pytest.mark.parametrize("inertia", [{}, {"n_positive": 3, "n_negative": 1, "n_zero": 0}])
+def test_every_sentence_has_all_its_words(because, inertia):
+    """Whatever is found: no name in braces is left, or unknown."""
+    told = sentence(because, **inertia)
+    assert told[0].isupper() and told.endswith(".") and not set("{}") & set(told)
 
 
 def test_where_the_claims_point_lies_in_words():
@@ -312,7 +350,9 @@ def test_where_the_claims_point_lies_in_words():
         1e-16: "within 1e-16 of theta (its last digits)",
         1e-9: "within 1e-09 of theta",
     }
-    assert {radius: _place(ASK, radius) for radius in words} == words
+    for radius, place in words.items():
+        outcome = Decision("minimum", True, Reason.THEOREM, radius)
+        assert Words(ASK, Evidence(), outcome).place == place
 
 
 def test_the_flat_ratio_is_a_share():

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import eigsh as arpack
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.network.pairwise_sum import FAN, PairwiseSum, additions, total
-from fastcurv.network.sharded import ShardedCertificates, witnesses
+from fastcurv.network.sums import SumCertificates, witnesses
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]
@@ -161,7 +161,7 @@ def test_every_fact_is_one_of_all_rows():
     """What a network knows of itself must be said anew for shards, but for what asks no row."""
     without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
     known = {name for name in vars(Certificates) if not name.startswith("_")}
-    assert known - set(vars(ShardedCertificates)) == without_rows
+    assert known - set(vars(SumCertificates)) == without_rows
 
 
 def test_units_that_are_off_in_one_block_only(rng):

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from . import _engine
-from .common.checks import as_numpy, caller_depth
+from .common.checks import caller_depth
 from .common.protocols import Loss
 from .network.arguments import row_numbers
 from .network.mlp import MLP
@@ -74,11 +74,7 @@ class Recipe:
                 raise TypeError(
                     f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
                 )
-            parts = [
-                None if a is None else _engine.in_memory(as_numpy(a, name), name)
-                for a, name in zip((*raw, None), ("X", "y", "sample_weight"))
-            ]
-            return checked(model, loss, parts, self.stored)
+            return checked(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
             raise located(error, f"shard {self.number}") from None
 

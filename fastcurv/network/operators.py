@@ -31,7 +31,7 @@ from .arguments import (
 )
 from .gram import InCoordinates
 from .gram_bounds import RangeBounds, reach
-from .linear_operator import FastOperator, OfWhole, Operator, Symmetric, Transposed
+from .linear_operator import OfWhole, Operator, Symmetric, Transposed
 from .spaces import OutputSpace, not_in_shards, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -86,7 +86,7 @@ class Quadratic(Symmetric):
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
-class Curvature(FastOperator, Quadratic):
+class Curvature(Quadratic):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
     Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy
@@ -128,7 +128,8 @@ class Curvature(FastOperator, Quadratic):
         self.theta = self._plan.theta
         self.theta.flags.writeable = False
         direct = None if objective._by_blocks else self._plan
-        self._go_by(Times(direct, kind, kind != "fisher"))
+        self._times = Times(direct, kind, kind != "fisher")
+        self._take = self._times.take
         self._rounding: Any = None
         super().__init__(objective.dtype, (n, n))
 
@@ -158,6 +159,15 @@ class Curvature(FastOperator, Quadratic):
         gradient: np.ndarray = self._plan.gradient
         gradient.flags.writeable = False
         return gradient
+
+    @property
+    def n_products(self) -> int:
+        """Number of vectors multiplied so far."""
+        return self._times.count
+
+    @n_products.setter
+    def n_products(self, count: int) -> None:
+        self._times.count = count
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,7 @@ from .mlp import MLP
 
 Result = TypeVar("Result")
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
+NAMES = ("X", "y", "sample_weight")
 SEEN = 16  # rows of a block that its fingerprint is taken from
 _starting = Lock()
 
@@ -106,12 +107,13 @@ def checked(
     that was given it. With `finite` False, a dense X is not checked for NaN and infinity: the
     caller does so when it copies X.
     """
-    X, y, weight = block
-    weight = None if weight is None else as_numpy(weight, "sample_weight")
     if stored is not None and stored != model.dtype:
-        classes = LOSSES[loss].targets == "classes" and y.ndim == 1
-        X, y = X.astype(stored), y if classes else y.astype(stored)
-        weight = None if weight is None else weight.astype(stored)
+        classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
+        block = [
+            a if a is None or (classes and name == "y") else _array(a, name).astype(stored)
+            for a, name in zip(block, NAMES)
+        ]
+    X, y, weight = block
     X = (
         _checked_csr(X, model, stored is None)
         if is_sparse(X)
@@ -119,6 +121,10 @@ def checked(
     )
     y = check_targets(y, X.shape[0], model, loss)
     return X, y, check_weight(weight, X.shape[0], model.dtype)
+
+
+def _array(a: Any, name: str) -> Any:
+    return a if is_sparse(a) else in_memory(as_numpy(a, name), name)
 
 
 def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:
@@ -189,22 +195,16 @@ def fingerprint(parts: Sequence[Any]) -> int:
     return mark
 
 
-class Seen:
-    """The fingerprints of blocks in earlier passes."""
-
-    def __init__(self) -> None:
-        self.marks: dict[tuple[int, int], int] = {}
-
-    def compare(self, start: int, parts: Sequence[Any]) -> None:
-        """Compare a few rows of a block with those seen at the same position before, if that block
-        had as many rows; raise ValueError if they differ.
-        """
-        mark = fingerprint(parts)
-        if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
-            raise ValueError(
-                f"rows from {start} on differ from the previous pass; wanted the same rows in the "
-                "same order in every pass, or a new objective"
-            )
+def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) -> None:
+    """Compare a few rows of a block with those seen at the same position before, if that block had
+    as many rows; raise ValueError if they differ.
+    """
+    mark = fingerprint(parts)
+    if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
+        raise ValueError(
+            f"rows from {start} on differ from the previous pass; wanted the same rows in the same "
+            "order in every pass, or a new objective"
+        )
 
 
 def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
@@ -244,10 +244,6 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
     return Arrays(X, y, weight)
-
-
-def _once(X: Any) -> bool:
-    return not callable(X) and iter(X) is X
 
 
 def _asked(X: Any) -> Any:
@@ -399,7 +395,7 @@ class Arrays(RowSource):
         return tuple(_read(None if a is None else a[start:stop], name) for name, a in self._parts())
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
-        return zip(("X", "y", "sample_weight"), (self.X, self.y, self.weight))
+        return zip(NAMES, (self.X, self.y, self.weight))
 
     def take(self, rows: np.ndarray) -> Block:
         """Return the rows with the given numbers, sorted and without repetition."""
@@ -504,7 +500,7 @@ class Blocks(RowSource):
     """A source of rows from an object that yields them block by block, anew for each pass."""
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
-        if _once(blocks):
+        if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
                 f"X is a {type(blocks).__name__}, whose rows can be read once only; wanted what "
                 "can be read again: a list of blocks, an object with __iter__, or a function that "

@@ -25,9 +25,9 @@ from .rows import (
     Arrays,
     Block,
     RowSource,
-    Seen,
     as_source,
     checked,
+    compare,
     located,
     stacked,
     submitted,
@@ -124,7 +124,7 @@ class StreamedObjective(Objective):
     _source: RowSource
     _shards: dict[int, Shard]  # {number of rows: shard}, for full blocks and the last one
     _reading: Any
-    _seen: Seen
+    _seen: dict[tuple[int, int], int]  # fingerprints of blocks in earlier passes
     _copied: bool  # whether the engine detects non-finite X while copying it
     _by_blocks = True
     _transient = (*Objective._transient, "_shards", "_seen", "_reading")
@@ -167,7 +167,7 @@ class StreamedObjective(Objective):
 
     def _start(self) -> None:
         self._begin()
-        self._shards, self._reading, self._seen = {}, Lock(), Seen()
+        self._shards, self._reading, self._seen = {}, Lock(), {}
         self._copied = True
 
     def _after_fork(self) -> None:
@@ -232,10 +232,9 @@ class StreamedObjective(Objective):
             X, y, weight = block
             if self._sparse:
                 X = csr_matrix(X if is_sparse(X) else as_numpy(X, "X"))
-            else:
-                X = X.toarray() if is_sparse(X) else as_numpy(X, "X")
-            parts = X, as_numpy(y, "y"), weight
-            found = checked(self.model, self.loss, parts, self._dtype_read, finite)
+            elif is_sparse(X):
+                X = X.toarray()
+            found = checked(self.model, self.loss, (X, y, weight), self._dtype_read, finite)
         except (ValueError, TypeError) as error:
             raise located(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
@@ -284,7 +283,7 @@ class StreamedObjective(Objective):
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
             yield found
-            self._seen.compare(*found[:2])
+            compare(self._seen, *found[:2])
 
     def _parts(self, start: int, block: CHECKED, dense: bool, finite: bool) -> Iterator[Shard]:
         """Yield the shards of a block: one, built in the memory of an earlier shard with as many
@@ -325,10 +324,7 @@ class StreamedObjective(Objective):
     # --- other objectives of the same rows
 
     def _with_model(self, model: MLP) -> StreamedObjective:
-        other: StreamedObjective = self._unstarted()
-        other.model, other.n_passes, other.n_rows_read = model, 0, 0
-        other._start()
-        return other
+        return self._over(self._source, model)
 
     def batch(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows: a slice, indices or a mask.
@@ -346,8 +342,9 @@ class StreamedObjective(Objective):
         self.n_rows_read += len(each)
         return self._in_memory(take_rows(block, back))
 
-    def _over(self, source: Any) -> StreamedObjective:
+    def _over(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
+        other.model = model or self.model
         other._of(source, self.block_rows)
         return other
 

@@ -479,11 +479,11 @@ class SumCertificates(Certificates):
         """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
         infinity: the sum of the shards' constants.
         """
-        return float(self._sum(majorants.third_bound, theta, float(radius))) * GROWTH
+        return self.third_bound_in(theta, radius, None)
 
-    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
+    def third_bound_in(self, theta: ArrayLike, radius: float, units: Any) -> float:
         """Return `third_bound` for parameters measured in other units."""
-        wide = np.array(units, dtype=float)
+        wide = None if units is None else np.array(units, dtype=float)
         return float(self._sum(majorants.third_bound, theta, float(radius), wide)) * GROWTH
 
     def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:

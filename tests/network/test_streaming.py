@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
@@ -376,3 +377,20 @@ def test_a_block_without_weight_says_nothing_of_saturation(rng):
     assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
     assert none.certificates.saturation(theta)["saturated"] == 0.0
+
+
+def test_blocks_of_the_matrix_are_bounded_in_float32(rng):
+    """Their passes round in an order of their own, so they are compared with float64."""
+    model = fc.MLP([4, 6, 3], dtype="float32")
+    X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)
+    theta, sparse = model.init(seed=0), csr_matrix(np.where(X > 0, X, 0))
+    for ob in (
+        fc.StreamedObjective(model, X, y, l2=0.1, block_rows=16),
+        fc.Objective(model, sparse, y),
+    ):
+        H, exact = ob.hessian(theta), ob.astype("float64").hessian(theta)
+        for which in ({"layers": [1]}, {"indices": [0, 7, 30]}):
+            part, truth = H.restrict(**which), exact.restrict(**which)
+            v = rng.standard_normal(part.shape[0]).astype("f4")
+            gap = np.linalg.norm(truth @ v.astype(float) - part @ v)
+            assert gap <= part.rounding_bound(v) <= 1e-5

@@ -134,17 +134,8 @@ class Curvature(Quadratic):
         super().__init__(objective.dtype, (n, n))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make, (
-            type(self),
-            (self.objective, np.array(self.theta), self.kind),
-            self.n_products,
-        )
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        from copy import deepcopy
-
-        make, args = self.__reduce__()
-        return make(args[0], (deepcopy(self.objective, memo),) + args[1][1:], args[2])
+        given = self.objective, np.array(self.theta), self.kind
+        return type(self), given, (None, {"n_products": self.n_products})
 
     @property
     def value(self) -> float:
@@ -439,13 +430,6 @@ class BlockCurvature(OfWhole, Quadratic):
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
-
-
-def _make(kind: Any, args: Any, n_products: int) -> Any:
-    """Recreate an unpickled operator and restore its product count."""
-    operator = kind(*args)
-    operator.n_products = n_products
-    return operator
 
 
 # --------------------------------------------------------------------------------------------------

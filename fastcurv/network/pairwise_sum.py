@@ -4,7 +4,6 @@ then those sums by `FAN`, and so on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,29 +95,17 @@ ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
 LOST = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
 
 
-@dataclass(frozen=True)
-class SumBound:
-    """A bound on the error of a part, and the norm of the part as computed; both are added when
-    parts are.
-    """
-
-    error: float
-    size: float
-
-    def __add__(self, other: SumBound) -> SumBound:
-        return SumBound(self.error + other.error, self.size + other.size)
-
-
-def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> float:
+def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
     """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
-    additions.
+    additions. `found` are the sums over the parts of bounds on their errors, and of their norms as
+    computed.
 
     Sums are formed in float64, including the term l2 v (`decay`, three roundings), and then rounded
     to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found.size * ROOM, norm(decay) * ROOM
-    bound = found.error + deep * u / (1 - deep * u) * size
+    size, moved = found[1] * ROOM, norm(decay) * ROOM
+    bound = found[0] + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
     if last > u:

@@ -41,20 +41,14 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         start, n = 0, block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
-            held.append(slice_rows(block, start, stop))
+            whole = stop - start == n
+            held.append(block if whole else take_rows(block, slice(start, stop)))
             count, start = count + stop - start, stop
             if count == size:
                 yield stacked(held)
                 held, count = [], 0
     if held:
         yield stacked(held)
-
-
-def slice_rows(block: Block, start: int, stop: int) -> Block:
-    """Return rows start to stop of a block, or the block itself if that is all of it."""
-    if start == 0 and stop == block[0].shape[0]:
-        return block
-    return take_rows(block, slice(start, stop))
 
 
 def stacked(blocks: list[Block]) -> Block:
@@ -334,7 +328,9 @@ class RowSource(ABC):
 
     @abstractmethod
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield ``(X, y, sample_weight or None)`` of `size` rows each; the last may be shorter."""
+        """Yield ``(X, y, sample_weight or None)`` of `size` rows each; the last may be shorter.
+        `regrouped` makes them of blocks of any sizes.
+        """
 
     def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the blocks in random order, if any block can be read at any time; here as they

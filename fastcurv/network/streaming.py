@@ -282,6 +282,11 @@ class StreamedObjective(Objective):
         """Yield what `_read` does of the blocks in their order, the same in every pass."""
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
+            if found[0] % self.block_rows:  # more sums than the bounds on their rounding count
+                raise ValueError(
+                    f"a block of X begins at row {found[0]}; wanted {self.block_rows} rows in each "
+                    "block but the last, as by fastcurv.network.rows.regrouped"
+                )
             yield found
             compare(self._seen, *found[:2])
 

@@ -42,7 +42,7 @@ from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 from ..structure.tables import LOSSES
 from .mlp import MLP
-from .pairwise_sum import SumBound, additions, sum_rounding
+from .pairwise_sum import additions, sum_rounding
 
 # --------------------------------------------------------------------------------------------------
 # Functions evaluated where a shard is held: the contribution of its rows to a sum.
@@ -135,8 +135,9 @@ def _layout(shard: Any, theta: np.ndarray) -> Any:
     return shard.layout or shard._bound(theta, False).layout
 
 
-def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> SumBound:
-    """Return the bound for the rows' part of the product with v, or of the gradient if v is None.
+def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
+    """Return a bound on the error of the rows' part of the product with v, or of the gradient if v
+    is None, and the norm of that part as computed.
 
     Some of the rows of a sparse block have no product or gradient of their own: of theirs the norm
     is given as 0.
@@ -155,7 +156,7 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> SumBound:
                 plan.multiply(v, computed, kind, None, False)
         found = computed if bounds.measured else None
         error = bounds.gradient(found) if v is None else bounds.product(v, kind, found)
-    return SumBound(float(error) * scale, 0.0 if computed is None else norm(computed) * scale)
+    return float(error) * scale, 0.0 if computed is None else norm(computed) * scale
 
 
 def columns_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
@@ -433,7 +434,7 @@ class SumBounds:
             return own.product(v, kind, exact) + norm(exact - computed)
         found = ob._fold(bound_part, (self.theta, v, kind))
         if self.measured:
-            found = SumBound(found.error, norm(computed))
+            found = found[0], norm(computed)
         moved = self.theta if v is None else v
         decay = np.zeros(1) if fisher else l2_diagonal(ob) * moved.astype(np.float64)
         return sum_rounding(found, additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
@@ -446,7 +447,7 @@ class SumBounds:
         bounds = np.asarray(ob._fold(columns_part, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
         deep = additions(ob.n_shards) + 2 * fisher
-        found = (SumBound(b, norms[i]) for i, b in enumerate(bounds))
+        found = ((b, norms[i]) for i, b in enumerate(bounds))
         return np.array([sum_rounding(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
 
 

@@ -204,6 +204,14 @@ def test_what_is_no_source_is_refused():
     with pytest.raises(ValueError, match="X gave 90 rows in this pass and has 91"):
         fc.StreamedObjective(model, Short(), loss="mse").value(theta)
 
+    class Ragged(Computed):
+        def blocks(self, size):
+            return super().blocks(size - 1)
+
+    ragged = fc.StreamedObjective(model, Ragged(), loss="mse", block_rows=BLOCK)
+    with pytest.raises(ValueError, match="a block of X begins at row 39; wanted 40 rows in each"):
+        ragged.value(theta)
+
     class Wide(Computed):
         def blocks(self, size):
             for X, y, weight in super().blocks(size):

@@ -170,7 +170,14 @@ class Objective(Answering, subject="objective"):
     _theta: np.ndarray
     # neither copied nor saved
     _transient: tuple[str, ...] = (
-        *("_rows", "_plan", "_theta", "_spare", "_lock", "_made", "_known", "_whole"),
+        "_rows",
+        "_plan",
+        "_theta",
+        "_spare",
+        "_lock",
+        "_made",
+        "_known",
+        "_whole",
     )
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -218,11 +225,10 @@ class Objective(Answering, subject="objective"):
         self.n_threads = n_threads
         self.memory = memory if memory is None else check_memory(memory)
         if self._by_blocks and model.batch_norm:
+            dense = " of a dense X" if self._sparse else ""
             raise ValueError(
                 f"{type(self).__name__} was given a model with batch normalisation, whose "
-                "statistics tie all rows together; wanted one without, or an Objective"
-                + " of a dense X"
-                * self._sparse
+                f"statistics tie all rows together; wanted one without, or an Objective{dense}"
             )
 
     def _start(self) -> None:

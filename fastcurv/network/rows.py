@@ -1,5 +1,5 @@
-"""Where the rows of an objective come from: arrays, sparse matrices, files, blocks that are read
-one by one; and their checks, by which all of them take the form that the passes want.
+"""Sources of the rows of an objective: arrays, sparse matrices, files, blocks that are read one by
+one; and checks, by which the rows of all of them take the form that the passes want.
 
 A source of rows is a class with a method ``blocks(size)``, see `RowSource`. Everything else follows
 from it: values, gradients, products, spectra and proofs are sums over its blocks.

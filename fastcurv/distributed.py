@@ -28,14 +28,16 @@ from typing import Any
 import numpy as np
 
 from . import _engine
-from .common.checks import as_numpy, caller_depth
+from .common.checks import caller_depth
 from .common.protocols import Loss
-from .network.arguments import check_targets, check_weight
+from .network.arguments import row_numbers
 from .network.mlp import MLP
+from .network.objective import Objective as AnyObjective
+from .network.objective import Shard
 from .network.pairwise_sum import FAN, total
-from .network.rows import as_source
-from .network.sharded import Frame, Shard, Sharded
-from .structure.tables import LOSSES
+from .network.rows import Block, as_source, checked, located, take_rows
+from .network.sums import Frame
+from .structure.tables import DEFAULT_LOSS
 
 # --------------------------------------------------------------------------------------------------
 # Shards on Dask workers: the loading of their rows, and the tasks that run there.
@@ -64,7 +66,7 @@ class Recipe:
     columns: Any
     stored: Any
 
-    def rows(self, model: MLP, loss: str, given: Any = None) -> tuple[Any, Any, Any]:
+    def rows(self, model: MLP, loss: str, given: Any = None) -> Block:
         """Return X, y and sample_weight in the form the engine takes."""
         try:
             raw = given if self.source is None else self._read()
@@ -72,30 +74,9 @@ class Recipe:
                 raise TypeError(
                     f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
                 )
-            names = ("X", "y", "sample_weight")
-            parts = [
-                None if a is None else _engine.in_memory(as_numpy(a, name), name)
-                for a, name in zip(raw, names)
-            ]
-            if self.stored != model.dtype:
-                classes = (
-                    LOSSES[loss].targets == "classes"
-                    and parts[1] is not None
-                    and parts[1].ndim == 1
-                )
-                parts = [
-                    a if a is None or (classes and i == 1) else a.astype(self.stored)
-                    for i, a in enumerate(parts)
-                ]
-            X = model.check_rows(parts[0])
-            weight = parts[2] if len(parts) == 3 else None
-            return (
-                X,
-                check_targets(parts[1], len(X), model, loss),
-                check_weight(weight, len(X), model.dtype),
-            )
+            return checked(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
-            raise _in_shard(error, self.number) from None
+            raise located(error, f"shard {self.number}") from None
 
     def _read(self) -> Any:
         if callable(self.source):
@@ -111,18 +92,6 @@ class Recipe:
         if source.n_rows == 0:
             raise ValueError(f"the file {path.name} has no rows; wanted at least one")
         return next(source.blocks(source.n_rows))
-
-
-def _in_shard(error: Exception, number: int) -> Exception:
-    """Return the error with the shard's number added to its message, of the same class if that
-    accepts a message.
-    """
-    text = f"in shard {number}: {error}"
-    try:
-        return type(error)(text)
-    except Exception:  # its class requires more arguments
-        kinds = (ValueError, TypeError, OSError)
-        return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
 class RemoteShard(Shard):
@@ -153,22 +122,19 @@ def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> R
     return shard
 
 
-def in_frame(shard: RemoteShard, frame: Frame, first: int) -> RemoteShard:
-    """Return the same rows as a shard of another objective, or in another precision."""
-
-    def cast(a: Any) -> Any:
-        return a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
-
-    other = RemoteShard(frame, cast(shard.X), cast(shard.y), cast(shard.sample_weight), first)
-    other.recipe = shard.recipe
-    return other
-
-
-def some_rows(shard: RemoteShard, rows: np.ndarray, frame: Frame, first: int) -> RemoteShard:
-    """Return a shard of a subset of the rows of one shard."""
-    weight = None if shard.sample_weight is None else shard.sample_weight[rows]
-    other = RemoteShard(frame, shard.X[rows], shard.y[rows], weight, first)
-    other.recipe = replace(shard.recipe, source=None)
+def in_frame(shard: RemoteShard, frame: Frame, first: int, rows: Any = None) -> RemoteShard:
+    """Return the same rows, or some of them, as a shard of another objective, or in another
+    precision.
+    """
+    block, recipe = (shard.X, shard.y, shard.sample_weight), shard.recipe
+    if rows is not None:
+        block, recipe = take_rows(block, rows), replace(recipe, source=None)
+    X, y, weight = (
+        a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
+        for a in block
+    )
+    other = RemoteShard(frame, X, y, weight, first)
+    other.recipe = recipe
     return other
 
 
@@ -197,7 +163,7 @@ LOOK = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
-class Objective(Sharded):
+class Objective(AnyObjective):
     """A `fastcurv.Objective` over shards of rows held by Dask workers.
 
     Parameters
@@ -259,11 +225,13 @@ class Objective(Sharded):
     >>> fc.eigsh(ob.hessian(ob.model.init(seed=0)), k=2).values  # doctest: +SKIP
     """
 
+    _by_blocks = True
+
     def __init__(
         self,
         model: Any,
         shards: Sequence[Any],
-        loss: Loss = "cross_entropy",
+        loss: Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         *,
         client: Any = None,
@@ -308,23 +276,23 @@ class Objective(Sharded):
                 UserWarning,
                 stacklevel=caller_depth(),
             )
-        self._over(loaded, [n for n, _ in known], frame, in_frame)
+        self._over(loaded, [n for n, _ in known], frame)
 
-    def _over(
-        self, shards: list[Any], sizes: list[int], frame: Frame, make: Any, *each: list[Any]
-    ) -> None:
-        """Become the objective over these shards, rebuilt as parts of one whole."""
+    def _over(self, shards: list[Any], sizes: list[int], frame: Frame, *rows: list[Any]) -> None:
+        """Become the objective over these shards, or over some `rows` of each, rebuilt as parts of
+        one whole.
+        """
         self._n_samples, self.n_shards = sum(sizes), len(sizes)
         frame = replace(frame, n_samples=self._n_samples)
         firsts = np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self.frame, self._sizes = frame, sizes
-        self._shards = self.client.map(make, shards, *each, frames, firsts, pure=False)
+        self._shards = self.client.map(in_frame, shards, frames, firsts, *rows, pure=False)
         self._firsts = firsts
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards that are moved to other workers for this sum
         self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
-        self._start()
+        self._begin()
 
     def _homes(self, count: int) -> list[Any]:
         """Return a worker for each shard: neighbours together, and as many for each worker as in
@@ -388,7 +356,7 @@ class Objective(Sharded):
 
     # --- sums
 
-    def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
+    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
             raise ValueError("the objective is closed; wanted one that holds its shards")
@@ -436,7 +404,7 @@ class Objective(Sharded):
 
     def _with_model(self, model: MLP) -> Objective:
         other = self._like(model)
-        other._over(self._shards, self._sizes, replace(self.frame, model=model), in_frame)
+        other._over(self._shards, self._sizes, replace(self.frame, model=model))
         return other
 
     def _like(self, model: MLP) -> Objective:
@@ -450,7 +418,7 @@ class Objective(Sharded):
         """Return the objective on a subset of the rows: a slice, indices or a mask. The rows stay
         on their workers, and outputs are in the order of `rows`.
         """
-        asked = self._numbers(rows)
+        asked = row_numbers(rows, self.n_samples)
         numbers = asked if self._order is None else np.argsort(self._order)[asked]
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])
@@ -459,13 +427,8 @@ class Objective(Sharded):
         order = np.argsort(shard, kind="stable")
         other = self._like(self.model)
         other._order = None if np.array_equal(order, np.arange(len(order))) else order
-        other._over(
-            [self._shards[i] for i in touched],
-            [len(p) for p in picked],
-            self.frame,
-            some_rows,
-            picked,
-        )
+        shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
+        other._over(shards, sizes, self.frame, picked)
         return other
 
 

@@ -208,7 +208,6 @@ def test_functions_stay_short():
 PROMISED = {
     "fastcurv/network/objective.py: __init__": 8,
     "fastcurv/network/streaming.py: __init__": 8,
-    "fastcurv/network/sparse.py: __init__": 8,
 }
 
 

@@ -2,12 +2,5 @@
 information.
 """
 
-from scipy.sparse import issparse
-
-from .objective import Objective
-from .rows import yields_sparse
-from .sparse import SparseObjective, SparseStreamed
-from .streaming import StreamedObjective
-
-Objective._kinds.append((issparse, SparseObjective))
-StreamedObjective._kinds.append((yields_sparse, SparseStreamed))
+from .objective import Objective as Objective
+from .streaming import StreamedObjective as StreamedObjective

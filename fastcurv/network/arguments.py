@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numbers
 import sys
-from inspect import Signature, signature
 from typing import Any
 
 import numpy as np
@@ -141,13 +140,13 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"y has dtype {array.dtype} and loss is {loss!r}; wanted integer classes "
-                f"(N,), soft targets (N, {d}), or for numbers loss='mse'"
+                f"(N,), soft targets (N, {d}), or for numbers loss={_others('numbers')}"
             )
         if array.shape != (N,):
             raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
         array = np.array(array, order="C")
         if array.min() < 0 or array.max() >= d:
-            one = "; one output takes loss='binary_cross_entropy' or 'mse'" if d == 1 else ""
+            one = f"; one output takes loss={_others('numbers', 'labels')}" if d == 1 else ""
             raise ValueError(
                 f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}{one}"
             )
@@ -173,6 +172,11 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
         if usable and array.dtype.isnative
         else np.array(array, array.dtype.newbyteorder("="), order="C")
     )
+
+
+def _others(*targets: str) -> str:
+    """Return the names of the losses of such targets."""
+    return " or ".join(repr(name) for name in reversed(LOSSES) if LOSSES[name].targets in targets)
 
 
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
@@ -205,6 +209,11 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
     if not len(found[0]):
         raise ValueError("rows selects no sample; wanted at least one")
     return found
+
+
+def row_numbers(rows: Any, N: int) -> np.ndarray:
+    """Return the numbers of the rows, of N, that a slice, indices or a mask select."""
+    return np.asarray(selected(rows, np.arange(N))[0])
 
 
 def check_memory(memory: Any) -> int:
@@ -246,16 +255,6 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     ):
         return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
     return np.require(V.T, dtype, ["C", "A"])
-
-
-class InitSignature:
-    """A descriptor for ``__signature__`` of a class with its own ``__new__``: the parameters of
-    `__init__`.
-    """
-
-    def __get__(self, instance: Any, owner: type) -> Signature:
-        whole = signature(owner.__init__)  # type: ignore[misc]
-        return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:

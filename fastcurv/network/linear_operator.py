@@ -5,14 +5,13 @@ multiple of the identity.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import Times
 from ..common.checks import as_numpy, check_array
 from ..common.errors import Answering
 from ..common.protocols import Array
@@ -170,25 +169,6 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
         A, alpha = other.args
         return float(alpha) if type(A).__name__ == "IdentityOperator" else None
     return None
-
-
-class FastOperator:
-    """A mixin for operators with the engine's fast product, which also counts products."""
-
-    _times: Times
-    _take: Callable[..., Any]
-
-    def _go_by(self, times: Times) -> None:
-        self._times, self._take = times, times.take
-
-    @property
-    def n_products(self) -> int:
-        """Number of vectors multiplied so far."""
-        return self._times.count
-
-    @n_products.setter
-    def n_products(self, count: int) -> None:
-        self._times.count = count
 
 
 class OfWhole:

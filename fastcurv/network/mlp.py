@@ -21,7 +21,7 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Layered, Scheme
-from ..structure.tables import ACTIVATIONS
+from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import check_activation, check_bool, check_dtype, check_sizes, shaped_like
 
 SCHEMES = ("auto", "he", "xavier", "lecun")
@@ -272,7 +272,7 @@ class MLP(Answering, subject="model"):
             self.skips,
             self.bias,
             rows,
-            "mse",
+            next(iter(LOSSES)),  # outputs are asked for, no loss
             1.0,
             0.0,
             _engine.default_threads(),

@@ -6,32 +6,36 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .. import _engine
 from ..certify.bounds import rounding_at
 from ..certify.certificates import Certificates
-from ..common.checks import check_choice, check_positive, check_positive_int
+from ..common.checks import (
+    check_choice,
+    check_finite,
+    check_positive,
+    check_positive_int,
+    is_sparse,
+)
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import Loss
 from ..common.runtime import to_nearest
-from ..structure.parameters import divisor_of
-from ..structure.tables import LOSSES
-from .arguments import (
-    InitSignature,
-    as_vector,
-    bind_copy,
-    check_bool,
-    check_memory,
-    check_targets,
-    check_weight,
-    selected,
-)
+from ..structure.parameters import divisor_of, terms_of_a_row
+from ..structure.tables import DEFAULT_LOSS, LOSSES
+from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian
+from .pairwise_sum import PairwiseSum
+from .rows import checked
+from .sparse import SparsePlan, SparseRows
+from .sums import Frame, SumBounds, SumCertificates, SumPlan
 
+MEMORY = 1 << 28  # bytes for blocks of rows, the default
+SMALLEST = 16  # smallest number of rows of a block
+STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -60,7 +64,7 @@ class Objective(Answering, subject="objective"):
         not modify X, float targets or sample_weight afterwards: products read the padded copy, but
         proofs read the arrays themselves. A memory-mapped array is read into memory at once, so the
         file may change afterwards; use `StreamedObjective` for data that do not fit in memory. A
-        sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which makes no dense copy.
+        SciPy sparse matrix is kept as a `csr_matrix`, see Notes.
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
         ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` values from 0 to
@@ -110,6 +114,12 @@ class Objective(Answering, subject="objective"):
     weights; if `memory` forces chunks, the statistics are computed first, by two passes per hidden
     layer at theta, and two more for each vector.
 
+    With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
+    above the first layer is kept for all rows. Proofs (bounds on rounding and on the third
+    derivative, symmetries, kinks) make blocks of rows dense, one at a time, within `memory`. Batch
+    normalisation is refused; `reduced`, `reach` and `residual_bounds` are not available. The
+    attribute ``n_passes`` counts passes over all rows.
+
     Examples
     --------
     >>> import numpy as np, fastcurv as fc
@@ -122,6 +132,16 @@ class Objective(Answering, subject="objective"):
     >>> v = rng.standard_normal(model.n_params)
     >>> bool(np.isclose(v @ (H @ v), H.quadratic(v)))
     True
+
+    Sparse rows:
+
+    >>> from scipy.sparse import random
+    >>> X, y = random(60, 40, 0.1, format="csr", random_state=0), np.arange(60) % 3
+    >>> model = fc.MLP([40, 8, 3])
+    >>> ob, theta = fc.Objective(model, X, y), model.init(seed=0)
+    >>> dense = fc.Objective(model, X.toarray(), y)
+    >>> bool(np.allclose(ob.hessian(theta) @ theta, dense.hessian(theta) @ theta))
+    True
     """
 
     X: Any
@@ -133,19 +153,32 @@ class Objective(Answering, subject="objective"):
     l2_biases: bool
     n_threads: int | None
     memory: int | None
+    n_shards: int  # of an objective by blocks, as are the next two
+    n_passes: int
+    block_rows: int
+    _by_blocks: bool = False  # whether facts are sums over blocks; else the engine has all rows
+    _sparse: bool = False  # whether X is sparse
+    _order: Any = None  # index in the caller's order of each row of the blocks; None: the same
+    _whole: Shard  # of a sparse X
     _rows: Any
+    _n_samples: int
     _plan: Any
     _spare: list[Any]
     _made: dict[int, Objective]
+    _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved
-    _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
-    _curvature: type[Curvature] = Curvature  # what its operators are
-    _certificates: type[Certificates] = Certificates
-    _kinds: list[tuple[Callable[[Any], bool], type]] = []  # (test of X, subclass to create)
-
-    __signature__ = InitSignature()
+    _transient: tuple[str, ...] = (
+        "_rows",
+        "_plan",
+        "_theta",
+        "_spare",
+        "_lock",
+        "_made",
+        "_known",
+        "_whole",
+    )
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -153,19 +186,13 @@ class Objective(Answering, subject="objective"):
             for name in {"certificates", "rounding_bound"} - vars(cls).keys():
                 setattr(cls, name, None)
 
-    if not TYPE_CHECKING:  # type checkers use the signature of `__init__`
-
-        def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            kinds = cls.__dict__.get("_kinds", ())  # a base class's are not inherited
-            return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
-
     @accept_aliases("Objective")
     def __init__(
         self,
         model: MLP,
         X: Any,
         y: Any = None,
-        loss: Loss = "cross_entropy",
+        loss: Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,
@@ -173,6 +200,7 @@ class Objective(Answering, subject="objective"):
         *,
         l2_biases: bool = True,
     ) -> None:
+        self._by_blocks = self._sparse = is_sparse(X)
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
@@ -180,9 +208,7 @@ class Objective(Answering, subject="objective"):
                 "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
                 "StreamedObjective"
             )
-        self.X = model.check_rows(X)
-        self.y = check_targets(y, len(self.X), model, loss)
-        self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)
+        self.X, self.y, self.sample_weight = checked(model, loss, (X, y, sample_weight))
         self._start()
 
     def _settings(
@@ -198,9 +224,36 @@ class Objective(Answering, subject="objective"):
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
         self.n_threads = n_threads
         self.memory = memory if memory is None else check_memory(memory)
+        if self._by_blocks and model.batch_norm:
+            dense = " of a dense X" if self._sparse else ""
+            raise ValueError(
+                f"{type(self).__name__} was given a model with batch normalisation, whose "
+                f"statistics tie all rows together; wanted one without, or an Objective{dense}"
+            )
 
     def _start(self) -> None:
-        self._have(_engine.Rows(*self._given()))
+        """Begin with the rows of X, y and sample_weight."""
+        if not is_sparse(self.X):
+            self._have(_engine.Rows(*self._given()))
+            return
+        self._n_samples = self.X.shape[0]
+        self._begin()
+        rows = SparseRows(self.X, self.n_threads)
+        self._whole = Shard(self._frame(2), rows, self.y, self.sample_weight)
+        self.block_rows = max(SMALLEST, min(self.n_samples, self._dense_rows))
+        self.n_shards, self.n_passes = -(-self.n_samples // self.block_rows), 0
+
+    def _frame(self, keep: int = 1) -> Frame:
+        return Frame(self.model, self.loss, self.n_samples, self.n_threads, keep)
+
+    @property
+    def _budget(self) -> int:
+        return (MEMORY if self.memory is None else int(self.memory)) * 9 // 10  # heap, threads
+
+    @property
+    def _dense_rows(self) -> int:
+        """The number of sparse rows that there is memory for to make dense at a time."""
+        return self._budget // (8 * STATE * sum(self.model.sizes))
 
     def _given(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form the engine takes."""
@@ -211,12 +264,13 @@ class Objective(Answering, subject="objective"):
         """Adopt the engine's rows; their arrays are never written to."""
         self._rows, self.X, self.sample_weight = rows, rows.X, rows.weight
         self.y = rows.y if rows.labels is None else rows.labels
+        self._n_samples = len(rows.X)
         self._begin()
 
     def _begin(self) -> None:
         """Create the state that belongs to this process: no plan, no spare plans, a new lock."""
         self._plan = None
-        self._spare = []
+        self._spare, self._known = [], {}
         self._lock = _engine.Lock()
         _living.add(self)
 
@@ -243,7 +297,11 @@ class Objective(Answering, subject="objective"):
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
         data = f"N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared}"
-        return f"Objective({self.model!r}, {data})"
+        return f"Objective({self.model!r}, {data}{self._more()})"
+
+    def _more(self) -> str:
+        """Return what else is said of the rows."""
+        return f", nnz={self.X.nnz}" if self._sparse else ""
 
     @property
     def n_params(self) -> int:
@@ -253,7 +311,7 @@ class Objective(Answering, subject="objective"):
     @property
     def n_samples(self) -> int:
         """The number of rows of X."""
-        return len(self.X)
+        return self._n_samples
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -267,11 +325,13 @@ class Objective(Answering, subject="objective"):
         `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
         the gradient or the Hessian, as is `rounding_bound`, unless it has its own.
         """
-        return self._certificates(self)
+        return (SumCertificates if self._by_blocks else Certificates)(self)
 
     # --- plans: creating, binding, lending and taking back
 
     def _new_plan(self) -> Any:  # the engine's, or an object with its interface
+        if self._by_blocks:
+            return SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
         net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, divisor_of(self), self.l2)
         facts = *net, self._rows, *loss, threads, self.memory or 0
@@ -286,8 +346,16 @@ class Objective(Answering, subject="objective"):
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
         error; in float64 it is a worst-case bound. Cost: about 10 gradients in NumPy.
         """
-        found = self.gradient(theta) if self.dtype == np.float32 else None
-        return rounding_at(self, theta, measured=found is not None).gradient(found)
+        bounds = self._bounds_at(theta)
+        return float(bounds.gradient(self.gradient(theta) if bounds.measured else None))
+
+    def _bounds_at(self, theta: Any, layout: Any = None) -> Any:
+        """Return bounds on the rounding errors of passes at theta; in float32 of what they have
+        computed.
+        """
+        if self._by_blocks:
+            return SumBounds(self, theta)
+        return rounding_at(self, theta, layout, self.dtype == np.float32)
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
@@ -365,13 +433,13 @@ class Objective(Answering, subject="objective"):
         Cost: one gradient, and memory for the state. A product costs about two gradients, less the
         work that depends on theta alone, which is done once.
         """
-        return self._curvature(self, theta, "hessian")
+        return Curvature(self, theta, "hessian")
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
         positive semidefinite.
         """
-        return self._curvature(self, theta, "ggn")
+        return Curvature(self, theta, "ggn")
 
     def empirical_fisher(self, theta: Any) -> Curvature:
         """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
@@ -384,7 +452,7 @@ class Objective(Answering, subject="objective"):
                 "empirical_fisher was asked of a model with batch normalisation; wanted one "
                 "without, since statistics over all rows leave no sample a gradient of its own"
             )
-        return self._curvature(self, theta, "fisher")
+        return Curvature(self, theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
         """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
@@ -400,7 +468,7 @@ class Objective(Answering, subject="objective"):
 
     def _on(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows; the caller must still start it."""
-        X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
+        y, X, weight = selected(rows, self.y, self.X, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)
         other.sample_weight = None if weight is None else np.ascontiguousarray(weight)
@@ -426,7 +494,7 @@ class Objective(Answering, subject="objective"):
                 batch._take_over(last)
             else:
                 batch._start()
-            if type(batch) is Objective:
+            if type(batch) is Objective and not batch._sparse:
                 made[len(rows)] = batch
             yield batch
         self._made = made
@@ -478,9 +546,130 @@ class Objective(Answering, subject="objective"):
             ]
 
     def astype(self, dtype: Any) -> Objective:
-        """Return the same objective in another precision."""
-        return self._with_model(self.model.astype(dtype))
+        """Return the same objective in another precision. The data keep the values they have in the
+        present one.
+        """
+        dtype = check_dtype(dtype)
+        return self if dtype == self.dtype else self._with_model(self.model.astype(dtype))
 
     def _with_model(self, model: MLP) -> Objective:
+        """Return the objective of another model on the same rows."""
         how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
         return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)
+
+    # --- sums over blocks of rows
+
+    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
+        """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
+        `dense`, X of each shard is an array; else sparse rows may stay as they are.
+        """
+        self.n_passes += 1
+        if not dense:
+            return part(self._whole, *arguments)
+        tree = PairwiseSum()
+        for shard in self._whole.pieces(self.block_rows):
+            tree.push(part(shard, *arguments))
+        return tree.total()
+
+
+class Shard(Objective):
+    """A subset of an objective's rows, whose values and derivatives are their contributions to the
+    sums over all rows, without l2.
+
+    Parameters
+    ----------
+    frame : Frame
+    X : ndarray or SparseRows
+        As `Objective` keeps them: checked, and in the model's dtype; so are the next two.
+    y, sample_weight : ndarray
+    first : int
+        Index of the first row among all rows.
+    """
+
+    frame: Frame
+    first: int
+    fisher_scale: float
+    outputs: slice
+    _divisor: float
+    _plans: list[Any]
+    layout: Any = None  # the order of summation, where it is not the engine's
+    seen: bool
+    bounds: Any
+    _transient = (*Objective._transient, "_plans", "bounds")
+
+    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
+        self.frame, self.first = frame, first
+        self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
+        self.l2, self.l2_biases, self.memory = 0.0, True, None
+        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self._start()
+
+    def _start(self) -> None:
+        if isinstance(self.X, SparseRows):
+            self._n_samples = len(self.X)
+            self._begin()
+        else:
+            super()._start()
+        self._plans = []
+        self.seen = False  # True if X was found finite while it was copied
+        self.bounds = None  # rounding bounds at the theta last used
+        n, d = self.frame.n_samples, self.model.sizes[-1]
+        self._divisor = n * terms_of_a_row(self)
+        self.fisher_scale = n / self.n_samples  # the engine's Fisher is by the shard's own rows
+        self.outputs = slice(self.first * d, (self.first + self.n_samples) * d)  # among all rows'
+
+    def _after_fork(self) -> None:
+        """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
+        exist there.
+        """
+        super()._after_fork()
+        if self._lock.lost:
+            self._plans, self.bounds = [], None
+
+    def _new_plan(self) -> Any:
+        return SparsePlan(self) if isinstance(self.X, SparseRows) else super()._new_plan()
+
+    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+        """Return a shard of as many other rows that takes over the memory of this one, which is
+        unusable afterwards.
+
+        With `finite` False, X is not yet known to be finite. The engine may establish that while
+        copying it, and then `seen` is set; otherwise X is checked here.
+        """
+        other = Shard(self.frame, X, y, sample_weight, first)
+        for plan in self._plans:
+            other.seen = plan.renew(*other._given())
+        if not (finite or other.seen):
+            check_finite(X, "X")
+        other._plans, self._plans = self._plans, []
+        return other
+
+    def pieces(self, size: int) -> Iterator[Shard]:
+        """Yield shards of `size` of these sparse rows each, made dense. The bounds of a piece are
+        of passes over all rows at once, in any order.
+        """
+        n = self.frame.n_samples
+        for start in range(0, self.n_samples, size):
+            rows = slice(start, start + size)
+            weight = None if self.sample_weight is None else self.sample_weight[rows]
+            X = self.X.X[rows].toarray()
+            piece = Shard(self.frame, X, self.y[rows], weight, self.first + start)
+            piece.layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
+            yield piece
+
+    def _bound(self, theta: Any, gradient: bool) -> Any:
+        """Return a plan of the shard bound to theta: one of the recently used plans if it is at
+        theta, else a new one or, if `Frame.keep` plans exist, the least recently used one.
+        """
+        plans = self._plans
+        for i, plan in enumerate(plans):
+            if plan.theta is not None and np.array_equal(plan.theta, theta):
+                plans.insert(0, plans.pop(i))
+                break
+        else:
+            plan = plans.pop() if len(plans) >= self.frame.keep else self._new_plan()
+            plans.insert(0, plan)
+            plan.bind(theta, gradient)
+        if gradient:
+            plan.finish()
+        return plans[0]

@@ -15,7 +15,6 @@ from .._engine import Times
 from ..certify.bounds import dense_bounds, rounding_at
 from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
-from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
@@ -32,8 +31,8 @@ from .arguments import (
 )
 from .gram import InCoordinates
 from .gram_bounds import RangeBounds, reach
-from .linear_operator import FastOperator, OfWhole, Operator, Symmetric, Transposed
-from .spaces import OutputSpace, reduced, written
+from .linear_operator import OfWhole, Operator, Symmetric, Transposed
+from .spaces import OutputSpace, not_in_shards, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
@@ -87,7 +86,7 @@ class Quadratic(Symmetric):
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
-class Curvature(FastOperator, Quadratic):
+class Curvature(Quadratic):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
     Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy
@@ -122,30 +121,44 @@ class Curvature(FastOperator, Quadratic):
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         self.objective, self.kind = objective, kind
-        own = np.empty(objective.n_params, objective.dtype)
+        n = objective.n_params
         self._plan = objective._lend_plan()
         weakref.finalize(self, objective._take_back, self._plan)
-        bind_copy(self._plan, objective, theta, own)
-        self.theta, self.value, self.gradient = own, self._plan.value, self._plan.gradient
-        for array in (self.theta, self.gradient):
-            array.flags.writeable = False
-        self._go_by(Times(self._plan, kind, kind != "fisher"))
-        self._rounding: ErrorPass | None = None
-        n = objective.n_params
+        bind_copy(self._plan, objective, theta, np.empty(n, objective.dtype))
+        self.theta = self._plan.theta
+        self.theta.flags.writeable = False
+        direct = None if objective._by_blocks else self._plan
+        self._times = Times(direct, kind, kind != "fisher")
+        self._take = self._times.take
+        self._rounding: Any = None
         super().__init__(objective.dtype, (n, n))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make, (
-            type(self),
-            (self.objective, np.array(self.theta), self.kind),
-            self.n_products,
-        )
+        given = self.objective, np.array(self.theta), self.kind
+        return type(self), given, (None, {"n_products": self.n_products})
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        from copy import deepcopy
+    @property
+    def value(self) -> float:
+        """The objective's value at theta."""
+        return float(self._plan.value)
 
-        make, args = self.__reduce__()
-        return make(args[0], (deepcopy(self.objective, memo),) + args[1][1:], args[2])
+    @property
+    def gradient(self) -> np.ndarray:
+        """The objective's gradient at theta, (n,). By blocks of rows it is computed on first
+        access.
+        """
+        gradient: np.ndarray = self._plan.gradient
+        gradient.flags.writeable = False
+        return gradient
+
+    @property
+    def n_products(self) -> int:
+        """Number of vectors multiplied so far."""
+        return self._times.count
+
+    @n_products.setter
+    def n_products(self, count: int) -> None:
+        self._times.count = count
 
     @property
     def nbytes(self) -> int:
@@ -230,12 +243,11 @@ class Curvature(FastOperator, Quadratic):
         operator computes it, and is close to the actual error. In float64 it is a worst-case bound.
         Cost: a few products in NumPy, more for the first call, and up to 128 MiB.
         """
-        v = as_vector(v, self.shape[0], self.dtype)
-        computed = None
-        if self.dtype == np.float32:
+        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._bounds(), None
+        if bounds.measured:
             computed = np.empty_like(v)
             self._multiply(v, computed)
-        return self._bounds().product(v, self.kind, computed)
+        return float(bounds.product(v, self.kind, computed))
 
     @to_nearest
     def column_bounds(self) -> np.ndarray:
@@ -245,7 +257,11 @@ class Curvature(FastOperator, Quadratic):
         They hold for any order of the products. Cost: as much arithmetic as a few gradients, in
         NumPy; with batch normalisation one pass for each parameter.
         """
-        return dense_bounds(self.objective, self.theta, self.layout, self.kind)
+        if not self.objective._by_blocks:
+            return dense_bounds(self.objective, self.theta, self.layout, self.kind)
+        if len(self._plan.norms) < self.shape[0]:
+            self.to_dense()
+        return np.asarray(self._bounds().columns(self.kind, self._plan.norms))
 
     @to_nearest
     def assembled(self) -> Layered | None:
@@ -253,14 +269,12 @@ class Curvature(FastOperator, Quadratic):
         by layer at a fraction of the cost of n products, or None if that is not possible. See
         `fastcurv.certify.dense_hessian`.
         """
-        wide = self.dtype == np.float64
-        return layered(self.objective, self.theta, self.kind) if wide else None
+        possible = self.dtype == np.float64 and not self.objective._by_blocks
+        return layered(self.objective, self.theta, self.kind) if possible else None
 
-    def _bounds(self) -> ErrorPass:
+    def _bounds(self) -> Any:
         if self._rounding is None:
-            self._rounding = rounding_at(
-                self.objective, self.theta, self.layout, self.dtype == np.float32
-            )
+            self._rounding = self.objective._bounds_at(self.theta, self.layout)
         return self._rounding
 
     # --- other views
@@ -303,7 +317,10 @@ class Curvature(FastOperator, Quadratic):
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
-        return reduced(self, space)
+        if not self.objective._by_blocks:
+            return reduced(self, space)
+        not_in_shards(self, space)
+        return None
 
     def written(self) -> OutputSpace | None:
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
@@ -316,7 +333,7 @@ class Curvature(FastOperator, Quadratic):
         what lies outside, if it has at most `most` dimensions; else None. See
         `fastcurv.network.gram_bounds`.
         """
-        return reach(self, most)
+        return None if self.objective._by_blocks else reach(self, most)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
@@ -413,13 +430,6 @@ class BlockCurvature(OfWhole, Quadratic):
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
-
-
-def _make(kind: Any, args: Any, n_products: int) -> Any:
-    """Recreate an unpickled operator and restore its product count."""
-    operator = kind(*args)
-    operator.n_products = n_products
-    return operator
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,13 +4,11 @@ then those sums by `FAN`, and so on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..certify.arithmetic import norm
-from ..certify.bounds import dense_bounds, rounding_at
 
 FAN = 8  # parts that are added before their sum goes up the tree
 
@@ -97,29 +95,17 @@ ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
 LOST = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
 
 
-@dataclass(frozen=True)
-class SumBound:
-    """A bound on the error of a part, and the norm of the part as computed; both are added when
-    parts are.
-    """
-
-    error: float
-    size: float
-
-    def __add__(self, other: SumBound) -> SumBound:
-        return SumBound(self.error + other.error, self.size + other.size)
-
-
-def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> float:
+def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
     """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
-    additions.
+    additions. `found` are the sums over the parts of bounds on their errors, and of their norms as
+    computed.
 
     Sums are formed in float64, including the term l2 v (`decay`, three roundings), and then rounded
     to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found.size * ROOM, norm(decay) * ROOM
-    bound = found.error + deep * u / (1 - deep * u) * size
+    size, moved = found[1] * ROOM, norm(decay) * ROOM
+    bound = found[0] + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
     if last > u:
@@ -128,48 +114,3 @@ def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> f
     if bound + size + moved > 0:
         bound += LOST * float(np.finfo(dtype).smallest_subnormal)
     return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
-
-
-def _rounding(shard: Any, theta: np.ndarray) -> Any:
-    """Return the rounding bounds of the shard's own engine at theta, cached for the last theta. The
-    caller holds the shard's lock.
-    """
-    known = shard.bounds
-    if known is None or not np.array_equal(known.theta, theta):
-        layout = shard._bound(theta, False).layout
-        known = rounding_at(shard, theta, layout, shard.dtype == np.float32)
-        shard.bounds = known
-    return known
-
-
-def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
-    """Return the bound for the rows' part of the gradient."""
-    with shard._lock:
-        bounds, plan = _rounding(shard, theta), shard._bound(theta, True)
-        g = plan.gradient
-        error = bounds.gradient(g if bounds.measured else None)
-    return SumBound(float(error), norm(g))
-
-
-def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> SumBound:
-    """Return the bound for the rows' part of the product with v."""
-    with shard._lock:
-        bounds, computed = _rounding(shard, theta), np.empty_like(v)
-        shard._bound(theta, False).multiply(v, computed, kind, None, False)
-        error = bounds.product(v, kind, computed if bounds.measured else None)
-    scale = fisher_scale(shard, kind)
-    return SumBound(float(error) * scale, norm(computed) * scale)
-
-
-def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Return bounds (n,) on the errors of the rows' part of products with unit vectors."""
-    with shard._lock:
-        layout = shard._bound(theta, False).layout
-    return dense_bounds(shard, theta, layout, kind) * fisher_scale(shard, kind)
-
-
-def fisher_scale(shard: Any, kind: str) -> float:
-    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole,
-    1 for other kinds. It is rounded twice, which callers of `sum_rounding` count as two additions.
-    """
-    return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" else 1.0

@@ -1,13 +1,13 @@
-"""Sources of rows that need not fit in memory: they are read a block at a time, in the same order
-in every pass.
+"""Sources of the rows of an objective: arrays, sparse matrices, files, blocks that are read one by
+one; and checks, by which the rows of all of them take the form that the passes want.
 
-A source has ``n_rows``, which is None until the rows have been counted; ``blocks(size)``, which
-returns an iterator of raw ``(X, y, sample_weight)`` of `size` rows each, the last one possibly
-shorter; and ``take(rows)``, which returns the rows with the given sorted numbers.
+A source of rows is a class with a method ``blocks(size)``, see `RowSource`. Everything else follows
+from it: values, gradients, products, spectra and proofs are sums over its blocks.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -19,12 +19,16 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, in_memory
 from ..common.checks import as_numpy, is_sparse
+from ..structure.tables import LOSSES
+from .arguments import check_targets, check_weight
+from .mlp import MLP
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
+NAMES = ("X", "y", "sample_weight")
 SEEN = 16  # rows of a block that its fingerprint is taken from
 _starting = Lock()
 
@@ -37,20 +41,14 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         start, n = 0, block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
-            held.append(slice_rows(block, start, stop))
+            whole = stop - start == n
+            held.append(block if whole else take_rows(block, slice(start, stop)))
             count, start = count + stop - start, stop
             if count == size:
                 yield stacked(held)
                 held, count = [], 0
     if held:
         yield stacked(held)
-
-
-def slice_rows(block: Block, start: int, stop: int) -> Block:
-    """Return rows start to stop of a block, or the block itself if that is all of it."""
-    if start == 0 and stop == block[0].shape[0]:
-        return block
-    return take_rows(block, slice(start, stop))
 
 
 def stacked(blocks: list[Block]) -> Block:
@@ -91,6 +89,63 @@ def own_csr(A: Any, name: str) -> Any:
         return A.tocsr()
     except (ValueError, IndexError) as error:
         raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
+
+
+def checked(
+    model: MLP, loss: str, block: Sequence[Any], stored: Any = None, finite: bool = True
+) -> Block:
+    """Return X, y and weights as the passes take them, or raise an error that says what is wrong
+    with them. X is an array or a `csr_matrix`, in the model's dtype.
+
+    Of a block that was read here, numbers are cast first to `stored`, the dtype of the objective
+    that was given it. With `finite` False, a dense X is not checked for NaN and infinity: the
+    caller does so when it copies X.
+    """
+    if stored is not None and stored != model.dtype:
+        classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
+        block = [
+            a if a is None or (classes and name == "y") else _array(a, name).astype(stored)
+            for a, name in zip(block, NAMES)
+        ]
+    X, y, weight = block
+    X = (
+        _checked_csr(X, model, stored is None)
+        if is_sparse(X)
+        else model.check_rows(X, finite=finite)
+    )
+    y = check_targets(y, X.shape[0], model, loss)
+    return X, y, check_weight(weight, X.shape[0], model.dtype)
+
+
+def _array(a: Any, name: str) -> Any:
+    return a if is_sparse(a) else in_memory(as_numpy(a, name), name)
+
+
+def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:
+    """Return a sparse matrix as CSR of the model's dtype: finite, without repeated entries."""
+    if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
+        raise ValueError(f"X has shape {X.shape}; wanted (N, {model.sizes[0]}), N > 0")
+    if X.dtype.kind not in "fiub":
+        raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
+    with np.errstate(over="ignore"):
+        held = csr_matrix(own_csr(X, "X") if copy else X, dtype=model.dtype)
+    held.sum_duplicates()
+    held.eliminate_zeros()
+    if not np.isfinite(held.data).all():
+        raise ValueError("X holds NaN or infinity; wanted finite numbers")
+    return held
+
+
+def located(error: Exception, where: str) -> Exception:
+    """Return the error with the rows in which it occurred added to its message, of the same class
+    if that accepts a message.
+    """
+    text = f"in {where}: {error}"
+    try:
+        return type(error)(text)
+    except Exception:  # its class requires more arguments
+        kinds = (ValueError, TypeError, OSError)
+        return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
 def own(x: Any, name: str) -> Any:
@@ -134,22 +189,16 @@ def fingerprint(parts: Sequence[Any]) -> int:
     return mark
 
 
-class Seen:
-    """The fingerprints of blocks in earlier passes."""
-
-    def __init__(self) -> None:
-        self.marks: dict[tuple[int, int], int] = {}
-
-    def compare(self, start: int, parts: Sequence[Any]) -> None:
-        """Compare a few rows of a block with those seen at the same position before, if that block
-        had as many rows; raise ValueError if they differ.
-        """
-        mark = fingerprint(parts)
-        if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
-            raise ValueError(
-                f"rows from {start} on differ from the previous pass; wanted the same rows in the "
-                "same order in every pass, or a new objective"
-            )
+def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) -> None:
+    """Compare a few rows of a block with those seen at the same position before, if that block had
+    as many rows; raise ValueError if they differ.
+    """
+    mark = fingerprint(parts)
+    if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
+        raise ValueError(
+            f"rows from {start} on differ from the previous pass; wanted the same rows in the same "
+            "order in every pass, or a new objective"
+        )
 
 
 def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
@@ -164,8 +213,12 @@ def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Futur
 PARQUET = (".parquet", ".pq")
 
 
-def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parquet | Blocks:
+def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
+    if isinstance(X, RowSource):
+        if y is not None or weight is not None:
+            raise TypeError("X is a RowSource, whose blocks hold y; wanted no other targets")
+        return X
     if isinstance(X, (str, Path)):
         X = Path(X)
         if X.suffix == ".npy":
@@ -185,17 +238,6 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
     return Arrays(X, y, weight)
-
-
-def yields_sparse(X: Any) -> bool:
-    """Return whether X yields blocks of rows of which the first is sparse."""
-    if is_sparse(X) or isinstance(X, (str, Path)) or not _is_blocks(X) or _once(X):
-        return False
-    return is_sparse(_first(X))
-
-
-def _once(X: Any) -> bool:
-    return not callable(X) and iter(X) is X
 
 
 def _asked(X: Any) -> Any:
@@ -254,7 +296,56 @@ class SparseSource:
         return np.asarray(own_csr(some, "X").toarray())
 
 
-class Arrays:
+class RowSource(ABC):
+    """Rows that need not fit in memory: they are read a block at a time, in the same order in every
+    pass.
+
+    Attributes
+    ----------
+    n_rows : int or None
+        None until the rows have been counted, in a first pass.
+    entries : float or None
+        The number of stored entries of a row, about, if blocks of X are SciPy sparse matrices: they
+        are not made dense then. None for arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> class Waves(RowSource):
+    ...     n_rows = 1000
+    ...     def blocks(self, size):
+    ...         for start in range(0, 1000, size):
+    ...             t = np.arange(start, min(start + size, 1000))[:, None] / 100
+    ...             yield t, np.sin(t), None
+    >>> model = fc.MLP([1, 5, 1])
+    >>> ob = fc.StreamedObjective(model, Waves(), loss="mse", block_rows=300)
+    >>> ob.n_samples, ob.gradient(model.init(seed=0)).shape
+    (1000, (16,))
+    """
+
+    n_rows: Any = None
+    entries: Any = None
+
+    @abstractmethod
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Yield ``(X, y, sample_weight or None)`` of `size` rows each; the last may be shorter.
+        `regrouped` makes them of blocks of any sizes.
+        """
+
+    def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
+        """Yield the blocks in random order, if any block can be read at any time; here as they
+        come.
+        """
+        return self.blocks(size)
+
+    def take(self, rows: np.ndarray) -> Block:
+        """Return the rows with the given numbers, sorted and without repetition: here by a pass
+        over the blocks up to the last of them.
+        """
+        return take_from(self.blocks(1 << 16), rows)
+
+
+class Arrays(RowSource):
     """A source of rows from arrays, or from anything with ``shape``, ``dtype`` and slicing:
     memory-mapped files, HDF5 and zarr datasets.
     """
@@ -288,6 +379,11 @@ class Arrays:
                 )
             yield self.block(start, min(start + size, self.n_rows))
 
+    def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
+        """Yield blocks of `size` rows in random order."""
+        for i in rng.permutation(-(-self.n_rows // size)).tolist():
+            yield self.block(i * size, min((i + 1) * size, self.n_rows))
+
     def block(self, start: int, stop: int) -> Block:
         """Return rows start to stop."""
         if self.rows is not None:
@@ -295,7 +391,7 @@ class Arrays:
         return tuple(_read(None if a is None else a[start:stop], name) for name, a in self._parts())
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
-        return zip(("X", "y", "sample_weight"), (self.X, self.y, self.weight))
+        return zip(NAMES, (self.X, self.y, self.weight))
 
     def take(self, rows: np.ndarray) -> Block:
         """Return the rows with the given numbers, sorted and without repetition."""
@@ -332,7 +428,7 @@ def _read(a: Any, name: str, rows: Any = None) -> Any:
     return a.oindex[rows] if hasattr(a, "oindex") else a[rows]
 
 
-class Parquet:
+class Parquet(RowSource):
     """A source of rows from a Parquet file: numeric columns, one or more of which are the
     targets.
     """
@@ -395,31 +491,24 @@ class Parquet:
         )
         return X, y, None if self.weight is None else column(self.weight)
 
-    def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, by reading the file up to the last of them."""
-        return take_from(self.blocks(1 << 16), rows)
 
-
-class Blocks:
+class Blocks(RowSource):
     """A source of rows from an object that yields them block by block, anew for each pass."""
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
-        if _once(blocks):
+        if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
                 f"X is a {type(blocks).__name__}, whose rows can be read once only; wanted what "
                 "can be read again: a list of blocks, an object with __iter__, or a function that "
                 "returns a new iterator"
             )
         self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "sample_weight")
-        self.n_rows: int | None = None
+        X = _first(blocks)
+        self.entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
         yield from regrouped(self._given(), size)
-
-    def first(self) -> Any:
-        """Return X of the first block."""
-        return _first(self.given)
 
     def _given(self) -> Iterator[Block]:
         start = count = 0
@@ -464,9 +553,3 @@ class Blocks:
         if whole is not None and whole.shape[0] < stop:
             raise ValueError(f"{name} has {whole.shape[0]} rows; wanted one for each row of X")
         return None if whole is None else _read(whole[start:stop], name)
-
-    def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, by a pass over the blocks up to the last of
-        them.
-        """
-        return take_from(self.blocks(1 << 16), rows)

@@ -10,24 +10,37 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Loss
-from .arguments import check_targets, check_weight
+from ..structure.tables import DEFAULT_LOSS
+from .arguments import row_numbers
 from .mlp import MLP
-from .objective import Objective
+from .objective import SMALLEST, STATE, Objective, Shard
 from .pairwise_sum import PairwiseSum
-from .rows import Arrays, Block, Seen, as_source, stacked, submitted, take_rows
-from .sharded import Frame, Shard, Sharded
+from .rows import (
+    Arrays,
+    Block,
+    RowSource,
+    as_source,
+    checked,
+    compare,
+    located,
+    stacked,
+    submitted,
+    take_rows,
+)
+from .sparse import SparseRows
+from .sums import Frame
 
-MEMORY = 1 << 28  # bytes, the default
-SMALLEST = 16  # smallest number of rows of a block
+ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
 CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them
 
 
-class StreamedObjective(Sharded):
+class StreamedObjective(Objective):
     """An `Objective` whose rows are read block by block in bounded memory. All functions that take
     an objective accept it; sums equal those of `Objective` up to rounding.
 
@@ -40,8 +53,9 @@ class StreamedObjective(Sharded):
         converted to dense one block at a time; an HDF5 or zarr dataset, or any object with
         ``shape``, ``dtype`` and slicing; the path of a Parquet file (extra ``parquet``); or an
         iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
-        repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator. An
-        iterable may yield sparse blocks: these are not made dense, see `fastcurv.network.sparse`.
+        repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or
+        a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks: these
+        are not made dense, but for proofs, some rows at a time.
     y : array, dataset, path or name of a column
         As for `Objective`; for a Parquet file the name of a column, or the names of several. None
         if the blocks contain y.
@@ -105,16 +119,15 @@ class StreamedObjective(Sharded):
     (100, 10)
     """
 
-    _dtype_read: np.dtype[Any]
-    n_passes: int
+    _dtype_read: np.dtype[Any]  # dtype that numbers are cast to first
     n_rows_read: int
-    block_rows: int
-    _shards: dict[int, Shard]
+    _source: RowSource
+    _shards: dict[int, Shard]  # {number of rows: shard}, for full blocks and the last one
     _reading: Any
-    _seen: Seen
-    _copied: bool
-    _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
-    _kinds = []
+    _seen: dict[tuple[int, int], int]  # fingerprints of blocks in earlier passes
+    _copied: bool  # whether the engine detects non-finite X while copying it
+    _by_blocks = True
+    _transient = (*Objective._transient, "_shards", "_seen", "_reading")
 
     @accept_aliases("Objective")
     def __init__(
@@ -122,7 +135,7 @@ class StreamedObjective(Sharded):
         model: Any,
         X: Any,
         y: Any = None,
-        loss: Loss = "cross_entropy",
+        loss: Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,
@@ -133,30 +146,29 @@ class StreamedObjective(Sharded):
         columns: Any = None,
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
-        self._source: Any = as_source(X, y, sample_weight, columns)
-        self._prepare(block_rows)
+        self._dtype_read = model.dtype
+        self._of(as_source(X, y, sample_weight, columns), block_rows)
 
-    def _prepare(self, block_rows: int | None) -> None:
-        self._dtype_read = self.model.dtype  # dtype that numbers are cast to first
+    def _of(self, source: RowSource, block_rows: int | None) -> None:
+        """Begin with the rows of a source."""
+        self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._start()
         if block_rows is not None:
             self.block_rows = check_positive_int(block_rows, "block_rows")
         else:
             self.block_rows = self._room()
-        if self._source.n_rows is None:
-            self._count()
-        self._n_samples = int(self._source.n_rows)
+        if source.n_rows is None:
+            source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
+        self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X has no rows; wanted at least one")
         self.n_shards = -(-self._n_samples // self.block_rows)
 
     def _start(self) -> None:
-        super()._start()
-        self._shards = {}  # {number of rows: shard}, for full blocks and the last one
-        self._reading = Lock()
-        self._seen = Seen()
-        self._copied = True  # whether the engine detects non-finite X while copying it
+        self._begin()
+        self._shards, self._reading, self._seen = {}, Lock(), {}
+        self._copied = True
 
     def _after_fork(self) -> None:
         """Drop the shards in a child of `os.fork`: the parent's reader thread does not exist
@@ -166,8 +178,10 @@ class StreamedObjective(Sharded):
         self._shards = {}
 
     def __repr__(self) -> str:
-        text = super().__repr__().removeprefix("Objective")
-        return f"StreamedObjective{text[:-1]}, block_rows={self.block_rows})"
+        return "Streamed" + super().__repr__()
+
+    def _more(self) -> str:
+        return f", block_rows={self.block_rows}"
 
     # --- blocks
 
@@ -175,6 +189,9 @@ class StreamedObjective(Sharded):
         """Return the number of rows per block for which there is memory: for the state of a block
         with its copy of X, and for the block that is read meanwhile.
         """
+        if self._sparse:
+            each = 8 * STATE * sum(self.model.sizes[1:]) + ENTRY * self._source.entries
+            return max(SMALLEST, int(self._budget / each))
         fixed, state, read = self._prices()
         known = self._source.n_rows
         rows = int((self._budget - fixed) / (state + read))
@@ -186,10 +203,6 @@ class StreamedObjective(Sharded):
                 break
             rows = int(0.98 * rows)
         return max(SMALLEST, rows)
-
-    @property
-    def _budget(self) -> int:
-        return (MEMORY if self.memory is None else int(self.memory)) * 9 // 10  # heap, threads
 
     def _prices(self) -> tuple[float, float, float]:
         """Return three sizes in bytes: what a block takes whatever its number of rows; what its
@@ -216,39 +229,24 @@ class StreamedObjective(Sharded):
         `finite` False, X is not checked for NaN and infinity: the caller does so when it copies X.
         """
         try:
-            raw, y, weight = block
-            X = self._taken(raw)
-            y, weight = (
-                as_numpy(y, "y"),
-                None if weight is None else as_numpy(weight, "sample_weight"),
-            )
-            if self._dtype_read != self.model.dtype:
-                X, y, weight = (self._stored(a) for a in (X, y, weight))
-            X = self._as_rows(X, finite)
-            y = check_targets(y, len(X), self.model, self.loss)
-            return X, y, check_weight(weight, len(X), self.model.dtype)
+            X, y, weight = block
+            if self._sparse:
+                X = csr_matrix(X if is_sparse(X) else as_numpy(X, "X"))
+            elif is_sparse(X):
+                X = X.toarray()
+            found = checked(self.model, self.loss, (X, y, weight), self._dtype_read, finite)
         except (ValueError, TypeError) as error:
-            raise _located(error, start, block[0].shape[0]) from None
+            raise located(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
+        return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
-    def _taken(self, raw: Any) -> Any:
-        """Return X of a raw block as a dense NumPy array, not yet cast to the model's dtype."""
-        return raw.toarray() if is_sparse(raw) else as_numpy(raw, "X")
-
-    def _as_rows(self, X: Any, finite: bool) -> Any:
-        """Return X of a block in the form the engine takes."""
-        return self.model.check_rows(X, finite=finite)
-
-    def _stored(self, a: Any) -> Any:
-        return a if a is None or a.dtype.kind in "iu" else a.astype(self._dtype_read)
-
-    def _blocks(
-        self, finite: bool = True
+    def _read(
+        self, raw: Iterator[Block], check: Callable[[Block, int], CHECKED]
     ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
-        """Yield, for each block of one pass, the number of its first row, the checked block, and a
-        function that the caller calls once it no longer holds the previous block: it starts reading
-        the next one.
+        """Yield, for each raw block of one pass, the number of its first row, the checked block,
+        and a function that the caller calls once it no longer holds the previous block: it starts
+        reading the next one.
         """
-        raw, size = self._source.blocks(self.block_rows), 0
+        size = 0
 
         def read() -> tuple[int, CHECKED] | None:
             nonlocal size
@@ -256,7 +254,7 @@ class StreamedObjective(Sharded):
             if block is None:
                 return None
             start, size = size, size + block[0].shape[0]
-            return start, self._checked(block, start, finite)
+            return start, check(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
             coming: Any = submitted(reader, read)
@@ -269,7 +267,6 @@ class StreamedObjective(Sharded):
                 coming = None
                 yield *found, ahead
                 ahead()
-                self._seen.compare(*found)
         self.n_passes += 1
         self.n_rows_read += size
         known = self._source.n_rows
@@ -279,28 +276,43 @@ class StreamedObjective(Sharded):
                 "pass"
             )
 
-    def _count(self) -> None:
-        self._source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
+    def _blocks(
+        self, finite: bool = True
+    ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
+        """Yield what `_read` does of the blocks in their order, the same in every pass."""
+        raw = self._source.blocks(self.block_rows)
+        for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
+            if found[0] % self.block_rows:  # more sums than the bounds on their rounding count
+                raise ValueError(
+                    f"a block of X begins at row {found[0]}; wanted {self.block_rows} rows in each "
+                    "block but the last, as by fastcurv.network.rows.regrouped"
+                )
+            yield found
+            compare(self._seen, *found[:2])
 
-    def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
-        """Yield the objects that `part` is applied to: here one shard of the block, built in the
-        memory of an earlier shard with as many rows if there is one.
+    def _parts(self, start: int, block: CHECKED, dense: bool, finite: bool) -> Iterator[Shard]:
+        """Yield the shards of a block: one, built in the memory of an earlier shard with as many
+        rows if there is one; of sparse rows that must be dense as many as `memory` asks for.
         """
         X, y, weight = block
+        if self._sparse:
+            entries = Shard(self._frame(), X, y, weight, start)
+            yield from entries.pieces(max(1, self._dense_rows)) if dense else (entries,)
+            entries._plans.clear()  # which hold references to the shard
+            return
         shard = self._shards.pop(len(X), None)
         try:
             if shard is not None:
                 shard = shard.renewed(X, y, weight, start, finite)
                 self._copied = shard.seen
             else:
-                frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
-                shard = Shard(frame, check_finite(X, "X"), y, weight, start)
+                shard = Shard(self._frame(), check_finite(X, "X"), y, weight, start)
         except ValueError as error:
-            raise _located(error, start, len(X)) from None
+            raise located(error, f"rows {start} to {start + len(X) - 1}") from None
         self._shards[len(X)] = shard
         yield shard
 
-    def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
+    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. Costs one
         pass.
         """
@@ -309,7 +321,7 @@ class StreamedObjective(Sharded):
             finite = not self._copied
             with closing(self._blocks(finite)) as blocks:
                 for start, block, ahead in blocks:
-                    for shard in self._parts(part, start, block, finite):
+                    for shard in self._parts(start, block, dense, finite):
                         ahead()
                         tree.push(part(shard, *arguments))
         return tree.total()
@@ -317,10 +329,7 @@ class StreamedObjective(Sharded):
     # --- other objectives of the same rows
 
     def _with_model(self, model: MLP) -> StreamedObjective:
-        other: StreamedObjective = self._unstarted()
-        other.model, other.n_passes, other.n_rows_read = model, 0, 0
-        other._start()
-        return other
+        return self._over(self._source, model)
 
     def batch(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows: a slice, indices or a mask.
@@ -328,7 +337,7 @@ class StreamedObjective(Sharded):
         Rows that exceed `memory` are read again in each pass if X can be sliced; otherwise the rows
         are held in memory.
         """
-        rows = self._numbers(rows)
+        rows = row_numbers(rows, self.n_samples)
         if isinstance(self._source, Arrays) and len(rows) > self._room():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]
@@ -338,18 +347,17 @@ class StreamedObjective(Sharded):
         self.n_rows_read += len(each)
         return self._in_memory(take_rows(block, back))
 
-    def _over(self, source: Any) -> StreamedObjective:
+    def _over(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
-        other._source = source
-        other._prepare(self.block_rows)
-        other._dtype_read = self._dtype_read
+        other.model = model or self.model
+        other._of(source, self.block_rows)
         return other
 
     def _in_memory(self, block: Any) -> Objective:
         X, y, weight = self._checked(block, 0)
         return Objective(
             self.model,
-            getattr(X, "X", X),  # of SparseRows
+            X.X if self._sparse else X,
             y,
             self.loss,
             self.l2,
@@ -372,7 +380,10 @@ class StreamedObjective(Sharded):
             The objective on the rows of a batch.
         """
         held: Any = None
-        for block in self._mixed(rng):
+        for _, block, ahead in self._read(
+            self._source.mixed(self.block_rows, rng), lambda block, _: block
+        ):
+            ahead()
             held = block if held is None else stacked([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
             last = held[0].shape[0] - self.block_rows // 2  # half a block is kept back
@@ -383,31 +394,3 @@ class StreamedObjective(Sharded):
         if held is not None:
             for start in range(0, held[0].shape[0], size):
                 yield self._in_memory(take_rows(held, slice(start, start + size)))
-
-    def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the raw blocks of one pass, in random order if the source supports random
-        access.
-        """
-        size = self.block_rows
-        if isinstance(self._source, Arrays):
-            order = rng.permutation(self.n_shards)
-            raw = (
-                self._source.block(int(i) * size, min((int(i) + 1) * size, self._n_samples))
-                for i in order
-            )
-        else:
-            raw = self._source.blocks(size)
-        read = 0
-        with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming = submitted(reader, next, raw, None)
-            while (block := coming.result()) is not None:
-                coming = submitted(reader, next, raw, None)
-                read += block[0].shape[0]
-                yield block
-        self.n_passes += 1
-        self.n_rows_read += read
-
-
-def _located(error: Exception, start: int, size: int) -> Exception:
-    """Return the error with the numbers of the rows in which it occurred added to its message."""
-    return type(error)(f"in rows {start} to {start + size - 1}: {error}")

@@ -196,6 +196,7 @@ LOSSES: dict[Any, LossRow] = {
 }
 #: The first loss for targets of each kind.
 SUITS: dict[str, Any] = {row.targets: name for name, row in reversed(LOSSES.items())}
+DEFAULT_LOSS: Literal["cross_entropy"] = "cross_entropy"
 CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
 
 

@@ -55,7 +55,7 @@ def test_a_file_that_is_cut_short_while_a_block_is_multiplied(program):
     """What was read is multiplied, the block ahead as well; what was not is refused."""
     program(
         """
-from fastcurv.network.sharded import value_part
+from fastcurv.network.sums import value_part
 
 model, theta = fc.MLP([16, 8, 1]), fc.MLP([16, 8, 1]).init(seed=0)
 for after in range(1, 7):

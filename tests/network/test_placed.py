@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.distributed import Recipe, load_shard
-from fastcurv.network.sharded import Frame
+from fastcurv.network.sums import Frame
 
 MODEL = fc.MLP([2, 3, 1])
 X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)

@@ -10,7 +10,7 @@ from scipy.sparse.linalg._interface import IdentityOperator
 import fastcurv as fc
 from fastcurv.network import gram_bounds
 from fastcurv.network.rows import take_from
-from fastcurv.network.sharded import witnesses
+from fastcurv.network.sums import witnesses
 
 RNG = np.random.default_rng(0)
 

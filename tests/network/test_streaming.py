@@ -4,12 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.network.pairwise_sum import FAN, PairwiseSum, additions, total
-from fastcurv.network.sharded import ShardedCertificates, witnesses
+from fastcurv.network.sums import SumCertificates, witnesses
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]
@@ -161,7 +162,7 @@ def test_every_fact_is_one_of_all_rows():
     """What a network knows of itself must be said anew for shards, but for what asks no row."""
     without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
     known = {name for name in vars(Certificates) if not name.startswith("_")}
-    assert known - set(vars(ShardedCertificates)) == without_rows
+    assert known - set(vars(SumCertificates)) == without_rows
 
 
 def test_units_that_are_off_in_one_block_only(rng):
@@ -376,3 +377,20 @@ def test_a_block_without_weight_says_nothing_of_saturation(rng):
     assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
     assert none.certificates.saturation(theta)["saturated"] == 0.0
+
+
+def test_blocks_of_the_matrix_are_bounded_in_float32(rng):
+    """Their passes round in an order of their own, so they are compared with float64."""
+    model = fc.MLP([4, 6, 3], dtype="float32")
+    X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)
+    theta, sparse = model.init(seed=0), csr_matrix(np.where(X > 0, X, 0))
+    for ob in (
+        fc.StreamedObjective(model, X, y, l2=0.1, block_rows=16),
+        fc.Objective(model, sparse, y),
+    ):
+        H, exact = ob.hessian(theta), ob.astype("float64").hessian(theta)
+        for which in ({"layers": [1]}, {"indices": [0, 7, 30]}):
+            part, truth = H.restrict(**which), exact.restrict(**which)
+            v = rng.standard_normal(part.shape[0]).astype("f4")
+            gap = np.linalg.norm(truth @ v.astype(float) - part @ v)
+            assert gap <= part.rounding_bound(v) <= 1e-5

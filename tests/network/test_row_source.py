@@ -1,0 +1,221 @@
+"""A source of rows is one class with one method: all facts about an objective follow from it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import fastcurv as fc
+from fastcurv.network.rows import RowSource, as_source
+
+N, BLOCK = 90, 40
+KINDS = ("hessian", "ggn", "empirical_fisher")
+
+
+def numbers(rows):
+    """Rows that are computed from their numbers, by elementwise functions alone."""
+    t = np.asarray(rows, float)[:, None] + 1
+    X = np.sin(t * [1.0, 2.3, 3.7, 0.4])
+    return X, X[:, :2] * X[:, 2:] + 0.1, 0.5 + (t[:, 0] % 3) / 3
+
+
+class Computed(RowSource):
+    """Rows that are nowhere: each block is computed when it is read."""
+
+    n_rows = N
+
+    def blocks(self, size):
+        for start in range(0, N, size):
+            yield numbers(range(start, min(start + size, N)))
+
+
+class Uncounted(Computed):
+    """The same rows; nobody knows how many there are before they have been read."""
+
+    n_rows = None
+
+
+class Records(RowSource):
+    """Rows of a file of records, each X and y one after the other."""
+
+    def __init__(self, path, width):
+        self.held = np.memmap(path, np.float64, "r").reshape(-1, width)
+        self.n_rows = len(self.held)
+
+    def blocks(self, size):
+        for start in range(0, self.n_rows, size):
+            part = np.array(self.held[start : start + size])
+            yield part[:, :4], part[:, 4:], None
+
+
+class Stored(RowSource):
+    """Sparse rows, which stay sparse."""
+
+    n_rows, entries = N, 2.0
+
+    def blocks(self, size):
+        for start in range(0, N, size):
+            X, y, weight = numbers(range(start, min(start + size, N)))
+            yield sp.csr_array(np.where(X > 0, X, 0)), y, weight
+
+
+def problem(dtype="float64", activation="tanh", sizes=(4, 5, 2)):
+    model = fc.MLP(sizes, activation, dtype=dtype)
+    return model, model.init(seed=1)
+
+
+def every_fact(ob, theta):
+    """What is asked of an objective: values, products, bounds, proofs, a spectrum, a verdict."""
+    V = np.cos(np.outer(np.arange(1, theta.size + 1), [1.0, 2.3])).astype(theta.dtype)
+    yield ob.value(theta)
+    yield ob.gradient(theta)
+    for kind in KINDS:
+        H = getattr(ob, kind)(theta)
+        yield from (H @ V, H @ V[:, 0], H.quadratic(V), H.rounding_bound(V[:, 0]))
+        part = H.restrict(layers=[1])
+        w = np.ones(part.shape[0], theta.dtype)
+        yield from (H.to_dense(), H.column_bounds(), part @ w, part.rounding_bound(w))
+    J = ob.jacobian(theta)
+    yield from (J @ V[:, 0], J.T @ np.cos(np.arange(J.shape[0])).astype(theta.dtype))
+    known = ob.certificates
+    yield from (
+        *known.precise_gradient(theta),
+        *known.precise_value(theta),
+        ob.rounding_bound(theta),
+    )
+    yield from (
+        known.third_bound(theta, 0.1),
+        known.curvature_floor(theta),
+        known.kinks(theta, 0.1),
+    )
+    yield fc.eigsh(ob.hessian(theta), 3, seed=0).values
+    verdict = fc.classify(ob, theta, seed=0).to_dict()
+    yield {k: v for k, v in verdict.items() if k != "wall_time"}
+    yield ob.batch([80, 3, 3]).gradient(theta)
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        assert all(
+            np.array_equal(a[k], b[k], equal_nan=k != "kind" and isinstance(a[k], float)) for k in a
+        )
+    else:
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", [Computed, Uncounted])
+def test_bits_are_those_of_arrays_in_the_same_blocks(kind, dtype, activation):
+    model, theta = problem(dtype, activation)
+    X, y, weight = numbers(range(N))
+    how = {"loss": "mse", "l2": 1e-2, "block_rows": BLOCK}
+    ob = fc.StreamedObjective(model, kind(), **how)
+    arrays = fc.StreamedObjective(model, X, y, sample_weight=weight, **how)
+    for a, b in zip(every_fact(ob, theta), every_fact(arrays, theta), strict=True):
+        same(a, b)
+    assert ob.n_samples == N and ob.n_shards == 3 and repr(ob) == repr(arrays)
+
+
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
+def test_facts_are_those_of_all_rows_at_once(dtype, tol):
+    model, theta = problem(dtype)
+    X, y, weight = numbers(range(N))
+    ob = fc.StreamedObjective(model, Computed(), loss="mse", l2=0.1, block_rows=BLOCK)
+    dense = fc.Objective(model, X, y, "mse", 0.1, weight)
+
+    def near(a, b):
+        assert np.abs(np.asarray(a) - b).max() <= tol * (1 + np.abs(b).max())
+
+    near(ob.value(theta), dense.value(theta))
+    near(ob.gradient(theta), dense.gradient(theta))
+    for kind in KINDS:
+        near(getattr(ob, kind)(theta).to_dense(), getattr(dense, kind)(theta).to_dense())
+    near(fc.eigsh(ob.hessian(theta), 3).values, fc.eigsh(dense.hessian(theta), 3).values)
+    if dtype == "float64":
+        x = fc.minimize(dense, theta, "newton-cg", max_iter=200, verdict=False).x
+        mine, theirs = fc.classify(ob, x), fc.classify(dense, x)
+        assert (mine.kind, mine.certified) == (theirs.kind, theirs.certified) == ("minimum", True)
+
+
+def test_bits_of_one_block_are_those_of_all_rows_at_once():
+    """Without l2, which sums over blocks add at the end."""
+    model, theta = problem()
+    X, y, weight = numbers(range(N))
+    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=N)
+    dense = fc.Objective(model, X, y, "mse", sample_weight=weight)
+    v = np.cos(np.arange(theta.size))
+    assert ob.n_shards == 1 and ob.value(theta) == dense.value(theta)
+    assert np.array_equal(ob.gradient(theta), dense.gradient(theta))
+    for kind in KINDS:
+        assert np.array_equal(getattr(ob, kind)(theta) @ v, getattr(dense, kind)(theta) @ v)
+    small, whole = (fc.eigsh(f.hessian(theta), 3, seed=0, space="parameters") for f in (ob, dense))
+    assert np.array_equal(small.values, whole.values)
+
+
+def test_rows_of_a_file_of_records(tmp_path):
+    X, y, _ = numbers(range(N))
+    np.hstack([X, y]).tofile(tmp_path / "rows.bin")
+    model, theta = problem()
+    ob = fc.StreamedObjective(
+        model, Records(tmp_path / "rows.bin", 6), loss="mse", block_rows=BLOCK
+    )
+    arrays = fc.StreamedObjective(model, X, y, loss="mse", block_rows=BLOCK)
+    for a, b in zip(every_fact(ob, theta), every_fact(arrays, theta), strict=True):
+        same(a, b)
+
+
+def test_sparse_rows_stay_sparse():
+    model, theta = problem()
+    X, y, weight = numbers(range(N))
+    rows = sp.csr_array(np.where(X > 0, X, 0))
+    ob = fc.StreamedObjective(model, Stored(), loss="mse", l2=1e-2, block_rows=BLOCK)
+    parts = [(rows[i : i + 30], y[i : i + 30], weight[i : i + 30]) for i in range(0, N, 30)]
+    blocks = fc.StreamedObjective(model, parts, loss="mse", l2=1e-2, block_rows=BLOCK)
+    for a, b in zip(every_fact(ob, theta), every_fact(blocks, theta), strict=True):
+        same(a, b)
+    assert sp.issparse(ob.batch([1, 2]).X)
+
+
+def test_batches_copies_and_other_precisions():
+    model, theta = problem()
+    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=BLOCK)
+    assert [b.n_samples for b in ob.batches(32, np.random.default_rng(0))] == [32, 32, 26]
+    again = pickle.loads(pickle.dumps(ob))
+    assert np.array_equal(again.gradient(theta), ob.gradient(theta))
+    low = ob.astype("float32")
+    assert low.dtype == np.float32 and low.value(theta) == pytest.approx(ob.value(theta), rel=1e-5)
+    res = fc.minimize(ob, theta, "adam", max_iter=2, batch_size=30, seed=0, verdict=False)
+    assert res.fun < ob.value(theta)
+
+
+def test_what_is_no_source_is_refused():
+    with pytest.raises(TypeError, match="X is a RowSource, whose blocks hold y"):
+        as_source(Computed(), np.ones(N), None)
+    with pytest.raises(TypeError, match="abstract"):
+        RowSource()
+
+    class Short(Computed):
+        n_rows = N + 1
+
+    model, theta = problem()
+    with pytest.raises(ValueError, match="X gave 90 rows in this pass and has 91"):
+        fc.StreamedObjective(model, Short(), loss="mse").value(theta)
+
+    class Ragged(Computed):
+        def blocks(self, size):
+            return super().blocks(size - 1)
+
+    ragged = fc.StreamedObjective(model, Ragged(), loss="mse", block_rows=BLOCK)
+    with pytest.raises(ValueError, match="a block of X begins at row 39; wanted 40 rows in each"):
+        ragged.value(theta)
+
+    class Wide(Computed):
+        def blocks(self, size):
+            for X, y, weight in super().blocks(size):
+                yield np.hstack([X, X]), y, weight
+
+    with pytest.raises(ValueError, match=r"in rows 0 to 89: X has shape \(90, 8\); wanted"):
+        fc.StreamedObjective(model, Wide(), loss="mse").value(theta)

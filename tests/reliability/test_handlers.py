@@ -120,7 +120,8 @@ for name in calls:
         pid = os.fork()
         if not pid:
             signal.alarm(20)
-            os._exit(0 if right(name) and right("gradient") else 1)
+            anew = np.array_equal(ob.hessian(theta) @ v, expected["product"])
+            os._exit(0 if right(name) and right("gradient") and anew else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, name
     stop.set()
     thread.join()

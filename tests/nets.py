@@ -4,7 +4,7 @@ Lists of activations and losses are those of the library's own tables: a new row
 every test that goes through a list. A net is drawn with its data, at a point:
 
     net = draw(rng, [5, 9, 3], "gelu", "cross_entropy", N=40, l2=0.1, dtype=dtype)
-    net.ob.hessian(net.theta) @ net.v(rng)        # the objective
+    net.ob.hessian(net.theta) @ net.direction(rng)        # the objective
     net.ref.gradient(net.theta)                   # its oracle in NumPy, of the same numbers
     net.objective(n_threads=2, l2=0.0)            # the same with other options
 """
@@ -86,7 +86,7 @@ class Net:
     def ref(self) -> ReferenceObjective:
         return self.reference()
 
-    def v(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
+    def direction(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
         """A random direction, or a block of so many."""
         return rng.standard_normal((self.n, *columns)).astype(self.theta.dtype)
 
@@ -95,10 +95,10 @@ def draw(
     rng: np.random.Generator | int, sizes: Any, activation: Any = "tanh", loss: str = "mse",
     N: int = 17, *, bias: bool = True, residual: bool = False, batch_norm: bool = False,
     weights: bool = False, l2: float = 0.0, dtype: str = "float64", soft: bool = False,
-    **options: Any,
-) -> Net:  # fmt: skip
+    kind: Any = Net, **options: Any,
+) -> Any:  # fmt: skip
     """A random network on random data: every number fits the dtype, so that the engine and the
-    oracle see the same ones. With `X` or `y` among the options on these.
+    oracle see the same ones. With `X` or `y` among the options on these; as a `Net` of that kind.
     """
     rng = np.random.default_rng(rng)
     model = fc.MLP(
@@ -116,4 +116,4 @@ def draw(
         if batch_norm and l < len(model.shapes) - 1:  # no gamma is 1, no beta 0
             layers[-1] += [1 + 0.3 * rng.standard_normal(m), 0.3 * rng.standard_normal(m)]
     theta = model.flatten(layers).astype(dtype)
-    return Net(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
+    return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})

@@ -51,7 +51,7 @@ def drawn(net, dtype, **options):
 def everything(net, dtype, **options):
     """All that the passes make, as one list of arrays, and the layout it was made with."""
     p, rng = drawn(net, dtype, **options), np.random.default_rng(6)
-    V, ob, theta = p.v(rng, 3), p.ob, p.theta
+    V, ob, theta = p.direction(rng, 3), p.ob, p.theta
     H, G, F, J = ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta), ob.jacobian(theta)
     top = H.restrict(layers=[len(net[0]) - 2])
     return [
@@ -153,7 +153,7 @@ def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, chunks):
                 lambda memory: (p := drawn(net, dtype, memory=memory)).ob.hessian(p.theta)
             )
         p = drawn(net, dtype, memory=memory)
-        H, V = p.ob.hessian(p.theta), p.v(np.random.default_rng(0), 3)
+        H, V = p.ob.hessian(p.theta), p.direction(np.random.default_rng(0), 3)
         before, block = V.copy(), H @ V
         assert not chunks or H.layout["chunk"] < 4
         assert np.array_equal(V, before)

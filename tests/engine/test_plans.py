@@ -7,6 +7,7 @@ from fastcurv import _engine
 
 from .. import nets
 from ..plans import LAYOUTS, laid_out
+from ..programs import NET
 
 NETS = [  # sizes, rows, options of the model
     ([3, 5, 2], 4, {"bias": False}),
@@ -93,7 +94,7 @@ def drawn(rng, sizes, **options):
 def test_other_rows_in_the_same_memory(rng, sizes, soft):
     """The plan that is given them is the plan of those rows."""
     first, second = (drawn(rng, sizes, soft=soft) for _ in range(2))
-    theta, v = first.theta, first.v(rng)
+    theta, v = first.theta, first.direction(rng)
     reused, fresh, out = plan_of(first), plan_of(second), np.empty((2, first.n))
     reused.bind(theta)
     reused.multiply(v, out[0])
@@ -119,11 +120,8 @@ def test_rows_of_another_shape_are_refused(rng):
 def test_rows_that_were_not_all_copied_are_copied_again(python):
     """Ctrl-C amid the copy frees it; the next rows were read where it had been, at address 0."""
     python(
-        """
-import signal
-import numpy as np
-from fastcurv import _engine
-
+        NET
+        + """
 def ended(*_):
     raise KeyboardInterrupt
 
@@ -132,9 +130,9 @@ model = fc.MLP([304, 64, 16])
 theta = model.init(seed=0)
 for N in (50_000, 100_000, 200_000, 400_000):  # until a copy takes longer than to hear of signals
     X, y = np.ones((304, N)).T, np.zeros((N, 16))
-    rows = _engine.Rows(X, y, None, None)
+    rows = engine.Rows(X, y, None, None)
     shape = model.sizes, model.activation, model.skips, True
-    plan = _engine.Plan(*shape, rows, "mse", float(N), 0.0, 1)
+    plan = engine.Plan(*shape, rows, "mse", float(N), 0.0, 1)
     plan.bind(theta)
     value = plan.value
     signal.setitimer(signal.ITIMER_REAL, 1e-3)

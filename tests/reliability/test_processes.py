@@ -85,7 +85,7 @@ def test_operators_travel_to_new_processes(method, rng):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     p = nets.draw(rng, [5, 9, 3], N=40, l2=0.1)
-    H, v = p.ob.hessian(p.theta), p.v(rng)
+    H, v = p.ob.hessian(p.theta), p.direction(rng)
     here = H @ v
     with multiprocessing.get_context(method).Pool(1) as pool:
         there = pool.apply_async(operator.matmul, (H, v)).get(60)

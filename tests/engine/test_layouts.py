@@ -97,6 +97,7 @@ def test_every_layout_agrees(arch, net, how, dtype):
     ((64, 128, 64), "float64", {1: 0, 4: 0, 5: 8}),
     ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
     ((2, 16, 16, 1), "float64", {1: 8}),
+    ((2, 16, 16, 1), "float32", {1: 16}),
 ])  # fmt: skip
 def test_few_rows_of_a_wide_net(wide, dtype, panels):
     """They share one panel, in float32 where they fill most of its lines or the net is large; many

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
-from ..certify.bounds import rounding_at
 from ..certify.certificates import Certificates
+from ..certify.passes import ErrorPass
 from ..common.checks import check_choice, check_positive, check_positive_int
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import Loss
@@ -287,7 +287,7 @@ class Objective(Answering, subject="objective"):
         error; in float64 it is a worst-case bound. Cost: about 10 gradients in NumPy.
         """
         found = self.gradient(theta) if self.dtype == np.float32 else None
-        return rounding_at(self, theta, measured=found is not None).gradient(found)
+        return ErrorPass(self, theta, measured=found is not None).gradient(found)
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is

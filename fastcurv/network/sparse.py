@@ -15,7 +15,6 @@ from scipy.sparse import csr_matrix
 from .. import _engine
 from .._engine import Lock
 from ..certify.arithmetic import norm
-from ..certify.bounds import rounding_at
 from ..certify.columns import column_bounds
 from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, is_sparse
@@ -286,7 +285,7 @@ def _rounding(shard: Any, theta: np.ndarray) -> ErrorPass:
     """
     n = shard.frame.n_samples
     layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
-    return rounding_at(shard, theta, layout)
+    return ErrorPass(shard, theta, layout)
 
 
 def gradient_error_part(shard: Any, theta: np.ndarray) -> float:

@@ -1,5 +1,5 @@
-"""What the tests share: a generator that varies, every kernel table of this CPU, and a network with
-its oracle.
+"""What the tests share: a generator that varies, every kernel table of this CPU, both precisions, a
+fresh interpreter.
 """
 
 import gc
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import zlib
-from types import SimpleNamespace
 
 os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
@@ -17,10 +16,9 @@ os.environ.setdefault(
 import numpy as np
 import pytest
 
-from fastcurv import MLP, Objective
 from fastcurv import _engine as engine
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 
+from . import nets
 from .plans import laid_out
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs behind itself
@@ -63,61 +61,16 @@ def arch(request):
     engine.set_arch(before)
 
 
-def draw_problem(
-    rng,
-    sizes,
-    activation="tanh",
-    loss="mse",
-    N=17,
-    *,
-    bias=True,
-    residual=False,
-    weights=False,
-    l2=0.0,
-    dtype="float64",
-    soft=False,
-    **options,
-):
-    """A random network on random data, and the oracle for it: every number fits the dtype, so both
-    see the same ones.
-    """
-    model = MLP(sizes, activation, bias=bias, residual=residual, dtype=dtype)
-    d_out = sizes[-1]
-    X = rng.standard_normal((N, sizes[0])).astype(dtype)
-    if loss == "cross_entropy":
-        y = rng.integers(d_out, size=N)
-        if soft:
-            y = (rng.random((N, d_out)) / d_out).astype(dtype)
-    elif loss == "binary_cross_entropy":
-        y = rng.integers(2, size=(N, d_out)).astype(dtype)
-    else:
-        y = rng.standard_normal((N, d_out)).astype(dtype)
-    weight = rng.uniform(0.25, 2, N).astype(dtype) if weights else None
-    theta = np.concatenate(
-        [
-            np.r_[rng.standard_normal(m * k) / k**0.5, rng.standard_normal(m if bias else 0) / 2]
-            for k, m in zip(sizes, sizes[1:])
-        ]
-    ).astype(dtype)
-    ob = Objective(model, X, y, loss, l2=l2, sample_weight=weight, **options)
-    names = activation if isinstance(activation, str) else list(activation)
-    ref = ReferenceObjective(
-        ReferenceModel(sizes, names, bias=bias, residual=residual),
-        X,
-        y,
-        loss,
-        l2=l2,
-        sample_weight=weight,
-    )
-    return SimpleNamespace(
-        model=model, ob=ob, ref=ref, theta=theta, X=X, y=y, weight=weight, n=model.n_params
-    )
+@pytest.fixture(params=nets.DTYPES)
+def dtype(request):
+    """The name of each precision in turn."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
 def problem():
-    """`draw_problem` for tests that cannot import it."""
-    return draw_problem
+    """`nets.draw` for tests that cannot import it."""
+    return nets.draw
 
 
 @pytest.fixture(

@@ -12,16 +12,16 @@ LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
 }
 
 
-def lay_out(across, unpacked=-1):
-    """Plans are laid out so from here on."""
-    engine.force_across(across)
+def lay_out(across, unpacked=-1, shared=False):
+    """Plans are laid out so from here on; shared: one panel for all threads."""
+    engine.force_across(across, shared)
     engine.force_unpacked(unpacked)
 
 
 @contextmanager
-def laid_out(across=-1, unpacked=-1):
+def laid_out(across=-1, unpacked=-1, shared=False):
     """Plans made inside are laid out so, or as is said there; those made after as is best."""
-    lay_out(across, unpacked)
+    lay_out(across, unpacked, shared)
     try:
         yield
     finally:

@@ -11,20 +11,18 @@ from sklearn.exceptions import ConvergenceWarning
 import fastcurv as fc
 from fastcurv.common import errors
 from fastcurv.common.errors import IMPLICIT, plain
-from fastcurv.network.arguments import ACTIVATIONS
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
 
+from . import nets
 from .public import public
 
 
 @pytest.fixture(scope="module")
 def here():
-    rng = np.random.default_rng(0)
-    model = fc.MLP([4, 5, 3])
-    theta = model.init(seed=0)
-    ob = fc.Objective(model, rng.standard_normal((30, 4)), rng.integers(3, size=30))
-    return SimpleNamespace(fc=fc, np=np, model=model, theta=theta, ob=ob, H=ob.hessian(theta))
+    p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30)
+    known = {"model": p.model, "theta": p.theta, "ob": p.ob, "H": p.ob.hessian(p.theta)}
+    return SimpleNamespace(fc=fc, np=np, **known)
 
 
 @pytest.mark.parametrize(
@@ -360,8 +358,8 @@ def test_choices_lead_to_choices(here):
     """What starts with a quote is a name that the function takes."""
     known = {
         "method": set(METHODS),
-        "loss": {"mse", "cross_entropy", "binary_cross_entropy"},
-        "activation": set(ACTIVATIONS),
+        "loss": set(nets.LOSSES),
+        "activation": set(nets.ACTIVATIONS),
         "scheme": {"auto", "he", "xavier", "lecun"},
         "which": {"LA", "SA", "LM", "BE"},
     }

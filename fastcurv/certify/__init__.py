@@ -2,7 +2,7 @@
 bounds on the curvature.
 """
 
-from .bounds import gradient_bound, product_bound, rounding_at
+from .bounds import gradient_bound, product_bound
 from .passes import ErrorPass
 
-__all__ = ["ErrorPass", "gradient_bound", "product_bound", "rounding_at"]
+__all__ = ["ErrorPass", "gradient_bound", "product_bound"]

@@ -1,251 +1,70 @@
-"""Bounds on rounding for networks with batch normalisation, like those of
-`fastcurv.certify.passes`, but with all rows in memory at once.
+"""Batch normalisation with bounds on rounding, for which all rows are in memory at once.
 
-The linear parts, activations and losses are bounded as there. The normalisation between them is
-followed entry by entry: every `Num` carries a bound on its error, and each operation adds its own
-rounding. The standard deviation is a norm of the centred column, so ``sqrt(variance + eps)``
-changes by at most the root mean square of the errors of z; everything else is products, sums and
-means. A unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
+The normalisation between the linear part of a layer and its activation is followed entry by entry:
+every `Num` carries a bound on its error, and each operation adds its own rounding. The standard
+deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at most the root
+mean square of the errors of z; everything else is products, sums and means. A unit whose errors
+reach its standard deviation (``sqrt(eps)`` included) has no bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..common.linalg import UNIT
 from ..common.protocols import Floats
 from ..structure.parameters import layers_of, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
-from .arithmetic import Err, Num, Operand, Phi, Sums, at_most, product
-from .passes import ErrorPass, LossRows
+from .arithmetic import Num, exact
 
 
-class NormState:
-    """The state at theta with error bounds: a below each layer, h, s, phi, du and delta with the
-    means that they need, and e phi''.
+class Normed:
+    """The normalisation of one layer over all rows: ``h = (z - mean) s``, ``u = gamma h + beta``,
+    its backward pass and the R-passes of both.
     """
 
-    da: list[Any]
-    h: list[Num]
-    s: list[Num]
-    phi: list[Phi]
-    d: list[Any]
-    dd: list[Any]
-    eq: list[Any]
-    deq: list[Any]
-    du: list[Any]
-    du_mean: list[Any]
-    du_h: list[Any]
-    scale: list[Any]
-    loss: LossRows
+    du: Num  # e phi'
+    du_mean: Num
+    du_h: Num
 
-    def __init__(self, R: NormRounding, rows: slice) -> None:
-        self.R, L = R, len(R.W)
-        self.a, self.da = [R.ob.X[rows].astype(float)], [None]
-        self.h, self.s, self.phi = [], [], []
-        self.d, self.dd, self.eq, self.deq = [None] * L, [None] * L, [None] * L, [None] * L
-        self.du, self.du_mean, self.du_h, self.scale = ([None] * L for _ in range(4))
-        self.forward()
-        self.backward()
+    def __init__(self, z: Num, gamma: Num, beta: Num) -> None:
+        self.gamma, (self.h, self.s) = gamma, z.normalised()
+        self.u, self.scale = self.h * gamma + beta, self.s * gamma
 
-    def forward(self) -> None:
-        """Run the forward pass: ``h = (z - mean) s``, ``u = gamma h + beta``, ``a = phi(u) [+ the
-        layer's input]``.
+    def backward(self, du: Num) -> Num:
+        """Return ``delta = s gamma (du - mean du - h mean (du h))``."""
+        self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
+        return (du - self.du_mean - self.h * self.du_h) * self.scale
+
+    def sums(self) -> tuple[Num, Num]:
+        """Return the gradients by gamma and beta."""
+        return (self.du * self.h).sum(), self.du.sum()
+
+    def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:
+        """Return ``ru = vgamma h + gamma rh + vbeta`` with ``rh = s (rz - mean rz - h c)``, c the
+        mean of ``rz h``, and (rh, ``s (vgamma - s c gamma)``); rz None means 0.
         """
-        R = self.R
-        for l, W in enumerate(R.W):
-            a, da = self.a[l], self.da[l]
-            size, b = product(at_most(a, da), W.abs.T), R.b[l] if l == len(R.W) - 1 else 0.0
-            z = a @ W.A.T + b
-            dz = R.local(size + np.abs(b), W.A.shape[1], 1)
-            dz = dz if da is None else dz + da.across(W)
-            if l == len(R.W) - 1:
-                break
-            z, (gamma, beta) = Num(z, dz.E, R.arithmetic), R.norms[l]
-            h, s = z.normalised()
-            u = h * gamma + beta
-            phi = Phi(R.names[l], u.A, u.err, R.arithmetic, R.skips[l])
-            above, error = phi.a, phi.da
-            if R.skips[l]:
-                above = above + a
-                error, _ = R.sum_rounded(above, error, da)
-            self.h.append(h)
-            self.s.append(s)
-            self.phi.append(phi)
-            self.a.append(above)
-            self.da.append(error)
-        self.loss = R.loss_rows(slice(None), z, dz)
+        h, s = self.h, self.s
+        rz = exact(0.0 * h.x, h.r) if rz is None else rz
+        c = (rz * h).mean()
+        rh = (rz - rz.mean() - h * c) * s
+        return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)
 
-    def backward(self) -> None:
-        """Run the backward pass: ``e_below = delta W [+ e]``, ``du = e phi'``, ``delta = s gamma
-        (du - mean du - h mean (du h))``.
+    def r_backward(self, rdu: Num, turned: tuple[Num, Num] | None) -> tuple[Num, tuple[Num, Num]]:
+        """Return rdelta and the sums for gamma and beta; `turned` comes from `r_forward`, None
+        keeps only the terms that are linear in rdu.
         """
-        R, e, de = self.R, None, None
-        self.d[-1], self.dd[-1] = self.loss.d, self.loss.dd
-        for l in range(len(R.W) - 1, 0, -1):
-            W, d, dd, x = R.W[l], self.d[l], self.dd[l], l - 1
-            below, error = (
-                d @ W.A,
-                R.local(product(at_most(d, dd), W.abs), W.A.shape[0], 1) + dd.back(W),
-            )
-            if R.skips[l]:
-                below = below + e
-                error, _ = R.sum_rounded(below, error, de)
-            e, de, phi = below, error, self.phi[x]
-            values, ddu, _ = R.times(e, de, phi.p, phi.dp)
-            self.eq[x], self.deq[x] = phi.curvature(R, e, de, values, ddu)
-            self.du[x] = du = Num(values, ddu.E, R.arithmetic)
-            self.du_mean[x], self.du_h[x], self.scale[x] = (
-                du.mean(),
-                (du * self.h[x]).mean(),
-                self.s[x] * R.norms[x][0],
-            )
-            delta = (du - self.du_mean[x] - self.h[x] * self.du_h[x]) * self.scale[x]
-            self.d[x], self.dd[x] = delta.A, delta.err
-
-
-class NormRounding(ErrorPass):
-    """`ErrorPass` of a network with batch normalisation. It keeps the state of all rows: some 30 N
-    sum(widths) numbers.
-
-    `columns` costs as many passes as there are parameters.
-    """
-
-    of_rows = NormState
-
-    def __init__(
-        self,
-        ob: Any,
-        theta: ArrayLike,
-        layout: Mapping[str, Any] | None = None,
-        measured: bool = False,
-    ) -> None:
-        super().__init__(ob, theta, layout, measured)
-        r = self.arithmetic
-        rows, chunks = r.sums["block_rows"], -(-ob.n_samples // r.chunk)
-        deep = ob.n_samples if measured else rows - (-ob.n_samples // rows)
-        r.rows_gamma, r.mean_gamma = (deep + 4 * chunks + 16) * UNIT, (4 * chunks + 4) * UNIT
-        self.norms = [
-            () if pair is None else tuple(Num(x.astype(float), 0.0 * x, r) for x in pair)
-            for pair in norms_of(ob.model, self.theta)
-        ]
-
-    def new_sums(self) -> list[Sums]:
-        """Return empty `Sums` for each layer, including those of gamma and beta."""
-        sums = super().new_sums()
-        for s, pair in zip(sums, self.norms):
-            s.scales = tuple(Num(0.0 * x.A, 0.0 * x.A, x.r) for x in pair)
-        return sums
-
-    def add_gradient(self, state: NormState, sums: list[Sums]) -> None:
-        """Add the gradient's sums over all rows, including those of gamma and beta."""
-        super().add_gradient(state, sums)
-        for l, s in enumerate(sums[:-1]):
-            s.scales = ((state.du[l] * state.h[l]).sum(), state.du[l].sum())
-
-    def columns(self, kind: str = "hessian") -> Floats:
-        """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
-
-        Cost: one pass for each unit vector.
-        """
-        bounds, alone = np.zeros(len(self.theta)), copy(self)
-        alone.measured = False
-        for j in range(len(bounds)):
-            e = np.zeros_like(self.theta)
-            e[j] = 1
-            bounds[j] = alone.product(e, kind)
-        return bounds
-
-    def direction(self, v: Floats) -> list[Any]:
-        """Return ``[(V, vb, vgamma, vbeta)]`` of v (n,), layer by layer: V and the last layer's vb
-        are None where they are 0; vb of normalised layers is left out.
-        """
-        layers, r = [], self.arithmetic
-        for V, b, *norm_ in self.ob.model.unflatten(v):
-            vb = b.astype(float) if b is not None and not norm_ and b.any() else None
-            gamma_beta = tuple(Num(part.astype(float), np.zeros(len(part)), r) for part in norm_)
-            layers.append((Operand(V.astype(float)) if V.any() else None, vb, *gamma_beta))
-        return layers
-
-    # --- R-forward, loss, R-backward
-    # ----------------------------------------------------------------------------------------
-
-    def norm_forward(self, s: NormState, layers: list[Any]) -> tuple[Any, Any, Any]:
-        """Run the R-forward pass: ``rh = s (rz - mean rz - h c)``, ``ru = vgamma h + gamma rh +
-        vbeta``, ``ra = phi' ru [+ ra]``. Return the last layer's (rz, Err) and, by layer, (ra, Err)
-        and (rh, ru, s (vgamma - s c gamma)), None where these are 0.
-        """
-        r = self.arithmetic
-        ra: list[Any] = [(None, None)]
-        moved: list[Any] = []
-        end: tuple[Any, Any] = (None, None)
-        for l, (V, vb, *norm_v) in enumerate(layers):
-            below, dbelow = ra[l]
-            still = V is None and vb is None and below is None
-            zero = np.zeros(s.d[l].shape)
-            z, dz, _ = (zero, Err(zero), None) if still else self.moved(s, l, V, vb, ra[l])
-            if not norm_v:  # the last layer
-                end = (None, None) if still else (z, dz)
-                continue
-            if still and not any(part.A.any() for part in norm_v):
-                ra.append((None, None))
-                moved.append(None)
-                continue
-            moves, h, gamma, (vgamma, vbeta) = Num(z, dz.E, r), s.h[l], self.norms[l][0], norm_v
-            c = (moves * h).mean()
-            rh = (moves - moves.mean() - h * c) * s.s[l]
-            ru = h * vgamma + rh * gamma + vbeta
-            moved.append((rh, ru, (vgamma - s.s[l] * c * gamma) * s.s[l]))
-            above, error, _ = self.times(ru.A, ru.err, s.phi[l].p, s.phi[l].dp)
-            if self.skips[l] and below is not None:
-                above = above + below
-                error, _ = self.sum_rounded(above, error, dbelow)
-            ra.append((above, error))
-        return end, ra, moved
-
-    def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
-        """Run the R-passes as for other networks, with rdgamma and rdbeta in addition."""
-        full, ((z, dz), ra, moved) = kind == "hessian", self.norm_forward(s, layers)
-        if z is None:
-            return
-        rd, drd = s.loss.r_loss(z, dz)
-        re: Any = None
-        dre: Any = None
-        for l in range(len(self.W) - 1, -1, -1):
-            self.add_products(s, l, (rd, drd), ra[l] if full else (None, None), sums, 2)
-            if l == 0:
-                continue
-            below, error, _, _ = self.back(s, l, rd, drd, layers[l][0] if full else None)
-            if self.skips[l]:
-                below = below + re
-                error, _ = self.sum_rounded(below, error, dre)
-            re, dre = below, error
-            rdelta, scales = self.r_normalised(s, l - 1, re, dre, moved[l - 1] if full else None)
-            sums[l - 1].scales, rd, drd = scales, rdelta.A, rdelta.err
-
-    def r_normalised(
-        self, s: NormState, x: int, re: Floats, dre: Err, moved: Any
-    ) -> tuple[Num, tuple[Num, Num]]:
-        """Return rdelta of hidden layer x and its (rdgamma, rdbeta); moved None keeps only the
-        terms that are linear in rdu.
-        """
-        r, h = self.arithmetic, s.h[x]
-        values, off, _ = self.times(re, dre, s.phi[x].p, s.phi[x].dp)
-        rdu = Num(values, off.E, r)
-        if moved is None:
-            rdu_h = rdu * h
-            return (rdu - rdu.mean() - h * rdu_h.mean()) * s.scale[x], (rdu_h.sum(), rdu.sum())
-        rh, ru, r_scale = moved
-        if s.eq[x] is not None:
-            rdu = rdu + Num(s.eq[x], s.deq[x].E, r) * ru
-        rdu_h, D = rdu * h + s.du[x] * rh, s.du[x] - s.du_mean[x] - h * s.du_h[x]
-        inner = rdu - rdu.mean() - rh * s.du_h[x] - h * rdu_h.mean()
-        return D * r_scale + inner * s.scale[x], (rdu_h.sum(), rdu.sum())
+        h, rdu_h = self.h, rdu * self.h
+        if turned is None:
+            rdelta = (rdu - rdu.mean() - h * rdu_h.mean()) * self.scale
+        else:
+            rh, r_scale = turned
+            rdu_h, D = rdu_h + self.du * rh, self.du - self.du_mean - h * self.du_h
+            inner = rdu - rdu.mean() - rh * self.du_h - h * rdu_h.mean()
+            rdelta = D * r_scale + inner * self.scale
+        return rdelta, (rdu_h.sum(), rdu.sum())
 
 
 # --------------------------------------------------------------------------------------------------

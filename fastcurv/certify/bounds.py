@@ -16,8 +16,8 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
     |local| <= gamma ((|a| + |da|) |W|' + |b|)               entry by entry, one more matrix product
 
 and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for
-elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`local`,
-`times`), however small their computed product is; otherwise 0 is exact, so that units that are off
+elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`linear`,
+`Num`), however small their computed product is; otherwise 0 is exact, so that units that are off
 stay off, and no kink is reported where z is 0 exactly.
 
 Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
@@ -48,7 +48,7 @@ theta. Layers are independent parts of the vector: their bounds are added as squ
 
 The passes here run in float64. Where the engine does too, their own rounding, and in any case
 roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left
-(`Rounding.slack`). No product of sizes is rounded down where it underflows (`scaled`, `product`,
+(`ErrorPass.slack`). No product of sizes is rounded down where it underflows (`scaled`, `product`,
 `norms`). Overflow anywhere, of the engine's numbers or of these, gives an infinite bound; so does
 an environment that flushes subnormal numbers to 0 (`flushes`), in which eta does not bound the
 underflow of a step.
@@ -73,25 +73,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .batch_norm import NormRounding
 from .columns import column_bounds
 from .passes import ErrorPass
-
-
-def rounding_at(
-    ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, measured: bool = False
-) -> ErrorPass:
-    """Return the bounds at one theta, with or without batch normalisation; see `ErrorPass`."""
-    kind = NormRounding if ob.model.batch_norm else ErrorPass
-    return kind(ob, theta, layout, measured)
 
 
 def dense_bounds(
     ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, kind: str = "hessian"
 ) -> NDArray[np.float64]:
     """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector."""
-    R = rounding_at(ob, theta, layout)
-    return R.columns(kind) if isinstance(R, NormRounding) else column_bounds(R, kind)
+    return column_bounds(ErrorPass(ob, theta, layout), kind)
 
 
 def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
@@ -108,7 +98,7 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     -------
     float
         Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's
-        products, since it runs in NumPy; for several vectors at one theta, `rounding_at` costs that
+        products, since it runs in NumPy; for several vectors at one theta, `ErrorPass` costs that
         of 15 to 50 products each.
 
     Examples
@@ -123,7 +113,7 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     >>> bool(error < product_bound(ob, theta, v) < 1e4 * error)
     True
     """
-    return rounding_at(ob, theta).product(v, kind)
+    return ErrorPass(ob, theta).product(v, kind)
 
 
 def gradient_bound(ob: Any, theta: ArrayLike) -> float:
@@ -131,4 +121,4 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 
     Cost: about 10 gradients' arithmetic, in NumPy.
     """
-    return rounding_at(ob, theta).gradient()
+    return ErrorPass(ob, theta).gradient()

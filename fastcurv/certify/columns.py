@@ -29,39 +29,76 @@ rounded up.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..common.checks import check_choice
 from ..common.protocols import Floats
-from ..structure.parameters import l2_diagonal
-from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
+from ..structure.parameters import l2_diagonal, normalised
+from .arithmetic import ETA, Chain, Num, flushes, norms, spectral
 from .passes import KINDS, ErrorPass, State
 
 
 class Sized(NamedTuple):
     """Bounds on the norm of a quantity and on the norm of its error, for (rows, units); rounded up
-    against underflow.
+    against underflow. `new` are those of the part that has entered since the last cap by a `Chain`;
+    None where no chain goes on.
     """
 
-    size: Floats
-    error: Floats
+    size: Any
+    error: Any
+    new: Any = None
 
     def __add__(self, other: Sized) -> Sized:  # type: ignore[override]
-        return Sized(self.size + other.size, self.error + other.error)
+        new = None if self.new is None or other.new is None else self.new + other.new
+        return Sized(self.size + other.size, self.error + other.error, new)
 
     def __mul__(self, k: Floats) -> Sized:  # type: ignore[override]
         return Sized(self.size * k + ETA, self.error * k + ETA)
 
-    def held(self, most: Sized) -> Sized:
-        """Return these bounds, each capped by that of `most`."""
-        return Sized(np.minimum(self.size, most.size), np.minimum(self.error, most.error))
+    @classmethod
+    def impulse(cls, size: Floats, error: Floats | float) -> Sized:
+        """Return bounds on what is new as a whole."""
+        return cls(size, error, cls(size, error))
 
-    def times(self, x: Floats, dx: Floats) -> Sized:
-        """Return bounds on the product with a quantity of size x and error dx."""
-        error = self.error * x + (self.size + self.error) * dx
-        return Sized(self.size * x + ETA, error + 2 * ETA)
+    def held(self, most: Sized | None) -> Sized:
+        """Return these bounds with nothing new, each capped by that of `most`."""
+        size, error = (np.inf, np.inf) if most is None else most[:2]
+        return Sized(np.minimum(self.size, size), np.minimum(self.error, error), Sized(0.0, 0.0))
+
+    def times(self, x: Sized) -> Sized:
+        """Return bounds on the product with x."""
+        error = self.error * x.size + (self.size + self.error) * x.error
+        return Sized(self.size * x.size + ETA, error + 2 * ETA)
+
+
+def norm_passes(
+    R: ErrorPass, s: State, into: list[Any], loss: Any, into_loss: Any, full: bool
+) -> tuple[list[Floats], list[Floats]]:
+    """Run the R-passes in norms, row by row: bounds (rows, 1) on the norms of ra and rdelta of each
+    layer, given those of what enters rz, ra, re and rdelta at each layer (`into`), at the loss, and
+    of its second derivative.
+    """
+    p, q = ([None if x is None else _top(x) for x in xs] for xs in ([f.p for f in s.phi], s.eq))
+    ra, rz, rd = [np.zeros((len(s.a[0].x), 1))], [], []
+    for l, (W, (new_z, new_a, _, _)) in enumerate(zip(R.W, into)):
+        rz.append(W.norm * ra[l] + new_z)
+        if l < len(R.W) - 1:
+            bent = rz[l] if p[l] is None else p[l] * rz[l]
+            ra.append(bent + new_a + R.skips[l] * ra[l])
+    rd, re = [loss * rz[-1] + into_loss], 0.0
+    for l in range(len(R.W) - 1, 0, -1):
+        re = R.W[l].norm * rd[0] + into[l][2] + R.skips[l] * re
+        bent = re if p[l - 1] is None else p[l - 1] * re
+        bend = 0.0 if q[l - 1] is None or not full else q[l - 1] * rz[l - 1]
+        rd.insert(0, bent + bend + into[l][3])
+    return ra, rd
+
+
+def _top(x: Num) -> Floats:
+    """Return the largest magnitude in each row plus the largest error in it, (rows, 1)."""
+    return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
 
 class Columns:
@@ -75,7 +112,7 @@ class Columns:
     def __init__(self, R: ErrorPass, kind: str, gather: bool = True) -> None:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
-        self.abs_norms = [spectral_bound(W.abs) for W in R.W]
+        self.abs_norms = [spectral(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
         # off[l][j], (units, inputs): error bounds of part j (the weights of layer j, or of the
         # biases of layer j - L) of the columns of layer l's weights; off_b: of the columns of its
@@ -90,16 +127,15 @@ class Columns:
         sizes = self.sizes(s)
         lost = [float(part.sum()) for part in self.lost(s, sizes)]
         for l in range(self.L):
-            a = at_most(s.a[l], s.da[l])
+            a = s.a[l].size
             for j, part in enumerate(self.forward(s, sizes, l)):
                 self.off[l][j] += part.error.T @ a + lost[j]
-                if s.da[l] is not None:
-                    self.off[l][j] += part.size.T @ s.da[l].E
+                self.off[l][j] += part.size.T @ s.a[l].dx.E
                 self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
             self.limit(self.off[l], self.peak, a)
             self.limit(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
-                d, dd = at_most(s.d[l], s.dd[l]), s.dd[l].E
+                d, dd = s.d[l].size, s.d[l].dx.E
                 for j, part in enumerate(self.backward(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.limit(self.off[l], d, self.peak)
@@ -108,24 +144,14 @@ class Columns:
         """Return, by part, bounds on the effect of underflow in the engine's products on a row's
         share of any column; `forward`: include the R-forward pass.
         """
-        last, eta, zero = self.L - 1, self.r.eta, np.zeros((len(s.a[0]), 1))
-        each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in self.R.W)]
-        p, q, a, d = ([x.size + x.error for x in sizes[name]] for name in "pqad")
-        fz, fa = [zero] * self.L, [zero] * self.L
-        for m in range(self.L * forward):
-            fz[m] = self.R.W[m].norm * fa[m] + each[m]
-            if m < last:
-                fa[m + 1] = p[m] * fz[m] + each[m] + self.R.skips[m] * fa[m]
-        rd, re = zero, zero
-        if forward:
-            rd = sum(self.loss_norms(s)) * fz[last] + s.loss.r_lost()
-        parts = [zero] * (2 * self.L)
-        for m in range(last, -1, -1):
-            parts[m], parts[self.L + m] = rd * a[m] + self.full * fa[m] * d[m], rd
-            if m > 0:
-                re = self.R.W[m].norm * rd + each[m] + self.R.skips[m] * re
-                rd = p[m - 1] * re + self.full * q[m - 1] * fz[m - 1] + 2 * each[m]
-        return [part + ETA for part in parts]
+        R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
+        each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
+        into = [(x * forward, x * forward, x, 2 * x) for x in each]
+        loss = zero if not forward else sum(self.loss_norms(s))
+        ra, rd = norm_passes(R, s, into, loss, s.loss.r_lost() if forward else zero, self.full)
+        a, d = ([x.size + x.error for x in sizes[name]] for name in "ad")
+        weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
+        return [part + ETA for part in (*weights, *rd)]
 
     def limit(self, off: Floats, x: Floats, y: Floats) -> None:
         """Set bounds to infinity where a sum over rows of products of numbers of size x (rows,
@@ -138,77 +164,77 @@ class Columns:
         """Return the norms of the rows of a and delta, and the largest phi' and e phi'' of each
         hidden layer by row, all with errors.
         """
-        zero = np.zeros((len(s.a[0]), 1))
+        zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
 
-        def top(x: Floats | None, dx: object, other: Floats) -> Sized:
+        def top(x: Num | None, other: Floats) -> Sized:
             if x is None:
                 return Sized(other, zero)
-            largest = dx.E.max(axis=1, keepdims=True)  # type: ignore[attr-defined]
-            return Sized(np.abs(x).max(axis=1, keepdims=True), largest)
+            largest = x.dx.E.max(axis=1, keepdims=True)
+            return Sized(np.abs(x.x).max(axis=1, keepdims=True), largest)
 
         return {
-            "a": [
-                Sized(norms(np.abs(a)), zero if da is None else da.nu) for a, da in zip(s.a, s.da)
-            ],
-            "d": [Sized(norms(np.abs(d)), dd.nu) for d, dd in zip(s.d, s.dd)],
-            "p": [top(phi.p, phi.dp, one) for phi in s.phi],
-            "q": [top(eq, deq, zero) for eq, deq in zip(s.eq[:-1], s.deq[:-1])],
+            "a": [Sized(norms(np.abs(a.x)), a.dx.nu) for a in s.a],
+            "d": [Sized(norms(np.abs(d.x)), d.dx.nu) for d in s.d],
+            "p": [top(phi.p, one) for phi in s.phi],
+            "q": [top(eq, zero) for eq in s.eq[:-1]],
         }
 
     @staticmethod
-    def units(x: Floats | None, dx: object, like: Floats, default: float) -> Sized:
+    def units(x: Num | None, like: Floats, default: float) -> Sized:
         """Return |phi'| or |e phi''| of every unit, (rows, units), with errors."""
         if x is None:
             return Sized(np.full_like(like, default), np.zeros_like(like))
-        return Sized(np.abs(x), dx.E)  # type: ignore[attr-defined]
+        return Sized(np.abs(x.x), x.dx.E)
 
-    def through(self, x: Sized, l: int, each: Floats | None) -> tuple[Sized, Floats]:
-        """Return bounds on x times W of layer l, or its transpose, and the rounding that this adds;
-        `each`: norms of the units' own rows or columns of W, to be used instead of ``||W||``.
+    def through(self, x: Sized, l: int, each: Floats | None = None) -> Sized:
+        """Return bounds on x times W of layer l, or its transpose; `each`: norms of the units' own
+        rows or columns of W, to be used instead of ``||W||``.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
         self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
-        return Sized(W * x.size + ETA, W * x.error + rounding + ETA), rounding
+        new = Sized(W * x.new.size + ETA, W * x.new.error + rounding + ETA)
+        return Sized(W * x.size + ETA, W * x.error + rounding + ETA, new)
 
     def rounded(self, x: Sized, u: float) -> Sized:
         """Return x after operations whose relative rounding is u in all."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
-        return Sized(x.size, x.error + u * most)
+        new = None if x.new is None else Sized(x.new.size, x.new.error + u * most)
+        return Sized(x.size, x.error + u * most, new)
+
+    def bent(self, x: Sized, p: Sized) -> Sized:
+        """Return x times phi' of sizes p."""
+        fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
+        found = x.times(p)._replace(new=Sized(x.new.size * p.size, fresh))
+        return self.rounded(found, self.r.u)
 
     def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
         """Return, by part (weights of all layers, then biases), bounds on the effect of a step in
         each bias of layer l.
         """
-        R, u, last = self.R, self.r.u, self.L - 1
-        like = np.zeros(s.d[l].shape)
+        R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
-        z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
+        z = Sized.impulse(like + 1.0, like + self.gammas[l])  # rz of the unit
         rz: list[Sized | None] = [None] * self.L
         ra: list[Sized | None] = [None] * self.L  # below each layer
         chain = Chain(s.kappa, Sized.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
-            p = self.units(s.phi[m].p, s.phi[m].dp, like, 1.0) if m == l else sizes["p"][m]
-            a = self.rounded(z.times(*p), u)
-            fresh = p.size * local + (z.size + z.error) * p.error + u * (a.size + a.error) + ETA
+            a = self.bent(z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m])
             if R.skips[m] and below is not None:
-                a = self.rounded(a + below, u)
-                fresh = fresh + u * (a.size + a.error)
-            a = chain.cap(m + 1, a, Sized(a.size if m == l else 0 * a.size, fresh))
-            ra[m + 1] = a
-            z, local = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
+                a = self.rounded(a + below, self.r.u)
+            ra[m + 1] = a = chain.cap(m + 1, a)
+            z = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
         return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
         """Return, by part, bounds on the effect of an impulse in re at each input of layer l."""
-        like = np.zeros(s.a[l].shape)
+        like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
-        e = Sized(like + 1.0, like + self.gammas[l])
-        own = self.units(s.phi[l - 1].p, s.phi[l - 1].dp, like, 1.0)
-        rd = self.rounded(e.times(*own), self.r.u)
+        e = Sized.impulse(like + 1.0, like + self.gammas[l])
+        rd = self.rounded(e.times(self.units(s.phi[l - 1].p, like, 1.0)), self.r.u)
         nothing: list[Sized | None] = [None] * self.L
         return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
@@ -223,9 +249,9 @@ class Columns:
 
     def loss(self, s: State, z: Sized) -> Sized:
         """Return rdelta of the last layer."""
-        along = self.r.N * (norms(np.abs(s.loss.d)) + s.loss.dd.nu) * (self.kind == "fisher")
+        along = self.r.N * (norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
-        return z.times(*self.loss_norms(s))
+        return z.times(Sized(*self.loss_norms(s)))
 
     def down(
         self,
@@ -237,48 +263,38 @@ class Columns:
         *,
         rz: list[Sized | None],
         ra: list[Sized | None],
-        unit: int,
+        unit: int = -1,
+        terms: int = 2,
     ) -> list[Sized]:
         """Run the R-backward pass from rdelta of layer `top` and return the bounds by part; `unit`
-        is the layer whose units the impulse is in.
+        is the layer whose units the impulse is in, `terms` the number of products in a sum.
         """
-        R, u = self.R, self.r.u
-        weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
+        R, r = self.R, self.r
+        weights, biases = r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
         parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        # new: the part of rdelta that is not phi' times re
-        chain, new = Chain(s.kappa, Sized.__mul__), rd
+        chain = Chain(s.kappa, Sized.__mul__)
+        rd = Sized.impulse(rd.size, rd.error)
         for m in range(top, -1, -1):
-            parts[m] = self.rounded(rd.times(*sizes["a"][m]), weights)
+            parts[m] = self.rounded(rd.times(sizes["a"][m]), weights)
             below = ra[m]
             if self.full and below is not None:
-                parts[m] = parts[m] + self.rounded(below.times(*sizes["d"][m]), weights)
-            parts[self.L + m] = self.rounded(rd, biases)
+                parts[m] = parts[m] + self.rounded(below.times(sizes["d"][m]), weights)
+            parts[self.L + m] = self.rounded(Sized(rd.size, rd.error), biases)
             if m == 0:
-                continue
+                break
             # rdelta of one unit alone: the backward impulse
             single = re is not None and m == top
-            each = R.W[m].rows if single else None
-            lower, rounding = self.through(rd, m, each)
-            W = R.W[m].norm if each is None else each
-            fresh = Sized(W * new.size + ETA, W * new.error + rounding + ETA)
-            if R.skips[m]:
-                assert re is not None
-                lower = self.rounded(lower + re, u)
-                fresh = Sized(fresh.size, fresh.error + u * (lower.size + lower.error))
-                fresh = fresh + re if single else fresh
-            re = chain.cap(m, lower, fresh)
-            p = sizes["p"][m - 1]
-            rd = self.rounded(re.times(*p), u)
-            off = (re.size + re.error) * p.error + u * (rd.size + rd.error)
-            new = Sized(0 * rd.size, off + ETA)
-            moved = rz[m - 1]
+            lower = self.through(rd, m, R.W[m].rows if single else None)
+            if R.skips[m] and re is not None:
+                lower = self.rounded(lower + re, r.u)
+            re = chain.cap(m, lower)
+            rd, moved = self.bent(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
-                    bend = self.units(s.eq[m - 1], s.deq[m - 1], moved.size, 0.0)
-                more = moved.times(*bend)
-                rd = self.rounded(rd + more, 2 * u)
-                new = new + Sized(more.size, more.error + 2 * u * (rd.size + rd.error))
+                    bend = self.units(s.eq[m - 1], moved.size, 0.0)
+                more = moved.times(bend)
+                rd = self.rounded(rd + Sized.impulse(*more[:2]), 2 * r.u)
         return parts
 
 
@@ -286,15 +302,17 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
     of the columns of a dense matrix of products.
 
-    They hold for any order of the products. Cost: the arithmetic of some gradients, in NumPy.
+    They hold for any order of the products. Cost: the arithmetic of some gradients, in NumPy; with
+    batch normalisation that of a product with each of the unit vectors.
 
     Parameters
     ----------
-    R : Rounding
-        At theta, without batch normalisation.
+    R : ErrorPass
     kind : {"hessian", "ggn", "fisher"}
     """
     check_choice(kind, KINDS, "kind")
+    if normalised(R.ob.model):
+        return np.array([R.product(e, kind) for e in np.eye(len(R.theta))])
     r, found = R.arithmetic, []
     with np.errstate(all="ignore"):
         known = Columns(R, kind)
@@ -321,27 +339,20 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
 
     Parameters
     ----------
-    R : Rounding
+    R : ErrorPass
         At theta, without batch normalisation.
     """
-    u, d_out, found = R.arithmetic.u, R.ob.model.sizes[-1], []
-    sums = R.arithmetic.gamma(max(R.arithmetic.over_rows(1), R.arithmetic.over_columns()))
+    d_out, found = R.ob.model.sizes[-1], []
     with np.errstate(all="ignore"):
         known = Columns(R, "jacobian", gather=False)
         for s in R.states():
             sizes = known.sizes(s)
-            zero = np.zeros((len(s.a[0]), 1))
-            d, skip, known.peak = Sized(zero + 1.0, zero), None, zero + 1.0
-            size = sum(known.lost(s, sizes, forward=False)) + ETA
-            for l in range(len(R.W) - 1, -1, -1):
-                size = np.hypot(size, known.rounded(d.times(*sizes["a"][l]), sums).error)
-                size = np.hypot(size, known.rounded(d, sums).error)
-                if l == 0:
-                    continue
-                e, _ = known.through(d, l, None)
-                if R.skips[l] and skip is not None:
-                    e = known.rounded(e + skip, u)
-                skip, d = e, known.rounded(e.times(*sizes["p"][l - 1]), u)
+            one = known.peak = np.ones((len(s.a[0].x), 1))
+            nothing: list[Sized | None] = [None] * known.L
+            d = Sized(one, 0 * one)
+            parts = known.down(s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1)
+            lost = sum(known.lost(s, sizes, forward=False))
+            size = np.hypot.reduce([lost + ETA, *(part.error for part in parts)])
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u

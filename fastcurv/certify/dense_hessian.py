@@ -32,6 +32,7 @@ differ between its hidden units, the largest is used: to do better, all rows wou
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,8 @@ from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from ..structure.tables import LOSSES
-from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
-from .passes import GROWTH, ErrorPass, LossRows, Passes, State, checked_theta, passes_at
+from .arithmetic import ETA, GROWTH, Chain, Err, Num, exact, flushes, norm, norms, scaled
+from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -78,48 +79,41 @@ class Known:
     def of(cls, x: Floats, off: Floats) -> Known:
         return cls(x, off, _size(x))
 
+    @classmethod
+    def summed(cls, x: Floats, off: Floats) -> Known:
+        """Return a sum x whose terms are off by `off`."""
+        return cls.of(x, GROWTH * (off + 2 * UNIT * _size(x) + TINY))
 
-class Bend:
-    """The derivatives of phi for rows of a hidden layer: phi' and e phi'', (rows, o), and by row
-    (rows,) the largest of them, and the largest and the norm of their errors.
+    def __matmul__(self, other: Known) -> Known:
+        off = self.off * (other.size + other.off) + self.size * other.off + TINY
+        off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
+        return Known.of(np.matmul(self.x, other.x), GROWTH * off)
+
+    def bent(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
+        """Return the columns times those of p, and bounds on the norms of their errors."""
+        off = self.off * (p.top + p.off) + self.size * p.off
+        return self.x * p.x[:, None, :], off + roundings * UNIT * self.size * p.top
+
+
+class Slope:
+    """phi' or e phi'' for rows of a hidden layer, (rows, o), and by row (rows,) the largest of
+    them, the largest of their errors and the norm of these.
     """
 
-    def __init__(self, s: State, l: int, cut: slice, curved: bool) -> None:
-        phi, like = s.phi[l], s.z[l][cut]
-        self.p = np.ones_like(like) if phi.p is None else phi.p[cut]
-        dp = np.zeros_like(like) if phi.p is None else phi.dp.E[cut]
-        self.top, self.off = np.abs(self.p).max(axis=1), dp.max(axis=1)
-        self.spread = norms(dp)[:, 0]
-        self.q = s.eq[l][cut] if curved and s.eq[l] is not None else None
-        self.q_top = self.q_off = self.q_spread = np.zeros(len(like))
-        if self.q is not None:
-            dq = s.deq[l].E[cut]
-            self.q_top, self.q_off = np.abs(self.q).max(axis=1), dq.max(axis=1)
-            self.q_spread = norms(dq)[:, 0]
-
-
-def inputs_of(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floats]]:
-    """Return, by layer, the sizes of its inputs, errors included, and bounds on these errors."""
-    sizes, offs = [], []
-    for a, da in zip(s.a, s.da):
-        off = np.zeros_like(a[cut]) if da is None else da.E[cut]
-        size, one = np.abs(a[cut]) + off, np.ones((len(off), 1))
-        sizes.append(np.hstack([size, one]) if bias else size)
-        offs.append(np.hstack([off, 0 * one]) if bias else off)
-    return sizes, offs
+    def __init__(self, x: Num | None, cut: slice, like: Num) -> None:
+        self.x = np.ones_like(like.x[cut]) if x is None else x.x[cut]
+        dx = np.zeros_like(self.x) if x is None else x.dx.E[cut]
+        self.top, self.off = np.abs(self.x).max(axis=1), dx.max(axis=1)
+        self.spread = norms(dx)[:, 0]
 
 
 def of_loss(s: State) -> tuple[Floats, Floats]:
     """Return loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
-    like = s.z[-1]
-    columns, error = [], np.zeros(len(like))
-    for k in range(like.shape[1]):
-        unit = np.zeros_like(like)
-        unit[:, k] = 1.0
-        column, off = s.loss.r_loss(unit, Err(np.zeros_like(like)))
-        columns.append(column)
-        error = np.hypot(error, off.nu[:, 0])
-    return np.stack(columns, axis=2), error
+    rows, o = s.z[-1].x.shape
+    units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
+    columns = [s.loss.r_loss(exact(unit, s.loss.r)) for unit in units]
+    error = np.hypot.reduce([column.dx.nu[:, 0] for column in columns], axis=0)
+    return np.stack([column.x for column in columns], axis=2), error
 
 
 class Slab:
@@ -128,16 +122,17 @@ class Slab:
     def __init__(
         self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
     ) -> None:
-        self.passes = passes
-        self.L, bias = len(passes.W), passes.ob.model.bias
-        one = np.ones((len(s.z[0][cut]), 1))
-        self.a = [np.hstack([a[cut], one]) if bias else a[cut] for a in s.a]
-        self.A, self.dA = inputs_of(s, cut, bias)
+        self.passes, self.L = passes, len(passes.W)
+        one = np.ones((len(s.z[0].x[cut]), int(passes.ob.model.bias)))
+        self.a = [np.hstack([a.x[cut], one]) for a in s.a]
+        self.dA = [np.hstack([a.dx.E[cut], 0 * one]) for a in s.a]
+        self.A = [np.abs(a) + da for a, da in zip(self.a, self.dA)]
         self.sizes = [norms(A)[:, 0] for A in self.A]
-        self.offs = [norms(dA)[:, 0] for dA in self.dA]
-        self.d = [d[cut] for d in s.d]
-        self.dd = [dd.E[cut] for dd in s.dd]
-        self.bends = [Bend(s, l, cut, curved) for l in range(self.L - 1)]
+        self.d, self.dd = [d.x[cut] for d in s.d], [d.dx.E[cut] for d in s.d]
+        self.p = [Slope(phi.p, cut, z) for phi, z in zip(s.phi, s.z)]
+        self.q = [
+            Slope(eq, cut, z) if curved and eq is not None else None for eq, z in zip(s.eq, s.z)
+        ]
         self.loss = Known.of(loss[0][cut], loss[1][cut])
         self.C = self._curvature()
 
@@ -145,88 +140,68 @@ class Slab:
         """Return C for the input of each layer above a hidden layer."""
         found: list[Known] = []
         for k in range(self.L - 1, 0, -1):
-            W, w = self.passes.W[k].A, self.passes.W_norms[k]
+            W, w = self.passes.W[k].A, self.passes.W[k].norm
             o, width = W.shape
-            f, gamma = norm(W), gamma_of(2 * o + 4)
-            if k == self.L - 1:
+            f, gamma, top = norm(W), gamma_of(2 * o + 4), k == self.L - 1
+            if top:
                 inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
-                top, off = np.full(len(inner.off), w), np.zeros(len(inner.off))
-                size = np.full(len(inner.off), f)
+                most = np.full(len(P), w)
+                off, size = 0.0 * most, np.full(len(P), f)
             else:
-                b, skip = self.bends[k], float(self.passes.skips[k])
-                inner, P = found[-1], b.p[:, :, None] * W
+                p, skip = self.p[k], float(self.passes.skips[k])
+                inner, P = found[-1], p.x[:, :, None] * W
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
-                size = b.top * f + skip * width**0.5
-                top, off = b.top * w + skip, b.off * w + 3 * UNIT * size + TINY
+                size = p.top * f + skip * width**0.5
+                most, off = p.top * w + skip, p.off * w + 3 * UNIT * size + TINY
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
-            e = (top + off) * inner.off * (top + off) + inner.size * off * (2 * top + off)
+            e = (most + off) * inner.off * (most + off) + inner.size * off * (2 * most + off)
             e += gamma * size * inner.size * size
-            if k < self.L - 1 and (q := self.bends[k].q) is not None:
-                b = self.bends[k]
-                x += np.matmul(W.T * q[:, None, :], W)
-                e += w * b.q_off * w + gamma * f * b.q_top * f + TINY * f
-            found.append(Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY)))
+            if not top and (q := self.q[k]) is not None:
+                x += np.matmul(W.T * q.x[:, None, :], W)
+                e += w * q.off * w + gamma * f * q.top * f + TINY * f
+            found.append(Known.summed(x, e))
         return found[::-1]
 
     def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
         """Yield ``(m, S, K)`` for m = l, l + 1, ...; K is None for m = l."""
-        W, last = self.passes.W, self.L - 1
-        if l == last:
+        if l == self.L - 1:
             yield l, self.loss, None
             return
-        b, C = self.bends[l], self.C[l]
-        x = b.p[:, :, None] * C.x * b.p[:, None, :]
-        off = (b.top + b.off) * C.off * (b.top + b.off) + C.size * b.off * (2 * b.top + b.off)
-        off += b.q_spread + TINY
-        if b.q is not None:
-            x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += b.q
-        S = Known.of(x, off)
-        off = GROWTH * (off + 4 * UNIT * (S.size + b.top * C.size * b.top))
-        yield l, Known(x, off, S.size), None
-        x = np.zeros((len(b.p), b.p.shape[1], b.p.shape[1]))
-        x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = b.p
-        K = Known.of(x, b.spread + TINY)
+        p, q, C = self.p[l], self.q[l], self.C[l]
+        x, at = p.x[:, :, None] * C.x * p.x[:, None, :], np.arange(p.x.shape[1])
+        off = (p.top + p.off) * C.off * (p.top + p.off) + C.size * p.off * (2 * p.top + p.off)
+        off += TINY if q is None else q.spread + TINY
+        if q is not None:
+            x[:, at, at] += q.x
+        size = _size(x)
+        yield l, Known(x, GROWTH * (off + 4 * UNIT * (size + p.top * C.size * p.top)), size), None
+        x = np.zeros_like(x)
+        x[:, at, at] = p.x
+        K = Known.of(x, p.spread + TINY)
         for m in range(l + 1, self.L):
-            k, o = W[m].A.shape[1], len(W[m].A)
-            w, f = self.passes.W_norms[m], norm(W[m].A)
-            rows = len(K.x)
-            z = (K.x.reshape(-1, k) @ W[m].A.T).reshape(rows, -1, o)
-            Z = Known.of(z, GROWTH * (w * K.off + gamma_of(k + 2) * f * K.size + TINY))
-            if m == last:
-                y, off = np.matmul(Z.x, self.loss.x), self.loss.off
-                e = Z.off * (self.loss.size + off) + Z.size * off + TINY
-                e += gamma_of(o + 2) * Z.size * self.loss.size
-                yield m, Known.of(y, GROWTH * e), K
+            W, w = self.passes.W[m].A, self.passes.W[m].norm
+            z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
+            rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
+            Z = Known.of(z, GROWTH * (w * K.off + rounding + TINY))
+            if m == self.L - 1:
+                yield m, Z @ self.loss, K
                 return
-            b, C = self.bends[m], self.C[m]
-            x = Z.x * b.p[:, None, :]
-            e = Z.off * (b.top + b.off) + Z.size * b.off + UNIT * Z.size * b.top
+            p, q = self.p[m], self.q[m]
+            x, off = Z.bent(p, 1)
             if self.passes.skips[m]:
-                x += K.x
-                e += K.off
-            above = Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY))
-            y = np.matmul(above.x, C.x)
-            e = above.off * (C.size + C.off) + above.size * C.off
-            Y = Known.of(y, GROWTH * (e + gamma_of(o + 2) * above.size * C.size + TINY))
-            x = Y.x * b.p[:, None, :]
-            e = Y.off * (b.top + b.off) + Y.size * b.off + 2 * UNIT * Y.size * b.top
-            if b.q is not None:
-                x += Z.x * b.q[:, None, :]
-                e += Z.off * (b.q_top + b.q_off) + Z.size * b.q_off + 2 * UNIT * Z.size * b.q_top
-            yield m, Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY)), K
+                x, off = x + K.x, off + K.off
+            above = Known.summed(x, off)
+            x, off = (above @ self.C[m]).bent(p, 2)
+            if q is not None:
+                more, error = Z.bent(q, 2)
+                x, off = x + more, off + error
+            yield m, Known.summed(x, off), K
             K = above
 
 
 BYTES = 1 << 25  # of the largest stack of matrices by row
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
-
-
-def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
-    if at in sums:
-        sums[at] += part
-    else:
-        sums[at] = part
 
 
 def _pairs(x: Floats, y: Floats) -> Floats:
@@ -279,10 +254,10 @@ class Layered:
         self.A = np.zeros((n, n))
         # bounds on the errors of blocks: of S by the inputs of l and m, of K by the inputs of l and
         # the units of m
-        self.of_S: dict[Any, Floats] = {}
-        self.of_K: dict[Any, Floats] = {}
-        self.sums: dict[Any, Floats] = {}
-        self.moved: dict[Any, Floats] = {}
+        self.of_S: dict[Any, Any] = defaultdict(float)
+        self.of_K: dict[Any, Any] = defaultdict(float)
+        self.sums: dict[Any, Any] = defaultdict(float)
+        self.moved: dict[Any, Any] = defaultdict(float)
         self.weight = 1.0  # factor on the underflow in a product, over all rows
         with np.errstate(all="ignore"):
             last, loss = None, None
@@ -297,7 +272,7 @@ class Layered:
 
     def _cuts(self) -> Iterator[tuple[State, slice]]:
         for s in self.passes.states():
-            for start in range(0, len(s.z[0]), self.step):
+            for start in range(0, len(s.z[0].x), self.step):
                 yield s, slice(start, start + self.step)
 
     def _add(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
@@ -305,15 +280,15 @@ class Layered:
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
-            _sum(self.sums, (l, l), S.x[:, i, j].T @ (a[:, p] * a[:, q]))
+            self.sums[l, l] += S.x[:, i, j].T @ (a[:, p] * a[:, q])
             return
-        _sum(self.sums, (l, m), S.x.reshape(rows, -1).T @ _pairs(a, b))
+        self.sums[l, m] += S.x.reshape(rows, -1).T @ _pairs(a, b)
         if K is None or not self.curved:
             return
         if m == l + 1:  # K is diagonal
-            _sum(self.moved, (l, m), a.T @ _pairs(d, np.einsum("nii->ni", K.x)))
+            self.moved[l, m] += a.T @ _pairs(d, np.einsum("nii->ni", K.x))
         else:
-            _sum(self.moved, (l, m), _pairs(a, d).T @ K.x.reshape(rows, -1))
+            self.moved[l, m] += _pairs(a, d).T @ K.x.reshape(rows, -1)
 
     def _place(self, l: int, m: int) -> None:
         """Write the sums of a block into A."""
@@ -352,13 +327,13 @@ class Layered:
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
-        _sum(self.of_S, (l, m), A[l].T @ (wide * A[m] + S.size[:, None] * dA[m]))
-        _sum(self.of_S, (l, m), dA[l].T @ (S.size[:, None] * A[m]))
+        self.of_S[l, m] += A[l].T @ (wide * A[m] + S.size[:, None] * dA[m])
+        self.of_S[l, m] += dA[l].T @ (S.size[:, None] * A[m])
         size = S.size
         if K is not None and self.curved:
             d, dd, x = np.abs(slab.d[m]), slab.dd[m], K.size[:, None]
             wide = (d + dd) * K.off[:, None] + (dd + gamma * d) * x
-            _sum(self.of_K, (l, m), A[l].T @ wide + dA[l].T @ (d * x))
+            self.of_K[l, m] += A[l].T @ wide + dA[l].T @ (d * x)
             size = size + K.size
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
@@ -467,24 +442,18 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
     with np.errstate(all="ignore"):
         states = list(R.states())
         parts = [_columns(R, s, kind) for s in states]
-        q = sum(len(part[-1][0]) * len(s.d[-1]) for part, s in zip(parts, states))
+        q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
         K, bounds = np.zeros((q, q)), np.zeros(q)
         for l in range(len(R.W)):
-            a = np.concatenate([s.a[l] for s in states])
-            da = np.concatenate([_input_error(s, l) for s in states])
+            a = np.concatenate([s.a[l].x for s in states])
+            da = np.concatenate([s.a[l].dx.nu for s in states])
             D = np.concatenate([part[l][0] for part in parts], axis=1)
             dd = np.concatenate([part[l][1] for part in parts], axis=1)
             K += _layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
             bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * norms(np.abs(K))[:, 0]
         bounds = R.slack * bounds + R.arithmetic.tiny * q
-        R.overflow |= flushes()
-    finite = np.isfinite(bounds).all() and np.isfinite(K).all() and not R.overflow
+    finite = np.isfinite(bounds).all() and np.isfinite(K).all() and not R.overflow and not flushes()
     return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
-
-
-def _input_error(s: State, l: int) -> Floats:
-    """Return bounds on the norms of the errors of the rows of a, (rows, 1)."""
-    return np.zeros((len(s.a[l]), 1)) if s.da[l] is None else np.asarray(s.da[l].nu)
 
 
 def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
@@ -516,11 +485,12 @@ def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in factor_rows(s.loss, kind):
-        chain, came = Chain(s.kappa), None
+        chain, e = Chain(s.kappa), None
+        row = Num(d, dd, R.arithmetic, dd)
         for l in range(len(R.W) - 1, -1, -1):
-            found[l].append((d, dd.nu))
+            found[l].append((row.x, row.dx.nu))
             if l:
-                d, dd, came = s.step_back(l, chain, d, dd, came)
+                row, e = s.step_back(l, chain, row, e)
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 
@@ -528,15 +498,16 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
     """Yield the columns of S and their errors one by one, (rows, d_out) and `Err`; ``S S' =
     d2L/dz2``.
     """
-    r, (N, d) = loss.arithmetic, loss.d.shape
+    r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
-        yield root * loss.d, Err((loss.dd.E * root + 3 * r.u * np.abs(loss.d) * root) * (1 + r.u))
+        off = loss.d.dx.E * root + 3 * r.u * np.abs(loss.d.x) * root
+        yield root * loss.d.x, Err(off * (1 + r.u))
         return
     if LOSSES[loss.loss].per_entry:
-        h = np.broadcast_to(loss.h, (N, d))
+        h = np.broadcast_to(loss.h.x, (N, d))
         roots = np.sqrt(h)
-        off = _root_error(h, np.broadcast_to(loss.dh.E, (N, d)), r.u)
+        off = _root_error(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)
         for j in range(d):
             unit = np.arange(d) == j
             yield roots * unit, Err(off * unit)
@@ -557,8 +528,9 @@ def _entropy_rows(loss: LossRows) -> Any:
     """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)``,
     ``S_tj = - s_t s_j``, which holds for any t; here t is the largest logit.
     """
-    u, d, at = loss.arithmetic.u, loss.d.shape[1], np.arange(len(loss.d))
-    s, ds = np.sqrt(loss.p), _root_error(loss.p, loss.dp, loss.arithmetic.u)
+    u, (N, d) = loss.r.u, loss.d.x.shape
+    at = np.arange(N)
+    s, ds = np.sqrt(loss.p), _root_error(loss.p, loss.dp, u)
     top, S = loss.p.argmax(axis=1), s + ds
     h, dh = np.sqrt(loss.h), _root_error(loss.h, loss.dh, u)
     t, dt, T = (x[at, top][:, None] for x in (s, ds, S))

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,12 +159,20 @@ class ReluRows:
         """Return ``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
         return layers_of(self, theta)
 
-    def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
-        """Return ``a W' + b``."""
-        z: NDArray[Any] = a @ np.swapaxes(layer[0], -1, -2)
-        if layer[1] is not None:
-            z = z + layer[1][..., None, :]
-        return z
+    def forward(
+        self, layers: list[tuple[NDArray[Any], Any]], bend: Callable[[int, NDArray[Any]], Any]
+    ) -> tuple[Arrays, Arrays]:
+        """Return the inputs of every layer and ``z = a W' + b``; ``bend(l, z)`` is the output of
+        hidden layer l.
+        """
+        below: Arrays = [self.X.astype(layers[0][0].dtype, copy=False)]
+        zs: Arrays = []
+        for l, (W, b) in enumerate(layers):
+            z = below[l] @ np.swapaxes(W, -1, -2)
+            zs.append(z if b is None else z + b[..., None, :])
+            if l < len(layers) - 1:
+                below.append(bend(l, zs[l]))
+        return below, zs
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the terms of the loss and their derivatives by the outputs, both weighted and
@@ -204,56 +213,64 @@ def supported(ob: Any) -> bool:
     )
 
 
-class Smoothed:
+class Smooth:
+    """A smooth function in plain NumPy, for small networks: what `passes` tell of real and complex
+    points, many at a time.
+    """
+
+    rows: ReluRows
+    passes: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]  # value, gradient, and by layer
+
+    def value_and_gradient(self, point: Floats) -> tuple[float, Floats]:
+        value, g, *_ = self.passes(np.asarray(point, dtype=float))
+        return float(value), g
+
+    def value(self, point: Floats) -> float:
+        return self.value_and_gradient(point)[0]
+
+    def gradient(self, point: Floats) -> Floats:
+        return self.value_and_gradient(point)[1]
+
+    def hessian(self, point: Floats) -> Floats:
+        """Return the Hessian as a matrix, symmetrised."""
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+
+class Smoothed(Smooth):
     """The objective with every kink smoothed over a width: ``leak z + (1 - leak) w softplus(z /
     w)``.
-
-    Has ``n_params, value, gradient, value_and_gradient, hessian`` (a matrix), in plain NumPy, for
-    small networks.
     """
 
     def __init__(self, rows: ReluRows, width: float) -> None:
         self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
 
-    def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
-        r = self.rows
-        layers, a, below, slopes = r.layers(theta), r.X, [], []
-        for l, layer in enumerate(layers):
-            below.append(a)
-            z = r.linear(layer, a)
-            if l < len(r.leaks):
-                t, leak = z / self.width, r.leaks[l]
-                right = t.real > 0
-                e = np.exp(np.where(right, -t, t))
-                slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
-                soft = np.log1p(e) + np.where(right, t, 0)
-                a = leak * z + (1 - leak) * self.width * soft
-        value, d = r.terms(z)
+    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+        """Return value, gradient, z of every layer, phi' of every hidden one."""
+        r, slopes = self.rows, []
+        layers = r.layers(point)
+
+        def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
+            t, leak = z / self.width, r.leaks[l]
+            right = t.real > 0
+            e = np.exp(np.where(right, -t, t))
+            slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
+            soft = np.log1p(e) + np.where(right, t, 0)
+            return np.asarray(leak * z + (1 - leak) * self.width * soft)
+
+        below, zs = r.forward(layers, bend)
+        value, d = r.terms(zs[-1])
         g, _ = r.backward(layers, below, slopes, d)
-        decay = 0.5 * (r.l2 * theta**2).sum(axis=-1)
-        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * theta, slopes
-
-    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
-        value, g, _ = self._passes(np.asarray(theta, dtype=float))
-        return float(value), g
-
-    def value(self, theta: Floats) -> float:
-        return self.value_and_gradient(theta)[0]
-
-    def gradient(self, theta: Floats) -> Floats:
-        return self.value_and_gradient(theta)[1]
-
-    def hessian(self, theta: Floats) -> Floats:
-        size = len(self.rows.X) * max(self.rows.sizes)
-        H = by_complex_steps(lambda t: self._passes(t)[1], np.asarray(theta, dtype=float), size)
-        return 0.5 * (H + H.T)
+        decay = 0.5 * (r.l2 * point**2).sum(axis=-1)
+        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
 
     def slopes(self, theta: Floats) -> Arrays:
         """Return phi' of every hidden layer, (N, width): near a kink between the slopes of its two
         sides.
         """
-        return self._passes(np.asarray(theta, dtype=float))[2]
+        return self.passes(np.asarray(theta, dtype=float))[3]
 
 
 def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
@@ -418,7 +435,7 @@ class Margins:
     copies: float
 
 
-class SmoothPiece:
+class SmoothPiece(Smooth):
     """The function Phi of the module docstring: an objective in (theta, slopes), smooth where the
     signs of z do not change.
 
@@ -457,40 +474,25 @@ class SmoothPiece:
         found.units = units
         return found
 
-    def _gates(self, slopes: NDArray[Any]) -> Arrays:
-        found, at = [], 0
-        for gate, active in zip(self.gates, self.active):
-            gate = gate.astype(slopes.dtype)
-            count = int(active.sum())
-            gate = np.broadcast_to(gate, (*slopes.shape[:-1], *gate.shape)).copy()
-            gate[..., active] = slopes[..., at : at + count]
-            found.append(gate)
-            at += count
-        return found
-
-    def by_layer(self, of_slopes: Floats) -> Arrays:
-        """Return numbers of the active kinks as ``(N, width)`` of every layer, NaN where none is
-        active.
+    def by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
+        """Return numbers of the active kinks, ``(..., n_slopes)``, as ``(..., N, width)`` of every
+        layer; where none is active, those of `gates`, or NaN.
         """
         found, at = [], 0
-        for active in self.active:
-            column = np.full(active.shape, np.nan)
-            column[active] = of_slopes[at : at + int(active.sum())]
-            at += int(active.sum())
-            found.append(column)
+        for l, active in enumerate(self.active):
+            gate = np.full(active.shape, np.nan) if gates is None else gates[l]
+            gate = np.broadcast_to(gate, (*of_slopes.shape[:-1], *active.shape))
+            found.append(gate.astype(of_slopes.dtype))
+            count = int(active.sum())
+            found[l][..., active] = of_slopes[..., at : at + count]
+            at += count
         return found
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
         """Return layers, gates, activations below every layer, and z."""
         layers = self.rows.layers(point[..., : self.n_theta])
-        gates = self._gates(point[..., self.n_theta :])
-        a, below, zs = self.rows.X.astype(point.dtype), [], []
-        for l, layer in enumerate(layers):
-            below.append(a)
-            zs.append(self.rows.linear(layer, a))
-            if l < len(gates):
-                a = gates[l] * zs[l]
-        return layers, gates, below, zs
+        gates = self.by_layer(point[..., self.n_theta :], self.gates)
+        return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
@@ -501,18 +503,6 @@ class SmoothPiece:
         bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
         value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
-
-    def value(self, point: Floats) -> float:
-        return float(self.passes(np.asarray(point, dtype=float))[0])
-
-    def gradient(self, point: Floats) -> Floats:
-        return self.passes(np.asarray(point, dtype=float))[1]
-
-    def hessian(self, point: Floats) -> Floats:
-        """Return the Hessian (n + m, n + m) over (theta, slopes), symmetrised."""
-        size = len(self.rows.X) * max(self.rows.sizes)
-        H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
-        return 0.5 * (H + H.T)
 
     # bounds
 
@@ -595,8 +585,8 @@ class SmoothPiece:
             A1 = (gate * Z1 + held * bent) * UP
             A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
         found = {"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights}
-        found.update(A0=inputs, A1=moves, units=units)
-        return {**found, **self._loss_bounds(zs[-1], Z1 * radius), "zs": zs}
+        known = {"A0": inputs, "A1": moves, "units": units, "zs": zs}
+        return {**found, **known, **self._loss_bounds(zs[-1], Z1 * radius)}
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
         """Return bounds on the first three derivatives of each row's loss by its outputs."""

@@ -35,8 +35,8 @@ from ..common.linalg import eigh
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_once
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
-from .arithmetic import norm, norms, stack_norms
-from .passes import EPS, GROWTH, TINY, Passes, State, checked_theta, gram_norm, passes_at, spectral
+from .arithmetic import EPS, GROWTH, TINY, gram_norm, norm, norms, spectral, stack_norms
+from .passes import Passes, State, checked_theta, passes_at
 
 CROSS = 2 / math.sqrt(3)
 WeightUnits = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
@@ -70,21 +70,21 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
     With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
     and entry i of ``V a + vb`` is at most ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)``.
     """
-    A1 = A2 = A3 = np.zeros((len(s.a[0]), 1))
+    A1 = A2 = A3 = np.zeros((len(s.a[0].x), 1))
     reaches, moves = [], []
     for l, W in enumerate(passes.W):
         C = None if units is None else units[l][0]
         m = 1.0 if C is None else float(C.max())
-        w, da = passes.W_norms[l] + rho * m, s.da[l]
-        off = (0.0 if da is None else da.nu) + rho * A1
+        w, a = W.norm + rho * m, s.a[l]
+        off = a.dx.nu + rho * A1
         if C is None:
-            A0 = norms(np.abs(s.a[l])) + off
+            A0 = norms(np.abs(a.x)) + off
             v = np.hypot(A0, 1.0) if passes.ob.model.bias else A0
             most, row = v, rho
         else:
             assert units is not None
             row = rho * C.max(axis=1)
-            v = np.sqrt(s.a[l] ** 2 @ (C**2).T) + C.max(axis=1) * off
+            v = np.sqrt(a.x**2 @ (C**2).T) + C.max(axis=1) * off
             v = v if units[l][1] is None else np.hypot(v, units[l][1])
             most = v.max(axis=1, keepdims=True)
         Z1, bent = np.hypot(_product(w, A1), most), _product(w, A2)
@@ -94,12 +94,12 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
             continue
         Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
         each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit depends on its own row of W only
-        reach = s.dz[l].E + rho * each
+        reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
-        moves.append((each > 0) | (s.dz[l].E > 0))
+        moves.append((each > 0) | (s.z[l].dx.E > 0))
         P1, P2, P3 = (
             np.where(each > 0, P, 0.0).max(axis=1, keepdims=True)
-            for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l], reach)
+            for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l].x, reach)
         )
         with np.errstate(invalid="ignore"):
             square = _product(Z1, Z1)
@@ -120,12 +120,6 @@ def _product(P: Any, Z: Floats) -> Floats:
     underflow.
     """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
-
-
-def weights_of(ob: Any, s: State) -> Floats:
-    """Return |weight| of the rows of a state, (rows, 1)."""
-    w = ob.sample_weight
-    return np.ones((len(s.a[0]), 1)) if w is None else np.abs(w[s.rows].astype(float))[:, None]
 
 
 def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
@@ -182,12 +176,12 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
     outputs, weight and divisor included, while the outputs differ by at most `move` from their
     exact values.
     """
-    f, off = s.loss.f, s.dz[-1].nu + move
+    f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "sigmoid":  # |s''| <= s'
-        near = np.maximum(np.abs(s.z[-1]) - s.dz[-1].E - move, 0.0)
+        near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
@@ -195,10 +189,10 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
         # variances and below 0.2722
         T = np.abs(s.loss.h) * GROWTH + TINY
-        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * off, 700.0)) * GROWTH
+        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0)) * GROWTH
         c2 = _product(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
-    c1 = norms(np.abs(s.d[-1])) + s.dd[-1].nu + _product(c2, move)
+    c1 = norms(np.abs(d.x)) + d.dx.nu + _product(c2, move)
     return c1 * GROWTH, c2, c3
 
 
@@ -239,15 +233,15 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
     count = [0] * len(radii)
     with np.errstate(all="ignore"):
         for s in passes.states():
-            counts = weights_of(ob, s) != 0
+            counts = ob.sample_weight is None or (ob.sample_weight[s.rows] != 0)[:, None]
             for i, radius in enumerate(radii):
                 b = propagate(passes, s, radius)
                 for l, row in enumerate(rows):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
-                    near = (np.abs(s.z[l]) <= reach) & (row.kink > 0) & b.moves[l] & counts
+                    near = (np.abs(s.z[l].x) <= reach) & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
-                    off[i][l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
+                    off[i][l] &= ((s.z[l].x + b.reach[l] < 0) | np.logical_not(counts)).all(axis=0)
     return [Signs(*known) for known in zip(count, off, on_kinks)]
 
 
@@ -258,7 +252,7 @@ def rounded(passes: Passes, s: State, l: int) -> Floats:
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
-    size = np.abs(s.a[l]) @ W.abs.T + np.abs(passes.b[l])
+    size = np.abs(s.a[l].x) @ W.abs.T + np.abs(passes.b[l])
     return np.asarray(steps * np.finfo(dtype).eps * size.max(axis=1, keepdims=True))
 
 
@@ -284,9 +278,7 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     if high >= 1e300:
         return np.inf
     while low == 0.0 and high > 1e-300:
-        high /= 16
-        low = high if not met(high) else 0.0
-        high = 16 * high if low else high
+        low, high = (0.0, high / 16) if met(high / 16) else (high / 16, high)
     while high > 1.02 * low > 0:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if met(middle) else (middle, high)
@@ -339,10 +331,10 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b, gap = propagate(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
+            b, gap = propagate(passes, s, radius), s.z[-1].x - passes.ob.y[s.rows]
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
-            off = s.dz[-1].nu + 1e-15 * norms(np.abs(gap))
+            off = s.z[-1].dx.nu + 1e-15 * norms(np.abs(gap))
             bend = math.hypot(bend, norm(_product(b.Z2[at], root)))
             error = math.hypot(error, norm(root * off[at]))
             residuals.append((root * gap[at]).ravel())
@@ -485,12 +477,12 @@ class UnitBlocks:
         self.count = 0
 
     def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
-        d, phi, p, dp = s.d[l], s.phi[l - 1], 1.0 + 0 * s.a[l], 0.0
-        if phi.p is not None:
-            p, dp = phi.p, phi.dp.E
+        d, bent = s.d[l].x, s.phi[l - 1].p
+        p = np.ones_like(s.a[l].x) if bent is None else bent.x
+        dp = np.zeros_like(p) if bent is None else bent.dx.E
         outer = (d.T[:, None] * p.T).reshape(-1, len(d)) @ F
         self.C, self.count = self.C + outer.reshape(d.shape[1], p.shape[1], -1), self.count + len(d)
-        d, dd, f, slope = norms(np.abs(d)), s.dd[l].nu, norms(np.abs(F)), np.abs(p)
+        d, dd, f, slope = norms(np.abs(d)), s.d[l].dx.nu, norms(np.abs(F)), np.abs(p)
         rounding = 16 * (self.count + sum(self.C.shape)) * EPS * d * slope * f
         self.off = self.off + (
             rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
@@ -533,24 +525,27 @@ def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
     factor ``(|phi'| + dphi') ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
     """
     c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
-    ones = np.ones((len(s.a[0]), 1))
+    ones = np.ones((len(s.a[0].x), 1))
     p = [
         (
-            ones if f.p is None else np.abs(f.p),
-            0.0 * ones if f.p is None else f.dp.E.max(axis=1, keepdims=True),
+            ones if f.p is None else np.abs(f.p.x),
+            0.0 * ones if f.p is None else f.p.dx.E.max(axis=1, keepdims=True),
         )
         for f in s.phi
     ]
     slope = [q.max(axis=1, keepdims=True) + dq for q, dq in p]
     down: list[Any] = [
-        None if eq is None else np.sqrt(np.maximum(0, deq.E - eq)) for eq, deq in zip(s.eq, s.deq)
+        None if eq is None else np.sqrt(np.maximum(0, eq.dx.E - eq.x)) for eq in s.eq
     ]
     for k in hidden:
-        reach, err, K = slope[k], p[k][1], _diagonal(passes, s, k) if passes.by_rows else None
+        reach, err, K = slope[k], p[k][1], None
+        if passes.by_rows:
+            bent = s.phi[k].p
+            K = (ones if bent is None else bent.x)[:, :, None] * np.eye(len(passes.W[k].A))
         if down[k] is not None:
             c_z[k, k] = down[k].max(axis=1, keepdims=True)
         for m in hidden[k + 1 :]:
-            c[m, k], W = reach, passes.W_norms[m]
+            c[m, k], W = reach, passes.W[m].norm
             most = None if down[m] is None else down[m].max(axis=1, keepdims=True) * W
             if most is not None:
                 c_z[m, k] = most * reach
@@ -563,26 +558,18 @@ def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
                         c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err
                     )
                 err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
-                K = (WK if s.phi[m].p is None else s.phi[m].p[:, :, None] * WK) + (
-                    K if passes.skips[m] else 0
-                )
+                bent = s.phi[m].p
+                above = WK if bent is None else bent.x[:, :, None] * WK
+                K = above + K if passes.skips[m] else above
                 reach = np.minimum(reach, stack_norms(K) + err)
         c[len(hidden), k] = reach
     return c, c_z
 
 
-def _diagonal(passes: Passes, s: State, k: int) -> Floats:
-    """Return ``diag(phi')`` of layer k for each row."""
-    m, p = len(passes.W[k].A), s.phi[k].p
-    return (
-        np.broadcast_to(np.eye(m), (len(s.a[0]), m, m)) if p is None else p[:, :, None] * np.eye(m)
-    )
-
-
 def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
     """Return ``c [a 1]`` for the inputs of layer k, and bounds on the errors of its rows."""
-    error = 0.0 * c if s.da[k] is None else c * s.da[k].nu
-    return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
+    a = c * s.a[k].x
+    return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
 
 
 def _add_pair(
@@ -590,7 +577,7 @@ def _add_pair(
 ) -> None:
     """Add these rows' parts of ``delta_l / w`` and ``w c [a 1]``, with the best w for each row."""
     l, k = at
-    d, dd = s.d[l], s.dd[l].nu
+    d, dd = s.d[l].x, s.d[l].dx.nu
     F, error = _inputs(passes, s, k, c)
     near, far = norms(np.abs(d)) + dd, norms(np.abs(F)) + error
     if near.any() and far.any():
@@ -610,13 +597,13 @@ def by_units(passes: Passes) -> float:
     of_C: Any = 0.0
     of_M: Any = 0.0
     for s in passes.states():
-        phi, here, d = s.phi[0], x[s.rows], norms(np.abs(s.d[1]))
-        p, dp = (np.ones_like(s.d[0]), 0.0) if phi.p is None else (phi.p, phi.dp.E)
-        eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0], s.deq[0].E)
+        phi, here, d = s.phi[0], x[s.rows], norms(np.abs(s.d[1].x))
+        p, dp = (np.ones_like(s.d[0].x), 0.0) if phi.p is None else (phi.p.x, phi.p.dx.E)
+        eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0].x, s.eq[0].dx.E)
         slopes.append(p)
         bends.append(eq)
-        deltas.append(s.d[1])
-        of_C = of_C + (here * (s.dd[1].nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
+        deltas.append(s.d[1].x)
+        of_C = of_C + (here * (s.d[1].dx.nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
         of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
     slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
     taken = [_of_unit(delta, slope[:, j], bend[:, j], X1, x[:, 0]) for j in range(slope.shape[1])]
@@ -772,7 +759,7 @@ def classified(ob: Any, at: Floats) -> bool:
     passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
-        y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
+        y, z, E = passes.ob.y[s.rows], s.z[-1].x, s.z[-1].dx.E
         if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():
             return False
     return not passes.overflow

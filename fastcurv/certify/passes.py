@@ -1,5 +1,6 @@
-"""Bounds for networks whose rows are independent of one another, computed for a chunk of rows at a
-time. The module docstring of `fastcurv.certify.bounds` has the model and the formulas.
+"""The passes at the head of ``fastcurv/_engine/passes.pyx`` with a bound on the error of every
+number, a chunk of rows at a time: forward and backward at theta (`State`), R-passes for a vector
+(`ErrorPass`). The module docstring of `fastcurv.certify.bounds` has the model and the formulas.
 """
 
 from __future__ import annotations
@@ -7,16 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from ..common.checks import check_choice, check_vector
+from ..common.checks import check_choice, check_theta, check_vector
+from ..common.linalg import UNIT
 from ..common.progress import cache_last
 from ..common.protocols import Floats
-from ..structure.parameters import divisor_of, l2_diagonal, layers_of, skips
+from ..structure.parameters import (
+    divisor_of,
+    l2_diagonal,
+    layers_of,
+    normalised,
+    norms_of,
+    skips,
+)
 from ..structure.tables import LOSSES, bell, one_hot
 from .arithmetic import (
     ELEMENTARY,
@@ -25,85 +34,68 @@ from .arithmetic import (
     Arithmetic,
     Chain,
     Err,
+    Num,
     Operand,
     Phi,
     Sums,
-    at_most,
+    exact,
     flushes,
     gram_bound,
+    linear,
     norm,
     norms,
-    product,
     scaled,
     stack_norms,
 )
+from .batch_norm import Normed
 
 # --------------------------------------------------------------------------------------------------
 # The state at theta with bounds on its errors: forward and backward pass.
 
 
-class Came(NamedTuple):
-    """The result of a step back through a layer: e, its error, and the norms of the error that is
-    new there.
-    """
-
-    e: Floats
-    de: Err
-    new: Any
-
-
 class State:
-    """The state at theta for some rows, each quantity with its `Err`: a (below each layer), z, p,
-    q, eq and d.
+    """The state at theta for some rows: a (below each layer), z, phi, d and e phi'' of each layer,
+    None where phi'' is 0; `norm` holds the `Normed` of normalised layers, else None.
     """
 
-    a: list[Floats]
-    da: list[Any]  # Err; None below the first layer
-    z: list[Floats]
-    dz: list[Err]
+    a: list[Num]
+    z: list[Num]
     phi: list[Phi]
     d: list[Any]
-    dd: list[Any]
-    eq: list[Any]  # None where phi'' is 0
-    deq: list[Any]
+    eq: list[Num | None]
+    norm: list[Normed | None]
+    loss: LossRows
     kappa: dict[tuple[int, int], Floats] | None
 
     def __init__(self, rounding: Any, rows: slice) -> None:
         self.R, self.rows, L = rounding, rows, len(rounding.W)
-        self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
-        self.z, self.dz, self.phi = [], [], []
-        self.d, self.dd, self.eq, self.deq = ([None] * L for _ in range(4))
+        self.a = [exact(rounding.ob.X[rows], rounding.arithmetic)]
+        self.z, self.phi, self.norm = [], [], []
+        self.d, self.eq = [None] * L, [None] * L
         self.forward()
         self.backward()
 
     def forward(self) -> None:
-        """Run the forward pass: ``z = a W' + b``, ``a = phi(z) [+ the layer's input]``."""
+        """Run the forward pass: ``z = a W' + b [, normalised]``, ``a = phi(z) [+ the layer's
+        input]``.
+        """
         R = self.R
         products: dict[int, tuple[Floats, Floats]] = {}
         self.kappa = {} if R.joint else None
         chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
-            a, da = self.a[l], self.da[l]
-            z = a @ W.A.T + b
-            size = product(at_most(a, da), W.abs.T) + np.abs(b)
-            local = R.local(size, W.A.shape[1], 1)
-            dz = local if da is None else local + da.across(W)
-            self.z.append(z)
-            self.dz.append(dz)
+            z = linear(self.a[l], W, b)
+            normed = Normed(z, *R.norms[l]) if R.norms[l] else None
+            self.norm.append(normed)
+            self.z.append(z if normed is None else normed.u)
             if l == len(R.W) - 1:
-                continue
-            phi = Phi(R.names[l], z, dz, R.arithmetic, R.skips[l], local)
-            self.phi.append(phi)
-            above, error, fresh = phi.a, phi.da, phi.fresh
-            if R.skips[l]:
-                above = above + a
-                error, rounded = R.sum_rounded(above, error, da)
-                fresh = fresh + rounded
+                break
+            self.phi.append(Phi(R.names[l], self.z[l], R.skips[l]))
+            a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
             if R.joint:
                 self.join(products, l)
-            self.a.append(above)
-            self.da.append(chain.cap(l + 1, error, fresh))
-        self.loss = R.loss_rows(self.rows, z, dz)
+            self.a.append(chain.cap(l + 1, a))
+        self.loss = LossRows(R.ob, self.rows, z)
 
     def join(self, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
@@ -114,47 +106,30 @@ class State:
         for i, (K, off) in products.items():
             above, off_above = W.A @ K, scaled(off, W.norm) + K[0].size * W.A.size * ETA
             if p is not None:
-                above, top = p[:, :, None] * above, np.abs(p).max(axis=1, keepdims=True)
+                above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
                 off_above = scaled(off_above, top) + above[0].size * ETA
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
         products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
-        """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi'``, ``e *
-        phi''``.
+        """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi' [through the
+        normalisation]``, ``e * phi''``.
         """
-        R, L = self.R, len(self.R.W)
-        chain = Chain(self.kappa)
-        self.d[-1], self.dd[-1], came = self.loss.d, self.loss.dd, None
-        for l in range(L - 1, 0, -1):
-            self.d[l - 1], self.dd[l - 1], came = self.step_back(
-                l, chain, self.d[l], self.dd[l], came
-            )
-            self.eq[l - 1], self.deq[l - 1] = self.phi[l - 1].curvature(
-                R, came.e, came.de, self.d[l - 1], self.dd[l - 1]
-            )
+        chain, e = Chain(self.kappa), None
+        self.d[-1] = self.loss.d
+        for l in range(len(self.R.W) - 1, 0, -1):
+            d, e = self.step_back(l, chain, self.d[l], e)
+            self.eq[l - 1], normed = self.phi[l - 1].curvature(e, d), self.norm[l - 1]
+            self.d[l - 1] = d if normed is None else normed.backward(d)
 
-    def step_back(
-        self, l: int, chain: Chain, d: Floats, dd: Err, above: Came | None
-    ) -> tuple[Floats, Err, Came]:
-        """Propagate d and its error from layer l to the one below, for delta or another vector that
-        goes the same way.
-
-        `above` is the `Came` of layer l itself, None at the top.
+    def step_back(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
+        """Return ``e phi'`` and e of the layer below l, for delta or another vector that goes the
+        same way; e is that of layer l itself, None at the top.
         """
-        R, W = self.R, self.R.W[l]
-        size = product(at_most(d, dd), W.abs)
-        e, local, carried = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
-        error = local + carried
-        fresh = local.nu + (carried.nu if above is None else scaled(above.new, W.norm))
-        if above is not None and R.skips[l]:
-            e = e + above.e
-            error, rounded = R.sum_rounded(e, error, above.de)
-            fresh = fresh + rounded
-        de, phi = chain.cap(l, error, fresh), self.phi[l - 1]
-        d, dd, new = R.times(e, de, phi.p, phi.dp)
-        return d, dd, Came(e, de, new)
+        below = linear(d, self.R.W[l].T)
+        e = chain.cap(l, below if e is None or not self.R.skips[l] else below + e)
+        return e * self.phi[l - 1].p, e
 
 
 # --------------------------------------------------------------------------------------------------
@@ -162,24 +137,20 @@ class State:
 
 
 class LossRows:
-    """The derivative delta = dL/dz of the last layer, and the quantities from which ``rdelta =
+    """The derivative delta = dL/dz of the last layer, `d`, and the quantities from which ``rdelta =
     (d2L/dz2) rz`` is computed, with their errors.
 
     Parameters
     ----------
-    loss : str
-    z, dz : ndarray (rows, m), Err
-    y : ndarray
-        Targets (rows, m), or classes (rows,).
-    weight : ndarray (rows,) or None
-    divisor : float
-    arithmetic : Arithmetic
+    ob : Objective
+    rows : slice
+    z : Num
+        Outputs of these rows.
     """
 
-    d: Floats
-    dd: Err
-    h: Floats
-    dh: Any
+    d: Num
+    h: Any  # Num, for losses of entries; else (rows, 1) with errors dh
+    dh: Floats
     p: Floats
     near: Any
     tie: Any
@@ -188,64 +159,53 @@ class LossRows:
     dp: np.ndarray
     bend: Any
 
-    def __init__(
-        self,
-        loss: str,
-        z: Floats,
-        dz: Err,
-        y: NDArray[Any],
-        *,
-        weight: Floats | None,
-        divisor: float,
-        arithmetic: Arithmetic,
-    ) -> None:
-        self.loss, self.arithmetic = loss, arithmetic
-        self.f = np.full((len(z), 1), 1.0) if weight is None else weight.astype(float)[:, None]
-        moves = self.f != 0
-        self.f = np.maximum(np.abs(self.f) / divisor, ETA * moves)  # the signs are restored below
-        sign = 1.0 if weight is None else np.sign(weight.astype(float))[:, None]
+    def __init__(self, ob: Any, rows: slice, z: Num) -> None:
+        self.loss, self.r, y, weight = ob.loss, z.r, ob.y[rows], ob.sample_weight
+        y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
+        f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
+        moves = f != 0
+        self.f = np.maximum(np.abs(f) / divisor_of(ob), ETA * moves)
         with np.errstate(divide="ignore"):
-            self.uf = np.where(moves, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
+            self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
         of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
-        of[LOSSES[loss].link](z, dz, y)
-        self.d, self.h = sign * self.d, sign * self.h
+        d, dd, self.h = of[LOSSES[ob.loss].link](z.x, z.dx, y, np.sign(f))
+        self.d = Num(np.sign(f) * d, dd, z.r, dd)
+        z.r.within(self.d.size)
 
-    def _squares(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """Compute delta = 2 f (z - y) and h = 2 f."""
-        u, eta, gap = self.arithmetic.u, self.arithmetic.eta, z - y
-        self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
-        size = at_most(gap, dz)
-        rounding = scaled(2 * self.f * (self.uf + 3 * u), size) + eta * (size > 0) * (self.f > 0)
-        self.dd = dz.times(2 * self.f) + Err(rounding)
-        self.dh = Err(self.h * (self.uf + u))
+    def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+        """Return delta = 2 f (z - y), its Err, and h = 2 f."""
+        r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
+        size = np.abs(gap) + dz.E
+        rounding = scaled(2 * self.f * (self.uf + 3 * r.u), size)
+        rounding = Err(rounding + r.eta * (size > 0) * (self.f > 0))
+        dh = Err(h * (self.uf + r.u))
+        return 2 * self.f * gap, dz.times(2 * self.f) + rounding, Num(sign * h, dh, r)
 
-    def _binary(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """Compute delta = f (s - y), evaluated as f ((1 - y) - small) for z > 0, and h = f s (1 -
-        s), |h'| <= h.
+    def _binary(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+        """Return delta = f (s - y), evaluated as f ((1 - y) - small) for z > 0, its Err, and h = f
+        s (1 - s), |h'| <= h.
         """
-        r, t = self.arithmetic, np.abs(z)
-        small, d = expit(-t), bell(t)
+        r, t = self.r, np.abs(z)
+        small, bent = expit(-t), bell(t)
         rest = np.where(z > 0, 1 - y, -y)
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
         curve = dz.times(scaled(self.f, bell(np.maximum(t - dz.E, 0))))
         local = r.elementary + self.uf
         floor = np.where(t > 1, FLOOR * r.tiny, r.eta) * self.f + r.eta
-        self.d, self.h = self.f * (rest - np.where(z > 0, small, -small)), self.f * d
-        self.dd, self.dh = (
-            curve + Err(self.f * local * size + floor),
-            curve + Err(self.f * local * d + floor),
-        )
+        dh = curve + Err(self.f * local * bent + floor)
+        d = self.f * (rest - np.where(z > 0, small, -small))
+        return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
 
-    def _entropy(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
-        """Compute delta_j = f (T p_j - y_j), at the largest logit as minus the sum of the others; p
-        is kept with its error `dp`.
+    def _entropy(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+        """Return delta_j = f (T p_j - y_j), evaluated at the largest logit as minus the sum of the
+        others, its Err, and h = f T; p is kept with its error `dp`.
 
         Off the top ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, at the top ``g p sum of p_k E_k``,
         the sums without the top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is the
         factor by which p p' can grow over z +- dz. Rows in which rounding may change which logit is
         largest have no top.
         """
-        r, m = self.arithmetic, z.shape[1]
+        r, m = self.r, z.shape[1]
         y = one_hot(y, m)
         high, widest = z.max(axis=1, keepdims=True), dz.E.max(axis=1, keepdims=True)
         self.near = z >= high - 2 * widest
@@ -255,11 +215,8 @@ class LossRows:
         e = np.exp(z - high)
         S = np.where(first, 0, e).sum(axis=1, keepdims=True)
         share = 1 / (1 + S)
-        self.p, T, size = (
-            e * share,
-            y.sum(axis=1, keepdims=True),
-            np.abs(y).sum(axis=1, keepdims=True),
-        )
+        T, size = y.sum(axis=1, keepdims=True), np.abs(y).sum(axis=1, keepdims=True)
+        self.p = e * share
         self.off = np.where(self.top, 0, self.p)
         E = self._centred(dz.E)
         # NumPy rounds z - top before exp
@@ -271,13 +228,11 @@ class LossRows:
         )
         moved = np.where(widest < 20, np.minimum(moved, 1.0), 1.0)
         self.dp = np.minimum(moved + local * self.p, 1.0) + r.tiny
+        rest = np.where(first, 0, y).sum(axis=1, keepdims=True)
         others = np.where(self.top, 0, np.abs(y)).sum(axis=1, keepdims=True)
         size_d = np.where(self.tie & self.near, 2 * size, size * self.p + np.abs(y))
         size_d = np.where(self.top, others + size * S * share, size_d)
-        self.d = self.f * np.where(
-            first, np.where(first, 0, y).sum(axis=1, keepdims=True) - T * S * share, T * self.p - y
-        )
-        self.h, self.dh = self.f * T, self.f * size * (local + self.uf)  # (rows, 1)
+        self.dh = self.f * size * (local + self.uf)  # (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
         # Gershgorin: >= ||diag p - p p'||
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
@@ -287,7 +242,8 @@ class LossRows:
             self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + 4 * r.eta
         )
         carried = scaled(whole * np.minimum(grown, 0.5), dz.nu)
-        self.dd = Err(scaled(whole, moved), carried) + rounded
+        d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
+        return d, Err(scaled(whole, moved), carried) + rounded, sign * (self.f * T)
 
     def _centred(self, E: Floats) -> Floats:
         """Return the errors of the differences to the top logit: 0 there; relative to the worst
@@ -296,28 +252,26 @@ class LossRows:
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
-    def r_loss(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
-        """Return (rdelta, its Err)."""
+    def r_loss(self, rz: Num) -> Num:
+        """Return rdelta."""
         if LOSSES[self.loss].per_entry:
-            rd, H = self.h * rz, np.abs(self.h) + self.dh.E
-            error = drz.times(H) + self.dh.times(np.abs(rz))
-            moves = (H > 0) & (at_most(rz, drz) > 0)
-            rounding = self.arithmetic.u * at_most(rd, error) + self.arithmetic.eta * moves
-            return rd, error + Err(rounding)
-        at = np.take_along_axis(rz, self.p.argmax(axis=1)[:, None], axis=1)
-        U, r, m = rz - at, self.arithmetic, rz.shape[1]
+            found = rz * self.h
+            return Num(found.x, found.dx, self.r, found.dx)
+        at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
+        U, m = rz.x - at, rz.x.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
         size = np.abs(U) + np.where(
             self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
         )
-        E = self._r_entropy(size, w, self._centred(drz.E))
+        E = self._r_entropy(size, w, self._centred(rz.dx.E))
         own = self._r_entropy(size, w, 0.0)
-        carried = scaled(self._most(), drz.nu)
-        return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
+        carried = scaled(self._most(), rz.dx.nu)
+        dx = Err(E, norms(own) + carried + self.r.gamma(m + 8) * norms(E))
+        return Num(self.h * self.p * w, dx, self.r, dx)
 
     def _most(self) -> Floats:
         """Return bounds on ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
-        tiny, m = self.arithmetic.tiny, self.p.shape[1]
+        tiny, m = self.r.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
         spread = 1 + spread.max(axis=1, keepdims=True)
@@ -327,7 +281,7 @@ class LossRows:
         """Return bounds on the errors of ``s p (u - <p, u>)``, with u = rz - rz_top off by E and by
         its own rounding.
         """
-        r, m = self.arithmetic, w.shape[1]
+        r, m = self.r, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
@@ -337,34 +291,29 @@ class LossRows:
         found += (s * self.dp + self.dh * self.p) * np.abs(w)
         return np.where(whole + size < r.max / 4, found, np.inf)
 
-    def fisher(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
-        """Return (rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
-        r, d, size = self.arithmetic, np.abs(self.d), np.abs(rz)
-        along = (self.d * rz).sum(axis=1, keepdims=True)
-        moved = ((d + self.dd.E) * drz.E + self.dd.E * size).sum(axis=1, keepdims=True)
-        by_rows = scaled(norms(d) + self.dd.nu, drz.nu) + scaled(self.dd.nu, norms(size))
-        moved = np.minimum(moved, by_rows)
-        moved += (
-            r.gamma(d.shape[1] + 2) * ((d + self.dd.E) * (size + drz.E)).sum(axis=1, keepdims=True)
-            + 4 * d.shape[1] * r.eta
-        )
-        rd = r.N * along * self.d
+    def fisher(self, rz: Num) -> Num:
+        """Return rdelta of ``rdelta = N <delta, rz> delta``."""
+        r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
+        along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
+        moved = (d.size * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
+        whole = norms(np.abs(d.x)) + d.dx.nu
+        moved = np.minimum(moved, scaled(whole, drz.nu) + scaled(d.dx.nu, norms(size)))
+        moved += r.gamma(m + 2) * (d.size * rz.size).sum(axis=1, keepdims=True) + 4 * m * r.eta
+        rd = r.N * along * d.x
         moved, along = r.N * moved, r.N * np.abs(along)
         moved = np.where(moved + along < r.max, moved, np.inf)
-        error = Err(
-            moved * (d + self.dd.E) + along * self.dd.E,
-            moved * (norms(d) + self.dd.nu) + along * self.dd.nu,
-        )
-        return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + 4 * r.eta)
+        dx = Err(moved * d.size + along * d.dx.E, moved * whole + along * d.dx.nu)
+        dx = dx + Err(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
+        return Num(rd, dx, r, dx)
 
     def r_norms(self) -> tuple[Floats, Floats]:
         """Return (B, C), each (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and the error of rdelta
         is at most ``C ||rz|| + (B + C) ||drz||``.
         """
-        r = self.arithmetic
+        r = self.r
         if LOSSES[self.loss].per_entry:
-            B = np.abs(self.h).max(axis=1, keepdims=True)
-            return B, self.dh.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
+            B = np.abs(self.h.x).max(axis=1, keepdims=True)
+            return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
         m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
         root = math.sqrt(2.0)  # |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
@@ -375,19 +324,18 @@ class LossRows:
 
     def fisher_norms(self) -> tuple[Floats, Floats]:
         """Return the numbers of `r_norms` for ``rdelta = N <delta, rz> delta``."""
-        r, d = self.arithmetic, norms(np.abs(self.d))
-        whole = d + self.dd.nu
-        rounding = r.gamma(self.d.shape[1] + 6)
-        lost = scaled(self.dd.nu, whole + d) + scaled(rounding * whole, whole)
+        r, d, dd = self.r, norms(np.abs(self.d.x)), self.d.dx.nu
+        whole = d + dd
+        lost = scaled(dd, whole + d) + scaled(r.gamma(self.d.x.shape[1] + 6) * whole, whole)
         return r.N * scaled(d, d), r.N * lost
 
     def r_lost(self) -> Floats:
         """Return bounds on the effect of underflow on the norms of rdelta, in `r_loss` and
         `fisher`, (rows, 1).
         """
-        r, m = self.arithmetic, self.d.shape[1]
-        size = np.abs(self.h) + (self.dh.E if LOSSES[self.loss].per_entry else self.dh)
-        size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d)) + self.dd.nu)
+        r, m = self.r, self.d.x.shape[1]
+        size = self.h.size if LOSSES[self.loss].per_entry else np.abs(self.h) + self.dh
+        size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d.x)) + self.d.dx.nu)
         return np.asarray(2 * m * r.eta * (1 + size))
 
 
@@ -397,13 +345,9 @@ KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept for the next v
 JOINT_FLOPS = 1 << 30  # up to which products of layers are computed for every row
 
 
-def _gram(x: Floats, alone: bool) -> Floats:
-    """Return ``x'x``, or the smaller ``x x'`` if x holds all rows: both have the same norm."""
-    return x @ x.T if alone and len(x) < x.shape[1] else x.T @ x
-
-
 class ErrorPass:
-    """Bounds at one theta: what does not depend on v is computed once and, up to 128 MiB, kept.
+    """Bounds at one theta: what does not depend on v is computed once and, up to 128 MiB, kept; all
+    rows of a network with batch normalisation always are.
 
     Parameters
     ----------
@@ -417,8 +361,7 @@ class ErrorPass:
         computed result, and bound its error by comparison.
     """
 
-    of_rows: Any = State  # class of the state of some rows
-    kept: list[Any] | None
+    kept: list[State] | None
     grams: list[tuple[float, float]] | None
     b: Any
 
@@ -429,102 +372,52 @@ class ErrorPass:
         layout: Mapping[str, Any] | None = None,
         measured: bool = False,
     ) -> None:
-        self.ob, self.theta, self.measured = ob, np.array(ob.model.check_theta(theta)), measured
-        self.row_bytes = 8 * 16 * sum(ob.model.sizes)
-        self.step = ob.n_samples if ob.model.batch_norm else max(1, CHUNK_BYTES // self.row_bytes)
+        model, N = ob.model, ob.n_samples
+        self.ob, self.measured = ob, measured
+        self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
+        self.row_bytes = 8 * 16 * sum(model.sizes)
+        self.step = N if normalised(model) else max(1, CHUNK_BYTES // self.row_bytes)
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
             plan = ob._lend_plan()
             layout = plan.layout
             ob._take_back(plan)
-        self.arithmetic = Arithmetic(
-            np.dtype(float) if measured else ob.dtype, layout, ob.n_samples
-        )
-        self.names, self.skips = ob.model.activation, tuple(ob.model.skips) + (False,)
-        layers = layers_of(ob.model, self.theta)
+        self.arithmetic = r = Arithmetic(np.dtype(float) if measured else ob.dtype, layout, N)
+        self.names, layers = model.activation, layers_of(model, self.theta)
+        self.skips = tuple(skips(model, l) for l in range(len(layers)))
         self.W = [Operand(W.astype(float)) for W, _ in layers]
-        self.b = [np.zeros(len(W)) if b is None else b.astype(float) for W, b in layers]
-        self.overflow, self.kept, self.grams = False, None, None
-        widths = ob.model.sizes[1:-1]
-        pairs = [
-            10 * widths[i] * widths[m] * min(widths[i], widths[m])
-            for m in range(len(widths))
-            for i in range(m)
+        self.norms = [
+            () if pair is None else tuple(exact(x, r) for x in pair)
+            for pair in norms_of(model, self.theta)
         ]
-        self.joint = ob.n_samples * sum(pairs) <= JOINT_FLOPS
-
-    # --- one step
-    # ----------------------------------------------------------------------------------------------
-
-    def within(self, size: Floats) -> None:
-        """Record an overflow if numbers of that size may overflow in the engine."""
-        if not size.max(initial=0.0) < self.arithmetic.max:
-            self.overflow = True
-
-    def local(self, size: Floats, k: int, terms: int) -> Err:
-        """Return the Err of a sum of `terms` products of inner dimension k, with `size` the same
-        sum of absolute values; the error is 0 only where `size` is.
-        """
-        self.within(size)
-        depth = self.arithmetic.depth(k, terms) + 1
-        return Err(self.arithmetic.gamma(depth) * size + (size > 0) * (depth * self.arithmetic.eta))
-
-    def sum_rounded(self, total: Floats, error: Err, other: Err | None) -> tuple[Err, Floats]:
-        """Return (Err of a sum of two inexact matrices, rounded; norms of that rounding); other
-        None means that the second matrix is exact.
-        """
-        error = error if other is None else error + other
-        size = at_most(total, error)
-        self.within(size)
-        rounding = Err(self.arithmetic.u * size)
-        return error + rounding, rounding.nu
-
-    def times(
-        self, x: Floats, dx: Err, p: Floats | None, dp: Err | None
-    ) -> tuple[Floats, Err, Any]:
-        """Return (x * p, its Err, norms of the part of the error that is not p times that of x); p
-        None means 1.
-        """
-        if p is None:
-            return x, dx, 0.0
-        assert dp is not None
-        found, other = x * p, dp.times(at_most(x, dx))
-        error = dx.times(np.abs(p)) + other
-        size, moves = at_most(found, error), (at_most(x, dx) > 0) & (at_most(p, dp) > 0)
-        self.within(size)
-        rounding = Err(self.arithmetic.u * size + self.arithmetic.eta * moves)
-        return found, error + rounding, other.nu + rounding.nu
-
-    def loss_rows(self, rows: slice, z: Floats, dz: Err) -> LossRows:
-        """Return the `LossRows` of some rows, at z of the last layer."""
-        y, weight = self.ob.y[rows], self.ob.sample_weight
-        loss = LossRows(
-            self.ob.loss,
-            z,
-            dz,
-            np.array(y, dtype=None if y.dtype.kind == "i" else float),
-            weight=None if weight is None else weight[rows],
-            divisor=divisor_of(self.ob),
-            arithmetic=self.arithmetic,
+        self.b = [
+            np.zeros(len(W)) if b is None or norm else b.astype(float)
+            for (W, b), norm in zip(layers, self.norms)
+        ]
+        rows, chunks = r.sums["block_rows"], -(-N // r.chunk)
+        deep = N if measured else rows - (-N // rows)
+        r.rows_gamma, r.mean_gamma = (deep + 4 * chunks + 16) * UNIT, (4 * chunks + 4) * UNIT
+        self.kept, self.grams, widths = None, None, model.sizes[1:-1]
+        self.pair_flops = N * sum(
+            k * m * min(k, m) for i, m in enumerate(widths) for k in widths[:i]
         )
-        self.within(at_most(loss.d, loss.dd))
-        return loss
+        self.joint = 10 * self.pair_flops <= JOINT_FLOPS and not normalised(model)
 
     # --- all rows
     # ----------------------------------------------------------------------------------------------
 
-    def states(self) -> Iterator[Any]:
+    def states(self) -> Iterator[State]:
         """Yield the states of all rows, chunk by chunk."""
         if self.kept is not None:
             yield from self.kept
             return
         N = self.ob.n_samples
         all_fit = self.step >= N or N * self.row_bytes <= KEPT_BYTES
-        self.overflow |= flushes()
-        keep: list[Any] | None = [] if all_fit else None
+        self.arithmetic.overflow |= flushes()
+        keep: list[State] | None = [] if all_fit else None
         for first in range(0, N, self.step):
-            state = self.of_rows(self, slice(first, min(N, first + self.step)))
+            state = State(self, slice(first, min(N, first + self.step)))
             if keep is not None:
                 keep.append(state)
             yield state
@@ -536,18 +429,22 @@ class ErrorPass:
         """
         if self.grams is None:
             grams: Any = None
-            alone = self.ob.n_samples <= self.step
-            for state in self.states():
-                here = [_gram(x, alone) for pair in zip(state.a, state.d) for x in pair]
+            alone = self.ob.n_samples <= self.step  # then x x' may be the smaller one
+            for s in self.states():
+                both = [x.x for pair in zip(s.a, s.d) for x in pair]
+                here = [x @ x.T if alone and len(x) < x.shape[1] else x.T @ x for x in both]
                 grams = here if grams is None else [G + H for G, H in zip(grams, here)]
             norms = [math.sqrt(gram_bound(G)) if G.max() > 1e-280 else np.inf for G in grams]
             self.grams = list(zip(norms[::2], norms[1::2]))
-        return [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
+        sums = [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
+        for part, pair in zip(sums, self.norms):
+            part.scales = tuple(exact(0.0 * x.x, x.r) for x in pair)
+        return sums
 
-    def gammas(self, terms: int) -> tuple[float, float]:
-        """Return gamma of the sums over rows: (for weights, for biases)."""
-        r = self.arithmetic
-        return r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
+    @property
+    def overflow(self) -> bool:
+        """True if a number may have overflowed."""
+        return self.arithmetic.overflow
 
     @property
     def slack(self) -> float:
@@ -561,9 +458,9 @@ class ErrorPass:
         added; if `measured`, plus the distance of our result from the computed one.
         """
         r = self.arithmetic
-        eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
+        eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r.partial_sums() + 2)
         sizes = [x.max(initial=0.0) for s in sums for x in (s.B, s.b)]
-        if any(not x < r.gamma(1) * r.max for x in sizes) or self.overflow or flushes():
+        if any(not x < r.gamma(1) * r.max for x in sizes) or r.overflow or flushes():
             return np.inf
         gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
         bounds = [bound for s in sums for bound in s.bounds(eta, ends)]
@@ -578,168 +475,113 @@ class ErrorPass:
         """Return a bound on ``||computed gradient - gradient||``."""
         with np.errstate(all="ignore"):
             sums = self.new_sums()
-            for state in self.states():
-                self.add_gradient(state, sums)
+            for s in self.states():
+                for l, part in enumerate(sums):
+                    self.add_products(s, l, s.d[l], None, part, 1)
+                    if (normed := s.norm[l]) is not None:
+                        part.scales = normed.sums()
             return self.total(sums, 1, self.theta.astype(float), l2_diagonal(self.ob), computed)
 
-    def add_gradient(self, state: Any, sums: list[Sums]) -> None:
-        """Add ``dW = delta' a`` and ``db`` of some rows."""
-        for l in range(len(sums)):
-            self.add_products(state, l, (state.d[l], state.dd[l]), (None, None), sums, 1)
-
     def add_products(
-        self, s: Any, l: int, d: tuple[Any, Any], ra: tuple[Any, Any], sums: list[Sums], terms: int
+        self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
     ) -> None:
         """Add the contributions of some rows to layer l's ``d' a + delta' ra`` and to the sum of
-        d's rows, for d and ra with their `Err`; ra None means 0, and `terms` is the number of such
-        products.
+        d's rows; ra None means 0, and `terms` is the number of such products.
         """
-        weights, biases = self.gammas(terms)
-        sums[l].add("a", *d, s.a[l], s.da[l], weights)
-        if not self.ob.model.batch_norm or l == len(sums) - 1:  # else rdbeta takes its place
-            sums[l].add_rows(*d, biases)
-        if ra[0] is not None:
-            sums[l].add("ra", s.d[l], s.dd[l], *ra, weights)
+        r = self.arithmetic
+        weights = r.gamma(r.over_rows(terms))
+        sums.add("a", d, s.a[l], weights)
+        if s.norm[l] is None:  # else the sum for beta takes its place
+            sums.add_rows(d, r.gamma(r.over_columns()))
+        if ra is not None:
+            sums.add("ra", s.d[l], ra, weights)
 
-    def checked(self, v: ArrayLike, kind: str) -> Floats | None:
-        """Return v (n,) in the model's dtype; None if it is not finite, when nothing can be
-        bounded.
-        """
+    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
+        """Return a bound on ``||computed(A v) - A v||`` for v (n,)."""
         check_choice(kind, KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
         if known.shape != self.theta.shape:
             raise ValueError(f"v has shape {known.shape}; wanted {self.theta.shape}")
-        return known if np.isfinite(known).all() else None
-
-    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
-        """Return a bound on ``||computed(A v) - A v||`` for v (n,)."""
-        known = self.checked(v, kind)
-        if known is None:
+        if not np.isfinite(known).all():
             return np.inf
         with np.errstate(all="ignore"):
             sums, direction = self.new_sums(), self.direction(known)
-            at_theta = self.overflow
+            at_theta = self.arithmetic.overflow
             for state in self.states():
                 self.r_pass(state, direction, kind, sums)
             l2 = l2_diagonal(self.ob) if kind != "fisher" else 0.0
             bound = self.total(sums, 2, known.astype(float), l2, computed)
-            self.overflow = at_theta
+            self.arithmetic.overflow = at_theta
             return bound
 
     def direction(self, v: Floats) -> list[Any]:
-        """Return ``[(V, vb)]`` of v (n,), None for parts that are 0."""
-        return [
-            (
-                Operand(V.astype(float)) if V.any() else None,
-                None if vb is None or not vb.any() else vb.astype(float),
-            )
-            for V, vb in layers_of(self.ob.model, v)
-        ]
+        """Return ``[(V, vb, (vgamma, vbeta))]`` of v (n,), None for V and vb that are 0; normalised
+        layers have no vb, others no vgamma and vbeta.
+        """
+        layers = []
+        for (V, vb), pair in zip(layers_of(self.ob.model, v), norms_of(self.ob.model, v)):
+            W = Operand(V.astype(float)) if V.any() else None
+            b = vb.astype(float) if vb is not None and pair is None and vb.any() else None
+            layers.append((W, b, [exact(x, self.arithmetic) for x in pair or ()]))
+        return layers
 
     # --- R-forward, loss, R-backward
-    # ----------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
-    def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Run the R-forward pass: ``rz = ra W' + a V' + vb``, ``ra = phi' * rz [+ the input's
-        ra]``. Return ra and rz with their Errs, by layer; None means 0.
+    def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
+        the input's ra]``. Return ra, rz and what `Normed.r_backward` needs, by layer; None means 0.
         """
-        ra: list[Any] = [(None, None)]
-        rz: list[Any] = []
+        ra: list[Num | None] = [None]
+        rz: list[Num | None] = []
+        turned: list[Any] = []
         chain = Chain(s.kappa)
-        for l, (V, vb) in enumerate(layers):
-            r, dr = ra[l]
-            if V is None and vb is None and r is None:
-                rz.append((None, None))
-                ra.append((None, None))
-                continue
-            z, dz, new = self.moved(s, l, V, vb, ra[l])
-            rz.append((z, dz))
+        for l, (V, vb, scales) in enumerate(layers):
+            below, normed, z, turn = ra[l], s.norm[l], None, None
+            if V is not None or vb is not None or below is not None:
+                z = linear(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
+            if normed is not None and (z is not None or any(part.x.any() for part in scales)):
+                z, turn = normed.r_forward(z, *scales)
+            rz.append(z)
+            turned.append(turn)
             if l < len(self.W) - 1:
-                p = s.phi[l].p
-                above, error, fresh = self.times(z, dz, p, s.phi[l].dp)
-                fresh = fresh + (new if p is None else new.times(np.abs(p))).nu
-                if self.skips[l] and r is not None:
-                    above = above + r
-                    error, rounded = self.sum_rounded(above, error, dr)
-                    fresh = fresh + rounded
-                ra.append((above, chain.cap(l + 1, error, fresh)))
-        return ra, rz
+                a = None if z is None else z * s.phi[l].p
+                if a is not None and below is not None and self.skips[l]:
+                    a = a + below
+                ra.append(None if a is None else chain.cap(l + 1, a))
+        return ra, rz, turned
 
-    def moved(
-        self, s: Any, l: int, V: Operand | None, vb: Floats | None, below: tuple[Any, Any]
-    ) -> tuple[Floats, Err, Err]:
-        """Return ``rz = ra W' + a V' + vb``, its Err, and the part of that which is new in this
-        layer. V, vb and the (ra, its Err) `below` are None for 0, but not all three.
-        """
-        a, da, W, (r, dr) = s.a[l], s.da[l], self.W[l], below
-        z, moved = np.zeros((len(a), len(W.A))), None
-        size: Any = 0.0
-        if vb is not None:
-            z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
-        if V is not None:
-            z, size = z + a @ V.A.T, size + product(at_most(a, da), V.abs.T)
-            moved = None if da is None else da.across(V)
-        if r is not None:
-            z, size = z + r @ W.A.T, size + product(at_most(r, dr), W.abs.T)
-        new = self.local(size, W.A.shape[1], 2)
-        new = new if moved is None else new + moved
-        return z, new if r is None else new + dr.across(W), new
-
-    def back(
-        self, s: Any, l: int, rd: Floats, drd: Err, V: Operand | None
-    ) -> tuple[Floats, Err, Floats, Floats]:
-        """Return ``rdelta W [+ delta V]``, its Err, and the norms of the propagated error and of
-        the new error.
-        """
-        W, added = self.W[l], np.zeros((1, 1))
-        below, size, carried = rd @ W.A, product(at_most(rd, drd), W.abs), drd.back(W)
-        error = carried
-        if V is not None:
-            below, size = below + s.d[l] @ V.A, size + product(at_most(s.d[l], s.dd[l]), V.abs)
-            moved = s.dd[l].back(V)
-            error, added = error + moved, moved.nu
-        local = self.local(size, W.A.shape[0], 2)
-        return below, error + local, carried.nu, added + local.nu
-
-    def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
+    def r_pass(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
         """Run the R-passes of some rows and add to the sums: ``rdW = rdelta' a + delta' ra``,
-        ``re_below = rdelta W + delta V [+ re]``, ``rdelta = re * phi' + e * phi'' * rz``.
+        ``re_below = rdelta W + delta V [+ re]``, ``rdelta = re * phi' + e * phi'' * rz [through the
+        normalisation]``.
         """
-        full, (ra, rz) = kind == "hessian", self.r_forward(s, layers)
-        if rz[-1][0] is None:  # v = 0
+        full, (ra, rz, turned) = kind == "hessian", self.r_forward(s, layers)
+        if rz[-1] is None:  # v = 0
             return
-        rd, drd = s.loss.fisher(*rz[-1]) if kind == "fisher" else s.loss.r_loss(*rz[-1])
-        re: Any = None
-        dre: Any = None
+        rd = s.loss.fisher(rz[-1]) if kind == "fisher" else s.loss.r_loss(rz[-1])
         chain = Chain(s.kappa)
-        new: Any = 0.0
+        re: Any = None
         for l in range(len(self.W) - 1, -1, -1):
-            self.add_products(s, l, (rd, drd), ra[l] if full else (None, None), sums, 2)
+            self.add_products(s, l, rd, ra[l] if full else None, sums[l], 2)
             if l == 0:
-                continue
-            below, error, carried, added = self.back(s, l, rd, drd, layers[l][0] if full else None)
-            fresh = (carried if re is None else scaled(new, self.W[l].norm)) + added
-            if self.skips[l]:
-                below = below + re
-                error, rounded = self.sum_rounded(below, error, dre)
-                fresh = fresh + rounded
-            re, dre, phi = below, chain.cap(l, error, fresh), s.phi[l - 1]
-            rd, drd, new = self.times(re, dre, phi.p, phi.dp)
-            if full and phi.q is not None and rz[l - 1][0] is not None:
-                more, error, _ = self.times(s.eq[l - 1], s.deq[l - 1], *rz[l - 1])
+                break
+            V = layers[l][0] if full else None
+            below = linear(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
+            re = chain.cap(l, below + re if self.skips[l] else below)
+            rd, eq, normed, z = re * s.phi[l - 1].p, s.eq[l - 1], s.norm[l - 1], rz[l - 1]
+            if full and eq is not None and z is not None:
+                more = eq * z
+                more.new = more.dx.nu
                 rd = rd + more
-                drd, rounded = self.sum_rounded(rd, drd, error)
-                new = new + error.nu + rounded
+            if normed is not None:
+                rd, sums[l - 1].scales = normed.r_backward(rd, turned[l - 1] if full else None)
 
 
 # --------------------------------------------------------------------------------------------------
 # The state at theta of any network objective, computed once by float64 passes with a bound on the
 # error of every number, for all proofs at theta: curvature floors, majorants, kinks, units that are
 # off.
-
-EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
-# for the rounding of the bounds themselves: products of few numbers, sums of at most 1e5 squares
-GROWTH = 1 + 1e-9
 
 
 def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
@@ -759,61 +601,21 @@ def passes_at(ob: Any, theta: Floats) -> Passes:
 class Passes(ErrorPass):
     """The state at theta of any network objective by float64 passes with bounds on the errors:
     `states()`, chunk by chunk.
-
-    `W_norms` holds upper bounds on ``||W_l||_2``.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         model, N = ob.model, len(ob.X)
-        self.ob = SimpleNamespace(
+        view = SimpleNamespace(
             model=model,
             X=ob.X,
             y=ob.y,
             loss=ob.loss,
             sample_weight=ob.sample_weight,
             n_samples=N,
+            n_params=model.n_params,
             _divisor=divisor_of(ob),
         )
-        self.row_bytes = 8 * 16 * sum(model.sizes)
-        self.step = max(1, CHUNK_BYTES // self.row_bytes)
-        self.arithmetic = Arithmetic(
-            np.dtype(float), {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}, N
-        )
-        layers = layers_of(model, theta)
-        self.names, self.skips = (
-            model.activation,
-            tuple(skips(model, l) for l in range(len(layers))),
-        )
-        self.W = [Operand(W) for W, _ in layers]
-        self.b = [np.zeros(len(W)) if b is None else b for W, b in layers]
-        self.W_norms = [spectral(W) for W, _ in layers]
-        self.overflow, self.kept, self.joint = False, None, False
-        hidden = model.sizes[1:-1]
-        pairs = sum(
-            12 * hidden[k] * m * min(hidden[k], m) for i, m in enumerate(hidden) for k in range(i)
-        )
-        self.by_rows = N * pairs <= JOINT_FLOPS
+        super().__init__(view, theta, measured=True)
+        self.joint, self.by_rows = False, 12 * self.pair_flops <= JOINT_FLOPS
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
         self.by_units = 2 * N * sum(sizes) <= 16 * JOINT_FLOPS and max(sizes, default=0) <= 1 << 24
-
-
-def spectral(A: Floats) -> float:
-    """Return an upper bound on ``||A||_2``: the smaller of those from the smaller Gram matrix and
-    from ``||A||_1 ||A||_inf``.
-    """
-    G, size = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
-    return float(
-        min(
-            gram_norm(G, max(A.shape)),
-            GROWTH * np.sqrt(size.sum(axis=0).max()) * np.sqrt(size.sum(axis=1).max()),
-        )
-    )
-
-
-def gram_norm(G: Floats, rows: int) -> float:
-    """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``: its sums are off by at
-    most ``gamma(rows) trace``, its eigenvalues by less.
-    """
-    m = len(G)
-    slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
-    return float(np.sqrt(gram_bound(G) + slack))

@@ -20,6 +20,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +30,9 @@ from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .arithmetic import norm, norms
+from .arithmetic import norm, norms, spectral
 from .bounds import gradient_bound
-from .passes import checked_theta, spectral
+from .passes import checked_theta
 
 # --------------------------------------------------------------------------------------------------
 # Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
@@ -200,17 +201,15 @@ class Sliced:
             rest = two_sum(rest.hi - here, rest.lo)
 
 
-def dot(A: Pair, B: Pair) -> Pair:
-    """Return ``A B'`` for A (m, k), B (n, k)."""
-    total: Pair | None = None
-    for start in range(0, A.hi.shape[1], DEPTH):
-        some = slice(start, start + DEPTH)
-        a = Sliced(Pair(A.hi[:, some], A.lo[:, some]))
-        b = Sliced(Pair(B.hi[:, some], B.lo[:, some]))
-        here = sliced_dot(a, b)
-        total = here if total is None else add(total, here)
-    assert total is not None
-    return total
+def slices(A: Pair) -> list[Sliced]:
+    """Return A by blocks of columns."""
+    ends = [slice(k, k + DEPTH) for k in range(0, A.hi.shape[1], DEPTH)]
+    return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
+
+
+def dot(A: list[Sliced], B: list[Sliced]) -> Pair:
+    """Return ``A B'`` for the slices of A (m, k) and of B (n, k)."""
+    return reduce(add, map(sliced_dot, A, B))
 
 
 def sliced_dot(a: Sliced, b: Sliced) -> Pair:
@@ -342,167 +341,57 @@ class Bounded:
         sizes = np.abs(self.value.hi)
         self.size, self.top = norms(sizes), sizes.max(axis=1, keepdims=True)
 
+    def __add__(self, other: Bounded) -> Bounded:
+        value = add(self.value, other.value)
+        return Bounded(value, self.error + other.error + UNIT * norms(np.abs(value.hi)))
+
+    def __mul__(self, p: Bend) -> Bounded:
+        d, off = mul(self.value, p.value), p.off
+        error = p.most * self.error + norms(np.abs(self.value.hi) * off)
+        error = error + self.error * off.max(axis=1, keepdims=True)
+        return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
+
 
 class Factor:
     """A matrix W that rows are multiplied by, ``x W'``; sliced once."""
 
     def __init__(self, W: Floats) -> None:
-        self.parts = [
-            (slice(k, k + DEPTH), Sliced(pair(W[:, k : k + DEPTH])))
-            for k in range(0, W.shape[1], DEPTH)
-        ]
-        self.norm, self.tau = spectral(W), tau(W.shape[1])
+        self.slices, self.norm, self.tau = slices(pair(W)), spectral(W), tau(W.shape[1])
         self.tops = norm(np.abs(W).max(axis=1))
 
-    def times(self, rows: Bounded) -> tuple[Pair, Floats]:
-        """Return (rows W', bounds on the errors of its rows)."""
-        total: Pair | None = None
-        for some, part in self.parts:
-            A = Sliced(Pair(rows.value.hi[:, some], rows.value.lo[:, some]))
-            here = sliced_dot(A, part)
-            total = here if total is None else add(total, here)
-        assert total is not None
-        rounding = self.tau * rows.top * self.tops + SMALL * ((rows.top > 0) & (self.tops > 0))
-        return total, self.norm * rows.error + rounding
+    def times(self, x: Bounded) -> Bounded:
+        """Return x W'."""
+        rounding = self.tau * x.top * self.tops + SMALL * ((x.top > 0) & (self.tops > 0))
+        return Bounded(dot(slices(x.value), self.slices), self.norm * x.error + rounding)
 
 
-@dataclass
-class PreciseSums:
-    """Sums over all rows, before the divisor and l2, with bounds on the errors."""
+class Bend(NamedTuple):
+    """phi' of some rows, with bounds on the errors of its entries, and a bound on its size."""
 
     value: Pair
-    value_error: float
-    parts: list[Pair]  # dW, db of each layer
-    errors: list[float]
-
-    def add(self, i: int, part: Pair, error: float) -> None:
-        """Add the part of some rows to sum number i."""
-        size = norm(part.hi)
-        self.parts[i] = add(self.parts[i], part)
-        self.errors[i] += error + 2 * UNIT * (size + norm(self.parts[i].hi))
+    off: Floats
+    most: float
 
 
-class Precise:
-    """Value and gradient at theta: `g`, `value` and bounds on their errors."""
-
-    def __init__(self, ob: Any, theta: Floats) -> None:
-        model = self.model = ob.model
-        self.ob = ob
-        layers = layers_of(model, theta)
-        self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
-        self.up, self.down = (
-            [Factor(W) for W, _ in layers],
-            [Factor(np.ascontiguousarray(W.T)) for W, _ in layers],
-        )
-        zeros = [pair(np.zeros(p.shape)) for W, _ in layers for p in (W, W[:, 0])]
-        self.sums = PreciseSums(pair(0.0), 0.0, zeros, [0.0] * len(zeros))
-        N = len(ob.X)
-        for start in range(0, N, ROWS):
-            self.add_rows(slice(start, min(N, start + ROWS)))
-        self.part = self.divided(pair(divisor_of(ob)))
-        self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
-
-    def add_rows(self, rows: slice) -> None:
-        """Run forward pass, loss and backward pass for some rows, and add their parts to the
-        sums.
-        """
-        model, n_hidden = self.model, len(self.model.activation)
-        X = np.array(self.ob.X[rows], dtype=float)
-        a, slopes = [Bounded(pair(X), np.zeros((len(X), 1)))], []
-        for l in range(n_hidden):
-            z = self.linear(l, a[-1])
-            above, slope, off = self.bent(model.activation[l], z)
-            if skips(model, l):
-                value = add(above.value, a[-1].value)
-                above = Bounded(value, above.error + a[-1].error + UNIT * norms(np.abs(value.hi)))
-            a.append(above)
-            slopes.append((slope, off))
-        z = self.linear(n_hidden, a[-1])
-        d = self.loss(z, rows)
-        e = None
-        for l in range(n_hidden, -1, -1):
-            self.add_layer(l, d, a[l])
-            if l == 0:
-                continue
-            below, error = self.down[l].times(d)
-            if l < n_hidden and skips(model, l):
-                assert e is not None
-                below = add(below, e.value)
-                error = error + e.error + UNIT * norms(np.abs(below.hi))
-            e = Bounded(below, error)
-            d = self.bent_back(l - 1, e, *slopes[l - 1])
-
-    def linear(self, l: int, a: Bounded) -> Bounded:
-        """Return z = a W' + b."""
-        z, error = self.up[l].times(a)
-        z, b = plus(z, self.biases[l]), norm(self.biases[l])
-        return Bounded(z, error + UNIT * (norms(np.abs(z.hi)) + b))
-
-    @staticmethod
-    def bent(name: str, z: Bounded) -> tuple[Bounded, Pair, Floats]:
-        """Return phi(z), phi'(z), and bounds on the errors of the entries of phi'."""
-        row = ACTIVATIONS[name]
-        a, p = row.pairs(sys.modules[__name__], z.value)
-        rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
-        if not row.bend and not row.leak:  # slopes of 0 and 1
-            rounding = np.zeros_like(rounding)
-        width = float(np.sqrt(a.hi.shape[1]))
-        error = row.lipschitz * z.error + rounding * width
-        off = np.broadcast_to(row.bend * z.error + rounding, a.hi.shape)
-        if row.leak is not None:
-            off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
-        return Bounded(a, error), p, off
-
-    def bent_back(self, x_layer: int, e: Bounded, p: Pair, off: Floats) -> Bounded:
-        """Return delta = e * phi'."""
-        d = mul(e.value, p)
-        error = ACTIVATIONS[self.model.activation[x_layer]].lipschitz * e.error
-        error = error + norms(np.abs(e.value.hi) * off) + e.error * off.max(axis=1, keepdims=True)
-        return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
-
-    def add_layer(self, l: int, d: Bounded, a: Bounded) -> None:
-        """Add ``dW = delta' a`` and ``db``, the sum of delta's rows."""
-        error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
-        tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
-        error += tau(len(d.size)) * tops[0] * tops[1]
-        self.sums.add(2 * l, dot(d.value.T, a.value.T), error)
-        error = float((d.error + 64 * UNIT * d.size).sum())
-        self.sums.add(2 * l + 1, column_sums(d.value), error)
-
-    def loss(self, z: Bounded, rows: slice) -> Bounded:
-        """Return delta of the last layer; the losses of the rows are added to the value."""
-        ob, y = self.ob, self.ob.y[rows]
-        m = z.value.hi.shape[1]
-        y = np.array(one_hot(y, m), dtype=float)
-        w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
-        of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
-        terms, terms_error, d, d_error = of[LOSSES[ob.loss].link](z, y)
-        terms = column_sums(times(row_sums(terms), w[:, None]))
-        sizes = np.abs(w)[:, None] * terms_error
-        value = add(self.sums.value, Pair(terms.hi[0], terms.lo[0]))
-        self.sums.value = value
-        self.sums.value_error += float(sizes.sum()) + UNIT * float(np.abs(value.hi))
-        return Bounded(times(d, w[:, None]), np.abs(w)[:, None] * d_error)
-
-    def divided(self, divisor: Pair) -> Part:
-        """Return the contribution of these rows to gradient and value, before l2."""
-        sums, bias = self.sums, self.model.bias
-        kept = [i for i in range(len(sums.parts)) if bias or i % 2 == 0]
-        flat = Pair(
-            np.concatenate([sums.parts[i].hi.ravel() for i in kept]),
-            np.concatenate([sums.parts[i].lo.ravel() for i in kept]),
-        )
-        bound = norm([sums.errors[i] for i in kept]) / float(divisor.hi)
-        bound += 2 * UNIT * norm(flat.hi) / float(divisor.hi) + SMALL * len(flat.hi)
-        value = div(sums.value, divisor)
-        off = sums.value_error / float(divisor.hi) + 2 * UNIT * abs(float(value.hi)) + SMALL
-        return Part(div(flat, divisor), bound, value, off)
+def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
+    """Return phi(z) and phi'(z)."""
+    row = ACTIVATIONS[name]
+    a, p = row.pairs(sys.modules[__name__], z.value)
+    rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
+    if not row.bend and not row.leak:  # slopes of 0 and 1
+        rounding = np.zeros_like(rounding)
+    width = float(np.sqrt(a.hi.shape[1]))
+    error = row.lipschitz * z.error + rounding * width
+    off = np.broadcast_to(row.bend * z.error + rounding, a.hi.shape)
+    if row.leak is not None:
+        off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
+    return Bounded(a, error), Bend(p, off, row.lipschitz)
 
 
 @dataclass
 class Part:
-    """The contribution of some rows to gradient (n,) and value, divided by the divisor, with bounds
-    on the errors; parts can be added.
+    """The contribution of some rows to gradient (n,) and value, with bounds on the errors; parts
+    can be added.
     """
 
     g: Pair
@@ -521,35 +410,98 @@ class Part:
             self.value_error + other.value_error + off + SMALL,
         )
 
+    def over(self, divisor: float) -> Part:
+        """Return this part over a divisor."""
+        g, value = div(self.g, pair(divisor)), div(self.value, pair(divisor))
+        return Part(
+            g,
+            self.g_error / divisor + 2 * UNIT * norm(self.g.hi) / divisor + SMALL * len(g.hi),
+            value,
+            self.value_error / divisor + 2 * UNIT * abs(float(value.hi)) + SMALL,
+        )
+
+
+class Precise:
+    """Value and gradient at theta: `g`, `value` and bounds on their errors."""
+
+    def __init__(self, ob: Any, theta: Floats) -> None:
+        self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
+        self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
+        self.up = [Factor(W) for W, _ in layers]
+        self.down = [Factor(np.ascontiguousarray(W.T)) for W, _ in layers]
+        parts = [self.of_rows(slice(k, k + ROWS)) for k in range(0, len(ob.X), ROWS)]
+        self.part = reduce(Part.__add__, parts).over(divisor_of(ob))
+        self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
+
+    def of_rows(self, rows: slice) -> Part:
+        """Run forward pass, loss and backward pass for some rows."""
+        X = np.array(self.ob.X[rows], dtype=float)
+        a, bends, last = [Bounded(pair(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
+        for l, name in enumerate(self.model.activation):
+            above, bend = bent(name, self.linear(l, a[-1]))
+            a.append(above + a[-1] if skips(self.model, l) else above)
+            bends.append(bend)
+        value, value_error, d = self.loss(self.linear(last, a[-1]), rows)
+        grads: list[tuple[Pair, float]] = []
+        e = None
+        for l in range(last, -1, -1):
+            grads = self.sums(d, a[l]) + grads
+            if l:
+                below = self.down[l].times(d)
+                e = below + e if e is not None and skips(self.model, l) else below
+                d = e * bends[l - 1]
+        his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
+        flat = Pair(np.concatenate(his), np.concatenate(los))
+        return Part(flat, norm([error for _, error in grads]), value, value_error)
+
+    def linear(self, l: int, a: Bounded) -> Bounded:
+        """Return z = a W' + b."""
+        z, b = self.up[l].times(a), self.biases[l]
+        value = plus(z.value, b)
+        return Bounded(value, z.error + UNIT * (norms(np.abs(value.hi)) + norm(b)))
+
+    def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
+        """Return ``dW = delta' a`` and ``db``, the sum of delta's rows, with bounds on the norms of
+        their errors.
+        """
+        error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
+        tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
+        error += tau(len(d.size)) * tops[0] * tops[1]
+        found = [(dot(slices(d.value.T), slices(a.value.T)), error)]
+        if self.model.bias:
+            error = float((d.error + 64 * UNIT * d.size).sum())
+            found.append((column_sums(d.value), error))
+        return found
+
+    def loss(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
+        """Return the sum of the rows' losses, a bound on its error, and delta of the last layer."""
+        ob, y = self.ob, self.ob.y[rows]
+        y = np.array(one_hot(y, z.value.hi.shape[1]), dtype=float)
+        w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
+        w = w[:, None]
+        of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
+        terms, terms_error, d, d_error = of[LOSSES[ob.loss].link](z, y)
+        total = column_sums(times(row_sums(terms), w))
+        value = Pair(total.hi[0], total.lo[0])
+        error = float((np.abs(w) * terms_error).sum()) + UNIT * float(np.abs(value.hi))
+        return value, error, Bounded(times(d, w), np.abs(w) * d_error)
+
 
 def part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of an objective's rows; not for batch normalisation."""
-    found = _at(ob, theta)
-    assert found is not None
-    return found.part
+    return _passes(ob, checked_theta(ob, theta)).part
 
 
 def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
     """Return ``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
     l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
     decay = two_product(l2.astype(float), theta)
-    g = add(rows.g, decay)
-    sizes = norm(rows.g.hi) + norm(decay.hi)
-    bound = rows.g_error + 4 * UNIT * sizes + SMALL * theta.size
     squares = column_sums(scaled(times(decay, theta), 0.5))
-    value = add(rows.value, squares)
-    off = rows.value_error + 128 * UNIT * float(np.abs(squares.hi))
-    off += 4 * UNIT * float(np.abs(value.hi)) + SMALL * theta.size
-    return (
-        g.hi,
-        _finite(SLACK * (bound + norm(g.lo))),
-        float(value.hi),
-        _finite(SLACK * (off + abs(float(value.lo)))),
-    )
-
-
-def _finite(bound: float) -> float:
-    return bound if np.isfinite(bound) else np.inf
+    off = 128 * UNIT * float(np.abs(squares.hi)) + SMALL * theta.size
+    found = rows + Part(decay, 2 * UNIT * norm(decay.hi), squares, off)
+    bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
+    g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
+    return found.g.hi, g_error, float(found.value.hi), error
 
 
 # terms of the loss, errors of their sums, delta, its errors

@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from ..certify.arithmetic import ETA, norm, norms
+from ..certify.columns import norm_passes
 from ..certify.passes import ErrorPass
 from ..common.linalg import UNIT, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
@@ -181,9 +182,8 @@ class RangeBounds(InLayers):
 
         layers = []
         for l, shape in enumerate(ob.model.shapes):
-            a, d = rows(s.a[l] for s in states), rows(s.d[l] for s in states)
-            da = rows(s.da[l].nu for s in states) if l else np.zeros((len(a), 1))
-            dd = rows(s.dd[l].nu for s in states)
+            a, d = rows(s.a[l].x for s in states), rows(s.d[l].x for s in states)
+            da, dd = rows(s.a[l].dx.nu for s in states), rows(s.d[l].dx.nu for s in states)
             layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
         self.n_rest, self.rest = self.n - self.m, float(ob.l2)
@@ -194,32 +194,16 @@ class RangeBounds(InLayers):
         R, L = self.R, len(self.layers)
         totals, start = np.zeros(L), 0
         for s in states:
-            rows = slice(start, start + len(s.a[0]))
+            rows = slice(start, start + len(s.a[0].x))
             start = rows.stop
-            rho = [layer.rho[rows, None] for layer in self.layers]
-            sigma = [layer.sigma[rows, None] for layer in self.layers]
-            one = np.ones_like(rho[0])
-            ra, rz = [0 * one], []
+            into = [
+                (layer.rho[rows, None] + ETA, ETA, layer.sigma[rows, None] + ETA, ETA)
+                for layer in self.layers
+            ]
+            ra, rd = norm_passes(R, s, into, sum(s.loss.r_norms()), ETA, True)
             for l in range(L):
-                rz.append(R.W[l].norm * ra[l] + rho[l] + ETA)
-                if l < L - 1:
-                    p = s.phi[l].p
-                    top = one if p is None else _top(p, s.phi[l].dp)
-                    ra.append(top * rz[l] + (ra[l] if R.skips[l] else 0) + ETA)
-            rd, re = sum(s.loss.r_norms()) * rz[-1] + ETA, 0 * one
-            for l in range(L - 1, -1, -1):
-                size = [
-                    norms(np.abs(x)) + (0 if dx is None else dx.nu)
-                    for x, dx in ((s.a[l], s.da[l]), (s.d[l], s.dd[l]))
-                ]
-                totals[l] += float((rd * np.hypot(size[0], 1) + size[1] * ra[l] + 2 * ETA).sum())
-                if l == 0:
-                    continue
-                re = R.W[l].norm * rd + sigma[l] + (re if R.skips[l] else 0) + ETA
-                p = s.phi[l - 1].p
-                rd = re * (one if p is None else _top(p, s.phi[l - 1].dp)) + ETA
-                if s.eq[l - 1] is not None:
-                    rd = rd + _top(s.eq[l - 1], s.deq[l - 1]) * rz[l - 1] + ETA
+                a, d = (norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
+                totals[l] += float((rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * ETA).sum())
         if R.overflow:
             return np.inf
         return norm(totals) * UP * R.slack
@@ -276,11 +260,6 @@ class RangeBounds(InLayers):
             v -= self.embed(self.project(v)[0])
             v /= np.linalg.norm(v)
         return np.asarray(v[0])
-
-
-def _top(x: Floats, dx: Any) -> Floats:
-    """Return the largest magnitude in each row plus the largest error in it."""
-    return np.asarray(np.abs(x).max(axis=1, keepdims=True) + dx.E.max(axis=1, keepdims=True))
 
 
 def reach(H: Any, most: int) -> RangeBounds | None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..certify.bounds import rounding_at
 from ..certify.certificates import Certificates
+from ..certify.passes import ErrorPass
 from ..common.checks import (
     check_choice,
     check_finite,
@@ -355,7 +355,7 @@ class Objective(Answering, subject="objective"):
         """
         if self._by_blocks:
             return SumBounds(self, theta)
-        return rounding_at(self, theta, layout, self.dtype == np.float32)
+        return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .._engine import Times
-from ..certify.bounds import dense_bounds, rounding_at
+from ..certify.bounds import dense_bounds
 from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
+from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
@@ -483,7 +484,7 @@ class Jacobian(Operator):
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
+        return jacobian_bounds(ErrorPass(self.objective, self.theta, self._plan.layout))
 
     def _transpose(self) -> Transposed:
         return Transposed(self)

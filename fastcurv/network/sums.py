@@ -32,9 +32,9 @@ from numpy.typing import ArrayLike
 from .. import _engine
 from ..certify import majorants, precise
 from ..certify.arithmetic import norm
-from ..certify.bounds import dense_bounds, rounding_at
+from ..certify.bounds import dense_bounds
 from ..certify.certificates import Certificates
-from ..certify.passes import checked_theta
+from ..certify.passes import ErrorPass, checked_theta
 from ..common.protocols import Floats, Loss
 from ..common.runtime import to_nearest
 from ..structure import symmetry
@@ -146,7 +146,7 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float,
         bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
         if bounds is None or not np.array_equal(bounds.theta, theta):
             measured = shard.dtype == np.float32 and not shard.layout
-            bounds = shard.bounds = rounding_at(shard, theta, _layout(shard, theta), measured)
+            bounds = shard.bounds = ErrorPass(shard, theta, _layout(shard, theta), measured)
         if not shard.layout:
             plan = shard._bound(theta, v is None)
             if v is None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify.majorants import curvature_floor, gram_norm, spectral
+from fastcurv.certify.arithmetic import gram_norm, spectral
+from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
 from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.dense import dense_matrix, matrix_error

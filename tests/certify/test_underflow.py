@@ -122,6 +122,28 @@ def test_a_product_that_vanishes_and_is_then_multiplied():
     assert 1e-264 < error <= min(H.rounding_bound(e), H.column_bounds()[0]) < 1e-250
 
 
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("dtype", ENDS)
+def test_a_normalised_unit_of_scale_0_is_at_no_kink(dtype, residual):
+    """gamma h + beta is 0 exactly where both are: relu' is 0 there, and no bound says otherwise."""
+    rng = np.random.default_rng(3)
+    model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)
+    layers = model.unflatten(model.init(seed=rng))
+    for _, _, gamma, beta in layers[:2]:
+        gamma[1] = beta[1] = 0
+        beta[2] = 0.25
+    theta = model.flatten(layers)
+    X, y = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
+    ob = fc.Objective(model, X.astype(dtype), y.astype(dtype), "mse")
+    exact, H = Exact(ob, theta), ob.hessian(theta)
+    bounds, room = H.column_bounds(), 1e9 * np.finfo(dtype).eps
+    assert distance(ob.gradient(theta), exact.value_and_gradient()[1]) <= gradient_bound(ob, theta)
+    assert gradient_bound(ob, theta) <= room and bounds.max() <= room
+    for j, e in enumerate(np.eye(len(theta), dtype=dtype)):
+        error = distance(H @ e, exact.product(e))
+        assert error <= min(Decimal(float(x)) for x in (bounds[j], H.rounding_bound(e))) + NOISE
+
+
 def test_a_product_that_overflows_in_columns_has_no_bound():
     """delta squared, in the empirical Fisher of float32."""
     model = fc.MLP([1, 1], bias=False, dtype="float32")

@@ -103,14 +103,19 @@ def test_an_index_of_packages_shows_no_link_into_the_repository():
     assert not re.findall(r"\]\((?!https?:)", shown)
 
 
-def test_names_in_code_lead_to_their_pages_on_the_site():
-    """Outside of blocks and of links, and public ones alone."""
+def of_conf(name):
+    """A function of docs/conf.py, nothing else of which runs."""
     functions = ast.parse((ROOT / "docs/conf.py").read_text())
     functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
     names = {"re": re}
     exec(compile(functions, "conf.py", "exec"), names)
+    return names[name]
+
+
+def test_names_in_code_lead_to_their_pages_on_the_site():
+    """Outside of blocks and of links, and public ones alone."""
     text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
-    assert names["linked"](text, fc.__all__) == (
+    assert of_conf("linked")(text, fc.__all__) == (
         "[`fc.eigsh`](generated/fastcurv.eigsh.rst), `fc.nothing` and [`fc.trace`](x)\n"
         "```python\n`fc.trace`\n```\n[`fc.trace`](generated/fastcurv.trace.rst)."
     )
@@ -121,11 +126,7 @@ def test_every_picture_says_what_it_shows():
     for page in PAGES:
         for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
             assert len(text.split()) >= 5, (page.name, text)
-    functions = ast.parse((ROOT / "docs/conf.py").read_text())
-    functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
-    names = {}
-    exec(compile(functions, "conf.py", "exec"), names)
-    lines = names["picture"]("toy_surface", "One `code`\nand more.", "gallery.html", "caption")
+    lines = of_conf("picture")("toy_surface", "One `code`\nand more.", "gallery.html", "caption")
     assert ":alt: One code and more." in lines and lines[0].endswith("toy_surface.png")
 
 

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv._engine import Multiplier, compact_weights, project_rows, subtract_rows
+from fastcurv.structure.tables import LOSSES
 
 # What a program of its own does with its own thread's arithmetic: 0 as a process begins, 1 to 3 the
 # other directions of rounding, 4 subnormal numbers flushed to zero where the processor can.
@@ -148,9 +149,9 @@ def entries():
         small = few.reduced(space)
         x = rng.standard_normal(small.shape[0])
         found[f"product in {space}"] = lambda small=small, x=x: small @ x
-    for loss in ("mse", "cross_entropy", "binary_cross_entropy"):
-        y = Y if loss == "mse" else 1 / (1 + np.exp(-Y))
-        y = y / y.sum(axis=1, keepdims=True) if loss == "cross_entropy" else y
+    for loss, row in LOSSES.items():
+        y = Y if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
+        y = y / y.sum(axis=1, keepdims=True) if row.targets == "classes" else y
         for options in ({}, {"memory": 400_000}, {"l2": 0.1, "l2_biases": False}):
             ob = fc.Objective(mse, X, y, loss, **options)
             name = f"{loss}, {options}"

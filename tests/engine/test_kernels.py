@@ -18,88 +18,54 @@ import pytest
 from fastcurv import _engine as engine
 from fastcurv._engine import probe
 
-from .kernel_cases import DTYPES, every_arch, every_dtype, every_form, whole
+from .. import nets
 
+every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
-DEPTHS = [
-    1,
-    2,
-    3,
-    5,
-    16,
-    127,
-    128,
-    129,
-    255,
-    256,
-    257,
-    385,
-    512,
-    600,
-]  # slices of depth are 256 or 128
+DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 512, 600]  # slices are 256 or 128
+
+
+def whole(rng, shape, dtype):
+    """Whole numbers, small enough that every sum of their products is exact in any order."""
+    return rng.integers(-9, 10, shape).astype(dtype)
 
 
 # --- values
 # --------------------------------------------------------------------------------------------------
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_all_lengths_exactly(arch, dtype, b_form, rng):
     """Rows, columns and depths around every tile and slice, on whole numbers: equal to the last
     bit.
     """
-    sizes = [
-        (m, LENGTHS[(7 * i + 3) % len(LENGTHS)], DEPTHS[(5 * i + 1) % len(DEPTHS)])
-        for i, m in enumerate(LENGTHS)
-    ]
-    sizes += [
-        (LENGTHS[(11 * i + 5) % len(LENGTHS)], n, DEPTHS[(3 * i + 2) % len(DEPTHS)])
-        for i, n in enumerate(LENGTHS)
-    ]
-    sizes += [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
+    sizes = [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
+    for i, length in enumerate(LENGTHS):
+        n, m = LENGTHS[(7 * i + 3) % len(LENGTHS)], LENGTHS[(11 * i + 5) % len(LENGTHS)]
+        sizes.append((length, n, DEPTHS[(5 * i + 1) % len(DEPTHS)]))
+        sizes.append((m, length, DEPTHS[(3 * i + 2) % len(DEPTHS)]))
     for m, n, k in sizes:
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
         got = probe.product(A, B, arch=arch, b_form=b_form)
         assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
     """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same
     bits.
     """
-    for m, n, k1, k2 in [
-        (1, 1, 1, 1),
-        (5, 17, 3, 258),
-        (13, 49, 129, 1),
-        (65, 33, 300, 257),
-        (257, 129, 64, 31),
-        (300, 200, 10, 20),
-    ]:
-        A1, A2, C = (
-            whole(rng, (m, k1), dtype),
-            whole(rng, (m, k2), dtype),
-            whole(rng, (m, n), dtype),
-        )
+    shapes = [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257)]
+    for m, n, k1, k2 in [*shapes, (257, 129, 64, 31), (300, 200, 10, 20)]:
+        A1, A2 = whole(rng, (m, k1), dtype), whole(rng, (m, k2), dtype)
         B1, B2 = whole(rng, (k1, n), dtype), whole(rng, (k2, n), dtype)
-        true = A1.astype(float) @ B1 + A2.astype(float) @ B2
+        C, true = whole(rng, (m, n), dtype), A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
-            assert np.array_equal(
-                probe.product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads),
-                true,
-            )
-            assert np.array_equal(
-                probe.product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads),
-                true + C,
-            )
+            options = {"arch": arch, "b_form": b_form, "threads": threads}
+            assert np.array_equal(probe.product(A1, B1, A2, B2, **options), true)
+            assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
 
 
-@every_arch
-@every_dtype
 def test_depth_that_lies_together(arch, dtype, rng):
     """A's rows and B's columns contiguous, as where samples lie across: the vectors run along the
     depth, whatever is left over at its end; one term and two, onto C and not, in items and not.
@@ -114,8 +80,6 @@ def test_depth_that_lies_together(arch, dtype, rng):
             assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_error_bound(arch, dtype, b_form, rng):
     """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums
@@ -125,7 +89,7 @@ def test_error_bound(arch, dtype, b_form, rng):
     for m, n, k in [(7, 19, 600), (33, 65, 257), (64, 48, 129), (3, 5, 5000)]:
         A = (rng.standard_normal((m, k)) * np.exp(rng.uniform(-6, 6, (m, k)))).astype(dtype)
         B = (rng.standard_normal((k, n)) * np.exp(rng.uniform(-6, 6, (k, n)))).astype(dtype)
-        long = np.longdouble if dtype == np.float64 else np.float64
+        long = np.longdouble if dtype == "float64" else np.float64
         true = np.stack([(A.astype(long) * b).sum(1) for b in B.T.astype(long)], 1)
         gamma = (k + 1) * unit / (1 - (k + 1) * unit)
         for threads in (0, 2):
@@ -133,14 +97,10 @@ def test_error_bound(arch, dtype, b_form, rng):
             assert np.all(np.abs(got - true) <= gamma * (np.abs(A) @ np.abs(B)) * (1 + 1e-6))
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
-    A, B = (
-        rng.standard_normal((300, 333)).astype(dtype),
-        rng.standard_normal((333, 211)).astype(dtype),
-    )
+    A = rng.standard_normal((300, 333)).astype(dtype)
+    B = rng.standard_normal((333, 211)).astype(dtype)
     one = probe.product(A, B, arch=arch, b_form=b_form, threads=1)
     for threads in (2, 3, 5):
         assert np.array_equal(probe.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
@@ -171,8 +131,6 @@ def laid(array, how):
     return array
 
 
-@every_arch
-@every_dtype
 def test_any_strides(arch, dtype, rng):
     """A and a plain B of any strides; BLAS takes those with a stride of one number, which are all
     that the passes use.
@@ -186,30 +144,18 @@ def test_any_strides(arch, dtype, rng):
         got = probe.product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
-            assert np.array_equal(
-                probe.product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B
-            ), (a_how, b_form, m, n, k)
+            got = probe.product(laid(A, a_how), B, arch=arch, b_form=b_form)
+            assert np.array_equal(got, A @ B), (a_how, b_form, m, n, k)
 
 
-@every_arch
-@every_dtype
 def test_copy_and_pack(arch, dtype, rng):
     """A padded copy has the numbers and zeros around them; packing puts vectors of columns one
     after the other.
     """
-    for rows, cols in itertools.product(
-        [1, 3, 8, 17, 64, 65], [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]
-    ):
+    hows = ["C", "F", "rows apart", "every other column", "inside", "mirrored", "upside down"]
+    for rows, cols in itertools.product([1, 3, 8, 17, 64, 65], [*nets.LENGTHS, 5, 130]):
         array = rng.standard_normal((rows, cols)).astype(dtype)
-        for how in (
-            "C",
-            "F",
-            "rows apart",
-            "every other column",
-            "inside",
-            "mirrored",
-            "upside down",
-        ):
+        for how in hows:
             there = laid(array, how)
             copied = probe.copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
@@ -219,8 +165,6 @@ def test_copy_and_pack(arch, dtype, rng):
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
-@every_arch
-@every_dtype
 def test_totals_leave_the_padding_out(arch, dtype, rng):
     """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms,
     exactly.
@@ -232,7 +176,6 @@ def test_totals_leave_the_padding_out(arch, dtype, rng):
             assert probe.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_blas_of_strides_beyond_32_bits(dtype, rng):
     """Rows further apart than BLAS can say go another way."""
     apart = 2**31 + 16
@@ -253,8 +196,6 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
 # --------------------------------------------------------------------------------------------------
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_nan_and_infinity(arch, dtype, b_form, rng):
     """One NaN in A spoils its row, one in B its column, and nothing else; infinity meets a zero as
@@ -271,31 +212,24 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
                 got = probe.product(spoilt, B, arch=arch, b_form=b_form)
                 expected = spoilt @ B
             assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
-            assert (
-                np.array_equal(got[i], expected[i], equal_nan=True)
-                and not np.isfinite(got[i]).any()
-            )
+            assert np.array_equal(got[i], expected[i], equal_nan=True)
+            assert not np.isfinite(got[i]).any()
         for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
             spoilt = B.copy()
             spoilt[l, j] = what
             got = probe.product(A, spoilt, arch=arch, b_form=b_form)
-            assert (
-                np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
-                and not np.isfinite(got[A[:, l] != 0, j]).any()
-            )
+            assert np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
+            assert not np.isfinite(got[A[:, l] != 0, j]).any()
             if arch != "blas":  # a BLAS may skip zeros of A
                 assert np.isnan(got[A[:, l] == 0, j]).all()
 
 
-@every_arch
-@every_dtype
 def test_subnormals_and_extremes(arch, dtype, rng):
     """Subnormal products are kept, and sums reach the largest numbers without a detour."""
     info = np.finfo(dtype)
-    A = np.full((9, 1), info.smallest_subnormal * 8, dtype)
-    assert np.all(
-        probe.product(A, np.full((1, 17), 0.25, dtype), arch=arch) == info.smallest_subnormal * 2
-    )
+    least, quarter = info.smallest_subnormal, np.full((1, 17), 0.25, dtype)
+    A = np.full((9, 1), least * 8, dtype)
+    assert np.all(probe.product(A, quarter, arch=arch) == least * 2)
     A = np.full((9, 2), info.max / 4, dtype)
     assert np.all(probe.product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
 
@@ -342,7 +276,5 @@ raise SystemExit(ctypes.CDLL({str(library)!r}).main())
 # --------------------------------------------------------------------------------------------------
 
 
-@every_arch
-@every_dtype
 def test_peak_is_positive(arch, dtype):
-    assert 1e8 < engine.fma_peak(np.dtype(dtype).name, 1, arch, rounds=2) < 1e13
+    assert 1e8 < engine.fma_peak(dtype, 1, arch, rounds=2) < 1e13

@@ -9,21 +9,10 @@ import pytest
 
 from fastcurv._engine import probe
 
-from ..certify.longdouble import activation
-from .math_cases import LD, LENGTHS, every_arch, every_dtype
+from ..certify.longdouble import LD, activation
+from ..nets import ACTIVATIONS, LENGTHS, STRAIGHT
 
-ACTIVATIONS = [
-    "identity",
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "silu",
-    "gelu",
-    "elu",
-]
-STRAIGHT = ("identity", "relu", "leaky_relu")
+every_name = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
 def true_activation(name, z):
@@ -46,7 +35,7 @@ def sample(dtype, n, rng):
     wide = (10.0**log * rng.choice([-1, 1], n)).astype(dtype)
     near = [
         rng.uniform(-bound, bound, n).astype(dtype)
-        for bound in (0.5, 2, 6, 20, 60, 104, 745 if dtype == np.float64 else 89)
+        for bound in (0.5, 2, 6, 20, 60, 104, 745 if dtype == "float64" else 89)
     ]
     zeros = np.array(
         [0.0, -0.0, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal], dtype
@@ -58,8 +47,6 @@ def sample(dtype, n, rng):
 # --------------------------------------------------------------------------------------------------
 
 
-@every_arch
-@every_dtype
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "elu"])
 def test_values_are_within_four_ulp(arch, dtype, name):
     """exp, expm1, log1p, tanh and the sigmoid, each as the activation that is made of it."""
@@ -68,9 +55,7 @@ def test_values_are_within_four_ulp(arch, dtype, name):
         assert ulps(probe.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
 
 
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@every_name
 def test_values_and_derivatives_are_within_four_eps(arch, dtype, name):
     z = sample(dtype, 4000, np.random.default_rng(1))
     bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
@@ -78,8 +63,6 @@ def test_values_and_derivatives_are_within_four_eps(arch, dtype, name):
         assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
 
 
-@every_arch
-@every_dtype
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus"])
 def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
     """1 - tanh^2 would be 0 or an ULP of 1 from |z| = 9 on in float32."""
@@ -88,8 +71,6 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
     assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
-@every_arch
-@every_dtype
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
     """The vector kernels split z^2; the reference rounds z / sqrt(2), which erfc amplifies by
     z^2.
@@ -112,8 +93,6 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 }
 
 
-@every_arch
-@every_dtype
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_and_kinks(arch, dtype, name):
     """Saturated, huge and infinite z give the limits; at 0 the left derivatives hold."""
@@ -128,19 +107,17 @@ def test_limits_and_kinks(arch, dtype, name):
             )
 
 
-@every_arch
-@every_dtype
 def test_leaky_relu_has_torchs_slope(arch, dtype):
     z = np.array([[-np.inf, -1e30, -2.0, -0.0, 0.0, 2.0, np.inf]], dtype)
     a, p, q = probe.activate(arch, "leaky_relu", z)
-    np.testing.assert_allclose(a, np.where(z > 0, z, dtype(0.01) * z), rtol=np.finfo(dtype).eps)
-    np.testing.assert_array_equal(p, [np.where(z[0] > 0, dtype(1), dtype(0.01))])
+    np.testing.assert_allclose(
+        a, np.where(z > 0, z, np.asarray(0.01, dtype) * z), rtol=np.finfo(dtype).eps
+    )
+    np.testing.assert_array_equal(p, [np.where(z[0] > 0, 1, 0.01).astype(dtype)])
     assert np.all(q == 0)
 
 
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@every_name
 def test_nan_gives_nan_and_stays_in_its_place(arch, dtype, name):
     z = np.linspace(-3, 3, 33, dtype=dtype)
     clean = probe.activate(arch, name, z[None])
@@ -153,9 +130,7 @@ def test_nan_gives_nan_and_stays_in_its_place(arch, dtype, name):
         assert np.isnan(got[0, 13]) or constant
 
 
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@every_name
 def test_an_element_does_not_know_its_place(arch, dtype, name):
     """The same bits in any row, column and length."""
     for cols in LENGTHS:
@@ -165,8 +140,6 @@ def test_an_element_does_not_know_its_place(arch, dtype, name):
             np.testing.assert_array_equal(got.ravel(), want.ravel())
 
 
-@every_arch
-@every_dtype
 def test_odd_functions_are_odd_in_every_bit(arch, dtype):
     z = sample(dtype, 500, np.random.default_rng(4))
     a, p, q = probe.activate(arch, "tanh", np.stack([z, -z]))

@@ -6,7 +6,8 @@ import numpy as np
 
 from fastcurv._engine import probe
 
-from .kernel_cases import every_arch, every_dtype, every_form, whole
+from .. import nets
+from .test_kernels import every_form, whole
 
 
 class InPlace(np.ndarray):
@@ -16,8 +17,6 @@ class InPlace(np.ndarray):
         return self
 
 
-@every_arch
-@every_dtype
 @every_form
 def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
     """C exact, no padding: what stands before and after it is left alone, and ragged edges do not
@@ -34,9 +33,8 @@ def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
                 C[...] = before
                 probe.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
                 assert np.array_equal(C, before + A @ B)
-                assert np.all(buffer[: 60 + shift] == 77) and np.all(
-                    buffer[60 + shift + m * n :] == 77
-                )
+                assert np.all(buffer[: 60 + shift] == 77)
+                assert np.all(buffer[60 + shift + m * n :] == 77)
 
 
 # --- reading past the end
@@ -85,7 +83,6 @@ np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
     assert done.returncode != 0 and "Traceback" not in done.stderr
 
 
-@every_arch
 def test_products_stay_inside(arch, python):
     """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and
     no further.
@@ -118,7 +115,24 @@ for dtype in (np.float32, np.float64):
     )
 
 
-@every_arch
+def test_losses_stay_inside(arch, python):
+    """Outputs, targets and weights that end at a protected page, for every loss and length."""
+    python(
+        GUARD
+        + f"""
+for dtype in ("float32", "float64"):
+    for kind in {nets.LOSSES!r}:
+        for cols in {nets.LENGTHS!r}:
+            z, y = rng.standard_normal((2, 3, cols)).astype(dtype)
+            y = np.abs(y) / 4
+            given = z, y, rng.random(3).astype(dtype)
+            there = probe.loss({arch!r}, kind, *map(guarded, given))
+            for got, want in zip(there, probe.loss({arch!r}, kind, *given)):
+                assert np.array_equal(got, want), (kind, cols)
+"""
+    )
+
+
 def test_passes_stay_inside(arch, python):
     """Data, theta, v and out that end at a protected page, through every operator, tall and wide,
     whole and in chunks.

@@ -5,25 +5,22 @@ import pytest
 
 import fastcurv as fc
 
+from .. import nets
+
 NETS = {  # samples across, as rows, in chunks too
-    "across": ([13, 30, 1], "tanh", "mse"),
-    "rows": ([16, 32, 32, 16], "gelu", "cross_entropy"),
-    "skips": ([5, 20, 20, 3], "softplus", "cross_entropy"),
-}
+    "across": {"sizes": [13, 30, 1]},
+    "rows": {"sizes": [16, 32, 32, 16], "activation": "gelu", "loss": "cross_entropy",
+             "weights": True},
+    "skips": {"sizes": [5, 20, 20, 3], "activation": "softplus", "loss": "cross_entropy",
+              "residual": True},
+}  # fmt: skip
 
 
 def problem(name, dtype, N=3001, **more):
-    sizes, activation, loss = NETS[name]
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((N, sizes[0])).astype(dtype)
-    labels = rng.integers(sizes[-1], size=N)
-    y = labels if loss == "cross_entropy" else rng.standard_normal((N, sizes[-1])).astype(dtype)
-    weight = rng.random(N).astype(dtype) if name == "rows" else None
-    model = fc.MLP(sizes, activation=activation, residual=name == "skips", dtype=dtype)
-    return fc.Objective(model, X, y, loss, sample_weight=weight, l2=1e-3, **more), model
+    p = nets.draw(0, **NETS[name], N=N, l2=1e-3, dtype=dtype, **more)
+    return p.ob, p.model
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("memory", [None, 2_500_000])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", NETS)
@@ -61,16 +58,12 @@ def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
 
 def test_a_large_gradient_is_handed_out_and_made_again():
     """It is not kept beside the caller's; nor is the state that it came from."""
-    rng = np.random.default_rng(0)
-    model = fc.MLP([700, 200, 4])
-    ob = fc.Objective(model, rng.standard_normal((2000, 700)), rng.integers(4, size=2000))
-    theta = model.init(seed=0)
-    first = ob.gradient(theta)
-    assert np.array_equal(ob.gradient(theta), first)
-    assert np.array_equal(ob.hessian(theta).gradient, first)
+    p = nets.draw(0, [700, 200, 4], loss="cross_entropy", N=2000)
+    first = p.ob.gradient(p.theta)
+    assert np.array_equal(p.ob.gradient(p.theta), first)
+    assert np.array_equal(p.ob.hessian(p.theta).gradient, first)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("N", [48, 100, 200, 255])
 def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
     """A panel of all of them left the second thread idle."""
@@ -85,9 +78,8 @@ def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
 @pytest.mark.parametrize("sizes", [(5, 4, 2), (150, 300, 300, 10), (300, 400, 400, 10)])
 def test_gradients_are_the_callers(sizes):
     """Copied, whose memory serves again, or handed out; and those of operators stay theirs."""
-    rng = np.random.default_rng(0)
-    model = fc.MLP(sizes)
-    ob = fc.Objective(model, rng.standard_normal((60, sizes[0])), rng.integers(2, size=60))
+    p = nets.draw(0, sizes, loss="cross_entropy", N=60)
+    model, ob = p.model, p.ob
     at = [model.init(seed=seed) for seed in range(3)]
     operators = [ob.hessian(theta) for theta in at]
     want = [H.gradient.copy() for H in operators]

@@ -14,8 +14,9 @@ from fastcurv._engine import probe
 
 from ..plans import laid_out
 
-ARCHS = _engine.available_archs()
-DTYPES = ["float32", "float64"]
+but_blas = pytest.mark.parametrize(
+    "arch", [name for name in _engine.available_archs() if name != "blas"], indirect=True
+)
 
 
 def lost(total, count, eps):
@@ -32,8 +33,7 @@ def chain(k, dtype, at=0):
     return x, eps
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+@but_blas
 @pytest.mark.parametrize("k", [300, 1000, 2048, 5000])
 def test_a_product_s_chain_is_a_slice(arch, dtype, k):
     s = _engine.summation(arch, dtype)
@@ -48,8 +48,7 @@ def test_a_product_s_chain_is_a_slice(arch, dtype, k):
     assert np.all(swallowed < slice_ + 2 * parts)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+@but_blas
 def test_two_terms_share_a_slice_or_do_not(arch, dtype):
     s = _engine.summation(arch, dtype)
     for k in (100, 256, 500, 700):
@@ -62,8 +61,7 @@ def test_two_terms_share_a_slice_or_do_not(arch, dtype):
         assert np.all(np.abs(lost(total, 2 * k - 1, eps) - wanted) <= 2 * parts + 2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+@but_blas
 def test_what_stands_in_c(arch, dtype):
     """From C on, all numbers are lost to the 1 there; added to C afterwards, their sum is not."""
     k = 200
@@ -75,57 +73,34 @@ def test_what_stands_in_c(arch, dtype):
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("rows", [129, 500])
 def test_column_sums_down_items_and_blocks(arch, dtype, rows):
     """db of a wide net: the last layer's by blocks of rows, a hidden layer's by items."""
-    before = _engine.set_arch(arch)
-    try:
-        s = _engine.summation(None, dtype)
-        model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
-        theta = np.zeros(model.n_params, dtype)
-        W, b = model.unflatten(theta)[1]
-        W[...] = 1
-        target, eps = chain(rows, dtype)
-        ob = fc.Objective(
-            model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse"
-        )
-        plan = ob.hessian(theta).layout
-        assert plan["panel"] == 0
-        (_, hidden), (_, last) = model.unflatten(ob.gradient(theta))
-    finally:
-        _engine.set_arch(before)
+    s = _engine.summation(None, dtype)
+    model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
+    theta = np.zeros(model.n_params, dtype)
+    W, b = model.unflatten(theta)[1]
+    W[...] = 1
+    target, eps = chain(rows, dtype)
+    ob = fc.Objective(model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse")
+    assert ob.hessian(theta).layout["panel"] == 0
+    (_, hidden), (_, last) = model.unflatten(ob.gradient(theta))
     block = min(rows, s["block_rows"])
     assert abs(lost(last[0], rows - 1, eps) - (block - 1)) <= 3 + rows // block
     item = min(rows, s["item_rows"] or rows)
     items = -(-rows // s["items_of"]) if s["items_of"] else 1
     swallowed = lost(hidden, rows - 1, eps)
-    assert np.all(swallowed <= item - 1 + 2 * items) and np.all(
-        swallowed >= rows / items - 1 - 2 * items
-    )
+    assert np.all(swallowed <= item - 1 + 2 * items)
+    assert np.all(swallowed >= rows / items - 1 - 2 * items)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", ARCHS)
 def test_inner_products_of_rows(arch, dtype):
     s = _engine.summation(arch, dtype)
     n = 8000
     x, eps = chain(n, dtype)
-    before = _engine.set_arch(arch)
-    try:
-        total = _engine.project_rows(x[None, :], np.ones((1, n), dtype))[0, 0]
-    finally:
-        _engine.set_arch(before)
+    total = _engine.project_rows(x[None, :], np.ones((1, n), dtype))[0, 0]
     wanted = s["panel"] / s["lanes"] if s["panel"] else (0 if dtype == "float32" else n)
     assert abs(lost(total, n - 1, eps) - wanted) <= 8
-
-
-@pytest.fixture
-def panels_across():
-    """Samples lie across, one panel of 128 lines."""
-    with laid_out(across=128):
-        yield
 
 
 def top_form(x):
@@ -146,9 +121,8 @@ def curvature_form(x, units):
     return H.quadratic(np.concatenate([one, zero])) * len(x) * 2
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
-def test_totals_of_quadratic_forms_across(arch, dtype, panels_across):
+@but_blas
+def test_totals_of_quadratic_forms_across(arch, dtype):
     """A layer's units are a total's rows, the panel's samples its cols, at most: a product's own
     panels cut its chains shorter. Of the top term a block's samples are. Float64 has nothing wider
     to join chains in: half a unit in the last place of the total is lost for each.
@@ -158,14 +132,11 @@ def test_totals_of_quadratic_forms_across(arch, dtype, panels_across):
     alone = np.zeros((N, 1), dtype)
     alone[0] = 1
     x = np.where(alone == 1, alone, np.array(np.sqrt(0.4 * eps), dtype))
-    before = _engine.set_arch(arch)
-    try:
+    with laid_out(across=128):  # one panel of 128 lines
         totals = [
             (curvature_form(x, units) - curvature_form(alone, units), units, N),
             (top_form(x) - top_form(alone), 1, s["block_rows"]),
         ]
-    finally:
-        _engine.set_arch(before)
     joins = 0 if dtype == "float32" else N // 16
     for seen, rows, cols in totals:
         swallowed = rows * (N - 1) - seen / (0.4 * eps)

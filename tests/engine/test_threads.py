@@ -1,5 +1,4 @@
-"""Many Python threads, forks, Ctrl-C, the end of the interpreter, the environment's variables, the
-floating-point environment.
+"""Many Python threads, workers, the environment's variables, the floating-point environment.
 
 What could hang or kill the process runs in one of its own, with a time limit.
 """
@@ -16,7 +15,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine as engine
 
-from .programs import NET
+from ..programs import NET
 
 # --- many Python threads
 # ------------------------------------------------------------------------------------------------
@@ -191,26 +190,6 @@ def test_threadpoolctl(rng, problem):
         assert ours()[0]["num_threads"] == engine.get_thread_limit() == 1
         assert np.array_equal(H @ p.theta, product)
     assert ours() == before and engine.get_thread_limit() == 0
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        "pass",
-        "sys.exit(0)",
-        "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=True).start(); "
-        "time.sleep(0.05)",
-    ],
-)
-def test_exit_with_live_workers(end, python):
-    """The interpreter ends at once and in order, workers awake or asleep, products running or
-    not.
-    """
-    done = python(
-        NET + "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\nassert "
-        "engine.thread_workers() == 1\n" + end,
-    )
-    assert done.stderr == ""
 
 
 # --- variables of the environment

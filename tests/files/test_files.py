@@ -32,6 +32,16 @@ ARRAYS = {
 }
 
 
+def small(*hidden, l2=0.1):
+    """A model, a theta, an objective and what it takes to begin a run: little to write."""
+    model = fc.MLP([2, *hidden, 1])
+    return model, model.init(seed=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
 def test_there_and_back(tmp_path):
     path = tmp_path / "x"
     write_tensors(path, ARRAYS, {"n": [1, None, "two"], "inf": float("inf")})
@@ -59,12 +69,12 @@ def test_failures_leave_the_old_file_and_no_litter(tmp_path):
         with pytest.raises(error), whole(path) as out:
             out.write(b"new, in part")
             raise error
-        assert [p.name for p in tmp_path.iterdir()] == ["x"] and path.read_bytes() == b"old"
+        assert names(tmp_path) == ["x"] and path.read_bytes() == b"old"
     with pytest.raises(OSError):
         write_atomically(tmp_path, b"over a folder")
     with pytest.raises(OSError):
         write_tensors(tmp_path / "missing" / "x", {})
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
@@ -87,9 +97,9 @@ def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
                     with pytest.raises(KeyboardInterrupt):
                         write_atomically(path, b"new")
             assert path.read_bytes() == b"old"
-            assert [p.name for p in tmp_path.iterdir()] == ["x"]
+            assert names(tmp_path) == ["x"]
         write_atomically(path, b"new")
-        assert path.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["x"]
+        assert path.read_bytes() == b"new" and names(tmp_path) == ["x"]
 
 
 @posix
@@ -98,10 +108,9 @@ def test_permissions_follow_the_umask(tmp_path, mask):
     """Of every kind of file: models, runs and checkpoints, reports."""
     before = os.umask(mask)
     try:
-        model = fc.MLP([2, 1])
-        fc.save(tmp_path / "model", model, model.init(seed=0))
-        ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
-        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / "checkpoint", max_iter=2)
+        model, theta, ob = small()
+        fc.save(tmp_path / "model", model, theta)
+        fc.minimize(ob, theta, checkpoint=tmp_path / "checkpoint", max_iter=2)
         write_atomically(tmp_path / "page", b"page")
         assert len(list(tmp_path.iterdir())) == 3
         for path in tmp_path.iterdir():
@@ -121,10 +130,10 @@ def test_a_symbolic_link_stays_one(tmp_path):
     for content in (b"first", b"second"):  # dangling, then not
         write_atomically(link, content)
         assert link.is_symlink() and target.read_bytes() == content
-    model = fc.MLP([2, 1])
-    fc.save(link, model, model.init(seed=0))
+    model, theta, _ = small()
+    fc.save(link, model, theta)
     assert link.is_symlink() and fc.load(target)[0] == model
-    assert [p.name for p in target.parent.iterdir()] == ["x"]
+    assert names(target.parent) == ["x"]
 
 
 def test_writers_side_by_side(tmp_path):
@@ -144,10 +153,13 @@ def test_writers_side_by_side(tmp_path):
         assert len(np.unique(read_tensors(path)[0]["a"])) == 1
     for thread in threads:
         thread.join()
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
-def killed_while_saving(tmp_path, times):
+@posix
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.nightly)])
+def test_killed_while_saving(times, tmp_path):
     """SIGKILL at random moments of a save: the file is whole, and after one more save alone."""
     path, moments, left = tmp_path / "x", random.Random(3), 0
     write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
@@ -171,21 +183,8 @@ def killed_while_saving(tmp_path, times):
         assert (arrays["a"] == facts["k"]).all()
         left += len(list(tmp_path.iterdir())) - 1
         write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
-        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+        assert names(tmp_path) == ["x"]
     assert left <= 1 + times // 20, "between a name and its place lie microseconds of milliseconds"
-
-
-@posix
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
-def test_killed_while_saving(tmp_path):
-    killed_while_saving(tmp_path, 20)
-
-
-@posix
-@pytest.mark.nightly
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
-def test_killed_while_saving_often(tmp_path):
-    killed_while_saving(tmp_path, 200)
 
 
 def without_nameless(monkeypatch):
@@ -211,34 +210,31 @@ def test_every_name_that_the_system_takes(name, nameless, tmp_path, monkeypatch)
     check_place(tmp_path / name, "out")
     for _ in range(2):
         write_tensors(tmp_path / name, ARRAYS)
-        assert [p.name for p in tmp_path.iterdir()] == [name]
-    model = fc.MLP([2, 1])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
-    fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / name, max_iter=2)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+        assert names(tmp_path) == [name]
+    _, theta, ob = small()
+    fc.minimize(ob, theta, checkpoint=tmp_path / name, max_iter=2)
+    assert names(tmp_path) == [name]
     with pytest.raises(ValueError, match="checkpoint is .*too long"):
-        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / (name + "xx"), max_iter=2)
+        fc.minimize(ob, theta, checkpoint=tmp_path / (name + "xx"), max_iter=2)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_refused_at_the_start(tmp_path, monkeypatch):
-    model = fc.MLP([2, 1])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    _, theta, ob = small()
     for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
         with pytest.raises(ValueError, match="^checkpoint is "):
-            fc.minimize(ob, model.init(seed=0), checkpoint=place, max_iter=2)
+            fc.minimize(ob, theta, checkpoint=place, max_iter=2)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fdopen", full)
     with pytest.raises(ValueError, match="no file can be written .No space left on device"):
-        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / "x", max_iter=2)
+        fc.minimize(ob, theta, checkpoint=tmp_path / "x", max_iter=2)
 
 
 def test_what_an_objective_that_fails_had_reached_is_in_the_checkpoint(tmp_path):
     """A scheduler that dies, a callback with a mistake: the start of that step is saved."""
-    model = fc.MLP([2, 3, 1])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    _, theta0, ob = small(3)
     steps = []
 
     def fails(theta):
@@ -247,7 +243,7 @@ def test_what_an_objective_that_fails_had_reached_is_in_the_checkpoint(tmp_path)
             raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"):
-        fc.minimize(ob, model.init(seed=0), "l-bfgs", callback=fails, checkpoint=tmp_path / "x")
+        fc.minimize(ob, theta0, "l-bfgs", callback=fails, checkpoint=tmp_path / "x")
     arrays, _ = read_tensors(tmp_path / "x")
     assert np.array_equal(arrays["run.theta"], steps[2])
     fc.minimize(ob, None, "l-bfgs", resume=tmp_path / "x", max_iter=6)
@@ -280,7 +276,7 @@ def test_a_copy_keeps_permissions(mode, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refused)
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == mode
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 WRITER = """
@@ -320,7 +316,7 @@ def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
         assert path.read_bytes() == (b"quick" if killed else b"slow"), said
     assert len(list(tmp_path.iterdir())) == 2
     write_atomically(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 @posix
@@ -338,7 +334,7 @@ def test_a_sweep_between_a_name_and_its_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_lock", late)
     write_atomically(tmp_path / "x", b"whole")
     assert (tmp_path / "x").read_bytes() == b"whole" and len(times) > 2
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 @posix
@@ -361,7 +357,7 @@ def test_a_link_that_the_system_does_not_follow_is_not_followed(tmp_path, monkey
 
 def test_places_of_files_that_are_none(tmp_path):
     """In one sentence that names what was given, not what lies beside it."""
-    model, theta = fc.MLP([2, 1]), fc.MLP([2, 1]).init(seed=0)
+    model, theta, _ = small()
     with pytest.raises(ValueError, match="^path is ''; wanted the name of a file$"):
         fc.save("", model, theta)
     for place, kind in (
@@ -499,8 +495,7 @@ def test_other_programs_read_and_write_the_same_files(tmp_path):
     """Their own checksums are theirs, and facts that they pass on without one are read."""
     theirs = pytest.importorskip("safetensors.numpy")
     safe_open = pytest.importorskip("safetensors").safe_open
-    model = fc.MLP([2, 3, 1])
-    theta, path = model.init(seed=0), tmp_path / "x.safetensors"
+    (model, theta, _), path = small(3), tmp_path / "x.safetensors"
     fc.save(path, model, theta)
     found = theirs.load_file(path)
     assert set(found) == set(read_tensors(path)[0])
@@ -525,7 +520,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     from fastcurv.cli.data import load_dataset
     from fastcurv.cli.recipe import load_run
 
-    ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), [0.0, 1.0], "mse")
+    *_, ob = small()
     for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):
         os.mkfifo(tmp_path / name)
     model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
@@ -542,11 +537,9 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def examples(folder):
     """A file of each kind that is read back, and its reader."""
-    model = fc.MLP([2, 3, 1])
-    theta = model.init(seed=0)
+    model, theta, ob = small(3)
     fc.save(folder / "model", model, theta)
     yield (folder / "model").read_bytes(), fc.load
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
     for method, options in (("trust-region", {}), ("adam", {"batch_size": 1})):
         path = folder / method
         fc.minimize(
@@ -597,10 +590,11 @@ def mutated(content, dice):
     return bytes(content)
 
 
-def fuzz(folder, times, seed):
+@pytest.mark.parametrize("times", [20_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
+def test_mutated_files(times, tmp_path):
     """Readers of mutated files read or say ValueError; nothing else comes out."""
-    dice, known = random.Random(seed), list(examples(folder))
-    path, refused = folder / "mutant", 0
+    dice, known = random.Random(0), list(examples(tmp_path))
+    path, refused = tmp_path / "mutant", 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
     if shared:
         path = type(path)(shared) / f"fastcurv-mutant-{os.getpid()}"
@@ -609,32 +603,20 @@ def fuzz(folder, times, seed):
             content, reader = known[0] if i % 10 else known[1 + i // 10 % (len(known) - 1)]
             path.write_bytes(mutated(content if i % 7 == 0 else unsealed(content), dice))
             try:
-                reader(path)
+                with np.errstate(all="ignore"):
+                    reader(path)
             except ValueError as error:
                 assert "\n" not in str(error) and len(str(error)) < 600, error
                 refused += 1
     finally:
         path.unlink(missing_ok=True)
-    return refused
-
-
-def test_mutated_files(tmp_path):
-    with np.errstate(all="ignore"):
-        assert fuzz(tmp_path, 20_000, 0) > 5_000
-
-
-@pytest.mark.nightly
-def test_a_million_mutated_files(tmp_path):
-    with np.errstate(all="ignore"):
-        assert fuzz(tmp_path, 1_000_000, 1) > 250_000
+    assert refused > times // 4
 
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
 def test_a_checkpoint_calls_nothing(name, tmp_path, monkeypatch):
     """Only known bit generators are made on a file's word."""
-    model = fc.MLP([2, 3, 1])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
-    path, theta = tmp_path / "x", model.init(seed=0)
+    (_, theta, ob), path = small(3, l2=0.0), tmp_path / "x"
     fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
     arrays, facts = read_tensors(path)
     facts["run"]["rng"]["bit_generator"] = name
@@ -648,9 +630,7 @@ def test_a_checkpoint_calls_nothing(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
 def test_every_known_bit_generator_resumes(kind, tmp_path):
-    model = fc.MLP([2, 3, 1])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
-    path, theta = tmp_path / "x", model.init(seed=0)
+    (_, theta, ob), path = small(3, l2=0.0), tmp_path / "x"
 
     def run(max_iter, **options):
         seed = np.random.Generator(getattr(np.random, kind)(5))

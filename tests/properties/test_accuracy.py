@@ -9,23 +9,32 @@ import pytest
 
 from fastcurv import _engine as engine
 
-from .networks import KINKED, LENGTHS, LOSSES, SMOOTH, make
+from .. import nets
+from .networks import WIDTHS, make
 from .units import units
 
 COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "500"))
 
 
 def draw_net(index):
-    draw = np.random.default_rng([COUNT, index])
-    sizes = draw.choice(LENGTHS, size=int(draw.integers(2, 5))).tolist()
-    activation = (SMOOTH + KINKED)[index % 9]
-    dtype = ("float64", "float32")[index // 9 % 2]
-    if activation == "gelu":
-        dtype = "float32"  # whose truth is taken in double: there is no erf of longer numbers
-    l2 = float(draw.choice([0.0, 0.01]))
-    residual = bool(draw.integers(2))
-    N = int(draw.integers(1, 60))
-    return make(index, sizes, N, activation, LOSSES[index % 3], dtype, residual, l2)
+    rng = np.random.default_rng([COUNT, index])
+    among = index
+    how = []
+    for names in (nets.ACTIVATIONS, nets.LOSSES, nets.DTYPES):  # every combination in turn
+        how.append(names[among % len(names)])
+        among //= len(names)
+    activation, loss, dtype = how
+    return make(
+        index,
+        rng.choice(WIDTHS, size=int(rng.integers(2, 5))).tolist(),
+        activation,
+        loss,
+        int(rng.integers(1, 60)),
+        # the truth of gelu is taken in double: there is no erf of longer numbers
+        dtype="float32" if activation == "gelu" else dtype,
+        residual=bool(rng.integers(2)),
+        l2=float(rng.choice([0.0, 0.01])),
+    )
 
 
 def exact(net):

@@ -7,6 +7,7 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 
+from .. import nets
 from ..plans import least_memory
 
 NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 3000)}
@@ -25,22 +26,17 @@ def in_chunks(ob, theta):
     return memory
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("net", NETS)
 def test_a_thousand_repeats(net, dtype, rng):
     sizes, N = NETS[net]
-    model = fc.MLP(sizes, "gelu", dtype=dtype)
-    X, y = rng.standard_normal((N, sizes[0])), rng.standard_normal((N, sizes[-1]))
-    theta = model.init(seed=0)
-    v = rng.standard_normal(model.n_params).astype(dtype)
+    p = nets.draw(rng, sizes, "gelu", N=N, dtype=dtype, l2=0.1)
+    theta, v = p.theta, p.direction(rng)
     V = np.tile(v[:, None], 3)
-    whole = fc.Objective(model, X, y, "mse", l2=0.1)
-    for memory in (None, in_chunks(whole, theta)):
+    for memory in (None, in_chunks(p.ob, theta)):
         first, count = None, 0
         while count < 1000:
             threads = 1 + count // 8 % 8
-            ob = fc.Objective(model, X, y, "mse", l2=0.1, n_threads=threads, memory=memory)
-            H = ob.hessian(theta)
+            H = p.objective(n_threads=threads, memory=memory).hessian(theta)
             found = [H.value, H.gradient, H.quadratic(v), (H @ V)[:, 2]]
             first = first or [*found, H @ v]
             assert all(np.array_equal(a, b) for a, b in zip(first, found)), (memory, threads)
@@ -51,11 +47,10 @@ def test_a_thousand_repeats(net, dtype, rng):
 
 def test_algorithms_repeat_their_bits(rng):
     """From one seed, whatever number of threads the products had."""
-    model = fc.MLP([6, 8, 8, 2], "tanh")
-    X, y = rng.standard_normal((90, 6)), rng.standard_normal((90, 2))
-    theta, seen = model.init(seed=1), []
+    p = nets.draw(rng, [6, 8, 8, 2], N=90, l2=0.01)
+    theta, seen = p.theta, []
     for threads in (1, 2, 3, 1):
-        ob = fc.Objective(model, X, y, "mse", l2=0.01, n_threads=threads)
+        ob = p.objective(n_threads=threads)
         H = ob.hessian(theta)
         pairs = fc.eigsh(H, 3, seed=5)
         density = fc.spectral_density(H, n_probes=3, n_steps=20, seed=5)
@@ -97,9 +92,7 @@ SEEDED = {
 @pytest.mark.parametrize("call", SEEDED)
 def test_where_a_seed_is_given_nothing_is_drawn_without(call, monkeypatch):
     """Not even where it would seldom show."""
-    X = np.round(2 * np.sin(np.arange(1.0, 70.0).reshape(23, 3) ** 1.4), 3)
-    ob = fc.Objective(fc.MLP([3, 4, 2]), X, X[:, :2] ** 2 / 2, "mse", l2=1e-2)
-    theta = ob.model.init(seed=1)
+    p = nets.draw(1, [3, 4, 2], N=23, l2=1e-2)
     whole = np.random.default_rng
 
     def seeded(seed=None):
@@ -107,4 +100,4 @@ def test_where_a_seed_is_given_nothing_is_drawn_without(call, monkeypatch):
         return whole(seed)
 
     monkeypatch.setattr(np.random, "default_rng", seeded)
-    SEEDED[call](ob, theta)
+    SEEDED[call](p.ob, p.theta)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from ..programs import NET
+
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="the system does not say what a process holds"
 )
 
-START = """
+START = (
+    NET
+    + """
 import gc
-import numpy as np, fastcurv as fc
 
 def resident():
     gc.collect()
@@ -27,16 +30,13 @@ def drift(call, times):
         call()
     return resident() - before
 
-rng = np.random.default_rng(0)
-model = fc.MLP([5, 9, 3], "tanh")
-X, y = rng.standard_normal((40, 5)), rng.standard_normal((40, 3))
-ob, theta = fc.Objective(model, X, y, "mse", l2=0.1, n_threads=2), model.init(seed=0)
-v = rng.standard_normal(model.n_params)
+ob, theta, v = drawn([5, 9, 3], 40, l2=0.1)
 H = ob.hessian(theta)
 """
+)
 CALLS = {
     "products": ("lambda: H @ v", 100_000),
-    "plans": ("lambda: fc.Objective(model, X, y, 'mse', n_threads=2).hessian(theta) @ v", 10_000),
+    "plans": ("lambda: drawn([5, 9, 3], 40)[0].hessian(theta) @ v", 10_000),
     "eigsh": ("lambda: fc.eigsh(H, 2, seed=0)", 10_000),
 }
 
@@ -56,22 +56,18 @@ def test_drift(name, share, python):
 def test_peak_memory_is_what_is_documented(python):
     """Of an operator and its first product: nbytes and the padded copy of X, to 5%."""
     python(
-        """
-import numpy as np, fastcurv as fc
+        NET
+        + """
 def peak():
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-rng = np.random.default_rng(0)
-model = fc.MLP([100, 600, 600, 10], "softplus")
-X, y = rng.standard_normal((20000, 100)), rng.standard_normal((20000, 10))
-theta = model.init(seed=0)
-fc.Objective(model, X[:50], y[:50], "mse").hessian(theta) @ theta
-ob = fc.Objective(model, X, y, "mse")
+ob, theta, _ = drawn([100, 600, 600, 10], 20000)
+ob.batch(slice(0, 50)).hessian(theta) @ theta
 open("/proc/self/clear_refs", "w").write("5")
 before = peak()
 H = ob.hessian(theta)
 H @ theta
-grown, said = peak() - before, H.nbytes + X.nbytes
+grown, said = peak() - before, H.nbytes + ob.X.nbytes
 assert abs(grown - said) <= 0.05 * said, (grown, said)
 """,
     )

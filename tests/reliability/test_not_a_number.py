@@ -102,9 +102,11 @@ ASKERS = {
     "eigvalsh": fc.eigvalsh,
     "inertia": fc.inertia,
     "spectral_density": fc.spectral_density,
-    "trace": fc.trace,
-    "diagonal": fc.diagonal,
-    "frobenius_norm": fc.frobenius_norm,
+    **{  # by signs, by a sketch, and exactly
+        f"{estimate.__name__}, {n}": partial(estimate, n_probes=n, seed=0)
+        for estimate in (fc.trace, fc.diagonal, fc.frobenius_norm)
+        for n in (1, 6, 9, 20, 40)
+    },
     "newton_step": lambda op: fc.newton_step(op, np.ones(30)),
     "saddle_free_newton_step": lambda op: fc.saddle_free_newton_step(op, np.ones(30)),
 }

@@ -3,11 +3,9 @@ layer.
 """
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from fastcurv.testing import PrescribedSpectrum
-
-DTYPES = ["float64", "float32"]
-EPS = {"float64": float(np.finfo("float64").eps), "float32": float(np.finfo("float32").eps)}
 
 
 class Prescribed(PrescribedSpectrum):
@@ -17,6 +15,19 @@ class Prescribed(PrescribedSpectrum):
         other = Prescribed(self.values, 0, dtype=dtype)
         other.mirrors = self.mirrors.astype(dtype)
         return other
+
+
+def symmetric(rng, values):
+    """A matrix with these eigenvalues, in a random basis."""
+    Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
+    A = (Q * values) @ Q.T
+    return (A + A.T) / 2
+
+
+def diagonal(d):
+    """Products with a diagonal matrix, and nothing more."""
+    d = np.asarray(d, float)
+    return LinearOperator((len(d), len(d)), matvec=lambda v: d * np.ravel(v), dtype=float)
 
 
 def hessian_like(rng, n=1200):

@@ -6,10 +6,10 @@ import scipy.sparse.linalg as sla
 
 from fastcurv.spectrum.eigsh import eigsh
 
-from .spectra import DTYPES, EPS, SPECTRA, Prescribed, picked, true_residuals
+from ..nets import DTYPES, EPS
+from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
@@ -56,7 +56,6 @@ def test_every_value_where_the_tolerance_resolves_it(name, which, tol, rng):
     assert (np.abs(pairs.values - picked(spectrum, 4, which)) <= pairs.residuals + noise).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_smallest_operators_and_every_k(n, dtype, rng):
     spectrum = rng.standard_normal(n)
@@ -71,7 +70,6 @@ def test_smallest_operators_and_every_k(n, dtype, rng):
             )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_basis", [9, 14, 20, 40])
 def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
@@ -80,6 +78,30 @@ def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     assert np.allclose(
         pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
     )
+
+
+MULTIPLE = {
+    "copies": np.repeat([5.0, 3.0, 1.0, -2.0], [4, 5, 30, 21]),
+    "one value": np.full(40, 3.0),
+    "rank two": np.concatenate([[9.0, -7.0], np.zeros(58)]),
+    "clusters": np.concatenate([5 + 1e-6 * np.arange(4), np.linspace(-1, 1, 56)]),
+}
+
+
+@pytest.mark.parametrize("room", [3, 9])
+@pytest.mark.parametrize("which", ["LA", "BE"])
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_little_room_beside_values_that_come_many_times(name, which, room, rng):
+    """Each value has an eigenvalue within its residual, and with all converged they are extreme."""
+    values = np.sort(MULTIPLE[name])
+    A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
+    how = {"max_basis": k + room, "max_products": 500, "seed": 0}
+    found = eigsh(A, k, which, **how)
+    V, noise = found.vectors, 1e-13 * np.abs(values).max() * len(values)
+    assert np.abs(V.T @ V - np.eye(V.shape[1])).max() <= 1e-10
+    for pairs in (found, eigsh(A, k, which, v0=V, **how), eigsh(A, k, which, v0=starts, **how)):
+        for value, residual in zip(pairs.values, pairs.residuals):
+            assert np.abs(values - value).min() <= residual + noise
 
 
 def test_cluster_of_64_with_all_its_copies(rng):
@@ -116,7 +138,6 @@ def test_budget_gives_partial_results_with_honest_flags(rng):
     assert last == 6
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
     tol = {"float64": 1e-8, "float32": 1e-4}[dtype]
     cases = [
@@ -136,7 +157,8 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
         assert ours.n_products <= theirs.n_products, name
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+# of these draws, which the names of the cases fix; of others one case in 32 is beyond
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     "name, which",
     [
@@ -175,7 +197,6 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
     assert total >= 0
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_warm_start_costs_one_product_a_vector(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -193,7 +214,6 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_against_deflates(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -293,15 +313,14 @@ def random_case(rng):
         np.zeros(n),
         np.ones(n),
     ][rng.integers(5)]
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    A = (Q * values) @ Q.T
+    A = symmetric(rng, values)
     powers = (
         [0, 0, -300, -160, -100, 100, 160, 290]
         if dtype == "float64"
         else [0, 0, -30, -20, -10, 10, 20, 30]
     )
     scale = 10.0 ** float(rng.choice(powers))
-    A = ((A + A.T) / 2 * scale).astype(dtype)
+    A = (A * scale).astype(dtype)
     k, how = int(rng.integers(1, n + 1)), {}
     if rng.random() < 0.3:
         s = int(rng.integers(0, n))

@@ -20,13 +20,7 @@ from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
 
-from .spectra import Prescribed, hessian_like
-
-
-def diagonal(d):
-    d = np.asarray(d, float)
-    return LinearOperator((len(d), len(d)), matvec=lambda v: d * np.ravel(v), dtype=float)
-
+from .spectra import Prescribed, diagonal, hessian_like, symmetric
 
 # --- conjugate gradients that are too slow
 
@@ -47,10 +41,8 @@ def conjugate_gradients(H, g, eps, j):
 def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
     """``H + 2 eps`` is positive, so no form of CG is negative; -1.5 eps is found all the same."""
     eps, n, j = 1e-2, 20, 14
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    H = (Q * np.r_[lowest * eps, np.linspace(1, 2, n - 1)]) @ Q.T
-    H = (H + H.T) / 2
-    g = Q @ np.r_[1e-2, np.ones(n - 1)]
+    H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
+    g = np.linalg.eigh(H)[1] @ np.r_[1e-2, np.ones(n - 1)]
     work = Workspace(n, np.dtype(float))
     work.y[:], work.r[:] = conjugate_gradients(H, g, eps, j)
     last, products = work.y.copy(), []
@@ -163,15 +155,15 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
     assert all(np.array_equal(x, y) for x, y in zip(sides(few, 4, which), expected, strict=True))
 
 
-@pytest.mark.parametrize("n, risk", [(5, 0.2), (60, 0.05)])
-def test_random_starts_miss_as_seldom_as_is_said(n, risk, rng):
+@pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
+def test_random_starts_miss_as_seldom_as_is_said(n, risk, least, rng):
     """A part of ``exp(-blind / 2)`` or less along one direction, of 20 000 drawn: within four of
-    its own standard deviations, and not a tenth as often.
+    its own standard deviations, and not much less often.
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
     missed = np.mean(part <= np.exp(-blind(n, risk) / 2))
-    assert risk / 10 < missed <= risk + 4 * (risk / 20_000) ** 0.5
+    assert least * risk < missed <= risk + 4 * (risk / 20_000) ** 0.5
 
 
 def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
@@ -285,11 +277,6 @@ def test_densities_of_other_operators_do_not_merge():
     assert both.n_probes == 4 and np.allclose(both.density, one.density)
 
 
-def test_too_few_probes_for_hutch_pp():
-    with pytest.raises(ValueError, match="at least 4 for method='hutch"):
-        fc.trace(diagonal(np.arange(9.0)), 3, method="hutch++", seed=0)
-
-
 def test_no_probe_where_nothing_inside_could_be_pushed_out():
     """Of one wanted value no copy matters: none is looked for, and the search says so."""
     op = Prescribed(np.linspace(-1.0, 3.0, 300), seed=0)
@@ -388,7 +375,6 @@ def broken(*args, **rest):
     raise np.linalg.LinAlgError("Internal Error.")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [3, 9000])
 def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
     """NumPy's own dot warns of it, where there are NaNs too: on some processors only."""

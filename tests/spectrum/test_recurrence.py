@@ -1,16 +1,20 @@
 """The recurrence: identities of its basis, of its restarts, of what is deflated."""
 
+import gc
+import threading
+import weakref
+
 import numpy as np
 import pytest
-from scipy.sparse.linalg import LinearOperator
 
-from fastcurv.krylov.lanczos import Recurrence, _whitening
+import fastcurv as fc
+from fastcurv.krylov.lanczos import LEAST, Recurrence, _whitening, held_rows
 from fastcurv.spectrum.eigsh import eigsh
 
-from .spectra import DTYPES, EPS, SPECTRA, Prescribed
+from ..nets import EPS
+from .spectra import SPECTRA, Prescribed, diagonal, symmetric
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 @pytest.mark.parametrize("contamination", [None, 1e-3])
 def test_recurrence_identity(name, dtype, contamination, rng):
@@ -56,7 +60,7 @@ def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
     restart that nobody stops makes them, with their coupling to the next block.
     """
     d = rng.uniform(-1, 1, 40_000)  # three slices on two threads
-    op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
+    op = diagonal(d)
 
     def restarted(stop):
         run = Recurrence(op, 30)
@@ -79,7 +83,6 @@ def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
     assert (np.linalg.norm(F, axis=1) <= cut.err[: cut.m] + 1e-13).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_deflated_vectors_do_not_come_back(dtype, rng):
     """Over as many steps as the complement has dimensions the basis stays orthogonal to what was
     taken out.
@@ -118,9 +121,7 @@ def clustered(seed):
     copies, levels = int(rng.integers(2, 6)), int(rng.integers(2, 7))
     values = np.repeat(10.0 ** -rng.uniform(0, 13, levels), copies)
     values *= 1 + rng.choice([0, 1e-14, 1e-11]) * rng.standard_normal(len(values))
-    Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
-    A = (Q * values) @ Q.T
-    return (A + A.T) / 2, rng
+    return symmetric(rng, values), rng
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
@@ -149,10 +150,59 @@ def test_residuals_hold_beside_vectors_that_are_taken_out(seed):
     copies, levels = int(rng.integers(3, 8)), int(rng.integers(3, 8))
     values = np.repeat(rng.choice([-1.0, 1.0], levels) * 10.0 ** -rng.uniform(0, 8, levels), copies)
     values *= 1 + rng.choice([1e-9, 1e-6]) * rng.standard_normal(len(values))
-    n = len(values)
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    A, Z = (Q * values) @ Q.T, np.linalg.qr(rng.standard_normal((n, 2)))[0]
-    A = (A + A.T) / 2
+    A = symmetric(rng, values)
+    Z = np.linalg.qr(rng.standard_normal((len(values), 2)))[0]
     found = eigsh(A, int(rng.integers(2, 7)), "LM", against=Z, seed=seed)
     off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
     assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all()
+
+
+# --- memory of a basis that is held for the next run: freed with its operator
+
+
+def test_runs_in_held_memory_give_the_same_numbers(rng):
+    spectrum = rng.standard_normal(4000)
+    fresh, used = Prescribed(spectrum, seed=0), Prescribed(spectrum, seed=0)
+    fc.spectral_density(used, 2, 60, seed=5)
+    fc.eigsh(used, 3, "LA", seed=6, tol=1e-4)
+    for ask in (
+        lambda op: fc.eigsh(op, 4, "BE", seed=1, tol=1e-4).vectors,
+        lambda op: fc.spectral_density(op, 3, 40, seed=1).nodes,
+    ):
+        first = ask(used)
+        kept = first.copy()
+        assert np.array_equal(first, ask(fresh))
+        ask(used)
+        assert np.array_equal(first, kept), "no result lies in memory that is used again"
+
+
+def test_memory_is_held_once_and_goes_with_its_operator():
+    op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
+    shape = (LEAST // 8 // 300 + 2, 300)
+    double = np.dtype(float)
+    with held_rows(op, shape, double) as first, held_rows(op, shape, double) as second:
+        assert not np.shares_memory(first, second), "two at once have memory of their own"
+    with held_rows(op, (5, 300), double) as again:
+        assert np.shares_memory(again, first) or np.shares_memory(again, second)
+    with held_rows(op, (5, 300), np.dtype(np.float32)) as other:
+        assert other.dtype == np.float32 and other.shape == (5, 300)
+    gone = weakref.ref(again)
+    del first, second, again, other, op
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_on_one_operator(rng):
+    op = Prescribed(rng.standard_normal(3000), seed=0)
+    alone = fc.eigsh(op, 2, "LA", seed=0, tol=1e-4).values
+    found = [None] * 4
+
+    def work(i):
+        found[i] = fc.eigsh(op, 2, "LA", seed=0, tol=1e-4).values
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert all(np.array_equal(values, alone) for values in found)

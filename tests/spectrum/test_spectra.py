@@ -8,11 +8,11 @@ from scipy.stats import binom
 
 from fastcurv.spectrum.dense import eigvalsh, inertia
 from fastcurv.spectrum.density import spectral_density
-from fastcurv.spectrum.eigsh import eigsh
 from fastcurv.spectrum.shared_run import Krylov
 from fastcurv.spectrum.trace import diagonal, frobenius_norm, trace
 
-from .spectra import DTYPES, EPS, SPECTRA, Prescribed, hessian_like
+from ..nets import EPS
+from .spectra import SPECTRA, Prescribed, hessian_like
 
 
 class Quadratic(Prescribed):
@@ -77,7 +77,6 @@ def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
         assert inside >= binom.ppf(1e-5, runs, 0.95), kind
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "function, method",
     [(trace, "hutch++"), (trace, "xtrace"), (frobenius_norm, "hutch++")],
@@ -102,33 +101,6 @@ def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng
     found = [trace(op, 100, method, seed) for seed in range(60)]
     off = [(t.estimate - spectrum.sum()) / t.stderr for t in found]
     assert 0.4 <= np.std(off) <= 1.3 and abs(np.mean(off)) <= 0.6
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_operator_that_returns_no_number_is_an_error(bad):
-    """Never an estimate of NaN, still less one called exact."""
-
-    class Broken(Prescribed):
-        def _matmat(self, V):
-            out = super()._matmat(V)
-            out[0] = bad
-            return out
-
-        def _matvec(self, v):
-            return self._matmat(np.reshape(v, (-1, 1)))[:, 0]
-
-        def product(self, v, out=None):
-            out[...] = self._matvec(v)
-            return out
-
-    op = Broken(np.arange(12.0), seed=0)
-    for n_samples in (1, 6, 9, 20):
-        for function in (trace, diagonal, frobenius_norm):
-            with pytest.raises(ValueError, match="not finite"):
-                function(op, n_samples, seed=0)
-    for ask in (eigvalsh, inertia, eigsh, spectral_density):
-        with pytest.raises(ValueError, match="not finite|NaN or infinity"):
-            ask(op)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
@@ -166,7 +138,6 @@ def test_xtrace_beats_hutchinson_where_few_values_dominate(rng):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_trace_uses_quadratic_forms(dtype, rng):
     op = Quadratic(rng.standard_normal(100), seed=0, dtype=dtype)
     t = trace(op, 24, seed=0)
@@ -176,7 +147,6 @@ def test_trace_uses_quadratic_forms(dtype, rng):
     assert op.n_products == 6 and plus.n_quadratic == 18 and plus.n_products == 24
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_enough_samples_are_exact(dtype, n, rng):
     op = Prescribed(rng.standard_normal(n), seed=0, dtype=dtype)
@@ -191,7 +161,6 @@ def test_enough_samples_are_exact(dtype, n, rng):
     assert f.estimate == pytest.approx(np.linalg.norm(A), rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["zero", "rank one", "identity"])
 def test_estimates_of_degenerate_operators(name, dtype, rng):
     spectrum = SPECTRA[name](rng)
@@ -213,7 +182,6 @@ def test_estimates_of_degenerate_operators(name, dtype, rng):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 3, 70])
 def test_eigvalsh_and_inertia(dtype, n, rng):
     spectrum = rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)
@@ -252,7 +220,6 @@ def test_inertia_of_a_matrix(rng):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_krylov_makes_no_product_twice(dtype, rng):
     spectrum = hessian_like(rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -285,30 +252,6 @@ def test_krylov_keeps_to_its_memory(rng):
         run.extend(40)
     pairs = run.eigsh(2, "LA")
     assert pairs.n_products <= 19 and not pairs.converged.all()
-
-
-def test_bad_input():
-    A = np.diag(np.arange(6.0))
-    for call, error in [
-        (lambda: spectral_density(A, 0), ValueError),
-        (lambda: spectral_density(A, 2, 2.5), TypeError),
-        (lambda: spectral_density(A, axis="loglog"), ValueError),
-        (lambda: spectral_density(A, width=-1), ValueError),
-        (lambda: spectral_density(A, grid=[1, 0]), ValueError),
-        (lambda: spectral_density(A, against=np.eye(6)), ValueError),
-        (lambda: trace(A, 0), ValueError),
-        (lambda: trace(A, 3, "xtrace"), ValueError),
-        (lambda: trace(A, 3, "best"), ValueError),
-        (lambda: diagonal(A, 4, "hutch++"), ValueError),
-        (lambda: frobenius_norm(A, seed=1.5), TypeError),
-        (lambda: trace("A"), TypeError),
-        (lambda: inertia(np.ones((2, 3))), ValueError),
-        (lambda: eigvalsh(np.array([[0, 1], [0, 0]])), ValueError),
-        (lambda: Krylov(A).eigsh(7), ValueError),
-    ]:
-        with pytest.raises(error) as caught:
-            call()
-        assert "wanted" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("function", [trace, frobenius_norm])

@@ -6,19 +6,14 @@ import pytest
 import fastcurv as fc
 from fastcurv.structure.orbits import joined_layers
 
+from .. import nets
+
 RNG = np.random.default_rng
 
 
-def objective(sizes, activation, loss="mse", X=None, seed=0, l2=0.0, scale=0.7, N=12, **model):
-    rng = RNG(seed)
-    X = rng.standard_normal((N, sizes[0])) if X is None else X
-    net = fc.MLP(sizes, activation=activation, **model)
-    y = (
-        rng.integers(0, sizes[-1], len(X))
-        if loss == "cross_entropy"
-        else rng.random((len(X), sizes[-1]))
-    )
-    return fc.Objective(net, X, y, loss=loss, l2=l2), scale * rng.standard_normal(net.n_params)
+def objective(sizes, activation, loss="mse", N=12, seed=0, **options):
+    p = nets.draw(seed, sizes, activation, loss, N, **options)
+    return p.ob, p.theta
 
 
 def special_columns():
@@ -112,10 +107,9 @@ def test_what_is_no_symmetry():
     X = np.ones((20_000, 1)) + 3e-4 * RNG(0).standard_normal((20_000, 1))
     ob = fc.Objective(fc.MLP([1, 3, 1], dtype="float32"), X, X[:, 0], loss="mse")
     assert not ob.certificates.orbits(ob.model.init(seed=0))
-    for name in ("tanh", "gelu", "softplus", "elu", "silu", "sigmoid"):
-        assert not objective((4, 5, 5, 2), name, residual=True)[0].certificates.orbits(
-            objective((4, 5, 5, 2), name)[1]
-        )
+    for name in {*nets.ACTIVATIONS} - {*nets.STRAIGHT}:
+        ob, theta = objective((4, 5, 5, 2), name, residual=True)
+        assert not ob.certificates.orbits(theta), name
 
 
 def test_off_only_where_the_whole_ball_is():
@@ -137,7 +131,7 @@ def test_units_that_stay_off_without_biases():
     X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
     (W, _), _ = ob.model.unflatten(theta)
-    W[1], W[0] = -1.0, 1.0  # views into theta
+    W[1], W[[0, 2, 3]] = -1.0, np.abs(W[[0, 2, 3]])  # views into theta
     off = next(o for o in ob.certificates.orbits(theta) if o.name == "off")
     touched = np.zeros(theta.size)
     (V, _), (U, _) = ob.model.unflatten(touched)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import independent
 from fastcurv.critical.find import find_critical_point
@@ -18,31 +17,17 @@ from fastcurv.structure.symmetry import (
 )
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
 
+from .. import nets
+
 
 def flat_directions(ob, theta):
     return ob.certificates.flat_directions(theta)
 
 
-def objective(
-    sizes=(4, 5, 3),
-    activation="tanh",
-    loss="mse",
-    seed=0,
-    bias=True,
-    residual=False,
-    N=25,
-    **options,
-):
-    rng = np.random.default_rng(seed)
-    model = fc.MLP(sizes, activation=activation, bias=bias, residual=residual)
-    X = options.pop("X", rng.standard_normal((N, sizes[0])))
-    if loss == "cross_entropy":
-        y = rng.integers(0, sizes[-1], len(X))
-    else:
-        y = rng.random((len(X), sizes[-1]))
-    return fc.Objective(model, X, y, loss=loss, **options), 0.7 * rng.standard_normal(
-        model.n_params
-    )
+def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", N=25, **options):
+    weight = options.pop("sample_weight", None)
+    p = nets.draw(0, sizes, activation, loss, N, **options)
+    return p.objective(sample_weight=weight), p.theta
 
 
 def annihilated(ob, theta, T, slack=0.0):
@@ -103,7 +88,7 @@ def test_units_are_dead_on_the_rows_that_count():
 
 
 def test_dead_relu_units():
-    ob, theta = objective(activation="relu", N=15)
+    ob, theta = objective(activation="relu", N=60)
     theta = theta.copy()
     W1, b1 = ob.model.unflatten(theta)[0]
     W1[2], b1[2] = 0.1, -100.0
@@ -120,6 +105,8 @@ def test_orbits_obey_their_identity(activation):
     ob, theta = objective((4, 3, 3, 2), activation=activation)
     T = ob.certificates.flat_directions(theta)
     g = np.linalg.norm(ob.gradient(theta))
+    if activation == "relu":
+        assert saturation(ob, theta)["dead_units"] == 0, "which would add theirs"
     assert T.shape[1] == (6 if activation != "identity" else 2 * (9 + 3))
     assert annihilated(
         ob, theta, T, slack=g * (1 + 1e-12) if activation != "identity" else 4 * g
@@ -158,7 +145,7 @@ def test_with_l2_only_rotations_remain():
 def test_rescaling_is_not_claimed_across_a_skip():
     ob, theta = objective((4, 4, 4, 2), activation="relu", residual=True)
     T = ob.certificates.flat_directions(theta)
-    assert T.shape[1] == 0
+    assert T.shape[1] == saturation(ob, theta)["dead_units"] == 0
     with pytest.raises(ValueError, match="skip"):
         permute_hidden(ob.model, theta, 0, [1, 0, 2, 3])
 
@@ -193,24 +180,28 @@ def test_permutations_change_neither_loss_nor_spectrum(activation):
         order = np.roll(np.arange(width), 2)
         other = permute_hidden(ob.model, theta, layer, order)
         assert not np.allclose(other, theta)
-        assert np.allclose(
-            ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13
-        )
-        assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
+        same_outputs_and_spectrum(ob, theta, other)
         assert np.array_equal(permute_hidden(ob.model, other, layer, np.argsort(order)), theta)
 
 
-def fc_spectrum(ob, theta):
+def spectrum(ob, theta):
     return np.linalg.eigvalsh(ob.hessian(theta).to_dense())
+
+
+def same_outputs(ob, theta, other):
+    predict = ob.model.predict
+    assert np.allclose(predict(other, ob.X), predict(theta, ob.X), rtol=0, atol=1e-12)
+
+
+def same_outputs_and_spectrum(ob, theta, other):
+    same_outputs(ob, theta, other)
+    assert np.allclose(spectrum(ob, other), spectrum(ob, theta), rtol=0, atol=1e-13)
 
 
 def test_flipping_tanh_units_changes_neither_loss_nor_spectrum():
     ob, theta = objective((4, 5, 3, 2))
     other = flip_tanh(ob.model, theta, 1, [0, 2])
-    assert np.allclose(
-        ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13
-    )
-    assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
+    same_outputs_and_spectrum(ob, theta, other)
     assert (other != theta).sum() == 2 * (5 + 1 + 2)
     with pytest.raises(ValueError, match="odd"):
         flip_tanh(objective(activation="relu")[0].model, theta[:43], 0, [0])
@@ -219,10 +210,8 @@ def test_flipping_tanh_units_changes_neither_loss_nor_spectrum():
 def test_rescaling_relu_units_keeps_the_function():
     ob, theta = objective((4, 5, 3, 2), activation="relu")
     other = rescale_relu(ob.model, theta, 0, [1, 4], 7.0)
-    assert np.allclose(
-        ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-12
-    )
-    assert not np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=1e-3)
+    same_outputs(ob, theta, other)
+    assert not np.allclose(spectrum(ob, other), spectrum(ob, theta), rtol=1e-3)
     for bad in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError):
             rescale_relu(ob.model, theta, 0, [1], bad)

@@ -10,8 +10,9 @@ from fastcurv import _engine
 from fastcurv.certify import majorants
 from fastcurv.certify.bounds import gradient_bound, product_bound
 from fastcurv.estimators.held_out import constant_loss
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure import tables
+
+from .. import nets
 
 NEW = "added by a test"
 
@@ -29,16 +30,12 @@ def added(monkeypatch):
     return enter
 
 
-def problem(activation, loss, like, kind=fc.Objective):
+def problem(activation, loss, like, kind=None):
+    """A net of such names, whose data suit the loss `like`; in the engine or in NumPy."""
     rng = np.random.default_rng(3)
-    X, sizes = rng.standard_normal((9, 3)), [3, 4, 3, 2]
-    y = {
-        "numbers": rng.standard_normal((9, 2)),
-        "labels": rng.integers(0, 2, (9, 2)).astype(float),
-        "classes": rng.integers(0, 2, 9),
-    }[tables.LOSSES[like].targets]
-    model = fc.MLP(sizes, activation) if kind is fc.Objective else ReferenceModel(sizes, activation)
-    return kind(model, X, y, loss=loss, l2=0.02), rng.standard_normal(model.n_params) / 2
+    y = nets.targets(rng, like, 9, 2)
+    p = nets.draw(rng, [3, 4, 3, 2], activation, loss, y=y, X=rng.standard_normal((9, 3)), l2=0.02)
+    return (p.ob if kind is None else p.reference()), p.theta
 
 
 def told(ob, theta):
@@ -75,9 +72,8 @@ def test_a_row_under_a_new_name_is_exact(activation, loss, added):
     within what is proved of their rounding.
     """
     added(activation, loss)
-    (ob, theta), (truth, _) = (
-        problem(NEW, NEW, loss, kind) for kind in (fc.Objective, ReferenceObjective)
-    )
+    ob, theta = problem(NEW, NEW, loss)
+    truth, _ = problem(NEW, NEW, loss, "reference")
     v = np.sin(np.arange(theta.size))
     bounds = [gradient_bound(ob, theta), product_bound(ob, theta, v)]
     gaps = [ob.gradient(theta) - truth.gradient(theta)]
@@ -89,7 +85,7 @@ def test_a_row_under_a_new_name_is_exact(activation, loss, added):
     assert np.linalg.norm(there - ob.gradient(theta)) <= bounds[0] + error < 1e-8
 
 
-@pytest.mark.parametrize("loss", tables.LOSSES)
+@nets.every_loss
 def test_verdicts_and_scores_ask_the_row(loss, added):
     added("tanh", loss)
     ob, theta = problem(NEW, NEW, loss)
@@ -136,3 +132,25 @@ def test_bounds_of_a_row_hold_of_its_formulas():
         if row.of_a is not None:
             expected = (row.of_a - 2 * row.phi(z)) * slope
             assert np.allclose(bend, expected, atol=1e-12), name
+
+
+@nets.every_loss
+def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
+    """By complex steps, which are exact to rounding, along every output."""
+    terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
+    y = nets.targets(rng, loss, 7, 4, soft=True)
+    slopes = terms(f, y)[1]
+    for j in range(4):
+        step = np.where(np.arange(4) == j, 1e-30j, 0)
+        found = terms(f + step, y)[0].sum(axis=1).imag / 1e-30
+        assert np.abs(found - slopes[:, j]).max() <= 1e-14 * (1 + np.abs(slopes).max())
+
+
+def test_terms_of_a_loss_in_closed_form():
+    """Of outputs for which each is a logarithm that is known."""
+    f, y = np.log(np.array([[3.0, 1.0]])), np.array([[0.25, 0.75]])
+    assert tables.LOSSES["mse"].terms(f, y)[0] == pytest.approx((f - y) ** 2, rel=1e-15)
+    both = np.log([[4.0, 2.0]]) - y * f
+    assert tables.LOSSES["binary_cross_entropy"].terms(f, y)[0] == pytest.approx(both, rel=1e-15)
+    whole = y * (np.log(4) - f)
+    assert tables.LOSSES["cross_entropy"].terms(f, y)[0] == pytest.approx(whole, rel=1e-15)

@@ -20,8 +20,7 @@ import numpy as np
 
 import fastcurv as fc
 
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
-ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu".split()  # noqa: SIM905
+from .. import nets
 
 
 class Scene:
@@ -31,41 +30,28 @@ class Scene:
         draw = np.random.default_rng(dice.getrandbits(40))
         self.dice, self.draw = dice, draw
         sizes = [dice.choice((1, 2, 3, 7, 8, 9, 17, 33)) for _ in range(dice.randint(2, 4))]
-        loss = dice.choice(LOSSES)
-        self.model = fc.MLP(
+        net = nets.draw(
+            draw,
             sizes,
-            [dice.choice(ACTIVATIONS) for _ in sizes[2:]] or "tanh",
+            [dice.choice(nets.ACTIVATIONS) for _ in sizes[2:]] or "tanh",
+            dice.choice(nets.LOSSES),
+            N=dice.choice((1, 2, 5, 17, 64, 300)),
             bias=dice.random() < 0.8,
             residual=dice.random() < 0.3,
             batch_norm=len(sizes) > 2 and dice.random() < 0.2,
-            dtype=dice.choice(("float32", "float64")),
-        )
-        N = dice.choice((1, 2, 5, 17, 64, 300))
-        X = draw.standard_normal((N, sizes[0]))
-        y = {
-            "mse": lambda: draw.standard_normal((N, sizes[-1])),
-            "cross_entropy": lambda: draw.integers(sizes[-1], size=N),
-            "binary_cross_entropy": lambda: draw.integers(2, size=(N, sizes[-1])).astype(float),
-        }[loss]()
-        weight = draw.uniform(0.1, 2, N) if dice.random() < 0.3 else None
-        self.ob = fc.Objective(
-            self.model,
-            X,
-            y,
-            loss,
+            weights=dice.random() < 0.3,
             l2=dice.choice((0.0, 1e-3, 0.1)),
-            sample_weight=weight,
+            dtype=dice.choice(nets.DTYPES),
             n_threads=dice.choice((1, 2)),
         )
-        self.seed = dice.getrandbits(30)
-        self.theta = self.model.init(seed=self.seed)
-        self.n, self.N = self.model.n_params, N
+        self.ob, self.model, self.theta = net.ob, net.model, net.theta
+        self.n, self.N = net.n, len(net.X)
         self.H = self.ob.hessian(self.theta)
         self.v = draw.standard_normal(self.n).astype(self.model.dtype)
         self.first = self.H @ self.v
 
     def __repr__(self) -> str:
-        return f"{self.ob!r} with seed {self.seed}, N = {self.N}, l2 = {self.ob.l2}"
+        return f"{self.ob!r} with N = {self.N}, l2 = {self.ob.l2}"
 
     def product(self) -> object:
         again = self.H @ self.v

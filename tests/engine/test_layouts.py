@@ -1,0 +1,162 @@
+"""How a plan lays out what it multiplies, samples across or as rows, W and V packed or read as they
+lie: many layouts, one mathematics.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+
+from .. import nets
+from ..plans import laid_out, least_memory
+
+# sizes, rows, activation, loss, and other options
+NETS = [
+    ([5, 7, 3], 50, "tanh", "cross_entropy", {}),
+    ([2, 16, 16, 1], 100, "softplus", "mse", {}),
+    ([20, 100, 2], 333, "relu", "binary_cross_entropy", {}),
+    ([1, 20, 1], 17, "sigmoid", "mse", {}),
+    ([3, 2], 9, "identity", "cross_entropy", {}),
+    ([6, 20, 20, 20, 19], 133, "gelu", "cross_entropy", {"residual": True}),
+    ([33, 17, 17, 2], 65, "leaky_relu", "mse", {"residual": True}),
+]
+WIDE = [
+    ([40, 130, 70, 12], 200, "tanh", "cross_entropy", {}),
+    ([33, 81, 1], 77, "sigmoid", "binary_cross_entropy", {}),
+]
+FEW = [
+    ([40, 130, 70, 12], 3, "tanh", "cross_entropy", {}),
+    ([33, 81, 1], 1, "sigmoid", "binary_cross_entropy", {}),
+    ([300, 17, 17, 5], 8, "gelu", "mse", {"residual": True}),
+    ([5, 64, 128, 3], 4, "relu", "cross_entropy", {}),
+    ([17000, 3, 2], 2, "softplus", "mse", {}),  # deeper than one chain of additions
+    ([1, 1, 1], 1, "tanh", "mse", {}),
+    ([9, 31, 31, 2], 27, "leaky_relu", "mse", {"residual": True}),
+    ([20, 33, 17], 8, "tanh", "mse", {"bias": False}),  # nothing follows the last matrix
+]
+# How they are laid out: lines of a panel, one, a few, and more than there are rows; one panel for
+# all threads, cut into items; nothing packed.
+CASES = [(net, {"across": lines}) for net in NETS for lines in (1, 3, 25)]
+CASES += [(net, {"across": 1, "shared": True}) for net in NETS + WIDE]
+CASES += [(net, {"across": 0, "unpacked": 64}) for net in FEW]
+
+
+def drawn(net, dtype, **options):
+    sizes, rows, activation, loss, more = net
+    how = {"weights": True, "l2": 0.01, "n_threads": 2, "dtype": dtype, **more, **options}
+    return nets.draw(5, sizes, activation, loss, rows, **how)
+
+
+def everything(net, dtype, **options):
+    """All that the passes make, as one list of arrays, and the layout it was made with."""
+    p, rng = drawn(net, dtype, **options), np.random.default_rng(6)
+    V, ob, theta = p.direction(rng, 3), p.ob, p.theta
+    H, G, F, J = ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta), ob.jacobian(theta)
+    top = H.restrict(layers=[len(net[0]) - 2])
+    return [
+        np.array([ob.value(theta)]), ob.gradient(theta), H @ V[:, 0], H @ V, H.quadratic(V),
+        G @ V, G.quadratic(V), F @ V, J @ V[:, 0],
+        J.T @ rng.standard_normal(J.shape[0]).astype(dtype), p.model.predict(theta, p.X),
+        top @ np.ones(top.shape[0], dtype),
+    ], H.layout  # fmt: skip
+
+
+def agree(found, expected, room):
+    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+        assert np.linalg.norm(x - y) <= room * np.linalg.norm(y), i
+
+
+@pytest.mark.parametrize(
+    "net, how", CASES, ids=["-".join([*map(str, net[0]), *map(str, how.values())])
+                            for net, how in CASES]
+)  # fmt: skip
+def test_every_layout_agrees(arch, net, how, dtype):
+    """With samples as packed rows, in all that the passes make; the same bits for any number of
+    threads, and a column of a block is the single product.
+    """
+    with laid_out(across=0, unpacked=0):
+        expected, _ = everything(net, dtype)
+    with laid_out(**how):
+        found, layout = everything(net, dtype, n_threads=1)
+        more = [everything(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
+    agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
+    assert all(np.array_equal(x, y) for other in more for x, y in zip(found, other))
+    if "unpacked" in how:
+        assert layout["panel"] == 0 or arch in ("blas", "reference")
+    else:
+        assert layout["panel"] % (64 // np.dtype(dtype).itemsize) == 0
+        assert layout["panel"] >= net[1] or "shared" not in how
+        assert np.array_equal(found[2], found[3][:, 0])
+
+
+@pytest.mark.parametrize("wide, dtype, panels", [
+    ((300, 512, 400, 10), "float64", {64: 64, 60: 64, 33: 40, 9: 16, 5: 8, 600: 0}),
+    ((300, 512, 400, 10), "float32", {64: 64, 36: 48, 22: 32, 18: 0, 9: 0, 600: 0}),
+    ((1100, 1600, 2), "float32", {18: 32, 9: 16, 600: 0}),
+    ((64, 128, 64), "float64", {1: 0, 4: 0, 5: 8}),
+    ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
+    ((2, 16, 16, 1), "float64", {1: 8}),
+    ((2, 16, 16, 1), "float32", {1: 16}),
+])  # fmt: skip
+def test_few_rows_of_a_wide_net(wide, dtype, panels):
+    """They share one panel, in float32 where they fill most of its lines or the net is large; many
+    are rows, and so are half a line of samples or fewer over parameters that fill some pages.
+    """
+    if engine.chosen_arch() in ("blas", "reference"):
+        pytest.skip("no vectors")
+    model = fc.MLP(wide, dtype=dtype)
+    for rows, panel in panels.items():
+        X = np.ones((rows, wide[0]), dtype)
+        ob = fc.Objective(model, X, np.zeros((rows, wide[-1])), loss="mse")
+        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel, rows
+
+
+def test_chunks():
+    """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
+    with laid_out(across=1):
+        whole, _ = everything(NETS[2], "float64")
+        least = least_memory(lambda memory: everything(NETS[2], "float64", memory=memory))
+        for memory in (least, least + 50_000):
+            found, layout = everything(NETS[2], "float64", memory=memory)
+            assert layout["chunk"] < NETS[2][1]
+            agree(found, whole, 1e-12)
+
+
+@nets.every_loss
+@pytest.mark.parametrize("d_out", [3, 8, 16, 33])
+@pytest.mark.parametrize("N", [7, 35])
+def test_targets_of_many_outputs_where_samples_lie_across(arch, N, d_out, loss, dtype):
+    """They are turned in squares, with what is left over at both edges; rows may lie apart."""
+    y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
+    y /= y[:, :d_out].sum(axis=1, keepdims=True)
+    found = []
+    for lines in (0, 2):
+        with laid_out(across=lines):
+            p = nets.draw(0, [2, 5, d_out], loss=loss, N=N, y=y[:, :d_out], dtype=dtype)
+            found.append((*p.ob.value_and_gradient(p.theta), p.ob.hessian(p.theta) @ p.theta))
+    for rows, across in zip(*found):
+        np.testing.assert_allclose(across, rows, rtol=0, atol=2e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, chunks):
+    """Of a block in place: the same bits as single products, whose vectors stay as they are; shared
+    by two threads where the net is large; and where rows go in chunks, each of which asks for the
+    vectors again.
+    """
+    net = (sizes, 4, "tanh", "mse", {"bias": False})
+    with laid_out(across=0, unpacked=64):
+        memory = None
+        if chunks:
+            memory = least_memory(
+                lambda memory: (p := drawn(net, dtype, memory=memory)).ob.hessian(p.theta)
+            )
+        p = drawn(net, dtype, memory=memory)
+        H, V = p.ob.hessian(p.theta), p.direction(np.random.default_rng(0), 3)
+        before, block = V.copy(), H @ V
+        assert not chunks or H.layout["chunk"] < 4
+        assert np.array_equal(V, before)
+        for j in range(3):
+            assert np.array_equal(block[:, j], H @ np.ascontiguousarray(V[:, j]))

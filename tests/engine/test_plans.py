@@ -1,0 +1,173 @@
+"""What a plan takes over: a theta, copied on the way; other rows in place of its own."""
+
+import numpy as np
+import pytest
+
+from fastcurv import _engine
+
+from .. import nets
+from ..plans import LAYOUTS, laid_out
+from ..programs import NET
+
+NETS = [  # sizes, rows, options of the model
+    ([3, 5, 2], 4, {"bias": False}),
+    ([40, 70, 33, 5], 50, {}),
+    ([300, 130, 257, 3], 90, {}),
+    ([4500, 35, 3], 10, {}),
+    ([6, 20, 20, 4], 30, {"batch_norm": True}),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("net", range(len(NETS)))
+def test_theta_is_copied_on_the_way(arch, net, dtype, layout):
+    """The same bits as bound where it lies, in every number of it; what is not finite is found
+    wherever it stands, and leaves the plan nowhere.
+    """
+    sizes, rows, options = NETS[net]
+    with laid_out(*LAYOUTS[layout]):
+        p = nets.draw(0, sizes, N=rows, dtype=dtype, n_threads=2, **options)
+        theta, plan, there = p.theta, p.ob._new_plan(), p.ob._new_plan()
+    there.bind(theta)
+    own = np.full_like(theta, 7)
+    assert plan.take(theta, own)
+    assert np.array_equal(own, theta) and plan.value == there.value
+    assert np.array_equal(plan.gradient, there.gradient)
+    rng = np.random.default_rng(2)
+    for place in (0, len(theta) - 1, *rng.integers(len(theta), size=12)):
+        odd = theta.copy()
+        odd[place] = (np.nan, np.inf, -np.inf)[place % 3]
+        assert not plan.take(odd, own) and plan.theta is None
+    for foreign in (theta.tolist(), theta[::-1], theta[:-1], theta.astype("float16")):
+        assert not plan.take(foreign, own) and plan.theta is None
+    assert plan.take(theta, own) and np.array_equal(plan.gradient, there.gradient)
+
+
+# plain loops write nothing past caches
+@pytest.mark.parametrize(
+    "arch", [name for name in _engine.available_archs() if name != "reference"], indirect=True
+)
+def test_theta_past_the_caches(arch, dtype):
+    """Matrices that no cache holds are written past all of them: the same as those read as they
+    lie, for any number of threads.
+    """
+    sizes = [1025, 3100, 7] if dtype == "float32" else [700, 2300, 9]
+    results = []
+    for n_threads, layout in ((1, (0, 0)), (2, (0, 0)), (2, (0, 64))):
+        with laid_out(*layout):
+            p = nets.draw(0, sizes, N=20, dtype=dtype, n_threads=n_threads)
+            plan = p.ob._new_plan()
+        own, product = np.empty_like(p.theta), np.empty_like(p.theta)
+        assert plan.take(p.theta, own) and np.array_equal(own, p.theta)
+        plan.multiply(p.theta, product)
+        results.append(np.concatenate([plan.gradient, product]))
+    assert np.array_equal(results[0], results[1])
+    gap = np.linalg.norm(results[1] - results[2])
+    assert gap <= (1e-5 if dtype == "float32" else 1e-13) * np.linalg.norm(results[1])
+    odd = p.theta.copy()
+    odd[len(odd) // 2] = np.nan
+    assert not plan.take(odd, own)
+
+
+# --- other rows
+
+
+def rows_of(p):
+    """X, targets, labels and weights of a net of cross entropy as the engine takes them."""
+    labels = p.y.astype(np.int32) if p.y.ndim == 1 else None
+    return p.X, None if labels is not None else p.y, labels, p.weight
+
+
+def plan_of(p):
+    model, rows = p.model, _engine.Rows(*rows_of(p))
+    return _engine.Plan(
+        model.sizes, model.activation, model.skips, True, rows, "cross_entropy", 50.0, 0.0, 2
+    )
+
+
+def drawn(rng, sizes, **options):
+    return nets.draw(rng, sizes, loss="cross_entropy", weights=True, **{"N": 50, **options})
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # across, and wide
+def test_other_rows_in_the_same_memory(rng, sizes, soft):
+    """The plan that is given them is the plan of those rows."""
+    first, second = (drawn(rng, sizes, soft=soft) for _ in range(2))
+    theta, v = first.theta, first.direction(rng)
+    reused, fresh, out = plan_of(first), plan_of(second), np.empty((2, first.n))
+    reused.bind(theta)
+    reused.multiply(v, out[0])
+    X, *rest = rows_of(second)
+    for other in (X, np.asfortranarray(X)):
+        reused.renew(other, *rest)
+        assert reused.theta is None
+        for plan, to in zip((reused, fresh), out):
+            plan.bind(theta)
+            plan.multiply(v, to)
+        assert np.array_equal(*out) and np.array_equal(reused.gradient, fresh.gradient)
+        assert reused.value == fresh.value
+
+
+def test_rows_of_another_shape_are_refused(rng):
+    p = drawn(rng, [3, 5, 3])
+    X, _, y, w = rows_of(p)
+    for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
+        with pytest.raises(ValueError, match="not of the shapes and kinds"):
+            plan_of(p).renew(*bad)
+
+
+def test_rows_that_were_not_all_copied_are_copied_again(python):
+    """Ctrl-C amid the copy frees it; the next rows were read where it had been, at address 0."""
+    python(
+        NET
+        + """
+def ended(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, ended)
+model = fc.MLP([304, 64, 16])
+theta = model.init(seed=0)
+for N in (50_000, 100_000, 200_000, 400_000):  # until a copy takes longer than to hear of signals
+    X, y = np.ones((304, N)).T, np.zeros((N, 16))
+    rows = engine.Rows(X, y, None, None)
+    shape = model.sizes, model.activation, model.skips, True
+    plan = engine.Plan(*shape, rows, "mse", float(N), 0.0, 1)
+    plan.bind(theta)
+    value = plan.value
+    signal.setitimer(signal.ITIMER_REAL, 1e-3)
+    amid = True
+    try:
+        plan.renew(X, y, None, None)
+        amid = False
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    for _ in range(2):
+        plan.renew(X, y, None, None)
+        plan.bind(theta)
+        assert plan.value == value
+    if amid:
+        break
+"""
+    )
+
+
+@pytest.mark.parametrize("width", [3, 40, 129])
+def test_a_copy_shows_whether_rows_are_finite(rng, width, dtype):
+    """By squares: what is not finite is always seen, and numbers whose squares overflow are not
+    vouched for; nor is anything where no copy was made.
+    """
+    N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
+    p = drawn(rng, sizes, N=N, dtype=dtype)
+    plan, (X, *rest) = plan_of(p), rows_of(p)
+    plan.bind(p.theta)
+    copied = plan.renew(X, *rest)
+    for at in ((0, 0), (N // 2, width - 1), (N - 1, 1)):
+        for bad in (np.nan, np.inf, -np.inf, 0.9 * np.finfo(dtype).max):
+            other = X.copy()
+            other[at] = bad
+            summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
+            assert plan.renew(other, *rest) is bool(copied and summed and np.isfinite(bad))
+            assert plan.renew(X, *rest) is copied
+    assert copied or plan.layout["panel"]  # then X is read as it lies

@@ -1,0 +1,119 @@
+"""Networks that tests ask, and the lists of what there is: the one place for both.
+
+Lists of activations and losses are those of the library's own tables: a new row of a table is in
+every test that goes through a list. A net is drawn with its data, at a point:
+
+    net = draw(rng, [5, 9, 3], "gelu", "cross_entropy", N=40, l2=0.1, dtype=dtype)
+    net.ob.hessian(net.theta) @ net.direction(rng)        # the objective
+    net.ref.gradient(net.theta)                   # its oracle in NumPy, of the same numbers
+    net.objective(n_threads=2, l2=0.0)            # the same with other options
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.structure import tables
+
+ACTIVATIONS = tuple(tables.ACTIVATIONS)
+KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)
+SMOOTH = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.kink)
+STRAIGHT = tuple(name for name, row in tables.ACTIVATIONS.items() if row.curved is None)
+LOSSES = tuple(tables.LOSSES)
+DTYPES = ("float32", "float64")
+EPS = {dtype: float(np.finfo(dtype).eps) for dtype in DTYPES}
+CURVATURES = ("hessian", "ggn", "empirical_fisher")  # operators of an objective, by its methods
+LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every width of a vector
+
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+
+
+def targets(
+    rng: np.random.Generator, loss: str, N: int, d_out: int, dtype: str = "float64",
+    soft: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """Random ones of the kind that a loss takes; soft: weights of classes, labels from 0 to 1."""
+    kind = tables.LOSSES[loss].targets
+    if kind == "numbers":
+        return rng.standard_normal((N, d_out)).astype(dtype)
+    hard = rng.integers(d_out, size=N) if kind == "classes" else rng.integers(2, size=(N, d_out))
+    if soft:
+        return (rng.random((N, d_out)) / (d_out if kind == "classes" else 1)).astype(dtype)
+    return hard if kind == "classes" else hard.astype(dtype)
+
+
+@dataclass
+class Net:
+    """A model on data, at a point; `options` are those of its objective."""
+
+    model: fc.MLP
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    theta: np.ndarray
+    options: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.n, self.ob = self.model.n_params, self.objective()
+
+    def given(self, changes: dict[str, Any]) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """Rows and options of an objective with changes, by name."""
+        options = {"sample_weight": self.weight, **self.options, **changes}
+        return (options.pop("X", self.X), options.pop("y", self.y)), options
+
+    def objective(self, kind: Any = fc.Objective, **changes: Any) -> Any:
+        """The objective with other options, or made by another class."""
+        rows, options = self.given(changes)
+        return kind(self.model, *rows, **options)
+
+    def reference(self, **changes: Any) -> ReferenceObjective:
+        """The same in NumPy, in whatever precision theta has."""
+        m, (rows, options) = self.model, self.given(changes)
+        known = {k: x for k, x in options.items() if k in ("loss", "l2", "sample_weight")}
+        names = m.activation if isinstance(m.activation, str) else list(m.activation)
+        how = {"bias": m.bias, "residual": m.residual, "batch_norm": m.batch_norm}
+        return ReferenceObjective(ReferenceModel(m.sizes, names, **how), *rows, **known)
+
+    @cached_property
+    def ref(self) -> ReferenceObjective:
+        return self.reference()
+
+    def direction(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
+        """A random direction, or a block of so many."""
+        return rng.standard_normal((self.n, *columns)).astype(self.theta.dtype)
+
+
+def draw(
+    rng: np.random.Generator | int, sizes: Any, activation: Any = "tanh", loss: str = "mse",
+    N: int = 17, *, bias: bool = True, residual: bool = False, batch_norm: bool = False,
+    weights: bool = False, l2: float = 0.0, dtype: str = "float64", soft: bool = False,
+    kind: Any = Net, **options: Any,
+) -> Any:  # fmt: skip
+    """A random network on random data: every number fits the dtype, so that the engine and the
+    oracle see the same ones. With `X` or `y` among the options on these; as a `Net` of that kind.
+    """
+    rng = np.random.default_rng(rng)
+    model = fc.MLP(
+        sizes, activation, bias=bias, residual=residual, dtype=dtype, batch_norm=batch_norm
+    )
+    X = options.pop("X", None)
+    X = rng.standard_normal((N, sizes[0])).astype(dtype) if X is None else X
+    y = options.pop("y", None)
+    y = targets(rng, loss, len(X), sizes[-1], dtype, soft) if y is None else y
+    weight = rng.uniform(0.25, 2, len(X)).astype(dtype) if weights else None
+    layers: list[Any] = []
+    for l, (m, k) in enumerate(model.shapes):
+        W = rng.standard_normal(m * k).reshape(m, k) / k**0.5
+        layers.append([W, rng.standard_normal(m) / 2 if bias else None])
+        if batch_norm and l < len(model.shapes) - 1:  # no gamma is 1, no beta 0
+            layers[-1] += [1 + 0.3 * rng.standard_normal(m), 0.3 * rng.standard_normal(m)]
+    theta = model.flatten(layers).astype(dtype)
+    return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})

@@ -1,0 +1,278 @@
+"""Ctrl-C in passes and in algorithms is answered within 200 ms, by what is known or by the end of
+it; and what it leaves.
+"""
+
+import pytest
+
+from ..programs import NET
+
+PRESS = (
+    NET
+    + """
+import tempfile
+from fastcurv.certify.dense_hessian import gram_enclosure, layered
+from fastcurv.common.files import read_tensors, write_tensors
+
+def answered(call, clock, after, again):
+    # how long from Ctrl-C to the end of the call, by KeyboardInterrupt or with what is known, and
+    # whether by the first; one that ends on its own is made again where that is asked for
+    pressed, end, raised = [], None, False
+    def press():
+        pressed.append(clock())
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Timer(after, press).start()
+    try:
+        call()
+        while not pressed:
+            assert again, "the call ended on its own"
+            call()
+        end = clock()
+        time.sleep(0.05)                         # where it comes between the two
+    except KeyboardInterrupt:
+        raised = True
+    return (end or clock()) - pressed[0], raised
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "N, memory, call",
+    [
+        (1500, None, "H @ np.tile(v[:, None], 100)"),
+        (1500, None, "H.quadratic(np.tile(v[:, None], 100))"),
+        (12_000, 3_000_000, "H @ v"),
+        (12_000, 3_000_000, "ob.value_and_gradient(theta + 1)"),
+    ],
+    ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"],
+)
+def test_interrupt(N, memory, call, clock, python):
+    """Ctrl-C ends a call of many seconds within one.
+
+    Plain loops on one thread make the call long.
+    """
+    python(
+        PRESS
+        + f"""
+ob, theta, v = drawn([160, 200, 10], {N}, memory={memory})
+H = ob.hessian(theta)
+late, raised = answered(lambda: {call}, time.{clock}, 0.3, again=False)
+assert raised and late <= 1, f"{{late:.1f}} s late"
+""",
+        environment={"FASTCURV_ARCH": "reference", "FASTCURV_NUM_THREADS": "1"},
+    )
+
+
+PASSES = """
+V, u = np.tile(v[:, None], 4), np.ones(ob.n_samples * ob.model.sizes[-1])
+H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
+same = lambda: (H @ v, np.array(ob.value(theta)), J @ v)
+"""
+OF_PASSES = [
+    "ob.hessian(theta)",
+    "ob.value(theta + 1)",
+    "ob.value_and_gradient(theta + 1)",
+    "H @ v",
+    "H @ V",
+    "H.quadratic(v)",
+    "H.quadratic(V)",
+    "J @ v",
+    "J.T @ u",
+    "ob.model.predict(theta, ob.X)",
+    "ob.hessp(theta, v)",
+    "ob.ggn(theta)",
+    "G @ V",
+]
+ALGORITHMS = """
+ob, theta, v = drawn([400, 300, 300, 10], 4000, l2=1e-3)
+H = ob.hessian(theta)
+same = lambda: (H @ v,)
+A = np.random.default_rng(0).standard_normal((2000, 2000))
+A = A + A.T
+wide, there, _ = drawn([784, 512, 512, 10], 64, l2=1e-3)
+W = wide.hessian(there)
+small, at, _ = drawn([20, 30, 3], 300, l2=1e-3)
+few, at_few, _ = drawn([60, 40, 40, 10], 4000, l2=1e-3)
+normed = fc.MLP([20, 30, 3], batch_norm=True)
+N = fc.Objective(normed, small.X, small.y, "mse").hessian(normed.init(seed=0))
+streamed = fc.StreamedObjective(ob.model, ob.X, ob.y, "mse", l2=1e-3)
+S = streamed.hessian(theta)
+folder = tempfile.mkdtemp()
+large = np.zeros(10_000_000)
+write_tensors(folder + "/y", {"x": large})
+"""
+OF_ALGORITHMS = {
+    "eigsh": "fc.eigsh(H, 4, seed=0)",
+    "spectral_density": "fc.spectral_density(H, seed=0)",
+    "trace": "fc.trace(H, n_probes=300, seed=0)",
+    "diagonal": "fc.diagonal(H, n_probes=300, seed=0)",
+    "to_dense": "H.restrict(layers=[2]).to_dense()",
+    "eigvalsh": "fc.eigvalsh(A)",
+    "inertia": "fc.inertia(A)",
+    "classify": "fc.classify(ob, theta, gradient_tol=1e9, seed=0)",
+    "minimize": "fc.minimize(ob, theta, 'newton-cg', verdict=False)",
+    "minimize by steps": "fc.minimize(ob, theta, 'adam', batch_size=100, max_iter=10**6)",
+    "find_critical_point": "fc.find_critical_point(ob, theta)",
+    "saddle_free_newton_step": "fc.saddle_free_newton_step(H, H.gradient, k=200)",
+    "escape": "fc.escape(ob, theta, direction=v)",
+    "newton_step": "fc.newton_step(H, H.gradient, damping=1.0)",
+    "newton_step of a matrix": "fc.newton_step(A, v[:2000], damping=1e4)",
+    "sample_critical_points": "fc.sample_critical_points(small, 50, seed=0)",
+    "Krylov": "fc.spectrum.Krylov(W, seed=0).eigsh(10, 'BE')",
+    "eigsh between products": "fc.eigsh(W, 10, 'BE', seed=0, space='parameters')",
+    "the trace by a sketch": "fc.trace(W, 60, 'xtrace', 0, space='parameters')",
+    "the diagonal by a sketch": "fc.diagonal(W, 60, seed=0)",
+    "frobenius_norm": "fc.frobenius_norm(W, 60, seed=0, space='parameters')",
+    "streamed": "(streamed.value_and_gradient(theta), S @ v)",
+    "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
+    "the matrix by layers": "layered(few, at_few, 'hessian')",
+    "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
+    "the proof of that matrix": "gram_enclosure(wide, there, 'ggn')",
+    "bounds on all columns": "H.column_bounds()",
+    "bounds on all columns with batch normalisation": "N.column_bounds()",
+    "save": "write_tensors(folder + '/x', {'x': large})",
+    "load": "read_tensors(folder + '/y')",
+}
+SCENES = {  # what is prepared, calls by name, and the best of how many is taken
+    "wide": ("ob, theta, v = drawn([784, 512, 512, 10], 3000)" + PASSES, OF_PASSES, 1),
+    "tall": ("ob, theta, v = drawn([13, 64, 1], 150_000, 1)" + PASSES, OF_PASSES, 1),
+    "algorithms": (ALGORITHMS, OF_ALGORITHMS, 5),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_ctrl_c_within_200_ms(scene, clock, python):
+    """In every compiled pass, by KeyboardInterrupt, and every algorithm, which may answer with what
+    it knows; the machine has other work. What was interrupted is as good as before. The processor's
+    time is that of all threads.
+    """
+    prepare, calls, tries = SCENES[scene]
+    most = 0.2 if clock == "perf_counter" or scene == "tall" else 0.4
+    calls = calls if isinstance(calls, dict) else {call: call for call in calls}
+    python(
+        PRESS
+        + prepare
+        + f"""
+slowest, before = {{}}, same()
+for name, call in {calls}.items():
+    late = []
+    for after in (0.15, 0.3, 0.4, 0.2, 0.35)[:{tries}]:
+        took, raised = answered(eval("lambda: " + call), time.{clock}, after, again=True)
+        late.append(took)
+        assert raised or {scene == "algorithms"}, name
+        if took <= {most}:
+            break
+    slowest[name] = min(late)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert all(np.array_equal(x, y) for x, y in zip(before, same())), name
+assert max(slowest.values()) <= {most}, slowest
+""",
+    )
+
+
+def test_ctrl_c_within_a_restart_is_answered_in_half_of_its_time(clock, python):
+    """Where the basis takes 512 MB its rotation is cut short, and the pairs that come back are as
+    good as said: the best of two.
+    """
+    python(
+        f"from time import {clock} as clock"
+        + """
+import os, signal, threading
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+import fastcurv as fc
+from fastcurv.spectrum.eigsh import ThickRestart
+
+d = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, 223_000))
+d /= d[-1]
+op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
+pressed, restart = [], ThickRestart._restart
+
+def press():
+    pressed.append(clock())
+    os.kill(os.getpid(), signal.SIGINT)
+
+def then_pressed(search):
+    begin = clock()
+    if whole:
+        threading.Timer(0.08, press).start()
+    restart(search)
+    whole.append(clock() - begin)
+
+ThickRestart._restart = then_pressed
+late, whole = [], []
+for k in (10, 4):
+    whole.clear()
+    found = fc.eigsh(op, k, "BE", seed=0)
+    late.append((clock() - pressed[-1]) / whole[0])
+    assert found.interrupted and len(found) == k and found.n_products > 250
+    R = d[:, None] * found.vectors - found.vectors * found.values
+    assert (np.linalg.norm(R, axis=0) <= found.residuals * (1 + 1e-6)).all()
+    if late[-1] <= 0.5:
+        break
+assert min(late) <= 0.5, late
+""",
+    )
+
+
+def test_a_handler_may_use_the_engine_and_fork(python):
+    """A signal handler runs in the middle of a pass, which goes on after it to the same bits; in
+    its child it cannot.
+    """
+    python(
+        NET
+        + """
+ob, theta, v = drawn([784, 512, 512, 10], 3000)
+small, theta_, v_ = drawn(*WIDE)
+H, inner = ob.hessian(theta), small.hessian(theta_)
+alone, expected, parent, ran = inner @ v_, H @ v, os.getpid(), []
+def handler(*_):
+    child = os.fork()
+    ran.append((np.array_equal(inner @ v_, alone), child))
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    for _ in range(3):
+        assert np.array_equal(H @ v, expected)
+except RuntimeError as error:
+    assert os.getpid() != parent and "forked" in str(error)
+    os._exit(7 if np.array_equal(H @ v, expected) and np.array_equal(inner @ v_, alone) else 1)
+if os.getpid() != parent:
+    os._exit(8)                                  # between two products nothing is lost
+assert len(ran) == 1 and ran[0][0]
+assert os.waitstatus_to_exitcode(os.waitpid(ran[0][1], 0)[1]) in (7, 8)
+""",
+    )
+
+
+def test_interrupted_evaluation_leaves_no_stale_value(python):
+    """An exception from a signal handler amid `value` must not make the next call return what stood
+    there before.
+    """
+    python(
+        NET
+        + """
+ob, theta, v = drawn([300, 300, 300, 10], 3000, threads=1)
+class Alarm(Exception): pass
+def handler(*_): raise Alarm
+signal.signal(signal.SIGALRM, handler)
+true = ob.batch(slice(None)).value_and_gradient(theta)
+begin = time.perf_counter()
+ob.value(theta + 1)
+taken = time.perf_counter() - begin
+seen = 0
+for share in (0.2, 0.4, 0.6):
+    ob.value(theta + 1)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-4, share * taken))
+    try:
+        ob.value(theta)
+        time.sleep(taken)
+    except Alarm:
+        seen += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert ob.value(theta) == true[0], (ob.value(theta), true[0])
+    value, gradient = ob.value_and_gradient(theta)
+    assert value == true[0]
+    assert np.array_equal(gradient, true[1])
+assert seen == 3
+"""
+    )

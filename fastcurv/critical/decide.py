@@ -275,7 +275,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Proof:
-    """What is proved about the critical point that theta stands for, and what was measured instead.
+    """The proof about the critical point that theta stands for, and what was measured instead.
 
     Attributes
     ----------
@@ -313,8 +313,8 @@ class Proof:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What was found at a point: all that `decide` derives the verdict from, and the sentence
-    states.
+    """All findings at a point: `decide` derives the verdict from them, and the sentence states
+    them.
 
     Attributes
     ----------

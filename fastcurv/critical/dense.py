@@ -356,7 +356,7 @@ class ByEigenpairs(Inertia):
 
     @property
     def lasting(self) -> bool:
-        """Whether every sign that the eigenvalues show is one that lasts."""
+        """True where every sign that the eigenvalues show is one that lasts."""
         return bool((self.signs == signs_of(self.cut)).all())
 
     def _settle(self) -> None:

@@ -627,7 +627,7 @@ class Inertia:
 
     @property
     def lasting(self) -> bool:
-        """Whether all signs of `spectrum` were measured to last, or need not be."""
+        """True where all signs of `spectrum` were measured to last, or need not be."""
         return self.keeps
 
     def slope(self) -> Nearness:

@@ -420,7 +420,7 @@ class Words(Formatter):
 
     @property
     def place(self) -> str:
-        """Where the certified critical point lies."""
+        """A phrase for the place of the certified critical point."""
         radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
         if radius == 0:
             return "at theta exactly"
@@ -431,7 +431,7 @@ class Words(Formatter):
 
     @property
     def signs(self) -> str:
-        """What is known of signs at theta beside two vectors."""
+        """A phrase for the signs that are known at theta beside those of two vectors."""
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
             return self.format(
@@ -483,7 +483,7 @@ class Words(Formatter):
 
     @property
     def hypothesis(self) -> str:
-        """What is missing for a proof."""
+        """The hypothesis of the theorem that is not met."""
         if not self.gradient.strict:
             return (
                 "in float32 theta comes no nearer to a critical point than the rounding of the loss"
@@ -502,7 +502,7 @@ class Words(Formatter):
 
     @property
     def outside(self) -> str:
-        """How most eigenvalues are known at large n, "" where they are not."""
+        """A phrase for the way most eigenvalues are known at large n; "" where they are not."""
         space = self.spectrum.reach
         if space is None or not self.spectrum.dense or self.certificate.zero.holds:
             return ""

@@ -38,7 +38,7 @@ Walking: TypeAlias = Literal["newton-mr", "gradient-norm"]
 FirstOrder: TypeAlias = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "l-bfgs", "lbfgs"]
 SecondOrder: TypeAlias = Literal[
     "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",
-    "cubic", "gauss-newton",
+    "cubic", "gauss-newton", "levenberg-marquardt", "lm",
 ]  # fmt: skip
 Layered: TypeAlias = Activation | Callable[..., Any] | Sequence[Activation | Callable[..., Any]]
 Descent: TypeAlias = FirstOrder | SecondOrder

@@ -37,7 +37,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.rows import own
 from ..optimize.escape import escape
-from ..optimize.minimize import METHODS, STOCHASTIC, minimize
+from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
@@ -126,7 +126,7 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
-SOLVERS = ("auto", "lbfgs", *METHODS)
+SOLVERS = ("auto", *ALIASES, *METHODS)
 THEIRS = ("squared_error", "poisson")  # the first argument of scikit-learn's regressor
 
 

@@ -357,6 +357,13 @@ class Objective(Answering, subject="objective"):
             return SumBounds(self, theta)
         return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
+    def _damped_steps(self, theta: np.ndarray) -> Any:
+        """Return the engine's Levenberg-Marquardt run from theta, which it moves; None with batch
+        normalisation, or where rows come in blocks. `minimize` asks for it.
+        """
+        possible = not (self._by_blocks or self.model.batch_norm)
+        return _engine.Levenberg(self._lend_plan(), theta) if possible else None
+
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
         one, else a new one.

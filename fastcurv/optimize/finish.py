@@ -348,12 +348,14 @@ STATUS = {
     "infinity": 10,
     "unbounded": 11,
     "kinks": 12,
+    "target": 13,
 }
 ENDINGS = {
     "max_iter": "ended by max_iter",
     "max_time": "ended by max_time",
     "max_products": "ended by max_products",
     "callback": "the callback asked to stop",
+    "target": "ended at fun_target",
     "patience": "the validation loss has not improved for `patience` records",
     "diverged": "the loss is no longer finite",
     "interrupted": "interrupted from the keyboard: this is the best point known",

@@ -119,7 +119,8 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
-            before = run.theta
+            before, run.ahead = run.theta, self._unwatched()
+            run.enough = 0.0 if self.critical() else self.gradient_tol
             self.sentence = self.method.step()
             if self.sentence is not None:
                 if self.critical():
@@ -155,6 +156,8 @@ class Loop:
             return "unbounded"
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             return "diverged"
+        if run.f <= run.fun_target and not run.stale:
+            return "target"
         if self.patience is not None and run.since_best >= self.patience:
             return "patience"
         if self._idle_too_long():
@@ -166,6 +169,13 @@ class Loop:
         if not self.critical():
             return self._spent()
         return None
+
+    def _unwatched(self) -> int:
+        """Return the number of iterations from here on that nobody wants to look at one by one."""
+        watched = (self.callback, self.patience, self.run.validation, self.saver.path)
+        if self.critical() or any(one is not None for one in watched):
+            return 1
+        return self.max_iter - self.run.iteration
 
     def _spent(self) -> str | None:
         """Return the name of the budget that is used up, or None."""

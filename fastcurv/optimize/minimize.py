@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..common.runtime import to_nearest
 from .checkpoint import Saver, saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
+from .levenberg import LevenbergMarquardt
 from .loop import Loop
 from .newton import (
     Cubic,
@@ -89,9 +91,10 @@ METHODS: dict[str, type[Method]] = {
     "trust-region": TrustRegion,
     "cubic": Cubic,
     "gauss-newton": GaussNewton,
+    "levenberg-marquardt": LevenbergMarquardt,
     "l-bfgs": LBFGS,
 }
-ALIASES = {"lbfgs": "l-bfgs"}  # scikit-learn's spelling
+ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -106,6 +109,7 @@ def minimize(
     max_time: float | None = None,
     max_products: int | None = None,
     gradient_tol: float | None = None,
+    fun_target: float | None = None,
     callback: Callable[..., Any] | None = None,
     seed: Any = None,
     progress: bool | None = None,
@@ -131,7 +135,7 @@ def minimize(
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
         saddles, and ``newton damped-newton newton-mr``, which are drawn to them.
-        Quasi-Newton: ``l-bfgs``.
+        Quasi-Newton: ``l-bfgs``. For small networks: ``levenberg-marquardt`` or ``lm``.
     max_iter : int, optional
         Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
         second-order method, 1000 steps of any other, or 100 epochs.
@@ -146,6 +150,8 @@ def minimize(
         A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32);
         with the default the run goes on from there, by Newton steps with gradients in extended
         precision too, until theta is near a critical point in the scale-free sense of `classify`.
+    fun_target : float, optional
+        A loss at which the run ends, whatever the gradient.
     callback : callable, optional
         Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
@@ -201,7 +207,8 @@ def minimize(
           patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
           vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
           (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
-          without a proof). `status` is its number in this order, 0 for ``critical``.
+          without a proof), ``target`` (at `fun_target`). `status` is its number in this order, 0
+          for ``critical``.
 
         If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
         small there, and `report` says how many kinks hold it and what is proved.
@@ -228,8 +235,7 @@ def minimize(
     (True, 'minimum', array([0., 1.]))
     """
     _check_protocol(ob, "minimize", (), theta0)
-    chosen = ALIASES.get(method, method) if isinstance(method, str) else method
-    maker = METHODS[check_choice(chosen, METHODS, "method")]
+    chosen, maker = _method_named(method)
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(chosen, maker, options)
     _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
@@ -240,8 +246,7 @@ def minimize(
             "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
         )
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
-    start = arrays.get("run.theta", theta0)
-    theta = np.array(check_theta(ob, start, "theta0", kind))
+    theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
         ob,
         theta,
@@ -250,6 +255,7 @@ def minimize(
         validation=validation,
         max_time=_if_given(max_time, "max_time", check_positive),
         max_products=_if_given(max_products, "max_products"),
+        fun_target=_if_given(fun_target, "fun_target", _check_number),
         sample=rows_at_a_time(ob, options.get("sample"), "sample"),
     )
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
@@ -267,6 +273,19 @@ def minimize(
     )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         return loop.go(arrays, facts, progress)
+
+
+def _method_named(name: Any) -> tuple[str, type[Method]]:
+    chosen = ALIASES.get(name, name) if isinstance(name, str) else name
+    return chosen, METHODS[check_choice(chosen, METHODS, "method")]
+
+
+def _check_number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {typed(value)}; wanted a number")
+    if value != value:
+        raise ValueError(f"{name} is {value}; wanted a number")
+    return float(value)
 
 
 def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:

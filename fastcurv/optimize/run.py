@@ -96,10 +96,14 @@ class Run(Saved):
         validation: Any = None,
         max_time: Any = None,
         max_products: int | None = None,
+        fun_target: float | None = None,
     ) -> None:
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
         self.curvature = curvature
+        self.fun_target = -np.inf if fun_target is None else fun_target
+        # of the next step: iterations that it may stand for, and a gradient's norm that is enough
+        self.ahead, self.enough = 1, 0.0
         self._product: Any = None
         self.sample = sample
         self.rows: Any = None
@@ -255,6 +259,17 @@ class Run(Saved):
             entry["validation"] = score
         self.pending = len(self.history["loss"]), entry, score
         self.settle()
+
+    def passed(self, records: np.ndarray) -> None:
+        """Write iterations to the history whose points have been passed by: the loss, the norm of
+        the gradient, and the time of each.
+        """
+        for loss, gnorm, at in records.tolist():
+            self.iteration += 1
+            for key, value in zip(
+                self.history, (self.iteration, loss, gnorm, self.n_products, at), strict=True
+            ):
+                self.history[key].append(value)
 
     def settle(self) -> None:
         """Write a pending record to the history. Called again after Ctrl-C during a record, so that

@@ -170,7 +170,7 @@ def test_patience_ends_where_a_loss_only_stays(problem, rng):
 def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
     run = SimpleNamespace(
         f=f, f0=0.0, gnorm=gnorm, since_best=since, theta=np.zeros(2), iteration=3,
-        exhausted=lambda: None,
+        exhausted=lambda: None, fun_target=-np.inf,
     )  # fmt: skip
     loop = SimpleNamespace(
         run=run, why=None, patience=5, max_iter=9, critical=lambda: False,

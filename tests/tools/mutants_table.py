@@ -91,8 +91,8 @@ KERNELS = [
     ("activations.inc", "*p = blend(z > 0, splat(1), *a);", "*p = blend(z >= 0, splat(1), *a);"),
     (
         "activations.inc",
-        "blend(z <= 0, splat((REAL)0.01), z)",
-        "blend(z < 0, splat((REAL)0.01), z)",
+        "blend(z <= 0, splat((REAL)FC_LEAK), z)",
+        "blend(z < 0, splat((REAL)FC_LEAK), z)",
     ),
     # losses
     ("losses.inc", "if (!soft) delta[label] -= factor;", "if (!soft) delta[label] += factor;"),

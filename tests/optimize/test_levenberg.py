@@ -1,0 +1,129 @@
+"""`method="levenberg-marquardt"` on small networks, and runs that end at a loss."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse
+
+import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS
+from tests import nets
+
+
+def sine(l2=0.0, **more):
+    x = np.linspace(-1, 1, 41)[:, None]
+    return fc.Objective(fc.MLP([1, 5, 1]), x, np.sin(np.pi * x), "mse", l2=l2, **more)
+
+
+def run(ob, start, **more):
+    return fc.minimize(ob, start, "lm", **{"verdict": False, "seed": 0} | more)
+
+
+def test_a_sine_is_fitted_from_every_start():
+    ob = sine()
+    for seed in range(30):
+        found = run(ob, ob.model.init(seed=seed), fun_target=2e-3)
+        assert found.stopped == "target" and found.fun <= 2e-3 and found.nit < 60
+        assert "ended at fun_target" in found.message.lower() and found.status == 13
+
+
+def test_the_minimum_of_least_squares_and_a_verdict():
+    ob = sine(l2=1e-3)
+    root = np.sqrt(ob.l2 / 2)
+
+    def residuals(t):
+        f = ob.model.predict(t, ob.X).ravel() - ob.y.ravel()
+        return np.r_[f / np.sqrt(len(f)), root * t]
+
+    ours = fc.minimize(ob, ob.model.init(seed=1), "levenberg-marquardt", seed=0)
+    theirs = scipy.optimize.least_squares(residuals, ours.x + 1e-3, method="lm", xtol=1e-15)
+    assert ours.fun == pytest.approx(2 * theirs.cost, rel=1e-6)
+    assert ours.success and ours.kind == "minimum" and ours.report.certified
+
+
+@pytest.mark.parametrize("loss", nets.LOSSES)
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_every_loss_and_both_precisions(loss, dtype, rng):
+    net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
+    found = run(net.ob, net.theta)
+    assert found.stopped == "critical" and found.x.dtype == dtype
+    assert found.jac @ found.jac <= found.history["gradient_norm"][-1] ** 2 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("activation", nets.ACTIVATIONS)
+def test_steps_are_the_same_when_watched(activation, rng):
+    net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-3)
+    seen = []
+    alone = run(net.ob, net.theta, max_iter=30)
+    watched = run(net.ob, net.theta, max_iter=30, callback=lambda x: seen.append(x) and None)
+    assert np.array_equal(alone.x, watched.x) and len(seen) == alone.nit == watched.nit
+    for key in ("iteration", "loss", "gradient_norm", "products"):
+        assert np.array_equal(alone.history[key], watched.history[key])
+    assert np.all(np.diff(alone.history["time"]) >= 0)
+    assert alone.nfev == watched.nfev
+    assert len(alone.history["loss"]) == alone.nit + 1
+
+
+def test_a_resumed_run_has_the_same_bits(tmp_path, rng):
+    net = nets.draw(rng, [3, 5, 2], "sigmoid", "cross_entropy", 40, l2=1e-3)
+    whole, file = run(net.ob, net.theta, max_iter=12), tmp_path / "run"
+    run(net.ob, net.theta, max_iter=5, checkpoint=file)
+    rest = fc.minimize(net.ob, None, "levenberg-marquardt", max_iter=12, resume=file, verdict=False)
+    assert np.array_equal(whole.x, rest.x) and whole.nit == rest.nit
+    assert np.array_equal(whole.history["loss"], rest.history["loss"])
+
+
+def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
+    X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
+    few = fc.MLP([3, 4, 1], batch_norm=True)
+    for ob in (
+        fc.Objective(fc.MLP([30, 20, 1]), X, y, "mse", l2=1e-2),
+        fc.Objective(few, X[:, :3], y, "mse", l2=1e-2),
+        fc.Objective(fc.MLP([30, 4, 1]), scipy.sparse.csr_array(X), y, "mse", l2=1e-2),
+        fc.StreamedObjective(fc.MLP([30, 4, 1]), X, y, loss="mse", l2=1e-2),
+    ):
+        start = ob.model.init(seed=0)
+        ours = run(ob, start, max_iter=8)
+        same = fc.minimize(ob, start, "gauss-newton", max_iter=8, verdict=False, seed=0)
+        assert np.array_equal(ours.x, same.x)
+
+
+def test_a_loss_of_ones_own_is_not_replaced(rng):
+    net = nets.draw(rng, [2, 3, 1], "tanh", "mse", 12, l2=1e-2)
+
+    class Shifted(fc.Objective):
+        def value_and_gradient(self, theta):
+            f, g = super().value_and_gradient(theta)
+            return f + float(np.sum((theta - 1) ** 2)), g + 2 * (theta - 1)
+
+        def value(self, theta):
+            return self.value_and_gradient(theta)[0]
+
+    ob = Shifted(net.ob.model, net.X, net.y, "mse", l2=1e-2)
+    found = run(ob, net.theta, max_iter=20)
+    assert found.fun == ob.value(found.x) < ob.value(net.theta)
+
+
+def test_time_is_kept_and_ctrl_c_is_heard_between_steps(rng):
+    net = nets.draw(rng, [10, 14, 3], "tanh", "cross_entropy", 3000)
+    found = run(net.ob, net.theta, max_time=0.2, gradient_tol=0.0)
+    assert found.stopped == "max_time" and found.wall_time < 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_ends_at_a_loss(method):
+    ob = sine(l2=1e-4)
+    start = ob.model.init(seed=3)
+    target = 0.9 * ob.value(start)
+    found = fc.minimize(ob, start, method, fun_target=target, max_iter=400, verdict=False, seed=0)
+    drawn_to_saddles = method in ("newton", "damped-newton", "newton-mr")
+    assert found.stopped == "target" or drawn_to_saddles
+    assert (found.fun <= target) == (found.stopped == "target")
+
+
+def test_a_target_is_a_number():
+    ob = sine()
+    with pytest.raises(TypeError, match="fun_target"):
+        run(ob, ob.model.init(seed=0), fun_target="low")
+    with pytest.raises(ValueError, match="fun_target"):
+        run(ob, ob.model.init(seed=0), fun_target=np.nan)

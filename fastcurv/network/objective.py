@@ -359,9 +359,9 @@ class Objective(Answering, subject="objective"):
 
     def _damped_steps(self, theta: np.ndarray) -> Any:
         """Return the engine's Levenberg-Marquardt run from theta, which it moves; None with batch
-        normalisation, or where rows come in blocks. `minimize` asks for it.
+        normalisation, or where rows come in blocks or memory is limited. `minimize` asks for it.
         """
-        possible = not (self._by_blocks or self.model.batch_norm)
+        possible = not (self._by_blocks or self.model.batch_norm or self.memory)
         return _engine.Levenberg(self._lend_plan(), theta) if possible else None
 
     def _lend_plan(self) -> Any:

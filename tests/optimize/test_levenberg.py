@@ -79,6 +79,7 @@ def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
     for ob in (
         fc.Objective(fc.MLP([30, 20, 1]), X, y, "mse", l2=1e-2),
         fc.Objective(few, X[:, :3], y, "mse", l2=1e-2),
+        fc.Objective(fc.MLP([30, 4, 1]), X, y, "mse", l2=1e-2, memory=4_000_000),
         fc.Objective(fc.MLP([30, 4, 1]), scipy.sparse.csr_array(X), y, "mse", l2=1e-2),
         fc.StreamedObjective(fc.MLP([30, 4, 1]), X, y, loss="mse", l2=1e-2),
     ):

@@ -24,7 +24,7 @@ class LevenbergMarquardt(GaussNewton):
     engine: Any  # the engine's run; None where steps are in Krylov spaces
     growth: float
     leaves_saddles = False
-    kept_facts = (*GaussNewton.kept_facts, "growth")
+    kept_facts: tuple[str, ...] = (*GaussNewton.kept_facts, "growth")
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)

@@ -285,7 +285,7 @@ class GaussNewton(_Damped):
     """
 
     curvature = "ggn"
-    kept_facts = ("damping", "exact", "slow")
+    kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
     SLOW = 3
 
     def __init__(self, run: Any, **options: Any) -> None:

@@ -170,8 +170,7 @@ class Levenberg:
     damping: float
     growth: float
     values: int
-    gradients: int
-    def __new__(cls, plan: Plan, theta: NDArray[Any], share: float = 1e-3) -> Self: ...
+    def __new__(cls, plan: Plan, theta: NDArray[Any]) -> Self: ...
     def run(
         self,
         count: int,

@@ -23,6 +23,11 @@ cdef enum:
     STRIP = 64                  # rows of G whose part left of the diagonal is not made
 
 
+cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
+    """So many numbers and those up to a whole line."""
+    return (count + LINE - 1) // LINE * LINE
+
+
 cdef class GaussNewton:
     """Room for the matrix at one theta after the other, of a plan without batch normalisation."""
     cdef Plan plan
@@ -43,7 +48,7 @@ cdef class GaussNewton:
 
     def __cinit__(self, Plan plan):
         cdef PlanS *P = &plan.P
-        cdef Py_ssize_t l, widest = 0, columns, lines
+        cdef Py_ssize_t l, widest = 0, columns
         cdef Layer *y
         self.plan, self.n, self.states, self.K = plan, P.n, [], &table_chosen()[1]
         for l in range(P.n_layers):
@@ -64,12 +69,13 @@ cdef class GaussNewton:
             self.state[l] = NULL if x is None else <double *>pointer(x)
         for l, x in enumerate(self.states):
             self.kept[l] = NULL if x is None else pointer(x)
-        lines = min((P.N + LINE - 1) // LINE, max(1, F_NUMBERS // (P.d_out * P.n * LINE)))
-        self.block = lines * LINE
+        self.block = max(
+            <Py_ssize_t>LINE, min(lines_of(P.N), F_NUMBERS // (P.d_out * P.n * LINE) * LINE)
+        )
         columns = self.block * P.d_out
         self.room = zeroed(
-            (columns * (P.n + 2 * widest) + self.block * widest + (P.n + LINE - 1) // LINE * LINE)
-            * sizeof(double) + self.K.scratch, 1,
+            (columns * (P.n + 2 * widest) + self.block * widest + lines_of(P.n)) * sizeof(double)
+            + self.K.scratch, 1,
             f"no memory for {P.n} rows of {columns} numbers"
         )
         self.F = <double *>self.room
@@ -77,7 +83,7 @@ cdef class GaussNewton:
         self.E = self.D + columns * widest
         self.a = self.E + columns * widest
         self.W = self.a + self.block * widest
-        self.gemm = self.W + (P.n + LINE - 1) // LINE * LINE
+        self.gemm = self.W + lines_of(P.n)
 
     def __dealloc__(self):
         free(self.kept)
@@ -108,7 +114,7 @@ cdef class GaussNewton:
             self.doubled(self.kept[l], <double *>self.state[l + 1], count)
         while first < P.N:
             count = min(self.block, P.N - first)
-            columns = (count + LINE - 1) // LINE * LINE * P.d_out
+            columns = lines_of(count) * P.d_out
             self.fill(P, first, count, columns)
             strip = 0
             while strip < n:
@@ -188,7 +194,7 @@ cdef class GaussNewton:
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
         """a = the samples of x (N, m), each a column, and zeros up to whole lines of them."""
-        cdef Py_ssize_t i, ld = (count + LINE - 1) // LINE * LINE
+        cdef Py_ssize_t i, ld = lines_of(count)
         self.K.columns(count, m, x + first * m, m, 1, 0, count, self.a, ld)
         for i in range(m):
             memset(self.a + i * ld + count, 0, (ld - count) * sizeof(double))
@@ -198,12 +204,9 @@ cdef class GaussNewton:
         double *b, Py_ssize_t b_rs, Py_ssize_t b_cs, double *c, Py_ssize_t ldc, bint add
     ) noexcept nogil:
         """c (m, n) = [c +] a b, with k between them."""
-        cdef fc_product job
-        memset(&job, 0, sizeof(job))
-        job.m, job.n, job.n_terms, job.exact, job.accumulate = m, n, 1, True, add
-        job.c, job.ldc = c, ldc
-        job.term[0].k, job.term[0].a, job.term[0].a_rs, job.term[0].a_cs = k, a, a_rs, a_cs
-        job.term[0].b, job.term[0].b_rs, job.term[0].b_cs = b, b_rs, b_cs
+        cdef fc_product job = plain_product(
+            m, n, k, <char *>a, a_rs, a_cs, <char *>b, b_rs, b_cs, <char *>c, ldc, add
+        )
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
 
     cdef void times(

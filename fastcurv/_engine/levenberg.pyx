@@ -28,7 +28,7 @@ cdef class Levenberg:
     cdef readonly object gradient
     cdef readonly double value, gradient_norm
     cdef public double damping, growth
-    cdef readonly Py_ssize_t values, gradients
+    cdef readonly Py_ssize_t values
     cdef object matrix, factor, trial, step, decay
     cdef double *G
     cdef double *A
@@ -37,7 +37,7 @@ cdef class Levenberg:
     cdef double *l2             # what l2 adds to the diagonal
     cdef bint blind             # the last step's gain was below the rounding of the loss
 
-    def __cinit__(self, Plan plan, theta, double share=1e-3):
+    def __cinit__(self, Plan plan, theta):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n
         self.plan, self.normal = plan, GaussNewton(plan)
@@ -47,8 +47,7 @@ cdef class Levenberg:
         self.G, self.A = <double *>pointer(self.matrix), <double *>pointer(self.factor)
         self.s = <double *>pointer(self.step)
         self.g = self.s + n
-        self.values = self.gradients = 0
-        self.growth = 2
+        self.values, self.growth = 0, 2
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
             decay(P, plan.l2, pointer(ones), pointer(ones))
@@ -63,7 +62,7 @@ cdef class Levenberg:
             self.value = self.loss(P, at_)
             self.arrive(P, gradient)
             plan.end(before)
-        self.damping = share * np.diag(self.matrix).max()
+        self.damping = 1e-3 * np.diag(self.matrix).max()
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
         """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.
@@ -193,4 +192,3 @@ cdef class Levenberg:
             if self.l2 != NULL:
                 self.G[i * (P.n + 1)] += self.l2[i]
         self.gradient_norm = sqrt(square)
-        self.gradients += 1

@@ -4,6 +4,7 @@ Tall, a few vectors of a block go side by side: the passes take them through a p
 that what theta decides is read once for all of them, and narrow products fill their tiles. The same
 bits as one after the other.
 """
+from libc.string cimport memset
 
 
 # --- running a product, a sweep: alone or over the team -------------------------------------------
@@ -21,6 +22,20 @@ cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     c.K.product(
         c.job, c.round, item // c.col_items, item % c.col_items, c.scratch + member * c.step
     )
+
+
+cdef fc_product plain_product(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, char *a, Py_ssize_t a_rs, Py_ssize_t a_cs, char *b,
+    Py_ssize_t b_rs, Py_ssize_t b_cs, char *c, Py_ssize_t ldc, bint add
+) noexcept nogil:
+    """c (m, n) = [c +] a b, with k between them, strides in numbers; no step."""
+    cdef fc_product job
+    memset(&job, 0, sizeof(job))
+    job.m, job.n, job.n_terms, job.exact, job.accumulate = m, n, 1, True, add
+    job.c, job.ldc = c, ldc
+    job.term[0].k, job.term[0].a, job.term[0].a_rs, job.term[0].a_cs = k, a, a_rs, a_cs
+    job.term[0].b, job.term[0].b_rs, job.term[0].b_cs = b, b_rs, b_cs
+    return job
 
 
 cdef Py_ssize_t run_items(

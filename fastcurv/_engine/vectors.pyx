@@ -283,13 +283,12 @@ cdef class Multiplier:
             if not add:
                 out[...] = 0
             return out
-        memset(&job, 0, sizeof(job))
-        job.m, job.n, job.n_terms, job.exact, job.accumulate = A.shape[0], B.shape[1], 1, True, add
-        job.c, job.ldc = pointer(out), out.strides[0] // size
-        job.term[0].k, job.term[0].a = A.shape[1], pointer(A)
-        job.term[0].a_rs, job.term[0].a_cs = A.strides[0] // size, A.strides[1] // size
-        job.term[0].b = pointer(B)
-        job.term[0].b_rs, job.term[0].b_cs = B.strides[0] // size, B.strides[1] // size
+        job = plain_product(
+            A.shape[0], B.shape[1], A.shape[1],
+            pointer(A), A.strides[0] // size, A.strides[1] // size,
+            pointer(B), B.strides[0] // size, B.strides[1] // size,
+            pointer(out), out.strides[0] // size, add
+        )
         with nogil:
             before = watch()
             run_items(self.K, &job, self.threads, self.scratch, self.step)

@@ -38,16 +38,21 @@ class LevenbergMarquardt(GaussNewton):
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
         if self.engine is not None:
-            self.engine = self._started()
+            self._damp(self.engine)
 
     def _started(self) -> Any:
         """Return the engine's run from the point of this one, or None."""
         run = self.run
         start = getattr(run.ob, "_damped_steps", None)
         engine = None if start is None else start(run.theta.copy())
-        if engine is not None and self.damping is not None:
-            engine.damping, engine.growth = self.damping, self.growth
+        if engine is not None:
+            self._damp(engine)
         return engine
+
+    def _damp(self, engine: Any) -> None:
+        """Give the engine the damping of this run, if there is one; else it keeps its own."""
+        if self.damping is not None:
+            engine.damping, engine.growth = self.damping, self.growth
 
     def step(self) -> str | None:
         if self.engine is None:

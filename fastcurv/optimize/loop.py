@@ -119,7 +119,7 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
-            before, run.ahead = run.theta, self._unwatched()
+            before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else self.gradient_tol
             self.sentence = self.method.step()
             if self.sentence is not None:
@@ -131,16 +131,18 @@ class Loop:
             if run.cut and before is run.theta and self.method.curvature:
                 self.why = run.cut
                 return
-            self.after_step()
+            self.after_step(run.iteration - begun)
 
-    def after_step(self) -> None:
-        """Count the iteration, record it, show progress, call the callback, and save if due."""
+    def after_step(self, passed: int = 0) -> None:
+        """Count the iteration, record it, show progress (of those passed by, too), call the
+        callback, and save if due.
+        """
         run = self.run
         run.iteration += 1
         if not run.stale:
             run.record()
         self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
-        self.shown.update(1)
+        self.shown.update(passed + 1)
         if self.callback is not None and self.callback(self._intermediate()):
             self.why = "callback"
         self.saver.now_and_then(self)

@@ -45,7 +45,8 @@
 enum { FC_ALIGN = 64 };
 
 /* The activations of hidden layers, in the order of their numbers. To add one: a line here, its
- * arithmetic in activations.inc and in reference_math.inc, a row in fastcurv/structure/tables.py. */
+ * arithmetic in activations.inc and in reference_math.inc, and a row in
+ * fastcurv/structure/tables.py. */
 #define FC_ACTIVATIONS(X)        \
     X(FC_IDENTITY, identity)     \
     X(FC_RELU, relu)             \

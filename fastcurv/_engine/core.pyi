@@ -211,6 +211,65 @@ class Times:
     def __new__(cls, plan: Plan | None, kind: str, l2: bool) -> Self: ...
     def take(self, v: Any, out: Any = None) -> NDArray[Any] | None: ...
 
+@disjoint_base
+class Space:
+    n: int
+    max_dim: int
+    dtype: np.dtype[Any]
+    rows: NDArray[Any]
+    T: NDArray[np.float64]
+    product: NDArray[Any]
+    multiply: Any
+    lacking: NDArray[np.float64] | None
+    m: int
+    p: int
+    n_starts: int
+    tridiagonal: bool
+    follow: bool
+    gamma: float
+    size: float
+    def __init__(self, n: int, dtype: DTypeLike, max_dim: int) -> None: ...
+    @property
+    def exhausted(self) -> bool: ...
+    def start(
+        self, multiply: Any, first: NDArray[Any], others: Sequence[NDArray[Any]] = ()
+    ) -> None: ...
+    def extend(self) -> None: ...
+    def ritz(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def linear_term(self) -> NDArray[np.float64]: ...
+    def residual(self, y: NDArray[Any]) -> float: ...
+    def solve(
+        self,
+        problem: str,
+        parameter: float | None,
+        wanted: float,
+        limit: int,
+        stop: Any,
+        worth: Any,
+        out: NDArray[Any],
+    ) -> tuple[float, float, bool, float | None]: ...
+    def combine(self, y: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]: ...
+
+PROBLEMS: Final[dict[str, int]]
+
+def small_problem(
+    problem: str, values: NDArray[Any], linear: NDArray[Any], parameter: float
+) -> tuple[NDArray[np.float64], float]: ...
+
+@disjoint_base
+class Workspace:
+    g: NDArray[Any]
+    r: NDArray[Any]
+    p: NDArray[Any]
+    Hp: NDArray[Any]
+    y: NDArray[Any]
+    scratch: NDArray[Any]
+    def __init__(self, n: int, dtype: DTypeLike) -> None: ...
+    def begin(self, g: NDArray[Any], unit: float) -> float: ...
+    def curvature(self) -> tuple[float, float, float]: ...
+    def move(self, step: float, shift: float) -> tuple[float, float, float, float]: ...
+    def turn(self, beta: float) -> None: ...
+
 def project_rows(
     Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]: ...

@@ -21,24 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import Workspace
 from ..common.protocols import Array
 from ..common.vectors import dot, norm
-
-
-class Workspace:
-    """The work vectors of CG, allocated once for a run."""
-
-    def __init__(self, n: int, dtype: Any) -> None:
-        self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
-
-    def begin(self, g: np.ndarray, unit: float) -> float:
-        """Start CG at ``y = 0`` for the gradient ``unit g``: set the residual to it and the
-        direction to minus it, and return the squared norm of the residual.
-        """
-        self.y[:] = 0.0
-        np.multiply(g, g.dtype.type(unit), out=self.r)
-        np.negative(self.r, out=self.p)
-        return dot(self.r, self.r)
 
 
 def unit_of(g: np.ndarray) -> float:
@@ -61,7 +46,7 @@ def capped_cg(
     g: np.ndarray,
     eps: float,
     tolerance: float,
-    work: Any,
+    work: Workspace,
     *,
     bound: float = 0.0,
     max_iter: Any = None,
@@ -100,28 +85,21 @@ def capped_cg(
         iterate.
     bound : float
     """
-    y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
-    kind, unit = g.dtype.type, unit_of(g)
-    back = kind(1 / unit)
+    y, p, Hp = work.y, work.p, work.Hp
+    unit = unit_of(g)
     rr = rr0 = work.begin(g, unit)
-    yHy = yy = 0.0
+    yHy = 0.0
     for j in range(1, (max_iter or len(g)) + 1):
         multiply(p, Hp)
-        pp, pHp = dot(p, p), dot(p, Hp)
-        bound = max(bound, norm(Hp) / np.sqrt(pp))
+        pp, pHp, HpHp = work.curvature()
+        size = math.sqrt(HpHp) if 1e-30 < HpHp < 1e30 else norm(Hp)
+        bound = max(bound, size / math.sqrt(pp))
         if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
             return p, pHp / pp, bound
-        step = rr / (pHp + 2.0 * eps * pp)
-        # y and its curvature: y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
-        np.multiply(p, kind(step), out=scratch)
-        y += scratch
-        np.multiply(p, kind(2.0 * eps), out=scratch)
-        scratch += Hp
-        scratch *= kind(step)
-        r += scratch
-        rr, before = dot(r, r), rr
-        yy = dot(y, y)
-        along, left = dot(y, g) * unit, dot(y, r)
+        # y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
+        before = rr
+        rr, yy, along, left = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)
+        along *= unit
         yHy = left - along - 2.0 * eps * yy
         if yHy + eps * yy < 0:
             return y, yHy / yy, bound
@@ -133,9 +111,8 @@ def capped_cg(
             break
         if worth is not None and worth.spent(j, -0.5 * (along + left)):
             break
-        p *= kind(rr / before)
-        p -= r
-    y *= back
+        work.turn(rr / before)
+    y *= g.dtype.type(1 / unit)
     return y, None, bound
 
 
@@ -144,41 +121,37 @@ def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
 
     If it is, that does not hold: H has curvature below -eps.
     """
-    root = np.sqrt((bound + 2.0 * eps) / eps)
+    root = math.sqrt((bound + 2.0 * eps) / eps)
     tau = root / (root + 1.0)  # close to 1: log(tau) is computed without cancellation
-    beside = np.log(root + 1.0) + np.log1p(np.sqrt(tau))
-    log_guarantee = np.log(4.0) + 8.0 * np.log(root) + 2.0 * beside - j * np.log1p(1.0 / root)
-    return fallen > 0 and np.log(fallen) > log_guarantee
+    beside = math.log(root + 1.0) + math.log1p(math.sqrt(tau))
+    log_guarantee = math.log(4.0) + 8.0 * math.log(root) + 2.0 * beside - j * math.log1p(1.0 / root)
+    return fallen > 0 and math.log(fallen) > log_guarantee
 
 
 def _slow_direction(
-    multiply: Any, g: np.ndarray, eps: float, j: int, work: Any
+    multiply: Any, g: np.ndarray, eps: float, j: int, work: Workspace
 ) -> tuple[Any, float | None]:
     """Return a difference of two iterates with curvature below -eps, and its curvature, or the last
     iterate and None if there is none. CG is run again for it, at up to j products.
     """
-    y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
-    kind, unit = g.dtype.type, unit_of(g)
-    last_y, last_r = y.copy(), r.copy()
+    y, r, p, Hp = work.y, work.r, work.p, work.Hp
+    unit, last_y, last_r = unit_of(g), y.copy(), r.copy()
     rr, lowest, found = work.begin(g, unit), np.inf, None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
-        np.subtract(last_r, r, out=scratch)
-        curvature = dot(d, scratch) / dd - 2.0 * eps if dd > 0 else np.inf
+        np.subtract(last_r, r, out=work.scratch)
+        curvature = dot(d, work.scratch) / dd - 2.0 * eps if dd > 0 else np.inf
         if curvature < lowest:
             lowest, found = curvature, d
         if lowest < -eps:
             return found, lowest
         multiply(p, Hp)
-        pHp = dot(p, Hp) + 2.0 * eps * dot(p, p)
-        y += p * kind(rr / pHp)
-        Hp += p * kind(2.0 * eps)
-        r += Hp * kind(rr / pHp)
-        rr, before = dot(r, r), rr
-        p *= kind(rr / before)
-        p -= r
-    return last_y * kind(1 / unit), None
+        pp, pHp, _ = work.curvature()
+        before = rr
+        rr = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)[0]
+        work.turn(rr / before)
+    return last_y * g.dtype.type(1 / unit), None
 
 
 # --------------------------------------------------------------------------------------------------

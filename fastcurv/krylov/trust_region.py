@@ -7,14 +7,12 @@ basis is kept, a problem with another radius, damping or weight is solved again 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from .._engine import Space, small_problem
 from ..common.linalg import svd
-from ..common.protocols import Array, Floats
-from ..common.vectors import norm
-from .lanczos import Basis, bring_near_one, length, project, subtract
+from ..common.protocols import Floats
+from .lanczos import Basis, length
 from .ritz import decompose
 
 # --------------------------------------------------------------------------------------------------
@@ -23,71 +21,12 @@ from .ritz import decompose
 #
 # Each takes the eigenvalues of T and the gradient in its eigenvectors, and returns y in that basis.
 
-LONGEST = 1e150  # length of a step whose square does not overflow
-
-
-def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
-    """Return the root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], with y(mu) = -linear/(base +
-    mu), base >= 0.
-
-    The function increases with mu; Newton's iteration is safeguarded by a bracket.
-    """
-    low, shrink = 0.0, 0.5
-    high = float(np.nextafter(high, np.inf))
-    for _ in range(200):
-        if not low < mu < high:  # a root may lie orders of magnitude below the bracket's end
-            mu = float(np.sqrt(low) * np.sqrt(high)) if low > 0 else max(high * shrink, 5e-324)
-            shrink = shrink**2 if low == 0 else shrink
-        y = linear / (base + mu)
-        size = length(y)
-        target, slope = wanted(mu)
-        if not (size > 0 and target > 0):  # one of them has underflowed
-            low, high = (low, mu) if size <= target else (mu, high)
-            continue
-        gap = 1.0 / size - 1.0 / target
-        if gap < 0:
-            low = mu
-        else:
-            high = mu
-        if abs(gap) * target <= 1e-14 or high - low <= 1e-15 * high:
-            break
-        u = y / size  # squares and cubes of lengths far from 1 may overflow or underflow
-        rise = float(np.sum(u * u / (base + mu))) / size + slope / target / target
-        mu -= gap / rise if rise > 0 else 0.0
-    return mu
-
-
-def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, float, Any]:
-    """Return the least admissible multiplier, the eigenvalues shifted by it, the largest length of
-    a step there, and that step.
-
-    If g has a component along the lowest eigenvector the length is unbounded, and the step is None;
-    if it has none (the hard case), the multiplier stays at this value for every longer step.
-    """
-    edge = max(0.0, -float(values[0]))
-    base = values + edge
-    if values[0] < 0:
-        base[0] = 0.0
-    bare = base <= 0.0
-    if np.any(np.abs(linear[bare]) > 1e-30 * length(linear)):
-        return edge, base, np.inf, None
-    y = np.where(bare, 0.0, -linear / np.where(bare, 1.0, base))
-    return edge, base, length(y), y
-
-
-def _leg(hypotenuse: float, other: Any) -> float:
-    """Return ``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
-    return float(np.sqrt(hypotenuse - other) * np.sqrt(hypotenuse + other))
-
 
 def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
     """Return ``-(T + shift)^+ linear``, 0 in directions whose shifted curvature is within rounding
     of 0.
     """
-    denominators = values + shift
-    floor = len(values) * np.finfo(float).eps * np.max(np.abs(denominators), initial=0.0)
-    safe = np.abs(denominators) > floor
-    return np.where(safe, -linear / np.where(safe, denominators, 1.0), 0.0)
+    return small_problem("shifted", values, linear, shift)[0]
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
@@ -102,7 +41,7 @@ def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarr
     """Return ``-(|T| + damping)^-1 linear``: step lengths as in Newton's method, but downhill along
     every eigenvector.
     """
-    return shifted(np.abs(values), linear, damping)
+    return small_problem("absolute", values, linear, damping)[0]
 
 
 def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
@@ -112,17 +51,7 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
     Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >=
     0``. In the hard case a multiple of the lowest eigenvector is added that reaches the boundary.
     """
-    edge, base, longest, y = _edge(values, linear)
-    if longest <= radius:
-        if edge > 0:
-            y[0] = _leg(radius, longest)
-        return y, edge
-    size = length(linear)
-    high = size / radius if size < 1e300 * radius else np.inf
-    if high == np.inf:  # so short that curvature does not matter
-        return -linear * (radius / size), high
-    mu = _secular(base, linear, 0.5 * high, high, lambda _: (radius, 0.0))
-    return -linear / (base + mu), edge + mu
+    return small_problem("trust-region", values, linear, radius)
 
 
 def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
@@ -131,17 +60,10 @@ def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.nda
     Returns y and the multiplier ``lam = weight ||y||``; the hard case is treated as in
     `trust_region`.
     """
-    edge, base, longest, y = _edge(values, linear)
-    if longest <= edge / weight:
-        if edge > 0:
-            y[0] = _leg(edge / weight, longest)
-        return y, edge
-    high = float(np.sqrt(weight * length(linear)))
-    mu = _secular(base, linear, 0.5 * high, high, lambda mu: ((edge + mu) / weight, 1.0 / weight))
-    return -linear / (base + mu), edge + mu
+    return small_problem("cubic", values, linear, weight)
 
 
-class KrylovSpace(Basis):
+class KrylovSpace(Space, Basis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those that have been
     multiplied.
 
@@ -165,128 +87,24 @@ class KrylovSpace(Basis):
         they are needed and kept for the next `start`.
     """
 
-    multiply: Any
-    _n_starts: int
-    _lacking: Any
-    _follow: bool
-    _ritz: tuple[np.ndarray, np.ndarray]
+    def decompose(self) -> tuple[Floats, Floats]:
+        """Return the eigenvalues of T, ascending, and its eigenvectors."""
+        return decompose(self)
 
-    def __init__(self, n: int, dtype: Any, max_dim: int) -> None:
-        self.n, self.dtype = int(n), np.dtype(dtype)
-        self.max_dim = int(min(max_dim, n))
-        self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
-        self.T = np.zeros((len(self.rows),) * 2)
-        self.product = np.empty(self.n, self.dtype)
-        self._scratch = np.empty(self.n, self.dtype)
-        self.m = self.p = 0
-        self.gamma = 0.0
-        self._ritz_at = -1
-
-    def start(self, multiply: Any, first: np.ndarray, others: Any = ()) -> None:
-        """Empty the space and set its start vectors, `first` leading; vectors that depend linearly
-        on the others are left out.
-
-        `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
-        """
-        self.multiply = multiply
-        self.m = self.p = 0
-        self._ritz_at = -1
-        self.gamma = norm(first)
-        for vector in (first, *others):
-            np.copyto(self.product, vector, casting="same_kind")
-            bring_near_one(self.product[None])
-            self._append(self.product, norm(self.product), np.zeros(self.p))
-        self._n_starts, self.tridiagonal = self.p, self.p == 1
-        self._lacking, self._follow = None, False
-
-    @property
-    def exhausted(self) -> bool:
-        """True if no direction is left to multiply, or there is no room for the result of a
-        product.
-        """
-        return self.p == 0 or self.m + self.p >= self.max_dim < self.n
-
-    def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
-        """Project `w` onto the complement of Q in place, at most three times, as long as a pass
-        removes much of it; add what was removed to `coefficients`. Return the norm left.
-        """
-        held = self.m + self.p
-        basis = self.rows[:held]
-        before = norm(w)
-        after = before
-        for _ in range(3):
-            taken = project(basis, w[None])
-            square = subtract(basis, w[None], taken)
-            coefficients[:held] += taken[0]
-            after, before = float(np.sqrt(square[0])), after
-            if after > 0.7 * before:
-                break
-        return after
-
-    def _append(self, w: np.ndarray, reference: float, coefficients: np.ndarray) -> float:
-        """Project `w` onto the complement of Q in place; if more is left than the rounding of
-        `reference`, append it, normalised, as a pending row.
-
-        Return the norm of what was left, 0.0 if that was rounding or there is no room.
-        """
-        held = self.m + self.p
-        left = self._orthogonalise(w, coefficients)
-        kind = np.finfo(self.dtype)
-        rounding = max(10 * kind.eps * reference, kind.tiny / kind.eps)  # or underflow
-        if held >= self.max_dim or not left > rounding:
-            return 0.0
-        if held == len(self.rows):
-            self.widen(min(held, self.max_dim - held))
-        np.multiply(w, self.dtype.type(1.0 / left), out=self.rows[held])
-        self.T[held, :] = 0.0
-        self.T[:, held] = 0.0
-        self.p += 1
-        return left
-
-    def extend(self) -> None:
-        """Multiply a pending row: first the start vectors, then the direction of the residual of
-        the last solution.
-
-        Costs one product.
-        """
-        m = self.m
-        if m >= self._n_starts and self.p > 1:
-            self._choose_next()
-        w = self.product
-        self.multiply(self.rows[m], w)
-        exponent = bring_near_one(w[None])[0]
-        coefficients = np.zeros(m + self.p)
-        size = norm(w)
-        if self.p == 1 and m:
-            beta = np.ldexp(self.T[m, m - 1], -exponent)
-            np.multiply(self.rows[m - 1], self.dtype.type(beta), out=self._scratch)
-            w -= self._scratch
-            coefficients[m - 1] = beta
-        held = m + self.p
-        left = np.ldexp(self._append(w, size, coefficients), exponent)
-        coefficients = np.ldexp(coefficients, exponent)
-        if self.tridiagonal:
-            coefficients[: max(m - 1, 0)] = 0.0  # rounding: T is tridiagonal
-        self.T[:held, m] = coefficients
-        self.T[m, :held] = coefficients
-        if left > 0:
-            self.T[held, m] = self.T[m, held] = left
-        self.m, self.p = m + 1, self.p - 1
-
-    def _choose_next(self) -> None:
+    def choose_next(self) -> None:
         """Move the next row to multiply to the front of the pending rows: the residual direction of
         the last solution; else the newest row of the chain that started there; else the row with
         the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
-        if self._lacking is not None and np.any(self._lacking):
-            self._reflect(self._lacking)
-            self._follow = True
-        elif self._follow:
+        if self.lacking is not None and np.any(self.lacking):
+            self._reflect(self.lacking)
+            self.follow = True
+        elif self.follow:
             self._bring_forward(m + self.p - 1)
         else:
             self._bring_forward(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
-        self._lacking = None
+        self.lacking = None
 
     def _reflect(self, lacking: np.ndarray) -> None:
         """Apply a Householder reflection to the pending rows that makes the first one a multiple of
@@ -306,43 +124,9 @@ class KrylovSpace(Basis):
         m = self.m
         if chosen == m:
             return
-        self._scratch[:] = self.rows[m]
-        self.rows[m] = self.rows[chosen]
-        self.rows[chosen] = self._scratch
+        self.rows[[m, chosen]] = self.rows[[chosen, m]]
         for axis_view in (self.T, self.T.T):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
-
-    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the eigenvalues (ascending) and eigenvectors of T, cached until the space
-        grows.
-        """
-        if self._ritz_at != self.m:
-            self._ritz, self._ritz_at = decompose(self), self.m
-        return self._ritz
-
-    def linear_term(self) -> np.ndarray:
-        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first
-        row.
-        """
-        return np.asarray(self.gamma * self.ritz()[1][0])
-
-    def residual(self, y: np.ndarray) -> float:
-        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space; `y` in the
-        basis Q.
-
-        Its direction is recorded for the next `extend`.
-        """
-        lacking = self.coupling() @ y
-        if self.p > 1:
-            self._lacking = lacking
-        return length(lacking)
-
-    def combine(self, y: np.ndarray, out: Array | None = None) -> np.ndarray:
-        """Return ``Q' y``, a vector of length n."""
-        out = np.empty(self.n, self.dtype) if out is None else out
-        out[:] = 0.0
-        subtract(self.rows[: self.m], out[None], -np.asarray(y, np.float64)[None])
-        return out
 
     def lowest(self) -> tuple[float, float, np.ndarray]:
         """Return the lowest Ritz value, its residual and its coefficients."""

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import Workspace
 from ..common.vectors import dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
-from ..krylov.solvers import Workspace, capped_cg
-from ..krylov.trust_region import LONGEST, KrylovSpace, absolute, cubic, shifted, trust_region
+from ..krylov.solvers import capped_cg
+from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum
 from .run import Method, Worth, check_not_negative, reduction_ratio
 from .steps import DENSE_BELOW
@@ -40,6 +41,8 @@ class _InSpace(Method):
 
     curvature = "hessian"
     leaves_saddles = True
+    problem = "shifted"  # the small one, by the name that the engine gives it, ...
+    by = "damping"  # ... and the attribute that is its parameter
     defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 
     def __init__(self, run: Any, **options: Any) -> None:
@@ -50,16 +53,6 @@ class _InSpace(Method):
         self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
 
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Solve the small problem in the eigenvectors of T.
-
-        Returns the step y in Ritz coordinates, the vector that H multiplies in the residual (y, or
-        sign(T) y for |T|), and whether the step is at the bound on its length.
-        """
-        raise NotImplementedError
-
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         """Adapt the radius, damping or weight to the outcome of a trial step."""
 
@@ -69,36 +62,19 @@ class _InSpace(Method):
     def accepted(self) -> None:
         """Take note that the step `vector` was accepted."""
 
-    def solve(self) -> tuple[np.ndarray, float, bool]:
+    def solve(self) -> tuple[float, float, bool]:
         """Grow the space until the residual is small enough, and leave the step in `vector`.
 
-        Returns its coordinates, the reduction predicted by the model, and whether it is at the
-        bound on its length.
+        Returns its length in the space, the reduction predicted by the model, and whether it is at
+        the bound on its length.
         """
-        run, space, wanted = self.run, self.space, self.tolerance()
-        look_at, worth = max(space.m, 1), Worth(self.thrift, run.step_price())
-        while True:
-            while (
-                space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget())
-            ):
-                space.extend()
-            values, vectors = space.ritz()
-            linear = space.linear_term()
-            y, measured, bounded = self.subproblem(values, linear)
-            gain = -float(linear @ y + 0.5 * (y @ (values * y)))
-            residual = space.residual(vectors @ measured)
-            if (
-                residual <= wanted
-                or space.exhausted
-                or space.m >= self.limit
-                or run.out_of_budget()
-            ):
-                break
-            if worth.spent(space.m, gain):
-                break
-            look_at = min(space.m + 1 + space.m // 8, self.limit)
-        space.combine(vectors @ y, out=self.vector)
-        return y, gain, bounded
+        run, space = self.run, self.space
+        length, gain, bounded, parameter = space.solve(
+            self.problem, getattr(self, self.by), self.tolerance(), self.limit, run.out_of_budget,
+            Worth(self.thrift, run.step_price()), self.vector,
+        )  # fmt: skip
+        setattr(self, self.by, parameter)
+        return length, gain, bounded
 
     def open_space(self) -> None:
         self.space.start(self.run.product, self.run.g)
@@ -107,8 +83,7 @@ class _InSpace(Method):
         run = self.run
         self.open_space()
         for _ in range(100):
-            y, predicted, bounded = self.solve()
-            length = float(np.linalg.norm(y))
+            length, predicted, bounded = self.solve()
             if not (predicted > 0 and np.isfinite(length)):
                 return "the model promises no reduction: the gradient is within rounding of zero"
             f = run.try_step(self.vector)
@@ -198,6 +173,8 @@ class TrustRegion(_Scaled):
     the hard case.
     """
 
+    problem = "trust-region"
+    by = "radius"
     radius: Any
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
@@ -206,12 +183,6 @@ class TrustRegion(_Scaled):
         super().__init__(run, **options)
         if self.radius is None:
             self.radius = 0.1 * max(1.0, norm(run.theta))
-
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        y, multiplier = trust_region(values, linear, min(self.radius, LONGEST))
-        return y, y, multiplier > 0
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         if ratio < 0.25:
@@ -223,15 +194,11 @@ class TrustRegion(_Scaled):
 class Cubic(_Scaled):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
+    problem = "cubic"
+    by = "weight"
     weight: float
     defaults = {**_Scaled.defaults, "weight": 1.0}
     kept_facts = ("weight",)
-
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        y, _ = cubic(values, linear, self.weight)
-        return y, y, False
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         if ratio < 0.1:
@@ -244,22 +211,15 @@ class _Damped(_Scaled):
     """Adapts the damping: up if the model predicted too much reduction, down if it was right."""
 
     damping: float | None
-    size: float
     defaults = {**_Scaled.defaults, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
-
-    def damp(self, values: np.ndarray) -> float:
-        self.size = float(np.max(np.abs(values)))
-        if self.damping is None:
-            self.damping = 0.1 * self.size or 1.0
-        return self.damping
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         damping = self.damping or 0.0
         if ratio < 0.25:
             self.damping = 4.0 * damping
         elif ratio > 0.75:
-            self.damping = max(damping / 3.0, 1e-12 * self.size)
+            self.damping = max(damping / 3.0, 1e-12 * self.space.size)
 
 
 class SaddleFreeNewton(_Damped):
@@ -267,11 +227,7 @@ class SaddleFreeNewton(_Damped):
     eigenvector (Dauphin et al. 2014).
     """
 
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        y = absolute(values, linear, self.damp(values))
-        return y, np.sign(values) * y, False
+    problem = "absolute"
 
 
 class GaussNewton(_Damped):
@@ -285,6 +241,7 @@ class GaussNewton(_Damped):
     """
 
     curvature = "ggn"
+    problem = "clipped"
     kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
     SLOW = 3
 
@@ -317,16 +274,8 @@ class GaussNewton(_Damped):
     def _turn_to(self, curvature: str) -> None:
         """Use another curvature matrix, ``hessian`` or ``ggn``, from here on."""
         self.exact, self.run.curvature = curvature == "hessian", curvature
+        self.problem = "absolute" if self.exact else "clipped"
         self.run.bind_operator()
-
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        if self.exact:
-            y = absolute(values, linear, self.damp(values))
-            return y, np.sign(values) * y, False
-        y = shifted(np.maximum(values, 0.0), linear, self.damp(values))
-        return y, y, False
 
 
 class Newton(_InSpace):
@@ -341,12 +290,6 @@ class Newton(_InSpace):
     def tolerance(self) -> float:
         exact = len(self.run.theta) <= DENSE_BELOW
         return 1e-12 * self.run.gnorm if exact else super().tolerance()
-
-    def subproblem(
-        self, values: np.ndarray, linear: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        y = shifted(values, linear, self.damping)
-        return y, y, False
 
     def step(self) -> str | None:
         run = self.run

@@ -225,7 +225,7 @@ def test_max_time_holds_checks_included(clock, monkeypatch):
             begun = time.perf_counter()
             found = fc.minimize(ob, theta, max_time=limit, max_iter=10**6)
             taken.append(max(time.perf_counter() - begun, found.wall_time))
-            assert found.success or found.stopped == "max_time"
+            assert found.success or found.stopped == "max_time" or found.kind == "undecided"
 
 
 def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):

@@ -1,0 +1,700 @@
+"""A Krylov space that grows by one product at a time, and the small problems of Newton-type steps
+in it.
+
+With m rows Q that have been multiplied and p pending ones after them,
+
+    H Q[:m]' = Q[:m + p]' T[:m + p, :m]
+
+A new product is made orthogonal to all rows; what is left is the next pending row. A step is
+s = Q' U y with T[:m, :m] = U diag(values) U', and y solves a small problem with diag(values) and
+linear = U' Q g. The products may be anyone's; between them runs no Python.
+"""
+import numpy as np
+
+from libc.float cimport DBL_EPSILON, DBL_MAX, DBL_MIN, FLT_EPSILON, FLT_MIN
+from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, isnan, ldexp, nextafter, sqrt
+from scipy.linalg.cython_lapack cimport dstevd
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum Problem:
+    SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
+
+PROBLEMS = {
+    "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
+    "cubic": CUBIC,
+}
+
+cdef enum:
+    DIRECT = 128            # up to so many rows T is diagonalised here
+cdef double LONGEST = 1e150     # length of a step whose square does not overflow
+
+
+# --- short vectors, of any size of numbers --------------------------------------------------------
+
+cdef double length_of(Py_ssize_t m, const double *x) noexcept nogil:
+    """||x||, safe from overflow and underflow."""
+    cdef double largest = 0, total = 0, unit
+    cdef Py_ssize_t i
+    cdef int exponent
+    for i in range(m):
+        if not fabs(x[i]) <= largest:
+            largest = fabs(x[i])
+    if not 0 < largest <= DBL_MAX:
+        return largest
+    frexp(largest, &exponent)
+    exponent = min(exponent, 1000)
+    unit = ldexp(1.0, -exponent)
+    for i in range(m):
+        total += (unit * x[i]) * (unit * x[i])
+    return ldexp(sqrt(total), exponent)
+
+
+cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(m):
+        total += x[i] * y[i]
+    return total
+
+
+# --- small problems -------------------------------------------------------------------------------
+
+cdef void inverted(
+    Py_ssize_t m, const double *values, double shift, const double *linear, double *y
+) noexcept nogil:
+    """y = -(T + shift)^+ linear, 0 where the shifted value is within rounding of 0."""
+    cdef double largest = 0, floor
+    cdef Py_ssize_t i
+    for i in range(m):
+        largest = fmax(largest, fabs(values[i] + shift))
+    floor = m * DBL_EPSILON * largest
+    for i in range(m):
+        y[i] = -linear[i] / (values[i] + shift) if fabs(values[i] + shift) > floor else 0.0
+
+
+cdef double secular(
+    Py_ssize_t m, const double *base, const double *linear, double high, double goal, double edge,
+    double weight, double *y
+) noexcept nogil:
+    """The root of 1 / ||y(mu)|| - 1 / wanted(mu) in (0, high], with y(mu) = -linear / (base + mu)
+    and base >= 0; wanted is `goal` or, with a weight, (edge + mu) / weight.
+
+    The function increases with mu; Newton's iteration is safeguarded by a bracket.
+    """
+    cdef double low = 0, shrink = 0.5, mu = 0.5 * high, size, slope, gap, rise
+    cdef Py_ssize_t i
+    cdef int _k
+    high = nextafter(high, INFINITY)
+    for _k in range(200):
+        if not low < mu < high:         # a root may lie orders of magnitude below the bracket's end
+            mu = sqrt(low) * sqrt(high) if low > 0 else fmax(high * shrink, 5e-324)
+            shrink = shrink * shrink if low == 0 else shrink
+        for i in range(m):
+            y[i] = linear[i] / (base[i] + mu)
+        size, slope = length_of(m, y), 0
+        if weight > 0:
+            goal, slope = (edge + mu) / weight, 1 / weight
+        if not (size > 0 and goal > 0):         # one of them has underflowed
+            if size <= goal:
+                high = mu
+            else:
+                low = mu
+            continue
+        gap = 1 / size - 1 / goal
+        if gap < 0:
+            low = mu
+        else:
+            high = mu
+        if fabs(gap) * goal <= 1e-14 or high - low <= 1e-15 * high:
+            break
+        rise = 0
+        for i in range(m):              # squares and cubes of lengths far from 1 may overflow
+            rise += (y[i] / size) * (y[i] / size) / (base[i] + mu)
+        rise = rise / size + slope / goal / goal
+        mu -= gap / rise if rise > 0 else 0.0
+    return mu
+
+
+cdef double bounded(
+    Py_ssize_t m, const double *values, const double *linear, double radius, double weight,
+    double *base, double *y
+) noexcept nogil:
+    """y of the trust region with this radius or, with a weight, of the cubic model, and the
+    multiplier lam >= 0: (values + lam) y = -linear and values + lam >= 0.
+
+    In the hard case, g without a component along the lowest eigenvector, a multiple of that is
+    added that reaches the boundary.
+    """
+    cdef double edge = fmax(0.0, -values[0]), size = length_of(m, linear), longest, high, reach, mu
+    cdef bint hard = True
+    cdef Py_ssize_t i
+    for i in range(m):
+        base[i] = values[i] + edge
+        if i == 0 and values[0] < 0:
+            base[i] = 0
+        y[i] = -linear[i] / base[i] if base[i] > 0 else 0.0
+        if not base[i] > 0 and fabs(linear[i]) > 1e-30 * size:
+            hard = False
+    longest = length_of(m, y) if hard else INFINITY
+    reach = edge / weight if weight > 0 else radius
+    if longest <= reach:
+        if edge > 0:
+            y[0] = sqrt(reach - longest) * sqrt(reach + longest)
+        return edge
+    if weight > 0:
+        high = sqrt(weight * size)
+    else:
+        high = size / radius if size < 1e300 * radius else INFINITY
+        if high == INFINITY:                    # so short that curvature does not matter
+            for i in range(m):
+                y[i] = -linear[i] * (radius / size)
+            return high
+    mu = secular(m, base, linear, high, radius, edge, weight, y)
+    for i in range(m):
+        y[i] = -linear[i] / (base[i] + mu)
+    return edge + mu
+
+
+cdef double solve_small(
+    Problem problem, Py_ssize_t m, const double *values, const double *linear, double parameter,
+    double *base, double *y, double *measured
+) noexcept nogil:
+    """The problem's y, what H multiplies in its residual, and the multiplier of a bound on y."""
+    cdef double multiplier = 0
+    cdef Py_ssize_t i
+    if problem == TRUST_REGION:
+        multiplier = bounded(m, values, linear, parameter, 0, base, y)
+    elif problem == CUBIC:
+        multiplier = bounded(m, values, linear, 0, parameter, base, y)
+    else:
+        for i in range(m):
+            base[i] = values[i]
+            if values[i] < 0 and problem != SHIFTED:
+                base[i] = 0 if problem == CLIPPED else -values[i]
+        inverted(m, base, parameter, linear, y)
+    for i in range(m):
+        measured[i] = -y[i] if problem == ABSOLUTE and values[i] < 0 else y[i]
+        if problem == ABSOLUTE and values[i] == 0:
+            measured[i] = 0
+    return multiplier
+
+
+def small_problem(str problem, values, linear, double parameter):
+    """Solve one of `PROBLEMS` for ascending `values` and `linear`, both (m,), and a shift, radius
+    or weight.
+
+    Returns
+    -------
+    y : array (m,)
+    multiplier : float
+        Of a bound on the length of y, else 0.
+    """
+    values, linear = (np.ascontiguousarray(x, np.float64) for x in (values, linear))
+    if values.ndim != 1 or values.shape != linear.shape or not len(values):
+        raise ValueError(f"values {values.shape} and linear {linear.shape}; wanted one length")
+    y = np.empty((3, len(values)))
+    cdef double *out = <double *>pointer(y)
+    cdef Py_ssize_t m = len(values)
+    cdef double multiplier = solve_small(
+        PROBLEMS[problem], m, <double *>pointer(values), <double *>pointer(linear), parameter,
+        out + m, out, out + 2 * m
+    )
+    return y[0], multiplier
+
+
+# --- long vectors ---------------------------------------------------------------------------------
+
+cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
+    """max |x|; infinite if one is not finite."""
+    cdef real largest = 0
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        largest = max(largest, -x[i] if x[i] < 0 else x[i])
+        total += 0 * x[i]               # NaN unless all are finite
+    return INFINITY if isnan(total) else largest
+
+
+cdef void times_number(Py_ssize_t n, const real *x, real factor, real *out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = factor * x[i]
+
+
+cdef class Space:
+    """Orthonormal rows, the projection of a symmetric operator on them, and steps in them.
+
+    See `fastcurv.krylov.trust_region.KrylovSpace`, which adds what is needed for several starts.
+    """
+    cdef readonly Py_ssize_t n, max_dim
+    cdef readonly object dtype
+    cdef public object rows, T, product, multiply, lacking
+    cdef public Py_ssize_t m, p, n_starts
+    cdef public bint tridiagonal, follow
+    cdef public double gamma
+    cdef readonly double size           # the largest |value| at the last look
+    cdef Py_ssize_t known               # T is diagonalised for so many rows; -1: it is not
+    cdef Py_ssize_t room                # rows for which there is `small`
+    cdef object small, integers
+    cdef double *values
+    cdef double *vectors                # each a row
+    cdef double *linear
+    cdef double *base
+    cdef double *y
+    cdef double *measured
+    cdef double *work
+    cdef Sweep sweep                    # of all rows with the product
+
+    def __init__(self, n, dtype, max_dim):
+        self.n, self.dtype = int(n), np.dtype(dtype)
+        self.max_dim = int(min(max_dim, n))
+        if self.dtype.char not in "fd":
+            raise ValueError(f"dtype is {self.dtype}; wanted float32 or float64")
+        self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
+        self.T = np.zeros((len(self.rows),) * 2)
+        self.product = np.empty(self.n, self.dtype)
+        self.m = self.p = self.room = 0
+        self.gamma, self.known = 0, -1
+
+    @property
+    def exhausted(self):
+        """True if no direction is left to multiply, or there is no room for the result of a
+        product.
+        """
+        return self.p == 0 or self.m + self.p >= self.max_dim < self.n
+
+    def start(self, multiply, first, others=()):
+        """Empty the space and set its start vectors, `first` leading; vectors that depend linearly
+        on the others are left out.
+
+        `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
+        """
+        cdef char *w = pointer(self.product)
+        cdef double size
+        cdef int exponent
+        cdef fc_watch before
+        self.multiply, self.m, self.p, self.known = multiply, 0, 0, -1
+        self.lacking, self.follow = None, False
+        for vector in (first, *others):
+            np.copyto(self.product, vector, casting="same_kind")
+            exponent = self.bring_near_one(w)
+            self.begin()
+            with nogil:
+                before = watch()
+                size = self.norm(w)
+                unwatch(before)
+            if vector is first:
+                self.gamma = ldexp(size, exponent)
+            self.append(w, size, np.zeros(self.p + 1))
+        self.n_starts, self.tridiagonal = self.p, self.p == 1
+
+    cdef int bring_near_one(self, char *w) except? -1:
+        """Divide by a power of two, whose exponent is returned, where squares could overflow or
+        underflow; numbers that are not finite stay as they are.
+        """
+        cdef double largest
+        cdef int exponent
+        cdef bint wide = self.dtype.itemsize == 8
+        largest = largest_of(self.n, <double *>w) if wide else largest_of(self.n, <float *>w)
+        frexp(largest, &exponent)
+        if not isfinite(largest) or abs(exponent) <= 30:
+            return 0
+        np.ldexp(self.product, -exponent, out=self.product)
+        return exponent
+
+    cdef int begin(self) except -1:
+        """Fill in the sweep of the rows so far with the product."""
+        set_sweep(&self.sweep, self.rows, self.product[None])
+        self.sweep.m = self.m + self.p
+        return 0
+
+    cdef double norm(self, char *w) noexcept nogil:
+        cdef double square = 0, part
+        cdef Py_ssize_t a = 0
+        cdef Sweep *t = &self.sweep
+        while a < t.n:
+            part = 0
+            t.K.dots(
+                1, 1, min(t.width, t.n - a), w + a * t.K.real_bytes, t.n, w + a * t.K.real_bytes,
+                t.n, &part, 1
+            )
+            square += part
+            a += t.width
+        return sqrt(square)
+
+    cdef double outside(
+        self, Py_ssize_t parts, int threads, double *sums, double *taken
+    ) noexcept nogil:
+        """Make the product orthogonal to the rows, in at most three passes, as long as one removes
+        much of it; add what was removed to `taken`. Returns the norm left.
+        """
+        cdef Sweep *t = &self.sweep
+        cdef double after = self.norm(t.w), before
+        cdef Py_ssize_t i, k, m = t.m
+        cdef int _k
+        for _k in range(3 if m else 0):
+            memset(sums, 0, parts * m * sizeof(double))
+            t.out = sums
+            fc_team_run(threads, parts, dots_part, t)
+            for k in range(1, parts):
+                for i in range(m):
+                    sums[i] += sums[k * m + i]
+            for i in range(m):
+                taken[i] += sums[i]
+            t.c, t.out = sums, sums + m
+            memset(t.out, 0, parts * sizeof(double))
+            fc_team_run(threads, parts, take_part, t)
+            before, after = after, 0
+            for k in range(parts):
+                after += t.out[k]
+            after = sqrt(after)
+            if after > 0.7 * before:
+                break
+        return after
+
+    cdef double append(self, char *w, double reference, coefficients) except? -1:
+        """Project the product onto the complement of the rows in place; if more is left than the
+        rounding of `reference`, append it, normalised, as a pending row.
+
+        Returns the norm of what was left, 0.0 if that was rounding or there is no room.
+        """
+        cdef Py_ssize_t held = self.m + self.p, ld, i
+        cdef bint wide = self.dtype.itemsize == 8
+        cdef double left, tiny = DBL_MIN / DBL_EPSILON if wide else FLT_MIN / FLT_EPSILON
+        cdef double eps = DBL_EPSILON if wide else FLT_EPSILON
+        cdef double *T
+        cdef double *taken = <double *>pointer(coefficients)
+        cdef Py_ssize_t parts = (self.n + self.sweep.width - 1) // self.sweep.width
+        cdef int threads = sweep_threads(&self.sweep)
+        cdef fc_watch before
+        sums = np.empty(max(parts, 1) * (held + 1) + parts)
+        cdef double *scratch = <double *>pointer(sums)
+        with nogil:
+            before = watch()
+            left = self.outside(parts, threads, scratch, taken)
+            unwatch(before)
+        if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
+            return 0.0
+        if held == len(self.rows):
+            self.widen(min(held, self.max_dim - held))
+        row = self.rows[held]
+        if wide:
+            times_number(self.n, <double *>w, 1 / left, <double *>pointer(row))
+        else:
+            times_number(self.n, <float *>w, <float>(1 / left), <float *>pointer(row))
+        ld, T = self.T.shape[1], <double *>pointer(self.T)
+        for i in range(ld):
+            T[held * ld + i] = T[i * ld + held] = 0
+        self.p += 1
+        return left
+
+    def extend(self):
+        """Multiply a pending row: first the start vectors, then the direction of the residual of
+        the last solution.
+
+        Costs one product.
+        """
+        cdef Py_ssize_t m, held, ld, i
+        cdef int exponent
+        cdef double size, left, beta
+        cdef char *w = pointer(self.product)
+        cdef double *T
+        cdef double *taken
+        cdef Sweep *t = &self.sweep
+        cdef fc_watch before
+        if self.m >= self.n_starts and self.p > 1:
+            self.choose_next()
+        m, held = self.m, self.m + self.p
+        self.multiply(self.rows[m], self.product)
+        exponent = self.bring_near_one(w)
+        coefficients = np.zeros(held + 1)
+        taken = <double *>pointer(coefficients)
+        self.begin()
+        ld, T = self.T.shape[1], <double *>pointer(self.T)
+        with nogil:
+            before = watch()
+            size = self.norm(w)
+            if self.p == 1 and m:
+                beta = ldexp(T[m * ld + m - 1], -exponent)
+                taken[m - 1] = beta
+                t.K.take(
+                    1, 1, t.n, t.q + (m - 1) * t.ldq * t.K.real_bytes, t.n, w, t.n, &beta, 1, &left
+                )
+            unwatch(before)
+        left = ldexp(self.append(w, size, coefficients), exponent)
+        ld, T = self.T.shape[1], <double *>pointer(self.T)      # it may have grown
+        for i in range(held):
+            if self.tridiagonal and i < m - 1:
+                taken[i] = 0            # rounding: T is tridiagonal
+            T[i * ld + m] = T[m * ld + i] = ldexp(taken[i], exponent)
+        if left > 0:
+            T[held * ld + m] = T[m * ld + held] = left
+        self.m, self.p, self.known = m + 1, self.p - 1, -1
+
+    # --- the eigenvectors of T, and steps
+
+    cdef int diagonalise(self) except -1:
+        """T's values, ascending, and vectors, and the gradient in these."""
+        cdef int m = self.m, failed = 0, numbers, integers
+        cdef Py_ssize_t i, ld
+        cdef double sum = 0
+        cdef double *T
+        if self.known == m:
+            return 0
+        if m > self.room:
+            self.room = max(2 * m, 32)
+            self.small = np.empty((2 * self.room + 10, self.room))
+            self.integers = np.empty(3 + 5 * self.room, np.intc)
+            self.values = <double *>pointer(self.small)
+            self.linear, self.base = self.values + self.room, self.values + 2 * self.room
+            self.y, self.measured = self.values + 3 * self.room, self.values + 4 * self.room
+            self.vectors = self.values + 5 * self.room
+            self.work = self.vectors + self.room * self.room
+        if self.tridiagonal and m <= DIRECT:
+            ld, T = self.T.shape[1], <double *>pointer(self.T)
+            for i in range(m):
+                self.values[i] = T[i * (ld + 1)]
+                self.base[i] = T[i * (ld + 1) + 1] if i < m - 1 else 0
+                sum += 0 * self.values[i] + 0 * self.base[i]
+            numbers, integers = 1 + 4 * m + m * m, 3 + 5 * m
+            if sum == 0:                # all are finite
+                dstevd(
+                    "V", &m, self.values, self.base, self.vectors, &m, self.work, &numbers,
+                    <int *>pointer(self.integers), &integers, &failed
+                )
+        if sum != 0 or failed or not self.tridiagonal or m > DIRECT:
+            values, vectors = self.decompose()
+            self.small[0, :m] = values
+            rows = np.ascontiguousarray(vectors.T)
+            memcpy(self.vectors, pointer(rows), <size_t>m * m * sizeof(double))
+        self.size = 0
+        for i in range(m):
+            self.linear[i] = self.gamma * self.vectors[i * m]
+            self.size = fmax(self.size, fabs(self.values[i]))
+        self.known = m
+        return 0
+
+    def ritz(self):
+        """Return the eigenvalues (ascending) and eigenvectors of T, kept until the space grows."""
+        cdef Py_ssize_t m = self.m
+        self.diagonalise()
+        vectors = np.empty((m, m))
+        if m:
+            memcpy(pointer(vectors), self.vectors, m * m * sizeof(double))
+        return self.small[0, :m].copy() if m else np.empty(0), vectors.T
+
+    def linear_term(self):
+        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first
+        row.
+        """
+        self.diagonalise()
+        return self.small[1, : self.m].copy() if self.m else np.empty(0)
+
+    cdef void in_rows(self, const double *y, double *out) noexcept nogil:
+        """out = U y, the coordinates in the rows of what y says in the eigenvectors."""
+        cdef Py_ssize_t i, j, m = self.m
+        for i in range(m):
+            out[i] = 0
+        for j in range(m):
+            for i in range(m):
+                out[i] += self.vectors[j * m + i] * y[j]
+
+    cdef double lacking_of(self, const double *z, double *out) except? -1:
+        """||E z|| with E the rows of T below the first m, and E z."""
+        cdef Py_ssize_t i, ld = self.T.shape[1]
+        cdef double *T = <double *>pointer(self.T)
+        for i in range(self.p):
+            out[i] = inner_of(self.m, T + (self.m + i) * ld, z)
+        return length_of(self.p, out)
+
+    def residual(self, y):
+        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space; `y` in the
+        basis Q.
+
+        Its direction is recorded for the next `extend`.
+        """
+        y, lacking = np.ascontiguousarray(y, np.float64), np.empty(max(self.p, 1))
+        if y.shape != (self.m,):
+            raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
+        cdef double found = self.lacking_of(<double *>pointer(y), <double *>pointer(lacking))
+        if self.p > 1:
+            self.lacking = lacking[: self.p]
+        return found
+
+    def solve(self, str problem, parameter, double wanted, Py_ssize_t limit, stop, worth, out):
+        """Grow the space until the residual of a small problem is at most `wanted`, the rows are
+        `limit`, `worth.spent(m, gain)` or `stop()`; write the step into `out`.
+
+        Returns
+        -------
+        (length, gain, bounded, parameter)
+            Length of the step, the reduction that the model promises, whether the step is at the
+            bound on its length, and the parameter: for None a tenth of the largest |value| at the
+            first look, 1 if that is 0.
+        """
+        cdef Problem which = PROBLEMS[problem]
+        cdef Py_ssize_t look_at = max(self.m, 1), i, m
+        cdef double gain, residual, multiplier, chosen
+        lacking = np.empty(max(self.p, 1))
+        while True:
+            while self.m < look_at and not self.exhausted and not (self.m and stop()):
+                self.extend()
+            m = self.m
+            if m == 0:
+                out[:] = 0
+                return 0.0, 0.0, False, parameter
+            self.diagonalise()
+            if parameter is None:
+                parameter = 0.1 * self.size or 1.0
+            chosen = min(<double>parameter, LONGEST) if which == TRUST_REGION else parameter
+            multiplier = solve_small(
+                which, m, self.values, self.linear, chosen, self.base, self.y, self.measured
+            )
+            gain = 0
+            for i in range(m):
+                gain -= self.linear[i] * self.y[i] + 0.5 * self.y[i] * (self.values[i] * self.y[i])
+            self.in_rows(self.measured, self.base)
+            if self.p > len(lacking):
+                lacking = np.empty(self.p)
+            residual = self.lacking_of(self.base, <double *>pointer(lacking))
+            if self.p > 1:
+                self.lacking = lacking[: self.p]
+            if residual <= wanted or self.exhausted or m >= limit or stop():
+                break
+            if worth.spent(m, gain):
+                break
+            look_at = min(m + 1 + m // 8, limit)
+        self.in_rows(self.y, self.base)
+        self.lift(self.base, out)
+        return length_of(m, self.y), gain, multiplier > 0, parameter
+
+    cdef int lift(self, double *y, out) except -1:
+        """out = Q[:m]' y; y becomes -y."""
+        cdef Py_ssize_t i
+        out[:] = 0
+        if not self.m:
+            return 0
+        cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, out[None])
+        self.sweep.m = self.m
+        cdef int threads = sweep_threads(&self.sweep)
+        squares = np.zeros(parts)
+        cdef fc_watch before
+        for i in range(self.m):
+            y[i] = -y[i]
+        self.sweep.c, self.sweep.out = y, <double *>pointer(squares)
+        with nogil:
+            before = watch()
+            fc_team_run(threads, parts, take_part, &self.sweep)
+            unwatch(before)
+        return 0
+
+    def combine(self, y, out=None):
+        """Return ``Q' y``, a vector of length n, for y (m,)."""
+        out = np.empty(self.n, self.dtype) if out is None else out
+        y = np.array(y, np.float64)
+        if y.shape != (self.m,):
+            raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
+        self.lift(<double *>pointer(y) if self.m else NULL, out)
+        return out
+
+
+# --- conjugate gradients --------------------------------------------------------------------------
+
+cdef enum:
+    CG_G, CG_R, CG_P, CG_HP, CG_Y, CG_SCRATCH, CG_ROWS
+
+
+cdef class Workspace:
+    """The vectors of conjugate gradients for (H + shift) y = -g, kept for a run, and what is done
+    with them between two products.
+    """
+    cdef readonly object g, r, p, Hp, y, scratch
+    cdef object rows, sums
+    cdef Sweep sweep
+    cdef Py_ssize_t parts
+    cdef char *first
+    cdef double *out
+
+    def __init__(self, n, dtype):
+        self.rows = np.zeros((CG_ROWS, n), dtype)
+        self.g, self.r, self.p, self.Hp, self.y, self.scratch = self.rows
+        self.parts = set_sweep(&self.sweep, self.rows, self.rows)
+        self.sums = np.empty(4 * max(self.parts, 1) + 4)
+        self.first, self.out = pointer(self.rows), <double *>pointer(self.sums)
+
+    def begin(self, g, double unit):
+        """Start at ``y = 0`` for the gradient ``unit g``: set the residual to it and the direction
+        to minus it, and return the squared norm of the residual.
+        """
+        cdef double found[4]
+        kind = self.g.dtype.type
+        self.y[:] = 0
+        np.copyto(self.g, g)
+        np.multiply(self.g, kind(unit), out=self.r)
+        np.negative(self.r, out=self.p)
+        self.inner(CG_R, 1, CG_R, 1, found)
+        return found[0]
+
+    cdef int inner(
+        self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, double *found
+    ) except -1:
+        """The inner products (s, m) of s rows from w on with m rows from q on."""
+        cdef Sweep *t = &self.sweep
+        cdef Py_ssize_t line = t.n * t.K.real_bytes, i
+        cdef int threads
+        cdef fc_watch before
+        t.m, t.s, t.q, t.w, t.out = m, s, self.first + q * line, self.first + w * line, self.out
+        threads = sweep_threads(t)
+        memset(self.out, 0, max(<Py_ssize_t>1, self.parts) * m * s * sizeof(double))
+        with nogil:
+            before = watch()
+            fc_team_run(threads, self.parts, dots_part, t)
+            unwatch(before)
+        for i in range(m * s, self.parts * m * s):
+            self.out[i % (m * s)] += self.out[i]
+        memcpy(found, self.out, m * s * sizeof(double))
+        return 0
+
+    cdef double less(self, Py_ssize_t w, const double *c, Py_ssize_t q, Py_ssize_t m) except? -1:
+        """Row w less c times m rows from q on, in its place; returns its square."""
+        cdef Sweep *t = &self.sweep
+        cdef Py_ssize_t line = t.n * t.K.real_bytes, i
+        cdef int threads
+        cdef fc_watch before
+        t.m, t.s, t.q, t.w, t.out = m, 1, self.first + q * line, self.first + w * line, self.out
+        t.c = c
+        threads = sweep_threads(t)
+        self.out[0] = 0
+        with nogil:
+            before = watch()
+            fc_team_run(threads, self.parts, take_part, t)
+            unwatch(before)
+        for i in range(1, self.parts):
+            self.out[0] += self.out[i]
+        return self.out[0]
+
+    def curvature(self):
+        """Return ``p'p``, ``p'Hp`` and ``||Hp||^2``."""
+        cdef double found[4]
+        self.inner(CG_P, 2, CG_P, 2, found)
+        return found[0], found[1], found[3]
+
+    def move(self, double step, double shift):
+        """Compute ``y += step p`` and ``r += step (Hp + shift p)``; return ``r'r``, ``y'y``,
+        ``y'g`` and ``y'r``.
+        """
+        cdef double found[4]
+        cdef double c[2]
+        c[0], c[1] = -step * shift, -step
+        cdef double yy, rr = self.less(CG_R, c, CG_P, 2)
+        yy = self.less(CG_Y, c + 1, CG_P, 1)
+        self.inner(CG_G, 2, CG_Y, 1, found)
+        return rr, yy, found[0], found[1]
+
+    def turn(self, double beta):
+        """Compute ``p = beta p - r``."""
+        self.p *= self.p.dtype.type(beta)
+        self.p -= self.r

@@ -13,7 +13,7 @@ import numpy as np
 
 from libc.float cimport DBL_EPSILON, DBL_MAX, DBL_MIN, FLT_EPSILON, FLT_MIN
 from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, isnan, ldexp, nextafter, sqrt
-from scipy.linalg.cython_lapack cimport dstevd
+from scipy.linalg.cython_lapack cimport dstevd, dsyevd
 
 ctypedef fused real:
     float
@@ -439,33 +439,39 @@ cdef class Space:
     cdef int diagonalise(self) except -1:
         """T's values, ascending, and vectors, and the gradient in these."""
         cdef int m = self.m, failed = 0, numbers, integers
-        cdef Py_ssize_t i, ld
+        cdef Py_ssize_t i, j, ld
         cdef double sum = 0
         cdef double *T
         if self.known == m:
             return 0
         if m > self.room:
             self.room = max(2 * m, 32)
-            self.small = np.empty((2 * self.room + 10, self.room))
+            self.small = np.empty((3 * self.room + 12, self.room))
             self.integers = np.empty(3 + 5 * self.room, np.intc)
             self.values = <double *>pointer(self.small)
             self.linear, self.base = self.values + self.room, self.values + 2 * self.room
             self.y, self.measured = self.values + 3 * self.room, self.values + 4 * self.room
             self.vectors = self.values + 5 * self.room
             self.work = self.vectors + self.room * self.room
-        if self.tridiagonal and m <= DIRECT:
-            ld, T = self.T.shape[1], <double *>pointer(self.T)
-            for i in range(m):
-                self.values[i] = T[i * (ld + 1)]
-                self.base[i] = T[i * (ld + 1) + 1] if i < m - 1 else 0
-                sum += 0 * self.values[i] + 0 * self.base[i]
-            numbers, integers = 1 + 4 * m + m * m, 3 + 5 * m
-            if sum == 0:                # all are finite
-                dstevd(
-                    "V", &m, self.values, self.base, self.vectors, &m, self.work, &numbers,
-                    <int *>pointer(self.integers), &integers, &failed
-                )
-        if sum != 0 or failed or not self.tridiagonal or m > DIRECT:
+        ld, T = self.T.shape[1], <double *>pointer(self.T)
+        for i in range(m if m <= DIRECT else 0):
+            self.values[i] = T[i * (ld + 1)]
+            self.base[i] = T[i * (ld + 1) + 1] if i < m - 1 else 0
+            memcpy(self.vectors + i * m, T + i * ld, m * sizeof(double))
+            for j in range(i + 1):
+                sum += 0 * T[i * ld + j]
+        numbers, integers = 1 + 6 * m + 2 * m * m, 3 + 5 * m
+        if m <= DIRECT and sum == 0 and self.tridiagonal:       # and all are finite
+            dstevd(
+                "V", &m, self.values, self.base, self.vectors, &m, self.work, &numbers,
+                <int *>pointer(self.integers), &integers, &failed
+            )
+        elif m <= DIRECT and sum == 0:
+            dsyevd(
+                "V", "U", &m, self.vectors, &m, self.values, self.work, &numbers,
+                <int *>pointer(self.integers), &integers, &failed
+            )
+        if m > DIRECT or sum != 0 or failed:
             values, vectors = self.decompose()
             self.small[0, :m] = values
             rows = np.ascontiguousarray(vectors.T)

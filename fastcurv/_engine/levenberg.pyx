@@ -22,6 +22,7 @@ cdef class Levenberg:
     theta : array (n,) of the plan's dtype, contiguous
         The start; it is moved.
     """
+    cdef object __weakref__
     cdef GaussNewton normal
     cdef Plan plan
     cdef readonly object theta

@@ -362,7 +362,12 @@ class Objective(Answering, subject="objective"):
         normalisation, or where rows come in blocks or memory is limited. `minimize` asks for it.
         """
         possible = not (self._by_blocks or self.model.batch_norm or self.memory)
-        return _engine.Levenberg(self._lend_plan(), theta) if possible else None
+        if not possible:
+            return None
+        plan = self._lend_plan()
+        run = _engine.Levenberg(plan, theta)
+        weakref.finalize(run, self._take_back, plan)
+        return run
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is

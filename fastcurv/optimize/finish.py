@@ -349,6 +349,7 @@ STATUS = {
     "unbounded": 11,
     "kinks": 12,
     "target": 13,
+    "valley": 14,
 }
 ENDINGS = {
     "max_iter": "ended by max_iter",

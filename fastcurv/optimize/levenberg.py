@@ -33,7 +33,6 @@ class LevenbergMarquardt(GaussNewton):
             self.engine = self._started()
         if self.engine is not None:
             run.curvature = None
-            run.bind_operator()
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)

@@ -21,6 +21,8 @@ from .line_search import first_length, line_minimum
 from .run import Method, Run
 
 IDLE = 50  # iterations of a second-order method without progress that end the run
+TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
+LITTLE = 1e-4  # ... where the loss is so little above its lower bound, as a share of the start's
 CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is checked for kinks
 DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
 WALK = 20  # steps from a displaced point
@@ -53,13 +55,14 @@ class Loop:
         self.wanted = default if gradient_tol is None else gradient_tol
         self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
         self.ending = Finisher(run, gradient_tol, self._walk)
-        self.bottomless = lower_bound(run.ob) == -np.inf
+        self.bottom = lower_bound(run.ob)
         self.shown: Any = None
         self.method: Method
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Termination | None = None
-        self.mark, self.small_gains = [0, np.inf, np.inf], 0
+        self.mark, self.walked = [0, np.inf, np.inf], [0, np.inf, np.inf]
+        self.small_gains = 0
         self.rest: int | None = None
 
     def go(
@@ -71,10 +74,11 @@ class Loop:
             if not could_be(facts.get("loop"), self.facts()):
                 raise damaged("it holds no facts of the loop")
             run.load(part(arrays, "run."), facts.get("run"))
-            self.mark, self.small_gains, tolerance, self.rest, wanted, *moves = facts["loop"]
-            self.ending.moves, self.ending.small = moves
+            self.mark, self.walked, self.small_gains, tolerance, *others = facts["loop"]
+            self.rest, wanted, self.ending.moves, self.ending.small = others
             self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
         spent = run.n_gradients
+        self.method = self.maker(run, **self.options)  # which says what to bind
         run.bind()
         if not facts and not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(
@@ -84,7 +88,6 @@ class Loop:
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_objective(run, facts["run"])
-        self.method = self.maker(run, **self.options)
         if facts:
             of_method, method_facts = part(arrays, "method."), facts.get("method_facts", {})
             check_method(of_method, method_facts, self.method, run.theta.size)
@@ -103,7 +106,10 @@ class Loop:
         except Exception:  # of the objective or the callback
             self.saver.write(self)
             raise
-        return self._finish()
+        try:
+            return self._finish()
+        finally:
+            del self.ending  # which holds this loop: so its memory is free at once
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
@@ -162,12 +168,18 @@ class Loop:
             return "target"
         if self.patience is not None and run.since_best >= self.patience:
             return "patience"
-        if self._idle_too_long():
+        if self._idle_too_long(self.mark, 1e-8 * abs(run.f)):
             self.sentence = (
                 f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the "
                 "gradient by half: steps have become too short"
             )
             return "stalled"
+        if self._near_the_bound() and self._idle_too_long(self.walked, TRIFLE * (run.f0 - run.f)):
+            self.sentence = (
+                f"in a valley: over {IDLE} iterations the loss fell from {self.walked[1]:.4g} to "
+                f"{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
+            )
+            return "valley"
         if not self.critical():
             return self._spent()
         return None
@@ -194,7 +206,7 @@ class Loop:
         """
         run = self.run
         far = 1e30 if run.theta.dtype == np.float64 else 1e8
-        down = run.f < run.f0 and self.bottomless
+        down = run.f < run.f0 and self.bottom == -np.inf
         if not (down and np.abs(run.theta).max() > far):
             return False
         f = run.f
@@ -208,8 +220,8 @@ class Loop:
 
     def facts(self) -> list[Any]:
         """Return what a resumed loop needs besides the run's and the method's state."""
-        moves = [self.ending.moves, self.ending.small]
-        return [self.mark, self.small_gains, self.gradient_tol, self.rest, self.wanted, *moves]
+        ending, kept = self.ending, [self.mark, self.walked, self.small_gains, self.gradient_tol]
+        return [*kept, self.rest, self.wanted, ending.moves, ending.small]
 
     def _goes_on_to_rest(self) -> bool:
         """Return whether to go on past the default tolerance, to where Newton's steps contract and
@@ -222,17 +234,22 @@ class Loop:
             self.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
         return run.gnorm > SHARE * self.gradient_tol and run.iteration < self.rest
 
-    def _idle_too_long(self) -> bool:
+    def _idle_too_long(self, mark: list[Any], least: float) -> bool:
         """Return whether a second-order method has gone `IDLE` iterations without lowering the loss
-        by 1e-8 of itself or halving the gradient.
+        by `least` or halving the gradient; `mark` holds where it last did.
         """
         run = self.run
         if self.method.curvature is None:
             return False
-        since, f, gnorm = self.mark
-        if run.f < f - 1e-8 * abs(f) or run.gnorm < 0.5 * gnorm:
-            self.mark = [run.iteration, run.f, run.gnorm]
-        return run.iteration - since >= IDLE
+        since, f, gnorm = mark
+        if run.f < f - least or run.gnorm < 0.5 * gnorm:
+            mark[:] = [run.iteration, run.f, min(run.gnorm, gnorm)]
+        return run.iteration - mark[0] >= IDLE
+
+    def _near_the_bound(self) -> bool:
+        """Return whether, with the default tolerance, next to nothing is left to gain."""
+        f0, bottom = self.run.f0, self.bottom
+        return self.by_default and self.run.f - bottom <= LITTLE * (f0 - bottom) < np.inf
 
     # where the gradient is zero
 
@@ -287,9 +304,9 @@ class Loop:
             run.ob, start.copy(), 0, curvature=self.maker.curvature,
             max_time=None if run.max_time is None else max(run.max_time - run.elapsed(), 0.0),
         )  # fmt: skip
-        side.bind()
         options = {k: v for k, v in self.options.items() if k != "sample"}
         method = self.maker(side, **options)
+        side.bind()
         best, lowest = side.theta.copy(), side.f
         for _ in range(WALK if np.isfinite(side.f) else 0):
             if not side.gnorm > 0 or side.exhausted() or method.step() is not None:
@@ -373,7 +390,8 @@ class Loop:
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
-        if self.outcome is None and gnorm <= self.wanted and self.verdict:
+        at_rest = gnorm <= self.wanted or self.why == "valley"
+        if self.outcome is None and at_rest and self.verdict:
             self._judge_the_end(x)
         return self._result(np.array(x), fun, gnorm)
 

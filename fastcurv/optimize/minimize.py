@@ -207,8 +207,10 @@ def minimize(
           patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
           vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
           (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
-          without a proof), ``target`` (at `fun_target`). `status` is its number in this order, 0
-          for ``critical``.
+          without a proof), ``target`` (at `fun_target`), ``valley`` (with the default tolerance: the
+          loss is within 1e-4 of its lower bound, as a share of the start's, and 50 iterations
+          lower it by a millionth of its fall at most). `status` is its number in this order, 0 for
+          ``critical``.
 
         If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
         small there, and `report` says how many kinks hold it and what is proved.

@@ -264,12 +264,12 @@ class Run(Saved):
         """Write iterations to the history whose points have been passed by: the loss, the norm of
         the gradient, and the time of each.
         """
-        for loss, gnorm, at in records.tolist():
-            self.iteration += 1
-            for key, value in zip(
-                self.history, (self.iteration, loss, gnorm, self.n_products, at), strict=True
-            ):
-                self.history[key].append(value)
+        begun, count = self.iteration + 1, len(records)
+        self.iteration += count
+        iterations = list(range(begun, begun + count))
+        columns = iterations, *records.T[:2].tolist(), [self.n_products] * count
+        for key, values in zip(self.history, (*columns, records[:, 2].tolist()), strict=True):
+            self.history[key] += values
 
     def settle(self) -> None:
         """Write a pending record to the history. Called again after Ctrl-C during a record, so that

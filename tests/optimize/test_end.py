@@ -401,3 +401,22 @@ def test_a_definite_point_that_stands_for_no_minimum_is_stepped_on_from(n):
     found = fc.minimize(ob, start)
     assert found.success and found.report.kind == "minimum"
     assert np.abs(found.x - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_in_a_valley_to_the_bound_ends_there_and_says_so(method, seed):
+    """Five tanh units on 41 points of a sine: the loss falls like a power of the iterations."""
+    x = np.linspace(-3, 3, 41)[:, None]
+    ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
+    start = ob.model.init(seed)
+    found = fc.minimize(ob, start, method, seed=0)
+    losses = found.history["loss"]
+    assert found.stopped == "valley" and found.status == 14 and not found.success
+    assert found.nit < 1500 and found.fun <= 1e-4 * losses[0]
+    assert losses[-51] - losses[-1] <= 1e-6 * losses[0]
+    assert found.message.startswith("In a valley: over 50 iterations the loss fell from ")
+    assert found.report is not None and found.kind == found.report.kind != "minimum"
+    # a tolerance of the caller's own is kept to: the run goes on
+    more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)
+    assert more.stopped == "max_iter" and more.fun < found.fun

@@ -73,9 +73,14 @@ def test_steps_at_the_end_say_what_they_cost(dense_below):
 def test_what_falls_without_end(dtype, far, f, bottomless, falls):
     """Far out in its precision, below the start, lower further out, and with no bound known."""
     run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0, value=lambda t: t[1])
-    assert Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless)) is falls
+    assert (
+        Loop._falls_without_end(SimpleNamespace(run=run, bottom=-np.inf if bottomless else 0.0))
+        is falls
+    )
     run.value = lambda t: -t[1]
-    assert not Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless))
+    assert not Loop._falls_without_end(
+        SimpleNamespace(run=run, bottom=-np.inf if bottomless else 0.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,8 @@ def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
     )  # fmt: skip
     loop = SimpleNamespace(
         run=run, why=None, patience=5, max_iter=9, critical=lambda: False,
-        _falls_without_end=lambda: False, _idle_too_long=lambda: False,
+        _falls_without_end=lambda: False, _idle_too_long=lambda mark, least: False,
+        _near_the_bound=lambda: False, mark=[0, f, gnorm],
         _spent=lambda: Loop._spent(loop),
     )  # fmt: skip
     assert Loop.end(loop) == why

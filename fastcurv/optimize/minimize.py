@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
+import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from .._engine import default_threads
 from ..common.checks import (
     as_rng,
     check_choice,
@@ -28,6 +33,7 @@ from ..common.errors import (
     require,
     typed,
 )
+from ..common.progress import bar
 from ..common.protocols import Descent, Smooth, Valued
 from ..common.runtime import to_nearest
 from .checkpoint import Saver, saved
@@ -110,6 +116,7 @@ def minimize(
     max_products: int | None = None,
     gradient_tol: float | None = None,
     fun_target: float | None = None,
+    n_init: int = 1,
     callback: Callable[..., Any] | None = None,
     seed: Any = None,
     progress: bool | None = None,
@@ -130,7 +137,7 @@ def minimize(
         verdicts, ``hessian``; ``value_and_gradient`` is used if present; mini-batches need
         ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
     theta0 : ndarray, shape (n,)
-        The start; not changed. May be None with `resume`.
+        The start; not changed. May be None with `resume` or `n_init`.
     method : str
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
@@ -152,6 +159,11 @@ def minimize(
         precision too, until theta is near a critical point in the scale-free sense of `classify`.
     fun_target : float, optional
         A loss at which the run ends, whatever the gradient.
+    n_init : int
+        Number of starts: `theta0`, if it is given, and others by ``ob.model.init`` from `seed`.
+        They run over threads, each with these limits but `max_time`, which holds for all, and the
+        run goes on from the lowest point, or from the first, in order, at `fun_target`. Without
+        `max_time` the result is the same for any number of threads.
     callback : callable, optional
         Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
@@ -207,10 +219,11 @@ def minimize(
           patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
           vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
           (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
-          without a proof), ``target`` (at `fun_target`), ``valley`` (with the default tolerance: the
-          loss is within 1e-4 of its lower bound, as a share of the start's, and 50 iterations
+          without a proof), ``target`` (at `fun_target`), ``valley`` (with the default tolerance:
+          the loss is within 1e-4 of its lower bound, as a share of the start's, and 50 iterations
           lower it by a millionth of its fall at most). `status` is its number in this order, 0 for
           ``critical``.
+        * ``starts``: with `n_init`, the loss that each start reached, in order.
 
         If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
         small there, and `report` says how many kinks hold it and what is proved.
@@ -243,6 +256,20 @@ def minimize(
     _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
     _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
+    found: list[OptimizeResult] = []
+    if check_positive_int(n_init, "n_init") > 1:
+        _refuse_beside_starts(n_init, checkpoint=checkpoint, resume=resume, callback=callback)
+        begun, seed = time.perf_counter(), as_rng(seed)
+        limits: dict[str, Any] = {
+            "max_iter": max_iter, "max_products": max_products, "gradient_tol": gradient_tol,
+            "fun_target": fun_target, "patience": patience, "validation": validation,
+        }  # fmt: skip
+        found = _from_starts(
+            ob, theta0, chosen, n_init, seed, max_time, limits | options, bool(progress)
+        )
+        theta0 = min(found, key=lambda one: one.fun).x
+        if max_time is not None:
+            max_time = max(max_time - (time.perf_counter() - begun), 1e-3)
     if theta0 is None and resume is None:
         raise ValueError(
             "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
@@ -274,7 +301,63 @@ def minimize(
         verdict=bool(verdict),
     )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
-        return loop.go(arrays, facts, progress)
+        result = loop.go(arrays, facts, progress)
+    if found:
+        result["starts"] = np.array([one.fun for one in found])
+    return result
+
+
+def _refuse_beside_starts(n_init: int, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is given and n_init is {n_init}; wanted n_init = 1, since {name} follows "
+                "one run"
+            )
+
+
+def _from_starts(
+    ob: Any, theta0: Any, method: str, count: int, rng: np.random.Generator,
+    max_time: float | None, given: dict[str, Any], progress: bool,
+) -> list[OptimizeResult]:  # fmt: skip
+    """Run from `count` starts over threads, without verdicts, up to the first one, in order, that
+    reaches ``given["fun_target"]``, or until the time is over.
+    """
+    require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
+    seeds = rng.integers(2**32, size=count)
+    begun, target = time.perf_counter(), given["fun_target"]
+
+    def run(i: int) -> OptimizeResult | None:
+        left = None if max_time is None else max_time - (time.perf_counter() - begun)
+        if left is not None and left <= 0 and i:
+            return None
+        limit = None if left is None else max(left, 1e-3)
+        start = ob.model.init(int(seeds[i])) if i or theta0 is None else theta0
+        return minimize(
+            ob, start, method, verdict=False, progress=False, seed=int(seeds[i]),
+            max_time=limit, **given,
+        )  # fmt: skip
+
+    ended: list[OptimizeResult] = []
+    threads = min(count, default_threads())
+    pool = ThreadPoolExecutor(threads)
+    begin = partial(pool.submit, run)
+    waiting = deque(begin(i) for i in range(threads))
+    try:
+        with bar(count, "starts", progress) as shown:
+            for i in range(count):
+                one = waiting.popleft().result()
+                if one is None:
+                    break
+                ended.append(one)
+                shown.update(1)
+                if target is not None and one.fun <= target:
+                    break
+                if i + threads < count:
+                    waiting.append(begin(i + threads))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return ended
 
 
 def _method_named(name: Any) -> tuple[str, type[Method]]:

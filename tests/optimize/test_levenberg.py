@@ -1,5 +1,9 @@
 """`method="levenberg-marquardt"` on small networks, and runs that end at a loss."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -7,6 +11,7 @@ import scipy.sparse
 
 import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS
+from fastcurv.testing import QuadraticObjective
 from tests import nets
 
 
@@ -128,3 +133,46 @@ def test_a_target_is_a_number():
         run(ob, ob.model.init(seed=0), fun_target="low")
     with pytest.raises(ValueError, match="fun_target"):
         run(ob, ob.model.init(seed=0), fun_target=np.nan)
+
+
+@pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
+def test_several_starts_in_one_call_are_those_of_single_calls(method):
+    """The lowest of them, with the bits of one thread."""
+    x = np.linspace(-3, 3, 41)[:, None]
+    ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)
+    limits = {"max_iter": 40, "verdict": False}
+    found = fc.minimize(ob, method=method, n_init=6, seed=5, **limits)
+    assert found.starts.shape == (6,) and found.fun <= found.starts.min()
+    assert len(set(found.starts.round(9))) > 1
+    code = (
+        "import numpy as np, fastcurv as fc; x = np.linspace(-3, 3, 41)[:, None];"
+        "ob = fc.Objective(fc.MLP([1, 3, 1], 'tanh'), x, np.sin(2 * x), 'mse', l2=1e-4);"
+        f"r = fc.minimize(ob, method={method!r}, n_init=6, seed=5, max_iter=40, verdict=False);"
+        "print(r.x.tobytes().hex(), r.starts.tobytes().hex())"
+    )
+    for threads in ("1", "2"):
+        told = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "FASTCURV_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert told.stdout.split() == [found.x.tobytes().hex(), found.starts.tobytes().hex()]
+    given = ob.model.init(3)
+    assert fc.minimize(ob, given, method, n_init=2, seed=5, **limits).starts[0] == pytest.approx(
+        fc.minimize(ob, given, method, seed=0, **limits).fun, rel=1e-9
+    )
+
+
+def test_starts_end_at_the_first_that_reaches_the_target():
+    x = np.linspace(-3, 3, 41)[:, None]
+    ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
+    found = fc.minimize(ob, method="lm", n_init=50, seed=0, fun_target=2e-3, verdict=False)
+    assert found.stopped == "target" and found.starts[-1] <= 2e-3
+    assert (found.starts[:-1] > 2e-3).all() and len(found.starts) < 50
+    slow = fc.minimize(ob, method="lm", n_init=10**6, seed=0, max_time=0.2, verdict=False)
+    assert 1 <= len(slow.starts) < 10**6
+    with pytest.raises(ValueError, match="checkpoint is given and n_init is 2"):
+        fc.minimize(ob, n_init=2, checkpoint="there")
+    with pytest.raises(TypeError, match="an objective with a model"):
+        fc.minimize(QuadraticObjective(np.eye(2), np.zeros(2)), n_init=2)
+    with pytest.raises(ValueError, match="n_init"):
+        fc.minimize(ob, n_init=0)

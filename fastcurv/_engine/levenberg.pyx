@@ -6,7 +6,9 @@ Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if
 mu smaller, by 1 - (2 rho - 1)^3 and at most threefold; else mu grows by 2, 4, 8, ...
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
-from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
+
+cdef enum:
+    PANEL = 48
 
 cdef enum Ending:
     GOING, CRITICAL, TARGET, STALLED, LATE, OFF
@@ -30,9 +32,10 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef public double damping, growth
     cdef readonly Py_ssize_t values
-    cdef object matrix, factor, trial, step, decay
+    cdef object matrix, factor, trial, step, decay, panel
     cdef double *G
     cdef double *A
+    cdef double *minus          # rows of the factor
     cdef double *s
     cdef double *g
     cdef double *l2             # what l2 adds to the diagonal
@@ -46,7 +49,8 @@ cdef class Levenberg:
         self.gradient = np.empty_like(theta)
         self.matrix, self.factor, self.step = np.empty((n, n)), np.empty((n, n)), np.empty((2, n))
         self.G, self.A = <double *>pointer(self.matrix), <double *>pointer(self.factor)
-        self.s = <double *>pointer(self.step)
+        self.panel = np.empty((PANEL, n))
+        self.minus, self.s = <double *>pointer(self.panel), <double *>pointer(self.step)
         self.g = self.s + n
         self.values, self.growth = 0, 2
         if plan.l2 != 0:
@@ -157,16 +161,66 @@ cdef class Levenberg:
 
     cdef bint solve(self, PlanS *P) noexcept nogil:
         """s = -(G + mu I)^-1 g; False where the matrix is not positive definite to rounding."""
-        cdef int n = P.n, one = 1, failed
-        cdef Py_ssize_t i
-        memcpy(self.A, self.G, P.n * P.n * sizeof(double))
-        for i in range(P.n):
-            self.A[i * (P.n + 1)] += self.damping
+        cdef Py_ssize_t i, n = P.n
+        cdef double c, square
+        cdef double *row
+        memcpy(self.A, self.G, n * n * sizeof(double))
+        for i in range(n):
+            self.A[i * (n + 1)] += self.damping
             self.s[i] = -self.g[i]
-        dpotrf("L", &n, self.A, &n, &failed)
-        if failed == 0:
-            dpotrs("L", &n, &one, self.A, &n, self.s, &n, &failed)
-        return failed == 0
+        if not self.factorise(n):
+            return False
+        for i in range(n):                      # R' first, ...
+            row = self.A + i * n
+            self.s[i] /= row[i]
+            c = self.s[i]
+            self.normal.K.take(
+                1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1, &square
+            )
+        for i in range(n - 1, -1, -1):          # ... then R
+            row, c = self.A + i * n, 0
+            self.normal.K.dots(1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1)
+            self.s[i] = (self.s[i] - c) / row[i]
+        return True
+
+    cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
+        """A = R' R, R in the half that a row has from its diagonal on, `PANEL` rows at a time; False
+        where a pivot is not positive. Not LAPACK's: BLAS has threads of its own, which wait for
+        each other a thousand times as long as this takes if anything else runs.
+        """
+        cdef Py_ssize_t first = 0, after, i, p, strip, rows, left
+        cdef double c[PANEL]
+        cdef double square, root
+        cdef double *A = self.A
+        cdef double *row
+        while first < n:
+            after = min(first + PANEL, n)
+            for i in range(first, after):
+                row = A + i * n
+                for p in range(first, i):
+                    c[p - first] = A[p * n + i]
+                if i > first:
+                    self.normal.K.take(
+                        i - first, 1, n - i, A + first * n + i, n, row + i, n, c, i - first, &square
+                    )
+                if not 0 < row[i] < INFINITY:
+                    return False
+                root = sqrt(row[i])
+                for p in range(i, n):
+                    row[p] /= root
+            left, strip = n - after, 0
+            for i in range(first, after):
+                for p in range(left):
+                    self.minus[(i - first) * left + p] = -A[i * n + after + p]
+            while strip < left:
+                rows = min(<Py_ssize_t>STRIP, left - strip)
+                self.normal.product(
+                    rows, left - strip, after - first, self.minus + strip, 1, left,
+                    A + first * n + after + strip, n, 1, A + (after + strip) * (n + 1), n, True
+                )
+                strip += STRIP
+            first = after
+        return True
 
     cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
         """The loss at theta, where the plan is afterwards."""

@@ -247,9 +247,12 @@ class Loop:
         return run.iteration - mark[0] >= IDLE
 
     def _near_the_bound(self) -> bool:
-        """Return whether, with the default tolerance, next to nothing is left to gain."""
-        f0, bottom = self.run.f0, self.bottom
-        return self.by_default and self.run.f - bottom <= LITTLE * (f0 - bottom) < np.inf
+        """Return whether next to nothing is left to gain and no tolerance or target is asked
+        for.
+        """
+        run, left = self.run, self.run.f - self.bottom
+        by_default = self.by_default and run.fun_target == -np.inf
+        return by_default and left <= LITTLE * (run.f0 - self.bottom) < np.inf
 
     # where the gradient is zero
 

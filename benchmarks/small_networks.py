@@ -1,0 +1,204 @@
+"""Small networks: what an iteration costs beside its arithmetic, and which method finds the lowest
+loss in the least time.
+
+    python benchmarks/small_networks.py
+    python benchmarks/small_networks.py --part fits --starts 30
+
+Processor time on one thread. An iteration: a run of many less one of half as many, over the
+difference of their iterations; its arithmetic is its products and two gradients. Fits: mse from the
+same starts by each method, SciPy's least_squares with the exact Jacobian, and thirty lines of NumPy
+that do what levenberg-marquardt does; a start counts if it ends within 1% of the lowest loss that
+any of them has found.
+"""
+
+import time
+import warnings
+
+import command
+import numpy as np
+
+BOUND = 1.5, 2, 60e-6  # products, gradients and seconds that an iteration may take
+METHODS = "newton-cg", "gauss-newton", "trust-region", "saddle-free-newton", "cubic"
+LITTLE = 1e-6  # mse: fits below this are equally good
+
+
+def main():
+    args = parse()
+    warnings.simplefilter("ignore")
+    with command.run(args) as numbers:
+        if args.part in ("iterations", "both"):
+            numbers["iterations"] = iterations(args)
+        if args.part in ("fits", "both"):
+            numbers["fits"] = fits(args)
+
+
+def parse():
+    parser = command.parser(__doc__, bounds=True)
+    parser.add_argument("--part", choices=("iterations", "fits", "both"), default="both")
+    parser.add_argument("--starts", type=int, default=12, help="of each fit (default 12)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a fit at most (default 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="the best counts (default 5)")
+    return parser.parse_args()
+
+
+def scaled(X):
+    return (X - X.mean(axis=0)) / (X.std(axis=0) + (X.std(axis=0) == 0))
+
+
+def problems():
+    """``{name: (sizes, X, Y)}``, targets as columns of numbers."""
+    from sklearn import datasets
+
+    x = np.linspace(-1, 1, 41)[:, None]
+    bits = np.array([[(i >> k) & 1 for k in range(3)] for i in range(8)], float)
+    cancer, wine, diabetes, digits = (
+        getattr(datasets, "load_" + name)(return_X_y=True)
+        for name in ("breast_cancer", "wine", "diabetes", "digits")
+    )
+    return {
+        "sine": ([1, 5, 1], x, np.sin(np.pi * x)),
+        "parity": ([3, 10, 10, 1], 2 * bits - 1, bits.sum(axis=1, keepdims=True) % 2 * 2 - 1),
+        "cancer": ([9, 5, 5, 2], scaled(cancer[0])[:, :9], np.eye(2)[cancer[1]]),
+        "wine": ([13, 15, 3], scaled(wine[0]), np.eye(3)[wine[1]]),
+        "diabetes": ([10, 10, 1], scaled(diabetes[0]), scaled(diabetes[1][:, None])),
+        "wide cancer": ([30, 50, 2], scaled(cancer[0]), np.eye(2)[cancer[1]]),
+        "digits": ([64, 32, 16, 10], digits[0] / 16, np.eye(10)[digits[1]]),
+    }
+
+
+def best(job, rounds):
+    taken = []
+    for _ in range(rounds):
+        begun = time.process_time()
+        job()
+        taken.append(time.process_time() - begun)
+    return min(taken)
+
+
+def iterations(args):
+    """``{problem: {method: seconds over the bound}}``"""
+    import fastcurv as fc
+
+    numbers, (products, gradients, more) = {}, BOUND
+    print(f"{'us an iteration':24} {'taken':>8} {'products':>9} {'bound':>8} {'ratio':>6}")
+    for name, (sizes, X, Y) in problems().items():
+        ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", l2=1e-4, n_threads=1)
+        theta, n = ob.model.init(0), ob.n_params
+        H, v, count = ob.hessian(theta), np.ones(n), max(3, 20_000 // n)
+        points = [ob.model.init(seed) for seed in range(count)]
+        product = best(lambda: [H.product(v) for _ in range(count)], args.rounds) / count
+        gradient = best(lambda: [ob.value_and_gradient(t) for t in points], args.rounds) / count
+        numbers[name] = {}
+        for method in METHODS:
+            most = 60 if n < 200 else 12
+
+            def run(count, method=method):
+                limits = {"max_iter": count, "verdict": False, "gradient_tol": 0.0}
+                return fc.minimize(ob, theta, method, seed=0, **limits)
+
+            long, short = run(most), run(most // 2)
+            steps = long.nit - short.nit
+            taken = best(lambda: run(most), args.rounds) - best(lambda: run(most // 2), args.rounds)
+            used = (long.nhev - short.nhev) / steps
+            bound = products * used * product + gradients * gradient + more
+            ratio = taken / steps / bound
+            numbers[name][method] = ratio
+            print(
+                f"{name:12}{method:19} {taken / steps * 1e6:8.0f} {used * product * 1e6:9.0f} "
+                f"{bound * 1e6:8.0f} {ratio:6.2f}"
+            )
+            if args.bounds:
+                command.met(ratio <= 1, f"{name}, {method}: {ratio:.2f} of the bound")
+    return numbers
+
+
+def by_numpy(sizes, X, Y, theta, steps=500):
+    """Levenberg-Marquardt with Nielsen's damping, in NumPy."""
+    cuts = np.cumsum([(a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+
+    def residuals(theta, jacobian):
+        states, weights = [X], []
+        parts = np.split(theta, cuts[:-1])
+        for l, (part, a, b) in enumerate(zip(parts, sizes[:-1], sizes[1:], strict=True)):
+            weights.append(part[: a * b].reshape(b, a))
+            z = states[-1] @ weights[-1].T + part[a * b :]
+            states.append(z if l == len(sizes) - 2 else np.tanh(z))
+        r = (states[-1] - Y).ravel() / np.sqrt(Y.size)
+        if not jacobian:
+            return r
+        N, d = Y.shape
+        delta, columns = np.broadcast_to(np.eye(d), (N, d, d)), []
+        for l in range(len(sizes) - 2, -1, -1):
+            J = np.einsum("nij,nk->nijk", delta, states[l]).reshape(N, d, -1)
+            columns.insert(0, np.concatenate([J, delta], axis=2))
+            if l:
+                delta = (delta @ weights[l]) * (1 - states[l] ** 2)[:, None]
+        return r, np.concatenate(columns, axis=2).reshape(N * d, -1) / np.sqrt(Y.size)
+
+    r, J = residuals(theta, True)
+    f, A, g = r @ r, J.T @ J, J.T @ r
+    damping, growth = 1e-3 * A.diagonal().max(), 2.0
+    for _ in range(steps):
+        if f < LITTLE:
+            break
+        s = np.linalg.solve(A + damping * np.eye(len(g)), -g)
+        new = residuals(theta + s, False)
+        ratio = (f - new @ new) / (s @ (damping * s - g))
+        if ratio > 0:
+            theta = theta + s
+            r, J = residuals(theta, True)
+            f, A, g = r @ r, J.T @ J, J.T @ r
+            damping, growth = damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+        else:
+            damping, growth = damping * growth, 2 * growth
+        if damping > 1e12:
+            break
+    return f
+
+
+def fits(args):
+    """``{problem: {method: (share of starts, median seconds)}}``"""
+    import fastcurv as fc
+    from scipy.optimize import least_squares
+
+    numbers = {}
+    for name, (sizes, X, Y) in list(problems().items())[:5]:
+        model = fc.MLP(sizes, "tanh")
+        ob = fc.Objective(model, X, Y, "mse", n_threads=1)
+        scale = np.sqrt(Y.size)
+
+        def ours(method, ob=ob):
+            limits = {"verdict": False, "max_time": args.seconds, "fun_target": LITTLE}
+            return lambda theta: fc.minimize(ob, theta, method, seed=0, **limits).fun
+
+        def scipys(theta, ob=ob, X=X, Y=Y, scale=scale):
+            return 2 * least_squares(
+                lambda t: (ob.model.predict(t, X) - Y).ravel() / scale, theta,
+                lambda t: ob.jacobian(t).to_dense() / scale, method="lm",
+            ).cost  # fmt: skip
+
+        methods = {m: ours(m) for m in ("levenberg-marquardt", "newton-cg", "l-bfgs")}
+        methods["numpy"] = lambda t, s=sizes, X=X, Y=Y: by_numpy(s, X, Y, t)
+        if Y.size >= ob.n_params:  # MINPACK takes no others
+            methods["least_squares"] = scipys
+        starts = [model.init(seed) for seed in range(args.starts)]
+        ends, taken = {}, {}
+        for method, fit in methods.items():
+            fit(starts[0])
+            ends[method], taken[method] = [], []
+            for theta in starts:
+                begun = time.process_time()
+                ends[method].append(fit(theta))
+                taken[method].append(time.process_time() - begun)
+        lowest = 1.01 * max(min(map(min, ends.values())), LITTLE)
+        numbers[name] = {}
+        for method in methods:
+            share = np.mean(np.array(ends[method]) <= lowest)
+            seconds = np.median(taken[method])
+            numbers[name][method] = float(share), float(seconds)
+            print(f"{name:10}{method:20} {share:5.2f} of starts  {seconds * 1e3:9.2f} ms")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

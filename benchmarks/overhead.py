@@ -1,20 +1,41 @@
-"""What eigenpairs and densities cost beside the products they are made of, in float32.
+"""What eigenpairs and densities cost beside the products they are made of, in float32, and what an
+iteration of L-BFGS on a small net costs beside its gradients.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --workload digits --rounds 5
+    python benchmarks/overhead.py --workload tiny --nets 1-5-1 digits
 
 A ratio of 1.0 would be products alone. Eigenpairs: the 5 lowest, then the 5 highest, and both ends
 in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many products run one after
-the other, and nothing between them; the best round of either counts.
+the other, and nothing between them; the best round of either counts. L-BFGS: processor time of one
+thread over 400 iterations without a verdict, beside that of gradients asked one after the other and
+of two sweeps over its 40 vectors; a line search takes somewhat more than one gradient an iteration.
 """
 
 import time
 
 import command
 import numpy as np
-from workloads import WORKLOADS, flat
+from workloads import DTYPES, WORKLOADS, Workload, flat
+
+from fastcurv.common.vectors import combine_rows, project_rows
 
 ENDS, TOL, PROBES, STEPS = 5, 1e-3, 5, 60
+MEMORY, ITERATIONS = 20, 400
+MOST = "1.3 gradients + 12 us + the two sweeps"  # of an iteration of L-BFGS
+NETS = {
+    w.name: w
+    for w in (
+        Workload("1-5-1", (1, 5, 1), 41, "tanh", "mse"),
+        Workload("10-10-1", (10, 10, 1), 442, "tanh", "mse"),
+        Workload("30-50-2", (30, 50, 2), 569, "tanh", "cross_entropy"),
+        WORKLOADS["digits"],
+        Workload("9-5-5-2", (9, 5, 5, 2), 699, "sigmoid", "cross_entropy"),
+        Workload("13-15-3", (13, 15, 3), 178, "tanh", "cross_entropy"),
+        Workload("8-20-20-1", (8, 20, 20, 1), 768, "gelu", "mse"),
+        Workload("200-20-5", (200, 20, 5), 60, "tanh", "cross_entropy"),
+    )
+}
 BOUNDS = {  # times its products
     "mnist-128": {"lowest, then highest": 1.9, "density": 1.5},
     "mnist": {"lowest, then highest": 1.15, "density": 1.08},
@@ -34,9 +55,19 @@ def compare(args, numbers):
     )
     for name in args.workload:
         numbers[name] = measure(WORKLOADS[name], args)
+    print(f"\nAn iteration of L-BFGS, one thread, us of processor time; at most {MOST}\n")
+    print("| net | dtype | n | gradient | iteration | gradients in it | sweeps | of the most |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in args.nets:
+        for dtype in DTYPES:
+            command.step(f"L-BFGS on {name}, {dtype}")
+            numbers[f"l-bfgs, {name}, {dtype}"] = iteration(NETS[name], dtype, args.rounds)
     if not args.bounds:
         return
     print("\nBounds\n")
+    for job, found in numbers.items():
+        if job.startswith("l-bfgs"):
+            command.met(found["ratio"] <= 1, f"{job}: {found['ratio']:.2f} of {MOST}")
     for name, bounds in BOUNDS.items():
         for job, bound in bounds.items():
             if name in numbers:
@@ -47,6 +78,7 @@ def compare(args, numbers):
 def parse():
     parser = command.parser(__doc__, bounds=True)
     command.some_of(parser, "--workload", WORKLOADS, ("digits", "mnist-128", "mnist"))
+    command.some_of(parser, "--nets", NETS)
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     return parser.parse_args()
@@ -91,10 +123,51 @@ def measure(workload, args):
     return {job: inside / outside for job, (inside, outside, _) in each.items()}
 
 
-def timed(run, *args):
-    start = time.perf_counter()
+def iteration(net, dtype, rounds):
+    """What an iteration costs, in us, and as a share of the most it may cost."""
+    import fastcurv as fc
+
+    X, y, layers, _ = net.problem(dtype)
+    model = fc.MLP(net.sizes, activation=net.activation, dtype=dtype)
+    ob = fc.Objective(model, X, y, loss=net.loss, l2=1e-4, n_threads=1)
+    start = flat(layers)
+    points = [start, start * np.float32(1.001)]
+    rows, pair = np.ones((2 * MEMORY, start.size), dtype), np.ones((2, start.size), dtype)
+    weights, out = np.ones((2 * MEMORY, 1)), np.empty((1, start.size), dtype)
+
+    def gradients(count):
+        for i in range(count):
+            ob.value_and_gradient(points[i % 2])
+
+    def sweeps(count):
+        for _ in range(count):
+            project_rows(rows, pair)
+            combine_rows(rows, weights, out)
+
+    def steps(count):
+        return fc.minimize(
+            ob, start, "l-bfgs", memory=MEMORY, max_iter=count, gradient_tol=0.0, verdict=False
+        )
+
+    least = dict.fromkeys((gradients, sweeps, steps), np.inf)
+    for _ in range(4 * rounds):
+        for run in least:
+            took, found = timed(run, ITERATIONS, clock=time.process_time)
+            least[run] = min(least[run], took / (found.nit if found else ITERATIONS) * 1e6)
+    gradient, sweep, one = least[gradients], least[sweeps], least[steps]
+    ratio, each = one / (1.3 * gradient + 12 + sweep), found.njev / found.nit
+    print(
+        f"| {net.name} | {dtype} | {start.size} | {gradient:.1f} | {one:.1f} | {each:.2f} | "
+        f"{sweep:.1f} | {ratio:.2f} |",
+        flush=True,
+    )
+    return {"gradient": gradient, "iteration": one, "gradients": each, "ratio": ratio}
+
+
+def timed(run, *args, clock=time.perf_counter):
+    start = clock()
     answer = run(*args)
-    return time.perf_counter() - start, answer
+    return clock() - start, answer
 
 
 if __name__ == "__main__":

@@ -110,21 +110,24 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
     return start
 
 
+def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
+    """A padded matrix with room for (rows, cols): whole rows (rows, leading dimension)."""
+    cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
+    owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
+    shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
+    return owner[shift:shift + rows * ld].reshape(-1, ld)
+
+
 def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
     """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows,
     cols), leading dimension).
     """
     array = np.atleast_2d(array)
-    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size)
-    cdef Py_ssize_t lines = FC_ALIGN // size
-    owner = np.full((array.shape[0] + extra_rows) * ld + lines, fill, array.dtype)
-    cdef Py_ssize_t shift = (
-        -<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN
-    ) % FC_ALIGN // size
-    whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
+    whole = padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)
+    whole[...] = fill
     view = whole[:array.shape[0], :array.shape[1]]
     view[...] = array
-    return whole, view, ld
+    return whole, view, whole.shape[1]
 
 
 # --- a block's columns as rows --------------------------------------------------------------------

@@ -4,6 +4,7 @@ freed.
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -232,7 +233,6 @@ cdef class Plan:
         """All chunks forward, and backward into a new gradient."""
         cdef PlanS *P = &self.P
         cdef char *out = NULL
-        cdef bint add = self.l2 != 0
         cdef fc_watch before
         g = None
         if gradient:
@@ -242,14 +242,40 @@ cdef class Plan:
             out = pointer(g)
         with nogil:
             before = watch()
-            if gradient and add:
-                decay(P, self.l2, P.theta, out)
-            P.total = at_theta(P, gradient, out, add)
-            if add:
-                P.total += 0.5 * self.l2 * decayed(P, P.theta)
+            self.loss_here(out)
             self.end(before)
         self.value, self.gradient = P.total, g
         return 0
+
+    cdef double loss_here(self, char *out) noexcept nogil:
+        """All chunks forward, and backward into out unless NULL, with what l2 adds."""
+        cdef PlanS *P = &self.P
+        cdef bint gradient = out != NULL, add = self.l2 != 0
+        if gradient and add:
+            decay(P, self.l2, P.theta, out)
+        P.total = at_theta(P, gradient, out, add)
+        if add:
+            P.total += 0.5 * self.l2 * decayed(P, P.theta)
+        return P.total
+
+    cdef bint loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
+        """The loss at theta and its gradient: for a loop of the engine, which has the lock and the
+        watch. False, and the loss is INFINITY, where theta is not finite. The plan is nowhere that
+        others know of.
+        """
+        cdef PlanS *P = &self.P
+        cdef Trial *trial = &self.trials[True]
+        cdef int threads = P.threads
+        cdef long long since = now()
+        cdef bint finite
+        P.at_chunk, P.done, P.passing = -1, 0, not self.multiplied
+        if 12 * P.N * P.n <= TRIED_WORK:
+            P.threads = threads_of_turn(trial, threads)
+        finite = take_theta(P, theta, NULL)
+        loss[0] = self.loss_here(gradient) if finite else INFINITY
+        P.threads, P.passing = threads, False
+        turn_took(trial, since)
+        return finite
 
     cdef int end(self, fc_watch before) except -1 nogil:
         """Of the watch over a pass: what was called off has left nothing to build on."""

@@ -161,66 +161,6 @@ def combine_rows(Q, S, Y):
     return Y
 
 
-# --- weights of a quasi-Newton step
-# --------------------------------------------------------------------------------------------------
-
-
-def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_t k):
-    """Weights (k, 2) of the k pairs in a ring of m rows, oldest in row `first`: of each step and
-    each change of the gradient in minus the inverse curvature times the gradient.
-
-    With R (k, k) the upper triangle of `cross`, D its diagonal and p, q the columns of `products`,
-
-        c = D_k / inner_kk    u = R^-1 p    w = R^-T (D u + c (inner u - q))    (-w, c u)
-
-    All are float64 and C-ordered, `cross` and `inner` (m, m), `products` and `weights` at least
-    (k, 2). Returns c. Cost: 2 k^2 multiplications.
-    """
-    cdef Py_ssize_t m = cross.shape[0], i, j
-    for array in (cross, inner, products, weights):
-        if array.dtype != np.float64 or not array.flags.c_contiguous:
-            raise ValueError("arrays are strided or of another dtype; wanted C-ordered float64")
-    if inner.shape != (m, m) or min(products.size, weights.size) < 2 * k or not 0 < k <= m:
-        raise ValueError(f"{k} pairs of {m}, with products {products.shape}; wanted (m, 2)")
-    numbers, scratch = np.empty(k, np.intp), np.empty(3 * k)
-    cdef Py_ssize_t *at = <Py_ssize_t *>pointer(numbers)
-    cdef const double *R = <const double *>pointer(cross)
-    cdef const double *I = <const double *>pointer(inner)
-    cdef const double *of_g = <const double *>pointer(products)
-    cdef const double *row
-    cdef double *out = <double *>pointer(weights)
-    cdef double *u = <double *>pointer(scratch)
-    cdef double *D = u + k
-    cdef double *w = D + k
-    cdef double total, c
-    cdef fc_arithmetic before
-    with nogil:
-        before = fc_arithmetic_begin()
-        for i in range(k):
-            at[i] = first + i if first + i < m else first + i - m
-            D[i] = R[at[i] * m + at[i]]
-        c = D[k - 1] / I[at[k - 1] * m + at[k - 1]]
-        for i in range(k - 1, -1, -1):
-            row, total = R + at[i] * m, of_g[2 * at[i]]
-            for j in range(i + 1, k):
-                total -= row[at[j]] * u[j]
-            u[i] = total / D[i]
-        for i in range(k):
-            row, total = I + at[i] * m, -of_g[2 * at[i] + 1]
-            for j in range(k):
-                total += row[at[j]] * u[j]
-            w[i] = D[i] * u[i] + c * total
-        for i in range(k):
-            row = R + at[i] * m
-            w[i] /= D[i]
-            for j in range(i + 1, k):
-                w[j] -= row[at[j]] * w[i]
-            out[2 * at[i]], out[2 * at[i] + 1] = -w[i], c * u[i]
-        u[0] = c                        # no sum may be put off until the end
-        fc_arithmetic_end(before)
-    return u[0]
-
-
 # --- phi alone ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)`
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
 on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
 start its own threads, which keep spinning during the engine's next product. `adam_step` is one step
-of Adam in a single sweep.
+of Adam in a single sweep, `QuasiNewton` a run of L-BFGS.
 """
 
 import math
@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine import (
+    QuasiNewton,
     adam_step,
     combine_rows,
-    compact_weights,
     default_threads,
     project_rows,
     subtract_rows,
 )
 
 __all__ = [
+    "QuasiNewton",
     "adam_step",
     "column_slices",
     "combine_rows",
-    "compact_weights",
     "dot",
     "extent",
     "norm",

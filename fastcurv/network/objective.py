@@ -369,6 +369,17 @@ class Objective(Answering, subject="objective"):
         weakref.finalize(run, self._take_back, plan)
         return run
 
+    def _steps_of(self, method: Any) -> Any:
+        """Return `run` of an engine's minimiser with this objective's own plan as its first
+        argument; None where rows come in blocks. `minimize` asks for it.
+        """
+
+        def run(*how: Any) -> Any:
+            with self._lock:
+                return method.run(self._own_plan(), *how)
+
+        return None if self._by_blocks else run
+
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
         one, else a new one.
@@ -386,14 +397,19 @@ class Objective(Answering, subject="objective"):
         """Return the objective's own plan bound to theta, with its gradient if `gradient`."""
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
+        plan = self._own_plan()
+        at = plan.theta
+        if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
+            plan.unbind()
+            bind_copy(plan, self, theta, self._theta, gradient=gradient, passing=True)
+        elif gradient:
+            plan.finish()
+        return plan
+
+    def _own_plan(self) -> Any:
+        """Return the plan for values and gradients, to whoever has the lock."""
         if self._plan is None:
             self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
-        at = self._plan.theta
-        if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
-            self._plan.unbind()
-            bind_copy(self._plan, self, theta, self._theta, gradient=gradient, passing=True)
-        elif gradient:
-            self._plan.finish()
         return self._plan
 
     # --- the function and its derivatives

@@ -187,7 +187,7 @@ class Loop:
     def _unwatched(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
         watched = (self.callback, self.patience, self.run.validation, self.saver.path)
-        if self.critical() or any(one is not None for one in watched):
+        if self.critical() or self.bottom == -np.inf or any(one is not None for one in watched):
             return 1
         return self.max_iter - self.run.iteration
 

@@ -264,6 +264,8 @@ class Run(Saved):
         """Write iterations to the history whose points have been passed by: the loss, the norm of
         the gradient, and the time of each.
         """
+        if not len(records):  # as where each is to be validated
+            return
         begun, count = self.iteration + 1, len(records)
         self.iteration += count
         iterations = list(range(begun, begun + count))

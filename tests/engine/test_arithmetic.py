@@ -14,7 +14,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv._engine import Multiplier, compact_weights, project_rows, subtract_rows
+from fastcurv._engine import Multiplier, QuasiNewton, project_rows, subtract_rows
 from fastcurv.structure.tables import LOSSES
 
 # What a program of its own does with its own thread's arithmetic: 0 as a process begins, 1 to 3 the
@@ -117,12 +117,19 @@ def test_the_same_bits_on_any_number_of_threads(library, python, order, norm):
     assert python(code).stdout.split() == ["1"]
 
 
+def halved(run, W):
+    """Steps after each of which the gradient is half of what it was, and the loss 1e5 lower."""
+    run.start(W[0], 0.0, W[1])
+    for _ in range(9):
+        assert run.search() and not run.tell(run.value - 1e5, 0.5 * run.gradient)
+    return run.theta, run.gradient_norm
+
+
 def entries():
     """Every way into the engine, with results that depend on how numbers are rounded."""
     rng = np.random.default_rng(1)
     Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
     S, A = rng.standard_normal((3, 5)), rng.standard_normal((60, 50))
-    pairs = [rng.standard_normal(shape) + 3 * np.eye(4, shape[1]) for shape in ((4, 4), (4, 4))]
     mse = fc.MLP([6, 8, 7, 2], ["tanh", "gelu"])
     X, Y = rng.standard_normal((900, 6)), rng.standard_normal((900, 2))
     theta, v = mse.init(seed=2), rng.standard_normal(mse.n_params)
@@ -130,10 +137,7 @@ def entries():
         "project_rows": lambda: project_rows(Q, W),
         "subtract_rows": lambda: subtract_rows(Q, W.copy(), S),
         "multiplier": lambda: Multiplier("float64", 2)(np.empty((60, 60)), A, A.T),
-        "compact_weights": lambda: (
-            compact_weights(*pairs, pairs[0][:, :2].copy(), out := np.zeros((4, 2)), 1, 4),
-            out,
-        ),
+        "quasi-newton, told": lambda: halved(QuasiNewton(40_000, float, 4), W),
         "predict": lambda: mse.predict(theta, X),
     }
     rows = {
@@ -144,6 +148,9 @@ def entries():
     for name, ob in rows.items():
         found[f"product, {name}"] = lambda ob=ob: copy.copy(ob).hessian(theta) @ v
         found[f"gradient, {name}"] = lambda ob=ob: copy.copy(ob).gradient(theta)
+        found[f"l-bfgs, {name}"] = lambda ob=ob: (
+            fc.minimize(copy.copy(ob), theta, "l-bfgs", max_iter=8, verdict=False).x
+        )
     few = fc.Objective(mse, X[:9], Y[:9], "mse").ggn(theta)
     for space in ("samples", "outputs"):
         small = few.reduced(space)

@@ -11,7 +11,6 @@ from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.finish import STATUS, Finisher, Rest, flat_space, lower_along, polish
-from fastcurv.optimize.line_search import Trial, _between, _cubic, _further
 from fastcurv.optimize.loop import Loop
 from fastcurv.testing import PrescribedSpectrum
 
@@ -275,29 +274,6 @@ def test_a_lower_point_on_a_line_is_lower(shape, free, walled):
         assert (found is not None) == there
         if there:
             assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [((0.0, 1.0, -1.0), (1.0, 0.9, 0.5)), ((0.3, 2, -2), (2, 1, -1)), ((0.0, 1, -1), (1, 40, 99))],
-)
-def test_the_next_trial_of_a_line_is_a_minimum_of_the_cubic(a, b):
-    """Through two values and slopes, by Hermite's polynomial; and not too near either end, nor
-    too far ahead.
-    """
-    near, far = Trial(*a, None), Trial(*b, None)
-    t = np.array([near.t, near.t, far.t, far.t])
-    powers = np.arange(4)
-    rows = [t[i] ** powers if i % 2 == 0 else powers * t[i] ** np.maximum(powers - 1, 0)
-            for i in range(4)]  # fmt: skip
-    c = np.linalg.solve(rows, [near.f, near.slope, far.f, far.slope])
-    slope, bend = np.polynomial.Polynomial(c).deriv(), np.polynomial.Polynomial(c).deriv(2)
-    lowest = [x.real for x in slope.roots() if abs(x.imag) < 1e-12 and bend(x.real) > 0]
-    found = _cubic(near, far)
-    assert np.isnan(found) if not lowest else found == pytest.approx(lowest[0], rel=1e-10)
-    width = far.t - near.t
-    assert near.t + 0.1 * width <= _between(near, far) * (1 + 1e-15) <= far.t
-    assert 2 * far.t <= _further(near, far) <= 10 * far.t
 
 
 @pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])

@@ -10,8 +10,7 @@ import fastcurv as fc
 from fastcurv.critical.evidence import hessian_products
 from fastcurv.optimize import sample
 from fastcurv.optimize.finish import STATUS, _factor, directions, falls_for_ever, polish
-from fastcurv.optimize.line_search import Trial, _between, _further, descend_along
-from fastcurv.optimize.run import Run, reduction_ratio
+from fastcurv.optimize.run import reduction_ratio
 from fastcurv.optimize.scipy import newton_cg, trust_region
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -71,36 +70,6 @@ def test_a_ratio_counts_rounding_as_nothing():
         reduction_ratio(1.0, np.inf, 1.0, eps) == reduction_ratio(1.0, np.nan, 1.0, eps) == -np.inf
     )
     assert reduction_ratio(0.0, 0.0, 0.0, eps) == -np.inf
-
-
-# --- the line search
-
-
-def searching(value, slope, **options):
-    run = Run(FunctionObjective(1, value, slope, lambda x: np.eye(1)), np.zeros(1), 0, **options)
-    run.bind()
-    return run
-
-
-def test_a_search_without_an_end_goes_up_tenfold():
-    """Along a straight line nothing ends it but its trials."""
-    run = searching(lambda x: -float(x[0]), lambda x: -np.ones(1))
-    found = descend_along(run, np.ones(1), -1.0, 1.0)
-    assert found.t >= 4.0**19 and found.f == -found.t and run.spare[0] == found.t
-
-
-def test_where_between_two_points_is_tried():
-    low, high = Trial(0.0, 1.0, -1.0, None), Trial(1.0, 1.0, 1.0, None)
-    assert _between(low, high) == pytest.approx(0.5), "the parabola's minimum"
-    flat = Trial(1.0, np.inf, np.nan, None)
-    assert _between(low, flat) == pytest.approx(0.1), "near the point that is known"
-    bent = Trial(1.0, 0.5, np.nan, None)
-    assert _between(low, bent) == 0.5, "no cubic: half way"
-    edge = Trial(1.0, 100.0, 300.0, None)
-    assert 0.1 <= _between(low, edge) <= 0.9
-    steep, here = Trial(0.0, 0.0, -1.0, None), Trial(1.0, -0.99, -0.98, None)
-    assert 2.0 <= _further(steep, here) <= 10.0
-    assert _further(steep, Trial(1.0, -2.0, -3.0, None)) == 4.0, "concave: four times"
 
 
 # --- the end of a run

@@ -1,0 +1,596 @@
+"""L-BFGS: inverse curvature from the last steps and the changes of the gradient along them.
+
+With rows S of steps s_i and Y of changes y_i, oldest first, R the upper triangle of ``S Y'``, D its
+diagonal and c = s'y / y'y of the newest pair, the inverse Hessian's estimate times g is
+
+    u = R^-1 S g      w = R^-T (D u + c Y (Y' u - g))      c g + S' w - c Y' u
+
+(Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices, 1994, theorem 2.2). The pairs
+are read twice an iteration: once for their products with g and the newest y, once for the step.
+
+Along the step a line search goes to where the strong Wolfe conditions hold (Nocedal and Wright,
+Numerical Optimization, 2006, section 3.5). Each trial costs a value and a gradient; most searches
+need one. Values that differ by rounding count as equal, and the slopes decide.
+
+A run is a machine that asks for the value and the gradient at `trial` and is told them. `run` asks
+a plan and needs no Python; of any other loss the caller tells it. Every long sum is cut by sizes
+alone, so no bit depends on the number of threads or on who drives.
+"""
+import numpy as np
+
+from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite, isnan, sqrt
+from libc.string cimport memcpy, memset
+
+cdef enum State:
+    RESTING, LOOKING, LOST      # LOST: no lower value was found along the gradient
+
+cdef enum:
+    TRIALS = 20                 # of a search
+    SLICE_NS = 100000000        # after which whoever shows progress has its turn
+    SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
+    PIECE = 1024                # numbers of vectors of which a few stay in the nearest cache,
+    LONG_PIECE = 2048           # ... and of one of them
+
+cdef double USABLE = 1e-10      # a pair with s'y below this share of ||s|| ||y|| is dropped
+cdef double ARMIJO = 1e-4       # required share of the decrease that the slope predicts
+cdef double CURVATURE = 0.9     # share of the first slope that may remain
+cdef double NOISE = 10          # error of a value, in units of eps |f|
+cdef double FADING = 0.7        # of the longest time between two looks at the clock, at each
+
+
+cdef struct Point:              # of the line: length, value, slope
+    double t, f, slope
+
+
+cdef struct Quasi
+
+# of a sweep: `shift` bytes on, n numbers of each vector, and the part's sums to add to
+ctypedef void (*Piece)(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil
+
+cdef struct Quasi:
+    const fc_table *K
+    Py_ssize_t n, most          # numbers of a vector; pairs, at most
+    Py_ssize_t ld, line         # numbers and bytes from one vector to the next
+    Py_ssize_t width, parts     # numbers of a part of a sweep, and how many parts
+    int threads
+    char *theta                 # the current point
+    char *g                     # its gradient, and in the line before it y of the last step
+    char *d                     # the direction there
+    char *trial                 # a point of the line; its gradient, with room for y before it
+    char *g_trial
+    char *g_low                 # of the lowest trial, with the same room
+    char *s                     # of the step at hand
+    char *best                  # where the lowest value was, if not at theta
+    char *pairs                 # (2 most, n): s_0, y_0, s_1, y_1, ...; as far as there are any
+    double *cross               # (most, most): s_i'y_j
+    double *inner               # y_i'y_j
+    double *products            # (2 most,): s_i'g and y_i'g
+    double *weights             # of each pair in minus the step
+    double *solved              # (3 most,) scratch
+    double *sums                # (parts, lds): of each part
+    Py_ssize_t lds
+    Piece piece                 # of the sweep at hand, its strips and how many sums it makes
+    Py_ssize_t strip, wanted
+    Py_ssize_t first, count     # row of the oldest pair in the ring, number of pairs
+    Py_ssize_t row              # where the pair at hand goes, or -1
+    double f, gnorm, best_f, best_gnorm
+    bint elsewhere              # the lowest value was not at theta
+    double c
+    State state                 # of the search, and what it knows
+    bint moved, bracketed, stored       # stored: the gradient at `low` is in g_low
+    int trials
+    double t, slope, noise
+    Point low, high
+
+
+# --- sweeps over vectors: each reads what it needs once -------------------------------------------
+
+cdef inline void swap(char **x, char **y) noexcept nogil:
+    cdef char *held = x[0]
+    x[0], y[0] = y[0], held
+
+
+cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Quasi *q = <Quasi *>context
+    cdef Py_ssize_t at = part * q.width, end = min(at + q.width, q.n), count
+    cdef double *sums = q.sums + part * q.lds
+    memset(sums, 0, q.wanted * sizeof(double))
+    while at < end:
+        count = min(q.strip, end - at)
+        q.piece(q, at * q.K.real_bytes, count, sums)
+        at += count
+
+
+cdef void sweep(
+    Quasi *q, Piece piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
+) noexcept nogil:
+    """Over so many rows of n numbers, for so many sums."""
+    q.piece, q.wanted, q.strip = piece, wanted, strip
+    fc_team_run(q.threads if rows * q.n > SWEEP_WORK else 1, q.parts, vectors_part, q)
+
+
+cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
+    """Sum j over the parts, in order."""
+    cdef Py_ssize_t part
+    cdef double found = 0
+    for part in range(q.parts):
+        found += q.sums[part * q.lds + j]
+    return found
+
+
+cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+    """d = -c g - weights' pairs, and g'd."""
+    cdef double unused = 0
+    cdef char *d = q.d + shift
+    q.K.scale(n, -q.c, q.g + shift, d)
+    if q.count:
+        q.K.take(
+            2 * q.count, 1, n, q.pairs + shift, q.ld, d, q.ld, q.weights, 2 * q.count, &unused
+        )
+    q.K.dots(1, 1, n, q.g + shift, q.ld, d, q.ld, sums, 1)
+
+
+cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+    """trial = theta + t d"""
+    cdef double t = -q.t, unused = 0
+    memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
+    q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, &unused)
+
+
+cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+    """g'd at the trial."""
+    q.K.dots(1, 1, n, q.g_trial + shift, q.ld, q.d + shift, q.ld, sums, 1)
+
+
+cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+    """s and y of the step to the trial, with s'y, s's, y'y and the new g'g."""
+    cdef double one = 1
+    cdef char *s = q.s + shift
+    cdef char *g = q.g_trial + shift
+    cdef char *y = g - q.line
+    memcpy(s, q.trial + shift, n * q.K.real_bytes)
+    q.K.take(1, 1, n, q.theta + shift, q.ld, s, q.ld, &one, 1, sums + 1)
+    memcpy(y, g, n * q.K.real_bytes)
+    q.K.take(1, 1, n, q.g + shift, q.ld, y, q.ld, &one, 1, sums + 2)
+    q.K.dots(1, 1, n, s, q.ld, y, q.ld, sums, 1)
+    q.K.dots(1, 1, n, g, q.ld, g, q.ld, sums + 3, 1)
+
+
+cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+    """The pair at hand into its row, and all pairs' products with y and g."""
+    cdef char *row = q.pairs + 2 * q.row * q.line + shift
+    cdef char *y = q.g - q.line + shift
+    if q.row >= 0:
+        memcpy(row, q.s + shift, n * q.K.real_bytes)
+        memcpy(row + q.line, y, n * q.K.real_bytes)
+    q.K.dots(2 * q.count, 2, n, q.pairs + shift, q.ld, y, q.ld, sums, 2 * q.count)
+
+
+cdef double careful_norm(const real *x, Py_ssize_t n) noexcept nogil:
+    """||x|| where squares overflow or underflow; infinite if one number is not finite."""
+    cdef Py_ssize_t i
+    cdef double largest = largest_of(n, x), square = 0
+    if not 0 < largest < INFINITY:
+        return largest
+    for i in range(n):
+        square += (x[i] / largest) * (x[i] / largest)
+    return largest * sqrt(square)
+
+
+cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
+    """||x||, of which the square is known as far as it is a number."""
+    if 1e-30 < square < 1e30:
+        return sqrt(square)
+    if q.K.real_bytes == 8:
+        return careful_norm[double](<double *>x, q.n)
+    return careful_norm[float](<float *>x, q.n)
+
+
+# --- the pairs ------------------------------------------------------------------------------------
+
+cdef void multiply_pairs(Quasi *q) noexcept nogil:
+    """The products of all pairs with g and, where one of them is at hand, with its y."""
+    cdef Py_ssize_t i, row = q.row, k = q.count, m = q.most
+    sweep(q, pairs_piece, 4 * k, 4 * k, q.width)
+    for i in range(2 * k):
+        q.products[i] = total(q, 2 * k + i)
+    if row >= 0:
+        for i in range(k):
+            q.cross[i * m + row] = total(q, 2 * i)
+            q.inner[i * m + row] = q.inner[row * m + i] = total(q, 2 * i + 1)
+
+
+cdef void weigh(Quasi *q) noexcept nogil:
+    """Of all pairs in minus the step: w for s and -c u for y, and c. Costs 2 k^2
+    multiplications.
+    """
+    cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
+    cdef double *u = q.solved
+    cdef double *D = u + m
+    cdef double *w = D + m
+    cdef double sum_
+    q.c = 1
+    if k == 0:
+        return
+    for i in range(k):
+        a = (q.first + i) % m
+        D[i] = q.cross[a * m + a]
+    q.c = D[k - 1] / q.inner[a * m + a]
+    for i in range(k - 1, -1, -1):
+        a = (q.first + i) % m
+        sum_, b = q.products[2 * a], a
+        for j in range(i + 1, k):
+            b = b + 1 if b + 1 < m else 0
+            sum_ -= q.cross[a * m + b] * u[j]
+        u[i] = sum_ / D[i]
+    for i in range(k):
+        a = (q.first + i) % m
+        sum_, b = -q.products[2 * a + 1], q.first
+        for j in range(k):
+            sum_ += q.inner[a * m + b] * u[j]
+            b = b + 1 if b + 1 < m else 0
+        w[i] = D[i] * u[i] + q.c * sum_
+    for i in range(k):
+        a = (q.first + i) % m
+        w[i] /= D[i]
+        b = a
+        for j in range(i + 1, k):
+            b = b + 1 if b + 1 < m else 0
+            w[j] -= q.cross[a * m + b] * w[i]
+        q.weights[2 * a], q.weights[2 * a + 1] = w[i], -q.c * u[i]
+
+
+cdef void move(Quasi *q, double f) noexcept nogil:
+    """Go to the trial, and keep the pair of this step if its curvature is usable."""
+    cdef double yy, ss
+    sweep(q, step_piece, 8, 4, PIECE)
+    ss = norm_of(q, q.s, total(q, 1))
+    yy = norm_of(q, q.g_trial - q.line, total(q, 2))
+    q.row = -1
+    if total(q, 0) > USABLE * ss * yy:
+        q.row = q.count if q.count < q.most else q.first
+        if q.count == q.most:
+            q.first = (q.first + 1) % q.most
+        q.count = min(q.count + 1, q.most)
+    q.gnorm = norm_of(q, q.g_trial, total(q, 3))
+    swap(&q.theta, &q.trial)
+    swap(&q.g, &q.g_trial)
+    q.f = f
+    if q.count:
+        multiply_pairs(q)
+    q.state, q.moved = RESTING, True
+
+
+# --- the line search ------------------------------------------------------------------------------
+
+cdef double cubic(const Point *a, const Point *b) noexcept nogil:
+    """The minimiser of the cubic through two values and slopes; NaN if it has none."""
+    cdef double s = a.slope + b.slope - 3 * (a.f - b.f) / (a.t - b.t)
+    cdef double square = s * s - a.slope * b.slope, root, below
+    if not square >= 0:
+        return NAN
+    root = copysign(sqrt(square), b.t - a.t)
+    below = b.slope - a.slope + 2 * root
+    return b.t - (b.t - a.t) * (b.slope + root - s) / below if below != 0 else NAN
+
+
+cdef double further(const Point *before, const Point *here) noexcept nogil:
+    """The next trial while the line still falls: the cubic's minimiser, clipped to 2 to 10 times
+    the current t.
+    """
+    cdef double t = cubic(before, here)
+    return min(max(t, 2 * here.t), 10 * here.t) if t > here.t else 4 * here.t
+
+
+cdef double between(const Point *low, const Point *high) noexcept nogil:
+    """The cubic's minimiser, a tenth of the interval away from both ends at least."""
+    cdef double width = high.t - low.t, share = 0.1
+    if isfinite(high.f):
+        share = (cubic(low, high) - low.t) / width
+    if isnan(share):
+        share = 0.5
+    return low.t + min(max(share, 0.1), 0.9) * width
+
+
+cdef void look(Quasi *q, double t) noexcept nogil:
+    """At theta + t d."""
+    q.t = t
+    sweep(q, trial_piece, 3, 0, PIECE)
+
+
+cdef void aim(Quasi *q) noexcept nogil:
+    """Begin a search along the next direction. Pairs that mislead, as they can at a kink, are
+    dropped.
+    """
+    q.moved = False
+    if q.state == LOST:
+        return
+    while True:
+        weigh(q)
+        sweep(q, direction_piece, 2 * q.count + 3, 1, LONG_PIECE)
+        q.slope = total(q, 0)
+        if q.slope < 0:
+            break
+        if not q.count:
+            q.state = LOST
+            return
+        q.first = q.count = 0
+    q.low.t, q.low.f, q.low.slope = 0, q.f, q.slope
+    q.bracketed, q.stored, q.trials, q.state = False, False, 0, LOOKING
+    look(q, 1.0 if q.count else min(1.0, 1 / q.gnorm))
+
+
+cdef void heed(Quasi *q, double f) noexcept nogil:
+    """The value at the trial is f, and the gradient is there: what follows."""
+    cdef Point here, before
+    here.t, here.f, here.slope = q.t, INFINITY, NAN
+    if isfinite(f):
+        sweep(q, slope_piece, 2, 1, PIECE)
+        here.f, here.slope = f, total(q, 0)
+    q.trials += 1
+    if not here.f <= min(q.low.f, q.f + ARMIJO * q.t * q.slope) + q.noise * fabs(q.f):
+        q.high, q.bracketed = here, True
+    elif fabs(here.slope) <= -CURVATURE * q.slope:
+        move(q, f)
+        return
+    else:
+        if here.slope * (q.high.t - q.low.t if q.bracketed else 1.0) >= 0:
+            q.high, q.bracketed = q.low, True
+        before, q.low, q.stored = q.low, here, True
+        swap(&q.g_low, &q.g_trial)
+        if not q.bracketed:
+            q.t = further(&before, &q.low)
+    if q.bracketed:
+        q.t = between(&q.low, &q.high)
+        if not min(q.low.t, q.high.t) < q.t < max(q.low.t, q.high.t):
+            settle(q, False)
+            return
+    if q.trials < TRIALS:
+        look(q, q.t)
+    else:
+        settle(q, False)
+
+
+cdef void settle(Quasi *q, bint late) noexcept nogil:
+    """End the search at its lowest trial; if none is lower, and it is not too late, drop all pairs
+    and begin another, or be lost.
+    """
+    if q.stored and q.low.f < q.f:
+        look(q, q.low.t)
+        swap(&q.g_low, &q.g_trial)
+        move(q, q.low.f)
+    elif late:
+        q.state = RESTING
+    elif q.count:
+        q.first = q.count = 0
+        aim(q)
+    else:
+        q.state = LOST
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+cdef class QuasiNewton:
+    """A run of L-BFGS.
+
+    Parameters
+    ----------
+    n : int
+    dtype : float32 or float64
+    memory : int
+        Pairs kept, at most.
+    """
+    cdef Quasi q
+    cdef object vectors, numbers
+    cdef char *base
+    cdef readonly object pairs              # (2 memory, n)
+    cdef readonly Py_ssize_t steps          # of the last `run`
+    cdef readonly Py_ssize_t evaluations
+    cdef public double gap                  # longest recent time between two looks at the clock
+    cdef long long began, looked
+    cdef bint out_of_time
+
+    def __cinit__(self, Py_ssize_t n, dtype, Py_ssize_t memory):
+        cdef Quasi *q = &self.q
+        cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded(n, size) * size
+        q.ld, q.line = line // size, line
+        q.K, q.n, q.most, q.threads = &table_chosen()[size == 8], n, memory, default_threads()
+        q.width = max(8192, (n // 256 + 2047) // 2048 * 2048)
+        q.parts, q.lds = (n + q.width - 1) // q.width, max(4, 4 * memory)
+        self.vectors = padded_rows(11, n, dtype)[:, :n]
+        self.pairs = padded_rows(2 * memory, n, dtype)[:, :n]
+        self.numbers = np.zeros(2 * <object>memory * memory + 7 * memory + q.parts * q.lds)
+        q.pairs, self.base = pointer(self.pairs), pointer(self.vectors)
+        q.g, q.g_trial = self.base + line, self.base + 3 * line
+        q.g_low, q.theta = self.base + 5 * line, self.base + 6 * line
+        q.trial, q.d = self.base + 7 * line, self.base + 8 * line
+        q.s, q.best = self.base + 9 * line, self.base + 10 * line
+        q.cross = <double *>pointer(self.numbers)
+        q.inner = q.cross + memory * memory
+        q.products = q.inner + memory * memory
+        q.weights = q.products + 2 * memory
+        q.solved = q.weights + 2 * memory
+        q.sums = q.solved + 3 * memory
+        q.noise = NOISE * float(np.finfo(dtype).eps)
+
+    cdef object vector(self, char *start):
+        return self.vectors[(start - self.base) // self.q.line]
+
+    # the current point
+
+    def start(self, theta, double value, gradient):
+        """Begin, or go on with the pairs at hand, from theta with its value and gradient."""
+        cdef Quasi *q = &self.q
+        self.vector(q.theta)[:] = self.vector(q.trial)[:] = theta
+        self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
+        q.f, q.state, q.moved, q.row = value, RESTING, False, -1
+        with Arithmetic(), nogil:
+            sweep(q, step_piece, 8, 4, PIECE)       # of length 0
+            q.gnorm = norm_of(q, q.g, total(q, 3))
+            if q.count:
+                multiply_pairs(q)
+
+    def restore(self, Py_ssize_t first, Py_ssize_t count):
+        """After `start`: the first `count` of `pairs` have been filled, with the oldest in row
+        `first`.
+        """
+        cdef Quasi *q = &self.q
+        cdef Py_ssize_t i
+        with Arithmetic(), nogil:
+            q.first, q.count = first, count
+            for i in range(count):      # from the oldest on
+                q.row = (first + i) % q.most
+                memcpy(q.s, q.pairs + 2 * q.row * q.line, q.n * q.K.real_bytes)
+                memcpy(q.g - q.line, q.pairs + (2 * q.row + 1) * q.line, q.n * q.K.real_bytes)
+                multiply_pairs(q)
+            q.row = -1
+
+    @property
+    def theta(self):
+        return self.vector(self.q.theta)
+
+    @property
+    def gradient(self):
+        return self.vector(self.q.g)
+
+    @property
+    def value(self):
+        return self.q.f
+
+    @property
+    def gradient_norm(self):
+        return self.q.gnorm
+
+    @property
+    def first(self):
+        return self.q.first
+
+    @property
+    def count(self):
+        return self.q.count
+
+    @property
+    def best(self):
+        """The lowest point of the last `run`, its value and the norm of its gradient; None where it
+        ended there.
+        """
+        if self.q.elsewhere:
+            return self.vector(self.q.best), self.q.best_f, self.q.best_gnorm
+        return None
+
+    # driven from outside
+
+    @property
+    def trial(self):
+        return self.vector(self.q.trial)
+
+    @property
+    def moved(self):
+        """Whether the last search has ended at a new point."""
+        return self.q.moved
+
+    def search(self):
+        """Begin a search; whether the value and the gradient at `trial` are wanted."""
+        with Arithmetic(), nogil:
+            aim(&self.q)
+        return self.q.state == LOOKING
+
+    def tell(self, double value, gradient):
+        """The value and the gradient at `trial`; whether those at another one are wanted."""
+        np.copyto(self.vector(self.q.g_trial), gradient)
+        with Arithmetic(), nogil:
+            heed(&self.q, value)
+        return self.q.state == LOOKING
+
+    def give_up(self):
+        """End the search at its lowest trial, if that is lower."""
+        with Arithmetic(), nogil:
+            settle(&self.q, True)
+
+    # by itself
+
+    def run(self, Plan plan, record, double gradient_tol, double target, double seconds):
+        """As many steps, at most, as there are rows in `record` (count, 3), which gets loss,
+        gradient norm and seconds of each. `steps` were taken, even where a signal's handler raises.
+
+        Returns
+        -------
+        str
+            ``""`` where all were taken or others should have a turn, or ``critical``, ``target``,
+            ``stalled``, ``max_time``.
+        """
+        cdef Py_ssize_t count = len(record)
+        cdef double *rows = <double *>pointer(record)
+        cdef Ending ending = GOING
+        self.steps = 0
+        with plan.lock:
+            plan.let_go()
+            plan.theta = None
+            with nogil:
+                self.descend(plan, count, gradient_tol, target, seconds, rows, &ending)
+        return ("", "critical", "target", "stalled", "max_time", "")[ending]
+
+    cdef int descend(
+        self, Plan plan, Py_ssize_t count, double gradient_tol, double target, double seconds,
+        double *rows, Ending *ending
+    ) except -1 nogil:
+        cdef Quasi *q = &self.q
+        cdef fc_watch before = watch()
+        self.began = self.looked = now()
+        self.look_at_clock(seconds)
+        q.elsewhere, q.best_f, q.best_gnorm = False, q.f, q.gnorm
+        while self.steps < count:
+            if q.gnorm <= gradient_tol:
+                ending[0] = CRITICAL
+            elif q.f <= target:
+                ending[0] = TARGET
+            elif self.out_of_time:
+                ending[0] = LATE
+            else:
+                ending[0] = self.step(plan, seconds)
+            if ending[0] != GOING:
+                break
+            self.remember_best()
+            rows += 3
+            rows[-3], rows[-2], rows[-1] = q.f, q.gnorm, (self.looked - self.began) * 1e-9
+            self.steps += 1
+            if self.looked - self.began > SLICE_NS:
+                break
+        return plan.end(before)
+
+    cdef Ending step(self, Plan plan, double seconds) noexcept nogil:
+        """One step. What moves the run is done whole: nothing calls it off but between trials."""
+        cdef Quasi *q = &self.q
+        cdef double f
+        cdef fc_watch before = fc_watch_begin(NULL)
+        aim(q)
+        fc_watch_end(before)
+        while q.state == LOOKING:
+            self.evaluations += plan.loss_at(q.trial, q.g_trial, &f)
+            if fc_watch_off():
+                q.state = RESTING
+                return OFF
+            self.look_at_clock(seconds)
+            before = fc_watch_begin(NULL)
+            heed(q, f)
+            if self.out_of_time and q.state == LOOKING:
+                settle(q, True)
+            fc_watch_end(before)
+        if q.moved:
+            return GOING
+        return STALLED if q.state == LOST else LATE
+
+    cdef void look_at_clock(self, double seconds) noexcept nogil:
+        """See whether time would run out before the next look."""
+        cdef long long here = now()
+        self.gap = max(FADING * self.gap, (here - self.looked) * 1e-9)
+        self.looked = here
+        self.out_of_time = (here - self.began) * 1e-9 + self.gap > seconds
+
+    cdef void remember_best(self) noexcept nogil:
+        cdef Quasi *q = &self.q
+        if q.f < q.best_f:
+            q.best_f, q.best_gnorm, q.elsewhere = q.f, q.gnorm, False
+        elif not q.elsewhere:
+            q.elsewhere = True
+            memcpy(q.best, q.trial, q.n * q.K.real_bytes)       # where it came from

@@ -88,6 +88,12 @@ WORKLOADS = {
         Workload("deep-72", (40, *[72] * 10, 6), 600, "tanh", "cross_entropy", large=False),
         Workload("small-10", (4, 10, 10, 1), 300, "tanh", "mse", large=False),
         Workload("small-20", (1, 20, 1), 200, "tanh", "mse", large=False),
+        # of the size of a table in a paper: the matrix has 16 to 258 rows
+        Workload("sine", (1, 5, 1), 41, "tanh", "mse", large=False),
+        Workload("diabetes", (10, 10, 1), 442, "tanh", "mse", large=False),
+        Workload("cancer", (9, 5, 5, 2), 699, "tanh", "cross_entropy", large=False),
+        Workload("wine", (13, 15, 3), 178, "tanh", "cross_entropy", large=False),
+        Workload("small-13", (2, 13, 13, 1), 150, "tanh", "mse", large=False),
     )
 }
 

@@ -21,6 +21,7 @@ from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, S
 from ..common.runtime import to_nearest
 from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
 from ..krylov.ritz import decompose
+from .dense import matrix_of, matrix_pays
 from .density_curve import GridOptions, SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs
@@ -54,7 +55,9 @@ def spectral_density(
 
     Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
     whose nodes and weights represent the spectrum weighted by the squared components of that
-    vector. The mean over probes is unbiased for smooth averages.
+    vector. The mean over probes is unbiased for smooth averages. For the curvature of a small
+    network, if its matrix costs less than the products asked for, all eigenvalues are computed
+    instead, as they are in a small space of outputs; not if `deflate` or `against` is given.
 
     Parameters
     ----------
@@ -132,19 +135,22 @@ def spectral_density(
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
+    rng, known, spent = either_seed(seed, rng), None, 0
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
-        return every(small, look)
+        return every(eigvalsh(small.matrix), look, small.rest, small.n_rest, space=small.space)
+    m = n_probes * min(n_steps, n)
+    if small is None and against is None and deflate is None and n <= m and matrix_pays(op, m):
+        P, n_products = matrix_of(op)
+        return every(eigvalsh(P), look, n_products=n_products)
     op = op if small is None else cast(Operator, small)
-    rng, known, spent = either_seed(seed, rng), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
         known, spent = known_pairs(op, against)
     quadratures, ghosts, outliers = [], 0.0, None
-    shape = (min(n_steps, op.shape[0]) + 1, op.shape[0])
     with (
         bar(n_probes * n_steps, "spectral_density", progress) as shown,
-        held_rows(op, shape, operator_dtype(op)) as rows,
+        held_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
     ):
         run = None
         for i in range(n_probes):
@@ -170,20 +176,24 @@ def spectral_density(
     return assemble(rest, known, n, n_products, ghosts, look, space=small.space)
 
 
-def every(small: Any, look: GridOptions) -> SpectralDensity:
-    """Return the density of eigenvalues that are all known."""
-    values, n = eigvalsh(small.matrix), small.n
-    nodes, weights = np.append(values, small.rest), np.append(values * 0 + 1, small.n_rest) / n
+def every(
+    values: Floats, look: GridOptions, rest: float = 0.0, n_rest: int = 0, **extra: Any
+) -> SpectralDensity:
+    """Return the density of eigenvalues that are all known: `values`, and `n_rest` copies of
+    `rest`.
+    """
+    n = len(values) + n_rest
+    nodes = np.append(values, [rest] * (n_rest > 0))
+    weights = np.append(np.ones(len(values)), [n_rest] * (n_rest > 0)) / n
     order = np.argsort(nodes, kind="stable")
     nodes, weights = np.tile(nodes[order], (2, 1)), np.tile(weights[order], (2, 1))
     return SpectralDensity(
         nodes=nodes,
         weights=weights,
-        n_products=0,
         n=n,
         n_deflated=n,
-        space=small.space,
         **smear(nodes, weights, **look, unsure=False),
+        **({"n_products": 0} | extra),
     )
 
 

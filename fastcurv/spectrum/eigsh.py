@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -49,7 +48,7 @@ from ..krylov.ritz import (
 )
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind, growth
-from .dense import matrix_pairs, matrix_pays
+from .dense import matrix_pairs, matrix_pays, matrix_replaces
 from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
 from .results import LEFT_OPEN, Eigenpairs
 
@@ -71,6 +70,7 @@ from .results import LEFT_OPEN, Eigenpairs
 SURE = 0.003
 PROBE_SHARE = 0.25
 WHOLE_SHARE = 0.25  # the matrix replaces a search once it costs this share of the products made
+FIRST, EACH = 20, 4  # products that k pairs usually take: FIRST + EACH k
 RISK = 0.05  # probability of error of `unseen`, if that share was too small
 MOST_ASIDE = 8  # largest number of rows that are set aside
 ROUNDED = -0.25  # residuals below eps ** ROUNDED times the noise count as rounding
@@ -89,14 +89,13 @@ def extreme_pairs(
         raise ValueError(
             f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
         )
+    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
+    may_be_whole = asked.probe and asked.max_basis is None
+    if may_be_whole and n <= asked.max_products and matrix_pays(op, FIRST + EACH * k):
+        return matrix_pairs(op, asked, against=deflated)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
-    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    whole = partial(matrix_pairs, op, asked, against=deflated)
-    may_be_whole = asked.probe and asked.max_basis is None
-    if may_be_whole and n <= asked.max_products and matrix_pays(n, 0):
-        return whole()
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     eps = float(np.finfo(dtype).eps)
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
@@ -104,7 +103,9 @@ def extreme_pairs(
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
         search = ThickRestart(run, asked, tol, rng, shown, may_be_whole)
         found = search.solve(start)
-    return whole(spent=found.n_products) if search.gives_way else found
+    if search.gives_way:
+        return matrix_pairs(op, asked, against=deflated, spent=found.n_products)
+    return found
 
 
 class ThickRestart:
@@ -183,7 +184,7 @@ class ThickRestart:
         return (
             self.may_give_way
             and run.n_products + run.n <= self.max_products
-            and matrix_pays(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
+            and matrix_replaces(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
         )
 
     def _grow(self) -> None:
@@ -696,7 +697,9 @@ def eigsh(
 
     Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
     orthogonal to the basis until no missed copy of a multiple eigenvalue is found. Up to n = 64,
-    and if a search would cost more than forming it, the whole matrix is used.
+    and if a search would cost more than forming it, the whole matrix is used: for the curvature of
+    a small network, whose price is known, from the first; for other operators once the search has
+    become long.
 
     Parameters
     ----------

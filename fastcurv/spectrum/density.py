@@ -19,7 +19,14 @@ from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
 from ..common.runtime import to_nearest
-from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
+from ..krylov.lanczos import (
+    Recurrence,
+    column_lengths,
+    combine,
+    held_rows,
+    orthonormal_rows,
+    orthonormalise,
+)
 from ..krylov.ritz import decompose
 from .dense import matrix_of, matrix_pays
 from .density_curve import GridOptions, SpectralDensity, check_look, smear
@@ -65,8 +72,8 @@ def spectral_density(
         Real symmetric.
     n_probes, n_steps : int
         Costs ``n_probes * n_steps`` products, fewer if a Krylov space ends early, and memory for
-        n_steps + 1 vectors, which are kept orthogonal so that no spurious copies of eigenvalues
-        (ghosts) appear.
+        n_steps + 1 vectors, which are kept orthogonal to ``sqrt(eps)`` so that no spurious copies
+        of eigenvalues (ghosts) appear.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
@@ -240,7 +247,8 @@ def new_run(op: Any, n_steps: int, known: KnownPairs | None, rows: Array) -> Rec
         raise ValueError(
             f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
         )
-    return Recurrence(op, n_steps, against=None if known is None else known.rows, rows=rows)
+    against = None if known is None else known.rows
+    return Recurrence(op, n_steps, against=against, rows=rows, semi=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
@@ -319,7 +327,9 @@ def find_outliers(run: Recurrence, most: int) -> KnownPairs:
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     run.reorthogonalise()
-    return KnownPairs(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
+    rows = combine(run.rows[: run.m], S[:, good])
+    orthonormalise(rows)
+    return KnownPairs(theta[good], rows, residuals[good])
 
 
 def assemble(

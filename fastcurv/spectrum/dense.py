@@ -260,6 +260,8 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
     if isinstance(op, MatrixOperator):
         return op.to_dense(), 0
     dtype = operator_dtype(op)
+    if n <= BLOCK:
+        return times(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
         check_time()

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import (
+    as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     check_vectors,
-    either_seed,
+    one_seed,
     operator_dtype,
 )
 from ..common.errors import accept_aliases
@@ -79,7 +80,7 @@ STEEPEST = 2.5  # largest factor by which one step reduces residuals
 
 
 def extreme_pairs(
-    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` in the operator's own precision, with arguments that are checked."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
@@ -101,7 +102,7 @@ def extreme_pairs(
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
     with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        search = ThickRestart(run, asked, tol, rng, shown, may_be_whole)
+        search = ThickRestart(run, asked, tol, as_rng(seed), shown, may_be_whole)
         found = search.solve(start)
     if search.gives_way:
         return matrix_pairs(op, asked, against=deflated, spent=found.n_products)
@@ -542,9 +543,10 @@ FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gaine
 
 
 def mixed_pairs(
-    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
+    rng = as_rng(seed)
     if not hasattr(op, "astype"):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
@@ -816,11 +818,12 @@ def eigsh(
     if precision is not None:
         check_choice(precision, ("mixed",), "precision")
         run = mixed_pairs
-    generator = either_seed(seed, rng)
+    seed = one_seed(seed, rng)
     wide = op.astype("float64") if precision is not None and hasattr(op, "astype") else op
     small = reduction(wide, space)
     if small is not None:
-        pairs = reduced_pairs(run, small, asked, generator, v0, against)
+        seed = as_rng(seed)
+        pairs = reduced_pairs(run, small, asked, seed, v0, against)
         if pairs is not None and (space or settled(pairs)):
             return pairs
-    return run(op, asked, generator, v0, against)
+    return run(op, asked, seed, v0, against)

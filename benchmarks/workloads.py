@@ -75,6 +75,7 @@ WORKLOADS = {
         Workload("mnist-128", (784, 512, 512, 10), 128, "tanh", "cross_entropy", large=False),
         Workload("mnist-32", (784, 512, 512, 10), 32, "tanh", "cross_entropy", large=False),
         Workload("mnist-4", (784, 512, 512, 10), 4, "tanh", "cross_entropy", large=False),
+        Workload("few-100", (600, 400, 200, 5), 100, "tanh", "cross_entropy", large=False),
         Workload("small-1", (64, 128, 64, 10), 1, "relu", "cross_entropy", large=False),
         Workload("middle-48", (256, 256, 256, 10), 48, "tanh", "cross_entropy", large=False),
         Workload("autoencoder", _AUTOENCODER, 1024, "tanh", "mse"),

@@ -186,7 +186,7 @@ def eigvalsh(A: Floats) -> Floats:
 def _credible(values: Floats, trace: float, squares: float) -> bool:
     """Return whether eigenvalues have the sum and the sum of squares that the matrix has."""
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
-    return off <= CREDIBLE * (squares + len(values) * squares**0.5)
+    return bool(off <= CREDIBLE * (squares + len(values) * squares**0.5))
 
 
 def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
@@ -250,10 +250,13 @@ def _of_form(form: Tridiagonal, at: Indices) -> Floats | None:
     if 4 * len(at) > form.n:
         return None
     ends = np.flatnonzero(np.diff(at) > 1) + 1
-    runs = [form.vectors(int(part[0]), int(part[-1]) + 1) for part in np.split(at, ends)]
-    if any(run is None for run in runs):
-        return None
-    rows = np.concatenate(runs)
+    runs = []
+    for part in np.split(at, ends):
+        found = form.vectors(int(part[0]), int(part[-1]) + 1)
+        if found is None:
+            return None
+        runs.append(found)
+    rows: Floats = np.concatenate(runs)
     inner = rows @ rows.T
     if not np.abs(inner - np.eye(len(at))).max() <= OVERLAP:
         return None

@@ -37,6 +37,7 @@ from .spaces import OutputSpace, not_in_shards, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
+PER_FLOP = 5e-11  # seconds, in estimates
 FEW_OUTPUTS = 8  # a GGN's matrix takes outputs n^2 operations a row; its products some 8 n^2
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
@@ -303,13 +304,14 @@ class Curvature(Quadratic):
         """
         if self.objective._by_blocks:
             return np.inf
-        return 5e-11 * prices(self.objective.model, self.objective.n_samples, self.kind)[1]
+        _, price = prices(self.objective.model, self.objective.n_samples, self.kind)
+        return PER_FLOP * price
 
     def matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
         n, ob = self.shape[0], self.objective
         if self._is_normal:
-            return 5e-11 * ob.n_samples * ob.model.sizes[-1] * float(n) ** 2
+            return float(PER_FLOP * ob.n_samples * ob.model.sizes[-1] * n**2)
         return n * self.product_price()
 
     def _bounds(self) -> Any:

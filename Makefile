@@ -49,6 +49,7 @@ test-large: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(PY) benchmarks/hvp.py --bounds
 	$(PY) benchmarks/overhead.py --bounds
+	$(PY) benchmarks/overhead.py --small --bounds
 	$(PY) benchmarks/team_model.py
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.

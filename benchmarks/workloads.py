@@ -75,6 +75,7 @@ WORKLOADS = {
         Workload("mnist-128", (784, 512, 512, 10), 128, "tanh", "cross_entropy", large=False),
         Workload("mnist-32", (784, 512, 512, 10), 32, "tanh", "cross_entropy", large=False),
         Workload("mnist-4", (784, 512, 512, 10), 4, "tanh", "cross_entropy", large=False),
+        Workload("few-100", (600, 400, 200, 5), 100, "tanh", "cross_entropy", large=False),
         Workload("small-1", (64, 128, 64, 10), 1, "relu", "cross_entropy", large=False),
         Workload("middle-48", (256, 256, 256, 10), 48, "tanh", "cross_entropy", large=False),
         Workload("autoencoder", _AUTOENCODER, 1024, "tanh", "mse"),
@@ -88,6 +89,12 @@ WORKLOADS = {
         Workload("deep-72", (40, *[72] * 10, 6), 600, "tanh", "cross_entropy", large=False),
         Workload("small-10", (4, 10, 10, 1), 300, "tanh", "mse", large=False),
         Workload("small-20", (1, 20, 1), 200, "tanh", "mse", large=False),
+        # of the size of a table in a paper: the matrix has 16 to 258 rows
+        Workload("sine", (1, 5, 1), 41, "tanh", "mse", large=False),
+        Workload("diabetes", (10, 10, 1), 442, "tanh", "mse", large=False),
+        Workload("cancer", (9, 5, 5, 2), 699, "tanh", "cross_entropy", large=False),
+        Workload("wine", (13, 15, 3), 178, "tanh", "cross_entropy", large=False),
+        Workload("small-13", (2, 13, 13, 1), 150, "tanh", "mse", large=False),
     )
 }
 

@@ -59,8 +59,8 @@ ROOMS = {
         "testing",
     },
 }
-# of the leaves: threads and kernels, sweeps over vectors
-ENGINE_ALONE = {"common.runtime", "common.vectors"}
+# of the leaves: threads and kernels, sweeps over vectors, LAPACK
+ENGINE_ALONE = {"common.runtime", "common.vectors", "common.linalg"}
 NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 

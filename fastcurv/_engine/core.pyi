@@ -163,6 +163,13 @@ class GaussNewton:
     def matrix(self, out: NDArray[np.float64]) -> None: ...
 
 @disjoint_base
+class Tridiagonal:
+    n: int
+    def __init__(self, A: NDArray[np.float64]) -> None: ...
+    def values(self) -> NDArray[np.float64] | None: ...
+    def vectors(self, first: int, last: int) -> NDArray[np.float64] | None: ...
+
+@disjoint_base
 class Levenberg:
     theta: NDArray[Any]
     gradient: NDArray[Any]

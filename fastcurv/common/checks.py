@@ -29,15 +29,23 @@ def as_rng(seed: Any) -> np.random.Generator:
     """
     if isinstance(seed, np.random.Generator):
         return seed
-    if seed is None:
-        return np.random.default_rng()
-    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
-        if seed < 0:
-            raise ValueError(
-                f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator"
-            )
-        return np.random.default_rng(int(seed))
-    raise TypeError(f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator")
+    check_seed(seed)
+    return np.random.default_rng(None if seed is None else int(seed))
+
+
+def check_seed(seed: Any) -> Any:
+    """Return a seed that `as_rng` takes, unchanged, after checking it; a generator that may not be
+    needed takes as long to make as some answers.
+    """
+    if seed is None or isinstance(seed, np.random.Generator):
+        return seed
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise TypeError(
+            f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
+        )
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
+    return seed
 
 
 def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
@@ -61,9 +69,14 @@ def either_seed(seed: Any, rng: Any) -> np.random.Generator:
     >>> bool(either_seed(0, None).integers(10) == either_seed(None, 0).integers(10))
     True
     """
+    return as_rng(one_seed(seed, rng))
+
+
+def one_seed(seed: Any, rng: Any) -> Any:
+    """Return the one of `seed` and `rng` that is given, checked."""
     if seed is not None and rng is not None:
         raise TypeError("seed and rng are both given; wanted one of the two: they mean the same")
-    return as_rng(rng if seed is None else seed)
+    return check_seed(rng if seed is None else seed)
 
 
 def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:

@@ -5,8 +5,9 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 ``batch(rows)`` with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and
 what it proves, see `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product),
 ``column_bounds()`` (n,), ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)``
-(a `Reduction` or None), ``written()`` (a `Written` or None), and ``reach(most)`` (a `ProvedReach`
-of at most that many dimensions, or None).
+(a `Reduction` or None), ``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at
+most that many dimensions, or None), and, for the choice between a search and the matrix,
+``product_price()`` and ``matrix_price()`` in seconds, with ``normal_matrix()`` (n, n) or None.
 """
 
 from __future__ import annotations

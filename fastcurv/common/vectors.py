@@ -5,7 +5,8 @@ place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)`
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
 on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
 start its own threads, which keep spinning during the engine's next product. `adam_step` is one step
-of Adam in a single sweep, `QuasiNewton` a run of L-BFGS.
+of Adam in a single sweep, `QuasiNewton` a run of L-BFGS; `Space` is a Krylov space with the small
+problems in it, `small_problem` one of them, `Workspace` the vectors of conjugate gradients.
 """
 
 import math
@@ -17,23 +18,30 @@ from numpy.typing import NDArray
 
 from .._engine import (
     QuasiNewton,
+    Space,
+    Workspace,
     adam_step,
     combine_rows,
     default_threads,
     project_rows,
+    small_problem,
     subtract_rows,
 )
 
 __all__ = [
     "QuasiNewton",
+    "Space",
+    "Workspace",
     "adam_step",
     "column_slices",
     "combine_rows",
+    "default_threads",
     "dot",
     "extent",
     "norm",
     "project_rows",
     "safe_norm",
+    "small_problem",
     "subtract_rows",
 ]
 

@@ -12,7 +12,10 @@ components left along older vectors start at rounding level and grow from step t
 can be estimated from T (Simon 1984). Steps are gathered into batches as long as that estimate stays
 below `contamination`; then the whole batch is orthogonalised against all older vectors in two
 sweeps. The neglected effect on T is of second order, the square of the components found, and is
-added to err. Blocks are orthogonalised fully, twice, at every step.
+added to err. Where T alone is wanted, only the last two rows of a batch are orthogonalised, from
+which the recurrence goes on as if all had been: T is then that of a basis orthonormal to rounding,
+up to rounding, as long as the rows are orthonormal to ``sqrt(eps)`` (Simon 1984). Blocks
+are orthogonalised fully, twice, at every step.
 """
 
 from __future__ import annotations
@@ -254,7 +257,9 @@ class State(Basis):
         against: Array | None = None,
         contamination: float | None = None,
         rows: Array | None = None,
+        semi: bool = False,
     ) -> None:
+        self.semi = semi
         self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.against = np.zeros((0, self.n), self.dtype) if against is None else against
@@ -398,6 +403,10 @@ class State(Basis):
         """
         end = self.m + self.p
         if self.clean < end:
+            seen = self.clean
+            if self.semi and end - 2 > seen:  # rows between lose no more than the estimate says
+                self.clean = end - 2
+                self.err[seen : end - 2] += self.contamination**2 * self.scale
             Q, P = self.rows[: self.clean], self.rows[self.clean : end]
             for _ in range(3):
                 # components along deflated vectors grow from step to step in the three-term
@@ -407,7 +416,7 @@ class State(Basis):
                 subtract(Q, P, C)
                 measured = self.m if multiplied is None else multiplied
                 self._take_back(C, measured)
-                found = self._orthonormalise_batch(P, C, measured)
+                found = self._orthonormalise_batch(P, C, measured, self.clean == seen)
                 if found <= 1e-3:
                     break
             self.clean = end
@@ -428,9 +437,9 @@ class State(Basis):
             self.T[:locked, first:end] -= false
             self.T[first:end, :locked] -= false.T
 
-    def _orthonormalise_batch(self, P: Array, C: Floats, end: int) -> float:
+    def _orthonormalise_batch(self, P: Array, C: Floats, end: int, whole: bool) -> float:
         """Orthonormalise a batch by a triangular correction; return the largest impurity that was
-        found.
+        found. `whole` says that no rows between the clean ones and the batch were left out.
         """
         gram = project(P, P)
         gram = (gram + gram.T) / 2
@@ -444,7 +453,7 @@ class State(Basis):
         lost = np.hypot(np.linalg.norm(C, axis=1), inside)
         self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
         first = self.clean
-        if first and self.T[first, first - 1] and len(lost):
+        if whole and first and self.T[first, first - 1] and len(lost):
             # the first row came from clean ones: its components along them come from the products,
             # as asymmetry
             wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
@@ -564,6 +573,9 @@ class Recurrence(State):
     contamination : float, optional
         How far orthogonality may be lost within a batch before it is restored; default
         ``sqrt(eps)``.
+    semi : bool
+        Whether T alone is wanted: the rows are then orthonormal to `contamination` only, and there
+        is no restart.
     """
 
     @property

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import Workspace
 from ..common.protocols import Array
-from ..common.vectors import dot, norm
+from ..common.vectors import Workspace, dot, norm
 
 
 def unit_of(g: np.ndarray) -> float:

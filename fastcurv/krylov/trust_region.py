@@ -7,11 +7,13 @@ basis is kept, a problem with another radius, damping or weight is solved again 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .._engine import Space, small_problem
 from ..common.linalg import svd
 from ..common.protocols import Floats
+from ..common.vectors import Space, small_problem
 from .lanczos import Basis, length
 from .ritz import decompose
 
@@ -86,6 +88,9 @@ class KrylovSpace(Space, Basis):
         Largest number of rows, so memory is at most ``max_dim * n`` numbers; rows are allocated as
         they are needed and kept for the next `start`.
     """
+
+    lacking: Any
+    follow: bool
 
     def decompose(self) -> tuple[Floats, Floats]:
         """Return the eigenvalues of T, ascending, and its eigenvectors."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import Times
+from .._engine import GaussNewton, Times
 from ..certify.bounds import dense_bounds
 from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
@@ -30,13 +30,15 @@ from .arguments import (
     check_indices,
     layer_indices,
 )
-from .gram import InCoordinates
+from .gram import InCoordinates, prices
 from .gram_bounds import RangeBounds, reach
 from .linear_operator import OfWhole, Operator, Symmetric, Transposed
 from .spaces import OutputSpace, not_in_shards, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
+PER_FLOP = 5e-11  # seconds, in estimates
+FEW_OUTPUTS = 8  # a GGN's matrix takes outputs n^2 operations a row; its products some 8 n^2
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
 
@@ -272,6 +274,45 @@ class Curvature(Quadratic):
         """
         possible = self.dtype == np.float64 and not self.objective._by_blocks
         return layered(self.objective, self.theta, self.kind) if possible else None
+
+    def normal_matrix(self) -> Floats | None:
+        """Return the matrix of a GGN ``(n, n)``, in float64, summed over rows and outputs by the
+        engine at a fraction of the cost of n products; None for others, and where products cost
+        less or rows come in blocks.
+        """
+        if not self._is_normal:
+            return None
+        n, l2 = self.shape[0], self.objective.l2
+        G = np.empty((n, n))
+        GaussNewton(self._plan).matrix(G)
+        if l2:
+            G[np.diag_indices(n)] += l2_diagonal(self.objective)
+        return G
+
+    @property
+    def _is_normal(self) -> bool:
+        ob = self.objective
+        return not (
+            self.kind != "ggn"
+            or ob.model.sizes[-1] > FEW_OUTPUTS
+            or (ob._by_blocks or ob.model.batch_norm or ob.memory)
+        )
+
+    def product_price(self) -> float:
+        """Return an estimate of the seconds that a product takes on one core; infinite if the rows
+        come in blocks.
+        """
+        if self.objective._by_blocks:
+            return np.inf
+        _, price = prices(self.objective.model, self.objective.n_samples, self.kind)
+        return PER_FLOP * price
+
+    def matrix_price(self) -> float:
+        """Return an estimate of the seconds that the whole matrix takes on one core."""
+        n, ob = self.shape[0], self.objective
+        if self._is_normal:
+            return float(PER_FLOP * ob.n_samples * ob.model.sizes[-1] * n**2)
+        return n * self.product_price()
 
     def _bounds(self) -> Any:
         if self._rounding is None:

@@ -244,7 +244,7 @@ class Loop:
         since, f, gnorm = mark
         if run.f < f - least or run.gnorm < 0.5 * gnorm:
             mark[:] = [run.iteration, run.f, min(run.gnorm, gnorm)]
-        return run.iteration - mark[0] >= IDLE
+        return bool(run.iteration - mark[0] >= IDLE)
 
     def _near_the_bound(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked

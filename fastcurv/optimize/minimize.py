@@ -9,13 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from copy import copy
 from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from .._engine import default_threads
 from ..common.checks import (
     as_rng,
     check_choice,
@@ -34,8 +33,10 @@ from ..common.errors import (
     typed,
 )
 from ..common.progress import bar
+from ..common.progress import outcome as as_result
 from ..common.protocols import Descent, Smooth, Valued
 from ..common.runtime import to_nearest
+from ..common.vectors import default_threads
 from .checkpoint import Saver, saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
@@ -249,27 +250,18 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    _check_protocol(ob, "minimize", (), theta0)
-    chosen, maker = _method_named(method)
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
-    options = _checked_options(chosen, maker, options)
-    _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
-    _check_validation(validation)
+    chosen, maker = _checked(ob, theta0, method, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
-    found: list[OptimizeResult] = []
+    losses = None
     if check_positive_int(n_init, "n_init") > 1:
         _refuse_beside_starts(n_init, checkpoint=checkpoint, resume=resume, callback=callback)
-        begun, seed = time.perf_counter(), as_rng(seed)
-        limits: dict[str, Any] = {
-            "max_iter": max_iter, "max_products": max_products, "gradient_tol": gradient_tol,
-            "fun_target": fun_target, "patience": patience, "validation": validation,
-        }  # fmt: skip
-        found = _from_starts(
-            ob, theta0, chosen, n_init, seed, max_time, limits | options, bool(progress)
-        )
-        theta0 = min(found, key=lambda one: one.fun).x
-        if max_time is not None:
-            max_time = max(max_time - (time.perf_counter() - begun), 1e-3)
+        seed = as_rng(seed)
+        theta0, losses, max_time = _lowest(
+            ob, theta0, n_init, seed, max_time=max_time, progress=progress, method=chosen,
+            max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
+            fun_target=fun_target, patience=patience, validation=validation, **options,
+        )  # fmt: skip
     if theta0 is None and resume is None:
         raise ValueError(
             "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
@@ -277,34 +269,25 @@ def minimize(
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
-        ob,
-        theta,
-        as_rng(seed),
-        curvature=maker.curvature,
-        validation=validation,
+        ob, theta, as_rng(seed), curvature=maker.curvature, validation=validation,
         max_time=_if_given(max_time, "max_time", check_positive),
         max_products=_if_given(max_products, "max_products"),
         fun_target=_if_given(fun_target, "fun_target", _check_number),
         sample=rows_at_a_time(ob, options.get("sample"), "sample"),
-    )
+    )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
     loop = Loop(
-        run,
-        maker,
-        chosen,
-        options,
+        run, maker, chosen, options,
         gradient_tol=_if_given(gradient_tol, "gradient_tol", check_not_negative),
         max_iter=_if_given(max_iter, "max_iter") or usual,
         callback=as_callback(callback),
         patience=_if_given(patience, "patience"),
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         verdict=bool(verdict),
-    )
+    )  # fmt: skip
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
-    if found:
-        result["starts"] = np.array([one.fun for one in found])
-    return result
+    return result if losses is None else as_result(**result, starts=losses)
 
 
 def _refuse_beside_starts(n_init: int, **given: Any) -> None:
@@ -316,53 +299,68 @@ def _refuse_beside_starts(n_init: int, **given: Any) -> None:
             )
 
 
-def _from_starts(
-    ob: Any, theta0: Any, method: str, count: int, rng: np.random.Generator,
-    max_time: float | None, given: dict[str, Any], progress: bool,
-) -> list[OptimizeResult]:  # fmt: skip
-    """Run from `count` starts over threads, without verdicts, up to the first one, in order, that
-    reaches ``given["fun_target"]``, or until the time is over.
+def _lowest(
+    ob: Any, theta0: Any, count: int, rng: np.random.Generator, *,
+    max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
+) -> tuple[np.ndarray, np.ndarray, float | None]:  # fmt: skip
+    """Run from `count` starts over threads, without verdicts, up to the first one, in order, at
+    `fun_target`, or until the time is over.
+
+    Returns the lowest point, the losses reached, and the time that is left.
     """
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     seeds = rng.integers(2**32, size=count)
-    begun, target = time.perf_counter(), given["fun_target"]
+    begun = time.perf_counter()
+
+    def left() -> float | None:
+        return None if max_time is None else max(max_time - time.perf_counter() + begun, 1e-3)
 
     def run(i: int) -> OptimizeResult | None:
-        left = None if max_time is None else max_time - (time.perf_counter() - begun)
-        if left is not None and left <= 0 and i:
+        limit = left()
+        if limit == 1e-3 and i:
             return None
-        limit = None if left is None else max(left, 1e-3)
         start = ob.model.init(int(seeds[i])) if i or theta0 is None else theta0
+        own = copy(ob)  # since one thread would wait for the value that another asks for
         return minimize(
-            ob, start, method, verdict=False, progress=False, seed=int(seeds[i]),
-            max_time=limit, **given,
+            own, start, verdict=False, progress=False, seed=int(seeds[i]), max_time=limit,
+            fun_target=fun_target, **given,
         )  # fmt: skip
 
     ended: list[OptimizeResult] = []
     threads = min(count, default_threads())
     pool = ThreadPoolExecutor(threads)
-    begin = partial(pool.submit, run)
-    waiting = deque(begin(i) for i in range(threads))
+    waiting = deque(pool.submit(run, i) for i in range(threads))
     try:
-        with bar(count, "starts", progress) as shown:
+        with bar(count, "starts", bool(progress)) as shown:
             for i in range(count):
                 one = waiting.popleft().result()
                 if one is None:
                     break
                 ended.append(one)
                 shown.update(1)
-                if target is not None and one.fun <= target:
+                if fun_target is not None and one.fun <= fun_target:
                     break
                 if i + threads < count:
-                    waiting.append(begin(i + threads))
+                    waiting.append(pool.submit(run, i + threads))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return ended
+    losses = np.array([one.fun for one in ended])
+    return min(ended, key=lambda one: one.fun).x, losses, left()
 
 
-def _method_named(name: Any) -> tuple[str, type[Method]]:
+def _checked(
+    ob: Any, theta0: Any, name: Any, options: dict[str, Any], validation: Any
+) -> tuple[str, type[Method]]:
+    """Check that the objective has what the method needs, and the method the options."""
+    _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
-    return chosen, METHODS[check_choice(chosen, METHODS, "method")]
+    maker = METHODS[check_choice(chosen, METHODS, "method")]
+    _check_options(chosen, maker, options)
+    _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
+    if validation is not None:
+        wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
+        require(validation, ("value",), "validation", wanted)
+    return chosen, maker
 
 
 def _check_number(value: Any, name: str) -> float:
@@ -377,7 +375,7 @@ def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_
     return None if value is None else check(value, name)
 
 
-def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) -> dict[str, Any]:
+def _check_options(method: str, maker: type[Method], options: dict[str, Any]) -> None:
     refuse_foreign("minimize", (name for name in options if name not in maker.defaults))
     for name in options:
         if name not in maker.defaults:
@@ -388,7 +386,6 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
                 else f"; it takes {', '.join(maker.defaults)}."
             )
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
-    return options
 
 
 def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) -> None:
@@ -400,9 +397,3 @@ def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) ->
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
             f"{', '.join(missing)}{entry(ob)}"
         )
-
-
-def _check_validation(ob: Any) -> None:
-    if ob is not None:
-        wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
-        require(ob, ("value",), "validation", wanted)

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import Workspace
-from ..common.vectors import dot, norm
+from ..common.vectors import Workspace, dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace

@@ -17,11 +17,13 @@ from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import safe_norm
+from ..krylov.lanczos import NOT_FINITE
 from .reduced import EigshOptions, answered, reduction
 from .results import Eigenpairs, Inertia
 
 BLOCK = 128
 LARGEST_DENSE = 30_000
+ASSEMBLED = 300  # rows from which on an assembled matrix costs less than n products
 SMALL = 64  # rows up to which a decomposition costs no more than a few products of a search
 LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
 # Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
@@ -196,11 +198,28 @@ def _lengths(rows: Floats) -> Floats:
     return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
-def matrix_pays(n: int, products: float) -> bool:
-    """Return whether the matrix of an operator and its decomposition cost no more than `products`
-    products made one after the other, with the vector operations that a search spends on each.
+# Every estimate of what a matrix costs is made here. In seconds, on one core.
+STEP = 170e-6  # the vector operations that a search spends on each product
+VALUES = 8e-11  # a few eigenpairs of a matrix, for each n^3
 
-    Every estimate of this cost in the library is made here.
+
+def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
+    """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
+    `products` products, each with vector operations of `step` seconds.
+
+    An operator says by ``product_price()`` and ``matrix_price()`` what it costs; of any other only
+    a matrix of at most `SMALL` rows is formed at once.
+    """
+    n = op.shape[0]
+    if n <= SMALL or not hasattr(op, "product_price"):
+        return bool(n <= SMALL)
+    search = products * (op.product_price() + step)
+    return n <= LARGEST_SOLVED and bool(op.matrix_price() + VALUES * n**3 < search)
+
+
+def matrix_replaces(n: int, products: float) -> bool:
+    """Return whether the matrix of any operator and its decomposition cost no more than `products`
+    products made one after the other.
     """
     return n <= SMALL or n <= min(products, LARGEST_SOLVED)
 
@@ -211,8 +230,17 @@ def matrix_pairs(
     """Return the result of `eigsh` from the matrix, formed by n products, after `spent` products of
     a search that did not converge.
     """
-    P, n_products = _products(op, op.shape[0])
-    return answered(P, asked, P.dtype, against=against, n_products=spent + n_products)
+    P, n_products = matrix_of(op)
+    dtype = operator_dtype(op)
+    return answered(P, asked, dtype, against=against, n_products=spent + n_products)
+
+
+def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
+    """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
+    of products that it took.
+    """
+    normal = op.normal_matrix() if hasattr(op, "normal_matrix") else None
+    return (normal, 0) if normal is not None else _products(op, op.shape[0])
 
 
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:
@@ -232,6 +260,8 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
     if isinstance(op, MatrixOperator):
         return op.to_dense(), 0
     dtype = operator_dtype(op)
+    if n <= BLOCK:
+        return times(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
         check_time()
@@ -282,13 +312,17 @@ def dense_reduction(op: Any, space: Space | None) -> Any:
 
 
 def _as_products_have_it(op: Any) -> Floats:
-    """Return the symmetric matrix of an operator. It is formed by products if the assembled matrix
-    may differ from these by more than rounding, as on different sides of a kink.
+    """Return the symmetric matrix of an operator. It is formed by products if these cost less than
+    to assemble it, or if the assembled matrix may differ from these by more than rounding, as on
+    different sides of a kink.
     """
-    M = dense_matrix(op)
-    if M.known is None or M.error() <= COARSE * safe_norm(M.A):
-        return M.A
-    P = to_dense(op)[0].astype(np.float64, copy=False)
+    if op.shape[0] > ASSEMBLED:
+        M = dense_matrix(op)
+        if M.known is None or M.error() <= COARSE * safe_norm(M.A):
+            return M.A
+    P = matrix_of(op)[0].astype(np.float64, copy=False)
+    if not np.isfinite(P).all():
+        raise ValueError(NOT_FINITE)
     return P / 2 + P.T / 2
 
 

@@ -19,8 +19,16 @@ from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
 from ..common.runtime import to_nearest
-from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
+from ..krylov.lanczos import (
+    Recurrence,
+    column_lengths,
+    combine,
+    held_rows,
+    orthonormal_rows,
+    orthonormalise,
+)
 from ..krylov.ritz import decompose
+from .dense import matrix_of, matrix_pays
 from .density_curve import GridOptions, SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs
@@ -54,7 +62,9 @@ def spectral_density(
 
     Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
     whose nodes and weights represent the spectrum weighted by the squared components of that
-    vector. The mean over probes is unbiased for smooth averages.
+    vector. The mean over probes is unbiased for smooth averages. For the curvature of a small
+    network, if its matrix costs less than the products asked for, all eigenvalues are computed
+    instead, as they are in a small space of outputs; not if `deflate` or `against` is given.
 
     Parameters
     ----------
@@ -62,8 +72,8 @@ def spectral_density(
         Real symmetric.
     n_probes, n_steps : int
         Costs ``n_probes * n_steps`` products, fewer if a Krylov space ends early, and memory for
-        n_steps + 1 vectors, which are kept orthogonal so that no spurious copies of eigenvalues
-        (ghosts) appear.
+        n_steps + 1 vectors, which are kept orthogonal to ``sqrt(eps)`` so that no spurious copies
+        of eigenvalues (ghosts) appear.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
@@ -132,19 +142,22 @@ def spectral_density(
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
+    rng, known, spent = either_seed(seed, rng), None, 0
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
-        return every(small, look)
+        return every(eigvalsh(small.matrix), look, small.rest, small.n_rest, space=small.space)
+    m = n_probes * min(n_steps, n)
+    if small is None and against is None and deflate is None and n <= m and matrix_pays(op, m):
+        P, n_products = matrix_of(op)
+        return every(eigvalsh(P), look, n_products=n_products)
     op = op if small is None else cast(Operator, small)
-    rng, known, spent = either_seed(seed, rng), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
         known, spent = known_pairs(op, against)
     quadratures, ghosts, outliers = [], 0.0, None
-    shape = (min(n_steps, op.shape[0]) + 1, op.shape[0])
     with (
         bar(n_probes * n_steps, "spectral_density", progress) as shown,
-        held_rows(op, shape, operator_dtype(op)) as rows,
+        held_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
     ):
         run = None
         for i in range(n_probes):
@@ -170,20 +183,24 @@ def spectral_density(
     return assemble(rest, known, n, n_products, ghosts, look, space=small.space)
 
 
-def every(small: Any, look: GridOptions) -> SpectralDensity:
-    """Return the density of eigenvalues that are all known."""
-    values, n = eigvalsh(small.matrix), small.n
-    nodes, weights = np.append(values, small.rest), np.append(values * 0 + 1, small.n_rest) / n
+def every(
+    values: Floats, look: GridOptions, rest: float = 0.0, n_rest: int = 0, **extra: Any
+) -> SpectralDensity:
+    """Return the density of eigenvalues that are all known: `values`, and `n_rest` copies of
+    `rest`.
+    """
+    n = len(values) + n_rest
+    nodes = np.append(values, [rest] * (n_rest > 0))
+    weights = np.append(np.ones(len(values)), [n_rest] * (n_rest > 0)) / n
     order = np.argsort(nodes, kind="stable")
     nodes, weights = np.tile(nodes[order], (2, 1)), np.tile(weights[order], (2, 1))
     return SpectralDensity(
         nodes=nodes,
         weights=weights,
-        n_products=0,
         n=n,
         n_deflated=n,
-        space=small.space,
         **smear(nodes, weights, **look, unsure=False),
+        **({"n_products": 0} | extra),
     )
 
 
@@ -230,7 +247,8 @@ def new_run(op: Any, n_steps: int, known: KnownPairs | None, rows: Array) -> Rec
         raise ValueError(
             f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
         )
-    return Recurrence(op, n_steps, against=None if known is None else known.rows, rows=rows)
+    against = None if known is None else known.rows
+    return Recurrence(op, n_steps, against=against, rows=rows, semi=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
@@ -309,7 +327,9 @@ def find_outliers(run: Recurrence, most: int) -> KnownPairs:
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     run.reorthogonalise()
-    return KnownPairs(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
+    rows = combine(run.rows[: run.m], S[:, good])
+    orthonormalise(rows)
+    return KnownPairs(theta[good], rows, residuals[good])
 
 
 def assemble(

@@ -6,18 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import (
+    as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     check_vectors,
-    either_seed,
+    one_seed,
     operator_dtype,
 )
 from ..common.errors import accept_aliases
@@ -49,7 +49,7 @@ from ..krylov.ritz import (
 )
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind, growth
-from .dense import matrix_pairs, matrix_pays
+from .dense import matrix_pairs, matrix_pays, matrix_replaces
 from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
 from .results import LEFT_OPEN, Eigenpairs
 
@@ -71,6 +71,7 @@ from .results import LEFT_OPEN, Eigenpairs
 SURE = 0.003
 PROBE_SHARE = 0.25
 WHOLE_SHARE = 0.25  # the matrix replaces a search once it costs this share of the products made
+FIRST, EACH = 20, 4  # products that k pairs usually take: FIRST + EACH k
 RISK = 0.05  # probability of error of `unseen`, if that share was too small
 MOST_ASIDE = 8  # largest number of rows that are set aside
 ROUNDED = -0.25  # residuals below eps ** ROUNDED times the noise count as rounding
@@ -79,7 +80,7 @@ STEEPEST = 2.5  # largest factor by which one step reduces residuals
 
 
 def extreme_pairs(
-    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` in the operator's own precision, with arguments that are checked."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
@@ -89,22 +90,23 @@ def extreme_pairs(
         raise ValueError(
             f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
         )
+    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
+    may_be_whole = asked.probe and asked.max_basis is None
+    if may_be_whole and n <= asked.max_products and matrix_pays(op, FIRST + EACH * k):
+        return matrix_pairs(op, asked, against=deflated)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
-    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    whole = partial(matrix_pairs, op, asked, against=deflated)
-    may_be_whole = asked.probe and asked.max_basis is None
-    if may_be_whole and n <= asked.max_products and matrix_pays(n, 0):
-        return whole()
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     eps = float(np.finfo(dtype).eps)
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
     with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        search = ThickRestart(run, asked, tol, rng, shown, may_be_whole)
+        search = ThickRestart(run, asked, tol, as_rng(seed), shown, may_be_whole)
         found = search.solve(start)
-    return whole(spent=found.n_products) if search.gives_way else found
+    if search.gives_way:
+        return matrix_pairs(op, asked, against=deflated, spent=found.n_products)
+    return found
 
 
 class ThickRestart:
@@ -183,7 +185,7 @@ class ThickRestart:
         return (
             self.may_give_way
             and run.n_products + run.n <= self.max_products
-            and matrix_pays(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
+            and matrix_replaces(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
         )
 
     def _grow(self) -> None:
@@ -541,9 +543,10 @@ FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gaine
 
 
 def mixed_pairs(
-    op: Any, asked: EigshOptions, rng: np.random.Generator, v0: Any = None, against: Any = None
+    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
     """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
+    rng = as_rng(seed)
     if not hasattr(op, "astype"):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
@@ -696,7 +699,9 @@ def eigsh(
 
     Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
     orthogonal to the basis until no missed copy of a multiple eigenvalue is found. Up to n = 64,
-    and if a search would cost more than forming it, the whole matrix is used.
+    and if a search would cost more than forming it, the whole matrix is used: for the curvature of
+    a small network, whose price is known, from the first; for other operators once the search has
+    become long.
 
     Parameters
     ----------
@@ -813,11 +818,12 @@ def eigsh(
     if precision is not None:
         check_choice(precision, ("mixed",), "precision")
         run = mixed_pairs
-    generator = either_seed(seed, rng)
+    seed = one_seed(seed, rng)
     wide = op.astype("float64") if precision is not None and hasattr(op, "astype") else op
     small = reduction(wide, space)
     if small is not None:
-        pairs = reduced_pairs(run, small, asked, generator, v0, against)
+        seed = as_rng(seed)
+        pairs = reduced_pairs(run, small, asked, seed, v0, against)
         if pairs is not None and (space or settled(pairs)):
             return pairs
-    return run(op, asked, generator, v0, against)
+    return run(op, asked, seed, v0, against)

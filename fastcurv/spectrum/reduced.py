@@ -8,6 +8,7 @@ callers need not distinguish the two.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +22,9 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import eigh
-from ..common.protocols import SPACES, Array, Reduction, Written
-from ..krylov.lanczos import NOT_FINITE
+from ..common.linalg import eigh_some
+from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
+from ..krylov.lanczos import NOT_FINITE, column_lengths
 from ..krylov.ritz import wanted
 from .results import Eigenpairs, ReducedEigenpairs
 
@@ -97,35 +98,44 @@ def answered(
         Number of products that P cost.
     """
     largest = float(np.abs(P).max(initial=0.0))
-    if not np.isfinite(largest):
+    if not math.isfinite(largest):
         raise ValueError(NOT_FINITE)
-    exponent, eps = int(np.frexp(largest)[1]), float(np.finfo(dtype).eps)
-    P = np.ldexp(P.astype(np.float64), -exponent)
-    A, N = P / 2 + P.T / 2, None
+    exponent, eps = math.frexp(largest)[1], float(np.finfo(dtype).eps)
+    P = np.ldexp(P.astype(np.float64, copy=False), -exponent)
+    A, N = (P + P.T) * 0.5, None
     if against is not None and len(against):
         N = np.linalg.qr(against.T.astype(np.float64), mode="complete")[0][:, len(against) :]
         A = N.T @ A @ N
-    theta, V = eigh(A)[:2]
-    at = wanted(np.ldexp(theta, exponent) + rest, asked.k, asked.which)
-    V = (V[:, at] if N is None else N @ V[:, at]).astype(dtype)
-    skew = float(np.linalg.norm(P - P.T, axis=0).max(initial=0.0))
-    size = float(np.abs(theta).max(initial=0.0))
-    residuals = np.linalg.norm(P @ V - V * theta[at], axis=0) + eps * size
-    values, residuals = np.ldexp(theta[at], exponent) + rest, np.ldexp(residuals, exponent)
-    scale = max(float(np.abs(np.ldexp(theta, exponent) + rest).max()), abs(rest))
+        A = (A + A.T) * 0.5
+
+    def pick(theta: Floats) -> Indices:
+        return wanted(np.ldexp(theta, exponent) + rest, asked.k, asked.which)
+
+    theta, at, V = eigh_some(A, pick)
+    V = np.asfortranarray(V if N is None else N @ V, dtype)
+    ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
+    size = max(map(abs, ends))
+    skew = float(np.abs(P - P.T).max()) * len(P) ** 0.5
+    if skew > ROUNDINGS * eps * size:
+        skew = float(column_lengths(P - P.T).max())
+    residuals = np.ldexp(column_lengths(P @ V - V * wide) + eps * size, exponent)
+    values = np.ldexp(wide, exponent) + rest
+    scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
     tol = resolve_tol(asked.tol, dtype)
-    allowed = np.maximum(np.abs(values), eps ** (2 / 3) * scale)
+    allowed: Any = scale
+    if asked.relative == "value":
+        allowed = np.maximum(np.abs(values), eps ** (2 / 3) * scale)
     return Eigenpairs(
         values=values,
         vectors=V,
         residuals=residuals,
-        converged=residuals <= tol * (allowed if asked.relative == "value" else scale),
+        converged=residuals <= tol * allowed,
         n_products=n_products,
         scale=scale,
         tol=tol,
         probed=True,
         unseen=0.0,
-        asymmetry=float(np.ldexp(skew, exponent)) if skew > ROUNDINGS * eps * size else 0.0,
+        asymmetry=math.ldexp(skew, exponent) if skew > ROUNDINGS * eps * size else 0.0,
     )
 
 

@@ -37,6 +37,7 @@ from ..common.protocols import (
 from ..common.runtime import interruptible, to_nearest
 from ..common.vectors import safe_norm
 from ..krylov.lanczos import NOT_FINITE, combine, orthonormalise, project, subtract
+from .dense import matrix_pays
 from .density import random_signs
 from .reduced import reduction
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
@@ -186,6 +187,9 @@ class CountingRows:
             yield E
 
     def exact_diagonal(self) -> Floats:
+        normal = self.op.normal_matrix() if hasattr(self.op, "normal_matrix") else None
+        if normal is not None:
+            return np.diagonal(normal).copy()
         return np.concatenate(
             [
                 [y[start + i] for i, y in enumerate(self.products(E))]
@@ -348,6 +352,8 @@ def leave_one_out(R: Floats) -> Floats:
     return S
 
 
+USUAL = 60  # applications, unless another number is asked for
+STEP = 20e-6  # seconds that an estimate spends on each, besides products
 LEAST = 12  # applications from which on a sketch, of half of them, can estimate its error
 
 
@@ -372,8 +378,8 @@ def trace(
         Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` if it exists, at half the cost of a
         product.
     n_probes : int
-        Number of applications of the operator, products and quadratic forms alike; default 60. The
-        old name, n_samples, still works.
+        Number of applications of the operator, products and quadratic forms alike; default 60, or n
+        for a small network whose matrix costs less. The old name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
         over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
@@ -424,7 +430,7 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
     check_choice(method, get_args(Tracing), "method")
     small = reduction(op, space)
     if small is None:
@@ -473,7 +479,8 @@ def diagonal(
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Number of products; default 60. The old name, n_samples, still works.
+        Number of products; default 60, or n for a small network whose matrix costs less. The old
+        name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
         range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 12
@@ -513,7 +520,7 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
     check_choice(method, get_args(Diagonals), "method")
     apply = CountingRows(op)
     if apply.exactly(m, method):
@@ -552,7 +559,8 @@ def frobenius_norm(
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Number of products; default 60. The old name, n_samples, still works.
+        Number of products; default 60, or n for a small network whose matrix costs less. The old
+        name, n_samples, still works.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
         on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 products on; with
@@ -589,7 +597,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
     check_choice(method, get_args(Norming), "method")
     small = reduction(op, space)
     if small is None:
@@ -646,14 +654,19 @@ def _asked(
     seed: Seed,
     rng: Seed,
     n_samples: int | None,
+    method: str,
 ) -> tuple[Any, int, np.random.Generator]:
     """Return the operator, the number of probes and the generator after checking them; deprecated
-    names are accepted.
+    names are accepted. By default there are as many probes as parameters where the matrix costs no
+    more than `USUAL` products.
     """
     op = check_symmetric_operator(op)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
-    m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
-    return op, m, either_seed(seed, rng)
+    generator = either_seed(seed, rng)
+    if n_probes is not None:
+        return op, check_positive_int(n_probes, "n_probes"), generator
+    whole = method == "auto" and matrix_pays(op, USUAL, STEP)
+    return op, max(USUAL, op.shape[0]) if whole else USUAL, generator
 
 
 def _hutch_pp(apply: CountingRows, rng: np.random.Generator, m: int) -> Estimate:

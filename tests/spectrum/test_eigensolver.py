@@ -45,6 +45,74 @@ def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
         assert np.allclose(plain, truth, rtol=0, atol=1e-14 * n * np.abs(truth).max())
 
 
+def few_ends(n):
+    """Indices of some values at both ends, and of all."""
+    yield np.arange(n)[-3:]
+    yield np.unique([0, 1 % n, n - 1])
+    yield np.arange(n)
+
+
+def kinds_of_matrices(n, rng):
+    """Any, one that falls apart, clusters closer than rounding, copies, and zero."""
+    A = symmetric(rng, rng.standard_normal(n))
+    apart = A.copy()
+    apart[: n // 2, n // 2 :] = apart[n // 2 :, : n // 2] = 0
+    close = symmetric(rng, 1 + 1e-15 * np.arange(n))
+    return A, apart, close, symmetric(rng, np.arange(n) // 4 - 2.0), np.eye(n), np.zeros((n, n))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 41, 67, 180])
+def test_some_pairs_are_those_of_the_whole_decomposition(n, rng):
+    for A in kinds_of_matrices(n, rng):
+        A = (A + A.T) / 2 / (np.abs(A).max() or 1.0)
+        truth, before = np.linalg.eigvalsh(A), A.copy()
+        for wanted in few_ends(n):
+            values, at, V = linalg.eigh_some(A, lambda found, wanted=wanted: wanted)
+            assert np.array_equal(A, before) and np.array_equal(at, wanted)
+            assert np.abs(values - truth).max() <= 8 * n * np.finfo(float).eps
+            assert np.abs(V.T @ V - np.eye(len(at))).max() <= 4e-15 * max(len(at), 10)
+            assert np.abs(A @ V - V * values[at]).max() <= 8 * n * np.finfo(float).eps
+
+
+@pytest.mark.parametrize("fault", ["values", "none", "vectors", "twice"])
+def test_a_driver_of_some_pairs_that_fails_is_replaced(fault, rng, monkeypatch):
+    """Wrong numbers are seen, whichever; what comes instead is right."""
+
+    class Failing(linalg.Tridiagonal):
+        def values(self):
+            found = super().values()
+            return {"values": found + 1e-3, "none": None}.get(fault, found)
+
+        def vectors(self, first, last):
+            rows = super().vectors(first, last)
+            if fault == "vectors":
+                return None
+            rows[0] = rows[1] if fault == "twice" else rows[0]
+            return rows
+
+    monkeypatch.setattr(linalg, "Tridiagonal", Failing)
+    A = symmetric(rng, rng.standard_normal(60))
+    A = (A + A.T) / 2
+    values, at, V = linalg.eigh_some(A, lambda found: np.arange(55, 60))
+    assert np.abs(A @ V - V * values[at]).max() <= 1e-12
+    assert np.abs(V.T @ V - np.eye(5)).max() <= 1e-12
+
+
+def test_a_tridiagonal_form_refuses_what_it_cannot_take():
+    for bad in (
+        np.zeros((2, 3)),
+        np.zeros((2, 2), "f"),
+        np.zeros((0, 0)),
+        np.zeros((4, 4))[::2, ::2],
+    ):
+        with pytest.raises(ValueError, match="wanted"):
+            linalg.Tridiagonal(bad)
+    form = linalg.Tridiagonal(np.eye(3))
+    for ends in ((0, 4), (2, 2), (-1, 1)):
+        with pytest.raises(ValueError, match="wanted 0 <= first < last"):
+            form.vectors(*ends)
+
+
 def test_a_wrong_answer_has_a_large_error(rng):
     """The proof does not take the driver's word: another vector, another value show."""
     A, truth = integer_spectrum(40, rng)

@@ -36,6 +36,26 @@ def test_recurrence_identity(name, dtype, contamination, rng):
     assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 200 * EPS[dtype]
 
 
+@pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
+def test_rows_orthonormal_to_the_root_of_eps_give_the_same_matrix(name, dtype, rng):
+    """T is that of the rows made orthonormal, up to rounding, and knows no copy that is none."""
+    spectrum = SPECTRA[name](rng)
+    op = Prescribed(spectrum, seed=3, dtype=dtype)
+    run = Recurrence(op, 90, semi=True)
+    run.insert_random(rng)
+    while run.m < 80:
+        run.step()
+    Q, exact = run.rows[: run.m].astype(float), op.astype("float64")
+    assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 8 * EPS[dtype] ** 0.5
+    N, R = np.linalg.qr(Q.T)
+    N *= np.sign(np.diagonal(R))
+    T = N.T @ np.array([exact @ q for q in N.T]).T
+    scale = np.abs(spectrum).max()
+    assert np.abs(T - run.T[: run.m, : run.m]).max() <= 100 * EPS[dtype] * scale
+    near = np.linalg.eigvalsh(run.T[: run.m, : run.m])
+    assert np.abs(near - np.linalg.eigvalsh(T)).max() <= 200 * EPS[dtype] * scale
+
+
 def test_block_recurrence_identity(rng):
     spectrum = SPECTRA["cluster"](rng)
     op = Prescribed(spectrum, seed=3)

@@ -1,0 +1,156 @@
+"""Small networks, whose Hessian is a matrix at once: the same promises, and no search."""
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import aslinearoperator
+
+import fastcurv as fc
+from fastcurv.spectrum.dense import matrix_of, matrix_pays
+from tests.nets import CURVATURES, DTYPES, EPS, LOSSES, draw
+
+NETS = [  # sizes, rows: parameters 16 to 241
+    ([1, 5, 1], 41),
+    ([3, 8, 2], 60),
+    ([9, 5, 5, 2], 90),
+    ([10, 10, 1], 200),
+    ([4, 12, 12, 3], 150),
+]
+
+
+def small(sizes, N, loss="mse", dtype="float64", **options):
+    net = draw(0, sizes, "tanh", loss, N=N, dtype=dtype, n_threads=1, **options)
+    return net.ob, net.theta
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize(("sizes", "N"), NETS)
+def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
+    """The k wanted of all, orthonormal, and residuals that cover those of another product."""
+    ob, theta = small(sizes, N, dtype=dtype, l2=1e-3)
+    H = ob.hessian(theta)
+    A = H.to_dense().astype(np.float64)
+    every = np.linalg.eigvalsh(A)
+    found = fc.eigsh(H, 5, which, seed=0)
+    order = {
+        "LM": np.sort(every[np.argsort(np.abs(every))[-5:]]),
+        "LA": every[-5:],
+        "SA": every[:5],
+        "BE": np.r_[every[:2], every[-3:]],
+    }[which]
+    size = np.abs(every).max()
+    assert np.abs(found.values - order).max() <= 64 * EPS[dtype] * size
+    V = found.vectors.astype(np.float64)
+    assert np.abs(V.T @ V - np.eye(5)).max() <= 32 * EPS[dtype]
+    again = np.linalg.norm((H @ found.vectors) - V * found.values, axis=0)
+    assert (again <= found.residuals + 40 * EPS[dtype] * size).all()
+    assert found.converged.all() and found.unseen == 0 and found.probed
+    assert found.n_products == len(theta) and found.vectors.dtype == dtype
+    assert abs(found.scale - size) <= 64 * EPS[dtype] * size and not found.asymmetry
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_the_normal_matrix_is_that_of_the_products(loss, dtype, l2):
+    ob, theta = small([4, 7, 6, 3], 50, loss, dtype, l2=l2, weights=True)
+    G = ob.ggn(theta)
+    A, products = G.to_dense(), G.n_products
+    normal, count = matrix_of(G)
+    assert count == 0 and G.n_products == products and normal.dtype == np.float64
+    # each way sums N terms of the last layers' widths, in the plan's dtype
+    assert np.abs(normal - A).max() <= 64 * EPS[dtype] * np.abs(A).max()
+    assert np.array_equal(normal, normal.T)
+    found = fc.eigsh(G, 4, "LA", space="parameters")
+    assert found.n_products == 0 and found.converged.all()
+    values = np.linalg.eigvalsh(A.astype(float))[-4:]
+    assert np.allclose(found.values, values, rtol=0, atol=64 * EPS[dtype] * values[-1])
+
+
+def test_where_there_is_no_normal_matrix():
+    ob, theta = small([4, 7, 3], 50, "cross_entropy")
+    assert ob.hessian(theta).normal_matrix() is None
+    assert ob.empirical_fisher(theta).normal_matrix() is None
+    wide, at = small([4, 7, 30], 50)
+    assert wide.ggn(at).normal_matrix() is None  # products cost less
+    limited, at = small([4, 7, 3], 50, "cross_entropy", memory=1 << 20)
+    assert limited.ggn(at).normal_matrix() is None
+    normed, at = small([4, 7, 3], 50, "cross_entropy", batch_norm=True)
+    assert normed.ggn(at).normal_matrix() is None
+    values = fc.eigvalsh(normed.ggn(at))
+    assert np.allclose(values, np.linalg.eigvalsh(normed.ggn(at).to_dense()), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", CURVATURES)
+def test_all_copies_are_there(kind):
+    """Two hidden units alike, and dead ones: eigenvalues that are equal, at the wanted end."""
+    net = draw(0, [5, 12, 1], "relu", "mse", N=80, n_threads=1)
+    theta = net.theta.copy()
+    theta[60:72] = -50.0  # biases of all hidden units: none is active
+    op = {"hessian": net.ob.hessian, "ggn": net.ob.ggn, "empirical_fisher": net.ob.empirical_fisher}
+    H = op[kind](theta)
+    found = fc.eigsh(H, 8, "SA", space="parameters", seed=0)
+    every = np.linalg.eigvalsh(H.to_dense())
+    assert np.abs(found.values - every[:8]).max() <= 1e-12 * max(np.abs(every).max(), 1e-300)
+    assert found.unseen == 0
+
+
+def test_the_same_bits_for_any_seed_and_number_of_threads():
+    net = draw(0, [10, 10, 1], "tanh", "mse", N=200)
+    one = fc.eigsh(net.objective(n_threads=1).hessian(net.theta), 5, seed=0)
+    two = fc.eigsh(net.objective(n_threads=2).hessian(net.theta), 5, seed=7)
+    assert np.array_equal(one.values, two.values) and np.array_equal(one.vectors, two.vectors)
+
+
+def test_in_the_complement_of_known_pairs():
+    ob, theta = small([10, 10, 1], 200)
+    H = ob.hessian(theta)
+    first = fc.eigsh(H, 3, "LA")
+    rest = fc.eigsh(H, 3, "LA", against=first)
+    every = np.linalg.eigvalsh(H.to_dense())
+    assert np.allclose(rest.values, every[-6:-3], rtol=0, atol=1e-13 * every[-1])
+    assert np.abs(rest.vectors.T @ first.vectors).max() <= 1e-13
+    whole = np.linalg.norm(H @ rest.vectors - rest.vectors * rest.values, axis=0)
+    assert (whole <= rest.residuals + 1e-13 * rest.scale).all()
+
+
+def test_a_search_remains_where_it_costs_less():
+    """Products of others may be dear; a budget, a start or a basis are for a search."""
+    ob, theta = small([10, 10, 1], 200)
+    H = ob.hessian(theta)
+    n = len(theta)
+    assert fc.eigsh(aslinearoperator(H.to_dense()), 2, "LA", seed=0).n_products < n
+    assert fc.eigsh(H, 2, "LA", max_products=n - 1, seed=0).n_products < n
+    assert fc.eigsh(H, 2, "LA", max_basis=60, seed=0).n_products < n
+    assert fc.eigsh(H, 2, "LA", v0=np.ones(n)).n_products < n
+    many = draw(0, [10, 10, 1], "tanh", "mse", N=40_000, n_threads=1)
+    assert not matrix_pays(many.ob.hessian(many.theta), 40)
+    rows = np.array_split(np.arange(200), 4)
+    source = [(ob.X[part], ob.y[part]) for part in rows]
+    streamed = fc.StreamedObjective(ob.model, source, loss="mse", block_rows=50)
+    assert not matrix_pays(streamed.hessian(theta), 1e6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("sizes", "N"), NETS)
+def test_densities_and_sums_without_an_error(sizes, N, dtype):
+    """By the matrix, unless so many probes are asked for as it has no use for."""
+    ob, theta = small(sizes, N, dtype=dtype)
+    H, n = ob.hessian(theta), len(theta)
+    A = H.to_dense().astype(np.float64)
+    every, size = np.linalg.eigvalsh(A), np.abs(A).sum()
+    density = fc.spectral_density(H, seed=0)
+    assert density.n_deflated == n == density.n_products and not density.stderr.any()
+    assert np.abs(np.sort(density.nodes[0]) - every).max() <= 64 * EPS[dtype] * np.abs(every).max()
+    assert np.allclose(density.weights, 1 / n)
+    G = ob.ggn(theta)
+    for op, M in ((H, A), (G, G.to_dense().astype(np.float64))):
+        found = fc.trace(op, space="parameters"), fc.diagonal(op), fc.frobenius_norm(op)
+        for f, truth in zip(found, (np.trace(M), np.diagonal(M), np.linalg.norm(M))):
+            if f.method == "exact":
+                assert np.abs(f.estimate - truth).max() <= 64 * EPS[dtype] * size
+                assert not np.any(f.stderr)
+    assert fc.trace(H).method == ("exact" if n <= 121 else "hutchinson")
+    if n > 20:
+        assert fc.spectral_density(H, 2, 8, seed=0).n_products <= 16
+        assert fc.trace(H, 15).n_products == 15

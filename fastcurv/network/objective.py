@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from sys import getrefcount
 from typing import Any
 
@@ -14,17 +15,17 @@ from .. import _engine
 from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass
 from ..common.checks import (
-    check_choice,
     check_finite,
     check_positive,
     check_positive_int,
     is_sparse,
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
-from ..common.protocols import Loss
+from ..common.protocols import LossName
 from ..common.runtime import to_nearest
+from ..structure.losses import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
-from ..structure.tables import DEFAULT_LOSS, LOSSES
+from ..structure.tables import DEFAULT_LOSS, LOSSES, check_loss
 from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian
@@ -148,7 +149,7 @@ class Objective(Answering, subject="objective"):
     y: Any
     sample_weight: Any
     model: MLP
-    loss: Loss
+    loss: LossName | Loss
     l2: float
     l2_biases: bool
     n_threads: int | None
@@ -192,7 +193,7 @@ class Objective(Answering, subject="objective"):
         model: MLP,
         X: Any,
         y: Any = None,
-        loss: Loss = DEFAULT_LOSS,
+        loss: LossName | Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,
@@ -212,12 +213,12 @@ class Objective(Answering, subject="objective"):
         self._start()
 
     def _settings(
-        self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+        self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
-        self.model, self.loss = model, check_choice(loss, tuple(LOSSES), "loss")
+        self.model, self.loss = model, check_loss(loss)
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:
@@ -333,9 +334,20 @@ class Objective(Answering, subject="objective"):
         if self._by_blocks:
             return SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
-        net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, divisor_of(self), self.l2)
+        net, loss = (
+            (m.sizes, m.activation, m.skips, m.bias),
+            (str(self.loss), divisor_of(self), self.l2),
+        )
         facts = *net, self._rows, *loss, threads, self.memory or 0
-        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases)
+        given = LOSSES[self.loss].given
+        if given is not None:
+            options = {
+                "given": partial(given.weighted, divisor_of(self), self.dtype),
+                "coupled": given.coupled,
+            }
+        else:
+            options = {}
+        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases, **options)
         _living.add(plan)
         return plan
 
@@ -361,7 +373,9 @@ class Objective(Answering, subject="objective"):
         """Return the engine's Levenberg-Marquardt run from theta, which it moves; None with batch
         normalisation, or where rows come in blocks or memory is limited. `minimize` asks for it.
         """
-        possible = not (self._by_blocks or self.model.batch_norm or self.memory)
+        given = LOSSES[self.loss].given
+        possible = given is None or given.convex
+        possible &= not (self._by_blocks or self.model.batch_norm or self.memory)
         if not possible:
             return None
         plan = self._lend_plan()
@@ -467,7 +481,20 @@ class Objective(Answering, subject="objective"):
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
         positive semidefinite.
         """
+        given = LOSSES[self.loss].given
+        if given is not None and not given.convex:
+            self._check_convex(theta, given)
         return Curvature(self, theta, "ggn")
+
+    def _check_convex(self, theta: Any, loss: Loss) -> None:
+        """Raise a ValueError where a row's loss has negative curvature by its outputs."""
+        part = partial(_least_bend, loss=loss, theta=self.model.check_theta(theta))
+        least = self._fold(part, ()) if self._by_blocks else part(self)
+        if not min(least) >= 0:
+            raise ValueError(
+                f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, at "
+                f"least {min(least):.3g}; wanted one that is not, or the Hessian"
+            )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
         """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
@@ -598,6 +625,15 @@ class Objective(Answering, subject="objective"):
         for shard in self._whole.pieces(self.block_rows):
             tree.push(part(shard, *arguments))
         return tree.total()
+
+
+def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
+    """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list."""
+    _, _, second = loss(ob.model.predict(theta, ob.X).astype(float), ob.y)
+    if second.ndim == 2:
+        return [float(second.min())]
+    values = np.linalg.eigvalsh(second)
+    return [float((values[:, 0] + 1e-12 * np.abs(values).max(axis=1)).min())]
 
 
 class Shard(Objective):

@@ -85,6 +85,9 @@ def output_refusal(H: Any) -> str:
         return "a model with batch normalisation, which ties rows together; wanted 'parameters'"
     if kind == "ggn" and ob.l2 and not ob.l2_biases:
         return "an l2 that spares biases; wanted 'samples' or 'parameters'"
+    given = LOSSES[ob.loss].given
+    if kind == "ggn" and given is not None and given.coupled:
+        return "a loss that couples outputs; wanted 'samples' or 'parameters'"
     q, n = n_outputs(ob, kind), H.shape[0]
     if q >= n:
         return f"{q} pairs of row and class and n = {n}; wanted fewer than n, or 'parameters'"

@@ -35,9 +35,10 @@ from ..certify.arithmetic import norm
 from ..certify.bounds import dense_bounds
 from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass, checked_theta
-from ..common.protocols import Floats, Loss
+from ..common.protocols import Floats, LossName
 from ..common.runtime import to_nearest
 from ..structure import symmetry
+from ..structure.losses import Loss
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 from ..structure.tables import LOSSES
@@ -64,7 +65,7 @@ class Frame:
     """
 
     model: MLP
-    loss: Loss
+    loss: LossName | Loss
     n_samples: int
     n_threads: int | None = None
     keep: int = 1

@@ -8,6 +8,7 @@ import numpy as np
 
 cdef enum:
     MOST_COUPLED = 64           # outputs, as `fastcurv.structure.losses` has it
+    TOGETHER = 32               # columns
 
 
 cdef void given_rows(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept with gil:
@@ -56,10 +57,8 @@ ctypedef fused real:
     double
 
 
-cdef void couple(
-    const real *h, Py_ssize_t h_rs, Py_ssize_t h_cs, real *x, Py_ssize_t x_rs, Py_ssize_t x_cs,
-    Py_ssize_t rows, Py_ssize_t m
-) noexcept nogil:
+cdef void couple(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, Py_ssize_t rows,
+                 Py_ssize_t m) noexcept nogil:
     """x[i] = h[i] x[i] for each row i, h[i] (m, m)."""
     cdef double found[MOST_COUPLED]
     cdef Py_ssize_t i, j, k
@@ -67,9 +66,34 @@ cdef void couple(
         for j in range(m):
             found[j] = 0
             for k in range(m):
-                found[j] += <double>h[i * h_rs + (j * m + k) * h_cs] * x[i * x_rs + k * x_cs]
+                found[j] += <double>h[i * ldh + j * m + k] * x[i * ldx + k]
         for j in range(m):
-            x[i * x_rs + j * x_cs] = <real>found[j]
+            x[i * ldx + j] = <real>found[j]
+
+
+cdef void couple_across(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, Py_ssize_t rows,
+                        Py_ssize_t m) noexcept nogil:
+    """The same for columns, some together, so that what a compiler makes vectors of lies side by
+    side.
+    """
+    cdef double found[MOST_COUPLED * TOGETHER]
+    cdef Py_ssize_t first = 0, i, j, k, count
+    cdef double *to
+    cdef const real *hi
+    cdef const real *xi
+    while first < rows:
+        count = min(<Py_ssize_t>TOGETHER, rows - first)
+        for j in range(m):
+            to = found + j * TOGETHER
+            memset(to, 0, count * sizeof(double))
+            for k in range(m):
+                hi, xi = h + (j * m + k) * ldh + first, x + k * ldx + first
+                for i in range(count):
+                    to[i] += <double>hi[i] * xi[i]
+        for j in range(m):
+            for i in range(count):
+                x[j * ldx + first + i] = <real>found[j * TOGETHER + i]
+        first += TOGETHER
 
 
 cdef void r_coupled(
@@ -79,11 +103,13 @@ cdef void r_coupled(
     sample.
     """
     cdef Py_ssize_t j, size = P.K.real_bytes
-    cdef Py_ssize_t h_rs = 1 if P.across else here.ldh, h_cs = P.across if P.across else 1
-    cdef Py_ssize_t x_rs = 1 if P.across else ld, x_cs = ld if P.across else 1
-    if P.K.real_bytes == 8:
-        couple[double](<const double *>here.h, h_rs, h_cs, <double *>rz, x_rs, x_cs, rows, P.d_out)
+    if P.K.real_bytes == 8 and P.across:
+        couple_across[double](<const double *>here.h, P.across, <double *>rz, ld, rows, P.d_out)
+    elif P.across:
+        couple_across[float](<const float *>here.h, P.across, <float *>rz, ld, rows, P.d_out)
+    elif P.K.real_bytes == 8:
+        couple[double](<const double *>here.h, here.ldh, <double *>rz, ld, rows, P.d_out)
     else:
-        couple[float](<const float *>here.h, h_rs, h_cs, <float *>rz, x_rs, x_cs, rows, P.d_out)
+        couple[float](<const float *>here.h, here.ldh, <float *>rz, ld, rows, P.d_out)
     for j in range(P.d_out if P.across else 0):
         memset(rz + (j * ld + rows) * size, 0, (whole_lines(P, rows) - rows) * size)

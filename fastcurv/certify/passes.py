@@ -160,6 +160,7 @@ class LossRows:
     off: np.ndarray
     dp: np.ndarray
     bend: Any
+    bounds: Any  # of a given loss: the loss, outputs and targets
 
     def __init__(self, ob: Any, rows: slice, z: Num) -> None:
         self.row, self.r, y, weight = LOSSES[ob.loss], z.r, ob.y[rows], ob.sample_weight

@@ -28,7 +28,7 @@ from ..structure.parameters import divisor_of, terms_of_a_row
 from ..structure.tables import DEFAULT_LOSS, LOSSES, check_loss
 from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
 from .mlp import MLP
-from .operators import Curvature, Jacobian
+from .operators import Curvature, Jacobian, UnboundedCurvature
 from .pairwise_sum import PairwiseSum
 from .rows import checked
 from .sparse import SparsePlan, SparseRows
@@ -219,6 +219,8 @@ class Objective(Answering, subject="objective"):
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
         self.model, self.loss = model, check_loss(loss)
+        if not self._provable:
+            self.rounding_bound = None  # type: ignore[method-assign, assignment]
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:
@@ -320,13 +322,21 @@ class Objective(Answering, subject="objective"):
         return self.model.dtype
 
     @property
-    def certificates(self) -> Certificates:
+    def certificates(self) -> Any:  # Certificates, or None
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
         `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
-        the gradient or the Hessian, as is `rounding_bound`, unless it has its own.
+        the gradient or the Hessian, unless it has its own, and for a `Loss` without `third` or
+        `ulps`; so is `rounding_bound`.
         """
+        if not self._provable:
+            return None
         return (SumCertificates if self._by_blocks else Certificates)(self)
+
+    @property
+    def _provable(self) -> bool:
+        given = LOSSES[self.loss].given
+        return given is None or given.provable
 
     # --- plans: creating, binding, lending and taking back
 
@@ -475,7 +485,10 @@ class Objective(Answering, subject="objective"):
         Cost: one gradient, and memory for the state. A product costs about two gradients, less the
         work that depends on theta alone, which is done once.
         """
-        return Curvature(self, theta, "hessian")
+        return self._curvature(theta, "hessian")
+
+    def _curvature(self, theta: Any, kind: str) -> Curvature:
+        return (Curvature if self._provable else UnboundedCurvature)(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
@@ -484,7 +497,7 @@ class Objective(Answering, subject="objective"):
         given = LOSSES[self.loss].given
         if given is not None and not given.convex:
             self._check_convex(theta, given)
-        return Curvature(self, theta, "ggn")
+        return self._curvature(theta, "ggn")
 
     def _check_convex(self, theta: Any, loss: Loss) -> None:
         """Raise a ValueError where a row's loss has negative curvature by its outputs."""
@@ -492,8 +505,8 @@ class Objective(Answering, subject="objective"):
         least = self._fold(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
             raise ValueError(
-                f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, at "
-                f"least {min(least):.3g}; wanted one that is not, or the Hessian"
+                f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, as "
+                f"low as {min(least):.3g}; wanted one that is not, or the Hessian"
             )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
@@ -507,7 +520,7 @@ class Objective(Answering, subject="objective"):
                 "empirical_fisher was asked of a model with batch normalisation; wanted one "
                 "without, since statistics over all rows leave no sample a gradient of its own"
             )
-        return Curvature(self, theta, "fisher")
+        return self._curvature(theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
         """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""

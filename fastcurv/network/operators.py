@@ -343,6 +343,23 @@ class Curvature(Quadratic):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
+class UnboundedCurvature(Curvature):
+    """The same for a loss of which too little is known to bound the rounding of products."""
+
+    @property
+    def rounding_bound(self) -> Any:  # type: ignore[override]
+        """Not there: nothing bounds the error of the loss's function."""
+        raise AttributeError(
+            f"products with {self.objective.loss!r} have no known bounds; wanted third= and ulps="
+        )
+
+    column_bounds = rounding_bound  # type: ignore[assignment]
+
+    def assembled(self) -> None:
+        """Return None: the matrix would have no bounds on its error."""
+        return None
+
+
 class BlockCurvature(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 

@@ -722,6 +722,8 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     found = by_cost(H)
     if found is not None:
         return found
+    if not hasattr(H, "rounding_bound"):
+        return None  # bounds there are of those in parameter space
     return InputSpace(H) if shrinks(ob) and not input_refusal(H) else None
 
 
@@ -730,7 +732,7 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
     fastest there, else None.
     """
     ob = H.objective
-    if ob.model.batch_norm:
+    if ob.model.batch_norm or not hasattr(H, "rounding_bound"):
         return None
     N = ob.n_samples
     here, there = (PRODUCTS * price for price in prices(ob.model, N, H.kind))
@@ -744,7 +746,8 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
 
 def written(H: Any) -> OutputSpace | None:
     """Implement `Curvature.written`."""
-    return None if output_refusal(H) else OutputSpace(H)
+    bounded = hasattr(H, "rounding_bound")
+    return OutputSpace(H) if bounded and not output_refusal(H) else None
 
 
 def not_in_shards(H: Any, space: str | None = None) -> None:

@@ -239,6 +239,11 @@ class Loss:
 
     # --- what is known of it
 
+    @property
+    def provable(self) -> bool:
+        """Whether enough is known for bounds on errors."""
+        return self.third is not None and self.ulps is not None
+
     def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on the errors of the entries of first and second, (N, d); their sums over
         a row bound that of the value. Infinite where `ulps` is not known.
@@ -455,10 +460,10 @@ def named(name: str) -> Loss:
     head, bracket, rest = name.partition("(")
     if not bracket:
         return BUILT_IN[name]
-    if head not in WITH_PARAMETERS or not rest.endswith(")"):
-        raise KeyError(name)
     try:
-        numbers = [float(part) for part in rest[:-1].split(",")]
+        numbers = [float(part) for part in rest.removesuffix(")").split(",")]
         return WITH_PARAMETERS[head](*numbers)
-    except TypeError:
+    except (KeyError, TypeError, ValueError) as error:
+        if head in WITH_PARAMETERS and str(error).startswith(("level", "width", "delta")):
+            raise
         raise KeyError(name) from None

@@ -361,7 +361,8 @@ def from_sklearn(est: Any) -> Model:
         if not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."):
             raise foreign(f"est, {typed(est)} with a forward pass of its own,")
     phi = _phi_of(est)
-    if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
+    known = "identity", "logistic", "softmax", "exp"
+    if getattr(est, "out_activation_", "identity") not in known:
         raise foreign(f"the output activation {est.out_activation_!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:

@@ -219,8 +219,8 @@ class Objective(Answering, subject="objective"):
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
         self.model, self.loss = model, check_loss(loss)
-        if not self._provable:
-            self.rounding_bound = None  # type: ignore[method-assign, assignment]
+        if not self._provable:  # nothing bounds the error of the loss: the method is not offered
+            self.__dict__["rounding_bound"] = None
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:

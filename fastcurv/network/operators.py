@@ -349,15 +349,12 @@ class UnboundedCurvature(Curvature):
     @property
     def rounding_bound(self) -> Any:  # type: ignore[override]
         """Not there: nothing bounds the error of the loss's function."""
-        raise AttributeError(
-            f"products with {self.objective.loss!r} have no known bounds; wanted third= and ulps="
-        )
+        raise AttributeError("rounding_bound")
 
     column_bounds = rounding_bound  # type: ignore[assignment]
 
     def assembled(self) -> None:
         """Return None: the matrix would have no bounds on its error."""
-        return None
 
 
 class BlockCurvature(OfWhole, Quadratic):

@@ -68,9 +68,11 @@ class Loss:
 
     Notes
     -----
-    A verdict is proved only where `third` and `ulps` are known, `numpy.longdouble` is longer than
-    float64 (on x86, not with MSVC), and the function computes in the precision of its arguments.
-    Otherwise it is measured, and says so. `third`, `lower` and `ulps` are taken at their word.
+    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
+    so. `third`, `lower` and `ulps` are taken at their word. Where `numpy.longdouble` is longer than
+    float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so the function
+    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
+    float64, and more verdicts are measured.
 
     Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
     ``gaussian_nll``; those with parameters are made by `quantile` and `pseudo_huber`.

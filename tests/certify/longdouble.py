@@ -74,7 +74,8 @@ def given(name, z, y):
     if name.startswith("quantile"):
         level, width = map(float, name[9:-1].split(",")) if "(" in name else (0.5, 0.05)
         x = r / LD(width)
-        both = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))  # above, below
+        with np.errstate(over="ignore"):
+            both = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))  # above, below
         first = np.where(x > 0, (1 - LD(level)) - both[1], both[0] - LD(level))
         return first, both[0] * both[1] / LD(width)
     m = y.shape[1]

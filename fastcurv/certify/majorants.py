@@ -434,7 +434,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     if weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
         return -np.inf
-    if LOSSES[ob.loss].given is not None and not LOSSES[ob.loss].given.convex:
+    given = LOSSES[ob.loss].given
+    if given is not None and not given.convex:
         return -np.inf
     if len(model.sizes) == 2:
         return least

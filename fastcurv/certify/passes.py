@@ -255,6 +255,7 @@ class LossRows:
         coupled outputs h is a matrix for each row, whose norm is off by `dh`.
         """
         r, given = self.r, self.row.given
+        assert given is not None
         found = given(z, y)
         _, first, second = found
         own, third = given.error(z, y, found, EPS), given.third_of(z, y, dz.E)

@@ -20,7 +20,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -483,8 +483,10 @@ class Precise:
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]
         of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
-        of["given"] = partial(_given, LOSSES[ob.loss].given)
-        terms, terms_error, d, d_error = of[LOSSES[ob.loss].link](z, y)
+        row = LOSSES[ob.loss]
+        terms, terms_error, d, d_error = (
+            of[row.link](z, y) if row.given is None else _given(row.given, z, y)
+        )
         total = column_sums(times(row_sums(terms), w))
         value = Pair(total.hi[0], total.lo[0])
         error = float((np.abs(w) * terms_error).sum()) + UNIT * float(np.abs(value.hi))

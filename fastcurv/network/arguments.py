@@ -126,7 +126,7 @@ def _refuse_words(y: Any) -> None:
             )
 
 
-def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
+def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
     """Return targets in the form the engine takes: (N, d_out) of the model's dtype, or int32
     classes (N,).
 

@@ -69,10 +69,21 @@ class Objective(Answering, subject="objective"):
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
         ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` values from 0 to
-        1.
-    loss : {"cross_entropy", "mse", "binary_cross_entropy"}
-        torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
-        ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
+        1; for ``poisson`` numbers >= 0, for ``gamma`` > 0; for ``gaussian_nll`` ``(N, d_out / 2)``.
+    loss : str or Loss
+        ``cross_entropy``, ``mse`` and ``binary_cross_entropy`` are torch's ``CrossEntropyLoss``
+        (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over all
+        entries), ``reduction="mean"``. Means over all entries too, of outputs z and targets y:
+
+        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance;
+        - ``gamma``: ``y exp(-z) + z - log y - 1``, half the gamma deviance;
+        - ``pseudo_huber`` (delta 1; see `Loss.pseudo_huber`) and ``log_cosh``: squares of small
+          residuals, sizes of large ones;
+        - ``quantile``: the median; see `Loss.quantile`;
+        - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s)) / 2`` of means z, the first half of the
+          outputs, and logarithms of variances s, the second half; it has no lower bound.
+
+        Or a loss of your own, see `Loss`.
     l2 : float
         Same as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
@@ -349,15 +360,12 @@ class Objective(Answering, subject="objective"):
             (str(self.loss), divisor_of(self), self.l2),
         )
         facts = *net, self._rows, *loss, threads, self.memory or 0
-        given = LOSSES[self.loss].given
-        if given is not None:
-            options = {
-                "given": partial(given.weighted, divisor_of(self), self.dtype),
-                "coupled": given.coupled,
-            }
-        else:
-            options = {}
-        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases, **options)
+        options: dict[str, Any] = {"l2_biases": self.l2_biases}
+        asked = LOSSES[self.loss].given
+        if asked is not None:
+            options["given"] = partial(asked.weighted, divisor_of(self), self.dtype)
+            options["coupled"] = bool(asked.coupled)
+        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, **options)
         _living.add(plan)
         return plan
 

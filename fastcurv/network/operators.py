@@ -347,11 +347,11 @@ class UnboundedCurvature(Curvature):
     """The same for a loss of which too little is known to bound the rounding of products."""
 
     @property
-    def rounding_bound(self) -> Any:  # type: ignore[override]
+    def rounding_bound(self) -> Any:
         """Not there: nothing bounds the error of the loss's function."""
         raise AttributeError("rounding_bound")
 
-    column_bounds = rounding_bound  # type: ignore[assignment]
+    column_bounds = rounding_bound
 
     def assembled(self) -> None:
         """Return None: the matrix would have no bounds on its error."""

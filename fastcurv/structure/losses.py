@@ -75,7 +75,8 @@ class Loss:
     float64, and more verdicts are measured.
 
     Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
-    ``gaussian_nll``; those with parameters are made by `quantile` and `pseudo_huber`.
+    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
+    parameters. Minima on the kinks of relu nets are not proved of any of them.
 
     Examples
     --------
@@ -186,9 +187,12 @@ class Loss:
             raise TypeError(f"{self!r} returned {typed(found)}; wanted (value, first, second)")
         value, first, second = map(np.asarray, found)
         N, d = z.shape
-        wanted = {"value": (value, [(N,)]), "first": (first, [(N, d)])}
-        wanted["second"] = second, [(N, d), (N, d, d)]
-        for name, (part, shapes) in wanted.items():
+        parts: list[tuple[str, NDArray[Any], list[tuple[int, ...]]]] = [
+            ("value", value, [(N,)]),
+            ("first", first, [(N, d)]),
+            ("second", second, [(N, d), (N, d, d)]),
+        ]
+        for name, part, shapes in parts:
             if part.shape not in shapes or part.dtype.kind not in "fc":
                 which = " or ".join(map(str, shapes))
                 raise ValueError(

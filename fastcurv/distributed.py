@@ -67,7 +67,7 @@ class Recipe:
     columns: Any
     stored: Any
 
-    def rows(self, model: MLP, loss: str, given: Any = None) -> Block:
+    def rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
         """Return X, y and sample_weight in the form the engine takes."""
         try:
             raw = given if self.source is None else self._read()

@@ -19,7 +19,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..common.checks import check_choice
 from ..common.files import refuse_device, shown
 from ..structure.tables import LOSSES, SUITS, check_loss
 
@@ -446,11 +445,10 @@ def _targets(
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
             raise ValueError(f"{source}: y holds words; wanted numbers for {loss}")
-        y, given = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
-        width = None if given is None else y.shape[1] * given.per_target
+        y, asked = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
+        width = y.shape[1] * (1 if asked is None else asked.per_target)
     else:
         y, width = _classes(source, y, loss, given)
-    width = y.shape[1] if width is None else width
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
     return loss, y, width

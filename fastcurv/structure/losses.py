@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import check_positive
-from ..common.errors import typed
+from ..common.errors import accept_aliases, typed
 from ..common.protocols import Floats
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -29,73 +29,12 @@ MOST_COUPLED = 64  # outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 
 
-class Loss:
-    """A loss of your own, as a function of the outputs and targets of some rows.
-
-    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
-    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
-    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
-        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
-        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
-        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
-    third : float or callable, optional
-        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
-        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
-        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
-        ``(N, d)`` each.
-    lower : float, optional
-        A lower bound on the loss of a row.
-    ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
-        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
-        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
-        the arguments, for those arguments exactly as they are.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the arguments are of other kinds; from an objective, where the function returns
-        other shapes.
-
-    See Also
-    --------
-    Objective : Takes it as ``loss=``.
-
-    Notes
-    -----
-    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
-    so. `third`, `lower` and `ulps` are taken at their word. Where `numpy.longdouble` is longer than
-    float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so the function
-    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
-    float64, and more verdicts are measured.
-
-    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
-    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
-    parameters. Minima on the kinks of relu nets are not proved of any of them.
-
-    Examples
-    --------
-    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
-
-    >>> import numpy as np, fastcurv as fc
-    >>> def cauchy(z, y):
-    ...     r = z - y
-    ...     w = 1 / (1 + r * r / 2)
-    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((50, 2))
-    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
-    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
-    >>> run = fc.minimize(ob, ob.model.init(seed=0))
-    >>> run.x.round(2)
-    array([ 1., -2.,  0.])
+class Asked:
+    """A function of outputs and targets of rows, and what is known of it: the part of a `Loss` that
+    the library asks.
     """
 
+    function: Callable[[Any, Any], Values]
     third: float | Callable[[Floats, Floats, Floats], Floats] | None
     lower: float | None
     ulps: float | None
@@ -107,62 +46,6 @@ class Loss:
     logarithmic: bool = False  # whether it is minus the logarithm of a density
     per_target: int = 1  # outputs of a target; 0: targets of any width
     least: tuple[float, bool] | None = None  # least target, and whether it is one itself
-
-    def __init__(
-        self,
-        function: Callable[[Any, Any], Values],
-        *,
-        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
-        lower: float | None = None,
-        ulps: float | None = None,
-    ) -> None:
-        if not callable(function):
-            raise TypeError(
-                f"function is {typed(function)}; wanted function(z, y) -> (value, first, second)"
-            )
-        if third is not None and not callable(third):
-            check_positive(third, "third", zero=True)
-        if lower is not None and not math.isfinite(lower):
-            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
-        if ulps is not None:
-            check_positive(ulps, "ulps")
-        self.function, self.third, self.lower, self.ulps = function, third, lower, ulps
-        self.name = getattr(function, "__name__", type(function).__name__)
-        self.per_target = 0
-
-    @staticmethod
-    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
-        """Return the loss whose minimum is the quantile of that level: ``level r + width
-        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
-
-        Parameters
-        ----------
-        level : float
-            Share of the targets below, between 0 and 1.
-        width : float
-            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
-            law of this scale, so keep it below a tenth of the spread of y.
-
-        Examples
-        --------
-        >>> import fastcurv as fc
-        >>> fc.Loss.quantile(0.9)
-        Loss.quantile(0.9, 0.05)
-        """
-        return _quantile_loss(float(level), float(width))
-
-    @staticmethod
-    def pseudo_huber(delta: float = 1.0) -> Loss:
-        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
-        residuals below delta, about ``delta |r|`` for larger ones.
-
-        Examples
-        --------
-        >>> import fastcurv as fc
-        >>> fc.Loss.pseudo_huber(0.5)
-        Loss.pseudo_huber(0.5)
-        """
-        return _pseudo_huber_loss(float(delta))
 
     def __repr__(self) -> str:
         return f"Loss.{self.name}" if self.built_in else f"Loss({self.name})"
@@ -305,6 +188,131 @@ class Loss:
                 if np.abs(step).max() <= 1e-10 * (1 + np.abs(z).max()):
                     break
         return z, last
+
+
+class Loss(Asked):
+    """A loss of your own, as a function of the outputs and targets of some rows.
+
+    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
+    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
+    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
+        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
+        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
+        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
+    third : float or callable, optional
+        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
+        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
+        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
+        ``(N, d)`` each.
+    lower : float, optional
+        A lower bound on the loss of a row.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
+        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
+        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
+        the arguments, for those arguments exactly as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds; from an objective, where the function returns
+        other shapes.
+
+    See Also
+    --------
+    Objective : Takes it as ``loss=``.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
+    so. `third`, `lower` and `ulps` are taken at their word. Where `numpy.longdouble` is longer than
+    float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so the function
+    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
+    float64, and more verdicts are measured.
+
+    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
+    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
+    parameters. Minima on the kinks of relu nets are not proved of any of them.
+
+    Examples
+    --------
+    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
+
+    >>> import numpy as np, fastcurv as fc
+    >>> def cauchy(z, y):
+    ...     r = z - y
+    ...     w = 1 / (1 + r * r / 2)
+    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((50, 2))
+    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
+    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
+    >>> run = fc.minimize(ob, ob.model.init(seed=0))
+    >>> run.x.round(2)
+    array([ 1., -2.,  0.])
+    """
+
+    @accept_aliases("Loss")
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Values],
+        *,
+        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
+        lower: float | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"function is {typed(function)}; wanted function(z, y) -> (value, first, second)"
+            )
+        if third is not None and not callable(third):
+            check_positive(third, "third", zero=True)
+        if lower is not None and not math.isfinite(lower):
+            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
+        if ulps is not None:
+            check_positive(ulps, "ulps")
+        self.function, self.third, self.lower, self.ulps = function, third, lower, ulps
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.per_target = 0
+
+    @staticmethod
+    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
+        """Return the loss whose minimum is the quantile of that level: ``level r + width
+        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
+
+        Parameters
+        ----------
+        level : float
+            Share of the targets below, between 0 and 1.
+        width : float
+            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
+            law of this scale, so keep it below a tenth of the spread of y.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.quantile(0.9)
+        Loss.quantile(0.9, 0.05)
+        """
+        return _quantile_loss(float(level), float(width))
+
+    @staticmethod
+    def pseudo_huber(delta: float = 1.0) -> Loss:
+        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
+        residuals below delta, about ``delta |r|`` for larger ones.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.pseudo_huber(0.5)
+        Loss.pseudo_huber(0.5)
+        """
+        return _pseudo_huber_loss(float(delta))
 
 
 def _own(function: Any, third: Any, lower: Any, ulps: Any) -> Loss:

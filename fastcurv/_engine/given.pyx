@@ -52,12 +52,12 @@ cdef void store_rows(
             memset(to + (j * P.across + n) * size, 0, (whole_lines(P, n) - n) * size)
 
 
-ctypedef fused real:
+ctypedef fused number:
     float
     double
 
 
-cdef void couple(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, Py_ssize_t rows,
+cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                  Py_ssize_t m) noexcept nogil:
     """x[i] = h[i] x[i] for each row i, h[i] (m, m)."""
     cdef double found[MOST_COUPLED]
@@ -68,10 +68,10 @@ cdef void couple(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, Py_ssiz
             for k in range(m):
                 found[j] += <double>h[i * ldh + j * m + k] * x[i * ldx + k]
         for j in range(m):
-            x[i * ldx + j] = <real>found[j]
+            x[i * ldx + j] = <number>found[j]
 
 
-cdef void couple_across(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, Py_ssize_t rows,
+cdef void couple_across(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                         Py_ssize_t m) noexcept nogil:
     """The same for columns, some together, so that what a compiler makes vectors of lies side by
     side.
@@ -79,8 +79,8 @@ cdef void couple_across(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, 
     cdef double found[MOST_COUPLED * TOGETHER]
     cdef Py_ssize_t first = 0, i, j, k, count
     cdef double *to
-    cdef const real *hi
-    cdef const real *xi
+    cdef const number *hi
+    cdef const number *xi
     while first < rows:
         count = min(<Py_ssize_t>TOGETHER, rows - first)
         for j in range(m):
@@ -92,7 +92,7 @@ cdef void couple_across(const real *h, Py_ssize_t ldh, real *x, Py_ssize_t ldx, 
                     to[i] += <double>hi[i] * xi[i]
         for j in range(m):
             for i in range(count):
-                x[j * ldx + first + i] = <real>found[j * TOGETHER + i]
+                x[j * ldx + first + i] = <number>found[j * TOGETHER + i]
         first += TOGETHER
 
 

@@ -670,6 +670,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     than rounding. Not for batch normalisation.
     """
     at = checked_theta(ob, theta)
+    if LOSSES[ob.loss].given is not None:
+        return along_biases(ob, *pulls(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
@@ -733,7 +735,8 @@ def why(ob: Any, direction: Floats) -> str:
     if LOSSES[ob.loss].targets == "classes":
         text, which = f"no {sample} has class", np.flatnonzero(b < 0)
     else:
-        text, which = f"every {sample} has the same label at output", np.flatnonzero(b)
+        same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
+        text, which = f"every {sample} has {same} at output", np.flatnonzero(b)
     more = f" and {len(which) - 1} more" if len(which) > 1 else ""
     return (
         f"{text} {which[0]}{more}, and without l2 on the bias there that lowers the loss for ever, "

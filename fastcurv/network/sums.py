@@ -527,11 +527,14 @@ class SumCertificates(Certificates):
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease forever, or None."""
         ob, at = self.objective, checked_theta(self.objective, theta)
-        if LOSSES[ob.loss].attained or self.loss_lower_bound < 0:
+        row = LOSSES[ob.loss]
+        if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
         along = majorants.along_biases(
             ob, *self._once("pulls", (), lambda: ob._fold(majorants.pulls, ()))
         )
+        if row.given is not None:
+            return along
         direction = majorants.last_layer(ob, at)
         if along is not None or majorants.decayed(ob, direction):
             return along

@@ -159,6 +159,7 @@ def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
 
 def _given_row(loss: Loss, *aliases: str) -> LossRow:
     """Return the row of a loss that is given by a function."""
+    counts = loss.least is not None and loss.least[1]
 
     def terms_of_row(d_out: int) -> float:
         return d_out / loss.per_target if loss.per_target else 1.0
@@ -186,6 +187,11 @@ def _given_row(loss: Loss, *aliases: str) -> LossRow:
         sklearn=("exp" if loss.exponential else "identity", terms_of_row),
         aliases=aliases,
         given=loss,
+        # counts that are all 0 pull their output down for ever
+        pulls=lambda y, d_out: (
+            np.any(y > 0, 0) if counts else np.zeros(d_out, dtype=bool),
+            np.full(d_out, counts and len(y) > 0),
+        ),
     )
 
 

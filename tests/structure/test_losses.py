@@ -308,6 +308,28 @@ def test_results_do_not_depend_on_threads(rng):
         assert np.array_equal(one.hessian(p.theta) @ v, two.hessian(p.theta) @ v)
 
 
+@pytest.mark.parametrize("kind", ["dense", "blocks"])
+def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
+    """Their output falls for ever, unless l2 is on its bias; with one count above 0 there is a
+    minimum, and a row that counts for nothing is not looked at.
+    """
+    X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
+    y[:, 1] = 1 + rng.poisson(2.0, 30)
+    theta = m.init(seed=0)
+    ob = KINDS[kind](m, X, y, "poisson")
+    ray = ob.certificates.ray_to_infimum(theta)
+    falls = [ob.value(theta + t * ray) for t in (0, 1, 10, 100)]
+    assert np.all(np.diff(falls) < 0) and np.count_nonzero(ray) == 1
+    found = fc.minimize(ob, theta, seed=0, max_iter=300)
+    assert not found.success and "has target 0 at output 0" in found.message
+    assert KINDS[kind](m, X, y, "poisson", l2=0.1).certificates.ray_to_infimum(theta) is None
+    y[3, 0] = 1
+    weight = np.where(np.arange(30) == 3, 0.0, 1.0)
+    for w, expected in ((None, True), (weight, False)):
+        ob = KINDS[kind](m, X, y, "poisson", sample_weight=w)
+        assert (ob.certificates.ray_to_infimum(theta) is None) == expected
+
+
 # --- estimators
 
 

@@ -304,7 +304,8 @@ def from_sklearn(est: Any) -> Model:
 
     For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
     estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
-    value is twice ``loss_``. For a regressor with ``loss="poisson"`` it is ``loss_``, with ``l2=alpha / N``.
+    value is twice ``loss_``, unless its loss is ``poisson``, as is the objective's then: it is
+    ``loss_``, with ``l2=alpha / N``.
 
     Parameters
     ----------

@@ -39,6 +39,7 @@ ORDER = (
     "newton_parabola",
     "hessian_cost",
     "newton_steps",
+    "losses",
 )
 # What L1 to L18 are, in one sentence.
 LECTURES = (

@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from .spectrum.density import spectral_density
     from .spectrum.eigsh import eigsh
     from .spectrum.trace import diagonal, frobenius_norm, trace
+    from .structure.losses import Loss
 
 __version__ = VERSION
 
 # Grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
+    "Loss",
     "MLP",
     "MLPClassifier",
     "MLPRegressor",
@@ -82,6 +84,7 @@ _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
     "LandscapeDisplay": "plots.landscape",
+    "Loss": "structure.losses",
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",

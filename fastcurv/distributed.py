@@ -29,7 +29,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth
-from .common.protocols import Loss
+from .common.protocols import LossName
 from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -37,6 +37,7 @@ from .network.objective import Shard
 from .network.pairwise_sum import FAN, total
 from .network.rows import Block, as_source, checked, located, take_rows
 from .network.sums import Frame
+from .structure.losses import Loss
 from .structure.tables import DEFAULT_LOSS
 
 # --------------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class Recipe:
     columns: Any
     stored: Any
 
-    def rows(self, model: MLP, loss: str, given: Any = None) -> Block:
+    def rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
         """Return X, y and sample_weight in the form the engine takes."""
         try:
             raw = given if self.source is None else self._read()
@@ -231,7 +232,7 @@ class Objective(AnyObjective):
         self,
         model: Any,
         shards: Sequence[Any],
-        loss: Loss = DEFAULT_LOSS,
+        loss: LossName | Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         *,
         client: Any = None,

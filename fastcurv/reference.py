@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
-from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
-from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, normalise, one_hot
+from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
+from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, check_loss, normalise, one_hot
 
 
 class ReferenceModel:
@@ -184,18 +184,20 @@ class ReferenceObjective:
         l2_biases: bool = True,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        self.model, self.loss, self.l2 = model, check_choice(loss, tuple(LOSSES), "loss"), float(l2)
+        self.model, self.loss, self.l2 = model, check_loss(loss), float(l2)
         self.l2_biases = l2_biases
         self.X = np.asarray(X, dtype=float)
         targets = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
-        if LOSSES[loss].targets == "classes":
+        row = LOSSES[self.loss]
+        if row.targets == "classes":
             targets = one_hot(targets, d_out)
         self.y = targets.reshape(N, -1).astype(float)
-        if self.X.shape != (N, model.sizes[0]) or self.y.shape != (N, d_out):
+        width = row.given.width_of(d_out) if row.given else d_out
+        if self.X.shape != (N, model.sizes[0]) or width not in (None, self.y.shape[1]):
             raise ValueError(
                 f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
-                f"and ({N}, {d_out})"
+                f"and ({N}, {width})"
             )
         self.sample_weight = (
             None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
@@ -209,9 +211,9 @@ class ReferenceObjective:
 
     def _scale(self) -> Floats:
         """Return the factor of each sample's term, shape (N, 1)."""
-        N, d_out = self.y.shape
+        N = len(self.y)
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
-        return np.asarray((w / (N * d_out if LOSSES[self.loss].per_entry else N))[:, None])
+        return np.asarray((w / (N * terms_of_a_row(self)))[:, None])
 
     def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
         theta = np.asarray(theta)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv import _engine
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure import tables
 
@@ -26,7 +27,10 @@ ACTIVATIONS = tuple(tables.ACTIVATIONS)
 KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)
 SMOOTH = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.kink)
 STRAIGHT = tuple(name for name, row in tables.ACTIVATIONS.items() if row.curved is None)
-LOSSES = tuple(tables.LOSSES)
+KERNELS = tuple(_engine.LOSSES)  # losses with kernels of their own
+# those with an output for each target
+LOSSES = tuple(name for name in tables.LOSSES if name != "gaussian_nll")
+GIVEN = tuple(name for name in LOSSES if name not in KERNELS)  # by a function of NumPy
 DTYPES = ("float32", "float64")
 EPS = {dtype: float(np.finfo(dtype).eps) for dtype in DTYPES}
 CURVATURES = ("hessian", "ggn", "empirical_fisher")  # operators of an objective, by its methods
@@ -41,7 +45,12 @@ def targets(
     soft: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Random ones of the kind that a loss takes; soft: weights of classes, labels from 0 to 1."""
-    kind = tables.LOSSES[loss].targets
+    kind, given = tables.LOSSES[loss].targets, tables.LOSSES[loss].given
+    if given is not None and given.least is not None:  # counts, and positive numbers
+        numbers = (
+            rng.poisson(2.0, (N, d_out)) if given.least[1] else rng.exponential(2.0, (N, d_out))
+        )
+        return (numbers + (0 if given.least[1] else 0.1)).astype(dtype)
     if kind == "numbers":
         return rng.standard_normal((N, d_out)).astype(dtype)
     hard = rng.integers(d_out, size=N) if kind == "classes" else rng.integers(2, size=(N, d_out))

@@ -225,6 +225,11 @@ def test_batch_size(run):
     assert min(numbers["gain"].values()) > (1.2 if chosen_arch() == "reference" else 2)
 
 
+def test_losses(run):
+    numbers = run("losses")
+    assert all(abs(share - level) < 0.04 for level, share in numbers["shares"].items())
+
+
 def test_hessian_cost(run):
     numbers = run("hessian_cost")
     assert np.all(np.array(numbers["whole"]) > 10 * np.array(numbers["product"]))

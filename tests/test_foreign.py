@@ -13,6 +13,7 @@ from fastcurv.common import errors
 from fastcurv.common.errors import IMPLICIT, plain
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
+from fastcurv.structure.tables import LOSSES
 
 from . import nets
 from .public import public
@@ -358,7 +359,7 @@ def test_choices_lead_to_choices(here):
     """What starts with a quote is a name that the function takes."""
     known = {
         "method": set(METHODS),
-        "loss": set(nets.LOSSES),
+        "loss": set(LOSSES),
         "activation": set(nets.ACTIVATIONS),
         "scheme": {"auto", "he", "xavier", "lecun"},
         "which": {"LA", "SA", "LM", "BE"},

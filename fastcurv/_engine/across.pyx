@@ -101,6 +101,8 @@ cdef void r_loss_across(
         )
     elif t.kind == VJP:
         P.K.copy(y.m, rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
+    elif P.coupled:
+        r_coupled(P, here, rows, rz, P.across)
     else:
         here.ldh = P.across
         P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)

@@ -33,7 +33,7 @@ cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
     of many panels alone, the last of which may be short.
     """
     return (
-        P.passing and job.out != NULL and job.stages == FORWARD | BACKWARD
+        P.passing and P.given == NULL and job.out != NULL and job.stages == FORWARD | BACKWARD
         and P.panel and not P.shared and P.threads < panels_of(P, job.rows)
     )
 
@@ -51,6 +51,14 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     )
     if fresh:
         load(P, r0, job.rows)
+    if fresh and P.given != NULL:
+        job.stages, job.out = FORWARD, NULL
+        serve(&job)
+        given_rows(P, r0, job.rows)
+        job.stages, job.out = BACKWARD, out
+        if not back:
+            P.at_chunk, P.done = r0, 1
+            return
     job.passing = passes_by(P, &job)
     serve(&job)
     if job.passing:
@@ -65,6 +73,8 @@ cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
     cdef Py_ssize_t i
     cdef double value = 0
+    if P.given != NULL:
+        return P.given_value
     for i in range((rows + block - 1) // block):
         value += P.values[i]
     return value

@@ -1,5 +1,5 @@
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self, TypedDict, type_check_only
 
 import numpy as np
@@ -90,6 +90,8 @@ class Plan:
         memory: int = 0,
         batch_norm: bool = False,
         l2_biases: bool = True,
+        given: Callable[..., Any] | None = None,
+        coupled: bool = False,
     ) -> Self: ...
     @property
     def rows(self) -> Rows: ...

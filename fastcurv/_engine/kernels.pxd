@@ -11,7 +11,7 @@ cdef extern from "kernels/kernels.h" nogil:
     bint fc_slope_from_a(fc_activation)
     bint fc_bend_from_delta(fc_activation)
     ctypedef enum fc_loss:
-        FC_CROSS_ENTROPY, FC_N_LOSSES
+        FC_CROSS_ENTROPY, FC_N_LOSSES, FC_GIVEN
     const char *fc_loss_name(int)
     ctypedef enum fc_step_kind:
         FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE

@@ -167,7 +167,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
     y = &P.layer[P.n_layers - 1]
     P.loss.delta, P.loss.ldd = y.delta, y.ldm
-    P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
+    P.loss.ldh = padded(y.m * y.m, P.K.real_bytes) if P.coupled else y.ldm
+    P.loss.h = take(A, R * P.loss.ldh, size)
     P.loss.s = take(A, R, size)
     P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
     P.values = <double *>take(A, R // 8 + 2, sizeof(double))

@@ -62,6 +62,8 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef fc_loss_rows here
     cdef Py_ssize_t first, rows, block
+    if P.given != NULL:                     # see given.pyx
+        return
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(t, first)
     if P.across:

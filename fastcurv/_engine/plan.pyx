@@ -25,6 +25,10 @@ cdef class Plan:
     sizes, activations, skips : of the network; one activation and one flag for each hidden layer
     rows : Rows
     loss, divisor, l2, l2_biases : of the objective
+    given, coupled : callable or None, bool
+        Of a loss without kernels: ``given(z, y, weight)``, the loss of some rows, its derivatives
+        by z (rows, d_out) and its second ones, (rows, d_out), or (rows, d_out, d_out) if `coupled`,
+        both in the dtype of the plan, contiguous.
     threads, memory : int
         `memory` in bytes, 0: no bound.
     """
@@ -47,10 +51,13 @@ cdef class Plan:
     cdef bint passing           # gradients are shown as copies, or forgotten
     cdef object spare           # one's memory: fresh memory would take as long as the passes
     cdef long long since        # when theta's memory began to change; 0: it does not
+    cdef object given
+    cdef object failed          # what `given` raised
 
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
-        int threads, Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True
+        int threads, Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True, given=None,
+        bint coupled=False
     ):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
@@ -83,7 +90,9 @@ cdef class Plan:
             y.has_p = y.phi != FC_IDENTITY
             y.curved = fc_bends(y.phi)
             y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
-        P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
+        P.loss.kind, P.loss.divisor = FC_GIVEN if given is not None else LOSSES[loss], divisor
+        self.given = given
+        P.given, P.coupled = <void *>self if given is not None else NULL, coupled
         P.data, P.ldx = &rows.D, rows.D.ldx
         choose_chunks(P, memory)
         self.make_block()
@@ -281,7 +290,19 @@ cdef class Plan:
         """Of the watch over a pass: what was called off has left nothing to build on."""
         if fc_watch_off():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
-        return unwatch(before)
+        unwatch(before)
+        if self.P.given != NULL:
+            with gil:
+                self.tell()
+        return 0
+
+    cdef int tell(self) except -1:
+        """Raise what the given loss has raised in the walk that ended."""
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            self.P.at_chunk, self.P.done = -1, 0
+            raise failed
+        return 0
 
     # --- multiplied -------------------------------------------------------------------------------
 

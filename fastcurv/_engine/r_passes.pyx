@@ -71,6 +71,8 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
             P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
         elif t.kind == VJP:
             P.K.copy(rows, y.m, at(P, c.out, t.s0 + first, y.m), y.m, 1, rz, ld)
+        elif P.coupled:
+            r_coupled(P, &here, rows, rz, ld)
         else:
             P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
         column_sums(t, part, rows, y, rz, x * t.own)

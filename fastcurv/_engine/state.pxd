@@ -114,6 +114,10 @@ cdef struct PlanS:
     Py_ssize_t ldx
     fc_loss_rows loss           # of the chunk at hand: kind, divisor, targets, and what it keeps
     double *values              # the loss, by blocks of rows
+    # the Plan whose `given` makes the loss and its derivatives; NULL: the kernels do
+    void *given
+    bint coupled                # given: d2 loss / dz2 of a row is a matrix, (rows, d_out d_out)
+    double given_value          # of the chunk at hand
     double total                # of these and l2's term, as the last walk found it
     Py_ssize_t first            # lowest layer that v moves
     char *active                # by layer: whether v moves it
@@ -293,7 +297,7 @@ cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
     here.y = at(P, <char *>here.y, sample, here.ldy)
     here.weight = at(P, <char *>here.weight, sample, 1)
     here.delta = at(P, <char *>here.delta, row, y.ldm) + column
-    here.h = at(P, <char *>here.h, row, y.ldm) + column
+    here.h = at(P, <char *>here.h, row, here.ldh) + column
     here.s = at(P, <char *>here.s, sample, 1)
     if here.labels != NULL:
         here.labels += sample

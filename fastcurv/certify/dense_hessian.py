@@ -45,7 +45,6 @@ from ..common.linalg import UNIT, gamma_of
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from ..structure.tables import LOSSES
 from .arithmetic import ETA, GROWTH, Chain, Err, Num, exact, flushes, norm, norms, scaled
 from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
@@ -504,7 +503,7 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
         off = loss.d.dx.E * root + 3 * r.u * np.abs(loss.d.x) * root
         yield root * loss.d.x, Err(off * (1 + r.u))
         return
-    if LOSSES[loss.loss].per_entry:
+    if loss.row.per_entry:
         h = np.broadcast_to(loss.h.x, (N, d))
         roots = np.sqrt(h)
         off = _root_error(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)

@@ -206,6 +206,7 @@ def supported(ob: Any) -> bool:
     """
     model = ob.model
     plain = not normalised(model) and not getattr(model, "residual", False)
+    plain &= LOSSES[ob.loss].given is None
     return (
         plain
         and len(model.activation) > 0

@@ -180,6 +180,8 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
     link = LOSSES[passes.ob.loss].link
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
+    elif link == "given":
+        c2, c3 = (x * GROWTH + TINY for x in s.loss.most(move))
     elif link == "sigmoid":  # |s''| <= s'
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
@@ -432,6 +434,9 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     if weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
         return -np.inf
+    given = LOSSES[ob.loss].given
+    if given is not None and not given.convex:
+        return -np.inf
     if len(model.sizes) == 2:
         return least
     if normalised(model):
@@ -647,8 +652,13 @@ def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) 
 
 
 def loss_lower_bound(ob: Any) -> float:
-    """Return 0, or ``-inf`` if soft targets that are not probabilities leave no bound."""
-    return -np.inf if LOSSES[ob.loss].link == "softmax" and np.min(ob.y) < 0 else 0.0
+    """Return 0, or ``-inf`` if soft targets that are not probabilities, or a loss that is not known
+    to be bounded, leave no bound.
+    """
+    row = LOSSES[ob.loss]
+    if row.given is not None:
+        return 0.0 if row.given.lower is not None and row.given.lower >= 0 else -np.inf
+    return -np.inf if row.link == "softmax" and np.min(ob.y) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
@@ -660,6 +670,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     than rounding. Not for batch normalisation.
     """
     at = checked_theta(ob, theta)
+    if LOSSES[ob.loss].given is not None:
+        return along_biases(ob, *pulls(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
@@ -723,7 +735,8 @@ def why(ob: Any, direction: Floats) -> str:
     if LOSSES[ob.loss].targets == "classes":
         text, which = f"no {sample} has class", np.flatnonzero(b < 0)
     else:
-        text, which = f"every {sample} has the same label at output", np.flatnonzero(b)
+        same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
+        text, which = f"every {sample} has {same} at output", np.flatnonzero(b)
     more = f" and {len(which) - 1} more" if len(which) > 1 else ""
     return (
         f"{text} {which[0]}{more}, and without l2 on the bias there that lowers the loss for ever, "

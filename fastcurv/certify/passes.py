@@ -18,6 +18,7 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT
 from ..common.progress import cache_last
 from ..common.protocols import Floats
+from ..structure.losses import EPS
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,
@@ -149,7 +150,8 @@ class LossRows:
     """
 
     d: Num
-    h: Any  # Num, for losses of entries; else (rows, 1) with errors dh
+    # Num, for losses of entries; else (rows, 1), of coupled outputs (rows, d, d), with errors dh
+    h: Any
     dh: Floats
     p: Floats
     near: Any
@@ -158,9 +160,10 @@ class LossRows:
     off: np.ndarray
     dp: np.ndarray
     bend: Any
+    bounds: Any  # of a given loss: the loss, outputs and targets
 
     def __init__(self, ob: Any, rows: slice, z: Num) -> None:
-        self.loss, self.r, y, weight = ob.loss, z.r, ob.y[rows], ob.sample_weight
+        self.row, self.r, y, weight = LOSSES[ob.loss], z.r, ob.y[rows], ob.sample_weight
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
         moves = f != 0
@@ -168,8 +171,9 @@ class LossRows:
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
         of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
-        d, dd, self.h = of[LOSSES[ob.loss].link](z.x, z.dx, y, np.sign(f))
-        self.d = Num(np.sign(f) * d, dd, z.r, dd)
+        of["given"] = self._given
+        d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
+        self.d, self.d_z = Num(np.sign(f) * d, dd, z.r, dd), z.dx
         z.r.within(self.d.size)
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
@@ -245,6 +249,46 @@ class LossRows:
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
         return d, Err(scaled(whole, moved), carried) + rounded, sign * (self.f * T)
 
+    def _given(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+        """Return delta, its Err, and h, of a function that is asked in float64 and rounded once,
+        off by its own error and by what its next derivative, bounded over z +- dz, makes of dz. Of
+        coupled outputs h is a matrix for each row, whose norm is off by `dh`.
+        """
+        r, given = self.r, self.row.given
+        assert given is not None
+        found = given(z, y)
+        _, first, second = found
+        own, third = given.error(z, y, found, EPS), given.third_of(z, y, dz.E)
+        local = self.uf + 4 * r.u
+        self.bounds = given, z, y
+        if not given.coupled:
+            h = self.f * np.abs(second)
+            off = self.f * (own + scaled(third, dz.E))
+            dd = dz.times(h + off) + Err(self.f * own + local * self.f * np.abs(first) + 4 * r.eta)
+            dh = Err(off + local * h + 4 * r.eta)
+            return self.f * first, dd, Num(sign * self.f * second, dh, r)
+        m = z.shape[1]
+        self.bend = self.f * np.sqrt((second**2).sum(axis=(1, 2)))[:, None]
+        off = m * own.max(axis=1, keepdims=True)
+        self.dh = self.f * (off + scaled(third.max(axis=1, keepdims=True), dz.nu))
+        self.dh = self.dh + local * self.bend + 4 * m * r.eta
+        size = self.f * np.abs(first)
+        moved = scaled(self.bend + self.dh, dz.nu) + norms(self.f * own + local * size)
+        moved = moved + 4 * m * r.eta
+        dd = Err(np.broadcast_to(moved, z.shape), moved)
+        return self.f * first, dd, (sign * self.f)[:, :, None] * second
+
+    def most(self, move: Floats) -> tuple[Floats, Floats]:
+        """Return bounds on the second and third derivatives of a given loss, weights and divisor
+        included, where outputs differ by at most `move` from their exact values, (rows, 1).
+        """
+        given, z, y = self.bounds
+        reach = self.d_z.E + move
+        third = given.third_of(z, y, reach).max(axis=1, keepdims=True)
+        plain = not given.coupled
+        bend = self.h.size.max(axis=1, keepdims=True) if plain else self.bend + self.dh
+        return bend + scaled(self.f * third, self.d_z.nu + move), self.f * third
+
     def _centred(self, E: Floats) -> Floats:
         """Return the errors of the differences to the top logit: 0 there; relative to the worst
         candidate in rows without a top.
@@ -254,9 +298,15 @@ class LossRows:
 
     def r_loss(self, rz: Num) -> Num:
         """Return rdelta."""
-        if LOSSES[self.loss].per_entry:
+        if self.row.per_entry:
             found = rz * self.h
             return Num(found.x, found.dx, self.r, found.dx)
+        if self.row.given:
+            x, size = np.einsum("ijk,ik->ij", self.h, rz.x), norms(np.abs(rz.x)) + rz.dx.nu
+            off = scaled(self.bend, rz.dx.nu) + scaled(self._coupled_loss(), size) + self.r.eta
+            dx = Err(np.broadcast_to(off, x.shape), off)
+            self.r.within(np.abs(x) + off)
+            return Num(x, dx, self.r, dx)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
         U, m = rz.x - at, rz.x.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
@@ -268,6 +318,10 @@ class LossRows:
         carried = scaled(self._most(), rz.dx.nu)
         dx = Err(E, norms(own) + carried + self.r.gamma(m + 8) * norms(E))
         return Num(self.h * self.p * w, dx, self.r, dx)
+
+    def _coupled_loss(self) -> Floats:
+        """Return bounds on the error of h times a vector of length 1, (rows, 1)."""
+        return np.asarray(self.dh + self.r.gamma(2 * self.h.shape[1] + 4) * (self.bend + self.dh))
 
     def _most(self) -> Floats:
         """Return bounds on ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
@@ -311,7 +365,9 @@ class LossRows:
         is at most ``C ||rz|| + (B + C) ||drz||``.
         """
         r = self.r
-        if LOSSES[self.loss].per_entry:
+        if self.row.given and self.row.given.coupled:
+            return self.bend, self._coupled_loss() + r.eta
+        if self.row.per_entry:
             B = np.abs(self.h.x).max(axis=1, keepdims=True)
             return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
         m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
@@ -334,7 +390,10 @@ class LossRows:
         `fisher`, (rows, 1).
         """
         r, m = self.r, self.d.x.shape[1]
-        size = self.h.size if LOSSES[self.loss].per_entry else np.abs(self.h) + self.dh
+        if self.row.given and self.row.given.coupled:
+            size = self.bend + self.dh
+        else:
+            size = self.h.size if self.row.per_entry else np.abs(self.h) + self.dh
         size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d.x)) + self.d.dx.nu)
         return np.asarray(2 * m * r.eta * (1 + size))
 

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.progress import cache_last
 from ..common.protocols import Floats
+from ..structure.losses import EPS, LONG_EPS, OUTWARD, Loss
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, norms, spectral
@@ -476,11 +477,16 @@ class Precise:
     def loss(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
         """Return the sum of the rows' losses, a bound on its error, and delta of the last layer."""
         ob, y = self.ob, self.ob.y[rows]
-        y = np.array(one_hot(y, z.value.hi.shape[1]), dtype=float)
+        if LOSSES[ob.loss].given is None:
+            y = one_hot(y, z.value.hi.shape[1])
+        y = np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]
         of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
-        terms, terms_error, d, d_error = of[LOSSES[ob.loss].link](z, y)
+        row = LOSSES[ob.loss]
+        terms, terms_error, d, d_error = (
+            of[row.link](z, y) if row.given is None else _given(row.given, z, y)
+        )
         total = column_sums(times(row_sums(terms), w))
         value = Pair(total.hi[0], total.lo[0])
         error = float((np.abs(w) * terms_error).sum()) + UNIT * float(np.abs(value.hi))
@@ -540,6 +546,36 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     d = plus(mul(p, mass), -y)
     unit = UNIT * (m + 32) * T
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
+
+
+def _given(loss: Loss, z: Bounded, y: Floats) -> Terms:
+    """Return what the function has in long double; the errors are infinite where that is no longer
+    than double.
+    """
+    x = z.value.hi.astype(np.longdouble) + z.value.lo
+    found = loss(x, y)
+    value, first, second = found
+    own = loss.error(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    moved = z.error + LONG_EPS * z.size
+    third = loss.third_of(z.value.hi, y, moved).max(axis=1, keepdims=True)
+    axes = (1, 2) if loss.coupled else 1
+    bend = (
+        np.abs(second) if not loss.coupled else np.sqrt((second * second).sum(axis=axes))[:, None]
+    )
+    bend = (
+        np.asarray(bend, float).max(axis=1, keepdims=True)
+        + y.shape[1] * own.max(axis=1, keepdims=True)
+        + third * moved
+    )
+    d_error = (bend * moved + norms(own)) * OUTWARD
+    slope = norms(np.asarray(np.abs(first), float)) + d_error
+    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * OUTWARD
+    return _as_pair(value[:, None]), value_error, _as_pair(first), d_error
+
+
+def _as_pair(x: NDArray[Any]) -> Pair:
+    hi = np.asarray(x, float)
+    return Pair(hi, np.asarray(x - hi, float))
 
 
 @cache_last

@@ -19,9 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..common.checks import check_choice
 from ..common.files import refuse_device, shown
-from ..structure.tables import LOSSES, SUITS
+from ..structure.tables import LOSSES, SUITS, check_loss
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
@@ -314,7 +313,8 @@ def load_dataset(
     source : str or path
         A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a comma-separated ``.csv``
         file of numbers with one sample per line, with or without a header line.
-    loss : {"cross_entropy", "binary_cross_entropy", "mse"} or None
+    loss : str or None
+        The name of one, with parameters as in ``quantile(0.9)``.
         By default cross entropy for whole numbers and words, mse for other numbers.
     target : str or None
         The column of a ``.csv`` file with y, by name or by number from 0; by default the last.
@@ -359,7 +359,8 @@ def load_dataset(
         shift, scale = (4.88, 6.02) if source == "digits" else _standard(X[rows])
         X -= shift
         X /= scale
-        if numbers:
+        given = LOSSES[loss].given
+        if numbers and (given is None or given.least is None):  # counts stay as they are
             shift, scale = _standard(y[rows])
             y = (y - shift) / scale
     parts = (X[rows], y[rows], X[held_out], y[held_out])
@@ -440,14 +441,14 @@ def _targets(
         if whole and given == 1:  # the model separates two classes or predicts numbers
             two = y.dtype.kind in "US" or np.unique(y).size == 2
             loss = SUITS["labels" if two else "numbers"]
-    check_choice(loss, tuple(LOSSES), "loss")
+    check_loss(loss)
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
             raise ValueError(f"{source}: y holds words; wanted numbers for {loss}")
-        y, width = y.astype(np.float64).reshape(len(y), -1), None
+        y, asked = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
+        width = y.shape[1] * (1 if asked is None else asked.per_target)
     else:
         y, width = _classes(source, y, loss, given)
-    width = y.shape[1] if width is None else width
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
     return loss, y, width

@@ -17,7 +17,7 @@ import fastcurv as fc
 from ..common.files import escaped
 from ..common.progress import on_terminal
 from ..plots.spectrum import DENSE_BELOW
-from ..structure.tables import LOSSES
+from ..structure.tables import LOSSES, check_loss
 from . import commands
 from .data import WHAT
 from .models import WHAT as MODELS
@@ -130,6 +130,14 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
+def _loss(text: str) -> str:
+    try:
+        check_loss(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _address(text: str) -> str:
     """Return the text unless it is blank."""
     if not text.strip():
@@ -164,7 +172,12 @@ COMMON = [
 ]
 DATA = [
     option(
-        "--loss", choices=tuple(LOSSES), default=None, help="(default: the one that suits the data)"
+        "--loss",
+        type=_loss,
+        default=None,
+        metavar="LOSS",
+        help=f"{', '.join(LOSSES)}; with parameters 'quantile(0.9, 0.05)', 'pseudo_huber(1)' "
+        "(default: the one that suits the data)",
     ),
     option(
         "--target",

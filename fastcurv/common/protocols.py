@@ -24,7 +24,10 @@ Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
 
 # Allowed names in arguments, for type checkers and for checks at run time.
-Loss: TypeAlias = Literal["mse", "cross_entropy", "binary_cross_entropy"]
+LossName: TypeAlias = Literal[
+    "mse", "cross_entropy", "binary_cross_entropy", "poisson", "gamma", "pseudo_huber", "log_cosh",
+    "quantile", "gaussian_nll",
+]  # fmt: skip
 Activation: TypeAlias = Literal[
     "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
 ]

@@ -304,7 +304,8 @@ def from_sklearn(est: Any) -> Model:
 
     For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
     estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
-    value is twice ``loss_``.
+    value is twice ``loss_``, unless its loss is ``poisson``, as is the objective's then: it is
+    ``loss_``, with ``l2=alpha / N``.
 
     Parameters
     ----------
@@ -361,7 +362,8 @@ def from_sklearn(est: Any) -> Model:
         if not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."):
             raise foreign(f"est, {typed(est)} with a forward pass of its own,")
     phi = _phi_of(est)
-    if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
+    known = "identity", "logistic", "softmax", "exp"
+    if getattr(est, "out_activation_", "identity") not in known:
         raise foreign(f"the output activation {est.out_activation_!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:

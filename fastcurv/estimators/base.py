@@ -29,7 +29,7 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.linalg import eigvalsh
-from ..common.protocols import Descent, Layered, Loss, Solver
+from ..common.protocols import Descent, Layered, LossName, Solver
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, ritz_pairs
@@ -39,6 +39,7 @@ from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
+from ..structure.losses import Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
@@ -127,7 +128,7 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
 SOLVERS = ("auto", *ALIASES, *METHODS)
-THEIRS = ("squared_error", "poisson")  # the first argument of scikit-learn's regressor
+THEIRS = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
 
 
 def check_parameters(est: Any) -> None:
@@ -166,7 +167,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not isinstance(sizes, numbers.Integral) and (
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
-        cure = ", which comes first here; losses have no name" if sizes in THEIRS else ""
+        cure = f", which comes first here, wanted loss={sizes!r}" if sizes in THEIRS else ""
         raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several{cure}")
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
@@ -275,9 +276,8 @@ def check_spectrum(
         H = ob.hessian(theta)
         values = scale * eigvalsh(H.to_dense().astype(float))
         low, high, vector, spent = float(values[0]), float(values[-1]), None, n
-        off = scale * float(np.linalg.norm(H.column_bounds())) + ROUNDED * float(
-            np.abs(values).max()
-        )
+        known = np.linalg.norm(H.column_bounds()) if hasattr(H, "column_bounds") else 0.0
+        off = scale * float(known) + ROUNDED * float(np.abs(values).max())
         errors = off, off
     else:
         most = min(max(products, FEWEST), PRODUCTS, n)
@@ -287,7 +287,8 @@ def check_spectrum(
         errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
     if near and vector is not None and low + errors[0] < 0:  # a saddle must hold with rounding
-        off = scale * float(ob.hessian(theta).rounding_bound(vector))
+        H = ob.hessian(theta)
+        off = scale * float(H.rounding_bound(vector)) if hasattr(H, "rounding_bound") else 0.0
         errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
@@ -388,7 +389,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
     # --- differs between classifier and regressor
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         """Return the targets in the objective's form, its loss, and the number of outputs."""
         raise NotImplementedError
 
@@ -410,7 +411,13 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return MLP([k, *hidden, m], names, dtype=dtype)
 
     def _objective(
-        self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, alpha: float | None = None
+        self,
+        model: MLP,
+        X: Any,
+        y: Any,
+        loss: LossName | Loss,
+        weight: Any,
+        alpha: float | None = None,
     ) -> Objective:
         """Build the objective, ``loss_`` divided by `_scale`: l2 is alpha over the sum of weights,
         without biases.
@@ -429,7 +436,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             l2_biases=False,
         )
 
-    def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, Loss, Any, int]:
+    def _data(
+        self, X: Any, y: Any, weight: Any, reset: bool
+    ) -> tuple[Any, Any, LossName | Loss, Any, int]:
         """Validate rows and targets, and drop rows of zero weight."""
         X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
         X, y = validate_data(
@@ -521,7 +530,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         return [rows_of(r, X, y, weight) for r in rows]
 
     def _unseen(
-        self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, theta: np.ndarray
+        self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
     ) -> HeldOut | None:
         """Hold out rows that decide how far to fit the others; None if they are too few, or if the
         penalty is strong enough to end the fit.
@@ -786,8 +795,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         Returns
         -------
         Objective
-            ``loss_`` is its value at ``theta_``, times 1/2 for a regressor, or times the number of
-            labels for a multilabel classifier.
+            ``loss_`` is its value at ``theta_``, times 1/2 for squared errors, or times the number
+            of outputs for other losses of several numbers or labels.
         """
         check_is_fitted(self)
         X, y, loss, weight, _ = self._data(X, y, sample_weight, False)

@@ -13,7 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
-from ..common.protocols import Layered, Loss, Solver
+from ..common.protocols import Layered, LossName, Solver
+from ..structure.losses import Loss
 from ..structure.tables import SUITS
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
@@ -195,7 +196,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.dtype == object:
             classes_of(y)  # raises a clearer error than scikit-learn's check
         check_classification_targets(y)

@@ -63,12 +63,14 @@ class HeldOut:
 
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray, total: float) -> None:
         self.fitted, self.held, self.total = fitted, held, total
-        numbers = LOSSES[fitted.loss].targets == "numbers"
+        row = LOSSES[fitted.loss]
+        numbers = row.targets == "numbers"
         self.slack = FLAT if numbers else SLACK
         self.constant = constant_loss(fitted)
         self.told = 0.0 if numbers else CERTAIN * self.constant
         # if targets scale by s, the loss scales by s^2, and squared weights (balanced layers) by s
-        firm = 300.0 * self.constant**0.5 if numbers else 3.0 * self.constant
+        scales = numbers and not (row.given and row.given.logarithmic)
+        firm = 300.0 * abs(self.constant) ** 0.5 if scales else 3.0 * abs(self.constant)
         self.firm = firm / total
         self.restart(theta)
 
@@ -87,10 +89,10 @@ class HeldOut:
         """Return whether the fit should end; called after every iteration."""
         self.count += 1
         loss = self.held.value(at.x)
-        if loss < self.mark * (1 - FLAT):
+        if loss < self.mark - FLAT * abs(self.mark):
             self.mark, self.improved = loss, self.count
         self.lowest = min(self.lowest, loss)
-        if loss <= self.lowest * (1 + self.slack):
+        if loss <= self.lowest + self.slack * abs(self.lowest):
             self.theta, self.kept = at.x, self.count
         elif self.told and self.fitted.value(at.x) < min(self.told, UNSEEN * loss):
             self.certain = not self.bound
@@ -104,8 +106,13 @@ class HeldOut:
         ob, theta = self.fitted, self.theta
         value = ob.value(theta)
         squares = sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
-        plateau = value > LEARNT * self.constant
-        return plateau or 0.5 * ob.l2 * squares > WEAK * max(value, self.told)
+        plateau = value > below(self.constant, LEARNT)
+        return plateau or 0.5 * ob.l2 * squares > WEAK * max(abs(value), self.told)
+
+
+def below(loss: float, share: float) -> float:
+    """Return that share of a loss; of a negative one, as far below it."""
+    return loss * share if loss >= 0 else loss * (2 - share)
 
 
 def unseen(X: Any) -> np.ndarray | None:
@@ -135,7 +142,9 @@ class Firm:
 
     def __init__(self, ob: Objective, l2: float) -> None:
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
-        self.loss_lower_bound, self.keeps_theta = 0.0, True
+        proofs = ob.certificates
+        self.loss_lower_bound = -np.inf if proofs is None else proofs.loss_lower_bound
+        self.keeps_theta = True
         self.added = np.zeros(ob.n_params, ob.dtype)
         for W, _ in ob.model.unflatten(self.added):
             W[...] = l2 - ob.l2
@@ -180,7 +189,7 @@ def firm_start(
 
     run = minimise(Firm(watch.fitted, watch.firm), theta, steps, follow)
     run.history["loss"], run.fun = np.array(losses), losses[-1]
-    if run.stopped == "interrupted" or run.fun < LEARNT * watch.constant:
+    if run.stopped == "interrupted" or run.fun < below(watch.constant, LEARNT):
         return [run]
     watch.restart(theta)
     return []
@@ -190,4 +199,5 @@ def constant_loss(ob: Objective) -> float:
     """Return the loss of the best constant prediction."""
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
     y = ob.y if ob.y.dtype.kind == "i" else ob.y.reshape(len(ob.y), -1).astype(float)
-    return LOSSES[ob.loss].constant(y, weight.astype(float) / weight.sum(dtype=float))
+    shares = weight.astype(float) / weight.sum(dtype=float)
+    return LOSSES[ob.loss].constant(y, shares, ob.model.sizes[-1])

@@ -15,7 +15,8 @@ from ..common.checks import as_numpy, check_array, check_choice, check_positive_
 from ..common.errors import CHOICES, suggestion, typed
 from ..common.files import shown
 from ..common.protocols import Activation, Array
-from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
+from ..structure.losses import Loss
+from ..structure.tables import ACTIVATIONS, LOSSES, SUITS, activations_of
 
 # Modules whose functions may be passed instead of a name.
 HOMES = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
@@ -125,7 +126,7 @@ def _refuse_words(y: Any) -> None:
             )
 
 
-def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
+def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
     """Return targets in the form the engine takes: (N, d_out) of the model's dtype, or int32
     classes (N,).
 
@@ -133,6 +134,7 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     """
     d = model.sizes[-1]
     row = LOSSES[loss]
+    given = row.given
     if row.targets == "classes":
         _refuse_words(y)
     array = in_memory(as_numpy(y, "y"), "y")
@@ -152,16 +154,23 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
             )
         return array.astype(np.int32, copy=False)
     array = check_array(array, "y", model.dtype)
-    if array.ndim == 1 and d == 1:
+    width = given.width_of(d) if given else d
+    if array.ndim == 1 and width in (1, None):
         array = array[:, None]
-    if array.shape != (N, d):
-        wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or row.targets == "classes" else "")
+    if array.ndim == 2 and width is None:
+        width = array.shape[1]
+    if array.shape != (N, width):
+        wanted = f"({N}, {width or 'm'})"
+        if width in (1, None) or row.targets == "classes":
+            wanted += f" or ({N},)"
         raise ValueError(f"y has shape {array.shape}; wanted {wanted}")
     if row.targets == "labels" and (array.min() < 0 or array.max() > 1):
         raise ValueError(
             f"y holds numbers from {array.min():g} to {array.max():g}; wanted 0 to 1, what "
             f"{loss.replace('_', ' ')} is for"
         )
+    if given is not None:
+        _check_given(given, array, d)
     usable = (
         array.strides[1] == array.itemsize
         and array.strides[0] % array.itemsize == 0
@@ -174,9 +183,23 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     )
 
 
+def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:
+    """Raise a ValueError for targets outside the range of a loss; call a loss of the user's for one
+    row, which tells the shapes it returns.
+    """
+    if given.least is not None:
+        least, itself = given.least
+        low = y.min()
+        if low < least or (low == least and not itself):
+            wanted = f">= {least:g}" if itself else f"> {least:g}"
+            raise ValueError(f"y holds {low:g}; wanted numbers {wanted}, which {given.name} is for")
+    if given.coupled is None:
+        given(np.zeros((1, d_out)), y[:1].astype(float))
+
+
 def _others(*targets: str) -> str:
-    """Return the names of the losses of such targets."""
-    return " or ".join(repr(name) for name in reversed(LOSSES) if LOSSES[name].targets in targets)
+    """Return the names of the losses that suit such targets."""
+    return " or ".join(repr(SUITS[kind]) for kind in reversed(targets))
 
 
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:

@@ -485,6 +485,10 @@ class LossCurve:
         elif link == "identity":
             self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
             self.value = float((self.f * (z - y) ** 2).sum())
+        elif link == "given":
+            loss: Any = LOSSES[ob.loss].given
+            found = loss.weighted(divisor_of(ob), np.dtype(float), z, y, ob.sample_weight)
+            self.value, self.delta, self.h = found
         else:
             small, above = np.exp(-np.abs(z)), z > 0
             sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
@@ -514,6 +518,8 @@ class LossCurve:
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
+        if self.h.ndim == 3:
+            return np.asarray(np.einsum("ijk,ik->ij", self.h, rz), dtype=self.dtype)
         if LOSSES[self.loss].per_entry:
             return np.asarray(self.h * rz, dtype=self.dtype)
         each = np.arange(len(rz))

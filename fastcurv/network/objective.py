@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from sys import getrefcount
 from typing import Any
 
@@ -14,20 +15,20 @@ from .. import _engine
 from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass
 from ..common.checks import (
-    check_choice,
     check_finite,
     check_positive,
     check_positive_int,
     is_sparse,
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
-from ..common.protocols import Loss
+from ..common.protocols import LossName
 from ..common.runtime import to_nearest
+from ..structure.losses import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
-from ..structure.tables import DEFAULT_LOSS, LOSSES
+from ..structure.tables import DEFAULT_LOSS, LOSSES, check_loss
 from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
 from .mlp import MLP
-from .operators import Curvature, Jacobian
+from .operators import Curvature, Jacobian, UnboundedCurvature
 from .pairwise_sum import PairwiseSum
 from .rows import checked
 from .sparse import SparsePlan, SparseRows
@@ -68,10 +69,21 @@ class Objective(Answering, subject="objective"):
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
         ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` values from 0 to
-        1.
-    loss : {"cross_entropy", "mse", "binary_cross_entropy"}
-        torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
-        ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
+        1; for ``poisson`` numbers >= 0, for ``gamma`` > 0; for ``gaussian_nll`` ``(N, d_out / 2)``.
+    loss : str or Loss
+        ``cross_entropy``, ``mse`` and ``binary_cross_entropy`` are torch's ``CrossEntropyLoss``
+        (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over all
+        entries), ``reduction="mean"``. Means over all entries too, of outputs z and targets y:
+
+        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance;
+        - ``gamma``: ``y exp(-z) + z - log y - 1``, half the gamma deviance;
+        - ``pseudo_huber`` (delta 1; see `Loss.pseudo_huber`) and ``log_cosh``: squares of small
+          residuals, sizes of large ones;
+        - ``quantile``: the median; see `Loss.quantile`;
+        - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s)) / 2`` of means z, the first half of the
+          outputs, and logarithms of variances s, the second half; it has no lower bound.
+
+        Or a loss of your own, see `Loss`.
     l2 : float
         Same as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
@@ -148,7 +160,7 @@ class Objective(Answering, subject="objective"):
     y: Any
     sample_weight: Any
     model: MLP
-    loss: Loss
+    loss: LossName | Loss
     l2: float
     l2_biases: bool
     n_threads: int | None
@@ -192,7 +204,7 @@ class Objective(Answering, subject="objective"):
         model: MLP,
         X: Any,
         y: Any = None,
-        loss: Loss = DEFAULT_LOSS,
+        loss: LossName | Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,
@@ -212,12 +224,14 @@ class Objective(Answering, subject="objective"):
         self._start()
 
     def _settings(
-        self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+        self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
-        self.model, self.loss = model, check_choice(loss, tuple(LOSSES), "loss")
+        self.model, self.loss = model, check_loss(loss)
+        if not self._provable:  # nothing bounds the error of the loss: the method is not offered
+            self.__dict__["rounding_bound"] = None
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:
@@ -319,13 +333,21 @@ class Objective(Answering, subject="objective"):
         return self.model.dtype
 
     @property
-    def certificates(self) -> Certificates:
+    def certificates(self) -> Any:  # Certificates, or None
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
         `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
-        the gradient or the Hessian, as is `rounding_bound`, unless it has its own.
+        the gradient or the Hessian, unless it has its own, and for a `Loss` without `third` or
+        `ulps`; so is `rounding_bound`.
         """
+        if not self._provable:
+            return None
         return (SumCertificates if self._by_blocks else Certificates)(self)
+
+    @property
+    def _provable(self) -> bool:
+        given = LOSSES[self.loss].given
+        return given is None or given.provable
 
     # --- plans: creating, binding, lending and taking back
 
@@ -333,9 +355,17 @@ class Objective(Answering, subject="objective"):
         if self._by_blocks:
             return SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
-        net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, divisor_of(self), self.l2)
+        net, loss = (
+            (m.sizes, m.activation, m.skips, m.bias),
+            (str(self.loss), divisor_of(self), self.l2),
+        )
         facts = *net, self._rows, *loss, threads, self.memory or 0
-        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases)
+        options: dict[str, Any] = {"l2_biases": self.l2_biases}
+        asked = LOSSES[self.loss].given
+        if asked is not None:
+            options["given"] = partial(asked.weighted, divisor_of(self), self.dtype)
+            options["coupled"] = bool(asked.coupled)
+        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, **options)
         _living.add(plan)
         return plan
 
@@ -361,7 +391,9 @@ class Objective(Answering, subject="objective"):
         """Return the engine's Levenberg-Marquardt run from theta, which it moves; None with batch
         normalisation, or where rows come in blocks or memory is limited. `minimize` asks for it.
         """
-        possible = not (self._by_blocks or self.model.batch_norm or self.memory)
+        given = LOSSES[self.loss].given
+        possible = given is None or given.convex
+        possible &= not (self._by_blocks or self.model.batch_norm or self.memory)
         if not possible:
             return None
         plan = self._lend_plan()
@@ -461,13 +493,29 @@ class Objective(Answering, subject="objective"):
         Cost: one gradient, and memory for the state. A product costs about two gradients, less the
         work that depends on theta alone, which is done once.
         """
-        return Curvature(self, theta, "hessian")
+        return self._curvature(theta, "hessian")
+
+    def _curvature(self, theta: Any, kind: str) -> Curvature:
+        return (Curvature if self._provable else UnboundedCurvature)(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
         positive semidefinite.
         """
-        return Curvature(self, theta, "ggn")
+        given = LOSSES[self.loss].given
+        if given is not None and not given.convex:
+            self._check_convex(theta, given)
+        return self._curvature(theta, "ggn")
+
+    def _check_convex(self, theta: Any, loss: Loss) -> None:
+        """Raise a ValueError where a row's loss has negative curvature by its outputs."""
+        part = partial(_least_bend, loss=loss, theta=self.model.check_theta(theta))
+        least = self._fold(part, ()) if self._by_blocks else part(self)
+        if not min(least) >= 0:
+            raise ValueError(
+                f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, as "
+                f"low as {min(least):.3g}; wanted one that is not, or the Hessian"
+            )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
         """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
@@ -480,7 +528,7 @@ class Objective(Answering, subject="objective"):
                 "empirical_fisher was asked of a model with batch normalisation; wanted one "
                 "without, since statistics over all rows leave no sample a gradient of its own"
             )
-        return Curvature(self, theta, "fisher")
+        return self._curvature(theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
         """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
@@ -598,6 +646,15 @@ class Objective(Answering, subject="objective"):
         for shard in self._whole.pieces(self.block_rows):
             tree.push(part(shard, *arguments))
         return tree.total()
+
+
+def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
+    """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list."""
+    _, _, second = loss(ob.model.predict(theta, ob.X).astype(float), ob.y)
+    if second.ndim == 2:
+        return [float(second.min())]
+    values = np.linalg.eigvalsh(second)
+    return [float((values[:, 0] + 1e-12 * np.abs(values).max(axis=1)).min())]
 
 
 class Shard(Objective):

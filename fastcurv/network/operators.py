@@ -384,6 +384,20 @@ class Curvature(Quadratic):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
+class UnboundedCurvature(Curvature):
+    """The same for a loss of which too little is known to bound the rounding of products."""
+
+    @property
+    def rounding_bound(self) -> Any:
+        """Not there: nothing bounds the error of the loss's function."""
+        raise AttributeError("rounding_bound")
+
+    column_bounds = rounding_bound
+
+    def assembled(self) -> None:
+        """Return None: the matrix would have no bounds on its error."""
+
+
 class BlockCurvature(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 

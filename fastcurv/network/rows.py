@@ -92,7 +92,7 @@ def own_csr(A: Any, name: str) -> Any:
 
 
 def checked(
-    model: MLP, loss: str, block: Sequence[Any], stored: Any = None, finite: bool = True
+    model: MLP, loss: Any, block: Sequence[Any], stored: Any = None, finite: bool = True
 ) -> Block:
     """Return X, y and weights as the passes take them, or raise an error that says what is wrong
     with them. X is an array or a `csr_matrix`, in the model's dtype.

@@ -85,6 +85,9 @@ def output_refusal(H: Any) -> str:
         return "a model with batch normalisation, which ties rows together; wanted 'parameters'"
     if kind == "ggn" and ob.l2 and not ob.l2_biases:
         return "an l2 that spares biases; wanted 'samples' or 'parameters'"
+    given = LOSSES[ob.loss].given
+    if kind == "ggn" and given is not None and given.coupled:
+        return "a loss that couples outputs; wanted 'samples' or 'parameters'"
     q, n = n_outputs(ob, kind), H.shape[0]
     if q >= n:
         return f"{q} pairs of row and class and n = {n}; wanted fewer than n, or 'parameters'"
@@ -719,6 +722,8 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     found = by_cost(H)
     if found is not None:
         return found
+    if not hasattr(H, "rounding_bound"):
+        return None  # bounds there are of those in parameter space
     return InputSpace(H) if shrinks(ob) and not input_refusal(H) else None
 
 
@@ -727,7 +732,7 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
     fastest there, else None.
     """
     ob = H.objective
-    if ob.model.batch_norm:
+    if ob.model.batch_norm or not hasattr(H, "rounding_bound"):
         return None
     N = ob.n_samples
     here, there = (PRODUCTS * price for price in prices(ob.model, N, H.kind))
@@ -741,7 +746,8 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
 
 def written(H: Any) -> OutputSpace | None:
     """Implement `Curvature.written`."""
-    return None if output_refusal(H) else OutputSpace(H)
+    bounded = hasattr(H, "rounding_bound")
+    return OutputSpace(H) if bounded and not output_refusal(H) else None
 
 
 def not_in_shards(H: Any, space: str | None = None) -> None:

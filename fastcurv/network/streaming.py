@@ -15,7 +15,8 @@ from scipy.sparse import csr_matrix
 from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
-from ..common.protocols import Loss
+from ..common.protocols import LossName
+from ..structure.losses import Loss
 from ..structure.tables import DEFAULT_LOSS
 from .arguments import row_numbers
 from .mlp import MLP
@@ -135,7 +136,7 @@ class StreamedObjective(Objective):
         model: Any,
         X: Any,
         y: Any = None,
-        loss: Loss = DEFAULT_LOSS,
+        loss: LossName | Loss = DEFAULT_LOSS,
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,

@@ -35,9 +35,10 @@ from ..certify.arithmetic import norm
 from ..certify.bounds import dense_bounds
 from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass, checked_theta
-from ..common.protocols import Floats, Loss
+from ..common.protocols import Floats, LossName
 from ..common.runtime import to_nearest
 from ..structure import symmetry
+from ..structure.losses import Loss
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 from ..structure.tables import LOSSES
@@ -64,7 +65,7 @@ class Frame:
     """
 
     model: MLP
-    loss: Loss
+    loss: LossName | Loss
     n_samples: int
     n_threads: int | None = None
     keep: int = 1
@@ -526,11 +527,14 @@ class SumCertificates(Certificates):
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease forever, or None."""
         ob, at = self.objective, checked_theta(self.objective, theta)
-        if LOSSES[ob.loss].attained or self.loss_lower_bound < 0:
+        row = LOSSES[ob.loss]
+        if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
         along = majorants.along_biases(
             ob, *self._once("pulls", (), lambda: ob._fold(majorants.pulls, ()))
         )
+        if row.given is not None:
+            return along
         direction = majorants.last_layer(ob, at)
         if along is not None or majorants.decayed(ob, direction):
             return along

@@ -259,6 +259,8 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
+    if ob.certificates is None:
+        return None
     inputs, outputs = ob.certificates.ranges(theta)
     spread = (outputs.high - outputs.low).max()
     size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())

@@ -95,8 +95,8 @@ def divisor_of(ob: Any) -> float:
 
 
 def terms_of_a_row(ob: Any) -> float:
-    """Return how many entries of a row a mean loss counts: one, or the number of outputs."""
-    return float(ob.model.sizes[-1]) if LOSSES[ob.loss].per_entry else 1.0
+    """Return over how many terms of a row a loss is a mean."""
+    return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
 
 
 def rows_that_count(ob: Any) -> NDArray[np.float64]:

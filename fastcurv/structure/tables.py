@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit, ndtr
 
+from ..common.checks import check_choice
 from ..common.errors import CHOICES
 from ..common.protocols import Floats
+from .losses import BUILT_IN, Loss, named
 
 Mask = NDArray[np.bool_]
 _STEP = 1e-100
@@ -56,15 +58,18 @@ class LossRow:
 
     Attributes
     ----------
-    link : {"identity", "sigmoid", "softmax"}
+    link : {"identity", "sigmoid", "softmax", "given"}
         The function g of the derivative by the outputs, ``c (g(f) - m y)``, m the sum of a row of y
-        for softmax, else 1. What `certify` proves of a loss follows from it.
+        for softmax, else 1. What `certify` proves of a loss follows from it. "given": `given` is
+        asked.
     terms : callable
         ``terms(f, y)``: the terms of the loss and their derivatives by f ``(..., N, d_out)``, real
         or complex, neither weighted nor divided; y has the shape of one f.
     per_entry : bool
-        Whether the loss is a mean over all entries of f, each with a term of its own, so that the
-        second derivative by f is diagonal; else over rows.
+        Whether each entry of f has a term of its own, so that the second derivative by f is
+        diagonal.
+    terms_of_row : callable
+        By d_out, the number of terms of a row, over all of which the loss is a mean.
     targets : {"numbers", "labels", "classes"}
         What y holds: any numbers; numbers from 0 to 1; integer classes (rows,) or their weights
         (rows, d_out).
@@ -74,29 +79,34 @@ class LossRow:
         Bounds on the second and third derivatives of a row's term by f, over the sum of |y| of the
         row unless `per_entry`.
     constant : callable
-        ``constant(y, shares)``: the loss of the best constant outputs, shares (rows,) of sum 1.
+        ``constant(y, shares, d_out)``: the loss of the best constant outputs, shares (rows,) of
+        sum 1.
     score : (str, callable)
         What is reported of a fit: its name, and ``score(f, y)``.
     sklearn : (str, callable)
         ``out_activation_`` of scikit-learn's estimators, and by d_out the factor of their loss.
     aliases : tuple of str
         Names in other libraries, in the spelling of `fastcurv.common.errors.plain`.
+    given : Loss or None
+        The function that the engine asks, where it has no kernel.
     certain, right, pulls : callable
         Of probabilities. ``certain(f)``: by row (by output) whether one is within 1e-3 of 0 or 1;
         ``right(y, f, E)``: by row whether its label is hard and has the largest logit, f being off
         by at most E; ``pulls(y)``: by output whether some row pulls it up, and whether down.
     """
 
-    link: Literal["identity", "sigmoid", "softmax"]
+    link: Literal["identity", "sigmoid", "softmax", "given"]
     terms: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
     per_entry: bool
     targets: Literal["numbers", "labels", "classes"]
     attained: bool
     bends: tuple[float, float]
-    constant: Callable[[NDArray[Any], Floats], float]
+    constant: Callable[[NDArray[Any], Floats, int], float]
     score: tuple[str, Callable[[NDArray[Any], NDArray[Any]], float]]
     sklearn: tuple[str, Callable[[int], float]]
     aliases: tuple[str, ...]
+    terms_of_row: Callable[[int], float] = float
+    given: Loss | None = None
     certain: Callable[[Floats], Mask] = lambda f: np.zeros(f.shape, dtype=bool)
     right: Callable[[NDArray[Any], Floats, Floats], Mask] = lambda y, f, E: np.zeros(len(f), bool)
     pulls: Callable[[NDArray[Any], int], tuple[Mask, Mask]] = lambda y, d_out: (
@@ -121,7 +131,7 @@ def _entropy(q: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(-q * np.log(np.maximum(q, TINY)))
 
 
-def _both_entropies(y: NDArray[Any], shares: Floats) -> float:
+def _both_entropies(y: NDArray[Any], shares: Floats, d_out: int) -> float:
     q = shares @ y
     return float((_entropy(q) + _entropy(1 - q)).mean())
 
@@ -147,57 +157,129 @@ def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
 
 
-LOSSES: dict[Any, LossRow] = {
-    "mse": LossRow(
-        "identity",
-        lambda f, y: ((f - y) ** 2, 2 * (f - y)),
-        per_entry=True,
+def _given_row(loss: Loss, *aliases: str) -> LossRow:
+    """Return the row of a loss that is given by a function."""
+    counts = loss.least is not None and loss.least[1]
+
+    def terms_of_row(d_out: int) -> float:
+        return d_out / loss.per_target if loss.per_target else 1.0
+
+    def constant(y: NDArray[Any], shares: Floats, d_out: int) -> float:
+        return loss.constant(y, shares, d_out)[1] / terms_of_row(d_out)
+
+    def explained(f: NDArray[Any], y: NDArray[Any]) -> float:
+        y = np.reshape(y, (len(f), -1)).astype(float)
+        shares = np.full(len(f), 1 / len(f))
+        least = loss.constant(y, shares, f.shape[1])[1]
+        value = float(shares @ loss(f.astype(float), y)[0])
+        return 1 - value / least if least > 0 else float("nan")
+
+    return LossRow(
+        "given",
+        loss.terms,
+        per_entry=not loss.coupled,
+        terms_of_row=terms_of_row,
         targets="numbers",
-        attained=True,
-        bends=(2.0, 0.0),
-        constant=lambda y, shares: float((shares @ (y - shares @ y) ** 2).mean()),
-        score=("R squared", _r_squared),
-        sklearn=("identity", lambda d_out: 0.5),
-        aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
-    ),
-    "cross_entropy": LossRow(
-        "softmax",
-        _cross,
-        per_entry=False,
-        targets="classes",
-        attained=False,
-        bends=(0.5, 0.28),
-        constant=lambda y, shares: float(_entropy(np.bincount(y, shares)).sum()),
-        score=("accuracy", lambda f, y: float(np.mean(f.argmax(axis=1) == y))),
-        sklearn=("softmax", lambda d_out: 1.0),
-        aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
-        + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
-        certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
-        right=_right_class,
-        pulls=_class_pulls,
-    ),
-    "binary_cross_entropy": LossRow(
-        "sigmoid",
-        lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
-        per_entry=True,
-        targets="labels",
-        attained=False,
-        bends=(0.25, 0.09623),
-        constant=_both_entropies,
-        score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
-        sklearn=("logistic", lambda d_out: float(d_out)),
-        aliases=("bcewithlogitsloss", "bce", "bceloss", "binarycrossentropywithlogits", "logistic"),
-        certain=lambda f: np.abs(f) >= np.log(999),
-        right=lambda y, f, E: np.all(
-            ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
+        attained=True,  # or not: nothing is claimed
+        bends=(math.inf, math.inf),
+        constant=constant,
+        score=("D squared", explained),
+        sklearn=("exp" if loss.exponential else "identity", terms_of_row),
+        aliases=aliases,
+        given=loss,
+        # counts that are all 0 pull their output down for ever
+        pulls=lambda y, d_out: (
+            np.any(y > 0, 0) if counts else np.zeros(d_out, dtype=bool),
+            np.full(d_out, counts and len(y) > 0),
         ),
-        pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
-    ),
-}
+    )
+
+
+class _Losses(dict[Any, LossRow]):
+    """Rows by name. A `Loss`, and a name with parameters, have rows of their own."""
+
+    def __missing__(self, loss: Any) -> LossRow:
+        return _given_row(loss if isinstance(loss, Loss) else named(loss))
+
+
+LOSSES: dict[Any, LossRow] = _Losses(
+    {
+        "mse": LossRow(
+            "identity",
+            lambda f, y: ((f - y) ** 2, 2 * (f - y)),
+            per_entry=True,
+            targets="numbers",
+            attained=True,
+            bends=(2.0, 0.0),
+            constant=lambda y, shares, d_out: float((shares @ (y - shares @ y) ** 2).mean()),
+            score=("R squared", _r_squared),
+            sklearn=("identity", lambda d_out: 0.5),
+            aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
+        ),
+        "cross_entropy": LossRow(
+            "softmax",
+            _cross,
+            per_entry=False,
+            targets="classes",
+            attained=False,
+            bends=(0.5, 0.28),
+            constant=lambda y, shares, d_out: float(_entropy(np.bincount(y, shares)).sum()),
+            score=("accuracy", lambda f, y: float(np.mean(f.argmax(axis=1) == y))),
+            sklearn=("softmax", lambda d_out: 1.0),
+            terms_of_row=lambda d_out: 1.0,
+            aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
+            + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
+            certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
+            right=_right_class,
+            pulls=_class_pulls,
+        ),
+        "binary_cross_entropy": LossRow(
+            "sigmoid",
+            lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
+            per_entry=True,
+            targets="labels",
+            attained=False,
+            bends=(0.25, 0.09623),
+            constant=_both_entropies,
+            score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
+            sklearn=("logistic", lambda d_out: float(d_out)),
+            aliases=(
+                "bcewithlogitsloss",
+                "bce",
+                "bceloss",
+                "binarycrossentropywithlogits",
+                "logistic",
+            ),
+            certain=lambda f: np.abs(f) >= np.log(999),
+            right=lambda y, f, E: np.all(
+                ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
+            ),
+            pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
+        ),
+        "poisson": _given_row(BUILT_IN["poisson"], "poissonnllloss", "poissonnll", "poissonloss"),
+        "gamma": _given_row(BUILT_IN["gamma"], "gammaloss", "gammadeviance"),
+        "pseudo_huber": _given_row(BUILT_IN["pseudo_huber"], "huber", "huberloss", "smoothl1loss"),
+        "log_cosh": _given_row(BUILT_IN["log_cosh"], "logcoshloss"),
+        "quantile": _given_row(BUILT_IN["quantile"], "pinball", "pinballloss", "quantileloss"),
+        "gaussian_nll": _given_row(BUILT_IN["gaussian_nll"], "gaussiannllloss", "gaussian"),
+    }
+)
 #: The first loss for targets of each kind.
 SUITS: dict[str, Any] = {row.targets: name for name, row in reversed(LOSSES.items())}
 DEFAULT_LOSS: Literal["cross_entropy"] = "cross_entropy"
 CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
+
+
+def check_loss(loss: Any) -> Any:
+    """Return a loss as objectives keep it: its name, or a `Loss`."""
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str) and "(" in loss:
+        try:
+            return named(loss)
+        except KeyError:
+            pass
+    return check_choice(loss, tuple(LOSSES), "loss")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ enum { FC_ALIGN = 64 };
 /* The losses, in the order of their numbers: OF_ONE where each output has its own (a function of
  * losses.inc, called NAME_of), OF_ROW where a row's outputs are coupled. To add one of the first
  * kind: a line here, NAME_of in losses.inc, its case in reference_math.inc, a row in
- * fastcurv/structure/tables.py. */
+ * fastcurv/structure/tables.py. Losses that are given by a function of NumPy have none of this: the
+ * engine is handed their derivatives, and in r_loss they are like the first kind. */
 #define FC_LOSSES(OF_ONE, OF_ROW)           \
     OF_ONE(FC_MSE, mse)                     \
     OF_ROW(FC_CROSS_ENTROPY, cross_entropy) \
@@ -71,7 +72,7 @@ enum { FC_ALIGN = 64 };
 #define FC_QUOTED(id, name) #name,
 #define FC_NOTHING(id, name)
 typedef enum { FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS } fc_activation;
-typedef enum { FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES } fc_loss;
+typedef enum { FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES, FC_GIVEN = FC_N_LOSSES } fc_loss;
 FC_INLINE const char *fc_activation_name(int phi) {
     static const char *const names[] = {FC_ACTIVATIONS(FC_QUOTED)};
     return names[phi];

@@ -256,6 +256,9 @@ STATEMENTS = (
     *doors.STATEMENTS,
     plans.every_plan_gives_one_answer,
     spaces.spaces_are_the_matrix,
+    networks.given_losses_have_products_of_long_double,
+    networks.given_losses_are_certified_where_they_rest,
+    networks.given_losses_succeed_where_nothing_is_lower,
 )
 
 

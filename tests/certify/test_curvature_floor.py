@@ -9,10 +9,12 @@ import fastcurv as fc
 from fastcurv.certify.arithmetic import gram_norm, spectral
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
-from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
+from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.dense import dense_matrix, matrix_error
 from fastcurv.structure.tables import ACTIVATIONS
 from fastcurv.testing import compiled
+
+from ..nets import LOSSES
 
 DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
 

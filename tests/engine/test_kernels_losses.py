@@ -5,10 +5,10 @@ import pytest
 
 from fastcurv._engine import probe
 
-from ..nets import LENGTHS, LOSSES
+from ..nets import KERNELS, LENGTHS
 
 LD = np.longdouble
-every_kind = pytest.mark.parametrize("kind", LOSSES)
+every_kind = pytest.mark.parametrize("kind", KERNELS)
 
 
 def true_loss(kind, z, y, weight, divisor):

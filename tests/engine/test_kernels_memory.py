@@ -121,7 +121,7 @@ def test_losses_stay_inside(arch, python):
         GUARD
         + f"""
 for dtype in ("float32", "float64"):
-    for kind in {nets.LOSSES!r}:
+    for kind in {nets.KERNELS!r}:
         for cols in {nets.LENGTHS!r}:
             z, y = rng.standard_normal((2, 3, cols)).astype(dtype)
             y = np.abs(y) / 4

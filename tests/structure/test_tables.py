@@ -25,7 +25,8 @@ def added(monkeypatch):
         rows = ((tables.ACTIVATIONS, _engine.ACTIVATIONS), (tables.LOSSES, _engine.LOSSES))
         for name, tellers in zip((activation, loss), rows, strict=True):
             for teller in tellers:
-                monkeypatch.setitem(teller, NEW, teller[name])
+                if name in teller:
+                    monkeypatch.setitem(teller, NEW, teller[name])
 
     return enter
 

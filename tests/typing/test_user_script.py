@@ -50,10 +50,9 @@ def test_what_checkers_refuse_is_refused_at_run_time():
 @pytest.mark.parametrize(
     "named, there",
     [
-        (protocols.Loss, fastcurv._engine.LOSSES),
         (protocols.Activation, fastcurv._engine.ACTIVATIONS),
         (protocols.Activation, tables.ACTIVATIONS),
-        (protocols.Loss, tables.LOSSES),
+        (protocols.LossName, tables.LOSSES),
         (protocols.Scheme, SCHEMES),
         (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),
         (protocols.Solver, SOLVERS),

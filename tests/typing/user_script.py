@@ -18,6 +18,11 @@ import fastcurv as fc
 Floats = npt.NDArray[np.float64]
 
 
+def halves(z: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    r = z - y
+    return 0.5 * (r * r).sum(axis=1), r, np.ones_like(r)
+
+
 def a_problem() -> tuple[fc.Objective, Floats]:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
@@ -28,6 +33,10 @@ def a_problem() -> tuple[fc.Objective, Floats]:
     assert np.array_equal(model.flatten(layers), theta)
     logits: Floats = model.predict(theta, X)
     assert logits.shape == (40, 2) and model.n_params == objective.n_params
+    own = fc.Objective(model, X, X[:, :2], loss=fc.Loss(halves, third=0.0, lower=0.0, ulps=4))
+    high = fc.Objective(model, X, X[:, :2], loss=fc.Loss.quantile(0.9, width=0.1))
+    counts = fc.Objective(model, X, abs(X[:, :2]), loss="poisson")
+    assert all(ob.value(theta) > 0 for ob in (own, high, counts))
     return objective, theta
 
 

@@ -1,0 +1,483 @@
+"""Losses given by a function of NumPy: `Loss`, for a loss of your own, and those that are built in
+this way.
+
+The engine computes outputs z, asks the function for the loss of each row and its first and second
+derivative by z, once for each theta and block of rows, and keeps them: a product costs what it
+costs with any other loss. What is proved of such a loss follows from three numbers: a bound on its
+third derivative, the error of the function, and a lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.checks import check_positive
+from ..common.errors import accept_aliases, typed
+from ..common.protocols import Floats
+
+Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+EPS = float(np.finfo(float).eps)
+LONG_EPS = float(np.finfo(np.longdouble).eps)
+OUTWARD = 1 + 1e-12  # for the rounding of the few operations of a bound
+MOST_COUPLED = 64  # outputs of a loss with a full second derivative
+TINY = float(np.finfo(float).tiny)
+
+
+class Asked:
+    """A function of outputs and targets of rows, and what is known of it: the part of a `Loss` that
+    the library asks.
+    """
+
+    function: Callable[[Any, Any], Values]
+    third: float | Callable[[Floats, Floats, Floats], Floats] | None
+    lower: float | None
+    ulps: float | None
+    coupled: bool | None = None  # whether outputs share a term; known after the first call
+    name: str
+    built_in: bool = False
+    convex: bool = False  # by the outputs
+    exponential: bool = False  # whether the mean is exp(z)
+    logarithmic: bool = False  # whether it is minus the logarithm of a density
+    per_target: int = 1  # outputs of a target; 0: targets of any width
+    least: tuple[float, bool] | None = None  # least target, and whether it is one itself
+
+    def __repr__(self) -> str:
+        return f"Loss.{self.name}" if self.built_in else f"Loss({self.name})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> Any:
+        if self.built_in:
+            return named, (self.name,)
+        return _own, (self.function, self.third, self.lower, self.ulps)
+
+    # --- the function
+
+    def __call__(self, z: NDArray[Any], y: NDArray[Any]) -> Values:
+        """Return value, first and second derivative of rows, as the function has them, in the
+        precision of z, with their shapes checked.
+        """
+        with np.errstate(all="ignore"):
+            found = self.function(z, np.asarray(y, z.real.dtype))
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise TypeError(f"{self!r} returned {typed(found)}; wanted (value, first, second)")
+        value, first, second = map(np.asarray, found)
+        N, d = z.shape
+        parts: list[tuple[str, NDArray[Any], list[tuple[int, ...]]]] = [
+            ("value", value, [(N,)]),
+            ("first", first, [(N, d)]),
+            ("second", second, [(N, d), (N, d, d)]),
+        ]
+        for name, part, shapes in parts:
+            if part.shape not in shapes or part.dtype.kind not in "fc":
+                which = " or ".join(map(str, shapes))
+                raise ValueError(
+                    f"{self!r} returned {name} of shape {part.shape} and dtype {part.dtype} for "
+                    f"outputs {z.shape} and targets {np.shape(y)}; wanted floats {which}"
+                )
+        if self.coupled is None:
+            self.coupled = second.ndim == 3
+        if self.coupled != (second.ndim == 3):
+            raise ValueError(f"{self!r} returned second of another number of axes than before")
+        if self.coupled and d > MOST_COUPLED:
+            raise ValueError(
+                f"{self!r} couples {d} outputs by its second derivative; wanted at most "
+                f"{MOST_COUPLED}"
+            )
+        return value, first, second
+
+    def terms(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the value of each row (N, 1), and first."""
+        value, first, _ = self(z, y)
+        return value[:, None], first
+
+    def weighted(
+        self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
+    ) -> tuple[float, NDArray[Any], NDArray[Any]]:
+        """Return the loss of rows, weighted and divided, and its first and second derivatives in
+        this dtype, computed in float64 and rounded once.
+        """
+        f = np.full(len(z), 1 / divisor) if weight is None else weight.astype(float) / divisor
+        value, first, second = self(z.astype(float), y)
+        with np.errstate(all="ignore"):
+            total = float((f * value).sum())
+            bent = f.reshape(-1, *[1] * (second.ndim - 1)) * second
+            return (
+                total,
+                np.ascontiguousarray(f[:, None] * first, dtype),
+                np.ascontiguousarray(bent, dtype),
+            )
+
+    def width_of(self, d_out: int) -> int | None:
+        """Return the number of columns of the targets of so many outputs; None: any."""
+        if not self.per_target:
+            return None
+        if d_out % self.per_target:
+            raise ValueError(
+                f"loss is {self.name!r} and the model has {d_out} outputs; wanted an even number, "
+                "means first, then logarithms of variances"
+            )
+        return d_out // self.per_target
+
+    # --- what is known of it
+
+    @property
+    def provable(self) -> bool:
+        """Whether enough is known for bounds on errors."""
+        return self.third is not None and self.ulps is not None
+
+    def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
+        """Return bounds on the errors of the entries of first and second, (N, d); their sums over
+        a row bound that of the value. Infinite where `ulps` is not known.
+        """
+        if self.ulps is None:
+            return np.full(z.shape, np.inf)
+        value, first, second = (np.abs(x) for x in found)
+        if y.shape != z.shape:
+            y = np.abs(y).max(axis=1, keepdims=True)
+        most = second.max(axis=2) if second.ndim == 3 else second
+        size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
+        return np.asarray(self.ulps * eps * size, float) * OUTWARD
+
+    def third_of(self, z: Floats, y: Floats, move: Floats) -> Floats:
+        """Return bounds (N, d) or (N, 1) on the third derivative where no output differs from z by
+        more than `move`; infinite where none is known.
+        """
+        if self.third is None:
+            return np.full((len(z), 1), np.inf)
+        if not callable(self.third):
+            return np.full((len(z), 1), float(self.third))
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.third(z, np.asarray(y, float), move), float)
+        found = found[:, None] if found.ndim == 1 else found
+        if found.shape not in ((len(z), 1), z.shape):
+            raise ValueError(
+                f"third of {self!r} returned shape {found.shape} for outputs {z.shape}; wanted "
+                f"({len(z)},) or {z.shape}"
+            )
+        return np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+
+    def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
+        """Return the best constant outputs (d,), and their loss, by damped Newton steps from 0.
+        `shares` (N,) are weights of sum 1.
+        """
+        z, last = np.zeros(d), np.inf
+        step = np.zeros(d)
+        with np.errstate(all="ignore"):
+            for _ in range(200):
+                value, first, second = self(np.tile(z + step, (len(y), 1)), y)
+                now = float(shares @ value)
+                if not now <= last:
+                    step = step / 4
+                    if np.abs(step).max() <= 1e-12 * (1 + np.abs(z).max()):
+                        break
+                    continue
+                z, last, g = z + step, now, shares @ first
+                H = np.tensordot(shares, second, 1)
+                H = H if H.ndim == 2 else np.diag(H)
+                values, U = np.linalg.eigh(H)
+                step = -U @ ((U.T @ g) / np.maximum(np.abs(values), 1e-12))
+                step *= min(1.0, 4 / max(TINY, np.abs(step).max()))
+                if np.abs(step).max() <= 1e-10 * (1 + np.abs(z).max()):
+                    break
+        return z, last
+
+
+class Loss(Asked):
+    """A loss of your own, as a function of the outputs and targets of some rows.
+
+    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
+    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
+    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
+        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
+        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
+        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
+    third : float or callable, optional
+        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
+        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
+        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
+        ``(N, d)`` each.
+    lower : float, optional
+        A lower bound on the loss of a row.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
+        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
+        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
+        the arguments, for those arguments exactly as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds; from an objective, where the function returns
+        other shapes.
+
+    See Also
+    --------
+    Objective : Takes it as ``loss=``.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
+    so. `third`, `lower` and `ulps` are taken at their word. Where `numpy.longdouble` is longer than
+    float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so the function
+    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
+    float64, and more verdicts are measured.
+
+    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
+    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
+    parameters. Minima on the kinks of relu nets are not proved of any of them.
+
+    Examples
+    --------
+    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
+
+    >>> import numpy as np, fastcurv as fc
+    >>> def cauchy(z, y):
+    ...     r = z - y
+    ...     w = 1 / (1 + r * r / 2)
+    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((50, 2))
+    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
+    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
+    >>> run = fc.minimize(ob, ob.model.init(seed=0))
+    >>> run.x.round(2)
+    array([ 1., -2.,  0.])
+    """
+
+    @accept_aliases("Loss")
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Values],
+        *,
+        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
+        lower: float | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"function is {typed(function)}; wanted function(z, y) -> (value, first, second)"
+            )
+        if third is not None and not callable(third):
+            check_positive(third, "third", zero=True)
+        if lower is not None and not math.isfinite(lower):
+            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
+        if ulps is not None:
+            check_positive(ulps, "ulps")
+        self.function, self.third, self.lower, self.ulps = function, third, lower, ulps
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.per_target = 0
+
+    @staticmethod
+    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
+        """Return the loss whose minimum is the quantile of that level: ``level r + width
+        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
+
+        Parameters
+        ----------
+        level : float
+            Share of the targets below, between 0 and 1.
+        width : float
+            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
+            law of this scale, so keep it below a tenth of the spread of y.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.quantile(0.9)
+        Loss.quantile(0.9, 0.05)
+        """
+        return _quantile_loss(float(level), float(width))
+
+    @staticmethod
+    def pseudo_huber(delta: float = 1.0) -> Loss:
+        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
+        residuals below delta, about ``delta |r|`` for larger ones.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.pseudo_huber(0.5)
+        Loss.pseudo_huber(0.5)
+        """
+        return _pseudo_huber_loss(float(delta))
+
+
+def _own(function: Any, third: Any, lower: Any, ulps: Any) -> Loss:
+    return Loss(function, third=third, lower=lower, ulps=ulps)
+
+
+# --------------------------------------------------------------------------------------------------
+# Built in. The formulas hold for complex z too, whose real part decides between branches.
+
+
+def _where_negative(r: NDArray[Any]) -> NDArray[Any]:
+    """Return |r|, or of a complex r what continues it analytically off the imaginary axis."""
+    return np.where(r.real < 0, -r, r)
+
+
+def _poisson(z: NDArray[Any], y: NDArray[Any]) -> Values:
+    mean = np.exp(z)
+    least = y * np.log(np.maximum(y, TINY)) - y  # 0 for no counts
+    return (mean - y * z + least).sum(axis=1), mean - y, mean
+
+
+def _poisson_third(z: Floats, y: Floats, move: Floats) -> Floats:
+    return np.exp(z + move)
+
+
+def _gamma_third(z: Floats, y: Floats, move: Floats) -> Floats:
+    return np.asarray(y * np.exp(move - z))
+
+
+def _gamma(z: NDArray[Any], y: NDArray[Any]) -> Values:
+    ratio = y * np.exp(-z)
+    return (ratio + z - np.log(y) - 1).sum(axis=1), 1 - ratio, ratio
+
+
+def _log_cosh(z: NDArray[Any], y: NDArray[Any]) -> Values:
+    r = z - y
+    size = _where_negative(r)
+    e = np.exp(-2 * size)
+    bent = 4 * e / (1 + e) ** 2
+    value = size + np.log1p(e) - np.log(np.asarray(2, z.real.dtype))
+    return value.sum(axis=1), np.tanh(r), bent
+
+
+def _pseudo_huber(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values:
+    r = z - y
+    u = r / delta
+    root = np.sqrt(1 + u * u)
+    return (r * (r / (1 + root))).sum(axis=1), r / root, 1 / (root * root * root)
+
+
+def _quantile(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
+    r = z - y
+    size = _where_negative(r / width)
+    e, below = np.exp(-size), r.real < 0
+    small = e / (1 + e)
+    value = width * np.log1p(e) + np.where(below, -level * r, (1 - level) * r)
+    first = np.where(below, small - level, (1 - level) - small)
+    return value.sum(axis=1), first, small / (1 + e) / width
+
+
+def _gaussian_nll(z: NDArray[Any], y: NDArray[Any]) -> Values:
+    m = y.shape[1]
+    r, s = z[:, :m] - y, z[:, m:]
+    e = np.exp(-s)
+    cross, bent, at = -r * e, 0.5 * r * r * e, np.arange(m)
+    second = np.zeros((len(z), 2 * m, 2 * m), e.dtype)
+    second[:, at, at], second[:, at + m, at + m] = e, bent
+    second[:, at, at + m] = second[:, at + m, at] = cross
+    value = (0.5 * s + bent).sum(axis=1)
+    return value, np.concatenate([r * e, 0.5 - bent], axis=1), second
+
+
+def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
+    """Bound 3 e^-s a^2 b + 3 |r| e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 + b^2 = 1."""
+    m = y.shape[1]
+    move = np.broadcast_to(move, z.shape)
+    r, e = np.abs(z[:, :m] - y) + move[:, :m], np.exp(move[:, m:] - z[:, m:])
+    return np.asarray((e * (1.1548 * (1 + r) + 0.5 * r * r)).max(axis=1))
+
+
+def _built(name: str, function: Any, third: Any, ulps: float, **facts: Any) -> Loss:
+    loss = Loss(function, third=third, lower=facts.pop("lower", 0.0), ulps=ulps)
+    loss.name, loss.built_in, loss.per_target, loss.coupled = name, True, 1, False
+    loss.convex = True
+    for key, value in facts.items():
+        setattr(loss, key, value)
+    return loss
+
+
+@cache
+def _quantile_loss(level: float, width: float) -> Loss:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; wanted a number between 0 and 1")
+    check_positive(width, "width")
+    name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width**2
+    return _built(name, partial(_quantile, level=level, width=width), third, 16)
+
+
+@cache
+def _pseudo_huber_loss(delta: float) -> Loss:
+    check_positive(delta, "delta")
+    name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
+    return _built(name, partial(_pseudo_huber, delta=delta), third, 16)
+
+
+BUILT_IN: dict[str, Loss] = {
+    "poisson": _built(
+        "poisson",
+        _poisson,
+        _poisson_third,
+        16,
+        exponential=True,
+        logarithmic=True,
+        least=(0.0, True),
+    ),
+    "gamma": _built(
+        "gamma",
+        _gamma,
+        _gamma_third,
+        16,
+        exponential=True,
+        logarithmic=True,
+        least=(0.0, False),
+    ),
+    "pseudo_huber": _pseudo_huber_loss(1.0),
+    "log_cosh": _built("log_cosh", _log_cosh, 0.769801, 16),
+    "quantile": _quantile_loss(0.5, 0.05),
+    "gaussian_nll": _built(
+        "gaussian_nll",
+        _gaussian_nll,
+        _gaussian_third,
+        16,
+        coupled=True,
+        per_target=2,
+        convex=False,
+        logarithmic=True,
+        lower=None,
+    ),
+}
+WITH_PARAMETERS: dict[str, Callable[..., Loss]] = {
+    "quantile": Loss.quantile,
+    "pseudo_huber": Loss.pseudo_huber,
+}
+
+
+def named(name: str) -> Loss:
+    """Return a loss that is built in this way by its name, with parameters in brackets.
+
+    Raises
+    ------
+    KeyError
+        For other names.
+
+    Examples
+    --------
+    >>> named("quantile(0.9)"), named("poisson")
+    (Loss.quantile(0.9, 0.05), Loss.poisson)
+    """
+    head, bracket, rest = name.partition("(")
+    if not bracket:
+        return BUILT_IN[name]
+    try:
+        numbers = [float(part) for part in rest.removesuffix(")").split(",")]
+        return WITH_PARAMETERS[head](*numbers)
+    except (KeyError, TypeError, ValueError) as error:
+        if head in WITH_PARAMETERS and str(error).startswith(("level", "width", "delta")):
+            raise
+        raise KeyError(name) from None

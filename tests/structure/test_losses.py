@@ -1,0 +1,405 @@
+"""Losses that are given by a function of NumPy: those built in against formulas of their own in
+long double, at ordinary and extreme outputs; a user's against the same loss with kernels.
+"""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastcurv as fc
+from fastcurv import Loss
+from fastcurv.certify import precise
+from fastcurv.estimators.regressor import MLPRegressor
+from fastcurv.structure import losses
+from fastcurv.structure.tables import LOSSES
+
+from .. import nets
+from ..certify.longdouble import given
+
+LD = np.longdouble
+LONG = np.finfo(LD).eps < np.finfo(float).eps
+NAMES = [*losses.BUILT_IN, "quantile(0.9, 0.001)", "quantile(0.02, 7.0)", "pseudo_huber(0.01)"]
+every_name = pytest.mark.parametrize("name", NAMES)
+in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
+
+
+def cross_entropy(z, y):
+    """What is built in, by hand."""
+    u = z - z.max(axis=1, keepdims=True)
+    p = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True)
+    at, label = np.arange(len(z)), y[:, 0].astype(int)
+    first = p.copy()
+    first[at, label] -= 1
+    second = p[:, :, None] * (np.eye(z.shape[1], dtype=z.dtype) - p[:, None, :])
+    return np.log(np.exp(u).sum(axis=1)) - u[at, label], first, second
+
+
+def squares(z, y):
+    r = z - y
+    return (r * r).mean(axis=1), 2 * r / z.shape[1], np.full_like(r, 2 / z.shape[1])
+
+
+def cauchy(z, y):
+    r = z - y
+    w = 1 / (1 + r * r / 2)
+    return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+
+
+def extremes(rng, name, N=400):
+    """Outputs and targets of all sizes, some of them equal."""
+    d = 4 if name == "gaussian_nll" else 2
+    z = rng.standard_normal((N, d)) * 10.0 ** rng.uniform(-8, 2.3, (N, 1))
+    y = rng.standard_normal((N, 2)) * 10.0 ** rng.uniform(-8, 6, (N, 1))
+    y[::5] = z[::5, :2]
+    z[::7] = 0
+    if name == "poisson":
+        y = np.round(np.abs(y))
+    return z, np.abs(y) + 1e-9 if name == "gamma" else y
+
+
+@in_long_double
+@every_name
+def test_errors_of_the_functions_are_below_what_they_say(name, rng):
+    """Of float64 against long double, whose own errors are a 2048th; and the derivatives in long
+    double against other formulas.
+    """
+    loss, (z, y) = losses.named(name), extremes(rng, name)
+    here, there = loss(z, y), loss(z.astype(LD), y)
+    own = loss.error(z, y, here, np.finfo(float).eps)
+    gaps = [np.abs(a - b).astype(float) for a, b in zip(here, there, strict=True)]
+    fine = np.isfinite(own).all(axis=1)
+    assert fine.mean() > 0.8
+    assert (gaps[0] <= own.sum(axis=1))[fine].all()
+    assert (gaps[1] <= own)[fine].all()
+    off = own.max(axis=1)[:, None, None] if loss.coupled else own
+    assert (gaps[2] <= off)[fine].all()
+    own = loss.error(z, y, there, losses.LONG_EPS)
+    for j, other in enumerate(given(name, z.astype(LD), y.astype(LD)), start=1):
+        off = 4 * (own.max(axis=1)[:, None, None] if there[j].ndim == 3 else own)
+        gap = np.abs(there[j] - other)
+        assert (gap <= off)[fine].all(), (name, j)
+
+
+@every_name
+@pytest.mark.parametrize("move", [1e-4, 0.1, 2.0])
+def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, rng):
+    """Between two points within `move` of z, in the operator norm."""
+    loss, (z, y) = losses.named(name), extremes(rng, name)
+    z, y = z / 30, y / (1 + np.abs(y).max())
+    y = np.round(y * 9) if name == "poisson" else y + (name == "gamma")
+    bound = loss.third_of(z, y, np.full((len(z), 1), move)).max(axis=1)
+    for _ in range(20):
+        ends = [z + rng.uniform(-move, move, z.shape) for _ in range(2)]
+        change = np.subtract(*(loss(x, y)[2] for x in ends))
+        length = np.linalg.norm(ends[1] - ends[0], axis=1)
+        norm = np.linalg.norm(change, 2, (1, 2)) if loss.coupled else np.abs(change).max(axis=1)
+        assert (norm <= bound * length * (1 + 1e-9) + 1e-9).all()
+
+
+@every_name
+def test_products_by_complex_steps(name, rng, dtype):
+    """Of engine and oracle, dense and by rows, with weights, whole and in chunks."""
+    d = 4 if name == "gaussian_nll" else 2
+    y = nets.targets(rng, name, 70, 2)
+    for sizes in ([5, 9, d], [5, 40, 30, d], [6, d]):
+        p = nets.draw(rng, sizes, "tanh", name, X=rng.standard_normal((70, sizes[0])), y=y,
+                      weights=True, l2=0.01, dtype=dtype)  # fmt: skip
+        v, t = p.direction(rng), p.theta.astype(float)
+        ref = nets.draw(rng, sizes, "tanh", name, X=p.ob.X.astype(float), y=p.ob.y.astype(float))
+        ref = fc.reference.ReferenceObjective(
+            ref.reference().model, p.ob.X, p.ob.y, name, l2=0.01, sample_weight=p.ob.sample_weight
+        )
+        Hv = ref.hessian(t) @ v.astype(float)
+        tolerance = 1e-12 if dtype == "float64" else 1e-4
+        for ob in (p.ob, p.objective(memory=800_000)):
+            gaps = (ob.gradient(p.theta) - ref.gradient(t)), (ob.hessian(p.theta) @ v - Hv)
+            sizes_ = np.linalg.norm(ref.gradient(t)), np.linalg.norm(Hv)
+            assert all(
+                np.linalg.norm(gap) <= tolerance * size
+                for gap, size in zip(gaps, sizes_, strict=True)
+            )
+            assert ob.value(p.theta) == pytest.approx(ref.value(t), rel=tolerance)
+
+
+@in_long_double
+@pytest.mark.parametrize("function", [squares, cauchy, cross_entropy])
+def test_products_of_an_own_loss_by_differences_in_long_double(function, rng):
+    """Of fourth order, of gradients of the reference in long double."""
+    y = rng.integers(3, size=(40, 1)) if function is cross_entropy else rng.normal(size=(40, 3))
+    p = nets.draw(rng, [4, 9, 3], "tanh", Loss(function), X=rng.normal(size=(40, 4)), y=y, l2=0.1)
+    t, v, step = p.theta.astype(LD), p.direction(rng), LD(2) ** -13
+
+    def gradient(k):
+        return p.ref.value_and_gradient(t + k * step * v)[1]
+
+    Hv = (8 * (gradient(1) - gradient(-1)) - (gradient(2) - gradient(-2))) / (12 * step)
+    assert np.linalg.norm(p.ob.hessian(p.theta) @ v - Hv) <= 1e-12 * np.linalg.norm(Hv)
+
+
+KINDS = {
+    "dense": lambda m, X, y, loss, **more: fc.Objective(m, X, y, loss, **more),
+    "in chunks": lambda m, X, y, loss, **more: fc.Objective(m, X, y, loss, memory=300_000, **more),
+    "sparse": lambda m, X, y, loss, **more: fc.Objective(m, sparse.csr_matrix(X), y, loss, **more),
+    "blocks": lambda m, X, y, loss, **more: fc.StreamedObjective(
+        m, X, y, loss, memory=300_000, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
+    """Cross entropy by hand, whose outputs are coupled, against its kernels: all that is computed
+    to rounding, and proofs that are no tighter than rounding allows.
+    """
+    if batch_norm and kind in ("sparse", "blocks"):
+        return
+    X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)
+    m = fc.MLP([6, 9, 7, 3], "tanh", batch_norm=batch_norm)
+    theta, v = m.init(seed=1), rng.standard_normal(m.n_params)
+    own = Loss(cross_entropy, third=0.28, lower=0.0, ulps=32)
+    theirs, ours = (KINDS[kind](m, X, y, loss, l2=0.01) for loss in ("cross_entropy", own))
+    assert ours.value(theta) == pytest.approx(theirs.value(theta), rel=1e-14)
+    for a, b in zip(everything(theirs, theta, v), everything(ours, theta, v), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-13 * np.linalg.norm(a)
+    bounds = [ob.hessian(theta).rounding_bound(v) for ob in (theirs, ours)]
+    assert bounds[0] / 10 <= bounds[1] <= 10 * bounds[0]
+    if LONG and not batch_norm:
+        gradients = [ob.certificates.precise_gradient(theta) for ob in (theirs, ours)]
+        assert np.linalg.norm(gradients[0][0] - gradients[1][0]) <= gradients[1][1] <= 1e-14
+        thirds = [ob.certificates.third_bound(theta, 1e-3) for ob in (theirs, ours)]
+        assert 0.5 * thirds[0] <= thirds[1] <= 2 * thirds[0]
+
+
+def everything(ob, theta, v):
+    H, G = ob.hessian(theta), ob.ggn(theta)
+    forms = np.array([H.quadratic(v), G.quadratic(v)])
+    J = ob.jacobian(theta)
+    return ob.gradient(theta), H @ v, G @ v, H @ np.stack([v, theta], 1), forms, J @ v
+
+
+def problem(loss, l2=0.05):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)
+    return fc.Objective(fc.MLP([6, 4, 3], "tanh"), X, y, loss, l2=l2)
+
+
+@pytest.mark.parametrize("known", [{}, {"third": 0.28}, {"ulps": 32}, {"lower": 0.0}])
+def test_without_bounds_a_verdict_is_measured(known):
+    ob = problem(Loss(cross_entropy, **known))
+    found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    assert found.success and found.kind == "minimum" and not found.report.certified
+    assert "not certified" in found.message and ob.certificates is None
+    assert ob.rounding_bound is None and not hasattr(ob.hessian(found.x), "rounding_bound")
+    at = fc.classify(ob, np.zeros(ob.n_params))
+    assert not at.certified and at.kind == "not_critical"
+
+
+@in_long_double
+def test_with_bounds_a_verdict_is_proved():
+    ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
+    found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    assert found.kind == "minimum" and found.report.certified
+    assert ob.certificates.precise_gradient(found.x)[1] < 1e-14
+
+
+def test_where_long_double_is_no_longer_proofs_rest_on_bounds_of_float64(monkeypatch):
+    ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
+    found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    best = fc.classify(ob, found.x).radius
+    monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)
+    ob = problem(ob.loss)
+    assert ob.certificates.precise_gradient(found.x * (1 + 1e-15))[1] == np.inf
+    at = fc.classify(ob, found.x * (1 + 1e-15))
+    assert at.certified and at.radius >= (10 if LONG else 1) * best
+
+
+def test_the_gauss_newton_matrix_of_a_loss_that_is_not_convex_is_refused(rng):
+    X, y = rng.standard_normal((30, 2)), 9 * rng.standard_normal((30, 1))
+    for kind in KINDS.values():
+        ob = kind(fc.MLP([2, 3, 1]), X, y, Loss(cauchy))
+        with pytest.raises(ValueError, match="second derivative is negative for some rows"):
+            ob.ggn(ob.model.init(seed=0))
+        assert fc.minimize(ob, ob.model.init(seed=0), max_iter=5, verdict=False).nit > 0
+
+
+def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
+    calls = []
+
+    def brittle(z, y):
+        calls.append(len(z))
+        if np.abs(z).max() > 50:
+            raise KeyError("too far")
+        return cross_entropy(z, y)
+
+    ob = problem(Loss(brittle))
+    theta = ob.model.init(seed=0)
+    before = ob.value(theta)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="too far"):
+            ob.value(1000 * theta)
+    assert ob.value(theta) == before
+    calls.clear()
+    H = ob.hessian(theta)
+    for _ in range(5):
+        H @ theta
+    assert calls == [50]  # once for a theta and block of rows
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        (lambda z, y: (1, 2), "returned a tuple; wanted"),
+        (lambda z, y: (z.sum(), z, z), r"value of shape \(\)"),
+        (lambda z, y: (z[:, 0], z[:, :1], z), "first of shape"),
+        (lambda z, y: (z[:, 0], z, z[:, 0]), "second of shape"),
+        (lambda z, y: (z[:, 0].astype(int), z, z), "dtype int64"),
+    ],
+)
+def test_shapes_are_checked_when_the_objective_is_made(function, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        problem(Loss(function))
+
+
+@pytest.mark.parametrize(
+    "loss, y, words",
+    [
+        ("poisson", [-1.0], "wanted numbers >= 0"),
+        ("gamma", [0.0], "wanted numbers > 0"),
+        ("quantile(1.5)", [0.0], "between 0 and 1"),
+        ("quantile(a)", [0.0], "wanted one of"),
+        ("huber", [0.0], "wanted 'pseudo_huber'"),
+        ("gaussian_nll", [0.0], "wanted an even number"),
+    ],
+)
+def test_refusals(loss, y, words):
+    with pytest.raises(ValueError, match=words):
+        fc.Objective(fc.MLP([1, 1]), [[1.0]], y, loss)
+    for bad in (5, None, "mse"):
+        with pytest.raises(TypeError, match="wanted function"):
+            Loss(bad)
+
+
+def test_copies_and_names():
+    assert LOSSES["poisson"].given is losses.named("poisson")
+    for name in NAMES:
+        one = losses.named(name)
+        assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
+        assert losses.named(str(one)) is one
+    own = pickle.loads(pickle.dumps(Loss(squares, third=0.0, lower=0.0, ulps=4)))
+    assert (own.function, own.third, own.lower, own.ulps) == (squares, 0.0, 0.0, 4)
+    ob = problem(Loss(cross_entropy))
+    again = pickle.loads(pickle.dumps(ob))
+    theta = ob.model.init(seed=0)
+    assert again.value(theta) == ob.value(theta) == ob.batch(slice(None)).value(theta)
+    assert repr(Loss.quantile(0.9)) == "Loss.quantile(0.9, 0.05)" and "cross_entropy" in repr(ob)
+
+
+def test_results_do_not_depend_on_threads(rng):
+    for name in ("poisson", "gaussian_nll"):
+        p = nets.draw(rng, [5, 30, 2], "tanh", name, X=rng.normal(size=(900, 5)),
+                      y=nets.targets(rng, name, 900, 2 - (name == "gaussian_nll")))  # fmt: skip
+        v = p.direction(rng)
+        one, two = (p.objective(n_threads=k) for k in (1, 2))
+        assert np.array_equal(one.gradient(p.theta), two.gradient(p.theta))
+        assert np.array_equal(one.hessian(p.theta) @ v, two.hessian(p.theta) @ v)
+
+
+@pytest.mark.parametrize("kind", ["dense", "blocks"])
+def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
+    """Their output falls for ever, unless l2 is on its bias; with one count above 0 there is a
+    minimum, and a row that counts for nothing is not looked at.
+    """
+    X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
+    y[:, 1] = 1 + rng.poisson(2.0, 30)
+    theta = m.init(seed=0)
+    ob = KINDS[kind](m, X, y, "poisson")
+    ray = ob.certificates.ray_to_infimum(theta)
+    falls = [ob.value(theta + t * ray) for t in (0, 1, 10, 100)]
+    assert np.all(np.diff(falls) < 0) and np.count_nonzero(ray) == 1
+    found = fc.minimize(ob, theta, seed=0, max_iter=300)
+    assert not found.success and "has target 0 at output 0" in found.message
+    assert KINDS[kind](m, X, y, "poisson", l2=0.1).certificates.ray_to_infimum(theta) is None
+    y[3, 0] = 1
+    weight = np.where(np.arange(30) == 3, 0.0, 1.0)
+    for w, expected in ((None, True), (weight, False)):
+        ob = KINDS[kind](m, X, y, "poisson", sample_weight=w)
+        assert (ob.certificates.ray_to_infimum(theta) is None) == expected
+
+
+# --- estimators
+
+
+def law(name, rng, N):
+    X = rng.uniform(-1, 1, (N, 2))
+    centre, spread = np.sin(3 * X[:, 0]), 0.3 + 0.3 * (1 + X[:, 1])
+    noise = {
+        "normal": rng.standard_normal(N),
+        "skewed": rng.exponential(1.0, N) - 1,
+        "heavy": rng.standard_t(3, N),
+    }[name]
+    return X, centre + spread * noise
+
+
+@pytest.mark.parametrize("name", ["normal", "skewed", "heavy"])
+def test_nine_tenths_lie_below_their_90_percent_quantile(name):
+    """Of 20 000 rows that the fit has not seen."""
+    rng = np.random.default_rng(1)
+    X, y = law(name, rng, 4000)
+    net = MLPRegressor((10,), "tanh", loss=Loss.quantile(0.9), alpha=1.0, random_state=0)
+    net.fit(X, y)
+    X, y = law(name, rng, 20_000)
+    assert 0.88 <= np.mean(y <= net.predict(X)) <= 0.92
+
+
+def test_mean_and_deviation_of_a_gaussian(rng):
+    X, y = law("normal", rng, 4000)
+    net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
+    X, y = law("normal", rng, 4000)
+    mean, deviation = net.predict(X, return_std=True)
+    assert mean.shape == deviation.shape == (4000,)
+    assert np.abs(deviation - 0.3 - 0.3 * (1 + X[:, 1])).mean() < 0.06
+    assert abs(np.mean(np.abs(y - mean) < deviation) - 0.6827) < 0.03
+    with pytest.raises(ValueError, match="wanted loss='gaussian_nll'"):
+        MLPRegressor((3,)).fit(X, y).predict(X, return_std=True)
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_poisson_is_that_of_sklearn(m, rng):
+    """The same loss for the same weights, predictions that are means, and a lower one after it."""
+    from sklearn.base import clone
+    from sklearn.metrics import mean_poisson_deviance
+    from sklearn.neural_network import MLPRegressor as Theirs
+
+    X = rng.standard_normal((400, 3))
+    y = rng.poisson(np.exp(0.5 * X[:, :m])).astype(float)
+    y = y[:, 0] if m == 1 else y
+    options = {"hidden_layer_sizes": (5,), "activation": "tanh", "alpha": 1.0, "random_state": 0}
+    theirs = Theirs("poisson", **options, solver="lbfgs", max_iter=2000).fit(X, y)
+    ours = clone(MLPRegressor(loss="poisson", **options, max_iter=2000)).fit(X, y)
+    assert ours.out_activation_ == theirs.out_activation_ == "exp"
+    model, theta = fc.from_sklearn(theirs)
+    ob = ours.objective(X, y)
+    assert ours._scale * ob.value(theta) == pytest.approx(theirs.loss_, rel=1e-9)
+    assert np.allclose(np.exp(model.predict(theta, X)).reshape(y.shape), theirs.predict(X))
+    both = [mean_poisson_deviance(np.ravel(y), np.ravel(est.predict(X))) for est in (ours, theirs)]
+    assert ours.loss_ <= theirs.loss_ + 1e-6 and both[0] <= both[1] + 0.01
+
+
+@pytest.mark.parametrize("loss", ["gamma", "pseudo_huber", "log_cosh", Loss(cauchy)])
+def test_regressors_start_at_the_best_constant(loss, rng):
+    y = rng.exponential(3.0, 200) + 0.1
+    net = MLPRegressor((3,), loss=loss, alpha=1e9, max_iter=300).fit(rng.normal(size=(200, 2)), y)
+    row = LOSSES[loss]
+    constant = row.constant(y[:, None], np.full(200, 1 / 200), 1)
+    assert net.loss_ == pytest.approx(constant, rel=1e-4)
+    if loss == "gamma":
+        assert np.allclose(net.predict(rng.normal(size=(5, 2))), y.mean(), rtol=1e-3)
+
+
+def test_a_loss_for_classes_is_refused(rng):
+    with pytest.raises(ValueError, match="which is for classes"):
+        MLPRegressor(loss="cross_entropy").fit([[0.0], [1.0]], [0.0, 1.0])

@@ -44,7 +44,7 @@ def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
 def _shuffled(f: Facts) -> Found:
     # so many parameters explain as much of targets that are mere noise
     by_chance = 1.5 * f.ob.n_params / (f.ob.n_samples * f.ob.model.sizes[-1]) + 0.1
-    related = f.relation > 3 or (f.explained > by_chance and by_chance < 1)
+    related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
     return _if(not related and f.ob.n_samples >= 30, f.relation)
 
 
@@ -69,17 +69,31 @@ def _numbers_as_classes(f: Facts) -> Found:
     return _if(softmax and count >= 5 and f.order - f.reachable > 0.2, f.order)
 
 
+def _outliers(f: Facts) -> Found:
+    y = np.asarray(f.ob.y, dtype=float)
+    if LOSSES[f.ob.loss].link != "identity" or len(y) < 100:
+        return None
+    parts = np.sort(np.square(y - np.median(y, axis=0)).sum(axis=1))
+    share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), 1e-300)
+    return _if(share > 0.5, 100 * share)
+
+
 def _columns(f: Facts) -> tuple[float, bool] | None:
     """Return the scale of the columns of X, or of the one that differs and True; None where all are
     of scale 1, within a factor of 8, or the network fits well all the same.
     """
-    if not len(f.scales) or f.leaves(0.5):
+    scales = f.scales
+    if not len(scales) or f.leaves(0.5):
         return None
-    large = (f.scales > 8 * np.median(f.scales)) | (f.scales > 8) | (f.offsets > 8)
-    if len(f.scales) > 1 and large.sum() == 1:
-        return float(f.scales[large][0] / np.median(f.scales[~large])), True
-    total = float(np.sqrt(np.mean(f.scales**2)))
-    return (total, False) if large.any() or not 1 / 8 < total < 8 else None
+    usual = np.median(scales)
+    large = (scales > 8 * usual) | (scales > 8)
+    small = scales < usual / 30
+    odd = large if large.any() else small
+    if len(scales) > 1 and odd.sum() == 1:
+        return float(scales[odd][0] / np.median(scales[~odd])), True
+    total = float(np.sqrt(np.mean(scales**2)))
+    far = large.any() or not 1 / 8 < total < 8 or f.offset > 8
+    return (total, False) if far else None
 
 
 def _one_input(f: Facts) -> Found:
@@ -93,9 +107,10 @@ def _inputs(f: Facts) -> Found:
 
 
 def _l2(f: Facts) -> Found:
-    # held down: to draw them anew would cost a good part of what is to be gained
+    # weights as `MLP.init` draws them cost a good part of all that is to be gained
     l2 = float(np.max(f.ob.l2))
-    held = f.weights < 0.2 and 0.5 * l2 * f.drawn > 0.15 * f.constant
+    dear = 0.5 * l2 * f.drawn / max(f.constant, 1e-300)
+    held = dear > 0.5 or f.weights < 0.2 and dear > 0.15
     balanced = f.loss <= 1.01 * f.constant and f.balance < 0.3
     heavy = balanced and f.decay > 0.25 * max(f.loss - 0.5 * f.decay, 1e-300)
     return _if(held or heavy, l2)
@@ -132,10 +147,13 @@ def _rises(f: Facts) -> Found:
 
 
 def _depth(f: Facts) -> Found:
-    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or _copied(f) is not None:
+    other = (_copied, _saturated, _dead)
+    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or any(row(f) is not None for row in other):
         return None
-    first, last = f.hidden[0].gradient, f.layers[-1].gradient
-    return _if(first < 1e-3 * last, last / max(first, 1e-300))
+    # where the outputs' biases have come to rest, curvature shows what the gradient hides
+    first, last = f.layers[0], f.layers[-1]
+    least = min(first.gradient / last.gradient, first.curvature / last.curvature)
+    return _if(least < 1e-3, 1 / max(least, 1e-300))
 
 
 def _copied(f: Facts) -> Found:
@@ -162,7 +180,7 @@ def _weights_large(f: Facts) -> Found:
 
 def _saturated(f: Facts) -> Found:
     share = max((layer.off for layer in f.hidden if layer.bounded), default=0.0)
-    return _if(share > 0.6, 100 * share)
+    return _if(share > 0.6 and f.verdict.kind != "minimum", 100 * share)
 
 
 def _dead(f: Facts) -> Found:
@@ -171,7 +189,8 @@ def _dead(f: Facts) -> Found:
 
 
 def _weights_small(f: Facts) -> Found:
-    return _if(f.weights < 0.3, 1 / max(f.weights, 1e-300))
+    idle = max((layer.biases for layer in f.hidden), default=0.0) < 0.5
+    return _if(f.weights < 0.3 and idle, 1 / max(f.weights, 1e-300))
 
 
 def _weights_were_small(f: Facts) -> Found:
@@ -183,7 +202,7 @@ def _weights_were_small(f: Facts) -> Found:
 
 def _rate_small(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or not s.rate > 0 or s.rough:
+    if s.rate is None or not s.rate > 0:
         return None
     if s.method in ("adam", "rmsprop"):  # all updates together move a weight by no more than this
         way = s.rate * f.updates / f.usual
@@ -262,6 +281,10 @@ def _as_classes(f: Facts) -> str:
 
 def _as_numbers(f: Facts) -> str:
     return _on(f, [*f.ob.model.sizes[:-1], 1], y="(ob.y - ob.y.mean()) / ob.y.std()", loss="mse")
+
+
+def _clipped(f: Facts) -> str:
+    return _on(f, y="np.clip(ob.y, *np.quantile(ob.y, [0.02, 0.98], axis=0))")
 
 
 def _scaled_targets(f: Facts) -> str:
@@ -349,6 +372,14 @@ CAUSES: tuple[Cause, ...] = (
         poor=False,
     ),
     Cause(
+        UNFIT,
+        _outliers,
+        "2% of the rows have {number}% of the squared deviations of the targets, and {f.ob.loss} "
+        "follows them alone",
+        _clipped,
+        poor=False,
+    ),
+    Cause(
         "separable classes without l2",
         lambda f: _if(f.infinite, f.loss, PROVED),
         "larger weights lower the loss for ever, from {number} here: it has no minimum",
@@ -415,6 +446,11 @@ CAUSES: tuple[Cause, ...] = (
         _out,
     ),
     Cause(
+        SMALL,
+        _weights_small,
+        "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
+    ),
+    Cause(
         "initial weights too large",
         _weights_large,
         "the weights are {number} times the size that `MLP.init` draws, and began far above the "
@@ -426,11 +462,6 @@ CAUSES: tuple[Cause, ...] = (
         "{number}% of the outputs of a layer hardly react to their input",
     ),
     Cause("dead relus", _dead, "{number}% of the units of a layer are off on every row"),
-    Cause(
-        SMALL,
-        _weights_small,
-        "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
-    ),
     Cause(
         SMALL,
         _weights_were_small,
@@ -585,7 +616,7 @@ class Diagnosis:
         f = self.facts
         numbers = {
             name: getattr(f, name)
-            for name in ("loss", "constant", "decay", "balance", "explained", "reachable")
+            for name in ("constant", "decay", "balance", "explained", "reachable")
             + ("relation", "order", "noise", "stable", "weights", "infinite", "lost")
         }
         plain = {k: v if v == v and abs(v) != math.inf else None for k, v in numbers.items()}
@@ -593,6 +624,7 @@ class Diagnosis:
             "healthy": self.healthy,
             "sentence": self.sentence,
             "causes": [vars(a) for a in self.causes],
+            "value": f.loss,
             **plain,
             "layers": [vars(layer) for layer in f.layers],
             "compared": f.compared or {},
@@ -716,22 +748,38 @@ def diagnose(
         raise TypeError(f"ob is {typed(ob)}, whose rows are elsewhere; wanted {wanted}")
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")
-    steps = steps_of(history)
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
     lost = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
     at = ob.model.init(seed=0) if lost else ob.model.check_theta(theta)
+    steps_of(history)  # refused before any work
+    verdict = classify(ob, at, max_time=max_time, progress=False)
+    left = None if max_time is None else max_time - (time.perf_counter() - started)
+    found = explain(ob, at, history, verdict, lost=lost, compare=compare, seconds=left)
+    return replace(found, wall_time=time.perf_counter() - started)
+
+
+def explain(
+    ob: Any,
+    theta: Any,
+    history: Any,
+    verdict: CriticalPoint,
+    *,
+    lost: bool = False,
+    compare: bool = False,
+    seconds: float | None = None,
+) -> Diagnosis:
+    """Return the diagnosis that goes with a verdict that is there already."""
+    started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
-        verdict = classify(ob, at, max_time=max_time, progress=False)
-        facts = replace(measure(ob, at, steps, verdict), lost=lost)
+        facts = replace(measure(ob, theta, steps_of(history), verdict), lost=lost)
         if compare:
-            left = None if max_time is None else max_time - (time.perf_counter() - started)
-            facts = replace(facts, compared=_compared(facts, left))
-    causes: dict[str, Advice] = {}
-    for row in CAUSES:
-        found = None if row.poor and facts.fits else row.evidence(facts)
-        if found is not None and row.name not in causes:
-            sentence = row.sentence.format(number=number(found[0]), f=facts)
-            causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
+            facts = replace(facts, compared=_compared(facts, seconds))
+        causes: dict[str, Advice] = {}
+        for row in CAUSES:
+            found = None if row.poor and facts.fits else row.evidence(facts)
+            if found is not None and row.name not in causes:
+                sentence = row.sentence.format(number=number(found[0]), f=facts)
+                causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
     return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)
 
 

@@ -46,6 +46,8 @@ class Layer:
         outputs, as are the next two.
     dead : float
         Share of the units that are so on every row.
+    biases : float
+        Root mean square of b.
     copies : float
         Share of the units that are copies of another one of the layer, or all zero.
     bounded : bool
@@ -55,6 +57,7 @@ class Layer:
     gradient: float
     curvature: float
     weights: float
+    biases: float = 0.0
     off: float = 0.0
     dead: float = 0.0
     copies: float = 0.0
@@ -87,14 +90,12 @@ class Steps:
 
     @property
     def rough(self) -> bool:
-        """Whether the loss rose in a fifth of the records of a run on all rows, or got lost."""
+        """Whether the loss rose in a fifth of the records, above the first, or got lost."""
         known = self.losses
         if len(known) < 3:
             return False
         if not np.isfinite(known).all():
             return True
-        if self.batch is not None:
-            return bool(known[-1] > 1.1 * known[0])
         rises = float(np.mean(np.diff(known) > 1e-6 * np.abs(known[:-1])))
         return bool(known.max() > 1.1 * known[0] or rises > 0.2)
 
@@ -128,8 +129,10 @@ class Facts:
     order : float
         The share `reachable` for the numbers of the classes; NaN where there are none.
     layers : list of Layer
-    scales, offsets : ndarray, shape (d,)
-        Root mean square, and |mean| over standard deviation, of the columns of X that vary.
+    scales : ndarray, shape (d,)
+        Root mean squares of the columns of X that vary.
+    offset : float
+        Norm of their means over that of their standard deviations.
     values : ndarray
         The different targets, sorted, where there is one output; else empty.
     noise : float
@@ -155,7 +158,7 @@ class Facts:
     order: float
     layers: list[Layer]
     scales: np.ndarray
-    offsets: np.ndarray
+    offset: float
     values: np.ndarray
     noise: float
     steps: Steps
@@ -345,6 +348,7 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
             phi = ACTIVATIONS[model.activation[l]]
             layer = replace(
                 layer,
+                biases=0.0 if b is None else _rms([b]),
                 off=float(pairs[l] / (len(X) * len(W))),
                 dead=float(masks[l].mean()),
                 copies=_copies(np.hstack([W, biases, parts[0][l + 1][0].T])),
@@ -421,7 +425,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
         order=1 - ordered[0][0] if ordered else math.nan,
         layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
         scales=np.sqrt(np.square(X[:, varies]).mean(axis=0)),
-        offsets=np.abs(mean[varies]) / sd[varies],
+        offset=float(np.linalg.norm(mean[varies]) / max(np.linalg.norm(sd[varies]), 1e-300)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
         noise=_noise(ob, theta, g),
         steps=steps,

@@ -24,7 +24,7 @@ from ..common.errors import accept_aliases, require, typed
 from ..common.runtime import one_blas_thread, to_nearest
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
-from ..spectrum.density_curve import shown_axes
+from ..spectrum.density_curve import plain_numbers, shown_axes
 from ..spectrum.results import html_table, number
 from ..structure.tables import LOSSES
 from .facts import ROWS, Facts, measure, steps_of
@@ -66,7 +66,7 @@ def _numbers_as_labels(f: Facts) -> Found:
 def _numbers_as_classes(f: Facts) -> Found:
     # neighbours in X are neighbours in number, and yet of other classes
     softmax, count = LOSSES[f.ob.loss].link == "softmax", f.ob.model.sizes[-1]
-    return _if(softmax and count >= 5 and f.order - f.reachable > 0.2, f.order)
+    return _if(softmax and count >= 5 and f.order - f.unseen > 0.2, f.order)
 
 
 def _outliers(f: Facts) -> Found:
@@ -107,13 +107,14 @@ def _inputs(f: Facts) -> Found:
 
 
 def _l2(f: Facts) -> Found:
-    # weights as `MLP.init` draws them cost a good part of all that is to be gained
-    l2 = float(np.max(f.ob.l2))
-    dear = 0.5 * l2 * f.drawn / max(f.constant, 1e-300)
-    held = dear > 0.5 or f.weights < 0.2 and dear > 0.15
-    balanced = f.loss <= 1.01 * f.constant and f.balance < 0.3
-    heavy = balanced and f.decay > 0.25 * max(f.loss - 0.5 * f.decay, 1e-300)
-    return _if(held or heavy, l2)
+    # a path of norm 1 through each layer, four times over, is about what a fit takes
+    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, 1e-300)
+    dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, 1e-300)
+    held = f.weights < 0.2 and dear > 0.15
+    falling = dear > 0.5 and 0.3 < f.balance < 1.5
+    settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
+    heavy = settled and dear > 0.02 and f.decay > 0.25 * rest
+    return _if(held or falling or heavy, l2)
 
 
 def _lost(f: Facts) -> Found:
@@ -134,10 +135,18 @@ def _rate_large(f: Facts) -> Found:
     if s.rate is None or s.method in ("adam", "rmsprop") or not f.start < 10:
         return None
     overshoot = s.rate / f.stable
-    gained = bool(s.losses[-1] < 0.9 * min(s.losses[0], f.constant)) if len(s.losses) else True
     thrown = len(s.norms) > 0 and s.rate * s.norms[0] > math.sqrt(f.drawn)
-    lost = s.rough and (overshoot > 2 or not gained and overshoot > 0.5)
+    lost = s.rough and (overshoot > 2 or _jumped(f) and overshoot > 0.5)
     return _if(lost or thrown, overshoot)
+
+
+def _jumped(f: Facts) -> bool:
+    """Return whether the loss has been far above its first, and is not much below it now."""
+    known = f.steps.losses
+    if len(known) < 2:
+        return False
+    high = not known.max() <= 1.3 * max(known[0], f.constant)
+    return high and not known[-1] < 0.9 * min(known[0], f.constant)
 
 
 def _rises(f: Facts) -> Found:
@@ -157,7 +166,9 @@ def _depth(f: Facts) -> Found:
 
 
 def _copied(f: Facts) -> Found:
-    share = max((layer.copies for layer in f.hidden), default=0.0)
+    # units that biases hold off lose their weights to decay, and are then alike for that reason
+    alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
+    share = max((layer.copies for layer in alive), default=0.0)
     return _if(share >= 0.5, 100 * share)
 
 
@@ -340,14 +351,6 @@ UNFIT, LARGE, SMALL = "loss unfit for the targets", "rate too large", "initial w
 SADDLE = "start at a symmetric saddle"
 CAUSES: tuple[Cause, ...] = (
     Cause(
-        "labels shuffled",
-        _shuffled,
-        "no regression tells anything of rows it has not seen: its predictions correlate with the "
-        "targets by {number} standard errors; were X and y joined in one order?",
-        lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
-        poor=False,
-    ),
-    Cause(
         UNFIT,
         _classes_as_numbers,
         "the targets are {number} evenly spaced values, as of classes, where {f.ob.loss} is for "
@@ -377,6 +380,14 @@ CAUSES: tuple[Cause, ...] = (
         "2% of the rows have {number}% of the squared deviations of the targets, and {f.ob.loss} "
         "follows them alone",
         _clipped,
+        poor=False,
+    ),
+    Cause(
+        "labels shuffled",
+        _shuffled,
+        "no regression tells anything of rows it has not seen: its predictions correlate with the "
+        "targets by {number} standard errors; were X and y joined in one order?",
+        lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
     Cause(
@@ -649,9 +660,9 @@ class Diagnosis:
         ax = shown_axes() if ax is None else ax
         layers = self.facts.layers
         at = np.arange(1, len(layers) + 1)
-        for name, colour, shift in (("gradient", "#0072B2", -0.2), ("curvature", "#E69F00", 0.2)):
+        for name, colour in (("gradient", "#0072B2"), ("curvature", "#E69F00")):
             sizes = np.array([getattr(layer, name) for layer in layers])
-            ax.bar(at[sizes > 0] + shift, sizes[sizes > 0], 0.4, color=colour, label=name)
+            ax.plot(at, np.where(sizes > 0, sizes, np.nan), "o-", color=colour, label=name)
         ax.set_yscale("log")
         names = [
             f"{i}" + (f"\n{max(layer.off * layer.bounded, layer.dead):.0%} off" if i < len(at) else
@@ -659,6 +670,7 @@ class Diagnosis:
         ]  # fmt: skip
         shown = slice(None, None, -(-len(at) // 8))
         ax.set_xticks(at[shown], names[shown])
+        plain_numbers(ax.yaxis)
         ax.set(xlabel="layer", ylabel="root mean square by parameter")
         ax.set_title(self.causes[0].name if self.causes else "healthy")
         ax.legend(frameon=False)

@@ -123,11 +123,13 @@ class Facts:
         the other way.
     explained, reachable : float
         Share of the variance of the targets (of indicators of the classes) that the network
-        explains, and that kernel regressions explain of rows they have not seen, at best.
+        explains; and that kernel regressions of them, or of what the network leaves, explain of
+        rows they have not seen.
     relation : float
         Correlation of the targets with the predictions of such a regression, in standard errors.
-    order : float
-        The share `reachable` for the numbers of the classes; NaN where there are none.
+    unseen, order : float
+        The share that regressions alone explain of rows they have not seen; and for the numbers of
+        the classes, NaN where there are none.
     layers : list of Layer
     scales : ndarray, shape (d,)
         Root mean squares of the columns of X that vary.
@@ -155,6 +157,7 @@ class Facts:
     explained: float
     reachable: float
     relation: float
+    unseen: float
     order: float
     layers: list[Layer]
     scales: np.ndarray
@@ -422,6 +425,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
         explained=1 - float(np.square(left).sum()) / spread,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
+        unseen=1 - error,
         order=1 - ordered[0][0] if ordered else math.nan,
         layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
         scales=np.sqrt(np.square(X[:, varies]).mean(axis=0)),

@@ -4,7 +4,7 @@
 and no seed, and differ in widths, depths and activations. To judge at full size, 20 of each kind
 and 100 healthy ones, with a table of what was said of each::
 
-    python -m tests.critical.broken --count 20 --healthy 100
+    python -m tests.optimize.broken --count 20 --healthy 100
 """
 
 from __future__ import annotations
@@ -504,7 +504,7 @@ def main() -> None:
     parser.add_argument("--building", action="store_true", help="the sets for building")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--follow", action="store_true", help="follow the advice too")
+    parser.add_argument("--follow", type=int, default=0, help="advice to follow, of each kind")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     began, right, total, mended, followed = time.process_time(), 0, 0, 0, 0
@@ -524,7 +524,7 @@ def main() -> None:
                     f"  {kind} {seed} {case.name} {case.ob.model.sizes} "
                     f"{case.ob.model.activation[:1]} {case.ob.loss} {case.history.method}: {first}"
                 )
-            if args.follow and first == kind and kind not in (*NO_LOWER, HEALTHY):
+            if tried < args.follow and first == kind and kind not in (*NO_LOWER, HEALTHY):
                 tried += 1
                 ok = helped(case, found.causes[0].call)
                 better += ok

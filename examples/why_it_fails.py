@@ -30,7 +30,7 @@ def main(scale="normal", out="pictures"):
         ax.semilogy(run.history["iteration"], shown, color=plots.RED, label="as it failed")
         ax.axhline(helped.fun, color=plots.GREEN, ls="--", label="after the advice")
         ax.set_title(f"Broken: {cause}\nnamed: {first.name}", fontsize=9)
-        ax.set_ylim(1e-4, 1e3)
+        ax.set_ylim(1e-6, 1e3)
     figure.axes[0].legend(frameon=False, fontsize=8)
     figure.supxlabel("step")
     figure.supylabel("training loss")

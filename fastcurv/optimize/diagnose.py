@@ -755,8 +755,10 @@ def diagnose(
     """
     started = time.perf_counter()
     wanted = "a fastcurv.Objective with its rows in memory"
-    require(ob, ("model", "X", "y", "hessian", "n_samples"), "ob", wanted, theta)
-    if not (isinstance(ob.X, np.ndarray) or is_sparse(ob.X)):
+    require(ob, ("model", "hessian", "n_samples"), "ob", wanted, theta)
+    require(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
+    X = getattr(ob, "X", None)
+    if not (isinstance(X, np.ndarray) or is_sparse(X)):
         raise TypeError(f"ob is {typed(ob)}, whose rows are elsewhere; wanted {wanted}")
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")

@@ -26,7 +26,7 @@ from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
 from ..spectrum.results import html_table, number
-from ..structure.tables import LOSSES
+from ..structure.tables import LOSSES, TINY
 from .facts import ROWS, Facts, measure, steps_of
 from .minimize import minimize
 
@@ -74,7 +74,7 @@ def _outliers(f: Facts) -> Found:
     if LOSSES[f.ob.loss].link != "identity" or len(y) < 100:
         return None
     parts = np.sort(np.square(y - np.median(y, axis=0)).sum(axis=1))
-    share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), 1e-300)
+    share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), TINY)
     return _if(share > 0.5, 100 * share)
 
 
@@ -108,8 +108,8 @@ def _inputs(f: Facts) -> Found:
 
 def _l2(f: Facts) -> Found:
     # a path of norm 1 through each layer, four times over, is about what a fit takes
-    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, 1e-300)
-    dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, 1e-300)
+    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
+    dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
     held = f.weights < 0.2 and dear > 0.15
     falling = dear > 0.5 and 0.3 < f.balance < 1.5
     settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
@@ -162,7 +162,7 @@ def _depth(f: Facts) -> Found:
     # where the outputs' biases have come to rest, curvature shows what the gradient hides
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
-    return _if(least < 1e-3, 1 / max(least, 1e-300))
+    return _if(least < 1e-3, 1 / max(least, TINY))
 
 
 def _copied(f: Facts) -> Found:
@@ -201,14 +201,18 @@ def _dead(f: Facts) -> Found:
 
 def _weights_small(f: Facts) -> Found:
     idle = max((layer.biases for layer in f.hidden), default=0.0) < 0.5
-    return _if(f.weights < 0.3 and idle, 1 / max(f.weights, 1e-300))
+    return _if(f.weights < 0.3 and idle, 1 / max(f.weights, TINY))
 
 
 def _weights_were_small(f: Facts) -> Found:
-    known = f.steps.losses / max(f.constant, 1e-300)
-    stuck = float(np.mean(np.abs(known - 1) < 0.02)) if len(known) > 4 else 0.0
-    left = stuck > 0.25 and abs(f.start - 1) < 0.02 and known[-1] < 0.9
-    return _if(left, 100 * stuck, SUSPECTED)
+    # a saddle is left by a gradient that grows
+    known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
+    if len(known) < 5 or not known[-1] < 0.9:
+        return None
+    off = abs(f.start - 1)
+    grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
+    stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
+    return _if(off < 2e-3 and grown or off < 0.02 and stuck, off)
 
 
 def _rate_small(f: Facts) -> Found:
@@ -462,6 +466,12 @@ CAUSES: tuple[Cause, ...] = (
         "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
     ),
     Cause(
+        SMALL,
+        _weights_were_small,
+        "the first loss is that of the best constant, but for {number} of it, and the gradient grew "
+        "from there, as beside the saddle at 0",
+    ),
+    Cause(
         "initial weights too large",
         _weights_large,
         "the weights are {number} times the size that `MLP.init` draws, and began far above the "
@@ -473,12 +483,6 @@ CAUSES: tuple[Cause, ...] = (
         "{number}% of the outputs of a layer hardly react to their input",
     ),
     Cause("dead relus", _dead, "{number}% of the units of a layer are off on every row"),
-    Cause(
-        SMALL,
-        _weights_were_small,
-        "{number}% of the records stand at the loss of the best constant, as beside the saddle at "
-        "0, before the loss falls",
-    ),
     Cause(
         "rate too small",
         _rate_small,
@@ -801,7 +805,7 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
     """Return the losses of other networks on the same rows, each trained for its share of time."""
     first, *hidden, last = f.ob.model.sizes
     phi = f.ob.model.activation[0] if hidden else "tanh"
-    others = {"linear": ([first, last], ())}
+    others: dict[str, tuple[list[int], tuple[str, ...]]] = {"linear": ([first, last], ())}
     if len(hidden) > 1:
         others["shallower"] = ([first, max(hidden), last], (phi,))
     others["wider"] = ([first, *(4 * m for m in hidden or [4]), last], (phi,) * max(1, len(hidden)))

@@ -22,7 +22,7 @@ from ..critical.evidence import runs_to_infinity
 from ..critical.report import CriticalPoint
 from ..structure.parameters import l2_diagonal
 from ..structure.symmetry import saturation_counts
-from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
 ROWS = 2048  # rows whose outputs and activations are looked at
 PAIRED = 256  # rows of the kernel regressions: matrices of this size
@@ -202,18 +202,18 @@ class Facts:
     @property
     def stable(self) -> float:
         """The rate up to which steps of this momentum are stable along the largest curvature."""
-        return 2 * (1 + self.steps.momentum) / max(self.top, 1e-300)
+        return 2 * (1 + self.steps.momentum) / max(self.top, TINY)
 
     @cached_property
     def weights(self) -> float:
         """The geometric mean over layers of the size of W, over that of `MLP.init`."""
-        return float(np.exp(np.mean([np.log(max(l.weights, 1e-300)) for l in self.layers])))
+        return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
     def drawn(self) -> float:
         """The mean of ``||theta||^2`` as `MLP.init` draws it."""
         shapes = enumerate(self.ob.model.shapes)
-        return sum(usual_size(self.ob.model, l) ** 2 * m * k for l, (m, k) in shapes)
+        return float(sum(usual_size(self.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
 
     @property
     def usual(self) -> float:
@@ -225,7 +225,7 @@ class Facts:
     def start(self) -> float:
         """The first loss of the history over that of the best constant; NaN without one."""
         known = self.steps.losses
-        return float(known[0] / max(self.constant, 1e-300)) if len(known) else math.nan
+        return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
 
     @property
     def updates(self) -> float:
@@ -384,7 +384,7 @@ def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     order = np.random.default_rng(0).permutation(N)
     parts = [ob.batch(np.sort(order[i::BATCHES])).gradient(theta) for i in range(BATCHES)]
     between = float(np.var(np.array(parts, dtype=float), axis=0, ddof=1).sum())
-    return between * (N / BATCHES) / size
+    return float(between * (N / BATCHES) / size)
 
 
 def _constant(ob: Any) -> float:
@@ -393,7 +393,7 @@ def _constant(ob: Any) -> float:
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
     if LOSSES[ob.loss].targets == "classes" and y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
-    return LOSSES[ob.loss].constant(y, shares / shares.sum())
+    return float(LOSSES[ob.loss].constant(y, shares / shares.sum()))
 
 
 def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) -> Facts:
@@ -406,13 +406,13 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
     X, y = _sample(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
     left = y - _link(ob, ob.model.predict(theta, X, known).astype(float))
-    spread = max(float(np.square(y - y.mean(axis=0)).sum()), 1e-300)
+    spread = max(float(np.square(y - y.mean(axis=0)).sum()), TINY)
     few = slice(0, PAIRED)
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
     (error, relation), (further, _), *ordered = _unseen(X[few], targets)
-    here = max(float(np.square(y[few] - y[few].mean(axis=0)).sum()), 1e-300)
+    here = max(float(np.square(y[few] - y[few].mean(axis=0)).sum()), TINY)
     beside = further * float(np.square(left[few] - left[few].mean(axis=0)).sum()) / here
     sd, mean = X.std(axis=0), X.mean(axis=0)
     varies = sd > 1e-12 * (np.abs(mean) + sd)
@@ -421,7 +421,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
         loss=float(H.value),
         constant=_constant(ob),
         decay=decay,
-        balance=abs(float(g @ at)) / max(decay, 1e-300),
+        balance=abs(float(g @ at)) / max(decay, TINY),
         explained=1 - float(np.square(left).sum()) / spread,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
@@ -429,7 +429,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
         order=1 - ordered[0][0] if ordered else math.nan,
         layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
         scales=np.sqrt(np.square(X[:, varies]).mean(axis=0)),
-        offset=float(np.linalg.norm(mean[varies]) / max(np.linalg.norm(sd[varies]), 1e-300)),
+        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(np.var(X, axis=0).sum()), TINY)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
         noise=_noise(ob, theta, g),
         steps=steps,

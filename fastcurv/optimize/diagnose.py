@@ -468,8 +468,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         SMALL,
         _weights_were_small,
-        "the first loss is that of the best constant, but for {number} of it, and the gradient grew "
-        "from there, as beside the saddle at 0",
+        "the first loss is that of the best constant, but for {number} of it, and the gradient "
+        "grew from there, as beside the saddle at 0",
     ),
     Cause(
         "initial weights too large",

@@ -106,9 +106,7 @@ def run(
     if picture is not None and escaped is not None:
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
-    say("\nA training that fails, and why")
-    failed = fail(objective, seed, progress)
-    say(repr(failed))
+    failed = fail(objective, seed, progress, say)
 
     page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
     _training_section(page, objective, moments, data)
@@ -275,12 +273,14 @@ def leave(
     )
 
 
-def fail(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
+def fail(objective: fc.Objective, seed: int, progress: bool, say: Say) -> Diagnosis:
     """Train from weights that are ten times too large, and return why that fails."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
     result = fc.minimize(objective, start, "sgd", **options)
-    return fc.diagnose(objective, result.x, result.history)
+    found = fc.diagnose(objective, result.x, result.history)
+    say(f"\nA training that fails, and why\n{found!r}")
+    return found
 
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:

@@ -15,7 +15,7 @@ from fastcurv.testing import lecture_toy
 
 from .broken import HEALTHY, KINDS, NO_LOWER, draw, helped
 
-FOLLOWED = ("rate too large", "one input of another scale", "start at a symmetric saddle")
+FOLLOWED = ("rate too large", "one input of another scale")
 
 
 def wave(rng, n=120, d=2, dtype="float64", **options):
@@ -30,20 +30,20 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 
 
 def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
-    """Two of each kind, from data, widths and activations that no threshold was looked at with;
+    """One of each kind, from data, widths and activations that no threshold was looked at with;
     ``python -m tests.optimize.broken`` asks hundreds.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0
     for kind in KINDS:
-        for seed in range(6 if kind == HEALTHY else 1 if kind == "plateau by depth" else 2):
+        for seed in range(5 if kind == HEALTHY else 1):
             case = draw(kind, 500 + seed, judged=True)
             found = fc.diagnose(case.ob, case.theta, case.history)
             first = found.causes[0].name if found.causes else HEALTHY
             seen += 1
             if first != kind:
                 wrong.append((kind, seed, first))
-            elif kind in FOLLOWED and seed == 0:
+            elif kind in FOLLOWED:
                 assert helped(case, found.causes[0].call), kind
     assert len(wrong) <= 0.15 * seen, wrong
     assert sum(kind == HEALTHY for kind, *_ in wrong) == 0, wrong

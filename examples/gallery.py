@@ -29,6 +29,7 @@ ORDER = (
     "wider_net",
     "hidden_way_out",
     "gradients_by_depth",
+    "why_it_fails",
     "skip_connections",
     "covariate_shift",
     "permutations",

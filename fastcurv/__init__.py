@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .network.streaming import StreamedObjective
     from .optimize import schedules as schedules
     from .optimize import scipy as scipy
+    from .optimize.diagnose import diagnose
     from .optimize.escape import escape
     from .optimize.minimize import minimize
     from .optimize.sample import sample_critical_points
@@ -67,6 +68,7 @@ __all__ = [
     "classify",
     "find_critical_point",
     "IndefiniteHessianWarning",
+    "diagnose",
     "escape",
     "minimize",
     "newton_step",
@@ -93,6 +95,7 @@ _HOMES = {
     "SpectrumDisplay": "plots.spectrum",
     "StreamedObjective": "network.streaming",
     "classify": "critical.classify",
+    "diagnose": "optimize.diagnose",
     "diagonal": "spectrum.trace",
     "eigsh": "spectrum.eigsh",
     "eigvalsh": "spectrum.dense",

@@ -178,6 +178,11 @@ def test_gradients_by_depth(run):
     assert spans["sigmoid", "xavier"] > 1e3
 
 
+def test_why_it_fails(run):
+    numbers = run("why_it_fails")
+    assert numbers["named"] == 6 and numbers["lower"] >= 5
+
+
 def test_skip_connections(run):
     numbers = run("skip_connections")
     plain = numbers.pop("plain")

@@ -65,6 +65,7 @@ def demo(args: Namespace, out: Output) -> int:
         saddle=verdict_facts(facts["saddle"]),
         loss_at_saddle=facts["loss_at_saddle"],
         loss_after_escape=facts["loss_after_escape"],
+        failed=facts["failed"].to_dict()["causes"],
     )
     return 0
 
@@ -197,6 +198,22 @@ def classify(args: Namespace, out: Output) -> int:
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     return status_of(judge(objective, saved.theta, data, args, out), args)
+
+
+def diagnose(args: Namespace, out: Output) -> None:
+    """Print why training fails, most likely cause first, and what helps."""
+    check_picture(args.figure)
+    data, objective, saved = open_run(args, out)
+    out.say(describe(objective, data))
+    found = fc.diagnose(
+        objective, saved.theta, saved.told, compare=args.compare, max_time=args.max_time
+    )
+    out.say(repr(found))
+    out.fact(**description(objective, data), **found.to_dict())
+    if args.figure:
+        write_picture(found.plot().figure, args.figure)
+        out.say(f"picture: {args.figure}")
+        out.fact(figure=args.figure)
 
 
 def report(args: Namespace, out: Output) -> int:

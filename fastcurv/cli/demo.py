@@ -16,9 +16,11 @@ import fastcurv as fc
 from .. import plots
 from ..common.protocols import Array
 from ..critical.report import CriticalPoint
+from ..optimize.diagnose import Diagnosis
 from ..spectrum.density_curve import SpectralDensity
 from .data import Dataset
 from .output import Output, describe, extremes, standing, state, told, verdict_lines, write_picture
+from .page import what_helps
 from .recipe import Recipe
 from .report import Report
 
@@ -34,6 +36,11 @@ NARROWER = (
     f"A network with only {NARROW} units in its last hidden layer was trained until its gradient "
     "was gone. With the missing units added, all their weights zero, it computes the same, and its "
     "gradient is still zero: a critical point of the full network's loss."
+)
+
+FAILED = (
+    "The same network was trained by gradient descent from weights ten times as large as they "
+    "should be. `fastcurv.diagnose` was asked why it fails."
 )
 
 
@@ -69,7 +76,8 @@ def run(
     -------
     dict
         ``report`` (its path), ``verdict`` at the end, ``saddle`` (the verdict there), ``escaped``
-        (the step down) and ``accuracy`` on held-out samples.
+        (the step down), ``failed`` (the diagnosis of a training that fails) and ``accuracy`` on
+        held-out samples.
     """
     started, say = time.perf_counter(), say or Output().say
     say("reading scikit-learn's handwritten digits")
@@ -98,11 +106,14 @@ def run(
     if picture is not None and escaped is not None:
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
+    failed = fail(objective, seed, progress, say)
+
     page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     page.section("The verdict at the end").verdict(point)
     page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
+    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -113,6 +124,7 @@ def run(
         "verdict": point,
         "saddle": saddle,
         "escaped": escaped,
+        "failed": failed,
         "accuracy": accuracy,
         "loss_at_saddle": float(objective.value(theta)),
         "loss_after_escape": None if escaped is None else float(escaped.fun),
@@ -259,6 +271,16 @@ def leave(
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
         f"{float(escaped.fun):.6f}; from there {SECOND} goes on down to {further.fun:.6f}."
     )
+
+
+def fail(objective: fc.Objective, seed: int, progress: bool, say: Say) -> Diagnosis:
+    """Train from weights that are ten times too large, and return why that fails."""
+    start = 10 * objective.model.init(seed=seed)
+    options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
+    result = fc.minimize(objective, start, "sgd", **options)
+    found = fc.diagnose(objective, result.x, result.history)
+    say(f"\nA training that fails, and why\n{found!r}")
+    return found
 
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:

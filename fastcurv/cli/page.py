@@ -10,6 +10,8 @@ import numpy as np
 
 import fastcurv as fc
 
+from .. import plots
+from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
 from ..spectrum.density_curve import BAND, within
 from ..spectrum.results import left_open
@@ -32,6 +34,8 @@ def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Names
     page.table(["at the end", "value"], rows)
     _training(page, saved)
     page.section("Verdict").verdict(point)
+    page.section("What would help")
+    what_helps(page, explain(objective, saved.theta, saved.told, point))
     spent = _spectrum(page, hessian, point, args)
     _landscape(page, objective, saved.theta, args.seed)
     _layers(page, objective, hessian, saved.theta, args.seed)
@@ -42,6 +46,20 @@ def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Names
     known = fc.show_versions("dict")
     page.text("; ".join(f"{name} {known[name]}" for name in known if name != "available") + ".")
     return page
+
+
+def what_helps(page: Report, found: Diagnosis) -> None:
+    """Add why training fails and what helps, with the layers in a picture."""
+    page.text(found.sentence)
+    if found.causes:
+        rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]
+        page.table(["cause", "how sure", "evidence", "the call that mends it"], rows)
+    page.table(["fact", "value"], found.evidence()[1:])
+    page.figure(
+        found.plot(plots.new_axes()),
+        "How gradient and curvature go with depth, by parameter, and the share of units that "
+        "hardly react to their input.",
+    )
 
 
 def _training(page: Report, saved: SavedRun) -> None:

@@ -331,6 +331,24 @@ COMMANDS = (
         ],
     ),
     Command(
+        "diagnose",
+        commands.diagnose,
+        help="why training fails, most likely cause first, and what helps",
+        description="A verdict, a few gradients and regressions on the rows. Calls that help are "
+        "those of Python, where ob and theta are the objective and the parameters.",
+        options=[
+            *SAVED,
+            option(
+                "--compare",
+                action="store_true",
+                help="train a linear, a shallower and a wider network too",
+            ),
+            option("--max-time", type=_real(0), default=None, help="seconds"),
+            option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
+            *COMMON,
+        ],
+    ),
+    Command(
         "report",
         commands.report,
         help="one HTML file: training, spectrum, verdict, cost",

@@ -93,6 +93,13 @@ class SavedRun:
     def __iter__(self) -> Any:
         return iter((self.recipe, self.theta))
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The records of the last method with its name, as `fastcurv.diagnose` takes a history."""
+        name, count = self.phases[-1] if self.phases else (None, 0)
+        records = {key: values[-count:] for key, values in self.history.items() if key != "time"}
+        return {"loss": [], "method": name} | records
+
 
 def save_run(
     path: str | Path,

@@ -147,6 +147,11 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "alpha": "failure_probability",
     },
     "find_critical_point": {**TOLERANCES, **STEPS, **TOLD},
+    "diagnose": {
+        **dict.fromkeys(("losses", "result", "run", "log"), "history"),
+        **dict.fromkeys(("lr", "learning_rate", "method"), "history, a mapping that names it"),
+        "timeout": "max_time",
+    },
     "escape": {
         "lr": "no step: a line search finds it",
         "learning_rate": "no step: a line search finds it",

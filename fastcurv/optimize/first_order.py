@@ -64,7 +64,7 @@ class _FirstOrder(Method):
         if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
             self.clip = check_positive(self.clip, "clip")
         self.batch_size = rows_at_a_time(run.ob, self.batch_size, "batch_size")
-        self.t, self.kept_arrays = 0, self.buffers
+        self.t, self.kept_arrays, self.last_rate = 0, self.buffers, 0.0
         self.scratch = np.zeros_like(run.theta)
         for name in self.buffers:
             setattr(self, name, np.zeros_like(run.theta))
@@ -113,7 +113,13 @@ class _FirstOrder(Method):
             norm = float(np.linalg.norm(g))
             if norm > self.clip:
                 g = g * g.dtype.type(self.clip / norm)
-        self.update(g, self.run.theta.dtype.type(self._rate()))
+        self.last_rate = self._rate()
+        self.update(g, self.run.theta.dtype.type(self.last_rate))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options in force: the rate of the last update, in place of functions."""
+        named = self.schedule if isinstance(self.schedule, str) else "function"
+        return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
 
     def _rate(self) -> float:
         rate = self.rate(self.t)

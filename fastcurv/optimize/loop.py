@@ -18,7 +18,7 @@ from .checkpoint import Saver, check_method, check_objective, could_be, damaged,
 from .escape import lowest_curvature, suspects
 from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Onward, Termination
 from .line_search import first_length, line_minimum
-from .run import Method, Run
+from .run import History, Method, Run
 
 IDLE = 50  # iterations of a second-order method without progress that end the run
 TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
@@ -449,7 +449,11 @@ class Loop:
             kind=outcome.kind,
             message=f"{message[0].upper()}{message[1:]}.",
             report=outcome.report,
-            history={key: np.asarray(values) for key, values in run.history.items()},
+            history=History(
+                {key: np.asarray(values) for key, values in run.history.items()},
+                self.name,
+                self.method.settings(),
+            ),
             method=self.name,
             wall_time=run.elapsed(),
         )

@@ -69,6 +69,22 @@ class Worth:
         return over
 
 
+class History(dict[str, np.ndarray]):
+    """The records of a run, arrays by their names, with the method and the options that left them.
+
+    Attributes
+    ----------
+    method : str
+        As `minimize` names it.
+    options : dict
+        The method's options with their defaults; `learning_rate` is that of the last update.
+    """
+
+    def __init__(self, records: dict[str, np.ndarray], method: str, options: dict[str, Any]):
+        super().__init__(records)
+        self.method, self.options = method, options
+
+
 class Run(Saved):
     """The shared state of one minimisation.
 
@@ -409,6 +425,10 @@ class Method(Saved):
             if name in self.checks and not (value is None and default is None):
                 value = self.checks[name](value, name)
             setattr(self, name, value)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options in force, for the history of the run."""
+        return {name: getattr(self, name) for name in self.defaults}
 
     def __getattr__(self, name: str) -> Any:
         """Refuse unknown attributes. Options are set as attributes at the start."""

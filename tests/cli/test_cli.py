@@ -42,8 +42,21 @@ def trained(tmp_path_factory):
 
 def test_help_names_every_command():
     text = build_parser().format_help()
-    for command in ("demo", "train", "spectrum", "classify", "report", "bench", "info"):
+    for command in ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info"):
         assert re.search(rf"^    {command} ", text, re.MULTILINE)
+
+
+def test_diagnose_says_what_helps(trained, tmp_path, capsys):
+    picture = tmp_path / "layers.png"
+    given = ["diagnose", str(trained), "--quiet", "--figure", str(picture)]
+    assert main(given) == 0 and picture.stat().st_size > 1000
+    said = capsys.readouterr().out
+    assert "Diagnosis: Healthy" in said and "explained" in said
+    assert main([*given[:3], "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["healthy"] and facts["causes"] == [] and facts["loss"] == "cross_entropy"
+    assert main([*given[:3], "--l2", "10"]) == 0  # another objective, which this theta does not fit
+    assert "l2 too large" in capsys.readouterr().out
 
 
 def test_module_runs_as_a_program():

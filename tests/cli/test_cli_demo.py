@@ -27,9 +27,12 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     before, after, further = map(float, falls.groups())
     assert further < after < before
     assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)
+    failed = facts["failed"].causes[0]
     page = facts["report"].read_text()
-    assert page.count("<figure") == 2 and page.count('class="verdict"') == 3
-    assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 4  # three are spectra
+    assert failed.name == "initial weights too large" and failed.sentence in page
+    assert failed.call in text
+    assert page.count("<figure") == 3 and page.count('class="verdict"') == 3
+    assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 5  # three are spectra
     assert "#000000" not in page and "invert(" not in page  # readable on dark, colours as they are
     first = page.index(facts["verdict"].sentence)  # the verdict and a picture, before any section
     assert first < page.index("<figure>") < page.index("<h2")

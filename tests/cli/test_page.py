@@ -40,7 +40,8 @@ def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
     run, page = made
     text = page.read_text()
     heads = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
-    wanted = ["Training", "Verdict", "Spectrum", "Landscape", "Layer by layer", "Cost"]
+    wanted = ["Training", "Verdict", "What would help", "Spectrum", "Landscape", "Layer by layer"]
+    wanted += ["Cost"]
     assert heads == wanted and len(charts(page)) == 5
     assert not re.search(r"(src|href)=[\"']?https?:", text)
     saved = load_run(run)

@@ -18,7 +18,7 @@ from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
 
-COMMANDS = ("demo", "train", "spectrum", "classify", "report", "bench", "info")
+COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info")
 
 
 @pytest.fixture(scope="module")

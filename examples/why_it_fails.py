@@ -1,0 +1,73 @@
+"""L2, L10. Trainings fail for reasons that can be told apart: a plateau by depth, saturated or dead
+units, weights, rates and inputs of a wrong size each leave their own mark.
+
+Six trainings of a network that reads digits are broken on purpose. `diagnose` is asked of each what
+is wrong, and the call that it names is followed: the loss of the failed run, and the loss reached
+then.
+"""
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 200, 400, 1000), n_features=8)
+    figure, named, lower = plots.new_figure((9.0, 5.4)), 0, 0
+    for ax, (cause, (ob, start, options)) in zip(
+        figure.subplots(2, 3).flat, broken(X, y).items(), strict=True
+    ):
+        run = fc.minimize(ob, start, "sgd", max_iter=100, verdict=False, **options)
+        found = fc.diagnose(ob, run.x, run.history)
+        first = found.causes[0]
+        helped = eval(first.call, {"fc": fc, "np": np, "ob": ob, "theta": run.x})
+        named += first.name == cause
+        lower += helped.fun < 0.1 * ob.value(run.x)
+        losses = run.history["loss"]
+        shown = np.where(losses < 1e3, losses, np.nan)
+        ax.semilogy(run.history["iteration"], shown, color=plots.RED, label="as it failed")
+        ax.axhline(helped.fun, color=plots.GREEN, ls="--", label="after the advice")
+        ax.set_title(f"Broken: {cause}\nnamed: {first.name}", fontsize=9)
+        ax.set_ylim(1e-6, 1e3)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("step")
+    figure.supylabel("training loss")
+    return Outcome(
+        f"Of six trainings broken on purpose the first advice names the cause of {named}, and "
+        f"following it brings {lower} to less than a tenth of the loss.",
+        save(figure, __file__, out),
+        {"named": named, "lower": lower},
+    )
+
+
+def broken(X, y):
+    """By cause: an objective, a start, and options of gradient descent."""
+
+    def net(X, hidden=(12,), phi="tanh"):
+        return fc.Objective(fc.MLP([X.shape[1], *hidden, 10], phi), X, y, l2=1e-6)
+
+    far = X.copy()
+    far[:, 1] *= 1000
+    plain, one, deep = net(X), net(far), net(X, (10,) * 20, "sigmoid")
+    saturated, dead = net(X, phi="sigmoid"), net(X, phi="relu")
+    stands = {
+        "rate too large": (plain, 1.0, 0.0, 1000.0),
+        "initial weights too large": (plain, 20.0, 0.0, 0.1),
+        "one input of another scale": (one, 1.0, 0.0, 0.1),
+        "plateau by depth": (deep, 1.0, 0.0, 0.5),
+        "saturated sigmoids": (saturated, 1.0, 15.0, 0.5),
+        "dead relus": (dead, 1.0, -15.0, 0.5),
+    }
+    found = {}
+    for cause, (ob, factor, shift, rate) in stands.items():
+        theta = factor * ob.model.init(seed=0)
+        for _, b in ob.model.unflatten(theta)[:-1]:
+            b += shift
+        found[cause] = ob, theta, {"learning_rate": rate}
+    return found
+
+
+if __name__ == "__main__":
+    command_line(main)

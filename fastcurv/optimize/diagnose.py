@@ -1,0 +1,819 @@
+"""Why training fails, and what helps: `diagnose`.
+
+Each cause is a row of a table: what in the facts speaks for it, a sentence with its number, and the
+call that mends it. Rows stand in the order in which one thing brings about another: data, loss,
+weight decay, rate, start, size. The first that holds is named first, since inputs of a wrong scale
+saturate units and make any rate too large, while no rate spoils the inputs.
+
+Causes of a poor fit are only looked for where the fit is poor: where the network explains less of
+the targets than kernel regressions explain of rows that they have not seen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import as_numpy, check_positive, is_sparse
+from ..common.errors import accept_aliases, require, typed
+from ..common.runtime import one_blas_thread, to_nearest
+from ..critical.classify import classify
+from ..critical.report import CriticalPoint
+from ..spectrum.density_curve import plain_numbers, shown_axes
+from ..spectrum.results import html_table, number
+from ..structure.tables import LOSSES, TINY
+from .facts import ROWS, Facts, measure, steps_of
+from .minimize import minimize
+
+# --------------------------------------------------------------------------------------------------
+# Causes: what in the facts speaks for each, and the call that mends it.
+
+PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
+Found = tuple[float, str] | None  # the number of the sentence, and how sure it is
+
+
+def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
+    return (float(value), sure) if holds else None
+
+
+def _shuffled(f: Facts) -> Found:
+    # so many parameters explain as much of targets that are mere noise
+    by_chance = 1.5 * f.ob.n_params / (f.ob.n_samples * f.ob.model.sizes[-1]) + 0.1
+    related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
+    return _if(not related and f.ob.n_samples >= 30, f.relation)
+
+
+def _classes_as_numbers(f: Facts) -> Found:
+    count, N = len(f.values), min(f.ob.n_samples, ROWS)
+    if LOSSES[f.ob.loss].link != "identity" or not 3 <= count <= 20 or 5 * count > N:
+        return None
+    gaps = np.diff(f.values)
+    return _if(np.ptp(gaps) <= 1e-6 * gaps.max(), count)
+
+
+def _numbers_as_labels(f: Facts) -> Found:
+    count, N = len(f.values), min(f.ob.n_samples, ROWS)
+    inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
+    sigmoid = LOSSES[f.ob.loss].link == "sigmoid"
+    return _if(sigmoid and inside > 0.5 and count > max(20, 0.25 * N), count)
+
+
+def _numbers_as_classes(f: Facts) -> Found:
+    # neighbours in X are neighbours in number, and yet of other classes
+    softmax, count = LOSSES[f.ob.loss].link == "softmax", f.ob.model.sizes[-1]
+    return _if(softmax and count >= 5 and f.order - f.unseen > 0.2, f.order)
+
+
+def _outliers(f: Facts) -> Found:
+    y = np.asarray(f.ob.y, dtype=float)
+    if LOSSES[f.ob.loss].link != "identity" or len(y) < 100:
+        return None
+    parts = np.sort(np.square(y - np.median(y, axis=0)).sum(axis=1))
+    share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), TINY)
+    return _if(share > 0.5, 100 * share)
+
+
+def _columns(f: Facts) -> tuple[float, bool] | None:
+    """Return the scale of the columns of X, or of the one that differs and True; None where all are
+    of scale 1, within a factor of 8, or the network fits well all the same.
+    """
+    scales = f.scales
+    if not len(scales) or f.leaves(0.5):
+        return None
+    usual = np.median(scales)
+    large = (scales > 8 * usual) | (scales > 8)
+    small = scales < usual / 30
+    odd = large if large.any() else small
+    if len(scales) > 1 and odd.sum() == 1:
+        return float(scales[odd][0] / np.median(scales[~odd])), True
+    total = float(np.sqrt(np.mean(scales**2)))
+    far = large.any() or not 1 / 8 < total < 8 or f.offset > 8
+    return (total, False) if far else None
+
+
+def _one_input(f: Facts) -> Found:
+    found = _columns(f)
+    return None if found is None else _if(found[1], found[0])
+
+
+def _inputs(f: Facts) -> Found:
+    found = _columns(f)
+    return None if found is None else _if(not found[1], found[0])
+
+
+def _l2(f: Facts) -> Found:
+    # a path of norm 1 through each layer, four times over, is about what a fit takes
+    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
+    dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
+    held = f.weights < 0.2 and dear > 0.15
+    falling = dear > 0.5 and 0.3 < f.balance < 1.5
+    settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
+    heavy = settled and dear > 0.02 and f.decay > 0.25 * rest
+    return _if(held or falling or heavy, l2)
+
+
+def _lost(f: Facts) -> Found:
+    known = f.steps.losses
+    gone = bool(len(known)) and not np.isfinite(known).all()
+    return _if(f.lost or gone and f.start < 10, f.stable)
+
+
+def _rate_of_scaled_steps(f: Facts) -> Found:
+    # each step of Adam and RMSProp moves every weight by about the rate
+    s = f.steps
+    scaled = s.method in ("adam", "rmsprop") and s.rate is not None
+    return _if(scaled and (s.rate or 0.0) > f.usual, (s.rate or 0.0) / f.usual)
+
+
+def _rate_large(f: Facts) -> Found:
+    s = f.steps
+    if s.rate is None or s.method in ("adam", "rmsprop") or not f.start < 10:
+        return None
+    overshoot = s.rate / f.stable
+    thrown = len(s.norms) > 0 and s.rate * s.norms[0] > math.sqrt(f.drawn)
+    lost = s.rough and (overshoot > 2 or _jumped(f) and overshoot > 0.5)
+    return _if(lost or thrown, overshoot)
+
+
+def _jumped(f: Facts) -> bool:
+    """Return whether the loss has been far above its first, and is not much below it now."""
+    known = f.steps.losses
+    if len(known) < 2:
+        return False
+    high = not known.max() <= 1.3 * max(known[0], f.constant)
+    return high and not known[-1] < 0.9 * min(known[0], f.constant)
+
+
+def _rises(f: Facts) -> Found:
+    s = f.steps
+    rose = s.rate is None and f.start < 10 and s.rough
+    return _if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
+
+
+def _depth(f: Facts) -> Found:
+    other = (_copied, _saturated, _dead)
+    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or any(row(f) is not None for row in other):
+        return None
+    # where the outputs' biases have come to rest, curvature shows what the gradient hides
+    first, last = f.layers[0], f.layers[-1]
+    least = min(first.gradient / last.gradient, first.curvature / last.curvature)
+    return _if(least < 1e-3, 1 / max(least, TINY))
+
+
+def _copied(f: Facts) -> Found:
+    # units that biases hold off lose their weights to decay, and are then alike for that reason
+    alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
+    share = max((layer.copies for layer in alive), default=0.0)
+    return _if(share >= 0.5, 100 * share)
+
+
+def _saddle(f: Facts) -> Found:
+    at = f.verdict
+    return _if(
+        at.kind == "saddle" and f.weights > 0.1,
+        at.lambda_min,
+        PROVED if at.certified else MEASURED,
+    )
+
+
+def _weights_large(f: Facts) -> Found:
+    # trained weights may be large too; drawn so, they began far above the best constant
+    sizes = [layer.weights for layer in f.layers]
+    alike = min(sizes) > 0.2 * max(sizes) or _saturated(f) is None
+    early = f.verdict.kind != "minimum" and not f.start < 2.5
+    return _if(f.weights > 4 and alike and early, f.weights)
+
+
+def _saturated(f: Facts) -> Found:
+    share = max((layer.off for layer in f.hidden if layer.bounded), default=0.0)
+    return _if(share > 0.6 and f.verdict.kind != "minimum", 100 * share)
+
+
+def _dead(f: Facts) -> Found:
+    share = max((layer.dead for layer in f.hidden if not layer.bounded), default=0.0)
+    return _if(share >= 0.5, 100 * share)
+
+
+def _weights_small(f: Facts) -> Found:
+    idle = max((layer.biases for layer in f.hidden), default=0.0) < 0.5
+    return _if(f.weights < 0.3 and idle, 1 / max(f.weights, TINY))
+
+
+def _weights_were_small(f: Facts) -> Found:
+    # a saddle is left by a gradient that grows
+    known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
+    if len(known) < 5 or not known[-1] < 0.9:
+        return None
+    off = abs(f.start - 1)
+    grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
+    stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
+    return _if(off < 2e-3 and grown or off < 0.02 and stuck, off)
+
+
+def _rate_small(f: Facts) -> Found:
+    s = f.steps
+    if s.rate is None or not s.rate > 0:
+        return None
+    if s.method in ("adam", "rmsprop"):  # all updates together move a weight by no more than this
+        way = s.rate * f.updates / f.usual
+        return _if(way < 0.5, 1 / way)
+    speed = s.rate * f.top / (1 - s.momentum)
+    return _if(speed < 0.1, 1 / speed)
+
+
+def _targets(f: Facts) -> Found:
+    if LOSSES[f.ob.loss].link != "identity" or f.at_rest:
+        return None
+    size = float(np.sqrt(np.mean(np.square(f.ob.y, dtype=float))))
+    return _if(not 1 / 8 < size < 8, size, SUSPECTED)
+
+
+def _noisy(f: Facts) -> Found:
+    batch = f.steps.batch
+    return _if(batch is not None and f.steps.flat and f.noise > 4 * batch, f.noise, SUSPECTED)
+
+
+def _few_units(f: Facts) -> Found:
+    if f.compared is not None and "wider" in f.compared and f.at_rest:
+        return _if(f.compared["wider"] < 0.5 * f.loss, f.loss / f.compared["wider"])
+    left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
+    return _if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
+
+
+def _simpler(f: Facts) -> Found:
+    known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
+    least = min(known.values(), default=math.inf)
+    return _if(len(f.hidden) > 0 and least <= f.loss, least)
+
+
+# The calls: expressions in fc, np, ob and theta whose value is a result of `minimize`.
+
+AGAIN = "fc.minimize(ob, ob.model.init(seed=0))"
+
+
+def _again(f: Facts) -> str:
+    return AGAIN
+
+
+def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
+    """Return the call that trains another network, or on other rows, from a start of its own."""
+    m, ob = f.ob.model, f.ob
+    made = "ob.model"
+    if sizes is not None or phi is not None or more:
+        hidden = phi or (m.activation[0] if len(set(m.activation)) == 1 else list(m.activation))
+        flags = {"bias": True, "residual": False, "batch_norm": False}
+        told = [
+            f", {name}={not usual}" for name, usual in flags.items() if getattr(m, name) != usual
+        ]
+        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden!r}{''.join(told)}{more})"
+    loss, l2 = other.get("loss", ob.loss), other.get("l2", float(np.max(ob.l2)))
+    rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
+    kept = ", ob.sample_weight" * (ob.sample_weight is not None)
+    kept += ", l2_biases=False" * (not ob.l2_biases)
+    return (
+        f"fc.minimize(new := fc.Objective({made}, {rows}, {loss!r}, {l2:.3g}{kept}), "
+        "new.model.init(seed=0))"
+    )
+
+
+def _standardised(f: Facts) -> str:
+    return _on(f, X="(ob.X - ob.X.mean(0)) / (ob.X.std(0) + (ob.X.std(0) == 0))")
+
+
+def _less_l2(f: Facts) -> str:
+    return _on(f, l2=1e-4)
+
+
+def _as_classes(f: Facts) -> str:
+    y = "np.unique(ob.y, return_inverse=True)[1].ravel()"
+    return _on(f, [*f.ob.model.sizes[:-1], len(f.values)], y=y, loss="cross_entropy")
+
+
+def _as_numbers(f: Facts) -> str:
+    return _on(f, [*f.ob.model.sizes[:-1], 1], y="(ob.y - ob.y.mean()) / ob.y.std()", loss="mse")
+
+
+def _clipped(f: Facts) -> str:
+    return _on(f, y="np.clip(ob.y, *np.quantile(ob.y, [0.02, 0.98], axis=0))")
+
+
+def _scaled_targets(f: Facts) -> str:
+    return _on(f, y="(ob.y - ob.y.mean(0)) / ob.y.std(0)")
+
+
+def _out(f: Facts) -> str:
+    return "fc.minimize(ob, fc.escape(ob, theta).x)"
+
+
+def _short_cuts(f: Facts) -> str:
+    if len(set(f.ob.model.sizes[1:-1])) == 1:
+        return _on(f, more=", residual=True")
+    return _on(f, phi="tanh")
+
+
+def _wider(f: Facts) -> str:
+    first, *hidden, last = f.ob.model.sizes
+    return _on(f, [first, *(max(4 * m, 16) for m in hidden or [4]), last], *(() if hidden else
+               ("tanh",)))  # fmt: skip
+
+
+def _linear(f: Facts) -> str:
+    return _on(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A row of the table: a reason why training fails.
+
+    Attributes
+    ----------
+    name : str
+        Rows of the same name are kinds of evidence for one cause.
+    evidence : callable
+        ``evidence(facts)``: the number of the sentence and how sure it is, or None.
+    sentence : str
+        With ``{number}``, and the facts as ``{f}``.
+    call : callable
+        ``call(facts)``: the call that mends it.
+    poor : bool
+        Whether it is looked for only where the fit is poor.
+    """
+
+    name: str
+    evidence: Callable[[Facts], Found]
+    sentence: str
+    call: Callable[[Facts], str] = _again
+    poor: bool = True
+
+
+UNFIT, LARGE, SMALL = "loss unfit for the targets", "rate too large", "initial weights too small"
+SADDLE = "start at a symmetric saddle"
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        UNFIT,
+        _classes_as_numbers,
+        "the targets are {number} evenly spaced values, as of classes, where {f.ob.loss} is for "
+        "numbers",
+        _as_classes,
+        poor=False,
+    ),
+    Cause(
+        UNFIT,
+        _numbers_as_labels,
+        "the targets take {number} values, most of them between 0 and 1: numbers, where "
+        "{f.ob.loss} is for labels",
+        _as_numbers,
+        poor=False,
+    ),
+    Cause(
+        UNFIT,
+        _numbers_as_classes,
+        "the numbers of the classes can be predicted, a share of {number} of their variance, far "
+        "better than the classes: they are numbers, where {f.ob.loss} is for classes",
+        _as_numbers,
+        poor=False,
+    ),
+    Cause(
+        UNFIT,
+        _outliers,
+        "2% of the rows have {number}% of the squared deviations of the targets, and {f.ob.loss} "
+        "follows them alone",
+        _clipped,
+        poor=False,
+    ),
+    Cause(
+        "labels shuffled",
+        _shuffled,
+        "no regression tells anything of rows it has not seen: its predictions correlate with the "
+        "targets by {number} standard errors; were X and y joined in one order?",
+        lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
+        poor=False,
+    ),
+    Cause(
+        "separable classes without l2",
+        lambda f: _if(f.infinite, f.loss, PROVED),
+        "larger weights lower the loss for ever, from {number} here: it has no minimum",
+        _less_l2,
+        poor=False,
+    ),
+    Cause(
+        "one input of another scale",
+        _one_input,
+        "one column of X is {number} times as large as the others, or that far from 0",
+        _standardised,
+        poor=False,
+    ),
+    Cause(
+        "inputs unscaled",
+        _inputs,
+        "the columns of X have a root mean square of {number}, or means far from 0, where weights "
+        "are drawn for columns of mean 0 and variance 1",
+        _standardised,
+        poor=False,
+    ),
+    Cause(
+        "l2 too large",
+        _l2,
+        "l2 = {number} holds the weights down, and the fit with them",
+        _less_l2,
+    ),
+    Cause(
+        LARGE, _lost, "the run diverged; along the largest curvature rates below {number} do not"
+    ),
+    Cause(
+        LARGE,
+        _rate_of_scaled_steps,
+        "each step moves every weight by about the rate, {number} times the size that weights are "
+        "drawn with",
+    ),
+    Cause(
+        LARGE,
+        _rate_large,
+        "the rate is {number} times {f.stable:.3g}, beyond which steps overshoot along the "
+        "largest curvature by more each time",
+    ),
+    Cause(
+        LARGE,
+        _rises,
+        "the loss rises, to {number} times the first; along the largest curvature rates below "
+        "{f.stable:.3g} are stable",
+    ),
+    Cause(
+        "plateau by depth",
+        _depth,
+        "the gradient of the first layer is {number} times smaller than that of the last",
+        _short_cuts,
+    ),
+    Cause(
+        SADDLE,
+        _copied,
+        "{number}% of the units of a layer are copies of one another or 0, and steps keep them so",
+    ),
+    Cause(
+        SADDLE,
+        _saddle,
+        "theta is at a saddle, with a curvature of {number} along the way down",
+        _out,
+    ),
+    Cause(
+        SMALL,
+        _weights_small,
+        "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
+    ),
+    Cause(
+        SMALL,
+        _weights_were_small,
+        "the first loss is that of the best constant, but for {number} of it, and the gradient "
+        "grew from there, as beside the saddle at 0",
+    ),
+    Cause(
+        "initial weights too large",
+        _weights_large,
+        "the weights are {number} times the size that `MLP.init` draws, and began far above the "
+        "loss of a constant",
+    ),
+    Cause(
+        "saturated sigmoids",
+        _saturated,
+        "{number}% of the outputs of a layer hardly react to their input",
+    ),
+    Cause("dead relus", _dead, "{number}% of the units of a layer are off on every row"),
+    Cause(
+        "rate too small",
+        _rate_small,
+        "steps could be some {number} times longer",
+    ),
+    Cause(
+        "targets unscaled",
+        _targets,
+        "the targets have a root mean square of {number}, where weights are drawn for 1",
+        _scaled_targets,
+    ),
+    Cause(
+        "batch too small",
+        _noisy,
+        "the noise of a mini-batch of {f.steps.batch} rows hides the gradient; {number} rows would "
+        "make them equal",
+    ),
+    Cause(
+        "too few units",
+        _few_units,
+        "at rest, with {number} times the error of a regression on unseen rows, or of a wider net",
+        _wider,
+    ),
+    Cause(
+        "a simpler network does as well",
+        _simpler,
+        "the loss of a linear or a shallower network is {number}",
+        _linear,
+    ),
+)
+
+
+# --------------------------------------------------------------------------------------------------
+# The answer.
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A cause of failure that was found.
+
+    Attributes
+    ----------
+    name : str
+        The cause, as in the table of docs/which-call.md.
+    number : float
+        The number in the sentence.
+    sure : str
+        ``proved``, ``measured`` or ``suspected``.
+    sentence : str
+        What was found.
+    call : str
+        The call that mends it: an expression in fc, np, ob and theta, whose value is a result of
+        `minimize`.
+    """
+
+    name: str
+    number: float
+    sure: str
+    sentence: str
+    call: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Diagnosis:
+    """Why training fails and what helps, as returned by `diagnose`.
+
+    Attributes
+    ----------
+    causes : list of Advice
+        Most likely first; empty where nothing is found.
+    healthy : bool
+        Whether nothing was found.
+    sentence : str
+        The answer in one sentence.
+    verdict : CriticalPoint
+        The verdict on theta, by `classify`.
+    facts : Facts
+        What was measured.
+    wall_time : float
+        Seconds.
+    """
+
+    causes: list[Advice]
+    verdict: CriticalPoint
+    facts: Facts
+    wall_time: float
+
+    @property
+    def healthy(self) -> bool:
+        return not self.causes
+
+    @property
+    def sentence(self) -> str:
+        if self.causes:
+            first = self.causes[0]
+            return f"{first.name.capitalize()}, {first.sure}: {first.sentence}."
+        if self.facts.fits:
+            return "Healthy: the network explains the targets about as well as can be told."
+        return (
+            "Healthy so far: nothing speaks against going on, fastcurv.minimize(ob, theta), though "
+            "there is more to explain."
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [f"Diagnosis: {self.sentence}"]
+            + [
+                line
+                for i, a in enumerate(self.causes, 1)
+                for line in (f"  {i}. {a.name} ({a.sure}): {a.sentence}", f"     {a.call}")
+            ]
+            + [f"  {name:<11} {value}" for name, value in self.evidence()]
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [[a.name, a.sure, a.sentence, a.call] for a in self.causes]
+        return html_table(self.sentence, ["cause", "how sure", "evidence", "what helps"], rows)
+
+    def evidence(self) -> list[tuple[str, str]]:
+        """Return the facts that every cause is held against, as pairs of a name and its value."""
+        f, at = self.facts, self.verdict
+        rows = [
+            ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
+            ("loss", f"{number(f.loss)}; of the best constant {number(f.constant)}"),
+            (
+                "explained",
+                f"{f.explained:.0%} of the targets' variance; by regressions, of unseen rows, "
+                f"{f.reachable:.0%}",
+            ),
+        ]
+        if f.steps.rate:
+            plain = f.steps.method not in ("adam", "rmsprop")
+            held = f"; along the largest curvature {number(f.stable)} is stable" * plain
+            rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
+        if np.isfinite(f.noise):
+            rows.append(("noise", f"equals the gradient in batches of {number(f.noise)} rows"))
+        ends = f.layers[0], f.layers[-1]
+        rows.append(("gradient", " to ".join(f"{layer.gradient:.1e}" for layer in ends)
+                     + ", first to last layer, by parameter"))  # fmt: skip
+        for name, loss in (f.compared or {}).items():
+            rows.append((name, f"loss {number(loss)}"))
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the objective as what JSON can represent."""
+        f = self.facts
+        numbers = {
+            name: getattr(f, name)
+            for name in ("constant", "decay", "balance", "explained", "reachable")
+            + ("relation", "order", "noise", "stable", "weights", "infinite", "lost")
+        }
+        plain = {k: v if v == v and abs(v) != math.inf else None for k, v in numbers.items()}
+        return {
+            "healthy": self.healthy,
+            "sentence": self.sentence,
+            "causes": [vars(a) for a in self.causes],
+            "value": f.loss,
+            **plain,
+            "layers": [vars(layer) for layer in f.layers],
+            "compared": f.compared or {},
+            "verdict": self.verdict.to_dict(),
+            "wall_time": self.wall_time,
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how gradient and curvature go with depth, and which layers are saturated or dead;
+        needs matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes it was drawn in.
+        """
+        ax = shown_axes() if ax is None else ax
+        layers = self.facts.layers
+        at = np.arange(1, len(layers) + 1)
+        for name, colour in (("gradient", "#0072B2"), ("curvature", "#E69F00")):
+            sizes = np.array([getattr(layer, name) for layer in layers])
+            ax.plot(at, np.where(sizes > 0, sizes, np.nan), "o-", color=colour, label=name)
+        ax.set_yscale("log")
+        names = [
+            f"{i}" + (f"\n{max(layer.off * layer.bounded, layer.dead):.0%} off" if i < len(at) else
+                      "\noutput") for i, layer in zip(at, layers)
+        ]  # fmt: skip
+        shown = slice(None, None, -(-len(at) // 8))
+        ax.set_xticks(at[shown], names[shown])
+        plain_numbers(ax.yaxis)
+        ax.set(xlabel="layer", ylabel="root mean square by parameter")
+        ax.set_title(self.causes[0].name if self.causes else "healthy")
+        ax.legend(frameon=False)
+        return ax
+
+
+# --------------------------------------------------------------------------------------------------
+# The call.
+
+
+@accept_aliases("diagnose")
+@to_nearest
+def diagnose(
+    ob: Any,
+    theta: Any,
+    history: Any = None,
+    *,
+    compare: bool = False,
+    max_time: float | None = None,
+) -> Diagnosis:
+    """Diagnose why training failed, or stands still, and which call helps.
+
+    Parameters
+    ----------
+    ob : Objective
+        With its rows in memory, dense or sparse.
+    theta : array_like, shape (n,)
+        Where training ended. If it is not finite, ``ob.model.init(seed=0)`` is looked at in its
+        place, and the rate is to blame.
+    history : optional
+        A result of `minimize` or its ``history``, which name method and rate; a mapping with
+        ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
+        batch_size``; or a list of losses. Without it nothing is said of rates.
+    compare : bool
+        Train a linear, a shallower and a wider network too, and say whether one does as well.
+    max_time : float, optional
+        Seconds for the verdict, and for these networks, which get 5 s each by default.
+
+    Returns
+    -------
+    Diagnosis
+        The causes that were found, most likely first: each with its number, how sure it is, and
+        the call that mends it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `ob` has no model and rows, theta has another length, or `history` holds no losses.
+
+    See Also
+    --------
+    classify : the verdict alone.
+    minimize : what most of the calls come to.
+
+    Notes
+    -----
+    Cost: a verdict by `classify`, a gradient, a product with the Hessian, a gradient in parts and
+    three forward passes, fewer than 10 gradients in all; and kernel regressions on at most 256
+    rows. Rows past 2048 are not looked at one by one.
+
+    Most causes are looked for only where the fit is poor: where the network leaves more of the
+    targets' variance unexplained than a kernel ridge regression does of rows left out [1]_. They
+    are told in the order in which one thing brings about another: data, loss, decay, rate, start,
+    size. A rate is too large beyond 2 (1 + momentum) over the largest curvature [2]_.
+
+    References
+    ----------
+    .. [1] D. M. Allen, The relationship between variable selection and data augmentation and a
+           method for prediction, Technometrics 16, 1974.
+    .. [2] B. T. Polyak, Some methods of speeding up the convergence of iteration methods, USSR
+           Comput. Math. Math. Phys. 4, 1964.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X = np.random.default_rng(0).uniform(-1, 1, (200, 2)) * [1, 1000]
+    >>> ob = fc.Objective(fc.MLP([2, 16, 1]), X, np.sin(3 * X[:, 0]), loss="mse")
+    >>> run = fc.minimize(ob, ob.model.init(seed=0), "sgd", learning_rate=1e-2, max_iter=100)
+    >>> found = fc.diagnose(ob, run.x, run.history)
+    >>> found.causes[0].name, found.causes[0].sure
+    ('one input of another scale', 'measured')
+    """
+    started = time.perf_counter()
+    wanted = "a fastcurv.Objective with its rows in memory"
+    require(ob, ("model", "hessian", "n_samples"), "ob", wanted, theta)
+    require(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
+    X = getattr(ob, "X", None)
+    if not (isinstance(X, np.ndarray) or is_sparse(X)):
+        raise TypeError(f"ob is {typed(ob)}, whose rows are elsewhere; wanted {wanted}")
+    if max_time is not None:
+        max_time = check_positive(max_time, "max_time")
+    flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
+    lost = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
+    at = ob.model.init(seed=0) if lost else ob.model.check_theta(theta)
+    steps_of(history)  # refused before any work
+    verdict = classify(ob, at, max_time=max_time, progress=False)
+    left = None if max_time is None else max_time - (time.perf_counter() - started)
+    found = explain(ob, at, history, verdict, lost=lost, compare=compare, seconds=left)
+    return replace(found, wall_time=time.perf_counter() - started)
+
+
+def explain(
+    ob: Any,
+    theta: Any,
+    history: Any,
+    verdict: CriticalPoint,
+    *,
+    lost: bool = False,
+    compare: bool = False,
+    seconds: float | None = None,
+) -> Diagnosis:
+    """Return the diagnosis that goes with a verdict that is there already."""
+    started = time.perf_counter()
+    with np.errstate(all="ignore"), one_blas_thread(True):
+        facts = replace(measure(ob, theta, steps_of(history), verdict), lost=lost)
+        if compare:
+            facts = replace(facts, compared=_compared(facts, seconds))
+        causes: dict[str, Advice] = {}
+        for row in CAUSES:
+            found = None if row.poor and facts.fits else row.evidence(facts)
+            if found is not None and row.name not in causes:
+                sentence = row.sentence.format(number=number(found[0]), f=facts)
+                causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
+    return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)
+
+
+def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
+    """Return the losses of other networks on the same rows, each trained for its share of time."""
+    first, *hidden, last = f.ob.model.sizes
+    phi = f.ob.model.activation[0] if hidden else "tanh"
+    others: dict[str, tuple[list[int], tuple[str, ...]]] = {"linear": ([first, last], ())}
+    if len(hidden) > 1:
+        others["shallower"] = ([first, max(hidden), last], (phi,))
+    others["wider"] = ([first, *(4 * m for m in hidden or [4]), last], (phi,) * max(1, len(hidden)))
+    share = 5.0 if seconds is None else max(seconds, 1e-2) / len(others)
+    losses = {}
+    for name, (sizes, activation) in others.items():
+        model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
+        ob = f.ob._with_model(model)
+        options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
+        losses[name] = float(minimize(ob, model.init(seed=0), "l-bfgs", **options).fun)
+    return losses

@@ -1,0 +1,450 @@
+"""What is measured of a training, once, for all that `diagnose` holds against it: layers, steps,
+rows, and how much of the targets can be told from them.
+
+How much can be told is what kernel ridge regressions tell of rows left out; their errors come from
+the inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import is_sparse
+from ..common.errors import typed
+from ..critical.evidence import runs_to_infinity
+from ..critical.report import CriticalPoint
+from ..structure.parameters import l2_diagonal
+from ..structure.symmetry import saturation_counts
+from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
+
+ROWS = 2048  # rows whose outputs and activations are looked at
+PAIRED = 256  # rows of the kernel regressions: matrices of this size
+BATCHES = 8  # parts of the rows whose gradients are compared
+ALIKE = 1e-6  # relative difference of weights of units that count as copies
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer at theta.
+
+    Attributes
+    ----------
+    gradient, curvature : float
+        Root mean squares over its parameters of the gradient, and of the entries of the Hessian's
+        rows along a random direction.
+    weights : float
+        Root mean square of W over that of `MLP.init`.
+    off : float
+        Share of the (row, unit) pairs whose ``|phi'|`` is at most 1% of its largest; 0 for the
+        outputs, as are the next two.
+    dead : float
+        Share of the units that are so on every row.
+    biases : float
+        Root mean square of b.
+    copies : float
+        Share of the units that are copies of another one of the layer, or all zero.
+    bounded : bool
+        Whether its activation is bounded, as a sigmoid is.
+    """
+
+    gradient: float
+    curvature: float
+    weights: float
+    biases: float = 0.0
+    off: float = 0.0
+    dead: float = 0.0
+    copies: float = 0.0
+    bounded: bool = False
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that led to theta, as far as they are known.
+
+    Attributes
+    ----------
+    losses, norms : ndarray
+        Losses, and norms of the gradient, of the records in order; may be empty.
+    method : str or None
+    rate, momentum : float or None
+    batch : int or None
+        Rows of a mini-batch; None for all rows.
+    records : ndarray
+        Iterations, or epochs, at the records.
+    """
+
+    losses: np.ndarray
+    norms: np.ndarray
+    records: np.ndarray
+    method: str | None = None
+    rate: float | None = None
+    momentum: float = 0.0
+    batch: int | None = None
+
+    @property
+    def rough(self) -> bool:
+        """Whether the loss rose in a fifth of the records, above the first, or got lost."""
+        known = self.losses
+        if len(known) < 3:
+            return False
+        if not np.isfinite(known).all():
+            return True
+        rises = float(np.mean(np.diff(known) > 1e-6 * np.abs(known[:-1])))
+        return bool(known.max() > 1.1 * known[0] or rises > 0.2)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the last half of the records brought less than 2% of what all have brought."""
+        known = self.losses
+        if len(known) < 4 or not np.isfinite(known).all():
+            return False
+        gain = known[0] - known[-1]
+        return bool(known[len(known) // 2] - known[-1] <= 0.02 * gain)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is measured, once, for all causes.
+
+    Attributes
+    ----------
+    ob : Objective
+    loss, constant : float
+        The loss at theta, and that of the best constant outputs, without weight decay.
+    decay, balance : float
+        ``l2 ||theta||^2``, and ``|g'theta|`` over it: 0 where the rest of the loss pulls as much
+        the other way.
+    explained, reachable : float
+        Share of the variance of the targets (of indicators of the classes) that the network
+        explains; and that kernel regressions of them, or of what the network leaves, explain of
+        rows they have not seen.
+    relation : float
+        Correlation of the targets with the predictions of such a regression, in standard errors.
+    unseen, order : float
+        The share that regressions alone explain of rows they have not seen; and for the numbers of
+        the classes, NaN where there are none.
+    layers : list of Layer
+    scales : ndarray, shape (d,)
+        Root mean squares of the columns of X that vary.
+    offset : float
+        Norm of their means over that of their standard deviations.
+    values : ndarray
+        The different targets, sorted, where there is one output; else empty.
+    noise : float
+        Rows of a mini-batch whose gradient's noise is as large as the gradient.
+    steps : Steps
+    verdict : CriticalPoint
+    infinite : bool
+        Whether the loss is proved to fall for ever along a ray.
+    lost : bool
+        Whether theta was not finite; the facts are then those of ``ob.model.init(seed=0)``.
+    compared : dict
+        The loss of other networks, by name, where these were asked for.
+    """
+
+    ob: Any
+    loss: float
+    constant: float
+    decay: float
+    balance: float
+    explained: float
+    reachable: float
+    relation: float
+    unseen: float
+    order: float
+    layers: list[Layer]
+    scales: np.ndarray
+    offset: float
+    values: np.ndarray
+    noise: float
+    steps: Steps
+    verdict: CriticalPoint
+    infinite: bool
+    lost: bool = False
+    compared: dict[str, float] | None = None
+
+    def leaves(self, share: float) -> bool:
+        """Whether the network explains as much as to leave `share` of what the regressions leave,
+        its loss is below the best constant's, and decay that has yet to do its work is no good
+        part of it.
+        """
+        idle = self.decay > 0.6 * self.constant and self.balance > 0.3
+        close = 1 - self.explained <= share * (1 - self.reachable) + 0.03
+        return close and not idle and self.loss <= self.constant
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether it explains about what the regressions explain of unseen rows."""
+        return self.leaves(1.3)
+
+    @property
+    def hidden(self) -> list[Layer]:
+        """All layers but the last."""
+        return self.layers[:-1]
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether theta is near a critical point, or the records have become flat."""
+        return self.verdict.kind != "not_critical" or self.steps.flat
+
+    @property
+    def top(self) -> float:
+        """The largest curvature."""
+        return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
+
+    @property
+    def stable(self) -> float:
+        """The rate up to which steps of this momentum are stable along the largest curvature."""
+        return 2 * (1 + self.steps.momentum) / max(self.top, TINY)
+
+    @cached_property
+    def weights(self) -> float:
+        """The geometric mean over layers of the size of W, over that of `MLP.init`."""
+        return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
+
+    @property
+    def drawn(self) -> float:
+        """The mean of ``||theta||^2`` as `MLP.init` draws it."""
+        shapes = enumerate(self.ob.model.shapes)
+        return float(sum(usual_size(self.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
+
+    @property
+    def usual(self) -> float:
+        """The median over layers of the root mean square of W as `MLP.init` draws it."""
+        layers = range(len(self.layers))
+        return float(np.median([usual_size(self.ob.model, layer) for layer in layers]))
+
+    @property
+    def start(self) -> float:
+        """The first loss of the history over that of the best constant; NaN without one."""
+        known = self.steps.losses
+        return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
+
+    @property
+    def updates(self) -> float:
+        """The number of steps that were taken."""
+        count = self.steps.records[-1] if len(self.steps.records) else 0.0
+        batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)
+        return max(1.0, float(count) * batches)
+
+
+def usual_size(model: Any, layer: int) -> float:
+    """Return the root mean square of a layer's W as `MLP.init` draws it."""
+    m, k = model.shapes[layer]
+    like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
+    return math.sqrt(2 / k if like_relu else 2 / (k + m))
+
+
+def steps_of(history: Any) -> Steps:
+    """Return what a history, a result of `minimize`, a mapping or a list of losses tells."""
+    told = getattr(history, "history", history)  # a result stands for its history
+    options: dict[str, Any] = dict(getattr(told, "options", None) or {})
+    method = getattr(told, "method", None) or getattr(history, "method", None)
+    if told is None:
+        told = {"loss": []}
+    elif not isinstance(told, Mapping):
+        told = {"loss": told}
+    if "loss" not in told:
+        raise ValueError(
+            f"history has {', '.join(map(str, told)) or 'nothing'}; wanted losses, as a list or as "
+            "'loss' of a mapping, or a result of fastcurv.minimize"
+        )
+    if not isinstance(method, str):
+        method = told.get("method")
+    options |= {name: told[name] for name in told if name in ("momentum", "batch_size")}
+    rate = told.get("learning_rate", options.get("learning_rate"))
+    losses = _numbers(told["loss"], "loss")
+    norms = _numbers(told.get("gradient_norm", ()), "gradient_norm")
+    default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
+    return Steps(
+        losses,
+        norms,
+        _numbers(told.get("iteration", np.arange(len(losses))), "iteration"),
+        method,
+        float(np.ravel(rate)[-1]) if rate is not None and np.size(rate) else None,
+        float(options.get("momentum") or default),
+        options.get("batch_size"),
+    )
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} of the history is {typed(values)}; wanted numbers") from None
+
+
+def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `ROWS` rows of X, dense, and their targets (rows, outputs)."""
+    N = ob.n_samples
+    rows = np.sort(np.random.default_rng(0).permutation(N)[:ROWS])
+    X = ob.X[rows]
+    X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
+    y = np.asarray(ob.y)[rows]
+    return X, one_hot(y, ob.model.sizes[-1]).astype(float).reshape(len(rows), -1)
+
+
+def _link(ob: Any, f: np.ndarray) -> np.ndarray:
+    """Return the predictions of the targets' means, from the outputs."""
+    _, slope = LOSSES[ob.loss].terms(f, np.zeros_like(f))
+    kind = LOSSES[ob.loss].link
+    if kind == "softmax":
+        e = np.exp(f - f.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+    return slope if kind == "sigmoid" else f
+
+
+def _unseen(X: np.ndarray, targets: list[np.ndarray]) -> list[tuple[float, float]]:
+    """Return, for each of some targets (rows, k), the least squared error, over that of the mean,
+    of kernel ridge regressions of rows left out, and the largest correlation of such predictions
+    with the targets, in standard errors.
+    """
+    sd = X.std(axis=0)
+    Z = (X[:, sd > 0] - X[:, sd > 0].mean(axis=0)) / sd[sd > 0]
+    inner = Z @ Z.T / max(Z.shape[1], 1)
+    square = np.diag(inner)
+    apart = np.maximum(square[:, None] + square - 2 * inner, 0)
+    usual = float(np.median(apart)) or 1.0
+    kernels = [inner, np.exp(-apart / usual), np.exp(-apart / (0.1 * usual))]
+    spread = [np.square(y - y.mean(axis=0)).sum() for y in targets]
+    joined = np.hstack(targets)
+    ends = np.cumsum([0, *(y.shape[1] for y in targets)])
+    found = [(1.0, 0.0) for _ in targets]
+    for kernel in kernels:
+        values, V = np.linalg.eigh(kernel + 1.0)
+        coordinates = V.T @ joined
+        for ridge in (1e-3, 1e-1, 3.0):
+            inverse = 1 / (np.maximum(values, 0) + ridge)
+            errors = (V * inverse) @ coordinates / ((V * V) @ inverse)[:, None]
+            for i, y in enumerate(targets):
+                if spread[i] <= 0:
+                    continue
+                error = errors[:, ends[i] : ends[i + 1]]
+                guess, wanted = y - error, y - y.mean(axis=0)
+                guess = guess - guess.mean(axis=0)
+                size = math.sqrt(float(np.square(guess).sum()) * spread[i])
+                seen = float((guess * wanted).sum()) / size if size > 0 else 0.0
+                share = float(np.square(error).sum()) / spread[i]
+                found[i] = min(found[i][0], share), max(found[i][1], seen * math.sqrt(len(y)))
+    return found
+
+
+def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray) -> list[Layer]:
+    """Return each layer, from the gradient, a product with a random direction, and some rows."""
+    model = ob.model
+    rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
+    pairs, _, masks = saturation_counts(rows, theta)
+    parts, layers = [model.unflatten(v) for v in (theta, g, h)], []
+    for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
+        W, b, *_ = own
+        size = float(np.sqrt(np.mean(np.square(W, dtype=float)))) / usual_size(model, l)
+        layer = Layer(_rms(slope), _rms(turn), size)
+        if l < len(masks):
+            biases = np.zeros((len(W), 0)) if b is None else b[:, None]
+            phi = ACTIVATIONS[model.activation[l]]
+            layer = replace(
+                layer,
+                biases=0.0 if b is None else _rms([b]),
+                off=float(pairs[l] / (len(X) * len(W))),
+                dead=float(masks[l].mean()),
+                copies=_copies(np.hstack([W, biases, parts[0][l + 1][0].T])),
+                bounded=not phi.like_relu and not phi.homogeneous,
+            )
+        layers.append(layer)
+    return layers
+
+
+def _rms(parts: Any) -> float:
+    values = np.concatenate([np.ravel(part) for part in parts if part is not None])
+    return float(np.sqrt(np.mean(np.square(values, dtype=float))))
+
+
+def _copies(units: np.ndarray) -> float:
+    """Return the share of rows that equal another one, or are 0."""
+    size = float(np.abs(units).max())
+    if size == 0:
+        return 1.0
+    different = len(np.unique(np.round(units / (ALIKE * size)), axis=0))
+    zero = float(np.mean(np.abs(units).max(axis=1) <= ALIKE * size))
+    return max(1 - different / len(units), zero) if len(units) > 1 else zero
+
+
+def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
+    """Return the number of rows at which a mini-batch's gradient is as noisy as it is long."""
+    N, size = ob.n_samples, float(np.square(g, dtype=float).sum())
+    if N < 2 * BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
+        return math.nan
+    order = np.random.default_rng(0).permutation(N)
+    parts = [ob.batch(np.sort(order[i::BATCHES])).gradient(theta) for i in range(BATCHES)]
+    between = float(np.var(np.array(parts, dtype=float), axis=0, ddof=1).sum())
+    return float(between * (N / BATCHES) / size)
+
+
+def _constant(ob: Any) -> float:
+    """Return the loss of the best constant outputs."""
+    y, weight = np.asarray(ob.y), ob.sample_weight
+    shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
+    if LOSSES[ob.loss].targets == "classes" and y.ndim == 2:
+        y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
+    return float(LOSSES[ob.loss].constant(y, shares / shares.sum()))
+
+
+def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
+    """Return whether a proof that the loss falls for ever is worth trying: no decay forbids it, and
+    all rows looked at are told right, or a class is missing.
+    """
+    if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):
+        return False
+    if LOSSES[ob.loss].link == "softmax":
+        right = np.all(y.argmax(axis=1) == guess.argmax(axis=1))
+        return bool(right or np.any(y.sum(axis=0) == 0))
+    return bool(np.all((y > 0.5) == (guess > 0.5)) or np.any(np.ptp(y, axis=0) == 0))
+
+
+def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) -> Facts:
+    """Measure everything: a gradient, a product, a gradient in parts, and two forward passes."""
+    H = ob.hessian(theta)
+    g = np.asarray(H.gradient, dtype=float)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], theta.size).astype(ob.dtype)
+    at = theta.astype(float)
+    decay = float(np.sum(l2_diagonal(ob) * at * at))
+    X, y = _sample(ob)
+    known = ob.statistics(theta) if ob.model.batch_norm else None
+    left = y - _link(ob, ob.model.predict(theta, X, known).astype(float))
+    spread = max(float(np.square(y - y.mean(axis=0)).sum()), TINY)
+    few = slice(0, PAIRED)
+    targets = [y[few], left[few]]
+    if LOSSES[ob.loss].targets == "classes":
+        targets.append(y[few] @ np.arange(y.shape[1])[:, None])
+    (error, relation), (further, _), *ordered = _unseen(X[few], targets)
+    here = max(float(np.square(y[few] - y[few].mean(axis=0)).sum()), TINY)
+    beside = further * float(np.square(left[few] - left[few].mean(axis=0)).sum()) / here
+    sd, mean = X.std(axis=0), X.mean(axis=0)
+    varies = sd > 1e-12 * (np.abs(mean) + sd)
+    return Facts(
+        ob=ob,
+        loss=float(H.value),
+        constant=_constant(ob),
+        decay=decay,
+        balance=abs(float(g @ at)) / max(decay, TINY),
+        explained=1 - float(np.square(left).sum()) / spread,
+        reachable=1 - min(error, beside),
+        relation=max([relation, *(z for _, z in ordered)]),
+        unseen=1 - error,
+        order=1 - ordered[0][0] if ordered else math.nan,
+        layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
+        scales=np.sqrt(np.square(X[:, varies]).mean(axis=0)),
+        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(np.var(X, axis=0).sum()), TINY)),
+        values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
+        noise=_noise(ob, theta, g),
+        steps=steps,
+        verdict=verdict,
+        infinite=_may_fall_for_ever(ob, y, y - left) and runs_to_infinity(ob, theta),
+    )

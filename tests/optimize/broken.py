@@ -1,0 +1,552 @@
+"""Trainings broken on purpose, of fifteen kinds, and healthy ones: what `diagnose` is judged by.
+
+``draw(kind, seed, judged)`` makes one. Those for building and those for judging share no data set
+and no seed, and differ in widths, depths and activations. To judge at full size, 20 of each kind
+and 100 healthy ones, with a table of what was said of each::
+
+    python -m tests.optimize.broken --count 20 --healthy 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv.structure.tables import LOSSES
+
+HEALTHY = "healthy"
+CLASSES, NUMBERS = "classes", "numbers"
+Rng = np.random.Generator
+Table = tuple[np.ndarray, np.ndarray, str]
+
+
+@dataclass
+class Case:
+    """A training that has ended: where, after what history, and a loss known to be possible."""
+
+    kind: str
+    ob: Any
+    theta: np.ndarray
+    history: Any
+    best: float = np.inf
+    name: str = ""
+
+
+class NotBrokenError(Exception):
+    """A draw that trains after all: another is drawn."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Data: X standardised, y, and whether it holds classes or numbers.
+
+
+def _sklearn(name: str, rng: Rng, n: int = 240) -> Table:
+    from sklearn import datasets
+
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    rows = rng.permutation(len(X))[:n]
+    X, y = X[rows].astype(float), y[rows]
+    X = X[:, X.std(axis=0) > 0]
+    kind = NUMBERS if name == "diabetes" else CLASSES
+    return _standard(X), (y - y.mean()) / y.std() if kind == NUMBERS else y.astype(int), kind
+
+
+def _standard(X: np.ndarray) -> np.ndarray:
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def _digits(rng: Rng) -> Table:
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    rows = rng.permutation(len(X))[:300]
+    X = X[rows] - X.mean(axis=0)
+    _, _, Vt = np.linalg.svd(X, full_matrices=False)
+    return _standard(X @ Vt[:12].T), y[rows], CLASSES
+
+
+def _plane(name: str, rng: Rng, n: int = 240) -> Table:
+    """Two classes in the plane, which no line parts."""
+    if name in ("moons", "circles"):
+        from sklearn import datasets
+
+        options: Any = {"noise": 0.12} if name == "moons" else {"noise": 0.08, "factor": 0.4}
+        seed = int(rng.integers(2**31))
+        X, y = getattr(datasets, f"make_{name}")(n, random_state=seed, **options)
+        return _standard(X), y, CLASSES
+    if name == "quadrants":
+        X = rng.uniform(-2, 2, (n, 2))
+        return _standard(X), (X[:, 0] * X[:, 1] > 0).astype(int), CLASSES
+    y = np.arange(n) % 2  # spirals
+    t = np.sqrt(rng.uniform(0.05, 1.0, n))
+    angle = 2 * np.pi * 0.8 * t + np.pi * y
+    X = t[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return _standard(X + 0.04 * rng.standard_normal(X.shape)), y, CLASSES
+
+
+def _blobs(rng: Rng, apart: float = 3.0, n: int = 240) -> Table:
+    d, classes = int(rng.integers(2, 7)), int(rng.integers(2, 5))
+    centres = apart * rng.standard_normal((classes, d))
+    y = rng.integers(classes, size=n)
+    y[:classes] = np.arange(classes)
+    return _standard(centres[y] + rng.standard_normal((n, d))), y, CLASSES
+
+
+def _function(name: str, rng: Rng, n: int = 240) -> Table:
+    """A function of a few inputs, with a little noise; standardised."""
+    d = {"sine": 1, "ripple": 1, "teacher": 5, "friedman": 6, "product": 3, "bowl": 4}[name]
+    X = _standard(rng.uniform(-1, 1, (n, d)) if d > 1 else rng.uniform(-1, 1, (n, 1)))
+    W, u = rng.standard_normal((6, d)), rng.standard_normal(6)
+    y = {
+        "sine": lambda: np.sin(2.5 * X[:, 0]),
+        "ripple": lambda: np.cos(3.0 * X[:, 0]) + 0.5 * X[:, 0],
+        "teacher": lambda: np.tanh(X @ W.T / np.sqrt(d)) @ u,
+        "friedman": lambda: np.sin(X[:, 0] * X[:, 1]) + X[:, 2] ** 2 + X[:, 3] + 0.5 * X[:, 4],
+        "product": lambda: X[:, 0] * X[:, 1] + np.abs(X[:, 2]),
+        "bowl": lambda: np.exp(-((X[:, :2] ** 2).sum(axis=1))) + 0.3 * X[:, 3],
+    }[name]()
+    y = (y - y.mean()) / y.std() + rng.choice([0.0, 0.05, 0.2]) * rng.standard_normal(n)
+    return X, (y - y.mean()) / y.std(), NUMBERS
+
+
+DATA: dict[bool, dict[str, Callable[[Rng], Table]]] = {
+    False: {
+        "digits": _digits,
+        "wine": lambda rng: _sklearn("wine", rng),
+        "moons": lambda rng: _plane("moons", rng),
+        "quadrants": lambda rng: _plane("quadrants", rng),
+        "blobs": lambda rng: _blobs(rng, 1.5),
+        "diabetes": lambda rng: _sklearn("diabetes", rng),
+        "sine": lambda rng: _function("sine", rng),
+        "teacher": lambda rng: _function("teacher", rng),
+        "friedman": lambda rng: _function("friedman", rng),
+    },
+    True: {
+        "iris": lambda rng: _sklearn("iris", rng),
+        "cancer": lambda rng: _sklearn("breast_cancer", rng),
+        "circles": lambda rng: _plane("circles", rng),
+        "spirals": lambda rng: _plane("spirals", rng),
+        "ripple": lambda rng: _function("ripple", rng),
+        "product": lambda rng: _function("product", rng),
+        "bowl": lambda rng: _function("bowl", rng),
+    },
+}
+CURVED = {
+    False: ("moons", "quadrants", "sine", "teacher", "friedman"),
+    True: ("circles", "spirals", "ripple", "product", "bowl"),
+}
+WIDTHS = {False: (8, 16, 32), True: (6, 12, 24, 40)}
+PHIS = {
+    False: ("tanh", "relu", "sigmoid", "gelu", "softplus"),
+    True: ("tanh", "relu", "sigmoid", "elu", "silu", "leaky_relu"),
+}
+
+
+# --------------------------------------------------------------------------------------------------
+# Networks and runs.
+
+
+@dataclass
+class Draw:
+    """Random choices for one training, from the data sets for building or for judging."""
+
+    rng: Rng
+    judged: bool
+    name: str = ""
+
+    def data(self, names: Any = None, kind: str | None = None) -> Table:
+        while True:
+            self.name = str(self.rng.choice(sorted(DATA[self.judged]) if names is None else names))
+            table = DATA[self.judged][self.name](self.rng)
+            if kind in (None, table[2]):
+                return table
+
+    def hidden(self, most: int = 3) -> list[int]:
+        widths = self.rng.choice(WIDTHS[self.judged], self.rng.integers(1, most + 1))
+        return [int(w) for w in widths]
+
+    def phi(self, *of: str) -> str:
+        return str(self.rng.choice(of or PHIS[self.judged]))
+
+    def between(self, low: float, high: float) -> float:
+        """A number, evenly distributed in its logarithm."""
+        return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
+
+    def objective(
+        self, table: Table, hidden: Any = None, phi: str | None = None, l2: float | None = None
+    ) -> Any:
+        X, y, kind = table
+        hidden = self.hidden() if hidden is None else hidden
+        loss, outputs = "mse", 1
+        if kind == CLASSES:
+            loss, outputs = "cross_entropy", int(y.max()) + 1
+            if outputs == 2 and self.rng.random() < 0.5:
+                loss, outputs, y = "binary_cross_entropy", 1, y.astype(float)
+        if l2 is None:
+            l2 = float(self.rng.choice([1e-4, 1e-3]) if kind == CLASSES else
+                       self.rng.choice([0.0, 1e-4, 1e-3]))  # fmt: skip
+        model = fc.MLP([X.shape[1], *hidden, outputs], phi or self.phi())
+        return fc.Objective(model, X, y, loss=loss, l2=l2, n_threads=1)
+
+    def start(self, ob: Any) -> np.ndarray:
+        return ob.model.init(seed=int(self.rng.integers(2**31)))
+
+    def run(self, ob: Any, theta: np.ndarray, factor: float = 1.0, **more: Any) -> Any:
+        """Train by a first-order method, at a rate that suits it times a factor."""
+        method = more.pop("method", None) or str(self.rng.choice(["sgd", "momentum", "adam"]))
+        top = largest(ob, theta)
+        if method == "adam":
+            rate = self.between(3e-3, 2e-2)
+        else:
+            rate = self.rng.uniform(0.4, 1.0) / top * (1.0 if method == "sgd" else 0.3)
+        options: dict[str, Any] = {"max_iter": int(self.rng.integers(150, 400))}
+        if self.rng.random() < 0.3:
+            options |= {"batch_size": 32, "max_iter": int(self.rng.integers(20, 60))}
+        options |= {"learning_rate": rate * factor, "seed": int(self.rng.integers(2**31))} | more
+        return fc.minimize(ob, theta, method, verdict=False, **options)
+
+
+def largest(ob: Any, theta: np.ndarray) -> float:
+    """The largest eigenvalue of the Hessian, nearly."""
+    v, H, top = np.random.default_rng(0).standard_normal(theta.size), ob.hessian(theta), 0.0
+    for _ in range(25):
+        v /= np.linalg.norm(v)
+        w = H @ v
+        top, v = float(np.linalg.norm(w)), w
+    return max(top, 1e-6)
+
+
+def known_best(ob: Any, tries: int = 2) -> float:
+    """The lowest loss of a few runs from good starts."""
+    options: dict[str, Any] = {"verdict": False, "max_iter": 400}
+    return min(
+        float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)
+        for seed in range(tries)
+    )
+
+
+def fit_of_constant(ob: Any) -> float:
+    shares = np.full(len(ob.X), 1 / len(ob.X))
+    return LOSSES[ob.loss].constant(ob.y, shares)
+
+
+def wrong(kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4) -> Case:
+    """The training as a case, unless it went well: `good` is an objective without what is broken,
+    and a broken one must have left a share of what could be gained.
+    """
+    best = known_best(ob if good is None else good)
+    loss = ob.value(run.x)
+    if not loss - best >= least * max(fit_of_constant(ob) - best, 0.0) or loss < 2 * best:
+        raise NotBrokenError(kind)
+    return Case(kind, ob, run.x, run.history, best, draw.name)
+
+
+# --------------------------------------------------------------------------------------------------
+# The kinds.
+
+
+def rate_too_large(d: Draw) -> Case:
+    ob = d.objective(d.data())
+    theta, method = d.start(ob), str(d.rng.choice(["sgd", "momentum", "adam"]))
+    if method == "adam":
+        run = d.run(ob, theta, method=method, learning_rate=d.between(0.7, 8.0))
+    else:
+        stable = 2.0 if method == "sgd" else 3.8
+        rate = stable / largest(ob, theta) * d.between(3.0, 60.0)
+        run = d.run(ob, theta, method=method, learning_rate=rate)
+    return wrong("rate too large", d, run, ob)
+
+
+def rate_too_small(d: Draw) -> Case:
+    ob = d.objective(d.data())
+    return wrong("rate too small", d, d.run(ob, d.start(ob), d.between(1e-5, 4e-3)), ob)
+
+
+def weights_too_large(d: Draw) -> Case:
+    ob = d.objective(d.data())
+    theta = d.between(8.0, 40.0) * d.start(ob)
+    return wrong("initial weights too large", d, d.run(ob, theta), ob)
+
+
+def weights_too_small(d: Draw) -> Case:
+    ob = d.objective(d.data(), d.hidden(4))
+    theta = d.between(1e-4, 5e-2) * d.start(ob)
+    return wrong("initial weights too small", d, d.run(ob, theta), ob)
+
+
+def inputs_unscaled(d: Draw) -> Case:
+    X, y, kind = d.data()
+    k = X.shape[1]
+    how = d.rng.integers(4)
+    if how == 0:
+        Z = X * d.between(30.0, 1000.0)
+    elif how == 1:
+        Z = X + d.between(20.0, 300.0) * d.rng.choice([-1, 1], k)
+    elif how == 2 and k > 2:
+        Z = X * np.exp(d.rng.uniform(np.log(3), np.log(1000), k))
+    else:
+        Z = 100 * (X - X.min(axis=0))
+    d_state = d.rng.bit_generator.state
+    ob = d.objective((Z, y, kind))
+    d.rng.bit_generator.state = d_state
+    good = d.objective((X, y, kind))
+    fixed = (
+        {"learning_rate": float(d.rng.choice([1e-2, 1e-3, 1e-1]))} if d.rng.random() < 0.3 else {}
+    )
+    return wrong("inputs unscaled", d, d.run(ob, d.start(ob), **fixed), ob, good)
+
+
+def one_input_unscaled(d: Draw) -> Case:
+    X, y, kind = d.data()
+    while X.shape[1] < 2:
+        X, y, kind = d.data()
+    Z = X.copy()
+    Z[:, d.rng.integers(X.shape[1])] *= d.between(30.0, 3000.0)
+    d_state = d.rng.bit_generator.state
+    ob = d.objective((Z, y, kind))
+    d.rng.bit_generator.state = d_state
+    good = d.objective((X, y, kind))
+    return wrong("one input of another scale", d, d.run(ob, d.start(ob)), ob, good)
+
+
+def saturated_sigmoids(d: Draw) -> Case:
+    ob = d.objective(d.data(), phi="sigmoid")
+    theta = d.start(ob)
+    bias = d.rng.random() < 0.6
+    for W, b in ob.model.unflatten(theta)[:-1]:
+        if bias:
+            b += d.rng.uniform(8, 20) * (1 if d.rng.random() < 0.5 else
+                                         d.rng.choice([-1, 1], len(b)))  # fmt: skip
+        else:
+            W *= 60
+    return wrong("saturated sigmoids", d, d.run(ob, theta), ob)
+
+
+def dead_relus(d: Draw) -> Case:
+    ob = d.objective(d.data(), phi="relu")
+    theta = d.start(ob)
+    layers = ob.model.unflatten(theta)[:-1]
+    layer = d.rng.integers(len(layers))
+    for l, (_, b) in enumerate(layers):
+        if l == layer or d.rng.random() < 0.3:
+            n_dead = int(np.ceil(d.rng.uniform(0.75, 1.0) * len(b)))
+            b[d.rng.permutation(len(b))[:n_dead]] -= d.rng.uniform(15, 40)
+    return wrong("dead relus", d, d.run(ob, theta), ob)
+
+
+def symmetric_saddle(d: Draw) -> Case:
+    ob = d.objective(d.data())
+    theta, how = d.start(ob), d.rng.integers(3)
+    if how == 0:
+        theta[:] = 0
+    elif how == 1:
+        for W, _ in ob.model.unflatten(theta):
+            W[:] = d.rng.uniform(0.1, 0.5)
+    else:  # copies of one unit in every layer
+        for l, (W, _) in enumerate(ob.model.unflatten(theta)):
+            if l < len(ob.model.sizes) - 2:
+                W[:] = W[:1]
+            if l:
+                W[:] = W[:, :1]
+    return wrong("start at a symmetric saddle", d, d.run(ob, theta), ob)
+
+
+def depth_plateau(d: Draw) -> Case:
+    width = int(d.rng.choice([8, 12, 16]))
+    depth = int(d.rng.integers(12, 22))
+    ob = d.objective(d.data(), [width] * depth, "sigmoid", 0.0)
+    run = d.run(ob, d.start(ob), batch_size=None, max_iter=100)
+    flat = fc.Objective(fc.MLP([ob.model.sizes[0], width, ob.model.sizes[-1]]), ob.X, ob.y, ob.loss)
+    return wrong("plateau by depth", d, run, ob, flat)
+
+
+def separable(d: Draw) -> Case:
+    for _ in range(50):
+        if d.judged and d.rng.random() < 0.5:
+            X, y, kind = DATA[True][str(d.rng.choice(["iris", "cancer"]))](d.rng)
+        else:
+            X, y, kind = _blobs(d.rng, 6.0)
+        ob = d.objective((X, y, kind), d.hidden(2), l2=0.0)
+        if d.rng.random() < 0.6:
+            run = d.run(ob, d.start(ob))
+        else:
+            run = fc.minimize(ob, d.start(ob), "l-bfgs", max_iter=100)
+        if ob.certificates.ray_to_infimum(run.x) is not None:
+            return Case("separable classes without l2", ob, run.x, run.history, 0.0, d.name)
+    raise NotBrokenError
+
+
+def too_few_units(d: Draw) -> Case:
+    table = d.data(CURVED[d.judged])
+    state = d.rng.bit_generator.state
+    n = int(d.rng.integers(1, 3))
+    ob = d.objective(table, [n], d.phi("tanh", "sigmoid", "softplus"))
+    d.rng.bit_generator.state = state
+    wide = d.objective(table, [24], "tanh")
+    method = str(d.rng.choice(["trust-region", "l-bfgs", "adam"]))
+    more: Any = {"learning_rate": 0.03, "max_iter": 1500} if method == "adam" else {}
+    run = min(
+        (fc.minimize(ob, d.start(ob), method, **more) for _ in range(2)), key=lambda run: run.fun
+    )
+    return wrong("too few units", d, run, ob, wide)
+
+
+def labels_shuffled(d: Draw) -> Case:
+    X, y, kind = d.data()
+    ob = d.objective((X, d.rng.permutation(y), kind))
+    return Case("labels shuffled", ob, *_ran(d.run(ob, d.start(ob))), name=d.name)
+
+
+def _ran(run: Any) -> tuple[np.ndarray, Any]:
+    return run.x, run.history
+
+
+def loss_unfit(d: Draw) -> Case:
+    how = d.rng.integers(3)
+    if how == 0:  # classes as numbers
+        X, y, kind = d.data(kind=CLASSES)
+        while y.max() < 2:
+            X, y, kind = d.data(kind=CLASSES)
+        ob = d.objective((X, y.astype(float), NUMBERS))
+    elif how == 1:  # numbers as probabilities
+        X, y, kind = d.data(kind=NUMBERS)
+        y = (y - y.min()) / np.ptp(y)
+        model = fc.MLP([X.shape[1], *d.hidden(), 1], d.phi())
+        ob = fc.Objective(model, X, y, loss="binary_cross_entropy", n_threads=1)
+    else:  # numbers as classes
+        X, y, kind = d.data(kind=NUMBERS)
+        y = np.unique(np.round(y * d.rng.integers(5, 12)).astype(int), return_inverse=True)[1]
+        ob = d.objective((X, y, CLASSES))
+    return Case("loss unfit for the targets", ob, *_ran(d.run(ob, d.start(ob))), name=d.name)
+
+
+def l2_too_large(d: Draw) -> Case:
+    table, state = d.data(), d.rng.bit_generator.state
+    ob = d.objective(table, l2=d.between(0.1, 10.0))
+    d.rng.bit_generator.state = state
+    good = d.objective(table, l2=1e-4)
+    if d.rng.random() < 0.5:
+        run = d.run(ob, d.start(ob))
+    else:
+        run = fc.minimize(ob, d.start(ob), str(d.rng.choice(["l-bfgs", "trust-region"])))
+    return wrong("l2 too large", d, run, ob, good)
+
+
+def healthy(d: Draw) -> Case:
+    ob = d.objective(d.data(), d.hidden(2))
+    method = str(d.rng.choice(["sgd", "momentum", "adam", "l-bfgs", "trust-region", "newton-cg"]))
+    if method in ("sgd", "momentum", "adam"):
+        run = d.run(ob, d.start(ob), method=method, batch_size=None, max_iter=1500)
+    else:
+        run = fc.minimize(ob, d.start(ob), method, max_iter=300, seed=0)
+    best = known_best(ob)
+    if ob.value(run.x) > best + 0.1 * (fit_of_constant(ob) - best):
+        raise NotBrokenError
+    return Case(HEALTHY, ob, run.x, run.history, name=d.name)
+
+
+KINDS: dict[str, Callable[[Draw], Case]] = {
+    "rate too large": rate_too_large,
+    "rate too small": rate_too_small,
+    "initial weights too large": weights_too_large,
+    "initial weights too small": weights_too_small,
+    "inputs unscaled": inputs_unscaled,
+    "one input of another scale": one_input_unscaled,
+    "saturated sigmoids": saturated_sigmoids,
+    "dead relus": dead_relus,
+    "start at a symmetric saddle": symmetric_saddle,
+    "plateau by depth": depth_plateau,
+    "separable classes without l2": separable,
+    "too few units": too_few_units,
+    "labels shuffled": labels_shuffled,
+    "loss unfit for the targets": loss_unfit,
+    "l2 too large": l2_too_large,
+    HEALTHY: healthy,
+}
+# where another network, other targets or no limit at all leave no loss to compare
+NO_LOWER = ("separable classes without l2", "labels shuffled", "loss unfit for the targets")
+
+
+def draw(kind: str, seed: int, judged: bool) -> Case:
+    """Draw a training of a kind; the same seed gives the same."""
+    number = list(KINDS).index(kind)
+    rng = np.random.default_rng([number, seed, judged])
+    for _ in range(60):
+        d = Draw(rng, judged)
+        try:
+            with np.errstate(all="ignore"):
+                return KINDS[kind](d)
+        except NotBrokenError:
+            continue
+    raise AssertionError(f"60 draws of {kind!r} trained well")
+
+
+def helped(case: Case, call: str) -> bool:
+    """Whether following the advice lowers the loss tenfold, or to within 10% of the best known."""
+    before = case.ob.value(case.theta)
+    with np.errstate(all="ignore"):
+        found = eval(call, {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta})
+    return bool(found.fun <= 0.1 * before or found.fun <= 1.1 * min(case.best, before) + 1e-12)
+
+
+def main() -> None:
+    """Judge, and print what was said of each kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--healthy", type=int, default=100)
+    parser.add_argument("--building", action="store_true", help="the sets for building")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--follow", type=int, default=0, help="advice to follow, of each kind")
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    began, right, total, mended, followed = time.process_time(), 0, 0, 0, 0
+    for kind in args.kinds:
+        count = args.healthy if kind == HEALTHY else args.count
+        said: Counter[str] = Counter()
+        better = tried = 0
+        for seed in range(args.first, args.first + count):
+            case = draw(kind, seed, not args.building)
+            found = fc.diagnose(case.ob, case.theta, case.history)
+            first = (
+                found.causes[0].name if found.causes else HEALTHY if found.healthy else "unknown"
+            )
+            said[first] += 1
+            if first != kind and args.verbose:
+                print(
+                    f"  {kind} {seed} {case.name} {case.ob.model.sizes} "
+                    f"{case.ob.model.activation[:1]} {case.ob.loss} {case.history.method}: {first}"
+                )
+            if tried < args.follow and first == kind and kind not in (*NO_LOWER, HEALTHY):
+                tried += 1
+                ok = helped(case, found.causes[0].call)
+                better += ok
+                if not ok and args.verbose:
+                    print(
+                        f"  not mended: {kind} {seed} {case.name} best {case.best:.3g} "
+                        f"before {case.ob.value(case.theta):.3g}"
+                    )
+        if kind != HEALTHY:
+            right, total = right + said[kind], total + count
+            mended, followed = mended + better, followed + tried
+        row = ", ".join(f"{name} {n}" for name, n in said.most_common())
+        after = f"{better}/{tried}" if tried else ""
+        print(
+            f"{kind:<30} {said[kind]:3d} of {count:3d} {after:>6}  {row}",
+            flush=True,
+        )
+    print(
+        f"causes named {right} of {total}; mended {mended} of {followed}; "
+        f"{time.process_time() - began:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

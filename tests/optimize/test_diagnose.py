@@ -1,0 +1,253 @@
+"""`diagnose`: trainings broken on purpose are named, and its facts are computed in another way."""
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+import fastcurv as fc
+from fastcurv.optimize.diagnose import CAUSES
+from fastcurv.optimize.facts import BATCHES, _noise, _unseen, steps_of
+from fastcurv.testing import lecture_toy
+
+from .broken import HEALTHY, KINDS, NO_LOWER, draw, helped
+
+FOLLOWED = ("rate too large", "one input of another scale")
+
+
+def wave(rng, n=120, d=2, dtype="float64", **options):
+    """A smooth function of the first of some inputs, with a little noise."""
+    X = rng.uniform(-1.7, 1.7, (n, d))
+    y = np.sin(2 * X[:, 0]) + 0.05 * rng.standard_normal(n)
+    return fc.Objective(fc.MLP([d, 12, 1], dtype=dtype), X, y, loss="mse", **options)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is named.
+
+
+def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
+    """One of each kind, from data, widths and activations that no threshold was looked at with;
+    ``python -m tests.optimize.broken`` asks hundreds.
+    """
+    pytest.importorskip("sklearn")
+    wrong, seen = [], 0
+    for kind in KINDS:
+        for seed in range(5 if kind == HEALTHY else 1):
+            case = draw(kind, 500 + seed, judged=True)
+            found = fc.diagnose(case.ob, case.theta, case.history)
+            first = found.causes[0].name if found.causes else HEALTHY
+            seen += 1
+            if first != kind:
+                wrong.append((kind, seed, first))
+            elif kind in FOLLOWED:
+                assert helped(case, found.causes[0].call), kind
+    assert len(wrong) <= 0.15 * seen, wrong
+    assert sum(kind == HEALTHY for kind, *_ in wrong) == 0, wrong
+
+
+def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
+    names = {row.name for row in CAUSES}
+    assert set(KINDS) - {HEALTHY} <= names and set(NO_LOWER) <= names
+    ob = wave(rng, l2=1e-3, sample_weight=np.ones(120), l2_biases=False)
+    facts = fc.diagnose(ob, ob.model.init(seed=0)).facts
+    for row in CAUSES:
+        compile(row.call(facts), row.name, "eval")
+        assert row.sentence.format(number=1, f=facts)
+
+
+def test_the_textbooks_saddle():
+    ob = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    found = fc.diagnose(ob, np.zeros(2))
+    assert found.causes[0].name == "start at a symmetric saddle"
+    assert found.verdict.kind == "saddle" and not found.healthy
+
+
+def test_a_run_that_was_lost_is_the_rates_fault(rng):
+    ob = wave(rng)
+    start = ob.model.init(seed=0)
+    run = fc.minimize(ob, start, "sgd", learning_rate=1e3, max_iter=50, verdict=False)
+    forms = (run, run.history, {"loss": run.history["loss"]}, list(run.history["loss"]))
+    assert [fc.diagnose(ob, run.x, form).causes[0].name for form in forms] == ["rate too large"] * 4
+    assert fc.diagnose(ob, np.full(ob.n_params, np.nan)).causes[0].name == "rate too large"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
+    ob = wave(rng, dtype=dtype)
+    far = fc.Objective(ob.model, ob.X * [1, 1000], ob.y, loss="mse")
+    sparse = fc.Objective(ob.model, csr_matrix(far.X), ob.y, loss="mse")
+    normed = fc.Objective(fc.MLP([2, 6, 6, 1], batch_norm=True, dtype=dtype), far.X, ob.y, "mse")
+    for one in (far, sparse, normed):
+        found = fc.diagnose(one, one.model.init(seed=0))
+        assert found.causes[0].name == "one input of another scale"
+        assert 500 < found.causes[0].number < 2000
+
+
+def test_compare_says_where_a_simpler_network_does_as_well(rng):
+    X = rng.standard_normal((150, 3))
+    ob = fc.Objective(fc.MLP([3, 8, 8, 1], "sigmoid"), X, X @ [1.0, -1.0, 0.5], loss="mse")
+    found = fc.diagnose(ob, ob.model.init(seed=0), compare=True, max_time=3)
+    assert set(found.facts.compared) == {"linear", "shallower", "wider"}
+    assert found.facts.compared["linear"] < 1e-6
+    assert any(a.name == "a simpler network does as well" for a in found.causes)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is measured.
+
+
+def test_errors_of_rows_left_out_are_those_of_as_many_fits(rng):
+    """The least error over kernels and ridges, refitted without each row, is no other."""
+    X, n = rng.standard_normal((24, 2)), 24
+    y = (X[:, :1] * X[:, 1:] + 0.1 * rng.standard_normal((n, 1))) * [1.0, -2.0]
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    apart = np.square(Z[:, None] - Z).sum(axis=2) / 2
+    usual, best = np.median(apart), np.inf
+    for kernel in (Z @ Z.T / 2, np.exp(-apart / usual), np.exp(-apart / (0.1 * usual))):
+        for ridge in (1e-3, 1e-1, 3.0):
+            error = 0.0
+            for i in range(n):
+                rest = np.arange(n) != i
+                K = kernel[np.ix_(rest, rest)] + 1.0 + ridge * np.eye(n - 1)
+                guess = (kernel[i, rest] + 1.0) @ np.linalg.solve(K, y[rest])
+                error += np.square(guess - y[i]).sum()
+            best = min(best, error / np.square(y - y.mean(axis=0)).sum())
+    assert abs(_unseen(X, [y])[0][0] - best) <= 1e-8 * best
+
+
+def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
+    ob = wave(rng, n=800)
+    theta = ob.model.init(seed=0)
+    own = np.array([ob.batch([i]).gradient(theta) for i in range(800)])
+    g = own.mean(axis=0)
+    wanted = own.var(axis=0).sum() / (g @ g)
+    # a variance from 8 parts, over some tens of directions that matter
+    assert 0.4 * wanted <= _noise(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
+    assert BATCHES == 8
+
+
+def test_facts_of_layers_and_fit(rng):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    ob = wave(rng, d=3, l2=1e-2)
+    theta = ob.model.init(seed=0)
+    (W, b), (u, _) = ob.model.unflatten(theta)
+    W[5], b[5], u[:, 5] = W[2], b[2], u[:, 2]
+    b[7] = 40.0
+    facts = fc.diagnose(ob, theta).facts
+    guess = ob.model.predict(theta, ob.X)
+    assert abs(facts.explained - sklearn.r2_score(ob.y, guess)) <= 1e-12
+    assert abs(facts.constant - ob.y.var()) <= 1e-12
+    assert abs(facts.decay - 1e-2 * theta @ theta) <= 1e-12 * facts.decay
+    assert abs(facts.balance - abs(ob.gradient(theta) @ theta) / facts.decay) <= 1e-9
+    hidden, out = facts.layers
+    slopes = 1 - np.tanh(ob.X @ W.T + b) ** 2
+    assert hidden.off == np.mean(slopes <= 0.01) and hidden.dead == np.mean(
+        (slopes <= 0.01).all(axis=0)
+    )
+    assert abs(hidden.copies - 1 / 12) <= 1e-15 and hidden.bounded and out.off == 0
+    own = ob.model.unflatten(ob.gradient(theta))
+    wanted = [np.sqrt(np.mean(np.concatenate([p.ravel() for p in parts]) ** 2)) for parts in own]
+    assert np.allclose([hidden.gradient, out.gradient], wanted, rtol=1e-12)
+
+
+def test_cost_is_at_most_20_gradients_beside_the_verdict(rng, monkeypatch):
+    """Gradients of all rows; a product is two, a forward pass at most one."""
+    ob = wave(rng)
+    theta, spent = ob.model.init(seed=0), []
+    verdict = fc.classify(ob, theta)
+    prices = {"hessian": 1, "value_and_gradient": 1, "value": 1}
+    for name, price in prices.items():
+        original = getattr(fc.Objective, name)
+
+        def counted(self, *args, _call=original, _price=price):
+            spent.append(_price * self.n_samples / 120)
+            return _call(self, *args)
+
+        monkeypatch.setattr(fc.Objective, name, counted)
+    original = fc.MLP.preactivations, fc.MLP.predict
+    for name, call in zip(("preactivations", "predict"), original, strict=True):
+        monkeypatch.setattr(
+            fc.MLP, name, lambda self, *a, _call=call, **k: spent.append(1) or _call(self, *a, **k)
+        )
+    from fastcurv.optimize import diagnose as module
+
+    monkeypatch.setattr(module, "classify", lambda *a, **k: verdict)
+    fc.diagnose(ob, theta)
+    assert 0 < sum(spent) + 2 <= 20  # and the product of the only operator
+
+
+# --------------------------------------------------------------------------------------------------
+# What comes in and goes out.
+
+
+def test_a_history_knows_its_method_and_survives_a_pickle(rng):
+    ob = wave(rng)
+    options = {"learning_rate": 0.02, "momentum": 0.8, "batch_size": 32, "max_iter": 3}
+    run = fc.minimize(ob, ob.model.init(seed=0), "nesterov", **options, verdict=False, seed=0)
+    for history in (run.history, pickle.loads(pickle.dumps(run.history)), copy.deepcopy(run)):
+        steps = steps_of(history)
+        assert (steps.method, steps.rate, steps.momentum, steps.batch) == (
+            "nesterov",
+            0.02,
+            0.8,
+            32,
+        )
+        assert np.array_equal(steps.losses, run.history["loss"])
+    slower = fc.minimize(
+        ob, ob.model.init(seed=0), "sgd", schedule="inverse_time", learning_rate=0.1, delta=1.0,
+        max_iter=4, verdict=False,
+    )  # fmt: skip
+    assert steps_of(slower).rate == 0.1 / 5 and steps_of(slower).momentum == 0
+    assert fc.minimize(ob, ob.model.init(seed=0), "l-bfgs").history.method == "l-bfgs"
+
+
+@pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
+def test_a_history_without_losses_is_refused(rng, history):
+    ob = wave(rng)
+    with pytest.raises((TypeError, ValueError), match="history"):
+        fc.diagnose(ob, ob.model.init(seed=0), history)
+
+
+def test_objectives_without_rows_are_refused(rng):
+    ob = wave(rng)
+    with pytest.raises(TypeError, match=r"wanted a fastcurv\.Objective"):
+        fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
+    with pytest.raises(TypeError, match=r"wanted a fastcurv\.MLP"):
+        fc.diagnose(lecture_toy(), np.zeros(2))
+    stream = fc.StreamedObjective(ob.model, lambda: iter([(ob.X, ob.y)]), loss="mse")
+    with pytest.raises(TypeError, match="rows in memory"):
+        fc.diagnose(stream, ob.model.init(seed=0))
+    with pytest.raises(ValueError, match="theta has"):
+        fc.diagnose(ob, np.zeros(3))
+
+
+def test_nothing_is_modified_and_the_answer_is_the_same_again(rng):
+    ob = wave(rng)
+    theta = ob.model.init(seed=0)
+    before, X = theta.copy(), ob.X.copy()
+    first, again = (fc.diagnose(ob, theta, [1.0, 0.9, 0.8]).to_dict() for _ in range(2))
+    assert np.array_equal(theta, before) and np.array_equal(X, ob.X)
+    for found in (first, again):
+        del found["wall_time"], found["verdict"]["wall_time"]
+    assert first == again
+
+
+def test_what_it_says_is_text_json_and_a_picture(rng):
+    pytest.importorskip("matplotlib")
+    ob = wave(rng)
+    theta = 20 * ob.model.init(seed=0)
+    found = fc.diagnose(ob, theta, [ob.value(theta)] * 5)
+    text = repr(found)
+    assert found.causes[0].name == "initial weights too large"
+    assert text.startswith("Diagnosis: Initial weights too large, measured: ")
+    assert f"     {found.causes[0].call}" in text.splitlines()
+    assert found.causes[0].call in found._repr_html_().replace("&#x27;", "'")
+    facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert facts["causes"][0]["name"] == "initial weights too large" and not facts["healthy"]
+    ax = found.plot()
+    assert [line.get_label() for line in ax.lines] == ["gradient", "curvature"]
+    assert np.allclose(ax.lines[0].get_ydata(), [layer.gradient for layer in found.facts.layers])

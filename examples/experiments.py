@@ -12,7 +12,7 @@ from common import DATA, write_table
 
 import fastcurv as fc
 
-EXPERIMENTS = ("plateaus",)
+EXPERIMENTS = ("minimum_ratio", "plateaus")
 
 
 def main():

@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
 
     def run(name, scale="quick"):
         outcome = importlib.import_module(name).main(scale, tmp_path)
-        (figure,) = drawn
+        figure = drawn.pop()
         check_look(figure)
         assert outcome.picture.read_bytes().startswith(b"\x89PNG")
         assert outcome.sentence.endswith(".") and re.search(r"\d", outcome.sentence)
@@ -125,12 +125,28 @@ def test_escape_step(run):
 
 
 def test_minimum_ratio(run):
+    numbers = run("minimum_ratio", "normal")
+    assert numbers["networks"] >= 200 and numbers["certified"] > 0.75 * numbers["networks"]
+    assert numbers["kinds"] == {"minimum"}
+    wide = numbers["wide"]
+    for name in ("wide", "narrow", "with l2"):
+        points = numbers[name]
+        assert np.unique(points["seed"]).size >= 5 and not points["negative"].any()
+        assert np.all(points["positive"] + points["zero"] == points["n"])
+    assert not numbers["narrow"]["zero"].any() and not numbers["with l2"]["zero"].any()
+    assert wide["loss"].max() < 1e-20 and np.all(wide["positive"] == 40)
+    assert wide["negative_signs"].min() >= 5
+    half = (1 + 40 / wide["n"]) / 2  # where rounding gives half of the zeros a sign
+    assert abs(wide["positive_signs"] / wide["n"] - half).max() < 0.08
+
+
+def test_minimum_ratio_again(run):
+    """Networks of the table, trained anew, have its counts."""
+    kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
-    assert numbers["networks"] >= 6
-    assert np.all(numbers["sum"] == numbers["n"])
-    assert numbers["ratio"].min() < 0.8
-    assert (numbers["ratio"].max() == 1) == (numbers["lowest_kind"] == "minimum")
-    assert numbers["correlation"] > 0.5
+    assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)
+    loss = numbers["with l2"]["loss"]
+    assert all(np.isclose(kept["with l2"]["loss"], value, rtol=1e-5).any() for value in loss)
 
 
 def test_saddles_against_size(run):

@@ -12,7 +12,7 @@ from common import DATA, write_table
 
 import fastcurv as fc
 
-EXPERIMENTS = ("minimum_ratio", "plateaus")
+EXPERIMENTS = ("minimum_ratio", "plateaus", "skip_connections")
 
 
 def main():

@@ -25,6 +25,7 @@ ORDER = (
     "eigenvalues_tell",
     "toy_surface",
     "escape_step",
+    "escape_times",
     "minimum_ratio",
     "wider_net",
     "hidden_way_out",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from fastcurv._engine import chosen_arch
 
@@ -150,11 +151,48 @@ def test_minimum_ratio_again(run):
 
 
 def test_saddles_against_size(run):
-    numbers = run("saddles_against_size")
-    assert min(numbers["found"]) >= 2 and numbers["trivial"] >= 1
-    assert numbers["shares"][-1] > numbers["shares"][0]
-    for losses in numbers["losses"]:
-        assert min(losses["minimum"]) <= min(losses["saddle"], default=np.inf)
+    """Over five teachers, the share falls with each step, beyond the 95% intervals from end to end;
+    for each teacher too, from the smallest to the largest.
+    """
+    numbers = run("saddles_against_size", "normal")
+    common = importlib.import_module("common")
+    shares = {n: k / of for n, (k, of) in numbers["minima"].items()}
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
+    intervals = [common.binomial_interval(*counts) for counts in numbers["minima"].values()]
+    assert all(later[1] < intervals[0][0] for later in intervals[2:])
+    assert min(shares[n] / 0.5**n for n in shares) > 10
+    table = numbers["table"]
+    assert set(table["kind"]) == {"minimum", "saddle"}
+    for teacher in range(5):
+        for n in (13, 33):
+            mine = common.select(table, teacher=teacher, n=n)
+            assert np.mean(mine["kind"] == "saddle") > 0.75
+            assert spearmanr(mine["loss"], mine["negative"])[0] > 0.5
+
+
+def test_saddles_against_size_again(run):
+    shares = {n: k / of for n, (k, of) in run("saddles_against_size")["minima"].items()}
+    assert shares[5] == 1 and shares[17] < 0.5
+
+
+def test_the_chance_of_a_random_matrix(monkeypatch):
+    """Closed forms of orders 1 to 3; of order 4 a simulation, to five of its standard errors."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    chance = importlib.import_module("saddles_against_size").chance_random_matrix
+    exact = [1 / 2, (2 - 2**0.5) / 4, (np.pi - 2 * 2**0.5) / (4 * np.pi)]
+    assert np.allclose([chance(n) for n in (1, 2, 3)], exact, rtol=1e-10)
+    A = np.random.default_rng(0).standard_normal((200_000, 4, 4))
+    seen = np.mean(np.linalg.eigvalsh(A + A.transpose(0, 2, 1))[:, 0] > 0)
+    assert abs(seen - chance(4)) < 5 * np.sqrt(chance(4) / len(A))
+    ratio = np.log([chance(n) for n in (10, 20)]) / np.log(3)
+    assert np.allclose(ratio / [-25, -100], 1, atol=0.2)  # Dean and Majumdar's leading term
+
+
+def test_escape_times(run):
+    numbers = run("escape_times")
+    for name, ratio in numbers["ratio"].items():
+        assert ratio.size >= 5 and np.all(abs(ratio - 1) <= 0.1), name
+    assert numbers["adam"].max() < 3 * numbers["adam"].min()
 
 
 def test_wider_net(run):

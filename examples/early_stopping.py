@@ -2,6 +2,9 @@
 
 Few samples with some wrong labels and a wide network, so that it can learn them by heart: the
 training loss falls on, the validation loss turns, and stopping there gives the better network.
+
+Not shown: other seeds, and data without wrong labels, where the loss of held-out samples may never
+turn.
 """
 
 import numpy as np

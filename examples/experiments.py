@@ -12,7 +12,7 @@ from common import DATA, write_table
 
 import fastcurv as fc
 
-EXPERIMENTS = ("minimum_ratio", "plateaus", "poor_minima", "saddles_against_size", "skip_connections", "ten_million")
+EXPERIMENTS = ("failed_training", "minimum_ratio", "plateaus", "poor_minima", "saddles_against_size", "skip_connections", "ten_million")
 
 
 def main():

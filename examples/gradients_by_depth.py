@@ -4,6 +4,8 @@ and He for ReLU.
 For each activation and initialisation, from the first layer to the last: the norm of the gradient
 over a layer's biases, which is what backpropagation brings there, and the largest curvature in the
 layer's own block of the Hessian.
+
+Not shown: the curvature from more than one start, and trained networks.
 """
 
 import numpy as np

@@ -188,6 +188,48 @@ def test_the_chance_of_a_random_matrix(monkeypatch):
     assert np.allclose(ratio / [-25, -100], 1, atol=0.2)  # Dean and Majumdar's leading term
 
 
+def test_poor_minima(run):
+    """Twenty starts on each of five data sets: few end well somewhere in between, nearly all at
+    width 32.
+    """
+    numbers = run("poor_minima", "normal")
+    interval = importlib.import_module("common").binomial_interval
+    assert len(numbers["shares"]) == 5
+    for by in numbers["shares"].values():
+        assert {of for _, of in by["width"].values()} == {20}
+        assert by["width"][32][0] >= 17
+    hard = [by["width"] for name, by in numbers["shares"].items() if name != "two moons"]
+    for counts in hard:
+        fewest = min(counts.values())
+        assert interval(*fewest)[1] < interval(*counts[32])[0]
+    deep = [by["depth"][4][0] for by in numbers["shares"].values()]
+    assert sum(k <= 10 for k in deep) >= 3  # depth alone does not do it
+    assert numbers["table"]["proved"].mean() > 0.9
+
+
+def test_poor_minima_again(run):
+    counts = run("poor_minima")["shares"]["two spirals"]["width"]
+    assert counts[16][0] >= 18
+
+
+def test_ten_million(run):
+    table = run("ten_million", "normal")["table"]
+    assert table["n"].max() == 1e7 or abs(table["n"].max() - 1e7) < 100
+    assert set(table["kind"]) == {"saddle"} and table["certified"].all()
+    assert table["megabytes"].max() < 1e-3 * 8 * table["n"].max() ** 2 / 2**20
+
+
+def test_failed_training(run):
+    """Each of five starts: the deep sigmoid network stays at ln 10, where a linear one learns."""
+    numbers = run("failed_training", "normal")
+    ends = numbers["ends"]
+    assert {losses.size for losses in ends.values()} == {5}
+    assert abs(ends["20 layers, sigmoid"] - np.log(10)).max() < 0.05
+    for name in ("linear", "1 hidden layer"):
+        assert 10 * ends[name].max() < ends["20 layers, sigmoid"].min()
+    assert 2 * ends["1 hidden layer"].max() < ends["20 layers, tanh"].min()
+
+
 def test_escape_times(run):
     numbers = run("escape_times")
     for name, ratio in numbers["ratio"].items():
@@ -276,6 +318,7 @@ def test_permutations(run):
 def test_many_starts(run):
     numbers = run("many_starts")
     assert numbers["distinct"] >= 3 and set(numbers["kinds"]) == {"minimum"}
+    assert min(numbers["right"]) == 1
     assert np.mean(numbers["apart"]) > 0.05
 
 
@@ -302,6 +345,9 @@ def test_early_stopping(run):
 def test_batch_size(run):
     """Many rows at once are much faster; by plain loops beside other work not quite as much."""
     numbers = run("batch_size")
+    assert abs(numbers["slope"] + 0.5) < 0.05  # a root mean square over 100 draws at five points
+    root = numbers["errors"] * np.sqrt(numbers["batches"])[:, None]
+    assert np.all(abs(root / root.mean(axis=0) - 1) < 0.3)
     assert min(numbers["gain"].values()) > (1.2 if chosen_arch() == "reference" else 2)
 
 

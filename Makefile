@@ -67,7 +67,7 @@ examples: $(VENV)/.demo
 experiments: $(VENV)/.demo
 	cd examples && $(abspath $(PY)) experiments.py
 
-figures/index.html: $(wildcard examples/*.py examples/data/*.csv) | $(VENV)/.demo
+figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv) | $(VENV)/.demo
 	$(PY) examples/gallery.py
 
 # A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.

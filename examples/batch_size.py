@@ -55,16 +55,17 @@ def main(scale="normal", out="pictures"):
     left.legend(frameon=False)
     for name, per_sample in times.items():
         plots.curve(sizes, 1e6 * np.array(per_sample), right, label=name)
-    right.axvline(128, color=plots.GREY, ls=":", lw=1)
+    right.axvline(128, color=plots.GREY, ls=":", lw=1, label="$b = 128$")
     right.set_title("A sample costs less the\nlarger its batch")
     right.set_ylabel("microseconds per sample")
+    right.legend(frameon=False)
     for ax in (left, right):
         ax.set_xscale("log", base=2)
         ax.set_xticks([1, 8, 64, 512, 4096][: 3 if ax is left else 2 + len(sizes) // 4])
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel("batch size $b$")
     right.yaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_minor_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("")
     gain = {name: per_sample[0] / min(per_sample) for name, per_sample in times.items()}
     slope = np.polyfit(np.log(batches), np.log(np.median(errors, axis=1)), 1)[0]
     return Outcome(

@@ -12,7 +12,16 @@ from common import DATA, write_table
 
 import fastcurv as fc
 
-EXPERIMENTS = ("failed_training", "minimum_ratio", "plateaus", "poor_minima", "saddles_against_size", "skip_connections", "ten_million")
+EXPERIMENTS = (
+    "failed_training",
+    "initial_scale",
+    "minimum_ratio",
+    "plateaus",
+    "poor_minima",
+    "saddles_against_size",
+    "skip_connections",
+    "ten_million",
+)
 
 
 def main():

@@ -42,6 +42,7 @@ STORY = {
     ),
     "Depth": (
         "gradients_by_depth",
+        "initial_scale",
         "skip_connections",
         "covariate_shift",
     ),

@@ -96,7 +96,11 @@ def main(scale="normal", out="pictures"):
         "narrow": certain & (table["l2"] == 0) & (n < 40),
         "with l2": certain & (table["l2"] > 0),
     }
-    facts = {"networks": n.size, "certified": int(certain.sum()), "kinds": set(table["kind"][certain])}
+    facts = {
+        "networks": n.size,
+        "certified": int(certain.sum()),
+        "kinds": set(table["kind"][certain]),
+    }
     facts |= {
         name: {column: values[chosen] for column, values in table.items()}
         for name, chosen in groups.items()

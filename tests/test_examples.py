@@ -1,6 +1,7 @@
 """Every example in its quick form: the picture is there, and its sentence's numbers hold."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+import fastcurv as fc
 from fastcurv._engine import chosen_arch
 
 pytest.importorskip("matplotlib")
@@ -74,10 +76,47 @@ def check_look(figure):
 def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     gallery = importlib.import_module("gallery")
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"common", "critical", "experiments", "gallery"}
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {
+        "common",
+        "critical",
+        "experiments",
+        "gallery",
+    }
     assert scripts == set(gallery.ORDER)
     rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
     assert {f"L{i}" for i in range(1, 19)} <= set(re.findall(r"L\d+", rows))
+    for name in gallery.ORDER:
+        assert gallery.docstring(name)[-1].startswith("Not shown: "), name
+
+
+def test_tables_are_those_of_the_experiments(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    experiments = importlib.import_module("experiments").EXPERIMENTS
+    kept = {path.stem: path for path in (FOLDER / "data").glob("*.csv")}
+    assert set(kept) == set(experiments) and sorted(experiments) == list(experiments)
+    for name, path in kept.items():
+        assert f"--only {name}:" in path.read_text().splitlines()[0]
+        assert path.stat().st_size < 100_000 and callable(importlib.import_module(name).experiment)
+
+
+def test_moving_pictures_are_of_the_network_they_name():
+    """What the page draws is fastcurv's: the minimum, the saddle, its lowest eigenvalue, the loss."""
+    page = (FOLDER / "moving.html").read_text()
+    net = json.loads(re.search(r'id="net">(.*?)</script>', page, re.DOTALL)[1])
+    assert "http" not in page and "src=" not in page  # it works offline
+    X, y = np.array(net["x"])[:, None], np.array(net["y"])[:, None]
+    one, two = (
+        fc.Objective(fc.MLP([1, width, 1]), X, y, loss="mse", l2=net["l2"]) for width in (1, 2)
+    )
+    u, v = net["weight_in"], net["weight_out"]
+    stuck = fc.minimize(one, np.array([u, 0, v, 0]), "newton-cg")
+    assert stuck.kind == "minimum" and np.allclose(stuck.x, [u, 0, v, 0], atol=1e-4)
+    theta = np.array([stuck.x[0], 0, stuck.x[1], 0, stuck.x[2], 0, stuck.x[3]])
+    verdict = fc.classify(two, theta)
+    assert verdict.kind == "saddle" and abs(verdict.lambda_min - net["lowest"]) < 1e-3
+    fit = v * np.tanh(u * X) - 0.5 * np.tanh(0.7 * X)
+    loss = np.mean((fit - y) ** 2) + net["l2"] / 2 * (u**2 + v**2 + 0.7**2 + 0.5**2)
+    assert two.value(np.array([u, 0.7, 0, 0, v, -0.5, 0])) == pytest.approx(loss, rel=1e-12)
 
 
 def test_help_says_how_long_the_full_size_takes(monkeypatch):

@@ -120,7 +120,7 @@ def write_gallery():
         "Claims about the surface that training moves on, run on real networks",
     ]
     text += ["by `make examples`.", told["LECTURES"], ""]
-    text += ["Three of the pictures <a href="moving.html">move under sliders</a>, offline too.", ""]
+    text += ['Three pictures <a href="moving.html">move under sliders</a>, offline too.', ""]
     text += [*thumbnails(small.values()), "## Where the lectures are wrong, or half right", ""]
     text += [*corrections, "", *full]
     write("gallery.md", text)

@@ -24,11 +24,14 @@ DATA = Path(__file__).parent / "data"
 # Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
 # the work grows.
 FULL_MINUTES = {
-    "minimum_ratio": 45,
-    "saddles_against_size": 40,
+    "minimum_ratio": 6,
+    "saddles_against_size": 50,
+    "poor_minima": 15,
+    "ten_million": 30,
     "plateaus": 30,
+    "failed_training": 8,
     "gradients_by_depth": 15,
-    "skip_connections": 10,
+    "skip_connections": 7,
     "learning_rates": 25,
 }
 
@@ -106,7 +109,7 @@ def columns(rows):
 def write_table(path, rows, remark):
     """Write rows as a CSV file whose first line says how they were made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with path.open("w", newline="") as file:
         file.write(f"# {remark}\n")
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
@@ -123,7 +126,7 @@ def read_table(path):
     """Return the columns of a file by `write_table`: integers, floats (an empty cell is NaN) or
     words.
     """
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     return {name: as_numbers([row[name] for row in rows]) for name in rows[0]}
 

@@ -7,9 +7,10 @@ z^2 - (1 + b + a m) z + b. So the number of steps until the loss has fallen by o
 known before the first. Saddles of networks that read digits, starts in random directions from them,
 all rows in every step.
 
-Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at most,
-which a larger rate does as well; the time still grows with the logarithm of how near to the saddle
-the start is. Adam divides by the gradient's size, and leaves in about as many steps from anywhere.
+Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
+most, which a larger rate does as well; the time still grows with the logarithm of how near to the
+saddle the start is. Adam divides by the gradient's size, and leaves in about as many steps from
+anywhere.
 
 Not shown: mini-batches, whose noise pushes off the saddle; Adam's time, which is measured and not
 foretold; and saddles other than those of narrower networks at rest, in which units are missing.

@@ -3,8 +3,8 @@ and He for ReLU.
 
 For each activation and initialisation, from the first layer to the last: the norm of the gradient
 over a layer's biases, which is what backpropagation brings there, and the largest curvature in the
-layer's own block of the Hessian. With relu and twice He's start that block has no curve: the outputs
-are so large that every softmax is saturated, and the curvature is 0 or below 1e-16.
+layer's own block of the Hessian. With relu and twice He's start it has no curve: the outputs are so
+large that every softmax is saturated, and the curvature is 0 or below 1e-16.
 
 Not shown: the curvature from more than one start (the gradients are means of five), and trained
 networks.

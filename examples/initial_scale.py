@@ -2,9 +2,9 @@
 
 Ten hidden layers, tanh from Xavier's start and relu from He's, all weights times one factor from
 1/8 to 8, five starts each. Left, at the start: for tanh the share of units within 1% of their
-limits; for relu the norm of the gradient over all weights, in units of that at factor 1. Right, the
-loss after 20 epochs of SGD at the best of five rates, the same for all. A run that left the numbers,
-or ended above its start, counts with the loss of its start.
+limits; for relu the norm of the gradient over all weights, in units of that at factor 1. Right,
+the loss after 20 epochs of SGD at the best of five rates, the same for all. A run that diverged or
+ended above its start counts with the loss of its start.
 
 Half right: that a gradient that explodes makes the weights diverge. The gradient at the start grows
 like the factor to the power of the depth; whether a run diverges is then a matter of the rate. With
@@ -52,7 +52,7 @@ def experiment(scale):
 
 
 def trained(ob, theta, rate):
-    """The loss after 20 epochs; the start's where it ended above, or left the numbers."""
+    """The loss after 20 epochs, or that of the start where it diverged or ended above it."""
     options = {"max_iter": 20, "batch_size": 50, "record_every": 20, "verdict": False}
     run = fc.minimize(ob, theta, "sgd", learning_rate=rate, seed=0, **options)
     return float(ob.value(run.x))

@@ -9,9 +9,9 @@ random symmetric matrices, whose chance is computed exactly. Right, the same poi
 share of negative eigenvalues.
 
 Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random
-entries, the chance would be far less still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks it
-falls too, but slowly: from all at n = 5 to one in a hundred at n = 33. Low points are no random
-draw: they have few negative eigenvalues.
+entries, the chance would be far less still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks
+it falls too, but slowly: from all at n = 5 to one or two in a hundred at n = 33. Low points are no
+random draw: they have few negative eigenvalues.
 
 Not shown: points at which nothing passes through the network, which are critical trivially; more
 than 33 parameters; points that the search did not come to, which need not be of the same mixture;

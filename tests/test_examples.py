@@ -100,7 +100,7 @@ def test_tables_are_those_of_the_experiments(monkeypatch):
 
 
 def test_moving_pictures_are_of_the_network_they_name():
-    """What the page draws is fastcurv's: the minimum, the saddle, its lowest eigenvalue, the loss."""
+    """The minimum, the saddle, its lowest eigenvalue and the loss of the page are fastcurv's."""
     page = (FOLDER / "moving.html").read_text()
     net = json.loads(re.search(r'id="net">(.*?)</script>', page, re.DOTALL)[1])
     assert "http" not in page and "src=" not in page  # it works offline
@@ -267,6 +267,21 @@ def test_failed_training(run):
     for name in ("linear", "1 hidden layer"):
         assert 10 * ends[name].max() < ends["20 layers, sigmoid"].min()
     assert 2 * ends["1 hidden layer"].max() < ends["20 layers, tanh"].min()
+
+
+def test_initial_scale(run):
+    """Five starts for each factor: only those near 1 learn."""
+    numbers = run("initial_scale", "normal")
+    tanh, relu = numbers["tanh"], numbers["relu"]
+    assert {losses.size for losses in tanh["ends"].values()} == {5}
+    assert 5 * max(tanh["ends"][1.0].max(), tanh["ends"][2.0].max()) < 1
+    for losses in (tanh["ends"], relu["ends"]):
+        assert min(losses[0.125].min(), losses[0.25].min()) > 2  # ln 10 is 2.3: nothing is learnt
+        assert losses[4.0].min() > 1 and losses[8.0].min() > 1
+    assert relu["ends"][1.0].max() < 1
+    assert tanh["saturated"][1.0].max() < 0.01 and tanh["saturated"][8.0].min() > 0.6
+    growth = np.log2(np.median(relu["gradient"][2.0]) / np.median(relu["gradient"][1.0]))
+    assert 9 < growth < 13  # by ten layers
 
 
 def test_escape_times(run):

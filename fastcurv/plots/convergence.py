@@ -295,8 +295,8 @@ SIGNS = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GREY)}
 
 
 class MinimumRatioDisplay(Display):
-    """Critical points by their loss and their share of positive (or negative) eigenvalues, or by all
-    three shares: positive, negative, and zero within the error.
+    """Critical points by their loss and their share of positive (or negative) eigenvalues, or by
+    all three shares: positive, negative, and zero within the error.
 
     A ratio below 1 may mean ways down or flat directions; the three shares tell which.
 

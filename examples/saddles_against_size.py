@@ -153,8 +153,8 @@ def draw_chances(ax, minima):
             label=name,
         )
     ax.plot(n, 0.5**n, color=plots.GREY, label="coins, $2^{-n}$")
-    chances = [chance_random_matrix(size) for size in n[:12]]
-    ax.plot(n[:12], chances, color=plots.RED, label="random symmetric matrix")
+    chances = [chance_random_matrix(size) for size in n[:9]]
+    ax.plot(n[:9], chances, color=plots.RED, label="random symmetric matrix")
     ax.set(yscale="log", ylim=(1e-12, 3), xlim=(0, 36), xlabel="parameters $n$")
     ax.set_ylabel("chance that all eigenvalues are positive")
     ax.set_title("Minima grow rare with $n$,\nbut not by chance")

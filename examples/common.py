@@ -27,7 +27,6 @@ FULL_MINUTES = {
     "minimum_ratio": 6,
     "saddles_against_size": 50,
     "poor_minima": 15,
-    "ten_million": 30,
     "plateaus": 30,
     "failed_training": 8,
     "gradients_by_depth": 15,

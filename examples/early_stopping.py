@@ -56,7 +56,9 @@ def main(scale="normal", out="pictures"):
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
-    ax.set_title("A fifth of the labels wrong: the training loss\nfalls on, the validation loss turns")
+    ax.set_title(
+        "A fifth of the labels wrong: the training loss\nfalls on, the validation loss turns"
+    )
     ax.legend(frameon=False)
     return Outcome(
         f"Stopped after {epochs} of {options['max_iter']} epochs, the network has a validation "

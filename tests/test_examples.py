@@ -253,9 +253,12 @@ def test_poor_minima_again(run):
 
 def test_ten_million(run):
     table = run("ten_million", "normal")["table"]
-    assert table["n"].max() == 1e7 or abs(table["n"].max() - 1e7) < 100
-    assert set(table["kind"]) == {"saddle"} and table["certified"].all()
-    assert table["megabytes"].max() < 1e-3 * 8 * table["n"].max() ** 2 / 2**20
+    assert table["n"].max() > 0.99e7 and np.all(np.isfinite(table["product"]))
+    assert table["memory"].max() < 1e-3 * 8 * table["n"].max() ** 2 / 2**30
+    judged = table["certified"] == 1
+    assert judged.sum() >= 2 and set(table["kind"][judged]) == {"saddle"}
+    growth = np.polyfit(np.log(table["n"]), np.log(table["product"]), 1)[0]
+    assert 0.7 < growth < 1.4
 
 
 def test_failed_training(run):

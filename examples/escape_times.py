@@ -12,8 +12,8 @@ most, which a larger rate does as well; the time still grows with the logarithm 
 saddle the start is. Adam divides by the gradient's size, and leaves in about as many steps from
 anywhere.
 
-Four of the 480 runs are outside the tenth, by up to 17%: begun at a distance of 0.01, where the next
-lower eigenvectors still count.
+Four of the 480 runs are outside the tenth, by up to 17%: begun at a distance of 0.01, where the
+next lower eigenvectors still count.
 
 Not shown: mini-batches, whose noise pushes off the saddle; Adam's time, which is measured and not
 foretold; and saddles other than those of narrower networks at rest, in which units are missing.

@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples sanitize tables coverage mutants soak valgrind neon windows clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -63,7 +63,11 @@ bench-optimisers: $(VENV)/.demo
 examples: $(VENV)/.demo
 	$(PY) examples/gallery.py
 
-figures/index.html: $(wildcard examples/*.py) | $(VENV)/.demo
+# The tables in examples/data, which the gallery draws.
+experiments: $(VENV)/.demo
+	cd examples && $(abspath $(PY)) experiments.py
+
+figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv) | $(VENV)/.demo
 	$(PY) examples/gallery.py
 
 # A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.

@@ -41,6 +41,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
+html_extra_path = ["../examples/moving.html"]
 suppress_warnings = [
     "myst.header",
     "ref.ref",
@@ -86,34 +87,58 @@ def write_api():
 
 
 def write_gallery():
-    """Write a page of all examples in lecture order, with thumbnails of the pictures that ``make
-    examples`` left, some of them for the first page too.
+    """Write a page of all examples in the order of the lectures' story, with thumbnails of the
+    pictures that ``make examples`` left, some of them for the first page too.
     """
     told = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse((EXAMPLES / "gallery.py").read_text()).body
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("ORDER", "LECTURES")
+        if isinstance(node, ast.Assign)
+        and node.targets[0].id in ("STORY", "LECTURES", "CORRECTIONS")
     }
     captions = FIGURES / "captions.json"
     said = json.loads(captions.read_text()) if captions.exists() else {}
-    order, small, full = told["ORDER"], {}, []
-    for name in order:
-        doc = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text()))
-        head, _, rest = doc.partition("\n\n")
-        head = " ".join(head.split())
-        full += [f"({anchor(name)})=", "", f"## {head}", "", rest, ""]
-        if (FIGURES / f"{name}.png").exists():
-            small[name] = picture(name, head, f"gallery.html#{anchor(name)}", head)
-            full += [*picture(name, said.get(name, head), None, said.get(name, "")), ""]
-        full += [f"`examples/{name}.py`", ""]
+    small, full, corrections = {}, [], []
+    for chapter, names in told["STORY"].items():
+        full += [f"## {chapter}", ""]
+        for name in names:
+            doc = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text()))
+            head, *rest = [" ".join(paragraph.split()) for paragraph in doc.split("\n\n")]
+            full += [f"({anchor(name)})=", "", f"### {head}", ""]
+            if (FIGURES / f"{name}.png").exists():
+                small[name] = picture(name, head, f"gallery.html#{anchor(name)}", head)
+                full += [*picture(name, said.get(name, head), None, said.get(name, "")), ""]
+            full += ["\n\n".join(rest), "", *source(name)]
+            corrections += [
+                f"- {paragraph} ([the picture](#{anchor(name)}))"
+                for paragraph in rest
+                if paragraph.startswith(told["CORRECTIONS"])
+            ]
     text = [
         "# Gallery",
         "",
         "Claims about the surface that training moves on, run on real networks",
     ]
-    text += ["by `make examples`.", told["LECTURES"], "", *thumbnails(small.values()), *full]
+    text += ["by `make examples`.", told["LECTURES"], ""]
+    text += ['Three pictures <a href="moving.html">move under sliders</a>, offline too.', ""]
+    text += [*thumbnails(small.values()), "## Where the lectures are wrong, or half right", ""]
+    text += [*corrections, "", *full]
     write("gallery.md", text)
     write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))
+
+
+def source(name):
+    """Return the code of an example, folded."""
+    return [
+        f"<details><summary>python examples/{name}.py</summary>",
+        "",
+        f"```{{literalinclude}} ../examples/{name}.py",
+        ":language: python",
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def anchor(name):

@@ -1,11 +1,15 @@
-"""What the examples share: their command line, their outcome, the data they use.
+"""What the examples share: their command line, their outcome, their data, the tables kept.
 
 Every example has ``main(scale, out)``. ``scale`` is "quick" (seconds, for tests), "normal" (at most
 three minutes on two cores) or "full" (the size of a paper). It leaves a picture in ``out`` and
 returns an `Outcome`.
+
+What takes minutes is an ``experiment(scale)``, whose rows ``make experiments`` writes to
+``examples/data``. At the normal size an example draws these; "quick" makes some of them again.
 """
 
 import argparse
+import csv
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +19,18 @@ import numpy as np
 from fastcurv import plots
 
 SCALES = ("quick", "normal", "full")
+DATA = Path(__file__).parent / "data"
 
 # Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
 # the work grows.
 FULL_MINUTES = {
-    "minimum_ratio": 45,
-    "saddles_against_size": 40,
-    "plateaus": 7,
+    "minimum_ratio": 6,
+    "saddles_against_size": 50,
+    "poor_minima": 15,
+    "plateaus": 30,
+    "failed_training": 8,
     "gradients_by_depth": 15,
-    "skip_connections": 10,
+    "skip_connections": 7,
     "learning_rates": 25,
 }
 
@@ -82,6 +89,72 @@ def pick(scale, quick, normal, full):
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     return {"quick": quick, "normal": normal, "full": full}[scale]
+
+
+def table_of(script, experiment, scale):
+    """Return the columns of an experiment, as arrays by name: those kept in ``examples/data`` at
+    the normal size, made now at any other.
+    """
+    if scale == "normal":
+        return read_table(DATA / f"{Path(script).stem}.csv")
+    return columns(experiment(scale))
+
+
+def columns(rows):
+    """Turn rows, one dict each, into arrays by name."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def write_table(path, rows, remark):
+    """Write rows as a CSV file whose first line says how they were made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        file.write(f"# {remark}\n")
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: short(value) for name, value in row.items()})
+
+
+def short(value):
+    """Six digits of a float; anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else value
+
+
+def read_table(path):
+    """Return the columns of a file by `write_table`: integers, floats (an empty cell is NaN) or
+    words.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return {name: as_numbers([row[name] for row in rows]) for name in rows[0]}
+
+
+def as_numbers(cells):
+    """The narrowest array that holds these cells: of integers, of floats, or of words."""
+    for kind in (int, float):
+        try:
+            return np.array([kind(cell or "nan") for cell in cells])
+        except ValueError:
+            pass
+    return np.array(cells)
+
+
+def select(table, **wanted):
+    """Return the rows of a table in which these columns have these values."""
+    chosen = np.ones(len(next(iter(table.values()))), dtype=bool)
+    for name, value in wanted.items():
+        chosen &= table[name] == value
+    return {name: column[chosen] for name, column in table.items()}
+
+
+def binomial_interval(successes, n, risk=0.05):
+    """Clopper and Pearson's interval for a probability: exact, so at least 95% by default."""
+    from scipy.stats import beta
+
+    low = beta.ppf(risk / 2, successes, n - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - risk / 2, successes + 1, n - successes) if successes < n else 1.0
+    return float(low), float(high)
 
 
 def save(figure, script, out):

@@ -2,6 +2,9 @@
 
 Few samples with some wrong labels and a wide network, so that it can learn them by heart: the
 training loss falls on, the validation loss turns, and stopping there gives the better network.
+
+Not shown: other seeds, and data without wrong labels, where the loss of held-out samples may never
+turn.
 """
 
 import numpy as np
@@ -53,7 +56,9 @@ def main(scale="normal", out="pictures"):
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
-    ax.set_title("The training loss falls on; the validation loss turns")
+    ax.set_title(
+        "A fifth of the labels wrong: the training loss\nfalls on, the validation loss turns"
+    )
     ax.legend(frameon=False)
     return Outcome(
         f"Stopped after {epochs} of {options['max_iter']} epochs, the network has a validation "

@@ -4,6 +4,9 @@ A linear autoencoder has one critical point for every set of eigenvectors it may
 Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every one of them
 is classified here: only the one that keeps the leading eigenvectors is a minimum, and the further a
 point lies above it, the more ways lead down.
+
+Not shown: a maximum. A loss with a convex last layer has none: along the last layer's weights it
+never bends down.
 """
 
 from itertools import combinations

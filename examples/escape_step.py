@@ -5,6 +5,9 @@ From saddles of a network that reads digits, along negative eigenvectors and bot
 line minimum is found and set against `1/|lambda|`, the step that a second-order model with `|H|`
 takes. Alain et al. (2019) saw the same: the best step bears little relation to `1/|lambda|`, so a
 line search is needed.
+
+Not shown: positive eigenvalues, along which 1 / lambda is as rough; and saddles other than those of
+narrower networks at rest, whose missing units bring equal eigenvalues.
 """
 
 import numpy as np

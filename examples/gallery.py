@@ -1,5 +1,5 @@
-"""Run every example and build one page from their pictures and sentences: what ``make examples``
-does.
+"""Run every example and build one page to teach from, in the order of the lectures' story: each
+claim with its picture, its sentence, its code and what it does not show. ``make examples`` does it.
 
 python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surface taylor_error]
 """
@@ -8,6 +8,7 @@ import argparse
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,30 +19,51 @@ from common import SCALES, full_times
 from fastcurv.cli.report import Report
 
 HERE = Path(__file__).parent
-ORDER = (
-    "saddles_against_size",
-    "plateaus",
-    "taylor_error",
-    "eigenvalues_tell",
-    "toy_surface",
-    "escape_step",
-    "minimum_ratio",
-    "wider_net",
-    "hidden_way_out",
-    "gradients_by_depth",
-    "why_it_fails",
-    "skip_connections",
-    "covariate_shift",
-    "permutations",
-    "many_starts",
-    "learning_rates",
-    "early_stopping",
-    "batch_size",
-    "newton_parabola",
-    "hessian_cost",
-    "newton_steps",
-    "losses",
-)
+STORY = {
+    "What a critical point is": (
+        "taylor_error",
+        "eigenvalues_tell",
+        "toy_surface",
+        "escape_step",
+    ),
+    "Saddles, or poor minima?": (
+        "saddles_against_size",
+        "minimum_ratio",
+        "wider_net",
+        "hidden_way_out",
+        "poor_minima",
+        "ten_million",
+    ),
+    "What slows training": (
+        "plateaus",
+        "escape_times",
+        "failed_training",
+        "why_it_fails",
+        "losses",
+    ),
+    "Depth": (
+        "gradients_by_depth",
+        "initial_scale",
+        "skip_connections",
+        "covariate_shift",
+    ),
+    "One network, many solutions": (
+        "permutations",
+        "many_starts",
+    ),
+    "Stochastic gradients": (
+        "learning_rates",
+        "early_stopping",
+        "batch_size",
+    ),
+    "Newton's method": (
+        "newton_parabola",
+        "hessian_cost",
+        "newton_steps",
+    ),
+}
+ORDER = tuple(name for names in STORY.values() for name in names)
+CORRECTIONS = ("Half right: ", "Wrong: ")
 # What L1 to L18 are, in one sentence.
 LECTURES = (
     "L1 to L18 number the claims of five lectures on how neural networks are trained: Andrew Ng's "
@@ -55,11 +77,15 @@ LECTURES = (
 def main():
     args = parse()
     began = time.perf_counter()
+    Path(args.out).mkdir(parents=True, exist_ok=True)
     page = Report("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
-        f"picture and a number. {LECTURES}"
+        f"picture and a number. {LECTURES} `moving.html`, beside this page, has three pictures "
+        "that move under sliders."
     ).contents()
+    correct(page, args.only or ORDER)
+    shutil.copy(HERE / "moving.html", Path(args.out) / "moving.html")
     failed, spent = [], {}
     for name in args.only or ORDER:
         start = time.perf_counter()
@@ -76,9 +102,12 @@ def main():
         sentence = run.stdout.strip().splitlines()[-2]
         print(f"  {seconds:.0f} s. {sentence}", flush=True)
         spent[name] = seconds
-        title, claim = docstring(name)
-        page.section(title).text(claim).image(Path(args.out) / f"{name}.png", sentence)
-        page.text(f"`examples/{name}.py`, {seconds:.0f} s")
+        title, *paragraphs = docstring(name)
+        page.section(f"{chapter(name)}: {title}")
+        page.image(Path(args.out) / f"{name}.png", sentence)
+        for paragraph in paragraphs:
+            page.text(paragraph)
+        page.code(f"`examples/{name}.py`, {seconds:.0f} s", (HERE / f"{name}.py").read_text())
         remember(Path(args.out) / "captions.json", name, sentence)
     seconds = time.perf_counter() - began
     if spent:
@@ -121,11 +150,24 @@ def remember(path, name, sentence):
     path.write_text(json.dumps(captions | {name: sentence}, indent=1))
 
 
+def correct(page, names):
+    """Say first where the lectures are wrong or half right."""
+    page.section("Where the lectures are wrong, or half right")
+    for name in names:
+        for paragraph in docstring(name):
+            if paragraph.startswith(CORRECTIONS):
+                page.text(f"{paragraph} (`{name}`)")
+
+
+def chapter(name):
+    """The heading of the story under which an example stands."""
+    return next(heading for heading, names in STORY.items() if name in names)
+
+
 def docstring(name):
-    """The first sentence of an example's docstring, and the rest."""
+    """The paragraphs of an example's docstring: the claim first, last what it does not show."""
     text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
-    head, _, rest = text.partition("\n\n")
-    return " ".join(head.split()), " ".join(rest.split())
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@ and He for ReLU.
 
 For each activation and initialisation, from the first layer to the last: the norm of the gradient
 over a layer's biases, which is what backpropagation brings there, and the largest curvature in the
-layer's own block of the Hessian.
+layer's own block of the Hessian. With relu and twice He's start it has no curve: the outputs are so
+large that every softmax is saturated, and the curvature is 0 or below 1e-16.
+
+Not shown: the curvature from more than one start (the gradients are means of five), and trained
+networks.
 """
 
 import numpy as np
@@ -36,12 +40,22 @@ def main(scale="normal", out="pictures"):
             layers = np.arange(1, depth + 2)
             column[0].plot(layers, gradients, "o-", ms=3, color=color, label=init)
             column[1].plot(*np.transpose(curvatures), "o-", ms=3, color=color, label=init)
+            if max(value for _, value in curvatures) < 1e-16:
+                column[1].text(
+                    0.97,
+                    0.05,
+                    f"{init}: none, the\nsoftmax is saturated",
+                    fontsize=9,
+                    color=color,
+                    transform=column[1].transAxes,
+                    ha="right",
+                )
             spans[activation, init] = gradients[-2] / gradients[0]
         column[0].set_title(HEADINGS[activation])
         column[1].set_xlabel("layer")
         column[1].xaxis.get_major_locator().set_params(integer=True)
     for ax, label in zip(
-        axes[:, 0], ("gradient over the biases", r"largest $|\lambda|$ of the block")
+        axes[:, 0], ("norm of the gradient\nover the biases", r"largest $|\lambda|$ of the block")
     ):
         ax.set_ylabel(label)
     for ax in axes.flat:

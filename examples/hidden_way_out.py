@@ -2,7 +2,12 @@
 
 A network that reads digits rests on a saddle with few ways down. Along random directions through it
 the loss rises on both sides, as it would at a minimum; along the eigenvector of the lowest
-eigenvalue it falls. The share of random directions that show the way is counted.
+eigenvalue it falls. The share of random directions that show the way is counted. Below, two planes
+through the same saddle: a plane of random directions has one basin, though it is easy to draw a
+surface of many; the way down, shaded, is seen in a plane that holds it.
+
+Not shown: other saddles; this is the one with the fewest ways down among those found, and with more
+of them more random directions fall.
 """
 
 import numpy as np
@@ -24,8 +29,8 @@ def main(scale="normal", out="pictures"):
 
     reach = 1.5
     steps = np.linspace(-reach, reach, pick(scale, 21, 61, 121))
-    figure = plots.new_figure((7.6, 4.0))
-    slices, counts = figure.subplots(1, 2)
+    figure = plots.new_figure((7.6, 7.4))
+    (slices, counts), planes = figure.subplots(2, 2)
     for k in range(12):
         v = V[:, k] / np.linalg.norm(V[:, k])
         losses = [ob.value(theta + t * v) for t in steps]
@@ -49,6 +54,17 @@ def main(scale="normal", out="pictures"):
     counts.set_title(f"{np.sum(curvatures < 0)} of {V.shape[1]} random\ndirections lead down")
     counts.set_xlabel(r"curvature along the direction, $v^\top Hv$")
     counts.set_ylabel("directions")
+    way_up = np.linalg.eigh(hessian.to_dense())[1][:, -1]
+    for ax, directions, title in (
+        (
+            planes[0],
+            V[:, :2].T / np.linalg.norm(V[:, :2], axis=0)[:, None],
+            "A plane of two\nrandom directions",
+        ),
+        (planes[1], np.array([way, way_up]), "A plane of the lowest and\nhighest eigenvectors"),
+    ):
+        draw_plane(ax, ob, theta, directions, pick(scale, 21, 41, 81))
+        ax.set_title(title)
     return Outcome(
         f"At a saddle with {verdict.n_negative} negative of {ob.n_params} eigenvalues, "
         f"{np.sum(curvatures < 0)} of {V.shape[1]} random directions have negative "
@@ -63,6 +79,20 @@ def main(scale="normal", out="pictures"):
             "lowest": min(down),
         },
     )
+
+
+def draw_plane(ax, ob, theta, directions, n_grid, reach=1.5):
+    """Level lines of the loss around theta, in a plane; lower than at theta is shaded."""
+    t = np.linspace(-reach, reach, n_grid)
+    u, v = directions
+    losses = np.array([[ob.value(theta + x * u + y * v) for x in t] for y in t])
+    loss = ob.value(theta)
+    ax.contour(t, t, losses, levels=np.linspace(losses.min(), losses.max(), 24), linewidths=0.8)
+    ax.contourf(t, t, losses, levels=[losses.min() - 1, loss], colors=[plots.RED], alpha=0.3)
+    plots.mark(ax, 0, 0, "saddle", None)
+    ax.set_aspect("equal")
+    ax.set_xlabel("distance from the saddle")
+    ax.set_ylabel("distance")
 
 
 def saddle(X, y, width):

@@ -4,6 +4,8 @@ their squares does not.
 On a strictly convex problem (softmax regression with weight decay) the distance to the one minimum
 is known. Under a constant rate SGD stops at a distance that its noise decides; under a rate that
 meets both conditions it goes on; where their sum is finite it may stop short.
+
+Not shown: losses that are not convex, for which the two conditions promise less; and other seeds.
 """
 
 import numpy as np

@@ -4,6 +4,8 @@ where it is concave.
 One weight of a network is free, L(w) its loss. The parabola that shares value, slope and curvature
 with it at a point has its vertex one Newton step away. Where the curve bends down, that vertex is
 its top. The saddle-free step, the same with |curvature|, goes down from both.
+
+Not shown: more than one weight, where a step may go down along some and up along others.
 """
 
 import warnings

@@ -4,6 +4,8 @@ cure both.
 Started next to critical points of a linear autoencoder that are not minima, Newton's method, damped
 or as Newton-MR too, is drawn to them. Methods that use the curvature's sign, from products alone,
 reach the global loss, which is known in closed form.
+
+Not shown: the time of each step, and objectives other than this family's.
 """
 
 from itertools import combinations

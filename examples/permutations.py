@@ -4,6 +4,8 @@ identifiable.
 A trained network, hidden units permuted and (tanh) signs flipped: loss, gradient norm and every
 eigenvalue stay, while theta moves far away. Between the copies, on the straight line, the loss
 rises.
+
+Not shown: paths between copies other than the straight line, some of which are level.
 """
 
 from math import factorial

@@ -1,102 +1,199 @@
-"""L1. The more parameters, the more of the critical points that a search meets are saddles.
+"""L1. The larger a network, the more of its critical points are saddles; and yet a minimum is far
+likelier than by chance.
 
-A student network learns what a teacher of ten units computes. Walks on the gradient's norm, which
-saddles attract as minima do, start from networks trained for a while; what they reach is judged.
-Points that are critical because nothing passes through the network are trivial: they are counted
-apart and left out of the share. At every size the lowest point is a minimum.
+The lecture tosses coins: each of n directions bends up or down, so all bend up in 2^-n of the
+cases, 2^-20000 in 20 000 dimensions. Here the roots of the gradient of small networks, taught by
+five teachers, are searched from many starts, judged, and told apart, so that a point found often
+counts once. Left, the share of minima among them, with 95% intervals, beside the coins and beside
+random symmetric matrices, whose chance is computed exactly. Right, the same points by loss and
+share of negative eigenvalues.
+
+Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random
+entries, the chance would be far less still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks
+it falls too, but slowly: from all at n = 5 to one or two in a hundred at n = 33. Low points are no
+random draw: they have few negative eigenvalues.
+
+Not shown: points at which nothing passes through the network, which are critical trivially; more
+than 33 parameters; points that the search did not come to, which need not be of the same mixture;
+and searches that ended at no critical point, about half, but for their number.
 """
 
 import numpy as np
-from common import Outcome, command_line, pick, save
+from common import Outcome, binomial_interval, command_line, pick, save, select, table_of
+from scipy.optimize import root
+from scipy.special import gammaln
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.optimize.sample import why_trivial
 
-SHOWN = ("minimum", "saddle", "degenerate", "undecided")
+WIDTHS = (1, 2, 3, 4, 5, 6, 8)
+
+
+def experiment(scale):
+    """The distinct critical points of each network, found as roots of its gradient."""
+    rows = []
+    for teacher in range(pick(scale, 2, 5, 20)):
+        X, y = lesson(teacher)
+        for width in pick(scale, (1, 4), WIDTHS, WIDTHS):
+            ob = fc.Objective(fc.MLP([2, width, 1]), X, y, loss="mse", l2=1e-3)
+            n_tries = pick(scale, 30, 150, 600)
+            points, trivial = search(ob, n_tries, teacher)
+            key = {"teacher": teacher, "n": ob.n_params, "tries": n_tries, "trivial": trivial}
+            rows += [key | point for point in points.values()]
+    return rows
+
+
+def lesson(teacher):
+    """What a teacher of ten units computes for 100 samples."""
+    X = np.random.default_rng(teacher).standard_normal((100, 2))
+    model = fc.MLP([2, 10, 1])
+    y = model.predict(3 * model.init(seed=teacher), X)
+    return X, (y - y.mean(axis=0)) / y.std(axis=0)
+
+
+def search(ob, n_tries, seed):
+    """Critical points by loss and index, which copies under a symmetry share, and how many tries
+    ended at a trivial one.
+    """
+    points, trivial = {}, 0
+    for number in range(n_tries):
+        theta = find_root(ob, start(ob, np.random.default_rng([seed, number])))
+        verdict = fc.classify(ob, theta)
+        if not verdict.certified:
+            continue
+        if why_trivial(ob, theta):
+            trivial += 1
+            continue
+        loss = float(ob.value(theta))
+        fresh = {"loss": loss, "negative": verdict.n_negative, "kind": verdict.kind, "found": 0}
+        point = points.setdefault((f"{loss:.6g}", verdict.n_negative), fresh)
+        point["found"] += 1
+    return points, trivial
+
+
+def start(ob, rng):
+    """Random weights, in half of the cases trained for a while."""
+    theta = rng.uniform(0.5, 3) * ob.model.init(seed=rng)
+    if rng.random() < 0.5:
+        return theta
+    steps = int(10 ** rng.uniform(1, 3))
+    options = {"max_iter": steps, "learning_rate": 0.03, "verdict": False}
+    return fc.minimize(ob, theta, "adam", **options).x
+
+
+def find_root(ob, theta):
+    """A root of the gradient by Levenberg and Marquardt's method, or where that ends."""
+    return root(
+        ob.gradient,
+        theta,
+        jac=lambda t: ob.hessian(t).to_dense(),
+        method="lm",
+        options={"maxiter": 300, "xtol": 1e-14, "ftol": 1e-14},
+    ).x
 
 
 def main(scale="normal", out="pictures"):
-    X = np.random.default_rng(0).standard_normal((200, 3))
-    teacher = fc.MLP([3, 10, 2])
-    y = teacher.predict(5 * teacher.init(seed=1), X)
-    y = (y - y.mean(axis=0)) / y.std(axis=0)
-    samples = {}
-    for width in pick(scale, (1, 3), (1, 2, 3, 4), (1, 2, 3, 4, 5, 6)):
-        ob = fc.Objective(fc.MLP([3, width, 2]), X, y, loss="mse", l2=1e-4)
-        samples[ob.n_params] = fc.sample_critical_points(
-            ob,
-            pick(scale, 10, 40, 400),
-            sources="walk",
-            epochs=(50, 2000),
-            max_iter=200,
-            seed=0,
-        )
-
-    figure = plots.new_figure((7.6, 4.2))
+    table = table_of(__file__, experiment, scale)
+    pools = {int(n): select(table, n=n) for n in np.unique(table["n"])}
+    minima = {n: (int(np.sum(p["kind"] == "minimum")), p["n"].size) for n, p in pools.items()}
+    figure = plots.new_figure((7.6, 4.6))
     left, right = figure.subplots(1, 2)
-    bars(left, samples)
-    shown = set()
-    for place, sample in enumerate(samples.values()):
-        for kind in SHOWN:
-            losses = [point.loss for point in sample.nontrivial if point.kind == kind]
-            marker, color = plots.MARKERS[kind]
-            spread = place + 0.16 * (np.arange(len(losses)) % 5 - 2) / 2
-            label = kind if losses and kind not in shown else None
-            shown |= {kind} if losses else set()
-            right.plot(spread, losses, marker, color=color, mec="white", ms=7, label=label)
-    right.set_xticks(range(len(samples)), labels=samples)
-    right.set_title("At every size the lowest\npoints are minima")
-    right.set_xlabel("parameters $n$")
-    right.set_ylabel("loss, trivial points left out")
-    right.set_yscale("log")
-    right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], labels=["0.02", "0.05", "0.1", "0.2", "0.5"])
+    draw_chances(left, minima)
+    lowest = {}
+    networks = list(zip(table["teacher"], table["n"]))
+    for network, loss in zip(networks, table["loss"]):
+        lowest[network] = min(loss, lowest.get(network, np.inf))
+    height = table["loss"] / [lowest[network] for network in networks]
+    index = table["negative"] / table["n"]
+    fc.MinimumRatioDisplay(height, index, table["kind"], quantity="index").plot(right)
+    right.set(yscale="log", ylabel="loss over the network's lowest")
+    right.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     right.minorticks_off()
-    right.legend(frameon=False)
-    shares = [share(sample) for sample in samples.values()]
-    n = list(samples)
-    trivial = sum(len(sample.trivial) for sample in samples.values())
+    right.set_title("Low points have\nfew ways down")
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    small, large = min(pools), max(pools)
+    words = {n: share_in_words(n, *minima[n]) for n in (small, large)}
+    searches = [runs(pool) for pool in pools.values()]
     return Outcome(
-        f"Of the critical points that pass something on, {shares[0]:.0%} are saddles at n = {n[0]} "
-        f"and {shares[-1]:.0%} at n = {n[-1]}; {trivial} trivial points are counted apart.",
+        f"Minima are {words[small]} and {words[large]}, where coins say {0.5**large:.0e} and "
+        f"random symmetric matrices of order 20 {chance_random_matrix(20):.0e}. Of "
+        f"{sum(tried for tried, _ in searches)} searches {sum(ended for _, ended in searches)} "
+        "ended at a proved critical point, trivial ones included.",
         save(figure, __file__, out),
-        {
-            "n": n,
-            "shares": shares,
-            "found": [len(sample.nontrivial) for sample in samples.values()],
-            "trivial": trivial,
-            "losses": [
-                {kind: [p.loss for p in s.nontrivial if p.kind == kind] for kind in SHOWN}
-                for s in samples.values()
-            ],
-        },
+        {"table": table, "minima": minima, "chance": chance_random_matrix},
     )
 
 
-def share(sample):
-    """Saddles among the points that are not trivial."""
-    return sample.counts().get("saddle", 0) / max(1, len(sample.nontrivial))
+def share_in_words(n, k, of):
+    low, high = binomial_interval(k, of)
+    return f"{k} of {of} distinct critical points at n = {n} (95%: {low:.0%} to {high:.0%})"
 
 
-def bars(ax, samples):
-    """For each n the kinds in percent of the points that are not trivial; the counts above."""
-    below = np.zeros(len(samples))
-    for kind in SHOWN:
-        counts = np.array([sample.counts().get(kind, 0) for sample in samples.values()])
-        heights = 100 * counts / [max(1, len(sample.nontrivial)) for sample in samples.values()]
-        if counts.any():
-            color = plots.MARKERS[kind][1]
-            ax.bar(range(len(samples)), heights, bottom=below, color=color, label=kind, width=0.7)
-        below += heights
-    for place, sample in enumerate(samples.values()):
-        words = f"{len(sample.nontrivial)} points,\n{len(sample.trivial)} trivial"
-        ax.text(place, 102, words, ha="center", va="bottom", fontsize=8)
-    ax.set_xticks(range(len(samples)), labels=samples)
-    ax.set_ylim(0, 135)
-    ax.set_yticks(range(0, 101, 25))
-    ax.set_title("The share of saddles\ngrows with $n$")
-    ax.set_xlabel("parameters $n$")
-    ax.set_ylabel("% of the points\nthat are not trivial")
-    ax.legend(frameon=False, ncols=3, loc="upper center")
+def runs(pool):
+    """Searches at one size, and how many ended at a proved critical point."""
+    first = [select(pool, teacher=teacher) for teacher in np.unique(pool["teacher"])]
+    ended = pool["found"].sum() + sum(part["trivial"][0] for part in first)
+    return int(sum(part["tries"][0] for part in first)), int(ended)
+
+
+def draw_chances(ax, minima):
+    """The share of minima against n, on a logarithmic scale, beside coins and random matrices."""
+    n = np.arange(1, 41)
+    for size, (k, of) in minima.items():
+        low, high = binomial_interval(k, of)
+        name = "points found in networks" if size == min(minima) else None
+        ax.errorbar(
+            size,
+            k / of,
+            [[k / of - low], [high - k / of]],
+            fmt="o",
+            color=plots.BLUE,
+            capsize=3,
+            label=name,
+        )
+    ax.plot(n, 0.5**n, color=plots.GREY, label="coins, $2^{-n}$")
+    chances = [chance_random_matrix(size) for size in n[:9]]
+    ax.plot(n[:9], chances, color=plots.RED, label="random symmetric matrix")
+    ax.set(yscale="log", ylim=(1e-12, 3), xlim=(0, 36), xlabel="parameters $n$")
+    ax.set_ylabel("chance that all eigenvalues are positive")
+    ax.set_title("Minima grow rare with $n$,\nbut not by chance")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
+
+
+def chance_random_matrix(n, reach=16.0, nodes=300):
+    """The probability that a random symmetric matrix of normal entries, of order n up to 20, has
+    positive eigenvalues alone, to ten digits.
+
+    It is a ratio of two integrals of ``|prod (x_i - x_j)| exp(-sum x_i^2 / 2)``: over positive x,
+    which is the Pfaffian of double integrals of polynomials orthonormal there (de Bruijn 1955),
+    times their leading coefficients; and over all x, which is Mehta's.
+    """
+    t, w = np.polynomial.legendre.leggauss(nodes)
+    x, w = (t + 1) * reach / 2, w * reach / 2
+    weight = np.exp(-x * x / 2)
+    polynomials, scales = [], []
+    for _ in range(n):
+        p = x * polynomials[-1] if polynomials else np.ones(nodes)
+        for _ in range(2):
+            for q in polynomials:
+                p = p - np.sum(w * weight * p * q) * q
+        scales.append(np.sqrt(np.sum(w * weight * p * p)))
+        polynomials.append(p / scales[-1])
+    f = np.array(polynomials) * weight
+    # Legendre coefficients, for the integrals from 0 to each node
+    legendre = np.polynomial.legendre.legvander(t, nodes - 1)
+    coefficients = (legendre * (w * 2 / reach)[:, None]).T @ f.T * (np.arange(nodes) + 0.5)[:, None]
+    below = np.polynomial.legendre.legint(coefficients, lbnd=-1, axis=0)
+    below = np.polynomial.legendre.legval(t, below).reshape(n, -1) * reach / 2
+    total = f @ w
+    A = (2 * below - total[:, None]) @ (w * f).T
+    if n % 2:
+        A = np.block([[A, total[:, None]], [-total[None, :], np.zeros((1, 1))]])
+    half_line = np.linalg.slogdet(A)[1] / 2 + np.sum(np.cumsum(np.log(scales)))
+    order = np.arange(1, n + 1)
+    line = n / 2 * np.log(2 * np.pi) + np.sum(gammaln(1 + order / 2) - gammaln(1.5))
+    return float(np.exp(half_line + gammaln(n + 1) - line))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 `y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`: a saddle at the origin, where `H = [[0, -2],
 [-2, 0]]` has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima, `w1 w2 =
 1`.
+
+Not shown: that a surface over two weights says little of one over many; the pictures of wider
+networks do.
 """
 
 import numpy as np

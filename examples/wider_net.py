@@ -4,6 +4,9 @@ A small network is trained until it is stuck: a proved minimum. Then it gets one
 with zero weights in and out, which changes nothing of its function. The Hessian gains the block
 `[[0, B], [B', 0]]` (plus weight decay on its diagonal), and eigenvalues of both signs with it: the
 minimum has become a saddle, and the way down it opened leads to a lower minimum. Again and again.
+
+Not shown: other starts; the way down exists wherever the block B is not 0, which is proved, and how
+far it leads is of this run.
 """
 
 import numpy as np

@@ -144,6 +144,12 @@ class Report:
         """Add a paragraph of plain text, with text between backticks set as code."""
         return self._add(f"<p>{_set(sentence)}</p>")
 
+    def code(self, name: str, source: str) -> Report:
+        """Add source code, folded under its name."""
+        return self._add(
+            f"<details><summary>{_set(name)}</summary><pre>{_escape(source)}</pre></details>"
+        )
+
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table; numbers are aligned right, with at most six digits."""
         cells = [list(row) for row in rows]

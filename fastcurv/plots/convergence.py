@@ -15,7 +15,10 @@ from ..common.checks import check_choice
 from ..common.errors import accept_aliases, require, typed
 from .predictions import last_step
 from .style import (
+    BLUE,
+    GREY,
     MARKERS,
+    RED,
     Display,
     _with_legend,
     legend_of_lines,
@@ -286,21 +289,28 @@ def curve(
 QUANTITIES = {
     "minimum_ratio": "positive eigenvalues / all",
     "index": "negative eigenvalues / all",
+    "inertia": "share of the eigenvalues",
 }
+SIGNS = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GREY)}
 
 
 class MinimumRatioDisplay(Display):
-    """Critical points by their loss and their share of positive (or negative) eigenvalues.
+    """Critical points by their loss and their share of positive (or negative) eigenvalues, or by
+    all three shares: positive, negative, and zero within the error.
+
+    A ratio below 1 may mean ways down or flat directions; the three shares tell which.
 
     Parameters
     ----------
-    losses, ratios : (k,) arrays
-        Loss and share of each point.
+    losses : (k,) array
+    ratios : (k,) array
+        Share of each point; for "inertia" shape (k, 3), positive, negative and zero.
     kinds : sequence of str
-        The `fastcurv.classify` kind of each point, which sets its marker and colour.
+        The `fastcurv.classify` kind of each point, which sets its marker and colour, except for
+        "inertia", where the sign does.
     trivial : (k,) array of bool or None
         Points that are critical only because of dead units or zero weights; drawn hollow.
-    quantity : {"minimum_ratio", "index"}
+    quantity : {"minimum_ratio", "index", "inertia"}
 
     Attributes
     ----------
@@ -335,10 +345,15 @@ class MinimumRatioDisplay(Display):
         self.kinds = np.asarray(kinds, dtype=str)
         self.trivial = np.zeros(self.losses.shape, bool) if trivial is None else np.asarray(trivial)
         self.quantity = quantity
-        if not self.losses.shape == self.ratios.shape == self.kinds.shape == self.trivial.shape:
+        wanted = (*self.losses.shape, 3) if quantity == "inertia" else self.losses.shape
+        if not (
+            self.ratios.shape == wanted
+            and self.losses.shape == self.kinds.shape == self.trivial.shape
+        ):
             raise ValueError(
                 f"losses has shape {self.losses.shape}, ratios {self.ratios.shape}, kinds "
                 f"{self.kinds.shape}; wanted (k,) each"
+                + (", and (k, 3) for the ratios of an inertia" if quantity == "inertia" else "")
             )
 
     @classmethod
@@ -352,7 +367,7 @@ class MinimumRatioDisplay(Display):
         points : iterable
             Objects with ``loss``, ``verdict`` (a `CriticalPoint`) and, if known, ``trivial``.
             Points whose inertia is not known are left out.
-        quantity : {"minimum_ratio", "index"}
+        quantity : {"minimum_ratio", "index", "inertia"}
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **look
@@ -367,9 +382,10 @@ class MinimumRatioDisplay(Display):
         for p in points:
             require(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
         known = [p for p in points if p.verdict.n_positive is not None]
+        check_choice(quantity, QUANTITIES, "quantity")
         display = cls(
             [p.loss for p in known],
-            [getattr(p.verdict, quantity) for p in known],
+            [_shares(p.verdict, quantity) for p in known],
             [p.verdict.kind for p in known],
             trivial=[bool(getattr(p, "trivial", False)) for p in known],
             quantity=quantity,
@@ -385,7 +401,7 @@ class MinimumRatioDisplay(Display):
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         label : str or None
-            Put before each kind in the legend.
+            Put before each kind, or sign, in the legend.
 
         Returns
         -------
@@ -393,14 +409,25 @@ class MinimumRatioDisplay(Display):
             The display itself, with ``ax_`` and ``figure_`` set.
         """
         ax = self._axes(ax)
-        for kind, (marker, color) in MARKERS.items():
+        if self.quantity == "inertia":
+            series = [
+                (sign, look, np.ones(self.losses.shape, bool), shares)
+                for (sign, look), shares in zip(SIGNS.items(), self.ratios.T)
+            ]
+        else:
+            series = [
+                (kind.replace("_", " "), look, self.kinds == kind, self.ratios)
+                for kind, look in MARKERS.items()
+            ]
+        for name, (marker, color), chosen, shares in series:
             for hollow in (False, True):
-                mine = (self.kinds == kind) & (self.trivial == hollow)
+                mine = chosen & (self.trivial == hollow)
                 if not mine.any():
                     continue
-                name = f"{kind.replace('_', ' ')}{', trivial' if hollow else ''} ({mine.sum()})"
+                words = f"{name}{', trivial' if hollow else ''}"
+                words += "" if self.quantity == "inertia" else f" ({mine.sum()})"
                 ax.plot(
-                    self.ratios[mine],
+                    shares[mine],
                     self.losses[mine],
                     marker,
                     ls="none",
@@ -408,9 +435,17 @@ class MinimumRatioDisplay(Display):
                     color=color,
                     mfc="none" if hollow else color,
                     mec=color if hollow else "white",
-                    label=name if label is None else f"{label}: {name}",
+                    label=words if label is None else f"{label}: {words}",
                     alpha=0.9,
+                    zorder=1.9 if name == "zero" else 2,  # behind a 0 of another sign
                 )
         ax.set(xlabel=QUANTITIES[self.quantity], ylabel="loss")
         ax.legend(frameon=False)
         return self
+
+
+def _shares(verdict: Any, quantity: str) -> Any:
+    if quantity != "inertia":
+        return getattr(verdict, quantity)
+    counts = np.array([verdict.n_positive, verdict.n_negative, verdict.n_zero])
+    return counts / verdict.n_params

@@ -121,6 +121,15 @@ def test_minimum_ratios_come_from_the_verdicts():
     assert index.ratios.tolist() == [0.0, 0.5, 1.0]
 
 
+def test_an_inertia_is_drawn_as_three_shares():
+    valley = fc.testing.QuadraticObjective(np.diag([1.0, 2.0, 0.0, 0.0]))
+    points = [type("P", (), {"loss": 0.5, "verdict": fc.classify(valley, np.zeros(4))})()]
+    shown = fc.MinimumRatioDisplay.from_points(points, quantity="inertia")
+    assert shown.ratios.tolist() == [[0.5, 0.0, 0.5]]
+    assert shown.ax_.get_legend_handles_labels()[1] == ["positive", "negative", "zero"]
+    assert [line.get_xdata()[0] for line in shown.ax_.lines] == [0.5, 0.0, 0.5]
+
+
 def test_convergence_is_drawn_from_the_history(net):
     ob, _ = net
     runs = {m: fc.minimize(ob, ob.model.init(seed=1), m, seed=0) for m in ("newton-cg", "l-bfgs")}
@@ -142,6 +151,10 @@ def test_convergence_is_drawn_from_the_history(net):
         (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, n_dims=3), "n_dims is 3"),
         (lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]), "losses has shape"),
         (lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"), "quantity is"),
+        (
+            lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="inertia"),
+            "3. for the ratios of an inertia",
+        ),
         (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x is 'y'"),
         (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' has shapes"),
     ],

@@ -1,0 +1,134 @@
+"""L7, L17. How long gradient descent stays near a saddle is foretold by its most negative
+eigenvalue, the rate, the momentum and the size of the start.
+
+Along the eigenvector of the lowest eigenvalue, -m, a step of gradient descent multiplies the
+distance by 1 + a m, a the rate; with momentum b the distance grows by the larger root of
+z^2 - (1 + b + a m) z + b. So the number of steps until the loss has fallen by one hundredth is
+known before the first. Saddles of networks that read digits, starts in random directions from them,
+all rows in every step.
+
+Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
+most, which a larger rate does as well; the time still grows with the logarithm of how near to the
+saddle the start is. Adam divides by the gradient's size, and leaves in about as many steps from
+anywhere.
+
+Four of the 480 runs are outside the tenth, by up to 17%: begun at a distance of 0.01, where the
+next lower eigenvectors still count.
+
+Not shown: mini-batches, whose noise pushes off the saddle; Adam's time, which is measured and not
+foretold; and saddles other than those of narrower networks at rest, in which units are missing.
+"""
+
+import numpy as np
+from common import Outcome, columns, command_line, digits, pick, save, select
+
+import fastcurv as fc
+from fastcurv import plots
+
+ADAM = "Adam, rate 0.001"
+SETTINGS = {
+    "gradient descent, rate 0.1": ("sgd", {"learning_rate": 0.1}),
+    "gradient descent, rate 0.5": ("sgd", {"learning_rate": 0.5}),
+    "momentum 0.5, rate 0.2": ("momentum", {"learning_rate": 0.2, "momentum": 0.5}),
+    "momentum 0.9, rate 0.1": ("momentum", {"learning_rate": 0.1, "momentum": 0.9}),
+    ADAM: ("adam", {}),
+}
+FALL = 0.01
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(200, n_features=8)
+    ob = fc.Objective(fc.MLP([8, 6, 10]), X, y, loss="cross_entropy", l2=1e-3)
+    sample = fc.sample_critical_points(ob, pick(scale, 4, 8, 24), sources="narrower", seed=0)
+    saddles = [point for point in sample.nontrivial if point.kind == "saddle"]
+    rows = []
+    for place, point in enumerate(saddles):
+        eigen = np.linalg.eigh(ob.hessian(point.theta).to_dense())
+        for size in pick(scale, (1e-3, 1e-6), (1e-2, 1e-4, 1e-6, 1e-8), 10.0 ** -np.arange(2, 9)):
+            for seed in range(pick(scale, 1, 5, 20)):
+                u = np.random.default_rng(seed).standard_normal(ob.n_params)
+                u *= size / np.linalg.norm(u)
+                for name, (method, options) in SETTINGS.items():
+                    row = {"saddle": place, "size": size, "method": name}
+                    row["foretold"] = foretell(eigen, point.loss, u, **options)
+                    row["seen"] = leave(ob, point, u, method, options)
+                    rows.append(row)
+    table = columns(rows)
+    ratio = table["seen"] / table["foretold"]
+    ratio = {name: ratio[table["method"] == name] for name in SETTINGS if name != ADAM}
+    adam = table["seen"][table["method"] == ADAM]
+    figure = picture(table, [point.verdict.lambda_min for point in saddles])
+    together = np.concatenate(list(ratio.values()))
+    return Outcome(
+        f"From {len(saddles)} saddles, {together.size} runs took {together.min():.2f} to "
+        f"{together.max():.2f} times the steps foretold, "
+        f"{np.mean(abs(together - 1) <= 0.1):.1%} of them within a tenth; Adam took "
+        f"{adam.min():.0f} to {adam.max():.0f} steps, from near and far.",
+        save(figure, __file__, out),
+        {"ratio": ratio, "adam": adam, "saddles": len(saddles), "table": table},
+    )
+
+
+def leave(ob, point, u, method, options):
+    """Steps until the loss has fallen by `FALL`, from a start beside the saddle."""
+    return fc.minimize(
+        ob,
+        point.theta + u,
+        method,
+        fun_target=(1 - FALL) * point.loss,
+        max_iter=100_000,
+        gradient_tol=0.0,
+        verdict=False,
+        **options,
+    ).nit
+
+
+def foretell(eigen, loss, u, learning_rate=None, momentum=0.0):
+    """Steps until the quadratic picture along the lowest eigenvectors has fallen by `FALL`; NaN for
+    Adam.
+    """
+    if learning_rate is None:
+        return np.nan
+    values, vectors = eigen
+    lowest = values < values[0] * (1 - 1e-6)  # missing units bring equal eigenvalues
+    m, distance = -values[0], np.linalg.norm(vectors[:, lowest].T @ u)
+    reach = np.sqrt(2 * FALL * loss / m)
+    half = (1 + momentum + learning_rate * m) / 2
+    root = np.sqrt(half**2 - momentum)
+    growth, other = half + root, half - root
+    share = (1 + learning_rate * m - other) / (growth - other)  # of the start, in the larger root
+    return np.log(reach / (share * distance)) / np.log(growth)
+
+
+def picture(table, lowest):
+    """Steps seen against foretold, and against the size of the start at one saddle."""
+    figure = plots.new_figure((7.6, 5.0))
+    left, right = figure.subplots(1, 2)
+    middle = int(np.argsort(lowest)[len(lowest) // 2])
+    for name, color in zip(SETTINGS, plots.CYCLE):
+        mine = select(table, method=name)
+        if name != ADAM:
+            left.plot(mine["foretold"], mine["seen"], "o", ms=4, color=color, alpha=0.7)
+        here = select(mine, saddle=middle)
+        right.plot(here["size"], here["seen"], "o", ms=5, color=color, mec="white", label=name)
+        sizes = np.unique(here["size"])
+        means = [np.mean(select(here, size=size)["foretold"]) for size in sizes]
+        right.plot(sizes, means, color=color, lw=1.2)
+    ends = np.array([np.nanmin(table["foretold"]), np.nanmax(table["foretold"])])
+    left.plot(ends, ends, color="black", lw=1)
+    left.fill_between(ends, 0.9 * ends, 1.1 * ends, color=plots.GREY, alpha=0.3, lw=0)
+    left.set(xscale="log", yscale="log", xlabel="steps foretold", ylabel="steps seen")
+    left.set_title("Steps to leave a saddle,\nforetold within a tenth")
+    right.set(xscale="log", yscale="log", xlabel="distance of the start from the saddle")
+    right.set_ylabel("steps")
+    right.set_title("The nearer the start, the\nlonger, but for Adam")
+    right.invert_xaxis()
+    right.set_xticks([1e-2, 1e-4, 1e-6, 1e-8])
+    right.minorticks_off()
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,104 @@
+"""L1, L9. At the lectures' scale, ten million parameters, a product with the Hessian is quick; a
+proved verdict is shown up to a hundred thousand.
+
+"You are operating in a 20 000 dimensional space", "tens of millions of parameters": no matrix of
+that order can be formed, but products with it can. A network that reads digits is trained until it
+rests at a minimum, then widened by units of zero weights up to n = 10 000 000, which leaves its
+function and makes the point a saddle. Time and memory of one product with the Hessian, and of one
+verdict from at most 30 of them, on one thread.
+
+Not shown: the verdict from a million parameters on, of which the proof, a bound for each unit in
+turn, takes minutes; a saddle of that size that training came to by itself; more than 20 rows, with
+which times grow in proportion; and another machine, on which they differ.
+"""
+
+import resource
+import time
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save, table_of
+from critical import add_zero_units
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def experiment(scale):
+    """Seconds and memory of a product and a verdict, from small networks to large ones."""
+    X, y = digits(20)
+
+    def objective(width):
+        model = fc.MLP([64, width, 10])
+        return fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3, n_threads=1)
+
+    narrow = objective(8)
+    theta = fc.minimize(narrow, narrow.model.init(seed=0), "newton-cg", seed=0).x
+    rows = []
+    for n in pick(scale, (10**4, 10**5), 10 ** np.arange(4, 8), 10 ** np.arange(4, 8)):
+        ob = objective(int(round(n / 75)))
+        wide = add_zero_units(narrow.model, theta, ob.model)
+        hessian = ob.hessian(wide)
+        v = np.random.default_rng(0).standard_normal(ob.n_params)
+        product = min(seconds(lambda: hessian @ v) for _ in range(3))  # noqa: B023
+        after_product = gigabytes()
+        row = {"n": ob.n_params, "product": product, "memory": after_product}
+        row |= {"verdict": np.nan, "kind": "", "certified": 0, "products": 0}
+        if ob.n_params <= 10**5:
+            start = time.process_time()
+            found = fc.classify(ob, wide, max_products=30, seed=0)
+            row |= {"verdict": time.process_time() - start, "kind": found.kind}
+            row |= {"certified": int(found.certified), "products": found.n_products}
+        rows.append(row)
+    return rows
+
+
+def seconds(call):
+    """Processor time of a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def gigabytes():
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main(scale="normal", out="pictures"):
+    table = table_of(__file__, experiment, scale)
+    judged = table["certified"] == 1
+    figure = plots.new_figure((7.6, 4.0))
+    left, right = figure.subplots(1, 2)
+    left.plot(table["n"], table["product"], "o-", color=plots.BLUE, label="one product with $H$")
+    left.plot(
+        table["n"][judged],
+        table["verdict"][judged],
+        "o--",
+        color=plots.ORANGE,
+        label="one verdict: a saddle, proved",
+    )
+    left.set(xscale="log", yscale="log", xlabel="parameters $n$", ylim=(1e-5, 100))
+    left.set_ylabel("seconds on one thread")
+    left.set_title("Time of a product\ngrows as $n$ does")
+    left.legend(frameon=False, loc="upper left", fontsize=10)
+    right.plot(
+        table["n"], table["memory"], "o-", color=plots.BLUE, label="all that a product needs"
+    )
+    matrix = 8 * table["n"].astype(float) ** 2 / 2**30
+    right.plot(table["n"], matrix, "--", color=plots.GREY, label="the matrix $H$ alone")
+    right.set(xscale="log", yscale="log", xlabel="parameters $n$", ylabel="gigabytes")
+    right.set_title("The matrix would\nnot fit")
+    right.legend(frameon=False, loc="upper left", fontsize=10)
+    last, proved = table["n"][-1], np.flatnonzero(judged)[-1]
+    return Outcome(
+        f"At n = {last} one product with the Hessian takes {table['product'][-1]:.2g} s on one "
+        f"thread, in {table['memory'][-1]:.2g} GB; the matrix would have {matrix[-1]:.1e} GB. At "
+        f"n = {table['n'][proved]} the verdict, a proved {table['kind'][proved]}, takes "
+        f"{table['verdict'][proved]:.2g} s.",
+        save(figure, __file__, out),
+        {"table": table},
+    )
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -34,7 +34,8 @@ def main():
 
 def parse():
     parser = command.parser(__doc__, bounds=True)
-    parser.add_argument("--part", choices=("iterations", "fits", "both"), default="both")
+    parts = "iterations", "fits", "both"
+    parser.add_argument("--part", choices=parts, default="both", help="what to run (default both)")
     parser.add_argument("--starts", type=int, default=12, help="of each fit (default 12)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a fit at most (default 1)")
     parser.add_argument("--rounds", type=int, default=5, help="the best counts (default 5)")

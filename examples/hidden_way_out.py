@@ -31,12 +31,7 @@ def main(scale="normal", out="pictures"):
     steps = np.linspace(-reach, reach, pick(scale, 21, 61, 121))
     figure = plots.new_figure((7.6, 7.4))
     (slices, counts), planes = figure.subplots(2, 2)
-    for k in range(12):
-        v = V[:, k] / np.linalg.norm(V[:, k])
-        losses = [ob.value(theta + t * v) for t in steps]
-        slices.plot(
-            steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random directions"
-        )
+    draw_slices(slices, ob, theta, V[:, :12], steps)
     way = verdict.escape_direction
     down = [ob.value(theta + t * way) for t in steps]
     slices.plot(steps, down, color=plots.RED, lw=2.5, label="the lowest eigenvector")
@@ -79,6 +74,13 @@ def main(scale="normal", out="pictures"):
             "lowest": min(down),
         },
     )
+
+
+def draw_slices(ax, ob, theta, directions, steps):
+    """The loss along each column of `directions`."""
+    for k, v in enumerate(directions.T):
+        losses = [ob.value(theta + t * v / np.linalg.norm(v)) for t in steps]
+        ax.plot(steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random directions")
 
 
 def draw_plane(ax, ob, theta, directions, n_grid, reach=1.5):

@@ -10,7 +10,6 @@ import numpy as np
 
 import fastcurv as fc
 
-from .. import plots
 from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
 from ..spectrum.density_curve import BAND, within
@@ -49,17 +48,12 @@ def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Names
 
 
 def what_helps(page: Report, found: Diagnosis) -> None:
-    """Add why training fails and what helps, with the layers in a picture."""
+    """Add why training fails and what helps."""
     page.text(found.sentence)
     if found.causes:
         rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]
         page.table(["cause", "how sure", "evidence", "the call that mends it"], rows)
     page.table(["fact", "value"], found.evidence()[1:])
-    page.figure(
-        found.plot(plots.new_axes()),
-        "How gradient and curvature go with depth, by parameter, and the share of units that "
-        "hardly react to their input.",
-    )
 
 
 def _training(page: Report, saved: SavedRun) -> None:

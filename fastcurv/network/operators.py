@@ -275,7 +275,7 @@ class Curvature(Quadratic):
         possible = self.dtype == np.float64 and not self.objective._by_blocks
         return layered(self.objective, self.theta, self.kind) if possible else None
 
-    def normal_matrix(self) -> Floats | None:
+    def _normal_matrix(self) -> Floats | None:
         """Return the matrix of a GGN ``(n, n)``, in float64, summed over rows and outputs by the
         engine at a fraction of the cost of n products; None for others, and where products cost
         less or rows come in blocks.
@@ -298,7 +298,7 @@ class Curvature(Quadratic):
             or (ob._by_blocks or ob.model.batch_norm or ob.memory)
         )
 
-    def product_price(self) -> float:
+    def _product_price(self) -> float:
         """Return an estimate of the seconds that a product takes on one core; infinite if the rows
         come in blocks.
         """
@@ -307,12 +307,12 @@ class Curvature(Quadratic):
         _, price = prices(self.objective.model, self.objective.n_samples, self.kind)
         return PER_FLOP * price
 
-    def matrix_price(self) -> float:
+    def _matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
         n, ob = self.shape[0], self.objective
         if self._is_normal:
             return float(PER_FLOP * ob.n_samples * ob.model.sizes[-1] * n**2)
-        return n * self.product_price()
+        return n * self._product_price()
 
     def _bounds(self) -> Any:
         if self._rounding is None:

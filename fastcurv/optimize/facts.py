@@ -393,7 +393,7 @@ def _constant(ob: Any) -> float:
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
     if LOSSES[ob.loss].targets == "classes" and y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
-    return float(LOSSES[ob.loss].constant(y, shares / shares.sum()))
+    return float(LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1]))
 
 
 def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:

@@ -207,14 +207,14 @@ def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
     `products` products, each with vector operations of `step` seconds.
 
-    An operator says by ``product_price()`` and ``matrix_price()`` what it costs; of any other only
+    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others only
     a matrix of at most `SMALL` rows is formed at once.
     """
     n = op.shape[0]
-    if n <= SMALL or not hasattr(op, "product_price"):
+    if n <= SMALL or not hasattr(op, "_product_price"):
         return bool(n <= SMALL)
-    search = products * (op.product_price() + step)
-    return n <= LARGEST_SOLVED and bool(op.matrix_price() + VALUES * n**3 < search)
+    search = products * (op._product_price() + step)
+    return n <= LARGEST_SOLVED and bool(op._matrix_price() + VALUES * n**3 < search)
 
 
 def matrix_replaces(n: int, products: float) -> bool:
@@ -239,7 +239,7 @@ def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
     """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
     of products that it took.
     """
-    normal = op.normal_matrix() if hasattr(op, "normal_matrix") else None
+    normal = op._normal_matrix() if hasattr(op, "_normal_matrix") else None
     return (normal, 0) if normal is not None else _products(op, op.shape[0])
 
 

@@ -187,7 +187,7 @@ class CountingRows:
             yield E
 
     def exact_diagonal(self) -> Floats:
-        normal = self.op.normal_matrix() if hasattr(self.op, "normal_matrix") else None
+        normal = self.op._normal_matrix() if hasattr(self.op, "_normal_matrix") else None
         if normal is not None:
             return np.diagonal(normal).copy()
         return np.concatenate(

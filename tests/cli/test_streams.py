@@ -395,7 +395,15 @@ class Reader(HTMLParser):
         self.inside = ""
 
 
-HEADINGS = ["Training", "Verdict", "Spectrum", "Landscape", "Layer by layer", "Cost"]
+HEADINGS = [
+    "Training",
+    "Verdict",
+    "What would help",
+    "Spectrum",
+    "Landscape",
+    "Layer by layer",
+    "Cost",
+]
 
 
 def test_a_page_is_whole_whatever_a_file_says(folder, tmp_path):

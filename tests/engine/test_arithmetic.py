@@ -157,14 +157,19 @@ def entries():
         x = rng.standard_normal(small.shape[0])
         found[f"product in {space}"] = lambda small=small, x=x: small @ x
     for loss, row in LOSSES.items():
-        y = Y if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
+        numbers = Y
+        if row.given is not None:  # some are for positive numbers alone, or two outputs of each
+            numbers = np.abs(Y[:, : Y.shape[1] // row.given.per_target]) + 0.1
+        y = numbers if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
         y = y / y.sum(axis=1, keepdims=True) if row.targets == "classes" else y
+        convex = row.given is None or row.given.convex
+        kinds = ("hessian", "ggn", "empirical_fisher") if convex else ("hessian",)
         for options in ({}, {"memory": 400_000}, {"l2": 0.1, "l2_biases": False}):
             ob = fc.Objective(mse, X, y, loss, **options)
             name = f"{loss}, {options}"
             found[f"value, {name}"] = lambda ob=ob: copy.copy(ob).value(theta)
             found[f"gradient, {name}"] = lambda ob=ob: copy.copy(ob).gradient(theta)
-            for kind in ("hessian", "ggn", "empirical_fisher"):
+            for kind in kinds:
                 op = lambda ob=ob, kind=kind: getattr(copy.copy(ob), kind)(theta)  # noqa: E731
                 found[f"{kind} v, {name}"] = lambda op=op: op() @ v
                 found[f"{kind} V, {name}"] = lambda op=op: op() @ np.stack([v, v[::-1]], 1)

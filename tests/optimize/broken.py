@@ -234,7 +234,7 @@ def known_best(ob: Any, tries: int = 2) -> float:
 
 def fit_of_constant(ob: Any) -> float:
     shares = np.full(len(ob.X), 1 / len(ob.X))
-    return LOSSES[ob.loss].constant(ob.y, shares)
+    return LOSSES[ob.loss].constant(ob.y, shares, ob.model.sizes[-1])
 
 
 def wrong(kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4) -> Case:

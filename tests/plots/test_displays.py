@@ -24,7 +24,7 @@ def net():
 
 def test_the_picture_of_a_spectrum_has_density_band_and_ticks(net):
     ob, theta = net
-    shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=20, seed=0)
+    shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=8, seed=0)
     exact = fc.eigvalsh(ob.hessian(theta))
     assert np.allclose(shown.eigenvalues, [*exact[:3], *exact[-3:]], atol=1e-5)
     ax = shown.ax_

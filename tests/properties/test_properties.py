@@ -193,4 +193,4 @@ def test_the_draws_reach_kinks_and_skips():
         seen.add(("loss", net.options["loss"]))
 
     look()
-    assert len(seen) == 9
+    assert len(seen) == 14  # twice two, two dtypes, eight losses

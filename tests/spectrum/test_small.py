@@ -69,14 +69,14 @@ def test_the_normal_matrix_is_that_of_the_products(loss, dtype, l2):
 
 def test_where_there_is_no_normal_matrix():
     ob, theta = small([4, 7, 3], 50, "cross_entropy")
-    assert ob.hessian(theta).normal_matrix() is None
-    assert ob.empirical_fisher(theta).normal_matrix() is None
+    assert ob.hessian(theta)._normal_matrix() is None
+    assert ob.empirical_fisher(theta)._normal_matrix() is None
     wide, at = small([4, 7, 30], 50)
-    assert wide.ggn(at).normal_matrix() is None  # products cost less
+    assert wide.ggn(at)._normal_matrix() is None  # products cost less
     limited, at = small([4, 7, 3], 50, "cross_entropy", memory=1 << 20)
-    assert limited.ggn(at).normal_matrix() is None
+    assert limited.ggn(at)._normal_matrix() is None
     normed, at = small([4, 7, 3], 50, "cross_entropy", batch_norm=True)
-    assert normed.ggn(at).normal_matrix() is None
+    assert normed.ggn(at)._normal_matrix() is None
     values = fc.eigvalsh(normed.ggn(at))
     assert np.allclose(values, np.linalg.eigvalsh(normed.ggn(at).to_dense()), atol=1e-10)
 

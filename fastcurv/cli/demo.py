@@ -38,6 +38,10 @@ NARROWER = (
     "gradient is still zero: a critical point of the full network's loss."
 )
 
+LAYERS = (
+    "How gradient and curvature go with depth, by parameter, and the share of units that hardly "
+    "react to their input."
+)
 FAILED = (
     "The same network was trained by gradient descent from weights ten times as large as they "
     "should be. `fastcurv.diagnose` was asked why it fails."
@@ -113,7 +117,7 @@ def run(
     _spectra_section(page, found)
     page.section("The verdict at the end").verdict(point)
     page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
-    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
+    _failed_section(page, failed)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -194,6 +198,11 @@ def spectra(
         low, high = _listed(pairs.values[:5]), _listed(pairs.values[-5:])
         say(f"  {name:<7} lowest {low}   highest {high}")
     return found
+
+
+def _failed_section(page: Report, failed: Diagnosis) -> None:
+    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
+    page.figure(failed.plot(plots.new_axes()), LAYERS)
 
 
 def _training_section(

@@ -184,9 +184,9 @@ cdef class Levenberg:
         return True
 
     cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
-        """A = R' R, R in the half that a row has from its diagonal on, `PANEL` rows at a time; False
-        where a pivot is not positive. Not LAPACK's: BLAS has threads of its own, which wait for
-        each other a thousand times as long as this takes if anything else runs.
+        """A = R' R, R in the half that a row has from its diagonal on, `PANEL` rows at a time;
+        False where a pivot is not positive. Not LAPACK's: BLAS has threads of its own, which wait
+        for each other a thousand times as long as this takes if anything else runs.
         """
         cdef Py_ssize_t first = 0, after, i, p, strip, rows, left
         cdef double c[PANEL]

@@ -311,6 +311,7 @@ class MinimumRatioDisplay(Display):
     trivial : (k,) array of bool or None
         Points that are critical only because of dead units or zero weights; drawn hollow.
     quantity : {"minimum_ratio", "index", "inertia"}
+        What is drawn: the share of positive eigenvalues, of negative ones, or all three shares.
 
     Attributes
     ----------

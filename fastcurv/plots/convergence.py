@@ -303,6 +303,7 @@ class MinimumRatioDisplay(Display):
     Parameters
     ----------
     losses : (k,) array
+        Loss of each point.
     ratios : (k,) array
         Share of each point; for "inertia" shape (k, 3), positive, negative and zero.
     kinds : sequence of str

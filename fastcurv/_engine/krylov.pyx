@@ -11,7 +11,7 @@ linear = U' Q g. The products may be anyone's; between them runs no Python.
 """
 import numpy as np
 
-from libc.float cimport DBL_EPSILON, DBL_MAX, DBL_MIN, FLT_EPSILON, FLT_MIN
+from libc.float cimport DBL_EPSILON, DBL_MIN, FLT_EPSILON, FLT_MIN
 from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, isnan, ldexp, nextafter, sqrt
 from scipy.linalg.cython_lapack cimport dstevd, dsyevd
 
@@ -32,22 +32,30 @@ cdef enum:
 cdef double LONGEST = 1e150     # length of a step whose square does not overflow
 
 
-# --- short vectors, of any size of numbers --------------------------------------------------------
+# --- lengths, of any size of numbers --------------------------------------------------------------
 
-cdef double length_of(Py_ssize_t m, const double *x) noexcept nogil:
-    """||x||, safe from overflow and underflow."""
-    cdef double largest = 0, total = 0, unit
+cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
+    """max |x|; infinite if one is not finite."""
+    cdef real largest = 0
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        largest = max(largest, -x[i] if x[i] < 0 else x[i])
+        total += 0 * x[i]               # NaN unless all are finite
+    return INFINITY if isnan(total) else largest
+
+
+cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
+    """||x||, safe from overflow and underflow; infinite if one number is not finite."""
+    cdef double largest = largest_of(n, x), total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
-    for i in range(m):
-        if not fabs(x[i]) <= largest:
-            largest = fabs(x[i])
-    if not 0 < largest <= DBL_MAX:
+    if not 0 < largest < INFINITY:
         return largest
     frexp(largest, &exponent)
-    exponent = min(exponent, 1000)
+    exponent = max(-1000, min(exponent, 1000))
     unit = ldexp(1.0, -exponent)
-    for i in range(m):
+    for i in range(n):
         total += (unit * x[i]) * (unit * x[i])
     return ldexp(sqrt(total), exponent)
 
@@ -205,24 +213,7 @@ def small_problem(str problem, values, linear, double parameter):
     return y[0], multiplier
 
 
-# --- long vectors ---------------------------------------------------------------------------------
-
-cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
-    """max |x|; infinite if one is not finite."""
-    cdef real largest = 0
-    cdef double total = 0
-    cdef Py_ssize_t i
-    for i in range(n):
-        largest = max(largest, -x[i] if x[i] < 0 else x[i])
-        total += 0 * x[i]               # NaN unless all are finite
-    return INFINITY if isnan(total) else largest
-
-
-cdef void times_number(Py_ssize_t n, const real *x, real factor, real *out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = factor * x[i]
-
+# --- the space ------------------------------------------------------------------------------------
 
 cdef class Space:
     """Orthonormal rows, the projection of a symmetric operator on them, and steps in them.
@@ -247,6 +238,8 @@ cdef class Space:
     cdef double *measured
     cdef double *work
     cdef Sweep sweep                    # of all rows with the product
+    cdef object scratch                 # its sums: of each part, for each row and the squares
+    cdef double *sums
 
     def __init__(self, n, dtype, max_dim):
         self.n, self.dtype = int(n), np.dtype(dtype)
@@ -258,6 +251,7 @@ cdef class Space:
         self.product = np.empty(self.n, self.dtype)
         self.m = self.p = self.room = 0
         self.gamma, self.known = 0, -1
+        self.scratch = np.empty(0)
 
     @property
     def exhausted(self):
@@ -307,50 +301,36 @@ cdef class Space:
 
     cdef int begin(self) except -1:
         """Fill in the sweep of the rows so far with the product."""
-        set_sweep(&self.sweep, self.rows, self.product[None])
-        self.sweep.m = self.m + self.p
+        cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, self.product[None])
+        cdef Py_ssize_t wanted = max(parts, 1) * (self.m + self.p + 1)
+        if len(self.scratch) < wanted:
+            self.scratch = np.empty(2 * wanted)
+        self.sweep.m, self.sums = self.m + self.p, <double *>pointer(self.scratch)
         return 0
 
     cdef double norm(self, char *w) noexcept nogil:
-        cdef double square = 0, part
-        cdef Py_ssize_t a = 0
-        cdef Sweep *t = &self.sweep
-        while a < t.n:
-            part = 0
-            t.K.dots(
-                1, 1, min(t.width, t.n - a), w + a * t.K.real_bytes, t.n, w + a * t.K.real_bytes,
-                t.n, &part, 1
-            )
-            square += part
-            a += t.width
-        return sqrt(square)
+        """||w||"""
+        cdef Sweep t = self.sweep
+        t.m, t.q, t.w, t.out = 1, w, w, self.sums
+        sweep_dots(&t, 1)
+        return sqrt(self.sums[0])
 
-    cdef double outside(
-        self, Py_ssize_t parts, int threads, double *sums, double *taken
-    ) noexcept nogil:
+    cdef double outside(self, int threads, double *taken) noexcept nogil:
         """Make the product orthogonal to the rows, in at most three passes, as long as one removes
         much of it; add what was removed to `taken`. Returns the norm left.
         """
         cdef Sweep *t = &self.sweep
         cdef double after = self.norm(t.w), before
-        cdef Py_ssize_t i, k, m = t.m
+        cdef Py_ssize_t i
         cdef int _k
-        for _k in range(3 if m else 0):
-            memset(sums, 0, parts * m * sizeof(double))
-            t.out = sums
-            fc_team_run(threads, parts, dots_part, t)
-            for k in range(1, parts):
-                for i in range(m):
-                    sums[i] += sums[k * m + i]
-            for i in range(m):
-                taken[i] += sums[i]
-            t.c, t.out = sums, sums + m
-            memset(t.out, 0, parts * sizeof(double))
-            fc_team_run(threads, parts, take_part, t)
-            before, after = after, 0
-            for k in range(parts):
-                after += t.out[k]
-            after = sqrt(after)
+        for _k in range(3 if t.m else 0):
+            t.out = self.sums
+            sweep_dots(t, threads)
+            for i in range(t.m):
+                taken[i] += self.sums[i]
+            t.c, t.out = self.sums, self.sums + t.m
+            sweep_take(t, threads)
+            before, after = after, sqrt(t.out[0])
             if after > 0.7 * before:
                 break
         return after
@@ -367,24 +347,17 @@ cdef class Space:
         cdef double eps = DBL_EPSILON if wide else FLT_EPSILON
         cdef double *T
         cdef double *taken = <double *>pointer(coefficients)
-        cdef Py_ssize_t parts = (self.n + self.sweep.width - 1) // self.sweep.width
         cdef int threads = sweep_threads(&self.sweep)
         cdef fc_watch before
-        sums = np.empty(max(parts, 1) * (held + 1) + parts)
-        cdef double *scratch = <double *>pointer(sums)
         with nogil:
             before = watch()
-            left = self.outside(parts, threads, scratch, taken)
+            left = self.outside(threads, taken)
             unwatch(before)
         if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
             return 0.0
         if held == len(self.rows):
             self.widen(min(held, self.max_dim - held))
-        row = self.rows[held]
-        if wide:
-            times_number(self.n, <double *>w, 1 / left, <double *>pointer(row))
-        else:
-            times_number(self.n, <float *>w, <float>(1 / left), <float *>pointer(row))
+        self.sweep.K.scale(self.n, 1 / left, w, pointer(self.rows[held]))
         ld, T = self.T.shape[1], <double *>pointer(self.T)
         for i in range(ld):
             T[held * ld + i] = T[i * ld + held] = 0
@@ -442,7 +415,7 @@ cdef class Space:
         cdef Py_ssize_t i, j, ld
         cdef double sum = 0
         cdef double *T
-        if self.known == m:
+        if self.known == m or m == 0:
             return 0
         if m > self.room:
             self.room = max(2 * m, 32)
@@ -586,14 +559,14 @@ cdef class Space:
         cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, out[None])
         self.sweep.m = self.m
         cdef int threads = sweep_threads(&self.sweep)
-        squares = np.zeros(parts)
+        squares = np.empty(max(parts, 1))
         cdef fc_watch before
         for i in range(self.m):
             y[i] = -y[i]
         self.sweep.c, self.sweep.out = y, <double *>pointer(squares)
         with nogil:
             before = watch()
-            fc_team_run(threads, parts, take_part, &self.sweep)
+            sweep_take(&self.sweep, threads)
             unwatch(before)
         return 0
 
@@ -620,84 +593,59 @@ cdef class Workspace:
     cdef readonly object g, r, p, Hp, y, scratch
     cdef object rows, sums
     cdef Sweep sweep
-    cdef Py_ssize_t parts
     cdef char *first
-    cdef double *out
 
     def __init__(self, n, dtype):
         self.rows = np.zeros((CG_ROWS, n), dtype)
         self.g, self.r, self.p, self.Hp, self.y, self.scratch = self.rows
-        self.parts = set_sweep(&self.sweep, self.rows, self.rows)
-        self.sums = np.empty(4 * max(self.parts, 1) + 4)
-        self.first, self.out = pointer(self.rows), <double *>pointer(self.sums)
+        self.sums = np.empty(4 * max(1, set_sweep(&self.sweep, self.rows, self.rows)))
+        self.first, self.sweep.out = pointer(self.rows), <double *>pointer(self.sums)
 
     def begin(self, g, double unit):
         """Start at ``y = 0`` for the gradient ``unit g``: set the residual to it and the direction
         to minus it, and return the squared norm of the residual.
         """
-        cdef double found[4]
         kind = self.g.dtype.type
         self.y[:] = 0
         np.copyto(self.g, g)
         np.multiply(self.g, kind(unit), out=self.r)
         np.negative(self.r, out=self.p)
-        self.inner(CG_R, 1, CG_R, 1, found)
-        return found[0]
+        return self.between(CG_R, 1, CG_R, 1, NULL)[0]
 
-    cdef int inner(
-        self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, double *found
-    ) except -1:
-        """The inner products (s, m) of s rows from w on with m rows from q on."""
+    cdef double *between(
+        self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
+    ) except NULL:
+        """Sweep over m rows from q on and s rows from w on: the inner products (s, m) without c;
+        with it, w -= c q in place, and the squares (s,).
+        """
         cdef Sweep *t = &self.sweep
-        cdef Py_ssize_t line = t.n * t.K.real_bytes, i
+        cdef Py_ssize_t line = t.n * t.K.real_bytes
         cdef int threads
         cdef fc_watch before
-        t.m, t.s, t.q, t.w, t.out = m, s, self.first + q * line, self.first + w * line, self.out
+        t.m, t.s, t.q, t.w, t.c = m, s, self.first + q * line, self.first + w * line, c
         threads = sweep_threads(t)
-        memset(self.out, 0, max(<Py_ssize_t>1, self.parts) * m * s * sizeof(double))
         with nogil:
             before = watch()
-            fc_team_run(threads, self.parts, dots_part, t)
+            if c == NULL:
+                sweep_dots(t, threads)
+            else:
+                sweep_take(t, threads)
             unwatch(before)
-        for i in range(m * s, self.parts * m * s):
-            self.out[i % (m * s)] += self.out[i]
-        memcpy(found, self.out, m * s * sizeof(double))
-        return 0
-
-    cdef double less(self, Py_ssize_t w, const double *c, Py_ssize_t q, Py_ssize_t m) except? -1:
-        """Row w less c times m rows from q on, in its place; returns its square."""
-        cdef Sweep *t = &self.sweep
-        cdef Py_ssize_t line = t.n * t.K.real_bytes, i
-        cdef int threads
-        cdef fc_watch before
-        t.m, t.s, t.q, t.w, t.out = m, 1, self.first + q * line, self.first + w * line, self.out
-        t.c = c
-        threads = sweep_threads(t)
-        self.out[0] = 0
-        with nogil:
-            before = watch()
-            fc_team_run(threads, self.parts, take_part, t)
-            unwatch(before)
-        for i in range(1, self.parts):
-            self.out[0] += self.out[i]
-        return self.out[0]
+        return t.out
 
     def curvature(self):
         """Return ``p'p``, ``p'Hp`` and ``||Hp||^2``."""
-        cdef double found[4]
-        self.inner(CG_P, 2, CG_P, 2, found)
+        cdef double *found = self.between(CG_P, 2, CG_P, 2, NULL)
         return found[0], found[1], found[3]
 
     def move(self, double step, double shift):
         """Compute ``y += step p`` and ``r += step (Hp + shift p)``; return ``r'r``, ``y'y``,
         ``y'g`` and ``y'r``.
         """
-        cdef double found[4]
-        cdef double c[2]
-        c[0], c[1] = -step * shift, -step
-        cdef double yy, rr = self.less(CG_R, c, CG_P, 2)
-        yy = self.less(CG_Y, c + 1, CG_P, 1)
-        self.inner(CG_G, 2, CG_Y, 1, found)
+        cdef double[2] c = [-step * shift, -step]
+        cdef double rr = self.between(CG_P, 2, CG_R, 1, c)[0]
+        cdef double yy = self.between(CG_P, 1, CG_Y, 1, c + 1)[0]
+        cdef double *found = self.between(CG_G, 2, CG_Y, 1, NULL)
         return rr, yy, found[0], found[1]
 
     def turn(self, double beta):

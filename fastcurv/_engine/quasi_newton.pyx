@@ -27,7 +27,6 @@ cdef enum State:
 cdef enum:
     TRIALS = 20                 # of a search
     SLICE_NS = 100000000        # after which whoever shows progress has its turn
-    SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
     PIECE = 1024                # numbers of vectors of which a few stay in the nearest cache,
     LONG_PIECE = 2048           # ... and of one of them
 
@@ -101,7 +100,7 @@ cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogi
         at += count
 
 
-cdef void sweep(
+cdef void sweep_all(
     Quasi *q, Piece piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
 ) noexcept nogil:
     """Over so many rows of n numbers, for so many sums."""
@@ -166,24 +165,13 @@ cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) no
     q.K.dots(2 * q.count, 2, n, q.pairs + shift, q.ld, y, q.ld, sums, 2 * q.count)
 
 
-cdef double careful_norm(const real *x, Py_ssize_t n) noexcept nogil:
-    """||x|| where squares overflow or underflow; infinite if one number is not finite."""
-    cdef Py_ssize_t i
-    cdef double largest = largest_of(n, x), square = 0
-    if not 0 < largest < INFINITY:
-        return largest
-    for i in range(n):
-        square += (x[i] / largest) * (x[i] / largest)
-    return largest * sqrt(square)
-
-
 cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
     """||x||, of which the square is known as far as it is a number."""
     if 1e-30 < square < 1e30:
         return sqrt(square)
     if q.K.real_bytes == 8:
-        return careful_norm[double](<double *>x, q.n)
-    return careful_norm[float](<float *>x, q.n)
+        return length_of(q.n, <double *>x)
+    return length_of(q.n, <float *>x)
 
 
 # --- the pairs ------------------------------------------------------------------------------------
@@ -191,7 +179,7 @@ cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
 cdef void multiply_pairs(Quasi *q) noexcept nogil:
     """The products of all pairs with g and, where one of them is at hand, with its y."""
     cdef Py_ssize_t i, row = q.row, k = q.count, m = q.most
-    sweep(q, pairs_piece, 4 * k, 4 * k, q.width)
+    sweep_all(q, pairs_piece, 4 * k, 4 * k, q.width)
     for i in range(2 * k):
         q.products[i] = total(q, 2 * k + i)
     if row >= 0:
@@ -243,7 +231,7 @@ cdef void weigh(Quasi *q) noexcept nogil:
 cdef void move(Quasi *q, double f) noexcept nogil:
     """Go to the trial, and keep the pair of this step if its curvature is usable."""
     cdef double yy, ss
-    sweep(q, step_piece, 8, 4, PIECE)
+    sweep_all(q, step_piece, 8, 4, PIECE)
     ss = norm_of(q, q.s, total(q, 1))
     yy = norm_of(q, q.g_trial - q.line, total(q, 2))
     q.row = -1
@@ -295,7 +283,7 @@ cdef double between(const Point *low, const Point *high) noexcept nogil:
 cdef void look(Quasi *q, double t) noexcept nogil:
     """At theta + t d."""
     q.t = t
-    sweep(q, trial_piece, 3, 0, PIECE)
+    sweep_all(q, trial_piece, 3, 0, PIECE)
 
 
 cdef void aim(Quasi *q) noexcept nogil:
@@ -307,7 +295,7 @@ cdef void aim(Quasi *q) noexcept nogil:
         return
     while True:
         weigh(q)
-        sweep(q, direction_piece, 2 * q.count + 3, 1, LONG_PIECE)
+        sweep_all(q, direction_piece, 2 * q.count + 3, 1, LONG_PIECE)
         q.slope = total(q, 0)
         if q.slope < 0:
             break
@@ -325,7 +313,7 @@ cdef void heed(Quasi *q, double f) noexcept nogil:
     cdef Point here, before
     here.t, here.f, here.slope = q.t, INFINITY, NAN
     if isfinite(f):
-        sweep(q, slope_piece, 2, 1, PIECE)
+        sweep_all(q, slope_piece, 2, 1, PIECE)
         here.f, here.slope = f, total(q, 0)
     q.trials += 1
     if not here.f <= min(q.low.f, q.f + ARMIJO * q.t * q.slope) + q.noise * fabs(q.f):
@@ -395,7 +383,7 @@ cdef class QuasiNewton:
         cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded(n, size) * size
         q.ld, q.line = line // size, line
         q.K, q.n, q.most, q.threads = &table_chosen()[size == 8], n, memory, default_threads()
-        q.width = max(8192, (n // 256 + 2047) // 2048 * 2048)
+        q.width = sweep_width(n)
         q.parts, q.lds = (n + q.width - 1) // q.width, max(4, 4 * memory)
         self.vectors = padded_rows(11, n, dtype)[:, :n]
         self.pairs = padded_rows(2 * memory, n, dtype)[:, :n]
@@ -425,7 +413,7 @@ cdef class QuasiNewton:
         self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, RESTING, False, -1
         with Arithmetic(), nogil:
-            sweep(q, step_piece, 8, 4, PIECE)       # of length 0
+            sweep_all(q, step_piece, 8, 4, PIECE)       # of length 0
             q.gnorm = norm_of(q, q.g, total(q, 3))
             if q.count:
                 multiply_pairs(q)

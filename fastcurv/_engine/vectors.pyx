@@ -18,6 +18,15 @@ cdef struct Sweep:
     double *out
 
 
+cdef enum:
+    SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
+
+
+cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
+    """Numbers of each row of n that one part of a sweep takes."""
+    return max(8192, (n // 256 + 2047) // 2048 * 2048)
+
+
 cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
@@ -52,23 +61,33 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
     t.q, t.w = pointer(Q), pointer(W)
     t.ldq, t.ldw = Q.strides[0] // size, W.strides[0] // size
-    t.width = max(8192, (t.n // 256 + 2047) // 2048 * 2048)
+    t.width = sweep_width(t.n)
     return (t.n + t.width - 1) // t.width
 
 
 cdef int sweep_threads(Sweep *t) except -1:
-    return default_threads() if t.m * t.s * t.n > 2000000 else 1
+    return default_threads() if t.m * t.s * t.n > SWEEP_WORK else 1
 
 
-def added(sums):
-    """The sums of parts, in order, in the first part's place."""
-    cdef double *out = <double *>pointer(sums)
-    cdef Py_ssize_t size = sums[0].size, i
-    cdef fc_arithmetic before = fc_arithmetic_begin()
-    for i in range(size, sums.size):
-        out[i % size] += out[i]
-    fc_arithmetic_end(before)
-    return sums[0]
+cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
+    """Every part, with `size` sums of each; `out` has room for all, and the first part's place gets
+    the totals, added in order.
+    """
+    cdef Py_ssize_t parts = (t.n + t.width - 1) // t.width, i
+    memset(t.out, 0, max(<Py_ssize_t>1, parts) * size * sizeof(double))
+    fc_team_run(threads, parts, part, t)
+    for i in range(size, parts * size):
+        t.out[i % size] += t.out[i]
+
+
+cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
+    """out (s, m) = W Q'"""
+    sweep(t, dots_part, threads, t.m * t.s)
+
+
+cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
+    """W -= C Q, and out (s,) = the squares of the new rows."""
+    sweep(t, take_part, threads, t.s)
 
 
 def project_rows(Q, W):
@@ -79,14 +98,14 @@ def project_rows(Q, W):
     cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
     cdef int threads = sweep_threads(&t)
-    sums = np.zeros((max(parts, 1), W.shape[0], Q.shape[0]))
+    sums = np.empty((max(parts, 1), W.shape[0], Q.shape[0]))
     t.out = <double *>pointer(sums)
     if sums.size:
         with nogil:
             before = watch()
-            fc_team_run(threads, parts, dots_part, &t)
+            sweep_dots(&t, threads)
             unwatch(before)
-    return added(sums)
+    return sums[0]
 
 
 def subtract_rows(Q, W, C):
@@ -100,14 +119,14 @@ def subtract_rows(Q, W, C):
         raise ValueError(f"coefficients of shape {C.shape}; wanted {(W.shape[0], Q.shape[0])}")
     if not W.flags.writeable:
         raise ValueError("the rows to change are read-only; wanted writeable ones")
-    squares = np.zeros((max(parts, 1), W.shape[0]))
+    squares = np.empty((max(parts, 1), W.shape[0]))
     t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
     if W.size and t.m:
         with nogil:
             before = watch()
-            fc_team_run(threads, parts, take_part, &t)
+            sweep_take(&t, threads)
             unwatch(before)
-        return added(squares)
+        return squares[0]
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 

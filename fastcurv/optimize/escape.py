@@ -78,11 +78,10 @@ def lowest_curvature(
             continue
         look_at = space.m + 1 + space.m // 6
         curvature, residual, u = space.lowest()
-        size = float(np.max(np.abs(space.ritz()[0])))
-        if ending or (curvature < -1e-9 * size and residual <= accuracy * abs(curvature)):
+        if ending or (curvature < -1e-9 * space.size and residual <= accuracy * abs(curvature)):
             v = space.combine(u)
             v /= v.dtype.type(np.linalg.norm(v))
-            rounding = rounding_of(v, size)
+            rounding = rounding_of(v, space.size)
             if ending or curvature < -rounding:
                 return curvature, v, rounding, space.m
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from fastcurv.krylov.solvers import Workspace
 from fastcurv.krylov.trust_region import KrylovSpace, absolute, cubic, shifted, trust_region
 from fastcurv.optimize.escape import escape, lowest_curvature
 from fastcurv.optimize.line_search import line_minimum
@@ -359,3 +360,62 @@ def test_the_lowest_curvature_of_what_underflows_is_a_number(dtype, start):
     curvature, v, rounding, _ = lowest_curvature(H, np.random.default_rng(0), [begin])
     assert abs(curvature) <= 64 * tiny and rounding >= 0
     assert abs(np.linalg.norm(v) - 1) <= 1e-5
+
+
+@pytest.mark.parametrize("value", [1.0, 5e-324, 0.0])
+@pytest.mark.parametrize("linear", [0.0, 5e-324, 1e-310, -2.0])
+def test_a_trust_region_of_one_number_is_its_closed_form(value, linear):
+    """The smallest numbers there are included: down to the wall or to the minimum before it."""
+    y, multiplier = trust_region(np.array([value]), np.array([linear]), 1.0)
+    inside = value > 0 and abs(linear) <= value
+    assert y[0] == pytest.approx(-linear / value if inside else -np.sign(linear), abs=1e-9)
+    assert multiplier == pytest.approx(0 if inside else abs(linear) - value, rel=1e-9, abs=1e-320)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
+def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
+    """Long ones are swept in parts over the team: the sums are those of all parts, every time."""
+    rng, work = np.random.default_rng(n), Workspace(n, dtype)
+    slack = 20 * float(np.finfo(dtype).eps)
+    g = rng.standard_normal(n).astype(dtype)
+    assert work.begin(g, 0.5) == pytest.approx(0.25 * (g.astype(float) @ g), rel=slack)
+    y, r = np.zeros(n), 0.5 * g.astype(float)
+    p = work.p.astype(float)
+    for step in (0.25, -1.5):
+        Hp = rng.standard_normal(n).astype(dtype)
+        work.Hp[:] = Hp
+        wanted = p @ p, p @ Hp, float(Hp.astype(float) @ Hp)
+        size = np.linalg.norm(p) * np.linalg.norm(Hp.astype(float))
+        assert np.abs(np.subtract(work.curvature(), wanted)).max() <= slack * max(*wanted, size)
+        found = work.move(step, 0.125)
+        y, r = y + step * p, r + step * (Hp + 0.125 * p)
+        assert np.abs(work.y - y).max() <= slack * np.abs(y).max()
+        assert np.abs(work.r - r).max() <= slack * np.abs(r).max() * 4
+        wanted = r @ r, y @ y, float(y @ g), y @ r
+        size = max(r @ r, y @ y, float(np.linalg.norm(g.astype(float))) ** 2)
+        assert np.abs(np.subtract(found, wanted)).max() <= slack * size
+        work.turn(0.5)
+        p = 0.5 * p - r
+        assert np.abs(work.p - p).max() <= slack * np.abs(p).max() * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
+    """The rows are swept in parts; what a step combines is Q'y."""
+    rng, n, slack = np.random.default_rng(3), 50_000, 1e2 * np.finfo(dtype).eps
+    diagonal = np.linspace(-1, 3, n).astype(dtype)
+    space = KrylovSpace(n, dtype, 20)
+    assert space.ritz()[0].size == space.linear_term().size == 0  # nothing is known yet
+    space.start(
+        lambda v, out: np.multiply(diagonal, v, out=out),
+        rng.standard_normal(n).astype(dtype),
+        rng.standard_normal((1, n)).astype(dtype),
+    )
+    for _ in range(12):
+        space.extend()
+    Q = space.rows[: space.m].astype(np.float64)
+    assert abs(Q @ Q.T - np.eye(12)).max() <= slack
+    assert abs(space.T[:12, :12] - Q * diagonal @ Q.T).max() <= slack
+    y = rng.standard_normal(12)
+    assert abs(space.combine(y) - y @ Q).max() <= slack

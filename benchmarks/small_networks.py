@@ -160,7 +160,7 @@ def by_numpy(sizes, X, Y, theta, steps=500):
             theta = theta + s
             r, J = residuals(theta, True)
             f, A, g = r @ r, J.T @ J, J.T @ r
-            damping, growth = damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+            damping, growth = damping * max(0.1, 1 - (2 * ratio - 1) ** 3), 2.0
         else:
             damping, growth = damping * growth, 2 * growth
         if damping > 1e12:

@@ -3,7 +3,8 @@
 At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the trial step is
 s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the model promises,
 Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
-mu smaller, by 1 - (2 rho - 1)^3 and at most threefold; else mu grows by 2, 4, 8, ...
+mu smaller, by 1 - (2 rho - 1)^3 and at most tenfold, where he has threefold, for which small nets
+take a tenth more steps; else mu grows by 2, 4, 8, ...
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
@@ -43,7 +44,7 @@ cdef class Levenberg:
 
     def __cinit__(self, Plan plan, theta):
         cdef PlanS *P = &plan.P
-        cdef Py_ssize_t n = P.n
+        cdef Py_ssize_t n = P.n, i
         self.plan, self.normal = plan, GaussNewton(plan)
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
@@ -52,7 +53,7 @@ cdef class Levenberg:
         self.panel = np.empty((PANEL, n))
         self.minus, self.s = <double *>pointer(self.panel), <double *>pointer(self.step)
         self.g = self.s + n
-        self.values, self.growth = 0, 2
+        self.values, self.growth, self.damping = 0, 2, 0
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
             decay(P, plan.l2, pointer(ones), pointer(ones))
@@ -67,7 +68,8 @@ cdef class Levenberg:
             self.value = self.loss(P, at_)
             self.arrive(P, gradient)
             plan.end(before)
-        self.damping = 1e-3 * np.diag(self.matrix).max()
+        for i in range(n):
+            self.damping = max(self.damping, 1e-3 * self.G[i * (n + 1)])
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
         """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.
@@ -150,7 +152,7 @@ cdef class Levenberg:
                 if self.blind:          # the gradient will tell
                     ratio = 1
                 if ratio > 1e-4:
-                    self.damping *= max(1 / 3.0, 1 - (2 * ratio - 1) ** 3)
+                    self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3)
                     self.growth, self.value = 2, f
                     return True
             self.damping = max(self.damping, 1e-300) * self.growth

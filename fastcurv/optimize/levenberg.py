@@ -33,6 +33,7 @@ class LevenbergMarquardt(GaussNewton):
             self.engine = self._started()
         if self.engine is not None:
             run.curvature = None
+            run.at_hand = self.engine.value, self.engine.gradient.copy()
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)

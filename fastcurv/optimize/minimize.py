@@ -20,6 +20,7 @@ from ..common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
+    check_seed,
     check_theta,
     old_name,
 )
@@ -269,7 +270,7 @@ def minimize(
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
-        ob, theta, as_rng(seed), curvature=maker.curvature, validation=validation,
+        ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,
         max_time=_if_given(max_time, "max_time", check_positive),
         max_products=_if_given(max_products, "max_products"),
         fun_target=_if_given(fun_target, "fun_target", _check_number),

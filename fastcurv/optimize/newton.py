@@ -18,6 +18,7 @@ the same space: a change of radius, damping or weight costs no product.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,12 @@ class _InSpace(Method):
         n = len(run.theta)
         most = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
         self.limit = min(n, most if self.krylov_dim is None else self.krylov_dim)
-        self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
+
+    @cached_property
+    def space(self) -> KrylovSpace:
+        """Make the space, kept for the run."""
+        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.limit + 2)
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         """Adapt the radius, damping or weight to the outcome of a trial step."""

@@ -114,12 +114,13 @@ class Run(Saved):
         max_products: int | None = None,
         fun_target: float | None = None,
     ) -> None:
-        self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
+        self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
         self.curvature = curvature
         self.fun_target = -np.inf if fun_target is None else fun_target
         # of the next step: iterations that it may stand for, and a gradient's norm that is enough
         self.ahead, self.enough = 1, 0.0
+        self.at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
         self._product: Any = None
         self.sample = sample
         self.rows: Any = None
@@ -142,6 +143,12 @@ class Run(Saved):
         self.g = np.empty(0, theta.dtype)
         self.cut: str | None = None
         self.stale = False
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The run's generator, made when first asked for: most runs on small nets end without."""
+        self.seed = np.random.default_rng(self.seed)  # a generator is passed through
+        return self.seed
 
     # costs and budgets
 
@@ -203,7 +210,8 @@ class Run(Saved):
 
     def bind(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
-        operator, f, g = self.bind_operator(), None, None
+        operator, (f, g) = self.bind_operator(), self.at_hand or (None, None)
+        self.at_hand = None
         if operator is not None and self.sample is None and is_plain(self.ob):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
@@ -346,7 +354,7 @@ class Run(Saved):
                 [int(value) for value in values] if key in ("iteration", "products") else values
             )
         self.spent, self.started = facts["elapsed"], time.perf_counter()
-        self.rng = generator(facts.get("rng"))
+        self.seed = generator(facts.get("rng"))
 
 
 def check_fraction(value: Any, name: str) -> float:

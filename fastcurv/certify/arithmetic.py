@@ -25,6 +25,7 @@ from .. import _engine
 from .._engine import BATCH_NORM_EPS
 from ..common.linalg import eigh, gamma_of
 from ..common.protocols import Floats
+from ..common.runtime import check_time
 from ..structure.tables import ACTIVATIONS
 
 # error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
@@ -131,14 +132,43 @@ def gram_bound(G: Floats) -> float:
     return size * slack * float(_power_norms(G, 4))
 
 
-def stack_norms(K: Floats) -> Floats:
+GRAM_BYTES = 1 << 27  # of a Gram matrix, and of the rows kept until it can be computed
+
+
+class Gram:
+    """The spectral norm, up to rounding, of a matrix of N rows that is given some rows at a time,
+    from the smaller of its Gram matrices; the Frobenius norm where neither fits into memory.
+    """
+
+    def __init__(self, N: int) -> None:
+        self.N, self.rows = N, []
+        self.G: Floats = np.zeros((1, 1))
+
+    def add(self, x: Floats) -> None:
+        """Add some rows."""
+        width = x.shape[1]
+        if self.N < width and 8 * self.N * width <= GRAM_BYTES:
+            self.rows.append(x)
+        else:
+            fits = 8 * width * width <= GRAM_BYTES
+            self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
+
+    def norm(self) -> float:
+        """Return the norm, infinity where squares underflow."""
+        if self.rows:
+            x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
+            self.G = x @ x.T
+        return math.sqrt(gram_bound(self.G)) if self.G.max() > 1e-280 else np.inf
+
+
+def stack_norms(K: Floats, squarings: int = 3) -> Floats:
     """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k),
-    at most a factor of ``min(m, k)^(1/32)`` too large.
+    at most a factor of ``min(m, k)^(1/4p)`` too large, p = 2^squarings.
     """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
     Kt = K.transpose(0, 2, 1)
-    norms = _power_norms(K @ Kt if K.shape[1] <= K.shape[2] else Kt @ K, 3)
+    norms = _power_norms(K @ Kt if K.shape[1] <= K.shape[2] else Kt @ K, squarings)
     return np.asarray(size[:, :, 0] * np.sqrt(norms)[:, None] * (1 + 1e-10))
 
 
@@ -388,6 +418,7 @@ def linear(
     terms: int = 1,
 ) -> Num:
     """Return ``x W' + y V' + b``, computed as a sum of `terms` products; x or V None for 0."""
+    check_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
     z, entered = np.zeros((rows, len(W.A))) + b, []
     size = np.abs(z)
@@ -524,6 +555,7 @@ class Sums:
 
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
         """Add some rows of a term x'y."""
+        check_time()
         self.B += product(_off(x, gamma).T, y.size)
         nx, ny = norms(np.abs(x.x)), norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu

@@ -18,6 +18,7 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT
 from ..common.progress import cache_last
 from ..common.protocols import Floats
+from ..common.runtime import check_time
 from ..structure.losses import EPS
 from ..structure.parameters import (
     divisor_of,
@@ -35,13 +36,13 @@ from .arithmetic import (
     Arithmetic,
     Chain,
     Err,
+    Gram,
     Num,
     Operand,
     Phi,
     Sums,
     exact,
     flushes,
-    gram_bound,
     linear,
     norm,
     norms,
@@ -111,7 +112,8 @@ class State:
                 off_above = scaled(off_above, top) + above[0].size * ETA
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
-        products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
+        if l + 2 < len(self.R.W):  # there are hidden layers above
+            products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
         """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi' [through the
@@ -399,8 +401,9 @@ class LossRows:
 
 
 KINDS = ("hessian", "ggn", "fisher")
-CHUNK_BYTES = 1 << 25  # of the state of one chunk of rows
-KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept for the next vector
+CHUNK_BYTES = 1 << 25  # of the state of one chunk of rows, or ...
+KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept for the next vector, or ...
+CHUNK_THETAS, KEPT_THETAS = 4, 8  # ... these many times theta, for each chunk reads all weights
 JOINT_FLOPS = 1 << 30  # up to which products of layers are computed for every row
 
 
@@ -435,7 +438,9 @@ class ErrorPass:
         self.ob, self.measured = ob, measured
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
-        self.step = N if normalised(model) else max(1, CHUNK_BYTES // self.row_bytes)
+        chunk = max(CHUNK_BYTES, CHUNK_THETAS * 8 * self.theta.size)
+        self.kept_bytes = max(KEPT_BYTES, KEPT_THETAS * 8 * self.theta.size)
+        self.step = N if normalised(model) else max(1, chunk // self.row_bytes)
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
@@ -472,10 +477,11 @@ class ErrorPass:
             yield from self.kept
             return
         N = self.ob.n_samples
-        all_fit = self.step >= N or N * self.row_bytes <= KEPT_BYTES
+        all_fit = self.step >= N or N * self.row_bytes <= self.kept_bytes
         self.arithmetic.overflow |= flushes()
         keep: list[State] | None = [] if all_fit else None
         for first in range(0, N, self.step):
+            check_time()
             state = State(self, slice(first, min(N, first + self.step)))
             if keep is not None:
                 keep.append(state)
@@ -487,13 +493,11 @@ class ErrorPass:
         computed on first use.
         """
         if self.grams is None:
-            grams: Any = None
-            alone = self.ob.n_samples <= self.step  # then x x' may be the smaller one
+            grams: list[Gram] = [Gram(self.ob.n_samples) for _ in range(2 * len(self.W))]
             for s in self.states():
-                both = [x.x for pair in zip(s.a, s.d) for x in pair]
-                here = [x @ x.T if alone and len(x) < x.shape[1] else x.T @ x for x in both]
-                grams = here if grams is None else [G + H for G, H in zip(grams, here)]
-            norms = [math.sqrt(gram_bound(G)) if G.max() > 1e-280 else np.inf for G in grams]
+                for gram, x in zip(grams, (x.x for pair in zip(s.a, s.d) for x in pair)):
+                    gram.add(x)
+            norms = [gram.norm() for gram in grams]
             self.grams = list(zip(norms[::2], norms[1::2]))
         sums = [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
         for part, pair in zip(sums, self.norms):

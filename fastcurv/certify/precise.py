@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.progress import cache_last
 from ..common.protocols import Floats
+from ..common.runtime import check_time
 from ..structure.losses import EPS, LONG_EPS, OUTWARD, Loss
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
@@ -84,6 +85,7 @@ def pair(x: Floats | float) -> Pair:
 
 def two_sum(a: Floats, b: Floats) -> Pair:
     """Return a + b without error."""
+    check_time()
     s = a + b
     t = s - a
     return Pair(s, (a - (s - t)) + (b - t))
@@ -196,6 +198,7 @@ class Sliced:
         self.exponents, self.parts = exponents, []
         rest = Pair(np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None]))
         for i in range(PARTS):
+            check_time()
             shift = 1.5 * 2.0 ** (52 - k * (i + 1))
             here = (rest.hi + shift) - shift
             self.parts.append(here if here.any() else None)
@@ -217,7 +220,9 @@ def sliced_dot(a: Sliced, b: Sliced) -> Pair:
     """Return ``A B'`` from the slices of both."""
     total = pair(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(PARTS - 1, -1, -1):
+        check_time()
         for i in range(order + 1):
+            check_time()
             x, y = a.parts[i], b.parts[order - i]
             if x is not None and y is not None:
                 total = plus(total, x @ y.T)

@@ -167,18 +167,22 @@ class OutOfTime(Exception):  # noqa: N818: no error, since the caller has asked 
     """The end of the time set by a `time_limit`."""
 
 
-_ENDS: ContextVar[float] = ContextVar("ends", default=float("inf"))
+# when to begin nothing new, and when to end what has begun
+_ENDS: ContextVar[tuple[float, float]] = ContextVar("ends", default=(float("inf"),) * 2)
+GRACE = 0.04  # the share of a limit that is left to conclude from what was found by then
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Limit the time in this context: `late` is true after this many seconds, or when an outer
-    limit ends. None changes nothing, and infinity lifts outer limits.
+    """Limit the time in this context: `late` is true after this many seconds, and `check_time`
+    raises a little later, or when an outer limit ends. None changes nothing, and infinity lifts
+    outer limits.
     """
     ends = _ENDS.get()
     if seconds is not None:
-        own = time.perf_counter() + seconds
-        ends = own if own == float("inf") else min(own, ends)
+        now = time.perf_counter()
+        own = now + seconds, now + (1 + GRACE) * seconds
+        ends = own if seconds == float("inf") else (min(own[0], ends[0]), min(own[1], ends[1]))
     token = _ENDS.set(ends)
     try:
         yield
@@ -186,15 +190,18 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         _ENDS.reset(token)
 
 
-def late() -> bool:
-    """Return whether the time of the enclosing `time_limit` has ended."""
-    ends = _ENDS.get()
-    return ends < float("inf") and time.perf_counter() >= ends
+def late(ahead: float = 0.0) -> bool:
+    """Return whether the time of the enclosing `time_limit` has ended, or will have in that many
+    seconds.
+    """
+    ends, _ = _ENDS.get()
+    return ends < float("inf") and time.perf_counter() + ahead >= ends
 
 
 def check_time() -> None:
-    """Raise `OutOfTime` if it is `late`."""
-    if late():
+    """Raise `OutOfTime` if the time of the enclosing `time_limit` and its grace have ended."""
+    _, ends = _ENDS.get()
+    if ends < float("inf") and time.perf_counter() >= ends:
         raise OutOfTime
 
 
@@ -235,7 +242,7 @@ def interruptible(call: Callable[[], Result]) -> Result:
     """
     check_time()
     main = threading.current_thread() is threading.main_thread()
-    if not main and _ENDS.get() == float("inf"):
+    if not main and _ENDS.get()[1] == float("inf"):
         return call()
     found: list[Result] = []
     failed: list[BaseException] = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numbers
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,14 @@ from ..common.checks import as_rng, check_positive, check_positive_int, check_th
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import bar
 from ..common.protocols import Differentiable
-from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
+from ..common.runtime import (
+    GRACE,
+    OutOfTime,
+    late,
+    one_blas_thread,
+    time_limit,
+    to_nearest,
+)
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
 from .decide import UNTRIED, Decision, Evidence, Proof, Reason, decide
@@ -32,7 +40,7 @@ from .evidence import (
     proved,
     runs_to_infinity,
 )
-from .iterative import ByProducts, is_clearly_far
+from .iterative import ByProducts, Unfinished, is_clearly_far
 from .kink_minimum import KinkMinimum, certify_kink_minimum
 from .low_rank import interpolation
 from .nearness import Coordinates, falls_across, newton_limit
@@ -41,6 +49,8 @@ from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
 LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
+FEWEST = 4  # times a product, what the quickest verdict takes
+AT_LEAST = 0.05  # seconds for a verdict from a few products where no time is left
 
 
 @accept_aliases("classify")
@@ -232,23 +242,13 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, found = _examined(ask, H)
     outcome = decide(found)
-    because = outcome.because
-    point = _result(inertia.ask, found, outcome)
+    with time_limit(np.inf):  # for words alone
+        point = _result(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
     if ask.max_time is not None and not settled and (late() or ask.dense_in_time):
         point = _continued(point, cut_short(ask, H.count, late()))
-    held = certify_kink_minimum(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
-    if held is not None:
-        point = replace(point, **_held(held))
-    elif ask.seek and because in (Reason.FAR, Reason.PLATEAU):
-        point = _nearest(ask, point, inertia, shown) or _continued(
-            point, which_call_gets_there(found.gradient.plateau)
-        )
-    elif ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
-        # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
-        led = _nearest(ask, point, inertia, shown)
-        if led is not None and led.at_nearest is not None and led.at_nearest.certified:
-            point = led
+    with suppress(OutOfTime):
+        point = _refined(ask, found, outcome, point, inertia, shown)
     return replace(
         point,
         n_products=H.count + H.shared,
@@ -256,6 +256,32 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
         shared=None if run is None else run.name,
         n_new=None if run is None else H.count,
     )
+
+
+def _refined(
+    ask: ClassifyOptions,
+    found: Evidence,
+    outcome: Decision,
+    point: CriticalPoint,
+    inertia: Inertia,
+    shown: Any,
+) -> CriticalPoint:
+    """Return the verdict with the proof of a minimum on kinks, or with the critical point to which
+    Newton's steps lead, where there is one.
+    """
+    held = certify_kink_minimum(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
+    if held is not None:
+        return replace(point, **_held(held))
+    if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
+        return _nearest(ask, point, inertia, shown) or _continued(
+            point, which_call_gets_there(found.gradient.plateau)
+        )
+    if ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
+        # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
+        led = _nearest(ask, point, inertia, shown)
+        if led is not None and led.at_nearest is not None and led.at_nearest.certified:
+            return led
+    return point
 
 
 def _continued(point: CriticalPoint, words: str) -> CriticalPoint:
@@ -271,20 +297,24 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     cost of all eigenvalues. These are also what remains where time ran out.
     """
     cheap = replace(ask, dense_below=0.0)
-    if ask.dense and ask.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
-        inertia, found = _examine(cheap, H)
-        if decide(found).because in (Reason.FAR, Reason.PLATEAU):
-            return inertia, found
-    asked = ask
-    for share in (IN_FULL, 1.0) if ask.dense else (1.0,):
-        try:
-            with time_limit(None if ask.max_time is None else share * ask.max_time):
-                return _examine(asked, H)
-        except OutOfTime:
-            asked = cheap
-    H.most = H.count
-    with time_limit(np.inf):  # no time left: a few products give a verdict
+    with suppress(OutOfTime):
+        if ask.dense and ask.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
+            inertia, found = _examine(cheap, H)
+            if decide(found).because in (Reason.FAR, Reason.PLATEAU):
+                return inertia, found
+        if not ask.dense:
+            return _examine(ask, H)
+        with suppress(OutOfTime), time_limit(ask.max_time and IN_FULL * ask.max_time):
+            return _examine(ask, H)
         return _examine(cheap, H)
+    H.most = H.count
+    grace = max(AT_LEAST, GRACE * (ask.max_time or np.inf))
+    with time_limit(np.inf):  # no time left: a few products give a verdict
+        with suppress(OutOfTime), time_limit(grace):
+            if FEWEST * H.pace < grace:
+                return _examine(cheap, H)
+        inertia = Unfinished(cheap, H)
+        return inertia, Evidence(gradient=inertia.near, n_products=H.count)
 
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:

@@ -5,6 +5,7 @@ arguments of `classify`.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -270,6 +271,7 @@ class Products:
         self.short = False  # whether `spend` was refused
         self.shared = 0  # products of a shared Krylov run that were reused
         self.norm = 0.0
+        self.pace = 0.0  # seconds that a product took
         self.shown: Bar | None = None
         self.asymmetry = 0.0  # as observed: products are wrong by at least this much
         self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)  # recent results of `bound`
@@ -278,7 +280,9 @@ class Products:
         """Return ``H V`` in float64 for V of shape (n,) or (n, k)."""
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
+        began = time.perf_counter()
         out = np.asarray(times(self.op, V), dtype=float)
+        self.pace = (time.perf_counter() - began) * V.shape[0] / max(1, V.size)
         largest = float(np.abs(out).max(initial=0.0))
         if 0 < largest < np.inf:  # scaled, so that squares do not overflow or underflow
             sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)

@@ -4,6 +4,7 @@ risk of having missed curvature on the other.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -143,8 +144,11 @@ class InertiaSearch:
         size = n * operator_dtype(op).itemsize
         rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
-        if steps < 1 or not (
-            run.insert_random(self.rng) if start is None else run.insert(start.copy())
+        step = block * self.H.pace  # the seconds that the next step takes, at least
+        if (
+            steps < 1
+            or late(step)
+            or not (run.insert_random(self.rng) if start is None else run.insert(start.copy()))
         ):
             return None
         while (
@@ -152,9 +156,11 @@ class InertiaSearch:
             and run.m < run.dimension
             and run.m + run.p <= rows
             and run.n_products < steps * block
-            and not (run.m and late())
+            and not (run.m and late(step))
         ):
+            began = time.perf_counter()
             run.step()
+            step = time.perf_counter() - began
             self.H.tell(block)
             if run.m % 20 == 0 and stop(run):
                 break
@@ -682,6 +688,16 @@ class ByProducts(Inertia):
         if not self.keeps:
             return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
         return self.seen
+
+
+class Unfinished(Inertia):
+    """The inertia where time ran out before anything was found: the gradient alone is known."""
+
+    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
+        g = gradient_at(ask.ob, ask.theta, H)
+        super().__init__(ask, H, (g, np.nan))
+        tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
+        self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
 
 
 def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:

@@ -496,7 +496,8 @@ class Words(Formatter):
 
     @property
     def few(self) -> str:
-        if self.ask.max_products is None:
+        spent = self.found.n_products
+        if self.ask.max_time is not None and spent < (self.ask.max_products or np.inf):
             return f"max_time = {number(self.ask.max_time or 0.0)} s is too short"
         return f"max_products = {self.ask.max_products} are too few"
 

@@ -31,6 +31,7 @@ import numpy as np
 from ..common.checks import check_vectors, operator_dtype, times
 from ..common.linalg import eigh, svd
 from ..common.protocols import Array, Floats, Indices
+from ..common.runtime import check_time
 from ..common.vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
 
 # --------------------------------------------------------------------------------------------------
@@ -600,6 +601,7 @@ class Recurrence(State):
         """Compute ``out = A q_i / unit`` and count the product; components along `against` are
         moved from out to `leak`.
         """
+        check_time()
         v = self.rows[i]
         with self.around:
             self._product(v, out)

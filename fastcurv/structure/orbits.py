@@ -91,14 +91,19 @@ def orbits(
     for group in (_shift, _columns, _means, _off, _blocks):
         for orbit in group(ob, theta, free, off, on_kinks):
             if len(orbit):
-                size += orbit.tangents.nbytes
-                if size > MAX_BYTES:
-                    raise MemoryError(
-                        "the symmetry directions, dense, take more than "
-                        f"{MAX_BYTES / 1e9:.2g} GB; wanted a smaller network"
-                    )
+                size += len(orbit)
+                _check_room(theta, size)
                 held.append(orbit)
     return held
+
+
+def _check_room(theta: Floats, count: int) -> None:
+    """Raise MemoryError if so many tangents take too much memory."""
+    if count * theta.nbytes > MAX_BYTES:
+        raise MemoryError(
+            f"the symmetry directions, dense, take more than {MAX_BYTES / 1e9:.2g} GB; wanted a "
+            "smaller network"
+        )
 
 
 def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.0) -> Orbit:
@@ -119,13 +124,13 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     if LOSSES[ob.loss].link != "softmax":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
-    columns = []
-    for k in range(ob.model.sizes[-2] + int(ob.model.bias)):
+    columns, width = [], ob.model.sizes[-2]
+    for k in [*range(width * W_free), *[width] * b_free]:
+        _check_room(theta, len(columns))
         t, layers = blank(ob.model)
         W, b = layers[-1]
-        if W_free if k < W.shape[1] else b_free:
-            (W[:, k] if k < W.shape[1] else b)[...] = 1 / W.shape[0] ** 0.5
-            columns.append(t)
+        (W[:, k] if k < width else b)[...] = 1 / W.shape[0] ** 0.5
+        columns.append(t)
     yield _flat("shift", theta, columns, EPS * len(columns) ** 0.5)
 
 
@@ -172,6 +177,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     for c, c0 in dependencies(rows_that_count(ob), blind or model.bias and b_free):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
         for row in range(model.sizes[1]):
+            _check_room(theta, len(columns))
             t, layers = blank(model)
             W, b = layers[0]
             W[row] = c / size
@@ -190,6 +196,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     for layer in range(len(model.activation)):
         if _free_layers(model, free)[layer][1]:
             for j in range(model.sizes[layer + 1]):
+                _check_room(theta, len(columns))
                 t, layers = blank(model)
                 layers[layer][1][j] = 1.0
                 columns.append(t)
@@ -216,8 +223,8 @@ def _off(
                     part[j] = True
             if not skips(model, layer):
                 layers[layer + 1][0][:, j] = True
-            for i in np.flatnonzero(touched & free):
-                columns.append(i)
+            columns.extend(np.flatnonzero(touched & free))
+            _check_room(theta, len(columns))
     T = np.zeros((theta.size, len(columns)))
     T[columns, np.arange(len(columns))] = 1.0
     yield Orbit("off", T, 0.0, 0.0, lambda t: theta + T @ np.asarray(t, dtype=float))
@@ -319,6 +326,7 @@ def _action(
     width = model.sizes[run[0] + 1]
     columns, kept = [], []
     for i, j in pairs:
+        _check_room(theta, len(columns))
         t = _tangent(model, theta, run, i, j)
         if mirror:
             t += mirror * _tangent(model, theta, run, j, i)
@@ -388,6 +396,7 @@ def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -
             layers_of(model, d)[layer + 1][1][...] = -(layers_of(model, theta)[layer + 1][0] @ t)
         return d
 
+    _check_room(theta, len(b))
     T = np.stack([direction(e) for e in np.eye(len(b))], axis=1)
     yield Orbit(
         "linear bias",

@@ -7,6 +7,7 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.checks import as_numpy, as_rng, check_positive, check_vector
 from ..common.errors import accept_aliases, require
 from ..common.protocols import Floats
-from .parameters import blank, in_skip, layers_of, norms_of, rows_that_count
+from .parameters import in_skip, layers_of, norms_of, rows_that_count
 from .tables import ACTIVATIONS, LOSSES
 
 
@@ -58,13 +59,17 @@ def probes(
     if max_columns is None:
         max_columns = min(64, max(4, (1 << 26) // theta.size))
     now, norms = layers_of(model, theta), norms_of(model, theta)
-    columns: list[Floats] = []
-    for layer in range(len(model.activation)):
-        for plus, minus in _special_units(now, norms, layer):
-            for incoming in (True, False):
-                if len(columns) < max_columns:
-                    columns.append(_apart(model, layer, plus, minus, incoming, rng))
-    return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+    special = (
+        (layer, units, incoming)
+        for layer in range(len(model.activation))
+        for units in _special_units(now, norms, layer)
+        for incoming in (True, False)
+    )
+    rows, count = np.zeros((max_columns, theta.size)), 0  # pages of zeros take no memory
+    for row, (layer, units, incoming) in zip(rows, special):
+        _apart(model, layer, *units, incoming, rng, row)
+        count += 1
+    return np.asarray(rows[:count].T)
 
 
 def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tuple[Any, Any]]:
@@ -87,21 +92,25 @@ def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tup
 
 
 def _apart(
-    model: Any, layer: int, plus: int, minus: int | None, incoming: bool, rng: np.random.Generator
-) -> Floats:
-    t, layers = blank(model)
-    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    model: Any,
+    layer: int,
+    plus: int,
+    minus: int | None,
+    incoming: bool,
+    rng: np.random.Generator,
+    out: Floats,
+) -> None:
+    """Write a unit vector that moves a unit, or two apart, into `out` (n,), which is 0."""
+    (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
     part = rng.standard_normal(W.shape[1] if incoming else W_out.shape[0])
     shift = rng.standard_normal()
-    for unit, sign in ((plus, 1.0), (minus, -1.0)):
-        if unit is not None and incoming:
-            W[unit] = sign * part
-            for more in norms_of(model, t)[layer] or (b,):
-                if more is not None:
-                    more[unit] = sign * shift
-        elif unit is not None:
-            W_out[:, unit] = sign * part
-    return t / np.linalg.norm(t)
+    scales = [x for x in norms_of(model, out)[layer] or (b,) if x is not None] * incoming
+    units = [(unit, sign) for unit, sign in ((plus, 1.0), (minus, -1.0)) if unit is not None]
+    size = math.sqrt(len(units) * (float(part @ part) + len(scales) * shift**2))
+    for unit, sign in units:
+        (W[unit] if incoming else W_out[:, unit])[...] = sign * part / size
+        for x in scales:
+            x[unit] = sign * shift / size
 
 
 def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.common import runtime
 from fastcurv.common.linalg import LONG, PER_CUBE, eigh
 from fastcurv.common.runtime import OutOfTime, interruptible, late, one_blas_thread, time_limit
 from fastcurv.critical.classify import classify
@@ -100,6 +101,46 @@ def test_at_rest_no_budget_is_so_small_that_the_point_is_called_another(l2, rng)
         assert point.kind != "not_critical", (most, point.reason)
     far = classify(ob, theta + 0.3 * rng.standard_normal(len(theta)), max_products=1)
     assert far.kind == "not_critical" and far.gradient_tol > 0
+
+
+class Ticks:
+    """A clock that ticks whenever it is read."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("dense_below", [0, 4096])
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_time_may_end_at_any_stage(dense_below, at_rest, monkeypatch, rng):
+    """Never an error, and never a kind that is not that of the point; the time is counted in looks
+    at the clock, so that limits fall into every stage.
+    """
+    X = rng.standard_normal((30, 5))
+    model = fc.MLP([5, 50, 2])
+    ob = fc.Objective(model, X, rng.integers(0, 2, 30), l2=1e-2)
+    theta = model.init(seed=0)
+    if at_rest:
+        theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
+        (W, b), (out, _) = model.unflatten(theta)
+        W[0], b[0], out[:, 0] = 0, 0, 0  # a point of its own, from where the others start
+        theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
+    usual = classify(ob, theta, dense_below=dense_below)
+    kinds = set()
+    for limit in (*range(1, 40), *np.geomspace(40, 4000, 40).astype(int)):
+        clock = Ticks()
+        monkeypatch.setattr(runtime, "time", clock)
+        point = classify(ob, theta, dense_below=dense_below, max_time=float(limit))
+        monkeypatch.undo()
+        assert point.kind in ("undecided", usual.kind), point.reason
+        assert point.certified <= usual.certified
+        assert point.kind != "undecided" or repr(point) and point.to_dict()
+        kinds.add(point.kind)
+    assert "undecided" in kinds and usual.kind in kinds
 
 
 def test_a_sentence_for_too_little_to_tell_how_far(rng):

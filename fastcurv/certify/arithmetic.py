@@ -141,13 +141,14 @@ class Gram:
     """
 
     def __init__(self, N: int) -> None:
-        self.N, self.rows = N, []
+        self.N = N
+        self.rows: list[Floats] = []
         self.G: Floats = np.zeros((1, 1))
 
     def add(self, x: Floats) -> None:
         """Add some rows."""
         width = x.shape[1]
-        if self.N < width and 8 * self.N * width <= GRAM_BYTES:
+        if width > self.N and 8 * self.N * width <= GRAM_BYTES:
             self.rows.append(x)
         else:
             fits = 8 * width * width <= GRAM_BYTES

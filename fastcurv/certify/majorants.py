@@ -36,7 +36,7 @@ from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_once
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
-from .arithmetic import EPS, GROWTH, TINY, gram_norm, norm, norms, spectral, stack_norms
+from .arithmetic import EPS, ETA, GROWTH, TINY, gram_norm, norm, norms, spectral, stack_norms
 from .passes import Passes, State, checked_theta, passes_at
 
 CROSS = 2 / math.sqrt(3)
@@ -631,7 +631,7 @@ def by_units(passes: Passes) -> float:
             break
         check_time()
         here = _of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
-        found = max(found, float(np.fmin(here, at_most[j])))
+        found = max(found, float(here if np.isfinite(here) else at_most[j]))
     return GROWTH * found
 
 
@@ -653,7 +653,8 @@ def _of_all_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Flo
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
         C[part] = stack_norms(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
-    return _slack(delta, slope, bend, X1, x) + 0.5 * curved + np.hypot(0.5 * curved, C)
+    norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())  # outer may underflow
+    return np.asarray(_slack(delta, slope, bend, X1, x) + norm)
 
 
 def _slack(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Any:

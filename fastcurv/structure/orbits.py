@@ -124,7 +124,8 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     if LOSSES[ob.loss].link != "softmax":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
-    columns, width = [], ob.model.sizes[-2]
+    columns: list[Floats] = []
+    width = ob.model.sizes[-2]
     for k in [*range(width * W_free), *[width] * b_free]:
         _check_room(theta, len(columns))
         t, layers = blank(ob.model)
@@ -173,7 +174,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     blind = normalised(model)  # invariant to what is added to all rows
     if not W_free:
         return
-    columns = []
+    columns: list[Floats] = []
     for c, c0 in dependencies(rows_that_count(ob), blind or model.bias and b_free):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
         for row in range(model.sizes[1]):
@@ -192,7 +193,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     model = ob.model
     if not (normalised(model) and model.bias):
         return
-    columns = []
+    columns: list[Floats] = []
     for layer in range(len(model.activation)):
         if _free_layers(model, free)[layer][1]:
             for j in range(model.sizes[layer + 1]):
@@ -213,7 +214,8 @@ def _off(
     """Yield the translations of every parameter without l2 of the relu units that stay off for all
     rows.
     """
-    model, columns = ob.model, []
+    model = ob.model
+    columns: list[int] = []
     for layer, units in enumerate(off):
         for j in np.flatnonzero(units):
             touched = np.zeros(model.n_params, dtype=bool)
@@ -324,7 +326,8 @@ def _action(
     """
     model = ob.model
     width = model.sizes[run[0] + 1]
-    columns, kept = [], []
+    columns: list[Floats] = []
+    kept = []
     for i, j in pairs:
         _check_room(theta, len(columns))
         t = _tangent(model, theta, run, i, j)

@@ -67,7 +67,7 @@ def probes(
     )
     rows, count = np.zeros((max_columns, theta.size)), 0  # pages of zeros take no memory
     for row, (layer, units, incoming) in zip(rows, special):
-        _apart(model, layer, *units, incoming, rng, row)
+        _apart(model, layer, units, incoming, rng, row)
         count += 1
     return np.asarray(rows[:count].T)
 
@@ -94,18 +94,17 @@ def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tup
 def _apart(
     model: Any,
     layer: int,
-    plus: int,
-    minus: int | None,
+    pair: tuple[int, int | None],
     incoming: bool,
     rng: np.random.Generator,
     out: Floats,
 ) -> None:
     """Write a unit vector that moves a unit, or two apart, into `out` (n,), which is 0."""
     (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
-    part = rng.standard_normal(W.shape[1] if incoming else W_out.shape[0])
+    part: Floats = rng.standard_normal((W.shape[1] if incoming else W_out.shape[0],))
     shift = rng.standard_normal()
     scales = [x for x in norms_of(model, out)[layer] or (b,) if x is not None] * incoming
-    units = [(unit, sign) for unit, sign in ((plus, 1.0), (minus, -1.0)) if unit is not None]
+    units = [(unit, sign) for unit, sign in zip(pair, (1.0, -1.0)) if unit is not None]
     size = math.sqrt(len(units) * (float(part @ part) + len(scales) * shift**2))
     for unit, sign in units:
         (W[unit] if incoming else W_out[:, unit])[...] = sign * part / size

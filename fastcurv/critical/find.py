@@ -4,6 +4,7 @@ vanishes.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -17,9 +18,9 @@ from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
-from ..common.runtime import to_nearest
+from ..common.runtime import one_blas_thread, to_nearest
 from ..common.vectors import extent, safe_norm
-from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
+from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual, trust_region
 from ..spectrum.dense import PRODUCT_EPS, Assembling
 from .dense import nearness_at
 from .evidence import (
@@ -157,6 +158,100 @@ def lower_gradient(
             return best[1:]
         alpha /= 4
     return None
+
+
+# --------------------------------------------------------------------------------------------------
+# Eigenvector following: steps towards a point of a given index.
+#
+# In the eigenbasis, with c the gradient, the step is ``-s_i c_i / (|lam_i| + mu)``: s_i = -1 along
+# the eigenvectors that are climbed, 1 along all others, and mu >= 0 keeps it within the radius.
+# Where the signs of lam are those of s that is Newton's step, so that points of this index alone
+# attract. The radius follows the error of the quadratic model: the gradient that it misses, in the
+# norm of ``(|H| + mu)^-1``, over the length of the step in that of ``|H| + mu``. That ratio does
+# not depend on units, and in a curved valley it allows far longer steps than the norm of the
+# gradient does, which stiff directions rule.
+#
+# Where two eigenvalues cross, on the way, of which one is climbed, "the lowest ones" jump, and the
+# walk turns back and forth for ever. So the eigenvectors that are climbed are those that overlap
+# most with the last ones, and they are chosen anew only every few steps.
+
+FOLLOWED_BELOW = 4096  # parameters up to which eigenvectors can be followed
+CHOSEN_FOR = 10  # steps for which the same eigenvectors are climbed
+TRUSTED, SURE = 1.0, 0.3  # error of the model up to which a step is taken, and the radius grows
+LOST = 30.0  # a walk this many times as far from 0 as it started climbs to infinity
+
+
+def check_index(index: Any, n: int) -> int:
+    """Return an index that was asked for, as an int, for n parameters."""
+    if isinstance(index, bool) or not isinstance(index, numbers.Integral):
+        raise TypeError(f"index is {index!r}; wanted an int from 0 to {n}, the parameters")
+    if not 0 <= index <= n:
+        raise ValueError(f"index is {index}; wanted one from 0 to {n}, the parameters")
+    if n > FOLLOWED_BELOW:
+        raise ValueError(
+            f"index is {index} for {n} parameters; wanted at most {FOLLOWED_BELOW} of them, since "
+            "every step takes all eigenvectors, or no index"
+        )
+    return int(index)
+
+
+@dataclass(frozen=True)
+class Compass:
+    """The eigenpairs at a point and the sign of the way along each: -1 up, 1 down."""
+
+    values: np.ndarray
+    U: np.ndarray
+    signs: np.ndarray
+
+    @classmethod
+    def at(cls, A: np.ndarray, index: int, before: np.ndarray | None) -> Compass:
+        """Choose the `index` eigenvectors of A to climb: those that overlap most with `before`, or
+        the lowest.
+        """
+        values, U, _ = eigh(A)
+        signs = np.ones(len(values))
+        if before is None:
+            signs[:index] = -1
+        else:
+            overlap = np.square(U.T @ before).sum(axis=1)
+            signs[np.argsort(-overlap, kind="stable")[:index]] = -1
+        return cls(values, U, signs)
+
+    @property
+    def climbed(self) -> np.ndarray:
+        """The eigenvectors that are climbed, as columns."""
+        return np.asarray(self.U[:, self.signs < 0])
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The curvatures' absolute values, of which the smallest are raised to rounding."""
+        return np.asarray(np.maximum(np.abs(self.values), self.zero))
+
+    @property
+    def zero(self) -> float:
+        """The size of curvatures of unknown sign."""
+        return 1e-10 * float(np.abs(self.values).max(initial=0.0))
+
+    def step(self, g: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
+        """Return the step in the eigenbasis, and mu."""
+        order, c = np.argsort(self.weights, kind="stable"), self.signs * (self.U.T @ g)
+        y = np.empty(len(c))
+        y[order], mu = trust_region(self.weights[order], c[order], radius)
+        return y, mu
+
+    def off(self, radius: float) -> np.ndarray:
+        """Return a step, in the eigenbasis, along the eigenvectors whose curvature has the wrong
+        sign for a critical point of the index wanted; 0 if there are none.
+        """
+        wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
+        return radius * wrong / max(1.0, np.sqrt(wrong.sum()))
+
+    def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
+        """Return the error of the quadratic model for a step y with this change of the gradient."""
+        weights = self.weights + mu
+        missed = self.U.T @ change - self.values * y
+        length = safe_norm(y * np.sqrt(weights))
+        return safe_norm(missed / np.sqrt(weights)) / length if length > 0 else np.inf
 
 
 # --------------------------------------------------------------------------------------------------
@@ -335,6 +430,7 @@ def find_critical_point(
     gradient_tol: float | None = None,
     max_iter: int = 300,
     max_products: int | None = None,
+    index: int | None = None,
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
 ) -> OptimizeResult:
@@ -364,6 +460,13 @@ def find_critical_point(
     max_products : int, optional
         The largest number of products with Hessians. A step takes n + 1 of them below n = 400, or
         as many as are left if these are fewer.
+    index : int, optional
+        The number of negative eigenvalues wanted: 0 for a minimum, 1 for a pass between two, and
+        so on. Steps then follow eigenvectors before ``newton-mr`` polishes: up along the `index`
+        lowest ones and down along all others, each by the gradient over the absolute curvature
+        [3]_ [4]_, in a trust region. Such a walk comes to rest at points of this index alone. Each
+        step takes all eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. From a
+        critical point of another index it steps off along the eigenvectors of wrong sign.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
@@ -377,7 +480,8 @@ def find_critical_point(
         budget spent, 2 line search failed, 3 the gradient norm is itself stationary: a plateau, 4
         the loss is proved to decrease for ever), ``message``, ``nit``, ``nfev`` (gradients),
         ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
-        was. ``||g||`` at `x` is never larger than at `theta0`.
+        was, and a walk to an `index` that is lost, far from where it started or without a step that
+        its model allows, ends with status 2 too. ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
@@ -390,6 +494,9 @@ def find_critical_point(
     .. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum
            residual sub-problem solver, EURO J. Comput. Optim. 10, 2022.
     .. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
+    .. [3] C. J. Cerjan and W. H. Miller, On finding transition states, J. Chem. Phys. 75, 1981.
+    .. [4] J. Yin, L. Zhang and P. Zhang, High-index optimization-based shrinking dimer method for
+           finding high-index saddle points, SIAM J. Sci. Comput. 41, 2019.
 
     Examples
     --------
@@ -397,22 +504,77 @@ def find_critical_point(
     >>> result = find_critical_point(lecture_toy(), [0.3, -0.2])
     >>> result.success, bool(np.abs(result.x).max() < 1e-12)
     (True, True)
+    >>> bottom = find_critical_point(lecture_toy(), [0.3, -0.2], index=0)
+    >>> bottom.success, bottom.fun
+    (True, 0.0)
     """
     require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
     most = np.inf if max_products is None else check_positive_int(max_products, "max_products")
+    if index is not None:
+        index = check_index(index, theta.size)
+        if method != "newton-mr":
+            raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
     walk = FinderState(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+        one_blas_thread(index is not None),
     ):
         walk.shown = shown
         if method == "gradient-norm":
             _descend(walk)
-        _newton(walk)
+        if index is None or _follow(walk, index):
+            _newton(walk)
     return walk.result()
+
+
+def _follow(walk: FinderState, index: int) -> bool:
+    """Follow eigenvectors until Newton's step has the right signs and is short; return whether that
+    happened. If not, the point with the smallest gradient is kept.
+    """
+    start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
+    radius, number = 0.1 * start, 0
+    short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
+    while walk.budget_left() and walk.n_products + walk.theta.size <= walk.max_products:
+        H = walk.hessian(walk.theta)
+        if H is None:
+            break
+        A = H(np.eye(H.n, dtype=H.dtype))
+        walk.n_products += H.count
+        if not np.isfinite(A).all() or not A.any():
+            break
+        way = Compass.at(A, index, climbed if number % CHOSEN_FOR else None)
+        climbed, number, size = way.climbed, number + 1, max(1.0, safe_norm(walk.theta))
+        y, mu = way.step(walk.g, radius)
+        at_rest = safe_norm(y) <= short * size
+        if at_rest:
+            y = way.off(radius)
+            if not y.any():
+                return True
+        while True:
+            theta = walk.theta + way.U @ y
+            g = walk.gradient(theta)
+            trusted = np.isfinite(g).all()
+            error = way.error(y, mu, g - walk.g) if trusted else np.inf
+            if error <= TRUSTED or radius <= short * size:
+                break
+            radius = 0.25 * safe_norm(y)
+            y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
+        if not trusted or safe_norm(theta) > LOST * start:
+            break
+        if error <= SURE:
+            radius = min(max(radius, 2 * safe_norm(y)), size)
+        walk.move(theta, g)
+        best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
+    walk.theta, walk.g = best
+    walk.history.append(walk.norm)
+    spent = not walk.budget_left() or walk.n_products + walk.theta.size > walk.max_products
+    why = "the budget ended" if spent else "the walk was lost"
+    walk.stop(1 if spent else 2, f"{why} before an index of {index}; least ||g|| {walk.norm:.3g}")
+    return False
 
 
 def _newton(walk: FinderState) -> None:

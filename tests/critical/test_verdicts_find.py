@@ -21,6 +21,7 @@ from fastcurv.testing import (
     compiled,
     lecture_toy,
 )
+from tests.nets import draw
 
 METHODS = ("newton-mr", "gradient-norm")
 
@@ -267,3 +268,77 @@ def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
     saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
     found = fc.find_critical_point(saddle, np.ones(3), method=method)
     assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_an_index_that_is_asked_for_is_the_index_found(index, dtype):
+    """Of a success the eigenvalues of the NumPy reference's matrix count as many below 0; most
+    walks are a success.
+    """
+    net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
+    ob, ended = net.ob.astype(dtype), 0
+    for seed in range(6):
+        theta = 2 * net.model.init(seed=seed)
+        result = find_critical_point(ob, theta, index=index, max_iter=200)
+        least = np.linalg.norm(ob.gradient(theta.astype(dtype)))
+        assert result.gradient_norm <= least * (1 + 1e-6)
+        ended += result.success
+        if result.success:
+            H = net.ref.hessian(result.x) @ np.eye(net.n)
+            assert np.sum(np.linalg.eigvalsh((H + H.T) / 2) < 0) == index
+            if dtype == "float64":
+                verdict = classify(ob, result.x)
+                assert verdict.certified and verdict.n_negative == index
+                assert verdict.kantorovich < 0.5
+    assert ended >= 5
+
+
+def test_the_height_of_a_pass_in_closed_form():
+    """(1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 has its pass at 0 and minima on both sides; from one of
+    these the walk climbs off, though no gradient points that way.
+    """
+    l2 = 0.2
+    ob = FunctionObjective(
+        2,
+        lambda w: (1 - w[0] * w[1]) ** 2 / 2 + l2 * (w @ w) / 2,
+        lambda w: (w[0] * w[1] - 1) * w[::-1] + l2 * w,
+        lambda w: [[w[1] ** 2 + l2, 2 * w[0] * w[1] - 1], [2 * w[0] * w[1] - 1, w[0] ** 2 + l2]],
+    )
+    bottom = np.full(2, np.sqrt(1 - l2))
+    down = find_critical_point(ob, [0.0, 0.0], index=0)
+    assert down.success and np.abs(np.abs(down.x) - bottom).max() < 1e-9
+    climbed = find_critical_point(ob, [0.4, 0.7], index=1)
+    assert climbed.success and np.abs(climbed.x).max() < 1e-12 and climbed.fun == 0.5
+    off = find_critical_point(ob, bottom, index=1)
+    assert np.array_equal(off.x, bottom) or np.abs(off.x).max() < 1e-12
+    assert off.success == (np.abs(off.x).max() < 1e-12)
+    none = find_critical_point(ob, [0.4, 0.7], index=2)  # no point has it
+    assert not none.success and none.status in (1, 2) and "index of 2" in none.message
+    assert none.gradient_norm <= np.linalg.norm(ob.gradient(np.array([0.4, 0.7])))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"index": -1}, ValueError, "index is -1; wanted one from 0 to 2"),
+        ({"index": 3}, ValueError, "index is 3; wanted one from 0 to 2"),
+        ({"index": 1.0}, TypeError, "index is 1.0; wanted an int"),
+        ({"index": True}, TypeError, "index is True; wanted an int"),
+        ({"index": 1, "method": "gradient-norm"}, ValueError, "wanted 'newton-mr', or no index"),
+    ],
+)
+def test_an_index_that_no_point_can_have(options, error, words):
+    with pytest.raises(error, match=words):
+        find_critical_point(lecture_toy(), [0.1, 0.2], **options)
+    with pytest.raises(ValueError, match="every step takes all eigenvectors"):
+        find_critical_point(QuadraticObjective(np.eye(5000)), np.ones(5000), index=1)
+
+
+def test_a_walk_to_an_index_keeps_its_budget():
+    ob, theta = tiny_net()
+    few = find_critical_point(ob, theta, index=1, max_products=4 * ob.n_params)
+    assert not few.success and few.status == 1 and few.n_products <= 4 * ob.n_params
+    short = find_critical_point(ob, theta, index=1, max_iter=3)
+    assert short.status == 1 and short.nit == 3 and "budget" in short.message
+    assert short.gradient_norm == short.history[-1] == min(short.history)

@@ -37,6 +37,14 @@
 #define FC_EACH(i, n) \
     FC_UNROLL         \
     for (int i = 0; i < (n); i++)
+/* x stays in a register: GCC would rather read it again from memory for each multiply-add. */
+#if defined(FC_HAVE_X86)
+#define FC_HOLD(x) __asm__("" : "+v"(x))
+#elif defined(FC_HAVE_NEON)
+#define FC_HOLD(x) __asm__("" : "+w"(x))
+#else
+#define FC_HOLD(x) ((void)0)
+#endif
 #else
 #define FC_INLINE static inline
 #endif

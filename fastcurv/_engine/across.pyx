@@ -33,7 +33,9 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if not P.across or P.shared or P.first >= top or not (P.active[top] and P.active[top - 1]):
+    if no_narrow or not P.across or P.shared or P.first >= top:
+        return False
+    if not (P.active[top] and P.active[top - 1]):
         return False
     return narrow_last(&P.layer[top])
 

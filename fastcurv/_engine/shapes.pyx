@@ -28,6 +28,8 @@ cdef enum:
 cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
 cdef Py_ssize_t forced_unpacked = -1
+cdef bint no_narrow = False
+cdef bint no_stack = False
 
 
 def force_across(Py_ssize_t lines, bint shared=False):
@@ -44,6 +46,14 @@ def force_unpacked(Py_ssize_t rows=-1):
     """
     global forced_unpacked
     forced_unpacked = rows
+
+
+def leave_out(bint narrow=False, bint stack=False):
+    """For benchmarks: whether plans do without the kernels of a narrow last layer, or without
+    those of several vectors side by side.
+    """
+    global no_narrow, no_stack
+    no_narrow, no_stack = narrow, stack
 
 
 cdef bint is_forced() noexcept nogil:
@@ -90,15 +100,6 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept 
     return min(count, most)
 
 
-cdef inline Py_ssize_t long_panel(PlanS *P, Py_ssize_t near) noexcept nogil:
-    """Rows of a panel of which `near` fit into the second-level cache.
-
-    A panel costs about as much as ten of its rows: W and V are read once more, sums over rows
-    written and added. So panels are long where rows are read from the third-level cache as fast as
-    they are worked on."""
-    return max(near, <Py_ssize_t>PANEL_ROWS) if P.near else near
-
-
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
@@ -111,7 +112,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
-    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]), few
+    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
@@ -125,7 +126,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
             return 0
     if narrow:
         long_ = max(<Py_ssize_t>3, 3 * ACROSS_BYTES // (6 * FC_ALIGN * units))
-        rows = long_panel(P, min(<Py_ssize_t>21, long_) * line)
+        rows = min(<Py_ssize_t>21, long_) * line
     else:
         long_ = max(ACROSS_ROWS // line, ACROSS_BYTES // (6 * FC_ALIGN * units))
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)

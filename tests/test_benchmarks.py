@@ -14,6 +14,7 @@ SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
 SMALL = {  # seconds each
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
     "kernels": "--dtype float32 --sizes 8 --square --seconds 0.01",
+    "layouts": "--net sine --dtype float64 --rounds 1",
     "overhead": "--workload tiny --nets 1-5-1 --rounds 1",
     "relu_minima": "--only 0 --max-time 5",
     "sample_space": "--workload tiny --rows 4 --rounds 1",

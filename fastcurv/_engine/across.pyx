@@ -33,19 +33,21 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if not P.across or P.shared or P.first >= top or not (P.active[top] and P.active[top - 1]):
+    if no_narrow or not P.across or P.shared or P.first >= top:
+        return False
+    if not (P.active[top] and P.active[top - 1]):
         return False
     return narrow_last(&P.layer[top])
 
 
 cdef void onward_across(Pass *t, fc_step *step) noexcept nogil:
-    """The step on the layer below the last gives the last one's rz."""
+    """The step on the layer below the last gives the last one's rz, and keeps no ra."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Weights V = V_of(t, y)
     cdef Matrix a = kept(t, y - 1, (y - 1).a)
-    step.a, step.lda = a.at, a.ld
+    step.d, step.a, step.lda = NULL, a.at, a.ld
     step.next.rank, step.next.units, step.next.w_ts = y.m, y.k, y.k
     step.next.w, step.next.v = y.W.flat + y.w * size, V.flat + y.w * size
     step.next.u = bias_of(P, y, V)
@@ -70,7 +72,7 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     job.p, job.a = kept(t, x, x.p).at, kept(t, x, x.a).at
     if full and x.curved and not remakes(P, P.n_layers - 2):
         job.q = kept(t, x, x.du if x.derived else x.q).at
-    job.ra, job.r = t.scratch.ra[P.n_layers - 2], t.scratch.rz[P.n_layers - 2]
+    job.r = t.scratch.rz[P.n_layers - 2]
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))

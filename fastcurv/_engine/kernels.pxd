@@ -94,7 +94,6 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *p
         const void *a
         const void *q
-        const void *ra
         void *r
         Py_ssize_t ld
         void *out

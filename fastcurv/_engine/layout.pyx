@@ -28,16 +28,21 @@ cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
 
-    Tall, each row stays with one thread; a wide net's products are large enough to be shared.
+    Tall, each row stays with one thread; a wide net's products are large enough to be shared. A
+    panel costs about as much as ten of its rows: W and V are read once more, sums over rows written
+    and added. So panels are long where rows are read from the third-level cache as fast as they are
+    worked on.
+
     Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
     least at T = sqrt(work / (jobs wake)): more are not used."""
-    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, across = 0
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0
     cdef int most
     P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= TALL_WEIGHTS and not (normalised(P) or P.unpacked):
-        count = panels_for(P, max(16, min(256, PANEL_BYTES // row_bytes)), P.N)
+        rows = max(16, min(256, PANEL_BYTES // row_bytes))
+        count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N)
         if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
             count = 2                       # two threads share few rows, too
         P.panel = (P.N + count - 1) // count

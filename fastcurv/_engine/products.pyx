@@ -123,7 +123,7 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
         return run(t, job)
     stack.count, stack.own = t.count, t.own // size
     job.row_block, job.col_block = job.m, job.n
-    if P.K.stack(stack, t.scratch.gemm):
+    if not no_stack and P.K.stack(stack, t.scratch.gemm):
         return 1
     for _x in range(t.count):
         run(t, job)

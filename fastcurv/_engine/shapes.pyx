@@ -22,11 +22,14 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
+    ACROSS_ROWS = 64            # of it at least
 
 
 cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
 cdef Py_ssize_t forced_unpacked = -1
+cdef bint no_narrow = False
+cdef bint no_stack = False
 
 
 def force_across(Py_ssize_t lines, bint shared=False):
@@ -43,6 +46,14 @@ def force_unpacked(Py_ssize_t rows=-1):
     """
     global forced_unpacked
     forced_unpacked = rows
+
+
+def leave_out(bint narrow=False, bint stack=False):
+    """For benchmarks: whether plans do without the kernels of a narrow last layer, or without
+    those of several vectors side by side.
+    """
+    global no_narrow, no_stack
+    no_narrow, no_stack = narrow, stack
 
 
 cdef bint is_forced() noexcept nogil:
@@ -77,17 +88,12 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
     return P.N * numbers * P.K.real_bytes <= FAR_BYTES
 
 
-cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept nogil:
-    """How many panels N rows are cut into: `near` rows fit into the second-level cache, there can
-    be `most` panels.
+cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:
+    """How many panels N rows are cut into: of `rows` where nothing else matters, `most` at most.
 
-    A panel costs about as much as ten of its rows: W and V are read once more, sums over rows
-    written and added. So panels are long where rows are read from the third-level cache as fast as
-    they are worked on, and few: of PANEL_ROWS or more, but four where they have a quarter of that,
-    and so many that each is PANEL_WORK at most if it has as many rows. Few panels are shared evenly
-    by 2 or 4 threads."""
-    cdef Py_ssize_t count, long_ = max(near, <Py_ssize_t>PANEL_ROWS) if P.near else near
-    count = (P.N + long_ - 1) // long_
+    Four where they have a quarter of PANEL_ROWS, and so many that each is PANEL_WORK at most if it
+    has as many rows. Few panels are shared evenly by 2 or 4 threads."""
+    cdef Py_ssize_t count = (P.N + rows - 1) // rows
     count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
     if count > 2:
         count = (count + 3) // 4 * 4
@@ -101,12 +107,12 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     come from the third-level cache, or so few rows follow that packing it is felt, and for one
     hidden layer under a narrow last one however wide it is. A panel's state, scratch and the next
     one's state leave the second-level cache room, but it is not so short that joining the lanes of
-    sums over samples is felt: with one wide layer the cache matters more. What one thread does
-    anyway is one panel."""
+    sums over samples is felt, nor that W and V are: ACROSS_ROWS, in tiles of full width. With one
+    wide layer the cache matters more. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
-    cdef Py_ssize_t units = 0, count, long_, least, work = 12 * P.N * P.n
+    cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
-    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]), few
+    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
@@ -118,10 +124,13 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
         units += P.layer[l].m
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
-    long_ = (3 if narrow else 1) * ACROSS_BYTES // (6 * FC_ALIGN * units)
-    least = 3 if narrow else max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
-    long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
-    count = panels_for(P, long_ * line, lines) if not alone else (lines + long_ - 1) // long_
+    if narrow:
+        long_ = max(<Py_ssize_t>3, 3 * ACROSS_BYTES // (6 * FC_ALIGN * units))
+        rows = min(<Py_ssize_t>21, long_) * line
+    else:
+        long_ = max(ACROSS_ROWS // line, ACROSS_BYTES // (6 * FC_ALIGN * units))
+        rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
+    count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
     return (lines + count - 1) // count

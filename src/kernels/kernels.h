@@ -37,6 +37,14 @@
 #define FC_EACH(i, n) \
     FC_UNROLL         \
     for (int i = 0; i < (n); i++)
+/* x stays in a register: GCC would rather read it again from memory for each multiply-add. */
+#if defined(FC_HAVE_X86)
+#define FC_HOLD(x) __asm__("" : "+v"(x))
+#elif defined(FC_HAVE_NEON)
+#define FC_HOLD(x) __asm__("" : "+w"(x))
+#else
+#define FC_HOLD(x) ((void)0)
+#endif
 #else
 #define FC_INLINE static inline
 #endif
@@ -126,9 +134,9 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  * is cheaper than loading it: q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t
  * * ldb + j], and q is NULL.
  *
- * In FC_STEP_R_ACTIVATE without total and skip, where samples lie across, d may go on at once into
- * a layer of few units: out[t, j] = u[t] + sum over i < units of w[t, i] d[i, j] + v[t, i] a[i, j]
- * for t < rank, a the step's own. */
+ * In FC_STEP_R_ACTIVATE without total and skip, where samples lie across, d = p c may go on at once
+ * into a layer of few units instead of being stored: out[t, j] = u[t] + sum over i < units of w[t,
+ * i] d[i, j] + v[t, i] a[i, j] for t < rank, a the step's own. */
 enum { FC_MAX_RANK = 4 };
 typedef struct {
     int rank;
@@ -237,10 +245,10 @@ typedef struct {
 /* R-backward through a layer of few units, t < rank, where samples lie across, and all that needs
  * its delta and rdelta (rank, samples):
  *   re[i, j] = sum over t of w[t, i] rdelta[t, j] + v[t, i] delta[t, j]
- *   r = re phi' + (e phi'') r          phi', e phi'' as FC_STEP_R_BACKWARD has them from p, a, q;
- *                                      q NULL with tanh or sigmoid: delta is made anew;
- *                                      r may be ra
- *   out[t, i] = [it +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] ra[i, j]
+ *   r = re phi' + (e phi'') rz         rz stands in r; phi', e phi'' as FC_STEP_R_BACKWARD has
+ *                                      them from p, a, q; q NULL with tanh or sigmoid: delta is
+ *                                      made anew
+ *   out[t, i] = [it +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] phi' rz
  *   bias[i] = [it +] sum over j of r[i, j]
  * v NULL: first terms only. All matrices (units, samples) have the leading dimension ld and whole
  * lines of samples; past the last sample delta and rdelta are 0. */
@@ -251,7 +259,7 @@ typedef struct {
     ptrdiff_t w_ts;
     const void *delta, *rdelta;
     ptrdiff_t ldt;
-    const void *p, *a, *q, *ra;
+    const void *p, *a, *q;
     void *r;
     ptrdiff_t ld;
     void *out; /* not padded */

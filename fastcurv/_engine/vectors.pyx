@@ -152,13 +152,29 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
 
 
+cdef int combine(Sweep *t, const double *C, dtype, bint heard) except -1:
+    """W = -C Q for s rows W, which may be the first of the m rows Q, and C (s, m); `heard`: Ctrl-C
+    may end it.
+    """
+    cdef Combined combined
+    cdef int threads = sweep_threads(t)
+    cdef fc_watch before
+    scratch = np.empty((threads, t.s, TURN_COLUMNS), dtype)
+    squares = np.zeros((threads, t.s))
+    t.c, t.out = C, <double *>pointer(squares)
+    combined.sweep, combined.scratch = t[0], <char *>pointer(scratch)
+    with nogil:
+        before = watch() if heard else fc_watch_begin(NULL)
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
+        unwatch(before)
+    return 0
+
+
 def combine_rows(Q, S, Y):
     """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
     rows.
     """
-    cdef Combined combined
-    cdef Sweep *t = &combined.sweep
-    cdef fc_watch before
+    cdef Sweep t
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
     if not Y.flags.writeable:
@@ -166,17 +182,9 @@ def combine_rows(Q, S, Y):
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
-    set_sweep(t, Q, Y)
-    cdef int threads = sweep_threads(t)
+    set_sweep(&t, Q, Y)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
-    squares = np.zeros((threads, Y.shape[0]))
-    combined.scratch, t.c = <char *>pointer(scratch), <const double *>pointer(C)
-    t.out = <double *>pointer(squares)
-    with nogil:
-        before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
-        unwatch(before)
+    combine(&t, <const double *>pointer(C), Q.dtype, True)
     return Y
 
 

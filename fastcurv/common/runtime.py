@@ -270,9 +270,10 @@ def unbroken(found: Result) -> Result:
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Interrupts]:
+def deferred_interrupts(where: bool = True) -> Iterator[Interrupts]:
     """Defer Ctrl-C in this context: the first one sets a flag, or ends the current product; a
-    second one raises `KeyboardInterrupt` at once.
+    second one raises `KeyboardInterrupt` at once. With ``where=False``, as for work of a
+    millisecond, to which the handlers would add a tenth, nothing is deferred.
 
     Yields
     ------
@@ -283,7 +284,8 @@ def deferred_interrupts() -> Iterator[Interrupts]:
     """
     stop = Interrupts()
     ours = (
-        threading.current_thread() is threading.main_thread()
+        where
+        and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if ours:

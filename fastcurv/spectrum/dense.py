@@ -206,13 +206,14 @@ def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
     `products` products, each with vector operations of `step` seconds.
 
-    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others only
-    a matrix of at most `SMALL` rows is formed at once.
+    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others, or
+    where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
     """
     n = op.shape[0]
-    if not hasattr(op, "_product_price"):
+    price = op._product_price() if hasattr(op, "_product_price") else np.inf
+    if not price < np.inf:
         return bool(n <= SMALL)
-    search = products * (op._product_price() + step)
+    search = products * (price + step)
     return n <= LARGEST_SOLVED and bool(op._matrix_price() + VALUES * n**3 < search)
 
 

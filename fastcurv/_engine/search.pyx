@@ -3,7 +3,7 @@ start may have missed.
 """
 import numpy as np
 
-from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, log
+from libc.math cimport INFINITY, fabs, fmax, fmin, hypot, isfinite, log
 
 # --- a search -------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ cdef class Seeker:
         cdef bint ended
         _, far, _ = self.outside(before)
         if far.any():
-            seen = run.growth(self.probe_from, before[far]).min()
+            seen = min(run.growth(self.probe_from, before[far]).tolist())
         ended = run.p == 0 or seen >= sure or run.m >= self.probe_until
         ended = ended or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
         if ended or not self.dear(4 * run.m):
@@ -161,6 +161,22 @@ cdef class Seeker:
         steps = max(2, <Py_ssize_t>(0.7 * steps * (sure / fmax(seen, 1.0) - 1)))
         self.next_look = min(run.m + steps, self.probe_until)
         return 0
+
+    def begun(self, theta, known, mask, double rounding):
+        """Return whether, of the wanted values (k,) that a mask picks, the residual `known` of one
+        is `rounding` or less, or will be after the next step.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t i, m = run.m
+        cdef double back = 0, gap
+        run.begin()
+        for i in range(m, m + run.p):
+            back = hypot(back, run.t[i * run.ld + m - 1])
+        for i in range(len(theta)):
+            gap = fabs(theta[i] - run.t[(m - 1) * (run.ld + 1)])
+            if mask[i] and known[i] * (back / gap if gap > back > 0 else 1) <= rounding:
+                return True
+        return False
 
     def hidden(self, theta, double sure):
         """Return, for each of 48 distances from the tolerance to twice `scale`, by equal factors,

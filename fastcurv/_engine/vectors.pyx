@@ -135,18 +135,19 @@ cdef enum: TURN_COLUMNS = 2048   # of all rows at once
 
 cdef struct Combined:
     Sweep sweep              # w is written, not changed
-    char *scratch            # (s, TURN_COLUMNS) of each member
+    char *scratch            # (s, TURN_COLUMNS or n) of each member
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
-    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, line = TURN_COLUMNS * size, r
+    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
+    cdef Py_ssize_t whole = min(<Py_ssize_t>TURN_COLUMNS, t.n), line = whole * size
     cdef char *rows = combined.scratch + member * t.s * line
     memset(rows, 0, t.s * line)
     t.K.take(
-        t.m, t.s, width, t.q + a * size, t.ldq, rows, TURN_COLUMNS, t.c, t.m, t.out + member * t.s
+        t.m, t.s, width, t.q + a * size, t.ldq, rows, whole, t.c, t.m, t.out + member * t.s
     )
     for r in range(t.s):
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
@@ -159,7 +160,7 @@ cdef int combine(Sweep *t, const double *C, dtype, bint heard) except -1:
     cdef Combined combined
     cdef int threads = sweep_threads(t)
     cdef fc_watch before
-    scratch = np.empty((threads, t.s, TURN_COLUMNS), dtype)
+    scratch = np.empty((threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n)), dtype)
     squares = np.zeros((threads, t.s))
     t.c, t.out = C, <double *>pointer(squares)
     combined.sweep, combined.scratch = t[0], <char *>pointer(scratch)

@@ -34,7 +34,6 @@ from ..krylov.lanczos import (
     decompose,
     held_rows,
     kept_at_restart,
-    length,
     orthogonalise,
     orthonormal_rows,
     orthonormalise,
@@ -343,7 +342,7 @@ class ThickRestart(Seeker):
         if (
             not run.tridiagonal
             or run.aside + run.p > MOST_ASIDE
-            or self._begun(theta[far], known[far])
+            or self.begun(theta, known, far, run.eps**ROUNDED * run.noise)
         ):
             self._lock(max(room, self.k))
         else:
@@ -359,15 +358,6 @@ class ThickRestart(Seeker):
         self.next_look = run.m + 2
         return True
 
-    def _begun(self, theta: Floats, known: Floats) -> bool:
-        """Return whether the residual of a value has come down to rounding, or will at the next
-        step.
-        """
-        run = self.run
-        back = length(run.coupling()[:, -1]) or 1.0
-        reduced = back / np.maximum(np.abs(theta - run.T[run.m - 1, run.m - 1]), back)
-        return bool((known * reduced <= run.eps**ROUNDED * run.noise).any())
-
     def _lock(self, most: int) -> None:
         """Restart with at most `most` pairs that have nearly converged, and drop the rest of the
         basis.
@@ -379,7 +369,8 @@ class ThickRestart(Seeker):
             theta, S = theta[keep], S[:, keep]
         run.drop_block()
         run.drop_aside()
-        run.restart(theta, S)
+        rotate(run.rows[: run.m], S)
+        run.become(theta, S)
 
     def _look_probe(self) -> bool:
         """Look at the probe, and return True if the search is done."""

@@ -174,6 +174,13 @@ class Tridiagonal:
 NOT_FINITE: str
 
 @disjoint_base
+class Scratchpad: ...
+
+@disjoint_base
+class Ritz:
+    m: int
+
+@disjoint_base
 class Lanczos:
     n: int
     dtype: np.dtype[Any]
@@ -266,7 +273,7 @@ class Seeker:
         until: int,
         seconds: float,
         before: NDArray[np.float64] | None = None,
-        sure: float = 0,
+        sure: float = 0.0,
     ) -> int: ...
     def schedule(self, excess: float) -> None: ...
     def forget_looks(self, next_look: int) -> None: ...
@@ -452,7 +459,6 @@ def adam_step(
     rate: float,
     eps: float,
 ) -> None: ...
-def added(sums: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
 @disjoint_base

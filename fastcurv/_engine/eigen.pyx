@@ -94,7 +94,7 @@ cdef class Tridiagonal:
 cdef enum Which:
     WHICH_LA, WHICH_SA, WHICH_BE, WHICH_LM
 
-ENDS = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM}
+cdef dict ENDS = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM}
 
 
 cdef extern from "tridiagonal.h" nogil:

@@ -171,6 +171,126 @@ class Tridiagonal:
     def values(self) -> NDArray[np.float64] | None: ...
     def vectors(self, first: int, last: int) -> NDArray[np.float64] | None: ...
 
+NOT_FINITE: str
+
+@disjoint_base
+class Scratchpad: ...
+
+@disjoint_base
+class Ritz:
+    m: int
+
+@disjoint_base
+class Lanczos:
+    n: int
+    dtype: np.dtype[Any]
+    eps: float
+    rows: NDArray[Any]
+    T: NDArray[np.float64]
+    err: NDArray[np.float64]
+    leak: NDArray[np.float64]
+    against: NDArray[Any]
+    product: Any
+    m: int
+    p: int
+    clean: int
+    reach: int
+    locked: int
+    capacity: int
+    dimension: int
+    aside: int
+    n_products: int
+    exponent: int
+    tridiagonal: bool
+    semi: bool
+    contamination: float
+    scale: float
+    noise: float
+    ghosts: float
+    def __init__(self, n: int, dtype: DTypeLike, product: Any, times: Any = None) -> None: ...
+    @property
+    def unit(self) -> float: ...
+    def empty(self) -> None: ...
+    def drop_block(self) -> None: ...
+    def drop_coupling(self, lost: NDArray[np.float64]) -> None: ...
+    def append(self, W: NDArray[Any]) -> int: ...
+    def forget_loss(self) -> None: ...
+    def bring_into_range(self, W: NDArray[Any]) -> None: ...
+    def widen_projection(self, rows: int) -> None: ...
+    def advance(self, until: int, seconds: float = ...) -> None: ...
+    def reorthogonalise(self) -> None: ...
+    def ritz(
+        self, k: int, which: str
+    ) -> tuple[
+        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+    ]: ...
+    def ritz_values(self, k: int, which: str) -> NDArray[np.float64]: ...
+    def ritz_spectrum(
+        self,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
+    def nearly(
+        self, k: int, which: str, close: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def ritz_vectors(self, which: Any) -> NDArray[np.float64]: ...
+    def targets(
+        self, theta: NDArray[np.float64], tol: float, by_value: bool
+    ) -> NDArray[np.float64]: ...
+    def look(
+        self, k: int, which: str, tol: float, by_value: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]: ...
+    def growth(self, first: int, at: Any) -> NDArray[np.float64]: ...
+    def become(self, theta: NDArray[np.float64], S: NDArray[np.float64]) -> None: ...
+
+@disjoint_base
+class Seeker:
+    run: Any
+    k: int
+    which: str
+    tol: float
+    by_value: bool
+    next_look: int
+    probe_from: int
+    probe_until: int
+    def __init__(
+        self,
+        run: Lanczos,
+        k: int,
+        which: str,
+        tol: float,
+        by_value: bool,
+        price: float,
+        steepest: float,
+    ) -> None: ...
+    def look(
+        self,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]: ...
+    def targets(self, theta: NDArray[np.float64]) -> NDArray[np.float64]: ...
+    def outside(
+        self, theta: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]: ...
+    def seek(
+        self,
+        until: int,
+        seconds: float,
+        before: NDArray[np.float64] | None = None,
+        sure: float = 0.0,
+    ) -> int: ...
+    def schedule(self, excess: float) -> None: ...
+    def forget_looks(self, next_look: int) -> None: ...
+    def look_at_probe(self, before: NDArray[np.float64], sure: float) -> int: ...
+    def begun(
+        self,
+        theta: NDArray[np.float64],
+        known: NDArray[np.float64],
+        mask: NDArray[np.bool_],
+        rounding: float,
+    ) -> bool: ...
+    def hidden(
+        self, theta: NDArray[np.float64], sure: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]: ...
+
+def growth(diagonal: Any, beside: Any, at: Any) -> NDArray[np.float64]: ...
+
 @disjoint_base
 class Levenberg:
     theta: NDArray[Any]
@@ -340,7 +460,6 @@ def adam_step(
     rate: float,
     eps: float,
 ) -> None: ...
-def added(sums: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
 @disjoint_base
@@ -355,6 +474,8 @@ class Multiplier:
     ) -> NDArray[Any]: ...
 
 class probe:
+    @staticmethod
+    def whitening(gram: NDArray[np.float64]) -> NDArray[np.float64] | None: ...
     @staticmethod
     def product(
         A: NDArray[Any],

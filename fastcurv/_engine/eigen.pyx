@@ -1,11 +1,18 @@
-"""A symmetric matrix in tridiagonal form, by LAPACK without the interpreter's lock:
+"""Symmetric matrices by LAPACK without the interpreter's lock, and tridiagonal ones by rotations.
+
+A large matrix, of which a few eigenvectors are wanted:
 
     A = Q T Q',    T = S diag(values) S'
 
 All eigenvalues of T cost n^2 operations, and each vector ``Q s`` 2 n^2 more, beside the 4/3 n^3 of
-the form itself: a few vectors come at the price of the values, less than half that of all.
+the form itself: a few vectors come at the price of the values, less than half that of all. A
+projected one, which is looked at again and again: see `Ritz`.
 """
-from scipy.linalg.cython_lapack cimport dormtr, dstebz, dstein, dsterf, dsytrd
+import numpy as np
+
+from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, ldexp
+from libc.string cimport memcpy
+from scipy.linalg.cython_lapack cimport dormtr, dstebz, dstein, dsterf, dsyevd, dsytrd
 
 cdef enum: REFLECTORS = 32              # applied at a time
 
@@ -80,3 +87,193 @@ cdef class Tridiagonal:
             return None
         order = np.argsort(numbers[:count], kind="stable")
         return rows if parts == 1 else rows[order]
+
+
+# --- projected operators --------------------------------------------------------------------------
+
+cdef enum Which:
+    WHICH_LA, WHICH_SA, WHICH_BE, WHICH_LM
+
+cdef dict ENDS = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM}
+
+
+cdef extern from "tridiagonal.h" nogil:
+    ctypedef struct fc_rotation:
+        pass
+    Py_ssize_t fc_rotations(
+        Py_ssize_t m, double *d, double *e, double *first, double *last, fc_rotation *kept,
+        Py_ssize_t room
+    )
+    void fc_rotate_back(
+        Py_ssize_t k, Py_ssize_t m, double *x, const fc_rotation *kept, Py_ssize_t count
+    )
+
+
+cdef class Scratchpad:
+    """Room for numbers, kept."""
+    cdef object numbers
+    cdef double *at
+    cdef Py_ssize_t size
+
+    cdef double *room_for(self, Py_ssize_t count) except NULL:
+        """The numbers so far are lost where there was less room."""
+        if count > self.size or not self.size:
+            self.size = count + count // 2 + 32
+            self.numbers = np.empty(self.size)
+            self.at = <double *>pointer(self.numbers)
+        return self.at
+
+
+cdef class Ritz:
+    """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each of
+    the eigenvectors, and such of these as are asked for.
+    """
+    cdef Scratchpad numbers, kept, matrix
+    cdef readonly Py_ssize_t m
+    cdef Py_ssize_t count, room
+    cdef double *values
+    cdef double *first
+    cdef double *last
+    cdef double *scratch        # 3 m
+    cdef double *given          # the tridiagonal matrix, for which all this is where `known` is m
+    cdef Py_ssize_t known
+    cdef double *dense          # eigenvectors as rows; NULL: they are in the turns
+    cdef fc_rotation *turns
+    cdef Py_ssize_t *order      # of the values as the turns have them
+    cdef int exponent
+
+    def __cinit__(self):
+        self.numbers, self.kept, self.matrix = Scratchpad(), Scratchpad(), Scratchpad()
+
+    cdef int make_room(self, Py_ssize_t m) except -1:
+        self.values = self.numbers.room_for(9 * m)
+        self.first, self.last = self.values + m, self.values + 2 * m
+        self.scratch, self.given = self.values + 3 * m, self.values + 6 * m
+        self.order, self.m = <Py_ssize_t *>(self.values + 8 * m), m
+        return 0
+
+    cdef bint is_known(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
+        """Whether T is the tridiagonal matrix of last time; it is remembered for the next."""
+        cdef bint same = self.known == m
+        cdef Py_ssize_t i
+        cdef double beside
+        for i in range(m):
+            beside = T[i * (ld + 1) + 1] if i < m - 1 else 0
+            same = same and self.given[i] == T[i * (ld + 1)] and self.given[m + i] == beside
+            self.given[i], self.given[m + i] = T[i * (ld + 1)], beside
+        self.known = m if same else -1
+        return same
+
+    cdef int set_exponent(self, double largest) except -1:
+        self.exponent = 0
+        frexp(largest, &self.exponent)
+        if not isfinite(largest):
+            raise ValueError("the projected matrix holds NaN or infinity; wanted finite numbers")
+        return 0
+
+    cdef bint by_turns(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
+        """Of a tridiagonal matrix T (m, m); False where the iteration failed."""
+        cdef Py_ssize_t i, j, at
+        cdef double largest = 0, total = 0
+        cdef double *d
+        self.make_room(m)
+        for i in range(m):
+            largest = fmax(largest, fabs(T[i * (ld + 1)]))
+            total += 0 * T[i * (ld + 1)]
+            if i < m - 1:
+                largest = fmax(largest, fabs(T[i * (ld + 1) + 1]))
+                total += 0 * T[i * (ld + 1) + 1]
+        self.set_exponent(largest if total == 0 else INFINITY)
+        if self.is_known(m, T, ld):
+            return True
+        self.room, self.count, d = 3 * m * m // 2 + 64, 0, self.scratch
+        while True:
+            self.turns = <fc_rotation *>self.kept.room_for(3 * self.room)
+            for i in range(m):
+                d[i] = ldexp(T[i * (ld + 1)], -self.exponent)
+                d[m + i] = ldexp(T[i * (ld + 1) + 1], -self.exponent) if i < m - 1 else 0
+            with nogil:
+                self.count = fc_rotations(
+                    m, d, d + m, self.first, self.last, self.turns, self.room
+                )
+            if self.count <= self.room:
+                break
+            self.room = self.count
+        if self.count < 0:
+            return False
+        self.known = m
+        for i in range(m):              # from nearly sorted to sorted
+            j = i
+            while j > 0 and d[self.order[j - 1]] > d[i]:
+                self.order[j] = self.order[j - 1]
+                j -= 1
+            self.order[j] = i
+        memcpy(d + m, self.first, m * sizeof(double))
+        memcpy(d + 2 * m, self.last, m * sizeof(double))
+        for i in range(m):
+            at = self.order[i]
+            self.values[i] = ldexp(d[at], self.exponent)
+            self.first[i], self.last[i] = d[m + at], d[2 * m + at]
+        self.dense = NULL
+        return True
+
+    cdef int by_lapack(
+        self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
+    ) except -1:
+        """Of a symmetric matrix T (m, m)."""
+        cdef int m = size, failed = 0, numbers = 1 + 6 * m + 2 * m * m, integers = 3 + 5 * m
+        cdef Py_ssize_t i, j
+        cdef double largest = 0, total = 0
+        cdef double *work
+        cdef int *integer
+        self.make_room(m)
+        self.known = -1
+        for i in range(m):
+            for j in range(i + 1):
+                largest = fmax(largest, fabs(T[i * ld + j]))
+                total += 0 * T[i * ld + j]
+        self.set_exponent(largest if total == 0 else INFINITY)
+        self.dense = self.matrix.room_for(numbers + size * size + integers)
+        work = self.dense + size * size
+        integer = <int *>(work + numbers)
+        for i in range(m):
+            for j in range(m):
+                self.dense[i * m + j] = ldexp(T[i * ld + j], -self.exponent)
+        with nogil:
+            dsyevd(
+                "V" if vectors else "N", "U", &m, self.dense, &m, self.values, work, &numbers,
+                integer, &integers, &failed
+            )
+        if failed:
+            raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix")
+        for i in range(m):
+            self.values[i] = ldexp(self.values[i], self.exponent)
+            self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
+        return 0
+
+    cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
+        """The eigenvectors of so many of the values, as rows (k, m)."""
+        cdef Py_ssize_t m = self.m, i
+        rows = np.zeros((k, m))
+        cdef double *s = <double *>pointer(rows)
+        for i in range(k):
+            if self.dense == NULL:
+                s[i * m + self.order[which[i]]] = 1
+            else:
+                memcpy(s + i * m, self.dense + which[i] * m, m * sizeof(double))
+        if self.dense == NULL:
+            with nogil:
+                fc_rotate_back(k, m, s, self.turns, self.count)
+        return rows
+
+    cdef Py_ssize_t at_low_end(self, Py_ssize_t k, Which which) noexcept:
+        """How many of the k wanted values are at the low end; the others are at the high one."""
+        cdef Py_ssize_t low = 0, high = self.m - 1, _k
+        if which != WHICH_LM:
+            return 0 if which == WHICH_LA else k if which == WHICH_SA else k // 2
+        for _k in range(k):
+            if fabs(self.values[high]) >= fabs(self.values[low]):
+                high -= 1
+            else:
+                low += 1
+        return low

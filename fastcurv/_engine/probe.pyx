@@ -182,3 +182,12 @@ class probe:
         """``out[:] = x``, contiguous; whether all is finite."""
         cdef const fc_table *K = table_of(arch, x)
         return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))
+
+    @staticmethod
+    def whitening(gram):
+        """R of `whiten`, for gram (s, s)."""
+        cdef Py_ssize_t s = len(gram)
+        R = np.empty((2, s, s))
+        cdef double *out = <double *>pointer(R)
+        given = np.ascontiguousarray(gram, np.float64)
+        return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None

@@ -135,30 +135,47 @@ cdef enum: TURN_COLUMNS = 2048   # of all rows at once
 
 cdef struct Combined:
     Sweep sweep              # w is written, not changed
-    char *scratch            # (s, TURN_COLUMNS) of each member
+    char *scratch            # (s, TURN_COLUMNS or n) of each member
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
-    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, line = TURN_COLUMNS * size, r
+    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
+    cdef Py_ssize_t whole = min(<Py_ssize_t>TURN_COLUMNS, t.n), line = whole * size
     cdef char *rows = combined.scratch + member * t.s * line
     memset(rows, 0, t.s * line)
     t.K.take(
-        t.m, t.s, width, t.q + a * size, t.ldq, rows, TURN_COLUMNS, t.c, t.m, t.out + member * t.s
+        t.m, t.s, width, t.q + a * size, t.ldq, rows, whole, t.c, t.m, t.out + member * t.s
     )
     for r in range(t.s):
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
+
+
+cdef int combine(Sweep *t, const double *C, dtype, bint heard) except -1:
+    """W = -C Q for s rows W, which may be the first of the m rows Q, and C (s, m); `heard`: Ctrl-C
+    may end it.
+    """
+    cdef Combined combined
+    cdef int threads = sweep_threads(t)
+    cdef fc_watch before
+    scratch = np.empty((threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n)), dtype)
+    squares = np.zeros((threads, t.s))
+    t.c, t.out = C, <double *>pointer(squares)
+    combined.sweep, combined.scratch = t[0], <char *>pointer(scratch)
+    with nogil:
+        before = watch() if heard else fc_watch_begin(NULL)
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
+        unwatch(before)
+    return 0
 
 
 def combine_rows(Q, S, Y):
     """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
     rows.
     """
-    cdef Combined combined
-    cdef Sweep *t = &combined.sweep
-    cdef fc_watch before
+    cdef Sweep t
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
     if not Y.flags.writeable:
@@ -166,17 +183,9 @@ def combine_rows(Q, S, Y):
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
-    set_sweep(t, Q, Y)
-    cdef int threads = sweep_threads(t)
+    set_sweep(&t, Q, Y)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
-    squares = np.zeros((threads, Y.shape[0]))
-    combined.scratch, t.c = <char *>pointer(scratch), <const double *>pointer(C)
-    t.out = <double *>pointer(squares)
-    with nogil:
-        before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
-        unwatch(before)
+    combine(&t, <const double *>pointer(C), Q.dtype, True)
     return Y
 
 

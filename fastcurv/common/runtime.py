@@ -205,6 +205,11 @@ def check_time() -> None:
         raise OutOfTime
 
 
+def time_left() -> float:
+    """Return the seconds until `check_time` raises, infinite without a limit."""
+    return max(0.0, _ENDS.get()[1] - time.perf_counter())
+
+
 class Interrupts:
     """The object that `deferred_interrupts` yields: `stop()` returns whether Ctrl-C was pressed,
     and a product inside ``with stop:`` can be ended by Ctrl-C, as `Interrupted`.
@@ -277,9 +282,10 @@ def unbroken(found: Result) -> Result:
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Interrupts]:
+def deferred_interrupts(where: bool = True) -> Iterator[Interrupts]:
     """Defer Ctrl-C in this context: the first one sets a flag, or ends the current product; a
-    second one raises `KeyboardInterrupt` at once.
+    second one raises `KeyboardInterrupt` at once. With ``where=False``, as for work of a
+    millisecond, to which the handlers would add a tenth, nothing is deferred.
 
     Yields
     ------
@@ -290,7 +296,8 @@ def deferred_interrupts() -> Iterator[Interrupts]:
     """
     stop = Interrupts()
     ours = (
-        threading.current_thread() is threading.main_thread()
+        where
+        and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if ours:

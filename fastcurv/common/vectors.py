@@ -6,7 +6,8 @@ Q``, where Y may be the first rows of Q. Each reads the basis once, and its resu
 on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
 start its own threads, which keep spinning during the engine's next product. `adam_step` is one step
 of Adam in a single sweep, `QuasiNewton` a run of L-BFGS; `Space` is a Krylov space with the small
-problems in it, `small_problem` one of them, `Workspace` the vectors of conjugate gradients.
+problems in it, `small_problem` one of them, `Workspace` the vectors of conjugate gradients,
+`Lanczos` a recurrence and `Seeker` a search with it.
 """
 
 import math
@@ -17,19 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine import (
+    NOT_FINITE,
+    Lanczos,
     QuasiNewton,
+    Seeker,
     Space,
     Workspace,
     adam_step,
     combine_rows,
     default_threads,
+    growth,
     project_rows,
     small_problem,
     subtract_rows,
 )
 
 __all__ = [
+    "NOT_FINITE",
+    "Lanczos",
     "QuasiNewton",
+    "Seeker",
     "Space",
     "Workspace",
     "adam_step",
@@ -38,6 +46,7 @@ __all__ = [
     "default_threads",
     "dot",
     "extent",
+    "growth",
     "norm",
     "project_rows",
     "safe_norm",

@@ -20,8 +20,7 @@ from ..common.linalg import cholesky, cholesky_floor
 from ..common.protocols import Floats
 from ..common.runtime import unbroken
 from ..common.vectors import extent, safe_norm
-from ..krylov.lanczos import Recurrence
-from ..krylov.ritz import decompose
+from ..krylov.lanczos import Recurrence, decompose
 from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.eigsh import eigsh
 from .decide import UNTRIED, Nearness, Proof, Spectrum

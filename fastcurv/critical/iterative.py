@@ -18,8 +18,7 @@ from ..common.checks import SelfAdjoint, as_rng, operator_dtype, times
 from ..common.protocols import Floats
 from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
-from ..krylov.lanczos import Recurrence, combine
-from ..krylov.ritz import decompose
+from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.eigsh import eigsh

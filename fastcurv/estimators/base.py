@@ -32,7 +32,6 @@ from ..common.linalg import eigvalsh
 from ..common.protocols import Descent, Layered, LossName, Solver
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
-from ..krylov.ritz import bounds, ritz_pairs
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.rows import own
@@ -309,12 +308,12 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
         run.step()
         ended = not run.p or run.m >= most
         if ended or run.m % FEWEST == 0:
-            values, S, residuals = ritz_pairs(run, 2, "BE")
+            values, S, residuals, limits = run.ritz(2, "BE")
             if ended or residuals.max() <= CLOSE * np.abs(values).max():
                 break
     run.reorthogonalise()
     vector = combine(run.rows[: run.m], S[:, :1])[0]
-    return values, bounds(run, S, residuals), vector, run.n_products
+    return values, limits, vector, run.n_products
 
 
 DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest

@@ -14,8 +14,7 @@ import numpy as np
 from ..common.linalg import svd
 from ..common.protocols import Floats
 from ..common.vectors import Space, small_problem
-from .lanczos import Basis, length
-from .ritz import decompose
+from .lanczos import Basis, decompose, length
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -188,39 +187,9 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
     return int(min(n, max(1, np.ceil(k))))
 
 
-def growth(diagonal: Floats, beside: Floats, at: Floats) -> Floats:
-    """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`, with p_j the orthonormal
-    polynomials of the Lanczos run whose tridiagonal matrix has this diagonal and off-diagonal
-    (`beside`).
-
-    Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
-    start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
-    the squares of these sum to 1 at most: ``w^2 <= exp(-growth)``. So if a run has missed z, its
-    start was almost orthogonal to z, see `blind`.
-
-    Examples
-    --------
-    >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
-    array([0.   , 1.609])
-    """
-    unit = max(float(np.abs(x).max(initial=0.0)) for x in (diagonal, beside, at)) or 1.0
-    diagonal, beside, at = diagonal / unit, beside / unit, at / unit
-    before, now, total = np.zeros(len(at)), np.ones(len(at)), np.ones(len(at))
-    taken, back = np.zeros(len(at)), 0.0
-    for a, b in zip(diagonal[:-1], beside):
-        before, now, back = now, ((at - a) * now - back * before) / b, b
-        total += now**2
-        large = total > 1e100
-        if large.any():
-            shrink = np.where(large, 1e-50, 1.0)
-            before, now, total = before * shrink, now * shrink, total * shrink**2
-            taken += large * np.log(1e100)
-    return np.asarray(np.log(total) + taken)
-
-
 def blind(n: int, risk: float) -> float:
-    """Return the value of `growth` from which on a run with a random start misses an existing
-    eigenvector with probability at most `risk`.
+    """Return the value of `fastcurv.common.vectors.growth` from which on a run with a random start
+    misses an existing eigenvector with probability at most `risk`.
 
     The component of a random unit vector along a given one is ``x`` or less with probability at
     most ``x sqrt(2 n / pi)``.

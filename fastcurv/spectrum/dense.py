@@ -16,8 +16,7 @@ from ..common.linalg import Eigensystem, eigh
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
-from ..common.vectors import safe_norm
-from ..krylov.lanczos import NOT_FINITE
+from ..common.vectors import NOT_FINITE, safe_norm
 from .reduced import EigshOptions, answered, reduction
 from .results import Eigenpairs, Inertia
 
@@ -199,7 +198,7 @@ def _lengths(rows: Floats) -> Floats:
 
 
 # Every estimate of what a matrix costs is made here. In seconds, on one core.
-STEP = 170e-6  # the vector operations that a search spends on each product
+STEP = 10e-6  # the vector operations and looks that a search spends on each product
 VALUES = 8e-11  # a few eigenpairs of a matrix, for each n^3
 
 
@@ -207,13 +206,14 @@ def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
     `products` products, each with vector operations of `step` seconds.
 
-    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others only
-    a matrix of at most `SMALL` rows is formed at once.
+    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others, or
+    where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
     """
     n = op.shape[0]
-    if n <= SMALL or not hasattr(op, "_product_price"):
+    price = op._product_price() if hasattr(op, "_product_price") else np.inf
+    if not price < np.inf:
         return bool(n <= SMALL)
-    search = products * (op._product_price() + step)
+    search = products * (price + step)
     return n <= LARGEST_SOLVED and bool(op._matrix_price() + VALUES * n**3 < search)
 
 
@@ -221,7 +221,7 @@ def matrix_replaces(n: int, products: float) -> bool:
     """Return whether the matrix of any operator and its decomposition cost no more than `products`
     products made one after the other.
     """
-    return n <= SMALL or n <= min(products, LARGEST_SOLVED)
+    return n <= min(products, LARGEST_SOLVED)
 
 
 def matrix_pairs(

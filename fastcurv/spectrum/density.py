@@ -21,13 +21,12 @@ from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, S
 from ..common.runtime import to_nearest
 from ..krylov.lanczos import (
     Recurrence,
-    column_lengths,
     combine,
+    decompose,
     held_rows,
     orthonormal_rows,
     orthonormalise,
 )
-from ..krylov.ritz import decompose
 from .dense import matrix_of, matrix_pays
 from .density_curve import GridOptions, SpectralDensity, check_look, smear
 from .reduced import reduction
@@ -35,6 +34,7 @@ from .results import Eigenpairs
 
 DEFLATE_UP_TO = 100_000
 EVERY = 2048  # rows up to which all eigenvalues of an available matrix are computed
+SLICE = 0.1  # seconds of steps after which progress is shown
 # an outlier is deflated once its residual is below this share of its distance from the bulk
 SETTLED = 0.05
 
@@ -267,8 +267,9 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Ba
 def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
     """Continue `run` to n_steps, or until the Krylov space ends."""
     while run.p and run.m < min(n_steps, run.dimension):
-        run.step()
-        shown.update()
+        before = run.m
+        run.extend(min(n_steps, run.dimension), SLICE)
+        shown.update(run.m - before)
 
 
 def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
@@ -309,8 +310,8 @@ class Quadrature:
 
 def quadrature(run: Recurrence) -> Quadrature:
     """Return the Gauss quadrature of a recurrence from one vector."""
-    theta, S = decompose(run)
-    weights = S[0] ** 2
+    theta, first, _ = run.ritz_spectrum()
+    weights = first**2
     return Quadrature(theta, weights / weights.sum())
 
 
@@ -318,16 +319,15 @@ def find_outliers(run: Recurrence, most: int) -> KnownPairs:
     """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, as
     `Known`.
     """
-    theta, S = decompose(run)
-    weights = S[0] ** 2
-    bulk = float(weights @ np.abs(theta))
-    residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
+    theta, first, residuals = run.ritz_spectrum()
+    bulk = float(first**2 @ np.abs(theta))
     good = np.flatnonzero(
         (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED * (np.abs(theta) - bulk))
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
+    S = run.ritz_vectors(good).T
     run.reorthogonalise()
-    rows = combine(run.rows[: run.m], S[:, good])
+    rows = combine(run.rows[: run.m], S)
     orthonormalise(rows)
     return KnownPairs(theta[good], rows, residuals[good])
 

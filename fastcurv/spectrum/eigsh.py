@@ -4,6 +4,7 @@ error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,30 +26,23 @@ from ..common.linalg import eigh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, deferred_interrupts, to_nearest
-from ..common.vectors import norm
+from ..common.vectors import Seeker, norm
 from ..krylov.lanczos import (
     Recurrence,
-    column_lengths,
+    check_wanted,
     combine,
+    decompose,
     held_rows,
-    length,
+    kept_at_restart,
     orthogonalise,
     orthonormal_rows,
     orthonormalise,
     project,
     rotate,
-)
-from ..krylov.ritz import (
-    bounds,
-    check_wanted,
-    decompose,
-    kept_at_restart,
-    outside,
-    ritz_pairs,
     wanted,
 )
 from ..krylov.solvers import minres
-from ..krylov.trust_region import blind, growth
+from ..krylov.trust_region import blind
 from .dense import matrix_pairs, matrix_pays, matrix_replaces
 from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
 from .results import LEFT_OPEN, Eigenpairs
@@ -63,13 +57,13 @@ from .results import LEFT_OPEN, Eigenpairs
 # and nothing that the basis contains, so that its spectrum is narrow and outliers appear within few
 # steps. If a copy appears, the search continues until the wanted pairs, copies among them, have
 # converged, and then starts another probe. If none appears, the run itself tells when one would
-# have appeared, see `growth` in `fastcurv.krylov.trust_region`.
+# have appeared, see `growth` in `fastcurv.common.vectors`.
 
 # a probe for missed copies continues until a copy of any wanted value would be missed with at most
-# the probability SURE, or for the share PROBE_SHARE of the products made before it; once copies
-# were found, for as many products as before it
+# the probability SURE, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
+# where these are little work; once copies were found, for as many products as before it
 SURE = 0.003
-PROBE_SHARE = 0.25
+PROBE_SHARE, LITTLE_SHARE = 0.25, 0.5
 WHOLE_SHARE = 0.25  # the matrix replaces a search once it costs this share of the products made
 FIRST, EACH = 20, 4  # products that k pairs usually take: FIRST + EACH k
 RISK = 0.05  # probability of error of `unseen`, if that share was too small
@@ -77,6 +71,8 @@ MOST_ASIDE = 8  # largest number of rows that are set aside
 ROUNDED = -0.25  # residuals below eps ** ROUNDED times the noise count as rounding
 NEARLY = 1e-3  # residual over the largest |lam| up to which pairs are kept beside a new start
 STEEPEST = 2.5  # largest factor by which one step reduces residuals
+QUICK = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
+SLICE = 0.1  # seconds of steps after which progress is shown
 
 
 def extreme_pairs(
@@ -109,10 +105,15 @@ def extreme_pairs(
     return found
 
 
-class ThickRestart:
+class ThickRestart(Seeker):
     """The loop from a start vector to k converged pairs: extend, test, restart, probe. It stops at
     a budget of products or at Ctrl-C.
     """
+
+    run: Recurrence
+    next_look: int
+    probe_from: int  # first row of the probe
+    probe_until: int  # the row at which it ends at the latest
 
     def __init__(
         self,
@@ -123,20 +124,18 @@ class ThickRestart:
         shown: Bar,
         may_give_way: bool = False,
     ) -> None:
-        self.run, self.tol, self.rng, self.shown = run, tol, rng, shown
-        self.k, self.which, self.relative = asked.k, asked.which, asked.relative
+        price = run.op._product_price() if hasattr(run.op, "_product_price") else np.inf
+        super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price, STEEPEST)
+        self.quick = price * (FIRST + EACH * asked.k) < QUICK
+        self.rng, self.shown, self.sure = rng, shown, blind(run.n, SURE)
         self.max_products, self.probe = asked.max_products, asked.probe
         self.stop: Callable[[], bool] = lambda: False
-        self.next_look = 0
-        self.last: tuple[int, float] | None = None
         # (theta, bounds, coordinates) of the pairs for which a probe is running or has ended
         self.settled: tuple[Floats, Floats, Floats] | None = None
-        # first row of the probe, and the row at which it ends at the latest
-        self.probe_from = self.probe_until = 0
         self.probed, self.copies, self.interrupted = False, False, False
         self.unseen = np.inf  # see `Eigenpairs`
-        # what the first start may have missed, see `_hidden`; None if that is not known
-        self.hidden: NDArray[np.bool_] | None = None
+        # what the first start may have missed, see `hidden`; None if that is not known
+        self.veiled: NDArray[np.bool_] | None = None
         # whether the matrix may be decomposed instead of a long search, and whether it will be
         self.may_give_way, self.gives_way = may_give_way, False
         # (theta, bounds) of the pairs while they are the next block, to measure their residuals
@@ -145,7 +144,7 @@ class ThickRestart:
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run the search to its end and return Eigenpairs."""
-        with deferred_interrupts() as stop:
+        with deferred_interrupts(not self.quick) as stop:
             self.stop = self.run.around = stop
             try:
                 self._start(start)
@@ -177,15 +176,19 @@ class ThickRestart:
     def _spent(self) -> bool:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
-    def _is_long(self) -> bool:
-        """Return whether the matrix costs no more than a share of the products made; no more than
-        all of them once copies were found, since each copy takes a run of its own.
+    def _share(self) -> float:
+        """Return the share of the products made that the matrix may cost: all of them once copies
+        were found, since each copy takes a run of its own.
         """
+        return 1.0 if self.copies else WHOLE_SHARE
+
+    def _is_long(self) -> bool:
+        """Return whether the matrix costs no more than its share of the products made."""
         run = self.run
         return (
             self.may_give_way
             and run.n_products + run.n <= self.max_products
-            and matrix_replaces(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
+            and matrix_replaces(run.n, run.n_products * self._share())
         )
 
     def _grow(self) -> None:
@@ -220,10 +223,34 @@ class ThickRestart:
             if run.full:
                 self._restart()
             before = run.n_products
-            run.step()
+            found = self._steps()
             self.shown.update(run.n_products - before)
-            if run.p and run.m >= self.next_look and self._look():
+            if found and self.settled is not None:
+                if self._end_probe(found):
+                    return
+            elif found and run.p and self._look():
                 return
+
+    def _steps(self) -> int:
+        """Make as many steps as can be made before anything is to be decided, or some 0.1 s of
+        them. Return as `seek` does; after a block, 1 if a look is due.
+        """
+        run = self.run
+        if run.p != 1:
+            run.step()
+            due = run.m >= self.next_look
+            if not due or self.settled is None:
+                return int(due)
+            return self.look_at_probe(self.settled[0], self.sure)
+        most = run.m + self.max_products - run.n_products
+        if run.capacity < run.dimension:
+            most = min(most, run.capacity)  # full there
+        if self.may_give_way:  # it may be long then
+            long = math.ceil(run.n / self._share()) - run.n_products
+            most = min(most, run.m + max(long, 1))
+        before = None if self.settled is None else self.settled[0]
+        with run.around:
+            return self.seek(most, SLICE, before, self.sure)
 
     def _make_room(self) -> None:
         """Restart if there is no room for a new start next to the basis."""
@@ -244,14 +271,13 @@ class ThickRestart:
         run = self.run
         widest = self._widest()
         if run.p > widest:
-            theta, S, residuals = ritz_pairs(run, self.k, self.which)
-            run.narrow_block(run.coupling() @ S, widest)
+            run.narrow_block(run.coupling() @ run.ritz(self.k, self.which)[1], widest)
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
         least = wanted(theta[keep], self.k, self.which)  # what is still computed after Ctrl-C
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.next_look, self.last = run.m + 1, None
+        self.forget_looks(run.m + 1)
 
     def _look(self) -> bool:
         """Compare the wanted Ritz pairs with the tolerance; return True once the search is done."""
@@ -259,65 +285,21 @@ class ThickRestart:
         if run.m < min(self.k, run.dimension):
             self.next_look = self.k
             return False
-        theta, S, residuals = ritz_pairs(run, self.k, self.which)
         if self.settled is not None:
-            return self._look_probe(theta, self.settled[0])
-        aside = column_lengths(run.leak[len(run.leak) - run.aside :, : run.m] @ S)
-        known = np.hypot(residuals, aside)
-        excess = self._excess(theta, S, known)
-        worst = float(excess.max())
-        self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+            return self._look_probe()
+        theta, known, excess, apart = self.look()
+        each = excess.tolist()
+        worst = max(each)
+        self.shown.note(f"{sum(one <= 1 for one in each)} of {self.k} converged")
         if not worst <= 1:
-            if aside.any() and (self._excess(theta, S, residuals) <= 1).all():
+            if apart:
                 self._fetch_aside()
-            self._schedule(worst)
+            self.schedule(worst)
             if run.m == self.k and run.p > 1:
+                S = run.ritz(self.k, self.which)[1]
                 run.narrow_block(run.coupling() @ S[:, excess > 1])
             return False
         return not self._begin_probe(theta, known)
-
-    def _limits(self, theta: Floats) -> Floats:
-        """Return the allowed error of each value: its target, but no less than twice the rounding
-        measured.
-        """
-        return np.maximum(self._targets(theta), 2 * self.run.noise)
-
-    def _targets(self, theta: Floats) -> Floats:
-        """Return the tolerance of each residual."""
-        run = self.run
-        size = (
-            run.scale
-            if self.relative == "scale"
-            else np.maximum(np.abs(theta), run.eps ** (2 / 3) * run.scale)
-        )
-        return np.asarray(self.tol * np.broadcast_to(size, theta.shape))
-
-    def _excess(self, theta: Floats, S: Floats, residuals: Floats) -> Floats:
-        """Return the residuals over their allowed size. The parts of the error bounds that more
-        products cannot reduce lower the allowed size by at most half.
-        """
-        run = self.run
-        targets = self._limits(theta)
-        allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
-        excess: Floats = np.where(residuals > 0, np.inf, 0.0)
-        np.divide(residuals, allowed, out=excess, where=allowed > 0)
-        return excess
-
-    def _schedule(self, excess: float) -> None:
-        """Schedule the next look for when the residuals, extrapolated, will have converged.
-
-        It is at most an eighth of the basis away, near the end a 24th, since products made after
-        convergence are wasted; and not before a reduction by `STEEPEST` at every step would reach
-        the tolerance, since a look takes as long as a small product.
-        """
-        m = self.run.m
-        ahead = max(2, m // (8 if excess > 30 else 24))
-        if self.last is not None and excess < self.last[1]:
-            rate = np.log(self.last[1] / excess) / (m - self.last[0])
-            ahead = min(ahead, max(1, int(0.7 * np.log(excess) / rate)))
-        ahead = max(ahead, int(min(m // 2, np.log(excess) / np.log(STEEPEST))))
-        self.last = (m, excess)
-        self.next_look = m + ahead
 
     def _fetch_aside(self) -> None:
         """Continue with the rows set aside, in blocks."""
@@ -345,27 +327,31 @@ class ThickRestart:
         run = self.run
         if not self.probe or run.m >= run.dimension:
             return False
-        far = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)[1]
-        self.hidden = self._hidden(theta) if run.p and run.tridiagonal else None
+        far = self.outside(theta)[1]
+        self.veiled = None
+        if run.p and run.tridiagonal:
+            self.veiled = self.hidden(theta, blind(run.n, RISK))[0]
         if not far.any():
             self._leave(theta)
             return False
-        share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
+        share = run.n_products
+        if not self.copies:
+            share = int((LITTLE_SHARE if self.quick else PROBE_SHARE) * share)
         steps = max(4, share)
         room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
-        back = length(run.coupling()[:, -1]) or 1.0
-        with np.errstate(over="ignore"):
-            steep = np.maximum(np.abs(theta - run.T[run.m - 1, run.m - 1]) / back, 1.0)
-            begun = known <= run.eps**ROUNDED * run.noise * steep
-        if not run.tridiagonal or begun[far].any() or run.aside + run.p > MOST_ASIDE:
+        if (
+            not run.tridiagonal
+            or run.aside + run.p > MOST_ASIDE
+            or self.begun(theta, known, far, run.eps**ROUNDED * run.noise)
+        ):
             self._lock(max(room, self.k))
         else:
             if run.m > room:
                 self._restart()
             run.set_aside()
-        theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        rounded = 0.0 if run.tridiagonal else run.eps * run.scale
-        limits = bounds(run, S, residuals) - rounded * np.abs(S).sum(axis=0)
+        theta, S, _, limits = run.ritz(self.k, self.which)
+        if not run.tridiagonal:
+            limits = limits - run.eps * run.scale * np.abs(S).sum(axis=0)
         self.settled, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
         self.probe_until = run.m + steps
@@ -377,83 +363,55 @@ class ThickRestart:
         basis.
         """
         run = self.run
-        theta, S = decompose(run)
-        along = run.leak[len(run.leak) - run.aside :, : run.m]
-        residuals = column_lengths(np.vstack([run.coupling(), along]) @ S)
-        near = residuals <= NEARLY * run.scale
-        near[wanted(theta, self.k, self.which)] = True
-        keep = np.flatnonzero(near)
-        keep = keep[wanted(theta[keep], most, self.which)]
+        theta, S = run.nearly(self.k, self.which, NEARLY * run.scale)
+        if len(theta) > most:
+            keep = wanted(theta, most, self.which)
+            theta, S = theta[keep], S[:, keep]
         run.drop_block()
         run.drop_aside()
-        run.restart(theta[keep], S[:, keep])
+        rotate(run.rows[: run.m], S)
+        run.become(theta, S)
 
-    def _growth(self, at: Floats) -> Floats:
-        """Return `growth` for the recurrence of the probe."""
-        T = self.run.T[self.probe_from : self.run.m, self.probe_from : self.run.m]
-        return growth(np.diag(T), np.diag(T, 1), at)
+    def _look_probe(self) -> bool:
+        """Look at the probe, and return True if the search is done."""
+        assert self.settled is not None
+        return self._end_probe(self.look_at_probe(self.settled[0], self.sure))
 
-    def _look_probe(self, theta: Floats, before: Floats) -> bool:
+    def _end_probe(self, found: int) -> bool:
         """Return True if the probe ended without a change of the values; if it changed them, return
         to the search.
         """
-        run = self.run
-        if run.m >= run.dimension or (np.abs(theta - before) > self._limits(theta)).any():
-            self.copies, self.settled, self.last = True, None, None
-            self.next_look = run.m + 2
-            return False
-        _, far, _ = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
-        seen, sure = float(self._growth(theta[far]).min(initial=np.inf)), blind(run.n, SURE)
-        if run.p == 0 or seen >= sure or run.m >= self.probe_until or run.full:
-            self._leave(theta)
-            return True
-        steps = run.m - self.probe_from
-        ahead = max(2, int(0.7 * steps * (sure / max(seen, 1.0) - 1)))
-        self.next_look = min(run.m + ahead, self.probe_until)
-        return False
+        if found > 0 and self.settled is not None:
+            self._leave(self.settled[0])
+        elif found < 0:
+            self.copies, self.settled = True, None
+            self.forget_looks(self.run.m + 2)
+        return found > 0
 
     def _leave(self, theta: Floats) -> None:
         """Set `unseen` as the search ends here: never less than what the residuals leave open,
         since an eigenvalue within that distance of the innermost may hide behind it.
         """
-        run = self.run
-        distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
-        hidden = self.hidden
+        run, risk = self.run, blind(self.run.n, RISK)
+        resolved = self.tol * run.scale
+        distance, far, near = self.outside(theta)
+        least = 2 * resolved if run.p else 0.0
         if self.settled is not None:
-            if run.p:
-                far[far] = self._growth(theta[far]) < blind(run.n, RISK)
-                hidden = None if hidden is None else hidden & self._hidden(theta)
-            else:
+            if not run.p:
                 far[:] = False
-            missed = float(distance[far].max(initial=0.0))
-            if missed > 2 * self.tol * run.scale:
-                self.gives_way = self._is_long()
-                near = max(missed, (LEFT_OPEN + 1) * self.tol * run.scale)  # shown in the repr
-        least = 2 * self.tol * run.scale if run.p else 0.0
-        if hidden is not None and run.p:
-            least = max(least, float(self._beyond()[hidden].max(initial=0.0)))
+            elif far.any():
+                far[far] = run.growth(self.probe_from, theta[far]) < risk
+            if far.any():
+                missed = float(distance[far].max())
+                if missed > 2 * resolved:
+                    self.gives_way = self._is_long()
+                    near = max(missed, (LEFT_OPEN + 1) * resolved)  # shown in the repr
+        if self.veiled is not None and run.p:
+            hidden, beyond = self.hidden(theta, risk)
+            hidden &= self.veiled
+            if hidden.any():
+                least = max(least, float(beyond[hidden][-1]))
         self.unseen, self.probed = max(near, least), True
-
-    def _beyond(self) -> Floats:
-        """Return the distances beyond the innermost value at which `_hidden` tests."""
-        return np.geomspace(self.tol, 2.0, 48) * self.run.scale
-
-    def _hidden(self, theta: Floats) -> NDArray[np.bool_]:
-        """Return, for each distance in `_beyond`, whether the start of the last Krylov space may
-        have missed an eigenvalue that far outside the innermost of the values, at either end.
-        """
-        beyond = self._beyond()
-        size, half = np.abs(theta).min() + beyond, self.k // 2
-        low = theta[:half] if self.which == "BE" else theta
-        ends = {
-            "SA": [theta.max() - beyond],
-            "LA": [theta.min() + beyond],
-            "LM": [-size, size],
-            "BE": [low.max(initial=-np.inf) - beyond, theta[half:].min() + beyond],
-        }[self.which]
-        sure = blind(self.run.n, RISK)
-        blinds = [self._growth(at) < sure for at in ends if np.isfinite(at).all()]
-        return np.asarray(np.any(blinds, axis=0))
 
     # -- the end
     # ----------------------------------------------------------------------------------------------
@@ -464,8 +422,8 @@ class ThickRestart:
         if known is not None:
             return known[0], known[1]
         self.run.reorthogonalise()
-        theta, S, residuals = ritz_pairs(self.run, self.k, self.which)
-        return theta, bounds(self.run, S, residuals)
+        theta, _, _, limits = self.run.ritz(self.k, self.which)
+        return theta, limits
 
     def _vectors(self) -> Array:
         """Return the vectors of `_known`, as rows."""
@@ -474,7 +432,7 @@ class ThickRestart:
             return combine(run.rows[: self.probe_from], self.settled[2])
         if self.measured is not None:
             return run.rows[: self.k].copy()
-        return combine(run.rows[: run.m], ritz_pairs(run, self.k, self.which)[1])
+        return combine(run.rows[: run.m], run.ritz(self.k, self.which)[1])
 
     def _confirm(self) -> bool:
         """Measure the residuals by products if their bounds are too coarse; return True if the
@@ -484,11 +442,9 @@ class ThickRestart:
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._known()
-        if self.settled is None:
-            values, S, known = ritz_pairs(run, self.k, self.which)
-            if (self._excess(values, S, known) > 1).any():
-                return False
-        if (limits <= self._targets(theta)).all():
+        if self.settled is None and (self.look()[2] > 1).any():
+            return False
+        if (limits <= self.targets(theta)).all():
             return False
         rows, self.settled = self._vectors(), None
         run.reset()
@@ -497,11 +453,12 @@ class ThickRestart:
         run.step()
         self.measured = None
         self.shown.update(run.m)
-        theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        if run.p == 0 or (bounds(run, S, residuals) <= self._targets(theta)).all():
+        theta, S, _, limits = run.ritz(self.k, self.which)
+        if run.p == 0 or (limits <= self.targets(theta)).all():
             return False
         run.narrow_block(run.coupling() @ S)
-        self.probe, self.next_look, self.last = False, run.m + 1, None
+        self.probe = False
+        self.forget_looks(run.m + 1)
         return True
 
     def _result(self) -> Eigenpairs:
@@ -511,7 +468,7 @@ class ThickRestart:
             values=theta,
             vectors=self._vectors().T,
             residuals=limits,
-            converged=limits <= self._targets(theta),
+            converged=limits <= self.targets(theta),
             n_products=run.n_products,
             scale=run.scale,
             tol=self.tol,
@@ -698,10 +655,10 @@ def eigsh(
     """Compute the k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
     Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
-    orthogonal to the basis until no missed copy of a multiple eigenvalue is found. Up to n = 64,
-    and if a search would cost more than forming it, the whole matrix is used: for the curvature of
-    a small network, whose price is known, from the first; for other operators once the search has
-    become long.
+    orthogonal to the basis until no missed copy of a multiple eigenvalue is found. The whole matrix
+    is used instead up to n = 64, and once a search has become so long that forming it costs no
+    more; for the curvature of a network, whose price is known, wherever it costs less from the
+    first.
 
     Parameters
     ----------

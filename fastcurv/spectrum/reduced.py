@@ -24,8 +24,8 @@ from ..common.checks import (
 )
 from ..common.linalg import eigh_some
 from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
-from ..krylov.lanczos import NOT_FINITE, column_lengths
-from ..krylov.ritz import wanted
+from ..common.vectors import NOT_FINITE
+from ..krylov.lanczos import column_lengths, wanted
 from .results import Eigenpairs, ReducedEigenpairs
 
 # --------------------------------------------------------------------------------------------------

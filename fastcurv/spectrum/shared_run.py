@@ -14,8 +14,7 @@ from ..common.checks import as_rng, check_positive_int, check_symmetric_operator
 from ..common.errors import accept_aliases
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
-from ..krylov.lanczos import Recurrence, combine
-from ..krylov.ritz import bounds, check_wanted, ritz_pairs
+from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, extend, quadrature, with_rest
 from .density_curve import SpectralDensity, check_look
 from .reduced import completed, reduction, resolve_tol
@@ -191,8 +190,7 @@ class Krylov:
         limit += run.m - (self.n_products - before)
         with bar(None, f"{self.name}: eigsh", progress) as shown:
             while True:
-                theta, S, residuals = ritz_pairs(run, k, which)
-                limits = bounds(run, S, residuals)
+                theta, S, residuals, limits = run.ritz(k, which)
                 target = max(tol * run.scale, 2 * run.noise)
                 if run.m >= limit or not run.p or (len(theta) == k and (residuals <= target).all()):
                     break

@@ -35,8 +35,8 @@ from ..common.protocols import (
     Written,
 )
 from ..common.runtime import interruptible, to_nearest
-from ..common.vectors import safe_norm
-from ..krylov.lanczos import NOT_FINITE, combine, orthonormalise, project, subtract
+from ..common.vectors import NOT_FINITE, safe_norm
+from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .dense import matrix_pays
 from .density import random_signs
 from .reduced import reduction

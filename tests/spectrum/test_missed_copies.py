@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fastcurv import eigsh
+from fastcurv.common.vectors import growth
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.krylov.trust_region import growth
 from fastcurv.testing import PrescribedSpectrum
 
 from .multiple import operators

@@ -9,10 +9,15 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common.checks import MatrixOperator
 from fastcurv.common.progress import bar
-from fastcurv.common.vectors import dot, norm
-from fastcurv.krylov import ritz
-from fastcurv.krylov.lanczos import Recurrence, bring_near_one, column_lengths, orthonormalise
-from fastcurv.krylov.ritz import kept_at_restart, ritz_pairs, sides, wanted
+from fastcurv.common.vectors import Seeker, dot, norm
+from fastcurv.krylov.lanczos import (
+    Recurrence,
+    bring_near_one,
+    column_lengths,
+    kept_at_restart,
+    orthonormalise,
+    wanted,
+)
 from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
 from fastcurv.krylov.trust_region import blind, cubic, trust_region
 from fastcurv.spectrum import dense, eigsh
@@ -20,6 +25,7 @@ from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
 
+from ..nets import EPS
 from .spectra import Prescribed, diagonal, hessian_like, symmetric
 
 # --- conjugate gradients that are too slow
@@ -90,8 +96,9 @@ def test_room_that_is_there_and_vectors_that_are_not(rng):
     rows = run.rows
     run.reserve(2)
     assert run.capacity == 3 and run.rows is rows
-    theta, S, residuals = ritz_pairs(run, 2, "LM")
-    assert theta.shape == residuals.shape == (0,) and S.shape == (0, 0)
+    theta, S, residuals, limits = run.ritz(2, "LM")
+    assert theta.shape == residuals.shape == limits.shape == (0,) and S.shape == (0, 0)
+    assert run.ritz_values(2, "LM").shape == run.ritz_spectrum()[0].shape == (0,)
     full = Recurrence(diagonal(np.arange(2.0)), 2)
     full.insert(np.eye(2))
     full.step()
@@ -149,10 +156,18 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
         assert np.array_equal(kept, wanted(values, len(kept), which))
     few = values[wanted(values, 4, which)]
     expected = {
-        "LA": [few - 0.0], "SA": [0.5 - few], "LM": [np.abs(few) - 1.0],
-        "BE": [np.array([1.0, 0.0]), np.array([0.0, 2.0])],
+        "LA": few - 0.0, "SA": 0.5 - few, "LM": np.abs(few) - 1.0,
+        "BE": np.array([1.0, 0.0, 0.0, 2.0]),
     }[which]  # fmt: skip
-    assert all(np.array_equal(x, y) for x, y in zip(sides(few, 4, which), expected, strict=True))
+    run = Recurrence(diagonal(values), 6)
+    for by_value, tol, noise in ((False, 0.3, 0.1), (False, 0.1, 0.4), (True, 0.4, 0.0)):
+        run.scale, run.noise = 3.0, noise
+        distance, far, near = Seeker(run, 4, which, tol, by_value, np.inf, 2.5).outside(few)
+        assert np.array_equal(distance, expected)
+        inner = few[[1, 1, 2, 2]] if which == "BE" else few[expected.argmin()]
+        own = np.maximum(tol * np.abs(inner) if by_value else tol * 3.0, 2 * noise)
+        assert np.array_equal(far, expected > 2 * own)
+        assert near == (expected[~far].max() if expected[~far].max() > 4 * noise else 0.0)
 
 
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
@@ -349,30 +364,57 @@ def test_a_matrix_counts_its_products(rng):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
-@pytest.mark.parametrize("fails", [False, True])
-def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, fails, rng, monkeypatch):
-    """The same pairs, and the largest size at either end, of which not every end is asked for; in
-    its first 48 steps all of T is decomposed.
-    """
+def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, rng):
+    """The same pairs, and the largest size at either end, of which not every end is asked for."""
     values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
     run = Recurrence(Prescribed(values * scale, seed=0), 70)
     run.insert_random(rng)
     while run.m < 60:
         run.step()
     whole, S = np.linalg.eigh(run.T[:60, :60] / scale)
-    if fails:
-        monkeypatch.setattr(ritz.linalg, "eigvalsh_tridiagonal", broken)
     run.scale = 0.0
-    theta, part, residuals = ritz_pairs(run, 4, which)
+    theta, part, residuals, limits = run.ritz(4, which)
     picked = wanted(whole, 4, which)
     assert run.scale == pytest.approx(np.abs(whole).max() * scale, rel=1e-13)
     assert np.allclose(theta / scale, whole[picked], rtol=0, atol=1e-13)
     assert np.allclose(np.abs(part.T @ S[:, picked]), np.eye(4), rtol=0, atol=1e-9)
     assert np.allclose(residuals, np.abs(run.T[60, 59] * part[-1]), rtol=1e-12)
+    assert (limits >= residuals).all()
+    assert np.allclose(run.ritz_values(4, which), theta, rtol=0, atol=1e-13 * scale)
+    values, first, known = run.ritz_spectrum()
+    assert np.allclose(values / scale, whole, rtol=0, atol=1e-13)
+    assert np.allclose(first**2, S[0] ** 2, rtol=0, atol=1e-9)
+    assert np.allclose(known / scale, np.abs(run.T[60, 59] / scale * S[-1]), rtol=0, atol=1e-9)
+    assert np.array_equal(run.ritz_vectors(picked).T, run.ritz(4, which)[1])
 
 
-def broken(*args, **rest):
-    raise np.linalg.LinAlgError("Internal Error.")
+@pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
+@pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
+def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
+    """All values and vectors to the rounding of LAPACK's, whatever the matrix is like."""
+    d, e = rng.standard_normal((2, m))
+    if kind == "graded":
+        d, e = d * 10.0 ** -np.arange(m), e * 10.0 ** -np.arange(m)
+    elif kind == "split":
+        e[::3] = 0
+    elif kind == "multiple":
+        d[:], e[:] = 1.0, 1e-9
+    elif kind == "diagonal":
+        e[:] = 0
+    run = Recurrence(diagonal(np.ones(m + 1)), m + 1)
+    run.widen_projection(m + 1)
+    run.T[range(m), range(m)] = d
+    run.T[range(m - 1), range(1, m)] = run.T[range(1, m), range(m - 1)] = e[: m - 1]
+    run.m, T = m, run.T[:m, :m]
+    exact, size = np.linalg.eigvalsh(T), np.abs(T).max() * m**0.5
+    for tridiagonal in (True, False):
+        run.tridiagonal = tridiagonal
+        values, first, _ = run.ritz_spectrum()
+        S = run.ritz_vectors(np.arange(m)).T
+        assert np.abs(values - exact).max() <= 20 * EPS["float64"] * size
+        assert np.abs(T @ S - S * values).max() <= 20 * EPS["float64"] * size
+        assert np.abs(S.T @ S - np.eye(m)).max() <= 20 * EPS["float64"] * m**0.5
+        assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
 
 
 @pytest.mark.parametrize("n", [3, 9000])
@@ -392,15 +434,15 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
     twentieth of the products is past the first at which all were converged.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = eigsh.ThickRestart._look, []
+    whole, looks = eigsh.ThickRestart.look, []
 
     def ask():
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
-    monkeypatch.setattr(eigsh.ThickRestart, "_look", lambda self: looks.append(1) or whole(self))
+    monkeypatch.setattr(eigsh.ThickRestart, "look", lambda self: looks.append(1) or whole(self))
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.ThickRestart, "_schedule", at_once)
+    monkeypatch.setattr(eigsh.ThickRestart, "schedule", at_once)
     first, every = ask(), len(looks)
     assert 5 * few <= usual and 5 * few <= every
     assert first <= usual <= 1.05 * first

@@ -6,12 +6,14 @@ import weakref
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.krylov.lanczos import LEAST, Recurrence, _whitening, held_rows
+from fastcurv._engine import probe
+from fastcurv.krylov.lanczos import LEAST, Recurrence, held_rows
 from fastcurv.spectrum.eigsh import eigsh
 
-from ..nets import EPS
+from ..nets import EPS, draw
 from .spectra import SPECTRA, Prescribed, diagonal, symmetric
 
 
@@ -127,11 +129,11 @@ def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
     rows[2] = rows[1]
     gram = rows @ rows.T
     gram[2, 2] -= 1e-15
-    R = _whitening(gram)
+    R = probe.whitening(gram)
     held = R @ gram @ R.T
     assert np.isfinite(R).all() and np.linalg.norm(held, 2) <= 1 + 1e-6
     whole = np.eye(3) + 0.1 * gram / np.linalg.norm(gram)
-    R = _whitening(whole)
+    R = probe.whitening(whole)
     assert np.abs(R @ whole @ R.T - np.eye(3)).max() <= 1e-14
 
 
@@ -226,3 +228,46 @@ def test_threads_on_one_operator(rng):
     for t in threads:
         t.join()
     assert all(np.array_equal(values, alone) for values in found)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [[10, 10, 1], [60, 40, 3]])
+def test_products_of_the_engine_and_of_anyone_give_the_same_bits(sizes, threads, dtype):
+    """The loop is one text: with a plan it calls nothing of Python's, with an operator it does."""
+    net = draw(0, sizes, "tanh", "mse", N=200, dtype=dtype, n_threads=threads)
+    H = net.ob.hessian(net.theta)
+    other = LinearOperator(H.shape, matvec=lambda v: H.product(v.reshape(-1)), dtype=H.dtype)
+    before, runs = H.n_products, [Recurrence(op, 40) for op in (H, other)]
+    for run in runs:
+        run.insert_random(np.random.default_rng(0))
+        run.extend(30)
+    one, two = runs
+    assert one.m == two.m == one.n_products == two.n_products == 30
+    assert H.n_products == before + 60
+    assert np.array_equal(one.T, two.T) and np.array_equal(one.rows[:31], two.rows[:31])
+    assert np.array_equal(one.err, two.err) and one.noise == two.noise
+
+
+@pytest.mark.parametrize("at", [1, 4, 17])
+def test_a_product_that_raises_leaves_the_state_before_it(at, rng):
+    """Whoever goes on gets the bits of a run that nothing has ended."""
+    values = rng.uniform(-1, 1, 300)
+    calls = 0
+
+    def multiply(v):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return values * v.reshape(-1)
+
+    op = LinearOperator((300, 300), matvec=multiply, dtype=float)
+    ended, whole = Recurrence(op, 40), Recurrence(diagonal(values), 40)
+    for run in (ended, whole):
+        run.insert_random(np.random.default_rng(1))
+    with pytest.raises(KeyboardInterrupt):
+        ended.extend(30)
+    assert ended.m == at - 1 == ended.n_products and ended.p == 1
+    ended.extend(30)
+    whole.extend(30)
+    assert np.array_equal(ended.T, whole.T) and np.array_equal(ended.rows[:31], whole.rows[:31])

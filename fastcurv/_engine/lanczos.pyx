@@ -1,0 +1,849 @@
+"""The Lanczos recurrence for single vectors, with a basis kept orthonormal to rounding.
+
+State: the basis ``Q``, rows ``0 .. m-1``, which have been multiplied by A; the pending rows ``m ..
+m+p-1``, which have not; and ``T``, the operator in that basis. Then
+
+    A Q' = Q' T + (pending rows)' B + F',        B = T[m:m+p, :m],        ||F_i|| <= err[i]
+
+and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
+
+Orthogonality. A step subtracts only the two neighbours; the components left along older vectors
+start at rounding level and grow from step to step in a way that can be estimated from T (Simon
+1984). Steps are gathered into batches as long as that estimate stays below `contamination`; then
+the whole batch is orthogonalised against all older vectors in two sweeps. The neglected effect on T
+is of second order, the square of the components found, and is added to err. Where T alone is wanted
+(`semi`), only the last two rows of a batch are orthogonalised, from which the recurrence goes on as
+if all had been: T is then that of a basis orthonormal to rounding, up to rounding, as long as the
+rows are orthonormal to ``sqrt(eps)`` (Simon 1984).
+
+The products may be anyone's; those of a plan are made without a call of Python's. What is done
+between two of them is done whole: only a product can be ended by Ctrl-C.
+"""
+import numpy as np
+
+from libc.float cimport DBL_EPSILON, FLT_EPSILON
+from libc.math cimport INFINITY, copysign, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp, sqrt
+from libc.string cimport memcpy, memmove, memset
+
+cdef enum:
+    LONGEST_BATCH = 16
+    SHORT_SWEEP = 20000         # numbers read in less time than it takes to let others run
+
+# assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
+cdef double ROUNDING = 4
+cdef double NEAR = 1e-2         # relative to the largest product
+NOT_FINITE = (
+    "the operator returned values that are not finite; wanted finite numbers for a finite vector"
+)
+
+
+# --- the recurrence -------------------------------------------------------------------------------
+
+cdef class Lanczos:
+    """See `fastcurv.krylov.lanczos.Recurrence`, which adds blocks and what is seldom done."""
+    cdef readonly Py_ssize_t n
+    cdef readonly object dtype
+    cdef readonly double eps
+    cdef public object rows, T, err, leak, against, product
+    cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
+    cdef public int exponent            # products are scaled by 2^-exponent; T is not scaled
+    cdef public bint tridiagonal, semi
+    cdef public double contamination, scale, noise, ghosts
+    cdef Times times                    # of an operator of the engine's
+    cdef Ritz found
+    cdef double lost                    # estimated loss of orthogonality of the pending row
+    cdef bint followed                  # `along` is of rows m - 1 and m
+    cdef object along
+    cdef Scratchpad sums, squares, small
+    cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
+    cdef Py_ssize_t parts, ld, leaks, taken     # leading dimensions of T and leak
+    cdef char *q                        # of rows, against, T, err, leak: see `begin`
+    cdef char *off
+    cdef double *t
+    cdef double *e
+    cdef double *l
+
+    def __init__(self, n, dtype, product, times=None):
+        self.n, self.dtype, self.product = n, np.dtype(dtype), product
+        self.times = times if isinstance(times, Times) and (<Times>times).plan is not None else None
+        self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
+        self.found = Ritz()
+        self.along = np.empty(0)
+        self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
+
+    @property
+    def unit(self):
+        """Power of two by which stored products have to be multiplied."""
+        return ldexp(1.0, self.exponent)
+
+    cdef int begin(self) except -1:
+        """Find the arrays, which may be others by now."""
+        self.parts = set_sweep(&self.sweep, self.rows, self.rows)
+        self.q, self.off, self.taken = pointer(self.rows), NULL, len(self.against)
+        if self.taken:
+            self.off = pointer(self.against)
+        self.t, self.ld = <double *>pointer(self.T), self.T.shape[1]
+        self.e, self.l, self.leaks = <double *>pointer(self.err), NULL, self.leak.shape[1]
+        if self.taken:
+            self.l = <double *>pointer(self.leak)
+        return 0
+
+    cdef char *row(self, Py_ssize_t i) noexcept nogil:
+        return self.q + i * self.n * self.sweep.K.real_bytes
+
+    # --- sweeps, which nobody ends before they are done
+
+    cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
+        """The inner products (s, m) of s rows with m rows."""
+        cdef Sweep *t = &self.sweep
+        cdef int threads
+        cdef fc_watch before
+        t.m, t.s, t.q, t.w, t.ldq, t.ldw = m, s, q, w, self.n, self.n
+        t.out = self.sums.room_for(max(self.parts, 1) * m * s)
+        if m * s * self.n <= SHORT_SWEEP:
+            sweep_dots(t, 1)
+            return t.out
+        threads = sweep_threads(t)
+        with nogil:
+            before = fc_watch_begin(NULL)
+            sweep_dots(t, threads)
+            fc_watch_end(before)
+        return t.out
+
+    cdef double *take(
+        self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
+    ) except NULL:
+        """w -= c q for s rows w and m rows q, in place; the squares (s,) of the new rows."""
+        cdef Sweep *t = &self.sweep
+        cdef int threads
+        cdef fc_watch before
+        t.m, t.s, t.q, t.w, t.c, t.ldq, t.ldw = m, s, q, w, c, self.n, self.n
+        t.out = self.squares.room_for(max(self.parts, 1) * s)
+        if m * s * self.n <= SHORT_SWEEP:
+            sweep_take(t, 1)
+            return t.out
+        threads = sweep_threads(t)
+        with nogil:
+            before = fc_watch_begin(NULL)
+            sweep_take(t, threads)
+            fc_watch_end(before)
+        return t.out
+
+    cdef double length(self, char *w, double square) noexcept:
+        """||w||, of which the square is known as far as it is a number."""
+        if 1e-30 < square < 1e30:
+            return sqrt(square)
+        if self.sweep.K.real_bytes == 8:
+            return length_of(self.n, <double *>w)
+        return length_of(self.n, <float *>w)
+
+    cdef double norm(self, char *w) except? -1:
+        return self.length(w, self.dots(w, 1, w, 1)[0])
+
+    cdef int divide(self, char *w, double by) except -1:
+        if self.sweep.K.real_bytes == 4:
+            by = <double>(<float>by)
+        self.sweep.K.scale(self.n, 1 / by, w, w)
+        return 0
+
+    cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
+        """Make w orthogonal to the rows q; its length. `sums` has what the last pass took out."""
+        cdef int _k
+        if not m:
+            return self.norm(w)
+        for _k in range(passes):
+            self.take(q, m, w, 1, self.dots(q, m, w, 1))
+        return self.length(w, self.squares.at[0])
+
+    # --- rows to begin with
+
+    def empty(self):
+        """Discard the basis; keep the count of products, the scale and the noise."""
+        cdef Py_ssize_t i
+        self.begin()
+        self.clear(0, self.m + self.p)
+        for i in range(len(self.err)):
+            self.e[i] = 0
+        self.m = self.p = self.clean = self.reach = self.locked = 0
+        self.tridiagonal, self.lost, self.followed = True, 0, False
+
+    cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
+        """The rows and columns of T from the first on become 0; those from the end on are."""
+        cdef Py_ssize_t i
+        for i in range(end):
+            if i >= first:
+                memset(self.t + i * self.ld, 0, end * sizeof(double))
+            else:
+                memset(self.t + i * self.ld + first, 0, (end - first) * sizeof(double))
+
+    def drop_block(self):
+        """Discard the pending rows; their coupling to the basis is added to err."""
+        cdef Py_ssize_t i, j
+        self.begin()
+        self.restore(-1)
+        if self.p:
+            lost = np.zeros(self.m)
+            for j in range(self.m):
+                for i in range(self.m, self.m + self.p):
+                    lost[j] = hypot(lost[j], self.t[i * self.ld + j])
+            self.drop_coupling(lost)
+        self.p = 0
+
+    def drop_coupling(self, lost):
+        """Set the coupling to the pending rows in T to 0 and add `lost` (m,) to err. If that is
+        more than rounding, later vectors still couple to the rows there are: lock those rows, so
+        that the coupling to them is measured from now on.
+        """
+        cdef double most = 0
+        cdef Py_ssize_t j
+        self.begin()
+        for j in range(self.m):
+            self.e[j] += lost[j]
+            most = fmax(most, lost[j])
+        if most > 10 * self.noise:
+            self.locked = self.m
+        self.clear(self.m, min(self.m + self.p, self.ld))
+
+    def append(self, W):
+        """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return how many there
+        are, without those that depend linearly on others.
+
+        The coupling of the basis to the pending rows before is dropped and added to err.
+        """
+        cdef char *w
+        cdef char *new
+        cdef double size
+        self.drop_block()
+        for one in W:
+            if self.m + self.p >= min(self.capacity + 1, self.dimension):
+                break
+            w, new = pointer(one), self.row(self.m + self.p)
+            memmove(new, w, self.n * self.sweep.K.real_bytes)
+            size = self.norm(new)
+            if not size > 0:
+                continue
+            self.divide(new, size)
+            self.outside(self.off, self.taken, new, 2)
+            size = self.outside(self.q, self.m + self.p, new, 2)
+            if not size > 100 * self.eps:
+                continue
+            self.divide(new, size)
+            self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
+            if self.taken:
+                self.outside(self.off, self.taken, new, 1)
+            self.p += 1
+        self.clean, self.reach = self.m + self.p, self.m
+        self.tridiagonal = self.tridiagonal and self.p <= 1
+        self.forget_loss()
+        self.widen_projection(self.clean)
+        return self.p
+
+    def forget_loss(self):
+        """Reset the estimated loss of orthogonality: all rows are orthonormal to rounding now."""
+        self.lost, self.followed = 0, False
+
+    # --- products
+
+    cdef int multiply(self, Py_ssize_t i) except -1:
+        """The next row becomes A times row i."""
+        cdef Job job
+        cdef Plan plan
+        if self.times is None:
+            self.product(self.rows[i], self.rows[i + 1])
+        else:
+            plan = self.times.plan
+            memset(&job, 0, sizeof(job))
+            job.stages, job.kind, job.v = PRODUCT, self.times.kind, self.row(i)
+            job.l2 = plan.l2 if self.times.l2 else 0
+            plan.along(&job, 1, self.row(i + 1), None)
+            self.times.count += 1
+        self.n_products += 1
+        return 0
+
+    cdef int apply(self, Py_ssize_t i) except -1:
+        """The same over `unit`; components along `against` are moved to `leak`."""
+        cdef char *w = self.row(i + 1)
+        cdef Py_ssize_t j
+        cdef double *along
+        self.multiply(i)
+        if self.scale == 0:
+            self.choose_unit(w)
+        if self.exponent:
+            self.sweep.K.scale(self.n, ldexp(1.0, -self.exponent), w, w)
+        if self.taken:
+            along = self.dots(self.off, self.taken, w, 1)
+            self.take(self.off, self.taken, w, 1, along)
+            for j in range(self.taken):
+                along[j] = ldexp(along[j], self.exponent)
+                self.l[j * self.leaks + i] = along[j]
+            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))  # left in w
+        return 0
+
+    cdef int choose_unit(self, char *w) except -1:
+        """Products with entries within 2 to the power of +- `window` are not scaled: their squares,
+        and those of numbers n times as large, are in range.
+        """
+        cdef bint wide = self.sweep.K.real_bytes == 8
+        cdef double largest = largest_of(self.n, <double *>w) if wide else largest_of(
+            self.n, <float *>w
+        )
+        cdef int window = 300 if wide else 30
+        cdef int most = 1000 if wide else 4 * window - 2    # 2^-exponent is representable
+        if not isfinite(largest):
+            raise ValueError(NOT_FINITE)
+        self.exponent = 0
+        frexp(largest, &self.exponent)
+        if abs(self.exponent) <= window:
+            self.exponent = 0
+        self.exponent = max(-most, min(self.exponent, most))
+        return 0
+
+    def bring_into_range(self, W):
+        """Divide rows of products by the unit, which is chosen at the first that is not zero."""
+        cdef Py_ssize_t i
+        if self.scale == 0:
+            i = int(np.argmax(np.abs(W).max(axis=1)))
+            self.begin()
+            self.choose_unit(pointer(W[i]))
+        if self.exponent:
+            W *= self.dtype.type(ldexp(1.0, -self.exponent))
+
+    # --- steps
+
+    def advance(self, Py_ssize_t until, double seconds=INFINITY):
+        """Make steps with single rows until there are `until` rows, the space is exhausted or so
+        much time is spent. Costs one product each, of which any may raise: the state is then that
+        before it.
+        """
+        cdef long long begun = now()
+        self.begin()
+        until = min(until, len(self.err) - 1)
+        while self.p == 1 and self.m < until and (now() - begun) * 1e-9 < seconds:
+            if self.m + 2 > self.ld:
+                self.widen_projection(self.m + 2)
+                self.begin()
+            self.step_single()
+
+    def widen_projection(self, Py_ssize_t rows):
+        """Make room in T for so many rows."""
+        cdef Py_ssize_t before = len(self.T), now_ = min(max(rows, 2 * before), len(self.err))
+        if rows > before:
+            T = np.zeros((now_, now_))
+            T[:before, :before] = self.T
+            self.T = T
+
+    cdef int step_single(self) except -1:
+        cdef Py_ssize_t j = self.m, low = self.reach, count = j + 1 - low, i
+        cdef char *w = self.row(j + 1)
+        cdef double scale = self.scale, beta, size, gap = 0, one
+        cdef double *c
+        cdef double *again
+        self.apply(j)
+        c = self.small.room_for(j + 2)
+        beta = self.take_out(j, low, c)
+        if not isfinite(beta):          # too large for the unit, or not a number
+            self.scale, self.exponent = 0, 0
+            try:
+                self.apply(j)
+            finally:
+                self.scale = scale
+            beta = self.take_out(j, low, c)
+        size = length_of(count, c)
+        if not isfinite(ldexp(size + beta, self.exponent)):
+            raise ValueError(NOT_FINITE)
+        if beta <= 0.1 * size or count > 2:
+            again = self.dots(self.row(low), count, w, 1)
+            c[count - 1] += again[count - 1]
+            beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
+        for i in range(count - 1):      # the coupling to older rows: that in T, or asymmetry
+            one = ldexp(c[i], self.exponent)
+            if low == 0 and self.locked:
+                self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
+            else:
+                gap = hypot(gap, one - self.t[(low + i) * self.ld + j])
+        self.scale = fmax(self.scale, ldexp(hypot(size, beta), self.exponent))
+        self.noise = fmax(self.noise, fmax(gap, ROUNDING * self.eps * self.scale))
+        self.t[j * (self.ld + 1)] = ldexp(c[count - 1], self.exponent)
+        self.e[j] = self.noise
+        return self.close(j, low, w, ldexp(beta, self.exponent))
+
+    cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
+        """Subtract from the next row its projection on the rows from `low` to j, whose coefficients
+        c becomes, and on locked rows; the norm left.
+        """
+        cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
+        cdef char *w = self.row(j + 1)
+        cdef double *along
+        if locked:
+            along = self.dots(self.q, locked, w, 1)
+            self.take(self.q, locked, w, 1, along)
+            for i in range(locked):
+                self.t[i * self.ld + j] = self.t[j * self.ld + i] = ldexp(along[i], self.exponent)
+        memcpy(c, self.dots(self.row(low), count, w, 1), count * sizeof(double))
+        return sqrt(self.take(self.row(low), count, w, 1, c)[0])
+
+    cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
+        """Make w the next row, or end the recurrence if nothing but rounding is left of it."""
+        if beta <= 30 * self.noise and self.clean:
+            self.restore(j + 1)
+            beta = ldexp(self.outside(self.q, j + 1, w, 2), self.exponent)
+        self.m, self.p, self.reach = j + 1, 0, j
+        if beta <= 3 * self.noise or j + 1 >= self.dimension:
+            self.e[j] += beta if j + 1 < self.dimension else 0.0
+            self.clean = min(self.clean, self.m)
+            return self.restore(-1)
+        self.divide(w, ldexp(beta, -self.exponent))
+        if self.taken and beta <= NEAR * self.scale:    # rounding along them was scaled up
+            self.outside(self.off, self.taken, w, 1)
+        self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
+        self.p = 1
+        self.expect(j, low, beta)
+        if self.lost > self.contamination or j + 2 - self.clean >= LONGEST_BATCH or j < 2:
+            self.restore(-1)
+        return 0
+
+    cdef int expect(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
+        """Estimate the loss of orthogonality of row j+1, and restore it now if the next step could
+        pass the limit.
+
+        The components of rows j-1 and j along earlier rows satisfy the same recurrence as the
+        vectors (Simon 1984), plus rounding at each step. The estimate only decides when to
+        reorthogonalise: the loss itself is then measured.
+        """
+        cdef Py_ssize_t end = j + 1, i, room = len(self.err) + 1
+        cdef double own = self.t[j * (self.ld + 1)]
+        cdef double back = self.t[(j - 1) * self.ld + j] if j else 0
+        cdef double spread = self.noise / (beta * sqrt(<double>end)), lost, most, one
+        cdef double *before
+        cdef double *here
+        cdef double *ahead
+        if len(self.along) != 3 * room:
+            along, held = np.zeros((3, room)), len(self.along) // 3
+            along[:, :held] = self.along.reshape(3, held)
+            self.along = along.ravel()
+        before = <double *>pointer(self.along)
+        here, ahead = before + room, before + 2 * room
+        if not self.followed:           # all rows are orthonormal to rounding
+            for i in range(end):
+                before[i] = here[i] = self.eps / sqrt(<double>end)
+            here[j] = 1
+            if j:
+                before[j - 1] = 1
+        for i in range(end):
+            one = self.t[i * (self.ld + 1)] * here[i]
+            if self.tridiagonal:
+                if i:
+                    one += self.t[i * self.ld + i - 1] * here[i - 1]
+                if i < j:
+                    one += self.t[i * self.ld + i + 1] * here[i + 1]
+            else:
+                one = inner_of(end, self.t + i * self.ld, here)
+            one = (one - own * here[i] - back * before[i]) / beta
+            ahead[i] = spread if i >= low else one + copysign(spread, one)
+        lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
+        most = fmin(lost / self.lost, most) if self.lost else most
+        self.lost = INFINITY if lost * most > self.contamination else lost
+        ahead[end] = 1
+        memcpy(before, here, end * sizeof(double))
+        before[end] = 0
+        memcpy(here, ahead, (end + 1) * sizeof(double))
+        self.followed = True
+        return 0
+
+    # --- orthogonality restored
+
+    def reorthogonalise(self):
+        """Restore the orthogonality of the rows after `clean`, the pending ones included."""
+        self.begin()
+        self.restore(-1)
+
+    cdef int restore(self, Py_ssize_t multiplied) except -1:
+        """The same; the products of the first `multiplied` rows, m by default, are in T."""
+        cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i
+        cdef double *C
+        cdef char *P
+        cdef int _k
+        if multiplied < 0:
+            multiplied = self.m
+        if self.clean < end:
+            if self.semi and end - 2 > first:   # rows between lose no more than the estimate says
+                self.clean = end - 2
+                for i in range(first, end - 2):
+                    self.e[i] += self.contamination * self.contamination * self.scale
+            P, s = self.row(self.clean), end - self.clean
+            for _k in range(3):
+                # components along deflated vectors grow from step to step in the three-term
+                # recurrence like any other loss of orthogonality
+                if self.taken:
+                    self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
+                C = self.small.room_for(s * self.clean + 3 * s * s + s)
+                if self.clean:
+                    memcpy(
+                        C, self.dots(self.q, self.clean, P, s), s * self.clean * sizeof(double)
+                    )
+                    self.take(self.q, self.clean, P, s, C)
+                    self.take_back(C, multiplied)
+                if self.tidy(P, s, C, multiplied, self.clean == first) <= 1e-3:
+                    break
+            self.clean = end
+        self.forget_loss()
+        return 0
+
+    cdef void take_back(self, const double *C, Py_ssize_t end) noexcept:
+        """Subtract from T and `leak` the error that the components C of rows along clean ones made
+        in what was measured with them: the coupling to locked rows and to `against`, which may be
+        far larger than the loss elsewhere.
+        """
+        cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
+        cdef double false
+        for j in range(first, end):
+            for i in range(self.taken):
+                self.l[i * self.leaks + j] -= inner_of(
+                    first, self.l + i * self.leaks, C + (j - first) * first
+                )
+            for i in range(locked):
+                false = inner_of(first, self.t + i * ld, C + (j - first) * first)
+                self.t[i * ld + j] -= false
+                self.t[j * ld + i] -= false
+
+    cdef double tidy(
+        self, char *P, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
+    ) except? -1:
+        """Orthonormalise a batch by a triangular correction; the largest impurity that was found.
+        `whole` says that no rows between the clean ones and the batch were left out.
+        """
+        cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
+        cdef double *gram = C + s * first
+        cdef double *R = gram + s * s
+        cdef double *lost = R + 2 * s * s
+        cdef double inside = 0, off = 0, wrong, most = 0
+        memcpy(gram, self.dots(P, s, P, s), s * s * sizeof(double))
+        for i in range(s):
+            for j in range(i):
+                gram[i * s + j] = gram[j * s + i] = (gram[i * s + j] + gram[j * s + i]) / 2
+                inside = fmax(inside, fabs(gram[i * s + j]))
+        if not whiten(s, gram, R, R + s * s):
+            raise ArithmeticError("rows that are not finite")
+        for i in range(s):
+            for j in range(s):
+                off = fmax(off, fabs(R[i * s + j] - (i == j)))
+        if off > 8 * self.eps:
+            self.turn(P, s, R, gram)
+            for k in range(self.taken):
+                for j in range(end - 1, first - 1, -1):
+                    self.l[k * self.leaks + j] = inner_of(
+                        end - first, R + (j - first) * s, self.l + k * self.leaks + first
+                    )
+        for i in range(s):
+            lost[i] = hypot(length_of(first, C + i * first), inside)
+            for j in range(first):
+                self.ghosts = fmax(self.ghosts, fabs(C[i * first + j]))
+            most = fmax(most, lost[i])
+        self.ghosts = fmax(self.ghosts, inside)
+        if whole and first and self.t[first * ld + first - 1]:
+            # the first row came from clean ones: its components along them come from the products,
+            # as asymmetry
+            wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
+            self.noise = fmax(self.noise, wrong)
+            for i in range(first - 1, first + s):
+                self.e[i] = fmax(self.e[i], wrong)
+        if self.p:
+            k = self.m
+            for i in range(k):
+                self.t[k * ld + i] /= R[s * s - 1]
+                self.t[i * ld + k] /= R[s * s - 1]
+        for i in range(s):
+            wrong = lost[i] * lost[i] * self.scale
+            self.e[first + i] += wrong
+            if first + i:
+                self.e[first + i - 1] += wrong
+        return most
+
+    cdef int turn(self, char *P, Py_ssize_t s, const double *R, double *minus) except -1:
+        """P = R P for s rows."""
+        cdef Sweep *t = &self.sweep
+        cdef Py_ssize_t i
+        for i in range(s * s):
+            minus[i] = -R[i]
+        t.m, t.s, t.q, t.w, t.ldq, t.ldw = s, s, P, P, self.n, self.n
+        return combine(t, minus, self.dtype, False)
+
+    # --- restarts
+
+    def become(self, theta, S):
+        """T, err and `leak` become those of the Ritz vectors S (m, l) with values theta, and the
+        pending rows follow these.
+        """
+        cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), i, j, k
+        cdef double one
+        self.begin()
+        rows = np.ascontiguousarray(S.T, np.float64)
+        coupling, errors = np.empty((p, count)), np.empty(count)
+        leaks = np.empty((self.taken, count))
+        cdef double *s = <double *>pointer(rows)
+        cdef double *b = <double *>pointer(coupling) if p else NULL
+        cdef double *e = <double *>pointer(errors) if count else NULL
+        cdef double *l = <double *>pointer(leaks) if self.taken else NULL
+        for j in range(count):
+            one = 0
+            for i in range(m):
+                one += fabs(s[j * m + i]) * self.e[i]
+            e[j] = one + self.eps * self.scale
+            for i in range(p):
+                b[i * count + j] = inner_of(m, self.t + (m + i) * self.ld, s + j * m)
+            for k in range(self.taken):
+                l[k * count + j] = inner_of(m, self.l + k * self.leaks, s + j * m)
+        self.clear(0, min(m + p, self.ld))
+        for j in range(count):
+            self.t[j * (self.ld + 1)], self.e[j] = theta[j], e[j]
+            for i in range(p):
+                self.t[(count + i) * self.ld + j] = b[i * count + j]
+                self.t[j * self.ld + count + i] = b[i * count + j]
+            for k in range(self.taken):
+                self.l[k * self.leaks + j] = l[k * count + j]
+        self.m, self.clean, self.reach, self.tridiagonal = count, count + p, 0, False
+        self.locked = count if self.locked else 0
+        self.forget_loss()
+
+    # --- Ritz values
+
+    cdef int diagonalise(self, bint vectors) except -1:
+        """`found` becomes of T, and `scale` no less than the largest value."""
+        cdef Ritz found = self.found
+        cdef Py_ssize_t last = self.m - 1
+        self.begin()
+        if not (self.is_tridiagonal() and found.by_turns(self.m, self.t, self.ld)):
+            found.by_lapack(self.m, self.t, self.ld, vectors)
+        self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
+        return 0
+
+    cdef bint is_tridiagonal(self) noexcept:
+        """Whether T is, as far as rows have been multiplied: after a restart it is diagonal."""
+        cdef Py_ssize_t i, j
+        if self.tridiagonal:
+            return True
+        for i in range(self.m):
+            for j in range(i - 1):
+                if self.t[i * self.ld + j] != 0:
+                    return False
+        return True
+
+    cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
+        """Where the k wanted values are."""
+        cdef Py_ssize_t i, low = self.found.at_low_end(k, ENDS[which])
+        cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
+        for i in range(k):
+            places[i] = i if i < low else self.m - k + i
+        return places
+
+    cdef double beside(self, const double *s) noexcept:
+        """The norm of the part along the pending rows of A times a Ritz vector, s (m,)."""
+        cdef double found = 0
+        cdef Py_ssize_t i
+        for i in range(self.m, self.m + self.p):
+            found = hypot(found, inner_of(self.m, self.t + i * self.ld, s))
+        return found
+
+    cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
+        """The same along the rows of `against` from the first on."""
+        cdef double found = 0
+        cdef Py_ssize_t i
+        for i in range(first, self.taken):
+            found = hypot(found, inner_of(self.m, self.l + i * self.leaks, s))
+        return found
+
+    cdef double bound(self, const double *s, double known) noexcept:
+        """An upper bound on the true residual: the known one, the part along deflated vectors, and
+        err.
+        """
+        cdef double found = hypot(known, self.leaked(s, 0))
+        cdef Py_ssize_t i
+        for i in range(self.m):
+            found += fabs(s[i]) * self.e[i]
+        return found
+
+    def ritz(self, Py_ssize_t k, str which):
+        """Return the k wanted Ritz values, or as many as there are.
+
+        Returns
+        -------
+        theta : array (k,)
+            Ascending.
+        S : array (m, k)
+            The coordinates of their vectors.
+        known : array (k,)
+            The norms of their residuals' parts along the pending rows.
+        limits : array (k,)
+            Upper bounds on the residuals.
+        """
+        cdef Py_ssize_t i, m = self.m
+        k = min(k, m)
+        theta, known, limits = np.empty((3, k))
+        if not m:
+            return theta, np.empty((0, 0)), known, limits
+        self.diagonalise(True)
+        cdef double *out = <double *>pointer(theta)
+        cdef Py_ssize_t *places = self.choose(k, which)
+        S = self.found.vectors(k, places)
+        cdef double *s = <double *>pointer(S)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+            out[k + i] = self.beside(s + i * m)
+            out[2 * k + i] = self.bound(s + i * m, out[k + i])
+        return theta, S.T, known, limits
+
+    def ritz_values(self, Py_ssize_t k, str which):
+        """Return the k wanted Ritz values (k,) alone."""
+        cdef Py_ssize_t i
+        k = min(k, self.m)
+        theta = np.empty(k)
+        if not self.m:
+            return theta
+        self.diagonalise(False)
+        cdef double *out = <double *>pointer(theta)
+        cdef Py_ssize_t *places = self.choose(k, which)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+        return theta
+
+    def ritz_spectrum(self):
+        """Return all Ritz values (m,), the first coordinates of their vectors, and the norms of
+        their residuals' parts along the pending rows and those set aside.
+        """
+        cdef Py_ssize_t i, m = self.m
+        values, first, known = np.zeros((3, m))
+        if not m:
+            return values, first, known
+        self.diagonalise(True)
+        cdef double *out = <double *>pointer(values)
+        cdef double *s
+        memcpy(out, self.found.values, m * sizeof(double))
+        memcpy(out + m, self.found.first, m * sizeof(double))
+        if self.tridiagonal and not self.aside:
+            for i in range(m if self.p else 0):
+                out[2 * m + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[i])
+            return values, first, known
+        S = self.ritz_vectors(np.arange(m))
+        s = <double *>pointer(S)
+        for i in range(m):
+            out[2 * m + i] = hypot(
+                self.beside(s + i * m), self.leaked(s + i * m, self.taken - self.aside)
+            )
+        return values, first, known
+
+    def nearly(self, Py_ssize_t k, str which, double close):
+        """Return the Ritz values (l,) whose known residuals are at most `close`, and the k wanted
+        ones whatever theirs, with the coordinates (m, l) of their vectors.
+        """
+        values, _, known = self.ritz_spectrum()
+        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t i
+        near = known <= close
+        for i in range(k):
+            near[places[i]] = True
+        keep = np.flatnonzero(near)
+        return values[keep], self.ritz_vectors(keep).T
+
+    def ritz_vectors(self, which):
+        """Return the coordinates (k, m) of vectors of the Ritz values looked at last."""
+        which = np.ascontiguousarray(which, np.intp)
+        return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
+
+    def targets(self, theta, double tol, bint by_value):
+        """Return the tolerance (k,) of each residual: relative to `scale`, or to each value."""
+        cdef Py_ssize_t i, k = len(theta)
+        out = np.empty(k)
+        cdef double *values = <double *>pointer(theta)
+        cdef double *to = <double *>pointer(out)
+        for i in range(k):
+            to[i] = self.target(values[i], tol, by_value)
+        return out
+
+    cdef double target(self, double theta, double tol, bint by_value) noexcept:
+        if by_value:
+            return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
+        return tol * self.scale
+
+    cdef double excess(
+        self, double theta, const double *s, double known, double tol, bint by_value
+    ) noexcept:
+        """A residual over its allowed size. The parts of its bound that more products cannot reduce
+        lower that by at most half.
+        """
+        cdef double allowed = fmax(self.target(theta, tol, by_value), 2 * self.noise)
+        if s != NULL:
+            allowed -= fmin(self.bound(s, known) - known, allowed / 2)
+        return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
+
+    def look(self, Py_ssize_t k, str which, double tol, bint by_value):
+        """Compare the k wanted Ritz pairs, of at least k, with the tolerance.
+
+        Returns
+        -------
+        theta, known, excess : arrays (k,)
+            Values, known residuals, and these over their allowed size: 1 and less has converged.
+        apart : bool
+            Whether all would have converged but for the rows set aside.
+        """
+        cdef Py_ssize_t i, m = self.m
+        cdef double worst = 0
+        cdef bint apart = True
+        self.diagonalise(True)
+        theta, known, excess = np.empty((3, k))
+        cdef double *out = <double *>pointer(theta)
+        cdef double *s
+        cdef Py_ssize_t *places = self.choose(k, which)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+            out[k + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[places[i]])
+            out[k + i] *= self.p > 0
+            out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
+            worst = fmax(worst, out[2 * k + i])
+        if self.tridiagonal and not self.aside and worst > 1:   # no need of vectors
+            return theta, known, excess, False
+        S = self.found.vectors(k, places)
+        s = <double *>pointer(S)
+        for i in range(k):
+            worst = self.beside(s + i * m)
+            apart = apart and self.excess(out[i], s + i * m, worst, tol, by_value) <= 1
+            out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
+            out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)
+        return theta, known, excess, apart
+
+    def growth(self, Py_ssize_t first, at):
+        """Return `growth` for the recurrence of the rows from the first on."""
+        self.begin()
+        out, at = np.empty(len(at)), np.ascontiguousarray(at, np.float64)
+        grow(
+            self.m - first, self.t + first * (self.ld + 1), self.t + first * (self.ld + 1) + 1,
+            self.ld + 1, len(at), <double *>pointer(at), <double *>pointer(out)
+        )
+        return out
+
+
+cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
+    """A lower triangular R (s, s) with R gram R' = I, for a Gram matrix of rows; a dependent row
+    counts as one of rounding. False where it is not finite.
+    """
+    cdef Py_ssize_t i, j, k
+    cdef double one, trace = 0
+    for i in range(s):
+        trace += gram[i * s + i]
+    if not isfinite(trace):
+        return False
+    memset(R, 0, s * s * sizeof(double))
+    for i in range(s):                  # work = the Cholesky factor
+        for j in range(i + 1):
+            one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
+            if j < i:
+                work[i * s + j] = one / work[j * s + j]
+            else:
+                work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
+    for j in range(s):                  # R = its inverse
+        R[j * s + j] = 1 / work[j * s + j]
+        for i in range(j + 1, s):
+            one = 0
+            for k in range(j, i):
+                one -= work[i * s + k] * R[k * s + j]
+            R[i * s + j] = one / work[i * s + i]
+    return True

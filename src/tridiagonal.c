@@ -1,0 +1,64 @@
+#include "tridiagonal.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum { TRIES = 60 };
+static const double NOTHING = 1e-280; /* beside 1; the squares of a rotation must not underflow */
+
+/* One sweep from `end` up to l; returns the number of rotations kept so far. What one rotation
+ * hands to the next stays in registers: their latency is what an eigenvalue costs. */
+static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
+                       double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
+    double g = (d[l + 1] - d[l]) / (2 * e[l]);
+    g = d[end] - d[l] + e[l] / (g + copysign(hypot(g, 1), g));
+    double s = 1, c = 1, p = 0, here = d[end], x = first[end], y = last[end];
+    for (ptrdiff_t i = end - 1; i >= l; i--) {
+        const double f = s * e[i], b = c * e[i], square = f * f + g * g, r = sqrt(square);
+        if (square < NOTHING) {
+            d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
+            return done;
+        }
+        e[i + 1] = r;
+        s = f / r, c = g / r;
+        g = here - p, here = d[i];
+        const double t = (here - g) * s + 2 * c * b, u = first[i], v = last[i];
+        p = s * t, d[i + 1] = g + p, g = c * t - b;
+        first[i + 1] = s * u + c * x, x = c * u - s * x;
+        last[i + 1] = s * v + c * y, y = c * v - s * y;
+        if (done < room) kept[done] = (fc_rotation){c, s, i};
+        done++;
+    }
+    d[l] = here - p, first[l] = x, last[l] = y, e[l] = g, e[end] = 0;
+    return done;
+}
+
+ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
+                       fc_rotation *kept, ptrdiff_t room) {
+    ptrdiff_t done = 0;
+    memset(first, 0, m * sizeof(double));
+    memset(last, 0, m * sizeof(double));
+    first[0] = last[m - 1] = 1, e[m - 1] = 0;
+    for (ptrdiff_t l = 0; l < m; l++)
+        for (int tries = 0;; tries++) {
+            ptrdiff_t end = l;
+            while (end < m - 1 && fabs(e[end]) > DBL_EPSILON * (fabs(d[end]) + fabs(d[end + 1])))
+                end++;
+            if (end == l) break;
+            if (tries == TRIES) return -1;
+            done = sweep(l, end, d, e, first, last, kept, room, done);
+        }
+    return done;
+}
+
+void fc_rotate_back(ptrdiff_t k, ptrdiff_t m, double *x, const fc_rotation *kept, ptrdiff_t count) {
+    for (ptrdiff_t j = count - 1; j >= 0; j--) {
+        const double c = kept[j].c, s = kept[j].s;
+        double *at = x + kept[j].at;
+        for (ptrdiff_t r = 0; r < k; r++, at += m) {
+            const double u = at[0], v = at[1];
+            at[0] = c * u + s * v, at[1] = c * v - s * u;
+        }
+    }
+}

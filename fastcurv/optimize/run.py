@@ -147,8 +147,8 @@ class Run(Saved):
     @property
     def rng(self) -> np.random.Generator:
         """The run's generator, made when first asked for: most runs on small nets end without."""
-        self.seed = np.random.default_rng(self.seed)  # a generator is passed through
-        return self.seed
+        rng = self.seed = np.random.default_rng(self.seed)  # a generator is passed through
+        return rng
 
     # costs and budgets
 

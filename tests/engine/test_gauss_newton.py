@@ -82,7 +82,7 @@ def numpy_steps(ob, theta, count):
             mu, nu = mu * nu, 2 * nu
         theta = theta + s
         f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
-        mu, nu = mu * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+        mu, nu = mu * max(0.1, 1 - (2 * ratio - 1) ** 3), 2.0
     return theta
 
 

@@ -37,8 +37,8 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room) {
     ptrdiff_t done = 0;
-    memset(first, 0, m * sizeof(double));
-    memset(last, 0, m * sizeof(double));
+    memset(first, 0, (size_t)m * sizeof(double));
+    memset(last, 0, (size_t)m * sizeof(double));
     first[0] = last[m - 1] = 1, e[m - 1] = 0;
     for (ptrdiff_t l = 0; l < m; l++)
         for (int tries = 0;; tries++) {

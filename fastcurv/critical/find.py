@@ -185,14 +185,15 @@ def check_index(index: Any, n: int) -> int:
     """Return an index that was asked for, as an int, for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
         raise TypeError(f"index is {index!r}; wanted an int from 0 to {n}, the parameters")
-    if not 0 <= index <= n:
+    number = int(index)
+    if not 0 <= number <= n:
         raise ValueError(f"index is {index}; wanted one from 0 to {n}, the parameters")
     if n > FOLLOWED_BELOW:
         raise ValueError(
             f"index is {index} for {n} parameters; wanted at most {FOLLOWED_BELOW} of them, since "
             "every step takes all eigenvectors, or no index"
         )
-    return int(index)
+    return number
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Compass:
         sign for a critical point of the index wanted; 0 if there are none.
         """
         wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
-        return radius * wrong / max(1.0, np.sqrt(wrong.sum()))
+        return np.asarray(radius * wrong / max(1.0, np.sqrt(wrong.sum())))
 
     def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
         """Return the error of the quadratic model for a step y with this change of the gradient."""

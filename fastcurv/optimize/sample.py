@@ -183,8 +183,8 @@ def sample_critical_points(
     * ``descent``: training until convergence.
 
     A search that ends at no critical point or an undecided one, or a walk at a trivial one or
-    another index than it asked for, starts anew up to three times. Starts of walks take turns too, but a walk that
-    starts anew takes the one that has led to its index most often so far.
+    another index than it asked for, starts anew up to three times. Starts of walks take turns too,
+    but a walk that starts anew takes the one that has led to its index most often so far.
 
     No source is an unbiased sample of all critical points.
 

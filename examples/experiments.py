@@ -14,6 +14,7 @@ import fastcurv as fc
 
 EXPERIMENTS = (
     "failed_training",
+    "finding_saddles",
     "initial_scale",
     "minimum_ratio",
     "plateaus",

@@ -28,6 +28,7 @@ STORY = {
     ),
     "Saddles, or poor minima?": (
         "saddles_against_size",
+        "finding_saddles",
         "minimum_ratio",
         "wider_net",
         "hidden_way_out",

@@ -185,14 +185,15 @@ def check_index(index: Any, n: int) -> int:
     """Return an index that was asked for, as an int, for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
         raise TypeError(f"index is {index!r}; wanted an int from 0 to {n}, the parameters")
-    if not 0 <= int(index) <= n:
+    number = int(index)
+    if not 0 <= number <= n:
         raise ValueError(f"index is {index}; wanted one from 0 to {n}, the parameters")
     if n > FOLLOWED_BELOW:
         raise ValueError(
             f"index is {index} for {n} parameters; wanted at most {FOLLOWED_BELOW} of them, since "
             "every step takes all eigenvectors, or no index"
         )
-    return int(index)
+    return number
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -15,13 +15,17 @@ from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, 
 from ..common.progress import bar
 from ..common.protocols import Descent
 from ..common.runtime import to_nearest
+from ..common.vectors import safe_norm
 from ..critical.classify import classify
-from ..critical.find import find_critical_point
+from ..critical.find import DENSE_BELOW, check_index, find_critical_point
+from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
 from .finish import STATUS
 from .minimize import minimize
 
 SOURCES = ("narrower", "walk", "descent")
+WALKS = 4  # at most, from new starts each, in one search
+HIGHEST = 6  # index that a walk asks for by itself
 # options of `classify` that apply to any point
 PASSED = ("gradient_tol", "curvature_tol", "failure_probability", "max_products", "dense_below")
 EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
@@ -44,6 +48,8 @@ class SampledPoint:
         other points.
     widths : tuple of int or None
         Hidden widths of the narrower network that was trained, for source ``narrower``.
+    asked : int or None
+        The index that was asked for by `index`; ``verdict.n_negative`` is the one found.
     """
 
     theta: np.ndarray = field(repr=False)
@@ -52,6 +58,7 @@ class SampledPoint:
     source: str
     trivial: str | None = None
     widths: tuple[int, ...] | None = None
+    asked: int | None = None
 
     @property
     def kind(self) -> str:
@@ -68,11 +75,15 @@ class CriticalSample:
         Sorted by loss, lowest first.
     n_tries : int
         Number of searches; those that did not end at a critical point gave no point.
+    n_walks : int
+        Number of walks, descents and narrower networks that the searches took, at most four each.
     """
 
-    def __init__(self, points: list[SampledPoint], n_tries: int) -> None:
+    def __init__(
+        self, points: list[SampledPoint], n_tries: int, n_walks: int = 0, model: Any = None
+    ) -> None:
         self.points = tuple(sorted(points, key=lambda point: point.loss))
-        self.n_tries = n_tries
+        self.n_tries, self.n_walks, self._model = n_tries, max(n_walks, n_tries), model
 
     def __len__(self) -> int:
         return len(self.points)
@@ -97,6 +108,32 @@ class CriticalSample:
         """The points that are not trivial."""
         return tuple(point for point in self.points if not point.trivial)
 
+    @property
+    def distinct(self) -> tuple[SampledPoint, ...]:
+        """One point of each set that permutations and flips of hidden units turn into each other.
+
+        Two are the same if a copy of one lies within their radii of the other, or, where these are
+        not certified, within 1e-6 of its length. So certified points that are told apart by a
+        network with one hidden layer are distinct; of a deeper one a point may rarely count twice.
+        """
+        kept: list[SampledPoint] = []
+        for point in self.points:
+            for other in reversed(kept):
+                if point.loss - other.loss > 1e-6 * abs(point.loss):
+                    kept.append(point)
+                    break
+                if self._same(point, other):
+                    break
+            else:
+                kept.append(point)
+        return tuple(kept)
+
+    def _same(self, a: SampledPoint, b: SampledPoint) -> bool:
+        size = max(1.0, safe_norm(a.theta))
+        radii = [1e-6 * size if p.verdict.radius is None else p.verdict.radius for p in (a, b)]
+        gap = safe_norm(a.theta - nearest_copy(self._model, a.theta, b.theta))
+        return gap <= sum(radii) + 1e-14 * size
+
     def counts(self, trivial: bool = False) -> dict[str, int]:
         """Count the points of each kind, among the trivial ones or among all others."""
         points = self.trivial if trivial else self.nontrivial
@@ -107,6 +144,8 @@ class CriticalSample:
             return ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in counts.items()) or "none"
 
         text = f"CriticalSample: {len(self)} points from {self.n_tries} searches"
+        if self.n_walks > self.n_tries:
+            text += f" by {self.n_walks} walks"
         lines = [text, f"  {words(self.counts())}"]
         if self.trivial:
             lines.append(f"  and trivial: {words(self.counts(trivial=True))}")
@@ -119,9 +158,10 @@ def sample_critical_points(
     ob: Any,
     n_tries: int = 30,
     *,
-    sources: Any = SOURCES,
+    sources: Any = None,
+    index: int | Iterable[int] | None = None,
     epochs: tuple[int, int] = EPOCHS,
-    max_iter: int = 100,
+    max_iter: int = 200,
     max_time: float | None = None,
     seed: Any = None,
     progress: bool | None = None,
@@ -136,10 +176,15 @@ def sample_critical_points(
       This is exactly a critical point of the wide network, at the narrow one's loss [1]_, unless l2
       acts on biases and a unit has a nonzero output for input 0, as a sigmoid has; such a search
       gives no point.
-    * ``walk``: Adam for a while, then `find_critical_point`, which converges to saddles as well as
-      to minima. Many walks end where the norm of the gradient is itself stationary; they give no
-      point.
+    * ``walk``: from random weights, from weights trained by Adam for a while or from beside a
+      ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
+      `find_critical_point`. From n = 400 on, unless `index` is given, Adam for a while and then
+      Newton-MR, many of whose walks end where the norm of the gradient is itself stationary.
     * ``descent``: training until convergence.
+
+    A search that ends at no critical point or an undecided one, or a walk at a trivial one or
+    another index than it asked for, starts anew up to three times. Starts of walks take turns too,
+    but a walk that starts anew takes the one that has led to its index most often so far.
 
     No source is an unbiased sample of all critical points.
 
@@ -149,12 +194,16 @@ def sample_critical_points(
         The objective of a network; its rows may be streamed, sparse or in shards.
     n_tries : int
         Number of searches; each costs a training run.
-    sources : str or sequence of str
-        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCES``.
+    sources : str or sequence of str, optional
+        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCES``; all of them by default,
+        and walks alone if an `index` is given.
+    index : int or sequence of int, optional
+        The number of negative eigenvalues that walks ask for, in turn. By default each draws one
+        from 0 to 6. The point has it where ``point.verdict.n_negative == point.asked``.
     epochs : (int, int)
         Range of the number of Adam steps before a walk, drawn uniformly on a logarithmic scale.
     max_iter : int
-        Steps of a walk.
+        The most steps of a walk.
     max_time : float or None
         Seconds after which no new search is started.
     seed : None, int or Generator
@@ -176,7 +225,8 @@ def sample_critical_points(
         If `ob` is not the objective of a network, or an option is unknown.
     ValueError
         If a source is unknown, or is "narrower" for a network to which units cannot be added: with
-        skip connections, batch normalisation, or no hidden layer.
+        skip connections, batch normalisation, or no hidden layer; if an `index` is given for other
+        sources than walks, is not from 0 to n, or n is above 4096.
 
     See Also
     --------
@@ -204,12 +254,15 @@ def sample_critical_points(
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "_with_model"):
         raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
-    names = _check_sources(sources)
+    asked = _check_indices(index, ob.n_params)
+    names = _check_sources(("walk",) if asked and sources is None else sources)
+    if asked and set(names) != {"walk"}:
+        raise ValueError(f"an index is given for {', '.join(names)}; wanted sources='walk'")
     if "narrower" in names:
         _check_widening(ob.model)
-    low, high = _check_epochs(epochs)
     max_iter = check_positive_int(max_iter, "max_iter")
     end = None if max_time is None else time.perf_counter() + check_positive(max_time, "max_time")
+    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
@@ -218,29 +271,16 @@ def sample_critical_points(
             for number, rng in enumerate(streams):
                 if end is not None and time.perf_counter() > end:
                     break
-                source, widths = names[number % len(names)], None
-                if source == "narrower":
-                    theta, widths = _from_narrower(ob, rng)
-                else:
-                    theta = ob.model.init(seed=rng)
-                    if source == "walk":
-                        theta = _walked(
-                            ob, theta, int(np.exp(rng.uniform(*np.log([low, high])))), max_iter
-                        )
-                    else:
-                        theta = _lowered(ob, theta, "newton-cg", max_iter=10 * max_iter, seed=rng)
+                wanted = asked[number % len(asked)] if asked else None
+                found = hunt.search(names[number % len(names)], wanted, rng)
                 tried += 1
-                point = classify(ob, theta, **({"seed": rng} | verdict))
-                if point.kind != "not_critical":
-                    loss = float(ob.value(theta))
-                    found = SampledPoint(theta, loss, point, source, why_trivial(ob, theta), widths)
-                    points.append(found)
+                points += [] if found is None else [found]
                 shown.update(1)
                 shown.note(f"{len(points)} points")
     except KeyboardInterrupt:  # return the points found so far
         if not points:
             raise
-    return CriticalSample(points, tried)
+    return CriticalSample(points, tried, hunt.n_walks, ob.model)
 
 
 def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
@@ -268,6 +308,115 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
 
 
+# --------------------------------------------------------------------------------------------------
+# Searches.
+
+
+class _Hunt:
+    """Searches for critical points of one objective, and how often each kind of start of a walk has
+    led where it should.
+    """
+
+    def __init__(
+        self, ob: Any, epochs: tuple[int, int], max_iter: int, verdict: dict[str, Any]
+    ) -> None:
+        self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
+        self.n_walks = 0
+        self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
+        names = [name for name in STARTS if name != "narrower" or _can_widen(ob.model)]
+        self.led = dict.fromkeys(names, (1, 1))  # walks that led there, of walks
+        self.n_searches = 0
+
+    def search(
+        self, source: str, asked: int | None, rng: np.random.Generator
+    ) -> SampledPoint | None:
+        """Return the best point of at most `WALKS` walks, None if none ends at a critical point.
+
+        A point of the index asked for that is not trivial is best, any other of that index next.
+        """
+        best, rank, highest = None, 0, HIGHEST
+        follows = source == "walk" and (asked is not None or self.ob.n_params < DENSE_BELOW)
+        turn = self.n_searches % len(self.led)
+        self.n_searches += source == "walk"
+        for attempt in range(WALKS):
+            self.n_walks += 1
+            index = asked
+            if follows and index is None:
+                index = int(rng.integers(min(highest, self.ob.n_params) + 1))
+            start = list(self.led)[turn] if attempt == 0 else max(self.led, key=self._share)
+            theta, widths = self._walk(source, start, index if follows else None, rng)
+            point = classify(self.ob, theta, **({"seed": rng} | self.verdict))
+            critical = point.kind != "not_critical"
+            settled = critical and point.kind != "undecided"
+            there = settled and (asked is None or point.n_negative == asked)
+            trivial = why_trivial(self.ob, theta) if critical else None
+            here = critical + 2 * there + (there and not trivial)
+            if here > rank:
+                loss = float(self.ob.value(theta))
+                best, rank = SampledPoint(theta, loss, point, source, trivial, widths, asked), here
+            if follows:
+                led, of = self.led[start]
+                self.led[start] = led + (here == 4), of + 1
+            if here == 4 or (here == 3 and not follows):
+                break
+            highest //= 2
+        return best
+
+    def _share(self, start: str) -> float:
+        led, of = self.led[start]
+        return led / of
+
+    def _walk(
+        self, source: str, start: str, index: int | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, tuple[int, ...] | None]:
+        """Return where one walk, descent or narrower network ends, and the widths of the latter."""
+        ob = self.ob
+        if source == "narrower":
+            return _from_narrower(ob, rng)
+        if source == "walk" and index is None:
+            theta = _trained(self, ob.model.init(seed=rng), rng)
+        elif source == "walk":
+            theta = STARTS[start](self, rng)
+        else:
+            theta = ob.model.init(seed=rng)
+            theta = _lowered(ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)
+            if not self.smooth or ob.n_params >= DENSE_BELOW:
+                return theta, None
+            index = 0  # as proofs want points nearer to rest
+        found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter)
+        return np.asarray(found.x), None
+
+
+def _trained(hunt: _Hunt, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Train with Adam for a number of steps."""
+    low, high = np.log(hunt.epochs)
+    steps = int(np.exp(rng.uniform(low, high)))
+    options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
+    return _lowered(hunt.ob, theta, "adam", seed=0, **options)  # full batch: the seed has no effect
+
+
+def _drawn(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
+    """Draw random weights, of sizes from half the usual one to thrice that."""
+    return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
+
+
+def _beside_narrower(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
+    """Take a point of a narrower network and go a tenth of its length aside, so that its added
+    units differ.
+    """
+    theta = np.asarray(_from_narrower(hunt.ob, rng)[0], dtype=float)
+    aside = rng.standard_normal(theta.size)
+    return theta + 0.1 * max(1.0, safe_norm(theta)) * aside / safe_norm(aside)
+
+
+# where walks to an index start
+STARTS: dict[str, Callable[[_Hunt, np.random.Generator], np.ndarray]] = {
+    "random": _drawn,
+    "trained": lambda hunt, rng: _trained(hunt, _drawn(hunt, rng), rng),
+    "narrower": _beside_narrower,
+}
+
+
 def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
     found = minimize(ob, theta, method, **options)
@@ -276,14 +425,20 @@ def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.
     return np.asarray(found.x)
 
 
-def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray:
-    """Train with Adam for a number of steps, then walk to a critical point."""
-    options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
-    theta = _lowered(ob, theta, "adam", seed=0, **options)  # full batch: the seed has no effect
-    return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
+def _check_indices(index: Any, n: int) -> list[int]:
+    """Return the indices asked for, none if `index` is None."""
+    if index is None:
+        return []
+    if isinstance(index, (set, frozenset, str)) or not isinstance(index, Iterable):
+        return [check_index(index, n)]
+    indices = [check_index(one, n) for one in index]
+    if not indices:
+        raise ValueError("index is empty; wanted an int from 0 to n, or several")
+    return indices
 
 
 def _check_sources(sources: Any) -> tuple[str, ...]:
+    sources = SOURCES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
         raise TypeError(f"sources is {typed(sources)}; wanted some of {', '.join(SOURCES)}")
     names = (sources,) if isinstance(sources, str) else tuple(sources)
@@ -304,8 +459,12 @@ def _check_epochs(epochs: Any) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
+def _can_widen(model: Any) -> bool:
+    return len(model.sizes) > 2 and not model.residual and not model.batch_norm
+
+
 def _check_widening(model: Any) -> None:
-    if len(model.sizes) < 3 or model.residual or model.batch_norm:
+    if not _can_widen(model):
         what = "no hidden layer" if len(model.sizes) < 3 else "skip connections or normalisation"
         raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
 

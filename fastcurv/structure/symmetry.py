@@ -385,3 +385,70 @@ def _scaled(
             part[units] *= factor
     W_out[:, units] /= factor
     return theta
+
+
+def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
+    """Return the copy of `other` nearest to theta, among those that permutations of hidden units
+    and flips of odd ones make of it.
+
+    With one hidden layer it is the nearest, by optimal assignment. With several, layers are matched
+    in turn by their incoming weights and the sizes of their outgoing ones: if theta itself is such
+    a copy it is found, unless units share all of these, and any other result is a copy all the
+    same. Layers that a skip connection ties to their neighbours stay as they are.
+
+    Parameters
+    ----------
+    model : MLP
+    theta, other : array_like (n,)
+
+    Returns
+    -------
+    ndarray (n,)
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> model = ReferenceModel([1, 2, 1], bias=False)
+    >>> nearest_copy(model, [1.0, 2.0, 3.0, 4.0], [-2.0, 1.0, -4.0, 3.1])
+    array([1. , 2. , 3.1, 4. ])
+    """
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    theta = check_vector(theta, model.n_params, "theta", np.float64)
+    copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
+    for layer, name in enumerate(model.activation):
+        if in_skip(model, layer):
+            continue
+        (turning, fixed), (others, others_fixed) = (_units(model, t, layer) for t in (theta, copy))
+        apart = _squares(fixed, others_fixed)
+        straight = apart + _squares(turning, others)
+        turned = apart + _squares(turning, -others) if ACTIVATIONS[name].odd else straight
+        rows, order = linear_sum_assignment(np.minimum(straight, turned))
+        copy = permute_hidden(model, copy, layer, order)
+        flipped = np.flatnonzero((turned < straight)[rows, order])
+        if flipped.size:
+            copy = flip_tanh(model, copy, layer, flipped)
+    return copy
+
+
+def _units(model: Any, theta: NDArray[Any], layer: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return, by unit of a hidden layer, the numbers that a flip turns, and those that stay: of
+    weights into a layer that is matched later these are the sizes alone, in order.
+    """
+    (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
+    norm = norms_of(model, theta)[layer]
+    turning, fixed = ([W, b], []) if norm is None else (list(norm), [W])
+    if layer == len(model.activation) - 1:
+        turning.append(W_out.T)
+    else:
+        fixed.append(np.sort(np.abs(W_out.T), axis=1))
+    columns = [
+        np.column_stack([part for part in parts if part is not None] or [np.zeros((len(W), 0))])
+        for parts in (turning, fixed)
+    ]
+    return columns[0], columns[1]
+
+
+def _squares(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
+    """Return ``||A_i - B_j||^2`` for all rows."""
+    return np.asarray(((A[:, None] - B[None]) ** 2).sum(axis=2))

@@ -1,12 +1,18 @@
 """Sampled critical points: critical they are, and what is trivial is named so."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize.sample import _add_unit, why_trivial
+from fastcurv.optimize import sample as sampling
+from fastcurv.optimize.sample import WALKS, _add_unit, why_trivial
+from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
+from tests import nets
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +110,12 @@ def test_rows_may_lie_anywhere(ob, kind):
         ({"epochs": 5}, TypeError, "epochs is 5; wanted two ints"),
         ({"epochs": (5,)}, ValueError, r"epochs is \(5,\); wanted two ints"),
         ({"epochs": (50, 5)}, ValueError, "the fewest and the most"),
-        ({"sources": None}, TypeError, "sources is a NoneType; wanted some of narrower"),
+        ({"sources": 5}, TypeError, "sources is an int; wanted some of narrower"),
+        ({"index": -1}, ValueError, "index is -1; wanted one from 0 to 26"),
+        ({"index": [0, 27]}, ValueError, "index is 27; wanted one from 0 to 26"),
+        ({"index": []}, ValueError, "index is empty"),
+        ({"index": {0, 1}}, TypeError, "index is {0, 1}"),
+        ({"index": 1, "sources": "descent"}, ValueError, "wanted sources='walk'"),
         ({"sources": {"walk", "descent"}}, TypeError, "sources is a set"),  # of no order
         ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
         ({"krylov": None}, TypeError, "sample_critical_points has no argument 'krylov'"),
@@ -136,3 +147,46 @@ def test_a_unit_more_changes_nothing_in_what_is_computed(split, bias):
     (W, b), (V, _) = wide.unflatten(more)
     assert W[4:].any() == split and V[:, 4:].any() == split
     assert not bias or (b[4:] == 0.3).all() != split
+
+
+@pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
+def test_points_of_the_index_asked_for_are_found_and_proved(sizes):
+    """The reference's matrix counts the negative eigenvalues; the theorem proves the points."""
+    net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
+    found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
+    assert found.n_tries == 12 <= found.n_walks <= 12 * WALKS
+    there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.asked]
+    assert len(there) >= 11
+    assert sum(p.asked for p in there) >= 3 * (1 + 3) - 3
+    for point in there:
+        H = net.ref.hessian(point.theta) @ np.eye(net.n)
+        assert np.sum(np.linalg.eigvalsh((H + H.T) / 2) < 0) == point.asked
+        assert point.verdict.kantorovich < 0.5
+    again = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
+    assert all(np.array_equal(a.theta, b.theta) for a, b in zip(found, again, strict=True))
+
+
+def test_copies_of_a_point_count_once():
+    net = nets.draw(7, [4, 5, 3], "tanh", "cross_entropy", N=50, l2=1e-2)
+    found = fc.sample_critical_points(net.ob, 8, index=[0, 1], seed=0)
+    rng, copies = np.random.default_rng(0), []
+    for point in found.points * 3:
+        theta = permute_hidden(net.model, point.theta, 0, rng.permutation(5))
+        theta = flip_tanh(net.model, theta, 0, np.flatnonzero(rng.integers(2, size=5)))
+        copies.append(replace(point, theta=theta, loss=float(net.ob.value(theta))))
+    more = sampling.CriticalSample(copies, 24, 24, net.model)
+    assert len(more) == 24 and len(more.distinct) == len(found.distinct) <= 8
+    spectra = {
+        tuple(np.linalg.eigvalsh(net.ob.hessian(p.theta).to_dense()).round(6))
+        for p in found.distinct
+    }
+    assert len(found.distinct) == len(spectra) >= 2
+
+
+def test_a_search_without_an_end_is_counted(ob, monkeypatch):
+    """No walk that is lost hides: it gives no point, and four walks are told."""
+    lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
+    monkeypatch.setattr(sampling, "find_critical_point", lost)
+    found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
+    assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * WALKS
+    assert repr(found).startswith("CriticalSample: 0 points from 2 searches by 8 walks")

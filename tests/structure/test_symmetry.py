@@ -1,8 +1,11 @@
 """What structure says of the Hessian, held to the Hessian itself."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import independent
 from fastcurv.critical.find import find_critical_point
@@ -10,6 +13,7 @@ from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import rows_that_count
 from fastcurv.structure.symmetry import (
     flip_tanh,
+    nearest_copy,
     permute_hidden,
     probes,
     rescale_relu,
@@ -269,3 +273,36 @@ def test_saturation_says_how_much_hardly_reacts():
             assert state["dead_units"] == 1 and state["n_units"] == 2
     free = saturation(*objective())
     assert free["certain"] == 0.0 and free["saturated"] < 0.1 and free["dead_units"] == 0
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+@pytest.mark.parametrize("sizes", [[3, 5, 2], [3, 4, 6, 2]])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_nearest_copy_undoes_any_permutation_and_flip(activation, sizes, batch_norm):
+    model = fc.MLP(sizes, activation, batch_norm=batch_norm)
+    rng = np.random.default_rng(5)
+    theta = rng.standard_normal(model.n_params)
+    other = theta
+    for layer, width in enumerate(sizes[1:-1]):
+        other = permute_hidden(model, other, layer, rng.permutation(width))
+        if activation == "tanh":
+            other = flip_tanh(model, other, layer, np.flatnonzero(rng.integers(2, size=width)))
+    assert not np.array_equal(other, theta)
+    kept = other.copy()
+    assert np.array_equal(nearest_copy(model, theta, other), theta)
+    assert np.array_equal(other, kept)
+
+
+def test_no_copy_is_nearer_with_one_hidden_layer():
+    """All 48 copies of a layer of three units, one by one."""
+    model, rng = fc.MLP([2, 3, 2], "tanh"), np.random.default_rng(0)
+    for _ in range(5):
+        theta, other = rng.standard_normal((2, model.n_params))
+        copies = [
+            flip_tanh(model, permute_hidden(model, other, 0, order), 0, np.flatnonzero(turned))
+            for order in permutations(range(3))
+            for turned in product([0, 1], repeat=3)
+        ]
+        least = min(np.linalg.norm(theta - copy) for copy in copies)
+        nearest = nearest_copy(model, theta, other)
+        assert np.linalg.norm(theta - nearest) == pytest.approx(least, rel=1e-14)

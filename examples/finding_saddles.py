@@ -1,0 +1,221 @@
+"""L8. Critical points of every index can be found on purpose, and proved: nearly every search ends
+at one.
+
+The lectures' picture of index against loss needs critical points, and a search for them mostly
+fails: bringing the norm of the gradient down ends where the norm is stationary and not 0, and plain
+Newton leaves for wherever its model points. Here each of four ways has as many tries on the same
+networks, half of them asking for an index of 1 to 3. Three start at the same points: Newton-MR on
+the gradient's norm, plain Newton, and a walk that goes up along as many eigenvectors as were asked
+for and down along all others. The fourth is `sample_critical_points`, which does the latter from up
+to four starts. Left, how many tries ended at a proved critical point, and at one of the index asked
+for; right, the distinct points by index and loss.
+
+Half right: that saddles of a high index are all that one finds. One finds what one asks for, and
+the higher the index, the higher the loss.
+
+Not shown: points at which nothing passes through the network, counted in the sentence alone; tries
+that ended at no proved critical point, but for their share; an index above 3; and any count of the
+critical points that there are, since a search draws from them as it likes.
+"""
+
+import time
+
+import numpy as np
+from common import Outcome, binomial_interval, command_line, digits, pick, save, select, table_of
+
+import fastcurv as fc
+from fastcurv import plots
+from fastcurv.optimize.sample import CriticalSample, SampledPoint, why_trivial
+
+ASKED = (0, 1, 0, 2, 0, 3)
+# data, hidden widths, l2: from 31 to 257 parameters
+NETWORKS = (
+    ("linnerud", (4,), 1e-3),
+    ("linnerud", (16,), 3e-3),
+    ("diabetes", (4,), 1e-2),
+    ("diabetes", (6, 5), 3e-3),
+    ("diabetes", (20,), 3e-3),
+    ("breast_cancer", (2,), 1e-2),
+    ("breast_cancer", (8,), 3e-3),
+    ("digits", (6,), 3e-3),
+)
+WORDS = {
+    "gradient norm": "Newton-MR on the\ngradient's norm",
+    "newton": "plain Newton",
+    "follow": "eigenvectors\nfollowed",
+    "sample": "the same, from\nup to four starts",
+}
+
+
+def objective(name, widths, l2):
+    """A tanh network on one of scikit-learn's data sets, whole."""
+    from sklearn import datasets
+
+    if name == "digits":
+        X, y = digits(n_features=12)
+    else:
+        X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+        X = (X - X.mean(axis=0)) / X.std(axis=0)
+    loss = "mse" if name in ("diabetes", "linnerud") else "cross_entropy"
+    if loss == "mse":
+        y = y.reshape(len(y), -1)
+        y = (y - y.mean(axis=0)) / y.std(axis=0)
+        outputs = y.shape[1]
+    else:
+        outputs = len(np.unique(y))
+    return fc.Objective(fc.MLP([X.shape[1], *widths, outputs]), X, y, loss=loss, l2=l2)
+
+
+def experiment(scale):
+    """Every try of every way on every network: where it ended, what was asked, and its time."""
+    rows = []
+    for number, network in enumerate(pick(scale, NETWORKS[:1], NETWORKS, NETWORKS)):
+        ob, n_tries = objective(*network), pick(scale, 6, 24, 120)
+        for way in WORDS:
+            began = time.process_time()
+            ends = tries(ob, way, n_tries, seed=1000 + number)
+            spent = time.process_time() - began
+            points = [point for point in ends if point is not None and proved(point)]
+            kept = CriticalSample([point for point in points if not point.trivial], 0, 0, ob.model)
+            distinct = {id(point) for point in kept.distinct}
+            for at, point in enumerate(ends):
+                row = {
+                    "data": network[0],
+                    "widths": "-".join(map(str, network[1])),
+                    "n": ob.n_params,
+                    "l2": network[2],
+                    "way": way,
+                    "asked": ASKED[at % len(ASKED)],
+                    "proved": int(point is not None and proved(point)),
+                    "trivial": int(point is not None and point.trivial is not None),
+                    "index": -1 if point is None else point.verdict.n_negative,
+                    "loss": np.nan if point is None else point.loss,
+                    "distinct": int(id(point) in distinct),
+                    "seconds": spent / n_tries,
+                }
+                rows.append(row)
+    return rows
+
+
+def proved(point):
+    """Whether the theorem of Newton and Kantorovich holds there: a critical point is near, and has
+    the index.
+    """
+    h = point.verdict.kantorovich
+    return point.verdict.certified and h is not None and h < 0.5
+
+
+def tries(ob, way, n_tries, seed):
+    """Where the tries end, in their order; None for a try that ends at no critical point."""
+    if way == "sample":
+        return in_order(fc.sample_critical_points(ob, n_tries, index=ASKED, seed=seed), n_tries)
+    return [walk(ob, way, ASKED[at % len(ASKED)], [seed, at]) for at in range(n_tries)]
+
+
+def in_order(sample, n_tries):
+    """The points of a sample, which is in order of loss, by the index that each try asked for; None
+    for the last tries of an index where some ended at no point.
+    """
+    left = {asked: [point for point in sample if point.asked == asked] for asked in ASKED}
+    order = [ASKED[at % len(ASKED)] for at in range(n_tries)]
+    return [left[asked].pop(0) if left[asked] else None for asked in order]
+
+
+def walk(ob, way, asked, seed):
+    """One walk, from a network trained by Adam for 30 to 3000 steps."""
+    rng = np.random.default_rng(seed)
+    theta = ob.model.init(seed=rng)
+    steps = int(np.exp(rng.uniform(np.log(30), np.log(3000))))
+    theta = fc.minimize(ob, theta, "adam", max_iter=steps, learning_rate=1e-2, verdict=False).x
+    if way == "newton":
+        theta = plain_newton(ob, theta)
+    else:
+        index = asked if way == "follow" else None
+        theta = fc.find_critical_point(ob, theta, index=index, max_iter=200).x
+    if not np.isfinite(theta).all() or not np.isfinite(ob.gradient(theta)).all():
+        return None
+    verdict = fc.classify(ob, theta)
+    if verdict.kind == "not_critical":
+        return None
+    loss = float(ob.value(theta))
+    return SampledPoint(theta, loss, verdict, "walk", why_trivial(ob, theta), None, asked)
+
+
+def plain_newton(ob, theta, n_steps=200):
+    """Newton's method without damping or line search, until it stops moving or is far away."""
+    for _ in range(n_steps):
+        step = np.linalg.lstsq(ob.hessian(theta).to_dense(), -ob.gradient(theta), rcond=None)[0]
+        theta = theta + step
+        if not np.linalg.norm(theta) < 1e6 or np.linalg.norm(step) < 1e-13 * np.linalg.norm(theta):
+            break
+    return theta
+
+
+def main(scale="normal", out="pictures"):
+    table = table_of(__file__, experiment, scale)
+    counts = {way: count(select(table, way=way)) for way in WORDS}
+    figure = plots.new_figure((7.6, 4.2))
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    draw_shares(left, counts)
+    draw_points(right, select(table, way="sample", distinct=1))
+    sample, before = counts["sample"], counts["gradient norm"]
+    return Outcome(
+        f"Of {sample['tries']} tries {sample['proved']} ended at a proved critical point "
+        f"({sample['trivial']} of them trivial), and of {sample['wanted']} that asked for an index "
+        f"of 1 to 3, {sample['there']} at one of this index; Newton-MR on the gradient's norm: "
+        f"{before['proved']} ({before['trivial']} trivial) and {before['there']}. Distinct points "
+        f"a minute of one core: {sample['a minute']:.0f} and {before['a minute']:.0f}.",
+        save(figure, __file__, out),
+        {"table": table, "counts": counts},
+    )
+
+
+def count(rows):
+    """How many tries of one way ended where, and distinct points that are not trivial by minute of
+    processor time.
+    """
+    high = rows["asked"] >= 1
+    there = (rows["proved"] == 1) & (rows["index"] == rows["asked"])
+    return {
+        "tries": rows["n"].size,
+        "proved": int(rows["proved"].sum()),
+        "trivial": int((rows["proved"] * rows["trivial"]).sum()),
+        "wanted": int(high.sum()),
+        "there": int((there & high).sum()),
+        "distinct": int(rows["distinct"].sum()),
+        "a minute": float(60 * rows["distinct"].sum() / rows["seconds"].sum()),
+    }
+
+
+def draw_shares(ax, counts):
+    """Bars of both shares by way, with 95% intervals."""
+    places = np.arange(len(counts))
+    for shift, color, part, of, words in (
+        (-0.2, plots.BLUE, "proved", "tries", "ended at a proved critical point"),
+        (0.2, plots.RED, "there", "wanted", "at the index asked for, of 1 to 3"),
+    ):
+        shares = np.array([c[part] / c[of] for c in counts.values()])
+        ends = np.array([binomial_interval(c[part], c[of]) for c in counts.values()]).T
+        error = np.abs(ends - shares)
+        ax.bar(places + shift, shares, 0.38, color=color, yerr=error, capsize=3, label=words)
+    ax.set_xticks(places, [WORDS[way] for way in counts], fontsize=7)
+    ax.set(ylim=(0, 1.05), ylabel="share of the tries")
+    ax.set_title("Searches that end at\na critical point")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
+
+
+def draw_points(ax, points):
+    """Distinct points of each network: its loss over the lowest of the network, by index."""
+    networks = np.char.add(points["data"].astype(str), points["widths"].astype(str))
+    for place, network in enumerate(dict.fromkeys(networks)):
+        mine = {name: column[networks == network] for name, column in points.items()}
+        shift = 0.08 * (place - 3.5)
+        height = mine["loss"] / mine["loss"].min()
+        ax.scatter(mine["index"] + shift, height, s=12, alpha=0.7, color=plots.BLUE)
+    ax.set(yscale="log", xticks=range(4), xlabel="index: negative eigenvalues")
+    ax.set_ylabel("loss over the network's lowest")
+    ax.set_title(f"{points['n'].size} distinct points, all proved")
+
+
+if __name__ == "__main__":
+    command_line(main)

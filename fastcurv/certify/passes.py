@@ -18,7 +18,7 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT
 from ..common.progress import cache_last
 from ..common.protocols import Floats
-from ..structure.losses import EPS
+from ..structure.given import EPS
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,

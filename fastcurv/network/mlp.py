@@ -35,7 +35,7 @@ class MLP(Answering, subject="model"):
     ----------
     sizes : sequence of int
         Layer widths, beginning with the input: at least two.
-    activation : str or sequence of str
+    activation : str, Activation, or a sequence of them
         One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu`` for all hidden
         layers, or one for each.
     bias : bool
@@ -121,7 +121,8 @@ class MLP(Answering, subject="model"):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MLP) and repr(self) == repr(other)
+        alike = isinstance(other, MLP) and repr(self) == repr(other)
+        return alike and self.activation == other.activation
 
     def __hash__(self) -> int:
         return hash(repr(self))

@@ -51,8 +51,11 @@ class ReferenceModel:
     ) -> None:
         self.sizes = tuple(int(s) for s in sizes)
         n_hidden = len(self.sizes) - 2
-        alone = isinstance(activation, (str, Activation))
-        names = (activation,) * n_hidden if alone else tuple(activation)
+        names: tuple[Any, ...]
+        if isinstance(activation, (str, Activation)):
+            names = (activation,) * n_hidden
+        else:
+            names = tuple(activation)
         if n_hidden < 0 or min(self.sizes) < 1 or len(names) != n_hidden:
             raise ValueError(
                 f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths "

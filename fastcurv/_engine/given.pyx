@@ -51,9 +51,11 @@ cdef void given_layer(PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows) no
             take_pieces(P, y.a, y.m, y.ldm, rows, piece, until, pointer(z))
             a, p, q = plan.activations[l].rounded(z)
             if y.skip and l:
-                take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(z))
-            if y.skip:
-                a = a + (z if l else plan.rows.X[r0 + first:r0 + first + count])
+                below = np.empty((count, y.m), plan.dtype)      # z may be phi'' itself
+                take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
+                a = a + below
+            elif y.skip:
+                a = a + plan.rows.X[r0 + first:r0 + first + count]
             for state, numbers in ((0, a), (1, p), (2, q)):
                 put_pieces(
                     P, y.p if state == 1 else y.q if state == 2 else y.a, y.m, y.ldm, rows, piece,

@@ -23,7 +23,7 @@ PARAMETERS = """
     ----------
     hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
-    activation : str or sequence of str
+    activation : str, fastcurv.Activation, or a sequence of them
         ``relu tanh logistic identity``, or any activation of `fastcurv.MLP`; a sequence gives one
         for each hidden layer.
     solver : str

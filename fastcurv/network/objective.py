@@ -346,8 +346,8 @@ class Objective(Answering, subject="objective"):
 
     @property
     def _provable(self) -> bool:
-        parts = LOSSES[self.loss], *(ACTIVATIONS[name] for name in self.model.activation)
-        return all(part.given is None or part.given.provable for part in parts)
+        asked = [ACTIVATIONS[name].given for name in self.model.activation]
+        return all(part is None or part.provable for part in (LOSSES[self.loss].given, *asked))
 
     # --- plans: creating, binding, lending and taking back
 

@@ -50,7 +50,7 @@ def test_products_are_those_of_long_double(seed):
     known where every layer has them.
     """
     rng = np.random.default_rng(seed)
-    net = drawn(rng, [*SMALL, "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
+    net = drawn(rng, [*SMALL, "square", "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
     truth, v = Truth(net.ob, net.theta), net.direction(rng)
     ob = net.objective(memory=2_000_000) if seed % 3 == 0 else net.ob
     H = ob.hessian(net.theta)
@@ -71,8 +71,8 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
     """
     in_chunks = 0
     for _ in range(10):
-        net = drawn(rng, ["arctan", "wave", "bent", "tanh"], 300, batch_norm=batch_norm, l2=0.1,
-                    dtype=dtype)  # fmt: skip
+        names = ["arctan", "wave", "bent", "square", "tanh"]
+        net = drawn(rng, names, 300, batch_norm=batch_norm, l2=0.1, dtype=dtype)
         t, v = net.theta.astype(float), net.direction(rng)
         exact = net.ref.gradient(t), net.ref.hessian(t) @ v.astype(float)
         tolerance = 1e-12 if dtype == "float64" else 2e-4
@@ -89,9 +89,7 @@ KINDS = {
     "dense": lambda m, X, y, **more: fc.Objective(m, X, y, "mse", **more),
     "in chunks": lambda m, X, y, **more: fc.Objective(m, X, y, "mse", memory=300_000, **more),
     "sparse": lambda m, X, y, **more: fc.Objective(m, sparse.csr_matrix(X), y, "mse", **more),
-    "blocks": lambda m, X, y, **more: fc.StreamedObjective(
-        m, X, y, "mse", memory=300_000, **more
-    ),
+    "blocks": lambda m, X, y, **more: fc.StreamedObjective(m, X, y, "mse", memory=300_000, **more),
 }
 
 
@@ -259,7 +257,9 @@ def test_spectra_and_diagnosis():
     assert saturated.causes
     for advice in saturated.causes:
         if advice.call.startswith("fc.minimize"):
-            assert np.isfinite(eval(advice.call, {"fc": fc, "np": np, "ob": two, "theta": theta}).fun)
+            assert np.isfinite(
+                eval(advice.call, {"fc": fc, "np": np, "ob": two, "theta": theta}).fun
+            )
 
 
 def test_results_do_not_depend_on_threads(rng):

@@ -171,7 +171,7 @@ KERNELS = [
 PASSES = [
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.step, below if y.skip else nothing())",
+        "put_skip(&job.step, below if y.skip and not y.asked else nothing())",
         "put_skip(&job.step, nothing())",
     ),
     (

@@ -105,7 +105,7 @@ class Given:
         return np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
 
 
-class Asked(Given):
+class AskedLoss(Given):
     """A function of outputs and targets of rows, and what is known of it: the part of a `Loss` that
     the library asks.
     """
@@ -232,7 +232,7 @@ class Asked(Given):
         return z, last
 
 
-class Loss(Asked):
+class Loss(AskedLoss):
     """A loss of your own, as a function of the outputs and targets of some rows.
 
     The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
@@ -360,82 +360,13 @@ SAMPLE = np.linspace(-3, 3, 16)[:, None] + 0.0137  # z at which a new activation
 PARTS = ("phi", "first", "second")
 
 
-class Activation(Given):
-    """An activation of your own, as a function of a layer's z.
-
-    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
-    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
-        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
-        each number of z alone.
-    first, second : float, optional
-        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
-        values at z and `third`, which is worse far from there.
-    third : float or callable, optional
-        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
-        numbers that differ from z by at most `move`, of z's shape.
-    ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
-        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
-        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
-        are.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
-        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
-        derivatives that are not those of differences.
-
-    See Also
-    --------
-    MLP : Takes it as ``activation=``, for all layers or beside names.
-    Loss : The same for losses.
-
-    Notes
-    -----
-    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
-    measured, and says so. Bounds are taken at their word. Gradients for proofs are computed in
-    `numpy.longdouble`, as those of a `Loss` are.
-
-    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
-    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
-    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
-
-    Examples
-    --------
-    >>> import numpy as np, fastcurv as fc
-    >>> def arctan(z):
-    ...     w = 1 / (1 + z * z)
-    ...     return np.arctan(z), w, -2 * z * w * w
-    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
-    >>> X = np.random.default_rng(0).standard_normal((50, 2))
-    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
-    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
-    >>> run.kind, run.report.certified
-    ('minimum', True)
+class AskedActivation(Given):
+    """A function of a layer's z, and what is known of it: the part of an `Activation` that the
+    library asks.
     """
 
-    @accept_aliases("Activation")
-    def __init__(
-        self,
-        function: Callable[[Any], Values],
-        *,
-        first: float | None = None,
-        second: float | None = None,
-        third: float | Callable[[Floats, Floats], Floats] | None = None,
-        ulps: float | None = None,
-    ) -> None:
-        self._keep(function, "function(z) -> (phi, first, second)", third, ulps)
-        for name, bound in (("first", first), ("second", second)):
-            if bound is not None:
-                check_positive(bound, name, zero=True)
-        self.first, self.second = first, second
-        self._try()
+    first: float | None
+    second: float | None
 
     def __reduce__(self) -> Any:
         return _own_activation, self._facts()
@@ -444,7 +375,7 @@ class Activation(Given):
         return self.function, self.first, self.second, self.third, self.ulps
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Activation) and self._facts() == other._facts()
+        return isinstance(other, AskedActivation) and self._facts() == other._facts()
 
     def __hash__(self) -> int:
         return hash((self.name, self.first, self.second, self.ulps))
@@ -537,6 +468,84 @@ class Activation(Given):
         if self.second is not None:
             second = np.minimum(second, self.second)
         return first, second, third
+
+
+class Activation(AskedActivation):
+    """An activation of your own, as a function of a layer's z.
+
+    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
+    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
+        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
+        each number of z alone.
+    first, second : float, optional
+        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
+        values at z and `third`, which is worse far from there.
+    third : float or callable, optional
+        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
+        numbers that differ from z by at most `move`, of z's shape.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
+        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
+        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
+        are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
+        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
+        derivatives that are not those of differences.
+
+    See Also
+    --------
+    MLP : Takes it as ``activation=``, for all layers or beside names.
+    Loss : The same for losses.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
+    measured, and says so. Bounds are taken at their word. Gradients for proofs are computed in
+    `numpy.longdouble`, as those of a `Loss` are.
+
+    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
+    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
+    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> def arctan(z):
+    ...     w = 1 / (1 + z * z)
+    ...     return np.arctan(z), w, -2 * z * w * w
+    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    >>> X = np.random.default_rng(0).standard_normal((50, 2))
+    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
+    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    >>> run.kind, run.report.certified
+    ('minimum', True)
+    """
+
+    @accept_aliases("Activation")
+    def __init__(
+        self,
+        function: Callable[[Any], Values],
+        *,
+        first: float | None = None,
+        second: float | None = None,
+        third: float | Callable[[Floats, Floats], Floats] | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        self._keep(function, "function(z) -> (phi, first, second)", third, ulps)
+        for name, bound in (("first", first), ("second", second)):
+            if bound is not None:
+                check_positive(bound, name, zero=True)
+        self.first, self.second = first, second
+        self._try()
 
 
 def _own_activation(function: Any, first: Any, second: Any, third: Any, ulps: Any) -> Activation:

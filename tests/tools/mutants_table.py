@@ -233,9 +233,9 @@ PASSES = [
         "NULL",
     ),
     (
-        "fastcurv/_engine/across.pyx",
-        "at(P, state, state_of(P, panel), y.ldm)",
-        "at(P, state, 0, y.ldm)",
+        "fastcurv/_engine/given.pyx",
+        "P.K.columns(m, n, at(P, state, state_of(P, piece), ld),",
+        "P.K.columns(m, n, at(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from .spectrum.density import spectral_density
     from .spectrum.eigsh import eigsh
     from .spectrum.trace import diagonal, frobenius_norm, trace
-    from .structure.losses import Loss
+    from .structure.given import Activation, Loss
 
 __version__ = VERSION
 
 # Grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
+    "Activation",
     "Loss",
     "MLP",
     "MLPClassifier",
@@ -86,7 +87,8 @@ _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
     "LandscapeDisplay": "plots.landscape",
-    "Loss": "structure.losses",
+    "Activation": "structure.given",
+    "Loss": "structure.given",
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",

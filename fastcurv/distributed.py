@@ -37,7 +37,7 @@ from .network.objective import Shard
 from .network.pairwise_sum import FAN, total
 from .network.rows import Block, as_source, checked, located, take_rows
 from .network.sums import Frame
-from .structure.losses import Loss
+from .structure.given import Loss
 from .structure.tables import DEFAULT_LOSS
 
 # --------------------------------------------------------------------------------------------------

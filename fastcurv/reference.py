@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
+from .structure.given import Activation
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
 from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, check_loss, normalise, one_hot
 
@@ -43,14 +44,18 @@ class ReferenceModel:
     def __init__(
         self,
         sizes: Sequence[int],
-        activation: str | Sequence[str] = "tanh",
+        activation: str | Activation | Sequence[str | Activation] = "tanh",
         bias: bool = True,
         residual: bool = False,
         batch_norm: bool = False,
     ) -> None:
         self.sizes = tuple(int(s) for s in sizes)
         n_hidden = len(self.sizes) - 2
-        names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
+        names: tuple[Any, ...]
+        if isinstance(activation, (str, Activation)):
+            names = (activation,) * n_hidden
+        else:
+            names = tuple(activation)
         if n_hidden < 0 or min(self.sizes) < 1 or len(names) != n_hidden:
             raise ValueError(
                 f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths "
@@ -58,7 +63,10 @@ class ReferenceModel:
                 "and one activation, or one per hidden layer"
             )
         self.activation = tuple(
-            check_choice(name, tuple(ACTIVATIONS), "activation") for name in names
+            name
+            if isinstance(name, Activation)
+            else check_choice(name, tuple(ACTIVATIONS), "activation")
+            for name in names
         )
         self.bias, self.residual, self.batch_norm = bool(bias), bool(residual), bool(batch_norm)
         self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))

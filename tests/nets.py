@@ -40,6 +40,61 @@ every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
+# --- activations given by a function of NumPy, with what is known of them
+
+
+def hyperbolic(z):
+    """tanh, by hand."""
+    a, e = np.tanh(z), np.exp(-2 * np.abs(z))
+    p = 4 * e / (1 + e) ** 2
+    return a, p, -2 * a * p
+
+
+def arctan(z):
+    w = 1 / (1 + z * z)
+    return np.arctan(z), w, -2 * z * w * w
+
+
+def wave(z):
+    return z + 0.3 * np.sin(2 * z), 1 + 0.6 * np.cos(2 * z), -1.2 * np.sin(2 * z)
+
+
+def bent(z):
+    root = np.sqrt(z * z + 1)
+    return z * (z / (1 + root)) / 2 + z, z / (2 * root) + 1, 1 / (2 * root**3)
+
+
+def bell(z):
+    e = np.exp(-z * z / 2)
+    return e, -z * e, (z - 1) * (z + 1) * e
+
+
+def square(z):
+    return z * z / 2, z, np.ones_like(z)
+
+
+def cube(z):
+    return z**3 / 6, z * z / 2, z
+
+
+def known(z, move):
+    """A bound on the third derivative of arctan nearby."""
+    near = np.maximum(np.abs(z) - move, 0)
+    return np.minimum(2, 6 / (1 + near * near) ** 2)
+
+
+OWN = {
+    "hyperbolic": fc.Activation(hyperbolic, first=1.0, second=0.77, third=2.0, ulps=8),
+    "arctan": fc.Activation(arctan, first=1.0, second=0.65, third=known, ulps=8),
+    "wave": fc.Activation(wave, first=1.6, second=1.2, third=2.4, ulps=8),
+    "bent": fc.Activation(bent, first=1.5, second=0.5, third=0.43, ulps=8),
+    "bell": fc.Activation(bell, first=0.61, second=1.0, third=1.3802, ulps=16),
+    "square": fc.Activation(square, third=0.0, ulps=4),
+    "cube": fc.Activation(cube, third=1.0, ulps=8),
+}
+every_own = pytest.mark.parametrize("own", OWN)
+
+
 def targets(
     rng: np.random.Generator, loss: str, N: int, d_out: int, dtype: str = "float64",
     soft: bool = False,

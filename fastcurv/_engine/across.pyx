@@ -197,19 +197,6 @@ cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
                 memcpy(last + end * size, last, size)
 
 
-cdef void rows_across(
-    PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out
-) noexcept nogil:
-    """A matrix of a layer's state for the chunk at hand into out (N, m), a panel at a time."""
-    cdef Py_ssize_t panel, first, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
-    for panel in range(panels_of(P, rows)):
-        first = first_of(P, rows, panel)
-        P.K.columns(
-            y.m, first_of(P, rows, panel + 1) - first, at(P, state, state_of(P, panel), y.ldm),
-            P.across, 1, 0, y.m, out + (r0 + first) * y.m * size, y.m
-        )
-
-
 cdef void fill_ones(PlanS *P) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(P.across):

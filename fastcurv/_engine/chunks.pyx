@@ -1,6 +1,7 @@
 """All rows of a plan, chunk by chunk: at theta, along v, and where batch normalisation takes the
 chunks in turns, the means of one layer after the other.
 """
+from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 
 
@@ -33,7 +34,7 @@ cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
     of many panels alone, the last of which may be short.
     """
     return (
-        P.passing and P.given == NULL and job.out != NULL and job.stages == FORWARD | BACKWARD
+        P.passing and P.asking == NULL and job.out != NULL and job.stages == FORWARD | BACKWARD
         and P.panel and not P.shared and P.threads < panels_of(P, job.rows)
     )
 
@@ -51,10 +52,8 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     )
     if fresh:
         load(P, r0, job.rows)
-    if fresh and P.given != NULL:
-        job.stages, job.out = FORWARD, NULL
-        serve(&job)
-        given_rows(P, r0, job.rows)
+    if fresh and P.asking != NULL:
+        onward(&job, r0)
         job.stages, job.out = BACKWARD, out
         if not back:
             P.at_chunk, P.done = r0, 1
@@ -73,7 +72,9 @@ cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
     cdef Py_ssize_t i
     cdef double value = 0
-    if P.given != NULL:
+    if P.failed:
+        return NAN
+    if P.given:
         return P.given_value
     for i in range((rows + block - 1) // block):
         value += P.values[i]
@@ -95,14 +96,11 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
 
 cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) noexcept nogil:
     """A matrix of a layer's state for the chunk at hand into out (N, m), where both are there."""
-    cdef Py_ssize_t i, size = P.K.real_bytes
-    if state == NULL or out == NULL:
-        return
-    if P.across:
-        rows_across(P, y, state, r0, out)
-        return
-    for i in range(min(P.chunk, P.N - r0)):
-        memcpy(out + (r0 + i) * y.m * size, state + i * y.ldm * size, y.m * size)
+    cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
+    if state != NULL and out != NULL:
+        take_pieces(
+            P, state, y.m, y.ldm, rows, 0, pieces_of(P, rows), out + r0 * y.m * P.K.real_bytes
+        )
 
 
 cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
@@ -190,7 +188,8 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
             at_rows(P, r0, wanted == 2, NULL, False)
         P.stage, P.target = stage, l
         if stage == MOMENTS:
-            forward(&t)
+            job.P, job.rows = P, t.rows
+            onward(job, r0)
         elif stage == DU_MEANS:
             backward(&t, NULL, False)
         else:

@@ -79,7 +79,7 @@ class Plan:
     def __new__(
         cls,
         sizes: Sequence[int],
-        activations: Sequence[str],
+        activations: Sequence[Any],
         skips: Sequence[bool],
         bias: bool,
         rows: Rows,
@@ -460,7 +460,7 @@ def adam_step(
     rate: float,
     eps: float,
 ) -> None: ...
-def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
+def activate(activation: Any, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
 @disjoint_base
 class Multiplier:

@@ -1,56 +1,141 @@
-"""Losses given by a function of NumPy: between forward and backward of a chunk the function is
-asked for the loss of its rows and its derivatives, which lie where the kernels of other losses
-leave them. Products know no difference, but for outputs that are coupled by a second derivative,
-each row a matrix.
+"""Losses and activations given by a function of NumPy. Forward stops where one has to be asked:
+after a layer for its a, phi' and phi'', after the last one for the loss of rows and its
+derivatives. What it returns lies where the kernels leave that of others, and products know no
+difference, but for outputs that are coupled by a second derivative, each row a matrix.
 """
 import numpy as np
 
 
 cdef enum:
-    MOST_COUPLED = 64           # outputs, as `fastcurv.structure.losses` has it
+    MOST_COUPLED = 64           # outputs, as `fastcurv.structure.given` has it
     TOGETHER = 32               # columns
+    ASKED_NUMBERS = 1 << 15     # of a layer, for which its activation is asked at once
+
+
+cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
+    """The chunk that begins at row r0 forward, from one function that is asked to the next, as far
+    as means are known.
+    """
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t l
+    job.stages, job.out = FORWARD, NULL
+    for l in range(P.n_layers):
+        if not (P.layer[l].asked or l == P.n_layers - 1):
+            continue
+        P.upto = l + 1
+        serve(job)
+        if fc_watch_off() or (P.stage == MOMENTS and P.target <= l):
+            break
+        if P.layer[l].asked:
+            given_layer(P, l, r0, job.rows)
+        P.from_layer = l + 1
+    P.from_layer, P.upto = 0, P.n_layers
+    if P.given and P.stage == NO_STAGE and not fc_watch_off():
+        given_rows(P, r0, job.rows)
+
+
+cdef void given_layer(PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows) noexcept with gil:
+    """a [+ the layer's input], phi' and phi'' of the chunk at hand, whose z stands in a's place."""
+    cdef Plan plan = <Plan>P.asking
+    cdef Layer *y = &P.layer[l]
+    cdef Py_ssize_t piece = 0, pieces = pieces_of(P, rows), until, first, count
+    cdef Py_ssize_t step = max(1, ASKED_NUMBERS // (y.m * (P.panel if P.across else 1)))
+    if P.failed:
+        return
+    try:
+        while piece < pieces:
+            until = min(piece + step, pieces)
+            first = row_of(P, rows, piece)
+            count = row_of(P, rows, until) - first
+            z = np.empty((count, y.m), plan.dtype)
+            take_pieces(P, y.a, y.m, y.ldm, rows, piece, until, pointer(z))
+            a, p, q = plan.activations[l].rounded(z)
+            if y.skip and l:
+                below = np.empty((count, y.m), plan.dtype)      # z may be phi'' itself
+                take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
+                a = a + below
+            elif y.skip:
+                a = a + plan.rows.X[r0 + first:r0 + first + count]
+            for state, numbers in ((0, a), (1, p), (2, q)):
+                put_pieces(
+                    P, y.p if state == 1 else y.q if state == 2 else y.a, y.m, y.ldm, rows, piece,
+                    until, pointer(numbers)
+                )
+            piece = until
+    except BaseException as error:
+        plan.error, P.failed = error, True
 
 
 cdef void given_rows(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept with gil:
-    """Loss, delta and h of the chunk at hand; NaN where the function raises, see `Plan.tell`."""
-    cdef Plan plan = <Plan>P.given
+    """Loss, delta and h of the chunk at hand."""
+    cdef Plan plan = <Plan>P.asking
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t size = P.K.real_bytes
-    P.given_value = float("nan")
-    if plan.failed is not None:
+    cdef Py_ssize_t pieces = pieces_of(P, rows)
+    if P.failed:
         return
     try:
         z = np.empty((rows, y.m), plan.dtype)
-        take_rows(P, y, y.a, r0, <char *>pointer(z) - r0 * y.m * size)
+        take_pieces(P, y.a, y.m, y.ldm, rows, 0, pieces, pointer(z))
         here = slice(r0, r0 + rows)
         weight = plan.rows.weight
         total, delta, h = plan.given(
             z, plan.rows.y[here], None if weight is None else weight[here]
         )
         P.given_value = total
-        store_rows(P, <char *>P.loss.delta, y.m, y.ldm, rows, pointer(delta))
-        store_rows(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, pointer(h))
+        put_pieces(P, <char *>P.loss.delta, y.m, y.ldm, rows, 0, pieces, pointer(delta))
+        put_pieces(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, 0, pieces, pointer(h))
     except BaseException as error:
-        plan.failed = error
+        plan.error, P.failed = error, True
 
 
-cdef void store_rows(
-    PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, char *source
+# --- matrices of the state by rows: of so many pieces, across panels, else rows -------------------
+
+cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    return panels_of(P, rows) if P.across else rows
+
+
+cdef inline Py_ssize_t row_of(PlanS *P, Py_ssize_t rows, Py_ssize_t piece) noexcept nogil:
+    """The first of a piece of the chunk's rows."""
+    return first_of(P, rows, piece) if P.across else piece
+
+
+cdef void take_pieces(
+    PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
+    Py_ssize_t until, char *out
 ) noexcept nogil:
-    """source (rows, m) into a matrix of the last layer's state; across, 0 past the last sample."""
-    cdef Py_ssize_t panel, first, n, j, size = P.K.real_bytes
+    """Some pieces of a matrix of a layer's state, of m units, into out (their rows, m)."""
+    cdef Py_ssize_t n, size = P.K.real_bytes
+    while piece < until:
+        n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
+        if P.across:
+            P.K.columns(m, n, at(P, state, state_of(P, piece), ld), P.across, 1, 0, m, out, m)
+        else:
+            memcpy(out, state + piece * ld * size, m * size)
+        out += n * m * size
+        piece += 1
+
+
+cdef void put_pieces(
+    PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
+    Py_ssize_t until, char *source
+) noexcept nogil:
+    """The inverse; across, 0 past the last sample of each panel."""
+    cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to
     if not P.across:
-        P.K.copy(rows, m, source, m, 1, state, ld)
+        P.K.copy(until - piece, m, source, m, 1, at(P, state, piece, ld), ld)
         return
-    for panel in range(panels_of(P, rows)):
-        first = first_of(P, rows, panel)
-        n = first_of(P, rows, panel + 1) - first
-        to = at(P, state, state_of(P, panel), ld)
-        P.K.copy(m, n, source + first * m * size, 1, m, to, P.across)
+    while piece < until:
+        n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
+        to = at(P, state, state_of(P, piece), ld)
+        P.K.copy(m, n, source, 1, m, to, P.across)
         for j in range(m):
             memset(to + (j * P.across + n) * size, 0, (whole_lines(P, n) - n) * size)
+        source += n * m * size
+        piece += 1
 
+
+# --- outputs that are coupled ---------------------------------------------------------------------
 
 ctypedef fused number:
     float

@@ -32,28 +32,31 @@ from libc.string cimport memset
 
 
 cdef void forward(Pass *t) noexcept nogil:
-    """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept."""
+    """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept. Where a function
+    has to be asked for these (given.pyx), z in a's place.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l
     cdef Layer *y
     cdef Matrix below, a, p
     cdef fc_product job
     cdef Blocks blocks
-    for l in range(P.n_layers):
+    for l in range(P.from_layer, P.upto):
         y = &P.layer[l]
-        below, a, p = input_of(t, l), kept(t, y, y.a), kept(t, y, y.p)
+        below, a, p = input_of(t, l), kept(t, y, y.a), kept(t, y, NULL if y.asked else y.p)
         start(t, &job, y.m)
         add_onward(t, &job, y, below, y.W)
-        into(&job, p if y.p != NULL else a)
-        job.step.kind, job.step.phi = FC_STEP_ACTIVATE, y.phi
+        into(&job, p if p.at != NULL else a)
+        job.step.kind, job.step.phi = FC_STEP_ACTIVATE, FC_IDENTITY if y.asked else y.phi
         job.step.u = bias_of(P, y, y.W)
         put_d(&job.step, a)
         put_p(&job.step, p)
-        put_q(&job.step, kept(t, y, y.q))
-        put_skip(&job.step, below if y.skip else nothing())
+        put_q(&job.step, kept(t, y, NULL if y.asked else y.q))
+        put_skip(&job.step, below if y.skip and not y.asked else nothing())
         if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
-    run_blocks(t, loss_block, &blocks)
+    if P.upto == P.n_layers and not P.given:
+        run_blocks(t, loss_block, &blocks)
 
 
 cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -62,8 +65,6 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef fc_loss_rows here
     cdef Py_ssize_t first, rows, block
-    if P.given != NULL:                     # see given.pyx
-        return
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(t, first)
     if P.across:

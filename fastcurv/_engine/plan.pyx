@@ -22,7 +22,9 @@ cdef class Plan:
 
     Parameters
     ----------
-    sizes, activations, skips : of the network; one activation and one flag for each hidden layer
+    sizes, activations, skips : of the network; one activation and one flag for each hidden layer.
+        An activation without kernels is an object whose ``rounded(z)`` are phi(z), phi' and phi'',
+        contiguous and of z's shape and dtype.
     rows : Rows
     loss, divisor, l2, l2_biases : of the objective
     given, coupled : callable or None, bool
@@ -52,7 +54,8 @@ cdef class Plan:
     cdef object spare           # one's memory: fresh memory would take as long as the passes
     cdef long long since        # when theta's memory began to change; 0: it does not
     cdef object given
-    cdef object failed          # what `given` raised
+    cdef tuple activations
+    cdef object error           # what a function that was asked has raised
 
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
@@ -62,6 +65,7 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
+        cdef bint asks = False
         self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
         self.lock = Lock()
         self.memory, self.dtype = memory, rows.X.dtype
@@ -83,16 +87,19 @@ cdef class Plan:
                 y.b = P.n
                 P.n += y.m
             if l < P.n_layers - 1:
-                y.phi = ACTIVATIONS[activations[l]]
+                y.asked = not isinstance(activations[l], str)
+                y.phi = FC_ASKED if y.asked else ACTIVATIONS[activations[l]]
                 y.skip = skips[l]
+                asks |= y.asked
                 if batch_norm:
                     add_norm(P, y)
             y.has_p = y.phi != FC_IDENTITY
             y.curved = fc_bends(y.phi)
             y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
         P.loss.kind, P.loss.divisor = FC_GIVEN if given is not None else LOSSES[loss], divisor
-        self.given = given
-        P.given, P.coupled = <void *>self if given is not None else NULL, coupled
+        self.given, self.activations = given, tuple(activations)
+        P.given, P.coupled, P.upto = given is not None, coupled, P.n_layers
+        P.asking = <void *>self if asks or P.given else NULL
         P.data, P.ldx = &rows.D, rows.D.ldx
         choose_chunks(P, memory)
         self.make_block()
@@ -291,18 +298,16 @@ cdef class Plan:
         if fc_watch_off():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         unwatch(before)
-        if self.P.given != NULL:
+        if self.P.failed:
             with gil:
                 self.tell()
         return 0
 
     cdef int tell(self) except -1:
-        """Raise what the given loss has raised in the walk that ended."""
-        failed, self.failed = self.failed, None
-        if failed is not None:
-            self.P.at_chunk, self.P.done = -1, 0
-            raise failed
-        return 0
+        """Raise what a function has raised in the walk that ended."""
+        error, self.error = self.error, None
+        self.P.at_chunk, self.P.done, self.P.failed = -1, 0, False
+        raise error
 
     # --- multiplied -------------------------------------------------------------------------------
 

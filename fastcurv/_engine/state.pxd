@@ -41,8 +41,8 @@ cdef struct Layer:
     Py_ssize_t ldm, ldk         # leading dimensions of matrices that wide
     Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
     fc_activation phi
-    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
-    bint has_p, curved, skip
+    # phi' is not 1; phi'' is not 0; the layer's input is added to its output; phi is a function
+    bint has_p, curved, skip, asked
     bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
     Weights W
     # of the first vector of a block; the others' come after it, each v_step bytes on
@@ -114,8 +114,11 @@ cdef struct PlanS:
     Py_ssize_t ldx
     fc_loss_rows loss           # of the chunk at hand: kind, divisor, targets, and what it keeps
     double *values              # the loss, by blocks of rows
-    # the Plan whose `given` makes the loss and its derivatives; NULL: the kernels do
-    void *given
+    # the Plan that asks functions for the loss (`given`) or what layers do; NULL: kernels do all
+    void *asking
+    bint given
+    bint failed                 # what was asked has raised: see `Plan.tell`
+    Py_ssize_t from_layer, upto     # what forward goes through
     bint coupled                # given: d2 loss / dz2 of a row is a matrix, (rows, d_out d_out)
     double given_value          # of the chunk at hand
     double total                # of these and l2's term, as the last walk found it

@@ -192,12 +192,14 @@ def combine_rows(Q, S, Y):
 # --- phi alone ------------------------------------------------------------------------------------
 
 
-def activate(str name, z):
-    """phi(z) of a 2-D array, as the passes make it."""
+def activate(activation, z):
+    """phi(z) of a 2-D array, as the passes make it; an activation as `Plan` takes them."""
     cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
     cdef Py_ssize_t ld
-    cdef int phi = ACTIVATIONS[name]
     cdef char *start
+    if not isinstance(activation, str):
+        return activation.rounded(z)[0]
+    cdef int phi = ACTIVATIONS[activation]
     cdef fc_arithmetic before
     whole, view, ld = padded_copy(z)
     start = pointer(whole)

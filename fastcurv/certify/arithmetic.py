@@ -511,6 +511,8 @@ class Phi:
             # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
             plain = row.gaussian and r.kernels in ("reference", "numpy")
             c = r.elementary * (1 + z.x * z.x if plain else 1)
+            if row.given is not None:  # asked in float64, rounded once
+                c = row.given.error(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
             here, curve = (c * sizes[0] + floor) * (moves | (a != 0)), 0.5 * t * S2
             off = c * sizes[1]
             if self.derived:

@@ -19,7 +19,7 @@ from ..common.linalg import UNIT
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.losses import EPS
+from ..structure.given import EPS
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,

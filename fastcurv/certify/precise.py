@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.losses import EPS, LONG_EPS, OUTWARD, Loss
+from ..structure.given import EPS, LONG_EPS, OUTWARD, Activation, Loss
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, norms, spectral
@@ -382,6 +382,9 @@ class Bend(NamedTuple):
 def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     """Return phi(z) and phi'(z)."""
     row = ACTIVATIONS[name]
+    if row.given is not None:
+        return _given_bent(row.given, z)
+    assert row.pairs is not None
     a, p = row.pairs(sys.modules[__name__], z.value)
     rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
     if not row.bend and not row.leak:  # slopes of 0 and 1
@@ -392,6 +395,21 @@ def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     if row.leak is not None:
         off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
     return Bounded(a, error), Bend(p, off, row.lipschitz)
+
+
+def _given_bent(phi: Activation, z: Bounded) -> tuple[Bounded, Bend]:
+    """Return what the function has in long double; the errors are infinite where that is no longer
+    than double.
+    """
+    x, moved = _as_long(z)
+    found = phi(x)
+    own = phi.error(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
+    error = slope.max(axis=1, keepdims=True) * moved + norms(own)
+    off = bend * moved + own
+    return Bounded(_as_pair(found[0]), error * OUTWARD), Bend(
+        _as_pair(found[1]), off * OUTWARD, float(slope.max())
+    )
 
 
 @dataclass
@@ -557,11 +575,10 @@ def _given(loss: Loss, z: Bounded, y: Floats) -> Terms:
     """Return what the function has in long double; the errors are infinite where that is no longer
     than double.
     """
-    x = z.value.hi.astype(np.longdouble) + z.value.lo
+    x, moved = _as_long(z)
     found = loss(x, y)
     value, first, second = found
     own = loss.error(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
-    moved = z.error + LONG_EPS * z.size
     third = loss.third_of(z.value.hi, y, moved).max(axis=1, keepdims=True)
     axes = (1, 2) if loss.coupled else 1
     bend = (
@@ -576,6 +593,11 @@ def _given(loss: Loss, z: Bounded, y: Floats) -> Terms:
     slope = norms(np.asarray(np.abs(first), float)) + d_error
     value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * OUTWARD
     return _as_pair(value[:, None]), value_error, _as_pair(first), d_error
+
+
+def _as_long(z: Bounded) -> tuple[NDArray[Any], Floats]:
+    """Return z in long double, with bounds (rows, 1) on its distance from the exact one."""
+    return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_EPS * z.size
 
 
 def _as_pair(x: NDArray[Any]) -> Pair:

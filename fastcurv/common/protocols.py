@@ -28,7 +28,7 @@ LossName: TypeAlias = Literal[
     "mse", "cross_entropy", "binary_cross_entropy", "poisson", "gamma", "pseudo_huber", "log_cosh",
     "quantile", "gaussian_nll",
 ]  # fmt: skip
-Activation: TypeAlias = Literal[
+ActivationName: TypeAlias = Literal[
     "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
 ]
 Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]
@@ -44,7 +44,9 @@ SecondOrder: TypeAlias = Literal[
     "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",
     "cubic", "gauss-newton", "levenberg-marquardt", "lm",
 ]  # fmt: skip
-Layered: TypeAlias = Activation | Callable[..., Any] | Sequence[Activation | Callable[..., Any]]
+Layered: TypeAlias = (
+    ActivationName | Callable[..., Any] | Sequence[ActivationName | Callable[..., Any]]
+)
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
 #: What an objective may prove about itself: attributes of its ``certificates``, see

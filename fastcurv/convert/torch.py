@@ -514,6 +514,11 @@ def to_torch(model: MLP, theta: Any) -> Any:
     require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+    own = next((phi for phi in model.activation if not isinstance(phi, str)), None)
+    if own is not None:
+        raise ValueError(
+            f"the model has {own!r}, which torch has no module for; wanted activations by name"
+        )
     theta = model.check_theta(theta)
     try:
         import torch

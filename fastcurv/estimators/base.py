@@ -38,7 +38,7 @@ from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from ..structure.losses import Loss
+from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
@@ -171,9 +171,13 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
         raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
-    if not hasattr(activation, "__iter__"):
-        raise TypeError(f"activation is {typed(activation)}; wanted a name, or one for each layer")
-    names = [activation] * len(hidden) if isinstance(activation, str) else list(activation)
+    alone = isinstance(activation, (str, Activation))
+    if not alone and not hasattr(activation, "__iter__"):
+        raise TypeError(
+            f"activation is {typed(activation)}; wanted a name, a fc.Activation, or one for each "
+            "layer"
+        )
+    names = [activation] * len(hidden) if alone else list(activation)
     theirs = activations_of("sklearn")
     return hidden, [
         theirs.get(name, (name,))[0] if isinstance(name, str) else name for name in names

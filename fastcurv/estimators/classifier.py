@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Layered, LossName, Solver
-from ..structure.losses import Loss
+from ..structure.given import Loss
 from ..structure.tables import SUITS
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
@@ -23,7 +23,7 @@ PARAMETERS = """
     ----------
     hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
-    activation : str or sequence of str
+    activation : str, fastcurv.Activation, or a sequence of them
         ``relu tanh logistic identity``, or any activation of `fastcurv.MLP`; a sequence gives one
         for each hidden layer.
     solver : str

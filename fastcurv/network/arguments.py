@@ -14,8 +14,8 @@ from .._engine import columns_as_rows, in_memory
 from ..common.checks import as_numpy, check_array, check_choice, check_positive_int
 from ..common.errors import CHOICES, suggestion, typed
 from ..common.files import shown
-from ..common.protocols import Activation, Array
-from ..structure.losses import Loss
+from ..common.protocols import Array
+from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, SUITS, activations_of
 
 # Modules whose functions may be passed instead of a name.
@@ -71,10 +71,11 @@ def named_activation(x: Any) -> Any:
     return ours if ours in ACTIVATIONS else x
 
 
-def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
+def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
+    """Return a name or an `Activation` for each hidden layer."""
     activation = named_activation(activation)
     names: Any
-    if isinstance(activation, str):
+    if isinstance(activation, (str, Activation)):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
     elif hasattr(activation, "__iter__"):
@@ -88,10 +89,11 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
         named = suggestion(activation, ACTIVATIONS, "activation")
         raise TypeError(
             f"activation is {typed(activation)}; wanted "
-            + (named or "a name or one name for each hidden layer")
+            + (named or "a name, a fc.Activation, or one for each hidden layer")
         )
     for name in activation:
-        check_choice(name, tuple(ACTIVATIONS), "activation")
+        if not isinstance(name, Activation):
+            check_choice(name, tuple(ACTIVATIONS), "activation")
     return tuple(names)
 
 

@@ -35,9 +35,9 @@ class MLP(Answering, subject="model"):
     ----------
     sizes : sequence of int
         Layer widths, beginning with the input: at least two.
-    activation : str or sequence of str
-        One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu`` for all hidden
-        layers, or one for each.
+    activation : str, Activation, or a sequence of them
+        One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu``, or an `Activation`
+        of your own, for all hidden layers, or one for each.
     bias : bool
         If True, each layer has a bias.
     residual : bool
@@ -121,7 +121,11 @@ class MLP(Answering, subject="model"):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MLP) and repr(self) == repr(other)
+        return (
+            isinstance(other, MLP)
+            and repr(self) == repr(other)
+            and self.activation == other.activation
+        )
 
     def __hash__(self) -> int:
         return hash(repr(self))

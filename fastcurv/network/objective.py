@@ -23,9 +23,9 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import LossName
 from ..common.runtime import to_nearest
-from ..structure.losses import Loss
+from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
-from ..structure.tables import DEFAULT_LOSS, LOSSES, check_loss
+from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, check_loss
 from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian, UnboundedCurvature
@@ -346,8 +346,8 @@ class Objective(Answering, subject="objective"):
 
     @property
     def _provable(self) -> bool:
-        given = LOSSES[self.loss].given
-        return given is None or given.provable
+        asked = [ACTIVATIONS[name].given for name in self.model.activation]
+        return all(part is None or part.provable for part in (LOSSES[self.loss].given, *asked))
 
     # --- plans: creating, binding, lending and taking back
 

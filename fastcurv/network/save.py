@@ -91,6 +91,12 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays by name and the header's entries of a file that `load` reads."""
+    own = next((phi for phi in model.activation if not isinstance(phi, str)), None)
+    if own is not None:
+        raise ValueError(
+            f"the model has {own!r}, a function that a file cannot hold; wanted activations by "
+            "name, or theta alone by numpy.save"
+        )
     arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))

@@ -16,7 +16,7 @@ from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import LossName
-from ..structure.losses import Loss
+from ..structure.given import Loss
 from ..structure.tables import DEFAULT_LOSS
 from .arguments import row_numbers
 from .mlp import MLP

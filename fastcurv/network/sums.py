@@ -38,7 +38,7 @@ from ..certify.passes import ErrorPass, checked_theta
 from ..common.protocols import Floats, LossName
 from ..common.runtime import to_nearest
 from ..structure import symmetry
-from ..structure.losses import Loss
+from ..structure.given import Loss
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 from ..structure.tables import LOSSES

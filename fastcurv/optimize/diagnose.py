@@ -265,18 +265,22 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
     m, ob = f.ob.model, f.ob
     made = "ob.model"
     if sizes is not None or phi is not None or more:
-        hidden = phi or (m.activation[0] if len(set(m.activation)) == 1 else list(m.activation))
+        alike, own = len(set(m.activation)) == 1, not all(isinstance(x, str) for x in m.activation)
+        hidden = repr(phi or (m.activation[0] if alike else list(m.activation)))
+        if own and not phi:
+            hidden = "ob.model.activation[0]" if alike else "ob.model.activation"
         flags = {"bias": True, "residual": False, "batch_norm": False}
         told = [
             f", {name}={not usual}" for name, usual in flags.items() if getattr(m, name) != usual
         ]
-        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden!r}{''.join(told)}{more})"
+        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden}{''.join(told)}{more})"
     loss, l2 = other.get("loss", ob.loss), other.get("l2", float(np.max(ob.l2)))
     rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
+    told_loss = repr(loss) if isinstance(loss, str) else "ob.loss"
     kept = ", ob.sample_weight" * (ob.sample_weight is not None)
     kept += ", l2_biases=False" * (not ob.l2_biases)
     return (
-        f"fc.minimize(new := fc.Objective({made}, {rows}, {loss!r}, {l2:.3g}{kept}), "
+        f"fc.minimize(new := fc.Objective({made}, {rows}, {told_loss}, {l2:.3g}{kept}), "
         "new.model.init(seed=0))"
     )
 

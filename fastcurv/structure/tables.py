@@ -21,7 +21,7 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICES
 from ..common.protocols import Floats
-from .losses import BUILT_IN, Loss, named
+from .given import BUILT_IN, Activation, Loss, named
 
 Mask = NDArray[np.bool_]
 _STEP = 1e-100
@@ -334,13 +334,15 @@ class ActivationRow:
         More names, in the spelling of `fastcurv.common.errors.plain`.
     differs : dict
         Modules with another function of our name, and how it differs.
+    given : Activation or None
+        The function that the engine asks, where it has no kernel; `pairs` is None then.
     """
 
     phi: Callable[[NDArray[Any]], NDArray[Any]]
     slope: Callable[[NDArray[Any]], NDArray[Any]]
     derivatives: Callable[[Floats], tuple[Any, Any, Any, Any]]
     envelope: Callable[[Floats, Floats], Three]
-    pairs: Callable[[Any, Any], tuple[Any, Any]]
+    pairs: Callable[[Any, Any], tuple[Any, Any]] | None
     curved: Callable[[Floats, Floats], tuple[Floats, Floats]] | None = None
     lipschitz: float = 1.0
     bend: float = 0.0
@@ -354,6 +356,38 @@ class ActivationRow:
     names: dict[str, Settings] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     differs: dict[str, str] = field(default_factory=dict)
+    given: Activation | None = None
+
+
+@lru_cache(maxsize=64)
+def _given_activation(own: Activation) -> ActivationRow:
+    """Return the row of an activation that is given by a function."""
+
+    def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
+        found = own(z)
+        return (*found, (own.size(z, found),) * 3)
+
+    return ActivationRow(
+        lambda z: own(z)[0],
+        lambda z: own(z)[1],
+        derivatives,
+        own.bounds,
+        None,
+        lambda z, t: own.bounds(z, t)[1:],
+        lipschitz=math.inf if own.first is None else own.first,
+        bend=math.inf if own.second is None else own.second,
+        like_relu=own.like_relu,
+        given=own,
+    )
+
+
+class _Activations(dict[Any, ActivationRow]):
+    """Rows by name. An `Activation` has a row of its own."""
+
+    def __missing__(self, own: Any) -> ActivationRow:
+        if not isinstance(own, Activation):
+            raise KeyError(own)
+        return _given_activation(own)
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
@@ -552,143 +586,148 @@ def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     return P.choose(z.hi > 0, z, e), P.choose(z.hi > 0, one, P.plus(e, 1.0))
 
 
-ACTIVATIONS: dict[str, ActivationRow] = {
-    "identity": ActivationRow(
-        lambda z: z,
-        lambda z: np.ones_like(z),
-        lambda z: (z, None, None, None),
-        lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
-        lambda P, z: (z, P.pair(np.ones_like(z.hi))),
-        homogeneous=True,
-        odd=True,
-        names={
-            "torch": {"Identity": {}},
-            "keras": {"linear": {}},
-            "sklearn": {"identity": {}},
-        },
-        aliases=("linear", "none"),
-    ),
-    "relu": _leaky(
-        0.0,
-        names={
-            "torch": {"ReLU": {}},
-            "onnx": {"Relu": {}},
-            "keras": {"relu": {}, "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0}},
-            "sklearn": {"relu": {}},
-        },
-    ),
-    "leaky_relu": _leaky(
-        0.01,
-        names={
-            "torch": {"LeakyReLU": {"negative_slope": 0.01}},
-            "onnx": {"LeakyRelu": {"alpha": 0.01}},
-            "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
-        },
-        aliases=("lrelu",),
-        differs={"keras.activations": "of slope 0.2 by default"},
-    ),
-    "tanh": ActivationRow(
-        np.tanh,
-        lambda z: 1 - np.tanh(z) ** 2,
-        _tanh_derivatives,
-        _outward(_tanh_bounds),
-        _tanh_pairs,
-        _tanh_curved,
-        bend=0.77,
-        of_a=0.0,
-        odd=True,
-        names={
-            "torch": {"Tanh": {}},
-            "onnx": {"Tanh": {}},
-            "keras": {"tanh": {}},
-            "sklearn": {"tanh": {}},
-        },
-    ),
-    "sigmoid": ActivationRow(
-        _sigmoid,
-        lambda z: _sigmoid(z) * _sigmoid(-z),
-        _sigmoid_derivatives,
-        _outward(_sigmoid_bounds),
-        _sigmoid_pairs,
-        lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
-        lipschitz=0.25,
-        bend=0.0963,
-        of_a=1.0,
-        names={
-            "torch": {"Sigmoid": {}},
-            "onnx": {"Sigmoid": {}},
-            "keras": {"sigmoid": {}},
-            "sklearn": {"logistic": {}},
-        },
-        aliases=("logistic", "expit"),
-    ),
-    "softplus": ActivationRow(
-        _softplus,
-        _sigmoid,
-        _softplus_derivatives,
-        _outward(_softplus_bounds),
-        lambda P, z: (P.softplus(z), P.sigmoid(z)),
-        lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
-        bend=0.25,
-        like_relu=True,
-        names={
-            "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
-            "onnx": {"Softplus": {}},
-            "keras": {"softplus": {}},
-        },
-    ),
-    "silu": ActivationRow(
-        lambda z: z * _sigmoid(z),
-        lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
-        _silu_derivatives,
-        _outward(_silu_bounds),
-        _silu_pairs,
-        _silu_curved,
-        lipschitz=1.1,
-        bend=0.5,
-        like_relu=True,
-        names={
-            "torch": {"SiLU": {}},
-            "onnx": {"Swish": {"alpha": 1.0}},
-            "keras": {"silu": {}, "swish": {}},
-        },
-        aliases=("swish",),
-    ),
-    "gelu": ActivationRow(
-        lambda z: z * _normal_cdf(z),
-        lambda z: _normal_cdf(z) + z * normal(z),
-        _gelu_derivatives,
-        _outward(_gelu_bounds),
-        _gelu_pairs,
-        _gelu_curved,
-        lipschitz=1.13,
-        bend=0.8,
-        gaussian=True,
-        like_relu=True,
-        names={
-            "torch": {"GELU": {"approximate": "none"}},
-            "onnx": {"Gelu": {"approximate": b"none"}},
-            "keras": {"gelu": {}},
-        },
-        differs={"jax.nn": "the tanh approximation by default"},
-    ),
-    "elu": ActivationRow(
-        lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
-        lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
-        _elu_derivatives,
-        _elu_envelope,
-        _elu_pairs,
-        lambda z, t: (np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0),) * 2,
-        bend=1.0,
-        kink=1.0,
-        like_relu=True,
-        names={
-            "torch": {"ELU": {"alpha": 1.0}},
-            "onnx": {"Elu": {"alpha": 1.0}},
-            "keras": {"elu": {}, "ELU": {"alpha": 1}},
-        },
-    ),
-}
+ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
+    {
+        "identity": ActivationRow(
+            lambda z: z,
+            lambda z: np.ones_like(z),
+            lambda z: (z, None, None, None),
+            lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
+            lambda P, z: (z, P.pair(np.ones_like(z.hi))),
+            homogeneous=True,
+            odd=True,
+            names={
+                "torch": {"Identity": {}},
+                "keras": {"linear": {}},
+                "sklearn": {"identity": {}},
+            },
+            aliases=("linear", "none"),
+        ),
+        "relu": _leaky(
+            0.0,
+            names={
+                "torch": {"ReLU": {}},
+                "onnx": {"Relu": {}},
+                "keras": {
+                    "relu": {},
+                    "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0},
+                },
+                "sklearn": {"relu": {}},
+            },
+        ),
+        "leaky_relu": _leaky(
+            0.01,
+            names={
+                "torch": {"LeakyReLU": {"negative_slope": 0.01}},
+                "onnx": {"LeakyRelu": {"alpha": 0.01}},
+                "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
+            },
+            aliases=("lrelu",),
+            differs={"keras.activations": "of slope 0.2 by default"},
+        ),
+        "tanh": ActivationRow(
+            np.tanh,
+            lambda z: 1 - np.tanh(z) ** 2,
+            _tanh_derivatives,
+            _outward(_tanh_bounds),
+            _tanh_pairs,
+            _tanh_curved,
+            bend=0.77,
+            of_a=0.0,
+            odd=True,
+            names={
+                "torch": {"Tanh": {}},
+                "onnx": {"Tanh": {}},
+                "keras": {"tanh": {}},
+                "sklearn": {"tanh": {}},
+            },
+        ),
+        "sigmoid": ActivationRow(
+            _sigmoid,
+            lambda z: _sigmoid(z) * _sigmoid(-z),
+            _sigmoid_derivatives,
+            _outward(_sigmoid_bounds),
+            _sigmoid_pairs,
+            lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
+            lipschitz=0.25,
+            bend=0.0963,
+            of_a=1.0,
+            names={
+                "torch": {"Sigmoid": {}},
+                "onnx": {"Sigmoid": {}},
+                "keras": {"sigmoid": {}},
+                "sklearn": {"logistic": {}},
+            },
+            aliases=("logistic", "expit"),
+        ),
+        "softplus": ActivationRow(
+            _softplus,
+            _sigmoid,
+            _softplus_derivatives,
+            _outward(_softplus_bounds),
+            lambda P, z: (P.softplus(z), P.sigmoid(z)),
+            lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
+            bend=0.25,
+            like_relu=True,
+            names={
+                "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
+                "onnx": {"Softplus": {}},
+                "keras": {"softplus": {}},
+            },
+        ),
+        "silu": ActivationRow(
+            lambda z: z * _sigmoid(z),
+            lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
+            _silu_derivatives,
+            _outward(_silu_bounds),
+            _silu_pairs,
+            _silu_curved,
+            lipschitz=1.1,
+            bend=0.5,
+            like_relu=True,
+            names={
+                "torch": {"SiLU": {}},
+                "onnx": {"Swish": {"alpha": 1.0}},
+                "keras": {"silu": {}, "swish": {}},
+            },
+            aliases=("swish",),
+        ),
+        "gelu": ActivationRow(
+            lambda z: z * _normal_cdf(z),
+            lambda z: _normal_cdf(z) + z * normal(z),
+            _gelu_derivatives,
+            _outward(_gelu_bounds),
+            _gelu_pairs,
+            _gelu_curved,
+            lipschitz=1.13,
+            bend=0.8,
+            gaussian=True,
+            like_relu=True,
+            names={
+                "torch": {"GELU": {"approximate": "none"}},
+                "onnx": {"Gelu": {"approximate": b"none"}},
+                "keras": {"gelu": {}},
+            },
+            differs={"jax.nn": "the tanh approximation by default"},
+        ),
+        "elu": ActivationRow(
+            lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
+            lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
+            _elu_derivatives,
+            _elu_envelope,
+            _elu_pairs,
+            lambda z, t: (np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0),) * 2,
+            bend=1.0,
+            kink=1.0,
+            like_relu=True,
+            names={
+                "torch": {"ELU": {"alpha": 1.0}},
+                "onnx": {"Elu": {"alpha": 1.0}},
+                "keras": {"elu": {}, "ELU": {"alpha": 1}},
+            },
+        ),
+    }
+)
 CHOICES["activation"].update(
     {alias: repr(name) for name, row in ACTIVATIONS.items() for alias in row.aliases}
 )

@@ -79,7 +79,10 @@ enum { FC_ALIGN = 64 };
 #define FC_NUMBER(id, name) id,
 #define FC_QUOTED(id, name) #name,
 #define FC_NOTHING(id, name)
-typedef enum { FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS } fc_activation;
+typedef enum {
+    FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS,
+    FC_ASKED = FC_N_ACTIVATIONS /* given by a function of NumPy: no kernel is asked for phi */
+} fc_activation;
 typedef enum { FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES, FC_GIVEN = FC_N_LOSSES } fc_loss;
 FC_INLINE const char *fc_activation_name(int phi) {
     static const char *const names[] = {FC_ACTIVATIONS(FC_QUOTED)};

@@ -8,12 +8,14 @@ import numpy as np
 
 import fastcurv as fc
 
+from .. import nets
 from ..certify.longdouble import LD
 from ..certify.longdouble import Truth as InLongDouble
 from .truths import Truth
 
 SMOOTH = ["tanh", "sigmoid", "softplus", "silu", "gelu", "identity"]
 LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
+OWN = ["tanh", *nets.OWN]  # activations that are given by functions, beside one that is not
 GIVEN = ["poisson", "gamma", "log_cosh", "pseudo_huber", "quantile", "gaussian_nll"]
 
 
@@ -78,12 +80,18 @@ def chosen(draw, names, most=4):
     return loss, loss, c
 
 
+def phis(draw, names, count):
+    """Activations by name, or as given by functions."""
+    drawn = (str(draw.choice(names)) for _ in range(count))
+    return [nets.OWN.get(name, name) for name in drawn]
+
+
 def network(draw, hidden=(0, 3), activations=SMOOTH, losses=LOSSES):
     """A small objective of any kind."""
     N, d = int(draw.integers(3, 40)), int(draw.integers(1, 5))
     name, loss, c = chosen(draw, losses)
     sizes = [d, *(int(draw.integers(1, 6)) for _ in range(int(draw.integers(*hidden)))), c]
-    names = [str(draw.choice(activations)) for _ in sizes[1:-1]]
+    names = phis(draw, activations, len(sizes) - 2)
     dtype = "float32" if draw.random() < 0.15 else "float64"
     X, trick = data(draw, N, d)
     l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-6, 1), 10.0 ** draw.uniform(-3, -1)]))
@@ -154,14 +162,16 @@ def critical_point(ob, theta, n_symmetry):
     return x, 4 * float(np.linalg.norm(step)) + float(rounding)
 
 
-def products_are_those_of_long_double(draw, losses=LOSSES):
+def products_are_those_of_long_double(
+    draw, losses=LOSSES, activations=(*SMOOTH, "relu", "leaky_relu", "elu")
+):
     """Of any network, with skips too: a product lies within its bound of that in long double."""
     width, d = int(draw.integers(1, 9)), int(draw.integers(1, 9))
     wide = int(draw.integers(1, 40))
     hidden = [width if draw.random() < 0.7 else wide for _ in range(int(draw.integers(1, 5)))]
     kind, loss, c = chosen(draw, losses, 6)
     sizes = [d, *hidden, c]
-    names = [str(draw.choice([*SMOOTH, "relu", "leaky_relu", "elu"])) for _ in hidden]
+    names = phis(draw, activations, len(hidden))
     N, residual = int(draw.integers(1, 60)), bool(draw.random() < 0.7)
     dtype = str(draw.choice(["float32", "float64"]))
     model = fc.MLP(sizes, names, bias=bool(draw.random() < 0.8), residual=residual, dtype=dtype)
@@ -201,11 +211,23 @@ def given_losses_succeed_where_nothing_is_lower(draw):
     return success_has_nothing_lower_beside_it(draw, GIVEN)
 
 
-def certified_points_are_there(draw, losses=LOSSES):
+def given_activations_have_products_of_long_double(draw):
+    return products_are_those_of_long_double(draw, [*LOSSES, *GIVEN], OWN)
+
+
+def given_activations_are_certified_where_they_rest(draw):
+    return certified_points_are_there(draw, [*LOSSES, *GIVEN], OWN)
+
+
+def given_activations_succeed_where_nothing_is_lower(draw):
+    return success_has_nothing_lower_beside_it(draw, [*LOSSES, *GIVEN], OWN)
+
+
+def certified_points_are_there(draw, losses=LOSSES, activations=SMOOTH):
     """Of what `classify` certifies, the critical point lies within the radius and has the inertia:
     both from passes in long double, nothing of which the verdict has used.
     """
-    ob, name = network(draw, losses=losses)
+    ob, name = network(draw, activations=activations, losses=losses)
     theta, way = brought_to_rest(draw, ob)
     said = fc.classify(ob, theta)
     words = f"{name} by {way}: {said.reason}"
@@ -230,11 +252,11 @@ def certified_points_are_there(draw, losses=LOSSES):
     return f"certified {said.kind}"
 
 
-def success_has_nothing_lower_beside_it(draw, losses=LOSSES):
+def success_has_nothing_lower_beside_it(draw, losses=LOSSES, activations=(*SMOOTH, "relu", "elu")):
     """Where `minimize` says success there is no negative curvature worth the name and nothing lower
     a little way off.
     """
-    ob, name = network(draw, activations=[*SMOOTH, "relu", "elu"], losses=losses)
+    ob, name = network(draw, activations=activations, losses=losses)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * (draw.random() < 0.8)
     theta = where_finite(ob, theta)
     with warnings.catch_warnings():

@@ -259,6 +259,9 @@ STATEMENTS = (
     networks.given_losses_have_products_of_long_double,
     networks.given_losses_are_certified_where_they_rest,
     networks.given_losses_succeed_where_nothing_is_lower,
+    networks.given_activations_have_products_of_long_double,
+    networks.given_activations_are_certified_where_they_rest,
+    networks.given_activations_succeed_where_nothing_is_lower,
 )
 
 

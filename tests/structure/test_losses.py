@@ -13,7 +13,7 @@ import fastcurv as fc
 from fastcurv import Loss
 from fastcurv.certify import precise
 from fastcurv.estimators.regressor import MLPRegressor
-from fastcurv.structure import losses
+from fastcurv.structure import given as losses
 from fastcurv.structure.tables import LOSSES
 
 from .. import nets

@@ -11,7 +11,7 @@ KERNELS = [
     ("gemm.inc", "job->accumulate || round > 0", "job->accumulate"),
     ("gemm.inc", "s[q].b_vs = s[q].k * VL", "s[q].b_vs = VL"),
     ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
-    ("gemm.inc", "if (step && (deep || q + 1 == tiles", "if (0 && (deep || q + 1 == tiles"),
+    ("gemm.inc", "if (step && (deep || q + 1 == tiles", "if (step && ((deep && q) || q + 1 == tiles"),
     ("gemm.inc", "done = i + mr;", "done = i;"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
     ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),
@@ -43,7 +43,7 @@ KERNELS = [
         "c[q] = add ? c[q] + sums[r * nr + q] : sums[r * nr + q];",
         "c[q] = sums[r * nr + q];",
     ),
-    ("inner.inc", "acc[r * nr + q] += al[r] * bl;", "acc[r * nr + q] -= al[r] * bl;"),
+    ("inner.inc", "const VEC bl = load(b + q * ldb);", "const VEC bl = load(b);"),
     # vectors as rows
     (
         "rows.inc",
@@ -126,19 +126,15 @@ KERNELS = [
         "const VEC bias = u ? splat(u[i + r]) : (VEC){0};",
         "const VEC bias = u ? splat(u[r]) : (VEC){0};",
     ),
-    ("narrow.inc", "if (apart) store(c + x * VL, z);", ""),
+    ("narrow.inc", "store(c + x * VL, z);", ""),
     ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
     ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),
     ("narrow.inc", ": cols > VL ? 2 : 1;", ": cols > 0 ? 2 : 1;"),
     ("narrow.inc", "nv = cols > 3 * VL &&", "nv = cols > 2 * VL &&"),
     ("narrow.inc", "const REAL flat = n->phi == FC_SIGMOID;", "const REAL flat = 0;"),
-    (
-        "narrow.inc",
-        "for (int t = 1; t < rank; t++) e += w[u][t] * rd[t];",
-        "for (int t = 1; t < rank - 1; t++) e += w[u][t] * rd[t];",
-    ),
-    ("narrow.inc", "bend *= slope;", ""),
-    ("narrow.inc", "if (full) sum[u][t] += d[t] * load(ra + at);", ""),
+    ("narrow.inc", "e = t ? e + w[u][t] * from : w[u][t] * from;", "e = w[u][t] * from;"),
+    ("narrow.inc", "load(q + at) * bend * rz", "load(q + at) * rz"),
+    ("narrow.inc", "if (full) sum[u][t] += slope * along;", ""),
     ("narrow.inc", "const ptrdiff_t at = u * ld + j;", "const ptrdiff_t at = j;"),
     ("narrow.inc", "sums[u] = whole[u];", "sums[u] = (VEC){0};"),
     ("narrow.inc", "count - l > 1 && n->rank", "count - l > 0 && n->rank"),
@@ -171,7 +167,7 @@ KERNELS = [
 PASSES = [
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.step, below if y.skip else nothing())",
+        "put_skip(&job.step, below if y.skip and not y.asked else nothing())",
         "put_skip(&job.step, nothing())",
     ),
     (
@@ -233,9 +229,9 @@ PASSES = [
         "NULL",
     ),
     (
-        "fastcurv/_engine/across.pyx",
-        "at(P, state, state_of(P, panel), y.ldm)",
-        "at(P, state, 0, y.ldm)",
+        "fastcurv/_engine/given.pyx",
+        "P.K.columns(m, n, at(P, state, state_of(P, piece), ld),",
+        "P.K.columns(m, n, at(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (

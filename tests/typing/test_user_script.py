@@ -50,8 +50,8 @@ def test_what_checkers_refuse_is_refused_at_run_time():
 @pytest.mark.parametrize(
     "named, there",
     [
-        (protocols.Activation, fastcurv._engine.ACTIVATIONS),
-        (protocols.Activation, tables.ACTIVATIONS),
+        (protocols.ActivationName, fastcurv._engine.ACTIVATIONS),
+        (protocols.ActivationName, tables.ACTIVATIONS),
         (protocols.LossName, tables.LOSSES),
         (protocols.Scheme, SCHEMES),
         (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),

@@ -23,6 +23,11 @@ def halves(z: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     return 0.5 * (r * r).sum(axis=1), r, np.ones_like(r)
 
 
+def arctan(z: Floats) -> tuple[Floats, Floats, Floats]:
+    w = 1 / (1 + z * z)
+    return np.arctan(z), w, -2 * z * w * w
+
+
 def a_problem() -> tuple[fc.Objective, Floats]:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
@@ -35,6 +40,9 @@ def a_problem() -> tuple[fc.Objective, Floats]:
     assert logits.shape == (40, 2) and model.n_params == objective.n_params
     own = fc.Objective(model, X, X[:, :2], loss=fc.Loss(halves, third=0.0, lower=0.0, ulps=4))
     high = fc.Objective(model, X, X[:, :2], loss=fc.Loss.quantile(0.9, width=0.1))
+    phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    both = fc.MLP([3, 4, 2], phi), fc.MLP([3, 4, 4, 2], [phi, "relu"])
+    assert both[0].activation == (phi,) and both[1] != model
     counts = fc.Objective(model, X, abs(X[:, :2]), loss="poisson")
     assert all(ob.value(theta) > 0 for ob in (own, high, counts))
     return objective, theta

@@ -1,10 +1,10 @@
-"""Losses given by a function of NumPy: `Loss`, for a loss of your own, and those that are built in
-this way.
+"""Losses and activations given by a function of NumPy: `Loss` and `Activation`, for those of your
+own, and the losses that are built in this way.
 
-The engine computes outputs z, asks the function for the loss of each row and its first and second
-derivative by z, once for each theta and block of rows, and keeps them: a product costs what it
-costs with any other loss. What is proved of such a loss follows from three numbers: a bound on its
-third derivative, the error of the function, and a lower bound.
+The engine computes the argument, outputs or a layer's z, asks the function for values and first and
+second derivatives, once for each theta and block of rows, and keeps them: a product costs what it
+costs with any other loss or activation. What is proved of them follows from a few numbers: a bound
+on the third derivative, the error of the function, and for a loss a lower bound.
 """
 
 from __future__ import annotations
@@ -29,29 +29,94 @@ MOST_COUPLED = 64  # outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 
 
-class Asked:
+class Given:
+    """A function that returns a value and two derivatives, and what is known of it."""
+
+    function: Callable[..., Values]
+    third: float | Callable[..., Floats] | None
+    ulps: float | None
+    name: str
+    built_in: bool = False
+
+    def _keep(self, function: Any, returns: str, third: Any, ulps: Any) -> None:
+        """Check and store the function and what is known of it."""
+        if not callable(function):
+            raise TypeError(f"function is {typed(function)}; wanted {returns}")
+        if third is not None and not callable(third):
+            check_positive(third, "third", zero=True)
+        if ulps is not None:
+            check_positive(ulps, "ulps")
+        self.function, self.third, self.ulps = function, third, ulps
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        return f"{kind}.{self.name}" if self.built_in else f"{kind}({self.name})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def provable(self) -> bool:
+        """Whether enough is known for bounds on errors."""
+        return self.third is not None and self.ulps is not None
+
+    def _ask(self, names: tuple[str, str, str], *at: NDArray[Any]) -> Values:
+        """Return what the function has, as three arrays. It cannot write into its arguments."""
+        at = tuple(part.view() for part in at)
+        for part in at:
+            part.flags.writeable = False
+        with np.errstate(all="ignore"):
+            found = self.function(*at)
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise TypeError(f"{self!r} returned {typed(found)}; wanted ({', '.join(names)})")
+        first, second, third = map(np.asarray, found)
+        return first, second, third
+
+    def _check_shape(
+        self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], of: str
+    ) -> None:
+        """Raise a ValueError for an array of other shapes, or that holds no floats."""
+        if part.shape not in shapes or part.dtype.kind not in "fc":
+            which = " or ".join(map(str, shapes))
+            raise ValueError(
+                f"{self!r} returned {name} of shape {part.shape} and dtype {part.dtype} for {of}; "
+                f"wanted floats {which}"
+            )
+
+    def _ulps(self, eps: float, found: Values) -> float:
+        """Return the error of the function by the sizes of its numbers; infinite where it is not
+        known. A function that returns numbers of less precision than its arguments' is off by that.
+        """
+        if self.ulps is None:
+            return math.inf
+        return self.ulps * max(eps, *(float(np.finfo(part.dtype).eps) for part in found)) * OUTWARD
+
+    def _third(self, z: Floats, shapes: list[tuple[int, ...]], *at: Any) -> Floats:
+        """Return `third` where it is a function, checked; infinite where it returns no bound."""
+        assert callable(self.third)
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.third(z, *at), float)
+        if found.shape not in shapes:
+            which = " or ".join(map(str, shapes))
+            raise ValueError(
+                f"third of {self!r} returned shape {found.shape} for z {z.shape}; wanted {which}"
+            )
+        return np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+
+
+class AskedLoss(Given):
     """A function of outputs and targets of rows, and what is known of it: the part of a `Loss` that
     the library asks.
     """
 
-    function: Callable[[Any, Any], Values]
-    third: float | Callable[[Floats, Floats, Floats], Floats] | None
     lower: float | None
-    ulps: float | None
     coupled: bool | None = None  # whether outputs share a term; known after the first call
-    name: str
-    built_in: bool = False
     convex: bool = False  # by the outputs
     exponential: bool = False  # whether the mean is exp(z)
     logarithmic: bool = False  # whether it is minus the logarithm of a density
     per_target: int = 1  # outputs of a target; 0: targets of any width
     least: tuple[float, bool] | None = None  # least target, and whether it is one itself
-
-    def __repr__(self) -> str:
-        return f"Loss.{self.name}" if self.built_in else f"Loss({self.name})"
-
-    def __str__(self) -> str:
-        return self.name
 
     def __reduce__(self) -> Any:
         if self.built_in:
@@ -64,24 +129,12 @@ class Asked:
         """Return value, first and second derivative of rows, as the function has them, in the
         precision of z, with their shapes checked.
         """
-        with np.errstate(all="ignore"):
-            found = self.function(z, np.asarray(y, z.real.dtype))
-        if not isinstance(found, tuple) or len(found) != 3:
-            raise TypeError(f"{self!r} returned {typed(found)}; wanted (value, first, second)")
-        value, first, second = map(np.asarray, found)
-        N, d = z.shape
-        parts: list[tuple[str, NDArray[Any], list[tuple[int, ...]]]] = [
-            ("value", value, [(N,)]),
-            ("first", first, [(N, d)]),
-            ("second", second, [(N, d), (N, d, d)]),
-        ]
-        for name, part, shapes in parts:
-            if part.shape not in shapes or part.dtype.kind not in "fc":
-                which = " or ".join(map(str, shapes))
-                raise ValueError(
-                    f"{self!r} returned {name} of shape {part.shape} and dtype {part.dtype} for "
-                    f"outputs {z.shape} and targets {np.shape(y)}; wanted floats {which}"
-                )
+        y = np.asarray(y, z.real.dtype)
+        value, first, second = self._ask(("value", "first", "second"), z, y)
+        (N, d), of = z.shape, f"outputs {z.shape} and targets {y.shape}"
+        self._check_shape("value", value, [(N,)], of)
+        self._check_shape("first", first, [(N, d)], of)
+        self._check_shape("second", second, [(N, d), (N, d, d)], of)
         if self.coupled is None:
             self.coupled = second.ndim == 3
         if self.coupled != (second.ndim == 3):
@@ -128,23 +181,19 @@ class Asked:
 
     # --- what is known of it
 
-    @property
-    def provable(self) -> bool:
-        """Whether enough is known for bounds on errors."""
-        return self.third is not None and self.ulps is not None
-
     def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on the errors of the entries of first and second, (N, d); their sums over
         a row bound that of the value. Infinite where `ulps` is not known.
         """
-        if self.ulps is None:
+        ulps = self._ulps(eps, found)
+        if ulps == math.inf:
             return np.full(z.shape, np.inf)
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
             y = np.abs(y).max(axis=1, keepdims=True)
         most = second.max(axis=2) if second.ndim == 3 else second
         size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
-        return np.asarray(self.ulps * eps * size, float) * OUTWARD
+        return np.asarray(ulps * size, float)
 
     def third_of(self, z: Floats, y: Floats, move: Floats) -> Floats:
         """Return bounds (N, d) or (N, 1) on the third derivative where no output differs from z by
@@ -154,15 +203,8 @@ class Asked:
             return np.full((len(z), 1), np.inf)
         if not callable(self.third):
             return np.full((len(z), 1), float(self.third))
-        with np.errstate(all="ignore"):
-            found = np.asarray(self.third(z, np.asarray(y, float), move), float)
-        found = found[:, None] if found.ndim == 1 else found
-        if found.shape not in ((len(z), 1), z.shape):
-            raise ValueError(
-                f"third of {self!r} returned shape {found.shape} for outputs {z.shape}; wanted "
-                f"({len(z)},) or {z.shape}"
-            )
-        return np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+        found = self._third(z, [(len(z),), (len(z), 1), z.shape], np.asarray(y, float), move)
+        return found[:, None] if found.ndim == 1 else found
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
         """Return the best constant outputs (d,), and their loss, by damped Newton steps from 0.
@@ -190,7 +232,7 @@ class Asked:
         return z, last
 
 
-class Loss(Asked):
+class Loss(AskedLoss):
     """A loss of your own, as a function of the outputs and targets of some rows.
 
     The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
@@ -266,18 +308,10 @@ class Loss(Asked):
         lower: float | None = None,
         ulps: float | None = None,
     ) -> None:
-        if not callable(function):
-            raise TypeError(
-                f"function is {typed(function)}; wanted function(z, y) -> (value, first, second)"
-            )
-        if third is not None and not callable(third):
-            check_positive(third, "third", zero=True)
+        self._keep(function, "function(z, y) -> (value, first, second)", third, ulps)
         if lower is not None and not math.isfinite(lower):
             raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
-        if ulps is not None:
-            check_positive(ulps, "ulps")
-        self.function, self.third, self.lower, self.ulps = function, third, lower, ulps
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.lower = lower
         self.per_target = 0
 
     @staticmethod
@@ -317,6 +351,205 @@ class Loss(Asked):
 
 def _own(function: Any, third: Any, lower: Any, ulps: Any) -> Loss:
     return Loss(function, third=third, lower=lower, ulps=ulps)
+
+
+# --------------------------------------------------------------------------------------------------
+# Activations.
+
+SAMPLE = np.linspace(-3, 3, 16)[:, None] + 0.0137  # z at which a new activation is tried
+PARTS = ("phi", "first", "second")
+
+
+class AskedActivation(Given):
+    """A function of a layer's z, and what is known of it: the part of an `Activation` that the
+    library asks.
+    """
+
+    first: float | None
+    second: float | None
+
+    def __reduce__(self) -> Any:
+        return _own_activation, self._facts()
+
+    def _facts(self) -> tuple[Any, ...]:
+        return self.function, self.first, self.second, self.third, self.ulps
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AskedActivation) and self._facts() == other._facts()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.first, self.second, self.ulps))
+
+    # --- the function
+
+    def __call__(self, z: NDArray[Any]) -> Values:
+        """Return phi, phi' and phi'' as the function has them, in the precision of z, with their
+        shapes checked.
+        """
+        found = self._ask(PARTS, z)
+        for name, part in zip(PARTS, found):
+            self._check_shape(name, part, [z.shape], f"z {z.shape}")
+        return found
+
+    def rounded(self, z: NDArray[Any]) -> Values:
+        """Return them for the engine: in the dtype of z, contiguous, computed in float64 and
+        rounded once.
+        """
+        found = self(z.astype(float, copy=False))
+        with np.errstate(all="ignore"):
+            a, p, q = (np.ascontiguousarray(part, z.dtype) for part in found)
+        return a, p, q
+
+    def _try(self) -> None:
+        """Raise a ValueError for a function that is no activation with its derivatives."""
+        found, step = self(SAMPLE), 1e-5
+        for name, part, turned in zip(PARTS, found, self(SAMPLE.T)):
+            bad = ~np.isfinite(part)
+            if bad.any():
+                raise ValueError(
+                    f"{self!r} returned {name} of {part[bad][0]} at z = {SAMPLE[bad][0]:.4g}; "
+                    "wanted numbers for every z"
+                )
+            if not np.allclose(part, turned.T, rtol=1e-6, atol=1e-9):
+                raise ValueError(
+                    f"{self!r} returned another {name} for the same numbers in another shape; "
+                    "wanted a function of each number of z alone"
+                )
+        above, below = self(SAMPLE + step), self(SAMPLE - step)
+        for j in (1, 2):
+            slope = (above[j - 1] - below[j - 1]) / (2 * step)
+            allowed = 1e-3 * (np.abs(slope) + np.abs(found[j])) + 1e-6 * (1 + np.abs(found[j - 1]))
+            off = np.abs(slope - found[j]) > allowed
+            if 4 * off.sum() > off.size:  # else it may be at a kink
+                told, shown, at = found[j][off][0], slope[off][0], SAMPLE[off][0]
+                raise ValueError(
+                    f"{self!r} returned {PARTS[j]} of {told:.6g} at z = {at:.4g}; wanted the "
+                    f"derivative of {PARTS[j - 1]}, which by differences is {shown:.6g}"
+                )
+
+    # --- what is known of it
+
+    @property
+    def like_relu(self) -> bool:
+        """Whether it grows to one side alone."""
+        below, above = self(np.array([[-30.0, 30.0]]))[1][0]
+        return bool(above > 0.5 and abs(below) < 0.1)
+
+    def size(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
+        """Return what the errors of the numbers that the function returned are relative to."""
+        a, p, q = (np.abs(part) for part in found)
+        return np.asarray(1 + np.abs(z) + a + p + q)
+
+    def error(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
+        """Return bounds on their errors, of z's shape; infinite where `ulps` is not known."""
+        ulps = self._ulps(eps, found)
+        if ulps == math.inf:
+            return np.full(z.shape, np.inf)
+        return np.asarray(ulps * self.size(z, found), float)
+
+    def bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return bounds on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all numbers that differ
+        from z by at most `move`, rounded outward.
+        """
+        found, move = self(z), np.broadcast_to(move, z.shape)
+        own, third = self.error(z, found, EPS), np.full(z.shape, np.inf)
+        if callable(self.third):
+            third = self._third(z, [z.shape], move)
+        elif self.third is not None:
+            third = np.full(z.shape, float(self.third))
+        slope, bend = (np.abs(part) + own for part in found[1:])
+        with np.errstate(all="ignore"):
+            moved = np.where((third == 0) | (move == 0), 0.0, third * move)
+            second = (bend + moved) * OUTWARD
+            more = bend + 0.5 * moved
+            first = (slope + np.where((more == 0) | (move == 0), 0.0, more * move)) * OUTWARD
+        if self.first is not None:
+            first = np.minimum(first, self.first)
+        if self.second is not None:
+            second = np.minimum(second, self.second)
+        return first, second, third
+
+
+class Activation(AskedActivation):
+    """An activation of your own, as a function of a layer's z.
+
+    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
+    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
+        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
+        each number of z alone.
+    first, second : float, optional
+        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
+        values at z and `third`, which is worse far from there.
+    third : float or callable, optional
+        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
+        numbers that differ from z by at most `move`, of z's shape.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
+        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
+        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
+        are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
+        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
+        derivatives that are not those of differences.
+
+    See Also
+    --------
+    MLP : Takes it as ``activation=``, for all layers or beside names.
+    Loss : The same for losses.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
+    measured, and says so. Bounds are taken at their word. Gradients for proofs are computed in
+    `numpy.longdouble`, as those of a `Loss` are.
+
+    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
+    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
+    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> def arctan(z):
+    ...     w = 1 / (1 + z * z)
+    ...     return np.arctan(z), w, -2 * z * w * w
+    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    >>> X = np.random.default_rng(0).standard_normal((50, 2))
+    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
+    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    >>> run.kind, run.report.certified
+    ('minimum', True)
+    """
+
+    @accept_aliases("Activation")
+    def __init__(
+        self,
+        function: Callable[[Any], Values],
+        *,
+        first: float | None = None,
+        second: float | None = None,
+        third: float | Callable[[Floats, Floats], Floats] | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        self._keep(function, "function(z) -> (phi, first, second)", third, ulps)
+        for name, bound in (("first", first), ("second", second)):
+            if bound is not None:
+                check_positive(bound, name, zero=True)
+        self.first, self.second = first, second
+        self._try()
+
+
+def _own_activation(function: Any, first: Any, second: Any, third: Any, ulps: Any) -> Activation:
+    return Activation(function, first=first, second=second, third=third, ulps=ulps)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,0 +1,447 @@
+"""Activations given by a function of NumPy: products against long double and complex steps of the
+same formulas, bounds against samples, and one that is built in, by hand, against its kernels.
+"""
+
+import copy
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastcurv as fc
+from fastcurv import Activation
+from fastcurv.certify import precise
+from fastcurv.estimators.regressor import MLPRegressor
+from fastcurv.structure.tables import ACTIVATIONS
+
+from .. import nets
+from ..certify.longdouble import Truth
+
+LD = np.longdouble
+LONG = np.finfo(LD).eps < np.finfo(float).eps
+in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
+TANH = nets.OWN["hyperbolic"]
+SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
+
+
+def drawn(rng, names, N=None, **options):
+    """A net of one to four hidden layers, wide and narrow, with some rows."""
+    hidden = [int(rng.integers(1, 40)) for _ in range(rng.integers(1, 5))]
+    if rng.random() < 0.5:  # then skips are there
+        hidden = [hidden[0]] * len(hidden)
+    sizes = [hidden[0] if rng.random() < 0.5 else 5, *hidden, int(rng.integers(1, 4))]
+    phi = [nets.OWN.get(name, name) for name in rng.choice(names, len(hidden))]
+    N = N or int(rng.choice([1, 3, 17, 40, 130, 600]))
+    bias, residual = bool(rng.random() < 0.8), bool(rng.random() < 0.5)
+    return nets.draw(rng, sizes, phi, "mse", N, bias=bias, residual=residual, **options)
+
+
+def relative(a, b):
+    return np.linalg.norm(np.asarray(a, LD) - b) / np.linalg.norm(b)
+
+
+@in_long_double
+@pytest.mark.parametrize("seed", range(220))
+def test_products_are_those_of_long_double(seed):
+    """Of nets whose layers mix activations of all kinds; within their own bounds, too, which are
+    known where every layer has them.
+    """
+    rng = np.random.default_rng(seed)
+    net = drawn(rng, [*SMALL, "square", "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
+    truth, v = Truth(net.ob, net.theta), net.direction(rng)
+    ob = net.objective(memory=2_000_000) if seed % 3 == 0 else net.ob
+    H = ob.hessian(net.theta)
+    assert relative(ob.gradient(net.theta), truth.gradient) <= 1e-12
+    assert relative(H @ v, truth.product(v)) <= 1e-12
+    if seed < 40:
+        for bound, found, exact in (
+            (ob.rounding_bound(net.theta), ob.gradient(net.theta), truth.gradient),
+            (H.rounding_bound(v), H @ v, truth.product(v)),
+        ):
+            assert np.linalg.norm(found - exact) <= bound < np.inf
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_products_by_complex_steps(batch_norm, rng, dtype):
+    """Of nets with batch normalisation too, whole and in chunks, where means of the layers before
+    are gathered first.
+    """
+    in_chunks = 0
+    for _ in range(10):
+        names = ["arctan", "wave", "bent", "square", "tanh"]
+        net = drawn(rng, names, 300, batch_norm=batch_norm, l2=0.1, dtype=dtype)
+        t, v = net.theta.astype(float), net.direction(rng)
+        exact = net.ref.gradient(t), net.ref.hessian(t) @ v.astype(float)
+        tolerance = 1e-12 if dtype == "float64" else 2e-4
+        few = net.objective(memory=900_000)
+        for ob in (net.ob, few):
+            found = ob.gradient(net.theta), ob.hessian(net.theta) @ v
+            assert all(relative(a, b) <= tolerance for a, b in zip(found, exact, strict=True))
+            assert ob.value(net.theta) == pytest.approx(net.ref.value(t), rel=tolerance)
+        in_chunks += few._lend_plan().layout["chunk"] < 300
+    assert in_chunks
+
+
+KINDS = {
+    "dense": lambda m, X, y, **more: fc.Objective(m, X, y, "mse", **more),
+    "in chunks": lambda m, X, y, **more: fc.Objective(m, X, y, "mse", memory=300_000, **more),
+    "sparse": lambda m, X, y, **more: fc.Objective(m, sparse.csr_matrix(X), y, "mse", **more),
+    "blocks": lambda m, X, y, **more: fc.StreamedObjective(m, X, y, "mse", memory=300_000, **more),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_one_by_hand_is_the_one_built_in(kind, batch_norm, rng):
+    """tanh by a function against its kernels, all that is computed."""
+    if batch_norm and kind in ("sparse", "blocks"):
+        return
+    X, y = rng.standard_normal((300, 6)), rng.standard_normal((300, 3))
+    for phi in (TANH, [TANH, "tanh"], ["tanh", TANH]):
+        theirs, ours = (
+            fc.MLP([6, 6, 7, 3], which, batch_norm=batch_norm, residual=True)
+            for which in ("tanh", phi)
+        )
+        theta, v = theirs.init(seed=1), rng.standard_normal(theirs.n_params)
+        assert np.array_equal(theta, ours.init(seed=1))
+        one, two = (KINDS[kind](m, X, y, l2=0.01) for m in (theirs, ours))
+        assert two.value(theta) == pytest.approx(one.value(theta), rel=1e-14)
+        for a, b in zip(everything(one, theta, v), everything(two, theta, v), strict=True):
+            assert relative(b, a) <= 1e-13
+        gap = ours.predict(theta, X) - theirs.predict(theta, X)
+        assert np.abs(gap).max() <= 1e-13
+
+
+def everything(ob, theta, v):
+    H, G = ob.hessian(theta), ob.ggn(theta)
+    forms = np.array([H.quadratic(v), G.quadratic(v)])
+    both, J = np.stack([v, theta], 1), ob.jacobian(theta)
+    found = [ob.gradient(theta), H @ v, G @ v, H @ both, forms, J @ v]
+    if not ob.model.batch_norm:
+        found += [ob.empirical_fisher(theta) @ v]
+    return [*found, ob.model.preactivations(theta, np.ones((3, 6)))[1]]
+
+
+@in_long_double
+@pytest.mark.parametrize("sizes", [[3, 5, 2], [3, 5, 4, 2]])
+def test_proofs_are_about_those_of_the_one_built_in(sizes, rng, dtype):
+    X, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
+    one, two = (
+        fc.Objective(fc.MLP(sizes, phi, dtype=dtype), X, y, "mse", 0.05) for phi in ("tanh", TANH)
+    )
+    theta = one.model.init(seed=0)
+    v, a, b = theta[::-1].copy(), one.certificates, two.certificates
+    for few, x, y in (
+        (4, one.rounding_bound(theta), two.rounding_bound(theta)),
+        (4, one.hessian(theta).rounding_bound(v), two.hessian(theta).rounding_bound(v)),
+        (1.15, a.third_bound(theta, 1e-3), b.third_bound(theta, 1e-3)),
+        (1.15, a.third_bound(theta, 1.0), b.third_bound(theta, 1.0)),
+        (1.0001, a.curvature_floor(theta), b.curvature_floor(theta)),
+    ):
+        assert abs(np.log(y / x)) <= np.log(few)
+    exact, found = a.precise_gradient(theta), b.precise_gradient(theta)
+    assert np.linalg.norm(exact[0] - found[0]) <= found[1] <= 1e-15
+
+
+# --- bounds
+
+
+@in_long_double
+@nets.every_own
+def test_errors_of_the_functions_are_below_what_they_say(own, rng):
+    """Of float64 against long double, whose own errors are a 2048th."""
+    phi, z = nets.OWN[own], rng.standard_normal((50, 40)) * 10.0 ** rng.uniform(-8, 1.5, (50, 1))
+    here, there = phi(z), phi(z.astype(LD))
+    assert all(part.dtype == LD for part in there)
+    error = phi.error(z, here, np.finfo(float).eps)
+    for a, b in zip(here, there, strict=True):
+        assert (np.abs(a - b) <= error).all()
+    single = tuple(part.astype(np.float32) for part in here)
+    assert (phi.error(z, single, 0.0) >= np.finfo(np.float32).eps).all()  # no better than it is
+
+
+@nets.every_own
+@pytest.mark.parametrize("move", [0.0, 1e-4, 0.1, 2.0, 30.0])
+def test_derivatives_nearby_are_within_their_bounds(own, move, rng):
+    phi, z = nets.OWN[own], rng.standard_normal((300, 3)) * 3
+    first, second, third = phi.bounds(z, np.full_like(z, move))
+    for _ in range(30):
+        one, two = (z + rng.uniform(-move, move, z.shape) for _ in range(2))
+        (_, p, q), (_, _, other) = phi(one), phi(two)
+        assert (np.abs(p) <= first).all() and (np.abs(q) <= second).all()
+        assert (np.abs(q - other) <= third * np.abs(one - two) * (1 + 1e-9) + 1e-12).all()
+
+
+def test_bounds_that_are_not_known_are_infinite():
+    plain = Activation(nets.arctan)
+    z = np.linspace(-2, 2, 6).reshape(3, 2)
+    assert all(np.isinf(part).all() for part in plain.bounds(z, np.full_like(z, 0.1)))
+    some = Activation(nets.arctan, first=1.0, ulps=8, third=lambda z, move: np.nan * z)
+    first, second, third = some.bounds(z, np.full_like(z, 0.1))
+    assert (first == 1).all() and np.isinf(second).all() and np.isinf(third).all()
+    far = nets.OWN["square"].bounds(z, np.full_like(z, np.inf))
+    assert np.isinf(far[0]).all() and (far[2] == 0).all() and (far[1] < 1.01).all()
+    wrong = Activation(nets.arctan, third=lambda z, move: np.ones(3), ulps=8)
+    with pytest.raises(ValueError, match=r"third of Activation\(arctan\) returned shape \(3,\)"):
+        wrong.bounds(z, np.full_like(z, 0.1))
+
+
+# --- verdicts and methods
+
+
+def problem(phi, l2=0.05, loss="mse", **more):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), rng.standard_normal((50, 2))
+    return fc.Objective(fc.MLP([6, 4, 2], phi, **more), X, y, loss, l2=l2)
+
+
+@pytest.mark.parametrize("known", [{}, {"third": 2.0}, {"ulps": 8}, {"first": 1.0, "second": 0.65}])
+def test_without_bounds_a_verdict_is_measured(known):
+    for phi in (Activation(nets.arctan, **known), ["tanh", Activation(nets.arctan, **known)]):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 2))
+        sizes = [4, 3, 2] if isinstance(phi, Activation) else [4, 3, 3, 2]
+        ob = fc.Objective(fc.MLP(sizes, phi), X, y, "mse", l2=0.1)
+        found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+        assert found.success and found.kind == "minimum" and not found.report.certified
+        assert "not certified" in found.message and ob.certificates is None
+        assert ob.rounding_bound is None and not hasattr(ob.hessian(found.x), "rounding_bound")
+        at = fc.classify(ob, np.ones(ob.n_params))
+        assert not at.certified and at.kind == "not_critical"
+
+
+@in_long_double
+@pytest.mark.parametrize("loss", ["mse", "log_cosh"])
+@nets.every_own
+def test_with_bounds_a_verdict_is_proved(own, loss):
+    ob = problem(nets.OWN[own], loss=loss, l2=0.1)
+    found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    assert found.kind == "minimum" and found.report.certified, found.message
+    assert ob.certificates.precise_gradient(found.x)[1] < 1e-13
+
+
+def test_where_long_double_is_no_longer_proofs_rest_on_bounds_of_float64(monkeypatch):
+    ob = problem(TANH)
+    found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)
+    ob = problem(TANH)
+    assert ob.certificates.precise_gradient(found.x * (1 + 1e-15))[1] == np.inf
+    assert fc.classify(ob, found.x * (1 + 1e-15)).certified
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["l-bfgs", "levenberg-marquardt", "trust-region", "gauss-newton", "newton-cg", "cubic", "adam"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_methods_go_where_they_go_with_kernels(method, dtype):
+    ends = []
+    for phi in ("tanh", TANH):
+        ob = problem(phi, dtype=dtype)
+        how = {"batch_size": 25, "max_iter": 5} if method == "adam" else {"max_iter": 100}
+        ends.append(fc.minimize(ob, ob.model.init(seed=0), method, seed=0, verdict=False, **how))
+    assert ends[1].fun == pytest.approx(ends[0].fun, rel=1e-4 if dtype == "float32" else 1e-9)
+
+
+def test_spectra_and_diagnosis():
+    one, two = problem("tanh"), problem(TANH)
+    theta = one.model.init(seed=0)
+    values = [fc.eigsh(ob.hessian(theta), 3, seed=0).values for ob in (one, two)]
+    assert np.allclose(*values, rtol=1e-10)
+    found = [fc.diagnose(ob, theta) for ob in (one, two)]
+    assert [row.name for row in found[0].causes] == [row.name for row in found[1].causes]
+    saturated = fc.diagnose(two, 30 * theta)
+    assert saturated.causes
+    for advice in saturated.causes:
+        if advice.call.startswith("fc.minimize"):
+            assert np.isfinite(
+                eval(advice.call, {"fc": fc, "np": np, "ob": two, "theta": theta}).fun
+            )
+
+
+def test_results_do_not_depend_on_threads(rng):
+    X, y = rng.standard_normal((3000, 20)), rng.standard_normal((3000, 2))
+    net = nets.draw(rng, [20, 30, 30, 2], [TANH, nets.OWN["wave"]], X=X, y=y, residual=True)
+    v = net.direction(rng)
+    one, two = (net.objective(n_threads=k) for k in (1, 2))
+    assert np.array_equal(one.gradient(net.theta), two.gradient(net.theta))
+    assert np.array_equal(one.hessian(net.theta) @ v, two.hessian(net.theta) @ v)
+
+
+# --- what goes wrong
+
+
+def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
+    calls = []
+
+    def brittle(z):
+        calls.append(z.shape)
+        if np.abs(z).max() > 50:
+            raise KeyError("too far")
+        return nets.arctan(z)
+
+    for layers in ([5, 4, 4, 1], [5, 200, 200, 1]):
+        rng = np.random.default_rng(0)
+        X, phi = rng.standard_normal((60, 5)), Activation(brittle)
+        ob = fc.Objective(fc.MLP(layers, phi), X, X[:, 0], "mse", l2=0.1)
+        theta = ob.model.init(seed=0)
+        before, g = ob.value(theta), ob.gradient(theta)
+        for _ in range(2):
+            with pytest.raises(KeyError, match="too far"):
+                ob.value(1000 * theta)
+            with pytest.raises(KeyError, match="too far"):
+                ob.hessian(1000 * theta)
+        with pytest.raises(KeyError, match="too far"):
+            fc.minimize(ob, 1000 * theta, "l-bfgs")
+        assert ob.value(theta) == before and np.array_equal(ob.gradient(theta), g)
+        calls.clear()
+        H = ob.hessian(theta)
+        for _ in range(5):
+            H @ theta
+        assert len(calls) == 2 and calls[0] == (60, layers[1])  # once for a theta and layer
+
+
+def test_an_interrupt_inside_a_function_is_one():
+    ring = [0]
+
+    def slow(z):
+        ring[0] -= 1
+        if ring[0] == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return nets.arctan(z)
+
+    ob = problem(Activation(slow))
+    theta = ob.model.init(seed=0)
+    before = ob.value(theta)
+    for call in (ob.value, ob.gradient, lambda t: fc.minimize(ob, t, "l-bfgs")):
+        ring[0] = 1
+        with pytest.raises(KeyboardInterrupt):
+            call(theta + 1e-3)
+    assert ob.value(theta) == before
+
+
+def test_a_function_cannot_write_into_what_it_is_given():
+    def rude(z):
+        z += 1
+        return nets.arctan(z)
+
+    with pytest.raises(ValueError, match="read-only"):
+        Activation(rude)
+
+
+def test_numbers_that_overflow_are_those_of_a_loss_that_does():
+    """NaN of a function arrives as a value that no step is taken to."""
+
+    def edge(z):
+        a, p, q = nets.arctan(z)
+        return np.where(np.abs(z) > 40, np.nan, a), p, q
+
+    ob = problem(Activation(edge))
+    theta = ob.model.init(seed=0)
+    assert np.isnan(ob.value(1000 * theta))
+    assert np.isfinite(fc.minimize(ob, theta, seed=0).fun)
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        (lambda z: (z, z), "returned a tuple; wanted"),
+        (lambda z: z, r"wanted \(phi, first, second\)"),
+        (lambda z: (z, np.ones(3), z), r"first of shape \(3,\)"),
+        (lambda z: (z, 1, 0), r"first of shape \(\)"),
+        (lambda z: (z, z.astype(int), z), "dtype int64"),
+        (lambda z: (np.sqrt(z), 0.5 / np.sqrt(z), z), "phi of nan at z = -2.986"),
+        (lambda z: (z, np.ones_like(z), np.inf * z), "second of -inf at z"),
+        (lambda z: (z * z, 2 * z, 3 + 0 * z), "second of 3 at .* derivative of first.* is 2"),
+        (lambda z: (z * z, z, 1 + 0 * z), "first of -2.986.* derivative of phi.* is -5.9"),
+        (lambda z: (z / (9 + z[0]), z, z), "for the same numbers in another shape"),
+    ],
+)
+def test_functions_are_tried_when_they_are_given(function, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        Activation(function)
+
+
+def test_functions_with_kinks_are_taken():
+    """Nothing is proved of them; products are those of either side."""
+    relu = Activation(lambda z: (np.maximum(z, 0), (z > 0) * 1.0, 0 * z))
+    one, two = problem("relu"), problem(relu)
+    theta = one.model.init(seed=0)
+    v = np.cos(theta)
+    assert np.array_equal(theta, two.model.init(seed=0)) and ACTIVATIONS[relu].like_relu
+    assert relative(two.hessian(theta) @ v, one.hessian(theta) @ v) < 1e-13
+
+
+@pytest.mark.parametrize(
+    "known, words",
+    [
+        ({"third": -1.0}, "third is -1.0"),
+        ({"ulps": 0}, "ulps is 0"),
+        ({"first": np.nan}, "first is nan"),
+        ({"second": "2"}, "second is '2'"),
+        ({"bend": 1.0}, "bend"),
+    ],
+)
+def test_refusals_of_bounds(known, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        Activation(nets.arctan, **known)
+
+
+def test_other_refusals(tmp_path):
+    for bad in (5, None, "tanh"):
+        with pytest.raises(TypeError, match=r"wanted function\(z\)"):
+            Activation(bad)
+    for bad in (nets.arctan, 7):
+        with pytest.raises(TypeError, match="wanted a name, a fc.Activation"):
+            fc.MLP([2, 3, 1], bad)
+        with pytest.raises(TypeError, match="wanted a name, a fc.Activation"):
+            MLPRegressor((3,), bad).fit([[0.0], [1.0]], [0.0, 1.0])
+    model = fc.MLP([2, 3, 3, 1], ["tanh", TANH])
+    with pytest.raises(ValueError, match="a function that a file cannot hold"):
+        fc.save(tmp_path / "net.safetensors", model, model.init(seed=0))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="which torch has no module for"):
+        fc.to_torch(model, model.init(seed=0))
+
+
+# --- copies, names, estimators
+
+
+def test_copies_and_names():
+    again = pickle.loads(pickle.dumps(nets.OWN["arctan"]))
+    assert again == nets.OWN["arctan"] == copy.deepcopy(again) and hash(again) == hash(again)
+    assert (again.function, again.third, again.first) == (nets.arctan, nets.known, 1.0)
+    assert again != Activation(nets.arctan) and again != TANH and again != "arctan"
+    assert repr(TANH) == "Activation(hyperbolic)"
+    model = fc.MLP([2, 3, 1], TANH)
+    assert "Activation(hyperbolic)" in repr(model) and model == pickle.loads(pickle.dumps(model))
+    assert model != fc.MLP([2, 3, 1], Activation(nets.hyperbolic)) and model.astype("float32")
+    ob = problem(TANH)
+    theta = ob.model.init(seed=0)
+    for same in (pickle.loads(pickle.dumps(ob)), copy.deepcopy(ob), ob.batch(slice(None))):
+        assert same.value(theta) == ob.value(theta)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(Activation(lambda z: nets.arctan(z)))
+    assert np.array_equal(ACTIVATIONS[TANH].phi(np.ones(3)), np.tanh(np.ones(3)))
+    assert 7 not in ACTIVATIONS and TANH not in ACTIVATIONS
+    with pytest.raises(KeyError):
+        ACTIVATIONS["hyperbolic"]
+
+
+@pytest.mark.parametrize("layers", [(5,), (5, 4)])
+def test_estimators_take_them(layers, rng):
+    from sklearn.base import clone
+
+    X = rng.standard_normal((100, 3))
+    y = np.sin(X[:, 0])
+    mixed = TANH if len(layers) == 1 else [TANH, "tanh"]
+    fits = [
+        clone(MLPRegressor(layers, phi, alpha=1.0, random_state=0)).fit(X, y)
+        for phi in ("tanh", mixed)
+    ]
+    assert fits[1].loss_ == pytest.approx(fits[0].loss_, rel=1e-6)
+    again = pickle.loads(pickle.dumps(fits[1]))
+    assert np.array_equal(again.predict(X), fits[1].predict(X))

@@ -225,6 +225,7 @@ class ByCholesky(Inertia):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
+EVENED = 3  # times that the layers' steps are made equally long: signs change with the units
 SHORTEST = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
 
 
@@ -319,13 +320,17 @@ class ByEigenpairs(Inertia):
             found = self._pair_in(cut, length)
             if found.holds:
                 return found
-        lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
-        if not 0 < lengths.max() < np.inf or len(lengths) == 1:
-            return plain
-        units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
-        cut = full.cut(flat, units)
-        found = self._pair_in(cut, self._newton(cut)[1])
-        return found if found.holds else plain
+        for _ in range(EVENED):
+            lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
+            if not 0 < lengths.max() < np.inf or len(lengths) == 1:
+                return plain
+            units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
+            cut = full.cut(flat, units)
+            step, length = self._newton(cut)
+            found = self._pair_in(cut, length)
+            if found.holds:
+                return found
+        return plain
 
     def _pair_in(self, cut: Slice, length: float) -> Pair:
         """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has

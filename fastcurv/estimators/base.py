@@ -174,7 +174,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     alone = isinstance(activation, (str, Activation))
     if not alone and not hasattr(activation, "__iter__"):
         raise TypeError(
-            f"activation is {typed(activation)}; wanted a name, a fc.Activation, or one for each "
+            f"activation is {typed(activation)}; wanted a name, an fc.Activation, or one for each "
             "layer"
         )
     names = [activation] * len(hidden) if alone else list(activation)

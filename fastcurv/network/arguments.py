@@ -89,7 +89,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
         named = suggestion(activation, ACTIVATIONS, "activation")
         raise TypeError(
             f"activation is {typed(activation)}; wanted "
-            + (named or "a name, a fc.Activation, or one for each hidden layer")
+            + (named or "a name, an fc.Activation, or one for each hidden layer")
         )
     for name in activation:
         if not isinstance(name, Activation):

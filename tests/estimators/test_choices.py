@@ -61,7 +61,7 @@ def test_columns_are_brought_to_mean_0_and_deviation_1():
     [
         ({"hidden_layer_sizes": None}, "hidden_layer_sizes is None; wanted an int >= 1 or several"),
         ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes is 5.0; wanted an int >= 1 or several"),
-        ({"activation": None}, "activation is a NoneType; wanted a name, or one for each layer"),
+        ({"activation": None}, "activation is a NoneType; wanted a name, an fc.Activation, or one"),
         ({"max_time": "a"}, "max_time is 'a'; wanted a finite number > 0"),
         ({"max_time": -1}, "max_time is -1.0; wanted a finite number > 0"),
         ({"learning_rate_init": "a"}, "learning_rate_init is 'a'; wanted"),

@@ -395,9 +395,9 @@ def test_other_refusals(tmp_path):
         with pytest.raises(TypeError, match=r"wanted function\(z\)"):
             Activation(bad)
     for bad in (nets.arctan, 7):
-        with pytest.raises(TypeError, match="wanted a name, a fc.Activation"):
+        with pytest.raises(TypeError, match="wanted a name, an fc.Activation"):
             fc.MLP([2, 3, 1], bad)
-        with pytest.raises(TypeError, match="wanted a name, a fc.Activation"):
+        with pytest.raises(TypeError, match="wanted a name, an fc.Activation"):
             MLPRegressor((3,), bad).fit([[0.0], [1.0]], [0.0, 1.0])
     model = fc.MLP([2, 3, 3, 1], ["tanh", TANH])
     with pytest.raises(ValueError, match="a function that a file cannot hold"):

@@ -11,7 +11,11 @@ KERNELS = [
     ("gemm.inc", "job->accumulate || round > 0", "job->accumulate"),
     ("gemm.inc", "s[q].b_vs = s[q].k * VL", "s[q].b_vs = VL"),
     ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
-    ("gemm.inc", "if (step && (deep || q + 1 == tiles", "if (step && ((deep && q) || q + 1 == tiles"),
+    (
+        "gemm.inc",
+        "if (step && (deep || q + 1 == tiles",
+        "if (step && ((deep && q) || q + 1 == tiles",
+    ),
     ("gemm.inc", "done = i + mr;", "done = i;"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
     ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),

@@ -163,7 +163,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a product, which has changed nothing but its own output."""
 
 
-class OutOfTime(Exception):  # noqa: N818: no error, since the caller has asked for it
+class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
     """The end of the time set by a `time_limit`."""
 
 

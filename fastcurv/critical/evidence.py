@@ -520,14 +520,14 @@ def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     """Return powers of two d that minimize the sum of squared logarithms of the entries of
     ``d noise d`` (Curtis and Reid 1972).
 
-    Entries that are 0, or small enough to stem from underflow, are left out. This is a
-    least-squares problem on the sparsity pattern, so a change of the units of rows changes nothing
-    but d. All `layers`, given as the layer number of each row, have the same weight: if one has
-    collapsed, d lies half-way between its units and those of the others, however many parameters
-    each has.
+    Entries that are 0, or small enough to stem from underflow, are left out; a large unit of the
+    loss multiplies these too, so the limit grows with the largest entry. This is a least-squares
+    problem on the sparsity pattern, so a change of the units of rows changes nothing but d. All
+    `layers`, given as the layer number of each row, have the same weight: if one has collapsed, d
+    lies half-way between its units and those of the others, however many parameters each has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
-    counted = noise > UNDERFLOWN
+    counted = noise > UNDERFLOWN * max(1.0, float(noise.max(initial=0.0)))
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares
     # a pattern without diagonal entries may be bipartite: the units of one side are then free

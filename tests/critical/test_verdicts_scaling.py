@@ -190,6 +190,8 @@ def test_units_that_make_the_noise_even_follow_all_others(lost):
     other = even_entries(np.where(noise > 1e-280, s[:, None] * noise * s, lost), layers)
     assert np.array_equal(other * s, d)
     assert (np.frexp(d)[0] == 0.5).all()
+    large = np.where(noise > 1e-280, np.ldexp(noise, 400), np.ldexp(lost, 400))
+    assert np.array_equal(np.ldexp(even_entries(large, layers), 200), d)
     collapsed = np.where(layers == 0, 1e-36, 1.0)
     pair = np.where(np.equal.outer(layers, layers), np.sqrt(np.outer(collapsed, collapsed)), 1.0)
     even = even_entries(pair[:7, :7], layers[:7])
@@ -246,6 +248,30 @@ def test_losses_whose_squares_are_no_numbers(power, options, found):
                 assert abs(one.distance - two.distance) <= 1e-6 * one.distance
         top = np.ldexp(one.lambda_max, power)
         assert abs(two.lambda_max - top) <= 1e-9 * top
+
+
+@pytest.mark.parametrize("power", [96, 400, -400])
+@pytest.mark.parametrize(
+    "sizes, loss", [([4, 2, 1], "mse"), ([3, 1, 1], "mse"), ([2, 3], "cross_entropy")]
+)
+def test_what_underflows_is_left_out_in_any_unit_of_the_loss(sizes, loss, power):
+    """Where all of theta is 0, or an input is, bounds on the blocks that vanish stem from underflow
+    alone; a large unit of the loss makes them no larger than that.
+    """
+    rng = np.random.default_rng(438)
+    model = fc.MLP(sizes, "softplus")
+    X = rng.standard_normal((24, sizes[0])) * [1.0, 1e3, 1.0, 1.0][: sizes[0]]
+    y = rng.standard_normal((24, 1)) if loss == "mse" else rng.integers(3, size=24)
+    theta = np.zeros(model.n_params)
+    if loss == "cross_entropy":
+        X[:, 0] = 0.0
+        theta = fc.minimize(fc.Objective(model, X, y, loss=loss), theta, seed=0).x
+    one = fc.classify(fc.Objective(model, X, y, loss=loss), theta)
+    weight = np.full(24, np.ldexp(1.0, power))
+    two = fc.classify(fc.Objective(model, X, y, loss=loss, sample_weight=weight), theta)
+    assert (one.kind, one.certified) == (two.kind, two.certified), f"{one.reason} | {two.reason}"
+    assert [getattr(one, c) for c in COUNTS] == [getattr(two, c) for c in COUNTS]
+    assert abs(np.ldexp(two.gradient_tol, -power) / one.gradient_tol - 1) <= 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)

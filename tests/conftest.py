@@ -61,6 +61,14 @@ def arch(request):
     engine.set_arch(before)
 
 
+@pytest.fixture
+def kernels():
+    """The function that puts a table of kernels in force until the test ends."""
+    before = engine.chosen_arch()
+    yield engine.set_arch
+    engine.set_arch(before)
+
+
 @pytest.fixture(params=nets.DTYPES)
 def dtype(request):
     """The name of each precision in turn."""

@@ -14,17 +14,9 @@ from fastcurv import _engine as engine
 from fastcurv.certify.bounds import gradient_bound, product_bound
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
-from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
+from ..nets import DTYPES
+from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import Truth, size
-
-every_arch = pytest.mark.parametrize("arch", engine.available_archs())
-
-
-@pytest.fixture
-def kernels():
-    before = engine.chosen_arch()
-    yield engine.set_arch
-    engine.set_arch(before)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
@@ -61,7 +53,6 @@ def check(ob, theta, v, **options):
 # --------------------------------------------------------------------------------------------------
 
 
-@every_dtype
 @pytest.mark.parametrize("depth", range(1, 9))
 def test_bounds_hold_for_random_nets(dtype, depth, kernels):
     rng = np.random.default_rng([depth, dtype == "float32"])
@@ -78,7 +69,7 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
             dtype,
             N=int(rng.choice([1, 5, 40])),
             seed=rng,
-            weighted=case > 3,
+            weights=case > 3,
             soft=case > 2,
             l2=0.01 * (case % 2),
             bias=case != 1,
@@ -87,11 +78,8 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
         check(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
 
 
-@every_arch
-@every_dtype
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
-def test_bounds_hold_for_every_table_and_activation(arch, dtype, act, kernels):
-    kernels(arch)
+def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
     for loss in engine.LOSSES:
         check(
             *problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]),
@@ -99,7 +87,6 @@ def test_bounds_hold_for_every_table_and_activation(arch, dtype, act, kernels):
         )
 
 
-@every_dtype
 def test_against_the_reference_objective(dtype):
     """An oracle built another way: complex steps in float64."""
     ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
@@ -115,14 +102,11 @@ def test_against_the_reference_objective(dtype):
 # -------------------------------------------------------------------------------------------
 
 
-@every_arch
-@every_dtype
-def test_systematic_rounding(arch, dtype, kernels):
+def test_systematic_rounding(arch, dtype):
     """Equal numbers: every addition is rounded the same way, nothing averages out.
 
     Long sums over columns and over rows.
     """
-    kernels(arch)
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
         found = check(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
@@ -130,19 +114,15 @@ def test_systematic_rounding(arch, dtype, kernels):
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-@every_arch
-def test_wide_nets_are_served_another_way(arch, kernels):
+def test_wide_nets_are_served_another_way(arch):
     """Layer by layer, all rows at once."""
-    kernels(arch)
     ob, theta, v = problem([300, 250, 2], "relu", "mse", "float32", N=70, X=np.full((70, 300), 0.1))
     assert ob.hessian(theta).layout["panel"] == 0
     check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-@every_arch
-def test_rows_in_chunks_add_more_often(arch, kernels):
-    kernels(arch)
+def test_rows_in_chunks_add_more_often(arch):
     ob, theta, v = problem(
         [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
     )
@@ -150,7 +130,6 @@ def test_rows_in_chunks_add_more_often(arch, kernels):
     check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
 
 
-@every_dtype
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("scale", [-30, -3, 3, 30])
 def test_huge_and_tiny_scales(dtype, loss, scale):
@@ -165,7 +144,6 @@ def test_huge_and_tiny_scales(dtype, loss, scale):
         check(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
 
 
-@every_dtype
 def test_underflow(dtype):
     tiny = float(np.finfo(dtype).tiny)
     for act in ("tanh", "identity", "gelu"):
@@ -174,7 +152,6 @@ def test_underflow(dtype):
         check(ob, theta, (v * tiny**0.3).astype(dtype))
 
 
-@every_dtype
 def test_mixed_scales_of_inputs_and_units(dtype):
     """Units that are rescaled, inputs in other units: nothing of that may enter the bound by a norm
     over columns.
@@ -191,7 +168,6 @@ def test_mixed_scales_of_inputs_and_units(dtype):
     assert bound <= 1e6 * error and plain[0] <= 1e4 * plain[1]
 
 
-@every_dtype
 @pytest.mark.parametrize("margin", [3, 12, 40, 80])
 def test_nearly_certain_samples(dtype, margin):
     """Logits far apart: delta and rdelta keep their relative accuracy, and the bound knows."""
@@ -214,7 +190,6 @@ def test_nearly_certain_samples(dtype, margin):
     check(ob, theta, rng.standard_normal(ob.n_params).astype(dtype))
 
 
-@every_dtype
 def test_ties_of_the_largest_logit(dtype):
     """Equal rows of the last layer but for rounding: which logit is largest is not known."""
     ob, theta, v = problem([5, 8, 3], "silu", "cross_entropy", dtype)
@@ -238,7 +213,6 @@ def test_a_kink_within_rounding(act):
     assert product_bound(ob, theta, v) > 1e-3
 
 
-@every_dtype
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_near_a_critical_point_all_cancels(dtype, loss):
     ob, theta, v = problem([3, 5, 2], "tanh", loss, "float64", l2=1e-3, seed=1)

@@ -12,14 +12,14 @@ from fastcurv.certify.bounds import product_bound
 from fastcurv.certify.passes import ErrorPass
 from fastcurv.structure.tables import ACTIVATIONS
 
-from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
+from ..nets import DTYPES
+from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import LD, Truth, activation, size
 
 # --- what else it promises
 # --------------------------------------------------------------------------------------------
 
 
-@every_dtype
 @pytest.mark.parametrize("kind", KINDS)
 def test_column_bounds(dtype, kind):
     """Every column of the dense matrix."""
@@ -78,7 +78,6 @@ def test_edges():
 # --------------------------------------------------------------------------------------------------
 
 
-@every_dtype
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
 def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
     rng = np.random.default_rng(0)

@@ -10,26 +10,14 @@ from fastcurv import _engine as engine
 from fastcurv._engine import probe
 from fastcurv.certify.bounds import gradient_bound, product_bound
 
+from ..nets import DTYPES
+from .bound_cases import KINDS, ORACLE
 from .longdouble import LD, Truth, size
 
-ORACLE = float(np.finfo(LD).eps)
-KINDS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
-DTYPES = ["float32", "float64"]
 
-
-@pytest.fixture
-def kernels():
-    before = engine.chosen_arch()
-    yield engine.set_arch
-    engine.set_arch(before)
-
-
-@pytest.mark.parametrize("arch", engine.available_archs())
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", [300, 784, 2000])
-def test_long_sums(arch, dtype, k, kernels):
+def test_long_sums(arch, dtype, k):
     """A 1 swallows what follows in its chain: as many roundings of one sign as a chain is long."""
-    kernels(arch)
     eps = float(np.finfo(dtype).eps)
     X = np.full((3, k), 0.4 * eps)
     X[:, 0] = 1
@@ -45,11 +33,8 @@ def test_long_sums(arch, dtype, k, kernels):
     assert size(H @ e - truth.product(e)) <= H.column_bounds()[0] * room
 
 
-@pytest.mark.parametrize("arch", engine.available_archs())
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_of_two_terms_and_over_rows(arch, dtype, kernels):
+def test_sums_of_two_terms_and_over_rows(arch, dtype):
     """``ra W' + a V'`` in one chain, and rows without number."""
-    kernels(arch)
     for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
         rng = np.random.default_rng(N)
         model = fc.MLP(sizes, activation="softplus", dtype=dtype)
@@ -101,7 +86,6 @@ def test_every_column_of_random_nets(seed, kernels):
             assert error <= bounds[j] * (1 + ORACLE / np.finfo(ob.dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_columns_where_a_bias_sees_nothing(dtype):
     """At zero activations a step in a weight moves nothing forward: its column is ``delta V``
     alone.
@@ -118,7 +102,6 @@ def test_columns_where_a_bias_sees_nothing(dtype):
     assert (bounds[[0, 1]] > 0).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_columns_of_wide_nets(dtype):
     """600 wide: some columns of each layer against long double."""
     rng = np.random.default_rng(2)
@@ -137,7 +120,6 @@ def test_columns_of_wide_nets(dtype):
         assert bounds.max() < 1e10 * np.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_of_the_jacobian(dtype):
     """``J' e_i`` by a backward pass in long double."""
     rng = np.random.default_rng(4)

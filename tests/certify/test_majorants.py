@@ -9,20 +9,8 @@ import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.structure.tables import ACTIVATIONS
 
+from .bound_cases import objective
 from .longdouble import LD, Truth, activation, size
-
-
-def objective(sizes, act, loss, N=20, seed=0, scale=1.0, weighted=False, soft=False, **model):
-    rng = np.random.default_rng(seed)
-    net = fc.MLP(sizes, activation=act, **model)
-    X = rng.standard_normal((N, sizes[0]))
-    if loss == "cross_entropy" and not soft:
-        y = rng.integers(0, sizes[-1], N)
-    else:
-        y = rng.uniform(0, 1, (N, sizes[-1]))
-    weight = rng.uniform(0, 2, N) if weighted else None
-    theta = scale * net.init(seed=rng)
-    return fc.Objective(net, X, y, loss=loss, l2=0.1, sample_weight=weight), theta
 
 
 def steepest(ob, theta, radius, rng, trials, c=1.0):
@@ -55,7 +43,7 @@ def test_third_bound_lies_above_third_differences(act, loss):
             loss,
             seed=[case, len(act)],
             scale=[1, 0.3, 2, 1][case],
-            weighted=case == 1,
+            weights=case == 1,
             soft=case == 2,
             bias=case != 2,
             residual=case in (1, 2),
@@ -75,7 +63,7 @@ def test_third_bound_in_other_units(act, loss):
     rng = np.random.default_rng([len(act), len(loss), 1])
     for case in range(3):
         sizes = [[4, 5, 3], [3, 3, 3, 2], [3, 4, 4, 1]][case]
-        options = {"bias": case != 2, "residual": case == 1, "weighted": case == 1}
+        options = {"bias": case != 2, "residual": case == 1, "weights": case == 1}
         ob, theta = objective(sizes, act, loss, seed=[case, len(act)], **options)
         ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
         for radius in (1e-3, 0.1, 1.0):
@@ -171,7 +159,6 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
     assert ob.certificates.kink_margin(0 * theta) == 0.0
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_parameters_above_make_no_kink(dtype, rng):
     """Nor does the unit of the inputs; a z of 0, and one that rounds to it, lie at a kink in every
     unit.

@@ -11,21 +11,10 @@ from fastcurv.certify import precise
 from fastcurv.certify.passes import Passes
 from fastcurv.certify.precise import Pair
 
+from .bound_cases import objective
 from .longdouble import LD, Truth, size
 
 LONG = np.finfo(LD).eps < np.finfo(float).eps
-
-
-def objective(sizes, act, loss, N=30, seed=0, dtype="float64", soft=False, l2=0.01, **model):
-    rng = np.random.default_rng(seed)
-    net = fc.MLP(sizes, activation=act, dtype=dtype, **model)
-    X = rng.standard_normal((N, sizes[0]))
-    if loss == "cross_entropy" and not soft:
-        y = rng.integers(0, sizes[-1], N)
-    else:
-        y = rng.uniform(0, 1, (N, sizes[-1]))
-    ob = fc.Objective(net, X, y, loss=loss, l2=l2, sample_weight=rng.uniform(0, 2, N))
-    return ob, (net.init(seed=rng) + 0.1 * rng.standard_normal(net.n_params)).astype(dtype)
 
 
 @pytest.mark.parametrize("loss", engine.LOSSES)

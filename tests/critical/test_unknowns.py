@@ -155,7 +155,6 @@ def test_what_an_objective_proves_itself_goes_before_its_certificates():
     assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("power", [1, 2])
 def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
     """A linear term, which leaves the Hessian, and a quadratic one: where the gradient is not 0
@@ -191,7 +190,6 @@ def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
     assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes_and_disowns(dtype):
     """With `certificates` passed on, the proofs and the gradient would be those of the loss
     within; None disowns them.

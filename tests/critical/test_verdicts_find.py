@@ -270,7 +270,6 @@ def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
     assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_an_index_that_is_asked_for_is_the_index_found(index, dtype):
     """Of a success the eigenvalues of the NumPy reference's matrix count as many below 0; most

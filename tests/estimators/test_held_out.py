@@ -36,7 +36,6 @@ def problem(loss, weighted, dtype="float64"):
     return ob, model.init(seed=1), weight
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_equal_rows_are_held_out_together(dtype):
     """Dense and sparse alike, wherever they stand, whatever the sign of their zeros."""
     rng = np.random.default_rng(0)

@@ -3,14 +3,11 @@
 import zlib
 
 import numpy as np
-import pytest
 
 import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
 STEP = 1e-100
-
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 class Problem:

@@ -4,6 +4,8 @@ import numpy as np
 
 from fastcurv import Objective
 
+from ..nets import draw
+
 NETS = {  # how the engine serves them is asserted in test_same_bits
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
     "tall": {
@@ -21,6 +23,17 @@ NETS = {  # how the engine serves them is asserted in test_same_bits
         "residual": True,
     },
 }
+
+
+def objective(
+    rng, sizes, N, activation="tanh", loss="mse", dtype="float64", copies=False, **options
+):
+    """(objective, theta), theta far from any start; with `copies` half of the rows are one."""
+    X = rng.standard_normal((N, sizes[0])).astype(dtype)
+    if copies:
+        X[: N // 2] = X[0]
+    net = draw(rng, sizes, activation, loss, dtype=dtype, X=X, **options)
+    return net.ob, net.direction(rng) / 2
 
 
 def everything(ob, theta, V):

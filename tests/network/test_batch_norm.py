@@ -10,7 +10,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.structure import tables
 
-from .batch_norm_cases import STEP, Problem, asked, every_dtype
+from .batch_norm_cases import STEP, Problem, asked
 
 ACTIVATIONS = [
     "identity",
@@ -71,7 +71,6 @@ def check(p, what=""):
         )
 
 
-@every_dtype
 def test_every_combination(arch, dtype):
     """Activations and losses against each other, with and without bias, residual, weights and l2,
     widths around vectors and tiles.
@@ -96,7 +95,6 @@ def test_every_combination(arch, dtype):
         )
 
 
-@every_dtype
 def test_large_and_mixed(arch, dtype):
     check(
         Problem(
@@ -175,7 +173,6 @@ def test_torch_double_backward_in_training_mode(activation):
     assert np.allclose(p.model.predict(p.theta, rows, known), outputs, rtol=1e-11, atol=1e-13)
 
 
-@every_dtype
 def test_predict_and_statistics(dtype):
     """Without statistics the rows at hand make their own; with those of the training rows each row
     stands alone.

@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 
-from .batch_norm_cases import STEP, Problem, every_dtype
+from .batch_norm_cases import STEP, Problem
 
 # --- rounding, and what symmetry decides
 # --------------------------------------------------------------------------------------
@@ -21,7 +21,6 @@ def exact(p, v=None):
     ].imag / np.longdouble(STEP)
 
 
-@every_dtype
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
 def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
     """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary,

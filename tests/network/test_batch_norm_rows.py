@@ -6,10 +6,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
-from .batch_norm_cases import Problem, asked, every_dtype
+from .batch_norm_cases import Problem, asked
 
 
-@every_dtype
 def test_threads_change_no_bit(arch, dtype):
     results = []
     for threads in (1, 2, 5):

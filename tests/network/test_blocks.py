@@ -46,7 +46,6 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
 SLOW = ("reference", "baseline")  # tables that take their time
 FEW = {"wide": 3, "digits": 83, "ragged": 49}  # rows for those
 every_net = pytest.mark.parametrize("net", NETS)
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 def operators(ob, theta):
@@ -62,7 +61,6 @@ def operators(ob, theta):
 
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
-@every_dtype
 def test_columns_are_single_products(arch, net, dtype, rng, problem):
     """For every operator, 1 to 9 vectors, any number of threads, and rows in chunks."""
     plain = arch in SLOW and net in FEW
@@ -148,7 +146,6 @@ def test_memory_that_has_no_room_for_stacks(rng, problem):
     assert grown[0] == alone < grown[1] < grown[2]
 
 
-@every_dtype
 def test_columns_as_rows(arch, dtype, rng):
     """Every length around a vector's, and longer than a part of the job; no other number is
     touched.

@@ -31,7 +31,6 @@ LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every ve
 SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
 
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 
 
@@ -139,7 +138,6 @@ def check(problem, dtype, *case):
     compare(p, known, V, u, dtype, case)
 
 
-@every_dtype
 @every_activation
 def test_every_combination(arch, activation, dtype, problem):
     """loss x bias x residual x weights, the widths and batches cycling through all lengths."""
@@ -165,7 +163,6 @@ def test_every_combination(arch, activation, dtype, problem):
         )
 
 
-@every_dtype
 def test_every_length(arch, dtype, problem):
     """Each length as input, hidden width, output and batch; mixed activations."""
     for i in range(len(LENGTHS)):
@@ -187,7 +184,6 @@ def test_every_length(arch, dtype, problem):
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-@every_dtype
 def test_wide_nets(arch, dtype, problem):
     """Nets too large for the second-level cache are served layer by layer: their own way through
     the engine. Of the activations each table and dtype takes a third.
@@ -215,7 +211,6 @@ def test_wide_nets(arch, dtype, problem):
         )
 
 
-@every_dtype
 @pytest.mark.parametrize("loss", LOSSES)
 def test_dense(arch, loss, dtype, rng, problem):
     """`to_dense` is the whole matrix, and no layer at all is a network too."""
@@ -247,7 +242,6 @@ def certain(kind, margin):
     return np.array([logits[kind]])
 
 
-@every_dtype
 @pytest.mark.parametrize("margin", [4.0, 16.0, 30.0, 60.0])
 @pytest.mark.parametrize("kind", ["true", "top twice", "wrong"])
 @pytest.mark.parametrize("soft", [False, True])
@@ -288,7 +282,6 @@ def test_nearly_certain_samples(arch, kind, margin, soft, dtype, rng):
     assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
 
 
-@every_dtype
 def test_nearly_certain_batch(arch, dtype, rng, problem):
     """A trained net in float32: every sample right by a wide margin, and the Hessian still right to
     its last digits.

@@ -29,7 +29,6 @@ NETS = {
     },
 }
 every_net = pytest.mark.parametrize("net", NETS)
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 @pytest.fixture
@@ -63,7 +62,6 @@ def shapes_of(v, tmp_path):
     yield "a column of a block", np.stack([v, v], 1)[:, 1]
 
 
-@every_dtype
 @every_net
 def test_any_strides(net, dtype, drawn, tmp_path):
     """The same bits wherever v, V and theta lie, and none of them is modified."""
@@ -96,7 +94,6 @@ def test_any_strides(net, dtype, drawn, tmp_path):
         assert np.array_equal(np.array(V), before)
 
 
-@every_dtype
 def test_other_dtypes_are_cast(dtype, drawn, rng):
     """Numbers that fit are the same numbers, in any real dtype."""
     p = drawn("tall", dtype)
@@ -130,7 +127,6 @@ def test_other_dtypes_are_cast(dtype, drawn, rng):
     assert H.astype("float32").dtype == np.float32 and H.astype(dtype) is H
 
 
-@every_dtype
 def test_data_may_lie_anyhow(dtype, rng, tmp_path):
     """X, y and weights strided, reversed, read-only, mapped from a file, broadcast: one gradient,
     nothing modified.
@@ -198,7 +194,6 @@ def test_out_may_overlap_v(net, drawn):
         assert np.array_equal(buffer[shift : m + shift], part)
 
 
-@every_dtype
 @every_net
 @pytest.mark.parametrize("what", [np.nan, np.inf])
 def test_nan_goes_through(arch, net, dtype, what, drawn):
@@ -224,7 +219,6 @@ def test_nan_goes_through(arch, net, dtype, what, drawn):
             assert np.array_equal(p.ob.hessp(p.theta, p.v), product)
 
 
-@every_dtype
 def test_zero_in_zero_out(arch, dtype, drawn):
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
@@ -235,7 +229,6 @@ def test_zero_in_zero_out(arch, dtype, drawn):
     assert (H @ np.ones((p.n, 1))).shape == (p.n, 1)
 
 
-@every_dtype
 def test_scales_far_from_one(arch, dtype, drawn):
     """Products are homogeneous down to tiny v and up to huge ones: nothing overflows or is flushed
     on the way.

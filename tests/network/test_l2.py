@@ -37,7 +37,6 @@ def pair(problem, rng, case, dtype, batch_norm=False):
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
     """Value, gradient, Hessian, GGN, blocks and dense: each is the one without l2 plus ``D``, to

@@ -2,6 +2,7 @@
 are found by it.
 """
 
+import functools
 import pickle
 
 import numpy as np
@@ -10,31 +11,14 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.spaces import OutputSpace
 
-ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+from ..nets import KERNELS, every_activation
+from . import product_cases
+
 EVERY_END = ("LM", "LA", "SA", "BE")
 EXACT = 1e-12  # of the norm: hundreds of roundings
 
 
-def objective(rng, sizes, N, activation="tanh", loss="cross_entropy", dtype="float64", **options):
-    model = fc.MLP(
-        sizes,
-        activation,
-        options.pop("bias", True),
-        options.pop("residual", False),
-        dtype,
-    )
-    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
-    if options.pop("copies", False):
-        X[: N // 2] = X[0]
-    soft = rng.random((N, d))
-    targets = {
-        "mse": rng.standard_normal((N, d)),
-        "cross_entropy": 2 * soft if options.pop("soft", False) else rng.integers(d, size=N),
-        "binary_cross_entropy": soft,
-    }
-    ob = fc.Objective(model, X, targets[loss], loss, **options)
-    return ob, rng.standard_normal(model.n_params).astype(dtype) / 2
+objective = functools.partial(product_cases.objective, loss="cross_entropy")
 
 
 def every(R):
@@ -42,8 +26,8 @@ def every(R):
     return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
-@pytest.mark.parametrize("loss", LOSSES)
+@every_activation
+@pytest.mark.parametrize("loss", KERNELS)
 def test_has_the_eigenvalues_of_the_whole(activation, loss, rng):
     """Every activation and loss, with options drawn in turn; proved errors hold the difference."""
     for N in (1, 6):
@@ -53,7 +37,7 @@ def test_has_the_eigenvalues_of_the_whole(activation, loss, rng):
                 [7, 6, 6, 3],
                 N,
                 activation,
-                loss,
+                loss=loss,
                 bias=bias,
                 residual=residual,
                 copies=N == 6,
@@ -357,10 +341,12 @@ def test_pickles(wide):
 def test_residuals_of_vectors_out_of_reach_hold(kind, size, rng):
     """Of eigenvectors at 0 or l2 too, where K is as large as it may be and nearly singular."""
     for i in range(12):
-        loss = LOSSES[i % 3]
+        loss = KERNELS[i % 3]
         sizes = [4, *(int(w) for w in rng.integers(1, 6, size=2)), 2]
         n, each = fc.MLP(sizes).n_params, 1 if kind[0] == "e" or loss == "cross_entropy" else 2
-        ob, theta = objective(rng, sizes, (n - 1) // each, "leaky_relu", loss, l2=0.1 * (i % 2))
+        ob, theta = objective(
+            rng, sizes, (n - 1) // each, "leaky_relu", loss=loss, l2=0.1 * (i % 2)
+        )
         ob = fc.Objective(ob.model, ob.X * size, ob.y, loss, l2=ob.l2)
         G = getattr(ob, kind)(theta * 10.0 ** rng.uniform(0, 2))
         found = fc.eigsh(G, 6, "SA", space="outputs", seed=i)

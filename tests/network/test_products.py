@@ -16,14 +16,12 @@ from fastcurv import MLP, Objective
 from .product_cases import NETS, again, everything
 
 every_net = pytest.mark.parametrize("net", NETS)
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 # --- algebra
 # --------------------------------------------------------------------------------------------------
 
 
-@every_dtype
 @every_net
 def test_symmetric_and_linear(arch, net, dtype, drawn):
     """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product
@@ -41,7 +39,6 @@ def test_symmetric_and_linear(arch, net, dtype, drawn):
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-@every_dtype
 @every_net
 def test_same_bits(arch, net, dtype, drawn):
     """For two calls, for columns and blocks, and for any number of threads."""
@@ -89,7 +86,6 @@ def test_rounding_bounds_hold(arch, net, drawn):
     assert 0 < wide.rounding_bound(p.theta) <= 1e-7 * np.linalg.norm(true.gradient)
 
 
-@every_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
 def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng, problem):

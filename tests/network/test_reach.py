@@ -3,30 +3,21 @@ against long double, and the eigenvalues against the dense matrix.
 """
 
 import numpy as np
-import pytest
 
 import fastcurv as fc
 from fastcurv.network.gram_bounds import RangeBounds, estimate
 from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth
-
-ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+from ..nets import KERNELS, draw, every_activation
 
 
-def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), **options):
-    model = fc.MLP(sizes, activation, options.pop("bias", True), options.pop("residual", False))
-    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
-    if options.pop("copies", False):
+def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **options):
+    X = rng.standard_normal((N, sizes[0]))
+    if copies:
         X[1:], X[:, 2] = X[0], 0.0
-    targets = {
-        "mse": rng.standard_normal((N, d)),
-        "cross_entropy": rng.integers(d, size=N),
-        "binary_cross_entropy": rng.random((N, d)),
-    }
-    ob = fc.Objective(model, X, targets[loss], loss, **options)
-    return ob, rng.standard_normal(model.n_params) / 2
+    net = draw(rng, sizes, activation, loss, X=X, **options)
+    return net.ob, net.direction(rng) / 2
 
 
 def exact_map(R):
@@ -92,9 +83,9 @@ def check(ob, theta):
     return R
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
+@every_activation
 def test_every_inequality_of_the_proof(activation, rng):
-    for i, (loss, N) in enumerate(zip(LOSSES, (1, 2, 3), strict=True)):
+    for i, (loss, N) in enumerate(zip(KERNELS, (1, 2, 3), strict=True)):
         options = {"residual": i == 1, "bias": i != 2, "l2": 0.01 * i, "l2_biases": i != 1}
         R = check(*objective(rng, activation, loss, N, **options))
         assert R.n_rest > 0

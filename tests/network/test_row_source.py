@@ -106,7 +106,6 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", [Computed, Uncounted])
 def test_bits_are_those_of_arrays_in_the_same_blocks(kind, dtype, activation):
     model, theta = problem(dtype, activation)

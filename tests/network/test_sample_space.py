@@ -10,11 +10,10 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.gram import RowState, SampleSpace, layer_size, prices, rotates
 
+from ..nets import CURVATURES, KERNELS, every_activation
 from ..plans import LAYOUTS, laid_out
+from .product_cases import objective
 
-ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
-KINDS = ("hessian", "ggn", "empirical_fisher")
 EVERY = [True] * 3
 EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of roundings
 
@@ -22,22 +21,6 @@ EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of round
 def worthwhile(*given):
     here, there = prices(*given)
     return here < there
-
-
-def objective(rng, sizes, N, activation="tanh", loss="mse", dtype="float64", **options):
-    model = fc.MLP(sizes, activation, options.pop("bias", True), options.pop("residual", False))
-    if dtype == "float32":
-        model = fc.MLP(sizes, activation, model.bias, model.residual, dtype)
-    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
-    if options.pop("copies", False):
-        X[: N // 2] = X[0]
-    targets = {
-        "mse": rng.standard_normal((N, d)),
-        "cross_entropy": rng.integers(d, size=N),
-        "binary_cross_entropy": rng.random((N, d)),
-    }
-    ob = fc.Objective(model, X, targets[loss], loss, **options)
-    return ob, rng.standard_normal(model.n_params).astype(dtype) / 2
 
 
 def check(H, rotate=None, tol=EXACT):
@@ -59,8 +42,8 @@ def check(H, rotate=None, tol=EXACT):
     return R
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
-@pytest.mark.parametrize("loss", LOSSES)
+@every_activation
+@pytest.mark.parametrize("loss", KERNELS)
 def test_is_the_hessian_in_other_coordinates(activation, loss, rng):
     """Every activation and loss, each with options drawn in turn; rows fewer than units, one row,
     and more rows than units.
@@ -80,7 +63,7 @@ def test_is_the_hessian_in_other_coordinates(activation, loss, rng):
                 l2_biases=N != 4,
                 sample_weight=rng.random(N) if N > 1 else None,
             )
-            for name in KINDS:
+            for name in CURVATURES:
                 kind = "hessian" if name == "empirical_fisher" and residual else name
                 check(getattr(ob, kind)(theta), EVERY)
 
@@ -384,7 +367,6 @@ def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("residual", [False, True])
 def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
     """What the engine keeps, whole or in chunks, is what NumPy makes of theta, to rounding."""

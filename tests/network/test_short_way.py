@@ -27,7 +27,6 @@ def misaligned(v):
     return view
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["hessian", "ggn", "empirical_fisher"])
 def test_every_way_to_multiply_gives_the_same_bits_and_counts_once(dtype, kind):
     H = hessian(dtype)
@@ -107,7 +106,6 @@ def test_a_vector_of_length_one_and_a_net_of_one_parameter():
     assert np.array_equal(H @ np.ones((3, 1))[::3, 0], [8.0])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 100, 127, 128, 129, 200, 500])
 def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     rng = np.random.default_rng(n_rows)
@@ -123,7 +121,6 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     assert np.abs(H @ v - wanted).max() < 200 * np.finfo(dtype).eps * scale
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
 def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
@@ -138,7 +135,6 @@ def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
     assert ob.value(model.init(seed=0)) == value
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
     model = fc.MLP([2, 1], bias=False, dtype=dtype)
     ob = fc.Objective(model, [[1.0, -1.0]], [0.0], loss="mse")

@@ -80,7 +80,6 @@ def test_everything_is_that_of_the_rows_in_memory(rng, loss, activation, l2, l2_
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
     """Against products in higher precision; and no bound is loose beyond use."""

@@ -75,7 +75,6 @@ def test_a_run_that_was_lost_is_the_rates_fault(rng):
     assert fc.diagnose(ob, np.full(ob.n_params, np.nan)).causes[0].name == "rate too large"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
     ob = wave(rng, dtype=dtype)
     far = fc.Objective(ob.model, ob.X * [1, 1000], ob.y, loss="mse")

@@ -290,7 +290,6 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
-@pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_the_same_bits_whoever_drives_and_watches(loss, dtype, rng):
     net = nets.draw(rng, [4, 9, 3], "tanh", loss, 50, l2=1e-3, dtype=dtype)
     seen = []

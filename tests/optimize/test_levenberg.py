@@ -47,7 +47,6 @@ def test_the_minimum_of_least_squares_and_a_verdict():
 
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
-@pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_every_loss_and_both_precisions(loss, dtype, rng):
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)

@@ -188,7 +188,6 @@ def test_bad_schedules_are_one_clear_sentence(call, error, words):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_an_epoch_that_leaves_the_numbers_has_diverged(dtype, every, rng, tmp_path):
     """No theta of the caller's is blamed; the best point recorded is handed out, and the run saved
     is that from before the step.

@@ -158,7 +158,6 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
 
 
 # of these draws, which the names of the cases fix; of others one case in 32 is beyond
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     "name, which",
     [

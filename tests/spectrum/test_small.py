@@ -6,7 +6,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
 from fastcurv.spectrum.dense import matrix_of, matrix_pays
-from tests.nets import CURVATURES, DTYPES, EPS, LOSSES, draw
+from tests.nets import CURVATURES, EPS, LOSSES, draw
 
 NETS = [  # sizes, rows: parameters 16 to 241
     ([1, 5, 1], 41),
@@ -22,7 +22,6 @@ def small(sizes, N, loss="mse", dtype="float64", **options):
     return net.ob, net.theta
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
@@ -53,7 +52,6 @@ def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
     assert abs(found.scale - size) <= 64 * EPS[dtype] * size and not found.asymmetry
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_the_normal_matrix_is_that_of_the_products(loss, dtype, l2):
@@ -141,7 +139,6 @@ def test_a_search_remains_where_it_costs_less():
     assert not matrix_pays(streamed.hessian(theta), 1e6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_densities_and_sums_without_an_error(sizes, N, dtype):
     """By the matrix, unless so many probes are asked for as it has no use for."""

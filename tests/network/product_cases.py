@@ -1,10 +1,19 @@
-"""Networks that the tests of products share, drawn and asked."""
+"""Networks that the tests of products share, drawn and asked, and their oracles: complex steps
+through plain NumPy, and torch.
+"""
+
+import functools
+import zlib
 
 import numpy as np
 
 from fastcurv import Objective
+from fastcurv.structure import tables
 
 from ..nets import draw
+
+SLACK = {"float64": 1e-11, "float32": 3e-4}
+STEP = 1e-100
 
 NETS = {  # how the engine serves them is asserted in test_same_bits
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
@@ -60,3 +69,142 @@ def again(p, **options):
     """The same objective made anew, with other options."""
     ob = p.ob
     return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
+
+
+def normed(sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=False, **options):
+    """A net with batch normalisation, a block V and weights u of its outputs."""
+    key = repr((sizes, activation, loss, N, bias, residual)).encode()
+    rng = np.random.default_rng(zlib.crc32(key))
+    how = {"bias": bias, "residual": residual, "batch_norm": True, **options}
+    p = draw(rng, sizes, activation, loss, N, **how)
+    p.V, p.u = p.direction(rng, 2), rng.standard_normal((N, sizes[-1])).astype(p.theta.dtype)
+    return p
+
+
+# --- oracles
+
+
+def truth(ref, theta, V, u):
+    """Everything the engine computes, in float64. V (n, k); u (N, d_out)."""
+    theta, V, u = (np.asarray(x, np.float64) for x in (theta, V, u))
+    N = len(ref.X)
+    zs, below = ref.model.forward(theta, ref.X)
+    back = functools.partial(ref.model.backward, theta, zs, below)
+    value, gradient = ref.value_and_gradient(theta)
+    delta = ref._scale() * tables.LOSSES[ref.loss].terms(zs[-1], ref.y)[1]
+    known = {"value": value, "gradient": gradient, "J'u": back(u)}
+    hv, ggn, fisher, jv = [], [], [], []
+    for v in V.T:
+        hv.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
+        rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
+        jv.append(rz)
+        rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
+        ggn.append(back(ref._scale() * rdelta) + ref.l2 * v)
+        fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
+    known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
+    known["Jv"] = jv[0]
+    return known
+
+
+def asked(ob, theta, V, u):
+    """The same from the engine, by every public route: (route, truth's name, the result)."""
+    H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
+    v = np.ascontiguousarray(V[:, 0])
+    yield "ob.value", "value", ob.value(theta)
+    yield "ob.gradient", "gradient", ob.gradient(theta)
+    yield "H.value", "value", H.value
+    yield "H.gradient", "gradient", H.gradient
+    yield "H @ v", "HV[0]", H @ v
+    yield "H @ V", "HV", H @ V
+    yield "ob.hessp", "HV[0]", ob.hessp(theta, v)
+    yield "H.quadratic(v)", "vHv", H.quadratic(v)
+    yield "H.quadratic(V)", "VHV", H.quadratic(V)
+    yield "G @ V", "GV", G @ V
+    yield "G.quadratic(V)", "VGV", G.quadratic(V)
+    if not ob.model.batch_norm:  # which ties rows together
+        F = ob.empirical_fisher(theta)
+        yield "F @ V", "FV", F @ V
+        yield "F.quadratic(v)", "vFv", F.quadratic(v)
+    yield "J @ v", "Jv", (J @ v).reshape(u.shape)
+    yield "J.T @ u", "J'u", J.T @ u.ravel()
+
+
+def answers(p):
+    """What the engine says of a net with V and u, by route."""
+    return {route: got for route, _, got in asked(p.ob, p.theta, p.V, p.u)}
+
+
+def scale_of(known, V, name):
+    """(truth, what its error is measured against).
+
+    A quadratic form may cancel: it is held against ||v|| ||Hv||.
+    """
+    V = np.asarray(V, np.float64)
+    forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
+    if name in forms:
+        product = known[forms[name]]
+        form, size = (
+            (V * product).sum(0),
+            np.linalg.norm(V, axis=0) * np.linalg.norm(product, axis=0),
+        )
+        return (form[0], size[0]) if name[0] == "v" else (form, size)
+    true = known["HV"][:, 0] if name == "HV[0]" else known[name]
+    return true, np.linalg.norm(true)
+
+
+def compare(p, known, V, u, slack, what):
+    """Every route within `slack` of the truth, relative to `scale_of`."""
+    for route, name, got in asked(p.ob, p.theta, V, u):
+        true, size = scale_of(known, V, name)
+        assert np.shape(got) == np.shape(true), f"{route}: shape {np.shape(got)}, {what}"
+        gap = (
+            np.abs(got - true)
+            if name[1:] in ("HV", "GV", "Fv", "Hv") and name not in known
+            else np.linalg.norm(got - true)
+        )
+        assert np.all(gap <= slack * size), (
+            f"{route}: relative error {np.max(gap / size):.2g}, {what}"
+        )
+
+
+def torch_net(torch, model, theta):
+    """A stack of torch's own modules in training mode, its parameters() filled from theta in
+    order.
+    """
+    nn = torch.nn
+    modules = {
+        "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid, "softplus": nn.Softplus, "silu": nn.SiLU, "gelu": nn.GELU,
+        "elu": nn.ELU,
+    }  # fmt: skip
+    stack = []
+    for (m, k), name in zip(model.shapes, [*model.activation, None]):
+        norm = [nn.BatchNorm1d(m)] if model.batch_norm and name else []
+        stack += [nn.Linear(k, m), *norm, *([modules[name]()] if name else [])]
+    net = nn.Sequential(*stack).double().train()
+    assert sum(x.numel() for x in net.parameters()) == model.n_params
+    nn.utils.vector_to_parameters(torch.tensor(theta), net.parameters())
+    return net
+
+
+def agree(ob, theta, v, value, gradient, product):
+    H = ob.hessian(theta)
+    assert abs(H.value - value) <= 1e-12 * abs(value)
+    assert np.linalg.norm(H.gradient - gradient) <= 1e-11 * np.linalg.norm(gradient)
+    assert np.linalg.norm(H @ v - product) <= 1e-11 * np.linalg.norm(product)
+
+
+def agrees_with_torch(torch, net, ob, theta, v):
+    """Value, gradient and product are those of double backward through the net at theta."""
+    criteria = {
+        "mse": torch.nn.MSELoss,
+        "cross_entropy": torch.nn.CrossEntropyLoss,
+        "binary_cross_entropy": torch.nn.BCEWithLogitsLoss,
+    }
+    params, grad = list(net.parameters()), torch.autograd.grad
+    y = torch.tensor(ob.y.astype(np.int64) if ob.y.ndim == 1 else ob.y)
+    l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)  # keeps each in the gradient's graph
+    value = criteria[ob.loss]()(net(torch.tensor(ob.X)), y) + l2
+    flat = torch.cat([g.reshape(-1) for g in grad(value, params, create_graph=True)])
+    product = torch.cat([g.reshape(-1) for g in grad(flat @ torch.tensor(v), params)])
+    agree(ob, theta, v, value.item(), flat.detach().numpy(), product.numpy())

@@ -8,67 +8,16 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure import tables
 
-from .batch_norm_cases import STEP, Problem, asked
+from ..nets import ACTIVATIONS, KERNELS, every_activation
+from .product_cases import agrees_with_torch, compare, normed, torch_net, truth
 
-ACTIVATIONS = [
-    "identity",
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "silu",
-    "gelu",
-    "elu",
-]
-LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
 SLACK = {"float64": 2e-11, "float32": 1e-3}
 
 
-def truth(p):
-    """All the engine computes, in float64: name -> (value, what its error is measured against)."""
-    ref, theta, V, u = p.ref, *(np.asarray(x, np.float64) for x in (p.theta, p.V, p.u))
-    zs, below = ref.model.forward(theta, ref.X)
-
-    def back(delta):
-        return ref.model.backward(theta, zs, below, delta)
-
-    value, gradient = ref.value_and_gradient(theta)
-    HV, GV, JV = [], [], []
-    for v in V.T:
-        HV.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
-        JV.append(ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP)
-        rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * JV[-1], ref.y)[1].imag / STEP
-        GV.append(back(ref._scale() * rdelta) + ref.l2 * v)
-    HV, GV = np.stack(HV, 1), np.stack(GV, 1)
-    known = {
-        "value": value,
-        "gradient": gradient,
-        "H @ v": HV[:, 0],
-        "H @ V": HV,
-        "G @ V": GV,
-        "J @ v": JV[0],
-        "J.T @ u": back(u),
-    }
-    known = {name: (true, np.linalg.norm(true)) for name, true in known.items()}
-    for name, products in (("H.quadratic", HV), ("G.quadratic", GV)):
-        known[name] = (
-            (V * products).sum(0),
-            np.linalg.norm(V, axis=0) * np.linalg.norm(products, axis=0),
-        )
-    return known
-
-
 def check(p, what=""):
-    known, slack = truth(p), SLACK[p.model.dtype.name]
-    for name, got in asked(p).items():
-        true, size = known[name]
-        gap = np.abs(got - true) if name.endswith("quadratic") else np.linalg.norm(got - true)
-        assert np.shape(got) == np.shape(true) and np.all(gap <= slack * size), (
-            f"{name}: relative error {np.max(gap / size):.2g}, {what}"
-        )
+    known = truth(p.ref, p.theta, p.V, p.u)
+    compare(p, known, p.V, p.u, SLACK[p.model.dtype.name], what)
 
 
 def test_every_combination(arch, dtype):
@@ -76,11 +25,11 @@ def test_every_combination(arch, dtype):
     widths around vectors and tiles.
     """
     widths, batches = itertools.cycle([1, 3, 8, 9, 17, 33]), itertools.cycle([5, 17, 64, 65, 130])
-    for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, LOSSES)):
+    for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, KERNELS)):
         a, b, c = next(widths), next(widths), next(widths)
         sizes = [a, b, b, c] if i % 2 else [a, c, b, 3]
         check(
-            Problem(
+            normed(
                 sizes,
                 activation,
                 loss,
@@ -97,7 +46,7 @@ def test_every_combination(arch, dtype):
 
 def test_large_and_mixed(arch, dtype):
     check(
-        Problem(
+        normed(
             [20, 65, 65, 40, 10],
             ["tanh", "gelu", "relu"],
             "cross_entropy",
@@ -109,53 +58,14 @@ def test_large_and_mixed(arch, dtype):
     )
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_activation
 def test_torch_double_backward_in_training_mode(activation):
-    """torch's own modules, BatchNorm1d between Linear and activation, parameters() filled from
-    theta in order.
-    """
+    """torch's own modules, BatchNorm1d between Linear and activation."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    modules = {
-        "identity": nn.Identity,
-        "relu": nn.ReLU,
-        "leaky_relu": nn.LeakyReLU,
-        "tanh": nn.Tanh,
-        "sigmoid": nn.Sigmoid,
-        "softplus": nn.Softplus,
-        "silu": nn.SiLU,
-        "gelu": nn.GELU,
-        "elu": nn.ELU,
-    }
-    criteria = {
-        "mse": nn.MSELoss,
-        "cross_entropy": nn.CrossEntropyLoss,
-        "binary_cross_entropy": nn.BCEWithLogitsLoss,
-    }
-    sizes, loss = [7, 9, 8, 5], LOSSES[ACTIVATIONS.index(activation) % 3]
-    p = Problem(sizes, activation, loss, 17, l2=0.05)
-    stack = [
-        part
-        for k, m in zip(sizes, sizes[1:-1])
-        for part in (nn.Linear(k, m), nn.BatchNorm1d(m), modules[activation]())
-    ] + [nn.Linear(8, 5)]
-    net = nn.Sequential(*stack).double().train()
-    params = list(net.parameters())
-    assert sum(x.numel() for x in params) == p.n
-    torch.nn.utils.vector_to_parameters(torch.tensor(p.theta), params)
-    y = torch.tensor(p.ob.y.astype(np.int64) if p.ob.y.ndim == 1 else p.ob.y)
-    value = criteria[loss]()(net(torch.tensor(p.ob.X)), y) + 0.5 * p.ob.l2 * sum(
-        (x * x).sum() for x in params
-    )
-    flat = torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, params, create_graph=True)])
-    v = p.V[:, 0]
-    product = torch.cat(
-        [g.reshape(-1) for g in torch.autograd.grad(flat @ torch.tensor(v), params)]
-    ).numpy()
-    H = p.ob.hessian(p.theta)
-    assert abs(H.value - value.item()) <= 1e-12 * abs(value.item())
-    assert np.linalg.norm(H.gradient - flat.detach().numpy()) <= 1e-11 * np.linalg.norm(H.gradient)
-    assert np.linalg.norm(H @ v - product) <= 1e-11 * np.linalg.norm(product)
+    p = normed([7, 9, 8, 5], activation, KERNELS[ACTIVATIONS.index(activation) % 3], 17, l2=0.05)
+    net = torch_net(torch, p.model, p.theta)
+    agrees_with_torch(torch, net, p.ob, p.theta, p.V[:, 0])
     # what evaluation mode makes of the statistics: torch keeps a running unbiased variance, from 1,
     # with momentum 0.1
     known = p.model.statistics(p.ob, p.theta)
@@ -177,7 +87,7 @@ def test_predict_and_statistics(dtype):
     """Without statistics the rows at hand make their own; with those of the training rows each row
     stands alone.
     """
-    p = Problem([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
+    p = normed([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
     tight = 100 * np.finfo(dtype).eps
     known, X, theta = p.model.statistics(p.ob, p.theta), p.ob.X, p.theta.astype(np.float64)
     outputs = p.model.predict(p.theta, X)
@@ -202,7 +112,7 @@ def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
     """<U, HV> = <HU, V>; what the mean cancels gives zeros to the last bit, in gradient, products
     and Jacobian.
     """
-    p = Problem([5, 8, 7, 3], "gelu", "cross_entropy", 40)
+    p = normed([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
     dense = np.stack([H @ e for e in np.eye(p.n)], axis=1)
     assert np.abs(dense - dense.T).max() <= 1e-13 * np.abs(dense).max()
@@ -227,7 +137,7 @@ def test_blocks():
     """Restricted to layers or indices the products are those of the dense matrix, with statistics
     moving all the same.
     """
-    p = Problem([6, 9, 9, 5, 4], "tanh", "mse", 70, residual=True, l2=0.1)
+    p = normed([6, 9, 9, 5, 4], "tanh", "mse", 70, residual=True, l2=0.1)
     for make in (p.ob.hessian, p.ob.ggn):
         A = make(p.theta)
         dense, starts, rng = A.to_dense(), p.model.starts, np.random.default_rng(0)

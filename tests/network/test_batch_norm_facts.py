@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 
-from .batch_norm_cases import STEP, Problem
+from .product_cases import STEP, normed
 
 # --- rounding, and what symmetry decides
 # --------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
             ([3, 6, 6, 6, 6, 2], "binary_cross_entropy"),
         )
     ):
-        p = Problem(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
+        p = normed(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
         for scale in (1.0, 30.0, 1e-3):
             p.theta = (p.model.init(seed=i) * scale).astype(dtype)
             H, v = p.ob.hessian(p.theta), p.V[:, 0]
@@ -52,7 +52,7 @@ def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
 
 
 def test_bounds_of_columns_cover_the_dense_matrix():
-    p = Problem([3, 5, 4, 2], "tanh", N=20, l2=0.1)
+    p = normed([3, 5, 4, 2], "tanh", N=20, l2=0.1)
     H = p.ob.hessian(p.theta)
     bounds = H.column_bounds()
     for j, e in enumerate(np.eye(p.n)):
@@ -68,7 +68,7 @@ def test_flat_directions(activation, bias):
     """Each is a zero mode where the gradient vanishes, and ||Ht|| <= ||g|| elsewhere; the size of W
     is none of them.
     """
-    p = Problem([4, 3, 3, 2], activation, N=60, bias=bias)
+    p = normed([4, 3, 3, 2], activation, N=60, bias=bias)
     p.ob.X[:, 3] = 2.0  # constant: nothing that the mean lets through
     model = p.model
     T = p.ob.certificates.flat_directions(p.theta)
@@ -130,7 +130,7 @@ def test_dead_units_kinks_and_probes():
 def test_symmetries_of_the_function():
     from fastcurv.structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
-    p = Problem([4, 6, 5, 2], ["tanh", "relu"], N=30)
+    p = normed([4, 6, 5, 2], ["tanh", "relu"], N=30)
     value = p.ob.value(p.theta)
     spectrum = np.linalg.eigvalsh(p.ob.hessian(p.theta).to_dense())
     for other, keeps in (

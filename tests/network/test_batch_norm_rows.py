@@ -6,13 +6,13 @@ import pytest
 import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
-from .batch_norm_cases import Problem, asked
+from .product_cases import answers, normed
 
 
 def test_threads_change_no_bit(arch, dtype):
     results = []
     for threads in (1, 2, 5):
-        p = Problem(
+        p = normed(
             [32, 48, 48, 10],
             "tanh",
             "cross_entropy",
@@ -23,7 +23,7 @@ def test_threads_change_no_bit(arch, dtype):
             n_threads=threads,
         )
         assert p.ob.hessian(p.theta).layout["threads"] == threads
-        results.append(asked(p))
+        results.append(answers(p))
     for other in results[1:]:
         for name, got in other.items():
             assert np.array_equal(got, results[0][name]), name
@@ -42,15 +42,15 @@ def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
         "weights": True,
         "l2": 0.01,
     }
-    whole = Problem([5, 9, 9, 3], **options)
-    wanted, seen = asked(whole), set()
+    whole = normed([5, 9, 9, 3], **options)
+    wanted, seen = answers(whole), set()
     least = smallest(whole)
     for memory in (least, least + 20_000, least + 60_000):
-        p = Problem([5, 9, 9, 3], memory=memory, **options)
+        p = normed([5, 9, 9, 3], memory=memory, **options)
         H = p.ob.hessian(p.theta)
         assert H.nbytes <= memory
         seen.add(H.layout["chunk"])
-        for name, got in asked(p).items():
+        for name, got in answers(p).items():
             assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (
                 name,
                 H.layout,
@@ -70,7 +70,7 @@ def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
 def smallest(p):
     """Bytes below which no state of one row fits, as the error names them."""
     with pytest.raises(ValueError, match="bytes is not enough") as error:
-        Problem(
+        normed(
             [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
         ).ob.value(p.theta)
     return int(str(error.value).split(": ")[1].split()[0])
@@ -80,8 +80,8 @@ def test_value_and_gradient_in_any_order_under_memory():
     """Value first, gradient later, another theta between, a product at the end: the state is never
     mistaken.
     """
-    p = Problem([5, 9, 9, 3], "silu", N=75)
-    small = Problem([5, 9, 9, 3], "silu", N=75, memory=smallest(p) + 20_000)
+    p = normed([5, 9, 9, 3], "silu", N=75)
+    small = normed([5, 9, 9, 3], "silu", N=75, memory=smallest(p) + 20_000)
     other = p.theta + 0.1
     assert 1 < small.ob.hessian(p.theta).layout["chunk"] < 75
     for theta in (p.theta, other, p.theta):
@@ -123,13 +123,14 @@ def test_constant_features_and_few_rows():
 
 
 def test_sample_weight_does_not_enter_the_statistics():
-    p, plain = Problem([4, 6, 2], weights=True), Problem([4, 6, 2])
-    for (mean, variance), (m, s) in zip(p.ob.statistics(p.theta), plain.ob.statistics(plain.theta)):
+    p = normed([4, 6, 2], weights=True)
+    plain = p.objective(sample_weight=None)
+    for (mean, variance), (m, s) in zip(p.ob.statistics(p.theta), plain.statistics(p.theta)):
         assert np.array_equal(mean, m) and np.array_equal(variance, s)
 
 
 def test_batch_has_statistics_of_its_own():
-    p = Problem([4, 6, 2], N=40)
+    p = normed([4, 6, 2], N=40)
     part = p.ob.batch(slice(5, 25))
     alone = fc.Objective(p.model, p.ob.X[5:25], p.ob.y[5:25], loss="mse")
     assert part.value(p.theta) == alone.value(p.theta) != p.ob.value(p.theta)

@@ -13,100 +13,11 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv.structure import tables
 
-ACTIVATIONS = [
-    "identity",
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "silu",
-    "gelu",
-    "elu",
-]
-LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
+from ..nets import ACTIVATIONS, KERNELS, every_activation
+from .product_cases import SLACK, STEP, compare, truth
+
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every vector width and tile
-SLACK = {"float64": 1e-11, "float32": 3e-4}
-STEP = 1e-100
-
-every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
-
-
-def truth(ref, theta, V, u):
-    """Everything the engine computes, in float64. V (n, k); u (N, d_out)."""
-    theta, V, u = (np.asarray(x, np.float64) for x in (theta, V, u))
-    N = len(ref.X)
-    zs, below = ref.model.forward(theta, ref.X)
-    back = functools.partial(ref.model.backward, theta, zs, below)
-    value, gradient = ref.value_and_gradient(theta)
-    delta = ref._scale() * tables.LOSSES[ref.loss].terms(zs[-1], ref.y)[1]
-    known = {"value": value, "gradient": gradient, "J'u": back(u)}
-    hv, ggn, fisher, jv = [], [], [], []
-    for v in V.T:
-        hv.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
-        rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
-        jv.append(rz)
-        rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
-        ggn.append(back(ref._scale() * rdelta) + ref.l2 * v)
-        fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
-    known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
-    known["Jv"] = jv[0]
-    return known
-
-
-def asked(ob, theta, V, u):
-    """The same from the engine, by every public route: name -> (truth's name, the result)."""
-    H, G, F, J = ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta), ob.jacobian(theta)
-    v = np.ascontiguousarray(V[:, 0])
-    yield "ob.value", "value", ob.value(theta)
-    yield "ob.gradient", "gradient", ob.gradient(theta)
-    yield "H.value", "value", H.value
-    yield "H.gradient", "gradient", H.gradient
-    yield "H @ v", "HV[0]", H @ v
-    yield "H @ V", "HV", H @ V
-    yield "ob.hessp", "HV[0]", ob.hessp(theta, v)
-    yield "H.quadratic(v)", "vHv", H.quadratic(v)
-    yield "H.quadratic(V)", "VHV", H.quadratic(V)
-    yield "G @ V", "GV", G @ V
-    yield "G.quadratic(V)", "VGV", G.quadratic(V)
-    yield "F @ V", "FV", F @ V
-    yield "F.quadratic(v)", "vFv", F.quadratic(v)
-    yield "J @ v", "Jv", (J @ v).reshape(u.shape)
-    yield "J.T @ u", "J'u", J.T @ u.ravel()
-
-
-def scale_of(known, V, name):
-    """(truth, what its error is measured against).
-
-    A quadratic form may cancel: it is held against ||v|| ||Hv||.
-    """
-    V = np.asarray(V, np.float64)
-    forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
-    if name in forms:
-        product = known[forms[name]]
-        form, size = (
-            (V * product).sum(0),
-            np.linalg.norm(V, axis=0) * np.linalg.norm(product, axis=0),
-        )
-        return (form[0], size[0]) if name[0] == "v" else (form, size)
-    true = known["HV"][:, 0] if name == "HV[0]" else known[name]
-    return true, np.linalg.norm(true)
-
-
-def compare(p, known, V, u, dtype, what):
-    for route, name, got in asked(p.ob, p.theta, V, u):
-        true, size = scale_of(known, V, name)
-        assert np.shape(got) == np.shape(true), f"{route}: shape {np.shape(got)}, {what}"
-        gap = (
-            np.abs(got - true)
-            if name[1:] in ("HV", "GV", "Fv", "Hv") and name not in known
-            else np.linalg.norm(got - true)
-        )
-        assert np.all(gap <= SLACK[dtype] * size), (
-            f"{route}: relative error {np.max(gap / size):.2g}, {what}"
-        )
 
 
 @functools.cache
@@ -135,7 +46,7 @@ def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, 
 def check(problem, dtype, *case):
     p, V, u, known = solved(problem, dtype, *case)
     p.ob.__setstate__(p.ob.__getstate__())  # plans of this table, not of the one before
-    compare(p, known, V, u, dtype, case)
+    compare(p, known, V, u, SLACK[dtype], case)
 
 
 @every_activation
@@ -144,7 +55,7 @@ def test_every_combination(arch, activation, dtype, problem):
     short = LENGTHS[:-1]
     start = ACTIVATIONS.index(activation)
     for i, (loss, bias, residual, weights) in enumerate(
-        itertools.product(LOSSES, (True, False), (True, False), (True, False))
+        itertools.product(KERNELS, (True, False), (True, False), (True, False))
     ):
         a, b, c, d = (short[(start + step * i) % len(short)] for step in (1, 3, 5, 8))
         sizes = (a, a, b, b, c) if residual else (a, b, c)
@@ -173,7 +84,7 @@ def test_every_length(arch, dtype, problem):
             dtype,
             sizes,
             names,
-            LOSSES[i % 3],
+            KERNELS[i % 3],
             LENGTHS[(i + 10) % len(LENGTHS)],
             i % 2 == 0,
             False,
@@ -194,7 +105,7 @@ def test_wide_nets(arch, dtype, problem):
         case = (
             (129, 131, 131, 257, 33),
             activation,
-            LOSSES[(i + archs.index(arch)) % 3],
+            KERNELS[(i + archs.index(arch)) % 3],
             (9, 17, 33)[i % 3],
             i % 2 == 0,
             i % 4 < 2,
@@ -211,7 +122,7 @@ def test_wide_nets(arch, dtype, problem):
         )
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", KERNELS)
 def test_dense(arch, loss, dtype, rng, problem):
     """`to_dense` is the whole matrix, and no layer at all is a network too."""
     for sizes in ([3, 5, 4, 3], [4, 3]):

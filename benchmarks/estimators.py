@@ -48,6 +48,9 @@ PROBLEMS = [
     ("classification", (100,), "relu", 1.0),
     ("friedman", (50,), "tanh", 0.1),
     ("digits x 8", (100, 100), "tanh", 1.0),
+    ("counts", (100,), "relu", 1e-4),
+    ("counts", (50, 50), "tanh", 1e-4),
+    ("counts", (50, 50), "relu", 1e-4),
 ]
 # Data, kind and hidden layers of the held-out scores.
 HELD_OUT = {
@@ -72,7 +75,7 @@ CONTENDERS = {
     "theirs, adam": ("theirs", {"solver": "adam"}),
 }
 PAUSE = 0.2  # the other's BLAS threads spin on after its last product
-REGRESSION = ("diabetes", "friedman")
+REGRESSION = {"diabetes": {}, "friedman": {}, "counts": {"loss": "poisson"}}
 SILENCE = 20.0  # seconds after which a line says how far the run is
 
 
@@ -85,6 +88,7 @@ def data(name):
         "classification": lambda: datasets.make_classification(
             10_000, 20, n_informative=10, n_classes=4, random_state=0
         ),
+        "counts": counts,
     }
     X, y = made[base]() if base in made else getattr(datasets, f"load_{base}")(return_X_y=True)
     if times:
@@ -98,6 +102,12 @@ def classes(rows, features, informative, n_classes, **more):
     return datasets.make_classification(
         rows, features, n_informative=informative, n_classes=n_classes, random_state=0, **more
     )
+
+
+def counts():
+    rng = np.random.default_rng(0)
+    X, W, u = rng.standard_normal((10_000, 10)), rng.standard_normal((10, 5)), rng.normal(0, 0.6, 5)
+    return X, rng.poisson(np.exp(np.tanh(X @ W / 10**0.5) @ u + 0.5)).astype(float)
 
 
 def products():
@@ -164,7 +174,7 @@ def estimator(whose, name, hidden, activation, alpha, seed, **more):
         import sklearn.neural_network as kinds
     kind = kinds.MLPRegressor if name in REGRESSION else kinds.MLPClassifier
     common = {"hidden_layer_sizes": hidden, "activation": activation, "alpha": alpha}
-    return kind(**common, random_state=seed, **more)
+    return kind(**common, random_state=seed, **REGRESSION.get(name, {}), **more)
 
 
 def serve(whose):

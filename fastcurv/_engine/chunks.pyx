@@ -34,8 +34,10 @@ cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
     of many panels alone, the last of which may be short.
     """
     return (
-        P.passing and P.asking == NULL and job.out != NULL and job.stages == FORWARD | BACKWARD
-        and P.panel and not P.shared and P.threads < panels_of(P, job.rows)
+        P.passing and job.out != NULL and job.stages == FORWARD | BACKWARD
+        and P.panel and not P.shared
+        and (P.threads < panels_of(P, job.rows) if P.asking == NULL else
+             wave_of(P) < groups_of(P, job.rows))
     )
 
 
@@ -44,7 +46,7 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     gradient into out.
     """
     cdef Job job
-    cdef bint fresh = P.at_chunk != r0 or P.done == 0
+    cdef bint fresh = P.at_chunk != r0 or P.done == 0, passing
     memset(&job, 0, sizeof(job))
     job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
     job.stages = (FORWARD if fresh else 0) | (
@@ -52,15 +54,19 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     )
     if fresh:
         load(P, r0, job.rows)
+    passing = passes_by(P, &job)
     if fresh and P.asking != NULL:
-        onward(&job, r0)
-        job.stages, job.out = BACKWARD, out
-        if not back:
-            P.at_chunk, P.done = r0, 1
-            return
-    job.passing = passes_by(P, &job)
-    serve(&job)
-    if job.passing:
+        P.given_value = 0
+        if passing:
+            in_waves(&job, r0)
+        else:
+            onward(&job, r0)
+            job.stages, job.out = BACKWARD if back else 0, out
+    else:
+        job.passing = passing
+    if job.stages:
+        serve(&job)
+    if passing:
         P.at_chunk, P.done = -1, 0
     else:
         P.at_chunk, P.done = r0, 2 if back else 1

@@ -12,9 +12,37 @@ cdef enum:
     ASKED_NUMBERS = 1 << 15     # of a layer, for which its activation is asked at once
 
 
+cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    return min(P.groups, panels_of(P, rows)) if P.groups else 1
+
+
+cdef inline Py_ssize_t wave_of(PlanS *P) noexcept nogil:
+    """The groups of a wave: of as many questions as all threads have something to do."""
+    return (P.threads + P.asked - 1) // P.asked * P.asked
+
+
+cdef void in_waves(Job *job, Py_ssize_t r0) noexcept nogil:
+    """The gradient of the chunk that begins at row r0: forward, the loss, and backward for some
+    groups of panels after the others, whose state takes the same place and stays in the caches.
+    """
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
+    cdef char *out = job.out
+    while job.until < groups:
+        job.group, job.until = job.until, min(job.until + wave_of(P), groups)
+        P.before = n_panels * job.group // groups
+        onward(job, r0)
+        job.stages, job.out = BACKWARD, out
+        if P.failed or fc_watch_off():
+            break
+        serve(job)
+    P.before, job.stages = 0, 0
+    add_up(job)
+
+
 cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
-    """The chunk that begins at row r0 forward, from one function that is asked to the next, as far
-    as means are known.
+    """The job's rows, of the chunk that begins at row r0, forward, from one function that is asked
+    to the next, as far as means are known.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l
@@ -27,24 +55,43 @@ cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
         if fc_watch_off() or (P.stage == MOMENTS and P.target <= l):
             break
         if P.layer[l].asked:
-            given_layer(P, l, r0, job.rows)
+            consult(job, l, r0)
         P.from_layer = l + 1
     P.from_layer, P.upto = 0, P.n_layers
     if P.given and P.stage == NO_STAGE and not fc_watch_off():
-        given_rows(P, r0, job.rows)
+        consult(job, P.n_layers - 1, r0)
 
 
-cdef void given_layer(PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows) noexcept with gil:
-    """a [+ the layer's input], phi' and phi'' of the chunk at hand, whose z stands in a's place."""
+cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
+    """What a layer's function has to say of the job's rows, or for the last layer the loss: so many
+    rows at once as sizes alone decide.
+    """
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t groups = groups_of(P, job.rows), group = job.group, last, piece, end
+    cdef Py_ssize_t until = job.until if job.until else groups
+    while group < until and not P.failed:
+        last = min(group + P.asked, until)
+        piece, end = piece_at(P, job.rows, group), piece_at(P, job.rows, last)
+        if l < P.n_layers - 1:
+            given_layer(P, l, r0, job.rows, piece, end)
+        else:
+            given_rows(P, r0, job.rows, piece, end)
+        group = last
+
+
+cdef void given_layer(
+    PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
+) noexcept with gil:
+    """a [+ the layer's input], phi' and phi'' of some pieces of the chunk at hand, whose z stands
+    in a's place.
+    """
     cdef Plan plan = <Plan>P.asking
     cdef Layer *y = &P.layer[l]
-    cdef Py_ssize_t piece = 0, pieces = pieces_of(P, rows), until, first, count
+    cdef Py_ssize_t until, first, count
     cdef Py_ssize_t step = max(1, ASKED_NUMBERS // (y.m * (P.panel if P.across else 1)))
-    if P.failed:
-        return
     try:
-        while piece < pieces:
-            until = min(piece + step, pieces)
+        while piece < end:
+            until = min(piece + step, end)
             first = row_of(P, rows, piece)
             count = row_of(P, rows, until) - first
             z = np.empty((count, y.m), plan.dtype)
@@ -66,24 +113,24 @@ cdef void given_layer(PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows) no
         plan.error, P.failed = error, True
 
 
-cdef void given_rows(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept with gil:
-    """Loss, delta and h of the chunk at hand."""
+cdef void given_rows(
+    PlanS *P, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
+) noexcept with gil:
+    """Loss, delta and h of some pieces of the chunk at hand."""
     cdef Plan plan = <Plan>P.asking
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t pieces = pieces_of(P, rows)
-    if P.failed:
-        return
+    cdef Py_ssize_t first = row_of(P, rows, piece), last = row_of(P, rows, end)
     try:
-        z = np.empty((rows, y.m), plan.dtype)
-        take_pieces(P, y.a, y.m, y.ldm, rows, 0, pieces, pointer(z))
-        here = slice(r0, r0 + rows)
+        z = np.empty((last - first, y.m), plan.dtype)
+        take_pieces(P, y.a, y.m, y.ldm, rows, piece, end, pointer(z))
+        here = slice(r0 + first, r0 + last)
         weight = plan.rows.weight
         total, delta, h = plan.given(
             z, plan.rows.y[here], None if weight is None else weight[here]
         )
-        P.given_value = total
-        put_pieces(P, <char *>P.loss.delta, y.m, y.ldm, rows, 0, pieces, pointer(delta))
-        put_pieces(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, 0, pieces, pointer(h))
+        P.given_value += total
+        put_pieces(P, <char *>P.loss.delta, y.m, y.ldm, rows, piece, end, pointer(delta))
+        put_pieces(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, piece, end, pointer(h))
     except BaseException as error:
         plan.error, P.failed = error, True
 
@@ -99,6 +146,24 @@ cdef inline Py_ssize_t row_of(PlanS *P, Py_ssize_t rows, Py_ssize_t piece) noexc
     return first_of(P, rows, piece) if P.across else piece
 
 
+cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noexcept nogil:
+    """The first of a group of panels; where there are none, of all rows as one."""
+    cdef Py_ssize_t n_panels
+    if not P.groups:
+        return pieces_of(P, rows) if group else 0
+    n_panels = panels_of(P, rows)
+    n_panels = n_panels * group // groups_of(P, rows)
+    return n_panels if P.across else min(rows, n_panels * P.panel)
+
+
+cdef inline char *place_of(
+    PlanS *P, char *state, Py_ssize_t piece, Py_ssize_t ld
+) noexcept nogil:
+    """Where a piece's part of a matrix of the state stands."""
+    return at(P, state, state_of(P, piece - P.before) if P.across else piece - P.before * P.panel,
+              ld)
+
+
 cdef void take_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *out
@@ -108,9 +173,9 @@ cdef void take_pieces(
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
         if P.across:
-            P.K.columns(m, n, at(P, state, state_of(P, piece), ld), P.across, 1, 0, m, out, m)
+            P.K.columns(m, n, place_of(P, state, piece, ld), P.across, 1, 0, m, out, m)
         else:
-            memcpy(out, state + piece * ld * size, m * size)
+            memcpy(out, place_of(P, state, piece, ld), m * size)
         out += n * m * size
         piece += 1
 
@@ -123,11 +188,11 @@ cdef void put_pieces(
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to
     if not P.across:
-        P.K.copy(until - piece, m, source, m, 1, at(P, state, piece, ld), ld)
+        P.K.copy(until - piece, m, source, m, 1, place_of(P, state, piece, ld), ld)
         return
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
-        to = at(P, state, state_of(P, piece), ld)
+        to = place_of(P, state, piece, ld)
         P.K.copy(m, n, source, 1, m, to, P.across)
         for j in range(m):
             memset(to + (j * P.across + n) * size, 0, (whole_lines(P, n) - n) * size)

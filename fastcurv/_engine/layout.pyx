@@ -16,6 +16,7 @@ cdef enum:
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
+    ASKED_BYTES = 1 << 21       # kept of the rows for which a function is asked at once
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
     FEW_THREADS = 8             # as many are given whatever the work is
 
@@ -190,6 +191,9 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     if wide:                                # its products run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
+    P.asked = max(
+        <Py_ssize_t>1, ASKED_BYTES * P.groups // max(<Py_ssize_t>1, P.chunk * kept_of_sample(P))
+    )
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
 

@@ -108,7 +108,8 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     """The panels of one group, in order, for some of the vectors, into the group's own sums."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job), group = item // stacks
+    cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job)
+    cdef Py_ssize_t group = job.group + item // stacks
     cdef Py_ssize_t first = item % stacks * side
     cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = panels_of(P, job.rows)
@@ -120,7 +121,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     for panel in range(begin, end):
         if fc_team_off(member):
             return
-        go_to(&t, job.rows, panel, member if job.passing else panel)
+        go_to(&t, job.rows, panel, member if job.passing else panel - P.before)
         t.more = P.across and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
@@ -215,11 +216,22 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
     )
 
 
+cdef void add_up(Job *job) noexcept nogil:
+    """The sums of all groups into the results."""
+    if min(job.P.groups, panels_of(job.P, job.rows)) > 1:
+        fc_team_run(
+            job.P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(job.P), add_groups, job
+        )
+
+
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
     cdef Py_ssize_t sides = stacks_of(job)
+    if job.until:
+        fc_team_run(P.threads, job.until - job.group, serve_group, job)
+        return
     if (
         job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
         and job.vectors % sides == 0
@@ -232,10 +244,8 @@ cdef void serve_tall(Job *job) noexcept nogil:
         for j in range(job.vectors):
             for panel in range(n_panels):
                 job.totals[j] += P.panel_totals[panel * P.block + j]
-    elif job.out != NULL and job.kind != JVP and groups > 1:
-        fc_team_run(
-            P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(P), add_groups, job
-        )
+    elif job.out != NULL and job.kind != JVP:
+        add_up(job)
 
 
 # --- wide -----------------------------------------------------------------------------------------

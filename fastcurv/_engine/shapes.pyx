@@ -75,8 +75,8 @@ cdef double emptiness(PlanS *P) noexcept nogil:
     return done / counted
 
 
-cdef bint state_is_near(PlanS *P) noexcept nogil:
-    """Whether what is kept at theta stays in the third-level cache from product to product."""
+cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
+    """The bytes that are kept of a sample at theta, with its row of X."""
     cdef Py_ssize_t l, numbers = P.layer[0].k
     cdef Layer *y
     for l in range(P.n_layers):
@@ -85,7 +85,12 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
             2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
             + (y.curved and not y.derived)
         )
-    return P.N * numbers * P.K.real_bytes <= FAR_BYTES
+    return numbers * P.K.real_bytes
+
+
+cdef bint state_is_near(PlanS *P) noexcept nogil:
+    """Whether what is kept at theta stays in the third-level cache from product to product."""
+    return P.N * kept_of_sample(P) <= FAR_BYTES
 
 
 cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:

@@ -121,6 +121,9 @@ cdef struct PlanS:
     Py_ssize_t from_layer, upto     # what forward goes through
     bint coupled                # given: d2 loss / dz2 of a row is a matrix, (rows, d_out d_out)
     double given_value          # of the chunk at hand
+    # tall: groups of panels for whose rows a function is asked at once, and panels of the chunk
+    # before the first one whose state is at hand
+    Py_ssize_t asked, before
     double total                # of these and l2's term, as the last walk found it
     Py_ssize_t first            # lowest layer that v moves
     char *active                # by layer: whether v moves it
@@ -183,6 +186,8 @@ cdef struct Job:
     double l2                   # where not 0, a result begins as l2 v
     double *totals              # QUADRATIC: one a vector, added to
     bint passing                # forward and backward of a panel, then its state is nobody's
+    # tall: the groups of panels that are served, without adding up what they sum; until 0: all
+    Py_ssize_t group, until
 
 
 cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:

@@ -51,6 +51,7 @@ SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays th
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
 BLOCK = 1 << 22  # size of a dense block of sparse rows, in numbers
 CACHED = 1 << 16  # size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
+KEPT = 1 << 21  # the same where a gradient takes so long that they need not be in cache: 32 MB
 
 
 def unhidden(x: Any, name: str) -> Any:
@@ -64,14 +65,18 @@ def unhidden(x: Any, name: str) -> Any:
 
 def pairs_worth(n: int, rows: int) -> int:
     """Return the number of L-BFGS pairs for n parameters. More than 20 save iterations (80 save a
-    third), and are used if they fit in cache and cost little compared with a gradient.
+    third), and are used if they fit in cache and cost little compared with a gradient, or hardly
+    anything if they do not.
 
     Examples
     --------
     >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
     (80, 20, 20)
+    >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
+    (80, 20)
     """
-    return min(max(20, min(rows // 12, CACHED // n)), 80)
+    near, far = min(rows // 12, CACHED // n), min(rows // 120, KEPT // n)
+    return min(max(20, near, far), 80)
 
 
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:

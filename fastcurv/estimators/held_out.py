@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from ..common.checks import is_sparse
 from ..common.vectors import dot
 from ..network.objective import Objective
+from ..optimize.facts import constant_loss
 from ..structure.tables import LOSSES
 
 ONE_IN = 4  # one row in so many is held out
@@ -193,11 +194,3 @@ def firm_start(
         return [run]
     watch.restart(theta)
     return []
-
-
-def constant_loss(ob: Objective) -> float:
-    """Return the loss of the best constant prediction."""
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-    y = ob.y if ob.y.dtype.kind == "i" else ob.y.reshape(len(ob.y), -1).astype(float)
-    shares = weight.astype(float) / weight.sum(dtype=float)
-    return LOSSES[ob.loss].constant(y, shares, ob.model.sizes[-1])

@@ -387,11 +387,13 @@ def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     return float(between * (N / BATCHES) / size)
 
 
-def _constant(ob: Any) -> float:
-    """Return the loss of the best constant outputs."""
+def constant_loss(ob: Any) -> float:
+    """Return the loss of the best constant outputs, for weights of mean 1, without weight decay."""
     y, weight = np.asarray(ob.y), ob.sample_weight
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
-    if LOSSES[ob.loss].targets == "classes" and y.ndim == 2:
+    if LOSSES[ob.loss].targets != "classes":
+        y = y.reshape(len(y), -1).astype(float)
+    elif y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
     return float(LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1]))
 
@@ -431,7 +433,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
     return Facts(
         ob=ob,
         loss=float(H.value),
-        constant=_constant(ob),
+        constant=constant_loss(ob),
         decay=decay,
         balance=abs(float(g @ at)) / max(decay, TINY),
         explained=1 - float(np.square(left).sum()) / spread,

@@ -74,11 +74,12 @@ class Given:
         return first, second, third
 
     def _check_shape(
-        self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], of: str
+        self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], *at: NDArray[Any]
     ) -> None:
         """Raise a ValueError for an array of other shapes, or that holds no floats."""
         if part.shape not in shapes or part.dtype.kind not in "fc":
             which = " or ".join(map(str, shapes))
+            of = " and ".join(f"{a} {x.shape}" for a, x in zip("zy", at))
             raise ValueError(
                 f"{self!r} returned {name} of shape {part.shape} and dtype {part.dtype} for {of}; "
                 f"wanted floats {which}"
@@ -131,10 +132,10 @@ class AskedLoss(Given):
         """
         y = np.asarray(y, z.real.dtype)
         value, first, second = self._ask(("value", "first", "second"), z, y)
-        (N, d), of = z.shape, f"outputs {z.shape} and targets {y.shape}"
-        self._check_shape("value", value, [(N,)], of)
-        self._check_shape("first", first, [(N, d)], of)
-        self._check_shape("second", second, [(N, d), (N, d, d)], of)
+        N, d = z.shape
+        self._check_shape("value", value, [(N,)], z, y)
+        self._check_shape("first", first, [(N, d)], z, y)
+        self._check_shape("second", second, [(N, d), (N, d, d)], z, y)
         if self.coupled is None:
             self.coupled = second.ndim == 3
         if self.coupled != (second.ndim == 3):
@@ -157,15 +158,14 @@ class AskedLoss(Given):
         """Return the loss of rows, weighted and divided, and its first and second derivatives in
         this dtype, computed in float64 and rounded once.
         """
-        f = np.full(len(z), 1 / divisor) if weight is None else weight.astype(float) / divisor
-        value, first, second = self(z.astype(float), y)
+        value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
-            total = float((f * value).sum())
-            bent = f.reshape(-1, *[1] * (second.ndim - 1)) * second
+            f = 1 / divisor if weight is None else weight.astype(float) / divisor
+            by_rows = f if weight is None else f.reshape(-1, *[1] * (second.ndim - 1))
             return (
-                total,
-                np.ascontiguousarray(f[:, None] * first, dtype),
-                np.ascontiguousarray(bent, dtype),
+                float((f * value).sum()),
+                np.ascontiguousarray((f if weight is None else f[:, None]) * first, dtype),
+                np.ascontiguousarray(by_rows * second, dtype),
             )
 
     def width_of(self, d_out: int) -> int | None:
@@ -388,7 +388,7 @@ class AskedActivation(Given):
         """
         found = self._ask(PARTS, z)
         for name, part in zip(PARTS, found):
-            self._check_shape(name, part, [z.shape], f"z {z.shape}")
+            self._check_shape(name, part, [z.shape], z)
         return found
 
     def rounded(self, z: NDArray[Any]) -> Values:

@@ -16,10 +16,11 @@ from fastcurv.estimators.base import pairs_worth, single_worth, threads_worth  #
     [
         (601, 1000, 80), (601, 960, 80), (601, 600, 50), (601, 100, 20), (601, 0, 20),
         (7510, 1000, 20), (1310, 1000, 50), (1 << 16, 1000, 20),
+        (7510, 6000, 50), (7510, 60_000, 80), (1 << 20, 60_000, 20),
     ],
 )  # fmt: skip
 def test_pairs_of_l_bfgs(n, rows, pairs):
-    """A twelfth of the rows, as many as stay in cache, 20 at least and 80 at most."""
+    """A twelfth of the rows, as many as stay in cache, or a 120th, 20 at least and 80 at most."""
     assert pairs_worth(n, rows) == pairs
 
 

@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
 from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
-from fastcurv.estimators.held_out import HeldOut, constant_loss, unseen  # noqa: E402
+from fastcurv.estimators.held_out import HeldOut, unseen  # noqa: E402
+from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
 LOSSES = {
     "cross_entropy": lambda rng: rng.integers(3, size=12),

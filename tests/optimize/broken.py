@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.structure.tables import LOSSES
+from fastcurv.optimize.facts import constant_loss
 
 HEALTHY = "healthy"
 CLASSES, NUMBERS = "classes", "numbers"
@@ -232,18 +232,13 @@ def known_best(ob: Any, tries: int = 2) -> float:
     )
 
 
-def fit_of_constant(ob: Any) -> float:
-    shares = np.full(len(ob.X), 1 / len(ob.X))
-    return LOSSES[ob.loss].constant(ob.y, shares, ob.model.sizes[-1])
-
-
 def wrong(kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4) -> Case:
     """The training as a case, unless it went well: `good` is an objective without what is broken,
     and a broken one must have left a share of what could be gained.
     """
     best = known_best(ob if good is None else good)
     loss = ob.value(run.x)
-    if not loss - best >= least * max(fit_of_constant(ob) - best, 0.0) or loss < 2 * best:
+    if not loss - best >= least * max(constant_loss(ob) - best, 0.0) or loss < 2 * best:
         raise NotBrokenError(kind)
     return Case(kind, ob, run.x, run.history, best, draw.name)
 
@@ -385,11 +380,9 @@ def separable(d: Draw) -> Case:
 
 def too_few_units(d: Draw) -> Case:
     table = d.data(CURVED[d.judged])
-    state = d.rng.bit_generator.state
     n = int(d.rng.integers(1, 3))
     ob = d.objective(table, [n], d.phi("tanh", "sigmoid", "softplus"))
-    d.rng.bit_generator.state = state
-    wide = d.objective(table, [24], "tanh")
+    wide = ob._with_model(fc.MLP([ob.model.sizes[0], 24, ob.model.sizes[-1]], "tanh"))
     method = str(d.rng.choice(["trust-region", "l-bfgs", "adam"]))
     more: Any = {"learning_rate": 0.03, "max_iter": 1500} if method == "adam" else {}
     run = min(
@@ -447,7 +440,7 @@ def healthy(d: Draw) -> Case:
     else:
         run = fc.minimize(ob, d.start(ob), method, max_iter=300, seed=0)
     best = known_best(ob)
-    if ob.value(run.x) > best + 0.1 * (fit_of_constant(ob) - best):
+    if ob.value(run.x) > best + 0.1 * (constant_loss(ob) - best):
         raise NotBrokenError
     return Case(HEALTHY, ob, run.x, run.history, name=d.name)
 

@@ -308,6 +308,67 @@ def test_results_do_not_depend_on_threads(rng):
         assert np.array_equal(one.hessian(p.theta) @ v, two.hessian(p.theta) @ v)
 
 
+def rows_alone(z):
+    """tanh as a function, which layers have to ask for."""
+    a = np.tanh(z)
+    return a, 1 - a * a, -2 * a * (1 - a * a)
+
+
+@pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rows_alone)], ids=str)
+@pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
+def test_a_gradient_alone_is_the_one_beside_products(widths, phi, rng, dtype):
+    """Bit for bit, for any threads: rows go forward and back a part at a time where their state
+    need not stay, and the function sees each row once.
+    """
+    X, y = (rng.standard_normal((7001, k)).astype(dtype) for k in (10, widths[-1]))
+    m, seen = fc.MLP([10, *widths], phi, dtype=dtype), []
+
+    def counted(z, y):
+        seen.append(y.copy())
+        return squares(z, y)
+
+    theta, weight, found = m.init(seed=1), rng.uniform(0, 2, 7001), []
+    known = fc.Objective(m, X, y, "mse", l2=0.01, sample_weight=weight)
+    for threads in (1, 2, 5):
+        ob, other = (
+            fc.Objective(m, X, y, Loss(counted), l2=0.01, sample_weight=weight, n_threads=threads)
+            for _ in range(2)
+        )
+        H = other.hessian(theta)
+        Hv = H @ theta
+        seen.clear()
+        value, g = ob.value_and_gradient(theta)
+        assert len(seen) > 1 and np.array_equal(np.concatenate(seen), y)
+        assert value == other.value(theta) and np.array_equal(g, H.gradient)
+        assert np.array_equal(ob.hessian(theta) @ theta, Hv)
+        found.append(np.concatenate([[value], g, Hv]))
+    assert all(np.array_equal(one, found[0]) for one in found)
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    assert value == pytest.approx(known.value(theta), rel=tolerance)
+    for a, b in ((g, known.gradient(theta)), (Hv, known.hessian(theta) @ theta)):
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+def test_what_is_raised_half_way_leaves_nothing_broken(rng):
+    X, y, calls = rng.standard_normal((9000, 10)), rng.standard_normal((9000, 1)), []
+
+    def brittle(z, y):
+        calls.append(len(z))
+        if len(calls) == 3:
+            raise KeyError("the third block")
+        return squares(z, y)
+
+    ob = fc.Objective(fc.MLP([10, 60, 60, 1]), X, y, Loss(brittle))
+    theta = ob.model.init(seed=0)
+    calls.clear()
+    with pytest.raises(KeyError, match="third block"):
+        ob.gradient(theta)
+    assert len(calls) == 3
+    known = fc.Objective(ob.model, X, y, "mse")
+    a, b = (np.concatenate([x.gradient(theta), x.hessian(theta) @ theta]) for x in (ob, known))
+    assert np.linalg.norm(a - b) <= 1e-12 * np.linalg.norm(b)
+
+
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
     """Their output falls for ever, unless l2 is on its bias; with one count above 0 there is a

@@ -9,7 +9,7 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.certify import majorants
 from fastcurv.certify.bounds import gradient_bound, product_bound
-from fastcurv.estimators.held_out import constant_loss
+from fastcurv.optimize.facts import constant_loss
 from fastcurv.structure import tables
 
 from .. import nets

@@ -195,8 +195,8 @@ PASSES = [
     ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
     (
         "fastcurv/_engine/schedule.pyx",
-        "member if job.passing else panel)",
-        "0 if job.passing else panel)",
+        "member if job.passing else panel - P.before)",
+        "0 if job.passing else panel - P.before)",
     ),
     ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
     (
@@ -234,7 +234,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/given.pyx",
-        "P.K.columns(m, n, at(P, state, state_of(P, piece), ld),",
+        "P.K.columns(m, n, place_of(P, state, piece, ld),",
         "P.K.columns(m, n, at(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),

@@ -146,7 +146,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "k": "krylov, a run with as many steps as you like",
         "alpha": "failure_probability",
     },
-    "find_critical_point": {**TOLERANCES, **STEPS, **TOLD},
+    "find_critical_point": {**TOLERANCES, **STEPS, **TOLD, "timeout": "max_time"},
     "diagnose": {
         **dict.fromkeys(("losses", "result", "run", "log"), "history"),
         **dict.fromkeys(("lr", "learning_rate", "method"), "history, a mapping that names it"),

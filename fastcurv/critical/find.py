@@ -5,6 +5,7 @@ vanishes.
 from __future__ import annotations
 
 import numbers
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -272,9 +273,11 @@ class FinderState:
         fixed_tol: float | None,
         max_iter: int,
         max_products: float,
+        max_time: float | None,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
         self.ob, self.theta, self.callback = ob, theta, callback
+        self.end = np.inf if max_time is None else time.perf_counter() + max_time
         self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
         self.nit = self.nfev = self.n_products = 0
         self.excursions, self.asked = EXCURSIONS, np.inf
@@ -331,7 +334,7 @@ class FinderState:
                 H.count += 1
 
             space.start(product, g.astype(H.native_dtype))
-            grow(space, min(1e-2, size / self.history[0]), limit, lambda: False)
+            grow(space, min(1e-2, size / self.history[0]), limit, self.late)
             found = krylov_steps(space)
         self.n_products += H.count
         H.count = 0
@@ -385,8 +388,12 @@ class FinderState:
         self.n_products += H.count
         return found
 
+    def late(self) -> bool:
+        return time.perf_counter() > self.end
+
     def budget_left(self) -> bool:
-        return self.nit < self.max_iter and self.n_products < self.max_products
+        spent = self.nit >= self.max_iter or self.n_products >= self.max_products
+        return not spent and not self.late()
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
@@ -431,6 +438,7 @@ def find_critical_point(
     gradient_tol: float | None = None,
     max_iter: int = 300,
     max_products: int | None = None,
+    max_time: float | None = None,
     index: int | None = None,
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
@@ -461,6 +469,8 @@ def find_critical_point(
     max_products : int, optional
         The largest number of products with Hessians. A step takes n + 1 of them below n = 400, or
         as many as are left if these are fewer.
+    max_time : float, optional
+        Seconds after which the search ends, at the end of a step; from n = 400 on, inside it.
     index : int, optional
         The number of negative eigenvalues wanted: 0 for a minimum, 1 for a pass between two, and
         so on. Steps then follow eigenvectors before ``newton-mr`` polishes: up along the `index`
@@ -518,7 +528,9 @@ def find_critical_point(
         index = check_index(index, theta.size)
         if method != "newton-mr":
             raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
-    walk = FinderState(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)
+    steps = check_positive_int(max_iter, "max_iter")
+    limit = None if max_time is None else check_positive(max_time, "max_time")
+    walk = FinderState(ob, theta, tol, steps, most, limit, callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
@@ -710,7 +722,7 @@ def _descend(walk: FinderState) -> None:
             return
 
         def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
-            if walk.n_products >= walk.max_products:
+            if walk.n_products >= walk.max_products or walk.late():
                 return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
             walk.n_products += 1

@@ -14,7 +14,7 @@ from ..common.checks import as_rng, check_choice, check_positive, check_positive
 from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
-from ..common.runtime import to_nearest
+from ..common.runtime import OutOfTime, to_nearest
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..critical.find import DENSE_BELOW, check_index, find_critical_point
@@ -205,7 +205,8 @@ def sample_critical_points(
     max_iter : int
         The most steps of a walk.
     max_time : float or None
-        Seconds after which no new search is started.
+        Seconds after which the search under way is left, at the end of a step: what it has found by
+        then counts, and no other begins.
     seed : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
     progress : bool, optional
@@ -261,18 +262,21 @@ def sample_critical_points(
     if "narrower" in names:
         _check_widening(ob.model)
     max_iter = check_positive_int(max_iter, "max_iter")
-    end = None if max_time is None else time.perf_counter() + check_positive(max_time, "max_time")
-    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
+    limit = np.inf if max_time is None else check_positive(max_time, "max_time")
+    end = time.perf_counter() + limit
+    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, end, verdict)
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
         with bar(n_tries, "sample_critical_points", progress) as shown:
             for number, rng in enumerate(streams):
-                if end is not None and time.perf_counter() > end:
+                if hunt.late():
                     break
                 wanted = asked[number % len(asked)] if asked else None
                 found = hunt.search(names[number % len(names)], wanted, rng)
+                if found is None and hunt.late():
+                    break
                 tried += 1
                 points += [] if found is None else [found]
                 shown.update(1)
@@ -318,9 +322,15 @@ class _Hunt:
     """
 
     def __init__(
-        self, ob: Any, epochs: tuple[int, int], max_iter: int, verdict: dict[str, Any]
+        self,
+        ob: Any,
+        epochs: tuple[int, int],
+        max_iter: int,
+        end: float,
+        verdict: dict[str, Any],
     ) -> None:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
+        self.end = end
         self.n_walks = 0
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
         names = [name for name in STARTS if name != "narrower" or _can_widen(ob.model)]
@@ -344,10 +354,17 @@ class _Hunt:
             if follows and index is None:
                 index = int(rng.integers(min(highest, self.ob.n_params) + 1))
             start = list(self.led)[turn] if attempt == 0 else max(self.led, key=self._share)
-            theta, widths = self._walk(source, start, index if follows else None, rng)
-            point = classify(self.ob, theta, **({"seed": rng} | self.verdict))
+            try:
+                theta, widths = self._walk(source, start, index if follows else None, rng)
+            except OutOfTime:  # a run ends a little early where its next step would be late
+                self.end = time.perf_counter()
+                break
+            options = {"seed": rng, "max_time": self.left()} | self.verdict
+            point = classify(self.ob, theta, **options)
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
+            if self.late() and not settled:
+                break
             there = settled and (asked is None or point.n_negative == asked)
             trivial = why_trivial(self.ob, theta) if critical else None
             here = critical + 2 * there + (there and not trivial)
@@ -362,6 +379,13 @@ class _Hunt:
             highest //= 2
         return best
 
+    def late(self) -> bool:
+        return time.perf_counter() >= self.end
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, at least a millisecond; None without a limit."""
+        return None if self.end == np.inf else max(1e-3, self.end - time.perf_counter())
+
     def _share(self, start: str) -> float:
         led, of = self.led[start]
         return led / of
@@ -372,18 +396,20 @@ class _Hunt:
         """Return where one walk, descent or narrower network ends, and the widths of the latter."""
         ob = self.ob
         if source == "narrower":
-            return _from_narrower(ob, rng)
+            return _from_narrower(self, rng)
         if source == "walk" and index is None:
             theta = _trained(self, ob.model.init(seed=rng), rng)
         elif source == "walk":
             theta = STARTS[start](self, rng)
         else:
             theta = ob.model.init(seed=rng)
-            theta = _lowered(ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)
+            theta = _lowered(self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
             index = 0  # as proofs want points nearer to rest
-        found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter)
+        found = find_critical_point(
+            ob, theta, index=index, max_iter=self.max_iter, max_time=self.left()
+        )
         return np.asarray(found.x), None
 
 
@@ -392,7 +418,9 @@ def _trained(hunt: _Hunt, theta: np.ndarray, rng: np.random.Generator) -> np.nda
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
     options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
-    return _lowered(hunt.ob, theta, "adam", seed=0, **options)  # full batch: the seed has no effect
+    return _lowered(
+        hunt, hunt.ob, theta, "adam", seed=0, **options
+    )  # full batch: the seed has no effect
 
 
 def _drawn(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
@@ -404,7 +432,7 @@ def _beside_narrower(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
     """Take a point of a narrower network and go a tenth of its length aside, so that its added
     units differ.
     """
-    theta = np.asarray(_from_narrower(hunt.ob, rng)[0], dtype=float)
+    theta = np.asarray(_from_narrower(hunt, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
     return theta + 0.1 * max(1.0, safe_norm(theta)) * aside / safe_norm(aside)
 
@@ -417,11 +445,15 @@ STARTS: dict[str, Callable[[_Hunt, np.random.Generator], np.ndarray]] = {
 }
 
 
-def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.ndarray:
+def _lowered(
+    hunt: _Hunt, ob: Any, theta: np.ndarray, method: Descent, **options: Any
+) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
-    found = minimize(ob, theta, method, **options)
+    found = minimize(ob, theta, method, max_time=hunt.left(), **options)
     if found.status == STATUS["interrupted"]:
         raise KeyboardInterrupt
+    if found.stopped == "max_time":
+        raise OutOfTime
     return np.asarray(found.x)
 
 
@@ -469,17 +501,17 @@ def _check_widening(model: Any) -> None:
         raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
 
 
-def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+def _from_narrower(hunt: _Hunt, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
     """Train a narrower network to a critical point, and widen it to the network of ``ob``."""
-    wide = ob.model
+    ob, wide = hunt.ob, hunt.ob.model
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
     small = ob._with_model(narrow)
     theta = _lowered(
-        small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
+        hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
-    theta = find_critical_point(small, theta, max_iter=30).x
+    theta = find_critical_point(small, theta, max_iter=30, max_time=hunt.left()).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):

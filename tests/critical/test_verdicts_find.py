@@ -2,6 +2,7 @@
 so.
 """
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -341,3 +342,23 @@ def test_a_walk_to_an_index_keeps_its_budget():
     short = find_critical_point(ob, theta, index=1, max_iter=3)
     assert short.status == 1 and short.nit == 3 and "budget" in short.message
     assert short.gradient_norm == short.history[-1] == min(short.history)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "gradient-norm"}, {"index": 1}])
+def test_a_search_keeps_its_time(options):
+    """Of gradients that take 20 ms each, few fit into 50 ms: a step's own line search."""
+    net = fc.Objective(fc.MLP([2, 3, 1]), np.eye(4, 2), np.arange(4.0), loss="mse", l2=1e-3)
+
+    def slow(theta):
+        time.sleep(0.02)
+        return net.gradient(theta)
+
+    ob = SimpleNamespace(n_params=net.n_params, value=net.value, gradient=slow, hessian=net.hessian)
+    found = find_critical_point(ob, net.model.init(seed=0), max_time=0.05, **options)
+    assert found.status == 1 and not found.success and "budget" in found.message
+    assert found.nit <= 2
+    free = find_critical_point(net, net.model.init(seed=0), max_time=1e6, **options)
+    assert np.array_equal(free.x, find_critical_point(net, net.model.init(seed=0), **options).x)
+    assert free.nit > 2
+    with pytest.raises(ValueError, match="max_time"):
+        find_critical_point(ob, net.model.init(seed=0), max_time=-1.0)

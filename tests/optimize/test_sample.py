@@ -1,5 +1,6 @@
 """Sampled critical points: critical they are, and what is trivial is named so."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -83,6 +84,19 @@ def test_time_is_kept_and_mistakes_are_one_sentence(ob):
         fc.sample_critical_points(ob, 3, sources="wish")
     with pytest.raises(ValueError, match="sources is empty"):
         fc.sample_critical_points(ob, 3, sources=())
+
+
+@pytest.mark.parametrize("options", [{}, {"sources": "descent"}, {"index": [0, 2]}])
+def test_a_search_that_takes_long_is_left(options):
+    """One search alone takes tens of times as long here."""
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
+    widths = [20, 30, 3] if "index" in options else [20, 60, 60, 3]
+    large = fc.Objective(fc.MLP(widths), X, y, l2=3e-3)
+    began = time.process_time()
+    left = fc.sample_critical_points(large, 1000, max_time=0.1, seed=0, **options)
+    assert left.n_tries <= 1 and time.process_time() - began < 2
+    assert all(point.kind != "undecided" for point in left)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "streamed", "streamed sparse"])

@@ -387,14 +387,20 @@ class Objective(Answering, subject="objective"):
             return SumBounds(self, theta)
         return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
-    def _damped_steps(self, theta: np.ndarray) -> Any:
-        """Return the engine's Levenberg-Marquardt run from theta, which it moves; None with batch
-        normalisation, or where rows come in blocks or memory is limited. `minimize` asks for it.
+    @property
+    def _has_matrix(self) -> bool:
+        """Whether the engine has the Gauss-Newton matrix: not with batch normalisation, nor where
+        rows come in blocks or memory is limited.
         """
         given = LOSSES[self.loss].given
-        possible = given is None or given.convex
-        possible &= not (self._by_blocks or self.model.batch_norm or self.memory)
-        if not possible:
+        convex = given is None or given.convex
+        return convex and not (self._by_blocks or self.model.batch_norm or self.memory)
+
+    def _damped_steps(self, theta: np.ndarray) -> Any:
+        """Return the engine's Levenberg-Marquardt run from theta, which it moves; None where there
+        is no matrix. `minimize` asks for it.
+        """
+        if not self._has_matrix:
             return None
         plan = self._lend_plan()
         run = _engine.Levenberg(plan, theta)

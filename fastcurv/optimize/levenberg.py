@@ -2,7 +2,9 @@
 
 Where all rows are in memory and n is small, G is a matrix, the damping follows Nielsen's rule, and
 the engine takes many steps in one call; its equations are at the head of `_engine/levenberg.pyx`.
-Anywhere else these are the steps of `GaussNewton`, in Krylov spaces.
+Where they hardly lower the loss any more, as along a valley that bends, the steps are those of
+`TrustRegion` until one lowers it by a hundredth. Anywhere else all steps are those of
+`GaussNewton`, in Krylov spaces.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..critical.evidence import is_plain
-from .newton import GaussNewton
+from .newton import GaussNewton, first_radius, next_radius
 
 MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
 AT_ONCE = 25  # steps in one call, so that the loop sees in time that the run has become idle
+CRAWL = 1e-3  # if they lower the loss by less than this share of it, ...
+TENTH = 0.1  # ... and leave more than this share of the gradient's norm, others are tried
 
 
 class LevenbergMarquardt(GaussNewton):
@@ -23,12 +27,15 @@ class LevenbergMarquardt(GaussNewton):
 
     engine: Any  # the engine's run; None where steps are in Krylov spaces
     growth: float
-    leaves_saddles = False
-    kept_facts: tuple[str, ...] = (*GaussNewton.kept_facts, "growth")
+    radius: float | None
+    kept_facts: tuple[str, ...] = (
+        *GaussNewton.kept_facts, "growth", "radius", "since", "f_then", "g_then",
+    )  # fmt: skip
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.growth, self.engine = 2.0, None
+        self.growth, self.engine, self.radius = 2.0, None, None
+        self.since, self.f_then, self.g_then = 0, np.inf, np.inf  # steps since the last look
         if len(run.theta) <= MOST and self.sample is None and is_plain(run.ob):
             self.engine = self._started()
         if self.engine is not None:
@@ -37,7 +44,7 @@ class LevenbergMarquardt(GaussNewton):
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
-        if self.engine is not None:
+        if self.engine is not None and not self.exact:
             self._damp(self.engine)
 
     def _started(self) -> Any:
@@ -54,25 +61,54 @@ class LevenbergMarquardt(GaussNewton):
         if self.damping is not None:
             engine.damping, engine.growth = self.damping, self.growth
 
-    def step(self) -> str | None:
+    def _turn_to(self, curvature: str) -> None:
         if self.engine is None:
+            super()._turn_to(curvature)
+        elif curvature == "hessian":
+            super()._turn_to(curvature)
+            self.problem, self.by = "trust-region", "radius"
+            self.radius = self.radius or first_radius(self.run.theta)
+        else:
+            self.exact, self.since, self.run.curvature = False, 0, None
+
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
+        if self.by == "radius":
+            self.ratio, self.radius = ratio, next_radius(self.radius, ratio, length, bounded)
+        else:
+            super().adapt(ratio, length, bounded)
+
+    def step(self) -> str | None:
+        if self.engine is None or self.exact:
             return super().step()
         run = self.run
         if not np.array_equal(self.engine.theta, run.theta):  # something else has moved it
-            self.engine = self._started()
-        engine, begun, values = self.engine, run.elapsed(), self.engine.values
+            self.engine, self.since = self._started(), 0
+        if self.since == 0:
+            self.f_then, self.g_then = run.f, run.gnorm
+        steps = self._by_matrix(min(run.ahead, AT_ONCE - self.since))
+        self.since = (self.since + steps) % AT_ONCE
+        slow = self.f_then - run.f < CRAWL * abs(run.f) and run.gnorm > TENTH * self.g_then
+        if (slow and not self.since) or not (steps or run.cut):
+            self._turn_to("hessian")
+        return None if steps or run.cut else super().step()
+
+    def _by_matrix(self, count: int) -> int:
+        """Take at most `count` steps in the engine; return their number, 0 where none lowers the
+        loss by more than its rounding, or the time is over.
+        """
+        run, engine = self.run, self.engine
+        begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
         left = np.inf if run.max_time is None else run.max_time - begun
-        record = np.empty((min(run.ahead, AT_ONCE), 3))
-        steps, ending = engine.run(len(record), run.enough, run.fun_target, left, record)
+        steps, ending = engine.run(count, run.enough, run.fun_target, left, record)
         run.n_values += engine.values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth
         if ending == "max_time":
             run.cut = ending
         if not steps:
-            return None if run.cut else "no step lowers the loss by more than its rounding"
+            return 0
         record[:, 2] += begun
         run.passed(record[: steps - 1])
         run.theta = engine.theta.copy()
         run.f, run.g, run.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
-        return None
+        return steps

@@ -35,9 +35,10 @@ from ..common.errors import (
 )
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
-from ..common.protocols import Descent, Smooth, Valued
+from ..common.protocols import Descent, Smooth, Solver, Valued
 from ..common.runtime import to_nearest
 from ..common.vectors import default_threads
+from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
@@ -103,6 +104,7 @@ METHODS: dict[str, type[Method]] = {
     "l-bfgs": LBFGS,
 }
 ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
+SMALL = 300  # parameters up to which "auto" is Levenberg-Marquardt
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -111,7 +113,7 @@ STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defa
 def minimize(
     ob: Smooth,
     theta0: Any = None,
-    method: Descent = "trust-region",
+    method: Solver = "auto",
     *,
     max_iter: int | None = None,
     max_time: float | None = None,
@@ -141,6 +143,8 @@ def minimize(
     theta0 : ndarray, shape (n,)
         The start; not changed. May be None with `resume` or `n_init`.
     method : str
+        ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
+        rows are in memory, else ``trust-region``, as where an option or `max_products` is given.
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
         saddles, and ``newton damped-newton newton-mr``, which are drawn to them.
@@ -252,6 +256,8 @@ def minimize(
     (True, 'minimum', array([0., 1.]))
     """
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
+    if isinstance(method, str) and method == "auto":
+        method = _usual(ob, bool(options) or max_products is not None)
     chosen, maker = _checked(ob, theta0, method, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None
@@ -347,6 +353,15 @@ def _lowest(
         pool.shutdown(wait=True, cancel_futures=True)
     losses = np.array([one.fun for one in ended])
     return min(ended, key=lambda one: one.fun).x, losses, left()
+
+
+def _usual(ob: Any, asked: bool) -> Descent:
+    """Return the method that is meant by ``auto``: a dense matrix is the quickest where it is
+    small. `asked`: something is asked for that trust regions take.
+    """
+    small = not asked and getattr(ob, "n_params", SMALL + 1) <= SMALL and is_plain(ob)
+    small = small and getattr(ob, "_has_matrix", False)
+    return "levenberg-marquardt" if small else "trust-region"
 
 
 def _checked(

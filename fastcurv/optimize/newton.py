@@ -186,13 +186,22 @@ class TrustRegion(_Scaled):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         if self.radius is None:
-            self.radius = 0.1 * max(1.0, norm(run.theta))
+            self.radius = first_radius(run.theta)
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        if ratio < 0.25:
-            self.radius = 0.25 * length
-        elif ratio > 0.75 and bounded:
-            self.radius = 2.0 * self.radius
+        self.radius = next_radius(self.radius, ratio, length, bounded)
+
+
+def first_radius(theta: np.ndarray) -> float:
+    """Return the radius of a trust region of which nothing is known."""
+    return 0.1 * max(1.0, norm(theta))
+
+
+def next_radius(radius: float, ratio: float, length: float, bounded: bool) -> float:
+    """Return the radius after a trial step of this length, at the bound or not."""
+    if ratio < 0.25:
+        return 0.25 * length
+    return 2.0 * radius if ratio > 0.75 and bounded else radius
 
 
 class Cubic(_Scaled):

@@ -295,7 +295,7 @@ def test_a_run_whose_budget_ends_short_of_a_critical_point_says_the_budget():
     """A small gradient in a valley that the teacher fits: no call of `minimize` is advised."""
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
-    found = fc.minimize(ob, ob.model.init(seed=3), seed=0, max_iter=40)
+    found = fc.minimize(ob, ob.model.init(seed=3), "trust-region", seed=0, max_iter=40)
     assert found.kind == "not_critical" and not found.success
     assert found.stopped == "max_iter" and found.status == 1 and found.nit == 40
     assert found.message.startswith("Ended by max_iter; not critical: ||g|| = ")

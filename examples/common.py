@@ -31,7 +31,7 @@ FULL_MINUTES = {
     "failed_training": 8,
     "gradients_by_depth": 15,
     "skip_connections": 7,
-    "learning_rates": 25,
+    "learning_rates": 20,
 }
 
 

@@ -13,9 +13,11 @@ from common import DATA, write_table
 import fastcurv as fc
 
 EXPERIMENTS = (
+    "early_stopping",
     "failed_training",
     "finding_saddles",
     "initial_scale",
+    "learning_rates",
     "minimum_ratio",
     "plateaus",
     "poor_minima",

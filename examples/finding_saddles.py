@@ -40,10 +40,10 @@ NETWORKS = (
     ("digits", (6,), 3e-3),
 )
 WORDS = {
-    "gradient norm": "Newton-MR on the\ngradient's norm",
-    "newton": "plain Newton",
+    "gradient norm": "Newton-MR\non the norm\nof the gradient",
+    "newton": "plain\nNewton",
     "follow": "eigenvectors\nfollowed",
-    "sample": "the same, from\nup to four starts",
+    "sample": "the same,\nfrom up to\nfour starts",
 }
 
 
@@ -154,8 +154,8 @@ def plain_newton(ob, theta, n_steps=200):
 def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     counts = {way: count(select(table, way=way)) for way in WORDS}
-    figure = plots.new_figure((7.6, 4.2))
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    figure = plots.new_figure((7.6, 4.4))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     draw_shares(left, counts)
     draw_points(right, select(table, way="sample", distinct=1))
     sample, before = counts["sample"], counts["gradient norm"]
@@ -198,7 +198,7 @@ def draw_shares(ax, counts):
         ends = np.array([binomial_interval(c[part], c[of]) for c in counts.values()]).T
         error = np.abs(ends - shares)
         ax.bar(places + shift, shares, 0.38, color=color, yerr=error, capsize=3, label=words)
-    ax.set_xticks(places, [WORDS[way] for way in counts], fontsize=7)
+    ax.set_xticks(places, [WORDS[way] for way in counts], fontsize=8)
     ax.set(ylim=(0, 1.05), ylabel="share of the tries")
     ax.set_title("Searches that end at\na critical point")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)

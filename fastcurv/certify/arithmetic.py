@@ -124,6 +124,8 @@ def gram_bound(G: Floats) -> float:
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf:
         return size
+    if len(G) == 1:
+        return size
     G = G / size
     slack = 1 + 4 * len(G) * np.finfo(float).eps
     if len(G) <= 256:

@@ -359,10 +359,12 @@ class Bounded:
 
 
 class Factor:
-    """A matrix W that rows are multiplied by, ``x W'``; sliced once."""
+    """A matrix W that rows are multiplied by, ``x W'``; sliced once. `size` is a bound on
+    ``||W||_2``.
+    """
 
-    def __init__(self, W: Floats) -> None:
-        self.slices, self.norm, self.tau = slices(pair(W)), spectral(W), tau(W.shape[1])
+    def __init__(self, W: Floats, size: float) -> None:
+        self.slices, self.norm, self.tau = slices(pair(W)), size, tau(W.shape[1])
         self.tops = norm(np.abs(W).max(axis=1))
 
     def times(self, x: Bounded) -> Bounded:
@@ -451,8 +453,12 @@ class Precise:
     def __init__(self, ob: Any, theta: Floats) -> None:
         self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
-        self.up = [Factor(W) for W, _ in layers]
-        self.down = [Factor(np.ascontiguousarray(W.T)) for W, _ in layers]
+        sizes = [spectral(W) for W, _ in layers]
+        self.up = [Factor(W, size) for (W, _), size in zip(layers, sizes, strict=True)]
+        self.down = [
+            Factor(np.ascontiguousarray(W.T), size)
+            for (W, _), size in zip(layers, sizes, strict=True)
+        ]
         parts = [self.of_rows(slice(k, k + ROWS)) for k in range(0, len(ob.X), ROWS)]
         self.part = reduce(Part.__add__, parts).over(divisor_of(ob))
         self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)

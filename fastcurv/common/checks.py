@@ -160,7 +160,7 @@ def all_finite(a: Array) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(np.einsum("i,i->", flat, flat)):
                 return True
-    return bool(np.isfinite(a).all())
+    return bool(np.logical_and.reduce(np.isfinite(a), axis=None))  # .all() takes twice as long
 
 
 def is_sparse(X: Any) -> bool:

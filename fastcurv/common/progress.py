@@ -124,6 +124,7 @@ def bar(
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
+SHORT = 1024  # parameters up to which the last result but one is kept, too
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -140,18 +141,22 @@ def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
 
 
 def cache_last(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
-    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta. The
-    objective is not kept alive.
+    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta, and
+    up to `SHORT` parameters the one before, as of the point that a step has left. The objective is
+    not kept alive.
     """
-    last: tuple[Any, NDArray[Any], Answer] | None = None
+    last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
     @wraps(find)
     def found(ob: Any, theta: NDArray[Any]) -> Answer:
         nonlocal last
-        known = last  # a local reference, since another thread may replace it
-        if known is None or known[0]() is not ob or not np.array_equal(known[1], theta):
-            known = last = weakref.ref(ob), np.array(theta), find(ob, theta)
-        return known[2]
+        kept = last  # a local reference, since another thread may replace it
+        for known in kept:
+            if known[0]() is ob and np.array_equal(known[1], theta):
+                return known[2]
+        new = weakref.ref(ob), np.array(theta), find(ob, theta)
+        last = (new, *kept[:1]) if theta.size <= SHORT else (new,)
+        return new[2]
 
     return found
 

@@ -279,10 +279,11 @@ class Coordinates:
     """
 
     def __init__(self, cut: Slice | None = None) -> None:
-        self.cut = cut
+        self.cut, self.stretch = cut, 1.0  # a bound on ``||S'||``
         if cut is not None:
             least = max(cut.error, 1e-10 * cut.norm, np.finfo(float).tiny)
             self.weights = 1 / np.sqrt(np.maximum(np.abs(cut.values), least))
+            self.stretch = float(self.weights.max(initial=0.0) * np.abs(cut.c).max(initial=0.0))
 
     def out(self, y: Floats) -> Floats:
         """Return ``S y``."""
@@ -317,6 +318,7 @@ def newton_limit(
     """
     ob, here, spent = in_float64(ob), theta, 0
     first = size = _norm(within.back(g))
+    fine = within.cut is None or offered(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
         return Arrival(None, 0, 0)
     for k in range(STEPS):
@@ -334,9 +336,10 @@ def newton_limit(
             return Arrival(None, k, spent)
         share = HALF if k < SLOW else TENTH
         most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
-        if within.cut is None:  # surely longer, by the plain gradient, at a tenth of the cost
-            plain = _norm(np.array(ob.gradient(there), dtype=float))
-            if plain - 100 * assumed_error(H.norm, there) > 1.01 * most:
+        if fine:  # the plain gradient is surely longer, at a hundredth of the cost
+            plain = _norm(within.back(np.array(ob.gradient(there), dtype=float)))
+            off = 100 * assumed_error(H.norm, there) * within.stretch
+            if plain - off > 1.01 * most:
                 return Arrival(None, k, spent)
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))

@@ -31,7 +31,12 @@ from ..critical.evidence import (
     why_no_minimum,
 )
 from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
-from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
+from ..critical.nearness import (
+    assumed_error,
+    gradient_and_error,
+    lower_bound,
+    value_rounding,
+)
 from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
@@ -151,6 +156,7 @@ POLISH_STEPS = 20
 FACTORS = 3  # Hessians that are built and factorised at most
 KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H are computed
 KRYLOV_STEPS = 400
+BY_COLUMNS = 128  # up to this n products with all columns cost less than a matrix with its bounds
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
@@ -177,7 +183,7 @@ def polish(
         Ends the steps when it returns True.
     """
     here, n_products, n_gradients, n_steps = theta, 0, 1, 0
-    g = gradient_and_error(ob, here.astype(np.float64))[0]
+    g, fine = gradient_and_error(ob, here.astype(np.float64))[0], offered(ob, "precise_gradient")
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
     solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_FROM else []
@@ -194,8 +200,10 @@ def polish(
             if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
                 break
             trial = (here + p).astype(theta.dtype)
-            g_trial = gradient_and_error(ob, trial.astype(np.float64))[0]
-            n_gradients += 1
+            there, n_gradients = trial.astype(np.float64), n_gradients + 1
+            if fine and _surely_longer(ob, there, 0.5 * np.linalg.norm(g), H):
+                break
+            g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
                 break
             if not value_at(ob, trial) <= ceiling:
@@ -208,6 +216,14 @@ def polish(
     return here, n_steps, n_products, n_gradients
 
 
+def _surely_longer(ob: Any, theta: np.ndarray, length: float, H: Any) -> bool:
+    """Return whether the gradient is longer than `length` by more than the rounding of the plain
+    one, which takes a hundredth of the time of the precise one.
+    """
+    plain = np.array(ob.gradient(theta), dtype=float)
+    return bool(np.linalg.norm(plain) - 100 * assumed_error(H.norm, theta) > 1.01 * length)
+
+
 def _factor(H: Any) -> Solve | None:
     """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite to
     rounding.
@@ -215,7 +231,7 @@ def _factor(H: Any) -> Solve | None:
     A shift of the size of rounding admits symmetry directions, along which H is singular and the
     gradient is 0.
     """
-    A = H.matrix().A
+    A = H(np.eye(H.n)) if H.n <= BY_COLUMNS else H.matrix().A
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
     if not 0 < size < np.inf:
         return None
@@ -648,6 +664,8 @@ class Finisher:
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             slack += (ROUNDED * share * residuals.error) ** 2
+        if f - value_rounding(f, theta.dtype) - c > 2 * slack:  # surely, at a hundredth of the cost
+            return None
         best, off = proved(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"

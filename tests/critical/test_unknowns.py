@@ -371,7 +371,7 @@ def test_bounds_on_negative_eigenvalues_hold_where_orbits_are_bent():
     model, wider = fc.MLP([2, 3, 2], "identity", bias=False), 0
     ob = fc.Objective(model, X, y, loss="mse")
     for seed in range(20):
-        theta = fc.minimize(ob, model.init(seed=seed), max_iter=6, verdict=False).x
+        theta = fc.minimize(ob, model.init(seed=seed), "trust-region", max_iter=6, verdict=False).x
         said = fc.classify(ob, theta)
         values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
         low, high = said.n_negative_bounds

@@ -55,7 +55,7 @@ def network(draw, kind):
             theta = fc.find_critical_point(ob, theta, max_iter=60).x
         else:
             most = 200 if way == "minimize" else int(draw.integers(2, 12))
-            theta = fc.minimize(ob, theta, max_iter=most, seed=0).x
+            theta = fc.minimize(ob, theta, "trust-region", max_iter=most, seed=0).x
     return model, X, y, options, theta
 
 

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import slabs
 from ..common.linalg import UNIT, gamma_of
+from ..common.progress import SHORT, cache_last
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
@@ -223,8 +224,18 @@ def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
         return None
     if step_of(model) < SHALLOWEST:
         return None
-    found = Layered(ob, passes_at(ob, checked_theta(ob, theta)), kind)
+    at = checked_theta(ob, theta)
+    short = kind == "hessian" and at.size <= SHORT
+    found = _hessian_at(ob, at) if short else Layered(ob, passes_at(ob, at), kind)
     return found if found.finite else None
+
+
+@cache_last
+def _hessian_at(ob: Any, theta: Floats) -> Layered:
+    """Return the Hessian, read-only: the last Newton steps and the verdict ask for it in turn."""
+    found = Layered(ob, passes_at(ob, theta), "hessian")
+    found.A.flags.writeable = False
+    return found
 
 
 class Layered:

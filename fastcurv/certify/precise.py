@@ -20,7 +20,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -611,7 +611,7 @@ def _as_pair(x: NDArray[Any]) -> Pair:
     return Pair(hi, np.asarray(x - hi, float))
 
 
-@cache_last
+@partial(cache_last, kept=2)  # a step's point, and the one it left
 def _passes(ob: Any, at: Floats) -> Precise:
     with np.errstate(all="ignore"):
         found = Precise(ob, at)

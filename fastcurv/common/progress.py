@@ -124,7 +124,7 @@ def bar(
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
-SHORT = 1024  # parameters up to which the last result but one is kept, too
+SHORT = 1024  # parameters up to which more than one result is kept
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -140,22 +140,23 @@ def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     return found
 
 
-def cache_last(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
-    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta, and
-    up to `SHORT` parameters the one before, as of the point that a step has left. The objective is
-    not kept alive.
+def cache_last(
+    find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
+) -> Callable[[Any, Any], Answer]:
+    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta; up to
+    `SHORT` parameters the last `kept`. The objective is not kept alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
     @wraps(find)
     def found(ob: Any, theta: NDArray[Any]) -> Answer:
         nonlocal last
-        kept = last  # a local reference, since another thread may replace it
-        for known in kept:
+        held = last  # a local reference, since another thread may replace it
+        for known in held:
             if known[0]() is ob and np.array_equal(known[1], theta):
                 return known[2]
         new = weakref.ref(ob), np.array(theta), find(ob, theta)
-        last = (new, *kept[:1]) if theta.size <= SHORT else (new,)
+        last = (new, *held[: kept - 1]) if theta.size <= SHORT else (new,)
         return new[2]
 
     return found

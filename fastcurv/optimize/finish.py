@@ -156,7 +156,6 @@ POLISH_STEPS = 20
 FACTORS = 3  # Hessians that are built and factorised at most
 KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H are computed
 KRYLOV_STEPS = 400
-BY_COLUMNS = 128  # up to this n products with all columns cost less than a matrix with its bounds
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
@@ -231,7 +230,7 @@ def _factor(H: Any) -> Solve | None:
     A shift of the size of rounding admits symmetry directions, along which H is singular and the
     gradient is 0.
     """
-    A = H(np.eye(H.n)) if H.n <= BY_COLUMNS else H.matrix().A
+    A = H.matrix().A.copy()
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
     if not 0 < size < np.inf:
         return None

@@ -256,9 +256,7 @@ def minimize(
     (True, 'minimum', array([0., 1.]))
     """
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
-    if isinstance(method, str) and method == "auto":
-        method = _usual(ob, bool(options) or max_products is not None)
-    chosen, maker = _checked(ob, theta0, method, options, validation)
+    chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None
     if check_positive_int(n_init, "n_init") > 1:
@@ -365,11 +363,13 @@ def _usual(ob: Any, asked: bool) -> Descent:
 
 
 def _checked(
-    ob: Any, theta0: Any, name: Any, options: dict[str, Any], validation: Any
+    ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Check that the objective has what the method needs, and the method the options."""
     _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
+    if isinstance(name, str) and name == "auto":
+        chosen = _usual(ob, bool(options) or products is not None)
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)
     _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)

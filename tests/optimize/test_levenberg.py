@@ -93,6 +93,62 @@ def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
         assert np.array_equal(ours.x, same.x)
 
 
+def crawling():
+    """A fit of noise, whose valley bends: some hundred steps lower the loss by little."""
+    x = np.linspace(-1, 1, 41)[:, None]
+    noise = 0.1 * np.random.default_rng(0).standard_normal(x.shape)
+    ob = fc.Objective(fc.MLP([1, 5, 1]), x, np.sin(np.pi * x) + noise, "mse")
+    return ob, ob.model.init(seed=0)
+
+
+def test_where_steps_crawl_trust_regions_go_on():
+    ob, start = crawling()
+    found = run(ob, start)
+    assert found.stopped == "critical" and 0 < found.nhev < 20 * found.nit
+    alone = fc.minimize(ob, start, "trust-region", verdict=False, seed=0)
+    assert found.nhev < alone.nhev and found.fun <= 1.2 * alone.fun
+    short = run(ob, start, max_iter=20)
+    assert short.nhev == 0
+
+
+def test_crawling_runs_have_the_same_bits_watched_and_resumed(tmp_path):
+    ob, start = crawling()
+    whole = run(ob, start, max_iter=240)
+    assert whole.nhev > 0
+    watched = run(ob, start, max_iter=240, callback=lambda x: None)
+    assert np.array_equal(whole.x, watched.x)
+    for most in (10, 160, whole.nit - 5):  # before the steps change, and after
+        file = tmp_path / str(most)
+        run(ob, start, max_iter=most, checkpoint=file)
+        rest = fc.minimize(ob, None, "lm", max_iter=240, resume=file, verdict=False)
+        assert np.array_equal(whole.x, rest.x) and whole.nit == rest.nit
+
+
+def test_a_saddle_is_left():
+    ob = sine(l2=1e-4)
+    zero = np.zeros(ob.n_params)  # of all weights; the gradient is zero there
+    found = fc.minimize(ob, zero, "lm", seed=0)
+    assert fc.classify(ob, zero).n_negative and found.fun < 0.9 * ob.value(zero)
+    assert found.kind == "minimum"
+
+
+def test_the_default_is_this_on_small_networks_alone(rng):
+    ob, start = crawling()
+    ours = fc.minimize(ob, start, max_iter=20, verdict=False)
+    same = fc.minimize(ob, start, "lm", max_iter=20, verdict=False)
+    assert ours.method == "levenberg-marquardt" and np.array_equal(ours.x, same.x)
+    X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
+    for other in (
+        fc.Objective(fc.MLP([30, 20, 1]), X, y),
+        fc.StreamedObjective(fc.MLP([30, 4, 1]), X, y),
+        QuadraticObjective(np.eye(2), np.zeros(2)),
+    ):
+        where = np.ones(other.n_params)
+        assert fc.minimize(other, where, max_iter=2, verdict=False).method == "trust-region"
+    for asked in ({"radius": 0.5}, {"max_products": 30}):
+        assert fc.minimize(ob, start, max_iter=5, **asked).method == "trust-region"
+
+
 def test_a_loss_of_ones_own_is_not_replaced(rng):
     net = nets.draw(rng, [2, 3, 1], "tanh", "mse", 12, l2=1e-2)
 

@@ -12,10 +12,10 @@ from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import LEFT_OPEN
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
 
+from ..nets import CURVATURES
 from .networks import LOSSES, SMOOTH
 
 KINKED = ["relu", "leaky_relu", "elu"]
-KINDS = ("hessian", "ggn", "empirical_fisher")
 SPACES = ("samples", "outputs", "inputs", "parameters")
 ALIKE = (2, 3, 4, 6, 8, 10)  # samples on the sphere; from `MANY` on signs are not all alike
 MANY = 60
@@ -213,7 +213,7 @@ def pairs_hold(draw, op, A, values, space, room, words):
 def spaces_are_the_matrix(draw):
     """What any space says of an operator holds for its matrix."""
     ob, theta, exact = drawn(draw)
-    kind, space = str(draw.choice(KINDS)), str(draw.choice(SPACES))
+    kind, space = str(draw.choice(CURVATURES)), str(draw.choice(SPACES))
     if kind == "empirical_fisher" and ob.model.batch_norm:
         return "no such operator"
     with warnings.catch_warnings(), np.errstate(all="ignore"):

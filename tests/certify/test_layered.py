@@ -8,17 +8,14 @@ from fastcurv.certify.dense_hessian import Layered
 from fastcurv.certify.passes import passes_at
 from fastcurv.spectrum.dense import dense_matrix
 
+from ..nets import ACTIVATIONS, KERNELS
 from .longdouble import Truth
-
-ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu"]
-ACTIVATIONS += ["gelu", "elu"]
-LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
 
 
 def drawn(seed):
     """A net of any kind: skips, biases spared, columns of any size, weighted rows."""
     rng = np.random.default_rng(seed)
-    loss = LOSSES[seed % 3]
+    loss = KERNELS[seed % 3]
     sizes = [int(rng.integers(1, 7)) for _ in range(int(rng.integers(2, 6)))]
     if rng.random() < 0.4:
         sizes[1:-1] = [sizes[0]] * len(sizes[1:-1])

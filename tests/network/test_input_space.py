@@ -10,7 +10,8 @@ import fastcurv as fc
 from fastcurv.network.gram import InCoordinates
 from fastcurv.network.spaces import InputSpace, shrinks
 
-KINDS = ("hessian", "ggn", "empirical_fisher")
+from ..nets import CURVATURES
+
 EXACT = 1e-12
 
 
@@ -26,7 +27,7 @@ def table(rng, N, kind):
 
 
 @pytest.mark.parametrize("data", ["constant", "dependent", "zero", "full"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CURVATURES)
 def test_is_the_same_operator_in_other_coordinates(data, kind, rng):
     """Coordinates and complement are an orthonormal basis in which it is R and l2."""
     for N in (1, 3, 30):
@@ -128,7 +129,7 @@ def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatc
 
 
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CURVATURES)
 def test_a_kink_that_is_hit_is_hit_in_every_space(kind, phi, dtype, rng):
     """Rows of zeros and copies under biases of 0, and z that are 0 by what cancels exactly."""
     X = rng.integers(-2, 3, (9, 12)) / 2

@@ -9,8 +9,9 @@ import scipy.sparse as sp
 import fastcurv as fc
 from fastcurv.network.rows import RowSource, as_source
 
+from ..nets import CURVATURES
+
 N, BLOCK = 90, 40
-KINDS = ("hessian", "ggn", "empirical_fisher")
 
 
 def numbers(rows):
@@ -70,7 +71,7 @@ def every_fact(ob, theta):
     V = np.cos(np.outer(np.arange(1, theta.size + 1), [1.0, 2.3])).astype(theta.dtype)
     yield ob.value(theta)
     yield ob.gradient(theta)
-    for kind in KINDS:
+    for kind in CURVATURES:
         H = getattr(ob, kind)(theta)
         yield from (H @ V, H @ V[:, 0], H.quadratic(V), H.rounding_bound(V[:, 0]))
         part = H.restrict(layers=[1])
@@ -130,7 +131,7 @@ def test_facts_are_those_of_all_rows_at_once(dtype, tol):
 
     near(ob.value(theta), dense.value(theta))
     near(ob.gradient(theta), dense.gradient(theta))
-    for kind in KINDS:
+    for kind in CURVATURES:
         near(getattr(ob, kind)(theta).to_dense(), getattr(dense, kind)(theta).to_dense())
     near(fc.eigsh(ob.hessian(theta), 3).values, fc.eigsh(dense.hessian(theta), 3).values)
     if dtype == "float64":
@@ -148,7 +149,7 @@ def test_bits_of_one_block_are_those_of_all_rows_at_once():
     v = np.cos(np.arange(theta.size))
     assert ob.n_shards == 1 and ob.value(theta) == dense.value(theta)
     assert np.array_equal(ob.gradient(theta), dense.gradient(theta))
-    for kind in KINDS:
+    for kind in CURVATURES:
         assert np.array_equal(getattr(ob, kind)(theta) @ v, getattr(dense, kind)(theta) @ v)
     small, whole = (fc.eigsh(f.hessian(theta), 3, seed=0, space="parameters") for f in (ob, dense))
     assert np.array_equal(small.values, whole.values)

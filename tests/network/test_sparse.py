@@ -12,31 +12,18 @@ from fastcurv.network.rows import checked
 from fastcurv.network.sparse import SparseRows
 
 from ..certify.longdouble import Truth
-
-ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
-KINDS = ("hessian", "ggn", "empirical_fisher")
+from ..nets import CURVATURES, KERNELS, draw, every_activation
 
 
-def pair(rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), dtype="float64", **options):
-    model = fc.MLP(
-        sizes, activation, options.pop("bias", True), options.pop("residual", False), dtype
-    )
+def pair(
+    rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), kind=sp.csr_array, **options
+):
+    """The objective on sparse rows, that on the same rows dense, and theta."""
+    dtype = options.get("dtype", "float64")
     X = sp.random(N, sizes[0], 0.2, format="csr", random_state=np.random.default_rng(3))
     X.data[:] = rng.standard_normal(X.nnz)
-    d = sizes[-1]
-    y = {
-        "mse": rng.standard_normal((N, d)),
-        "cross_entropy": rng.integers(d, size=N),
-        "binary_cross_entropy": rng.random((N, d)),
-    }[loss]
-    theta = (rng.standard_normal(model.n_params) / 2).astype(dtype)
-    kind = options.pop("kind", sp.csr_array)
-    return (
-        fc.Objective(model, kind(X), y, loss, **options),
-        fc.Objective(model, X.toarray(), y, loss, **options),
-        theta,
-    )
+    net = draw(rng, sizes, activation, loss, X=X.toarray().astype(dtype), **options)
+    return net.objective(X=kind(X)), net.ob, net.direction(rng) / 2
 
 
 def close(a, b, tol=1e-12):
@@ -44,8 +31,8 @@ def close(a, b, tol=1e-12):
     assert np.linalg.norm(a - b) <= tol * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
-@pytest.mark.parametrize("loss", LOSSES)
+@every_activation
+@pytest.mark.parametrize("loss", KERNELS)
 def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
     N = {"mse": 23, "cross_entropy": 1, "binary_cross_entropy": 40}[loss]
     ob, dense, theta = pair(
@@ -64,7 +51,7 @@ def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
     close(ob.gradient(theta), dense.gradient(theta))
     v, V = rng.standard_normal(theta.size), rng.standard_normal((theta.size, 3))
     close(ob.hessp(theta, v), dense.hessp(theta, v))
-    for kind in KINDS:
+    for kind in CURVATURES:
         A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
         close(A @ v, B @ v)
         close(A @ V, B @ V)
@@ -87,13 +74,13 @@ def test_a_skip_over_the_first_layer(bias, rng):
     assert ob.model.skips[0]
     close(ob.value(theta), dense.value(theta))
     close(ob.gradient(theta), dense.gradient(theta))
-    for kind in KINDS:
+    for kind in CURVATURES:
         close(getattr(ob, kind)(theta).to_dense(), getattr(dense, kind)(theta).to_dense())
     v = rng.standard_normal(theta.size)
     close(ob.jacobian(theta) @ v, dense.jacobian(theta) @ v)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", KERNELS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_bounds_hold_against_long_double(activation, loss, rng):
     """Of gradient, product and every column; they are within a few powers of ten of the error."""
@@ -222,7 +209,7 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
         close(ob.value(theta), dense.value(theta), tol)
         close(ob.gradient(theta), dense.gradient(theta), tol)
         V = rng.standard_normal((theta.size, 3))
-        for kind in KINDS:
+        for kind in CURVATURES:
             A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
             close(A @ V, B @ V, tol)
             close(A.quadratic(V), B.quadratic(V), 10 * tol)

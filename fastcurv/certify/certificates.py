@@ -212,3 +212,15 @@ class Certificates:
         `fastcurv.certify.majorants`.
         """
         return curvature_floor(self.objective, theta)
+
+
+class ForwardCertificates:
+    """The part that passes forward tell, where nothing bounds the error of a loss or an activation:
+    a verdict has to know of kinks though nothing is proved of derivatives.
+    """
+
+    def __init__(self, proofs: Certificates) -> None:
+        self.objective, self.keeps_theta = proofs.objective, proofs.keeps_theta
+        self.loss_lower_bound = proofs.loss_lower_bound
+        self.kinks, self.probes = proofs.kinks, proofs.probes
+        self.ranges, self.saturation = proofs.ranges, proofs.saturation

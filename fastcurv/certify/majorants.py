@@ -219,6 +219,9 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
+EVERY = 64  # roundings of the numbers behind a z whose error is not bounded
+
+
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
     """Return `Signs` on the balls of these radii around theta, from one pass of theta through the
     network; not for batch normalisation. With `rounding`, a z also counts as at a kink if it is
@@ -232,6 +235,7 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
     passes = passes_at(ob, checked_theta(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [ACTIVATIONS[name] for name in passes.names]
+    measured = rounding and any(row.given is not None and row.given.unbounded for row in rows)
     off = [[np.full(m, row.leak == 0.0) for m, row in zip(widths, rows)] for _ in radii]
     on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
     count = [0] * len(radii)
@@ -242,6 +246,8 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
                 b = propagate(passes, s, radius)
                 for l, row in enumerate(rows):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
+                    if measured:  # nothing bounds what layers above a given one are off by
+                        reach = np.where(reach < np.inf, reach, EVERY * rounded(passes, s, l))
                     near = (np.abs(s.z[l].x) <= reach) & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)

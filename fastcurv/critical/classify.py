@@ -335,6 +335,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         to_infinity=runs_to_infinity(ob, theta),
         n_kinks=n_kinks,
         falls=falls,
+        assumed=not H.bounded,
         n_products=H.count,
     )
 

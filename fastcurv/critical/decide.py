@@ -66,8 +66,8 @@ class Reason(Enum):
     )
     FLOOR = f"Minimum: a critical point is proved to lie {{place}} {_THEOREM}, and {_FLOOR}"
     KINKS_FALL = (
-        f"Saddle: {{near}}, curvature {_RANGE} is proved on this side of the kinks, and the loss "
-        "was seen to fall along escape_direction"
+        f"Saddle: {{near}}, curvature {_RANGE} is {{known}} on this side of the kinks, and the "
+        "loss was seen to fall along escape_direction"
     )
     KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
     NO_BOUND = (
@@ -95,13 +95,13 @@ class Reason(Enum):
         "gradient first"
     )
     MEASURED = (
-        f"{{kind}}{{up_to}}: {{near}}, and all {{others}} eigenvalues at theta are proved "
-        f"{{sign}}, {_WEAKEST}{_LASTING}, and the gradient to be smaller at its end; not "
-        "certified, since {hypothesis}"
+        f"{{kind}}{{up_to}}: {{near}}, and all {{others}} eigenvalues at theta are {{known}} "
+        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient to be smaller at its end; "
+        "not certified, since {hypothesis}"
     )
     MEASURED_SADDLE = (
-        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE} are proved at theta{_LASTING}; not "
-        "certified, since {hypothesis}"
+        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE} are {{known}} at theta{{supposed}}"
+        f"{_LASTING}; not certified, since {{hypothesis}}"
     )
     SHORT = (
         "Undecided: {near}, and {seen}, but {few} to measure whether that lasts up to the critical "
@@ -327,6 +327,8 @@ class Evidence:
         Number of pre-activations within rounding of a kink.
     falls : bool
         The loss was seen to decrease across the kinks.
+    assumed : bool
+        Nothing bounds the rounding of products: signs at theta rest on an assumption about it.
     n_products : int
         Products made so far.
     """
@@ -337,6 +339,7 @@ class Evidence:
     to_infinity: bool = False
     n_kinks: int = 0
     falls: bool = False
+    assumed: bool = False
     n_products: int = 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
+    MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
     times,
@@ -290,6 +291,12 @@ class Products:
             ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
             self.norm = max(self.norm, largest * float(ratios.max(initial=0.0)))
         return out
+
+    @property
+    def bounded(self) -> bool:
+        """True where the operator bounds the rounding of its products, or is a matrix."""
+        names = "rounding_bound", "column_bounds"
+        return isinstance(self.op, MatrixOperator) or any(hasattr(self.op, x) for x in names)
 
     @property
     def largest(self) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..common.errors import Answering
 from ..common.vectors import safe_norm
+from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.results import html_table, number
 from .decide import Decision, Evidence
 from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
@@ -106,7 +107,7 @@ class CriticalPoint(Answering, subject="verdict"):
         ``(low, high)`` for the number of negative eigenvalues: of the critical point if certified,
         else of H at theta.
     escape_direction : ndarray, shape (n,), or None
-        Unit vector of proved negative curvature, the most negative found.
+        Unit vector of negative curvature beyond the error of products, the most negative found.
     escape_curvature : float or None
         Its Rayleigh quotient.
     n_kinks : int
@@ -359,6 +360,9 @@ class Words(Formatter):
         self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
         self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
         self.risk_to_ask = max(found.spectrum.risk, RISK)
+        self.known = "measured" if found.assumed else "proved"
+        about = f", where products are taken to be off by {PRODUCT_EPS:g} eps ||H|| at most"
+        self.supposed = about * found.assumed
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
         """Return the word of that name."""
@@ -436,7 +440,8 @@ class Words(Formatter):
         if s.dense:
             return self.format(
                 "at theta at least {spectrum.n_negative} negative and {spectrum.n_positive} "
-                "positive of {ask.n} eigenvalues are proved, from {spectrum.low} to {spectrum.high}"
+                "positive of {ask.n} eigenvalues are {known}, from {spectrum.low} to "
+                "{spectrum.high}"
             )
         return (
             f"at least {few} eigenvalue{_s(few)} at theta {'is' if few == 1 else 'are'} negative, "
@@ -456,7 +461,7 @@ class Words(Formatter):
     def beside_kinks(self) -> str:
         return self.format(
             "{spectrum.n_negative} negative and {spectrum.n_positive} positive eigenvalues are "
-            "proved"
+            "{known}"
             if self.spectrum.dense
             else "curvature from {spectrum.low} to {spectrum.high} is seen"
         )
@@ -465,7 +470,7 @@ class Words(Formatter):
     def seen(self) -> str:
         """The curvature found at theta."""
         return self.format(
-            "{both} are proved at theta"
+            "{both} are {known} at theta"
             if self.spectrum.dense
             else "curvature from {spectrum.low} to {spectrum.high} was found"
         )
@@ -473,7 +478,7 @@ class Words(Formatter):
     @property
     def one_sided(self) -> str:
         n = self.spectrum.n_negative
-        return f"; {n} are proved negative, so theta is no minimum" if n else ""
+        return f"; {n} are {self.known} negative, so theta is no minimum" if n else ""
 
     @property
     def floor(self) -> str:
@@ -484,6 +489,9 @@ class Words(Formatter):
     @property
     def hypothesis(self) -> str:
         """The hypothesis of the theorem that is not met."""
+        unknown = getattr(self.ask.ob, "_unbounded", "")
+        if unknown:
+            return unknown
         if not self.gradient.strict:
             return (
                 "in float32 theta comes no nearer to a critical point than the rounding of the loss"

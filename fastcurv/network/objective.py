@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..certify.certificates import Certificates
+from ..certify.certificates import Certificates, ForwardCertificates
 from ..certify.passes import ErrorPass
 from ..common.checks import (
     check_finite,
@@ -231,7 +231,7 @@ class Objective(Answering, subject="objective"):
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
         self.model, self.loss = model, check_loss(loss)
-        if not self._provable:  # nothing bounds the error of the loss: the method is not offered
+        if self._unbounded:  # nothing bounds the error of the loss: the method is not offered
             self.__dict__["rounding_bound"] = None
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
@@ -338,17 +338,18 @@ class Objective(Answering, subject="objective"):
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
         `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
-        the gradient or the Hessian, unless it has its own, and for a `Loss` without `third` or
-        `ulps`; so is `rounding_bound`.
+        the gradient or the Hessian, unless it has its own, as is `rounding_bound`. Where a `Loss`
+        or `Activation` has no `third` or `ulps`, kinks, ranges and saturation alone.
         """
-        if not self._provable:
-            return None
-        return (SumCertificates if self._by_blocks else Certificates)(self)
+        proofs = (SumCertificates if self._by_blocks else Certificates)(self)
+        return ForwardCertificates(proofs) if self._unbounded else proofs
 
     @property
-    def _provable(self) -> bool:
+    def _unbounded(self) -> str:
+        """What keeps everything about this loss from being proved, as a clause; "" for nothing."""
         asked = [ACTIVATIONS[name].given for name in self.model.activation]
-        return all(part is None or part.provable for part in (LOSSES[self.loss].given, *asked))
+        known = (part.unbounded for part in (LOSSES[self.loss].given, *asked) if part is not None)
+        return next(filter(None, known), "")
 
     # --- plans: creating, binding, lending and taking back
 
@@ -503,7 +504,7 @@ class Objective(Answering, subject="objective"):
         return self._curvature(theta, "hessian")
 
     def _curvature(self, theta: Any, kind: str) -> Curvature:
-        return (Curvature if self._provable else UnboundedCurvature)(self, theta, kind)
+        return (UnboundedCurvature if self._unbounded else Curvature)(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,

@@ -57,9 +57,10 @@ class Given:
         return self.name
 
     @property
-    def provable(self) -> bool:
-        """Whether enough is known for bounds on errors."""
-        return self.third is not None and self.ulps is not None
+    def unbounded(self) -> str:
+        """A clause that says which bounds are not known that proofs need; "" where all are."""
+        missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
+        return missing and f"{self!r} was given without {missing}"
 
     def _ask(self, names: tuple[str, str, str], *at: NDArray[Any]) -> Values:
         """Return what the function has, as three arrays. It cannot write into its arguments."""

@@ -192,10 +192,47 @@ def test_without_bounds_a_verdict_is_measured(known):
     ob = problem(Loss(cross_entropy, **known))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.success and found.kind == "minimum" and not found.report.certified
-    assert "not certified" in found.message and ob.certificates is None
+    assert "without" in found.message and not hasattr(ob.certificates, "third_bound")
     assert ob.rounding_bound is None and not hasattr(ob.hessian(found.x), "rounding_bound")
     at = fc.classify(ob, np.zeros(ob.n_params))
     assert not at.certified and at.kind == "not_critical"
+
+
+@pytest.mark.parametrize("known", [{}, {"third": 0.0}])
+def test_what_is_measured_is_not_called_proved(known):
+    """Whatever is said of a loss without bounds, at ends, saddles and near them; and why."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
+    for dtype in ("float64", "float32"):
+        ob = fc.Objective(
+            fc.MLP([4, 5, 1], "tanh", dtype=dtype), X, y, Loss(squares, **known), 0.01
+        )
+        end = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+        for theta in (end.x, 0 * end.x, ob.model.init(seed=0)):
+            for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
+                for point in (at, at.at_nearest) if at.at_nearest else (at,):
+                    said = f"{point!r} {point.to_dict()} {point._repr_html_()}"
+                    said = said.replace("measured, not proved", "")
+                    assert not point.certified and "proved" not in said, said
+    missing = "ulps" if known else "third and ulps"
+    assert f"since Loss(squares) was given without {missing}" in fc.classify(ob, end.x).reason
+
+
+@pytest.mark.parametrize(
+    "phi", ["relu", ["relu", "tanh"], ["own", "relu"], ["relu", "own"]], ids=str
+)
+@pytest.mark.parametrize("kind", ["dense", "blocks"])
+def test_kinks_are_seen_without_bounds(phi, kind, rng):
+    """All weights 0, where the Hessian of one side is positive and the loss falls on the other."""
+    names = [fc.Activation(rows_alone) if name == "own" else name for name in np.ravel(phi)]
+    X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))
+    ob = KINDS[kind](fc.MLP([4, *[8] * len(names), 1], names), X, y, Loss(squares), l2=0.01)
+    theta = np.zeros(ob.n_params)
+    theta[-1] = y.mean() / 1.01
+    at = fc.classify(ob, theta, gradient_tol=1e-10)
+    assert at.kind != "minimum" and at.n_kinks >= 480
+    away = ob.model.init(seed=0)
+    assert fc.classify(ob, away).n_kinks == 0
 
 
 @in_long_double

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -77,24 +76,6 @@ def one_seed(seed: Any, rng: Any) -> Any:
     if seed is not None and rng is not None:
         raise TypeError("seed and rng are both given; wanted one of the two: they mean the same")
     return check_seed(rng if seed is None else seed)
-
-
-def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
-    """Return the value of a renamed argument; use of the old name raises a FutureWarning.
-
-    Examples
-    --------
-    >>> old_name("gtol", None, "gradient_tol", 1e-6)
-    1e-06
-    """
-    if value is None:
-        return new_value
-    if new_value is not None:
-        raise TypeError(f"{old} is the old name of {new}; wanted one of the two")
-    warnings.warn(
-        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=caller_depth()
-    )
-    return value
 
 
 def caller_depth() -> int:

@@ -26,7 +26,10 @@ STEPS = dict.fromkeys(
 )
 SEEDS = {"random_state": "seed", "key": "seed", "generator": "seed"}
 PROBES = dict.fromkeys(
-    ("num_samples", "num_matvecs", "n_vectors", "n_v", "n_vec", "num_probes", "m", "maxIter"),
+    (
+        *("num_samples", "n_samples", "num_matvecs", "n_vectors", "n_v", "n_vec", "num_probes"),
+        *("m", "maxIter"),
+    ),
     "n_probes",
 )
 HOW_MANY = ("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n", "num_eigenvalues")
@@ -36,7 +39,7 @@ TOLD = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
 ARGUMENTS: dict[str, dict[str, str]] = {
     "minimize": {
         **STEPS,
-        **dict.fromkeys(("tol", "xtol", "ftol"), "gradient_tol"),
+        **dict.fromkeys(("tol", "gtol", "xtol", "ftol"), "gradient_tol"),
         **dict.fromkeys(("lr", "learning_rate_init", "eta", "step_size"), "learning_rate"),
         **SEEDS,
         "rng": "seed",
@@ -118,7 +121,6 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "spectral_density": {
         **TOLD,
         **PROBES,
-        "n_samples": "n_probes",
         **dict.fromkeys(("maxiter", "iter", "max_iter", "k", "degree", "order", "ncv"), "n_steps"),
         **SEEDS,
         "sigma": "width",

@@ -22,7 +22,6 @@ from ..common.checks import (
     check_positive_int,
     check_seed,
     check_theta,
-    old_name,
 )
 from ..common.errors import (
     accept_aliases,
@@ -255,7 +254,6 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None

@@ -17,7 +17,6 @@ from ..common.checks import (
     check_positive_int,
     check_symmetric_operator,
     either_seed,
-    old_name,
     operator_dtype,
     times,
 )
@@ -367,7 +366,6 @@ def trace(
     *,
     rng: Seed = None,
     progress: bool | None = None,
-    n_samples: int | None = None,
     space: Space | None = None,
 ) -> Estimate:
     """Estimate the trace of a symmetric operator from `n_probes` products.
@@ -379,7 +377,7 @@ def trace(
         product.
     n_probes : int
         Number of applications of the operator, products and quadratic forms alike; default 60, or n
-        for a small network whose matrix costs less. The old name, n_samples, still works.
+        for a small network whose matrix costs less.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
         over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
@@ -430,7 +428,7 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
+    op, m, rng = _asked(op, n_probes, seed, rng, method)
     check_choice(method, get_args(Tracing), "method")
     small = reduction(op, space)
     if small is None:
@@ -470,7 +468,6 @@ def diagonal(
     *,
     rng: Seed = None,
     progress: bool | None = None,
-    n_samples: int | None = None,
 ) -> Estimate:
     """Estimate the diagonal of a symmetric operator from `n_probes` products.
 
@@ -479,8 +476,7 @@ def diagonal(
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Number of products; default 60, or n for a small network whose matrix costs less. The old
-        name, n_samples, still works.
+        Number of products; default 60, or n for a small network whose matrix costs less.
     method : str
         ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
         range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 12
@@ -520,7 +516,7 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
+    op, m, rng = _asked(op, n_probes, seed, rng, method)
     check_choice(method, get_args(Diagonals), "method")
     apply = CountingRows(op)
     if apply.exactly(m, method):
@@ -548,7 +544,6 @@ def frobenius_norm(
     *,
     rng: Seed = None,
     progress: bool | None = None,
-    n_samples: int | None = None,
     space: Space | None = None,
 ) -> Estimate:
     """Estimate the Frobenius norm of a symmetric operator, the root of the sum of its squared
@@ -559,8 +554,7 @@ def frobenius_norm(
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes : int
-        Number of products; default 60, or n for a small network whose matrix costs less. The old
-        name, n_samples, still works.
+        Number of products; default 60, or n for a small network whose matrix costs less.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
         on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 products on; with
@@ -597,7 +591,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, method)
+    op, m, rng = _asked(op, n_probes, seed, rng, method)
     check_choice(method, get_args(Norming), "method")
     small = reduction(op, space)
     if small is None:
@@ -653,15 +647,12 @@ def _asked(
     n_probes: int | None,
     seed: Seed,
     rng: Seed,
-    n_samples: int | None,
     method: str,
 ) -> tuple[Any, int, np.random.Generator]:
-    """Return the operator, the number of probes and the generator after checking them; deprecated
-    names are accepted. By default there are as many probes as parameters where the matrix costs no
-    more than `USUAL` products.
+    """Return the operator, the number of probes and the generator after checking them. By default
+    there are as many probes as parameters where the matrix costs no more than `USUAL` products.
     """
     op = check_symmetric_operator(op)
-    n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
     generator = either_seed(seed, rng)
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator

@@ -261,21 +261,17 @@ def test_checks_cost_no_more_than_the_training_and_their_floor(clock, monkeypatc
 
 @pytest.mark.parametrize(
     "name, right",
-    [("maxiter", "max_iter"), ("tol", "gradient_tol"), ("epochs", "max_iter"), ("rng", "seed")],
+    [
+        ("maxiter", "max_iter"),
+        ("tol", "gradient_tol"),
+        ("gtol", "gradient_tol"),
+        ("epochs", "max_iter"),
+        ("rng", "seed"),
+    ],
 )
 def test_names_of_other_libraries_are_answered_by_the_right_one(name, right):
     with pytest.raises(TypeError, match=f"no '{name}'; wanted '{right}'"):
         fc.minimize(QuadraticObjective(np.eye(2)), np.ones(2), **{name: 5})
-
-
-def test_the_old_name_of_the_tolerance_works_and_warns():
-    ob = QuadraticObjective(np.eye(2))
-    with pytest.warns(FutureWarning, match="gtol is called gradient_tol"):
-        old = fc.minimize(ob, np.ones(2), "sgd", gtol=0.1)
-    new = fc.minimize(ob, np.ones(2), "sgd", gradient_tol=0.1)
-    assert np.array_equal(old.x, new.x) and old.nit == new.nit
-    with pytest.raises(TypeError, match="old name"):
-        fc.minimize(ob, np.ones(2), gtol=0.1, gradient_tol=0.1)
 
 
 def test_both_steps_take_the_same_arguments_in_the_same_order():

@@ -37,6 +37,11 @@ def test_is_never_said(statement):
         ("spaces_are_the_matrix", 202993),  # squares of 1e-249 in a norm
         ("spaces_are_the_matrix", 204505),  # and of 1e246
         ("spaces_are_the_matrix", 211032),  # what is left lies along directions taken out
+        # what underflows, multiplied by a large unit of the loss
+        *[("squares_that_are_no_numbers_change_no_verdict", i) for i in (93, 328, 424, 430, 468)],
+        ("the_unit_of_the_loss_changes_no_verdict", 438),
+        ("every_plan_gives_one_answer", 71027),  # one row's output along a vector that cancels
+        ("given_activations_are_certified_where_they_rest", 71131),  # a Hessian that overflows
     ],
 )
 def test_cases_that_were_broken_once(name, seed):

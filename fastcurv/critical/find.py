@@ -273,6 +273,7 @@ class FinderState:
         fixed_tol: float | None,
         max_iter: int,
         max_products: float,
+        *,
         max_time: float | None,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
@@ -530,7 +531,7 @@ def find_critical_point(
             raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
     steps = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    walk = FinderState(ob, theta, tol, steps, most, limit, callback)
+    walk = FinderState(ob, theta, tol, steps, most, max_time=limit, callback=callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),

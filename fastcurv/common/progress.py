@@ -143,8 +143,8 @@ def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
 def cache_last(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
-    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta; up to
-    `SHORT` parameters the last `kept`. The objective is not kept alive.
+    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta; the
+    last `kept` up to `SHORT` parameters. The objective is not kept alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 

@@ -360,9 +360,10 @@ class Words(Formatter):
         self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
         self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
         self.risk_to_ask = max(found.spectrum.risk, RISK)
-        self.known = "measured" if found.assumed else "proved"
+        assumed = found.assumed and not outcome.certified
+        self.known = "measured" if assumed else "proved"
         about = f", where products are taken to be off by {PRODUCT_EPS:g} eps ||H|| at most"
-        self.supposed = about * found.assumed
+        self.supposed = about * assumed
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
         """Return the word of that name."""

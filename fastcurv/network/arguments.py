@@ -186,8 +186,8 @@ def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
 
 
 def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:
-    """Raise a ValueError for targets outside the range of a loss; call a loss of the user's for one
-    row, which tells the shapes it returns.
+    """Raise a ValueError for targets outside the range of a loss; try a new loss of the
+    user's with some rows, which tells the shapes it returns.
     """
     if given.least is not None:
         least, itself = given.least
@@ -196,7 +196,7 @@ def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:
             wanted = f">= {least:g}" if itself else f"> {least:g}"
             raise ValueError(f"y holds {low:g}; wanted numbers {wanted}, which {given.name} is for")
     if given.coupled is None:
-        given(np.zeros((1, d_out)), y[:1].astype(float))
+        given.attempt(y, d_out)
 
 
 def _others(*targets: str) -> str:

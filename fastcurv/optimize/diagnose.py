@@ -248,7 +248,7 @@ def _few_units(f: Facts) -> Found:
 def _simpler(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
-    return _if(len(f.hidden) > 0 and least <= f.loss, least)
+    return _if(len(f.hidden) > 0 and least <= f.loss and f.at_rest, least)
 
 
 # The calls: expressions in fc, np, ob and theta whose value is a result of `minimize`.

@@ -27,6 +27,9 @@ LONG_EPS = float(np.finfo(np.longdouble).eps)
 OUTWARD = 1 + 1e-12  # for the rounding of the few operations of a bound
 MOST_COUPLED = 64  # outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
+TRIED = 16  # rows with which a new loss is tried
+STEP = 1e-5  # of differences, beside numbers of size 1
+LOSS_PARTS = ("value", "first", "second")
 
 
 class Given:
@@ -78,7 +81,9 @@ class Given:
         self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], *at: NDArray[Any]
     ) -> None:
         """Raise a ValueError for an array of other shapes, or that holds no floats."""
-        if part.shape not in shapes or part.dtype.kind not in "fc":
+        if part.shape not in shapes or part.dtype.kind not in (
+            "fc" if at[0].dtype.kind == "c" else "f"
+        ):
             which = " or ".join(map(str, shapes))
             of = " and ".join(f"{a} {x.shape}" for a, x in zip("zy", at))
             raise ValueError(
@@ -132,7 +137,7 @@ class AskedLoss(Given):
         precision of z, with their shapes checked.
         """
         y = np.asarray(y, z.real.dtype)
-        value, first, second = self._ask(("value", "first", "second"), z, y)
+        value, first, second = self._ask(LOSS_PARTS, z, y)
         N, d = z.shape
         self._check_shape("value", value, [(N,)], z, y)
         self._check_shape("first", first, [(N, d)], z, y)
@@ -179,6 +184,64 @@ class AskedLoss(Given):
                 "means first, then logarithms of variances"
             )
         return d_out // self.per_target
+
+    def attempt(self, y: NDArray[Any], d: int) -> None:
+        """Raise a ValueError for a function that is no loss of rows with its derivatives, or whose
+        bounds do not hold, at some of the targets and random outputs of size 1.
+        """
+        y = y[np.linspace(0, len(y) - 1, min(len(y), TRIED)).astype(int)].astype(float)
+        z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
+        here, above, below = (self(z + step * v, y) for step in (0, STEP, -STEP))
+        for name, part, turned in zip(LOSS_PARTS, here, self(z[::-1].copy(), y[::-1].copy())):
+            if not np.allclose(part, turned[::-1], rtol=1e-6, atol=1e-9, equal_nan=True):
+                raise ValueError(
+                    f"{self!r} returned another {name} for the same rows in another order; wanted "
+                    "a function of each row alone"
+                )
+        eps = max(float(np.finfo(part.dtype).eps) for part in here)
+        with np.errstate(all="ignore"):
+            for j in (1, 2):
+                parts = here[j] * (v[:, None] if here[j].ndim == 3 else v)
+                told, sizes = parts, np.abs(parts)
+                if j == 1 or parts.ndim == 3:
+                    told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
+                slope = (above[j - 1] - below[j - 1]) / (2 * STEP)
+                noise = 64 * eps / STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
+                off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
+                if 4 * off.sum() > off.size:  # else it may be at a kink
+                    raise ValueError(
+                        f"{self!r} returned {LOSS_PARTS[j]} that makes {told[off][0]:.6g} along a "
+                        f"random direction; wanted the derivative of {LOSS_PARTS[j - 1]}, which by "
+                        f"differences is {slope[off][0]:.6g}"
+                    )
+            self._attempt_bounds(z, v, y, here, above[2] - below[2])
+
+    def _attempt_bounds(
+        self, z: Floats, v: Floats, y: Floats, found: Values, change: NDArray[Any]
+    ) -> None:
+        """Raise a ValueError where what is known of the function does not hold between z - STEP v
+        and z + STEP v, where second changes by so much.
+        """
+        own = self.error(z, y, found, EPS)
+        if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
+            raise ValueError(f"{self!r} returned {found[0].min():.6g}, below lower={self.lower:g}")
+        if self.third is not None:
+            move, most = np.abs(v) * STEP, np.abs(found[2]).max(initial=0.0)
+            bound, lengths = self.third_of(z, y, move), 2 * move
+            if change.ndim == 3:
+                sizes = np.where(np.isfinite(change), change, 0)
+                change, lengths = np.linalg.norm(sizes, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
+                bound = bound.max(axis=1)
+            if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
+                raise ValueError(f"third of {self!r} does not bound how its second changes")
+        if self.ulps is not None and LONG_EPS < EPS:
+            long = self(z.astype(np.longdouble), y)
+            own = own + self.error(z, y, long, LONG_EPS)
+            if (np.abs(found[1] - long[1]) > own).any():
+                raise ValueError(
+                    f"{self!r} is off by {np.abs(found[1] - long[1]).max():.2g} in first against "
+                    f"numpy.longdouble, more than ulps={self.ulps:g} allows"
+                )
 
     # --- what is known of it
 
@@ -263,8 +326,9 @@ class Loss(AskedLoss):
     Raises
     ------
     TypeError, ValueError
-        Where the arguments are of other kinds; from an objective, where the function returns
-        other shapes.
+        Where the arguments are of other kinds; from the first objective, which tries the function
+        with 16 rows at most: where it returns other shapes, mixes rows, or returns derivatives that
+        are not those of differences, or where a bound does not hold there.
 
     See Also
     --------
@@ -273,8 +337,9 @@ class Loss(AskedLoss):
     Notes
     -----
     A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
-    so. `third`, `lower` and `ulps` are taken at their word. Where `numpy.longdouble` is longer than
-    float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so the function
+    so. Beyond the rows it is tried with, `third`, `lower` and `ulps` are taken at their word. It is
+    asked once for each theta and block of rows, by one thread. Where `numpy.longdouble` is longer
+    than float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so it
     must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
     float64, and more verdicts are measured.
 
@@ -417,9 +482,11 @@ class AskedActivation(Given):
                     "wanted a function of each number of z alone"
                 )
         above, below = self(SAMPLE + step), self(SAMPLE - step)
+        eps = max(float(np.finfo(part.dtype).eps) for part in found)
         for j in (1, 2):
             slope = (above[j - 1] - below[j - 1]) / (2 * step)
-            allowed = 1e-3 * (np.abs(slope) + np.abs(found[j])) + 1e-6 * (1 + np.abs(found[j - 1]))
+            allowed = 1e-3 * (np.abs(slope) + np.abs(found[j])) + 1e-6
+            allowed += 16 * eps / step * (1 + np.abs(found[j - 1]))
             off = np.abs(slope - found[j]) > allowed
             if 4 * off.sum() > off.size:  # else it may be at a kink
                 told, shown, at = found[j][off][0], slope[off][0], SAMPLE[off][0]
@@ -427,6 +494,32 @@ class AskedActivation(Given):
                     f"{self!r} returned {PARTS[j]} of {told:.6g} at z = {at:.4g}; wanted the "
                     f"derivative of {PARTS[j - 1]}, which by differences is {shown:.6g}"
                 )
+        with np.errstate(all="ignore"):
+            self._try_bounds(SAMPLE * [[1.0, 10.0]])
+
+    def _try_bounds(self, z: Floats) -> None:
+        """Raise a ValueError where what is known of the function does not hold at z or beside."""
+        found, move = self(z), np.full(z.shape, STEP)
+        for name, part, bound in zip(PARTS[1:], found[1:], (self.first, self.second)):
+            if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
+                most = np.nanmax(np.abs(part))
+                raise ValueError(f"{self!r} returned {name} of {most:.6g}, above {name}={bound:g}")
+        if self.third is not None:
+            above, below = self(z + STEP)[2], self(z - STEP)[2]
+            own = callable(self.third)
+            bound = self._third(z, [z.shape], move) if own else np.full(z.shape, self.third)
+            slack = 1e-9 * (1 + np.abs(above) + np.abs(below))
+            if (np.abs(above - below) > 2.002 * STEP * bound + slack).any():
+                raise ValueError(f"third of {self!r} does not bound how its second changes")
+        if self.ulps is not None and LONG_EPS < EPS:
+            long = self(z.astype(np.longdouble))
+            known = self.error(z, found, EPS) + self.error(z, long, LONG_EPS)
+            for name, part, other in zip(PARTS, found, long):
+                if (np.abs(part - other) > known).any():
+                    raise ValueError(
+                        f"{self!r} is off by {np.nanmax(np.abs(part - other)):.2g} in {name} "
+                        f"against numpy.longdouble, more than ulps={self.ulps:g} allows"
+                    )
 
     # --- what is known of it
 
@@ -500,7 +593,8 @@ class Activation(AskedActivation):
     TypeError, ValueError
         Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
         3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
-        derivatives that are not those of differences.
+        derivatives that are not those of differences, or where a bound does not hold there or at
+        ten times these numbers.
 
     See Also
     --------
@@ -510,8 +604,8 @@ class Activation(AskedActivation):
     Notes
     -----
     A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
-    measured, and says so. Bounds are taken at their word. Gradients for proofs are computed in
-    `numpy.longdouble`, as those of a `Loss` are.
+    measured, and says so. Elsewhere bounds are taken at their word. Gradients for proofs are
+    computed in `numpy.longdouble`, as those of a `Loss` are.
 
     The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
     pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws

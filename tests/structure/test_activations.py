@@ -184,9 +184,22 @@ def test_bounds_that_are_not_known_are_infinite():
     assert (first == 1).all() and np.isinf(second).all() and np.isinf(third).all()
     far = nets.OWN["square"].bounds(z, np.full_like(z, np.inf))
     assert np.isinf(far[0]).all() and (far[2] == 0).all() and (far[1] < 1.01).all()
-    wrong = Activation(nets.arctan, third=lambda z, move: np.ones(3), ulps=8)
     with pytest.raises(ValueError, match=r"third of Activation\(arctan\) returned shape \(3,\)"):
-        wrong.bounds(z, np.full_like(z, 0.1))
+        Activation(nets.arctan, third=lambda z, move: np.ones(3), ulps=8)
+
+
+@pytest.mark.parametrize(
+    "bounds, words",
+    [
+        ({"first": 0.9}, "first of 0.96.* above first=0.9"),
+        ({"second": 0.6}, "second of 0.649.* above second=0.6"),
+        ({"third": 1.0}, "third of .* does not bound"),
+        ({"third": lambda z, move: 0.1 + 0 * z}, "third of .* does not bound"),
+    ],
+)
+def test_bounds_that_do_not_hold_are_refused(bounds, words):
+    with pytest.raises(ValueError, match=words):
+        Activation(nets.arctan, **bounds)
 
 
 # --- verdicts and methods

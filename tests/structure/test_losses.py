@@ -301,6 +301,42 @@ def test_shapes_are_checked_when_the_objective_is_made(function, words):
         problem(Loss(function))
 
 
+def changed(value=1.0, first=1.0, second=1.0):
+    """cauchy with its parts multiplied."""
+    return lambda z, y: tuple(x * c for x, c in zip(cauchy(z, y), (value, first, second)))
+
+
+@pytest.mark.parametrize(
+    "loss, words",
+    [
+        (Loss(changed(first=0.5)), "returned first that makes .* derivative of value"),
+        (Loss(changed(second=1.1)), "returned second that makes .* derivative of first"),
+        (Loss(lambda z, y: [part + 0j for part in cauchy(z, y)]), "returned a list"),
+        (Loss(lambda z, y: (*cauchy(z, y)[:2], z * 1j)), "dtype complex128"),
+        (Loss(lambda z, y: cauchy(z - z.mean(axis=0), y)), "for the same rows|derivative"),
+        (Loss(cauchy, third=0.1), "third of .* does not bound"),
+        (Loss(cauchy, third=lambda z, y, move: 0.01 + 0 * z), "third of .* does not bound"),
+        (Loss(cauchy, lower=2.0), "below lower=2"),
+        (Loss(cross_entropy, third=0.001), "third of .* does not bound"),
+    ],
+)
+def test_functions_and_bounds_are_tried(loss, words):
+    """With some rows, when the first objective is made."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        problem(loss)
+
+
+@in_long_double
+def test_an_error_above_its_bound_is_refused():
+    def rough(z, y):
+        value, first, second = cauchy(z, y)
+        return value, first * (1 + (z.dtype == float) * 1e-12), second
+
+    problem(Loss(rough, third=1.5, ulps=10_000))
+    with pytest.raises(ValueError, match="more than ulps=8 allows"):
+        problem(Loss(rough, third=1.5, ulps=8))
+
+
 @pytest.mark.parametrize(
     "loss, y, words",
     [
@@ -391,7 +427,7 @@ def test_what_is_raised_half_way_leaves_nothing_broken(rng):
 
     def brittle(z, y):
         calls.append(len(z))
-        if len(calls) == 3:
+        if calls[0] > 16 and len(calls) == 3:
             raise KeyError("the third block")
         return squares(z, y)
 

@@ -28,8 +28,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        # what SciPy's own does, whose checks take as long as two products on a small network
-        self.dtype, self.shape = dtype, shape
+        super().__init__(dtype, shape)  # type: ignore[call-arg]
 
     @abstractmethod
     def _matvec(self, v: Array) -> Array:

@@ -200,7 +200,7 @@ def polish(
                 break
             trial = (here + p).astype(theta.dtype)
             there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and _surely_longer(ob, there, 0.5 * np.linalg.norm(g), H):
+            if fine and _surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H):
                 break
             g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):

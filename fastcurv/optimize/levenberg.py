@@ -72,7 +72,7 @@ class LevenbergMarquardt(GaussNewton):
             self.exact, self.since, self.run.curvature = False, 0, None
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        if self.by == "radius":
+        if self.radius is not None and self.by == "radius":
             self.ratio, self.radius = ratio, next_radius(self.radius, ratio, length, bounded)
         else:
             super().adapt(ratio, length, bounded)
@@ -111,4 +111,4 @@ class LevenbergMarquardt(GaussNewton):
         run.passed(record[: steps - 1])
         run.theta = engine.theta.copy()
         run.f, run.g, run.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
-        return steps
+        return int(steps)

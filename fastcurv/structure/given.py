@@ -166,7 +166,7 @@ class AskedLoss(Given):
         """
         value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
-            f = 1 / divisor if weight is None else weight.astype(float) / divisor
+            f: Any = 1 / divisor if weight is None else weight.astype(float) / divisor
             by_rows = f if weight is None else f.reshape(-1, *[1] * (second.ndim - 1))
             return (
                 float((f * value).sum()),
@@ -502,14 +502,16 @@ class AskedActivation(Given):
         found, move = self(z), np.full(z.shape, STEP)
         for name, part, bound in zip(PARTS[1:], found[1:], (self.first, self.second)):
             if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
-                most = np.nanmax(np.abs(part))
-                raise ValueError(f"{self!r} returned {name} of {most:.6g}, above {name}={bound:g}")
+                raise ValueError(
+                    f"{self!r} returned {name} of {np.nanmax(np.abs(part)):.6g}, above "
+                    f"{name}={bound:g}"
+                )
         if self.third is not None:
             above, below = self(z + STEP)[2], self(z - STEP)[2]
             own = callable(self.third)
-            bound = self._third(z, [z.shape], move) if own else np.full(z.shape, self.third)
+            most = self._third(z, [z.shape], move) if own else np.full(z.shape, self.third)
             slack = 1e-9 * (1 + np.abs(above) + np.abs(below))
-            if (np.abs(above - below) > 2.002 * STEP * bound + slack).any():
+            if (np.abs(above - below) > 2.002 * STEP * most + slack).any():
                 raise ValueError(f"third of {self!r} does not bound how its second changes")
         if self.ulps is not None and LONG_EPS < EPS:
             long = self(z.astype(np.longdouble))

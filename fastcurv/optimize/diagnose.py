@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
 from ..spectrum.results import html_table, number
 from ..structure.tables import LOSSES, TINY
-from .facts import ROWS, Facts, measure, steps_of
+from .facts import ROWS, Facts, measure, steps_of, where_finite
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def _few_units(f: Facts) -> Found:
 def _simpler(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
-    return _if(len(f.hidden) > 0 and least <= f.loss and f.at_rest, least)
+    return _if(len(f.hidden) > 0 and least <= f.loss, least)
 
 
 # The calls: expressions in fc, np, ob and theta whose value is a result of `minimize`.
@@ -619,7 +620,8 @@ class Diagnosis:
         ]
         if f.steps.rate:
             plain = f.steps.method not in ("adam", "rmsprop")
-            held = f"; along the largest curvature {number(f.stable)} is stable" * plain
+            known = plain and math.isfinite(f.stable)
+            held = f"; along the largest curvature {number(f.stable)} is stable" * known
             rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
         if np.isfinite(f.noise):
             rows.append(("noise", f"equals the gradient in batches of {number(f.noise)} rows"))
@@ -706,8 +708,8 @@ def diagnose(
     ob : Objective
         With its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
-        Where training ended. If it is not finite, ``ob.model.init(seed=0)`` is looked at in its
-        place, and the rate is to blame.
+        Where training ended. If it is not finite, or the loss there, ``ob.model.init(seed=0)`` is
+        looked at in its place, and the rate is to blame unless the data are.
     history : optional
         A result of `minimize` or its ``history``, which name method and rate; a mapping with
         ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
@@ -771,9 +773,12 @@ def diagnose(
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
-    lost = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
-    at = ob.model.init(seed=0) if lost else ob.model.check_theta(theta)
+    gone = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
+    theta = flat if gone else ob.model.check_theta(theta)
     steps_of(history)  # refused before any work
+    with np.errstate(all="ignore"):
+        at = where_finite(ob, theta)
+    lost = at is not theta
     verdict = classify(ob, at, max_time=max_time, progress=False)
     left = None if max_time is None else max_time - (time.perf_counter() - started)
     found = explain(ob, at, history, verdict, lost=lost, compare=compare, seconds=left)
@@ -819,5 +824,6 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
         model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
         ob = f.ob._with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
-        losses[name] = float(minimize(ob, model.init(seed=0), "l-bfgs", **options).fun)
+        with suppress(ValueError):  # a loss that is not finite where it would begin
+            losses[name] = float(minimize(ob, model.init(seed=0), "l-bfgs", **options).fun)
     return losses

@@ -144,7 +144,8 @@ class Facts:
     infinite : bool
         Whether the loss is proved to fall for ever along a ray.
     lost : bool
-        Whether theta was not finite; the facts are then those of ``ob.model.init(seed=0)``.
+        Whether theta, or the loss there, was not finite; the facts are then those of
+        ``ob.model.init(seed=0)``.
     compared : dict
         The loss of other networks, by name, where these were asked for.
     """
@@ -291,14 +292,21 @@ def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray]:
     return X, one_hot(y, ob.model.sizes[-1]).astype(float).reshape(len(rows), -1)
 
 
-def _link(ob: Any, f: np.ndarray) -> np.ndarray:
-    """Return the predictions of the targets' means, from the outputs."""
-    _, slope = LOSSES[ob.loss].terms(f, np.zeros_like(f))
-    kind = LOSSES[ob.loss].link
-    if kind == "softmax":
+def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
+    """Return the targets less the predictions of their means, from the outputs. Of a loss of the
+    user's it is not known what these are: then the targets less their mean, scaled to leave that
+    share of their variance.
+    """
+    row = LOSSES[ob.loss]
+    if row.given is not None and not row.given.per_target:
+        return np.asarray((y - y.mean(axis=0)) * math.sqrt(share if 0 <= share < math.inf else 1.0))
+    if row.given is not None:
+        f = f[:, : y.shape[1]]
+        return np.asarray(y - (np.exp(f) if row.given.exponential else f))
+    if row.link == "softmax":
         e = np.exp(f - f.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
-    return slope if kind == "sigmoid" else f
+        return np.asarray(y - e / e.sum(axis=1, keepdims=True))
+    return np.asarray(y - f if row.link == "identity" else -row.terms(f, y)[1])
 
 
 def _unseen(X: np.ndarray, targets: list[np.ndarray]) -> list[tuple[float, float]]:
@@ -341,7 +349,7 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
     pairs, _, masks = saturation_counts(rows, theta)
-    parts, layers = [model.unflatten(v) for v in (theta, g, h)], []
+    parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
         size = float(np.sqrt(np.mean(np.square(W, dtype=float)))) / usual_size(model, l)
@@ -410,6 +418,20 @@ def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
     return bool(np.all((y > 0.5) == (guess > 0.5)) or np.any(np.ptp(y, axis=0) == 0))
 
 
+def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
+    """Return theta if it is finite, with its loss and gradient; else the start that `MLP.init`
+    draws, shrunk as far as its loss asks for.
+    """
+    start = ob.model.init(seed=0)
+    for at in (theta, *(start * start.dtype.type(10.0**-k) for k in range(6)), 0 * start):
+        if np.isfinite(at).all():
+            value, g = ob.value_and_gradient(at)
+            if np.isfinite(value) and np.isfinite(g).all():
+                return at
+    raise ValueError("the loss is not finite at theta, nor where all parameters are 0; wanted rows "
+                     "of a finite loss")  # fmt: skip
+
+
 def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) -> Facts:
     """Measure everything: a gradient, a product, a gradient in parts, and two forward passes."""
     H = ob.hessian(theta)
@@ -419,8 +441,10 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
     decay = float(np.sum(l2_diagonal(ob) * at * at))
     X, y = _sample(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
-    left = y - _link(ob, ob.model.predict(theta, X, known).astype(float))
-    spread = max(float(np.square(y - y.mean(axis=0)).sum()), TINY)
+    constant = constant_loss(ob)
+    outputs = ob.model.predict(theta, X, known).astype(float)
+    left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
+    spread = float(np.square(y - y.mean(axis=0)).sum())
     few = slice(0, PAIRED)
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
@@ -433,10 +457,10 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
     return Facts(
         ob=ob,
         loss=float(H.value),
-        constant=constant_loss(ob),
+        constant=constant,
         decay=decay,
         balance=abs(float(g @ at)) / max(decay, TINY),
-        explained=1 - float(np.square(left).sum()) / spread,
+        explained=1 - float(np.square(left).sum()) / spread if spread > 0 else 0.0,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
         unseen=1 - error,

@@ -49,6 +49,41 @@ def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
     assert sum(kind == HEALTHY for kind, *_ in wrong) == 0, wrong
 
 
+def squares(z, y):
+    r = z - y
+    return (r * r).mean(axis=1), 2 * r / z.shape[1], np.full_like(r, 2 / z.shape[1])
+
+
+@pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
+@pytest.mark.parametrize("N", [5, 120])
+def test_losses_that_are_given(loss, N, rng):
+    """The share explained is that of the means that the outputs stand for; of a loss of one's own,
+    of the loss.
+    """
+    X = rng.standard_normal((N, 2))
+    y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
+    ob = fc.Objective(fc.MLP([2, 12, 1 + (loss == "gaussian_nll")]), X, y, loss, l2=1e-3)
+    run = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs", max_iter=200, verdict=False)
+    f = ob.model.predict(run.x, X)[:, 0]
+    left = y - (np.exp(f) if loss == "poisson" else f)
+    found = fc.diagnose(ob, run.x, run)
+    share = 1 - (left**2).sum() / ((y - y.mean()) ** 2).sum()
+    assert found.facts.explained == pytest.approx(share, rel=1e-6)
+    assert found.facts.explained > 0.5
+
+
+def test_a_loss_that_is_not_finite_is_the_datas_or_the_rates_fault(rng):
+    """A finite theta whose loss overflows, here also where weights are drawn."""
+    X = (100 * rng.standard_normal((60, 3))).astype("float32")
+    ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
+    theta = 1e6 * ob.model.init(seed=0)
+    assert not np.isfinite(ob.value(theta))
+    found = fc.diagnose(ob, theta, {"loss": [3.0, np.inf]}, compare=True, max_time=1)
+    assert found.facts.lost and "inputs unscaled" in [cause.name for cause in found.causes]
+    assert "nan" not in repr(found)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
     names = {row.name for row in CAUSES}
     assert set(KINDS) - {HEALTHY} <= names and set(NO_LOWER) <= names

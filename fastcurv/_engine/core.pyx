@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
+# cython: freethreading_compatible=True, binding=False, auto_pickle=False
 """The compiled side as one extension: what the files below declare (.pxd), then what they do."""
 
 include "kernels.pxd"

@@ -29,14 +29,21 @@
 #define FC_HAVE_NEON 1
 #endif
 #define FC_INLINE static inline __attribute__((always_inline, unused))
+/* Compiled for size: large, and no slower for it. */
+#define FC_SMALL __attribute__((cold))
 #ifdef __clang__
 #define FC_UNROLL _Pragma("unroll")
+#define FC_ROLL _Pragma("nounroll")
 #else
 #define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_ROLL _Pragma("GCC unroll 1")
 #endif
 #define FC_EACH(i, n) \
     FC_UNROLL         \
     for (int i = 0; i < (n); i++)
+/* One pointer goes from row to row: compilers would rather make as many as there are rows, before
+ * the first is wanted. */
+#define FC_STEPPED(pointer) __asm__("" : "+r"(pointer))
 /* x stays in a register: GCC would rather read it again from memory for each multiply-add. */
 #if defined(FC_HAVE_X86)
 #define FC_HOLD(x) __asm__("" : "+v"(x))
@@ -47,6 +54,7 @@
 #endif
 #else
 #define FC_INLINE static inline
+#define FC_SMALL
 #endif
 
 /* bytes: every padded matrix starts and every row of it starts on such a border */

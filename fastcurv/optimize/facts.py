@@ -427,7 +427,7 @@ def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
         if np.isfinite(at).all():
             value, g = ob.value_and_gradient(at)
             if np.isfinite(value) and np.isfinite(g).all():
-                return at
+                return np.asarray(at)
     raise ValueError("the loss is not finite at theta, nor where all parameters are 0; wanted rows "
                      "of a finite loss")  # fmt: skip
 

@@ -652,19 +652,23 @@ class Finisher:
 
     def _at_the_bound(self, at: Rest) -> Outcome | None:
         """End with a success if the loss is its lower bound: within the rounding of the value or of
-        the residuals, or within `NOTHING` times its excess at the start.
+        the residuals, or within `NOTHING` times its excess at the start, or at 0 if that is less.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = lower_bound(ob), theta.astype(np.float64)
         if c == -np.inf or not offered(ob, "attains_lower_bound", True):
             return None
-        slack = value_rounding(c, theta.dtype) + NOTHING * max(0.0, self.run.f0 - c)
+        least, far = value_rounding(c, theta.dtype), max(0.0, self.run.f0 - c)
         residuals = residual_bounds(ob, here, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
-            slack += (ROUNDED * share * residuals.error) ** 2
-        if f - value_rounding(f, theta.dtype) - c > 2 * slack:  # surely, at a hundredth of the cost
+            least += (ROUNDED * share * residuals.error) ** 2
+        plain = f - value_rounding(f, theta.dtype) - c
+        if plain > 2 * (least + NOTHING * far):  # surely, at a hundredth of the cost
             return None
+        if plain > 2 * least:  # a start that overflows almost is no measure
+            far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
+        slack = least + NOTHING * far
         best, off = proved(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"

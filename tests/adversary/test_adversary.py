@@ -42,6 +42,7 @@ def test_is_never_said(statement):
         ("the_unit_of_the_loss_changes_no_verdict", 438),
         ("every_plan_gives_one_answer", 71027),  # one row's output along a vector that cancels
         ("given_activations_are_certified_where_they_rest", 71131),  # a Hessian that overflows
+        ("given_losses_succeed_where_nothing_is_lower", 910060),  # at a share of a start of 1e22
     ],
 )
 def test_cases_that_were_broken_once(name, seed):

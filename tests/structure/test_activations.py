@@ -19,6 +19,7 @@ from fastcurv.structure.tables import ACTIVATIONS
 
 from .. import nets
 from ..certify.longdouble import Truth
+from ..plans import least_memory
 
 LD = np.longdouble
 LONG = np.finfo(LD).eps < np.finfo(float).eps
@@ -76,7 +77,8 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
         t, v = net.theta.astype(float), net.direction(rng)
         exact = net.ref.gradient(t), net.ref.hessian(t) @ v.astype(float)
         tolerance = 1e-12 if dtype == "float64" else 2e-4
-        few = net.objective(memory=900_000)
+        least = least_memory(lambda most: net.objective(memory=most).gradient(net.theta))
+        few = net.objective(memory=least)
         for ob in (net.ob, few):
             found = ob.gradient(net.theta), ob.hessian(net.theta) @ v
             assert all(relative(a, b) <= tolerance for a, b in zip(found, exact, strict=True))

@@ -77,7 +77,7 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
         t, v = net.theta.astype(float), net.direction(rng)
         exact = net.ref.gradient(t), net.ref.hessian(t) @ v.astype(float)
         tolerance = 1e-12 if dtype == "float64" else 2e-4
-        least = least_memory(lambda most: net.objective(memory=most).gradient(net.theta))
+        least = least_memory(lambda most, net=net: net.objective(memory=most).gradient(net.theta))
         few = net.objective(memory=least)
         for ob in (net.ob, few):
             found = ob.gradient(net.theta), ob.hessian(net.theta) @ v

@@ -12,10 +12,6 @@ cdef enum:
     ASKED_NUMBERS = 1 << 15     # of a layer, for which its activation is asked at once
 
 
-cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    return min(P.groups, panels_of(P, rows)) if P.groups else 1
-
-
 cdef inline Py_ssize_t wave_of(PlanS *P) noexcept nogil:
     """The groups of a wave: of as many questions as all threads have something to do."""
     return (P.threads + P.asked - 1) // P.asked * P.asked
@@ -103,11 +99,9 @@ cdef void given_layer(
                 a = a + below
             elif y.skip:
                 a = a + plan.rows.X[r0 + first:r0 + first + count]
-            for state, numbers in ((0, a), (1, p), (2, q)):
-                put_pieces(
-                    P, y.p if state == 1 else y.q if state == 2 else y.a, y.m, y.ldm, rows, piece,
-                    until, pointer(numbers)
-                )
+            put_pieces(P, y.a, y.m, y.ldm, rows, piece, until, pointer(a))
+            put_pieces(P, y.p, y.m, y.ldm, rows, piece, until, pointer(p))
+            put_pieces(P, y.q, y.m, y.ldm, rows, piece, until, pointer(q))
             piece = until
     except BaseException as error:
         plan.error, P.failed = error, True

@@ -113,7 +113,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef Py_ssize_t first = item % stacks * side
     cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = panels_of(P, job.rows)
-    cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
+    cdef Py_ssize_t groups = groups_of(P, job.rows), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     cdef char *out
@@ -162,7 +162,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = min(P.groups, n_panels)
+    cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
     cdef Py_ssize_t group, panel, j
     cdef Py_ssize_t first = item * side_by_side(job)
     cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
@@ -207,7 +207,7 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
     """A slice of the sums of all groups for a vector."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t groups = min(P.groups, panels_of(P, job.rows))
+    cdef Py_ssize_t groups = groups_of(P, job.rows)
     cdef Py_ssize_t j = part // slices_of(P), first = part % slices_of(P) * ADD_NUMBERS
     P.K.add_parts(
         min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups,
@@ -218,7 +218,7 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 cdef void add_up(Job *job) noexcept nogil:
     """The sums of all groups into the results."""
-    if min(job.P.groups, panels_of(job.P, job.rows)) > 1:
+    if groups_of(job.P, job.rows) > 1:
         fc_team_run(
             job.P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(job.P), add_groups, job
         )
@@ -227,7 +227,7 @@ cdef void add_up(Job *job) noexcept nogil:
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
-    cdef Py_ssize_t groups = min(P.groups, n_panels)
+    cdef Py_ssize_t groups = groups_of(P, job.rows)
     cdef Py_ssize_t sides = stacks_of(job)
     if job.until:
         fc_team_run(P.threads, job.until - job.group, serve_group, job)

@@ -272,6 +272,11 @@ cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return (rows + P.panel - 1) // P.panel
 
 
+cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    """How many groups these panels come in, each with sums of its own; wide, all rows are one."""
+    return min(P.groups, panels_of(P, rows)) if P.groups else 1
+
+
 cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
     """The first sample of a panel; across, lines are shared evenly by all panels of the chunk, the
     first of two having the odd one: whoever wakes the others begins at once.

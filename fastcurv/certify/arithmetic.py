@@ -122,9 +122,7 @@ def gram_norm(G: Floats, rows: int) -> float:
 def gram_bound(G: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of a positive semidefinite G."""
     size = float(np.abs(G).max(initial=0.0))
-    if not 0 < size < np.inf:
-        return size
-    if len(G) == 1:
+    if not 0 < size < np.inf or len(G) == 1:
         return size
     G = G / size
     slack = 1 + 4 * len(G) * np.finfo(float).eps

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..common.checks import caller_depth
 from ..common.errors import accept_aliases, require, typed
+from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
@@ -514,11 +515,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
-    own = next((phi for phi in model.activation if not isinstance(phi, str)), None)
-    if own is not None:
-        raise ValueError(
-            f"the model has {own!r}, which torch has no module for; wanted activations by name"
-        )
+    refuse_own(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
     try:
         import torch

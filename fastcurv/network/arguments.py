@@ -71,6 +71,13 @@ def named_activation(x: Any) -> Any:
     return ours if ours in ACTIVATIONS else x
 
 
+def refuse_own(model: Any, why: str, wanted: str) -> None:
+    """Raise a ValueError for a model with an `Activation`, which has no name."""
+    own = next((phi for phi in model.activation if isinstance(phi, Activation)), None)
+    if own is not None:
+        raise ValueError(f"the model has {own!r}, {why}; wanted {wanted}")
+
+
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     """Return a name or an `Activation` for each hidden layer."""
     activation = named_activation(activation)

@@ -179,6 +179,7 @@ class Objective(Answering, subject="objective"):
     _spare: list[Any]
     _made: dict[int, Objective]
     _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
+    _unbounded: str  # why nothing about the loss can be proved; "" where it can be
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved
@@ -231,6 +232,7 @@ class Objective(Answering, subject="objective"):
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
         self.model, self.loss = model, check_loss(loss)
+        self._unbounded = _unbounded(model, self.loss)
         if self._unbounded:  # nothing bounds the error of the loss: the method is not offered
             self.__dict__["rounding_bound"] = None
         self.l2 = check_positive(l2, "l2", zero=True)
@@ -343,13 +345,6 @@ class Objective(Answering, subject="objective"):
         """
         proofs = (SumCertificates if self._by_blocks else Certificates)(self)
         return ForwardCertificates(proofs) if self._unbounded else proofs
-
-    @property
-    def _unbounded(self) -> str:
-        """What keeps everything about this loss from being proved, as a clause; "" for nothing."""
-        asked = [ACTIVATIONS[name].given for name in self.model.activation]
-        known = (part.unbounded for part in (LOSSES[self.loss].given, *asked) if part is not None)
-        return next(filter(None, known), "")
 
     # --- plans: creating, binding, lending and taking back
 
@@ -656,6 +651,13 @@ class Objective(Answering, subject="objective"):
         return tree.total()
 
 
+def _unbounded(model: MLP, loss: Any) -> str:
+    """Return what keeps everything about a loss from being proved, as a clause; "" for nothing."""
+    asked = [ACTIVATIONS[name].given for name in model.activation]
+    known = (part.unbounded for part in (LOSSES[loss].given, *asked) if part is not None)
+    return next(filter(None, known), "")
+
+
 def _same(at: np.ndarray, theta: np.ndarray) -> bool:
     """Return whether two vectors are equal: short ones by their bytes, in a tenth of the time."""
     if at.size <= SHORT:
@@ -700,6 +702,7 @@ class Shard(Objective):
     def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
         self.frame, self.first = frame, first
         self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
+        self._unbounded = _unbounded(frame.model, frame.loss)
         self.l2, self.l2_biases, self.memory = 0.0, True, None
         self.X, self.y, self.sample_weight = X, y, sample_weight
         self._start()

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..common.errors import accept_aliases, entry, refuse_swapped, typed
 from ..common.files import read_tensors, refuse_device, shown, text_of, write_tensors
+from .arguments import refuse_own
 from .mlp import MLP, Model
 
 FORMAT = "fastcurv.MLP 1"
@@ -91,12 +92,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays by name and the header's entries of a file that `load` reads."""
-    own = next((phi for phi in model.activation if not isinstance(phi, str)), None)
-    if own is not None:
-        raise ValueError(
-            f"the model has {own!r}, a function that a file cannot hold; wanted activations by "
-            "name, or theta alone by numpy.save"
-        )
+    wanted = "activations by name, or theta alone by numpy.save"
+    refuse_own(model, "a function that a file cannot hold", wanted)
     arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))

@@ -31,12 +31,7 @@ from ..critical.evidence import (
     why_no_minimum,
 )
 from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
-from ..critical.nearness import (
-    assumed_error,
-    gradient_and_error,
-    lower_bound,
-    value_rounding,
-)
+from ..critical.nearness import gradient_and_error, lower_bound, surely_longer, value_rounding
 from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
@@ -200,7 +195,7 @@ def polish(
                 break
             trial = (here + p).astype(theta.dtype)
             there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and _surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H):
+            if fine and surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
@@ -213,14 +208,6 @@ def polish(
         if close or not kept and solver is _factor:
             break
     return here, n_steps, n_products, n_gradients
-
-
-def _surely_longer(ob: Any, theta: np.ndarray, length: float, H: Any) -> bool:
-    """Return whether the gradient is longer than `length` by more than the rounding of the plain
-    one, which takes a hundredth of the time of the precise one.
-    """
-    plain = np.array(ob.gradient(theta), dtype=float)
-    return bool(np.linalg.norm(plain) - 100 * assumed_error(H.norm, theta) > 1.01 * length)
 
 
 def _factor(H: Any) -> Solve | None:

@@ -99,9 +99,29 @@ class Given:
             return math.inf
         return self.ulps * max(eps, *(float(np.finfo(part.dtype).eps) for part in found)) * OUTWARD
 
+    def _check_ulps(self, name: str, part: NDArray[Any], long: NDArray[Any], known: Floats) -> None:
+        """Raise a ValueError for numbers that are further from those in long double than known."""
+        off = np.abs(part - long)
+        if (off > known).any():
+            raise ValueError(
+                f"{self!r} is off by {np.nanmax(off):.2g} in {name} against numpy.longdouble, more "
+                f"than ulps={self.ulps:g} allows"
+            )
+
+    def _check_alone(self, name: str, part: Any, other: Any, same: str, each: str) -> None:
+        """Raise a ValueError where a part was another for the same arguments in another form."""
+        if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise ValueError(
+                f"{self!r} returned another {name} for the same {same}; wanted a function of "
+                f"{each} alone"
+            )
+
     def _third(self, z: Floats, shapes: list[tuple[int, ...]], *at: Any) -> Floats:
-        """Return `third` where it is a function, checked; infinite where it returns no bound."""
-        assert callable(self.third)
+        """Return `third` as an array: a number's has the last of these shapes, a function's any,
+        which is checked. Infinite where no bound is known.
+        """
+        if not callable(self.third):
+            return np.full(shapes[-1], np.inf if self.third is None else float(self.third))
         with np.errstate(all="ignore"):
             found = np.asarray(self.third(z, *at), float)
         if found.shape not in shapes:
@@ -193,11 +213,7 @@ class AskedLoss(Given):
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
         here, above, below = (self(z + step * v, y) for step in (0, STEP, -STEP))
         for name, part, turned in zip(LOSS_PARTS, here, self(z[::-1].copy(), y[::-1].copy())):
-            if not np.allclose(part, turned[::-1], rtol=1e-6, atol=1e-9, equal_nan=True):
-                raise ValueError(
-                    f"{self!r} returned another {name} for the same rows in another order; wanted "
-                    "a function of each row alone"
-                )
+            self._check_alone(name, part, turned[::-1], "rows in another order", "each row")
         eps = max(float(np.finfo(part.dtype).eps) for part in here)
         with np.errstate(all="ignore"):
             for j in (1, 2):
@@ -237,11 +253,7 @@ class AskedLoss(Given):
         if self.ulps is not None and LONG_EPS < EPS:
             long = self(z.astype(np.longdouble), y)
             own = own + self.error(z, y, long, LONG_EPS)
-            if (np.abs(found[1] - long[1]) > own).any():
-                raise ValueError(
-                    f"{self!r} is off by {np.abs(found[1] - long[1]).max():.2g} in first against "
-                    f"numpy.longdouble, more than ulps={self.ulps:g} allows"
-                )
+            self._check_ulps("first", found[1], long[1], own)
 
     # --- what is known of it
 
@@ -263,11 +275,7 @@ class AskedLoss(Given):
         """Return bounds (N, d) or (N, 1) on the third derivative where no output differs from z by
         more than `move`; infinite where none is known.
         """
-        if self.third is None:
-            return np.full((len(z), 1), np.inf)
-        if not callable(self.third):
-            return np.full((len(z), 1), float(self.third))
-        found = self._third(z, [(len(z),), (len(z), 1), z.shape], np.asarray(y, float), move)
+        found = self._third(z, [(len(z),), z.shape, (len(z), 1)], np.asarray(y, float), move)
         return found[:, None] if found.ndim == 1 else found
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
@@ -466,9 +474,9 @@ class AskedActivation(Given):
             a, p, q = (np.ascontiguousarray(part, z.dtype) for part in found)
         return a, p, q
 
-    def _try(self) -> None:
+    def attempt(self) -> None:
         """Raise a ValueError for a function that is no activation with its derivatives."""
-        found, step = self(SAMPLE), 1e-5
+        found = self(SAMPLE)
         for name, part, turned in zip(PARTS, found, self(SAMPLE.T)):
             bad = ~np.isfinite(part)
             if bad.any():
@@ -476,17 +484,14 @@ class AskedActivation(Given):
                     f"{self!r} returned {name} of {part[bad][0]} at z = {SAMPLE[bad][0]:.4g}; "
                     "wanted numbers for every z"
                 )
-            if not np.allclose(part, turned.T, rtol=1e-6, atol=1e-9):
-                raise ValueError(
-                    f"{self!r} returned another {name} for the same numbers in another shape; "
-                    "wanted a function of each number of z alone"
-                )
-        above, below = self(SAMPLE + step), self(SAMPLE - step)
+            how = "numbers in another shape", "each number of z"
+            self._check_alone(name, part, turned.T, *how)
+        above, below = self(SAMPLE + STEP), self(SAMPLE - STEP)
         eps = max(float(np.finfo(part.dtype).eps) for part in found)
         for j in (1, 2):
-            slope = (above[j - 1] - below[j - 1]) / (2 * step)
+            slope = (above[j - 1] - below[j - 1]) / (2 * STEP)
             allowed = 1e-3 * (np.abs(slope) + np.abs(found[j])) + 1e-6
-            allowed += 16 * eps / step * (1 + np.abs(found[j - 1]))
+            allowed += 16 * eps / STEP * (1 + np.abs(found[j - 1]))
             off = np.abs(slope - found[j]) > allowed
             if 4 * off.sum() > off.size:  # else it may be at a kink
                 told, shown, at = found[j][off][0], slope[off][0], SAMPLE[off][0]
@@ -495,9 +500,9 @@ class AskedActivation(Given):
                     f"derivative of {PARTS[j - 1]}, which by differences is {shown:.6g}"
                 )
         with np.errstate(all="ignore"):
-            self._try_bounds(SAMPLE * [[1.0, 10.0]])
+            self._attempt_bounds(SAMPLE * [[1.0, 10.0]])
 
-    def _try_bounds(self, z: Floats) -> None:
+    def _attempt_bounds(self, z: Floats) -> None:
         """Raise a ValueError where what is known of the function does not hold at z or beside."""
         found, move = self(z), np.full(z.shape, STEP)
         for name, part, bound in zip(PARTS[1:], found[1:], (self.first, self.second)):
@@ -508,8 +513,7 @@ class AskedActivation(Given):
                 )
         if self.third is not None:
             above, below = self(z + STEP)[2], self(z - STEP)[2]
-            own = callable(self.third)
-            most = self._third(z, [z.shape], move) if own else np.full(z.shape, self.third)
+            most = self._third(z, [z.shape], move)
             slack = 1e-9 * (1 + np.abs(above) + np.abs(below))
             if (np.abs(above - below) > 2.002 * STEP * most + slack).any():
                 raise ValueError(f"third of {self!r} does not bound how its second changes")
@@ -517,11 +521,7 @@ class AskedActivation(Given):
             long = self(z.astype(np.longdouble))
             known = self.error(z, found, EPS) + self.error(z, long, LONG_EPS)
             for name, part, other in zip(PARTS, found, long):
-                if (np.abs(part - other) > known).any():
-                    raise ValueError(
-                        f"{self!r} is off by {np.nanmax(np.abs(part - other)):.2g} in {name} "
-                        f"against numpy.longdouble, more than ulps={self.ulps:g} allows"
-                    )
+                self._check_ulps(name, part, other, known)
 
     # --- what is known of it
 
@@ -548,11 +548,7 @@ class AskedActivation(Given):
         from z by at most `move`, rounded outward.
         """
         found, move = self(z), np.broadcast_to(move, z.shape)
-        own, third = self.error(z, found, EPS), np.full(z.shape, np.inf)
-        if callable(self.third):
-            third = self._third(z, [z.shape], move)
-        elif self.third is not None:
-            third = np.full(z.shape, float(self.third))
+        own, third = self.error(z, found, EPS), self._third(z, [z.shape], move)
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)
@@ -642,7 +638,7 @@ class Activation(AskedActivation):
             if bound is not None:
                 check_positive(bound, name, zero=True)
         self.first, self.second = first, second
-        self._try()
+        self.attempt()
 
 
 def _own_activation(function: Any, first: Any, second: Any, third: Any, ulps: Any) -> Activation:

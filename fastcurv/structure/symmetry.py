@@ -413,6 +413,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     array([1. , 2. , 3.1, 4. ])
     """
     from scipy.optimize import linear_sum_assignment  # slow to import
+    from scipy.spatial.distance import cdist
 
     theta = check_vector(theta, model.n_params, "theta", np.float64)
     copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
@@ -420,9 +421,10 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
         if in_skip(model, layer):
             continue
         (turning, fixed), (others, others_fixed) = (_units(model, t, layer) for t in (theta, copy))
-        apart = _squares(fixed, others_fixed)
-        straight = apart + _squares(turning, others)
-        turned = apart + _squares(turning, -others) if ACTIVATIONS[name].odd else straight
+        apart = cdist(fixed, others_fixed, "sqeuclidean")
+        straight = apart + cdist(turning, others, "sqeuclidean")
+        odd = ACTIVATIONS[name].odd
+        turned = apart + cdist(turning, -others, "sqeuclidean") if odd else straight
         rows, order = linear_sum_assignment(np.minimum(straight, turned))
         copy = permute_hidden(model, copy, layer, order)
         flipped = np.flatnonzero((turned < straight)[rows, order])
@@ -447,8 +449,3 @@ def _units(model: Any, theta: NDArray[Any], layer: int) -> tuple[NDArray[Any], N
         for parts in (turning, fixed)
     ]
     return columns[0], columns[1]
-
-
-def _squares(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
-    """Return ``||A_i - B_j||^2`` for all rows."""
-    return np.asarray(((A[:, None] - B[None]) ** 2).sum(axis=2))

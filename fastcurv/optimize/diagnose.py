@@ -274,6 +274,7 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
         told = [
             f", {name}={not usual}" for name, usual in flags.items() if getattr(m, name) != usual
         ]
+        told += [f", dtype={m.dtype.name!r}"] * (m.dtype != np.float64)
         made = f"fc.MLP({list(sizes or m.sizes)}, {hidden}{''.join(told)}{more})"
     loss, l2 = other.get("loss", ob.loss), other.get("l2", float(np.max(ob.l2)))
     rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
@@ -287,6 +288,9 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
 
 
 def _standardised(f: Facts) -> str:
+    if is_sparse(f.ob.X):  # whose zeros stay zero
+        largest = "(m := abs(ob.X).max(0).toarray())"
+        return _on(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
     return _on(f, X="(ob.X - ob.X.mean(0)) / (ob.X.std(0) + (ob.X.std(0) == 0))")
 
 
@@ -540,7 +544,7 @@ class Advice:
         What was found.
     call : str
         The call that mends it: an expression in fc, np, ob and theta, whose value is a result of
-        `minimize`.
+        `minimize`; for shuffled labels an objective on rows X and y of which you know the order.
     """
 
     name: str

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,30 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
     for row in CAUSES:
         compile(row.call(facts), row.name, "eval")
         assert row.sentence.format(number=1, f=facts)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
+def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
+    """Precision, missing biases, weights and weight decay; scaled columns, sparse ones too."""
+    X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
+    model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
+    kept = {"l2": 0.25, "sample_weight": np.arange(60.0), "l2_biases": False}
+    ob = fc.Objective(model, rows(X.astype(dtype)), y, "mse", **kept)
+    facts = fc.diagnose(ob, model.init(seed=0)).facts
+    only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, theta: (new, theta)})
+    calls = {row.call(facts) for row in CAUSES if row.name != "labels shuffled"}
+    made = [call for call in calls if "new :=" in call]
+    assert len(made) >= 6
+    for call in made:
+        new, theta = eval(call, {"fc": only, "np": np, "ob": ob})
+        assert new.model.dtype == model.dtype == theta.dtype and not new.model.bias
+        assert np.array_equal(new.sample_weight, ob.sample_weight) and not new.l2_biases
+        assert new.l2 == ob.l2 or call.count("0.0001") == 1
+        if "ob.X," not in call:
+            columns = new.X.toarray() if rows is csr_matrix else new.X
+            largest = abs(columns).max(axis=0)
+            assert np.all(largest[:3] > 0.9) and largest.max() < 10 and largest[3] == 0
 
 
 def test_the_textbooks_saddle():

@@ -7,14 +7,15 @@ loss in the least time.
 Processor time on one thread. By default: minimize(ob, start), with its verdict. An iteration: a run
 of many less one of half as many, over the difference of their iterations; its arithmetic is its
 products and two gradients. Fits: mse from the same starts by each method, SciPy's least_squares
-with the exact Jacobian, and thirty lines of NumPy that do what levenberg-marquardt does; each ends
-at a mse of 1e-6 or after --seconds, and a start counts if it ends within 1% of the lowest loss that
-any of them has found.
+with the exact Jacobian, thirty lines of NumPy that do what levenberg-marquardt does, and
+torch-levenberg-marquardt if it is installed; each ends at a mse of 1e-6 or after --seconds, and a
+start counts if it ends within 1% of the lowest loss that any of them has found.
 """
 
 import time
 import warnings
 from contextlib import suppress
+from importlib.util import find_spec
 
 import command
 import numpy as np
@@ -198,6 +199,25 @@ def by_numpy(sizes, X, Y, theta, steps=500):
     return f
 
 
+def by_torch(sizes, X, Y, theta, seconds):
+    """Levenberg-Marquardt of torch-levenberg-marquardt, by Cholesky as here."""
+    import torch
+    from torch_levenberg_marquardt.training import LevenbergMarquardtModule
+
+    torch.set_num_threads(1)
+    layers = [torch.nn.Linear(a, b).double() for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    net = torch.nn.Sequential(*[part for layer in layers for part in (layer, torch.nn.Tanh())][:-1])
+    torch.nn.utils.vector_to_parameters(torch.tensor(theta), net.parameters())
+    fit = LevenbergMarquardtModule(net, solve_method="cholesky")
+    fit.backup_parameters()
+    x, y, lowest, over = torch.tensor(X), torch.tensor(Y), np.inf, False
+    end = time.process_time() + seconds
+    while not (over or lowest < LITTLE or time.process_time() > end):
+        _, loss, over, _ = fit.training_step(x, y)
+        lowest = min(lowest, float(loss))
+    return lowest
+
+
 def contenders(sizes, ob, X, Y, seconds):
     """``{method: function of a start that returns the loss it ends at}``"""
     from scipy.optimize import least_squares
@@ -231,6 +251,8 @@ def contenders(sizes, ob, X, Y, seconds):
     found["numpy"] = lambda theta: by_numpy(sizes, X, Y, theta)
     if Y.size >= ob.n_params:  # MINPACK takes no others
         found["least_squares"] = scipys
+    if find_spec("torch_levenberg_marquardt"):
+        found["torch"] = lambda theta: by_torch(sizes, X, Y.astype(float), theta, seconds)
     return found
 
 

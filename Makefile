@@ -199,8 +199,8 @@ $(VENV)/.bench: $(VENV)/.demo
 
 # PyHessian's package names no versions and needs torch alone.
 $(VENV)/.peers: $(VENV)/.bench
-	-$(PY) -m pip install -q curvlinops-for-pytorch torch==2.13.0
-	-$(PY) -m pip install -q --no-deps pyhessian torch-levenberg-marquardt
+	-$(PY) -m pip install -q curvlinops-for-pytorch torch-levenberg-marquardt torch==2.13.0
+	-$(PY) -m pip install -q --no-deps pyhessian
 	touch $@
 
 $(VENV)-lint/.done: pyproject.toml

@@ -25,7 +25,7 @@ SMALL = {  # seconds each
 
 def run(name, *arguments, folder=FOLDER.parent):
     command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=1200)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -467,7 +467,7 @@ def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
             assert b"start" in training.stdout.readline()
             time.sleep(5)
             process.kill()
-            said, wrong = training.communicate(timeout=120)
+            said, wrong = training.communicate(timeout=1200)
     assert training.returncode == 3, wrong
     assert wrong.count(b"\n") == 1 and wrong.endswith(f"; saved {out}\n".encode())
     assert b"fastcurv train: the scheduler of Dask is gone" in wrong

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def shell(command, **options):
-    options = {"capture_output": True, "timeout": 120, "executable": "/bin/bash"} | options
+    options = {"capture_output": True, "timeout": 1200, "executable": "/bin/bash"} | options
     return subprocess.run(command, shell=True, **options)
 
 
@@ -114,7 +114,7 @@ def test_a_terminal_that_goes_away_ends_nothing(both, folder, tmp_path):
     ) as ran:
         os.close(theirs)
         os.close(ours)
-        _, said = ran.communicate(timeout=120)
+        _, said = ran.communicate(timeout=1200)
     assert ran.returncode == 3 and load_run(out).theta.size
     assert both or (b"Input/output error; saved " in said and said.count(b"\n") == 1)
 

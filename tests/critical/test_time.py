@@ -14,6 +14,7 @@ from fastcurv.common import runtime
 from fastcurv.common.linalg import LONG, PER_CUBE, eigh
 from fastcurv.common.runtime import OutOfTime, interruptible, late, one_blas_thread, time_limit
 from fastcurv.critical.classify import classify
+from fastcurv.spectrum.dense import BLOCK
 
 
 class Slow:
@@ -21,6 +22,7 @@ class Slow:
 
     def __init__(self, values, seconds):
         self.values, self.seconds, self.n_params = np.asarray(values, float), seconds, len(values)
+        self.made = 0
 
     def value(self, theta):
         return 0.5 * float(self.values @ (theta * theta))
@@ -30,6 +32,7 @@ class Slow:
 
     def hessian(self, theta):
         def product(v):
+            self.made += 1
             time.sleep(self.seconds)
             return self.values * np.ravel(v)
 
@@ -64,10 +67,13 @@ def test_far_from_rest_a_verdict_is_that_of_products_alone(hidden, activation, e
 @pytest.mark.parametrize("values", [np.linspace(1, 2, 300), np.r_[-1.0, np.linspace(1, 2, 299)]])
 @pytest.mark.parametrize("seconds", [0.01, 0.2])
 def test_a_verdict_ends_in_time_and_says_so(values, seconds):
-    """n products of 3 ms each would take a second; at rest, so nothing else settles it."""
-    started = time.perf_counter()
-    point = classify(Slow(values, 3e-3), np.zeros(300), max_time=seconds)
-    assert time.perf_counter() - started < seconds + 1.0
+    """n products of 3 ms or more each would take a second; at rest, so nothing else settles it.
+    Products are counted, since a machine may have other work between them; a block of them that
+    has begun is ended.
+    """
+    ob, started = Slow(values, 3e-3), time.process_time()
+    point = classify(ob, np.zeros(300), max_time=seconds)
+    assert ob.made <= seconds / 3e-3 + BLOCK + 20 < 300 and time.process_time() - started < 1.0
     assert point.method == "krylov" and not point.certified
     assert point.kind in ("undecided", "saddle") and point.kind != "minimum"
     assert point.kind == "saddle" or f"max_time = {seconds:g} s" in point.reason
@@ -153,10 +159,11 @@ def test_a_sentence_for_too_little_to_tell_how_far(rng):
 
 
 def test_limits_on_time_nest_and_end_what_runs_alone():
+    slept, goes_on = [], threading.Event()
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
-        started = time.perf_counter()
-        interruptible(lambda: time.sleep(3))
-    assert time.perf_counter() - started < 2.0 and not late()
+        interruptible(lambda: slept.append(goes_on.wait(600)))
+    assert not slept and not late()
+    goes_on.set()
     with time_limit(1e-9):
         assert late()
         with time_limit(None):

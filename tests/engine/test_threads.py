@@ -28,7 +28,7 @@ def run_all(jobs):
 
     def run(job):
         try:
-            gate.wait(30)
+            gate.wait(300)
             job()
         except BaseException as error:
             failures.append(error)
@@ -37,7 +37,7 @@ def run_all(jobs):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if failures:
         raise failures[0]

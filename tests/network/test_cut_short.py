@@ -27,7 +27,7 @@ def refused(asks, words):
 @pytest.fixture
 def program(python, tmp_path):
     """Runs a program with `refused` in a process and a folder of its own."""
-    return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=300)
+    return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=1200)
 
 
 @pytest.mark.parametrize("cut", ["X", "y"])

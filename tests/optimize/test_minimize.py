@@ -2,6 +2,8 @@
 stopped and resumed.
 """
 
+import time
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -183,7 +185,8 @@ def test_float32_objectives_are_minimised_in_float32(method):
     assert found.stopped == "critical"
 
 
-def test_budgets_end_a_run_inside_a_step():
+def test_budgets_end_a_run_inside_a_step(monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", time.process_time)  # the machine has other work
     ob = rosenbrock(30)
     found = minimize(ob, np.full(30, -1.5), "trust-region", max_products=25, seed=0)
     assert found.stopped == "max_products" and 25 <= found.nhev <= 26 and found.status == 3

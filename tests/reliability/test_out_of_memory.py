@@ -137,6 +137,6 @@ def test_out_of_memory(sizes, N, norm, shim):
         env=os.environ | {"LD_PRELOAD": str(shim)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"

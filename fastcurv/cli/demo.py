@@ -17,9 +17,10 @@ from .. import plots
 from ..common.protocols import Array
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
+from ..plots.spectrum import extremes
 from ..spectrum.density_curve import SpectralDensity
 from .data import Dataset
-from .output import Output, describe, extremes, standing, state, told, verdict_lines, write_picture
+from .output import Output, describe, standing, state, told, verdict_lines, write_picture
 from .page import what_helps
 from .recipe import Recipe
 from .report import Report

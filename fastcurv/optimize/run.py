@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive, check_positive_int
+from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -364,13 +364,6 @@ def check_fraction(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_flag(value: Any, name: str) -> bool:
-    """Return `value`, which must be a bool."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}; wanted True or False")
-    return bool(value)
-
-
 check_not_negative = partial(check_positive, zero=True)
 
 
@@ -409,8 +402,8 @@ class Method(Saved):
         "forcing": check_positive,
         "thrift": check_not_negative,
         "krylov_dim": check_positive_int,
-        "precondition": check_flag,
-        "warm_start": check_flag,
+        "precondition": check_bool,
+        "warm_start": check_bool,
         "radius": check_positive,
         "weight": check_positive,
         "damping": check_positive,

@@ -4,7 +4,7 @@ optional dependency that is imported when the first one is drawn.
 
 from ..spectrum.density_curve import plain_numbers
 from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
-from .landscape import LandscapeDisplay, plane, surface
+from .landscape import LandscapeDisplay, surface
 from .predictions import decision_regions
 from .spectrum import SpectrumDisplay, density, eigenvalues
 from .style import (
@@ -46,6 +46,5 @@ __all__ = [
     "new_axes",
     "new_figure",
     "plain_numbers",
-    "plane",
     "surface",
 ]

@@ -148,7 +148,8 @@ class AskedLoss(Given):
     def __reduce__(self) -> Any:
         if self.built_in:
             return named, (self.name,)
-        return _own, (self.function, self.third, self.lower, self.ulps)
+        made = partial(Loss, third=self.third, lower=self.lower, ulps=self.ulps)
+        return made, (self.function,)
 
     # --- the function
 
@@ -423,10 +424,6 @@ class Loss(AskedLoss):
         return _pseudo_huber_loss(float(delta))
 
 
-def _own(function: Any, third: Any, lower: Any, ulps: Any) -> Loss:
-    return Loss(function, third=third, lower=lower, ulps=ulps)
-
-
 # --------------------------------------------------------------------------------------------------
 # Activations.
 
@@ -443,7 +440,8 @@ class AskedActivation(Given):
     second: float | None
 
     def __reduce__(self) -> Any:
-        return _own_activation, self._facts()
+        facts = zip(("first", "second", "third", "ulps"), self._facts()[1:])
+        return partial(Activation, **dict(facts)), (self.function,)
 
     def _facts(self) -> tuple[Any, ...]:
         return self.function, self.first, self.second, self.third, self.ulps
@@ -639,10 +637,6 @@ class Activation(AskedActivation):
                 check_positive(bound, name, zero=True)
         self.first, self.second = first, second
         self.attempt()
-
-
-def _own_activation(function: Any, first: Any, second: Any, third: Any, ulps: Any) -> Activation:
-    return Activation(function, first=first, second=second, third=third, ulps=ulps)
 
 
 # --------------------------------------------------------------------------------------------------

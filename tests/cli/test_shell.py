@@ -13,10 +13,11 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli import commands
 from fastcurv.cli.data import load_dataset, read_npz
-from fastcurv.cli.output import PAGES, check_out, plain
+from fastcurv.cli.output import PAGES, check_out
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
+from fastcurv.spectrum.results import as_json
 
 COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info")
 
@@ -87,7 +88,7 @@ def test_json_is_one_object_with_the_numbers_of_the_library(points, trained, tmp
 
 def test_what_is_not_finite_is_null_in_json():
     odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
-    assert json.dumps(plain(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
+    assert json.dumps(as_json(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
 
 
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])

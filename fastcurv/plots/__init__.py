@@ -6,7 +6,7 @@ from ..spectrum.density_curve import plain_numbers
 from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
 from .landscape import LandscapeDisplay, surface
 from .predictions import decision_regions
-from .spectrum import SpectrumDisplay, density, eigenvalues
+from .spectrum import SpectrumDisplay, eigenvalues
 from .style import (
     BLUE,
     CYCLE,
@@ -40,7 +40,6 @@ __all__ = [
     "YELLOW",
     "curve",
     "decision_regions",
-    "density",
     "eigenvalues",
     "mark",
     "new_axes",

@@ -217,33 +217,6 @@ def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
     return replace(pairs, vectors=pairs.vectors[:, kept], **parts)
 
 
-def density(
-    spectral_density: Any,
-    ax: Any = None,
-    *,
-    label: str | None = None,
-    color: Any = BLUE,
-    scale: str = "log",
-) -> Any:
-    """Draw the density of the eigenvalues with its band of standard errors.
-
-    Parameters
-    ----------
-    spectral_density : SpectralDensity
-        What `fastcurv.spectral_density` returned.
-    ax : matplotlib Axes or None
-    label : str or None
-    color : colour
-    scale : {"log", "linear"}
-        Scale of the vertical axis.
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    return draw_density(spectral_density, new_axes(ax), label=label, color=color, scale=scale)
-
-
 def eigenvalues(
     values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
 ) -> Any:

@@ -485,10 +485,7 @@ class Finisher:
         """Return the seconds left for checks, which may take as long as the training or `floor`
         seconds, whichever is more, within `max_time`.
         """
-        left = max(self.training(), floor) - self.checked()
-        if self.run.max_time is not None:
-            left = min(left, self.run.max_time - self.run.elapsed())
-        return left
+        return min(max(self.training(), floor) - self.checked(), self.run.left())
 
     def over(self) -> bool:
         """Return whether the time for trial moves is used up."""
@@ -575,7 +572,7 @@ class Finisher:
     def _classified(self, at: Rest) -> None:
         """Classify the point, and charge the products to the run."""
         run = self.run
-        left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
+        left = None if run.max_time is None else max(run.left(), 1e-3)
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
             curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=at.below,

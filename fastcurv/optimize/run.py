@@ -156,6 +156,10 @@ class Run(Saved):
         """Return the seconds since the start, including those before a resumed checkpoint."""
         return self.spent + time.perf_counter() - self.started
 
+    def left(self) -> float:
+        """Return the seconds until `max_time`, infinite without one."""
+        return np.inf if self.max_time is None else self.max_time - self.elapsed()
+
     def exhausted(self) -> str | None:
         """Return the budget that has ended, ``max_time`` or ``max_products``, or None.
 
@@ -169,7 +173,7 @@ class Run(Saved):
             now = time.perf_counter()
             self.gap = max(FADING * self.gap, now - max(self.asked, self.started))
             self.asked = now
-            if self.elapsed() + self.gap > self.max_time:
+            if self.gap > self.left():
                 return "max_time"
         return None
 

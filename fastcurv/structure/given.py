@@ -654,14 +654,6 @@ def _poisson(z: NDArray[Any], y: NDArray[Any]) -> Values:
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 
-def _poisson_third(z: Floats, y: Floats, move: Floats) -> Floats:
-    return np.exp(z + move)
-
-
-def _gamma_third(z: Floats, y: Floats, move: Floats) -> Floats:
-    return np.asarray(y * np.exp(move - z))
-
-
 def _gamma(z: NDArray[Any], y: NDArray[Any]) -> Values:
     ratio = y * np.exp(-z)
     return (ratio + z - np.log(y) - 1).sum(axis=1), 1 - ratio, ratio
@@ -742,7 +734,7 @@ BUILT_IN: dict[str, Loss] = {
     "poisson": _built(
         "poisson",
         _poisson,
-        _poisson_third,
+        lambda z, y, move: np.exp(z + move),
         16,
         exponential=True,
         logarithmic=True,
@@ -751,7 +743,7 @@ BUILT_IN: dict[str, Loss] = {
     "gamma": _built(
         "gamma",
         _gamma,
-        _gamma_third,
+        lambda z, y, move: np.asarray(y * np.exp(move - z)),
         16,
         exponential=True,
         logarithmic=True,

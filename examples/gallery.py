@@ -6,6 +6,8 @@ python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surfac
 
 import argparse
 import ast
+import base64
+import html
 import json
 import os
 import shutil
@@ -66,6 +68,7 @@ STORY = {
 ORDER = tuple(name for names in STORY.values() for name in names)
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "FASTCURV_NUM_THREADS": "1"}
+CONTENTS = "<!-- contents -->"
 CORRECTIONS = ("Half right: ", "Wrong: ")
 # What L1 to L18 are, in one sentence.
 LECTURES = (
@@ -77,11 +80,33 @@ LECTURES = (
 )
 
 
+class Lectures(Report):
+    """A report with a list of its sections, pictures from files, and code."""
+
+    def contents(self):
+        return self._add(CONTENTS)
+
+    def picture(self, path, caption):
+        data, name = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
+        shown = f'<img alt="{name}" src="data:image/png;base64,{data}">'
+        text = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>"
+        return self._add(f'<figure class="image">{shown}{text}</figure>')
+
+    def code(self, path, seconds):
+        words = f"<code>examples/{path.name}</code>, {seconds:.0f} s of a processor"
+        source = html.escape(path.read_text(), quote=False)
+        return self._add(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
+
+    def to_html(self):
+        links = (f'<li><a href="#s{n}">{h}</a></li>' for n, h in enumerate(self._headings, 1))
+        return super().to_html().replace(CONTENTS, f"<nav><ul>{''.join(links)}</ul></nav>")
+
+
 def main():
     args = parse()
     began = time.perf_counter()
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    page = Report("The lectures, seen")
+    page = Lectures("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
         f"picture and a number. {LECTURES} `moving.html`, beside this page, has three pictures "
@@ -107,13 +132,10 @@ def main():
         spent[name] = seconds
         title, *paragraphs = docstring(name)
         page.section(f"{chapter(name)}: {title}")
-        page.image(Path(args.out) / f"{name}.png", sentence)
+        page.picture(Path(args.out) / f"{name}.png", sentence)
         for paragraph in paragraphs:
             page.text(paragraph)
-        page.code(
-            f"`examples/{name}.py`, {seconds:.0f} s of a processor",
-            (HERE / f"{name}.py").read_text(),
-        )
+        page.code(HERE / f"{name}.py", seconds)
         remember(Path(args.out) / "captions.json", name, sentence)
     if spent:
         longest = max(spent, key=spent.get)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,16 @@ from .batch_norm import norm_kinks, norm_off
 from .kinks import ReluRows, supported
 from .majorants import curvature_floor
 from .passes import checked_theta
+
+
+def kinks_met(ob: Any, theta: Floats, radius: float) -> int:
+    """Return `Certificates.kinks` of rows without batch normalisation, on a ball of that radius."""
+    return majorants.signs(ob, theta, radius, rounding=True)[0].kinks
+
+
+def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
+    """Return `majorants.kink_margin` in a list, so that a sum has all of them."""
+    return [majorants.kink_margin(ob, theta)]
 
 
 class Certificates:
@@ -38,8 +49,14 @@ class Certificates:
     (array([0.]), True, 0.0)
     """
 
+    growth = 1.0  # for the rounding of sums of bounds
+
     def __init__(self, objective: Any) -> None:
         self.objective = objective
+
+    def _sum(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
+        """Return ``part(ob, theta, *more)``; of rows in shards, the sum over these."""
+        return part(self.objective, theta, *more)
 
     @property
     def keeps_theta(self) -> bool:
@@ -55,14 +72,14 @@ class Certificates:
         """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
         infinity; see `fastcurv.certify.majorants`.
         """
-        return majorants.third_bound(self.objective, theta, radius)
+        return self.third_bound_in(theta, radius, None)
 
     @to_nearest
-    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
+    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike | None) -> float:
         """Return the bound of `third_bound` in other units: the ball is ``theta + C x``, ``||x|| <=
         radius``, with C = diag(units), and the constant is that of ``C H C`` as a function of x.
         """
-        return majorants.third_bound(self.objective, theta, radius, units)
+        return float(self._sum(majorants.third_bound, theta, radius, units)) * self.growth
 
     @to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
@@ -126,7 +143,7 @@ class Certificates:
         ob, at = self.objective, checked_theta(self.objective, theta)
         if normalised(ob.model):
             return norm_kinks(ob, at, self._rounding(at))
-        return majorants.signs(ob, at, max(radius, self._rounding(at)), rounding=True)[0].kinks
+        return int(self._sum(kinks_met, at, max(float(radius), self._rounding(at))))
 
     def _rounding(self, theta: Floats) -> float:
         """Return the rounding of the largest parameter if l2 makes its unit that of all parameters,
@@ -143,7 +160,7 @@ class Certificates:
         """Return a radius around theta within which no kink lies: infinite for smooth activations,
         0 where one may lie at theta.
         """
-        return majorants.kink_margin(self.objective, theta)
+        return float(min(self._sum(kink_margins, theta)))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return the proved symmetry groups at theta, valid on the ball of that radius around it;
@@ -200,11 +217,13 @@ class Certificates:
 
     def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
         """Return the ranges of inputs and outputs at theta."""
-        return symmetry.ranges(self.objective, theta)
+        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
+        return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return how saturated the units are; see `fastcurv.structure.symmetry`."""
-        return symmetry.saturation(self.objective, theta)
+        counts = self._sum(symmetry.saturation_counts, theta)
+        return symmetry.saturation_of(self.objective.model, *counts)
 
     @to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:

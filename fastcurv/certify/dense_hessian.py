@@ -270,20 +270,16 @@ class Layered:
         self.moved: dict[Any, Any] = defaultdict(float)
         self.weight = 1.0  # factor on the underflow in a product, over all rows
         with np.errstate(all="ignore"):
-            last, loss = None, None
-            for s, cut in self._cuts():
-                last, loss = s, of_loss(s) if s is not last or loss is None else loss
-                slab = Slab(passes, s, loss, cut, self.curved)
-                for l in range(slab.L):
-                    for m, S, K in slab.blocks(l):
-                        self._add(slab, l, m, S, K)
-                        self._bound(slab, l, m, S, K)
+            for s in passes.states():
+                loss = of_loss(s)
+                for start in range(0, len(s.z[0].x), self.step):
+                    cut = slice(start, start + self.step)
+                    slab = Slab(passes, s, loss, cut, self.curved)
+                    for l in range(slab.L):
+                        for m, S, K in slab.blocks(l):
+                            self._add(slab, l, m, S, K)
+                            self._bound(slab, l, m, S, K)
             self._finish()
-
-    def _cuts(self) -> Iterator[tuple[State, slice]]:
-        for s in self.passes.states():
-            for start in range(0, len(s.z[0].x), self.step):
-                yield s, slice(start, start + self.step)
 
     def _add(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
         """Add the contributions of the rows of a slab to the sums of a block."""

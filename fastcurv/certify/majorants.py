@@ -736,7 +736,7 @@ def attains_lower_bound(ob: Any) -> bool:
     """Return whether the loss may equal its lower bound for some theta; a cross entropy does not,
     unless it is 0 everywhere.
     """
-    row, weight = LOSSES[ob.loss], ob.sample_weight
+    row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):
         return True
     return bool(row.link == "softmax" and ob.model.sizes[-1] == 1)

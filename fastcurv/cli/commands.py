@@ -17,6 +17,7 @@ import fastcurv as fc
 from ..common.checks import check_choice
 from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
+from ..plots.spectrum import extremes
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
 from .data import Dataset, absolute
@@ -28,7 +29,6 @@ from .output import (
     check_picture,
     describe,
     description,
-    extremes,
     pair_lines,
     standing,
     state,

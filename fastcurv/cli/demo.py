@@ -17,9 +17,10 @@ from .. import plots
 from ..common.protocols import Array
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
+from ..plots.spectrum import extremes
 from ..spectrum.density_curve import SpectralDensity
 from .data import Dataset
-from .output import Output, describe, extremes, standing, state, told, verdict_lines, write_picture
+from .output import Output, describe, standing, state, told, verdict_lines, write_picture
 from .page import what_helps
 from .recipe import Recipe
 from .report import Report
@@ -224,7 +225,7 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
     figures: dict[str, Any] = {}
     rows: list[list[Any]] = []
     for name, (density, pairs) in found.items():
-        ax = figures[name] = plots.density(density, plots.new_axes(figsize=(3.0, 2.8)))
+        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE)
         ax.get_legend().remove()  # the pictures are small, and the caption explains them
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]
@@ -319,7 +320,7 @@ def summary(
     figure = plots.new_figure((9.0, 3.8))
     left, right = figure.subplots(1, 2)
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
-        plots.density(density, left, label=name, color=color)
+        density.plot(left, label=name, color=color)
     left.set_title("The Hessian's spectrum in training")
     along(objective, theta, step, right).set_title("A saddle, and the way down")
     return figure

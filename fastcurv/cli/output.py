@@ -10,25 +10,18 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import fastcurv as fc
-
 from ..common.files import check_place, escaped, shown, write_atomically
-from ..common.linalg import eigh
 from ..common.progress import on_terminal
 from ..optimize.finish import NO_REPORT
-from ..plots.spectrum import DENSE_BELOW
-from ..spectrum.dense import to_dense
-from ..spectrum.results import Eigenpairs, left_open
-from .report import evidence, plain
+from ..spectrum.results import as_json, left_open
+from .report import evidence
 
 PAGES = (".html", ".htm")
-TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
 class Output:
@@ -70,7 +63,7 @@ class Output:
 
     def close(self) -> None:
         if self.as_json:
-            text = json.dumps(plain(self.facts), indent=2, allow_nan=False)
+            text = json.dumps(as_json(self.facts), indent=2, allow_nan=False)
             self.lost = write("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
 
 
@@ -121,35 +114,6 @@ def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
     file = io.BytesIO()
     figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=160)
     return write_atomically(path, file.getvalue())
-
-
-def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest eigenpairs. For small n they come from the dense
-    matrix, so that no copy of a multiple eigenvalue is missed.
-    """
-    n = hessian.shape[0]
-    if n <= DENSE_BELOW:
-        return ends(every_pair(hessian), k)
-    return fc.eigsh(hessian, k=min(2 * k, n), which="BE", tol=TOL, seed=seed, progress=progress)
-
-
-def every_pair(hessian: Any) -> Eigenpairs:
-    """Return all n eigenpairs, from the dense matrix."""
-    P, n_products = to_dense(hessian)
-    P = P.astype(np.float64, copy=False)
-    values, V, _ = eigh(P / 2 + P.T / 2)
-    scale = float(np.abs(values).max(initial=0.0))
-    residuals = np.linalg.norm(P @ V - V * values, axis=0)
-    found = values, V, residuals, residuals <= TOL * scale, n_products
-    return Eigenpairs(*found, scale=scale, tol=TOL, probed=True, unseen=0.0)
-
-
-def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
-    """Select the ``k`` lowest and ``k`` highest of all pairs."""
-    n = len(pairs)
-    kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
-    parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
-    return replace(pairs, vectors=pairs.vectors[:, kept], **parts)
 
 
 def describe(objective: Any, data: Any) -> str:
@@ -227,9 +191,9 @@ def verdict_lines(point: Any) -> list[str]:
 
 def verdict_facts(point: Any) -> dict[str, Any]:
     """Return every field of a verdict that is a number, a word or None; vectors are left out."""
-    facts = {f.name: getattr(point, f.name) for f in fields(point) if f.name != "_advice"}
-    kept = {k: v for k, v in facts.items() if not isinstance(v, np.ndarray) and k != "at_nearest"}
-    return kept | {"minimum_ratio": point.minimum_ratio, "index": point.index}
+    vectors = {name for name, value in vars(point).items() if isinstance(value, np.ndarray)}
+    left_out = vectors | {"at_nearest"}
+    return {name: value for name, value in point.to_dict().items() if name not in left_out}
 
 
 def check_out(

@@ -12,9 +12,10 @@ import fastcurv as fc
 
 from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
+from ..plots.spectrum import ends, every_pair, extremes
 from ..spectrum.density_curve import BAND, within
 from ..spectrum.results import left_open
-from .output import describe, ends, every_pair, extremes, standing
+from .output import describe, standing
 from .recipe import SavedRun
 from .report import Report
 

@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import numpy as np
 
 from ..common.files import escaped, write_atomically
 from ..critical.report import CriticalPoint
+from ..spectrum.results import as_json
 
-_CONTENTS = "<!-- contents -->"
 _CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
@@ -136,19 +135,9 @@ class Report:
         self._headings.append(_set(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
-    def contents(self) -> Report:
-        """Add a list of all sections, each linked."""
-        return self._add(_CONTENTS)
-
     def text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, with text between backticks set as code."""
         return self._add(f"<p>{_set(sentence)}</p>")
-
-    def code(self, name: str, source: str) -> Report:
-        """Add source code, folded under its name."""
-        return self._add(
-            f"<details><summary>{_set(name)}</summary><pre>{_escape(source)}</pre></details>"
-        )
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table; numbers are aligned right, with at most six digits."""
@@ -180,12 +169,6 @@ class Report:
         text = f"<figcaption>{_escape(caption)}</figcaption>"
         return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
-    def image(self, path: str | PathLike[str], caption: str) -> Report:
-        """Add a PNG file, inline."""
-        picture = _img(Path(path).read_bytes(), caption)
-        text = f"<figcaption>{_escape(caption)}</figcaption>"
-        return self._add(f'<figure class="image">{picture}{text}</figure>')
-
     def chart(self, views: Sequence[dict[str, Any]], caption: str) -> Report:
         """Add a line chart with zoom and pan on both axes.
 
@@ -199,7 +182,7 @@ class Report:
             the y axis.
         caption : str
         """
-        data = {"label": caption, "views": [{"width": 1.0} | plain(view) for view in views]}
+        data = {"label": caption, "views": [{"width": 1.0} | as_json(view) for view in views]}
         text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
         keys = "".join(
             f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
@@ -225,10 +208,8 @@ class Report:
 
     def to_html(self) -> str:
         """Return the page as one string."""
-        links = (f'<li><a href="#s{n}">{h}</a></li>' for n, h in enumerate(self._headings, 1))
-        contents = f"<nav><ul>{''.join(links)}</ul></nav>"
-        body = "\n".join(contents if part is _CONTENTS else part for part in self._parts)
         script = f"<script>\n{_SCRIPT.read_text()}</script>\n" if self._charts else ""
+        body = "\n".join(self._parts)
         return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 
     def write(self, path: str | PathLike[str]) -> Path:
@@ -276,23 +257,6 @@ def evidence(point: CriticalPoint) -> list[list[Any]]:
     return [row for row in rows if row[1] is not None]
 
 
-def plain(x: Any) -> Any:
-    """Convert ``x`` to what JSON can hold: arrays to lists, numbers that are not finite to null."""
-    if isinstance(x, dict):
-        return {str(key): plain(value) for key, value in x.items()}
-    if is_dataclass(x) and not isinstance(x, type):
-        return {f.name: plain(getattr(x, f.name)) for f in fields(x) if f.name != "_advice"}
-    if isinstance(x, (list, tuple)):
-        return [plain(value) for value in x]
-    if isinstance(x, (np.ndarray, np.generic)):
-        return plain(x.tolist())
-    if isinstance(x, float):
-        return x if np.isfinite(x) else None
-    if x is None or isinstance(x, (bool, int, str)):
-        return x
-    return str(x)
-
-
 def _svg(figure: Any, salt: Any, caption: str) -> str:
     """Render a figure as SVG with its caption as accessible label.
 
@@ -310,14 +274,6 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
     return (
         f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
     )
-
-
-def _img(data: bytes, caption: str) -> str:
-    import base64
-
-    text = base64.b64encode(data).decode()
-    name = html.escape(escaped(caption), quote=True)
-    return f'<img alt="{name}" src="data:image/png;base64,{text}">'
 
 
 def _enclosed(value: float | None, bounds: tuple[float, float]) -> str | None:

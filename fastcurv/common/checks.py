@@ -115,6 +115,12 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     return number
 
 
+def check_bool(x: Any, name: str) -> bool:
+    if not isinstance(x, (bool, np.bool_)):
+        raise TypeError(f"{name} is {x!r}; wanted True or False")
+    return bool(x)
+
+
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`."""
     choices = list(choices)

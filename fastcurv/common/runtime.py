@@ -210,6 +210,14 @@ def time_left() -> float:
     return max(0.0, _ENDS.get()[1] - time.perf_counter())
 
 
+def rest_of_time() -> float | None:
+    """Return the seconds until `late`, at least a millisecond, as the `max_time` of an inner call;
+    None without a limit.
+    """
+    ends, _ = _ENDS.get()
+    return None if ends == float("inf") else max(1e-3, ends - time.perf_counter())
+
+
 class Interrupts:
     """The object that `deferred_interrupts` yields: `stop()` returns whether Ctrl-C was pressed,
     and a product inside ``with stop:`` can be ended by Ctrl-C, as `Interrupted`.

@@ -46,8 +46,16 @@ from .nearness import (
     newton_decrement,
     rounding_of,
 )
-from .symmetry import DenseHessian, View, in_other_units, prove_ends, quotient, signs_of, theorem_at
-from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
+from .symmetry import (
+    DenseHessian,
+    View,
+    across_orbits,
+    in_other_units,
+    prove_ends,
+    quotient,
+    signs_of,
+)
+from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, newton_in_slice, two_signs
 
 
 def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
@@ -285,7 +293,31 @@ class ByEigenpairs(Inertia):
         return found
 
     def _theorem_in(self, view: View) -> tuple[Contraction, float]:
-        return theorem_at(self.ask.ob, self.ask.theta, self.full, view, self.gradient)
+        """Check Kantorovich's theorem on the complement of the symmetries.
+
+        Returns the `Contraction` and the length of Newton's step. Both the radius and that length
+        are in theta's coordinates.
+        """
+        (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
+        tried = None
+        for cut in (view.plain, view.best):
+            if tried is not None and (cut is view.plain or tried[0].holds):
+                break
+            if cut.span.shape[1] != view.n_symmetry:
+                continue
+            top = float(cut.c.max())
+            scaled = None if cut is view.plain else cut.c
+            assumed = GRADIENT_EPS * EPS * self.reach
+            g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
+            beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
+            found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
+            if found.holds and cut.span.shape[1]:
+                found = across_orbits(ob, theta, cut, found)
+            found = replace(found, radius=found.radius * top)
+            if tried is None or found.holds:
+                tried = found, safe_norm(x)
+        assert tried is not None
+        return tried
 
     def _newton(self, cut: Slice) -> tuple[Floats, float]:
         """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and

@@ -5,8 +5,8 @@ vanishes.
 from __future__ import annotations
 
 import numbers
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -19,7 +19,7 @@ from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
-from ..common.runtime import one_blas_thread, to_nearest
+from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
 from ..common.vectors import extent, safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual, trust_region
 from ..spectrum.dense import PRODUCT_EPS, Assembling
@@ -274,11 +274,9 @@ class FinderState:
         max_iter: int,
         max_products: float,
         *,
-        max_time: float | None,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
         self.ob, self.theta, self.callback = ob, theta, callback
-        self.end = np.inf if max_time is None else time.perf_counter() + max_time
         self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
         self.nit = self.nfev = self.n_products = 0
         self.excursions, self.asked = EXCURSIONS, np.inf
@@ -335,7 +333,7 @@ class FinderState:
                 H.count += 1
 
             space.start(product, g.astype(H.native_dtype))
-            grow(space, min(1e-2, size / self.history[0]), limit, self.late)
+            grow(space, min(1e-2, size / self.history[0]), limit, late)
             found = krylov_steps(space)
         self.n_products += H.count
         H.count = 0
@@ -389,12 +387,9 @@ class FinderState:
         self.n_products += H.count
         return found
 
-    def late(self) -> bool:
-        return time.perf_counter() > self.end
-
     def budget_left(self) -> bool:
         spent = self.nit >= self.max_iter or self.n_products >= self.max_products
-        return not spent and not self.late()
+        return not spent and not late()
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
@@ -531,17 +526,21 @@ def find_critical_point(
             raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
     steps = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    walk = FinderState(ob, theta, tol, steps, most, max_time=limit, callback=callback)
+    walk = FinderState(ob, theta, tol, steps, most, callback=callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
         one_blas_thread(index is not None),
+        time_limit(limit),
     ):
         walk.shown = shown
-        if method == "gradient-norm":
-            _descend(walk)
-        if index is None or _follow(walk, index):
-            _newton(walk)
+        try:
+            if method == "gradient-norm":
+                _descend(walk)
+            if index is None or _follow(walk, index):
+                _newton(walk)
+        except OutOfTime:
+            walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
     return walk.result()
 
 
@@ -552,37 +551,38 @@ def _follow(walk: FinderState, index: int) -> bool:
     start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
     radius, number = 0.1 * start, 0
     short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
-    while walk.budget_left() and walk.n_products + walk.theta.size <= walk.max_products:
-        H = walk.hessian(walk.theta)
-        if H is None:
-            break
-        A = H(np.eye(H.n, dtype=H.dtype))
-        walk.n_products += H.count
-        if not np.isfinite(A).all() or not A.any():
-            break
-        way = Compass.at(A, index, climbed if number % CHOSEN_FOR else None)
-        climbed, number, size = way.climbed, number + 1, max(1.0, safe_norm(walk.theta))
-        y, mu = way.step(walk.g, radius)
-        at_rest = safe_norm(y) <= short * size
-        if at_rest:
-            y = way.off(radius)
-            if not y.any():
-                return True
-        while True:
-            theta = walk.theta + way.U @ y
-            g = walk.gradient(theta)
-            trusted = np.isfinite(g).all()
-            error = way.error(y, mu, g - walk.g) if trusted else np.inf
-            if error <= TRUSTED or radius <= short * size:
+    with suppress(OutOfTime):
+        while walk.budget_left() and walk.n_products + walk.theta.size <= walk.max_products:
+            H = walk.hessian(walk.theta)
+            if H is None:
                 break
-            radius = 0.25 * safe_norm(y)
-            y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
-        if not trusted or safe_norm(theta) > LOST * start:
-            break
-        if error <= SURE:
-            radius = min(max(radius, 2 * safe_norm(y)), size)
-        walk.move(theta, g)
-        best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
+            A = H(np.eye(H.n, dtype=H.dtype))
+            walk.n_products += H.count
+            if not np.isfinite(A).all() or not A.any():
+                break
+            way = Compass.at(A, index, climbed if number % CHOSEN_FOR else None)
+            climbed, number, size = way.climbed, number + 1, max(1.0, safe_norm(walk.theta))
+            y, mu = way.step(walk.g, radius)
+            at_rest = safe_norm(y) <= short * size
+            if at_rest:
+                y = way.off(radius)
+                if not y.any():
+                    return True
+            while True:
+                theta = walk.theta + way.U @ y
+                g = walk.gradient(theta)
+                trusted = np.isfinite(g).all()
+                error = way.error(y, mu, g - walk.g) if trusted else np.inf
+                if error <= TRUSTED or radius <= short * size:
+                    break
+                radius = 0.25 * safe_norm(y)
+                y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
+            if not trusted or safe_norm(theta) > LOST * start:
+                break
+            if error <= SURE:
+                radius = min(max(radius, 2 * safe_norm(y)), size)
+            walk.move(theta, g)
+            best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
     walk.theta, walk.g = best
     walk.history.append(walk.norm)
     spent = not walk.budget_left() or walk.n_products + walk.theta.size > walk.max_products
@@ -723,7 +723,7 @@ def _descend(walk: FinderState) -> None:
             return
 
         def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
-            if walk.n_products >= walk.max_products or walk.late():
+            if walk.n_products >= walk.max_products or late():
                 return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
             walk.n_products += 1

@@ -5,6 +5,7 @@ the active set, and its proof.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..common.progress import cache_last
 from ..common.protocols import HeldByKinks
 from ..common.vectors import safe_norm
 from .evidence import proved
-from .theorem import EPS, eta_of
+from .theorem import EPS, eta_of, kantorovich
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -170,17 +171,16 @@ def _prove_in(
         return _answer(phi, "the curvature along the kinks may be 0", weakest=weakest)
     if int((values < 0).sum()) != phi.n_slopes:
         return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
-    beta = (1 + 4 * EPS) / (weakest - error)
+    beta = (1 + 1e-9) / (weakest - error)
     x = vectors @ ((vectors.T @ g) / values)
     length = safe_norm(x)
     rounding = 4 * len(K) * EPS * (size * length + safe_norm(g))
     left = safe_norm(K @ x - g) + rounding + off * length
     eta = eta_of(length, beta, left + g_error) * (1 + 1e-9)
-    L = phi.third_bound(point, 2 * eta)
-    h = beta * L * eta * (1 + 1e-9)
-    if not h < 0.5:
+    theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
+    h, radius = theorem.h, theorem.radius
+    if not theorem.holds:
         return _answer(phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest)
-    radius = 2 * eta / (1 + (1 - 2 * h) ** 0.5) * (1 + 1e-9)
     margins = phi.margins(point, radius)
     for hypothesis, missing in (
         (margins.signs, "another pre-activation may change its sign"),

@@ -11,7 +11,7 @@ import numpy as np
 from ..common.errors import Answering
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS
-from ..spectrum.results import html_table, number
+from ..spectrum.results import as_json, html_table, number
 from .decide import Decision, Evidence
 from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
 from .theorem import EPS
@@ -24,21 +24,6 @@ def noun(point: CriticalPoint) -> str:
     if point.kind == "undecided":
         return "a point that stays undecided"
     return f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
-
-
-def _plain(x: Any) -> Any:
-    """Convert `x` to what JSON can represent: arrays become lists, non-finite numbers None, and
-    objects of other types strings.
-    """
-    if isinstance(x, CriticalPoint):
-        return x.to_dict()
-    if isinstance(x, (list, tuple)):
-        return [_plain(part) for part in x]
-    if isinstance(x, (np.ndarray, np.generic)):
-        return _plain(x.tolist())
-    if isinstance(x, float):
-        return x if np.isfinite(x) else None
-    return x if x is None or isinstance(x, (bool, int, str)) else str(x)
 
 
 # how an objective is asked, and what goes on where it has stopped; the same of an estimator
@@ -254,7 +239,7 @@ class CriticalPoint(Answering, subject="verdict"):
         ('saddle', 1, 2)
         """
         names = [known.name for known in fields(self) if known.name != "_advice"]
-        return {name: _plain(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
+        return {name: as_json(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
 
     def __repr__(self) -> str:
         how = "certified" if self.certified else "not certified"

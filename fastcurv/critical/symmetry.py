@@ -5,7 +5,7 @@ bounds, and Kantorovich's theorem based on them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,8 @@ from .evidence import (
     proved,
     spectral_norm,
     tangents,
-    third_bound,
 )
-from .nearness import GRADIENT_EPS
-from .theorem import EPS, UP, Contraction, Slice, kantorovich, newton_in_slice, orbit_stays_whole
+from .theorem import EPS, UP, Contraction, Slice, orbit_stays_whole
 
 ZERO_MODE = 1e-4  # of ||H||: the largest curvature of a symmetry direction near g = 0
 APART_FROM = 768  # below this n every eigenvalue is proved on its own
@@ -180,41 +178,6 @@ def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
             quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
             if sign * quotient > error:
                 signs[i] = sign
-
-
-def theorem_at(
-    ob: Any, theta: Floats, full: DenseHessian, view: View, gradient: tuple[Floats, float]
-) -> tuple[Contraction, float]:
-    """Check Kantorovich's theorem on the complement of the symmetries.
-
-    Returns the `Contraction` and the length of Newton's step. Both the radius and that length are
-    in theta's coordinates.
-    """
-    g, off = gradient
-    reach = GRADIENT_EPS * EPS * (np.abs(full.A) @ np.abs(theta)) if np.isnan(off) else None
-    tried = None
-    for cut in (view.plain, view.best):
-        if tried is not None and (cut is view.plain or tried[0].holds):
-            break
-        if cut.span.shape[1] != view.n_symmetry:
-            continue
-        top = float(cut.c.max())
-        scaled = None if cut is view.plain else cut.c
-        beta, eta, x = newton_in_slice(
-            full.A,
-            full.M.error(scaled),
-            cut,
-            g,
-            off * top if reach is None else safe_norm(cut.c * reach),
-        )
-        found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
-        if found.holds and cut.span.shape[1]:
-            found = across_orbits(ob, theta, cut, found)
-        found = replace(found, radius=found.radius * top)
-        if tried is None or found.holds:
-            tried = found, safe_norm(x)
-    assert tried is not None
-    return tried
 
 
 def in_other_units(full: DenseHessian, view: View) -> View | None:

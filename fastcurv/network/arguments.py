@@ -104,12 +104,6 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     return tuple(names)
 
 
-def check_bool(x: Any, name: str) -> bool:
-    if not isinstance(x, (bool, np.bool_)):
-        raise TypeError(f"{name} is {x!r}; wanted True or False")
-    return bool(x)
-
-
 def check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)

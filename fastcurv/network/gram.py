@@ -90,6 +90,9 @@ class Reduced(Symmetric):
         """The eigenvalue on the complement: l2, 0 for the Fisher."""
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.whole,)
+
     def __repr__(self) -> str:
         m = self.shape[0]
         return f"<{m}x{m} space of {self.space} of {self.whole!r}>"

@@ -15,6 +15,7 @@ from ..common.checks import (
     as_numpy,
     as_rng,
     check_array,
+    check_bool,
     check_choice,
     check_vector,
     check_vectors,
@@ -22,7 +23,7 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Layered, Scheme
 from ..structure.tables import ACTIVATIONS, LOSSES
-from .arguments import check_activation, check_bool, check_dtype, check_sizes, shaped_like
+from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 
 SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict

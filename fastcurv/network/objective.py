@@ -15,6 +15,7 @@ from .. import _engine
 from ..certify.certificates import Certificates, ForwardCertificates
 from ..certify.passes import ErrorPass
 from ..common.checks import (
+    check_bool,
     check_finite,
     check_positive,
     check_positive_int,
@@ -26,7 +27,7 @@ from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, check_loss
-from .arguments import as_vector, bind_copy, check_bool, check_dtype, check_memory, selected
+from .arguments import as_vector, bind_copy, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian, UnboundedCurvature
 from .pairwise_sum import PairwiseSum

@@ -236,9 +236,6 @@ class OutputSpace(Reduced):
         self.n_rest = self.n - q
         super().__init__(whole.dtype, (q, q))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OutputSpace, (self.whole,)
-
     def astype(self, dtype: Any) -> Any:
         """Return the same matrix in another precision."""
         dtype = check_dtype(dtype)
@@ -622,9 +619,6 @@ class InputSpace(InCoordinates):
         m = self.small.shape[0] - self.hollow
         self.n_rest = self.n - m
         super().__init__(whole.dtype, (m, m))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return InputSpace, (self.whole,)
 
     @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:

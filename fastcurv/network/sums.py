@@ -37,7 +37,6 @@ from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass, checked_theta
 from ..common.protocols import Floats, LossName
 from ..common.runtime import to_nearest
-from ..structure import symmetry
 from ..structure.given import Loss
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
@@ -225,10 +224,6 @@ def lower_part(shard: Any) -> list[float]:
     return [majorants.loss_lower_bound(shard)]
 
 
-def margin_part(shard: Any, theta: Floats) -> list[float]:
-    return [majorants.kink_margin(shard, theta)]
-
-
 def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
     """Return ``(a, b)``: a is 0 if every row of positive weight is proved to be classified
     correctly, else 1; b is 1 if there is a row of positive weight, else 0.
@@ -243,16 +238,6 @@ def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
     """
     here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
-
-
-def saturation_part(shard: Any, theta: Floats) -> tuple[Any, Any, Any]:
-    """Return the counts of saturated units, and masks of those that some row does not saturate."""
-    counts, certain, dead = symmetry.saturation_counts(shard, theta)
-    return counts, certain, tuple(~units for units in dead)
-
-
-def kinks_part(shard: Any, theta: Floats, radius: float) -> int:
-    return Certificates(shard).kinks(theta, radius)
 
 
 def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
@@ -457,11 +442,11 @@ class SumBounds:
 # shard. Bounds and counts add up, and a property of every row must hold in every shard. Statements
 # that would need all rows in one place are not made.
 
-GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
-
 
 class SumCertificates(Certificates):
     """`Certificates` of an objective whose facts are sums over shards."""
+
+    growth = 1 + 1e-9
 
     def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
         """Return the sum over shards of ``part(shard, theta, *more)``."""
@@ -476,17 +461,6 @@ class SumCertificates(Certificates):
         if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
             known = kept[name] = (key, find())
         return known[1]
-
-    def third_bound(self, theta: ArrayLike, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
-        infinity: the sum of the shards' constants.
-        """
-        return self.third_bound_in(theta, radius, None)
-
-    def third_bound_in(self, theta: ArrayLike, radius: float, units: Any) -> float:
-        """Return `third_bound` for parameters measured in other units."""
-        wide = None if units is None else np.array(units, dtype=float)
-        return float(self._sum(majorants.third_bound, theta, float(radius), wide)) * GROWTH
 
     def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:
         at = checked_theta(self.objective, theta)
@@ -511,18 +485,10 @@ class SumCertificates(Certificates):
         """Return ``(value, error)``, computed like `precise_gradient`."""
         return self._precise(theta)[2:]
 
-    def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
-        """Return None: the Jacobian of all rows is not formed for an objective in shards."""
-
     @property
     def loss_lower_bound(self) -> float:
         """A lower bound on the loss over all theta."""
         return float(self._once("lower", (), lambda: min(self.objective._fold(lower_part, ()))))
-
-    @property
-    def attains_lower_bound(self) -> bool:
-        """True if the loss may attain `loss_lower_bound`; a cross entropy always lies above it."""
-        return LOSSES[self.objective.loss].attained
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease forever, or None."""
@@ -541,16 +507,11 @@ class SumCertificates(Certificates):
         found = self._once("ray", (at,), lambda: self._sum(classified_part, at))
         return direction if found[0] == 0 and found[1] else None
 
-    def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """Return how many pre-activations of units with a kink may be 0 somewhere on the ball."""
-        at = checked_theta(self.objective, theta)
-        return int(self._sum(kinks_part, at, max(float(radius), self._rounding(at))))
+    def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
+        """Return None: the Jacobian of all rows is not formed for an objective in shards."""
 
-    def kink_margin(self, theta: ArrayLike) -> float:
-        """Return a radius around theta within which there is no kink: the smallest of the shards'
-        radii.
-        """
-        return float(min(self._sum(margin_part, theta)))
+    def relu_rows(self) -> None:
+        """Return None: minima on kinks are not proved for an objective in shards."""
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return the proved symmetry groups at theta for all rows, from the units that are off in
@@ -570,21 +531,6 @@ class SumCertificates(Certificates):
             sample_weight=None,
         )
         return orbits(whole, at, [~units for units in on], list(near))
-
-    def relu_rows(self) -> None:
-        """Return None: minima on kinks are not proved for an objective in shards."""
-
-    def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
-        """Return the ranges of inputs and outputs at theta, over all rows."""
-        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
-        return found
-
-    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """Return counts of saturated units; see `fastcurv.structure.symmetry`."""
-        counts, certain, live = self._sum(saturation_part, theta)
-        return symmetry.saturation_of(
-            self.objective.model, counts, certain, [~units for units in live]
-        )
 
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'

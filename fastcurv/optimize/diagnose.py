@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,10 +258,6 @@ def _simpler(f: Facts) -> Found:
 AGAIN = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
-def _again(f: Facts) -> str:
-    return AGAIN
-
-
 def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
     """Return the call that trains another network, or on other rows, from a start of its own."""
     m, ob = f.ob.model, f.ob
@@ -294,10 +291,6 @@ def _standardised(f: Facts) -> str:
     return _on(f, X="(ob.X - ob.X.mean(0)) / (ob.X.std(0) + (ob.X.std(0) == 0))")
 
 
-def _less_l2(f: Facts) -> str:
-    return _on(f, l2=1e-4)
-
-
 def _as_classes(f: Facts) -> str:
     y = "np.unique(ob.y, return_inverse=True)[1].ravel()"
     return _on(f, [*f.ob.model.sizes[:-1], len(f.values)], y=y, loss="cross_entropy")
@@ -305,18 +298,6 @@ def _as_classes(f: Facts) -> str:
 
 def _as_numbers(f: Facts) -> str:
     return _on(f, [*f.ob.model.sizes[:-1], 1], y="(ob.y - ob.y.mean()) / ob.y.std()", loss="mse")
-
-
-def _clipped(f: Facts) -> str:
-    return _on(f, y="np.clip(ob.y, *np.quantile(ob.y, [0.02, 0.98], axis=0))")
-
-
-def _scaled_targets(f: Facts) -> str:
-    return _on(f, y="(ob.y - ob.y.mean(0)) / ob.y.std(0)")
-
-
-def _out(f: Facts) -> str:
-    return "fc.minimize(ob, fc.escape(ob, theta).x)"
 
 
 def _short_cuts(f: Facts) -> str:
@@ -356,7 +337,7 @@ class Cause:
     name: str
     evidence: Callable[[Facts], Found]
     sentence: str
-    call: Callable[[Facts], str] = _again
+    call: Callable[[Facts], str] = lambda f: AGAIN
     poor: bool = True
 
 
@@ -392,7 +373,7 @@ CAUSES: tuple[Cause, ...] = (
         _outliers,
         "2% of the rows have {number}% of the squared deviations of the targets, and {f.ob.loss} "
         "follows them alone",
-        _clipped,
+        partial(_on, y="np.clip(ob.y, *np.quantile(ob.y, [0.02, 0.98], axis=0))"),
         poor=False,
     ),
     Cause(
@@ -407,7 +388,7 @@ CAUSES: tuple[Cause, ...] = (
         "separable classes without l2",
         lambda f: _if(f.infinite, f.loss, PROVED),
         "larger weights lower the loss for ever, from {number} here: it has no minimum",
-        _less_l2,
+        partial(_on, l2=1e-4),
         poor=False,
     ),
     Cause(
@@ -429,7 +410,7 @@ CAUSES: tuple[Cause, ...] = (
         "l2 too large",
         _l2,
         "l2 = {number} holds the weights down, and the fit with them",
-        _less_l2,
+        partial(_on, l2=1e-4),
     ),
     Cause(
         LARGE, _lost, "the run diverged; along the largest curvature rates below {number} do not"
@@ -467,7 +448,7 @@ CAUSES: tuple[Cause, ...] = (
         SADDLE,
         _saddle,
         "theta is at a saddle, with a curvature of {number} along the way down",
-        _out,
+        lambda f: "fc.minimize(ob, fc.escape(ob, theta).x)",
     ),
     Cause(
         SMALL,
@@ -501,7 +482,7 @@ CAUSES: tuple[Cause, ...] = (
         "targets unscaled",
         _targets,
         "the targets have a root mean square of {number}, where weights are drawn for 1",
-        _scaled_targets,
+        partial(_on, y="(ob.y - ob.y.mean(0)) / ob.y.std(0)"),
     ),
     Cause(
         "batch too small",

@@ -361,7 +361,7 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
                 layer,
                 biases=0.0 if b is None else _rms([b]),
                 off=float(pairs[l] / (len(X) * len(W))),
-                dead=float(masks[l].mean()),
+                dead=float((~masks[l]).mean()),
                 copies=_copies(np.hstack([W, biases, parts[0][l + 1][0].T])),
                 bounded=not phi.like_relu and not phi.homogeneous,
             )

@@ -35,6 +35,7 @@ from ..critical.nearness import gradient_and_error, lower_bound, surely_longer, 
 from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
+from .newton import first_radius, next_radius
 from .run import Run, reduction_ratio
 
 # --------------------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
     suits the small networks this search is for.
     """
     f, g = smooth.value_and_gradient(theta)
-    radius, fresh = 0.1 * max(1.0, norm(theta)), True
+    radius, fresh = first_radius(theta), True
     for _ in range(DESCENT_STEPS):
         if fresh:
             values, vectors, _ = eigh(smooth.hessian(theta))
@@ -320,10 +321,7 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
         f_there, g_there = smooth.value_and_gradient(there)
         ratio = reduction_ratio(f, f_there, predicted, EPS)
         length = float(np.linalg.norm(y))
-        if ratio < 0.25:
-            radius = 0.25 * length
-        elif ratio > 0.75 and length > 0.9 * radius:
-            radius *= 2.0
+        radius = next_radius(radius, ratio, length, length > 0.9 * radius)
         fresh = ratio > 1e-4
         if fresh:
             theta, f, g = there, f_there, g_there
@@ -487,10 +485,7 @@ class Finisher:
         """Return the seconds left for checks, which may take as long as the training or `floor`
         seconds, whichever is more, within `max_time`.
         """
-        left = max(self.training(), floor) - self.checked()
-        if self.run.max_time is not None:
-            left = min(left, self.run.max_time - self.run.elapsed())
-        return left
+        return min(max(self.training(), floor) - self.checked(), self.run.left())
 
     def over(self) -> bool:
         """Return whether the time for trial moves is used up."""
@@ -577,7 +572,7 @@ class Finisher:
     def _classified(self, at: Rest) -> None:
         """Classify the point, and charge the products to the run."""
         run = self.run
-        left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
+        left = None if run.max_time is None else max(run.left(), 1e-3)
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
             curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=at.below,

@@ -98,8 +98,7 @@ class LevenbergMarquardt(GaussNewton):
         """
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
-        left = np.inf if run.max_time is None else run.max_time - begun
-        steps, ending = engine.run(count, run.enough, run.fun_target, left, record)
+        steps, ending = engine.run(count, run.enough, run.fun_target, run.left(), record)
         run.n_values += engine.values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth

@@ -305,7 +305,7 @@ class Loop:
         run = self.run
         side = Run(
             run.ob, start.copy(), 0, curvature=self.maker.curvature,
-            max_time=None if run.max_time is None else max(run.max_time - run.elapsed(), 0.0),
+            max_time=max(run.left(), 0.0),
         )  # fmt: skip
         options = {k: v for k, v in self.options.items() if k != "sample"}
         method = self.maker(side, **options)

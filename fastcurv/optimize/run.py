@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive, check_positive_int
+from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -156,6 +156,10 @@ class Run(Saved):
         """Return the seconds since the start, including those before a resumed checkpoint."""
         return self.spent + time.perf_counter() - self.started
 
+    def left(self) -> float:
+        """Return the seconds until `max_time`, infinite without one."""
+        return np.inf if self.max_time is None else self.max_time - self.elapsed()
+
     def exhausted(self) -> str | None:
         """Return the budget that has ended, ``max_time`` or ``max_products``, or None.
 
@@ -169,7 +173,7 @@ class Run(Saved):
             now = time.perf_counter()
             self.gap = max(FADING * self.gap, now - max(self.asked, self.started))
             self.asked = now
-            if self.elapsed() + self.gap > self.max_time:
+            if self.gap > self.left():
                 return "max_time"
         return None
 
@@ -364,13 +368,6 @@ def check_fraction(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_flag(value: Any, name: str) -> bool:
-    """Return `value`, which must be a bool."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}; wanted True or False")
-    return bool(value)
-
-
 check_not_negative = partial(check_positive, zero=True)
 
 
@@ -409,8 +406,8 @@ class Method(Saved):
         "forcing": check_positive,
         "thrift": check_not_negative,
         "krylov_dim": check_positive_int,
-        "precondition": check_flag,
-        "warm_start": check_flag,
+        "precondition": check_bool,
+        "warm_start": check_bool,
         "radius": check_positive,
         "weight": check_positive,
         "damping": check_positive,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from ..common.checks import as_rng, check_choice, check_positive, check_positive
 from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
-from ..common.runtime import OutOfTime, to_nearest
+from ..common.runtime import OutOfTime, late, rest_of_time, time_limit, to_nearest
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..critical.find import DENSE_BELOW, check_index, find_critical_point
@@ -265,14 +264,13 @@ def sample_critical_points(
     if "narrower" in names:
         _check_widening(ob.model)
     max_iter = check_positive_int(max_iter, "max_iter")
-    limit = np.inf if max_time is None else check_positive(max_time, "max_time")
-    end = time.perf_counter() + limit
-    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, end, verdict)
+    limit = None if max_time is None else check_positive(max_time, "max_time")
+    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
-        with bar(n_tries, "sample_critical_points", progress) as shown:
+        with bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
             for number, rng in enumerate(streams):
                 if hunt.late():
                     break
@@ -329,12 +327,10 @@ class _Hunt:
         ob: Any,
         epochs: tuple[int, int],
         max_iter: int,
-        end: float,
         verdict: dict[str, Any],
     ) -> None:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
-        self.end = end
-        self.n_walks = 0
+        self.n_walks, self.spent = 0, False
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
         names = [name for name in STARTS if name != "narrower" or _can_widen(ob.model)]
         self.led = dict.fromkeys(names, (1, 1))  # walks that led there, of walks
@@ -362,9 +358,9 @@ class _Hunt:
             try:
                 theta, widths = self._walk(source, start, index if follows else None, rng)
             except OutOfTime:  # a run ends a little early where its next step would be late
-                self.end = time.perf_counter()
+                self.spent = True
                 break
-            options = {"seed": rng, "max_time": self.left()} | self.verdict
+            options = {"seed": rng, "max_time": rest_of_time()} | self.verdict
             point = classify(self.ob, theta, **options)
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
@@ -385,11 +381,7 @@ class _Hunt:
         return best
 
     def late(self) -> bool:
-        return time.perf_counter() >= self.end
-
-    def left(self) -> float | None:
-        """Return the seconds that are left, at least a millisecond; None without a limit."""
-        return None if self.end == np.inf else max(1e-3, self.end - time.perf_counter())
+        return self.spent or late()
 
     def _share(self, start: str) -> float:
         led, of = self.led[start]
@@ -412,9 +404,7 @@ class _Hunt:
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
             index = 0  # as proofs want points nearer to rest
-        found = find_critical_point(
-            ob, theta, index=index, max_iter=self.max_iter, max_time=self.left()
-        )
+        found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter)
         return np.asarray(found.x), None
 
 
@@ -454,7 +444,7 @@ def _lowered(
     hunt: _Hunt, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
-    found = minimize(ob, theta, method, max_time=hunt.left(), **options)
+    found = minimize(ob, theta, method, max_time=rest_of_time(), **options)
     if found.status == STATUS["interrupted"]:
         raise KeyboardInterrupt
     if found.stopped == "max_time":
@@ -516,7 +506,7 @@ def _from_narrower(hunt: _Hunt, rng: np.random.Generator) -> tuple[np.ndarray, t
     theta = _lowered(
         hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
-    theta = find_critical_point(small, theta, max_iter=30, max_time=hunt.left()).x
+    theta = find_critical_point(small, theta, max_iter=30).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):

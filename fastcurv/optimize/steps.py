@@ -15,12 +15,12 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vector,
     operator_dtype,
-    times,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
+from ..spectrum.dense import to_dense
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 DENSE_BELOW = 512  # up to this n, n products and n^3 flops take milliseconds
@@ -44,12 +44,6 @@ class IndefiniteHessianWarning(UserWarning):
     """
 
 
-def _dense(op: Any, n: int) -> np.ndarray:
-    if hasattr(op, "to_dense"):
-        return np.asarray(op.to_dense(), dtype=np.float64)
-    return np.asarray(times(op, np.eye(n, dtype=operator_dtype(op))), dtype=np.float64)
-
-
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
     """Return eigenvalues, the gradient in the eigenvectors, a map from those coordinates to (n,),
     and the relative residual.
@@ -60,8 +54,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     """
     n = len(g)
     if k is None and n <= DENSE_BELOW:
-        matrix = _dense(op, n)
-        values, vectors, _ = eigh(matrix)
+        values, vectors, _ = eigh(to_dense(op)[0])
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)

@@ -4,9 +4,9 @@ optional dependency that is imported when the first one is drawn.
 
 from ..spectrum.density_curve import plain_numbers
 from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
-from .landscape import LandscapeDisplay, plane, surface
+from .landscape import LandscapeDisplay, surface
 from .predictions import decision_regions
-from .spectrum import SpectrumDisplay, density, eigenvalues
+from .spectrum import SpectrumDisplay, eigenvalues
 from .style import (
     BLUE,
     CYCLE,
@@ -40,12 +40,10 @@ __all__ = [
     "YELLOW",
     "curve",
     "decision_regions",
-    "density",
     "eigenvalues",
     "mark",
     "new_axes",
     "new_figure",
     "plain_numbers",
-    "plane",
     "surface",
 ]

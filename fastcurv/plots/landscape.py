@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..common.checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Array
 from ..common.runtime import unbroken
 from ..spectrum.eigsh import eigsh
-from .predictions import objective_of
-from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
+from .predictions import OfEstimators
+from .style import CYCLE, GREY, log_losses, n_named, new_axes
 
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
@@ -87,62 +86,6 @@ def _few_ticks(ax: Any) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def plane(
-    objective: Any,
-    theta: ArrayLike,
-    first: ArrayLike,
-    second: ArrayLike,
-    radius: float | tuple[float, float] = 1.0,
-    ax: Any = None,
-    **options: Any,
-) -> Any:
-    """Draw the loss on the plane through ``theta`` along two directions; costs one forward pass per
-    grid point.
-
-    Parameters
-    ----------
-    objective : has ``value(theta)``
-    theta, first, second : (n,) arrays
-        The second direction is made orthogonal to the first; both are scaled to unit length, and
-        must span a plane.
-    radius : float or (float, float)
-        Half width of the picture along each direction.
-    ax : matplotlib Axes or None
-    **options
-        Passed to `surface`.
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    theta = np.asarray(theta, dtype=float)
-    u, w = _orthonormal(
-        check_vector(first, theta.size, "first", np.float64),
-        check_vector(second, theta.size, "second", np.float64),
-    )
-    rx, ry = np.broadcast_to(radius, 2)
-    looks: dict[str, Any] = {
-        "n": 41,
-        "xlabel": "along the first direction",
-        "ylabel": "along the second direction",
-    } | options
-    return surface(
-        lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **looks
-    )
-
-
-def _orthonormal(first: Array, second: Array) -> tuple[Array, Array]:
-    """Return two orthonormal directions that span the plane of the two given."""
-    for name, direction in (("first", first), ("second", second)):
-        if not direction.any():
-            raise ValueError(f"{name} is zero; wanted a direction that leads somewhere")
-    if sine(first, second) <= ALIKE:
-        raise ValueError("first and second lie along one line; wanted two that span a plane")
-    u = first / np.linalg.norm(first)
-    w = second - u * (u @ second)
-    return u, w / np.linalg.norm(w)
-
-
 def sine(first: Array, second: Array) -> float:
     """Return the sine of the angle between two nonzero directions; up to `ALIKE` they do not span a
     plane.
@@ -157,7 +100,7 @@ DRAWS = 60  # most draws; for two weights all fall on a line with probability be
 EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
 
 
-class LandscapeDisplay(Display):
+class LandscapeDisplay(OfEstimators):
     """A slice of the loss: along one direction through theta, or over the plane of two.
 
     Parameters
@@ -265,39 +208,6 @@ class LandscapeDisplay(Display):
         cls._check_look(look, "from_objective")
         options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> LandscapeDisplay:
-        """Draw the loss that a fitted estimator minimises, around its parameters, by
-        `from_objective`.
-
-        Parameters
-        ----------
-        estimator : MLPClassifier or MLPRegressor
-            A fitted estimator of this library, or a pipeline that ends in one.
-        X, y, sample_weight : array_like
-            The rows on which the loss is evaluated, as in ``fit``.
-        ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
-        **options
-            Passed to `from_objective`.
-
-        Returns
-        -------
-        LandscapeDisplay
-        """
-        cls._check_look(options, "from_estimator", "from_objective")
-        objective, theta = objective_of(estimator, X, y, sample_weight)
-        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
     @accept_aliases("slice")

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import unbroken
-from ..spectrum.dense import eigvalsh
+from ..spectrum.dense import to_dense
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
-from .predictions import objective_of
-from .style import BLUE, GREY, RED, Display, new_axes
+from ..spectrum.results import Eigenpairs
+from .predictions import OfEstimators
+from .style import BLUE, GREY, RED, new_axes
 
 DENSE_BELOW = 1000  # matrices up to this size are decomposed, which takes less than a second
+TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
-class SpectrumDisplay(Display):
+class SpectrumDisplay(OfEstimators):
     """The density of a Hessian's eigenvalues, with the eigenvalues known individually as ticks
     below it.
 
@@ -49,6 +53,8 @@ class SpectrumDisplay(Display):
     >>> shown.eigenvalues.round(2)
     array([0.5 , 0.53, 1.97, 2.  ])
     """
+
+    makers = ("from_operator",)
 
     @accept_aliases("SpectrumDisplay")
     def __init__(
@@ -113,7 +119,7 @@ class SpectrumDisplay(Display):
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = None
         if k:
-            values = extremes(op, min(k, density.n // 2), density.n, seed)
+            values = extremes(op, min(k, density.n // 2), seed).values
         return cls(density, eigenvalues=values).plot(ax, **look)
 
     @classmethod
@@ -124,48 +130,6 @@ class SpectrumDisplay(Display):
         cls._check_look(options, "from_objective", "from_operator")
         require(objective, ("hessian",), "objective", OBJECTIVE, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of what a fitted estimator minimises, by
-        `from_operator`.
-
-        Parameters
-        ----------
-        estimator : MLPClassifier or MLPRegressor
-            A fitted estimator of this library, or a pipeline that ends in one.
-        X, y, sample_weight : array_like
-            The rows on which the loss is evaluated, as in ``fit``.
-        ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
-        **options
-            Passed to `from_operator`.
-
-        Returns
-        -------
-        SpectrumDisplay
-
-        Examples
-        --------
-        >>> import numpy as np, fastcurv as fc
-        >>> X = np.random.default_rng(0).standard_normal((40, 2))
-        >>> est = fc.MLPRegressor((3,), random_state=0).fit(X, np.sin(X[:, 0]))
-        >>> shown = fc.SpectrumDisplay.from_estimator(est, X, np.sin(X[:, 0]), k=1, n_steps=10)
-        >>> shown.density.n == est.model_.n_params
-        True
-        """
-        cls._check_look(options, "from_estimator", "from_operator")
-        objective, theta = objective_of(estimator, X, y, sample_weight)
-        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @accept_aliases("picture")
     def plot(
@@ -222,41 +186,35 @@ class SpectrumDisplay(Display):
         return self
 
 
-def extremes(op: Any, k: int, n: int, seed: Any) -> np.ndarray:
-    """Return the k lowest and k highest eigenvalues. A small matrix is decomposed, so that no copy
-    of a multiple eigenvalue is missed.
+def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
+    """Return the ``k`` lowest and ``k`` highest eigenpairs. For small n they come from the dense
+    matrix, so that no copy of a multiple eigenvalue is missed.
     """
+    n = hessian.shape[0]
     if n <= DENSE_BELOW:
-        values = eigvalsh(op)
-        return np.concatenate([values[:k], values[n - k :]])
-    return np.asarray(unbroken(eigsh(op, k=2 * k, which="BE", seed=seed)).values)
+        return ends(every_pair(hessian), k)
+    return unbroken(
+        eigsh(hessian, k=min(2 * k, n), which="BE", tol=TOL, seed=seed, progress=progress)
+    )
 
 
-def density(
-    spectral_density: Any,
-    ax: Any = None,
-    *,
-    label: str | None = None,
-    color: Any = BLUE,
-    scale: str = "log",
-) -> Any:
-    """Draw the density of the eigenvalues with its band of standard errors.
+def every_pair(hessian: Any) -> Eigenpairs:
+    """Return all n eigenpairs, from the dense matrix."""
+    P, n_products = to_dense(hessian)
+    P = P.astype(np.float64, copy=False)
+    values, V, _ = eigh(P / 2 + P.T / 2)
+    scale = float(np.abs(values).max(initial=0.0))
+    residuals = np.linalg.norm(P @ V - V * values, axis=0)
+    found = values, V, residuals, residuals <= TOL * scale, n_products
+    return Eigenpairs(*found, scale=scale, tol=TOL, probed=True, unseen=0.0)
 
-    Parameters
-    ----------
-    spectral_density : SpectralDensity
-        What `fastcurv.spectral_density` returned.
-    ax : matplotlib Axes or None
-    label : str or None
-    color : colour
-    scale : {"log", "linear"}
-        Scale of the vertical axis.
 
-    Returns
-    -------
-    matplotlib Axes
-    """
-    return draw_density(spectral_density, new_axes(ax), label=label, color=color, scale=scale)
+def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
+    """Select the ``k`` lowest and ``k`` highest of all pairs."""
+    n = len(pairs)
+    kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
+    parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
+    return replace(pairs, vectors=pairs.vectors[:, kept], **parts)
 
 
 def eigenvalues(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -68,6 +68,25 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
 def number(x: float) -> str:
     """Return x with four significant digits, for a repr."""
     return f"{float(x):.4g}"
+
+
+def as_json(x: Any) -> Any:
+    """Convert `x` to what JSON can represent: arrays become lists, non-finite numbers None, results
+    dicts, and objects of other types strings.
+    """
+    if hasattr(x, "to_dict"):
+        x = x.to_dict()
+    elif is_dataclass(x) and not isinstance(x, type):
+        x = vars(x)
+    if isinstance(x, dict):
+        return {str(key): as_json(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [as_json(part) for part in x]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return as_json(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    return x if x is None or isinstance(x, (bool, int, str)) else str(x)
 
 
 def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:

@@ -313,9 +313,6 @@ class Sketch:
         """Return the mean and standard error of the estimates of the diagonal, one for each sample
         left out.
         """
-        return interruptible(self._diagonals)
-
-    def _diagonals(self) -> tuple[Floats, Floats]:
         m, S = len(self.O), self.S
         whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
@@ -428,14 +425,10 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method)
-    check_choice(method, get_args(Tracing), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Tracing))
     small = reduction(op, space)
     if small is None:
         return _trace(op, m, method, rng, progress)
-    if method == "auto" and isinstance(small, Written):
-        known = float(np.trace(small.matrix)) + small.rest * small.n_rest
-        return Estimate(known, 0.0, 0, method="exact", space=small.space)
     found = _trace(small, m, method, rng, progress)
     total = found.estimate + small.rest * small.n_rest
     return replace(found, estimate=total, space=small.space)
@@ -445,6 +438,8 @@ def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the trace, with arguments that are checked."""
+    if method == "auto" and isinstance(op, Written):
+        return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountingRows(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
@@ -516,8 +511,7 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method)
-    check_choice(method, get_args(Diagonals), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Diagonals))
     apply = CountingRows(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
@@ -525,7 +519,7 @@ def diagonal(
         method = "xdiag" if m >= LEAST else "hutchinson"
     with bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
-            return apply.estimate(*Sketch(apply, rng, m).diagonals(), method)
+            return apply.estimate(*interruptible(Sketch(apply, rng, m).diagonals), method)
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
@@ -591,14 +585,10 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method)
-    check_choice(method, get_args(Norming), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Norming))
     small = reduction(op, space)
     if small is None:
         return _frobenius_norm(op, m, method, rng, progress)
-    if method == "auto" and isinstance(small, Written):
-        known = float(np.hypot(safe_norm(small.matrix), small.n_rest**0.5 * small.rest))
-        return Estimate(known, 0.0, 0, method="exact", space=small.space)
     found = _frobenius_norm(small, m, method, rng, progress)
     inner = float(found.estimate)
     norm = float(np.hypot(inner, small.n_rest**0.5 * small.rest))
@@ -610,6 +600,8 @@ def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the Frobenius norm, with arguments that are checked."""
+    if method == "auto" and isinstance(op, Written):
+        return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.exactly(m, method):
@@ -648,12 +640,14 @@ def _asked(
     seed: Seed,
     rng: Seed,
     method: str,
+    methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
     """Return the operator, the number of probes and the generator after checking them. By default
     there are as many probes as parameters where the matrix costs no more than `USUAL` products.
     """
     op = check_symmetric_operator(op)
     generator = either_seed(seed, rng)
+    check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
     whole = method == "auto" and matrix_pays(op, USUAL, STEP)

@@ -148,7 +148,8 @@ class AskedLoss(Given):
     def __reduce__(self) -> Any:
         if self.built_in:
             return named, (self.name,)
-        return _own, (self.function, self.third, self.lower, self.ulps)
+        made = partial(Loss, third=self.third, lower=self.lower, ulps=self.ulps)
+        return made, (self.function,)
 
     # --- the function
 
@@ -423,10 +424,6 @@ class Loss(AskedLoss):
         return _pseudo_huber_loss(float(delta))
 
 
-def _own(function: Any, third: Any, lower: Any, ulps: Any) -> Loss:
-    return Loss(function, third=third, lower=lower, ulps=ulps)
-
-
 # --------------------------------------------------------------------------------------------------
 # Activations.
 
@@ -443,7 +440,8 @@ class AskedActivation(Given):
     second: float | None
 
     def __reduce__(self) -> Any:
-        return _own_activation, self._facts()
+        facts = zip(("first", "second", "third", "ulps"), self._facts()[1:])
+        return partial(Activation, **dict(facts)), (self.function,)
 
     def _facts(self) -> tuple[Any, ...]:
         return self.function, self.first, self.second, self.third, self.ulps
@@ -641,10 +639,6 @@ class Activation(AskedActivation):
         self.attempt()
 
 
-def _own_activation(function: Any, first: Any, second: Any, third: Any, ulps: Any) -> Activation:
-    return Activation(function, first=first, second=second, third=third, ulps=ulps)
-
-
 # --------------------------------------------------------------------------------------------------
 # Built in. The formulas hold for complex z too, whose real part decides between branches.
 
@@ -658,14 +652,6 @@ def _poisson(z: NDArray[Any], y: NDArray[Any]) -> Values:
     mean = np.exp(z)
     least = y * np.log(np.maximum(y, TINY)) - y  # 0 for no counts
     return (mean - y * z + least).sum(axis=1), mean - y, mean
-
-
-def _poisson_third(z: Floats, y: Floats, move: Floats) -> Floats:
-    return np.exp(z + move)
-
-
-def _gamma_third(z: Floats, y: Floats, move: Floats) -> Floats:
-    return np.asarray(y * np.exp(move - z))
 
 
 def _gamma(z: NDArray[Any], y: NDArray[Any]) -> Values:
@@ -748,7 +734,7 @@ BUILT_IN: dict[str, Loss] = {
     "poisson": _built(
         "poisson",
         _poisson,
-        _poisson_third,
+        lambda z, y, move: np.exp(z + move),
         16,
         exponential=True,
         logarithmic=True,
@@ -757,7 +743,7 @@ BUILT_IN: dict[str, Loss] = {
     "gamma": _built(
         "gamma",
         _gamma,
-        _gamma_third,
+        lambda z, y, move: np.asarray(y * np.exp(move - z)),
         16,
         exponential=True,
         logarithmic=True,

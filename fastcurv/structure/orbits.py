@@ -112,6 +112,14 @@ def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
+def _units(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
+    """Return the translations of some parameters, each alone."""
+    _check_room(theta, len(columns))
+    T = np.zeros((theta.size, len(columns)))
+    T[columns, np.arange(len(columns))] = 1.0
+    return Orbit(name, T, 0.0, 0.0, lambda t: theta + T @ np.asarray(t, dtype=float))
+
+
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
     """Return for each layer whether its W, and its b, are without l2."""
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
@@ -193,15 +201,9 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     model = ob.model
     if not (normalised(model) and model.bias):
         return
-    columns: list[Floats] = []
-    for layer in range(len(model.activation)):
-        if _free_layers(model, free)[layer][1]:
-            for j in range(model.sizes[layer + 1]):
-                _check_room(theta, len(columns))
-                t, layers = blank(model)
-                layers[layer][1][j] = 1.0
-                columns.append(t)
-    yield _flat("bias below a mean", theta, columns)
+    held = layers_of(model, np.arange(theta.size))[:-1]
+    below = [b for (_, b), alone in zip(held, _free_layers(model, free)) if alone[1]]
+    yield _units("bias below a mean", theta, np.concatenate([[], *below]).astype(int))
 
 
 def _off(
@@ -226,10 +228,7 @@ def _off(
             if not skips(model, layer):
                 layers[layer + 1][0][:, j] = True
             columns.extend(np.flatnonzero(touched & free))
-            _check_room(theta, len(columns))
-    T = np.zeros((theta.size, len(columns)))
-    T[columns, np.arange(len(columns))] = 1.0
-    yield Orbit("off", T, 0.0, 0.0, lambda t: theta + T @ np.asarray(t, dtype=float))
+    yield _units("off", theta, columns)
 
 
 # --- groups that act by matrices on the outputs of hidden layers

@@ -136,15 +136,16 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 
 def saturation_counts(
     ob: Any, theta: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.bool_]]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[NDArray[np.bool_], ...]]:
     """Return the counts that `saturation` is computed from: by hidden layer the number of saturated
     (sample, unit) pairs; the number of samples (outputs) that are nearly certain, of how many, and
-    the number of rows; by hidden layer a mask of the units that are saturated at every sample.
+    the number of rows; by hidden layer a mask of the units that are not saturated at every sample.
+    Sums of these are those of all rows.
     """
     dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
     if not len(rows):  # a shard whose rows all have weight 0
         none = np.zeros(len(hidden), dtype=np.int64)
-        return none, np.zeros(3, dtype=np.int64), [np.ones(m, dtype=bool) for m in hidden]
+        return none, np.zeros(3, dtype=np.int64), tuple(np.zeros(m, dtype=bool) for m in hidden)
     found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
     zs = [np.asarray(z, dtype=float) for z in found]
     off = [
@@ -155,7 +156,7 @@ def saturation_counts(
     return (
         np.array([o.sum() for o in off], dtype=np.int64),
         np.array([certain.sum(), certain.size, len(certain)], dtype=np.int64),
-        [o.all(axis=0) for o in off],
+        tuple(~o.all(axis=0) for o in off),
     )
 
 
@@ -163,7 +164,7 @@ def saturation_of(
     model: Any,
     counts: NDArray[np.int64],
     certain: NDArray[np.int64],
-    dead: list[NDArray[np.bool_]],
+    live: tuple[NDArray[np.bool_], ...],
 ) -> dict[str, Any]:
     """Return `saturation` from the results of `saturation_counts`, summed over any number of
     rows.
@@ -173,7 +174,7 @@ def saturation_of(
     return {
         "layers": [float(n / (rows * m)) for n, m in zip(counts, widths)],
         "saturated": float(counts.sum() / pairs) if pairs else 0.0,
-        "dead_units": int(sum(d.sum() for d in dead)),
+        "dead_units": int(sum((~units).sum() for units in live)),
         "n_units": int(widths.sum()),
         "certain": float(certain[0] / max(1, certain[1])),
     }

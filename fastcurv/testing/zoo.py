@@ -108,18 +108,14 @@ def zoo() -> list[Case]:
         Case(name, FunctionObjective(2, *functions), np.zeros(2), kind, *counts, 0.0)
         for name, kind, counts, *functions in FUNCTIONS
     ]
-    cases += _toys()
+    toy = lecture_toy()
+    cases.append(Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0))
+    cases.append(Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0))
     cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
     cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
     cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
     cases += [*_convex(), *_dead_relu(), *_xor(), *_embedded_units()]
     return cases
-
-
-def _toys() -> Iterator[Case]:
-    toy = lecture_toy()
-    yield Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0)
-    yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)
 
 
 def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_eigenvalues_are_told_apart_by_sign():
     assert names == ["negative", "positive"]
 
 
-def test_surface_and_plane_evaluate_the_function_where_they_say():
+def test_surfaces_and_slices_evaluate_the_function_where_they_say():
     pytest.importorskip("matplotlib")
     seen = []
 
@@ -66,12 +66,12 @@ def test_surface_and_plane_evaluate_the_function_where_they_say():
         return float(theta @ theta)
 
     theta = np.array([1.0, 2.0, 3.0])
-    ax = plots.plane(
-        SimpleNamespace(value=value), theta, [2.0, 0, 0], [1.0, 1.0, 0], radius=(1.0, 2.0), n=3
+    shown = plots.LandscapeDisplay.from_objective(
+        SimpleNamespace(value=value), theta, directions=[[1, 0, 0], [0, 2, 0]], n_grid=3
     )
     corners = {tuple(np.round(t, 12)) for t in seen}
     assert len(seen) == 9 and (0.0, 0.0, 3.0) in corners and (2.0, 4.0, 3.0) in corners
-    assert np.allclose([*ax.get_xlim(), *ax.get_ylim()], [-1, 1, -2, 2])
+    assert np.allclose([*shown.ax_.get_xlim(), *shown.ax_.get_ylim()], [-1, 1, -1, 1])
 
 
 def test_decision_regions_take_classes_and_signs():

@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli import commands, output, page  # noqa: E402
+from fastcurv.cli import commands, page  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import Recipe, save_run  # noqa: E402
 from fastcurv.cli.report import Report  # noqa: E402
+from fastcurv.plots import spectrum  # noqa: E402
 
 SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
 
@@ -30,7 +31,7 @@ def test_no_copy_is_missed_where_the_matrix_is_small():
     rng = np.random.default_rng(0)
     values = np.sort(np.r_[rng.uniform(-3, 0, 100).repeat(2), 40, 50, 60])
     H = np.diag(values)
-    pairs = output.extremes(H, 3, 0)
+    pairs = spectrum.extremes(H, 3, 0)
     assert pairs.unseen == 0 and pairs.converged.all() and "copies" not in repr(pairs)
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
@@ -42,7 +43,7 @@ def test_no_copy_is_missed_where_the_matrix_is_small():
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
 def test_ends_of_few_eigenvalues(k):
     """All where twice as many are asked for, each once."""
-    pairs = output.extremes(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
+    pairs = spectrum.extremes(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
     assert np.allclose(pairs.values, wanted, atol=1e-14)
     assert pairs.vectors.shape == (5, len(wanted)) and len(pairs.residuals) == len(wanted)
@@ -80,8 +81,8 @@ def test_an_error_that_nobody_knows_is_null(run, capsys, monkeypatch):
     ],
 )
 def test_what_products_leave_open_is_said(unseen, words, told, run, capsys, monkeypatch):
-    found = output.extremes
-    monkeypatch.setattr(output, "DENSE_BELOW", 10)
+    found = spectrum.extremes
+    monkeypatch.setattr(spectrum, "DENSE_BELOW", 10)
     monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -98,7 +99,7 @@ def test_a_report_says_what_its_table_leaves_open(monkeypatch):
     theta = np.zeros(ob.n_params)
     hessian, point = ob.hessian(theta), fc.classify(ob, theta, seed=0)
     args = Namespace(probes=2, steps=5, seed=0, progress=False)
-    by_products = replace(output.every_pair(hessian), unseen=np.inf)
+    by_products = replace(spectrum.every_pair(hessian), unseen=np.inf)
     monkeypatch.setattr(page, "extremes", lambda *_: by_products)
     for below in (10, 60):
         monkeypatch.setattr(page, "DENSE_BELOW", below)

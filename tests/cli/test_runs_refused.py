@@ -13,9 +13,10 @@ from fastcurv.cli.data import load_dataset, read_npz
 from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
-from fastcurv.cli.report import Report, _enclosed, plain  # noqa: E402
+from fastcurv.cli.report import Report, _enclosed  # noqa: E402
 from fastcurv.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
+from fastcurv.spectrum.results import as_json  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 RECIPES = {
@@ -47,7 +48,7 @@ def test_places_that_take_no_file(tmp_path):
 
 def test_what_json_can_hold():
     look = SpectrumCheck("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
-    told = plain({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
+    told = as_json({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
     assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
     assert told["type"] == "(1+0j)"
     json.dumps(told)

@@ -22,7 +22,7 @@ def point():
 def test_all_of_it_is_plain(point, seed):
     """Numbers, words, lists and None, by the names and with the numbers of the shell's JSON."""
     from fastcurv.cli.output import verdict_facts
-    from fastcurv.cli.report import plain
+    from fastcurv.spectrum.results import as_json
 
     odd = replace(
         point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf), rest=None,
@@ -34,7 +34,7 @@ def test_all_of_it_is_plain(point, seed):
     assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
     assert facts["failure_probability"] is facts["lambda_max"] is facts["rest"] is None
     assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
-    shell = plain(verdict_facts(odd))
+    shell = as_json(verdict_facts(odd))
     assert {name: facts[name] for name in shell} == shell
 
 

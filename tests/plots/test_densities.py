@@ -89,6 +89,6 @@ def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
 def test_the_legend_says_how_wide_the_density_is_smoothed(axis, unit):
     shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
     name = f"density (smoothed over 0.031{unit})"
-    for ax in (shown.plot(), fc.plots.density(shown), fc.SpectrumDisplay(shown).plot().ax_):
+    for ax in (shown.plot(), fc.SpectrumDisplay(shown).plot().ax_):
         assert name in [text.get_text() for text in ax.get_legend().get_texts()]
     assert shown.plot(label="mine").lines[0].get_label() == "mine"

@@ -18,6 +18,8 @@ import fastcurv as fc
 from fastcurv.cli.recipe import load_run
 from fastcurv.distributed import _answered, moves
 
+from .network.product_cases import same_facts
+
 dask = pytest.importorskip("distributed")
 dask_config = pytest.importorskip("dask.config")
 SIZES, SHARDS = [5, 7, 4, 3], 11
@@ -55,26 +57,8 @@ def both(client, dtype="float64", weights=True, **options):
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
 def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
     a, b, theta = both(client, dtype, l2=1e-2)
-    V = rng.standard_normal((a.n_params, 4)).astype(dtype)
-
-    def same(x, y):
-        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype
-        assert np.abs(x - y).max() <= tol * (1 + np.abs(x).max())
-
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
-    same(a.value(theta), b.value(theta))
-    same(a.gradient(theta), b.gradient(theta))
-    for kind in ("hessian", "ggn", "empirical_fisher"):
-        A, B = getattr(a, kind)(theta), getattr(b, kind)(theta)
-        same(A @ V, B @ V)
-        same(A.quadratic(V), B.quadratic(V))
-        same(A.restrict(layers=[1]).to_dense(), B.restrict(layers=[1]).to_dense())
-    J, K = a.jacobian(theta), b.jacobian(theta)
-    u = rng.standard_normal(J.shape[0]).astype(dtype)
-    same(J @ V[:, 0], K @ V[:, 0])
-    same(J.T @ u, K.T @ u)
-    some = rng.permutation(a.n_samples)[:50]
-    same(a.batch(some).gradient(theta), b.batch(some).gradient(theta))
+    same_facts(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
     if dtype == "float32":
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.optimize
 
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.checkpoint import named_options
 from fastcurv.optimize.minimize import minimize
-from fastcurv.testing import FunctionObjective, QuadraticObjective
+from fastcurv.testing import QuadraticObjective
+
+from .problems import regression, rosenbrock, same
 
 METHODS = [
     "sgd",
@@ -31,57 +32,6 @@ METHODS = [
     "cubic",
     "gauss-newton",
 ]
-
-
-class Rows:
-    """(1/2N) ||X theta - y||^2, with batches of rows."""
-
-    def __init__(self, X, y):
-        self.X, self.y = X, y
-        self.n_samples, self.n_params = X.shape
-
-    def batch(self, rows):
-        return Rows(self.X[rows], self.y[rows])
-
-    def value(self, theta):
-        return self.value_and_gradient(theta)[0]
-
-    def value_and_gradient(self, theta):
-        r = self.X @ theta - self.y
-        return float(r @ r) / (2 * len(r)), self.X.T @ r / len(r)
-
-    def gradient(self, theta):
-        return self.value_and_gradient(theta)[1]
-
-    def hessian(self, theta):
-        return self.X.T @ self.X / len(self.y)
-
-
-def regression(N=60, n=5, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((N, n))
-    return Rows(X, X @ np.arange(1.0, n + 1) + 0.5 * rng.standard_normal(N))
-
-
-def rosenbrock(n=6):
-    return FunctionObjective(
-        n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess
-    )
-
-
-def same(one, other):
-    """Bits of the point and of all that was recorded, times aside."""
-    assert np.array_equal(one.x, other.x) and one.fun == other.fun
-    assert (one.nit, one.nhev, one.njev, one.kind, one.stopped) == (
-        other.nit,
-        other.nhev,
-        other.njev,
-        other.kind,
-        other.stopped,
-    )
-    for key in one.history:
-        assert len(one.history[key]) == len(other.history[key])
-        assert key == "time" or np.array_equal(one.history[key], other.history[key])
 
 
 def problem(method):
@@ -101,10 +51,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
     first = minimize(ob, start, method, max_iter=4, seed=3, checkpoint=path, **options)
     resumed = minimize(ob, None, method, max_iter=9, seed=99, resume=path, **options)
     same(whole, resumed)
-    assert (
-        np.all(np.diff(resumed.history["time"]) >= 0)
-        and resumed.history["time"][4] == first.history["time"][4]
-    )
+    assert resumed.history["time"][4] == first.history["time"][4]
 
 
 @pytest.mark.parametrize(
@@ -309,14 +256,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_tensors(path, {"a": np.zeros(2)}, {"object": object()})
     assert np.array_equal(read_tensors(path)[0]["a"], np.ones(2))
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
-
-
-def test_lbfgs_continues_from_the_saved_point(tmp_path):
-    path = tmp_path / "x"
-    ob = rosenbrock()
-    first = minimize(ob, np.full(6, -1.5), "l-bfgs", max_iter=10, checkpoint=path)
-    second = minimize(ob, None, "l-bfgs", resume=path)
-    assert second.success and second.nit > 10 and second.history["loss"][10] == first.fun
 
 
 def test_another_tolerance_holds_from_where_a_run_goes_on(tmp_path):

@@ -59,16 +59,6 @@ def test_options_that_few_give(method, options):
     assert found.fun < OB.value(THETA)
 
 
-def test_clipped_steps_are_shorter():
-    """One step of plain descent moves by at most the rate times the bound."""
-    step = {"max_iter": 1, "learning_rate": 0.1, "verdict": False}
-    whole = fc.minimize(OB, THETA, "sgd", **step).x - THETA
-    short = fc.minimize(OB, THETA, "sgd", clip=0.01, **step).x - THETA
-    assert np.linalg.norm(whole) > 0.01 * 0.1
-    assert abs(np.linalg.norm(short) - 0.01 * 0.1) <= 1e-12
-    assert abs(short @ whole - np.linalg.norm(short) * np.linalg.norm(whole)) <= 1e-15
-
-
 def test_schedules_that_the_conditions_cannot_be_known_of():
     found = fc.schedules.robbins_monro(lambda t: -1.0)
     assert found.satisfied is None and np.isnan(found.exponent)

@@ -387,10 +387,3 @@ def test_precisions():
     refused(lambda: ob.astype("float16"), ValueError, "float16", "float32")
     refused(lambda: ob.hessian(THETA).astype("float16"), ValueError, "float16", "float32")
     refused(lambda: ob.hessian(THETA).astype("number"), ValueError, "'number'", "float32")
-
-
-def test_show():
-    import fastcurv as fc
-
-    refused(lambda: fc.show_versions("html"), ValueError, "'html'", "dict")
-    assert fc.show_versions("dict")

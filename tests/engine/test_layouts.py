@@ -82,9 +82,7 @@ def test_every_layout_agrees(arch, net, how, dtype):
         found, layout = everything(net, dtype, n_threads=1)
         more = [everything(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
     agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
-    assert all(
-        np.array_equal(x, y) for other in more for x, y in zip(found.values(), other.values())
-    )
+    assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
     if "unpacked" in how:
         assert layout["panel"] == 0 or arch in ("blas", "reference")
     else:

@@ -181,3 +181,19 @@ def draw(
             layers[-1] += [1 + 0.3 * rng.standard_normal(m), 0.3 * rng.standard_normal(m)]
     theta = model.flatten(layers).astype(dtype)
     return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
+
+
+def falls_nowhere(
+    ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
+) -> bool:
+    """Whether the loss is no lower at 600 points around theta, by lengths over four decades and
+    some along few parameters.
+    """
+    value, n = ob.value(theta), len(theta)
+    for size in largest * 10.0 ** -np.arange(5.0):
+        for share in (1.0, 0.5, 2.5 / n):
+            steps = rng.standard_normal((40, n)) * (rng.random((40, n)) < share)
+            steps *= size / np.maximum(np.linalg.norm(steps, axis=1), 1e-300)[:, None]
+            if min(ob.value(theta + s) for s in steps) < value * (1 - 1e-14):
+                return False
+    return True

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli.recipe import load_run
 from fastcurv.distributed import _answered, moves
+
+from .network.product_cases import same_facts
 
 dask = pytest.importorskip("distributed")
 dask_config = pytest.importorskip("dask.config")
@@ -55,26 +58,8 @@ def both(client, dtype="float64", weights=True, **options):
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
 def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
     a, b, theta = both(client, dtype, l2=1e-2)
-    V = rng.standard_normal((a.n_params, 4)).astype(dtype)
-
-    def same(x, y):
-        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype
-        assert np.abs(x - y).max() <= tol * (1 + np.abs(x).max())
-
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
-    same(a.value(theta), b.value(theta))
-    same(a.gradient(theta), b.gradient(theta))
-    for kind in ("hessian", "ggn", "empirical_fisher"):
-        A, B = getattr(a, kind)(theta), getattr(b, kind)(theta)
-        same(A @ V, B @ V)
-        same(A.quadratic(V), B.quadratic(V))
-        same(A.restrict(layers=[1]).to_dense(), B.restrict(layers=[1]).to_dense())
-    J, K = a.jacobian(theta), b.jacobian(theta)
-    u = rng.standard_normal(J.shape[0]).astype(dtype)
-    same(J @ V[:, 0], K @ V[:, 0])
-    same(J.T @ u, K.T @ u)
-    some = rng.permutation(a.n_samples)[:50]
-    same(a.batch(some).gradient(theta), b.batch(some).gradient(theta))
+    same_facts(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
     if dtype == "float32":
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
@@ -122,18 +107,31 @@ def test_bounds_hold(client, rng):
     assert (gap <= np.sqrt(2) * H.column_bounds().max()).all()
 
 
-def test_paths_and_futures(client, tmp_path):
+def test_paths_futures_and_delayed_values(client, tmp_path):
+    """The same rows; a closed objective is one sentence."""
     X, y, w = whole(2)
     np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
     given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
+    delayed = pytest.importorskip("dask").delayed(rows)
     model = fc.MLP(SIZES)
-    ob = fc.distributed.Objective(model, [str(tmp_path / "0.npz"), given], client=client)
     theta = model.init(seed=0)
     want = fc.Objective(model, X, y, sample_weight=w).value(theta)
-    assert ob.value(theta) == pytest.approx(want, rel=1e-13)
+    for shards in ([str(tmp_path / "0.npz"), given], [delayed(0), delayed(1)]):
+        ob = fc.distributed.Objective(model, shards, client=client)
+        assert ob.value(theta) == pytest.approx(want, rel=1e-13)
+    ob.close()
+    with pytest.raises(ValueError, match="the objective is closed"):
+        ob.value(theta + 1)
 
 
-def test_what_does_not_fit(client):
+def undecodable():
+    return b"\xff".decode()
+
+
+def test_what_does_not_fit(client, tmp_path):
+    """Errors of classes that want more than a sentence keep their words."""
+    without_y = tmp_path / "some.npz"
+    np.savez(without_y, X=np.ones((3, 5)), sample_weight=np.ones(3))
     model = fc.MLP(SIZES)
     make = partial(fc.distributed.Objective, model, client=client)
     X, y = rows(0, weights=False)
@@ -145,14 +143,14 @@ def test_what_does_not_fit(client):
         (ValueError, "in shard 1: y holds labels", [partial(rows, 0), lambda: (X, y + 1)]),
         (TypeError, "in shard 0: it is a ndarray; wanted", [lambda: X]),
         (OSError, "in shard 0: ", ["nowhere.npz"]),
+        (ValueError, "in shard 0: 'utf-8' codec can't decode", [undecodable]),
+        (ValueError, "in shard 0: the file some.npz has no y; wanted X and y", [without_y]),
     ):
         with pytest.raises(error, match=words):
             make(shards)
     with pytest.raises(ValueError, match="batch normalisation"):
         fc.distributed.Objective(fc.MLP(SIZES, batch_norm=True), [partial(rows, 0)], client=client)
     with pytest.raises(TypeError, match="lives with its client"):
-        import pickle
-
         pickle.dumps(make([partial(rows, 0)]))
 
 
@@ -372,6 +370,33 @@ def test_rows_precisions_and_columns_of_shards(client):
     bounds = b.hessian(theta).column_bounds()  # before any product
     errors = np.linalg.norm(H.to_dense() - exact, axis=0)
     assert (errors <= 2 * bounds).all() and bounds.max() <= 1e-10 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("asked", [[300, 0, 150, 7, 7, -1], slice(None, None, -7), [12, 3, 40]])
+def test_outputs_of_a_batch_come_as_asked(client, asked):
+    a, b, theta = both(client, weights=False)
+    for _ in range(2):
+        a, b = a.batch(asked), b.batch(asked)
+        J, ours = a.jacobian(theta), b.jacobian(theta)
+        v, u = (np.random.default_rng(0).standard_normal(n) for n in J.shape[::-1])
+        assert np.abs(ours @ v - J @ v).max() <= 1e-12
+        assert np.abs(ours.T @ u - J.T @ u).max() <= 1e-12
+        same = b.astype("float32").jacobian(theta.astype("f4")) @ v.astype("f4")
+        assert np.abs(same - J @ v).max() <= 1e-4
+        asked = [2, 0, 1]
+
+
+def integers():
+    return np.array([[2**24 + 1, 1], [5, 2**24 + 3]]), np.array([2**24 + 1, 3])
+
+
+def test_a_shard_that_is_loaded_again_has_the_numbers_it_had(client):
+    """Integers beyond float32 in an objective that became one of float64."""
+    ob = fc.distributed.Objective(fc.MLP([2, 1], dtype="float32"), [integers], "mse", client=client)
+    shard = ob.astype("float64")._shards[0].result()
+    again = pickle.loads(pickle.dumps(shard))
+    assert np.array_equal(again.X, shard.X) and np.array_equal(again.y, shard.y)
+    assert shard.X[0, 0] == 2**24
 
 
 def test_a_ray_to_infinity_is_told_by_all_shards(client):

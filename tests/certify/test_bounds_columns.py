@@ -7,10 +7,6 @@ import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv._engine import probe
 from fastcurv.certify import arithmetic as rounding_local
-from fastcurv.certify import passes as rounding
-from fastcurv.certify.bounds import product_bound
-from fastcurv.certify.passes import ErrorPass
-from fastcurv.structure.tables import ACTIVATIONS
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
@@ -45,35 +41,6 @@ def test_a_blocks_bound():
         assert error <= block.rounding_bound(v[block.indices]) * (1 + ORACLE / np.finfo(dtype).eps)
 
 
-def test_state_that_is_not_kept(monkeypatch):
-    """Rows in chunks, the state made again for each vector: the same bound, to the order of its
-    sums.
-    """
-    ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
-    whole = ErrorPass(ob, theta)
-    want = whole.gradient(), whole.product(v)
-    monkeypatch.setattr(rounding, "CHUNK_BYTES", 16 * 8 * 19 * 7)
-    monkeypatch.setattr(rounding, "KEPT_BYTES", 0)
-    parts = ErrorPass(ob, theta)
-    assert parts.step == 7 and np.allclose((parts.gradient(), parts.product(v)), want, rtol=1e-10)
-    assert parts.kept is None
-
-
-def test_edges():
-    ob, theta, v = problem([4, 6, 3], "tanh", "mse", "float32")
-    H = ob.hessian(theta)
-    assert product_bound(ob, theta, 0 * v) == 0
-    assert H.rounding_bound(0 * v) == 0
-    assert np.isinf(product_bound(ob, theta, v * np.float32(1e38)))  # overflow
-    assert product_bound(ob, theta, v) < np.inf
-    v[3] = np.nan
-    assert np.isinf(product_bound(ob, theta, v))
-    with pytest.raises(ValueError, match="wanted"):
-        product_bound(ob, theta, v[1:])
-    with pytest.raises(ValueError):
-        product_bound(ob, theta, v, kind="newton")
-
-
 # --- parts
 # --------------------------------------------------------------------------------------------------
 
@@ -93,32 +60,6 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
         bounds = [np.zeros(z.shape) if x is None else x.dx.E for x in (phi.a, phi.p, phi.q)]
         for got, true, bound in zip(probe.activate(arch, name, z), truth, bounds):
             assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
-
-
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu", "gelu", "elu"])
-@pytest.mark.parametrize("t", [0.0, 1e-3, 0.3, 3.0])
-def test_bounds_on_the_second_and_third_derivative(name, t):
-    """Over z +- t, against differences of phi''."""
-    z = np.linspace(-12, 12, 481)
-    S2, S3 = ACTIVATIONS[name].curved(z, np.full_like(z, t))
-    h = 1e-5
-    for s in np.linspace(-t, t, 41):
-        x = (z + s).astype(LD)
-        second = np.abs(activation(name, x)[2])
-        third = np.abs(activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
-        smooth = (np.abs(x) > 2 * h) if name == "elu" else True
-        assert np.all(second <= S2 * (1 + 1e-12)) and np.all(
-            (third <= S3 * (1 + 1e-6) + 1e-9) | ~np.asarray(smooth)
-        )
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (200, 30), (300, 400), (700, 280)])
-def test_spectral_bound(shape):
-    for scale in (1.0, 1e-200, 1e200):
-        A = scale * np.random.default_rng(0).standard_normal(shape)
-        true, bound = np.linalg.norm(A / scale, 2) * scale, rounding_local.spectral(A)
-        assert true <= bound * (1 + 1e-12) and bound <= 1.25 * true
-    assert rounding_local.spectral(np.zeros(shape)) == 0
 
 
 def test_norms_are_safe():

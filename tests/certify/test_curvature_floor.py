@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import arithmetic, majorants
-from fastcurv.certify.arithmetic import Gram, gram_norm, spectral
+from fastcurv.certify.arithmetic import Gram, gram_bound, gram_norm, spectral, stack_norms
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
@@ -153,7 +153,7 @@ def test_rows_by_chunks_and_products_of_norms(monkeypatch):
     assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest(ob, theta)[0]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (30, 300), (400, 300)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (30, 300), (400, 300), (700, 280)])
 def test_spectral_norms_from_above(shape):
     rng = np.random.default_rng(0)
     rank_one = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
@@ -167,6 +167,11 @@ def test_spectral_norms_from_above(shape):
         true = np.linalg.norm(A, 2)
         assert true <= spectral(A) <= 1.2 * true + 1e-140
         assert true <= gram_norm(A.T @ A, len(A)) <= 1.2 * true + 1e-140
+    for scale in (1e-200, 1e200):
+        A = rng.standard_normal(shape)
+        true = np.linalg.norm(A, 2)
+        assert true * (1 - 1e-12) <= spectral(scale * A) / scale <= 1.25 * true
+    assert spectral(0 * rank_one) == 0
 
 
 def test_where_there_is_none():
@@ -345,3 +350,28 @@ def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
     assert exact * (1 - 1e-12) <= norm() <= exact * (1 + 1e-12)
     monkeypatch.setattr(arithmetic, "GRAM_BYTES", 100)
     assert abs(norm() - np.linalg.norm(x)) <= 1e-12 * exact
+
+
+@pytest.mark.parametrize("n", [1, 3, 256, 257, 300])
+@pytest.mark.parametrize("size", [1.0, 1e-280, 1e280])
+def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
+    """Closely by eigenvalues up to 256 rows; beyond, within the 32nd root of n."""
+    F = rng.standard_normal((n, n // 2 + 1))
+    G = F @ F.T / n
+    largest = np.linalg.eigvalsh(G)[-1]
+    bound = gram_bound(G * size) / size
+    assert largest * (1 - 1e-13) <= bound
+    assert bound <= largest * (1 + 1e-10 if n <= 256 else n ** (1 / 32))
+    assert gram_bound(np.zeros((n, n))) == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])
+@pytest.mark.parametrize("size", [1.0, 1e-290, 1e290])
+def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
+    """Within the 32nd root of the shorter side."""
+    K = rng.standard_normal(shape)
+    exact = np.linalg.norm(K, 2, axis=(1, 2))
+    bounds = stack_norms(K * size).reshape(-1) / size
+    assert (exact * (1 - 1e-13) <= bounds).all()
+    assert (bounds <= exact * min(shape[1:]) ** (1 / 32) * (1 + 2e-10)).all()
+    assert not stack_norms(0 * K).any()

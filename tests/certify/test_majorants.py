@@ -210,19 +210,21 @@ def test_residual_bounds():
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
 def test_envelopes(name, t):
-    """Over z +- t, against phi', phi'' and differences of phi''."""
+    """Over z +- t, against phi', phi'' and differences of phi''; so does what passes ask."""
     z, h = np.linspace(-12, 12, 481), 1e-5
-    row = ACTIVATIONS[name]
-    bounds, cross = row.envelope(z, np.full_like(z, t)), (np.abs(z) <= t) & (row.kink > 0)
+    row, move = ACTIVATIONS[name], np.full_like(z, t)
+    bounds, cross = row.envelope(z, move), (np.abs(z) <= t) & (row.kink > 0)
+    curved = bounds[1:] if row.curved is None else row.curved(z, move)
     for s in np.linspace(-t, t, 41):
         x = (z + s).astype(LD)
         first, second = (np.abs(d) for d in activation(name, x)[1:])
         third = np.abs(activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
         third = np.where(cross, 0, third)
         assert np.all(first <= bounds[0])
-        assert np.all(second <= bounds[1] + 1e-18)
         near = np.abs(x) <= 2 * h if name == "elu" else np.zeros(z.shape, bool)
-        assert np.all((third <= bounds[2] * (1 + 1e-6) + 1e-9) | near)
+        for S2, S3 in (bounds[1:], curved):
+            assert np.all(second <= S2 * (1 + 1e-12) + 1e-18)
+            assert np.all((third <= S3 * (1 + 1e-6) + 1e-9) | near)
 
 
 @pytest.mark.parametrize(

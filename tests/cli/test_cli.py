@@ -14,29 +14,15 @@ pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.parser import build_parser, main  # noqa: E402
-from fastcurv.cli.recipe import Recipe, load_run, save_run  # noqa: E402
+from fastcurv.cli.recipe import load_run  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A small network on iris, saved by the command itself."""
     path = tmp_path_factory.mktemp("run") / "theta.npz"
-    status = main(
-        [
-            "train",
-            "iris",
-            "--hidden",
-            "4",
-            "--l2",
-            "1e-2",
-            "--epochs",
-            "20",
-            "--quiet",
-            "--out",
-            str(path),
-        ]
-    )
-    assert status == 0
+    words = "train iris --hidden 4 --l2 1e-2 --epochs 20 --quiet --out"
+    assert main([*words.split(), str(path)]) == 0
     return path
 
 
@@ -78,22 +64,8 @@ def test_train_reaches_a_critical_point(trained, capsys):
 
 def test_spectrum_prints_the_dense_extremes(trained, capsys, tmp_path):
     picture = tmp_path / "density.png"
-    assert (
-        main(
-            [
-                "spectrum",
-                str(trained),
-                "-k",
-                "3",
-                "--steps",
-                "20",
-                "--quiet",
-                "--figure",
-                str(picture),
-            ]
-        )
-        == 0
-    )
+    words = "-k 3 --steps 20 --quiet --figure"
+    assert main(["spectrum", str(trained), *words.split(), str(picture)]) == 0
     text = capsys.readouterr().out
     printed = [
         float(line.split()[0]) for line in text.splitlines() if re.match(r"^ +[-\d.e]+  \d", line)
@@ -114,22 +86,8 @@ def test_classify_gives_the_verdict_of_the_library(trained, capsys):
 
 def test_report_is_one_file_that_needs_nothing_else(trained, capsys, tmp_path):
     path = tmp_path / "sub" / "report.html"
-    assert (
-        main(
-            [
-                "report",
-                str(trained),
-                "--steps",
-                "20",
-                "--probes",
-                "3",
-                "--quiet",
-                "--out",
-                str(path),
-            ]
-        )
-        == 0
-    )
+    words = "--steps 20 --probes 3 --quiet --out"
+    assert main(["report", str(trained), *words.split(), str(path)]) == 0
     page = path.read_text()
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert 'class="chart"' in page and 'class="verdict"' in page
@@ -143,16 +101,8 @@ def test_train_reads_arrays_from_a_file(tmp_path, capsys):
     X = rng.standard_normal((60, 3))
     np.savez(tmp_path / "points.npz", X=X, y=X @ [1.0, -2.0, 0.5])
     out = tmp_path / "theta.npz"
-    arguments = [
-        "train",
-        str(tmp_path / "points.npz"),
-        "--hidden",
-        "3",
-        "--activation",
-        "softplus",
-        "--quiet",
-    ]
-    assert main([*arguments, "--out", str(out), "--epochs", "5", "--l2", "1e-3"]) == 0
+    words = "--hidden 3 --activation softplus --quiet --epochs 5 --l2 1e-3 --out"
+    assert main(["train", str(tmp_path / "points.npz"), *words.split(), str(out)]) == 0
     assert "R squared" in capsys.readouterr().out
     assert load_run(out).recipe.objective().loss == "mse"
 
@@ -162,8 +112,6 @@ def test_train_reads_arrays_from_a_file(tmp_path, capsys):
     [
         (["train", "mnist"], "data is 'mnist'; wanted one of"),
         (["train", "nowhere.npz"], "there is no file nowhere.npz"),
-        (["train", "iris", "--activation", "cosine"], "cosine"),
-        (["train", "iris", "--method", "wish", "--epochs", "1"], "wish"),
         (["classify", "nowhere.npz"], "there is no file nowhere.npz"),
         (["spectrum", "{empty}"], "is not a run"),
         (["classify", "{run}", "--data", "wine"], "give the data it was trained on"),
@@ -173,13 +121,9 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path,
     empty = tmp_path / "empty.npz"
     empty.write_bytes(b"")
     arguments = [a.format(run=trained, empty=empty) for a in arguments]
-    assert (
-        main(
-            arguments
-            + ([] if arguments[0] != "train" else ["--quiet", "--out", str(tmp_path / "t.npz")])
-        )
-        == 2
-    )
+    if arguments[0] == "train":
+        arguments += ["--quiet", "--out", str(tmp_path / "t.npz")]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "t.npz").exists()
@@ -213,28 +157,6 @@ def test_bad_widths_are_refused_by_the_parser(widths, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "iris", f"--hidden={widths}"])
     assert stop.value.code == 2 and "widths" in capsys.readouterr().err
-
-
-def test_a_saved_run_comes_back_as_it_was(tmp_path):
-    recipe = Recipe(
-        "wine", hidden=(5, 4), activation="gelu", residual=True, dtype="float32", l2=0.5, seed=3
-    )
-    model = fc.MLP([13, 5, 4, 3], "gelu", residual=True, dtype="float32")
-    theta = model.init(seed=0)
-    path = save_run(tmp_path / "run.npz", recipe, model, theta)
-    again, back = load_run(path)
-    assert again == recipe and back.dtype == theta.dtype and np.array_equal(back, theta)
-    assert load_run(path, data="iris").recipe.data == "iris"
-
-
-def test_a_run_with_a_broken_recipe_is_refused(tmp_path):
-    np.savez(
-        tmp_path / "odd.npz",
-        theta=np.zeros(3),
-        recipe=json.dumps({"data": "iris", "colour": "red", "hidden": [2]}),
-    )
-    with pytest.raises(ValueError, match="is not a run"):
-        load_run(tmp_path / "odd.npz")
 
 
 def test_info_and_bench_speak_of_this_machine(capsys):

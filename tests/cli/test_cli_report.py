@@ -9,27 +9,12 @@ import pytest
 from fastcurv import plots
 from fastcurv.cli.data import load_dataset
 from fastcurv.cli.report import Report
-from fastcurv.common.files import write_atomically
 
 
 def test_text_is_escaped_and_numbers_are_short():
     page = Report("a < b & c").text("<script>").table(["x"], [[1 / 3], [2]]).to_html()
     assert "a &lt; b &amp; c" in page and "&lt;script&gt;" in page and "<script>" not in page
     assert '<td class="number">0.333333</td>' in page
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    Report("old").write(path)
-
-    def fail(*_):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="full"):
-        write_atomically(path, b"new")
-    assert "old" in path.read_text()
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_pictures_are_inline_and_repeatable():

@@ -75,15 +75,6 @@ def test_reference_networks_that_fit_nothing():
         ReferenceObjective(ReferenceModel([3, 1]), np.zeros((4, 2)), np.zeros(4), "mse")
 
 
-def test_statistics_and_biases_that_a_model_lacks():
-    model = fc.MLP([2, 3, 1], bias=False)
-    with pytest.raises(ValueError, match="the model has no biases"):
-        model.flatten([(np.zeros((3, 2)), np.zeros(3)), (np.zeros((1, 3)), None)])
-    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
-    with pytest.raises(ValueError, match="without batch normalisation"):
-        model.statistics(ob, model.init(seed=0))
-
-
 def test_versions_are_printed_or_returned(capsys):
     assert fc.show_versions() is None
     printed = capsys.readouterr().out

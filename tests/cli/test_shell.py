@@ -93,8 +93,9 @@ def test_what_is_not_finite_is_null_in_json():
 
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
 def test_a_run_comes_back_from_either_format(kind, tmp_path):
-    recipe = Recipe("wine", hidden=(5, 4), activation="gelu", l2=0.5, loss="cross_entropy", seed=3)
-    model = fc.MLP([13, 5, 4, 3], "gelu", dtype="float32")
+    how = {"activation": "gelu", "residual": True, "dtype": "float32"}
+    recipe = Recipe("wine", hidden=(5, 5), **how, l2=0.5, loss="cross_entropy", seed=3)
+    model = fc.MLP([13, 5, 5, 3], **how)
     theta = model.init(seed=0)
     history = {"loss": np.arange(3.0), "gradient_norm": np.ones(3), "time": np.arange(3.0)}
     path = save_run(tmp_path / f"run{kind}", recipe, model, theta, history, (("adam", 3),))

@@ -89,6 +89,13 @@ def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_dro
     d, live = balance(A, noise)
     e, _ = balance(units[:, None] * A * units, noise * units * units.max())
     assert live.all() and np.ptp(np.log(e * units / d)) <= 0.1
+    rows = np.linalg.norm(e[:, None] * (units[:, None] * A * units) * e, axis=1)
+    assert rows.max() <= 1.1 * rows.min()
+    loud = np.where(np.arange(6) == 0, 2 * np.abs(A[0]).max() + 1, 0.0)
+    assert balance(A, loud)[1].tolist() == [False] + [True] * 5
+    d, live = balance(A, np.full(6, np.inf))
+    assert not live.any() and (d == 1).all()
+    d, _ = balance(A, noise)
     for small in (0.0, 1e-158, 1e-300, 1e-13):
         B = A.copy()
         B[0] *= small

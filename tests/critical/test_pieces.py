@@ -28,16 +28,6 @@ def test_where_nothing_curves_all_of_the_gradient_lies_outside():
         assert point.gradient_residual == 1.0 and point.gradient_norm == pytest.approx(1.3)
 
 
-def test_bounds_on_negative_eigenvalues_where_the_rows_reach_few_dimensions(rng):
-    """From those proved negative to those and the zeros."""
-    X, y = rng.standard_normal((2, 30)), rng.standard_normal((2, 1))
-    y -= y.mean(axis=0)
-    ob = fc.Objective(fc.MLP((30, 20, 1), "tanh"), X, y, "mse")
-    point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
-    assert point.n_negative == 20 and point.n_zero > 0
-    assert point.n_negative_bounds == (20, 20 + point.n_zero)
-
-
 @pytest.mark.parametrize("low", [-1.0, -1e-3, 1e-3])
 def test_ends_of_the_spectrum_are_enclosed(low):
     """By products alone: a Ritz value with its error on either side."""

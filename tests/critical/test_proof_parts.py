@@ -100,14 +100,16 @@ def test_two_signs_reach_as_far_as_the_bound_grows(L):
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
     assert 0.3 * sharp <= radius <= sharp
     assert two_signs(-2.0, 0.5, lambda r: L * (1 + r)) == radius, "the smaller size counts"
+    assert two_signs(-2.0, 1.0, lambda r: L) == pytest.approx(1 / L)
 
 
 def test_two_signs_prove_nothing_where_a_number_is_missing():
-    assert two_signs(0.0, 1.0, lambda r: 1.0) == two_signs(-1.0, 0.0, lambda r: 1.0) == 0
-    assert two_signs(1.0, 2.0, lambda r: 1.0) == two_signs(-np.inf, np.inf, lambda r: 1.0) == 0
+    for pair in ((0, 1), (-1, 0), (1, 2), (1, 1), (np.nan, 1), (-1, np.nan), (-np.inf, np.inf)):
+        assert two_signs(*map(float, pair), lambda r: 1.0) == 0
     for L in (np.nan, np.inf, -1.0):
         assert two_signs(-1.0, 1.0, lambda r, L=L: L) == 0
     assert two_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
+    assert 0.05 < two_signs(-1.0, 1.0, lambda r: 10 * r) < 0.3163, "10 r r = 1, and none at theta"
     assert two_signs(-1.0, 1.0, lambda r: 1.0 if r == 0 else np.inf) == 0
     grows = two_signs(-1.0, 1.0, lambda r: 0.0 if r <= 0.25 else np.inf)
     assert 0.1 <= grows <= 0.25, "no third derivative at theta, and none known beyond a quarter"
@@ -120,6 +122,9 @@ def test_an_orbit_is_whole_as_long_as_its_tangents_cannot_turn_away():
     assert not orbit_stays_whole(span, tangents, 1.0, 0.0, 0.5)
     assert not orbit_stays_whole(span, tangents, 0.0, 0.5, 0.0)
     assert orbit_stays_whole(span, tangents, 0.0, 0.49, np.inf)
+    assert not orbit_stays_whole(span, tangents, np.inf, 0.0, 1e-9)
+    more = np.c_[tangents, 0 * tangents[:, 0]]
+    assert orbit_stays_whole(span, more, 1.0, 0.0, 0.49), "one that is nothing takes none away"
     assert not orbit_stays_whole(span, tangents[:, :1], 0.0, 0.0, 0.0), "fewer than the span"
     assert orbit_stays_whole(span[:, :0], tangents, 1.0, 1.0, np.inf), "nothing to span"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.theorem import kantorovich, orbit_stays_whole, two_signs, zero_of_residuals
+from fastcurv.critical.theorem import kantorovich, zero_of_residuals
 from fastcurv.testing import FunctionObjective
 
 
@@ -150,27 +150,6 @@ def test_a_step_that_underflows_is_not_said_to_be_none():
     said = fc.classify(ob, np.zeros(4))  # the minimum lies 1e-351 away
     assert said.kind == "minimum" and said.certified and 0 < said.radius < 1e-300
     assert "exactly" not in said.reason
-
-
-def test_two_signs_hold_on_their_ball():
-    assert two_signs(-2.0, 1.0, lambda r: 4.0) == pytest.approx(0.25)
-    growing = two_signs(-1.0, 1.0, lambda r: 1 + r)
-    assert 0.3 < growing < 0.6181, "r (1 + r) = 1 at 0.618"
-    late = two_signs(-1.0, 1.0, lambda r: 0.0 if r == 0 else 10 * r)
-    assert 0.05 < late < 0.3163
-    assert two_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
-    for negative, positive in ((0.0, 1.0), (-1.0, 0.0), (1.0, 1.0), (np.nan, 1.0), (-1.0, np.nan)):
-        assert two_signs(negative, positive, lambda r: 1.0) == 0
-    assert two_signs(-1.0, 1.0, lambda r: np.inf) == 0
-
-
-def test_orbits_must_stay_independent():
-    span = np.eye(5)[:, :2]
-    T = np.eye(5)[:, [0, 1, 1]] * [1.0, 0.1, 0.0]
-    assert orbit_stays_whole(span, T, change=1.0, error=0.0, radius=0.09)
-    assert not orbit_stays_whole(span, T, change=1.0, error=0.0, radius=0.11)
-    assert not orbit_stays_whole(span, T, change=np.inf, error=0.0, radius=1e-9)
-    assert not orbit_stays_whole(span, T[:, :1], change=0.0, error=0.0, radius=0.0)
 
 
 def test_a_zero_of_residuals_lies_within_the_radius():

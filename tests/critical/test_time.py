@@ -87,8 +87,6 @@ def test_what_cannot_be_done_in_time_is_not_begun(rng):
     point = classify(ob, np.zeros(1100), max_time=allowed)
     assert point.method == "krylov" and point.kind == "undecided"
     assert "left no time for all eigenvalues" in point.reason or "ended the search" in point.reason
-    with pytest.raises(ValueError, match="max_time is 0.0; wanted a finite number > 0"):
-        classify(ob, np.zeros(1100), max_time=0)
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])

@@ -19,6 +19,8 @@ from fastcurv.testing import (
     zoo,
 )
 
+from ..nets import falls_nowhere
+
 ZOO = zoo()
 NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjective)]
 COUNTS = ("n_positive", "n_negative", "n_zero")
@@ -234,18 +236,6 @@ def test_at_a_kink_a_minimum_is_proved_or_not_claimed_and_a_saddle_must_fall(den
     assert {"minimum", "saddle"} <= set(kinds) <= {"minimum", "saddle", "undecided"}
 
 
-def falls_nowhere(ob, theta, rng):
-    """Whether the loss is no lower at many points around theta, some along few parameters."""
-    value, n = ob.value(theta), len(theta)
-    for size in 10.0 ** -np.arange(1.0, 7.0):
-        for share in (1.0, 0.5, 2.5 / n):
-            steps = rng.standard_normal((40, n)) * (rng.random((40, n)) < share)
-            steps *= size / np.maximum(np.linalg.norm(steps, axis=1), 1e-300)[:, None]
-            if size < 0.1 and min(ob.value(theta + s) for s in steps) < value * (1 - 1e-14):
-                return False
-    return True
-
-
 def test_the_gradient_norm_is_held_against_what_the_caller_says():
     ob = QuadraticObjective(np.diag([1.0, 2.0]))
     assert classify(ob, [1.0, 0.0]).kind == "not_critical"
@@ -277,23 +267,30 @@ def test_float32_models_are_judged_in_float64():
 
 
 @pytest.mark.parametrize(
-    "bad, error",
+    "bad, error, words",
     [
-        ({"theta": [0.0]}, ValueError),
-        ({"theta": [np.nan, 0.0]}, ValueError),
-        ({"theta": ["a", "b"]}, TypeError),
-        ({"gradient_tol": -1.0}, ValueError),
-        ({"curvature_tol": 0.0}, ValueError),
-        ({"max_products": 0}, ValueError),
-        ({"failure_probability": 1.5}, ValueError),
-        ({"failure_probability": "x"}, TypeError),
-        ({"seed": -1, "dense_below": 0}, ValueError),
+        ({"ob": 3}, TypeError, "without n_params"),
+        ({"theta": [0.0]}, ValueError, "theta"),
+        ({"theta": [np.nan, 0.0]}, ValueError, "theta"),
+        ({"theta": ["a", "b"]}, TypeError, "theta"),
+        ({"gradient_tol": -1.0}, ValueError, "gradient_tol"),
+        ({"curvature_tol": 0.0}, ValueError, "curvature_tol"),
+        ({"max_products": 0}, ValueError, "max_products"),
+        ({"max_time": 0}, ValueError, "max_time is 0.0; wanted a finite number > 0"),
+        ({"failure_probability": 1.5}, ValueError, "failure_probability"),
+        ({"failure_probability": "x"}, TypeError, "failure_probability"),
+        ({"seed": -1, "dense_below": 0}, ValueError, "seed"),
+        ({"dense_below": np.nan}, TypeError, "wanted a number of parameters"),
+        ({"dense_below": True}, TypeError, "wanted a number of parameters"),
+        ({"dense_below": "all"}, TypeError, "dense_below.*wanted a number of parameters"),
+        ({"krylov": PrescribedSpectrum(np.ones(2))}, TypeError, "krylov"),
+        ({"krylov": fc.spectrum.Krylov(np.eye(4))}, ValueError, "krylov"),
     ],
 )
-def test_bad_input(bad, error):
-    with pytest.raises(error):
-        classify(lecture_toy(), **{"theta": [0.0, 0.0], **bad})
-    assert classify(lecture_toy(), [0.0, 0.0]).kind == "saddle"
+def test_bad_input(bad, error, words):
+    with pytest.raises(error, match=words):
+        classify(**{"ob": lecture_toy(), "theta": [0.0, 0.0], **bad})
+    assert classify(lecture_toy(), [0.0, 0.0], dense_below=np.inf).kind == "saddle"
 
 
 def test_hessians_that_are_not_finite_are_refused():

@@ -147,11 +147,6 @@ def test_float32():
         assert classify(ob, result.x).kind in ("minimum", "saddle")
 
 
-def test_from_a_critical_point_nothing_moves():
-    result = find_critical_point(lecture_toy(), np.zeros(2))
-    assert result.success and result.nit == 0 and np.array_equal(result.x, np.zeros(2))
-
-
 @pytest.mark.parametrize(
     "bad, error",
     [

@@ -1,10 +1,14 @@
 """Verdicts at large n where the rows reach few dimensions: as certain as at small n."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
 from fastcurv.critical.low_rank import Reached
+
+from .test_on_kinks import held
 
 SIZES, N = (24, 18, 16, 3), 3
 
@@ -61,6 +65,7 @@ def test_zeros_are_at_least_what_no_row_reaches(rng):
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
     assert point.kind == "saddle" and point.n_negative == 20
     assert point.n_zero >= ob.n_params - point.n_reached and point.rest == 0
+    assert point.n_negative_bounds == (20, 20 + point.n_zero)
 
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
@@ -138,25 +143,27 @@ def test_signs_of_very_weak_curvature_are_no_verdict(rng):
     assert not (point.certified and not dense.certified and dense.kind == "degenerate")
 
 
-class Plane:
-    """A space that symmetries fill: two of three dimensions in reach, curvature 0.1 beside it."""
+def reached(rest, values=()):
+    """A space of which two of three dimensions are in reach, all of symmetries where no eigenvalue
+    is told; curvature `rest` outside.
+    """
+    space = SimpleNamespace(
+        n=3, m=2, n_rest=1, rest=rest, outside=lambda seed=0: np.eye(3)[2],
+        embed=lambda y: np.append(y, 0.0) if len(y) < 3 else y,
+    )  # fmt: skip
+    flat = np.zeros((3, 0)) if len(values) else np.eye(3)[:, :2]
+    vectors = np.eye(3)[:, :2] if len(values) else np.zeros((2, 0))
+    return Reached(space, np.array(values), vectors, 1e-12, flat)
 
-    n, m, n_rest, rest = 3, 2, 1, 0.1
 
-    def embed(self, x):
-        return np.append(x, 0.0)
-
-    def outside(self, seed=0):
-        return np.array([0.0, 0.0, 1.0])
-
-
-def test_the_ends_of_a_space_that_symmetries_fill():
-    """Nothing is left inside: the only curvature is the one outside."""
-    none = np.zeros((2, 0))
-    known = Reached(Plane(), np.zeros(0), none, 1e-12, np.eye(3)[:, :2])
-    ((value, v),) = known.ends()
-    assert value == 0.1 and v.tolist() == [0, 0, 1]
-    assert known.weakest == 0.1 - 1e-12 and known.chosen(3)[1].shape == (3, 0)
+@pytest.mark.parametrize("rest", [0.1, 5.0])
+def test_ends_take_in_what_lies_outside_and_no_symmetries(rest):
+    ((value, v),) = reached(rest).ends()
+    assert value == rest and v.tolist() == [0, 0, 1]
+    assert reached(rest).weakest == rest - 1e-12 and reached(rest).chosen(3)[1].shape == (3, 0)
+    ends = reached(rest, [-1.0, 2.0]).ends()
+    assert [value for value, _ in ends] == [-1.0, 2.0] + [rest] * (rest > 2)
+    assert rest < 2 or np.array_equal(ends[-1][1], np.eye(3)[2])
 
 
 @pytest.fixture(scope="module")
@@ -216,18 +223,14 @@ def test_such_rows_reach_no_more_dimensions(how, rng):
 @pytest.mark.parametrize("place", [0, 60])
 def test_a_minimum_on_kinks_does_not_mind_rows_of_weight_0(place):
     """Even one that lies on a kink of a unit."""
-    rng = np.random.default_rng(1)
-    X = rng.standard_normal((60, 2))
-    y = np.sin(2 * X.sum(axis=1)) + 0.1 * rng.standard_normal(60)
-    model = fc.MLP([2, 5, 1], "relu")
-    ob = fc.Objective(model, X, y, loss="mse", l2=3e-3)
-    found = fc.minimize(ob, model.init(seed=1), max_time=20)
+    ob, found = held(1)
+    model = ob.model
     one = fc.classify(ob, found.x)
     assert one.certified and one.n_held
     (W, b), _ = model.unflatten(found.x)
     unit = int(np.argmax(np.linalg.norm(W, axis=1)))
     on_kink = -b[unit] * W[unit] / (W[unit] @ W[unit])
-    X, y = np.insert(X, place, on_kink, axis=0), np.insert(y, place, 5.0)
+    X, y = np.insert(ob.X, place, on_kink, axis=0), np.insert(ob.y, place, 5.0)
     weight = np.insert(np.full(60, 61 / 60), place, 0.0)
     said = fc.classify(
         fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x

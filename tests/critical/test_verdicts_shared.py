@@ -114,27 +114,6 @@ def test_a_run_with_little_room_gives_a_larger_risk():
     assert report.kind == "undecided" and "at a risk of" in report.reason
 
 
-@pytest.mark.parametrize(
-    "run, error",
-    [
-        (PrescribedSpectrum(np.ones(5)), TypeError),
-        (fc.spectrum.Krylov(np.eye(4)), ValueError),
-    ],
-)
-def test_runs_that_do_not_fit_are_refused(run, error):
-    with pytest.raises(error, match="krylov"):
-        classify(QuadraticObjective(np.eye(5)), np.zeros(5), krylov=run)
-
-
-@pytest.mark.parametrize(
-    "ob, options, words",
-    [(3, {}, "without n_params"), (None, {"dense_below": "all"}, "dense_below")],
-)
-def test_wrong_kinds_are_named(ob, options, words):
-    with pytest.raises(TypeError, match=words):
-        classify(ob or QuadraticObjective(np.eye(5)), np.zeros(5), **options)
-
-
 def test_a_run_at_another_theta_is_refused(rng):
     ob, theta = soft_net(rng)
     with pytest.raises(ValueError, match="another theta"):

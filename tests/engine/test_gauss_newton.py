@@ -10,20 +10,15 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 
+from ..nets import draw
+
 KINDS = list(itertools.product(_engine.ACTIVATIONS, _engine.LOSSES))
 
 
 def problem(rng, sizes, N, act, loss, dtype="float64", residual=False, weighted=False, **more):
-    model = fc.MLP(sizes, act, residual=residual, dtype=dtype)
-    y = {
-        "mse": rng.standard_normal((N, sizes[-1])),
-        "cross_entropy": rng.integers(sizes[-1], size=N),
-    }.get(loss, rng.random((N, sizes[-1])))
-    weight = rng.random(N) if weighted else None
-    X = rng.standard_normal((N, sizes[0]))
-    y = y if y.dtype.kind == "i" else y.astype(dtype)
-    ob = fc.Objective(model, X.astype(dtype), y, loss, sample_weight=weight, **more)
-    return ob, 2 * model.init(seed=int(rng.integers(1000)))
+    how = {"residual": residual, "weights": weighted, "soft": loss == "binary_cross_entropy"}
+    net = draw(rng, sizes, act, loss, N, dtype=dtype, **how, **more)
+    return net.ob, 2 * net.model.init(seed=int(rng.integers(1000)))
 
 
 def matrix_of(ob, theta):
@@ -57,15 +52,8 @@ def test_matrix_of_more_parameters_than_a_strip_and_more_rows_than_a_block(loss,
     close(*problem(rng, [2, 3], 50, "relu", loss))
 
 
-def test_matrix_of_every_kernel_table(rng):
-    ob, theta = problem(rng, [4, 9, 3], 60, "tanh", "cross_entropy")
-    before = _engine.chosen_arch()
-    try:
-        for arch in _engine.available_archs():
-            _engine.set_arch(arch)
-            close(fc.Objective(ob.model, ob.X, ob.y, ob.loss), theta)
-    finally:
-        _engine.set_arch(before)
+def test_matrix_of_every_kernel_table(arch, rng):
+    close(*problem(rng, [4, 9, 3], 60, "tanh", "cross_entropy"))
 
 
 def numpy_steps(ob, theta, count):

@@ -9,6 +9,7 @@ import fastcurv as fc
 from fastcurv import _engine as engine
 
 from .. import nets
+from ..network import product_cases
 from ..plans import laid_out, least_memory
 
 # sizes, rows, activation, loss, and other options
@@ -49,22 +50,22 @@ def drawn(net, dtype, **options):
 
 
 def everything(net, dtype, **options):
-    """All that the passes make, as one list of arrays, and the layout it was made with."""
+    """All that the passes make, by name, and the layout it was made with."""
     p, rng = drawn(net, dtype, **options), np.random.default_rng(6)
     V, ob, theta = p.direction(rng, 3), p.ob, p.theta
-    H, G, F, J = ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta), ob.jacobian(theta)
+    H, G = ob.hessian(theta), ob.ggn(theta)
     top = H.restrict(layers=[len(net[0]) - 2])
-    return [
-        np.array([ob.value(theta)]), ob.gradient(theta), H @ V[:, 0], H @ V, H.quadratic(V),
-        G @ V, G.quadratic(V), F @ V, J @ V[:, 0],
-        J.T @ rng.standard_normal(J.shape[0]).astype(dtype), p.model.predict(theta, p.X),
-        top @ np.ones(top.shape[0], dtype),
-    ], H.layout  # fmt: skip
+    more = {
+        "V'GV": G.quadratic(V),
+        "predict": p.model.predict(theta, p.X),
+        "the last layer": top @ np.ones(top.shape[0], dtype),
+    }
+    return product_cases.everything(ob, theta, V) | more, H.layout
 
 
 def agree(found, expected, room):
-    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
-        assert np.linalg.norm(x - y) <= room * np.linalg.norm(y), i
+    for name, y in expected.items():
+        assert np.linalg.norm(found[name] - y) <= room * np.linalg.norm(y), name
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,13 @@ def test_every_layout_agrees(arch, net, how, dtype):
         found, layout = everything(net, dtype, n_threads=1)
         more = [everything(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
     agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
-    assert all(np.array_equal(x, y) for other in more for x, y in zip(found, other))
+    assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
     if "unpacked" in how:
         assert layout["panel"] == 0 or arch in ("blas", "reference")
     else:
         assert layout["panel"] % (64 // np.dtype(dtype).itemsize) == 0
         assert layout["panel"] >= net[1] or "shared" not in how
-        assert np.array_equal(found[2], found[3][:, 0])
+        assert np.array_equal(found["H @ v"], found["H @ V"][:, 0])
 
 
 @pytest.mark.parametrize("wide, dtype, panels", [

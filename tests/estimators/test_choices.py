@@ -58,27 +58,6 @@ def test_columns_are_brought_to_mean_0_and_deviation_1():
 
 
 @pytest.mark.parametrize(
-    "parameters, words",
-    [
-        ({"hidden_layer_sizes": None}, "hidden_layer_sizes is None; wanted an int >= 1 or several"),
-        ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes is 5.0; wanted an int >= 1 or several"),
-        ({"activation": None}, "activation is a NoneType; wanted a name, an fc.Activation, or one"),
-        ({"max_time": "a"}, "max_time is 'a'; wanted a finite number > 0"),
-        ({"max_time": -1}, "max_time is -1.0; wanted a finite number > 0"),
-        ({"learning_rate_init": "a"}, "learning_rate_init is 'a'; wanted"),
-        (
-            {"early_stopping": True, "validation_fraction": "a"},
-            "validation_fraction is 'a'; wanted",
-        ),
-        ({"batch_size": "all"}, "batch_size is 'all'; wanted 'auto' or an int >= 1"),
-    ],
-)
-def test_parameters_are_refused_in_a_sentence(parameters, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        fc.MLPRegressor(**parameters).fit(np.ones((4, 2)), np.arange(4.0))
-
-
-@pytest.mark.parametrize(
     "verdict, kind",
     [
         (1, "CriticalPoint"),

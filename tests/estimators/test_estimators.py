@@ -121,6 +121,7 @@ def test_multilabel():
     net = fc.MLPClassifier((6,), alpha=0.1, random_state=0).fit(X, Y)
     assert net.score(X, Y) > 0.97 and net.predict_proba(X).shape == Y.shape
     p = net.predict_proba(X)
+    assert np.abs(np.exp(net.predict_log_proba(X)) - p).max() <= 1e-6
     data = -(Y * np.log(p) + (1 - Y) * np.log1p(-p)).sum(axis=1).mean()
     penalty = 0.05 / len(y) * sum((W**2).sum() for W in net.coefs_)
     assert net.loss_ == pytest.approx(data + penalty, rel=1e-8)
@@ -284,36 +285,46 @@ def test_partial_fit_and_warm_start():
     assert warm.fit(X, y).n_iter_ < n
 
 
-@pytest.mark.parametrize(
-    "parameters, words",
-    [
-        ({"solver": "newtons"}, "solver is 'newtons'; wanted one of auto"),
-        ({"activation": "tan"}, "'tan'"),
-        ({"alpha": -1}, "alpha is -1"),
-        ({"max_iter": 0}, "max_iter is 0"),
-        ({"verdict": "slow"}, "verdict is 'slow'"),
-        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is \\(0,\\); wanted ints"),
-        ({"batch_size": 0, "solver": "adam"}, "batch_size is 0"),
-        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction is 1.5"),
-    ],
-)
+OF_NO_VALUE = [
+    ({"solver": "newtons"}, "solver is 'newtons'; wanted one of auto"),
+    ({"activation": "tan"}, "'tan'"),
+    ({"alpha": -1}, "alpha is -1"),
+    ({"max_iter": 0}, "max_iter is 0"),
+    ({"max_time": -1}, "max_time is -1.0; wanted a finite number > 0"),
+    ({"tol": "tight"}, "tol is 'tight'; wanted 'auto' or a number"),
+    ({"verdict": "slow"}, "verdict is 'slow'"),
+    ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is \\(0,\\); wanted ints"),
+    ({"batch_size": 0, "solver": "adam"}, "batch_size is 0"),
+    ({"batch_size": "all"}, "batch_size is 'all'; wanted 'auto' or an int >= 1"),
+    ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction is 1.5"),
+]
+OF_NO_TYPE = [
+    ({"hidden_layer_sizes": None}, "hidden_layer_sizes is None; wanted an int >= 1 or several"),
+    ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes is 5.0; wanted an int >= 1 or several"),
+    ({"activation": None}, "activation is a NoneType; wanted a name, an fc.Activation, or one"),
+    ({"max_time": "a"}, "max_time is 'a'; wanted a finite number > 0"),
+    ({"learning_rate_init": "a"}, "learning_rate_init is 'a'; wanted"),
+    ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction is 'a'; wanted"),
+]
+
+
+@pytest.mark.parametrize("error, table", [(ValueError, OF_NO_VALUE), (TypeError, OF_NO_TYPE)])
 @pytest.mark.parametrize("kind", BOTH)
-def test_parameters_are_checked_by_fit(kind, parameters, words):
-    X, y = wine()
-    with pytest.raises(ValueError, match=words):
-        kind(**parameters).fit(X, y)
+def test_parameters_are_checked_by_fit(kind, error, table):
+    for parameters, words in table:
+        with pytest.raises(error, match=words):
+            kind(**parameters).fit(*wine())
 
 
 def test_bad_rows():
     X, y = wine()
-    with pytest.raises(ValueError, match="zero"):
-        fc.MLPClassifier().fit(X, y, sample_weight=0 * y)
-    with pytest.raises(ValueError, match="[Nn]egative"):
-        fc.MLPClassifier().fit(X, y, sample_weight=y - 1.0)
-    with pytest.raises(NotFittedError):
-        fc.MLPClassifier().predict(X)
-    with pytest.raises(NotFittedError):
-        fc.MLPRegressor().objective(X, y)
+    for kind in BOTH:
+        for weight, words in ((0 * y, "zero"), (y - 1.0, "[Nn]egative")):
+            with pytest.raises(ValueError, match=words):
+                kind().fit(X, y, sample_weight=weight)
+        for call in (kind().predict, lambda X, kind=kind: kind().objective(X, y)):
+            with pytest.raises(NotFittedError):
+                call(X)
 
 
 def test_travels_through_pickle_and_converters():

@@ -195,11 +195,6 @@ def test_max_time_bounds_all_runs():
     assert net.n_iter_ <= 3
 
 
-def test_tol_is_checked():
-    with pytest.raises(ValueError, match="tol is 'tight'; wanted 'auto' or a number"):
-        fc.MLPClassifier(tol="tight").fit(*noisy())
-
-
 def test_products_are_not_left_half_fitted():
     """A loss that rises before it falls: waited out, scored as high as at the bottom."""
     X = np.random.default_rng(0).standard_normal((3000, 6))

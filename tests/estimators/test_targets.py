@@ -1,4 +1,4 @@
-"""Targets that change between calls, and probabilities of labels."""
+"""Targets that change between calls."""
 
 import numpy as np
 import pytest
@@ -11,21 +11,13 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 import fastcurv as fc  # noqa: E402
 from fastcurv.estimators.base import check_spectrum  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 3))
 LABELS = (X[:, :2] > 0).astype(int)
 SGD = {"hidden_layer_sizes": (4,), "solver": "sgd", "random_state": 0, "max_iter": 5}
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_logarithms_of_the_probabilities_of_labels():
-    net = fc.MLPClassifier(hidden_layer_sizes=(4,), random_state=0, max_iter=30).fit(X, LABELS)
-    p, logs = net.predict_proba(X), net.predict_log_proba(X)
-    assert p.shape == logs.shape == (60, 2)
-    assert np.abs(np.exp(logs) - p).max() <= 1e-6
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_labels_after_classes_are_refused():
     net = fc.MLPClassifier(**SGD)
     net.partial_fit(X, LABELS[:, 0], classes=[0, 1])
@@ -33,26 +25,18 @@ def test_labels_after_classes_are_refused():
         net.partial_fit(X, LABELS)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_single_class_is_certain():
     net = fc.MLPClassifier(**SGD).partial_fit(X, np.zeros(60, int))
     assert np.array_equal(net.predict_proba(X), np.ones((60, 1)))
     assert np.array_equal(net.predict_log_proba(X), np.zeros((60, 1)))
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_number_of_outputs_stays():
     net = fc.MLPRegressor(**SGD).partial_fit(X, X[:, 0])
     with pytest.raises(ValueError, match="y has 2 outputs; wanted 1"):
         net.partial_fit(X, X[:, :2])
 
 
-def test_rows_without_weight_are_no_rows():
-    with pytest.raises(ValueError, match="zero"):
-        fc.MLPRegressor().fit(X, X[:, 0], sample_weight=np.zeros(60))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_labels_stay_as_many():
     for classes in (None, [0, 1]):
         net = fc.MLPClassifier(**SGD, learning_rate_init=0.5)
@@ -104,7 +88,6 @@ def test_a_look_at_two_parameters_is_exact():
     [{}, {"tol": 1e-4}, {"early_stopping": True}, {"solver": "adam"}],
     ids=["scatter", "bottom", "held out", "adam"],
 )
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_sparse_rows_are_the_same_rows(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
@@ -135,7 +118,6 @@ def test_classes_after_labels_are_refused():
         net.objective(X, np.c_[LABELS, LABELS[:, 0]])
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_labels_in_a_sparse_matrix():
     fits = [
         fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
@@ -153,7 +135,6 @@ def test_labels_without_an_order():
 @pytest.mark.parametrize(
     "total, ok", [(1e-300, False), (1e-200, True), (1e300, True), (np.inf, False)]
 )
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_weights_add_up_within_the_range(total, ok):
     net = fc.MLPRegressor((3,), max_iter=5, alpha=0, tol=1e-4, random_state=0)
     weight = np.full(60, min(total / 60, 1e307))
@@ -167,7 +148,6 @@ def test_weights_add_up_within_the_range(total, ok):
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 50.0])
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_rows_held_out_bear_no_penalty(alpha):
     """Their loss at the start, which no penalty has a part in, does not depend on alpha."""
     net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)

@@ -3,6 +3,7 @@ but read or refuse.
 """
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -29,6 +30,9 @@ ARRAYS = {
     "c": np.zeros((0, 4), np.float32),
     "d": np.array([True, False]),
     "e": np.arange(4, dtype=">i4"),
+    "f": np.float64(3.5),
+    "g": np.arange(12.0, dtype=np.float32).reshape(3, 4).T,
+    "h": np.array([np.nan, np.inf, -0.0]),
 }
 
 
@@ -44,19 +48,41 @@ def names(folder):
 
 def test_there_and_back(tmp_path):
     path = tmp_path / "x"
-    write_tensors(path, ARRAYS, {"n": [1, None, "two"], "inf": float("inf")})
+    told = {"n": [1, None, "two"], "inf": float("inf"), "text": "é", "big": 2**100, "number": 0.1}
+    write_tensors(path, ARRAYS, told)
     arrays, facts = read_tensors(path)
-    assert facts == {"n": [1, None, "two"], "inf": float("inf")} and set(arrays) == set(ARRAYS)
+    assert facts == told and set(arrays) == set(ARRAYS)
     for name, a in ARRAYS.items():
         found = arrays[name]
-        assert np.array_equal(found, a) and found.shape == a.shape and found.flags.writeable
+        assert np.array_equal(found, a, equal_nan=name == "h") and found.shape == a.shape
+        assert found.flags.writeable and np.array_equal(np.signbit(found), np.signbit(a))
         assert found.dtype == a.dtype.newbyteorder("=")
     for bad in ({"a": np.zeros(2, complex)}, {"a": np.array(["x"])}, {"a": np.zeros(2, object)}):
         with pytest.raises(TypeError, match="cannot hold"):
             write_tensors(path, bad)
+    with pytest.raises(TypeError):
+        write_tensors(path, {"a": np.zeros(2)}, {"object": object()})
     with pytest.raises(ValueError, match="header"):
         write_tensors(path, {}, {"long": "x" * (5 << 20)})
     assert list(tmp_path.iterdir()) == [path] and set(read_tensors(path)[0]) == set(ARRAYS)
+
+
+def test_the_file_is_safetensors(tmp_path):
+    """Header length, JSON, contiguous data from 0 to the end, aligned."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    facts = header.pop("__metadata__")
+    assert length % 8 == 0 and facts.pop("fastcurv") == '{"k": 1}'
+    ((name, told),) = facts.items()
+    blank = raw.replace(told.encode(), b"0" * 64)
+    assert name == "fastcurv.sha256" and told == hashlib.sha256(blank).hexdigest()
+    places = sorted(entry["data_offsets"] for entry in header.values())
+    assert (
+        places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
+    )
 
 
 # --- writing
@@ -424,13 +450,19 @@ def unsealed(content):
     return safetensors(header, content[end:])
 
 
-def test_every_flipped_bit_is_refused(tmp_path):
-    """Of models and checkpoints, header and numbers; without a checksum, half of them are read."""
+def test_every_flipped_bit_and_every_cut_is_refused(tmp_path):
+    """Of models and checkpoints, header and numbers, and every end that is cut; without a checksum
+    the whole is read.
+    """
     path = tmp_path / "flipped"
     for content, reader in examples(tmp_path):
         path.write_bytes(content)
         reader(path)
         model = len(content) < 1000
+        for end in range(0, len(content), 1 if model else 29):
+            path.write_bytes(content[:end])
+            with pytest.raises(ValueError):
+                (reader if model else read_tensors)(path)
         for bit in range(0, 8 * len(content), 3 if model else 37):
             flipped = bytearray(content)
             flipped[bit // 8] ^= 1 << bit % 8

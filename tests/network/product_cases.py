@@ -10,10 +10,11 @@ import numpy as np
 from fastcurv import Objective
 from fastcurv.structure import tables
 
-from ..nets import draw
+from ..nets import CURVATURES, draw
 
 SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
+EXACT = 1e-12  # relative: hundreds of roundings
 
 NETS = {  # how the engine serves them is asserted in test_same_bits
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
@@ -65,6 +66,40 @@ def everything(ob, theta, V):
     }
 
 
+def facts(ob, theta, V):
+    """What sums over rows make, by name: products, parts of the matrices, the Jacobian, batches."""
+    n, N, rng = len(theta), ob.n_samples, np.random.default_rng(0)
+    some, rows = rng.permutation(n)[:9], rng.permutation(N)[:31]
+    value, gradient = ob.value_and_gradient(theta)
+    found = {"value": value, "gradient": gradient, "Hv": ob.hessp(theta, V[:, 0])}
+    for kind in CURVATURES[: 2 if ob.model.batch_norm else 3]:  # whose rows have no own gradients
+        A = getattr(ob, kind)(theta)
+        part = A.restrict(layers=[1])
+        found |= {
+            f"{kind} @ V": A @ V,
+            f"{kind} @ v": A @ V[:, 1],
+            f"V'V, {kind}": A.quadratic(V),
+            f"{kind}, shifted": A.shift(0.5) @ V,
+            f"{kind}, a layer": part @ V[: part.shape[0]],
+            f"{kind}, some": A.restrict(indices=some).to_dense(),
+            f"{kind}, dense": A.to_dense(),
+        }
+    J = ob.jacobian(theta)
+    u = rng.standard_normal(J.shape[0]).astype(theta.dtype)
+    found |= {"Jv": J @ V[:, 0], "J'u": J.T @ u, "batch": ob.batch(rows).gradient(theta)}
+    return found | {"mask": ob.batch(np.arange(N) % 3 == 0).value(theta)}
+
+
+def same_facts(ob, whole, theta, V, tol):
+    """All `facts` of one are those of the other, relative to their norms; forms may cancel."""
+    found = facts(ob, theta, V)
+    for name, x in facts(whole, theta, V).items():
+        y, room = found[name], 10 * tol if "V'V" in name else tol
+        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype, name
+        gap = np.linalg.norm(np.subtract(x, y, dtype=float))
+        assert gap <= room * np.linalg.norm(x), (name, gap / np.linalg.norm(x))
+
+
 def again(p, **options):
     """The same objective made anew, with other options."""
     ob = p.ob
@@ -82,6 +117,20 @@ def normed(sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=Fa
 
 
 # --- oracles
+
+
+def in_coordinates(R, H, tol=EXACT):
+    """Coordinates and complement are an orthonormal basis in which H is R and `rest`."""
+    A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
+    E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
+    Q, B = np.hstack([E, outside]), np.zeros((n, n))
+    assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= tol
+    assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
+    B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
+    B[range(m, n), range(m, n)] = R.rest
+    scale = np.linalg.norm(A)
+    assert np.abs(Q @ B @ Q.T - A).max() <= tol * scale
+    assert np.abs(np.linalg.eigvalsh(B) - np.linalg.eigvalsh(A)).max() <= tol * scale
 
 
 def truth(ref, theta, V, u):

@@ -194,6 +194,10 @@ def test_bad_input():
     with pytest.raises(ValueError, match="without batch normalisation"):
         fc.Objective(plain, X, X[:, :2], loss="mse").statistics(plain.init(seed=0))
     with pytest.raises(ValueError, match="without batch normalisation"):
+        plain.statistics(fc.Objective(plain, X, X[:, :2], loss="mse"), plain.init(seed=0))
+    with pytest.raises(ValueError, match="the model has no biases"):
+        fc.MLP([3, 4, 2], bias=False).flatten(plain.unflatten(plain.init(seed=0)))
+    with pytest.raises(ValueError, match="without batch normalisation"):
         plain.predict(plain.init(seed=0), X, [(np.zeros(4), np.ones(4))])
     with pytest.raises(ValueError, match="for each hidden layer"):
         model.predict(theta, X, [(np.zeros(3), np.ones(3))])

@@ -5,6 +5,7 @@ import pytest
 
 import fastcurv as fc
 
+from ..nets import draw
 from .product_cases import STEP, normed
 
 # --- rounding, and what symmetry decides
@@ -60,6 +61,10 @@ def test_bounds_of_columns_cover_the_dense_matrix():
         assert np.isclose(bounds[j], H.rounding_bound(e))
     block = H.restrict(layers=[1])
     assert np.array_equal(block.column_bounds(), bounds[block.indices])
+    assert np.isinf(p.ob.jacobian(p.theta).row_bounds()).all()
+    plain = draw(0, [3, 5, 4, 2], N=20)
+    bounds = plain.ob.jacobian(plain.theta).row_bounds()
+    assert (bounds > 0).all() and bounds.max() < 1e-12
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])

@@ -100,35 +100,6 @@ def test_columns_are_single_products(arch, net, dtype, rng, problem):
         assert ob.hessian(p.theta).nbytes <= options.get("memory", np.inf)
 
 
-@every_net
-def test_a_block_may_lie_in_any_way(net, rng, problem):
-    p = problem(rng, **NETS[net], l2=0.1)
-    H = p.ob.hessian(p.theta)
-    V = rng.standard_normal((p.n, 6))
-    expected, forms = H @ V, H.quadratic(V)
-    wide = rng.standard_normal((2 * p.n, 9))
-    wide[::2, 1:7] = V
-    odd = np.zeros(V.nbytes + 1, np.uint8)[1:].view(V.dtype).reshape(V.shape)
-    odd[...] = V
-    for how, block in {
-        "F": np.asfortranarray(V),
-        "part of a wider one": wide[::2, 1:7],
-        "backwards": V[::-1, ::-1].copy()[::-1, ::-1],
-        "misaligned": odd,
-        "read-only": np.broadcast_to(V, V.shape),
-        "float32": V.astype(np.float32),
-    }.items():
-        before = np.array(block)
-        if how == "float32":
-            assert np.array_equal(H @ block, H @ block.astype(np.float64))
-            continue
-        assert np.array_equal(H @ block, expected) and np.array_equal(H.quadratic(block), forms), (
-            how
-        )
-        assert np.array_equal(block, before)
-    assert (H @ V[:, :0]).shape == (p.n, 0)
-
-
 def test_memory_that_has_no_room_for_stacks(rng, problem):
     """A plan that may keep one vector's packed parts and no more takes them one by one; a little
     more, a few at once.

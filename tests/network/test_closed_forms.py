@@ -67,22 +67,6 @@ def test_linear_autoencoder(rng, k):
         assert (abs(eigenvalues) <= zero).sum() == k**2 + 2 * k * (p - k)
 
 
-def test_symmetries_change_neither_loss_nor_spectrum(rng, problem):
-    """Hidden units may change places, and tanh units their sign."""
-    p = problem(rng, [4, 6, 3], "tanh", "cross_entropy", 31, weights=True)
-    (W1, b1), (W2, b2) = p.model.unflatten(p.theta)
-    order, sign = rng.permutation(6), rng.choice([-1, 1], 6)
-    H = p.ob.hessian(p.theta)
-    for other in (
-        [(W1[order], b1[order]), (W2[:, order], b2)],
-        [(W1 * sign[:, None], b1 * sign), (W2 * sign, b2)],
-    ):
-        K = p.ob.hessian(p.model.flatten(other))
-        assert abs(K.value - H.value) <= 1e-14 * abs(H.value)
-        before, after = (np.linalg.eigvalsh(operator.to_dense()) for operator in (H, K))
-        assert abs(before - after).max() <= 1e-12 * abs(before).max()
-
-
 @pytest.mark.parametrize(
     "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
 )

@@ -11,8 +11,7 @@ from fastcurv.network.gram import InCoordinates
 from fastcurv.network.spaces import InputSpace, shrinks
 
 from ..nets import CURVATURES
-
-EXACT = 1e-12
+from .product_cases import EXACT, in_coordinates
 
 
 def table(rng, N, kind):
@@ -40,16 +39,7 @@ def test_is_the_same_operator_in_other_coordinates(data, kind, rng):
             y = rng.integers(3, size=N)
             ob = fc.Objective(model, X, y, l2=0.1, l2_biases=bool(l2_biases))
             H = getattr(ob, kind)(rng.standard_normal(model.n_params))
-            R, A = H.reduced("inputs"), H.to_dense()
-            m, n = R.shape[0], len(A)
-            E = R.embed(np.eye(m)).T
-            Q = np.hstack([E, R.outside(0, R.n_rest).T])
-            assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= EXACT
-            assert np.abs(R.project(np.eye(n)) - E).max() <= EXACT
-            B = np.zeros((n, n))
-            B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
-            B[range(m, n), range(m, n)] = R.rest
-            assert np.abs(Q @ B @ Q.T - A).max() <= EXACT * np.linalg.norm(A)
+            in_coordinates(H.reduced("inputs"), H)
 
 
 def test_what_falls_away(rng):
@@ -126,6 +116,19 @@ def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatc
     monkeypatch.setattr(InCoordinates, "defect", lambda self, x: 0.25)
     assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
+
+
+def test_bounds_on_columns_add_what_both_spaces_differ_by(problem, rng):
+    """Together they are what the columns of parameter space are proved to, and eight times the
+    difference that eight random vectors show.
+    """
+    p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
+    K = p.ob.ggn(p.theta).reduced("inputs")
+    bounds = InCoordinates.column_bounds(K)
+    m, draw = K.shape[0], np.random.default_rng(0)
+    seen = [K.defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
+    whole = np.linalg.norm(p.ob.ggn(p.theta).column_bounds())
+    assert np.linalg.norm(bounds) == pytest.approx(8 * np.mean(seen) ** 0.5 + whole, rel=1e-6)
 
 
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])

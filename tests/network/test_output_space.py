@@ -12,12 +12,11 @@ import fastcurv as fc
 from fastcurv.network.spaces import OutputSpace
 
 from ..nets import KERNELS, every_activation
+from ..spectrum.spectra import picked
 from . import product_cases
+from .product_cases import EXACT
 
 EVERY_END = ("LM", "LA", "SA", "BE")
-EXACT = 1e-12  # of the norm: hundreds of roundings
-
-
 objective = functools.partial(product_cases.objective, loss="cross_entropy")
 
 
@@ -142,14 +141,24 @@ def test_eigenpairs(wide, k, which, directly, monkeypatch):
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     pairs = fc.eigsh(G, k, which, space="outputs", tol=1e-11, seed=0)
-    expected = {"LA": truth[-k:], "SA": truth[:k], "LM": truth[-k:]}
-    expected["BE"] = np.concatenate([truth[: k // 2], truth[len(truth) - (k - k // 2) :]])
     assert pairs.space == "outputs" and pairs.converged.all() and len(pairs) == k
-    assert np.abs(pairs.values - expected[which]).max() <= EXACT * truth.max()
+    assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * truth.max()
     V = pairs.vectors
     assert np.abs(V.T @ V - np.eye(k)).max() <= 1e-12
     assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-16).all()
     assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
+
+
+def test_vectors_and_rows_of_them(wide):
+    """`embed` and `project` take either, and undo each other along eigenvectors."""
+    G, _ = wide
+    small = G.reduced("outputs")
+    values, U = np.linalg.eigh(small @ np.eye(small.shape[0]))
+    V, one = small.embed(U.T), small.embed(U[:, -1])
+    assert np.array_equal(one, V[-1]) and np.abs(V @ V.T - np.eye(len(V))).max() <= 1e-12
+    back = small.project(one)
+    assert small.project(V).shape == V.shape[:1] * 2 and np.array_equal(small.project(V)[-1], back)
+    assert abs(back @ U[:, -1]) == pytest.approx(np.linalg.norm(back), rel=1e-12)
 
 
 @pytest.mark.parametrize("directly", [True, False])

@@ -5,6 +5,7 @@ against long double, and the eigenvalues against the dense matrix.
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.network import gram_bounds
 from fastcurv.network.gram_bounds import RangeBounds, estimate
 from fastcurv.structure.parameters import l2_diagonal
 
@@ -111,12 +112,16 @@ def test_more_rows_than_units_and_wider_nets(rng):
     check(*objective(rng, "silu", "cross_entropy", 2, (6, 14, 5, 4), l2=0.1))
 
 
-def test_who_is_asked(rng):
+def test_who_is_asked(rng, monkeypatch):
     """None for what has no such proof, and where too many dimensions are reached."""
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)
+    found = H.reach(10**6)
+    assert found.m + found.n_rest == H.shape[0]
     assert H.reach(200).m <= 200 and H.reach(20) is None
     assert ob.ggn(theta).reach(200) is None
     assert ob.astype("float32").hessian(theta.astype("float32")).reach(200) is None
     norm = fc.Objective(fc.MLP((9, 7, 3), batch_norm=True), ob.X, ob.y, "mse")
     assert norm.hessian(norm.model.init(seed=0)).reach(200) is None
+    monkeypatch.setattr(gram_bounds, "MOST_BYTES", 8)
+    assert H.reach(10**6) is None

@@ -8,8 +8,6 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.gram import Reflectors, SampleSpace
 
-EXACT = 1e-12
-
 
 @pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
 def test_reflectors(N, k, rng):

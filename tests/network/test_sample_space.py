@@ -12,10 +12,10 @@ from fastcurv.network.gram import RowState, SampleSpace, layer_size, prices, rot
 
 from ..nets import CURVATURES, KERNELS, every_activation
 from ..plans import LAYOUTS, laid_out
-from .product_cases import objective
+from ..spectrum.spectra import picked
+from .product_cases import EXACT, in_coordinates, objective
 
 EVERY = [True] * 3
-EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of roundings
 
 
 def worthwhile(*given):
@@ -24,21 +24,8 @@ def worthwhile(*given):
 
 
 def check(H, rotate=None, tol=EXACT):
-    """Coordinates and complement are an orthonormal basis in which H is R and `rest`."""
-    R, A = SampleSpace(H, rotate), H.to_dense().astype(float)
-    m, n = R.shape[0], H.shape[0]
-    E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
-    Q = np.hstack([E, outside])
-    assert Q.shape == (n, n)
-    assert np.abs(Q.T @ Q - np.eye(n)).max() <= tol
-    assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
-    B = np.zeros((n, n))
-    B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
-    B[range(m, n), range(m, n)] = R.rest
-    scale = np.linalg.norm(A)
-    assert np.abs(Q @ B @ Q.T - A).max() <= tol * scale
-    values = np.linalg.eigvalsh(B) - np.linalg.eigvalsh(A)
-    assert np.abs(values).max() <= tol * scale
+    R = SampleSpace(H, rotate)
+    in_coordinates(R, H, tol)
     return R
 
 
@@ -68,9 +55,10 @@ def test_is_the_hessian_in_other_coordinates(activation, loss, rng):
                 check(getattr(ob, kind)(theta), EVERY)
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rotate", [None, [True, False, True], [False, True, False], [False] * 3])
-def test_layers_may_be_mixed(rotate, rng):
-    ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", "cross_entropy", l2=0.01)
+def test_layers_may_be_mixed(rotate, bias, rng):
+    ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", "cross_entropy", l2=0.01, bias=bias)
     R = check(ob.hessian(theta), rotate)
     if rotate == [False] * 3:
         assert R.n_rest == 0
@@ -143,12 +131,9 @@ def test_eigenpairs(wide, which, k):
     """Values to rounding, residuals that hold in parameter space, copies of l2 in their places."""
     H, truth = wide
     pairs = fc.eigsh(H, k, which, space="samples", tol=1e-12, seed=0)
-    by = truth if which != "LM" else truth[np.argsort(np.abs(truth), kind="stable")]
-    expected = {"LA": truth[-k:], "SA": truth[:k], "LM": np.sort(by[-k:])}
-    expected["BE"] = np.concatenate([truth[: k // 2], truth[len(truth) - (k - k // 2) :]])
     scale = np.abs(truth).max()
     assert pairs.space == "samples" and pairs.converged.all() and len(pairs) == k
-    assert np.abs(pairs.values - expected[which]).max() <= EXACT * scale
+    assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * scale
     V = pairs.vectors
     assert np.abs(V.T @ V - np.eye(k)).max() <= 1e-11
     rounding = 1e-14 * scale  # of H @ V and the subtraction here

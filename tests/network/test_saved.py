@@ -27,19 +27,6 @@ def test_there_and_back(model, tmp_path):
     assert np.array_equal(fc.load(str(path))[1], theta)
 
 
-def test_others_read_it(tmp_path):
-    """The reference reader of the format sees the same arrays."""
-    safetensors = pytest.importorskip("safetensors.numpy")
-    model = MODELS[0]
-    theta = model.init(seed=0)
-    fc.save(tmp_path / "a", model, theta)
-    theirs = safetensors.load_file(tmp_path / "a")
-    assert list(theirs)[:2] and set(theirs) == {
-        f"layers.{l}.{p}" for l in (0, 1) for p in ("weight", "bias")
-    }
-    assert np.array_equal(theirs["layers.1.weight"], model.unflatten(theta)[1][0])
-
-
 def test_what_may_be_saved(tmp_path):
     model = MODELS[0]
     theta = model.init(seed=0)

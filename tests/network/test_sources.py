@@ -104,6 +104,21 @@ def test_parquet(rng, tmp_path):
         fc.StreamedObjective(fc.MLP(SIZES), path, "kind", columns=["x9"])
     with pytest.raises(ValueError, match="y is None; wanted the name of its column"):
         fc.StreamedObjective(fc.MLP(SIZES), path)
+    with pytest.raises(TypeError, match="sample_weight is a ndarray; wanted the name of a column"):
+        fc.StreamedObjective(fc.MLP(SIZES), path, "kind", sample_weight=w)
+
+
+def test_rows_of_a_file_that_are_written_over_in_memory(rng, tmp_path):
+    """Copy on write: what was written counts, and stays; the file keeps its own."""
+    X, y, _ = rows_of(rng)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="c")
+    mapped[3] = 7.0
+    streamed = fc.StreamedObjective(fc.MLP(SIZES), mapped, y, block_rows=32)
+    whole = fc.Objective(streamed.model, np.where(np.arange(N)[:, None] == 3, 7.0, X), y)
+    for theta in (np.ones(whole.n_params), np.zeros(whole.n_params)):
+        assert np.abs(streamed.gradient(theta) - whole.gradient(theta)).max() <= 1e-15
+    assert (mapped[3] == 7).all() and np.array_equal(np.load(tmp_path / "X.npy"), X)
 
 
 def test_regrouping_keeps_rows_in_order(rng):
@@ -256,7 +271,9 @@ def test_rows_come_from_the_file_of_a_map_and_from_no_other(tmp_path):
         assert np.array_equal(in_memory(map_, "X"), second)
 
 
-@pytest.mark.parametrize("rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11]])
+@pytest.mark.parametrize(
+    "rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11], [1, 1, 7], [2, 3]]
+)
 def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
     """Those that hold them and those before: nothing behind the last row is read."""
     X, y, read = np.arange(24.0).reshape(12, 2), np.arange(12.0), []

@@ -13,6 +13,7 @@ from fastcurv.network.sparse import SparseRows
 
 from ..certify.longdouble import Truth
 from ..nets import CURVATURES, KERNELS, draw, every_activation
+from .product_cases import same_facts
 
 
 def pair(
@@ -47,24 +48,10 @@ def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
         sample_weight=rng.random(N),
     )
     assert type(ob) is fc.Objective and sp.issparse(ob.X)
-    close(ob.value(theta), dense.value(theta))
-    close(ob.gradient(theta), dense.gradient(theta))
-    v, V = rng.standard_normal(theta.size), rng.standard_normal((theta.size, 3))
-    close(ob.hessp(theta, v), dense.hessp(theta, v))
+    same_facts(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
     for kind in CURVATURES:
-        A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
-        close(A @ v, B @ v)
-        close(A @ V, B @ V)
-        close(A.quadratic(V), B.quadratic(V), 1e-11)
-        close(A.to_dense(), B.to_dense())
-        block, same = A.restrict(layers=[0, 2]), B.restrict(layers=[0, 2])
-        close(block.to_dense(), same.to_dense())
+        A = getattr(ob, kind)(theta)
         assert A.reduced() is None and A.reach(1000) is None
-    J, K = ob.jacobian(theta), dense.jacobian(theta)
-    close(J @ v, K @ v)
-    u = rng.standard_normal(J.shape[0])
-    close(J.T @ u, K.T @ u)
-    close(ob.batch([0]).gradient(theta), dense.batch([0]).gradient(theta))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -72,12 +59,7 @@ def test_a_skip_over_the_first_layer(bias, rng):
     """X itself goes into the second layer there, beside what the first makes of it."""
     ob, dense, theta = pair(rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1)
     assert ob.model.skips[0]
-    close(ob.value(theta), dense.value(theta))
-    close(ob.gradient(theta), dense.gradient(theta))
-    for kind in CURVATURES:
-        close(getattr(ob, kind)(theta).to_dense(), getattr(dense, kind)(theta).to_dense())
-    v = rng.standard_normal(theta.size)
-    close(ob.jacobian(theta) @ v, dense.jacobian(theta) @ v)
+    same_facts(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
 
 
 @pytest.mark.parametrize("loss", KERNELS)
@@ -111,6 +93,12 @@ def test_float32(rng):
     g = exact.gradient(theta.astype(float))
     assert np.linalg.norm(ob.gradient(theta) - g) <= ob.rounding_bound(theta)
     close(ob.astype("float64").gradient(theta.astype(float)), g)
+    assert H.astype("float32") is H and H.astype("float64").dtype == np.float64
+    assert ob.astype("float64").y.dtype == ob.y.dtype and np.array_equal(H.gradient, H.gradient)
+    numbers, _, theta = pair(rng, sample_weight=rng.random(23))
+    single = numbers.astype("float32")
+    assert single.y.dtype == np.float32
+    close(single.gradient(theta.astype("f4")), numbers.gradient(theta), 1e-6)
 
 
 def test_facts_and_verdicts(rng):
@@ -206,18 +194,12 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
             dense.model, rows, y, **options, sample_weight=weights, block_rows=9
         )
         assert ob.n_samples == 40 and ob.n_shards == 5
-        close(ob.value(theta), dense.value(theta), tol)
-        close(ob.gradient(theta), dense.gradient(theta), tol)
-        V = rng.standard_normal((theta.size, 3))
+        V = rng.standard_normal((theta.size, 3)).astype(dtype)
+        same_facts(ob, dense, theta, V, tol)
         for kind in CURVATURES:
             A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
-            close(A @ V, B @ V, tol)
-            close(A.quadratic(V), B.quadratic(V), 10 * tol)
             gap = np.linalg.norm((A @ V[:, 0]).astype(float) - B @ V[:, 0])
             assert gap <= A.rounding_bound(V[:, 0]) + B.rounding_bound(V[:, 0])
-        J, K = ob.jacobian(theta), dense.jacobian(theta)
-        close(J @ V[:, 0], K @ V[:, 0], tol)
-        close(J.T @ np.arange(120), K.T @ np.arange(120), tol)
         some = ob.batch([30, 3, 3])
         assert type(some) is fc.Objective and sp.issparse(some.X)
         close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)

@@ -14,6 +14,8 @@ from fastcurv.network.pairwise_sum import FAN, PairwiseSum, additions, total
 from fastcurv.network.sums import SumCertificates, witnesses
 from fastcurv.structure.orbits import dependencies
 
+from .product_cases import same_facts
+
 N, SIZES = 137, [5, 7, 4, 3]
 CASES = [
     ("cross_entropy", "tanh", 1e-2, True),
@@ -48,34 +50,7 @@ def test_everything_is_that_of_the_rows_in_memory(rng, loss, activation, l2, l2_
     a, b, theta = both(
         rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
     )
-    n = a.n_params
-    V = rng.standard_normal((n, 5)).astype(dtype)
-
-    def same(x, y):
-        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype
-        assert np.abs(x - y).max() <= tol * (1 + np.abs(x).max())
-
-    same(a.value(theta), b.value(theta))
-    same(a.gradient(theta), b.gradient(theta))
-    same(a.hessp(theta, V[:, 0]), b.hessp(theta, V[:, 0]))
-    for kind in ("hessian", "ggn", "empirical_fisher"):
-        A, B = getattr(a, kind)(theta), getattr(b, kind)(theta)
-        same(A @ V, B @ V)
-        same(A @ V[:, 1], B @ V[:, 1])
-        same(A.quadratic(V), B.quadratic(V))
-        same(A.to_dense(), B.to_dense())
-        some = rng.permutation(n)[:9]
-        same(A.restrict(indices=some).to_dense(), B.restrict(indices=some).to_dense())
-        same(A.restrict(layers=[1]) @ V[: 7 * 4 + 4], B.restrict(layers=[1]) @ V[: 7 * 4 + 4])
-        same(A.shift(0.5) @ V, B.shift(0.5) @ V)
-    J, K = a.jacobian(theta), b.jacobian(theta)
-    u = rng.standard_normal(J.shape[0]).astype(dtype)
-    same(J @ V[:, 0], K @ V[:, 0])
-    same(J.T @ u, K.T @ u)
-    rows = rng.permutation(N)[:31]
-    same(a.batch(rows).gradient(theta), b.batch(rows).gradient(theta))
-    mask = np.arange(N) % 3 == 1
-    same(a.batch(mask).value(theta), b.batch(mask).value(theta))
+    same_facts(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
     if dtype == "float32":  # of the numbers of float32, not of those that were read
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
@@ -202,6 +177,7 @@ def test_rays_to_infinity_need_every_block(rng):
 
 
 def test_witnesses_show_what_all_rows_show(rng):
+    assert witnesses(np.zeros((0, 3))).X.shape == (0, 3)
     for _ in range(50):
         base = rng.integers(-1, 2, size=(30, 3)).astype(float)
         X = base[:, rng.integers(3, size=6)]
@@ -291,6 +267,16 @@ def test_blocks_of_every_size_agree(rng):
     for rows in (1, 2, 16, 17, N - 1, N, 10 * N):
         ob = fc.StreamedObjective(model, X, y, block_rows=rows, **options)
         assert np.abs(ob.gradient(theta) - want).max() <= 1e-15 and ob.n_shards == -(-N // rows)
+
+
+def test_a_batch_larger_than_memory_is_read_again(rng):
+    model, X, y, options = draw(rng, "mse", N=4000)
+    ob, theta = fc.StreamedObjective(model, X, y, memory=500_000, **options), model.init(seed=0)
+    rows = np.arange(3900)
+    part, whole = ob.batch(rows), fc.Objective(model, X[rows], y[rows], **options)
+    assert isinstance(part, fc.StreamedObjective) and part.n_samples == 3900
+    assert np.abs(part.gradient(theta) - whole.gradient(theta)).max() <= 1e-15
+    assert isinstance(ob.batch(rows[:20]), fc.Objective)
 
 
 def test_minibatches_are_reproducible_and_descend(rng):

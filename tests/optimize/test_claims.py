@@ -22,6 +22,17 @@ MONKEY = function(
 )
 
 
+def quartic(unit):
+    """A convex function of three numbers in that unit."""
+    A = np.diag([1.0, 2.0, 5.0])
+    return function(
+        3,
+        lambda t: unit * (t @ A @ t / 2 + (t**4).sum()),
+        lambda t: unit * (A @ t + 4 * t**3),
+        lambda t: unit * (A + np.diag(12 * t**2)),
+    )
+
+
 @pytest.mark.parametrize("method", ["l-bfgs", "newton", "adam"])
 def test_what_is_said_of_a_point_beside_a_degenerate_one_is_said_of_it(method):
     """These do not go on from the lower point that the tries along zeros led to."""
@@ -34,14 +45,7 @@ def test_what_is_said_of_a_point_beside_a_degenerate_one_is_said_of_it(method):
 @pytest.mark.parametrize("method", ["l-bfgs", "newton"])
 def test_no_search_for_descent_is_claimed_where_there_was_none(method):
     """A loss in a tiny unit, whose gradient is below the default tolerance at the start."""
-    A, unit = np.diag([1.0, 2.0, 5.0]), 1e-30
-    ob = function(
-        3,
-        lambda t: unit * (t @ A @ t / 2 + (t**4).sum()),
-        lambda t: unit * (A @ t + 4 * t**3),
-        lambda t: unit * (A + np.diag(12 * t**2)),
-    )
-    found = fc.minimize(ob, np.ones(3), method)
+    found = fc.minimize(quartic(1e-30), np.ones(3), method)
     assert found.stopped == "critical" and found.kind == "not_critical"
     assert "degenerate" not in found.message
 
@@ -137,15 +141,8 @@ def test_counts_are_those_of_the_objective(method):
 @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
 def test_newton_cg_in_any_unit_of_the_loss(unit):
     """Down to where squares of curvature leave the numbers it arrives; beyond it only ends."""
-    A = np.diag([1.0, 2.0, 5.0])
-    ob = function(
-        3,
-        lambda t: unit * (t @ A @ t / 2 + (t**4).sum()),
-        lambda t: unit * (A @ t + 4 * t**3),
-        lambda t: unit * (A + np.diag(12 * t**2)),
-    )
     how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
-    found = fc.minimize(ob, np.ones(3), "newton-cg", **how)
+    found = fc.minimize(quartic(unit), np.ones(3), "newton-cg", **how)
     assert found.stopped == "critical" or unit < 1e-100
 
 

@@ -259,21 +259,6 @@ def test_checks_cost_no_more_than_the_training_and_their_floor(clock, monkeypatc
     assert time.perf_counter() - begun <= 3 * training + 2 * ROUND + 2.0 < PROOF
 
 
-@pytest.mark.parametrize(
-    "name, right",
-    [
-        ("maxiter", "max_iter"),
-        ("tol", "gradient_tol"),
-        ("gtol", "gradient_tol"),
-        ("epochs", "max_iter"),
-        ("rng", "seed"),
-    ],
-)
-def test_names_of_other_libraries_are_answered_by_the_right_one(name, right):
-    with pytest.raises(TypeError, match=f"no '{name}'; wanted '{right}'"):
-        fc.minimize(QuadraticObjective(np.eye(2)), np.ones(2), **{name: 5})
-
-
 def test_both_steps_take_the_same_arguments_in_the_same_order():
     H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
     for step in (fc.newton_step, fc.saddle_free_newton_step):

@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 import pytest
-import scipy.optimize
 
 from fastcurv.optimize.minimize import METHODS, minimize
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
+
+from .problems import LeastSquares, regression, rosenbrock
 
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 DRAWN = ["newton", "damped-newton", "newton-mr"]
@@ -24,50 +25,6 @@ def valley():
         lambda t: np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)]),
         lambda t: np.diag([2.0, 12 * t[1] ** 2 - 4]),
     )
-
-
-def rosenbrock(n=6):
-    return FunctionObjective(
-        n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess
-    )
-
-
-class LeastSquares:
-    """(1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with rows, batches and a GGN that is its
-    Hessian.
-    """
-
-    dtype = np.dtype(np.float64)
-
-    def __init__(self, X, y, l2=0.0, dtype=np.float64):
-        self.X, self.y, self.l2, self.dtype = X.astype(dtype), y.astype(dtype), l2, np.dtype(dtype)
-        self.n_samples, self.n_params = X.shape
-
-    def batch(self, rows):
-        return LeastSquares(self.X[rows], self.y[rows], self.l2, self.dtype)
-
-    def value(self, theta):
-        return self.value_and_gradient(theta)[0]
-
-    def gradient(self, theta):
-        return self.value_and_gradient(theta)[1]
-
-    def value_and_gradient(self, theta):
-        r = self.X @ theta - self.y
-        return float(r @ r / (2 * len(r)) + self.l2 / 2 * theta @ theta), self.X.T @ r / len(
-            r
-        ) + self.l2 * theta
-
-    def hessian(self, theta):
-        return self.X.T @ self.X / len(self.y) + self.l2 * np.eye(self.n_params, dtype=self.dtype)
-
-    ggn = hessian
-
-
-def regression(N=60, n=5, noise=0.5, seed=0, **options):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((N, n))
-    return LeastSquares(X, X @ np.arange(1.0, n + 1) + noise * rng.standard_normal(N), **options)
 
 
 @pytest.fixture(scope="module")
@@ -260,37 +217,14 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: minimize(valley(), np.zeros(2), "newtn"), ValueError, "method is 'newtn'"),
-        (
-            lambda: minimize(valley(), np.zeros(2), "sgd", learning_rat=1.0),
-            TypeError,
-            "did you mean 'learning_rate'",
-        ),
-        (
-            lambda: minimize(valley(), np.zeros(2), "adam", radius=1.0),
-            TypeError,
-            "no option 'radius'",
-        ),
         (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
         (lambda: minimize(valley()), ValueError, "theta0 is None"),
         (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
-        (lambda: minimize(valley(), np.zeros(2), max_iter=0), ValueError, "max_iter"),
-        (lambda: minimize(valley(), np.zeros(2), max_time=-1), ValueError, "max_time"),
-        (lambda: minimize(valley(), np.zeros(2), seed="a"), TypeError, "seed"),
         (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
-        (
-            lambda: minimize(valley(), np.zeros(2), "sgd", learning_rate=-1.0),
-            ValueError,
-            "learning_rate",
-        ),
-        (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
-        (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
-        (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
         (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
         (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
         (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
         (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
-        (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
         (
             lambda: minimize(
                 FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"

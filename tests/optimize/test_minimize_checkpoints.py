@@ -1,20 +1,19 @@
 """A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
 
 import errno
-import hashlib
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.optimize
 
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.checkpoint import named_options
 from fastcurv.optimize.minimize import minimize
-from fastcurv.testing import FunctionObjective, QuadraticObjective
+from fastcurv.testing import QuadraticObjective
+
+from .problems import regression, rosenbrock, same
 
 METHODS = [
     "sgd",
@@ -31,57 +30,6 @@ METHODS = [
     "cubic",
     "gauss-newton",
 ]
-
-
-class Rows:
-    """(1/2N) ||X theta - y||^2, with batches of rows."""
-
-    def __init__(self, X, y):
-        self.X, self.y = X, y
-        self.n_samples, self.n_params = X.shape
-
-    def batch(self, rows):
-        return Rows(self.X[rows], self.y[rows])
-
-    def value(self, theta):
-        return self.value_and_gradient(theta)[0]
-
-    def value_and_gradient(self, theta):
-        r = self.X @ theta - self.y
-        return float(r @ r) / (2 * len(r)), self.X.T @ r / len(r)
-
-    def gradient(self, theta):
-        return self.value_and_gradient(theta)[1]
-
-    def hessian(self, theta):
-        return self.X.T @ self.X / len(self.y)
-
-
-def regression(N=60, n=5, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((N, n))
-    return Rows(X, X @ np.arange(1.0, n + 1) + 0.5 * rng.standard_normal(N))
-
-
-def rosenbrock(n=6):
-    return FunctionObjective(
-        n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess
-    )
-
-
-def same(one, other):
-    """Bits of the point and of all that was recorded, times aside."""
-    assert np.array_equal(one.x, other.x) and one.fun == other.fun
-    assert (one.nit, one.nhev, one.njev, one.kind, one.stopped) == (
-        other.nit,
-        other.nhev,
-        other.njev,
-        other.kind,
-        other.stopped,
-    )
-    for key in one.history:
-        assert len(one.history[key]) == len(other.history[key])
-        assert key == "time" or np.array_equal(one.history[key], other.history[key])
 
 
 def problem(method):
@@ -101,10 +49,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
     first = minimize(ob, start, method, max_iter=4, seed=3, checkpoint=path, **options)
     resumed = minimize(ob, None, method, max_iter=9, seed=99, resume=path, **options)
     same(whole, resumed)
-    assert (
-        np.all(np.diff(resumed.history["time"]) >= 0)
-        and resumed.history["time"][4] == first.history["time"][4]
-    )
+    assert resumed.history["time"][4] == first.history["time"][4]
 
 
 @pytest.mark.parametrize(
@@ -226,97 +171,6 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     write_tensors(path, {"run.theta": np.zeros(6)})
     with pytest.raises(ValueError, match="not a checkpoint"):
         minimize(rosenbrock(), None, "adam", resume=path)
-
-
-def test_tensors_survive_the_trip_with_dtype_shape_and_bits(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {
-        "a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5).astype(np.float32),
-        "c": np.arange(6).reshape(1, 2, 3),
-        "d": np.array([True, False]), "e": np.zeros((0, 3)), "f": np.float64(3.5),
-        "g": rng.standard_normal((4, 3)).T,
-        "h": np.arange(3, dtype=">f8"), "i": np.array([np.nan, np.inf, -0.0]),
-    }  # fmt: skip
-    facts = {"text": "é", "number": 0.1, "big": 2**100, "list": [1, None], "inf": float("inf")}
-    write_tensors(tmp_path / "x", arrays, facts)
-    back, said = read_tensors(tmp_path / "x")
-    assert said == facts and set(back) == set(arrays)
-    for name, array in arrays.items():
-        assert back[name].shape == np.shape(array) and back[name].dtype == np.asarray(
-            array
-        ).dtype.newbyteorder("=")
-        assert (
-            np.array_equal(back[name], array, equal_nan=back[name].dtype.kind == "f")
-            and back[name].flags.writeable
-        )
-
-
-def test_the_file_is_safetensors(tmp_path):
-    """Header length, JSON, contiguous data from 0 to the end, aligned."""
-    path = tmp_path / "x.safetensors"
-    write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
-    raw = path.read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
-    facts = header.pop("__metadata__")
-    assert length % 8 == 0 and facts.pop("fastcurv") == '{"k": 1}'
-    ((name, told),) = facts.items()
-    blank = raw.replace(told.encode(), b"0" * 64)
-    assert name == "fastcurv.sha256" and told == hashlib.sha256(blank).hexdigest()
-    places = sorted(entry["data_offsets"] for entry in header.values())
-    assert (
-        places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
-    )
-
-
-def test_the_safetensors_package_reads_our_files(tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
-    path = tmp_path / "x.safetensors"
-    write_tensors(path, {"w": np.arange(3.0)}, {"k": 1})
-    assert np.array_equal(safetensors.load_file(path)["w"], np.arange(3.0))
-
-
-def test_broken_files_are_refused_with_a_sentence(tmp_path):
-    """Every truncation and three hundred changed bytes: a ValueError, or arrays of the right size;
-    never anything else.
-    """
-    path, broken = tmp_path / "x", tmp_path / "broken"
-    write_tensors(path, {"w": np.arange(4.0), "b": np.ones((2, 2), np.float32)}, {"k": 1})
-    raw, refused = path.read_bytes(), 0
-    rng = np.random.default_rng(0)
-    for trial in range(len(raw) + 300):
-        if trial < len(raw):
-            text = raw[:trial]
-        else:
-            text = bytearray(raw)
-            text[rng.integers(len(raw) - 48)] = rng.integers(256)
-        broken.write_bytes(text)
-        try:
-            for array in read_tensors(broken)[0].values():
-                assert array.nbytes <= len(raw)
-        except ValueError as error:
-            refused += 1
-            assert str(error)
-    assert refused > len(raw)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x"
-    write_tensors(path, {"a": np.ones(2)})
-    with pytest.raises(TypeError, match="complex"):
-        write_tensors(path, {"a": np.ones(2) * 1j})
-    with pytest.raises(TypeError):
-        write_tensors(path, {"a": np.zeros(2)}, {"object": object()})
-    assert np.array_equal(read_tensors(path)[0]["a"], np.ones(2))
-    assert [file.name for file in tmp_path.iterdir()] == ["x"]
-
-
-def test_lbfgs_continues_from_the_saved_point(tmp_path):
-    path = tmp_path / "x"
-    ob = rosenbrock()
-    first = minimize(ob, np.full(6, -1.5), "l-bfgs", max_iter=10, checkpoint=path)
-    second = minimize(ob, None, "l-bfgs", resume=path)
-    assert second.success and second.nit > 10 and second.history["loss"][10] == first.fun
 
 
 def test_another_tolerance_holds_from_where_a_run_goes_on(tmp_path):

@@ -15,6 +15,8 @@ from fastcurv.common.files import read_tensors
 from fastcurv.optimize.newton import GaussNewton
 from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 
+from .problems import same
+
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
 
@@ -66,22 +68,11 @@ def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp
     ob, model = blobs(l2=1e-3)
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
     whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gradient_tol=1e-9)
-    fc.minimize(
-        ob,
-        theta,
-        "gauss-newton",
-        seed=0,
-        gradient_tol=1e-9,
-        max_iter=whole.nit - 2,
-        checkpoint=path,
-    )
+    how = {"gradient_tol": 1e-9, "max_iter": whole.nit - 2, "checkpoint": path}
+    fc.minimize(ob, theta, "gauss-newton", seed=0, **how)
     assert read_tensors(path)[1]["method_facts"]["exact"]
     resumed = fc.minimize(ob, None, "gauss-newton", gradient_tol=1e-9, resume=path)
-    assert (
-        np.array_equal(whole.x, resumed.x)
-        and whole.nit == resumed.nit
-        and whole.njev == resumed.njev
-    )
+    same(whole, resumed)
 
 
 @pytest.mark.parametrize("method", CURES)
@@ -180,6 +171,7 @@ def test_epochs_between_records_say_what_their_batches_lost(tmp_path):
         ("adam", {"batch_size": 16}),
         ("trust-region", {}),
         ("newton-cg", {}),
+        ("levenberg-marquardt", {}),
         ("trust-region", {"sample": 30}),
         ("gauss-newton", {"sample": 30, "precondition": True, "warm_start": True}),
     ],
@@ -190,9 +182,7 @@ def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     whole = fc.minimize(ob, theta, method, max_iter=8, seed=0, **options)
     fc.minimize(ob, theta, method, max_iter=3, seed=0, checkpoint=path, **options)
     resumed = fc.minimize(ob, None, method, max_iter=8, resume=path, **options)
-    assert np.array_equal(whole.x, resumed.x) and np.array_equal(
-        whole.history["loss"], resumed.history["loss"]
-    )
+    same(whole, resumed)
 
 
 @pytest.mark.parametrize("method", CURES)

@@ -160,9 +160,18 @@ def test_cubic_meets_the_optimality_conditions_hard_case_included():
         ) + 1e-12 * (lam + 1)
 
 
-def test_trust_region_at_a_saddle_without_gradient_steps_along_the_lowest_eigenvector():
+def test_without_a_gradient_steps_are_along_negative_curvature():
     y, lam = trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
+    y, lam = cubic(np.array([-1.0, 2.0]), np.zeros(2), 0.5)
+    assert np.allclose(np.abs(y), [2.0, 0.0]) and lam == 1.0
+    y, lam = cubic(np.array([1.0, 2.0]), np.zeros(2), 1.0)
+    assert not y.any() and lam == 0
+
+
+def test_a_radius_so_short_that_curvature_is_nothing_to_it():
+    y, multiplier = trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
+    assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
 
 
 def test_shifted_leaves_singular_directions_alone_and_absolute_turns_none_uphill():

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse.linalg as sla
 
 from fastcurv.spectrum.eigsh import eigsh
+from fastcurv.spectrum.shared_run import Krylov
 
 from ..nets import DTYPES, EPS
 from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
@@ -285,20 +286,28 @@ def test_memory_stays_within_max_basis(rng):
     assert peak <= (max_basis + k + 2) * n * 4 + 16e6
 
 
-@pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-3])
-def test_a_want_of_symmetry_shows_in_the_residuals(size, rng):
+@pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-6, 1e-3])
+def test_a_want_of_symmetry_is_named_and_shows_in_the_residuals(size, rng):
     """Products that are not symmetric (a float32 loss inside, a wrong adjoint) must not look
-    converged.
+    converged: what is returned as certain allows for what was seen.
     """
     n = 150
     A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
-    K = np.triu(rng.standard_normal((n, n)), 1) * size / n**0.5
-    B = A + K - K.T
-    pairs = eigsh(sla.aslinearoperator(B), 4, "LA", tol=1e-10, seed=0, max_products=2000)
-    true = np.linalg.norm(B @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
-    assert not pairs.converged.any()
-    assert (true <= pairs.residuals * (1 + 1e-6)).all()
-    assert (pairs.residuals <= 300 * size).all(), "and the bound says how wrong"
+    A = (A + A.T) / 2
+    assert eigsh(sla.aslinearoperator(A), 4, "BE", seed=0).asymmetry == 0
+    truth, noise = np.linalg.eigvalsh(A), rng.standard_normal((n, n)) * size / n**0.5
+    for B in (A + noise, A + np.triu(noise, 1) - np.triu(noise, 1).T):
+        op = sla.aslinearoperator(B)
+        for pairs in (
+            eigsh(op, 4, "LA", tol=1e-10, seed=0, max_products=2000),
+            eigsh(op, 4, "BE", tol=1e-10, seed=0), Krylov(op).eigsh(4, "BE", tol=1e-10),
+        ):  # fmt: skip
+            true = np.linalg.norm(B @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+            assert not pairs.converged.any() and "asymmetry" in repr(pairs)
+            assert (true <= pairs.residuals * (1 + 1e-6)).all()
+            assert (np.abs(pairs.values[:, None] - truth).min(axis=1) <= pairs.residuals).all()
+            assert (pairs.residuals <= 300 * size).all(), "and the bound says how wrong"
+            assert 0.1 * size <= pairs.asymmetry <= 5 * size
 
 
 def random_case(rng):

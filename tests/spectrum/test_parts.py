@@ -19,7 +19,7 @@ from fastcurv.krylov.lanczos import (
     wanted,
 )
 from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
-from fastcurv.krylov.trust_region import blind, cubic, trust_region
+from fastcurv.krylov.trust_region import blind
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
@@ -205,43 +205,6 @@ def test_minres_on_nothing_and_on_what_overflows():
     assert np.array_equal(found, b)
     A = np.diag([2.0, -4.0])
     assert np.allclose(minres(lambda v: A @ v, b, 5, 1e-12), [1.5, -1.0], rtol=1e-12)
-
-
-# --- small problems
-
-
-def optimal(values, linear, y, multiplier):
-    """Conditions that only a global minimiser meets (More and Sorensen)."""
-    residual = linear + (values + multiplier) * y
-    scale = np.abs(linear).max() + (np.abs(values) + multiplier).max() * np.linalg.norm(y)
-    return np.abs(residual).max() <= 1e-12 * scale and (values + multiplier).min() >= -1e-12 * scale
-
-
-@pytest.mark.parametrize("values", [[-1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
-@pytest.mark.parametrize("linear", [[0.0, 0.1, 0.1], [0.5, 0.1, 0.0], [0.0, 50.0, 9.0]])
-def test_trust_region_and_cubic_steps_are_global_minimisers(values, linear):
-    values, linear = np.array(values), np.array(linear)
-    for radius in (1e-3, 0.3, 10.0):
-        y, multiplier = trust_region(values, linear, radius)
-        size = np.linalg.norm(y)
-        assert size <= radius * (1 + 1e-12) and optimal(values, linear, y, multiplier)
-        assert multiplier >= 0 and (multiplier == 0 or size == pytest.approx(radius, rel=1e-9))
-    for weight in (1e-2, 1.0, 100.0):
-        y, multiplier = cubic(values, linear, weight)
-        assert optimal(values, linear, y, multiplier)
-        assert multiplier == pytest.approx(weight * np.linalg.norm(y), rel=1e-9, abs=1e-12)
-
-
-def test_a_radius_so_short_that_curvature_is_nothing_to_it():
-    y, multiplier = trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
-    assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
-
-
-def test_a_cubic_of_nothing_stays_or_leaves_along_negative_curvature():
-    y, multiplier = cubic(np.array([1.0, 2.0]), np.zeros(2), 1.0)
-    assert not y.any() and multiplier == 0
-    y, multiplier = cubic(np.array([-1.0, 2.0]), np.zeros(2), 0.5)
-    assert np.allclose(np.abs(y), [2.0, 0.0]) and multiplier == 1.0
 
 
 # --- smaller spaces

@@ -18,6 +18,7 @@ from fastcurv.structure.tables import LOSSES
 
 from .. import nets
 from ..certify.longdouble import given
+from ..network.product_cases import same_facts
 
 LD = np.longdouble
 LONG = np.finfo(LD).eps < np.finfo(float).eps
@@ -159,26 +160,18 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
         return
     X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)
     m = fc.MLP([6, 9, 7, 3], "tanh", batch_norm=batch_norm)
-    theta, v = m.init(seed=1), rng.standard_normal(m.n_params)
+    theta, V = m.init(seed=1), rng.standard_normal((m.n_params, 2))
     own = Loss(cross_entropy, third=0.28, lower=0.0, ulps=32)
     theirs, ours = (KINDS[kind](m, X, y, loss, l2=0.01) for loss in ("cross_entropy", own))
     assert ours.value(theta) == pytest.approx(theirs.value(theta), rel=1e-14)
-    for a, b in zip(everything(theirs, theta, v), everything(ours, theta, v), strict=True):
-        assert np.linalg.norm(a - b) <= 1e-13 * np.linalg.norm(a)
-    bounds = [ob.hessian(theta).rounding_bound(v) for ob in (theirs, ours)]
+    same_facts(ours, theirs, theta, V, 1e-13)
+    bounds = [ob.hessian(theta).rounding_bound(V[:, 0].copy()) for ob in (theirs, ours)]
     assert bounds[0] / 10 <= bounds[1] <= 10 * bounds[0]
     if LONG and not batch_norm:
         gradients = [ob.certificates.precise_gradient(theta) for ob in (theirs, ours)]
         assert np.linalg.norm(gradients[0][0] - gradients[1][0]) <= gradients[1][1] <= 1e-14
         thirds = [ob.certificates.third_bound(theta, 1e-3) for ob in (theirs, ours)]
         assert 0.5 * thirds[0] <= thirds[1] <= 2 * thirds[0]
-
-
-def everything(ob, theta, v):
-    H, G = ob.hessian(theta), ob.ggn(theta)
-    forms = np.array([H.quadratic(v), G.quadratic(v)])
-    J = ob.jacobian(theta)
-    return ob.gradient(theta), H @ v, G @ v, H @ np.stack([v, theta], 1), forms, J @ v
 
 
 def problem(loss, l2=0.05):

@@ -515,9 +515,12 @@ class Recurrence(Lanczos, Basis):
 # The wanted ends of a spectrum, and the eigenvectors of a projected operator.
 
 
+ENDS: tuple[Which, ...] = get_args(Which)
+
+
 def check_wanted(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
-    check_choice(which, get_args(Which), "which")
+    check_choice(which, ENDS, "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
     return int(k)

@@ -18,8 +18,8 @@ EVERY = [True] * 3
 EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of roundings
 
 
-def worthwhile(*given):
-    here, there = prices(*given)
+def worthwhile(model, N, kind):
+    here, there = prices(model.shapes, N, kind)
     return here < there
 
 

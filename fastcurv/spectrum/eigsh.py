@@ -367,10 +367,7 @@ class ThickRestart(Seeker):
         if len(theta) > most:
             keep = wanted(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]
-        run.drop_block()
-        run.drop_aside()
-        rotate(run.rows[: run.m], S)
-        run.become(theta, S)
+        run.lock(theta, S)
 
     def _look_probe(self) -> bool:
         """Look at the probe, and return True if the search is done."""

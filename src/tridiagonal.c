@@ -12,7 +12,7 @@ static const double NOTHING = 1e-280; /* beside 1; the squares of a rotation mus
 static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
                        double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
     double g = (d[l + 1] - d[l]) / (2 * e[l]);
-    g = d[end] - d[l] + e[l] / (g + copysign(hypot(g, 1), g));
+    g = d[end] - d[l] + e[l] / (g + copysign(sqrt(g * g + 1), g));
     double s = 1, c = 1, p = 0, here = d[end], x = first[end], y = last[end];
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], square = f * f + g * g, r = sqrt(square);

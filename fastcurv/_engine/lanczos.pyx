@@ -62,6 +62,8 @@ cdef class Lanczos:
     cdef double *t
     cdef double *e
     cdef double *l
+    cdef object echo, coupled           # see `follow`; None: not known
+    cdef int echo_exponent
 
     def __init__(self, n, dtype, product, times=None):
         self.n, self.dtype, self.product = n, np.dtype(dtype), product
@@ -147,13 +149,19 @@ cdef class Lanczos:
         return 0
 
     cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
-        """Make w orthogonal to the rows q; its length. `sums` has what the last pass took out."""
+        """Make w orthogonal to the rows q, in so many passes at most; its length."""
         cdef int _k
+        cdef double *along
+        cdef double gone, left = 0
         if not m:
             return self.norm(w)
         for _k in range(passes):
-            self.take(q, m, w, 1, self.dots(q, m, w, 1))
-        return self.length(w, self.squares.at[0])
+            along = self.dots(q, m, w, 1)
+            gone = length_of(m, along)
+            left = self.length(w, self.take(q, m, w, 1, along)[0])
+            if gone <= left:            # no rounding was scaled up: another pass finds none
+                break
+        return left
 
     # --- rows to begin with
 
@@ -165,7 +173,7 @@ cdef class Lanczos:
         for i in range(len(self.err)):
             self.e[i] = 0
         self.m = self.p = self.clean = self.reach = self.locked = 0
-        self.tridiagonal, self.lost, self.followed = True, 0, False
+        self.tridiagonal, self.lost, self.followed, self.echo = True, 0, False, None
 
     cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
         """The rows and columns of T from the first on become 0; those from the end on are."""
@@ -201,8 +209,19 @@ cdef class Lanczos:
             self.e[j] += lost[j]
             most = fmax(most, lost[j])
         if most > 10 * self.noise:
-            self.locked = self.m
+            self.locked, self.echo = self.m, None
         self.clear(self.m, min(self.m + self.p, self.ld))
+
+    def follow(self, w, echo, coupled):
+        """Say that all which the products of the locked rows have outside the basis lies along the
+        unit vector w, times `coupled` (locked,).
+
+        Those of later rows q have the same along the locked ones, ``<w, q>`` times `coupled`: they
+        are two sweeps over one vector, w and `echo`, the sum of the locked rows times ``coupled /
+        unit``, in place of two over all of them.
+        """
+        self.echo, self.coupled = np.stack([w, echo]), np.array(coupled, np.float64)
+        self.echo_exponent = self.exponent
 
     def append(self, W):
         """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return how many there
@@ -228,9 +247,10 @@ cdef class Lanczos:
             if not size > 100 * self.eps:
                 continue
             self.divide(new, size)
-            self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
-            if self.taken:
-                self.outside(self.off, self.taken, new, 1)
+            if size < 0.5:              # rounding along them was scaled up
+                self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
+                if self.taken:
+                    self.outside(self.off, self.taken, new, 1)
             self.p += 1
         self.clean, self.reach = self.m + self.p, self.m
         self.tridiagonal = self.tridiagonal and self.p <= 1
@@ -373,8 +393,17 @@ cdef class Lanczos:
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
+        cdef char *heard
         cdef double *along
-        if locked:
+        cdef double part
+        if locked and self.echo is not None:
+            heard, along = pointer(self.echo), <double *>pointer(self.coupled)
+            part = self.dots(heard, 1, self.row(j), 1)[0]
+            for i in range(locked):
+                self.t[i * self.ld + j] = self.t[j * self.ld + i] = part * along[i]
+            part = ldexp(part, self.echo_exponent - self.exponent)
+            self.take(heard + self.n * self.sweep.K.real_bytes, 1, w, 1, &part)
+        elif locked:
             along = self.dots(self.q, locked, w, 1)
             self.take(self.q, locked, w, 1, along)
             for i in range(locked):
@@ -438,6 +467,8 @@ cdef class Lanczos:
                     one += self.t[i * self.ld + i + 1] * here[i + 1]
             else:
                 one = inner_of(end, self.t + i * self.ld, here)
+                if i < min(self.locked, low):   # taken out by itself
+                    one -= self.t[i * self.ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
             ahead[i] = spread if i >= low else one + copysign(spread, one)
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
@@ -495,6 +526,7 @@ cdef class Lanczos:
         far larger than the loss elsewhere.
         """
         cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
+        cdef Py_ssize_t heard = 0 if self.echo is None else locked      # of locked rows is nothing
         cdef double false
         for j in range(first, end):
             for i in range(self.taken):
@@ -502,7 +534,9 @@ cdef class Lanczos:
                     first, self.l + i * self.leaks, C + (j - first) * first
                 )
             for i in range(locked):
-                false = inner_of(first, self.t + i * ld, C + (j - first) * first)
+                false = inner_of(
+                    first - heard, self.t + i * ld + heard, C + (j - first) * first + heard
+                )
                 self.t[i * ld + j] -= false
                 self.t[j * ld + i] -= false
 
@@ -602,7 +636,7 @@ cdef class Lanczos:
             for k in range(self.taken):
                 self.l[k * self.leaks + j] = l[k * count + j]
         self.m, self.clean, self.reach, self.tridiagonal = count, count + p, 0, False
-        self.locked = count if self.locked else 0
+        self.locked, self.echo = count if self.locked else 0, None
         self.forget_loss()
 
     # --- Ritz values

@@ -32,6 +32,7 @@ cdef class Seeker:
     cdef public Py_ssize_t next_look, probe_from, probe_until
     cdef double price, steepest, last_excess
     cdef Py_ssize_t last_look           # with `last_excess`; 0: there was none
+    cdef object seen                    # the look by which `seek` has found something
 
     def __init__(
         self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value, double price,
@@ -47,7 +48,10 @@ cdef class Seeker:
         return 2 * (5e-6 + 20e-9 * m * m) > self.price
 
     def look(self):
-        """Return `Lanczos.look`."""
+        """Return `Lanczos.look`: that of `seek`, right after it has found something."""
+        seen, self.seen = self.seen, None
+        if seen is not None:
+            return seen
         return self.run.look(self.k, self.which, self.tol, self.by_value)
 
     def targets(self, theta):
@@ -98,6 +102,7 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef long long begun = now()
         cdef int found = 0
+        self.seen = None
         while run.p == 1 and run.m < until and (now() - begun) * 1e-9 < seconds and not found:
             run.advance(max(min(until, self.next_look), run.m + 1), seconds)
             if run.p != 1 or run.m < max(self.next_look, self.k):
@@ -105,10 +110,12 @@ cdef class Seeker:
             if before is not None:
                 found = self.look_at_probe(before, sure)
                 continue
-            _, _, excess, apart = self.look()
-            worst = max(excess.tolist())
-            found = worst <= 1 or apart
-            if not found:
+            seen = self.look()
+            worst = max(seen[2].tolist())
+            found = worst <= 1 or seen[3]
+            if found:
+                self.seen = seen
+            else:
                 self.schedule(worst)
         return found
 
@@ -146,7 +153,7 @@ cdef class Seeker:
         cdef double seen = INFINITY
         cdef bint ended
         _, far, _ = self.outside(before)
-        if far.any():
+        if any(far):
             seen = min(run.growth(self.probe_from, before[far]).tolist())
         ended = run.p == 0 or seen >= sure or run.m >= self.probe_until
         ended = ended or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
@@ -178,10 +185,11 @@ cdef class Seeker:
                 return True
         return False
 
-    def hidden(self, theta, double sure):
+    def hidden(self, theta, double sure, among=None):
         """Return, for each of 48 distances from the tolerance to twice `scale`, by equal factors,
         whether the start of the last Krylov space may have missed an eigenvalue that far outside
         the innermost of the values, at either end: `growth` is not `sure` there. And the distances.
+        With a mask `among`, only those that it picks are looked at.
         """
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t half = self.k // 2 if end == WHICH_BE else self.k
@@ -207,6 +215,8 @@ cdef class Seeker:
         for i in range(BEYOND):
             beyond[i], at[i], at[BEYOND + i] = value, low - value, high + value
             value *= factor
+            if among is not None and not among[i]:
+                at[i] = at[BEYOND + i] = INFINITY
         grow(run.m - first, T, T + 1, run.ld + 1, 2 * BEYOND, at, at + 2 * BEYOND)
         at += 2 * BEYOND
         for i in range(BEYOND):

@@ -234,6 +234,7 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 BLOCK_BYTES = 64 << 20
 FIRST_ROWS = 64  # for which T has room at first
+ECHO = 1 << 15  # numbers in locked rows from which on one vector stands for them, see `follow`
 # assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
 ROUNDING = 4.0
 
@@ -395,6 +396,20 @@ class Recurrence(Lanczos, Basis):
         self.rows[l : l + p] = self.rows[m : m + p]
         self.become(theta, S)
 
+    def lock(self, theta: Floats, S: Floats) -> None:
+        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and drop the next
+        block and the rows set aside.
+        """
+        self.reorthogonalise()
+        one = self.p == 1 and not (self.locked or self.aside) and len(theta) * self.n >= ECHO
+        coupling, w = self.coupling() @ S, self.rows[self.m].copy() if one else None
+        self.drop_block()
+        self.drop_aside()
+        rotate(self.rows[: self.m], S)
+        self.become(theta, S)
+        if w is not None and self.locked:
+            self.follow(w, combine(self.rows[: self.m], coupling.T / self.unit)[0], coupling[0])
+
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Keep, of the next block, only the span of the columns of ``M (p, u)``: at most u, or
         `most`, directions.
@@ -515,9 +530,12 @@ class Recurrence(Lanczos, Basis):
 # The wanted ends of a spectrum, and the eigenvectors of a projected operator.
 
 
+ENDS: tuple[Which, ...] = get_args(Which)
+
+
 def check_wanted(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
-    check_choice(which, get_args(Which), "which")
+    check_choice(which, ENDS, "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
     return int(k)

@@ -7,6 +7,7 @@ basis is kept, a problem with another radius, damping or weight is solved again 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -199,4 +200,4 @@ def blind(n: int, risk: float) -> float:
     >>> round(blind(1000, 0.05), 2)
     12.45
     """
-    return float(np.log(2 * n / np.pi) - 2 * np.log(risk))
+    return math.log(2 * n / math.pi) - 2 * math.log(risk)

@@ -47,6 +47,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from copy import copy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -697,12 +698,13 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
     return flops + VECTOR * size
 
 
-def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
+@lru_cache
+def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
     """Return the cost in flops of a product, with its share of a Krylov method's work, in sample
-    space and in parameter space.
+    space and in parameter space, for layers of these `MLP.shapes`.
     """
     there = here = 0.0
-    for l, (m, k) in enumerate(model.shapes):
+    for l, (m, k) in enumerate(shapes):
         pairs = kind == "hessian" and l > 0
         both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
         there += both + layer_cost(m, k, N, pairs, False)

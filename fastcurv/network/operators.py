@@ -302,9 +302,10 @@ class Curvature(Quadratic):
         """Return an estimate of the seconds that a product takes on one core; infinite if the rows
         come in blocks.
         """
-        if self.objective._by_blocks:
+        ob = self.objective
+        if ob._by_blocks:
             return np.inf
-        _, price = prices(self.objective.model, self.objective.n_samples, self.kind)
+        _, price = prices(ob.model.shapes, ob.n_samples, self.kind)
         return PER_FLOP * price
 
     def _matrix_price(self) -> float:

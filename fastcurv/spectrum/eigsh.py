@@ -331,7 +331,7 @@ class ThickRestart(Seeker):
         self.veiled = None
         if run.p and run.tridiagonal:
             self.veiled = self.hidden(theta, blind(run.n, RISK))[0]
-        if not far.any():
+        if not any(far):
             self._leave(theta)
             return False
         share = run.n_products
@@ -351,7 +351,7 @@ class ThickRestart(Seeker):
             run.set_aside()
         theta, S, _, limits = run.ritz(self.k, self.which)
         if not run.tridiagonal:
-            limits = limits - run.eps * run.scale * np.abs(S).sum(axis=0)
+            limits -= run.eps * run.scale
         self.settled, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
         self.probe_until = run.m + steps
@@ -367,10 +367,7 @@ class ThickRestart(Seeker):
         if len(theta) > most:
             keep = wanted(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]
-        run.drop_block()
-        run.drop_aside()
-        rotate(run.rows[: run.m], S)
-        run.become(theta, S)
+        run.lock(theta, S)
 
     def _look_probe(self) -> bool:
         """Look at the probe, and return True if the search is done."""
@@ -396,22 +393,16 @@ class ThickRestart(Seeker):
         resolved = self.tol * run.scale
         distance, far, near = self.outside(theta)
         least = 2 * resolved if run.p else 0.0
-        if self.settled is not None:
-            if not run.p:
-                far[:] = False
-            elif far.any():
-                far[far] = run.growth(self.probe_from, theta[far]) < risk
-            if far.any():
-                missed = float(distance[far].max())
-                if missed > 2 * resolved:
-                    self.gives_way = self._is_long()
-                    near = max(missed, (LEFT_OPEN + 1) * resolved)  # shown in the repr
+        if self.settled is not None and run.p:
+            grown = run.growth(self.probe_from, theta)
+            missed = max(distance[far & (grown < risk)], default=0.0)
+            if missed > 2 * resolved:
+                self.gives_way = self._is_long()
+                near = max(float(missed), (LEFT_OPEN + 1) * resolved)  # shown in the repr
         if self.veiled is not None and run.p:
-            hidden, beyond = self.hidden(theta, risk)
-            hidden &= self.veiled
-            if hidden.any():
-                least = max(least, float(beyond[hidden][-1]))
-        self.unseen, self.probed = max(near, least), True
+            hidden, beyond = self.hidden(theta, risk, self.veiled)
+            least = max(least, max(beyond[hidden], default=0.0))
+        self.unseen, self.probed = float(max(near, least)), True
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from .results import Eigenpairs, ReducedEigenpairs
 
 MAX_BASIS_BYTES = 512 << 20
 ROUNDINGS = 64  # asymmetry allowed in products, in eps times the largest |lam|
-DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
+DEFAULT_TOL = {8: 1e-8, 4: 2e-5}  # by the bytes of a number
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
     """Return the tolerance to be used: the default for None, never below 16 eps."""
     eps = float(np.finfo(dtype).eps)
     return max(
-        DEFAULT_TOL[dtype.name] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
+        DEFAULT_TOL[dtype.itemsize] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
     )
 
 

@@ -18,8 +18,8 @@ from .product_cases import EXACT, in_coordinates, objective
 EVERY = [True] * 3
 
 
-def worthwhile(*given):
-    here, there = prices(*given)
+def worthwhile(model, N, kind):
+    here, there = prices(model.shapes, N, kind)
     return here < there
 
 

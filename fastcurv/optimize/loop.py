@@ -261,7 +261,7 @@ class Loop:
         run, method = self.run, self.method
         if self._spent() or not method.leaves_saddles:
             return "critical"
-        if not self.verdict or self.ending.left(1.0) > 0:
+        if not (self.verdict and self.ending.over()):
             H = run.ob.hessian(run.theta)
             starts = suspects(run.ob, run.theta, H, run.g)
             curvature, v, rounding, spent = lowest_curvature(

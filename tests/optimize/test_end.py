@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
+from fastcurv.optimize import finish
 from fastcurv.optimize.finish import PROOF, ROUND
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective, compiled
@@ -16,6 +17,12 @@ from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObje
 
 def function(n, value, gradient, hessian):
     return FunctionObjective(n, value, gradient, hessian)
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Checks may take as long as a slow machine with other work needs for them."""
+    monkeypatch.setattr(finish, "ROUND", 600.0)
 
 
 DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a way down
@@ -48,7 +55,7 @@ DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
 @pytest.mark.parametrize("name", DESCENDING)
-def test_a_degenerate_point_is_left_where_anything_goes_down(name, method):
+def test_a_degenerate_point_is_left_where_anything_goes_down(name, method, unhurried):
     found = fc.minimize(DESCENDING[name], np.zeros(2), method, seed=0)
     assert not found.success and found.stopped in ("unbounded", "max_iter", "diverged")
     assert found.fun < -1.0
@@ -56,7 +63,7 @@ def test_a_degenerate_point_is_left_where_anything_goes_down(name, method):
 
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
-def test_the_side_of_a_cube_is_no_minimum(n, start):
+def test_the_side_of_a_cube_is_no_minimum(n, start, unhurried):
     """Sum of x^3 at x = start: positive definite, a small gradient, and no minimum anywhere."""
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
@@ -106,7 +113,7 @@ def test_a_loss_that_is_its_bound_is_a_success():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
-def test_the_zero_start_of_a_deep_net_is_left(activation):
+def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
     """Three layers of zeros: value, gradient and Hessian see nothing, the third derivative does."""
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
@@ -120,7 +127,7 @@ def test_the_zero_start_of_a_deep_net_is_left(activation):
 
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("learned", [0, 1, 2])
-def test_the_saddles_of_deep_linear_nets_are_left(depth, learned):
+def test_the_saddles_of_deep_linear_nets_are_left(depth, learned, unhurried):
     """With some directions learned and the others zero in every layer, no second derivative of a
     net of three layers or more goes down; the minimum is 0.
     """

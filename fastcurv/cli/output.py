@@ -19,7 +19,6 @@ from ..common.files import check_place, escaped, shown, write_atomically
 from ..common.progress import on_terminal
 from ..optimize.finish import NO_REPORT
 from ..spectrum.results import as_json, left_open
-from .report import evidence
 
 PAGES = (".html", ".htm")
 
@@ -181,12 +180,8 @@ def pair_lines(pairs: Any) -> list[str]:
 
 
 def verdict_lines(point: Any) -> list[str]:
-    lines = [
-        f"verdict: {point.kind.replace('_', ' ')}{' (certified)' if point.certified else ''}",
-        f"  {point.sentence}",
-        f"  {point.reason}",
-    ]
-    return lines + [f"  {name:<32} {value}" for name, value in evidence(point)]
+    sure = " (certified)" if point.certified else ""
+    return [f"verdict: {point.kind.replace('_', ' ')}{sure}", *repr(point).splitlines()[1:]]
 
 
 def verdict_facts(point: Any) -> dict[str, Any]:

@@ -197,7 +197,7 @@ class Report:
     def verdict(self, point: CriticalPoint) -> Report:
         """Add a verdict of `fastcurv.classify`, and its evidence."""
         self.sentence(point)
-        return self.text(point.reason).table(["evidence", "value"], evidence(point))
+        return self.text(point.reason).table(["evidence", "value"], point.evidence())
 
     def sentence(self, point: CriticalPoint) -> Report:
         """Add a summary of a verdict: its kind, how sure it is, and what to do next."""
@@ -227,36 +227,6 @@ class Report:
         return self
 
 
-def evidence(point: CriticalPoint) -> list[list[Any]]:
-    """Return the known facts of a verdict as ``[[name, value], ...]``."""
-    rows: list[list[Any]] = [
-        [
-            "gradient norm",
-            f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})",
-        ],
-        ["smallest eigenvalue", _enclosed(point.lambda_min, point.lambda_min_bounds)],
-        ["largest eigenvalue", _enclosed(point.lambda_max, point.lambda_max_bounds)],
-    ]
-    counts = (
-        ("positive eigenvalues", point.n_positive),
-        ("negative eigenvalues", point.n_negative),
-        ("zero eigenvalues", point.n_zero),
-        ("zeros that symmetry explains", point.n_symmetry),
-        ("minimum ratio", point.minimum_ratio),
-        (
-            "negative eigenvalues, between",
-            None if point.n_negative is not None else point.n_negative_bounds,
-        ),
-        ("radius of the claim", getattr(point, "radius", None)),
-        ("Kantorovich's h (a proof needs < 1/2)", getattr(point, "kantorovich", None)),
-        ("distance to the nearest critical point", getattr(point, "distance", None)),
-        ("products with the Hessian", point.n_products),
-        ("seconds", point.wall_time),
-    )
-    rows += [[name, _plain(value)] for name, value in counts if value is not None]
-    return [row for row in rows if row[1] is not None]
-
-
 def _svg(figure: Any, salt: Any, caption: str) -> str:
     """Render a figure as SVG with its caption as accessible label.
 
@@ -274,13 +244,6 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
     return (
         f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
     )
-
-
-def _enclosed(value: float | None, bounds: tuple[float, float]) -> str | None:
-    """Format ``value in [low, high]``; None if no eigenvalue was computed."""
-    if value is None or not np.isfinite(value):
-        return None
-    return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
 
 
 def _is_number(x: Any) -> bool:

@@ -241,51 +241,47 @@ class CriticalPoint(Answering, subject="verdict"):
         names = [known.name for known in fields(self) if known.name != "_advice"]
         return {name: as_json(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
 
-    def __repr__(self) -> str:
-        how = "certified" if self.certified else "not certified"
-        if self.failure_probability > 0:
-            how = f"wrong with probability at most {number(self.failure_probability)}"
+    def evidence(self) -> list[tuple[str, str]]:
+        """Return the known facts in words, as ``[(name, value), ...]``."""
+        held = f"{number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
+        if self.gradient_flat_ratio is not None:
+            held += f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"
         rows = [
-            f"CriticalPoint: {self.kind}, {how}",
-            f"  {self.sentence}",
-            f"  {self.reason}",
-            f"  gradient    {number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
-            + (
-                ""
-                if self.gradient_flat_ratio is None
-                else f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"
-            ),
-            f"  curvature   {self._end('min')}  to  {self._end('max')}",
-            f"  inertia     {self._inertia()}",
+            ("gradient", held),
+            ("curvature", f"{self._end('min')}  to  {self._end('max')}"),
+            ("inertia", self._inertia()),
         ]
         if self.n_reached is not None and self.rest is not None:
-            rows.append(
-                f"  reached     {self.n_reached} of {self.n_params} dimensions; in the others "
-                f"every eigenvalue is {number(self.rest)}"
-            )
+            others = f"in the others every eigenvalue is {number(self.rest)}"
+            rows.append(("reached", f"{self.n_reached} of {self.n_params} dimensions; {others}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
-            rows.append(
-                f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction"
-            )
+            bent = f"v'Hv = {number(self.escape_curvature)} along escape_direction"
+            rows.append(("escape", bent))
         if self.radius is not None:
             h = "" if self.kantorovich is None else f", h = {number(self.kantorovich)}"
             where = f"within {number(self.radius)} of" if self.radius > 1e-100 else "at"
-            rows.append(f"  proof       {where} theta{h}")
+            rows.append(("proof", f"{where} theta{h}"))
         if self.at_nearest is not None and self.distance is not None:
             where = f"at a distance of {number(self.distance)}"
-            rows.append(f"  nearest     {noun(self.at_nearest)} {where}, by Newton's steps")
+            rows.append(("nearest", f"{noun(self.at_nearest)} {where}, by Newton's steps"))
         if self.n_kinks:
-            rows.append(f"  kinks       {self.n_kinks} pre-activations within rounding of one")
-        rows.append(
-            f"  cost        {self.n_products} products of n = {self.n_params}, "
-            f"{self.wall_time:.2f} s, {self.method}"
-        )
-        return "\n".join(rows)
+            rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of one"))
+        spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
+        return [*rows, ("cost", f"{spent}, {self.method}")]
+
+    def _title(self) -> str:
+        how = "certified" if self.certified else "not certified"
+        if self.failure_probability > 0:
+            how = f"wrong with probability at most {number(self.failure_probability)}"
+        return f"CriticalPoint: {self.kind}, {how}"
+
+    def __repr__(self) -> str:
+        rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
+        return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self.evidence()])
 
     def _repr_html_(self) -> str:
-        title, _, reason, *rows = repr(self).splitlines()
-        cells = [[row[2:14].strip(), row[14:]] for row in rows]
-        return html_table(f"{title}. {self.sentence} {reason.strip()}", ["evidence", ""], cells)
+        title = f"{self._title()}. {self.sentence} {self.reason}"
+        return html_table(title, ["evidence", ""], [list(row) for row in self.evidence()])
 
     def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")

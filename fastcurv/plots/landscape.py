@@ -12,8 +12,8 @@ from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Array
 from ..common.runtime import unbroken
 from ..spectrum.eigsh import eigsh
-from .predictions import OfEstimators
-from .style import CYCLE, GREY, log_losses, n_named, new_axes
+from .predictions import objective_of
+from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
 
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
@@ -100,7 +100,7 @@ DRAWS = 60  # most draws; for two weights all fall on a line with probability be
 EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
 
 
-class LandscapeDisplay(OfEstimators):
+class LandscapeDisplay(Display):
     """A slice of the loss: along one direction through theta, or over the plane of two.
 
     Parameters
@@ -208,6 +208,39 @@ class LandscapeDisplay(OfEstimators):
         cls._check_look(look, "from_objective")
         options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> LandscapeDisplay:
+        """Draw the loss that a fitted estimator minimises, around its parameters, by
+        `from_objective`.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            A fitted estimator of this library, or a pipeline that ends in one.
+        X, y, sample_weight : array_like
+            The rows on which the loss is evaluated, as in ``fit``.
+        ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
+        **options
+            Passed to `from_objective`.
+
+        Returns
+        -------
+        LandscapeDisplay
+        """
+        cls._check_look(options, "from_estimator", "from_objective")
+        objective, theta = objective_of(estimator, X, y, sample_weight)
+        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
     @accept_aliases("slice")

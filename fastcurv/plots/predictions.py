@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 
 from ..common.protocols import Array
-from .style import CYCLE, Display, new_axes
+from .style import CYCLE, new_axes
 
 
 def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
@@ -36,45 +36,6 @@ def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> t
     """Return the objective that a fitted estimator minimises on these rows, and its theta."""
     estimator, X = last_step(estimator, X)
     return estimator.objective(X, y, sample_weight), estimator.theta_
-
-
-class OfEstimators(Display):
-    """A plot of an objective at a point, which every fitted estimator has."""
-
-    makers: ClassVar[tuple[str, ...]] = ("from_objective",)  # that take the options
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> Self:
-        """Draw it of what a fitted estimator minimises, at its parameters, by `from_objective`.
-
-        Parameters
-        ----------
-        estimator : MLPClassifier or MLPRegressor
-            A fitted estimator of this library, or a pipeline that ends in one.
-        X, y, sample_weight : array_like
-            The rows on which the loss is evaluated, as in ``fit``.
-        ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
-        **options
-            Passed to `from_objective`.
-
-        Returns
-        -------
-        Display
-            Of this class.
-        """
-        cls._check_look(options, "from_estimator", *cls.makers)
-        objective, theta = objective_of(estimator, X, y, sample_weight)
-        return cls.from_objective(objective, theta, ax=ax, **options)  # type: ignore[attr-defined,no-any-return]
 
 
 # --------------------------------------------------------------------------------------------------

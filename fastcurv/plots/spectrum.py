@@ -16,14 +16,14 @@ from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
 from ..spectrum.results import Eigenpairs
-from .predictions import OfEstimators
-from .style import BLUE, GREY, RED, new_axes
+from .predictions import objective_of
+from .style import BLUE, GREY, RED, Display, new_axes
 
 DENSE_BELOW = 1000  # matrices up to this size are decomposed, which takes less than a second
 TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
-class SpectrumDisplay(OfEstimators):
+class SpectrumDisplay(Display):
     """The density of a Hessian's eigenvalues, with the eigenvalues known individually as ticks
     below it.
 
@@ -53,8 +53,6 @@ class SpectrumDisplay(OfEstimators):
     >>> shown.eigenvalues.round(2)
     array([0.5 , 0.53, 1.97, 2.  ])
     """
-
-    makers = ("from_operator",)
 
     @accept_aliases("SpectrumDisplay")
     def __init__(
@@ -130,6 +128,48 @@ class SpectrumDisplay(OfEstimators):
         cls._check_look(options, "from_objective", "from_operator")
         require(objective, ("hessian",), "objective", OBJECTIVE, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> SpectrumDisplay:
+        """Draw the spectrum of the Hessian of what a fitted estimator minimises, by
+        `from_operator`.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            A fitted estimator of this library, or a pipeline that ends in one.
+        X, y, sample_weight : array_like
+            The rows on which the loss is evaluated, as in ``fit``.
+        ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
+        **options
+            Passed to `from_operator`.
+
+        Returns
+        -------
+        SpectrumDisplay
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X = np.random.default_rng(0).standard_normal((40, 2))
+        >>> est = fc.MLPRegressor((3,), random_state=0).fit(X, np.sin(X[:, 0]))
+        >>> shown = fc.SpectrumDisplay.from_estimator(est, X, np.sin(X[:, 0]), k=1, n_steps=10)
+        >>> shown.density.n == est.model_.n_params
+        True
+        """
+        cls._check_look(options, "from_estimator", "from_operator")
+        objective, theta = objective_of(estimator, X, y, sample_weight)
+        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @accept_aliases("picture")
     def plot(

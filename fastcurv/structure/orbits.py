@@ -203,7 +203,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
         return
     held = layers_of(model, np.arange(theta.size))[:-1]
     below = [b for (_, b), alone in zip(held, _free_layers(model, free)) if alone[1]]
-    yield _units("bias below a mean", theta, np.concatenate([[], *below]).astype(int))
+    yield _units("bias below a mean", theta, [int(i) for b in below for i in b])
 
 
 def _off(

@@ -63,6 +63,7 @@ cdef class Lanczos:
     cdef double *e
     cdef double *l
     cdef object echo, coupled           # see `follow`; None: not known
+    cdef double echo_error
     cdef int echo_exponent
 
     def __init__(self, n, dtype, product, times=None):
@@ -212,16 +213,16 @@ cdef class Lanczos:
             self.locked, self.echo = self.m, None
         self.clear(self.m, min(self.m + self.p, self.ld))
 
-    def follow(self, w, echo, coupled):
+    def follow(self, w, echo, coupled, double error):
         """Say that all which the products of the locked rows have outside the basis lies along the
-        unit vector w, times `coupled` (locked,).
+        unit vector w, times `coupled` (locked,), but for parts no longer than `error` together.
 
         Those of later rows q have the same along the locked ones, ``<w, q>`` times `coupled`: they
         are two sweeps over one vector, w and `echo`, the sum of the locked rows times ``coupled /
         unit``, in place of two over all of them.
         """
         self.echo, self.coupled = np.stack([w, echo]), np.array(coupled, np.float64)
-        self.echo_exponent = self.exponent
+        self.echo_exponent, self.echo_error = self.exponent, error
 
     def append(self, W):
         """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return how many there
@@ -385,6 +386,8 @@ cdef class Lanczos:
         self.noise = fmax(self.noise, fmax(gap, ROUNDING * self.eps * self.scale))
         self.t[j * (self.ld + 1)] = ldexp(c[count - 1], self.exponent)
         self.e[j] = self.noise
+        if self.echo is not None:
+            self.e[j] += self.echo_error
         return self.close(j, low, w, ldexp(beta, self.exponent))
 
     cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:

@@ -201,6 +201,9 @@ cdef class Seeker:
         cdef double *beyond = <double *>pointer(numbers)
         cdef double *at = beyond + BEYOND
         cdef char *mask = pointer(found)
+        cdef char *asked = NULL
+        if among is not None:
+            asked = pointer(among)
         run.begin()
         T = run.t + first * (run.ld + 1)
         for i in range(self.k):
@@ -215,7 +218,7 @@ cdef class Seeker:
         for i in range(BEYOND):
             beyond[i], at[i], at[BEYOND + i] = value, low - value, high + value
             value *= factor
-            if among is not None and not among[i]:
+            if asked != NULL and not asked[i]:
                 at[i] = at[BEYOND + i] = INFINITY
         grow(run.m - first, T, T + 1, run.ld + 1, 2 * BEYOND, at, at + 2 * BEYOND)
         at += 2 * BEYOND

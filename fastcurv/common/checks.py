@@ -15,6 +15,7 @@ from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array
 
 Name = TypeVar("Name", bound=str)
+INTEGRAL = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
 SLAB = 1 << 20  # size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
 
 
@@ -38,7 +39,7 @@ def check_seed(seed: Any) -> Any:
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+    if not isinstance(seed, INTEGRAL) or isinstance(seed, bool):
         raise TypeError(
             f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
         )
@@ -96,7 +97,7 @@ def _said(x: Any) -> str:
 def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
     """Return `x` as an int >= 1, and <= `most` if given."""
     wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
-    if isinstance(x, bool) or not isinstance(x, numbers.Integral):
+    if isinstance(x, bool) or not isinstance(x, INTEGRAL):
         raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
     number = int(x)
     if number < 1 or (most is not None and number > most):

@@ -401,14 +401,17 @@ class Recurrence(Lanczos, Basis):
         block and the rows set aside.
         """
         self.reorthogonalise()
-        one = self.p == 1 and not (self.locked or self.aside) and len(theta) * self.n >= ECHO
-        coupling, w = self.coupling() @ S, self.rows[self.m].copy() if one else None
+        w = None
+        if self.p == 1 and not (self.locked or self.aside) and len(theta) * self.n >= ECHO:
+            w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
+            error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_block()
         self.drop_aside()
         rotate(self.rows[: self.m], S)
         self.become(theta, S)
         if w is not None and self.locked:
-            self.follow(w, combine(self.rows[: self.m], coupling.T / self.unit)[0], coupling[0])
+            echo = combine(self.rows[: self.m], coupled[:, None] / self.unit)[0]
+            self.follow(w, echo, coupled, error)
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Keep, of the next block, only the span of the columns of ``M (p, u)``: at most u, or

@@ -729,11 +729,11 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
     if ob.model.batch_norm or not hasattr(H, "rounding_bound"):
         return None
     N = ob.n_samples
-    here, there = (PRODUCTS * price for price in prices(ob.model.shapes, N, H.kind))
+    here, there = prices(ob.model.shapes, N, H.kind)
     outputs = np.inf
     if not output_refusal(H):
         outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
-    if outputs < min(here, there):
+    if outputs < PRODUCTS * min(here, there):
         return OutputSpace(H)
     return SampleSpace(H) if here < there else None
 

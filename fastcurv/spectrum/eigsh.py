@@ -288,9 +288,9 @@ class ThickRestart(Seeker):
         if self.settled is not None:
             return self._look_probe()
         theta, known, excess, apart = self.look()
-        each = excess.tolist()
-        worst = max(each)
-        self.shown.note(f"{sum(one <= 1 for one in each)} of {self.k} converged")
+        worst = max(excess.tolist())
+        if not self.quick:
+            self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
         if not worst <= 1:
             if apart:
                 self._fetch_aside()

@@ -55,7 +55,8 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
     """Return the tolerance to be used: the default for None, never below 16 eps."""
     eps = float(np.finfo(dtype).eps)
     return max(
-        DEFAULT_TOL[dtype.itemsize] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
+        DEFAULT_TOL[dtype.itemsize] if tol is None else check_positive(tol, "tol", zero=True),
+        16 * eps,
     )
 
 

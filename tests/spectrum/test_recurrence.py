@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv._engine import probe
-from fastcurv.krylov.lanczos import LEAST, Recurrence, held_rows
+from fastcurv.krylov.lanczos import ECHO, LEAST, Recurrence, held_rows
 from fastcurv.spectrum.eigsh import eigsh
 
 from ..nets import EPS, draw
@@ -29,13 +29,37 @@ def test_recurrence_identity(name, dtype, contamination, rng):
         run.step()
         assert (run.m, run.n_products) == (m, m), "one product a step"
     run.reorthogonalise()
+    check_identity(run, op, dtype)
+
+
+def check_identity(run, op, dtype):
+    """The error of every relation is within err, up to the rounding of the products themselves."""
     exact = op.astype("float64")
     Q = run.rows[: run.m + run.p].astype(float)
     F = np.array([exact @ q for q in Q[: run.m]]) - run.T[: run.m + run.p, : run.m].T @ Q
-    # the residual bound: the error of every relation is within err, up to the rounding of the
-    # products themselves
     assert (np.linalg.norm(F, axis=1) <= run.err[: run.m] + 60 * EPS[dtype] * run.scale).all()
     assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 200 * EPS[dtype]
+
+
+@pytest.mark.parametrize("name", ["uniform", "hessian"])
+@pytest.mark.parametrize("least", [0, np.inf])
+def test_recurrence_identity_beside_locked_rows(name, least, dtype, rng, monkeypatch):
+    """The coupling to Ritz vectors that have not converged comes from one vector, or from each."""
+    monkeypatch.setattr("fastcurv.krylov.lanczos.ECHO", least)
+    op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
+    run = Recurrence(op, 90)
+    run.insert_random(rng)
+    while run.m < 30:
+        run.step()
+    run.lock(*run.nearly(5, "LM", 1e-2 * run.scale))
+    locked = run.m
+    assert run.locked == locked >= 5
+    run.insert_random(rng)
+    while run.m < locked + 40:
+        run.step()
+    run.reorthogonalise()
+    assert np.abs(run.T[:locked, locked : run.m]).max() > 1e3 * EPS[dtype] * run.scale
+    check_identity(run, op, dtype)
 
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
@@ -147,10 +171,12 @@ def clustered(seed):
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
-def test_residuals_hold_where_copies_cluster(which):
+@pytest.mark.parametrize("least", [0, ECHO])
+def test_residuals_hold_where_copies_cluster(which, least, monkeypatch):
     """A start beside locked vectors shrinks to rounding at once, and what it had along them goes
     from its rows and from T.
     """
+    monkeypatch.setattr("fastcurv.krylov.lanczos.ECHO", least)
     for seed in range(150):
         A, rng = clustered(seed)
         k, relative = min(len(A), int(rng.integers(1, 8))), ("scale", "value")[seed % 2]

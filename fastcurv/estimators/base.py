@@ -36,6 +36,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.rows import own
 from ..optimize.escape import escape
+from ..optimize.lbfgs import has_layers
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.given import Activation, Loss
@@ -714,6 +715,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
         if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
+            options["precondition"] = has_layers(ob)
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(

@@ -123,7 +123,7 @@ class LayerCoordinates:
         dtype = self.model.dtype
         return root.astype(dtype), inverse.astype(dtype)
 
-    # the four maps: of points and of gradients, from x and back
+    # the four maps, of points and of gradients, from x and back; of vectors (n,) or in rows
 
     def to_theta(self, x: np.ndarray) -> np.ndarray:
         """Return P x."""
@@ -141,21 +141,25 @@ class LayerCoordinates:
         """Return P^-T g."""
         return self._mapped(g, 0, True)
 
-    def _mapped(self, v: np.ndarray, which: int, gradient: bool) -> np.ndarray:
-        """Return v with each layer multiplied from both sides by roots (0) or inverse roots (1);
+    def _mapped(self, V: np.ndarray, which: int, gradient: bool) -> np.ndarray:
+        """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1);
         for points by the transposed left and the right one, for gradients the other way round.
         """
-        out, starts = np.empty_like(v), self.model.starts
+        out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):
-            here = slice(starts[l], starts[l + 1])
+            here, wide, cut = slice(starts[l], starts[l + 1]), k + self.model.bias, m * k
             left, right = sides[0][which], sides[1][which]
-            M = np.empty((m, k + self.model.bias), v.dtype)
-            M[:, :k] = v[here][: m * k].reshape(m, k)
-            M[:, k:] = v[here][m * k :].reshape(m, -1)
-            M = self._times(M, right.T if gradient else right)
+            given, found = V[..., here].reshape(p, -1), out[..., here].reshape(p, -1)
+            M = np.empty((p, m, wide), V.dtype)
+            M[..., :k] = given[:, :cut].reshape(p, m, k)
+            M[..., k:] = given[:, cut:].reshape(p, m, -1)
+            M = self._times(M.reshape(p * m, wide), right.T if gradient else right)
+            M = M.reshape(p, m, wide).transpose(1, 0, 2).reshape(m, p * wide)
             M = self._times(M.T, left.T if gradient else left).T
-            out[here][: m * k] = M[:, :k].ravel()
-            out[here][m * k :] = M[:, k:].ravel()
+            M = M.reshape(m, p, wide).transpose(1, 0, 2)
+            found[:, :cut] = M[..., :k].reshape(p, cut)
+            found[:, cut:] = M[..., k:].reshape(p, -1)
+            out[..., here] = found.reshape(out[..., here].shape)
         return out
 
     def _times(self, M: np.ndarray, side: np.ndarray) -> np.ndarray:
@@ -210,12 +214,12 @@ class LBFGS(Method):
         run, engine = self.run, self.engine
         steps = engine.pairs[: 2 * engine.count : 2]
         changes = engine.pairs[1 : 2 * engine.count : 2]
-        for s, y in zip(steps, changes):
-            s[:], y[:] = layers.to_theta(s), layers.from_gradient(y)
+        if engine.count:
+            steps[:], changes[:] = layers.to_theta(steps), layers.from_gradient(changes)
         layers.fit(run.theta)
         layers.shorten(run.g)
-        for s, y in zip(steps, changes):
-            s[:], y[:] = layers.from_theta(s), layers.to_gradient(y)
+        if engine.count:
+            steps[:], changes[:] = layers.from_theta(steps), layers.to_gradient(changes)
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
         engine.restore(engine.first, engine.count)

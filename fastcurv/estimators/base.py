@@ -36,7 +36,6 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.rows import own
 from ..optimize.escape import escape
-from ..optimize.lbfgs import has_layers
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.given import Activation, Loss
@@ -715,7 +714,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
         if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
-            options["precondition"] = has_layers(ob)
+            options["precondition"] = getattr(ob, "_by_blocks", True) is False
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(

@@ -416,13 +416,13 @@ class Objective(Answering, subject="objective"):
 
         return None if self._by_blocks else run
 
-    def _layer_states(self, theta: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return for each layer its input ``a (N, k)`` and ``delta (N, m)``, the derivative of the
-        loss by its z. `minimize` asks for it.
+    def _layer_coordinates(self) -> Any:
+        """Return coordinates of the parameters, layer by layer, for a minimiser; None with batch
+        normalisation and where rows come in blocks. `minimize` asks for it.
         """
-        state = self.hessian(theta)._plan.state()
-        inputs = [self.X, *(layer[0] for layer in state)]
-        return [(a, layer[3]) for a, layer in zip(inputs, state)]
+        from .kronecker import LayerCoordinates
+
+        return None if self._by_blocks or self.model.batch_norm else LayerCoordinates(self)
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is

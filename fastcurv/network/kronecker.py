@@ -26,7 +26,7 @@ from ..structure.tables import LOSSES
 from .gram import RowState, Scratch, rows
 from .spaces import factor
 
-ADDED = 0.1  # share of a factor's mean diagonal that is added to its diagonal
+ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
 WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
 ROWS, PER_UNIT = 256, 10  # rows for the factors: at least, and for each unit of the widest
 SIGNS = 5  # seed of the random signs
@@ -64,12 +64,14 @@ class LayerCoordinates:
             means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
             size = means[0] * means[1]
             share = ADDED + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
-            self.factors.append((self._roots(left, share * means[0]), self._roots(right, share * means[1])))
+            sides = [self._roots(x, share * mean) for x, mean in zip((left, right), means)]
+            self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
         """Return u (N, m) of each layer."""
         given = LOSSES[state.loss.loss].given
-        roots = factor(state.loss, "ggn" if given is None or (given.convex and not given.coupled) else "fisher")
+        curved = given is None or (given.convex and not given.coupled)
+        roots = factor(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(SIGNS).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None

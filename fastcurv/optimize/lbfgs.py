@@ -43,7 +43,8 @@ class LBFGS(Method):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
-        self.at, self.started, self.taken, self.due = self.engine.theta, False, 0, 0
+        self.origin = self.at = run.theta
+        self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
             made = getattr(run.ob, "_layer_coordinates", None)
@@ -69,17 +70,17 @@ class LBFGS(Method):
     def _turn(self, layers: Any) -> None:
         """Make the coordinates anew at the run's point, and take the pairs along."""
         run, engine = self.run, self.engine
-        steps = engine.pairs[: 2 * engine.count : 2]
-        changes = engine.pairs[1 : 2 * engine.count : 2]
-        if engine.count:
-            steps[:], changes[:] = layers.to_theta(steps), layers.from_gradient(changes)
+        first, count = engine.first, engine.count
+        steps, changes = engine.pairs[: 2 * count : 2], engine.pairs[1 : 2 * count : 2]
+        if count:
+            s, y = layers.to_theta(steps), layers.from_gradient(changes)
         layers.fit(run.theta)
         layers.shorten(run.g)
-        if engine.count:
-            steps[:], changes[:] = layers.from_theta(steps), layers.to_gradient(changes)
+        if count:
+            steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
-        engine.restore(engine.first, engine.count)
+        engine.restore(first, count)
         self.due = max(FIRST, 2 * self.taken)
 
     def step(self) -> str | None:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
-from .. import _engine
 from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES

@@ -47,9 +47,7 @@ def inverse_of(net, second):
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 @pytest.mark.parametrize("loss", ["mse", "poisson"])
-def test_the_product_of_roots_is_the_inverse_of_kronecker_products(
-    loss, activation, residual, rng
-):
+def test_the_product_of_roots_is_the_inverse_of_kronecker_products(loss, activation, residual, rng):
     """Of one output, where the random signs cancel, with all rows."""
     net = nets.draw(rng, [4, 4, 4, 1], activation, loss, N=90, l2=0.01, residual=residual)
     z = net.ob.model.preactivations(net.theta, net.ob.X)[-1][:, 0]

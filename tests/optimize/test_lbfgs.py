@@ -519,16 +519,16 @@ def test_coordinates_of_layers_leave_bits_to_sizes_alone():
 def test_coordinates_that_mislead_are_left(dtype, monkeypatch, tmp_path):
     """Where no value is lower in them, steps go on in those of theta, and are resumed so."""
     ob, theta = regression(dtype=dtype)
-    path = tmp_path / "run"
+    path, steps = tmp_path / "run", []
 
-    def wrong(made, x, steps=[]):
+    def wrong(made, x):
         steps.append(x)
         return made._mapped(x, 1, False) * (1 if len(steps) < 8 else -1)
 
     monkeypatch.setattr(LayerCoordinates, "to_theta", wrong)
     whole = minimize(ob, theta, max_iter=12, precondition=True)
     assert whole.nit == 12 and whole.x.dtype == dtype and (np.diff(whole.history["loss"]) < 0).all()
-    wrong.__defaults__[0].clear()
+    steps.clear()
     first = minimize(ob, theta, max_iter=9, precondition=True, checkpoint=path)
     assert read_tensors(path)[1]["method_facts"]["scale"] is None
     rest = minimize(ob, None, max_iter=12, precondition=True, resume=path)

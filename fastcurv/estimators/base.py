@@ -50,6 +50,7 @@ ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on on
 SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
 BLOCK = 1 << 22  # size of a dense block of sparse rows, in numbers
+REPAID = 1_000_000  # flops of a gradient beyond which coordinates of the layers repay their cost
 CACHED = 1 << 16  # size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
 KEPT = 1 << 21  # the same where a gradient takes so long that they need not be in cache: 32 MB
 
@@ -77,6 +78,14 @@ def pairs_worth(n: int, rows: int) -> int:
     """
     near, far = min(rows // 12, CACHED // n), min(rows // 120, KEPT // n)
     return min(max(20, near, far), 80)
+
+
+def precondition_worth(ob: Any) -> bool:
+    """Return whether L-BFGS fits this objective sooner in coordinates of its layers: targets are
+    numbers, since classes are fitted in too few steps, and a gradient costs as much as they do.
+    """
+    numbers = hasattr(ob, "loss") and LOSSES[ob.loss].targets == "numbers"
+    return bool(numbers and not is_sparse(ob.X) and 6 * ob.n_samples * ob.n_params > REPAID)
 
 
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
@@ -714,6 +723,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
         if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
+            options["precondition"] = precondition_worth(ob)
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(

@@ -416,6 +416,14 @@ class Objective(Answering, subject="objective"):
 
         return None if self._by_blocks else run
 
+    def _layer_coordinates(self) -> Any:
+        """Return coordinates of the parameters, layer by layer, for a minimiser; None with batch
+        normalisation and where rows come in blocks. `minimize` asks for it.
+        """
+        from .kronecker import LayerCoordinates
+
+        return None if self._by_blocks or self.model.batch_norm else LayerCoordinates(self)
+
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
         one, else a new one.

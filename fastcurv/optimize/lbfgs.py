@@ -2,6 +2,11 @@
 
 The engine takes many steps in one call where it has all rows of the loss; of any other loss it is
 told the value and the gradient at one trial point after the other.
+
+With `precondition` the steps are those of L-BFGS in coordinates x of a network's layers, ``theta =
+origin + P x``, in which the curvature is nearer to the identity (`network/kronecker.py`). They are
+made anew after 5, 10, 20, 40, ... steps, and the pairs are taken along: ``s = P s_x`` and ``y =
+P^-T y_x``.
 """
 
 from __future__ import annotations
@@ -11,56 +16,117 @@ from typing import Any
 
 import numpy as np
 
-from ..common.vectors import QuasiNewton
+from ..common.vectors import QuasiNewton, norm
 from ..critical.evidence import is_plain
 from .checkpoint import damaged
 from .run import Method
 
 AT_ONCE = 1000  # steps in one call of the engine, which returns after a tenth of a second at most
+FIRST = 5  # steps after which the coordinates are made anew; then whenever their number doubled
 
 
 class LBFGS(Method):
     """L-BFGS steps from at most `memory` pairs, with a line search to the strong Wolfe
-    conditions.
+    conditions; with `precondition` in coordinates of the layers.
     """
 
-    defaults = {"memory": 20}
+    defaults = {"memory": 20, "precondition": False}
     engine: QuasiNewton
     started: bool
     take_steps: Any  # the engine's `run` on the plan of the objective, or None
+    layers: Any
+    origin: np.ndarray  # theta = origin + P x, where the engine is at x
+    at: np.ndarray  # theta of the engine's point
+    taken: int  # steps, ...
+    due: int  # ... and their number at which P is made anew
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
-        steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps
-        self.take_steps = steps_of(run.ob, self.engine) if steps_of and is_plain(run.ob) else None
-        self.started = False
+        self.origin = self.at = run.theta
+        self.started, self.taken, self.due = False, 0, 0
+        self.take_steps = self.layers = None
+        if self.precondition:
+            made = getattr(run.ob, "_layer_coordinates", None)
+            self.layers = made() if made and is_plain(run.ob) else None
+            if self.layers is None:
+                raise ValueError(
+                    f"precondition is True for {run.ob!r}; wanted an Objective with all rows in "
+                    "memory, of a network without batch normalisation"
+                )
+        else:
+            steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps
+            own = steps_of and is_plain(run.ob)
+            self.take_steps = steps_of(run.ob, self.engine) if own else None
 
     def _start(self) -> None:
         run, self.started = self.run, True
+        if self.layers is not None:
+            self._turn(self.layers)
+            return
         self.engine.start(run.theta, run.f, run.g)
         run.gnorm = self.engine.gradient_norm
 
-    def step(self) -> str | None:
+    def _turn(self, layers: Any) -> None:
+        """Make the coordinates anew at the run's point, and take the pairs along."""
         run, engine = self.run, self.engine
-        if not (self.started and np.array_equal(engine.theta, run.theta)):  # or it was moved
+        first, count = engine.first, engine.count
+        steps, changes = engine.pairs[: 2 * count : 2], engine.pairs[1 : 2 * count : 2]
+        if count:
+            s, y = layers.to_theta(steps), layers.from_gradient(changes)
+        layers.fit(run.theta)
+        layers.shorten(run.g)
+        if count:
+            steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
+        self.origin = self.at = run.theta.copy()
+        engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
+        engine.restore(first, count)
+        self.due = max(FIRST, 2 * self.taken)
+
+    def step(self) -> str | None:
+        run = self.run
+        if not (self.started and np.array_equal(self._here(), run.theta)):  # or it was moved
             self._start()
+        elif self.layers is not None and self.taken >= self.due:
+            self._turn(self.layers)
         moved = self._search() if self.take_steps is None else self._run()
+        if not (moved or run.cut or self.layers is None):  # nowhere lower in these coordinates
+            self.layers = None
+            self.engine.restore(0, 0)
+            self._start()
+            moved = self._search()
+        self.taken += 1
         return (
             None if moved or run.cut else "the line search found no lower value along the gradient"
         )
 
+    def _here(self) -> np.ndarray:
+        """Return theta of the engine's point."""
+        return self.engine.theta if self.layers is None else self.at
+
     def _search(self) -> bool:
         """Take a step by asking the objective; return False if there is none."""
-        run, engine = self.run, self.engine
-        wanted = engine.search()
+        run, engine, layers = self.run, self.engine, self.layers
+        wanted, tried = engine.search(), []
         while wanted:
-            wanted = engine.tell(*run.value_and_gradient(engine.trial))
+            theta = engine.trial
+            if layers is not None:
+                theta = self.origin + layers.to_theta(theta)
+            f, g = run.value_and_gradient(theta)
+            if layers is not None:
+                tried.append((engine.trial.copy(), theta, g))
+                g = layers.to_gradient(g)
+            wanted = engine.tell(f, g)
             if wanted and run.out_of_budget():
                 engine.give_up()
                 break
-        if engine.moved:
+        if engine.moved and layers is None:
             self._follow()
+        elif engine.moved:
+            self.at, run.g = next(
+                (theta, g) for x, theta, g in reversed(tried) if np.array_equal(x, engine.theta)
+            )
+            run.theta, run.f, run.gnorm = self.at.copy(), engine.value, norm(run.g)
         return engine.moved
 
     def _run(self) -> bool:
@@ -96,9 +162,15 @@ class LBFGS(Method):
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         pairs, rows = self.engine.pairs, range(self.engine.count)
-        steps = {f"s{i}": pairs[2 * i].copy() for i in rows}
-        changes = {f"y{i}": pairs[2 * i + 1].copy() for i in rows}
-        return steps | changes, {"first": self.engine.first}
+        arrays = {f"s{i}": pairs[2 * i].copy() for i in rows}
+        arrays |= {f"y{i}": pairs[2 * i + 1].copy() for i in rows}
+        facts: dict[str, Any] = {"first": self.engine.first}
+        if self.precondition:
+            facts |= {"taken": self.taken, "due": self.due, "scale": None}
+        if self.layers is not None and self.started:
+            arrays |= {"origin": self.origin, "x": self.engine.theta.copy()}
+            facts["scale"] = self.layers.scale
+        return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
         """Restore every pair into its old row, so that sums over rows agree with the saved run to
@@ -110,5 +182,23 @@ class LBFGS(Method):
             count += 1
         if first >= self.memory or (first and count < self.memory):
             raise damaged(f"its oldest pair is in row {first} of {count}")
-        self._start()
+        if self.layers is not None:
+            self._go_on(self.layers, arrays, facts)
+        else:
+            self._start()
         self.engine.restore(first, count)
+
+    def _go_on(self, layers: Any, arrays: Any, facts: Any) -> None:
+        """Restore the coordinates, which are made at their old origin; none after the run has left
+        them.
+        """
+        run, self.taken, self.due = self.run, facts["taken"], facts["due"]
+        if facts["scale"] is None:
+            self.layers = layers if self.taken == 0 else None
+            if self.layers is None:
+                self._start()
+            return
+        self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
+        layers.fit(self.origin)
+        layers.rescale(facts["scale"])
+        self.engine.start(arrays["x"], run.f, layers.to_gradient(run.g))

@@ -14,6 +14,7 @@ from scipy.optimize import rosen, rosen_der
 import fastcurv as fc
 from fastcurv._engine import QuasiNewton
 from fastcurv.common.files import read_tensors, write_tensors
+from fastcurv.network.kronecker import LayerCoordinates
 from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective
@@ -450,3 +451,92 @@ def test_three_hundred_networks_fall_to_where_scipy_goes(rng):
             )  # fmt: skip
             lower += found.fun <= theirs.fun * (1 + 1e-6)
     assert lower >= 20  # minima differ: chance alone would give 15
+
+
+# --- in coordinates of a network's layers
+
+
+def regression(loss="mse", N=300, n_threads=1, **more):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((N, 6))
+    y = np.exp(np.sin(X[:, 0] * X[:, 1]) + 0.5 * np.tanh(X[:, 2]))[:, None]
+    model = fc.MLP([6, 24, 12, 1], "tanh", **more)
+    ob = fc.Objective(model, X, y, loss, l2=1e-5, n_threads=n_threads)
+    return ob, ob.model.init(seed=0)
+
+
+def test_steps_are_those_of_lbfgs_in_the_coordinates():
+    """Until they are made anew: of the same function of x, up to rounding."""
+    ob, theta = regression()
+    made = ob._layer_coordinates()
+    made.fit(theta)
+    made.shorten(ob.gradient(theta))
+    inside = FunctionObjective(
+        ob.n_params,
+        lambda x: ob.value(theta + made.to_theta(x)),
+        lambda x: made.to_gradient(ob.gradient(theta + made.to_theta(x))),
+        None,
+    )
+    found = minimize(ob, theta, max_iter=5, precondition=True)
+    expected = minimize(inside, np.zeros(ob.n_params), max_iter=5)
+    assert np.allclose(found.history["loss"], expected.history["loss"], rtol=1e-10)
+    assert norm(found.x - theta - made.to_theta(expected.x)) <= 1e-8 * norm(found.x - theta)
+    assert np.array_equal(found.jac, ob.gradient(found.x))
+
+
+@pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
+def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
+    """To the loss after 150 plain steps."""
+    ob, theta = regression(loss, N=1500)
+    plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
+    found = minimize(ob, theta, gradient_tol=0.0, precondition=True, fun_target=plain.fun)
+    assert found.stopped == "target" and found.nfev <= 0.5 * plain.nfev
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, 7, 10, 13])
+@pytest.mark.parametrize("memory", [4, 20])
+def test_a_resumed_run_goes_on_in_its_coordinates(memory, at, tmp_path):
+    """Before, when and after they are made anew, to the last bit."""
+    (ob, theta), path = regression(), tmp_path / "run"
+    how = {"memory": memory, "precondition": True}
+    whole = minimize(ob, theta, max_iter=25, **how)
+    minimize(ob, theta, max_iter=at, checkpoint=path, **how)
+    rest = minimize(ob, None, max_iter=25, resume=path, **how)
+    assert rest.nit == whole.nit == 25 and rest.nfev == whole.nfev
+    assert np.array_equal(rest.x, whole.x)
+    assert np.array_equal(rest.history["loss"], whole.history["loss"])
+
+
+def test_coordinates_of_layers_leave_bits_to_sizes_alone():
+    runs = [
+        minimize(*regression(N=3000, n_threads=threads), max_iter=12, precondition=True)
+        for threads in (1, 2, 3)
+    ]
+    assert all(np.array_equal(run.x, runs[0].x) for run in runs[1:])
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_coordinates_that_mislead_are_left(dtype, monkeypatch, tmp_path):
+    """Where no value is lower in them, steps go on in those of theta, and are resumed so."""
+    ob, theta = regression(dtype=dtype)
+    path, steps = tmp_path / "run", []
+
+    def wrong(made, x):
+        steps.append(x)
+        return made._mapped(x, 1, False) * (1 if len(steps) < 8 else -1)
+
+    monkeypatch.setattr(LayerCoordinates, "to_theta", wrong)
+    whole = minimize(ob, theta, max_iter=12, precondition=True)
+    assert whole.nit == 12 and whole.x.dtype == dtype and (np.diff(whole.history["loss"]) < 0).all()
+    steps.clear()
+    first = minimize(ob, theta, max_iter=9, precondition=True, checkpoint=path)
+    assert read_tensors(path)[1]["method_facts"]["scale"] is None
+    rest = minimize(ob, None, max_iter=12, precondition=True, resume=path)
+    assert first.nit == 9 and np.array_equal(rest.x, whole.x)
+
+
+def test_coordinates_of_layers_need_rows_in_memory():
+    ob, theta = regression(batch_norm=True)
+    for other, start in ((ob, theta), (rosenbrock(4), np.ones(4))):
+        with pytest.raises(ValueError, match="precondition is True for .* all rows in memory"):
+            minimize(other, start, precondition=True)

@@ -1,0 +1,179 @@
+"""Coordinates of a network's parameters in which its curvature is nearer to the identity.
+
+The Gauss-Newton matrix of a layer's ``[W b]`` is the sum over rows of ``u u' (x) [a 1]'[a 1]``,
+where u are the derivatives of the outputs by the layer's z, times a root of the loss's second
+derivative. It is nearly a Kronecker product (Martens and Grosse, Optimizing neural networks with
+Kronecker-factored approximate curvature, 2015), and roots of its factors give coordinates X:
+
+    G = sum of u u' = L L'      A = mean of [a 1]'[a 1] = K K'      [W b] = L^-T X K^-1
+
+A share of the mean diagonal is added to the diagonal of each, and what the penalty adds to their
+product. Of several outputs u is a combination with random signs, whose mean square is the sum over
+them. A loss whose second derivative is not known to be positive has its gradients for u.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg.lapack import dtrtri
+
+from ..common.linalg import cholesky
+from ..common.protocols import Array
+from ..structure.tables import LOSSES
+from .gram import RowState, Scratch, rows
+from .spaces import factor
+
+ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
+WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
+ROWS, PER_UNIT = 256, 10  # rows for the factors: at least, and for each unit of the widest
+SIGNS = 5  # seed of the random signs
+
+
+class LayerCoordinates:
+    """Coordinates x of the parameters, ``theta = P x``.
+
+    Parameters
+    ----------
+    ob : Objective
+        With rows in memory and no batch normalisation.
+    """
+
+    factors: list[tuple[Any, Any]]  # ((L, L^-1), (K, K^-1)) of each layer
+    scale: float  # of P, beside that of the factors
+
+    def __init__(self, ob: Any) -> None:
+        self.model, self.l2 = ob.model, float(ob.l2)
+        self.widest = min(WIDEST, ob.n_samples // 2)
+        near = [k for k in ob.model.sizes if k <= self.widest]
+        count = max(ROWS, PER_UNIT * max(near, default=0))
+        self.ob = ob
+        if count < ob.n_samples:
+            self.ob = ob.batch(np.arange(count) * ob.n_samples // count)
+        self.multiply = Scratch(ob.dtype, ob.n_threads)
+
+    def fit(self, theta: Array) -> None:
+        """Make P at theta."""
+        self.factors, self.scale = [], 1.0
+        state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
+        for l, u in enumerate(self._outputs_by_layer(state)):
+            left = self._moment(u, False)
+            right = self._moment(state.a[l], self.model.bias) / len(u)
+            means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
+            size = means[0] * means[1]
+            share = ADDED + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
+            sides = [self._roots(x, share * mean) for x, mean in zip((left, right), means)]
+            self.factors.append((sides[0], sides[1]))
+
+    def _outputs_by_layer(self, state: RowState) -> list[Array]:
+        """Return u (N, m) of each layer."""
+        given = LOSSES[state.loss.loss].given
+        curved = given is None or (given.convex and not given.coupled)
+        roots = factor(state.loss, "ggn" if curved else "fisher")
+        signs = np.random.default_rng(SIGNS).choice([-1.0, 1.0], roots.shape[:2])
+        u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
+        found, e = [u], None
+        self.multiply.begin()
+        for l in range(len(state.W) - 1, 0, -1):
+            below = rows(self.multiply, u, state.W[l])
+            if e is not None and state.skips[l]:
+                below += e
+            e, p = below, state.p[l - 1]
+            u = below if p is None else below * p
+            found.append(u)
+        return found[::-1]
+
+    def shorten(self, g: Array) -> None:
+        """Scale P so that ``P P' g`` is no longer than g, and than 1: as far as a first step goes
+        without pairs.
+        """
+        steepest = np.linalg.norm(self.to_theta(self.to_gradient(g)))
+        if 0 < steepest < np.inf:
+            self.rescale((min(np.linalg.norm(g), 1.0) / steepest) ** 0.5)
+
+    def rescale(self, scale: float) -> None:
+        """Multiply P by a number."""
+        self.scale *= scale
+        for (root, inverse), _ in self.factors:
+            root /= scale
+            inverse *= scale
+
+    def _moment(self, a: Array, bias: bool) -> Array:
+        """Return a'a, in float64, with a 1 after each row of a if `bias`; its diagonal where it is
+        large.
+        """
+        N, k = a.shape
+        if k > self.widest:
+            squares = np.einsum("ij,ij->j", a, a, dtype=np.float64)
+            return np.append(squares, float(N)) if bias else squares
+        held = np.empty((k, k), a.dtype)
+        self.multiply(held, a.T, a)
+        moment = np.full((k + bias, k + bias), float(N))
+        moment[:k, :k] = held
+        if bias:
+            moment[k, :k] = moment[:k, k] = a.sum(axis=0)
+        return moment
+
+    def _roots(self, moment: Array, added: float) -> tuple[Array, Array]:
+        """Return a root F of a moment plus a multiple of the identity, FF', and its inverse; of a
+        diagonal one as vectors. Where that is not positive or overflows, both are the identity.
+        """
+        root = None
+        if moment.ndim == 1:
+            root = np.sqrt(moment + added)
+        elif 0 < added < np.inf:
+            moment[np.diag_indices(len(moment))] += added
+            root = cholesky(moment)
+        if root is None or not 0 < added < np.inf:
+            root = np.ones(len(moment))
+        inverse = 1 / root if root.ndim == 1 else dtrtri(root, lower=1)[0]
+        dtype = self.model.dtype
+        return root.astype(dtype), inverse.astype(dtype)
+
+    # the four maps, of points and of gradients, from x and back; of vectors (n,) or in rows
+
+    def to_theta(self, x: Array) -> Array:
+        """Return P x."""
+        return self._mapped(x, 1, False)
+
+    def from_theta(self, d: Array) -> Array:
+        """Return P^-1 d."""
+        return self._mapped(d, 0, False)
+
+    def to_gradient(self, g: Array) -> Array:
+        """Return the gradient by x, P' g."""
+        return self._mapped(g, 1, True)
+
+    def from_gradient(self, g: Array) -> Array:
+        """Return P^-T g."""
+        return self._mapped(g, 0, True)
+
+    def _mapped(self, V: Array, which: int, gradient: bool) -> Array:
+        """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1);
+        for points by the transposed left and the right one, for gradients the other way round.
+        """
+        out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
+        for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):
+            here, wide, cut = slice(starts[l], starts[l + 1]), k + self.model.bias, m * k
+            left, right = sides[0][which], sides[1][which]
+            given, found = V[..., here].reshape(p, -1), out[..., here].reshape(p, -1)
+            M = np.empty((p, m, wide), V.dtype)
+            M[..., :k] = given[:, :cut].reshape(p, m, k)
+            M[..., k:] = given[:, cut:].reshape(p, m, -1)
+            M = self._times(M.reshape(p * m, wide), right.T if gradient else right)
+            M = M.reshape(p, m, wide).transpose(1, 0, 2).reshape(m, p * wide)
+            M = self._times(M.T, left.T if gradient else left).T
+            M = M.reshape(m, p, wide).transpose(1, 0, 2)
+            found[:, :cut] = M[..., :k].reshape(p, cut)
+            found[:, cut:] = M[..., k:].reshape(p, -1)
+            out[..., here] = found.reshape(out[..., here].shape)
+        return out
+
+    def _times(self, M: Array, side: Array) -> Array:
+        """Return ``M side``; for a diagonal, M with its columns scaled."""
+        if side.ndim == 1:
+            return M * side
+        out = np.empty(M.shape, M.dtype)
+        self.multiply(out, M, side)
+        return out

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -41,12 +42,14 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that replaces `path` atomically at the end: at any moment there is
     the old file or the new one, and no other file remains after success or failure.
 
-    A process killed while writing leaves a file that the next save in that folder removes. A writer
-    locks its file, and the system releases the lock when the process ends, so that no file still
-    being written is removed, whatever machine or container its writer runs on. If `path` is a
-    symbolic link, its target is replaced, unless the system would refuse to follow the link. The
-    permissions of an old file are kept, and apply while the new one is written; a new file gets
-    those of the umask.
+    If the system supports it, the new file has no name until it is complete, so that a process
+    killed while writing leaves nothing behind. A process killed in the few microseconds between
+    naming and replacing leaves a file that the next save in that folder removes. A writer locks its
+    file, and the system releases the lock when the process ends, so that no file still being
+    written is removed, whatever machine or container its writer runs on. If `path` is a symbolic
+    link, its target is replaced, unless the system would refuse to follow the link. The permissions
+    of an old file are kept, and apply while the new one is written; a new file gets those of the
+    umask.
     """
     place = _place(path)
     folder = os.path.dirname(place)
@@ -54,19 +57,17 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     temporary = _beside(folder)
     try:
         mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
-        with os.fdopen(_open_new(temporary, 0o666 if mode is None else mode), "wb") as out:
+        handle, named = _open_new(folder, temporary, 0o666 if mode is None else mode)
+        with contextlib.ExitStack() as locked:
+            out = locked.enter_context(os.fdopen(handle, "w+b"))
             yield out
             out.flush()
-            if mode is not None:  # the permissions of the file it replaces, without the umask
-                with contextlib.suppress(*_NO_CHMOD):
-                    os.chmod(out.fileno(), mode)
-            sync = partial(os.fsync, out.fileno())
-            if os.fstat(out.fileno()).st_size > PIECE:
-                interruptible(sync)
-            else:
-                sync()
+            _permit(out, mode)
+            _to_disk(out)
+            if not named:
+                _give_name(out, temporary, mode, locked)
             if fcntl is None:  # Windows cannot replace an open file, and has no sweep
-                out.close()
+                locked.close()
             os.replace(temporary, place)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -138,12 +139,13 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
             missing.mkdir()
         folder = made[0] if made else folder
         temporary = _beside(str(folder))
-        handle = _open_new(temporary, 0o600)
+        handle, named = _open_new(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
                 trial.write(bytes(4096))  # fails on a full disk
         finally:
-            os.unlink(temporary)
+            if named:
+                os.unlink(temporary)
     except OSError as error:
         raise ValueError(
             f"{called}, where no file can be written ({error.strerror or error}); wanted a file in "
@@ -153,6 +155,22 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         for missing in made:
             with contextlib.suppress(OSError):
                 missing.rmdir()
+
+
+def _permit(out: IO[bytes], mode: int | None) -> None:
+    """Give a file the permissions of the file it replaces, without the umask."""
+    if mode is not None:
+        with contextlib.suppress(*_NO_CHMOD):
+            os.chmod(out.fileno(), mode)
+
+
+def _to_disk(out: IO[bytes]) -> None:
+    """Flush the file to disk; Ctrl-C is handled during a long wait."""
+    sync = partial(os.fsync, out.fileno())
+    if os.fstat(out.fileno()).st_size > PIECE:
+        interruptible(sync)
+    else:
+        sync()
 
 
 _NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
@@ -194,16 +212,44 @@ def _sweep(folder: str) -> None:
                     os.close(handle)
 
 
-def _open_new(temporary: str, mode: int) -> int:
-    """Return the descriptor of a new locked file. The umask applies to `mode`."""
+def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tuple[int, bool]:
+    """Open a new locked file in a folder, and return its descriptor and whether it has a name. The
+    umask applies to `mode`.
+    """
+    nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
+    if nameless and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the file system does not support O_TMPFILE
+            handle = os.open(folder, os.O_RDWR | nameless, mode)
+            _lock(handle)
+            return handle, False
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         handle = os.open(temporary, flags, mode)
         if _lock(handle) is not False and os.path.exists(temporary):
-            return handle
+            return handle, True
         os.close(handle)  # a sweep removed or locked it before this process did
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _give_name(
+    out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
+) -> None:
+    """Link a nameless file to a name, or copy it if the system cannot link it."""
+    own = os.open("/proc/self/fd", os.O_RDONLY)  # with it as src_dir_fd, os.link follows the link
+    try:
+        os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
+    except OSError:
+        out.seek(0)
+        narrow = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
+        handle, _ = _open_new(os.path.dirname(temporary), temporary, narrow, True)
+        copy = locked.enter_context(os.fdopen(handle, "wb"))
+        shutil.copyfileobj(out, copy)
+        copy.flush()
+        _permit(copy, mode)
+        _to_disk(copy)
+    finally:
+        os.close(own)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:

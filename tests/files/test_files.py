@@ -104,21 +104,28 @@ def test_failures_leave_the_old_file_and_no_litter(tmp_path):
 
 
 def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
-    """Each system call of a save fails in turn."""
+    """Each system call of a save fails in turn, with and without nameless files."""
     path = tmp_path / "x"
-    for name in ("fsync", "replace", "chmod"):
-        write_atomically(path, b"old")
+    for nameless in (True, False):
+        if not nameless:
+            monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+        for name in ("fsync", "replace", "chmod", "link"):
+            write_atomically(path, b"old")
 
-        def fails(*args, **options):
-            raise KeyboardInterrupt
+            def fails(*args, **options):
+                raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, fails)
-            with pytest.raises(KeyboardInterrupt):
-                write_atomically(path, b"new")
-        assert path.read_bytes() == b"old" and names(tmp_path) == ["x"]
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new" and names(tmp_path) == ["x"]
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, fails)
+                if name == "link" and (not nameless or not hasattr(os, "O_TMPFILE")):
+                    write_atomically(path, b"old")
+                else:
+                    with pytest.raises(KeyboardInterrupt):
+                        write_atomically(path, b"new")
+            assert path.read_bytes() == b"old"
+            assert names(tmp_path) == ["x"]
+        write_atomically(path, b"new")
+        assert path.read_bytes() == b"new" and names(tmp_path) == ["x"]
 
 
 @posix
@@ -176,10 +183,11 @@ def test_writers_side_by_side(tmp_path):
 
 
 @posix
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.nightly)])
 def test_killed_while_saving(times, tmp_path):
     """SIGKILL at random moments of a save: the file is whole, and after one more save alone."""
-    path, moments = tmp_path / "x", random.Random(3)
+    path, moments, left = tmp_path / "x", random.Random(3), 0
     write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
     for _ in range(times):
         reading, writing = os.pipe()
@@ -199,15 +207,23 @@ def test_killed_while_saving(times, tmp_path):
         os.close(writing)
         arrays, facts = read_tensors(path)
         assert (arrays["a"] == facts["k"]).all()
+        left += len(list(tmp_path.iterdir())) - 1
         write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
         assert names(tmp_path) == ["x"]
+    assert left <= 1 + times // 20, "between a name and its place lie microseconds of milliseconds"
+
+
+def without_nameless(monkeypatch):
+    """As on file systems that know no file without a name."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
 NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\u0301" * 85]
 
 
+@pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
-def test_every_name_that_the_system_takes(name, tmp_path):
+def test_every_name_that_the_system_takes(name, nameless, tmp_path, monkeypatch):
     """255 bytes on most file systems: models, runs and checkpoints."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
@@ -215,6 +231,8 @@ def test_every_name_that_the_system_takes(name, tmp_path):
     except OSError:
         pytest.skip("this file system takes shorter names")
     (tmp_path / name).unlink()
+    if not nameless:
+        without_nameless(monkeypatch)
     check_place(tmp_path / name, "out")
     for _ in range(2):
         write_tensors(tmp_path / name, ARRAYS)
@@ -258,7 +276,8 @@ def test_what_an_objective_that_fails_had_reached_is_in_the_checkpoint(tmp_path)
 
 
 @posix
-def test_a_private_file_is_private_while_its_successor_is_written(tmp_path):
+def test_a_private_file_is_private_while_its_successor_is_written(tmp_path, monkeypatch):
+    without_nameless(monkeypatch)
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(0o600)
@@ -269,8 +288,26 @@ def test_a_private_file_is_private_while_its_successor_is_written(tmp_path):
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_a_copy_keeps_permissions(mode, tmp_path, monkeypatch):
+    """Where a nameless file cannot be given a name, and the umask would take what is allowed."""
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+    path.chmod(mode)
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(os, "link", refused)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == mode
+    assert names(tmp_path) == ["x"]
+
+
 WRITER = """
 import os, sys
+vars(os).pop("O_TMPFILE", None)
 from fastcurv.common.files import whole
 with whole(sys.argv[1]) as out:
     out.write(b"slow")
@@ -284,6 +321,7 @@ def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
     """Not even where its process has no number here, as in another container; and what a writer
     that was killed has left goes with the next save.
     """
+    without_nameless(monkeypatch)
 
     def nobody(*_):
         raise ProcessLookupError
@@ -310,6 +348,7 @@ def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
 @posix
 def test_a_sweep_between_a_name_and_its_lock(tmp_path, monkeypatch):
     """The writer begins anew."""
+    without_nameless(monkeypatch)
     lock, times = files._lock, []
 
     def late(handle):

@@ -50,7 +50,7 @@ ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on on
 SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
 BLOCK = 1 << 22  # size of a dense block of sparse rows, in numbers
-REPAID = 1_000_000  # flops of a gradient beyond which coordinates of the layers repay their cost
+REPAID = 4_000_000  # flops of a gradient beyond which coordinates of the layers repay their cost
 CACHED = 1 << 16  # size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
 KEPT = 1 << 21  # the same where a gradient takes so long that they need not be in cache: 32 MB
 

@@ -88,9 +88,9 @@ class LayerCoordinates:
         """Scale P so that ``P P' g`` is no longer than g, and than 1: as far as a first step goes
         without pairs.
         """
-        steepest = np.linalg.norm(self.to_theta(self.to_gradient(g)))
+        steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:
-            self.rescale((min(np.linalg.norm(g), 1.0) / steepest) ** 0.5)
+            self.rescale((min(float(np.linalg.norm(g)), 1.0) / steepest) ** 0.5)
 
     def rescale(self, scale: float) -> None:
         """Multiply P by a number."""

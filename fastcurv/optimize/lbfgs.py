@@ -56,8 +56,8 @@ class LBFGS(Method):
                 )
         else:
             steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps
-            own = steps_of and is_plain(run.ob)
-            self.take_steps = steps_of(run.ob, self.engine) if own else None
+            if steps_of is not None and is_plain(run.ob):
+                self.take_steps = steps_of(run.ob, self.engine)
 
     def _start(self) -> None:
         run, self.started = self.run, True

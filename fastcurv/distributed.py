@@ -432,6 +432,14 @@ class Objective(AnyObjective):
         other._over(shards, sizes, self.frame, picked)
         return other
 
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
+        """Yield objectives on batches of `size` rows that cover every row once, in random order;
+        the last batch may be smaller.
+        """
+        order = rng.permutation(self.n_samples)
+        for begin in range(0, len(order), size):
+            yield self.batch(order[begin : begin + size])
+
 
 def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
     """Return which shards to move to which workers: as few moves as possible such that every worker

@@ -526,13 +526,13 @@ def find_critical_point(
             raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
     steps = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    walk = FinderState(ob, theta, tol, steps, most, callback=callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
         one_blas_thread(index is not None),
         time_limit(limit),
     ):
+        walk = FinderState(ob, theta, tol, steps, most, callback=callback)
         walk.shown = shown
         try:
             if method == "gradient-norm":

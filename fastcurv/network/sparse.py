@@ -123,7 +123,8 @@ class SparsePlan:
         """Compute the state at theta (n,)."""
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
-        self.state = RowState(self.ob, own)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows says so itself
+            self.state = RowState(self.ob, own)
         kinds = [SparseFirst] + [Whole] * (len(self.cuts) - 1)
         each = zip(kinds, self.state.a, self.state.delta)
         self.layers = [kind(a, d, self.model.bias) for kind, a, d in each]

@@ -52,7 +52,7 @@ class LBFGS(Method):
             if self.layers is None:
                 raise ValueError(
                     f"precondition is True for {run.ob!r}; wanted an Objective with all rows in "
-                    "memory, of a network without batch normalisation"
+                    "memory, dense, of a network without batch normalisation"
                 )
         else:
             steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps

@@ -101,6 +101,17 @@ def test_float32(rng):
     close(single.gradient(theta.astype("f4")), numbers.gradient(theta), 1e-6)
 
 
+@pytest.mark.parametrize("loss", ["poisson", "mse"])
+def test_a_loss_that_overflows_is_what_it_is_of_dense_rows(loss, rng):
+    """Without a warning, which an engine that computes in C has none of."""
+    X, y = 1e8 * rng.standard_normal((20, 6)) * rng.integers(0, 2, (20, 6)), np.ones(20)
+    model = fc.MLP([6, 5, 4, 1], "gelu")
+    theta = model.init(seed=0) * (1.0 if loss == "poisson" else 1e150)
+    dense, sparse = (fc.Objective(model, rows, y, loss) for rows in (X, sp.csr_matrix(X)))
+    assert not np.isfinite(dense.value(theta))
+    np.testing.assert_array_equal(sparse.value(theta), dense.value(theta))
+
+
 def test_facts_and_verdicts(rng):
     """What is proved of the rows is proved of them dense; the same verdicts follow."""
     ob, dense, _ = pair(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)

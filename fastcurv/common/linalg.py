@@ -337,9 +337,13 @@ def _failed(n: int) -> np.linalg.LinAlgError:
     )
 
 
+class NotFiniteError(ValueError):
+    """A matrix holds NaN or infinity, as after products that overflowed."""
+
+
 def _check_finite(size: float, name: str) -> None:
     if not np.isfinite(size):
-        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+        raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
 
 
 def _exponent(size: float) -> int:

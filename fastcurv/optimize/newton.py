@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.linalg import NotFiniteError
 from ..common.vectors import Workspace, dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import capped_cg
@@ -87,7 +88,10 @@ class _InSpace(Method):
         run = self.run
         self.open_space()
         for _ in range(100):
-            length, predicted, bounded = self.solve()
+            try:
+                length, predicted, bounded = self.solve()
+            except NotFiniteError:
+                return "products with the curvature overflow; inputs, targets or weights are large"
             if not (predicted > 0 and np.isfinite(length)):
                 return "the model promises no reduction: the gradient is within rounding of zero"
             f = run.try_step(self.vector)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from scipy.optimize import rosen, rosen_der, rosen_hess
+from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize import finish
@@ -141,6 +142,20 @@ def test_the_saddles_of_deep_linear_nets_are_left(depth, learned, unhurried):
     assert np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0] > -1e-12
     found = fc.minimize(ob, theta, seed=0)
     assert found.fun < 1e-12 < ob.value(theta)
+
+
+@pytest.mark.parametrize(
+    "method", ["trust-region", "gauss-newton", "saddle-free-newton", "cubic", "levenberg-marquardt"]
+)
+def test_products_that_overflow_end_a_run(method):
+    """Of rates near 1e35, whose second derivatives are beyond float32's range, sparse rows' too."""
+    for rows in (np.asarray, csr_matrix):
+        model = fc.MLP([2, 1], "identity", bias=False, dtype="float32")
+        ob = fc.Objective(model, rows(1e3 * np.eye(2, dtype="float32")), [1, 2], "poisson")
+        start = np.full(2, 0.08, "float32")
+        run = fc.minimize(ob, start, method, max_iter=5)
+        assert not run.success and run.fun <= ob.value(start)
+        assert run.fun < 0.1 * ob.value(start) or "overflow" in run.message
 
 
 def test_a_run_to_an_infimum_at_infinity_is_no_success():

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from . import _engine
-from .common.checks import caller_depth
+from .common.checks import caller_depth, random_batches
 from .common.protocols import LossName
 from .network.arguments import row_numbers
 from .network.mlp import MLP
@@ -436,9 +436,8 @@ class Objective(AnyObjective):
         """Yield objectives on batches of `size` rows that cover every row once, in random order;
         the last batch may be smaller.
         """
-        order = rng.permutation(self.n_samples)
-        for begin in range(0, len(order), size):
-            yield self.batch(order[begin : begin + size])
+        for rows in random_batches(self.n_samples, size, rng):
+            yield self.batch(rows)
 
 
 def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:

@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .errors import entry, parameters_of, suggestion, typed
-from .protocols import Array
+from .protocols import Array, Indices
 
 Name = TypeVar("Name", bound=str)
 INTEGRAL = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
@@ -46,6 +46,15 @@ def check_seed(seed: Any) -> Any:
     if seed < 0:
         raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
     return seed
+
+
+def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indices]:
+    """Yield batches of `size` row numbers that cover 0 to n - 1 once, in random order; the last may
+    be smaller.
+    """
+    order = rng.permutation(n)
+    for begin in range(0, n, size):
+        yield order[begin : begin + size]
 
 
 def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
+from .._engine import Multiplier, default_threads
 from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
-from .gram import RowState, Scratch, rows
-from .spaces import factor
+from .gram import RowState
+from .spaces import below, factor
 
 ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
 WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
@@ -51,7 +52,7 @@ class LayerCoordinates:
         self.ob = ob
         if count < ob.n_samples:
             self.ob = ob.batch(np.arange(count) * ob.n_samples // count)
-        self.multiply = Scratch(ob.dtype, ob.n_threads)
+        self.multiply = Multiplier(ob.dtype, ob.n_threads or default_threads())
 
     def fit(self, theta: Array) -> None:
         """Make P at theta."""
@@ -74,13 +75,8 @@ class LayerCoordinates:
         signs = np.random.default_rng(SIGNS).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
-        self.multiply.begin()
         for l in range(len(state.W) - 1, 0, -1):
-            below = rows(self.multiply, u, state.W[l])
-            if e is not None and state.skips[l]:
-                below += e
-            e, p = below, state.p[l - 1]
-            u = below if p is None else below * p
+            u, e = below(state, self.multiply, l, u, e)
             found.append(u)
         return found[::-1]
 

@@ -20,6 +20,7 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     is_sparse,
+    random_batches,
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.protocols import LossName
@@ -573,10 +574,8 @@ class Objective(Answering, subject="objective"):
         Objective
             The objective on the rows of a batch, in memory.
         """
-        order = rng.permutation(self.n_samples)
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
-        for begin in range(0, len(order), size):
-            rows = order[begin : begin + size]
+        for rows in random_batches(self.n_samples, size, rng):
             batch, last = self._on(rows), made.pop(len(rows), None)
             if last is not None and last._is_alone():
                 batch._take_over(last)

@@ -122,6 +122,20 @@ def factor(loss: LossCurve, kind: str) -> Floats:
     return np.asarray(np.sqrt(loss.h) * S)
 
 
+def below(state: RowState, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
+    """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D at
+    its z and e at its output. D holds all samples once or more. M multiplies.
+    """
+    found = np.empty((state.W[l].shape[1], len(D)), D.dtype).T
+    M(found, D, state.W[l])
+    if e is not None and state.skips[l]:
+        found += e
+    p = state.p[l - 1]
+    if p is None:
+        return found, found
+    return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
+
+
 class _Made:
     """The matrix K of a curvature, cached for the lifetime of the curvature."""
 
@@ -166,12 +180,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
             panel *= G[None, :, None]
             K[j:, :, j:end] += panel
         if l:
-            below = np.empty((state.W[l].shape[1], len(D)), D.dtype).T
-            M(below, D, state.W[l])
-            if l < len(state.W) - 1 and state.skips[l]:
-                below += e
-            e, p = below, state.p[l - 1]
-            D = e if p is None else np.asfortranarray(e * np.tile(p, (c, 1)))
+            D, e = below(state, M, l, D, e)
     for j in range(0, c, step):
         end = min(j + step, c)
         K[j:end, :, end:] = K[end:, :, j:end].transpose(2, 3, 0, 1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,17 @@ class SparseFirst(Whole):
         out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
+def quiet(function: Any) -> Any:
+    """Let what overflows be infinite or NaN without a warning, as where the engine computes."""
+
+    @wraps(function)
+    def run(*args: Any, **named: Any) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return function(*args, **named)
+
+    return run
+
+
 class SparsePlan:
     """A plan for sparse rows, with the interface of the engine's plan but without l2.
 
@@ -119,12 +131,12 @@ class SparsePlan:
         self.layers: list[Any] = []
 
     @to_nearest
+    @quiet
     def bind(self, theta: Array, gradient: bool = True) -> None:
         """Compute the state at theta (n,)."""
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
-        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows says so itself
-            self.state = RowState(self.ob, own)
+        self.state = RowState(self.ob, own)
         kinds = [SparseFirst] + [Whole] * (len(self.cuts) - 1)
         each = zip(kinds, self.state.a, self.state.delta)
         self.layers = [kind(a, d, self.model.bias) for kind, a, d in each]
@@ -137,6 +149,7 @@ class SparsePlan:
         return float(self.state.loss.value)
 
     @to_nearest
+    @quiet
     def finish(self) -> None:
         """Compute the gradient."""
         if self.gradient is None:
@@ -160,6 +173,7 @@ class SparsePlan:
         self.state.r_backward(*at, out, rdelta=rdelta, along=along, active=active)
 
     @to_nearest
+    @quiet
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
@@ -172,6 +186,7 @@ class SparsePlan:
             self._backward(self.state.loss.curve(rzs[-1], kind), row, along, active)
 
     @to_nearest
+    @quiet
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms of the rows of Vt, (k,), without l2. Costs only the forward
         pass of a product.
@@ -190,6 +205,7 @@ class SparsePlan:
         return np.array(found)
 
     @to_nearest
+    @quiet
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:

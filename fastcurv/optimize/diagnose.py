@@ -284,6 +284,9 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
     )
 
 
+LESS_L2 = partial(_on, l2=1e-4)
+
+
 def _standardised(f: Facts) -> str:
     if is_sparse(f.ob.X):  # whose zeros stay zero
         largest = "(m := abs(ob.X).max(0).toarray())"
@@ -388,7 +391,7 @@ CAUSES: tuple[Cause, ...] = (
         "separable classes without l2",
         lambda f: _if(f.infinite, f.loss, PROVED),
         "larger weights lower the loss for ever, from {number} here: it has no minimum",
-        partial(_on, l2=1e-4),
+        LESS_L2,
         poor=False,
     ),
     Cause(
@@ -410,7 +413,7 @@ CAUSES: tuple[Cause, ...] = (
         "l2 too large",
         _l2,
         "l2 = {number} holds the weights down, and the fit with them",
-        partial(_on, l2=1e-4),
+        LESS_L2,
     ),
     Cause(
         LARGE, _lost, "the run diverged; along the largest curvature rates below {number} do not"

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive
+from ..common.checks import all_finite, check_positive, random_batches
 from ..common.vectors import adam_step
 from .run import Method, rows_at_a_time
 from .schedules import as_schedule
@@ -103,9 +103,8 @@ class _FirstOrder(Method):
         if hasattr(ob, "batches"):
             yield from ob.batches(size, rng)
             return
-        order = rng.permutation(ob.n_samples)
-        for begin in range(0, len(order), size):
-            yield ob.batch(order[begin : begin + size])
+        for rows in random_batches(ob.n_samples, size, rng):
+            yield ob.batch(rows)
 
     def _apply(self, g: np.ndarray) -> None:
         self.t += 1

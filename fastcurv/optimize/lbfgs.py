@@ -133,10 +133,9 @@ class LBFGS(Method):
         """Let the engine take as many steps as nobody watches; return False if it took none."""
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
-        left = np.inf if run.max_time is None else run.max_time - begun
         record = np.empty((min(run.ahead, AT_ONCE), 3))
         try:
-            ending = self.take_steps(record, run.enough, run.fun_target, left)
+            ending = self.take_steps(record, run.enough, run.fun_target, run.left())
         finally:  # after Ctrl-C, the steps taken so far are whole
             run.n_gradients += engine.evaluations - evaluations
             record = record[: engine.steps]

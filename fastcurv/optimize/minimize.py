@@ -206,7 +206,7 @@ def minimize(
         rows, and the last step as an extra start vector, which large networks need. With `sample`,
         the curvature (never value and gradient) is that of so many rows, drawn anew at each point.
         ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for a network without
-        batch normalisation whose rows are in memory, False by default: steps in coordinates of its
+        batch normalisation with dense rows in memory, False by default: steps in coordinates of its
         layers, in which regressions take a half to a fifth of the steps.
 
     Returns

@@ -110,6 +110,8 @@ def test_a_loss_that_overflows_is_what_it_is_of_dense_rows(loss, rng):
     dense, sparse = (fc.Objective(model, rows, y, loss) for rows in (X, sp.csr_matrix(X)))
     assert not np.isfinite(dense.value(theta))
     np.testing.assert_array_equal(sparse.value(theta), dense.value(theta))
+    found = [ob.hessian(theta) @ np.ones(model.n_params) for ob in (sparse, dense)]
+    assert not np.isfinite(found).all(axis=1).any()
 
 
 def test_facts_and_verdicts(rng):

@@ -28,7 +28,7 @@ KNOWN = {
 }
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
 AT_MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
-VERSION = 1  # of a checkpoint's contents
+VERSION = 2  # of a checkpoint's contents
 
 
 def damaged(what: str) -> ValueError:

@@ -52,6 +52,13 @@ LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||t
 KICKS = 12  # random directions tried
 WALKS = 4  # displaced points from which the minimiser is tried
 
+
+def no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
+    """Return whether one point is no higher than another by more than rounding."""
+    f = value(here)
+    return value(there) <= f + value_rounding(f, here.dtype)
+
+
 # takes a few steps from a given point; returns the lowest point met, and the value there
 SideRun = Callable[[np.ndarray], tuple[np.ndarray, float]]
 Lower = tuple[np.ndarray, float]
@@ -286,7 +293,9 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
         return None
     here = np.asarray(theta, dtype=float)
     best = beside(ob, here)
-    if best is not None and not (best.verdict.certified and _no_higher(ob, best.theta, here)):
+    if best is not None and not (
+        best.verdict.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
+    ):
         best = None
     for i, width in enumerate(WIDTHS):
         if stop() or best is not None and best.verdict.certified:
@@ -299,11 +308,6 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
         if found is not None and (best is None or found.verdict.certified):
             best = found
     return best
-
-
-def _no_higher(ob: Any, there: np.ndarray, here: np.ndarray) -> bool:
-    f = float(ob.value(here))
-    return float(ob.value(there)) <= f + value_rounding(f, here.dtype)
 
 
 def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
@@ -368,40 +372,31 @@ RISK = 1e-3  # ... and missed with at most this probability if n is too large fo
 
 
 @dataclass(frozen=True)
-class Termination:
-    """The claim about a point with zero gradient.
+class Outcome:
+    """The claim about a point with zero gradient, or the point from which the run is to go on.
 
     Attributes
     ----------
-    stopped : str
-        One of `STATUS`.
+    theta : ndarray, shape (n,)
+    stopped : str or None
+        One of `STATUS`; None if the run goes on from theta, where the loss is lower, or a smaller
+        gradient is wanted.
     kind : str or None
         The kind of point by `classify`; None if that was not called.
     success : bool
     sentence : str
-    theta : ndarray, shape (n,)
     report : CriticalPoint or None
+    finer : bool
+        Whether a smaller gradient is wanted from here on.
     """
 
-    stopped: str
-    kind: str | None
-    success: bool
-    sentence: str
     theta: np.ndarray
+    stopped: str | None = None
+    kind: str | None = None
+    success: bool = False
+    sentence: str = ""
     report: Any = None
-
-
-@dataclass(frozen=True)
-class Onward:
-    """The point from which the run is to go on: the loss is lower there or, if `finer`, a smaller
-    gradient is wanted.
-    """
-
-    theta: np.ndarray
-    finer: bool
-
-
-Outcome = Termination | Onward
+    finer: bool = False
 
 
 @dataclass
@@ -427,19 +422,19 @@ class Rest:
     below: int = 0
     report: Any = None
 
-    def ends(self, stopped: str, success: bool = False, sentence: str | None = None) -> Termination:
+    def ends(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
         """Return the claim about this point, by default in the words of its report."""
-        sentence = self.sentence if sentence is None else sentence
-        return Termination(stopped, self.report.kind, success, sentence, self.theta, self.report)
+        kind, sentence = self.report.kind, sentence or self.sentence
+        return Outcome(self.theta, stopped, kind, success, sentence, self.report)
 
     @property
     def sentence(self) -> str:
         """The report's reason."""
         return without_calls(self.report.reason)
 
-    def onward(self, theta: np.ndarray) -> Onward:
+    def onward(self, theta: np.ndarray) -> Outcome:
         """Go on from a lower point; if this one was not critical, with a smaller tolerance."""
-        return Onward(theta, self.report.kind == "not_critical")
+        return Outcome(theta, finer=self.report.kind == "not_critical")
 
 
 ROUND = 1.0  # seconds that all checks together may always take, ...
@@ -511,10 +506,11 @@ class Finisher:
 
     # the rounds
 
-    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+    def judge(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
-            return self._judge(Rest(theta, moves and self.moves < MOVES and not self.over()))
+            moves = moves and self.moves < MOVES and not self.over()
+            return self._first(FIRST, Rest(theta, moves))
 
     def held(self, theta: np.ndarray, patient: bool) -> Any:
         """Return the outcome at the kinks that hold a run, or None if none do.
@@ -524,21 +520,10 @@ class Finisher:
         with self._checking():
             return self._held(theta, PROOF if patient else ROUND)
 
-    def _judge(self, at: Rest) -> Outcome:
-        outcome = self._first(FIRST, at)
-        if outcome is None:
-            falls = at.report.kind == "degenerate" and at.report.n_negative
-            outcome = self._first(FINISH["saddle" if falls else at.report.kind], at)
-        assert outcome is not None  # the last strategy of a kind always has one
-        return outcome
-
     def _first(self, strategies: tuple[Strategy, ...], at: Rest) -> Outcome | None:
         """Return the outcome of the first strategy that has one, if any."""
-        for strategy in strategies:
-            outcome = strategy(self, at)
-            if outcome is not None:
-                return outcome
-        return None
+        outcomes = (strategy(self, at) for strategy in strategies)
+        return next((outcome for outcome in outcomes if outcome is not None), None)
 
     # strategies: each returns an outcome, or None to let the next one try
 
@@ -547,17 +532,15 @@ class Finisher:
         if not runs_to_infinity(self.run.ob, at.theta):
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
-        return Termination("infinity", "not_critical", False, why, at.theta)
+        return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
     def _unjudged(self, at: Rest) -> Outcome | None:
         """End without a verdict if there is no time or no Hessian for one."""
         below = self.dense_below()
         if below is None:
-            why = "max_time left no time for a verdict"
-            return Termination("max_time", None, False, why, at.theta)
+            return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
         if not hasattr(self.run.ob, "hessian"):
-            why = "without a Hessian there is no verdict"
-            return Termination("critical", None, False, why, at.theta)
+            return Outcome(at.theta, "critical", sentence="without a Hessian there is no verdict")
         at.below = below
         return None
 
@@ -580,6 +563,11 @@ class Finisher:
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
+    def _by_kind(self, at: Rest) -> Outcome | None:
+        """Try what there is for points of this kind."""
+        falls = at.report.kind == "degenerate" and at.report.n_negative
+        return self._first(FINISH["saddle" if falls else at.report.kind], at)
+
     def _near(self, at: Rest) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no higher
         and nothing curves down here.
@@ -594,10 +582,9 @@ class Finisher:
         minimum = there is not None and there.kind == "minimum" and there.certified
         if at.theta.dtype != np.float64 or not minimum:
             return None
-        f = self.run.value(at.theta)
-        if not self.run.value(x) <= f + value_rounding(f, at.theta.dtype):
+        if not no_higher(self.run.value, x, at.theta):
             return None
-        return Termination("critical", "minimum", True, there.reason.rstrip("."), x, there)
+        return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
     def _between_kinks(self, at: Rest) -> Outcome | None:
         """End on the kinks that hold the point."""
@@ -612,9 +599,9 @@ class Finisher:
             return None
         proof = found.verdict
         if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
-            return self._judge(Rest(found.theta, moves=False, on_kinks=False))
+            return self._first(FIRST, Rest(found.theta, moves=False, on_kinks=False))
         stopped = "critical" if proof.certified else "kinks"
-        return Termination(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
+        return Outcome(found.theta, stopped, proof.kind, proof.certified, proof.reason, proof)
 
     def _beyond_a_rise(self, at: Rest) -> Outcome | None:
         """Test a minimum that is not certified further: along no direction tried may the loss fall
@@ -628,9 +615,6 @@ class Finisher:
             if found is not None:
                 return self._lower(at, found, f)
         return None
-
-    def _success(self, at: Rest) -> Outcome:
-        return at.ends("critical", True)
 
     def _at_the_bound(self, at: Rest) -> Outcome | None:
         """End with a success if the loss is its lower bound: within the rounding of the value or of
@@ -720,7 +704,7 @@ class Finisher:
         if not (at.moves and self.gradient_tol is None and wide and self._can_go_on(at.theta)):
             return None
         self.moves += 1
-        return Onward(at.theta, True)
+        return Outcome(at.theta, finer=True)
 
     def _no_descent(self, at: Rest) -> Outcome | None:
         """End where side steps have found nothing and Newton's steps lead to no point near."""
@@ -732,9 +716,6 @@ class Finisher:
             return None
         return at.ends("degenerate", False, f"{at.sentence}; degenerate: no descent found, {why}")
 
-    def _as_classified(self, at: Rest) -> Outcome:
-        return at.ends("critical")
-
     # what strategies ask
 
     def _lower(self, at: Rest, found: Lower, f: float) -> Outcome:
@@ -742,16 +723,15 @@ class Finisher:
         theta, lowest = found
         if self._pays(lowest, f) and at.moves:
             return at.onward(theta)
-        there, below = Rest(theta, False), self.dense_below()
-        if below is not None:
-            there.below = below
+        there = Rest(theta, False)
+        if self._unjudged(there) is None:
             self._classified(there)
         kind = None if there.report is None else there.report.kind
         sentence = (
             f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "
             f"is {lowest:.9g}"
         )
-        return Termination("degenerate", kind, False, sentence, theta, there.report)
+        return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _pays(self, lowest: float, f: float) -> bool:
         """Return whether another move to a lower point is allowed: after `FEW` small gains in a row
@@ -794,20 +774,21 @@ FIRST: tuple[Strategy, ...] = (
     Finisher._unjudged,
     Finisher._polished,
     Finisher._classified,
+    Finisher._by_kind,
 )
 _SADDLE: tuple[Strategy, ...] = (
     Finisher._near,
     Finisher._down,
     Finisher._nearest,
     Finisher._finer,
-    Finisher._as_classified,
+    lambda _, at: at.ends("critical"),
 )
 FINISH: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
         Finisher._near,
         Finisher._beyond_a_rise,
         Finisher._finer,
-        Finisher._success,
+        lambda _, at: at.ends("critical", True),
     ),
     "degenerate": (
         Finisher._near,
@@ -824,7 +805,7 @@ FINISH: dict[str, tuple[Strategy, ...]] = {
         Finisher._side_steps,
         Finisher._finer,
         Finisher._no_descent,
-        Finisher._as_classified,
+        lambda _, at: at.ends("critical"),
     ),
     "undecided": (Finisher._near, Finisher._between_kinks, *_SADDLE[1:]),
     "saddle": _SADDLE,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..common.vectors import QuasiNewton, norm
 from ..critical.evidence import is_plain
-from .checkpoint import damaged
+from .checkpoint import State, damaged
 from .run import Method
 
 AT_ONCE = 1000  # steps in one call of the engine, which returns after a tenth of a second at most
@@ -31,19 +31,15 @@ class LBFGS(Method):
     """
 
     defaults = {"memory": 20, "precondition": False}
-    engine: QuasiNewton
-    started: bool
     take_steps: Any  # the engine's `run` on the plan of the objective, or None
     layers: Any
-    origin: np.ndarray  # theta = origin + P x, where the engine is at x
-    at: np.ndarray  # theta of the engine's point
-    taken: int  # steps, ...
-    due: int  # ... and their number at which P is made anew
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
-        self.origin = self.at = run.theta
+        self.origin = run.theta  # theta = origin + P x, where the engine is at x, ...
+        self.at = run.theta  # ... and which is theta then
+        # steps taken, and their number at which P is made anew
         self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
@@ -85,7 +81,8 @@ class LBFGS(Method):
 
     def step(self) -> str | None:
         run = self.run
-        if not (self.started and np.array_equal(self._here(), run.theta)):  # or it was moved
+        here = self.engine.theta if self.layers is None else self.at
+        if not (self.started and np.array_equal(here, run.theta)):  # or it was moved
             self._start()
         elif self.layers is not None and self.taken >= self.due:
             self._turn(self.layers)
@@ -99,10 +96,6 @@ class LBFGS(Method):
         return (
             None if moved or run.cut else "the line search found no lower value along the gradient"
         )
-
-    def _here(self) -> np.ndarray:
-        """Return theta of the engine's point."""
-        return self.engine.theta if self.layers is None else self.at
 
     def _search(self) -> bool:
         """Take a step by asking the objective; return False if there is none."""
@@ -138,66 +131,51 @@ class LBFGS(Method):
             ending = self.take_steps(record, run.enough, run.fun_target, run.left())
         finally:  # after Ctrl-C, the steps taken so far are whole
             run.n_gradients += engine.evaluations - evaluations
-            record = record[: engine.steps]
-            record[:, 2] += begun
-            run.passed(record[:-1])
-            if len(record):
+            run.passed(record[: engine.steps], begun, ending)
+            if engine.steps:
                 self._follow()
                 run.iteration += ending is None
         run.asked, run.gap = time.perf_counter(), engine.gap
-        if ending == "max_time":
-            run.cut = ending
         return engine.steps > 0
 
     def _follow(self) -> None:
         """Move the run to where the engine is, and let it know of the lowest point on the way."""
         run, engine = self.run, self.engine
-        np.copyto(run.spare, engine.theta)
-        run.theta, run.spare = run.spare, run.theta
-        run.f, run.g, run.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
+        run.follow(engine)
         if engine.best is not None and engine.best[1] < run.best_score:
             theta, run.best_f, run.best_gnorm = engine.best
             run.best, run.best_score = theta.copy(), run.best_f
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        pairs, rows = self.engine.pairs, range(self.engine.count)
-        arrays = {f"s{i}": pairs[2 * i].copy() for i in rows}
-        arrays |= {f"y{i}": pairs[2 * i + 1].copy() for i in rows}
-        facts: dict[str, Any] = {"first": self.engine.first}
-        if self.precondition:
-            facts |= {"taken": self.taken, "due": self.due, "scale": None}
-        if self.layers is not None and self.started:
-            arrays |= {"origin": self.origin, "x": self.engine.theta.copy()}
-            facts["scale"] = self.layers.scale
-        return arrays, facts
+    def state(self) -> State:
+        engine, layers = self.engine, self.layers if self.started else None
+        arrays = {f"{'sy'[i % 2]}{i // 2}": engine.pairs[i].copy() for i in range(2 * engine.count)}
+        if layers is not None:
+            arrays |= {"origin": self.origin, "x": engine.theta.copy()}
+        scale = None if layers is None else layers.scale
+        known = {"first": engine.first, "taken": self.taken, "due": self.due, "scale": scale}
+        return arrays, known
 
     def load(self, arrays: Any, facts: Any) -> None:
         """Restore every pair into its old row, so that sums over rows agree with the saved run to
-        the last bit.
+        the last bit; and the coordinates, which are made at their old origin, unless the run had
+        left them.
         """
-        pairs, first, count = self.engine.pairs, facts["first"], 0
+        run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:
-            pairs[2 * count], pairs[2 * count + 1] = arrays[f"s{count}"], arrays[f"y{count}"]
+            engine.pairs[2 * count] = arrays[f"s{count}"]
+            engine.pairs[2 * count + 1] = arrays[f"y{count}"]
             count += 1
         if first >= self.memory or (first and count < self.memory):
             raise damaged(f"its oldest pair is in row {first} of {count}")
-        if self.layers is not None:
-            self._go_on(self.layers, arrays, facts)
-        else:
+        self.taken, self.due = facts["taken"], facts["due"]
+        if layers is not None and facts["scale"] is not None:
+            if not {"origin", "x"} <= arrays.keys():
+                raise damaged("its coordinates are without an origin")
+            self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
+            layers.fit(self.origin)
+            layers.rescale(facts["scale"])
+            engine.start(arrays["x"], run.f, layers.to_gradient(run.g))
+        elif self.taken or layers is None:
+            self.layers = None
             self._start()
-        self.engine.restore(first, count)
-
-    def _go_on(self, layers: Any, arrays: Any, facts: Any) -> None:
-        """Restore the coordinates, which are made at their old origin; none after the run has left
-        them.
-        """
-        run, self.taken, self.due = self.run, facts["taken"], facts["due"]
-        if facts["scale"] is None:
-            self.layers = layers if self.taken == 0 else None
-            if self.layers is None:
-                self._start()
-            return
-        self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
-        layers.fit(self.origin)
-        layers.rescale(facts["scale"])
-        self.engine.start(arrays["x"], run.f, layers.to_gradient(run.g))
+        engine.restore(first, count)

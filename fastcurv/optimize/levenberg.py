@@ -102,12 +102,7 @@ class LevenbergMarquardt(GaussNewton):
         run.n_values += engine.values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth
-        if ending == "max_time":
-            run.cut = ending
-        if not steps:
-            return 0
-        record[:, 2] += begun
-        run.passed(record[: steps - 1])
-        run.theta = engine.theta.copy()
-        run.f, run.g, run.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
+        run.passed(record[:steps], begun, ending)
+        if steps:
+            run.follow(engine)
         return int(steps)

@@ -16,7 +16,7 @@ from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, could_be, damaged, part
 from .escape import lowest_curvature, suspects
-from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Onward, Termination
+from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Outcome
 from .line_search import first_length, line_minimum
 from .run import History, Method, Run
 
@@ -60,7 +60,7 @@ class Loop:
         self.method: Method
         self.why: str | None = None
         self.sentence: str | None = None
-        self.outcome: Termination | None = None
+        self.outcome: Outcome | None = None
         self.mark, self.walked = [0, np.inf, np.inf], [0, np.inf, np.inf]
         self.small_gains = 0
         self.rest: int | None = None
@@ -88,7 +88,6 @@ class Loop:
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_objective(run, facts["run"])
-        if facts:
             of_method, method_facts = part(arrays, "method."), facts.get("method_facts", {})
             check_method(of_method, method_facts, self.method, run.theta.size)
             self.method.load(of_method, method_facts)
@@ -212,10 +211,8 @@ class Loop:
         f = run.f
         for i in range(1, DOUBLINGS + 1):
             before, f = f, run.value(run.theta * run.theta.dtype.type(2.0**i))
-            if not np.isfinite(f):
-                break
             if not f < before:
-                return False
+                return not np.isfinite(f)
         return True
 
     def facts(self) -> list[Any]:
@@ -272,14 +269,14 @@ class Loop:
                 return None
         if not self.verdict:
             return "critical"
-        outcome = self.ending.judge(run.theta, moves=True)
-        if isinstance(outcome, Onward):
+        outcome: Outcome = self.ending.judge(run.theta, moves=True)
+        if outcome.stopped is not None:
+            self.outcome = outcome
+        else:
             if outcome.finer:
                 self.gradient_tol = min(0.01 * self.gradient_tol, 0.1 * run.gnorm)
             np.copyto(run.spare, outcome.theta)
             run.arrive()
-            return None
-        self.outcome = outcome
         return outcome.stopped
 
     def _go_along(self, v: np.ndarray) -> bool:
@@ -310,18 +307,16 @@ class Loop:
         options = {k: v for k, v in self.options.items() if k != "sample"}
         method = self.maker(side, **options)
         side.bind()
-        best, lowest = side.theta.copy(), side.f
-        for _ in range(WALK if np.isfinite(side.f) else 0):
-            if not side.gnorm > 0 or side.exhausted() or method.step() is not None:
+        side.record()
+        for _ in range(WALK):
+            lost = not (np.isfinite(side.f) and side.gnorm > 0)
+            if lost or side.exhausted() or method.step() is not None:
                 break
-            if not np.isfinite(side.f):
-                break
-            if side.f < lowest:
-                best, lowest = side.theta.copy(), side.f
+            side.record()
         run.n_products += side.n_products
         run.n_gradients += side.n_gradients
         run.n_values += side.n_values
-        return best, lowest
+        return side.best, side.best_f
 
     # results
 
@@ -355,11 +350,10 @@ class Loop:
         unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # a scale for each parameter
         moved = np.abs(run.g) > 0
         step = run.g * kind(-(unit[moved] / np.abs(run.g[moved])).min(initial=np.inf))
-        jumps = []
-        for t in (100.0, 1.0):
-            g = run.value_and_gradient(run.theta + kind(t) * step)[1]
-            jumps.append(norm(g - run.g))
-        further, close = jumps
+        further, close = (
+            norm(run.value_and_gradient(run.theta + kind(t) * step)[1] - run.g)
+            for t in (100.0, 1.0)
+        )
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
         return (
@@ -394,19 +388,17 @@ class Loop:
             self.run.record()
         x, fun, gnorm = self._choose()
         at_rest = gnorm <= self.wanted or self.why == "valley"
-        if self.outcome is None and at_rest and self.verdict:
+        whole = self.why not in ("interrupted", "unbounded")
+        if self.outcome is None and at_rest and self.verdict and whole:
             self._judge_the_end(x)
         return self._result(np.array(x), fun, gnorm)
 
     def _judge_the_end(self, x: np.ndarray) -> None:
-        if self.why in ("interrupted", "unbounded"):
-            return
         try:
-            outcome = self.ending.judge(x, moves=False)
+            outcome: Outcome = self.ending.judge(x, moves=False)
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
-        assert isinstance(outcome, Termination)  # nowhere to go on without moves
         self.outcome = outcome
         explained = self.why == "stalled" and outcome.stopped != "critical"
         if self.why == "critical" or outcome.success or explained:
@@ -422,7 +414,7 @@ class Loop:
             if gnorm <= self.wanted:
                 kind, asked = None, "reached" if self.verdict else "asked for"
                 sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
-            outcome = Termination("", kind, False, sentence, x)
+            outcome = Outcome(x, kind=kind, sentence=sentence)
         else:
             x = np.array(outcome.theta)
         known = np.array_equal(x, run.theta) and not run.stale

@@ -35,16 +35,35 @@ from .steps import DENSE_BELOW
 SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
 
 
+_PLAIN = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+_SCALED = {**_PLAIN, "precondition": False, "warm_start": False}
+
+
 class _InSpace(Method):
-    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt,
-    repeat.
+    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt, repeat.
+    A subclass that adapts has ``adapt(ratio, length, bounded)``, which fits the radius, damping or
+    weight to the outcome of a trial step.
+
+    Two options are for large networks, where the curvature of different layers differs by orders of
+    magnitude. `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``,
+    and lengths, dampings and radii are measured in these coordinates. ``D = r^-1/2`` with r the
+    root mean square of Hv over random sign vectors v, which estimates the norms of H's rows [1]_;
+    it is averaged over about the last 20 points, at one product each (4 at the first).
+    `warm_start`: the last step is a second start vector of the next space, which costs one product.
+
+    References
+    ----------
+    .. [1] Z. Yao et al., AdaHessian: an adaptive second order optimizer for machine learning, AAAI
+           2021.
     """
 
     curvature = "hessian"
     leaves_saddles = True
-    problem = "shifted"  # the small one, by the name that the engine gives it, ...
-    by = "damping"  # ... and the attribute that is its parameter
-    defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+    # the small problem, by the name that the engine gives it, and the attribute of its parameter
+    problem, by = "shifted", "damping"
+    defaults = _PLAIN
+    precondition = warm_start = False
+    kept_arrays = ("last", "row_squares")
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
@@ -52,20 +71,17 @@ class _InSpace(Method):
         most = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
         self.limit = min(n, most if self.krylov_dim is None else self.krylov_dim)
         self.vector = np.empty_like(run.theta)
+        self.last: Any = None
+        self.row_squares: Any = None
+        self.scale: Any = None
 
     @cached_property
     def space(self) -> KrylovSpace:
         """Make the space, kept for the run."""
         return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.limit + 2)
 
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        """Adapt the radius, damping or weight to the outcome of a trial step."""
-
     def tolerance(self) -> float:
         return float(min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma)
-
-    def accepted(self) -> None:
-        """Take note that the step `vector` was accepted."""
 
     def solve(self) -> tuple[float, float, bool]:
         """Grow the space until the residual is small enough, and leave the step in `vector`.
@@ -79,10 +95,33 @@ class _InSpace(Method):
             Worth(self.thrift, run.step_price()), self.vector,
         )  # fmt: skip
         setattr(self, self.by, parameter)
+        if self.precondition:
+            self.vector *= self.scale
         return length, gain, bounded
 
     def open_space(self) -> None:
-        self.space.start(self.run.product, self.run.g)
+        run, others = self.run, [] if self.last is None else [self.last]
+        if not self.precondition:
+            self.space.start(run.product, run.g, others)
+            return
+        self._measure_rows()
+        scale = self.scale
+        self.space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
+
+    def _measure_rows(self) -> None:
+        run, first = self.run, self.row_squares is None
+        squares = np.zeros(len(run.theta)) if first else self.row_squares
+        for i in range(4 if first else 1):
+            v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
+            found = np.square(run.product(v, np.empty_like(v)), dtype=np.float64)
+            squares += (1.0 / (i + 1) if first else 0.05) * (found - squares)
+        self.row_squares = squares
+        mean = float(squares.mean()) or 1.0
+        self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
+
+    def _scaled_product(self, v: np.ndarray, out: Any) -> None:
+        self.run.product(v * self.scale, out)
+        out *= self.scale
 
     def step(self) -> str | None:
         run = self.run
@@ -98,7 +137,7 @@ class _InSpace(Method):
             ratio = reduction_ratio(run.f, f, predicted, run.eps)
             self.adapt(ratio, length, bounded)
             if ratio > 1e-4:
-                self.accepted()
+                self.last = self.vector.copy() if self.warm_start else None
                 run.arrive()
                 return None
             if (np.abs(self.vector) <= run.eps * np.maximum(1.0, np.abs(run.theta))).all():
@@ -108,89 +147,19 @@ class _InSpace(Method):
         return "a hundred trial steps in a row were refused"
 
 
-class _Scaled(_InSpace):
-    """Adds two options for large networks, where the curvature of different layers differs by
-    orders of magnitude.
-
-    `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``, and lengths,
-    dampings and radii are measured in these coordinates. ``D = r^-1/2`` with r the root mean square
-    of Hv over random sign vectors v, which estimates the norms of H's rows [1]_; it is averaged
-    over about the last 20 points, at one product each (4 at the first). `warm_start`: the last step
-    is a second start vector of the next space, which costs one product.
-
-    References
-    ----------
-    .. [1] Z. Yao et al., AdaHessian: an adaptive second order optimizer for machine learning, AAAI
-           2021.
-    """
-
-    defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}
-    kept_arrays = ("last", "row_squares")
-
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.last: Any = None
-        self.row_squares: Any = None
-        self.scale: Any = None
-        self.scaled = np.empty_like(run.theta if self.precondition else [])
-
-    def open_space(self) -> None:
-        run = self.run
-        if self.precondition:
-            self._measure_rows()
-        others = [self.last] if self.warm_start and self.last is not None else []
-        scale = self.scale
-        if scale is None:
-            self.space.start(run.product, run.g, others)
-        else:
-            self.space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
-
-    def _measure_rows(self) -> None:
-        run = self.run
-        first = self.row_squares is None
-        squares = np.zeros(len(run.theta)) if self.row_squares is None else self.row_squares
-        Hv = np.empty_like(run.theta)
-        for i in range(4 if first else 1):
-            v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
-            run.product(v, Hv)
-            squares += ((1.0 / (i + 1)) if first else 0.05) * (
-                np.square(Hv, dtype=np.float64) - squares
-            )
-        self.row_squares = squares
-        mean = float(squares.mean()) or 1.0
-        self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
-
-    def _scaled_product(self, v: np.ndarray, out: Any) -> None:
-        np.multiply(v, self.scale, out=self.scaled)
-        self.run.product(self.scaled, out)
-        out *= self.scale
-
-    def solve(self) -> Any:
-        found = super().solve()
-        if self.scale is not None:
-            self.vector *= self.scale
-        return found
-
-    def accepted(self) -> None:
-        if self.warm_start:
-            self.last = self.vector.copy()
-
-
-class TrustRegion(_Scaled):
+class TrustRegion(_InSpace):
     """GLTR: solves the trust-region problem of the quadratic model in the Krylov space, including
     the hard case.
     """
 
-    problem = "trust-region"
-    by = "radius"
+    problem, by = "trust-region", "radius"
     radius: Any
-    defaults = {**_Scaled.defaults, "radius": None}
+    defaults = {**_SCALED, "radius": None}
     kept_facts = ("radius",)
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        if self.radius is None:
-            self.radius = first_radius(run.theta)
+        self.radius = self.radius or first_radius(run.theta)
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         self.radius = next_radius(self.radius, ratio, length, bounded)
@@ -208,13 +177,12 @@ def next_radius(radius: float, ratio: float, length: float, bounded: bool) -> fl
     return 2.0 * radius if ratio > 0.75 and bounded else radius
 
 
-class Cubic(_Scaled):
+class Cubic(_InSpace):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
-    problem = "cubic"
-    by = "weight"
+    problem, by = "cubic", "weight"
     weight: float
-    defaults = {**_Scaled.defaults, "weight": 1.0}
+    defaults = {**_SCALED, "weight": 1.0}
     kept_facts = ("weight",)
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
@@ -224,11 +192,15 @@ class Cubic(_Scaled):
             self.weight = max(self.weight / 3.0, 1e-12)
 
 
-class _Damped(_Scaled):
-    """Adapts the damping: up if the model predicted too much reduction, down if it was right."""
+class SaddleFreeNewton(_InSpace):
+    """Saddle-free Newton, ``(|T| + damping) y = -c``: Newton's step lengths, downhill along every
+    eigenvector (Dauphin et al. 2014). The damping goes up if the model predicted too much
+    reduction, down if it was right.
+    """
 
+    problem = "absolute"
     damping: float | None
-    defaults = {**_Scaled.defaults, "damping": None}
+    defaults = {**_SCALED, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
@@ -239,15 +211,7 @@ class _Damped(_Scaled):
             self.damping = max(damping / 3.0, 1e-12 * self.space.size)
 
 
-class SaddleFreeNewton(_Damped):
-    """Saddle-free Newton, ``(|T| + damping) y = -c``: Newton's step lengths, downhill along every
-    eigenvector (Dauphin et al. 2014).
-    """
-
-    problem = "absolute"
-
-
-class GaussNewton(_Damped):
+class GaussNewton(SaddleFreeNewton):
     """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature;
     with the Hessian H near the end.
 
@@ -301,7 +265,7 @@ class Newton(_InSpace):
     """
 
     leaves_saddles = False
-    defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
+    defaults = {**_PLAIN, "thrift": 0.0, "damping": 0.0}
     checks = {**_InSpace.checks, "damping": check_not_negative}
 
     def tolerance(self) -> float:
@@ -311,9 +275,8 @@ class Newton(_InSpace):
     def step(self) -> str | None:
         run = self.run
         self.open_space()
-        y, _, _ = self.solve()
-        f = run.try_step(self.vector)
-        if not np.isfinite(f):
+        self.solve()
+        if not np.isfinite(run.try_step(self.vector)):
             return "the Newton step leads to a loss that is not finite"
         run.arrive()
         return None
@@ -353,31 +316,24 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
-        run, (g, unit) = self.run, self._in_range()
-        weight = self._first_weight(g) if self.weight is None else self.weight
+        run = self.run
+        weight = self._first_weight() if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
-            run.product, g, eps, tolerance, self.work,
+            run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
             worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
-        if curvature is not None:
-            return self._follow(d)
-        if unit != 1:
-            d *= unit
-        return self._descend(d, weight)
-
-    def _in_range(self) -> tuple[np.ndarray, Any]:
-        """Return the gradient divided by a power of two, and that power, so that the square of its
-        norm neither overflows nor underflows.
-        """
-        run, kind = self.run, self.run.theta.dtype.type
-        least = float(np.finfo(kind).tiny) ** 0.25
-        if least <= run.gnorm <= 1 / least:
-            return run.g, kind(1)
-        unit = kind(2.0 ** np.frexp(run.gnorm)[1])
-        return run.g / unit, unit
+        moved = self._follow(d) if curvature is not None else self._descend(d, weight)
+        if not moved:  # where the model misleads, as it can at a kink
+            down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
+            if self._backtrack(down) is None:
+                return (
+                    "the line search found no lower value, along the Newton-CG step or the gradient"
+                )
+        run.arrive()
+        return None
 
     def _least(self) -> float:
         """Return a lower bound on the shift while the curvature is unknown; smaller if the gradient
@@ -385,39 +341,32 @@ class NewtonCG(Method):
         """
         return float(max(min(LEAST, self.run.gnorm), 1e-140))
 
-    def _first_weight(self, g: np.ndarray) -> float:
+    def _first_weight(self) -> float:
         """Return a weight that makes the first shift a hundredth of the curvature along the
         gradient.
         """
         run = self.run
-        run.product(g, self.work.Hp)
-        self.bound = norm(self.work.Hp) / norm(g)
+        self.bound = norm(run.product(run.g, self.work.Hp)) / norm(run.g)
         shift = max(min(0.01 * self.bound, 1e150), self._least())
         self.weight = weight = float(shift**2 / run.gnorm)
         return weight
 
-    def _least_weight(self) -> float:
-        """Return the least weight: its shift is 1e-7 of the curvature seen, times ``sqrt(||g||)``
-        where that is below 1.
-        """
-        size = min(max(self.bound, self._least()), 1e150)
-        return float(1e-14 * size**2 / max(1.0, self.run.gnorm))
+    # steps: each leaves its point in `run.spare`
 
-    def _descend(self, d: np.ndarray, weight: float) -> str | None:
-        """Backtrack from the full step until the loss has fallen by a fraction of what the slope
-        predicts.
+    def _descend(self, d: np.ndarray, weight: float) -> bool:
+        """Backtrack from the full step, and adapt the weight: its least has a shift of 1e-7 of the
+        curvature seen, times ``sqrt(||g||)`` where that is below 1.
         """
-        run = self.run
         t = self._backtrack(d)
-        if t is None:
-            return self._downhill()
-        self.weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, self._least_weight())
-        run.arrive()
-        return None
+        if t is not None:
+            size = min(max(self.bound, self._least()), 1e150)
+            least = float(1e-14 * size**2 / max(1.0, self.run.gnorm))
+            self.weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, least)
+        return t is not None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """Return the fraction of d that lowers the loss enough, with the point left in `run.spare`;
-        None if there is none.
+        """Return the fraction of d at which the loss has fallen by a fraction of what the slope
+        predicts; None if there is none.
         """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -430,34 +379,19 @@ class NewtonCG(Method):
             t = min(max(fitted, 0.1 * t), 0.5 * t)
         return None
 
-    def _follow(self, d: np.ndarray) -> str | None:
+    def _follow(self, d: np.ndarray) -> bool:
         """Search both directions along negative curvature for the lowest point, since Newton's
         length is not the best there.
         """
         run = self.run
         d /= d.dtype.type(np.linalg.norm(d))
-        t, f = line_minimum(
-            run.value, run.theta, d, run.f, self.reach or first_length(run.theta), refinements=3
-        )
+        start = self.reach or first_length(run.theta)
+        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=3)
         if not f < run.f:
-            return self._downhill()
+            return False
         self.reach = abs(t)
         run.try_step(d, t)
-        run.arrive()
-        return None
-
-    def _downhill(self) -> str | None:
-        """Step along the negative gradient with backtracking, where the model misleads, as it can
-        at a kink.
-        """
-        run = self.run
-        np.multiply(
-            run.g, run.theta.dtype.type(-1.0 / max(self.bound, 1e-300)), out=self.work.scratch
-        )
-        if self._backtrack(self.work.scratch) is None:
-            return "the line search found no lower value, along the Newton-CG step or the gradient"
-        run.arrive()
-        return None
+        return True
 
 
 # --------------------------------------------------------------------------------------------------

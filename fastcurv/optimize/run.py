@@ -227,12 +227,17 @@ class Run(Saved):
         self.stale = False
 
     def bind_operator(self) -> Any:
-        """Build the operator named by `curvature` at `theta`; None for methods without one."""
+        """Build the operator named by `curvature` at `theta`, of all rows or of some, drawn anew at
+        each point; None for methods without one.
+        """
         self._product = None  # so that the memory of the last one can be reused
         if self.curvature is None:
             return None
+        if self.sample is not None and self.rows is None:
+            self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
         with call_unmodified(self.ob, self.theta):
-            operator = getattr(self._curved(), self.curvature)(self.theta)
+            curved = self.ob if self.sample is None else self.ob.batch(self.rows)
+            operator = getattr(curved, self.curvature)(self.theta)
         as_curvature(operator, self.theta.size, self.curvature)
         self._product = as_product(operator)
         return operator
@@ -243,16 +248,6 @@ class Run(Saved):
         self._product(v, out)
         return out
 
-    def _curved(self) -> Any:
-        """Return the objective for the curvature: the full one, or a batch of randomly chosen
-        rows.
-        """
-        if self.sample is None:
-            return self.ob
-        if self.rows is None:
-            self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
-        return self.ob.batch(self.rows)
-
     def arrive(self) -> None:
         """Make `spare` the current point, and the old point the spare."""
         self.theta, self.spare = self.spare, self.theta
@@ -261,13 +256,9 @@ class Run(Saved):
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""
-        return self.value(self.place(step, scale))
-
-    def place(self, step: np.ndarray, scale: float) -> np.ndarray:
-        """Set `spare` to ``theta + scale * step`` and return it."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
         self.spare += self.theta
-        return self.spare
+        return self.value(self.spare)
 
     # history and state
 
@@ -288,17 +279,24 @@ class Run(Saved):
         self.pending = len(self.history["loss"]), entry, score
         self.settle()
 
-    def passed(self, records: np.ndarray) -> None:
-        """Write iterations to the history whose points have been passed by: the loss, the norm of
-        the gradient, and the time of each.
+    def follow(self, engine: Any) -> None:
+        """Move to where an engine's steps have led."""
+        np.copyto(self.spare, engine.theta)
+        self.theta, self.spare = self.spare, self.theta
+        self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
+
+    def passed(self, records: np.ndarray, begun: float, ending: str | None) -> None:
+        """Write an engine's steps but the last, whose points have been passed by, to the history.
+        They began at that time; `records` has a row each: the loss, the norm of the gradient, and
+        the seconds until then.
         """
-        if not len(records):  # as where each is to be validated
-            return
-        begun, count = self.iteration + 1, len(records)
+        self.cut = "max_time" if ending == "max_time" else self.cut
+        losses, norms, times = records[:-1].T
+        count = len(losses)
+        columns = [range(self.iteration + 1, self.iteration + 1 + count), losses.tolist()]
+        columns += [norms.tolist(), [self.n_products] * count, (times + begun).tolist()]
         self.iteration += count
-        iterations = list(range(begun, begun + count))
-        columns = iterations, *records.T[:2].tolist(), [self.n_products] * count
-        for key, values in zip(self.history, (*columns, records[:, 2].tolist()), strict=True):
+        for key, values in zip(self.history, columns):  # none are passed by that are validated
             self.history[key] += values
 
     def settle(self) -> None:

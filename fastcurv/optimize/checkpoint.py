@@ -7,6 +7,7 @@ bit generators in `KNOWN`.
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from typing import Any
@@ -27,7 +28,8 @@ KNOWN = {
     )
 }
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
-AT_MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
+# of a generator's state, where NumPy does not look
+AT_MOST = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
 VERSION = 2  # of a checkpoint's contents
 
 
@@ -36,19 +38,27 @@ def damaged(what: str) -> ValueError:
     return ValueError(f"the checkpoint to resume is damaged: {what}")
 
 
-def could_be(x: Any, example: Any) -> bool:
+def could_be(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
     """Return whether x has the structure of an example: a count for an int, any number for a float,
-    a number or None for None, a list of the same length for a list.
+    a number or None for None, a list of the same length for a list, a dict of the same names for a
+    dict, anything of a type for that type.
+
+    No count is above `most`, by default what a counter can have come to, or the limit by its name.
     """
+    if isinstance(example, type):
+        return isinstance(x, example)
     if isinstance(example, bool):
         return isinstance(x, bool)
+    if isinstance(example, dict):
+        same = isinstance(x, dict) and x.keys() == example.keys()
+        return same and all(could_be(x[key], example[key], most, key) for key in example)
     if isinstance(example, (list, tuple)):
         same = isinstance(x, (list, tuple)) and len(x) == len(example)
-        return same and all(could_be(v, e) for v, e in zip(x, example))
-    if example is None and x is None or isinstance(example, dict):
-        return example is None or isinstance(x, dict)
-    if type(x) is int:  # as far as a counter can have come
-        return 0 <= x < 1 << 62
+        return same and all(could_be(v, e, most) for v, e in zip(x, example))
+    if isinstance(example, str) or example is None and x is None:
+        return bool(x == example)
+    if type(x) is int:
+        return 0 <= x < AT_MOST.get(name, most)
     return type(x) is float and not isinstance(example, int) and (x == x or example != example)
 
 
@@ -77,11 +87,7 @@ class Saved:
 
 def plain(state: Any) -> Any:
     """Convert the state of a bit generator to what JSON can hold."""
-    if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items()}
-    if isinstance(state, np.ndarray):
-        return {"array": state.tolist(), "dtype": state.dtype.str}
-    return int(state) if isinstance(state, np.integer) else state
+    return json.loads(json.dumps(state, default=lambda x: x.tolist()))
 
 
 def generator(saved: Any) -> np.random.Generator:
@@ -93,33 +99,12 @@ def generator(saved: Any) -> np.random.Generator:
         raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
     made = KNOWN[name]()
     try:
-        made.state = _state(made.state, saved, "")
-    except (TypeError, ValueError, KeyError, OverflowError, IndexError, AttributeError) as error:
+        if not could_be(saved, plain(made.state), 1 << 128):
+            raise ValueError(name)
+        made.state = saved
+    except (ValueError, OverflowError) as error:
         raise damaged(f"its {name} has no such state") from error
     return np.random.Generator(made)
-
-
-def _state(example: Any, saved: Any, name: str) -> Any:
-    """Return a saved state with the structure of an example; raise ValueError if it differs."""
-    if isinstance(example, dict):
-        if not isinstance(saved, dict) or set(saved) != set(example):
-            raise ValueError(name)
-        return {key: _state(example[key], saved[key], key) for key in example}
-    if isinstance(example, np.ndarray):
-        if not isinstance(saved, dict) or saved.get("dtype") != example.dtype.str:
-            raise ValueError(name)
-        numbers = saved.get("array")
-        top = int(np.iinfo(example.dtype).max)
-        if not isinstance(numbers, list) or len(numbers) != example.size:
-            raise ValueError(name)
-        if not all(type(x) is int and 0 <= x <= top for x in numbers):
-            raise ValueError(name)
-        return np.array(numbers, dtype=example.dtype)
-    if isinstance(example, str):
-        return example
-    if type(saved) is not int or not 0 <= saved <= AT_MOST.get(name, (1 << 128) - 1):
-        raise ValueError(name)
-    return saved
 
 
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
@@ -147,7 +132,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     facts.
     """
     known = dict.fromkeys(("best_score", "best_f", "best_gnorm"), np.nan)
-    check_facts(facts, run.state()[1] | known | {"f": None}, "a run")
+    check_facts(facts, run.state()[1] | known | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
         raise damaged("the time elapsed is none")
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
@@ -161,10 +146,6 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.max() >= count
     ):
         raise damaged("its rows are none of the data's")
-    _check_history(arrays, facts, run)
-
-
-def _check_history(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
@@ -316,22 +297,22 @@ def saved(
     method, these options and this number of parameters.
     """
     arrays, facts = read_tensors(path)
-    if facts.get("what") != "minimize":
-        raise ValueError(f"{path} is not a checkpoint of minimize")
-    if facts.get("version") != VERSION:
-        version = shown(repr(facts.get("version")))
-        raise ValueError(f"{path} is a checkpoint of version {version}; wanted {VERSION}")
-    if facts.get("method") != method:
-        raise ValueError(
-            f"{path} was saved by method={shown(repr(facts.get('method')))}, not {method!r}"
-        )
-    if facts.get("options") != named_options(options):
-        raise ValueError(
-            f"{path} was saved with options {shown(repr(facts.get('options')))}, not "
-            f"{named_options(options)}"
-        )
-    theta = arrays.get("run.theta")
-    if theta is None or theta.shape != (n_params,):
-        held = 0 if theta is None else theta.size
-        raise ValueError(f"{path} holds {held} parameters; the objective has {n_params}")
+    theta, asked = arrays.get("run.theta", np.empty(0)), named_options(options)
+    version, by, given = (shown(repr(facts.get(n))) for n in ("version", "method", "options"))
+    checks = (
+        (facts.get("what") == "minimize", "is not a checkpoint of minimize"),
+        (
+            facts.get("version") == VERSION,
+            f"is a checkpoint of version {version}; wanted {VERSION}",
+        ),
+        (facts.get("method") == method, f"was saved by method={by}, not {method!r}"),
+        (facts.get("options") == asked, f"was saved with options {given}, not {asked}"),
+        (
+            theta.shape == (n_params,),
+            f"holds {theta.size} parameters; the objective has {n_params}",
+        ),
+    )
+    for right, what in checks:
+        if not right:
+            raise ValueError(f"{path} {what}")
     return arrays, facts

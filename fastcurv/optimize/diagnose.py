@@ -80,9 +80,9 @@ def _outliers(f: Facts) -> Found:
     return _if(share > 0.5, 100 * share)
 
 
-def _columns(f: Facts) -> tuple[float, bool] | None:
-    """Return the scale of the columns of X, or of the one that differs and True; None where all are
-    of scale 1, within a factor of 8, or the network fits well all the same.
+def _columns(f: Facts, alone: bool) -> Found:
+    """Look at the scale of the one column of X that differs, or where it is not one, of all of
+    them; they may be of scale 1, within a factor of 8, or the network fits well all the same.
     """
     scales = f.scales
     if not len(scales) or f.leaves(0.5):
@@ -92,20 +92,10 @@ def _columns(f: Facts) -> tuple[float, bool] | None:
     small = scales < usual / 30
     odd = large if large.any() else small
     if len(scales) > 1 and odd.sum() == 1:
-        return float(scales[odd][0] / np.median(scales[~odd])), True
-    total = float(np.sqrt(np.mean(scales**2)))
+        return _if(alone, scales[odd][0] / np.median(scales[~odd]))
+    total = np.sqrt(np.mean(scales**2))
     far = large.any() or not 1 / 8 < total < 8 or f.offset > 8
-    return (total, False) if far else None
-
-
-def _one_input(f: Facts) -> Found:
-    found = _columns(f)
-    return None if found is None else _if(found[1], found[0])
-
-
-def _inputs(f: Facts) -> Found:
-    found = _columns(f)
-    return None if found is None else _if(not found[1], found[0])
+    return _if(far and not alone, total)
 
 
 def _l2(f: Facts) -> Found:
@@ -304,19 +294,14 @@ def _as_numbers(f: Facts) -> str:
 
 
 def _short_cuts(f: Facts) -> str:
-    if len(set(f.ob.model.sizes[1:-1])) == 1:
-        return _on(f, more=", residual=True")
-    return _on(f, phi="tanh")
+    alike = len(set(f.ob.model.sizes[1:-1])) == 1
+    return _on(f, more=", residual=True") if alike else _on(f, phi="tanh")
 
 
 def _wider(f: Facts) -> str:
     first, *hidden, last = f.ob.model.sizes
     return _on(f, [first, *(max(4 * m, 16) for m in hidden or [4]), last], *(() if hidden else
                ("tanh",)))  # fmt: skip
-
-
-def _linear(f: Facts) -> str:
-    return _on(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity")
 
 
 @dataclass(frozen=True)
@@ -396,14 +381,14 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "one input of another scale",
-        _one_input,
+        partial(_columns, alone=True),
         "one column of X is {number} times as large as the others, or that far from 0",
         _standardised,
         poor=False,
     ),
     Cause(
         "inputs unscaled",
-        _inputs,
+        partial(_columns, alone=False),
         "the columns of X have a root mean square of {number}, or means far from 0, where weights "
         "are drawn for columns of mean 0 and variance 1",
         _standardised,
@@ -503,7 +488,7 @@ CAUSES: tuple[Cause, ...] = (
         "a simpler network does as well",
         _simpler,
         "the loss of a linear or a shallower network is {number}",
-        _linear,
+        lambda f: _on(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
 )
 

@@ -36,7 +36,7 @@ from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
 from .newton import first_radius, next_radius
-from .run import Run, reduction_ratio
+from .run import Method, Run, reduction_ratio
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
@@ -50,7 +50,8 @@ from .run import Run, reduction_ratio
 FLAT = 1e-5  # a direction counts as flat if its curvature is below this share of the largest
 LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||theta||)
 KICKS = 12  # random directions tried
-WALKS = 4  # displaced points from which the minimiser is tried
+WALKS = 4  # displaced points from which the minimiser is tried, ...
+STEPS = 20  # ... for so many steps
 
 
 def no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
@@ -59,8 +60,6 @@ def no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     return value(there) <= f + value_rounding(f, here.dtype)
 
 
-# takes a few steps from a given point; returns the lowest point met, and the value there
-SideRun = Callable[[np.ndarray], tuple[np.ndarray, float]]
 Lower = tuple[np.ndarray, float]
 
 
@@ -451,8 +450,11 @@ FEW = 5  # ... and after so many of those in a row the run ends
 class Finisher:
     """Judges the points of a run at which its gradient is zero."""
 
-    def __init__(self, run: Run, gradient_tol: float | None, walk: SideRun) -> None:
-        self.run, self.gradient_tol, self.walk = run, gradient_tol, walk
+    def __init__(
+        self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
+    ) -> None:
+        self.run, self.gradient_tol, self.maker = run, gradient_tol, maker
+        self.options = {name: value for name, value in options.items() if name != "sample"}
         self.spent = 0.0
         self.moves = self.small = 0
         self.started: float | None = None
@@ -680,10 +682,29 @@ class Finisher:
         for i, v in enumerate(tried[:WALKS]):
             if self.over():
                 break
-            there = self.walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
+            there = self._walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:
                 return self._lower(at, there, f)
         return None
+
+    def _walk(self, start: np.ndarray) -> Lower:
+        """Take a few steps of this run's method from another point, and return the lowest point met
+        and its value; the run itself does not move.
+        """
+        run, curvature = self.run, self.maker.curvature
+        side = Run(run.ob, start.copy(), 0, curvature=curvature, max_time=max(run.left(), 0.0))
+        method = self.maker(side, **self.options)
+        side.bind()
+        side.record()
+        for _ in range(STEPS):
+            lost = not (np.isfinite(side.f) and side.gnorm > 0)
+            if lost or side.exhausted() or method.step() is not None:
+                break
+            side.record()
+        run.n_products += side.n_products
+        run.n_gradients += side.n_gradients
+        run.n_values += side.n_values
+        return side.best, side.best_f
 
     def _searches(self, at: Rest) -> bool:
         """Return whether lower points are looked for though the run may go on."""

@@ -112,21 +112,20 @@ class _FirstOrder(Method):
             norm = float(np.linalg.norm(g))
             if norm > self.clip:
                 g = g * g.dtype.type(self.clip / norm)
-        self.last_rate = self._rate()
+        self.last_rate = self.rate(self.t)
+        known = isinstance(self.last_rate, (int, float, np.integer, np.floating))
+        if not (known and 0 <= self.last_rate < np.inf):
+            raise ValueError(
+                f"the learning rate of update {self.t} is {self.last_rate!r}; wanted a finite "
+                "number >= 0"
+            )
+        self.last_rate = float(self.last_rate)
         self.update(g, self.run.theta.dtype.type(self.last_rate))
 
     def settings(self) -> dict[str, Any]:
         """Return the options in force: the rate of the last update, in place of functions."""
         named = self.schedule if isinstance(self.schedule, str) else "function"
         return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
-
-    def _rate(self) -> float:
-        rate = self.rate(self.t)
-        if not (isinstance(rate, (int, float, np.integer, np.floating)) and 0 <= rate < np.inf):
-            raise ValueError(
-                f"the learning rate of update {self.t} is {rate!r}; wanted a finite number >= 0"
-            )
-        return float(rate)
 
     def _descend(self, rate: Any, direction: np.ndarray) -> None:
         np.multiply(direction, rate, out=self.scratch)
@@ -149,23 +148,19 @@ class Momentum(_FirstOrder):
 
     defaults = {**_COMMON, "momentum": 0.9}
     buffers: tuple[str, ...] = ("velocity",)
-
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        self.velocity *= g.dtype.type(self.momentum)
-        self.velocity += g
-        self._descend(rate, self.velocity)
-
-
-class Nesterov(Momentum):
-    """Nesterov's momentum, ``v = mu v + g; theta -= a (g + mu v)``."""
+    ahead = False  # Nesterov's
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         mu = g.dtype.type(self.momentum)
         self.velocity *= mu
         self.velocity += g
-        np.multiply(self.velocity, mu, out=self.scratch)
-        self.scratch += g
-        self._descend(rate, self.scratch)
+        self._descend(rate, mu * self.velocity + g if self.ahead else self.velocity)
+
+
+class Nesterov(Momentum):
+    """Nesterov's momentum, ``v = mu v + g; theta -= a (g + mu v)``."""
+
+    ahead = True
 
 
 class RMSProp(_FirstOrder):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..critical.evidence import is_plain
-from .newton import GaussNewton, first_radius, next_radius
+from .newton import GaussNewton, first_radius
 
 MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
 AT_ONCE = 25  # steps in one call, so that the loop sees in time that the run has become idle
@@ -26,63 +26,53 @@ class LevenbergMarquardt(GaussNewton):
     """Levenberg-Marquardt steps by a dense matrix, or in Krylov spaces."""
 
     engine: Any  # the engine's run; None where steps are in Krylov spaces
-    growth: float
-    radius: float | None
     kept_facts: tuple[str, ...] = (
         *GaussNewton.kept_facts, "growth", "radius", "since", "f_then", "g_then",
     )  # fmt: skip
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.growth, self.engine, self.radius = 2.0, None, None
+        self.growth, self.engine = 2.0, None
+        self.radius: Any = None
         self.since, self.f_then, self.g_then = 0, np.inf, np.inf  # steps since the last look
         if len(run.theta) <= MOST and self.sample is None and is_plain(run.ob):
-            self.engine = self._started()
+            self._start()
         if self.engine is not None:
             run.curvature = None
             run.at_hand = self.engine.value, self.engine.gradient.copy()
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
-        if self.engine is not None and not self.exact:
-            self._damp(self.engine)
+        if not self.exact:
+            self._damp()
 
-    def _started(self) -> Any:
-        """Return the engine's run from the point of this one, or None."""
-        run = self.run
-        start = getattr(run.ob, "_damped_steps", None)
-        engine = None if start is None else start(run.theta.copy())
-        if engine is not None:
-            self._damp(engine)
-        return engine
+    def _start(self) -> None:
+        """Start the engine's run, where there is one, from the point of this one."""
+        start = getattr(self.run.ob, "_damped_steps", lambda theta: None)
+        self.engine = start(self.run.theta.copy())
+        self._damp()
 
-    def _damp(self, engine: Any) -> None:
+    def _damp(self) -> None:
         """Give the engine the damping of this run, if there is one; else it keeps its own."""
-        if self.damping is not None:
-            engine.damping, engine.growth = self.damping, self.growth
+        if self.engine is not None and self.damping is not None:
+            self.engine.damping, self.engine.growth = self.damping, self.growth
 
     def _turn_to(self, curvature: str) -> None:
-        if self.engine is None:
-            super()._turn_to(curvature)
-        elif curvature == "hessian":
-            super()._turn_to(curvature)
+        if self.engine is not None and curvature == "ggn":
+            self.exact, self.since, self.run.curvature = False, 0, None
+            return
+        super()._turn_to(curvature)
+        if self.engine is not None:
             self.problem, self.by = "trust-region", "radius"
             self.radius = self.radius or first_radius(self.run.theta)
-        else:
-            self.exact, self.since, self.run.curvature = False, 0, None
-
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        if self.radius is not None and self.by == "radius":
-            self.ratio, self.radius = ratio, next_radius(self.radius, ratio, length, bounded)
-        else:
-            super().adapt(ratio, length, bounded)
 
     def step(self) -> str | None:
         if self.engine is None or self.exact:
             return super().step()
         run = self.run
         if not np.array_equal(self.engine.theta, run.theta):  # something else has moved it
-            self.engine, self.since = self._started(), 0
+            self.since = 0
+            self._start()
         if self.since == 0:
             self.f_then, self.g_then = run.f, run.gnorm
         steps = self._by_matrix(min(run.ahead, AT_ONCE - self.since))

@@ -25,7 +25,6 @@ TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `I
 LITTLE = 1e-4  # ... where the loss is so little above its lower bound, as a share of the start's
 CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is checked for kinks
 DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
-WALK = 20  # steps from a displaced point
 REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
 
@@ -54,7 +53,7 @@ class Loop:
         self.by_default = gradient_tol is None
         self.wanted = default if gradient_tol is None else gradient_tol
         self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
-        self.ending = Finisher(run, gradient_tol, self._walk)
+        self.ending = Finisher(run, gradient_tol, maker, options)
         self.bottom = lower_bound(run.ob)
         self.shown: Any = None
         self.method: Method
@@ -105,10 +104,7 @@ class Loop:
         except Exception:  # of the objective or the callback
             self.saver.write(self)
             raise
-        try:
-            return self._finish()
-        finally:
-            del self.ending  # which holds this loop: so its memory is free at once
+        return self._finish()
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
@@ -148,8 +144,11 @@ class Loop:
             run.record()
         self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
         self.shown.update(passed + 1)
-        if self.callback is not None and self.callback(self._intermediate()):
-            self.why = "callback"
+        if self.callback is not None:
+            known = {} if run.stale else {"jac": run.g.copy()}
+            at = {"x": run.theta.copy(), "fun": run.f, "nit": run.iteration}
+            if self.callback(as_result(**at, nhev=run.n_products, **known)):
+                self.why = "callback"
         self.saver.now_and_then(self)
 
     def end(self) -> str | None:
@@ -295,37 +294,7 @@ class Loop:
         run.arrive()
         return True
 
-    def _walk(self, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """Take a few steps of this run's method from another point, and return the lowest point met
-        and its value; the run itself does not move.
-        """
-        run = self.run
-        side = Run(
-            run.ob, start.copy(), 0, curvature=self.maker.curvature,
-            max_time=max(run.left(), 0.0),
-        )  # fmt: skip
-        options = {k: v for k, v in self.options.items() if k != "sample"}
-        method = self.maker(side, **options)
-        side.bind()
-        side.record()
-        for _ in range(WALK):
-            lost = not (np.isfinite(side.f) and side.gnorm > 0)
-            if lost or side.exhausted() or method.step() is not None:
-                break
-            side.record()
-        run.n_products += side.n_products
-        run.n_gradients += side.n_gradients
-        run.n_values += side.n_values
-        return side.best, side.best_f
-
     # results
-
-    def _intermediate(self) -> OptimizeResult:
-        run = self.run
-        known = {} if run.stale else {"jac": run.g.copy()}
-        return as_result(
-            x=run.theta.copy(), fun=run.f, nit=run.iteration, nhev=run.n_products, **known
-        )
 
     def _choose(self) -> tuple[np.ndarray, float, float]:
         """Return the point to report, with its loss and gradient norm."""

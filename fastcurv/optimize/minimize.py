@@ -34,7 +34,7 @@ from ..common.errors import (
 )
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
-from ..common.protocols import Descent, Smooth, Solver, Valued
+from ..common.protocols import Smooth, Solver, Valued
 from ..common.runtime import to_nearest
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
@@ -261,10 +261,10 @@ def minimize(
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None
     if check_positive_int(n_init, "n_init") > 1:
-        _refuse_beside_starts(n_init, checkpoint=checkpoint, resume=resume, callback=callback)
+        single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
         theta0, losses, max_time = _lowest(
-            ob, theta0, n_init, seed, max_time=max_time, progress=progress, method=chosen,
+            ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=chosen,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
@@ -296,24 +296,20 @@ def minimize(
     return result if losses is None else as_result(**result, starts=losses)
 
 
-def _refuse_beside_starts(n_init: int, **given: Any) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(
-                f"{name} is given and n_init is {n_init}; wanted n_init = 1, since {name} follows "
-                "one run"
-            )
-
-
 def _lowest(
-    ob: Any, theta0: Any, count: int, rng: np.random.Generator, *,
+    ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None]:  # fmt: skip
     """Run from `count` starts over threads, without verdicts, up to the first one, in order, at
-    `fun_target`, or until the time is over.
+    `fun_target`, or until the time is over. None of `single`, by name, may be given beside.
 
     Returns the lowest point, the losses reached, and the time that is left.
     """
+    for name in (name for name, value in single.items() if value is not None):
+        raise ValueError(
+            f"{name} is given and n_init is {count}; wanted n_init = 1, since {name} follows one "
+            "run"
+        )
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     seeds = rng.integers(2**32, size=count)
     begun = time.perf_counter()
@@ -354,15 +350,6 @@ def _lowest(
     return min(ended, key=lambda one: one.fun).x, losses, left()
 
 
-def _usual(ob: Any, asked: bool) -> Descent:
-    """Return the method that is meant by ``auto``: a dense matrix is the quickest where it is
-    small. `asked`: something is asked for that trust regions take.
-    """
-    small = not asked and getattr(ob, "n_params", SMALL + 1) <= SMALL and is_plain(ob)
-    small = small and getattr(ob, "_has_matrix", False)
-    return "levenberg-marquardt" if small else "trust-region"
-
-
 def _checked(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
@@ -370,7 +357,10 @@ def _checked(
     _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
     if isinstance(name, str) and name == "auto":
-        chosen = _usual(ob, bool(options) or products is not None)
+        # a dense matrix is the quickest where it is small; options are those of trust regions
+        small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
+        matrix = small and getattr(ob, "_has_matrix", False)
+        chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)
     _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)

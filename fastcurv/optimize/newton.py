@@ -18,6 +18,7 @@ the same space: a change of radius, damping or weight costs no product.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -35,14 +36,46 @@ from .steps import DENSE_BELOW
 SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
 
 
+def first_radius(theta: np.ndarray) -> float:
+    """Return the radius of a trust region of which nothing is known."""
+    return 0.1 * max(1.0, norm(theta))
+
+
+def next_radius(
+    radius: float, ratio: float, length: float, bounded: bool, size: float = 0.0
+) -> float:
+    """Return the radius after a trial step of this length, at the bound or not."""
+    if ratio < 0.25:
+        return 0.25 * length
+    return 2.0 * radius if ratio > 0.75 and bounded else radius
+
+
+def _next_weight(weight: float, ratio: float, *_: Any) -> float:
+    if ratio < 0.1:
+        return weight * 3.0
+    return max(weight / 3.0, 1e-12) if ratio > 0.9 else weight
+
+
+def _next_damping(damping: float, ratio: float, length: float, _: bool, size: float) -> float:
+    if ratio < 0.25:
+        return 4.0 * damping
+    return max(damping / 3.0, 1e-12 * size) if ratio > 0.75 else damping
+
+
+# the parameter of a small problem after a trial step, from the ratio of the reduction to that of
+# the model, the length of the step, whether that is at its bound, and the size of the curvature
+NEXT: dict[str, Callable[[float, float, float, bool, float], float]] = {
+    "radius": next_radius,
+    "weight": _next_weight,
+    "damping": _next_damping,
+}
 _PLAIN = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 _SCALED = {**_PLAIN, "precondition": False, "warm_start": False}
 
 
 class _InSpace(Method):
-    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt, repeat.
-    A subclass that adapts has ``adapt(ratio, length, bounded)``, which fits the radius, damping or
-    weight to the outcome of a trial step.
+    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt the
+    radius, damping or weight, repeat.
 
     Two options are for large networks, where the curvature of different layers differs by orders of
     magnitude. `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``,
@@ -59,8 +92,8 @@ class _InSpace(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    # the small problem, by the name that the engine gives it, and the attribute of its parameter
-    problem, by = "shifted", "damping"
+    problem = "shifted"  # the small one, by the name that the engine gives it, ...
+    by = "damping"  # ... and the attribute that is its parameter
     defaults = _PLAIN
     precondition = warm_start = False
     kept_arrays = ("last", "row_squares")
@@ -74,6 +107,7 @@ class _InSpace(Method):
         self.last: Any = None
         self.row_squares: Any = None
         self.scale: Any = None
+        self.ratio = 0.0  # of the last trial step's reduction to that of the model
 
     @cached_property
     def space(self) -> KrylovSpace:
@@ -134,9 +168,10 @@ class _InSpace(Method):
             if not (predicted > 0 and np.isfinite(length)):
                 return "the model promises no reduction: the gradient is within rounding of zero"
             f = run.try_step(self.vector)
-            ratio = reduction_ratio(run.f, f, predicted, run.eps)
-            self.adapt(ratio, length, bounded)
-            if ratio > 1e-4:
+            self.ratio = reduction_ratio(run.f, f, predicted, run.eps)
+            before, size = getattr(self, self.by), self.space.size
+            setattr(self, self.by, NEXT[self.by](before, self.ratio, length, bounded, size))
+            if self.ratio > 1e-4:
                 self.last = self.vector.copy() if self.warm_start else None
                 run.arrive()
                 return None
@@ -161,35 +196,13 @@ class TrustRegion(_InSpace):
         super().__init__(run, **options)
         self.radius = self.radius or first_radius(run.theta)
 
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        self.radius = next_radius(self.radius, ratio, length, bounded)
-
-
-def first_radius(theta: np.ndarray) -> float:
-    """Return the radius of a trust region of which nothing is known."""
-    return 0.1 * max(1.0, norm(theta))
-
-
-def next_radius(radius: float, ratio: float, length: float, bounded: bool) -> float:
-    """Return the radius after a trial step of this length, at the bound or not."""
-    if ratio < 0.25:
-        return 0.25 * length
-    return 2.0 * radius if ratio > 0.75 and bounded else radius
-
 
 class Cubic(_InSpace):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
     problem, by = "cubic", "weight"
-    weight: float
     defaults = {**_SCALED, "weight": 1.0}
     kept_facts = ("weight",)
-
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        if ratio < 0.1:
-            self.weight *= 3.0
-        elif ratio > 0.9:
-            self.weight = max(self.weight / 3.0, 1e-12)
 
 
 class SaddleFreeNewton(_InSpace):
@@ -199,16 +212,9 @@ class SaddleFreeNewton(_InSpace):
     """
 
     problem = "absolute"
-    damping: float | None
+    damping: Any
     defaults = {**_SCALED, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
-
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        damping = self.damping or 0.0
-        if ratio < 0.25:
-            self.damping = 4.0 * damping
-        elif ratio > 0.75:
-            self.damping = max(damping / 3.0, 1e-12 * self.space.size)
 
 
 class GaussNewton(SaddleFreeNewton):
@@ -228,16 +234,12 @@ class GaussNewton(SaddleFreeNewton):
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.exact, self.slow, self.ratio = False, 0, 0.0
+        self.exact, self.slow = False, 0
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
         if self.exact:
             self._turn_to("hessian")
-
-    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
-        super().adapt(ratio, length, bounded)
-        self.ratio = ratio
 
     def step(self) -> str | None:
         run, f, gnorm = self.run, self.run.f, self.run.gnorm

@@ -117,13 +117,8 @@ class CriticalSample:
         """
         kept: list[SampledPoint] = []
         for point in self.points:
-            for other in reversed(kept):
-                if point.loss - other.loss > 1e-6 * abs(point.loss):
-                    kept.append(point)
-                    break
-                if self._same(point, other):
-                    break
-            else:
+            least = point.loss - 1e-6 * abs(point.loss)
+            if not any(other.loss >= least and self._same(point, other) for other in kept):
                 kept.append(point)
         return tuple(kept)
 
@@ -354,7 +349,8 @@ class _Hunt:
                 index = int(rng.integers(min(highest, self.ob.n_params) + 1))
             elif index is not None and best is None and attempt == WALKS - 1:
                 index //= 2  # there may be no point of the index asked for
-            start = list(self.led)[turn] if attempt == 0 else max(self.led, key=self._share)
+            shares = {name: led / of for name, (led, of) in self.led.items()}
+            start = max(shares, key=shares.__getitem__) if attempt else list(shares)[turn]
             try:
                 theta, widths = self._walk(source, start, index if follows else None, rng)
             except OutOfTime:  # a run ends a little early where its next step would be late
@@ -383,10 +379,6 @@ class _Hunt:
     def late(self) -> bool:
         return self.spent or late()
 
-    def _share(self, start: str) -> float:
-        led, of = self.led[start]
-        return led / of
-
     def _walk(
         self, source: str, start: str, index: int | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, tuple[int, ...] | None]:
@@ -412,10 +404,10 @@ def _trained(hunt: _Hunt, theta: np.ndarray, rng: np.random.Generator) -> np.nda
     """Train with Adam for a number of steps."""
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
-    options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
+    # full batch: the seed has no effect
     return _lowered(
-        hunt, hunt.ob, theta, "adam", seed=0, **options
-    )  # full batch: the seed has no effect
+        hunt, hunt.ob, theta, "adam", seed=0, max_iter=steps, learning_rate=1e-2, verdict=False
+    )
 
 
 def _drawn(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:

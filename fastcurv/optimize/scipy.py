@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import matmul
 from typing import Any
 
 import numpy as np
@@ -33,31 +35,23 @@ class _FunctionObjective:
             )
         if not (callable(hess) or callable(hessp)):
             raise ValueError("the curvature is missing; wanted hessp(x, p), or a callable hess(x)")
-        self.fun, self.args, self.jac, self.hess, self.hessp = fun, args, jac, hess, hessp
         self.n_params = n_params
+        self.value = lambda theta: float(np.squeeze(fun(theta, *args)))
+        self.gradient = lambda theta: np.asarray(jac(theta, *args), dtype=np.float64)
 
-    def value(self, theta: np.ndarray) -> float:
-        return float(np.squeeze(self.fun(theta, *self.args)))
-
-    def gradient(self, theta: np.ndarray) -> np.ndarray:
-        return np.asarray(self.jac(theta, *self.args), dtype=np.float64)
-
-    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        return self.value(theta), self.gradient(theta)
-
-    def hessian(self, theta: np.ndarray) -> LinearOperator:
-        n, theta = self.n_params, theta.copy()
-        if callable(self.hessp):
+        def hessian(theta: np.ndarray) -> LinearOperator:
+            theta = theta.copy()
+            product: Any = lambda v: hessp(theta, v, *args)  # noqa: E731
+            if not callable(hessp):
+                product = partial(matmul, hess(theta, *args))
 
             def matvec(v: np.ndarray) -> np.ndarray:
-                return np.asarray(self.hessp(theta, np.ravel(v), *self.args), dtype=np.float64)
-        else:
-            H = self.hess(theta, *self.args)
+                return np.asarray(product(np.ravel(v)), dtype=np.float64)
 
-            def matvec(v: np.ndarray) -> np.ndarray:
-                return np.asarray(H @ np.ravel(v), dtype=np.float64)
+            shape = n_params, n_params
+            return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
 
-        return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
+        self.hessian = hessian
 
 
 def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:

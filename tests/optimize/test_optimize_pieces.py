@@ -13,6 +13,7 @@ from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.finish import STATUS, Finisher, Rest, flat_space, lower_along, polish
 from fastcurv.optimize.loop import Loop
+from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.run import Run
 from fastcurv.testing import PrescribedSpectrum
 
@@ -285,7 +286,7 @@ def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit
         n_products=10, n_gradients=5, theta=np.zeros(2000), elapsed=lambda: elapsed, max_time=limit
     )
     run.left = partial(Run.left, run)
-    end = Finisher(run, None, lambda start: (start, 0.0))
+    end = Finisher(run, None, METHODS["trust-region"], {})
     assert not end.over() and end.price() == elapsed / 25
     room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
     assert end.left(1.0) == pytest.approx(room)

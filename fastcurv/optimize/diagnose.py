@@ -28,8 +28,8 @@ from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
 from ..spectrum.results import html_table, number
-from ..structure.tables import LOSSES, TINY
-from .facts import ROWS, Facts, measure, steps_of, where_finite
+from ..structure.tables import TINY
+from .facts import ROWS, Facts, measure, steps_of, usual_size, where_finite
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -51,29 +51,20 @@ def _shuffled(f: Facts) -> Found:
 
 
 def _classes_as_numbers(f: Facts) -> Found:
-    count, N = len(f.values), min(f.ob.n_samples, ROWS)
-    if LOSSES[f.ob.loss].link != "identity" or not 3 <= count <= 20 or 5 * count > N:
-        return None
-    gaps = np.diff(f.values)
-    return _if(np.ptp(gaps) <= 1e-6 * gaps.max(), count)
+    count, gaps = len(f.values), np.diff(f.values)
+    few = 3 <= count <= 20 and 5 * count <= min(f.ob.n_samples, ROWS)
+    return _if(f.link == "identity" and few and np.ptp(gaps) <= 1e-6 * gaps.max(), count)
 
 
 def _numbers_as_labels(f: Facts) -> Found:
     count, N = len(f.values), min(f.ob.n_samples, ROWS)
     inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
-    sigmoid = LOSSES[f.ob.loss].link == "sigmoid"
-    return _if(sigmoid and inside > 0.5 and count > max(20, 0.25 * N), count)
-
-
-def _numbers_as_classes(f: Facts) -> Found:
-    # neighbours in X are neighbours in number, and yet of other classes
-    softmax, count = LOSSES[f.ob.loss].link == "softmax", f.ob.model.sizes[-1]
-    return _if(softmax and count >= 5 and f.order - f.unseen > 0.2, f.order)
+    return _if(f.link == "sigmoid" and inside > 0.5 and count > max(20, 0.25 * N), count)
 
 
 def _outliers(f: Facts) -> Found:
     y = np.asarray(f.ob.y, dtype=float)
-    if LOSSES[f.ob.loss].link != "identity" or len(y) < 100:
+    if f.link != "identity" or len(y) < 100:
         return None
     parts = np.sort(np.square(y - np.median(y, axis=0)).sum(axis=1))
     share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), TINY)
@@ -109,25 +100,13 @@ def _l2(f: Facts) -> Found:
     return _if(held or falling or heavy, l2)
 
 
-def _lost(f: Facts) -> Found:
-    known = f.steps.losses
-    gone = bool(len(known)) and not np.isfinite(known).all()
-    return _if(f.lost or gone and f.start < 10, f.stable)
-
-
-def _rate_of_scaled_steps(f: Facts) -> Found:
-    # each step of Adam and RMSProp moves every weight by about the rate
-    s = f.steps
-    scaled = s.method in ("adam", "rmsprop") and s.rate is not None
-    return _if(scaled and (s.rate or 0.0) > f.usual, (s.rate or 0.0) / f.usual)
-
-
 def _rate_large(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or s.method in ("adam", "rmsprop") or not f.start < 10:
+    if s.rate is None or s.scaled or not f.start < 10:
         return None
-    overshoot = s.rate / f.stable
-    thrown = len(s.norms) > 0 and s.rate * s.norms[0] > math.sqrt(f.drawn)
+    overshoot, shapes = s.rate / f.stable, enumerate(f.ob.model.shapes)
+    drawn = math.sqrt(sum(usual_size(f.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
+    thrown = len(s.norms) > 0 and s.rate * s.norms[0] > drawn
     lost = s.rough and (overshoot > 2 or _jumped(f) and overshoot > 0.5)
     return _if(lost or thrown, overshoot)
 
@@ -148,8 +127,8 @@ def _rises(f: Facts) -> Found:
 
 
 def _depth(f: Facts) -> Found:
-    other = (_copied, _saturated, _dead)
-    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or any(row(f) is not None for row in other):
+    other = _copied(f) or _saturated(f) or f.dead >= 0.5
+    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
     # where the outputs' biases have come to rest, curvature shows what the gradient hides
     first, last = f.layers[0], f.layers[-1]
@@ -164,13 +143,8 @@ def _copied(f: Facts) -> Found:
     return _if(share >= 0.5, 100 * share)
 
 
-def _saddle(f: Facts) -> Found:
-    at = f.verdict
-    return _if(
-        at.kind == "saddle" and f.weights > 0.1,
-        at.lambda_min,
-        PROVED if at.certified else MEASURED,
-    )
+def _saturated(f: Facts) -> Found:
+    return _if(f.saturated > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated)
 
 
 def _weights_large(f: Facts) -> Found:
@@ -179,21 +153,6 @@ def _weights_large(f: Facts) -> Found:
     alike = min(sizes) > 0.2 * max(sizes) or _saturated(f) is None
     early = f.verdict.kind != "minimum" and not f.start < 2.5
     return _if(f.weights > 4 and alike and early, f.weights)
-
-
-def _saturated(f: Facts) -> Found:
-    share = max((layer.off for layer in f.hidden if layer.bounded), default=0.0)
-    return _if(share > 0.6 and f.verdict.kind != "minimum", 100 * share)
-
-
-def _dead(f: Facts) -> Found:
-    share = max((layer.dead for layer in f.hidden if not layer.bounded), default=0.0)
-    return _if(share >= 0.5, 100 * share)
-
-
-def _weights_small(f: Facts) -> Found:
-    idle = max((layer.biases for layer in f.hidden), default=0.0) < 0.5
-    return _if(f.weights < 0.3 and idle, 1 / max(f.weights, TINY))
 
 
 def _weights_were_small(f: Facts) -> Found:
@@ -211,7 +170,7 @@ def _rate_small(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
-    if s.method in ("adam", "rmsprop"):  # all updates together move a weight by no more than this
+    if s.scaled:  # all updates together move a weight by no more than this
         way = s.rate * f.updates / f.usual
         return _if(way < 0.5, 1 / way)
     speed = s.rate * f.top / (1 - s.momentum)
@@ -219,15 +178,9 @@ def _rate_small(f: Facts) -> Found:
 
 
 def _targets(f: Facts) -> Found:
-    if LOSSES[f.ob.loss].link != "identity" or f.at_rest:
-        return None
-    size = float(np.sqrt(np.mean(np.square(f.ob.y, dtype=float))))
-    return _if(not 1 / 8 < size < 8, size, SUSPECTED)
-
-
-def _noisy(f: Facts) -> Found:
-    batch = f.steps.batch
-    return _if(batch is not None and f.steps.flat and f.noise > 4 * batch, f.noise, SUSPECTED)
+    size = np.sqrt(np.mean(np.square(f.ob.y, dtype=float)))
+    looked_for = f.link == "identity" and not f.at_rest
+    return _if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
 def _few_units(f: Facts) -> Found:
@@ -284,18 +237,8 @@ def _standardised(f: Facts) -> str:
     return _on(f, X="(ob.X - ob.X.mean(0)) / (ob.X.std(0) + (ob.X.std(0) == 0))")
 
 
-def _as_classes(f: Facts) -> str:
-    y = "np.unique(ob.y, return_inverse=True)[1].ravel()"
-    return _on(f, [*f.ob.model.sizes[:-1], len(f.values)], y=y, loss="cross_entropy")
-
-
 def _as_numbers(f: Facts) -> str:
     return _on(f, [*f.ob.model.sizes[:-1], 1], y="(ob.y - ob.y.mean()) / ob.y.std()", loss="mse")
-
-
-def _short_cuts(f: Facts) -> str:
-    alike = len(set(f.ob.model.sizes[1:-1])) == 1
-    return _on(f, more=", residual=True") if alike else _on(f, phi="tanh")
 
 
 def _wider(f: Facts) -> str:
@@ -337,7 +280,12 @@ CAUSES: tuple[Cause, ...] = (
         _classes_as_numbers,
         "the targets are {number} evenly spaced values, as of classes, where {f.ob.loss} is for "
         "numbers",
-        _as_classes,
+        lambda f: _on(
+            f,
+            [*f.ob.model.sizes[:-1], len(f.values)],
+            y="np.unique(ob.y, return_inverse=True)[1].ravel()",
+            loss="cross_entropy",
+        ),
         poor=False,
     ),
     Cause(
@@ -350,7 +298,10 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         UNFIT,
-        _numbers_as_classes,
+        # neighbours in X are neighbours in number, and yet of other classes
+        lambda f: _if(
+            f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2, f.order
+        ),
         "the numbers of the classes can be predicted, a share of {number} of their variance, far "
         "better than the classes: they are numbers, where {f.ob.loss} is for classes",
         _as_numbers,
@@ -401,11 +352,15 @@ CAUSES: tuple[Cause, ...] = (
         LESS_L2,
     ),
     Cause(
-        LARGE, _lost, "the run diverged; along the largest curvature rates below {number} do not"
+        LARGE,
+        lambda f: _if(f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable),
+        "the run diverged; along the largest curvature rates below {number} do not",
     ),
     Cause(
         LARGE,
-        _rate_of_scaled_steps,
+        lambda f: _if(
+            f.steps.scaled and (f.steps.rate or 0.0) > f.usual, (f.steps.rate or 0.0) / f.usual
+        ),
         "each step moves every weight by about the rate, {number} times the size that weights are "
         "drawn with",
     ),
@@ -425,7 +380,12 @@ CAUSES: tuple[Cause, ...] = (
         "plateau by depth",
         _depth,
         "the gradient of the first layer is {number} times smaller than that of the last",
-        _short_cuts,
+        # around layers of different widths no skip connection leads
+        lambda f: (
+            _on(f, more=", residual=True")
+            if len(set(f.ob.model.sizes[1:-1])) == 1
+            else _on(f, phi="tanh")
+        ),
     ),
     Cause(
         SADDLE,
@@ -434,13 +394,20 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         SADDLE,
-        _saddle,
+        lambda f: _if(
+            f.verdict.kind == "saddle" and f.weights > 0.1,
+            f.verdict.lambda_min,
+            PROVED if f.verdict.certified else MEASURED,
+        ),
         "theta is at a saddle, with a curvature of {number} along the way down",
         lambda f: "fc.minimize(ob, fc.escape(ob, theta).x)",
     ),
     Cause(
         SMALL,
-        _weights_small,
+        lambda f: _if(
+            f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
+            1 / max(f.weights, TINY),
+        ),
         "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
     ),
     Cause(
@@ -460,7 +427,11 @@ CAUSES: tuple[Cause, ...] = (
         _saturated,
         "{number}% of the outputs of a layer hardly react to their input",
     ),
-    Cause("dead relus", _dead, "{number}% of the units of a layer are off on every row"),
+    Cause(
+        "dead relus",
+        lambda f: _if(f.dead >= 0.5, 100 * f.dead),
+        "{number}% of the units of a layer are off on every row",
+    ),
     Cause(
         "rate too small",
         _rate_small,
@@ -474,7 +445,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "batch too small",
-        _noisy,
+        lambda f: _if(f.steps.flat and f.noise > 4 * (f.steps.batch or np.inf), f.noise, SUSPECTED),
         "the noise of a mini-batch of {f.steps.batch} rows hides the gradient; {number} rows would "
         "make them equal",
     ),
@@ -592,8 +563,7 @@ class Diagnosis:
             ),
         ]
         if f.steps.rate:
-            plain = f.steps.method not in ("adam", "rmsprop")
-            known = plain and math.isfinite(f.stable)
+            known = not f.steps.scaled and math.isfinite(f.stable)
             held = f"; along the largest curvature {number(f.stable)} is stable" * known
             rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
         if np.isfinite(f.noise):

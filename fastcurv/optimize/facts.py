@@ -89,6 +89,11 @@ class Steps:
     batch: int | None = None
 
     @property
+    def scaled(self) -> bool:
+        """Whether each step moves every weight by about the rate, as those of Adam and RMSProp."""
+        return self.method in ("adam", "rmsprop")
+
+    @property
     def rough(self) -> bool:
         """Whether the loss rose in a fifth of the records, above the first, or got lost."""
         known = self.losses
@@ -191,6 +196,21 @@ class Facts:
         return self.layers[:-1]
 
     @property
+    def link(self) -> str:
+        """How the loss reads the outputs: as numbers (``identity``) or probabilities."""
+        return LOSSES[self.ob.loss].link
+
+    @property
+    def dead(self) -> float:
+        """The largest share of a layer's units that are off on every row."""
+        return max((layer.dead for layer in self.hidden if not layer.bounded), default=0.0)
+
+    @property
+    def saturated(self) -> float:
+        """The largest share of a layer's outputs that hardly react to their input."""
+        return max((layer.off for layer in self.hidden if layer.bounded), default=0.0)
+
+    @property
     def at_rest(self) -> bool:
         """Whether theta is near a critical point, or the records have become flat."""
         return self.verdict.kind != "not_critical" or self.steps.flat
@@ -211,16 +231,10 @@ class Facts:
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
-    def drawn(self) -> float:
-        """The mean of ``||theta||^2`` as `MLP.init` draws it."""
-        shapes = enumerate(self.ob.model.shapes)
-        return float(sum(usual_size(self.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
-
-    @property
     def usual(self) -> float:
         """The median over layers of the root mean square of W as `MLP.init` draws it."""
-        layers = range(len(self.layers))
-        return float(np.median([usual_size(self.ob.model, layer) for layer in layers]))
+        model = self.ob.model
+        return float(np.median([usual_size(model, l) for l in range(len(self.layers))]))
 
     @property
     def start(self) -> float:
@@ -284,12 +298,10 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return at most `ROWS` rows of X, dense, and their targets (rows, outputs)."""
-    N = ob.n_samples
-    rows = np.sort(np.random.default_rng(0).permutation(N)[:ROWS])
+    rows = np.sort(np.random.default_rng(0).permutation(ob.n_samples)[:ROWS])
     X = ob.X[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
-    y = np.asarray(ob.y)[rows]
-    return X, one_hot(y, ob.model.sizes[-1]).astype(float).reshape(len(rows), -1)
+    return X, one_hot(np.asarray(ob.y)[rows], ob.model.sizes[-1]).astype(float).reshape(len(X), -1)
 
 
 def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
@@ -352,8 +364,7 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
     parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
-        size = float(np.sqrt(np.mean(np.square(W, dtype=float)))) / usual_size(model, l)
-        layer = Layer(_rms(slope), _rms(turn), size)
+        layer = Layer(_rms(slope), _rms(turn), _rms([W]) / usual_size(model, l))
         if l < len(masks):
             biases = np.zeros((len(W), 0)) if b is None else b[:, None]
             phi = ACTIVATIONS[model.activation[l]]

@@ -386,10 +386,11 @@ class _Hunt:
         ob = self.ob
         if source == "narrower":
             return _from_narrower(self, rng)
-        if source == "walk" and index is None:
-            theta = _trained(self, ob.model.init(seed=rng), rng)
-        elif source == "walk":
-            theta = STARTS[start](self, rng)
+        if source == "walk":
+            new = index is None
+            theta = (
+                _trained(self, ob.model.init(seed=rng), rng) if new else STARTS[start](self, rng)
+            )
         else:
             theta = ob.model.init(seed=rng)
             theta = _lowered(self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)

@@ -131,8 +131,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     """Raise ValueError if `Run.state` and `Run.past` cannot have produced these arrays and
     facts.
     """
-    known = dict.fromkeys(("best_score", "best_f", "best_gnorm"), np.nan)
-    check_facts(facts, run.state()[1] | known | {"f": None, "rng": dict}, "a run")
+    fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
+    check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
         raise damaged("the time elapsed is none")
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
@@ -221,7 +221,6 @@ class Saver:
                 "options": named_options(loop.options),
                 "run": run_facts,
                 "method_facts": facts,
-                "loop": loop.facts(),
             },
         )
 

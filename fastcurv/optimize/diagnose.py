@@ -547,8 +547,11 @@ class Diagnosis:
         )
 
     def _repr_html_(self) -> str:
-        rows = [[a.name, a.sure, a.sentence, a.call] for a in self.causes]
-        return html_table(self.sentence, ["cause", "how sure", "evidence", "what helps"], rows)
+        return html_table(
+            self.sentence,
+            ["cause", "how sure", "evidence", "what helps"],
+            [[a.name, a.sure, a.sentence, a.call] for a in self.causes],
+        )
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the facts that every cause is held against, as pairs of a name and its value."""
@@ -571,9 +574,7 @@ class Diagnosis:
         ends = f.layers[0], f.layers[-1]
         rows.append(("gradient", " to ".join(f"{layer.gradient:.1e}" for layer in ends)
                      + ", first to last layer, by parameter"))  # fmt: skip
-        for name, loss in (f.compared or {}).items():
-            rows.append((name, f"loss {number(loss)}"))
-        return rows
+        return rows + [(name, f"loss {number(loss)}") for name, loss in (f.compared or {}).items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the objective as what JSON can represent."""
@@ -741,7 +742,7 @@ def explain(
     """Return the diagnosis that goes with a verdict that is there already."""
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
-        facts = replace(measure(ob, theta, steps_of(history), verdict), lost=lost)
+        facts = measure(ob, theta, steps_of(history), verdict, lost)
         if compare:
             facts = replace(facts, compared=_compared(facts, seconds))
         causes: dict[str, Advice] = {}

@@ -233,8 +233,7 @@ class Facts:
     @property
     def usual(self) -> float:
         """The median over layers of the root mean square of W as `MLP.init` draws it."""
-        model = self.ob.model
-        return float(np.median([usual_size(model, l) for l in range(len(self.layers))]))
+        return float(np.median([usual_size(self.ob.model, l) for l in range(len(self.layers))]))
 
     @property
     def start(self) -> float:
@@ -443,7 +442,7 @@ def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
                      "of a finite loss")  # fmt: skip
 
 
-def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) -> Facts:
+def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool) -> Facts:
     """Measure everything: a gradient, a product, a gradient in parts, and two forward passes."""
     H = ob.hessian(theta)
     g = np.asarray(H.gradient, dtype=float)
@@ -451,8 +450,8 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
     at = theta.astype(float)
     decay = float(np.sum(l2_diagonal(ob) * at * at))
     X, y = _sample(ob)
-    known = ob.statistics(theta) if ob.model.batch_norm else None
     constant = constant_loss(ob)
+    known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = ob.model.predict(theta, X, known).astype(float)
     left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
     spread = float(np.square(y - y.mean(axis=0)).sum())
@@ -484,4 +483,5 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint) ->
         steps=steps,
         verdict=verdict,
         infinite=_may_fall_for_ever(ob, y, y - left) and runs_to_infinity(ob, theta),
+        lost=lost,
     )

@@ -242,6 +242,7 @@ def _krylov(H: Any) -> Solve:
 
     def solve(g: np.ndarray) -> np.ndarray | None:
         space.start(product, g.astype(np.float64))
+        y = None  # stays so where the gradient vanishes in rounding
         while not space.exhausted and space.m < KRYLOV_STEPS:
             space.extend()
             if space.m % 20 and not space.exhausted:
@@ -252,10 +253,7 @@ def _krylov(H: Any) -> Solve:
             y = vectors @ shifted(values, space.linear_term(), 0.0)
             if space.residual(y) <= 1e-3 * space.gamma:
                 break
-        if not space.m:  # the gradient vanished in rounding
-            return None
-        values, vectors = space.ritz()
-        return space.combine(vectors @ shifted(values, space.linear_term(), 0.0))
+        return None if y is None else space.combine(y)
 
     return solve
 
@@ -456,7 +454,6 @@ class Finisher:
         self.run, self.gradient_tol, self.maker = run, gradient_tol, maker
         self.options = {name: value for name, value in options.items() if name != "sample"}
         self.spent = 0.0
-        self.moves = self.small = 0
         self.started: float | None = None
 
     # time budget of the checks
@@ -511,7 +508,7 @@ class Finisher:
     def judge(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
-            moves = moves and self.moves < MOVES and not self.over()
+            moves = moves and self.run.moves < MOVES and not self.over()
             return self._first(FIRST, Rest(theta, moves))
 
     def held(self, theta: np.ndarray, patient: bool) -> Any:
@@ -582,9 +579,8 @@ class Finisher:
         """
         there, x = at.report.at_nearest, at.report.nearest
         minimum = there is not None and there.kind == "minimum" and there.certified
-        if at.theta.dtype != np.float64 or not minimum:
-            return None
-        if not no_higher(self.run.value, x, at.theta):
+        exact = minimum and at.theta.dtype == np.float64
+        if not (exact and no_higher(self.run.value, x, at.theta)):
             return None
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
@@ -724,7 +720,7 @@ class Finisher:
             wide = bool(definite or r.kind == "not_critical") and not self._flattens(at)
         if not (at.moves and self.gradient_tol is None and wide and self._can_go_on(at.theta)):
             return None
-        self.moves += 1
+        self.run.moves += 1
         return Outcome(at.theta, finer=True)
 
     def _no_descent(self, at: Rest) -> Outcome | None:
@@ -758,9 +754,10 @@ class Finisher:
         """Return whether another move to a lower point is allowed: after `FEW` small gains in a row
         it is not.
         """
-        self.small = self.small + 1 if f - lowest < SMALL * abs(f) else 0
-        self.moves += 1
-        return self.small <= FEW
+        run = self.run
+        run.small = run.small + 1 if f - lowest < SMALL * abs(f) else 0
+        run.moves += 1
+        return run.small <= FEW
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
         """Return whether further steps may lower the gradient: it is well above its own rounding,

@@ -14,7 +14,7 @@ from ..common.progress import bar
 from ..common.progress import outcome as as_result
 from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
-from .checkpoint import Saver, check_method, check_objective, could_be, damaged, part
+from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
 from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Outcome
 from .line_search import first_length, line_minimum
@@ -51,8 +51,7 @@ class Loop:
         self.saver, self.verdict = saver, verdict
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
-        self.wanted = default if gradient_tol is None else gradient_tol
-        self.gradient_tol = self.wanted  # made smaller when a verdict needs a smaller gradient
+        run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
         self.ending = Finisher(run, gradient_tol, maker, options)
         self.bottom = lower_bound(run.ob)
         self.shown: Any = None
@@ -60,9 +59,6 @@ class Loop:
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
-        self.mark, self.walked = [0, np.inf, np.inf], [0, np.inf, np.inf]
-        self.small_gains = 0
-        self.rest: int | None = None
 
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
@@ -70,12 +66,10 @@ class Loop:
         """Run to the end, from the start or from the state in a checkpoint."""
         run = self.run
         if facts:
-            if not could_be(facts.get("loop"), self.facts()):
-                raise damaged("it holds no facts of the loop")
+            wanted = run.wanted
             run.load(part(arrays, "run."), facts.get("run"))
-            self.mark, self.walked, self.small_gains, tolerance, *others = facts["loop"]
-            self.rest, wanted, self.ending.moves, self.ending.small = others
-            self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
+            if run.wanted != wanted:  # another holds from here
+                run.wanted = run.gradient_tol = wanted
         spent = run.n_gradients
         self.method = self.maker(run, **self.options)  # which says what to bind
         run.bind()
@@ -121,11 +115,11 @@ class Loop:
                 return
             self.saver.take(self)
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
-            run.enough = 0.0 if self.critical() else self.gradient_tol
+            run.enough = 0.0 if self.critical() else run.gradient_tol
             self.sentence = self.method.step()
             if self.sentence is not None:
                 if self.critical():
-                    self.sentence, self.rest = None, run.iteration
+                    self.sentence, run.rest = None, run.iteration
                     continue
                 self.why = "stalled"
                 return
@@ -166,15 +160,15 @@ class Loop:
             return "target"
         if self.patience is not None and run.since_best >= self.patience:
             return "patience"
-        if self._idle_too_long(self.mark, 1e-8 * abs(run.f)):
+        if self._idle_too_long(run.mark, 1e-8 * abs(run.f)):
             self.sentence = (
                 f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the "
                 "gradient by half: steps have become too short"
             )
             return "stalled"
-        if self._near_the_bound() and self._idle_too_long(self.walked, TRIFLE * (run.f0 - run.f)):
+        if self._near_the_bound() and self._idle_too_long(run.walked, TRIFLE * (run.f0 - run.f)):
             self.sentence = (
-                f"in a valley: over {IDLE} iterations the loss fell from {self.walked[1]:.4g} to "
+                f"in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
                 f"{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
             )
             return "valley"
@@ -195,7 +189,7 @@ class Loop:
 
     def critical(self) -> bool:
         """Return whether the gradient is known and within the tolerance."""
-        return self.run.gnorm <= self.gradient_tol and not self.run.stale
+        return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
         """Return whether the loss seems unbounded below: no lower bound is known, theta is huge,
@@ -214,11 +208,6 @@ class Loop:
                 return not np.isfinite(f)
         return True
 
-    def facts(self) -> list[Any]:
-        """Return what a resumed loop needs besides the run's and the method's state."""
-        ending, kept = self.ending, [self.mark, self.walked, self.small_gains, self.gradient_tol]
-        return [*kept, self.rest, self.wanted, ending.moves, ending.small]
-
     def _goes_on_to_rest(self) -> bool:
         """Return whether to go on past the default tolerance, to where Newton's steps contract and
         cost little.
@@ -226,9 +215,9 @@ class Loop:
         run = self.run
         if not self.by_default or not self.method.curvature or not self.verdict:
             return False
-        if self.rest is None:
-            self.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
-        return run.gnorm > SHARE * self.gradient_tol and run.iteration < self.rest
+        if run.rest is None:
+            run.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
+        return run.gnorm > SHARE * run.gradient_tol and run.iteration < run.rest
 
     def _idle_too_long(self, mark: list[Any], least: float) -> bool:
         """Return whether a second-order method has gone `IDLE` iterations without lowering the loss
@@ -259,9 +248,12 @@ class Loop:
             return "critical"
         if not (self.verdict and self.ending.over()):
             H = run.ob.hessian(run.theta)
-            starts = suspects(run.ob, run.theta, H, run.g)
             curvature, v, rounding, spent = lowest_curvature(
-                H, run.rng, starts, max_products=40, stop=run.out_of_budget
+                H,
+                run.rng,
+                suspects(run.ob, run.theta, H, run.g),
+                max_products=40,
+                stop=run.out_of_budget,
             )
             run.n_products += spent
             if curvature < -rounding and self._go_along(v):
@@ -273,7 +265,7 @@ class Loop:
             self.outcome = outcome
         else:
             if outcome.finer:
-                self.gradient_tol = min(0.01 * self.gradient_tol, 0.1 * run.gnorm)
+                run.gradient_tol = min(0.01 * run.gradient_tol, 0.1 * run.gnorm)
             np.copyto(run.spare, outcome.theta)
             run.arrive()
         return outcome.stopped
@@ -287,8 +279,8 @@ class Loop:
         gain = run.f - f
         if not gain > value_rounding(run.f, run.theta.dtype):
             return False
-        self.small_gains = self.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
-        if self.small_gains > 5:  # curvature at rounding level could be followed without end
+        run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
+        if run.small_gains > 5:  # curvature at rounding level could be followed without end
             return False
         run.try_step(v, t)
         run.arrive()
@@ -335,7 +327,7 @@ class Loop:
         """If a run stalled or ran out of iterations, look for kinks that hold it: move the outcome
         to a point on them, or else mention a jump of the gradient.
         """
-        at_rest = self.run.gnorm <= self.gradient_tol
+        at_rest = self.run.gnorm <= self.run.gradient_tol
         if self.why not in ("stalled", "max_iter") or not self.method.curvature or at_rest:
             return
         stalled, held = self.why == "stalled", None
@@ -356,7 +348,7 @@ class Loop:
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
-        at_rest = gnorm <= self.wanted or self.why == "valley"
+        at_rest = gnorm <= self.run.wanted or self.why == "valley"
         whole = self.why not in ("interrupted", "unbounded")
         if self.outcome is None and at_rest and self.verdict and whole:
             self._judge_the_end(x)
@@ -379,8 +371,8 @@ class Loop:
         run, outcome = self.run, self.outcome
         if outcome is None:
             kind: str | None = "not_critical"
-            sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {self.wanted:.3g}"
-            if gnorm <= self.wanted:
+            sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
+            if gnorm <= run.wanted:
                 kind, asked = None, "reached" if self.verdict else "asked for"
                 sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
             outcome = Outcome(x, kind=kind, sentence=sentence)

@@ -346,8 +346,8 @@ def _lowest(
                     waiting.append(pool.submit(run, i + threads))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    losses = np.array([one.fun for one in ended])
-    return min(ended, key=lambda one: one.fun).x, losses, left()
+    lowest = min(ended, key=lambda one: one.fun)
+    return lowest.x, np.array([one.fun for one in ended]), left()
 
 
 def _checked(

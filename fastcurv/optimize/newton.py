@@ -320,8 +320,7 @@ class NewtonCG(Method):
     def step(self) -> str | None:
         run = self.run
         weight = self._first_weight() if self.weight is None else self.weight
-        eps = np.sqrt(weight * run.gnorm)
-        tolerance = min(self.forcing, np.sqrt(run.gnorm))
+        eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,

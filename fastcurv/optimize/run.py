@@ -143,6 +143,16 @@ class Run(Saved):
         self.g = np.empty(0, theta.dtype)
         self.cut: str | None = None
         self.stale = False
+        # the tolerance asked for, and the one in force, smaller where a verdict needs that
+        self.wanted = self.gradient_tol = 0.0
+        # where it last got on (iteration, loss, gradient's norm), and where in a valley
+        self.mark: list[Any] = [0, np.inf, np.inf]
+        self.walked: list[Any] = [0, np.inf, np.inf]
+        self.rest: int | None = None  # iteration up to which it goes on past the default tolerance
+        self.small_gains = 0  # in a row, along negative curvature
+        self.moves = self.small = (
+            0  # to other points from rest, and those in a row that gained little
+        )
 
     @property
     def rng(self) -> np.random.Generator:
@@ -327,6 +337,14 @@ class Run(Saved):
         "best_f",
         "best_gnorm",
         "since_best",
+        "wanted",
+        "gradient_tol",
+        "mark",
+        "walked",
+        "rest",
+        "small_gains",
+        "moves",
+        "small",
     )
 
     def state(self) -> State:

@@ -256,8 +256,9 @@ def sample_critical_points(
     names = _check_sources(("walk",) if asked and sources is None else sources)
     if asked and set(names) != {"walk"}:
         raise ValueError(f"an index is given for {', '.join(names)}; wanted sources='walk'")
-    if "narrower" in names:
-        _check_widening(ob.model)
+    if "narrower" in names and not _can_widen(ob.model):
+        what = "no hidden layer" if len(ob.model.sizes) < 3 else "skip connections or normalisation"
+        raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
@@ -338,7 +339,7 @@ class _Hunt:
 
         A point of the index asked for that is not trivial is best, any other of that index next.
         """
-        best, rank, highest = None, 0, HIGHEST
+        best, rank = None, 0
         follows = source == "walk" and (asked is not None or self.ob.n_params < DENSE_BELOW)
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
@@ -346,7 +347,7 @@ class _Hunt:
             self.n_walks += 1
             index = asked
             if follows and index is None:
-                index = int(rng.integers(min(highest, self.ob.n_params) + 1))
+                index = int(rng.integers(min(HIGHEST >> attempt, self.ob.n_params) + 1))
             elif index is not None and best is None and attempt == WALKS - 1:
                 index //= 2  # there may be no point of the index asked for
             shares = {name: led / of for name, (led, of) in self.led.items()}
@@ -356,8 +357,9 @@ class _Hunt:
             except OutOfTime:  # a run ends a little early where its next step would be late
                 self.spent = True
                 break
-            options = {"seed": rng, "max_time": rest_of_time()} | self.verdict
-            point = classify(self.ob, theta, **options)
+            point = classify(
+                self.ob, theta, **{"seed": rng, "max_time": rest_of_time()} | self.verdict
+            )
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
             if self.late() and not settled:
@@ -373,7 +375,6 @@ class _Hunt:
                 self.led[start] = led + (here == 4), of + 1
             if here == 4 or (here == 3 and not follows):
                 break
-            highest //= 2
         return best
 
     def late(self) -> bool:
@@ -386,11 +387,10 @@ class _Hunt:
         ob = self.ob
         if source == "narrower":
             return _from_narrower(self, rng)
-        if source == "walk":
-            new = index is None
-            theta = (
-                _trained(self, ob.model.init(seed=rng), rng) if new else STARTS[start](self, rng)
-            )
+        if source == "walk" and index is not None:
+            theta = STARTS[start](self, rng)
+        elif source == "walk":
+            theta = _trained(self, ob.model.init(seed=rng), rng)
         else:
             theta = ob.model.init(seed=rng)
             theta = _lowered(self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)
@@ -461,12 +461,11 @@ def _check_sources(sources: Any) -> tuple[str, ...]:
     sources = SOURCES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
         raise TypeError(f"sources is {typed(sources)}; wanted some of {', '.join(SOURCES)}")
-    names = (sources,) if isinstance(sources, str) else tuple(sources)
-    for name in names:
-        check_choice(name, SOURCES, "sources")
-    if not names:
+    names = [sources] if isinstance(sources, str) else sources
+    checked = tuple(check_choice(name, SOURCES, "sources") for name in names)
+    if not checked:
         raise ValueError("sources is empty; wanted at least one of " + ", ".join(SOURCES))
-    return names
+    return checked
 
 
 def _check_epochs(epochs: Any) -> tuple[int, int]:
@@ -481,12 +480,6 @@ def _check_epochs(epochs: Any) -> tuple[int, int]:
 
 def _can_widen(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
-
-
-def _check_widening(model: Any) -> None:
-    if not _can_widen(model):
-        what = "no hidden layer" if len(model.sizes) < 3 else "skip connections or normalisation"
-        raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
 
 
 def _from_narrower(hunt: _Hunt, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -48,8 +48,9 @@ class _FunctionObjective:
             def matvec(v: np.ndarray) -> np.ndarray:
                 return np.asarray(product(np.ravel(v)), dtype=np.float64)
 
-            shape = n_params, n_params
-            return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
+            return LinearOperator(
+                (n_params, n_params), matvec=matvec, rmatvec=matvec, dtype=np.float64
+            )
 
         self.hessian = hessian
 

@@ -531,10 +531,7 @@ def main() -> None:
             mended, followed = mended + better, followed + tried
         row = ", ".join(f"{name} {n}" for name, n in said.most_common())
         after = f"{better}/{tried}" if tried else ""
-        print(
-            f"{kind:<30} {said[kind]:3d} of {count:3d} {after:>6}  {row}",
-            flush=True,
-        )
+        print(f"{kind:<30} {said[kind]:3d} of {count:3d} {after:>6}  {row}", flush=True)
     print(
         f"causes named {right} of {total}; mended {mended} of {followed}; "
         f"{time.process_time() - began:.0f} s"

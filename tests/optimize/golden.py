@@ -40,10 +40,7 @@ RUNS: dict[str, dict[str, Any]] = {
 SADDLE = FunctionObjective(
     2,
     lambda t: t[0] ** 2 - t[1] ** 2 + t[1] ** 4 / 4 + t[0] * t[1] ** 2 / 8,
-    lambda t: [
-        2 * t[0] + t[1] ** 2 / 8,
-        -2 * t[1] + t[1] ** 3 + t[0] * t[1] / 4,
-    ],
+    lambda t: [2 * t[0] + t[1] ** 2 / 8, -2 * t[1] + t[1] ** 3 + t[0] * t[1] / 4],
     lambda t: [[2.0, t[1] / 4], [t[1] / 4, -2 + 3 * t[1] ** 2 + t[0] / 4]],
 )
 

@@ -5,6 +5,13 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 
 from fastcurv.testing import FunctionObjective
 
+MONKEY = FunctionObjective(
+    2,
+    lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+    lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+    lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+)
+
 
 def rosenbrock(n=6):
     return FunctionObjective(n, rosen, rosen_der, rosen_hess)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize as by_scipy
 from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import LinearOperator
 
@@ -14,12 +13,7 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.testing import FunctionObjective as function
 
-MONKEY = function(
-    2,
-    lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
-    lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
-    lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
-)
+from .problems import MONKEY
 
 
 def quartic(unit):
@@ -171,11 +165,6 @@ def test_every_end_has_a_report_or_says_which_call_makes_one(method, options, ac
 
 
 def test_where_no_call_makes_a_report_none_is_named():
-    """Of an objective without a Hessian, and of functions that SciPy holds."""
+    """Of an objective without a Hessian, as of functions that SciPy holds."""
     bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
     assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message
-    found = by_scipy(
-        rosen, [-1.2, 1.0], jac=rosen_der, hess=rosen_hess, method=fc.scipy.newton_cg,
-        options={"maxiter": 2},
-    )  # fmt: skip
-    assert found.report is None and "classify" not in found.message

@@ -361,6 +361,9 @@ def test_a_subclass_or_wrapper_with_another_loss_is_asked(rng):
             f, g = super().value_and_gradient(theta)
             return f + float(np.sum((theta - 1) ** 2)), g + 2 * (theta - 1)
 
+        def value(self, theta):
+            return self.value_and_gradient(theta)[0]
+
     class Wrapped:
         def __init__(self, ob):
             self.ob = ob
@@ -376,6 +379,8 @@ def test_a_subclass_or_wrapper_with_another_loss_is_asked(rng):
     found = minimize(other, net.theta)
     same(found, minimize(Wrapped(net.ob), net.theta))
     assert norm(net.ob.gradient(found.x) + 2 * (found.x - 1)) <= 1e-6
+    damped = fc.minimize(other, net.theta, "lm", max_iter=20, verdict=False)
+    assert damped.fun == other.value(damped.x) < other.value(net.theta)
 
 
 # --- however it is stopped
@@ -385,10 +390,11 @@ def slow(rng):
     return nets.draw(rng, [10, 14, 3], "tanh", "cross_entropy", 3000)
 
 
-def test_time_is_kept(rng, monkeypatch):
+@pytest.mark.parametrize("method", ["l-bfgs", "lm"])
+def test_time_is_kept(method, rng, monkeypatch):
     monkeypatch.setattr(time, "perf_counter", time.process_time)  # the machine has other work
-    net = slow(rng)
-    found = minimize(net.ob, net.theta, max_time=0.2, gradient_tol=0.0, max_iter=10**9)
+    net, how = slow(rng), {"max_time": 0.2, "gradient_tol": 0.0, "max_iter": 10**9}
+    found = fc.minimize(net.ob, net.theta, method, verdict=False, **how)
     assert found.stopped == "max_time" and found.wall_time < 2
     assert found.fun == net.ob.value(found.x) < net.ob.value(net.theta)
     assert len(found.history["loss"]) == found.nit + 1

@@ -1,5 +1,6 @@
 """A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
 
+import copy
 import errno
 import os
 from pathlib import Path
@@ -7,29 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.checkpoint import named_options
+from fastcurv.optimize.minimize import METHODS as ALL
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import QuadraticObjective
 
 from .problems import regression, rosenbrock, same
 
-METHODS = [
-    "sgd",
-    "momentum",
-    "nesterov",
-    "rmsprop",
-    "adam",
-    "newton",
-    "damped-newton",
-    "newton-mr",
-    "saddle-free-newton",
-    "newton-cg",
-    "trust-region",
-    "cubic",
-    "gauss-newton",
-]
+METHODS = [name for name in ALL if name not in ("l-bfgs", "levenberg-marquardt")]  # their own
 
 
 def problem(method):
@@ -56,15 +45,9 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
     "seed", [0, np.random.Generator(np.random.MT19937(5))], ids=["PCG64", "MT19937"]
 )
 def test_mini_batches_resume_with_their_order(seed, tmp_path):
-    import copy
-
     ob, path = regression(), tmp_path / "run.safetensors"
-    options = {
-        "method": "adam",
-        "batch_size": 7,
-        "learning_rate": 0.05,
-        "validation": regression(seed=1),
-    }
+    options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05}
+    options["validation"] = regression(seed=1)
     whole = minimize(ob, np.zeros(5), max_iter=12, seed=copy.deepcopy(seed), **options)
     minimize(ob, np.zeros(5), max_iter=5, seed=copy.deepcopy(seed), checkpoint=path, **options)
     same(whole, minimize(ob, max_iter=12, resume=path, **options))
@@ -85,12 +68,8 @@ def decaying(step):
 
 def test_options_are_compared_by_what_they_mean(tmp_path):
     """A function by its name: its address is another in every process."""
-    assert named_options({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None}) == {
-        "a": f"{__name__}.decaying",
-        "b": "0.5",
-        "c": "3",
-        "d": "None",
-    }
+    said = named_options({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
+    assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
     path = tmp_path / "run.safetensors"
     ob, start = regression(), np.zeros(5)
     minimize(ob, start, "sgd", max_iter=3, learning_rate=0.1, checkpoint=path, verdict=False)
@@ -145,15 +124,8 @@ def test_checkpoints_are_written_on_the_way(tmp_path):
     def look(intermediate_result):
         sizes.append(read_tensors(path)[1]["run"]["iteration"] if path.exists() else None)
 
-    minimize(
-        rosenbrock(),
-        np.full(6, -1.5),
-        "trust-region",
-        max_iter=7,
-        checkpoint=path,
-        checkpoint_every=3,
-        callback=look,
-    )
+    how = {"checkpoint": path, "checkpoint_every": 3, "callback": look}
+    minimize(rosenbrock(), np.full(6, -1.5), "trust-region", max_iter=7, **how)
     assert sizes == [None, None, None, 3, 3, 3, 6]
     assert read_tensors(path)[1]["run"]["iteration"] == 7
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
@@ -246,3 +218,91 @@ def test_what_no_file_can_take_the_place_of_is_refused_before_any_work(tmp_path)
         with pytest.raises(ValueError, match="is a device or a pipe; wanted a file"):
             write_tensors(name, {"x": np.ones(3)})
     assert not pipe.is_file() and not Path(os.devnull).is_file()
+
+
+# --- what no run has saved is refused in one sentence
+
+OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
+OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save a run of a method, change what it holds, and go on with it."""
+
+    def go_on(method, change, bits=np.random.PCG64):
+        path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
+        theta, rng = OB.model.init(seed=0), np.random.Generator(bits(1))
+        minimize(OB, theta, method, checkpoint=path, max_iter=3, seed=rng, **options)
+        arrays, facts = read_tensors(path)
+        change(arrays, facts)
+        write_tensors(path, arrays, facts)
+        return minimize(OB, None, method, resume=path, max_iter=6, **options)
+
+    return go_on
+
+
+def put(where, name, value):
+    """A change of one entry: `where` is "arrays", "facts" or a part of the facts."""
+
+    def change(arrays, facts):
+        (arrays if where == "arrays" else facts if where == "facts" else facts[where])[name] = value
+
+    return change
+
+
+BAD = {
+    "facts": ("adam", put("facts", "run", [1]), "no facts of a run"),
+    "time": ("adam", put("run", "elapsed", -1.0), "time elapsed"),
+    "shape": ("adam", put("arrays", "run.best", np.zeros(4)), "'best' of a run is no vector of 13"),
+    "dtype": (
+        "adam",
+        put("arrays", "run.best", np.zeros(13, "f4")),
+        "'best' of a run is no vector",
+    ),
+    "NaN": ("adam", put("arrays", "run.best", np.full(13, np.nan)), "'best' of a run holds NaN"),
+    "rows": ("adam", put("arrays", "run.rows", np.array([0, 2])), "its rows"),
+    "float rows": ("adam", put("arrays", "run.rows", np.array([0.0])), "its rows"),
+    "history": ("adam", put("arrays", "run.history.loss", np.zeros(9)), "history of loss"),
+    "counts": ("adam", put("arrays", "run.history.iteration", np.full(4, 1e300)), "no counts"),
+    "method": ("trust-region", put("method_facts", "radius", "wide"), "radius of .* is 'wide'"),
+    "negative": ("trust-region", put("method_facts", "radius", -1.0), "radius of .* is negative"),
+    "no facts": ("trust-region", put("facts", "method_facts", {}), "no facts of this method"),
+    "average": ("adam", put("arrays", "method.average", np.zeros(2)), "'average' of this .* is no"),
+    "missing": ("adam", lambda arrays, _: arrays.pop("method.squares"), "'squares' of .* missing"),
+    "infinite": ("adam", put("arrays", "method.squares", np.full(13, np.inf)), "holds NaN"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_no_run_has_saved_is_refused(name, saved):
+    method, change, words = BAD[name]
+    with pytest.raises(ValueError, match=f"damaged: .*{words}") as error:
+        saved(method, change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.pop(),
+        lambda key: key.__setitem__(0, 0.5),
+        lambda key: key.__setitem__(0, -1),
+        lambda key: key.__setitem__(0, 1 << 32),
+    ],
+)
+def test_a_generator_in_no_state_of_its_kind_is_refused(change, saved):
+    def damage(arrays, facts):
+        change(facts["run"]["rng"]["state"]["key"])
+
+    with pytest.raises(ValueError, match="has no such state"):
+        saved("sgd", damage, np.random.MT19937)
+    with pytest.raises(ValueError, match="has no such state"):
+        saved("sgd", lambda _, facts: facts["run"]["rng"].update(has_uint32=2))
+
+
+def test_what_is_whole_goes_on(saved):
+    """So the refusals above are of the change alone; a run without a best point has none."""
+    assert saved("adam", lambda *_: None).nit == 6
+    assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
+    assert saved("sgd", lambda *_: None, np.random.MT19937).nit == 6

@@ -8,12 +8,11 @@ import threading
 
 import numpy as np
 import pytest
-import scipy.optimize
 
 import fastcurv as fc
 from fastcurv.common.files import read_tensors
 from fastcurv.optimize.newton import GaussNewton
-from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
+from fastcurv.testing import QuadraticObjective
 
 from .problems import same
 
@@ -226,18 +225,6 @@ def test_scaling_makes_badly_scaled_parameters_cheap():
     }
     assert found[True].stopped == found[False].stopped == "critical"
     assert 2 * found[True].nhev < found[False].nhev
-
-
-def test_scipy_takes_objective_and_method_as_they_are():
-    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
-    ob = compiled(net.objective)
-    saddle = net.case({2}).theta
-    found = scipy.optimize.minimize(
-        ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=fc.scipy.newton_cg
-    )
-    assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
-    assert found.stopped == "degenerate"  # a function cannot tell that its valley is a symmetry
-    assert fc.classify(ob, found.x).kind == "minimum"
 
 
 def test_newton_step_names_what_it_is_drawn_to():

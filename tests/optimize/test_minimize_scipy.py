@@ -4,72 +4,91 @@ import warnings
 
 import numpy as np
 import pytest
-import scipy.optimize
+from scipy.optimize import minimize as by_scipy
+from scipy.optimize import rosen, rosen_der, rosen_hess
 
+import fastcurv as fc
 from fastcurv.optimize.minimize import minimize
 from fastcurv.optimize.scipy import newton_cg, saddle_free_newton, trust_region
-from fastcurv.testing import lecture_toy
+from fastcurv.testing import LinearAutoencoder, compiled, lecture_toy
+
+DERIVATIVES = {"jac": rosen_der, "hess": rosen_hess}
 
 
 def test_scipy_says_success_on_a_saddle_and_we_do_not():
     ob = lecture_toy()
     fun = lambda x: (ob.value(x), ob.gradient(x))  # noqa: E731
     hessp = lambda x, p: ob.hessian(x) @ p  # noqa: E731
-    theirs = scipy.optimize.minimize(fun, np.zeros(2), jac=True, hessp=hessp, method="newton-cg")
+    theirs = by_scipy(fun, np.zeros(2), jac=True, hessp=hessp, method="newton-cg")
     assert theirs.success and not theirs.x.any()
     for method in (newton_cg, trust_region, saddle_free_newton):
-        ours = scipy.optimize.minimize(fun, np.zeros(2), jac=True, hessp=hessp, method=method)
+        ours = by_scipy(fun, np.zeros(2), jac=True, hessp=hessp, method=method)
         assert ours.fun <= 1e-12 and ours.success == (ours.kind == "minimum")
         assert ours.success or (ours.stopped == "degenerate" and "no descent" in ours.message)
     stuck = minimize(ob, np.zeros(2), "newton")
     assert not stuck.success and stuck.kind == "saddle"
 
 
+def test_scipy_takes_objective_and_method_as_they_are():
+    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
+    ob, saddle = compiled(net.objective), net.case({2}).theta
+    found = by_scipy(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=newton_cg)
+    assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
+    assert found.stopped == "degenerate"  # a function cannot tell that its valley is a symmetry
+    assert fc.classify(ob, found.x).kind == "minimum"
+
+
 def test_scipy_passes_its_options_and_callback_through():
-    seen = []
-    found = scipy.optimize.minimize(
-        scipy.optimize.rosen,
-        np.full(4, 2.0),
-        jac=scipy.optimize.rosen_der,
-        hess=scipy.optimize.rosen_hess,
-        tol=1e-9,
-        method=trust_region,
+    seen, how = [], {"maxiter": 500, "radius": 0.5}
+    found = by_scipy(
+        rosen, np.full(4, 2.0), tol=1e-9, method=trust_region, options=how, **DERIVATIVES,
         callback=lambda xk: seen.append(xk),
-        options={"maxiter": 500, "radius": 0.5},
-    )
+    )  # fmt: skip
     assert found.success and np.linalg.norm(found.jac) <= 1e-9 and len(seen) == found.nit
     with pytest.raises(ValueError, match="hessp"):
-        scipy.optimize.minimize(
-            scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der, method=newton_cg
-        )
+        by_scipy(rosen, np.zeros(2), jac=rosen_der, method=newton_cg)
+    with pytest.raises(ValueError, match="the gradient is missing"):
+        by_scipy(rosen, np.ones(3), hess=rosen_hess, method=newton_cg)
     with pytest.raises(ValueError, match="bounds"):
-        scipy.optimize.minimize(
-            scipy.optimize.rosen,
-            np.zeros(2),
-            jac=scipy.optimize.rosen_der,
-            hess=scipy.optimize.rosen_hess,
-            bounds=[(0, 1)] * 2,
-            method=newton_cg,
-        )
+        by_scipy(rosen, np.zeros(2), bounds=[(0, 1)] * 2, method=newton_cg, **DERIVATIVES)
+
+
+def test_scipys_callbacks_end_a_run():
+    seen = []
+
+    def third(intermediate_result):
+        seen.append(intermediate_result.fun)
+        if len(seen) == 3:
+            raise StopIteration
+
+    found = by_scipy(rosen, np.full(4, 2.0), method=trust_region, callback=third, **DERIVATIVES)
+    assert len(seen) == 3 == found.nit and not found.success and seen == sorted(seen)[::-1]
 
 
 def test_scipys_own_name_of_the_tolerance_is_no_old_one():
-    problem = {"jac": scipy.optimize.rosen_der, "hess": scipy.optimize.rosen_hess}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = scipy.optimize.minimize(
-            scipy.optimize.rosen,
-            np.full(3, 2.0),
-            method=trust_region,
-            options={"gtol": 1e-7, "maxiter": 3},
-            **problem,
-        )
+        how = {"gtol": 1e-7, "maxiter": 3}
+        found = by_scipy(rosen, np.full(3, 2.0), method=trust_region, options=how, **DERIVATIVES)
     assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
     assert found.message.startswith("Ended by max_iter;")
+    assert found.report is None and "classify" not in found.message  # no call makes one
 
 
 @pytest.mark.parametrize("x0", [np.ones(2) * 1j, ["a", "b"]])
 def test_a_start_that_is_not_real_is_refused_by_name(x0):
-    how = {"jac": scipy.optimize.rosen_der, "hess": scipy.optimize.rosen_hess}
     with pytest.raises((TypeError, ValueError), match="x0"):
-        scipy.optimize.minimize(scipy.optimize.rosen, x0, method=trust_region, **how)
+        by_scipy(rosen, x0, method=trust_region, **DERIVATIVES)
+
+
+@pytest.mark.parametrize("method", [trust_region, newton_cg, saddle_free_newton])
+@pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
+def test_further_arguments_reach_the_function(method, args):
+    """In a tuple, or the only one by itself, as SciPy has it; or none."""
+    fun = lambda x, centre=0.0, size=1.0: size * float((x - centre) @ (x - centre))  # noqa: E731
+    how = {
+        "jac": lambda x, centre=0.0, size=1.0: 2 * size * (x - centre),
+        "hess": lambda x, centre=0.0, size=1.0: 2 * size * np.eye(3),
+    }
+    assert np.abs(method(fun, np.ones(3), args=args, **how).x - 2).max() < 1e-6
+    assert np.abs(method(fun, np.ones(3), **how).x).max() < 1e-6

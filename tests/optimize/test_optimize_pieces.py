@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical.evidence import hessian_products
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
-from fastcurv.optimize.finish import STATUS, Finisher, Rest, flat_space, lower_along, polish
-from fastcurv.optimize.loop import Loop
+from fastcurv.optimize.finish import (
+    STATUS,
+    Finisher,
+    Rest,
+    _factor,
+    directions,
+    falls_for_ever,
+    flat_space,
+    lower_along,
+    polish,
+)  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
-from fastcurv.optimize.run import Run
-from fastcurv.testing import PrescribedSpectrum
+from fastcurv.optimize.run import Run, reduction_ratio
+from fastcurv.testing import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
 
 class Bowl:
@@ -59,30 +69,6 @@ def test_steps_at_the_end_say_what_they_cost(dense_below):
     assert n_products >= 9 and n_gradients > n_steps
     theta, n_steps, n_products, _ = polish(ob, at, dense_below, lambda: True)
     assert n_steps == n_products == 0 and (theta == at).all()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "far", "f", "bottomless", "falls"),
-    [
-        ("float64", 2e30, -1.0, True, True),
-        ("float64", 1e20, -1.0, True, False),
-        ("float64", 2e30, 1.0, True, False),
-        ("float64", 2e30, -1.0, False, False),
-        ("float32", 2e8, -1.0, True, True),
-        ("float32", 1e7, -1.0, True, False),
-    ],
-)
-def test_what_falls_without_end(dtype, far, f, bottomless, falls):
-    """Far out in its precision, below the start, lower further out, and with no bound known."""
-    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0, value=lambda t: t[1])
-    assert (
-        Loop._falls_without_end(SimpleNamespace(run=run, bottom=-np.inf if bottomless else 0.0))
-        is falls
-    )
-    run.value = lambda t: -t[1]
-    assert not Loop._falls_without_end(
-        SimpleNamespace(run=run, bottom=-np.inf if bottomless else 0.0)
-    )
 
 
 @pytest.mark.parametrize(
@@ -163,31 +149,6 @@ def test_patience_ends_where_a_loss_only_stays(problem, rng):
     assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
 
 
-@pytest.mark.parametrize(
-    ("f", "gnorm", "since", "why"),
-    [
-        (1.0, 1.0, 0, None),
-        (np.inf, 1.0, 0, "diverged"),
-        (1.0, np.nan, 0, "diverged"),
-        (np.nan, np.inf, 0, "diverged"),
-        (1.0, 1.0, 5, "patience"),
-        (1.0, 1.0, 4, None),
-    ],
-)
-def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
-    run = SimpleNamespace(
-        f=f, f0=0.0, gnorm=gnorm, since_best=since, theta=np.zeros(2), iteration=3,
-        exhausted=lambda: None, fun_target=-np.inf,
-    )  # fmt: skip
-    loop = SimpleNamespace(
-        run=run, why=None, patience=5, max_iter=9, critical=lambda: False,
-        _falls_without_end=lambda: False, _idle_too_long=lambda mark, least: False,
-        _near_the_bound=lambda: False, mark=[0, f, gnorm],
-        _spent=lambda: Loop._spent(loop),
-    )  # fmt: skip
-    assert Loop.end(loop) == why
-
-
 @pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
 @pytest.mark.parametrize("eps", [0.1, 0.3])
 def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
@@ -211,27 +172,6 @@ def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
     else:
         assert low < -eps and curvature < -eps
         assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
-
-
-@pytest.mark.parametrize(
-    "method", [fc.scipy.trust_region, fc.scipy.newton_cg, fc.scipy.saddle_free_newton]
-)
-@pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
-def test_further_arguments_reach_the_function(method, args):
-    """In a tuple, or the only one by itself, as SciPy has it; or none."""
-
-    def fun(x, centre=0.0, size=1.0):
-        return size * float((x - centre) @ (x - centre))
-
-    def jac(x, centre=0.0, size=1.0):
-        return 2 * size * (x - centre)
-
-    def hess(x, centre=0.0, size=1.0):
-        return 2 * size * np.eye(3)
-
-    run = method(fun, np.ones(3), args=args, jac=jac, hess=hess)
-    assert np.abs(run.x - 2).max() < 1e-6
-    assert np.abs(method(fun, np.ones(3), jac=jac, hess=hess).x).max() < 1e-6
 
 
 def test_statuses_are_numbered_as_minimize_lists_them():
@@ -293,3 +233,100 @@ def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit
     end.spent = elapsed / 2
     assert end.training() == elapsed / 2
     assert end.over() == (elapsed >= 2 or end.left(1.0) <= 0)
+
+
+# --- where gradients lie, numbers end or nothing falls
+
+BOWL = QuadraticObjective(np.diag([1.0, 2.0]))
+
+
+def line(value, slope=1.0, curvature=1.0):
+    """A function of one number whose gradient and curvature are said to be constant."""
+    return FunctionObjective(
+        1,
+        lambda x: float(value(x[0])),
+        lambda x: np.array([slope]),
+        lambda x: np.eye(1) * curvature,
+    )
+
+
+# --- methods on functions whose derivatives lie
+
+
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        ("newton-cg", "no lower value, along the Newton-CG step or the gradient"),
+        ("trust-region", "as short as rounding without lowering the loss"),
+        ("l-bfgs", "no lower value along the gradient"),
+        ("newton-mr", "no smaller gradient along the Newton-MR step"),
+    ],
+)
+def test_a_gradient_that_lies_stalls_the_run_where_it_began(method, words):
+    found = fc.minimize(line(abs), np.zeros(1), method, max_iter=50, verdict=False)
+    assert not found.success and found.stopped == "stalled" and words in found.message
+    assert np.array_equal(found.x, [0.0]) and found.fun == 0
+
+
+def test_newton_mr_on_a_slope_without_curvature():
+    found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
+    assert not found.success and "orthogonal to the range of the Hessian" in found.message
+
+
+def test_newtons_step_out_of_the_numbers():
+    wall = FunctionObjective(
+        1,
+        lambda x: float(x[0] - np.log(x[0])) if x[0] > 0 else np.inf,
+        lambda x: 1 - 1 / x,
+        lambda x: np.diag(1 / x**2),
+    )
+    found = fc.minimize(wall, np.full(1, 3.0), "newton", max_iter=5, verdict=False)
+    assert found.stopped == "stalled" and "a loss that is not finite" in found.message
+    assert np.array_equal(found.x, [3.0])
+
+
+def test_a_ratio_counts_rounding_as_nothing():
+    eps = 2.0**-52
+    assert reduction_ratio(2.0, 1.0, 0.5, eps) == pytest.approx(2, rel=1e-13)
+    assert reduction_ratio(1.0, 1.0 + eps, eps / 10, eps) == pytest.approx(1, rel=0.2)
+    assert (
+        reduction_ratio(1.0, np.inf, 1.0, eps) == reduction_ratio(1.0, np.nan, 1.0, eps) == -np.inf
+    )
+    assert reduction_ratio(0.0, 0.0, 0.0, eps) == -np.inf
+
+
+# --- the end of a run
+
+
+def test_rays_along_which_the_value_falls():
+    falling = FunctionObjective(
+        1, lambda x: np.exp(-x[0]), lambda x: -np.exp(-x), lambda x: np.diag(np.exp(-x))
+    )
+    at = np.zeros(1)
+    assert falls_for_ever(falling, falling.value, at, 1.0, np.ones(1))
+    assert not falls_for_ever(falling, falling.value, at, 1.0, -np.ones(1))
+    assert not falls_for_ever(falling, falling.value, at, 1.0, np.zeros(1))
+    assert not falls_for_ever(falling, falling.value, at, 1.0, np.full(1, np.inf))
+    assert not falls_for_ever(BOWL, BOWL.value, np.ones(2), 1.5, -np.ones(2))
+
+
+def test_probes_that_are_nothing_are_no_directions(rng):
+    probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
+    flat = np.eye(2)[:, 1:]
+    found = list(directions(probed, np.zeros(2), flat, rng))
+    assert np.allclose(found[-1], [0.6, 0.8]) and np.array_equal(found[-2], flat[:, 0])
+    assert all(np.linalg.norm(v) == pytest.approx(1) for v in found)
+
+
+def test_polish_keeps_to_what_is_no_higher():
+    """Newton's step halves the gradient of x^3/3 - x beside its maximum, and climbs."""
+    top = FunctionObjective(
+        1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x)
+    )
+    start, never = np.full(1, -0.95), lambda: False
+    assert np.array_equal(polish(top, start, 100, never)[0], start)
+    low, n_steps, *_ = polish(top, np.full(1, 1.02), 100, never)
+    assert abs(low[0] - 1) <= 1e-15 and n_steps >= 2
+    assert _factor(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
+    climbs = FunctionObjective(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
+    assert np.array_equal(polish(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize import sample as sampling
+from fastcurv.optimize.finish import STATUS
 from fastcurv.optimize.sample import WALKS, _add_unit, why_trivial
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
@@ -204,3 +205,34 @@ def test_a_search_without_an_end_is_counted(ob, monkeypatch):
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
     assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * WALKS
     assert repr(found).startswith("CriticalSample: 0 points from 2 searches by 8 walks")
+
+
+def test_a_sample_that_is_interrupted_gives_what_it_has(ob, sample, monkeypatch):
+    whole, classify, calls = sample, sampling.classify, []
+
+    def pressed(*words, **options):
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return classify(*words, **options)
+
+    monkeypatch.setattr(sampling, "classify", pressed)
+    after = 2
+    some = fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+    assert 0 < len(some) < len(whole)
+    calls.clear()
+    after = 1
+    with pytest.raises(KeyboardInterrupt):
+        fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+
+
+def test_minimize_that_is_interrupted_ends_the_sample(ob, monkeypatch):
+    stopped = SimpleNamespace(status=STATUS["interrupted"], x=np.zeros(ob.n_params))
+    monkeypatch.setattr(sampling, "minimize", lambda *words, **options: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fc.sample_critical_points(ob, 4, seed=0)
+
+
+def test_a_sample_without_trivial_points_says_nothing_of_them(sample):
+    plain = sampling.CriticalSample([p for p in sample if not p.trivial], sample.n_tries)
+    assert "trivial" not in repr(plain) and "9 searches" in repr(plain)

@@ -259,12 +259,8 @@ def usual_size(model: Any, layer: int) -> float:
 def steps_of(history: Any) -> Steps:
     """Return what a history, a result of `minimize`, a mapping or a list of losses tells."""
     told = getattr(history, "history", history)  # a result stands for its history
-    options: dict[str, Any] = dict(getattr(told, "options", None) or {})
+    told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}
     method = getattr(told, "method", None) or getattr(history, "method", None)
-    if told is None:
-        told = {"loss": []}
-    elif not isinstance(told, Mapping):
-        told = {"loss": told}
     if "loss" not in told:
         raise ValueError(
             f"history has {', '.join(map(str, told)) or 'nothing'}; wanted losses, as a list or as "
@@ -272,6 +268,7 @@ def steps_of(history: Any) -> Steps:
         )
     if not isinstance(method, str):
         method = told.get("method")
+    options: dict[str, Any] = dict(getattr(told, "options", None) or {})
     options |= {name: told[name] for name in told if name in ("momentum", "batch_size")}
     rate = told.get("learning_rate", options.get("learning_rate"))
     losses = _numbers(told["loss"], "loss")

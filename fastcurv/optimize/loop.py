@@ -4,6 +4,7 @@ result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -149,32 +150,10 @@ class Loop:
         """Return the reason to end the run here, whatever the gradient; None to go on. Budgets
         count only while the gradient is not zero.
         """
-        run = self.run
-        if self.why is not None:
-            return self.why
-        if self._falls_without_end():
-            return "unbounded"
-        if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
-            return "diverged"
-        if run.f <= run.fun_target and not run.stale:
-            return "target"
-        if self.patience is not None and run.since_best >= self.patience:
-            return "patience"
-        if self._idle_too_long(run.mark, 1e-8 * abs(run.f)):
-            self.sentence = (
-                f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the "
-                "gradient by half: steps have become too short"
-            )
-            return "stalled"
-        if self._near_the_bound() and self._idle_too_long(run.walked, TRIFLE * (run.f0 - run.f)):
-            self.sentence = (
-                f"in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
-                f"{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
-            )
-            return "valley"
-        if not self.critical():
-            return self._spent()
-        return None
+        why = self.why or next((name for name, holds in RULES if holds(self)), None)
+        if why in SENTENCES:
+            self.sentence = SENTENCES[why].format(run=self.run, IDLE=IDLE)
+        return why or (None if self.critical() else self._spent())
 
     def _unwatched(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
@@ -410,3 +389,25 @@ class Loop:
             method=self.name,
             wall_time=run.elapsed(),
         )
+
+
+# why a run ends whatever its gradient: the first that holds, and what is said of it
+RULES: tuple[tuple[str, Callable[[Loop], bool]], ...] = (
+    ("unbounded", Loop._falls_without_end),
+    ("diverged", lambda loop: not (math.isfinite(loop.run.f) and math.isfinite(loop.run.gnorm))),
+    ("target", lambda loop: loop.run.f <= loop.run.fun_target and not loop.run.stale),
+    ("patience", lambda loop: loop.run.since_best >= (loop.patience or np.inf)),
+    ("stalled", lambda loop: loop._idle_too_long(loop.run.mark, 1e-8 * abs(loop.run.f))),
+    ("valley", lambda loop: loop._near_the_bound() and loop._idle_too_long(
+        loop.run.walked, TRIFLE * (loop.run.f0 - loop.run.f))),
+)  # fmt: skip
+SENTENCES = {
+    "stalled": (
+        "for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by "
+        "half: steps have become too short"
+    ),
+    "valley": (
+        "in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
+        "{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
+    ),
+}

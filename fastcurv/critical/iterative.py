@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,13 @@ from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.eigsh import eigsh
 from ..spectrum.reduced import reduction
-from .decide import UNTRIED, Nearness, Proof, Spectrum
+from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
     FAR,
     ZERO,
     ClassifyOptions,
+    End,
     Inertia,
-    Pair,
     Products,
     SpentError,
     annihilated,
@@ -62,6 +62,7 @@ from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
 # The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
+RESERVE = 9  # products that are kept for the proofs at the end
 ASYMMETRY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
 
 
@@ -74,22 +75,6 @@ class Balanced(SelfAdjoint):
 
     def _matvec(self, v: Floats) -> Floats:
         return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
-
-
-class End:
-    """One end of the spectrum: a unit vector, its Rayleigh quotient, a bound on the error of that,
-    and the norm of the residual.
-    """
-
-    def __init__(self, vector: Floats, quotient: float, error: float, residual: float) -> None:
-        self.vector, self.quotient = vector, quotient
-        self.error, self.residual = error, residual
-
-    @property
-    def enclosure(self) -> tuple[float, float]:
-        """Bounds between which an eigenvalue lies."""
-        off = self.residual + self.error
-        return self.quotient - off, self.quotient + off
 
 
 class InertiaSearch:
@@ -106,16 +91,18 @@ class InertiaSearch:
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature seen above the threshold of zero
         self.only: End | None = None  # the one quotient that a very small budget allows
-        self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
+        self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
+        self.n_symmetry: int | None = None  # their number, None if these were not looked for
         given = ask.krylov
         # a smaller space for runs from random starts, if that pays
         self.small: Any = reduction(H.native, None) if given is None else given.small
 
-    def left(self, reserve: int = 9) -> float:
-        """Return the number of products that may still be spent, keeping a reserve for the proofs
-        at the end.
+    @property
+    def left(self) -> float:
+        """The number of products that may still be spent, but for those kept for the proofs at the
+        end.
         """
-        return max(0, self.H.left - reserve)
+        return max(0, self.H.left - RESERVE)
 
     @property
     def one_sided(self) -> bool:
@@ -138,7 +125,7 @@ class InertiaSearch:
         possible.
         """
         block = 1 if start is None else len(start)
-        steps = int(min(steps, self.left() // block))
+        steps = int(min(steps, self.left // block))
         n = op.shape[0]
         size = n * operator_dtype(op).itemsize
         rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
@@ -178,11 +165,7 @@ class InertiaSearch:
         run.
         """
         found = combine(run.rows[: run.m], S)
-        return np.asarray(self.small.embed(found) if self._inside(run) else found)
-
-    def _inside(self, run: Any) -> bool:
-        """Return whether a run works in the smaller space."""
-        return self.small is not None and run.op is self.small
+        return np.asarray(self.small.embed(found) if run.op is self.small else found)
 
     def shared(
         self,
@@ -195,7 +178,7 @@ class InertiaSearch:
 
         That run already holds `held` products; ``grow(k)`` extends it to k.
         """
-        steps = int(min(max(steps, held), held + self.left()))
+        steps = int(min(max(steps, held), held + self.left))
         if steps < 1:
             return None
         run = None
@@ -217,12 +200,10 @@ class InertiaSearch:
         given = self.ask.krylov
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
-        Q, against = self.symmetry, None
-        if Q is not None and Q.shape[1]:
-            if self.small is not None:  # projected zero modes are zero modes
-                Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
-            against = np.ascontiguousarray(Q.T, self.H.native_dtype)
-        op = self.H.native if self.small is None else self.small
+        Q, op = self.symmetry, self.H.native if self.small is None else self.small
+        if self.small is not None and Q.shape[1]:  # projected zero modes are zero modes
+            Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+        against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
@@ -232,9 +213,8 @@ class InertiaSearch:
             held = getattr(given.op, "gradient", None)
             g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
             if g.any():
-                start = g
                 return self.shared(
-                    given.steps_from(start), lambda k: given.start_from(start, k), steps, stop
+                    given.steps_from(g), lambda k: given.start_from(g, k), steps, stop
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run(self.H.native, unit, steps, stop=stop)
@@ -245,14 +225,14 @@ class InertiaSearch:
         """
         values, S = decompose(run)
         inner = combine(run.rows[: run.m], S[:, [0, -1]])
-        ends = self.small.embed(inner) if self._inside(run) else inner
+        inside = run.op is self.small
+        ends = self.small.embed(inner) if inside else inner
         for value, v in zip(values[[0, -1]], ends):
             if d is not None and value > 0:  # in scaled coordinates only the sign is meaningful
                 continue
             u = v.astype(float) if d is None else d * v
             self.offer(float(value) / float(u @ u), u)
         if d is None:
-            inside = self._inside(run)
             bound = self.small.rounding_bound if inside else self.made_by.bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
             slack = max(bound(u) for u in units)  # of two vectors, taken for all
@@ -282,12 +262,35 @@ class InertiaSearch:
             self.first_look()  # symmetries fill the space: no run was started
         if self.only is not None:
             return self.only
-        Q = self.symmetry
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
-        if Q is not None and Q.shape[1]:
-            values = [c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9] or values
+        values = [c for c in values if np.linalg.norm(self.symmetry.T @ c[1]) <= 0.9] or values
         chosen = values[:1] + [c for c in values[1:2] if which * c[0] > 0]
         return self.weigh(*(v for _, v in chosen), which=which)
+
+    def find_symmetries(self) -> None:
+        """Find an orthonormal basis of proved symmetry directions, unless there are too many or
+        they are not needed.
+
+        Only directions of their span that H maps to at most `COUPLING` of what counts as negative
+        curvature are taken; taking these out changes no eigenvalue by more than twice that, which
+        the bound on the risk accounts for.
+        """
+        ask, H = self.ask, self.H
+        if not self.one_sided or not offers_symmetries(ask.ob):
+            return
+        try:
+            T: Floats = tangents(ask.ob, ask.theta).columns
+        except MemoryError:
+            return
+        T = T[:, T.any(axis=0)]
+        if T.shape[1] > min(MAX_SYMMETRY, self.left // 4):
+            return
+        if T.shape[1]:
+            H.note(f"{T.shape[1]} symmetry directions")
+            Q = independent(T)
+            most = min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm
+            self.symmetry = np.asarray(annihilated(H(Q), Q, most))
+        self.n_symmetry = self.symmetry.shape[1]
 
     def of_all(self, low: End, high: End) -> tuple[End, End]:
         """Return the ends of the spectrum of H, given those of its complement to the symmetries
@@ -297,7 +300,7 @@ class InertiaSearch:
         same sign.
         """
         Q = self.symmetry
-        if Q is None or not Q.shape[1] or low.quotient <= 0 <= high.quotient:
+        if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
             return low, high
         held = self.weigh(Q[:, 0] / np.linalg.norm(Q[:, 0]))
         return (
@@ -308,7 +311,7 @@ class InertiaSearch:
     def of_symmetry(self, v: Floats) -> bool:
         """Return whether a unit vector lies in the span of the symmetries that were taken out."""
         Q = self.symmetry
-        return Q is not None and float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
+        return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def loose(self, end: End) -> bool:
         """Return whether an eigenvalue is shown to be zero to rounding, and no symmetry explains
@@ -323,7 +326,7 @@ class InertiaSearch:
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))
-        if self.left() < 2:
+        if self.left < 2:
             self.only = end
         self.offer(0.0, v)
 
@@ -366,78 +369,11 @@ def both_signs(run: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# The Krylov space of the gradient at large n: Newton's step and the decrement.
-
-GRADIENT_STEPS = 40  # dimension of that space ...
-MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
-
-
-@dataclass(frozen=True, eq=False)
-class Slope:
-    """Results from the Krylov space of the gradient: ``||Hg||/||g||``, the share of g outside H's
-    range, Newton's step and its residual over ``||g||``, and the decrement.
-
-    `least` is a lower bound on the decrement, given if the budget ended before it had settled.
-    """
-
-    flat: float | None
-    residual: float | None
-    step: Floats
-    left: float
-    decrement: float
-    least: float | None = None
-
-
-def along_gradient(
-    ask: ClassifyOptions, search: InertiaSearch, gradient: tuple[Floats, float]
-) -> Slope:
-    """Compute the `Slope` at theta."""
-    g = gradient[0]
-    size, none = safe_norm(g), np.zeros(ask.n)
-    if size == 0:
-        return Slope(None, None, none, 0.0, 0.0)
-
-    def settled(run: Any) -> bool:
-        return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
-
-    most = min(MORE_STEPS, search.left() // 4)
-    run = search.from_gradient(g, most, settled)
-    if run is None or run.scale == 0:
-        if run is None:
-            return Slope(None, None, none, 1.0, np.inf, least_decrement(size, search.H.largest))
-        return Slope(None, 1.0, none, 1.0, np.inf)
-    values, S = decompose(run)
-    cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
-    y, left = _solve(run, size)
-    step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
-    inside = float((S[0, np.abs(values) > cut] ** 2).sum())
-    sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
-    decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-    flat = safe_norm(run.T[: run.m + run.p, 0])
-    short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and left > 0.1
-    least = least_decrement(size, flat) if short else None
-    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement, least)
-
-
-def least_decrement(size: float, flat: float) -> float:
-    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
-    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
-    """
-    return 0.5 * size * (size / flat) if flat > 0 else np.inf
-
-
-def _solve(run: Any, size: float) -> tuple[Floats, float]:
-    """Return Newton's step of least residual in the basis of a run from g, and that residual over
-    ``||g||``.
-    """
-    y, rest = least_residual(run, 1.0)
-    return size * y, float(np.linalg.norm(rest))
-
-
-# --------------------------------------------------------------------------------------------------
 # The strategy: what was searched for, proofs near a critical point, and measurements where nothing
 # can be proved.
 
+GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient ...
+MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
 SOLVED = 0.5  # relative residual above which Newton's step counts as unknown
 SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
 RISK = 0.01  # risk that sets the search for negative curvature if no failure probability was given
@@ -456,27 +392,65 @@ class ByProducts(Inertia):
     beyond them; all eigenvalues where the rows reach few dimensions (`Reached`).
     """
 
+    keeps = True  # whether the signs seen were measured to last, or need not be
+
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # the run from a random start
         scales = np.ones(H.n), np.ones(H.n, bool)
-        if self.search.left() >= 40:
+        if self.search.left >= 40:
             scales = self.search.balance()
         else:
             self.search.first_look()
         super().__init__(ask, H, _gradient(ask, H))
-        self.along = along_gradient(ask, self.search, self.gradient)
-        self.step, self.left = self.along.step, self.along.left
-        self.near = self._nearness(self.along.decrement)
-        if not self.near.near and self.along.least is not None and ask.gradient_tol is None:
-            least = self._nearness(self.along.least)
-            self.near = replace(self.near, short=True) if least.near else least
+        self.flat: float | None = None
+        self.residual: float | None = None
+        self.step, self.left = np.zeros(H.n), 1.0
+        decrement, least = self._along_gradient()
+        self.near = self._nearness(decrement)
+        if not self.near.near and least is not None and ask.gradient_tol is None:
+            found = self._nearness(least)
+            self.near = replace(self.near, short=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         self.known = _all_known(ask, self.search) if self.near.near and not floor > 0 else None
         if self.near.near and self.known is None:
             _probe(ask, self.search)
         self.ends, self.seen = self._look(floor, scales)
         self.escape = self.seen.escape_direction
+
+    def _along_gradient(self) -> tuple[float, float | None]:
+        """Set what the Krylov space of the gradient shows: ``||Hg|| / ||g||`` (`flat`), the share
+        of g outside H's range (`residual`), Newton's `step`, and its residual over ``||g||``
+        (`left`).
+
+        Returns the decrement, and a lower bound on it if the budget ended before it had settled.
+        """
+        ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
+        size = safe_norm(g)
+        if size == 0:
+            self.left = 0.0
+            return 0.0, None
+
+        def settled(run: Any) -> bool:
+            return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
+
+        run = search.from_gradient(g, min(MORE_STEPS, search.left // 4), settled)
+        if run is None:
+            return np.inf, least_decrement(size, H.largest)
+        if run.scale == 0:
+            self.residual = 1.0
+            return np.inf, None
+        values, S = decompose(run)
+        y, self.left = _solve(run, size)
+        self.step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
+        cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
+        inside = float((S[0, np.abs(values) > cut] ** 2).sum())
+        self.residual = float(max(0.0, 1 - inside) ** 0.5)
+        self.flat = safe_norm(run.T[: run.m + run.p, 0])
+        sizes = np.maximum(np.abs(values), GRADIENT_EPS * H.eps * run.scale)
+        decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
+        short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
+        return decrement, least_decrement(size, self.flat) if short else None
 
     def _nearness(self, whole: float) -> Nearness:
         (g, off), theta, H = self.gradient, self.ask.theta, self.H
@@ -495,8 +469,7 @@ class ByProducts(Inertia):
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
-        Q = search.symmetry
-        deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
+        deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or RISK)
         steps = goal if deep else min(goal, SHORT_STEPS)
@@ -507,32 +480,29 @@ class ByProducts(Inertia):
         risk = 1.0 if main is None else lanczos_risk(H.n, main.m, eps) if main.p else 0.0
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
-        if deep:
+        if deep and search.one_sided:
             _search_further(search, main, goal, scales)
         low, high = search.prove(-1), search.prove(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
         lowest, highest = search.of_all(low, high)
-        low_bounds = lowest.enclosure
+        firm = floor if floor > 0 else -np.inf
+        (below, above), least = lowest.enclosure, max(firm, lowest.quotient)
         bounds = (
             max(search.n_negative, int(negative)),
             H.n - max(search.n_positive, int(positive)),
         )
-        if floor > 0:
-            bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
-            least = max(floor, lowest.quotient)
-            lowest = End(lowest.vector, least, lowest.error, lowest.residual)
         seen = Spectrum(
-            low=lowest.quotient,
-            low_bounds=low_bounds,
+            low=least,
+            low_bounds=(max(firm, below), above),
             high=highest.quotient,
             high_bounds=highest.enclosure,
-            n_symmetry=None if Q is None else Q.shape[1],
-            n_negative_bounds=bounds,
+            n_symmetry=search.n_symmetry,
+            n_negative_bounds=(0, 0) if floor > 0 else bounds,
             negative=negative,
             positive=positive,
             escape_direction=lowest.vector if negative else None,
-            escape_curvature=lowest.quotient if negative else None,
+            escape_curvature=least if negative else None,
             flat=H.norm == 0,
             weakest_error=abs(low.quotient) + H.zero,
             floor=floor,
@@ -573,14 +543,13 @@ class ByProducts(Inertia):
         """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is
         large.
         """
-        H, g, along, search = self.H, self.gradient[0], self.along, self.search
-        size = safe_norm(g)
-        if size == 0 or along.left <= 1e-3 or search.left() < 20:
-            return along.step, along.left
-        room = int(min(SOLVE_STEPS, search.left() // 2))
+        H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
+        if size == 0 or self.left <= 1e-3 or search.left < 20:
+            return self.step, self.left
+        room = int(min(SOLVE_STEPS, search.left // 2))
         step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
         left = safe_norm(H(step) + g) / size
-        return (step, left) if left < along.left else (along.step, along.left)
+        return (step, left) if left < self.left else (self.step, self.left)
 
     def two_signs(self, distance: float) -> Pair:
         """Return the proof by the vectors of both ends of the spectrum."""
@@ -596,18 +565,18 @@ class ByProducts(Inertia):
         """Return whether the residuals may vanish: no curvature is negative."""
         return not self.seen.negative
 
-    def measure(self, pair: Pair) -> None:
-        """Measure whether the curvature that was seen lasts, and whether Newton's step reduces the
+    def measure(self, pair: Pair) -> tuple[bool, bool]:
+        """Return whether the curvature that was seen lasts, and whether Newton's step reduces the
         gradient, where neither a floor nor two vectors make that needless.
         """
         if pair.holds or self.seen.floor > 0:
-            return
+            return True, True
         if self.known is None:
             self._drop_weak()
         self.keeps = self.known is None or self.known.credible(self.H.norm)
         with suppress(SpentError):  # `H.short` says so
             self.keeps = self.keeps and self._lasts()
-        self.arrives = self.keeps and self._arrives()
+        return self.keeps, self.keeps and self._arrives()
 
     def _drop_weak(self) -> None:
         """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
@@ -670,11 +639,11 @@ class ByProducts(Inertia):
 
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient, as its Krylov space shows it."""
-        flat, norm, size = self.along.flat, self.H.norm, self.near.gradient_norm
+        flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
         return replace(
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
-            residual=self.along.residual,
+            residual=self.residual,
             flat_beside_step=norm <= size / (FAR * extent(self.ask.theta)),
         )
 
@@ -682,19 +651,39 @@ class ByProducts(Inertia):
         """Return what was seen, with the inertia only if it lasts."""
         m = proved.n_residuals
         if proved.zero.holds:
-            counts: Any = {"n_positive": m, "n_negative": 0, "n_zero": self.ask.n - m}
-            return replace(self.seen, n_negative_bounds=(0, 0), **counts)
+            return replace(
+                self.seen,
+                n_positive=m,
+                n_negative=0,
+                n_zero=self.ask.n - m,
+                n_negative_bounds=(0, 0),
+            )
         if not self.keeps:
             return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
         return self.seen
 
 
-class Unfinished(Inertia):
-    """The inertia where time ran out before anything was found: the gradient alone is known."""
+def least_decrement(size: float, flat: float) -> float:
+    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
+    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    """
+    return 0.5 * size * (size / flat) if flat > 0 else np.inf
+
+
+def _solve(run: Any, size: float) -> tuple[Floats, float]:
+    """Return Newton's step of least residual in the basis of a run from g, and that residual over
+    ``||g||``.
+    """
+    y, rest = least_residual(run, 1.0)
+    return size * y, float(np.linalg.norm(rest))
+
+
+class Unfinished(ByProducts):
+    """The inertia where time ran out before any product: the gradient alone is known."""
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
-        super().__init__(ask, H, (g, np.nan))
+        Inertia.__init__(self, ask, H, (g, np.nan))
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
         self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
 
@@ -741,13 +730,12 @@ def _all_known(ask: ClassifyOptions, search: InertiaSearch) -> Reached | None:
     """Return every eigenvalue if the rows reach few dimensions and there are not too many
     symmetries, else None.
     """
-    search.symmetry = _symmetries(ask, search)
-    if search.symmetry is None and offers_symmetries(ask.ob):
+    search.find_symmetries()
+    if search.n_symmetry is None and offers_symmetries(ask.ob):
         return None
-    known = reached(ask, search.H, search.left(), search.symmetry)
-    if known is not None:
-        for value, v in known.ends():
-            search.offer(value, v)
+    known = reached(ask, search.H, search.left, search.symmetry)
+    for value, v in known.ends() if known is not None else ():
+        search.offer(value, v)
     return known
 
 
@@ -756,37 +744,9 @@ def _probe(ask: ClassifyOptions, search: InertiaSearch) -> None:
     to them.
     """
     P = probes(ask.ob, ask.theta)
-    if not P.shape[1]:
-        return
     P = P[:, np.linspace(0, P.shape[1] - 1, min(MAX_PROBES, P.shape[1])).astype(int)]
     for start in range(0, P.shape[1], 8):
         search.run(search.H.native, P[:, start : start + 8].T.astype(search.H.native_dtype), 3)
-
-
-def _symmetries(ask: ClassifyOptions, search: InertiaSearch) -> Floats | None:
-    """Return an orthonormal basis of proved symmetry directions, None if there are too many or they
-    are not needed.
-
-    Only directions of their span that H maps to at most `COUPLING` of what counts as negative
-    curvature are returned; taking these out changes no eigenvalue by more than twice that, which
-    the bound on the risk accounts for.
-    """
-    H = search.H
-    if not search.one_sided or not offers_symmetries(ask.ob):
-        return None
-    try:
-        T: Floats = tangents(ask.ob, ask.theta).columns
-    except MemoryError:
-        return None
-    T = T[:, T.any(axis=0)]
-    if T.shape[1] > min(MAX_SYMMETRY, search.left() // 4):
-        return None
-    if not T.shape[1]:
-        return T
-    H.note(f"{T.shape[1]} symmetry directions")
-    Q = independent(T)
-    most = min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm
-    return np.asarray(annihilated(H(Q), Q, most))
 
 
 def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
@@ -794,11 +754,9 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[A
     too large to keep, then in balanced coordinates.
     """
     H, (d, live) = search.H, scales
-    if not search.one_sided:
-        return
-    if main is not None and main.p and main.m < goal and search.left() > 20:
+    if main is not None and main.p and main.m < goal and search.left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
-        most = max(2, int(min(search.left(), goal - main.m)))
+        most = max(2, int(min(search.left, goal - main.m)))
         pairs = unbroken(
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )

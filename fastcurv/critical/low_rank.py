@@ -17,7 +17,7 @@ from ..common.protocols import Floats, ProvedReach
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from .decide import Spectrum
-from .evidence import ClassifyOptions, Products, in_float64, residual_bounds, spectral_norm
+from .evidence import ClassifyOptions, Products, in_float64, proved, spectral_norm
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
@@ -134,7 +134,7 @@ class Reached:
         return found
 
 
-def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) -> Reached | None:
+def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
     """Return all eigenvalues, or None where that is not possible.
 
     The operator must report that its products reach fewer than `dense_below` dimensions, and the
@@ -156,11 +156,9 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) ->
     H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
     H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
     H.note("all eigenvalues")
-    inner = (
-        np.zeros((space.m, 0))
-        if Q is None or not Q.shape[1]
-        else space.project(np.ascontiguousarray(Q.T)).T
-    )
+    inner = np.zeros((space.m, 0))
+    if Q.shape[1]:
+        inner = space.project(np.ascontiguousarray(Q.T)).T
     if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
         inner = inner[:, :0]
     cut = DenseHessian(M).cut(inner, more=found.error)
@@ -183,7 +181,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    here = residual_bounds(ob, theta, 0.0) if hasattr(ob, "jacobian") else None
+    here = proved(ob, "residual_bounds", theta, 0.0) if hasattr(ob, "jacobian") else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     if len(here.residuals) * theta.size > LARGEST_JACOBIAN or not H.affords(len(here.residuals)):
@@ -196,6 +194,6 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
-        return float(residual_bounds(ob, theta, radius).lipschitz)
+        return float(proved(ob, "residual_bounds", theta, radius).lipschitz)
 
     return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), len(here.residuals)

@@ -456,7 +456,7 @@ def certify_signs(
     vectors: Floats,
     *,
     slopes: Floats,
-    slack: Callable[[Floats], float],
+    slack: Floats,
     spend: Spend,
 ) -> NDArray[np.int_]:
     """Return the signs of curvature with those that do not last set to 0.
@@ -472,8 +472,8 @@ def certify_signs(
         Directions in theta's coordinates with ``u'Hu = values``.
     slopes : ndarray, shape (m,)
         ``g'u``.
-    slack : callable
-        ``slack(u)`` bounds the error of a slope.
+    slack : ndarray, shape (m,)
+        Bounds on the errors of the slopes.
     spend : callable
         Called with the number of products before they are made.
     """
@@ -498,7 +498,7 @@ def certify_signs(
                 if lasting == IN_ROW:
                     break
                 u = vectors[:, i]
-                reach = (share * abs(slopes[i]) + slack(u)) / abs(values[i])
+                reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])
                 lasts = lasts_along(ob, theta, u, float(values[i]), reach, spend)
                 lasting = lasting + 1 if lasts else 0
                 signs[i] = sign if lasts else 0

@@ -337,7 +337,7 @@ class Words(Formatter):
         self.sign = "positive" if outcome.kind == "minimum" else "negative"
         self.side = "below -" if outcome.kind == "minimum" else "above "
         self.balanced = " in balanced coordinates" * found.spectrum.balanced
-        self.in_units = " in balanced coordinates" * (found.certificate.unit != 1)
+        self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
         self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
         self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
         self.risk_to_ask = max(found.spectrum.risk, RISK)
@@ -546,13 +546,12 @@ CALLS = (
 )
 
 
-def which_call_gets_there(plateau: bool) -> str:
-    """Return the clause appended to a `not_critical` reason if Newton's steps do not contract:
-    which functions to call instead.
-    """
-    if plateau:
-        return "; Newton's steps lead nowhere from here" + OFF
-    return "; Newton's steps do not contract from here" + CALLS
+# which functions to call where Newton's steps do not contract: the clause added to a `not_critical`
+# reason, by whether theta is on a plateau
+WHICH_CALL_GETS_THERE = {
+    True: f"; Newton's steps lead nowhere from here{OFF}",
+    False: f"; Newton's steps do not contract from here{CALLS}",
+}
 
 
 def without_calls(reason: str) -> str:

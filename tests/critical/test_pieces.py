@@ -78,8 +78,7 @@ def test_ends_are_proved_less_the_error_of_the_matrix(error):
     H = SimpleNamespace(
         rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v), affords=lambda k: True
     )
-    ends = dense._ends(H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1]))
-    low = error if error < 0.5 else 1e-3
-    assert abs(ends.direction) == pytest.approx([1, 0, 0]) and ends.quotient == -0.5
-    assert ends.negative == pytest.approx(-0.5 + low, rel=1e-9, abs=0)
-    assert ends.positive == pytest.approx(2.0 - error, rel=1e-9, abs=0)
+    low, high = dense._ends(H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1]))
+    assert abs(low.vector) == pytest.approx([1, 0, 0]) and low.quotient == -0.5
+    assert low.error == pytest.approx(error if error < 0.5 else 1e-3, rel=1e-9, abs=1e-14)
+    assert high.quotient == 2.0 and high.error == pytest.approx(error, rel=1e-9, abs=1e-14)

@@ -327,16 +327,17 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     ob, theta = ask.ob, ask.theta
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
     n_kinks = int(proved(ob, "kinks", theta, default=0))
-    near, g = inertia.near.near, inertia.gradient[0]
-    proof = _prove(inertia) if near else Proof()
-    falls = near and n_kinks > 0 and falls_across(ob, theta, inertia.escape, g)
+    proof = _prove(inertia) if inertia.near.near else Proof()
+    seen, g = inertia.spectrum(proof), inertia.gradient[0]
     return inertia, Evidence(
         gradient=inertia.slope(),
-        spectrum=inertia.spectrum(proof),
+        spectrum=seen,
         certificate=proof,
         to_infinity=runs_to_infinity(ob, theta),
         n_kinks=n_kinks,
-        falls=falls,
+        falls=inertia.near.near
+        and n_kinks > 0
+        and falls_across(ob, theta, seen.escape_direction, g),
         assumed=not H.bounded,
         n_products=H.count,
     )

@@ -51,7 +51,6 @@ from .symmetry import (
     View,
     across_orbits,
     in_other_units,
-    prove_ends,
     quotient,
     signs_of,
 )
@@ -255,13 +254,21 @@ class ByEigenpairs(Inertia):
         self.near = nearness(ask.ob, ask.theta, full.A, view.best, gradient, ask.gradient_tol)
         self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
         self.low, self.high = _ends(H, full, view, self.signs)
-        self.escape = self.low.vector
 
     def _signs_in(self, view: View) -> tuple[View, Slice, NDArray[np.int_], int]:
-        """Return a view, its eigenpairs, their proved signs, and how many these are."""
-        signs = signs_of(view.best)
-        prove_ends(self.H, view.best, signs)
-        return view, view.best, signs, int((signs != 0).sum())
+        """Return a view, its eigenpairs, their proved signs, and how many these are.
+
+        Where the error of the whole matrix leaves the sign of an end of the spectrum open, a
+        product with its own vector may prove it.
+        """
+        cut, signs = view.best, signs_of(view.best)
+        for i, sign in ((0, -1), (-1, 1)):
+            open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
+            if open_ and self.H.affords(1):
+                v = cut.c * cut.vectors[:, i]
+                quotient, error, _ = self.H.rayleigh(v / np.linalg.norm(v))
+                signs[i] = sign * (sign * quotient > error)
+        return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
         """Check the theorem, in other units and without the orbits if that may help; return it with
@@ -405,9 +412,18 @@ class ByEigenpairs(Inertia):
         return newton_decrement(there, np.nan, self.reach, cut) <= SHORTER * before
 
     @cached_property
-    def extremes(self) -> Any:
-        """Both ends of the spectrum, with their bounds."""
-        return self.full.extremes(self.view.plain)
+    def extremes(self) -> tuple[Any, Any]:
+        """``(lambda, (low, high))`` for both ends of the spectrum, including the directions taken
+        out.
+        """
+        plain, A = self.view.plain, self.full.A
+        values, error = plain.values, plain.ends
+        if plain.span.shape[1]:
+            product = A @ plain.span
+            values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
+            error += safe_norm(product)
+        low, high = float(values.min()), float(values.max())
+        return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient."""
@@ -454,8 +470,8 @@ class ByEigenpairs(Inertia):
             n_unsettled=self.n_found - int((self.signs != 0).sum()),
             negative=negative,
             positive=positive,
-            escape_direction=self.escape,
-            escape_curvature=None if self.escape is None else self.low.quotient,
+            escape_direction=self.low.vector,
+            escape_curvature=None if self.low.vector is None else self.low.quotient,
             flat=bool((best.values == 0).all()) and not s,
             bounded=bounded,
             asymmetric=_hidden_by_asymmetry(self.full, self.view),

@@ -78,16 +78,14 @@ def is_plain(ob: Any) -> bool:
 
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
-    if getattr(ob, "dtype", None) == np.float32:
-        return theta.astype(np.float32).astype(np.float64)
-    return theta
+    single = getattr(ob, "dtype", None) == np.float32
+    return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
 def in_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
-    if getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob):
-        return ob.astype(np.float64)
-    return ob
+    cast = getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob)
+    return ob.astype(np.float64) if cast else ob
 
 
 def third_bound(
@@ -305,8 +303,8 @@ class Products:
     @property
     def bounded(self) -> bool:
         """True where the operator bounds the rounding of its products, or is a matrix."""
-        names = "rounding_bound", "column_bounds"
-        return isinstance(self.op, MatrixOperator) or any(hasattr(self.op, x) for x in names)
+        known = hasattr(self.op, "rounding_bound") or hasattr(self.op, "column_bounds")
+        return known or isinstance(self.op, MatrixOperator)
 
     @property
     def largest(self) -> float:
@@ -599,13 +597,10 @@ class Inertia(ABC):
         Known from the beginning; the rest is asked only where theta is near.
     cut : Slice or None
         All eigenpairs, where they are known.
-    escape : ndarray, shape (n,), or None
-        A unit vector of negative curvature.
     """
 
     near: Nearness
     cut: Any = None
-    escape: Floats | None = None
 
     def __init__(self, ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float]) -> None:
         self.ask, self.H, self.gradient = ask, H, gradient

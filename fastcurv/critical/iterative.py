@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import SelfAdjoint, as_rng, operator_dtype, times
+from ..common.checks import as_rng, operator_dtype, times
 from ..common.protocols import Floats
 from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
@@ -66,17 +66,6 @@ RESERVE = 9  # products that are kept for the proofs at the end
 ASYMMETRY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
 
 
-class Balanced(SelfAdjoint):
-    """The operator ``D H D`` with D = diag(d)."""
-
-    def __init__(self, op: Any, d: Floats) -> None:
-        super().__init__(operator_dtype(op), op.shape)
-        self.op, self.d = op, d.astype(self.dtype)
-
-    def _matvec(self, v: Floats) -> Floats:
-        return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
-
-
 class InertiaSearch:
     """The state of a search for both ends of the spectrum: the remaining budget, and the vectors of
     most extreme curvature so far.
@@ -124,18 +113,15 @@ class InertiaSearch:
         The start is an array (p, n), or None for a random vector. None is returned if no step is
         possible.
         """
-        block = 1 if start is None else len(start)
+        block, n = 1 if start is None else len(start), op.shape[0]
         steps = int(min(steps, self.left // block))
-        n = op.shape[0]
-        size = n * operator_dtype(op).itemsize
-        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
+        most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
+        rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         step = block * self.H.pace  # the seconds that the next step takes, at least
-        if (
-            steps < 1
-            or late(step)
-            or not (run.insert_random(self.rng) if start is None else run.insert(start.copy()))
-        ):
+        if steps < 1 or late(step):
+            return None
+        if not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
             return None
         while (
             run.p
@@ -153,11 +139,27 @@ class InertiaSearch:
         return self.take(run, d)
 
     def take(self, run: Any, d: Floats | None = None) -> Any:
-        """Record what a finished run shows, and return the run."""
+        """Record the end vectors of a finished run, and what its Ritz values show about the inertia
+        (Cauchy interlacing); return the run.
+        """
         run.reorthogonalise()
+        values, S = decompose(run)
+        inner = combine(run.rows[: run.m], S[:, [0, -1]])
+        inside = run.op is self.small
+        for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
+            u = v.astype(float) if d is None else d * v
+            if d is None or value <= 0:  # in scaled coordinates only the sign is meaningful
+                self.offer(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
-        self.keep(run, d)
+            bound = self.small.rounding_bound if inside else self.made_by.bound
+            units = inner if inside else [u for _, u in self.candidates[-2:]]
+            slack = max(bound(u) for u in units)  # of two vectors, taken for all
+            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
+            self.n_negative = max(self.n_negative, int((values < -error).sum()))
+            self.n_positive = max(self.n_positive, int((values > error).sum()))
+            strong = values[np.abs(values) > max(error, self.H.zero)]
+            self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
     def vectors(self, run: Any, S: Floats) -> Floats:
@@ -218,30 +220,6 @@ class InertiaSearch:
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run(self.H.native, unit, steps, stop=stop)
-
-    def keep(self, run: Any, d: Floats | None) -> None:
-        """Record the end vectors of a run, and what its Ritz values show about the inertia (Cauchy
-        interlacing).
-        """
-        values, S = decompose(run)
-        inner = combine(run.rows[: run.m], S[:, [0, -1]])
-        inside = run.op is self.small
-        ends = self.small.embed(inner) if inside else inner
-        for value, v in zip(values[[0, -1]], ends):
-            if d is not None and value > 0:  # in scaled coordinates only the sign is meaningful
-                continue
-            u = v.astype(float) if d is None else d * v
-            self.offer(float(value) / float(u @ u), u)
-        if d is None:
-            bound = self.small.rounding_bound if inside else self.made_by.bound
-            units = inner if inside else [u for _, u in self.candidates[-2:]]
-            slack = max(bound(u) for u in units)  # of two vectors, taken for all
-            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
-            error += self.H.asymmetry
-            self.n_negative = max(self.n_negative, int((values < -error).sum()))
-            self.n_positive = max(self.n_positive, int((values > error).sum()))
-            strong = values[np.abs(values) > max(error, self.H.zero)]
-            self.seen |= {int(sign) for sign in np.sign(strong)}
 
     def offer(self, quotient: float, v: Floats) -> None:
         """Add a vector as a candidate for an end of the spectrum."""
@@ -330,9 +308,8 @@ class InertiaSearch:
             self.only = end
         self.offer(0.0, v)
 
-    def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return a diagonal d that balances the rows of ``d H d``, and a mask of the rows that were
-        used.
+    def balance(self) -> Floats:
+        """Return a diagonal d that balances the rows of ``d H d``.
 
         The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
         asymmetry that the first products show is recorded in `H.asymmetry`.
@@ -340,10 +317,10 @@ class InertiaSearch:
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
         unit = 1.0  # a scale that keeps squares of products in range
         live = np.ones(n, dtype=bool)
-        for step in range(rounds):
-            V = self.rng.choice([-1.0, 1.0], size=(n, probes))
+        for first in (True, False):
+            V = self.rng.choice([-1.0, 1.0], size=(n, 3))
             Y = d[:, None] * H(d[:, None] * V)
-            if step == 0:
+            if first:
                 unit = float(np.abs(Y).max(initial=0.0)) or 1.0
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
@@ -352,10 +329,10 @@ class InertiaSearch:
             rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():
-                return np.ones(n), np.ones(n, bool)
+                return np.ones(n)
             d[live] /= np.sqrt(rows[live])
             d[~live] = np.exp(np.log(d[live]).mean())
-        return d, live
+        return d
 
 
 def both_signs(run: Any) -> bool:
@@ -397,9 +374,9 @@ class ByProducts(Inertia):
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # the run from a random start
-        scales = np.ones(H.n), np.ones(H.n, bool)
+        d = np.ones(H.n)  # balances the rows of ``d H d``
         if self.search.left >= 40:
-            scales = self.search.balance()
+            d = self.search.balance()
         else:
             self.search.first_look()
         super().__init__(ask, H, _gradient(ask, H))
@@ -414,9 +391,12 @@ class ByProducts(Inertia):
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         self.known = _all_known(ask, self.search) if self.near.near and not floor > 0 else None
         if self.near.near and self.known is None:
-            _probe(ask, self.search)
-        self.ends, self.seen = self._look(floor, scales)
-        self.escape = self.seen.escape_direction
+            # the objective's own probes show curvature that couples to them
+            P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
+            P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
+            for start in range(0, len(P), 8):
+                self.search.run(H.native, P[start : start + 8], 3)
+        self.ends, self.seen = self._look(floor, d)
 
     def _along_gradient(self) -> tuple[float, float | None]:
         """Set what the Krylov space of the gradient shows: ``||Hg|| / ||g||`` (`flat`), the share
@@ -463,7 +443,7 @@ class ByProducts(Inertia):
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
-    def _look(self, floor: float, scales: tuple[Any, Any]) -> tuple[tuple[End, End], Spectrum]:
+    def _look(self, floor: float, d: Floats) -> tuple[tuple[End, End], Spectrum]:
         """Return the ends of the spectrum, on the complement of the symmetries, and what is known
         of all of it, with the risk of having missed curvature beyond them.
         """
@@ -481,7 +461,7 @@ class ByProducts(Inertia):
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
         if deep and search.one_sided:
-            _search_further(search, main, goal, scales)
+            _search_further(search, main, goal, d)
         low, high = search.prove(-1), search.prove(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
@@ -529,14 +509,14 @@ class ByProducts(Inertia):
             return UNTRIED, distance
         rest, beta = H(self.step) + g, UP / weakest
         if known is not None:
-            rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
+            rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.bound(self.step) + rounding
         eta = eta_of(safe_norm(self.step), beta, error) * UP
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
-            found = across_orbits(ask.ob, ask.theta, known.slice, found)
+            found = across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
@@ -734,26 +714,16 @@ def _all_known(ask: ClassifyOptions, search: InertiaSearch) -> Reached | None:
     if search.n_symmetry is None and offers_symmetries(ask.ob):
         return None
     known = reached(ask, search.H, search.left, search.symmetry)
-    for value, v in known.ends() if known is not None else ():
+    for value, v in known.extremes() if known is not None else ():
         search.offer(value, v)
     return known
 
 
-def _probe(ask: ClassifyOptions, search: InertiaSearch) -> None:
-    """Run three block Lanczos steps from the objective's own probes, to see curvature that couples
-    to them.
-    """
-    P = probes(ask.ob, ask.theta)
-    P = P[:, np.linspace(0, P.shape[1] - 1, min(MAX_PROBES, P.shape[1])).astype(int)]
-    for start in range(0, P.shape[1], 8):
-        search.run(search.H.native, P[:, start : start + 8].T.astype(search.H.native_dtype), 3)
-
-
-def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
+def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
     """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
     too large to keep, then in balanced coordinates.
     """
-    H, (d, live) = search.H, scales
+    H = search.H
     if main is not None and main.p and main.m < goal and search.left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         most = max(2, int(min(search.left, goal - main.m)))
@@ -762,6 +732,10 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[A
         )
         H.tell(pairs.n_products)
         search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
-    if d[live].max() > 32 * d[live].min():
+    if d.max() > 32 * d.min():
         steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
-        search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)
+        D = d.astype(H.native_dtype)
+        balanced = LinearOperator(
+            (H.n, H.n), lambda v: D * times(H.native, D * v.reshape(-1)), dtype=D.dtype
+        )
+        search.run(balanced, None, steps, d=d, stop=both_signs)

@@ -19,11 +19,12 @@ from .theorem import EPS
 
 def noun(point: CriticalPoint) -> str:
     """Return the verdict on `point` as a noun phrase, for use in a sentence."""
-    if point.kind == "degenerate":
-        return "a degenerate point"
-    if point.kind == "undecided":
-        return "a point that stays undecided"
-    return f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+    of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+    special = {
+        "degenerate": "a degenerate point",
+        "undecided": "a point that stays undecided",
+    }
+    return special.get(point.kind, of_kind)
 
 
 # how an objective is asked, and what goes on where it has stopped; the same of an estimator
@@ -329,22 +330,39 @@ class Words(Formatter):
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
         self.certificate, self.n_products = found.certificate, found.n_products
-        self.kind = outcome.kind.capitalize()
-        self.n_symmetry = found.spectrum.n_symmetry or 0
-        self.other = "other " * (self.n_symmetry > 0)
-        self.others = f"{self.other}{ask.n - self.n_symmetry}"
-        self.of_these = "of these " * (self.n_symmetry > 0)
+        s, n = found.spectrum, found.spectrum.n_symmetry or 0
+        self.kind, self.n_symmetry = outcome.kind.capitalize(), n
+        self.up_to = f" up to {n} symmetry direction{_s(n)}" * (n > 0)
+        self.other = "other " * (n > 0)
+        self.others = f"{self.other}{ask.n - n}"
+        self.of_these = "of these " * (n > 0)
         self.sign = "positive" if outcome.kind == "minimum" else "negative"
         self.side = "below -" if outcome.kind == "minimum" else "above "
-        self.balanced = " in balanced coordinates" * found.spectrum.balanced
+        self.balanced = " in balanced coordinates" * s.balanced
         self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
-        self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
-        self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
-        self.risk_to_ask = max(found.spectrum.risk, RISK)
+        self.across = s.across or (s.low, s.high)
+        self.aside = ", what counts as zero aside" * (s.low * s.high < 0)
+        self.risk_to_ask = max(s.risk, RISK)
         assumed = found.assumed and not outcome.certified
         self.known = "measured" if assumed else "proved"
         about = f", where products are taken to be off by {PRODUCT_EPS:g} eps ||H|| at most"
         self.supposed = about * assumed
+        if s.dense:
+            counts = f"{s.n_negative} negative and {s.n_positive} positive"
+            self.both = f"{counts} of {ask.n} eigenvalues"
+            self.beside_kinks = f"{counts} eigenvalues are {self.known}"
+            self.seen = f"{self.both} are {self.known} at theta"
+        else:
+            ends = f"curvature from {number(s.low)} to {number(s.high)}"
+            self.both = "curvature of both signs"
+            self.beside_kinks, self.seen = f"{ends} is seen", f"{ends} was found"
+        below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
+        self.one_sided = below * bool(s.n_negative)
+        k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
+        self.at_kinks = (
+            f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided, "
+            "so nothing is certified"
+        ) * (k > 0)
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
         """Return the word of that name."""
@@ -393,16 +411,9 @@ class Words(Formatter):
 
     @property
     def near(self) -> str:
-        if self.gradient.gradient_norm == 0:
-            return "the gradient is exactly 0"
-        return self.format(
-            "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
-        )
-
-    @property
-    def up_to(self) -> str:
-        s = self.n_symmetry
-        return f" up to {s} symmetry direction{_s(s)}" if s else ""
+        within = "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
+        exact = self.gradient.gradient_norm == 0
+        return "the gradient is exactly 0" if exact else self.format(within)
 
     @property
     def place(self) -> str:
@@ -420,47 +431,13 @@ class Words(Formatter):
         """A phrase for the signs that are known at theta beside those of two vectors."""
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
-            return self.format(
-                "at theta at least {spectrum.n_negative} negative and {spectrum.n_positive} "
-                "positive of {ask.n} eigenvalues are {known}, from {spectrum.low} to "
-                "{spectrum.high}"
-            )
+            range_ = f"from {number(s.low)} to {number(s.high)}"
+            return f"at theta at least {self.both} are {self.known}, {range_}"
         return (
             f"at least {few} eigenvalue{_s(few)} at theta {'is' if few == 1 else 'are'} negative, "
             f"and the extreme Ritz values are {number(s.low)} along escape_direction and "
             f"{number(s.high)}"
         )
-
-    @property
-    def both(self) -> str:
-        """The counts of both signs, where they are known."""
-        known = "{spectrum.n_negative} negative and {spectrum.n_positive} positive of {ask.n}"
-        return self.format(
-            f"{known} eigenvalues" if self.spectrum.dense else "curvature of both signs"
-        )
-
-    @property
-    def beside_kinks(self) -> str:
-        return self.format(
-            "{spectrum.n_negative} negative and {spectrum.n_positive} positive eigenvalues are "
-            "{known}"
-            if self.spectrum.dense
-            else "curvature from {spectrum.low} to {spectrum.high} is seen"
-        )
-
-    @property
-    def seen(self) -> str:
-        """The curvature found at theta."""
-        return self.format(
-            "{both} are {known} at theta"
-            if self.spectrum.dense
-            else "curvature from {spectrum.low} to {spectrum.high} was found"
-        )
-
-    @property
-    def one_sided(self) -> str:
-        n = self.spectrum.n_negative
-        return f"; {n} are {self.known} negative, so theta is no minimum" if n else ""
 
     @property
     def floor(self) -> str:
@@ -502,13 +479,6 @@ class Words(Formatter):
             f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row "
             f"reaches, and the others those of a matrix of {space.m} dimensions"
         )
-
-    @property
-    def at_kinks(self) -> str:
-        k = self.found.n_kinks
-        lie = "lies" if k == 1 else "lie"
-        text = f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided"
-        return f"{text}, so nothing is certified" if k else ""
 
 
 def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:

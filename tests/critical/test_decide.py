@@ -59,6 +59,8 @@ TABLE = [
     ({**ZEROS, **PROOF}, "degenerate", False, "zeros"),
     ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured"),
     ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "theorem"),
+    # all eigenvalues are explained, and none has a sign
+    ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zeros"),
     # without it
     (MIN, "minimum", False, "measured"),
     (MAX, "maximum", False, "measured"),

@@ -407,9 +407,8 @@ class ByEigenpairs(Inertia):
         if before == 0:
             return True
         there = gradient_after(self.ask.ob, self.ask.theta, step)
-        if there is None:
-            return False
-        return newton_decrement(there, np.nan, self.reach, cut) <= SHORTER * before
+        most = SHORTER * before
+        return there is not None and newton_decrement(there, np.nan, self.reach, cut) <= most
 
     @cached_property
     def extremes(self) -> tuple[Any, Any]:
@@ -508,6 +507,5 @@ def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
     seen = full.M.seen()
     # an exact matrix reports no rounding
     rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
-    if not seen > 2 * rounding:  # rounding alone can show as much
-        return False
-    return bool((np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any())
+    hidden = np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)
+    return bool(seen > 2 * rounding and hidden.any())  # rounding alone can show as much

@@ -320,14 +320,9 @@ class FinderState:
         else:
             limit = int(min(KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
-
-            def product(v: np.ndarray, out: np.ndarray) -> None:
-                out[:] = times(H.native, v)
-                H.count += 1
-
-            space.start(product, g.astype(H.native_dtype))
+            space.start(lambda v, out: np.copyto(out, times(H.native, v)), g.astype(H.native_dtype))
             grow(space, min(1e-2, size / self.history[0]), limit, late)
-            found = krylov_steps(space)
+            found, H.count = krylov_steps(space), space.m
         self.n_products += H.count
         H.count = 0
         return found

@@ -389,13 +389,20 @@ class ByProducts(Inertia):
             found = self._nearness(least)
             self.near = replace(self.near, short=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
-        self.known = _all_known(ask, self.search) if self.near.near and not floor > 0 else None
+        search = self.search
+        self.known: Reached | None = None
+        if self.near.near and not floor > 0:
+            search.find_symmetries()
+            if search.n_symmetry is not None or not offers_symmetries(ask.ob):
+                self.known = reached(ask, H, search.left, search.symmetry)
+        for value, v in self.known.extremes() if self.known is not None else ():
+            search.offer(value, v)
         if self.near.near and self.known is None:
             # the objective's own probes show curvature that couples to them
             P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
             for start in range(0, len(P), 8):
-                self.search.run(H.native, P[start : start + 8], 3)
+                search.run(H.native, P[start : start + 8], 3)
         self.ends, self.seen = self._look(floor, d)
 
     def _along_gradient(self) -> tuple[float, float | None]:
@@ -638,9 +645,8 @@ class ByProducts(Inertia):
                 n_zero=self.ask.n - m,
                 n_negative_bounds=(0, 0),
             )
-        if not self.keeps:
-            return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
-        return self.seen
+        unknown = replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
+        return self.seen if self.keeps else unknown
 
 
 def least_decrement(size: float, flat: float) -> float:
@@ -679,9 +685,8 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
     H(as_rng(PROBE).standard_normal(H.n))
-    if not (0 < size < np.inf and along < np.inf and H.norm > 0):
-        return False
-    return _promises(ask, size, least_decrement(size, along / size), H.largest)
+    known = 0 < size < np.inf and along < np.inf and H.norm > 0
+    return known and _promises(ask, size, least_decrement(size, along / size), H.largest)
 
 
 def _promises(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
@@ -704,19 +709,6 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
         if _promises(ask, size, size / H.largest * size, H.largest):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
-
-
-def _all_known(ask: ClassifyOptions, search: InertiaSearch) -> Reached | None:
-    """Return every eigenvalue if the rows reach few dimensions and there are not too many
-    symmetries, else None.
-    """
-    search.find_symmetries()
-    if search.n_symmetry is None and offers_symmetries(ask.ob):
-        return None
-    known = reached(ask, search.H, search.left, search.symmetry)
-    for value, v in known.extremes() if known is not None else ():
-        search.offer(value, v)
-    return known
 
 
 def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:

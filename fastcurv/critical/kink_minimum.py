@@ -220,9 +220,8 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
     if found is None or not found.verdict.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
-    if not far <= AT * max(1.0, float(np.linalg.norm(theta))):
-        return None
-    return replace(found.verdict, radius=found.verdict.radius + far)
+    held = replace(found.verdict, radius=found.verdict.radius + far)
+    return held if far <= AT * max(1.0, float(np.linalg.norm(theta))) else None
 
 
 @cache_last

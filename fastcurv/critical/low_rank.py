@@ -131,9 +131,8 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reache
     H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
     H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
     H.note("all eigenvalues")
-    inner = np.zeros((space.m, 0))
-    if Q.shape[1]:
-        inner = space.project(np.ascontiguousarray(Q.T)).T
+    rows = np.ascontiguousarray(Q.T)
+    inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
     if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
         inner = inner[:, :0]
     cut = DenseHessian(M).cut(inner, more=found.error)

@@ -276,15 +276,13 @@ class Coordinates:
 
     def out(self, y: Floats) -> Floats:
         """Return ``S y``."""
-        if self.cut is None:
-            return y
-        return np.asarray(self.cut.c * (self.cut.vectors @ (self.weights * y)))
+        cut = self.cut
+        return y if cut is None else np.asarray(cut.c * (cut.vectors @ (self.weights * y)))
 
     def back(self, v: Floats) -> Floats:
         """Return ``S' v``."""
-        if self.cut is None:
-            return v
-        return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
+        cut = self.cut
+        return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 
 
 def surely_longer(

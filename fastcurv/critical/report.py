@@ -184,9 +184,7 @@ class CriticalPoint(Answering, subject="verdict"):
         is, and what to do next. `reason` gives the evidence.
         """
         asked, onward = self._advice
-        sure = "proved" if self.certified else "measured, not proved"
-        if 0 < self.failure_probability < 1:
-            sure = f"wrong with probability at most {number(self.failure_probability)}"
+        sure = self._how("proved", "measured, not proved")
         if self.kind == "saddle":
             way = f"fastcurv.escape({asked}) takes a way down"
             return f"A saddle, {sure}: the loss falls on some sides and rises on others; {way}."
@@ -270,11 +268,14 @@ class CriticalPoint(Answering, subject="verdict"):
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
+    def _how(self, proved: str, measured: str) -> str:
+        """Return how sure the verdict is: by these words, or by its risk."""
+        risk = f"wrong with probability at most {number(self.failure_probability)}"
+        known = proved if self.certified else measured
+        return risk if 0 < self.failure_probability < 1 else known
+
     def _title(self) -> str:
-        how = "certified" if self.certified else "not certified"
-        if self.failure_probability > 0:
-            how = f"wrong with probability at most {number(self.failure_probability)}"
-        return f"CriticalPoint: {self.kind}, {how}"
+        return f"CriticalPoint: {self.kind}, {self._how('certified', 'not certified')}"
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
@@ -463,10 +464,10 @@ class Words(Formatter):
 
     @property
     def few(self) -> str:
-        spent = self.found.n_products
-        if self.ask.max_time is not None and spent < (self.ask.max_products or np.inf):
-            return f"max_time = {number(self.ask.max_time or 0.0)} s is too short"
-        return f"max_products = {self.ask.max_products} are too few"
+        most, seconds = self.ask.max_products, self.ask.max_time
+        late = seconds is not None and self.found.n_products < (most or np.inf)
+        short = f"max_time = {number(seconds or 0.0)} s is too short"
+        return short if late else f"max_products = {most} are too few"
 
     @property
     def outside(self) -> str:

@@ -26,12 +26,11 @@ from ..common.runtime import (
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from .decide import UNTRIED, Decision, Evidence, Proof, Reason, decide
-from .dense import by_matrix
+from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, decide
+from .dense import ByEigenpairs, by_matrix
 from .evidence import (
     ClassifyOptions,
     Inertia,
-    Pair,
     Products,
     as_stored,
     call_unmodified,
@@ -44,7 +43,7 @@ from .iterative import ByProducts, Unfinished, is_clearly_far
 from .kink_minimum import KinkMinimum, certify_kink_minimum
 from .low_rank import interpolation
 from .nearness import Coordinates, falls_across, newton_limit
-from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_call_gets_there
+from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, where_newton_leads
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
 LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
@@ -269,12 +268,16 @@ def _refined(
     """Return the verdict with the proof of a minimum on kinks, or with the critical point to which
     Newton's steps lead, where there is one.
     """
-    held = certify_kink_minimum(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
-    if held is not None:
-        return replace(point, **_held(held))
+    # theta may be held by kinks, or its zeros come from units that are copies of others
+    zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
+    copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
+    if not outcome.certified and (found.n_kinks > 0 or copies):
+        held = certify_kink_minimum(ask.ob, ask.theta)
+        if held is not None:
+            return held_by_kinks(point, held)
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
         return _nearest(ask, point, inertia, shown) or _continued(
-            point, which_call_gets_there(found.gradient.plateau)
+            point, WHICH_CALL_GETS_THERE[found.gradient.plateau]
         )
     if ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
@@ -323,18 +326,18 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """
     ob, theta = ask.ob, ask.theta
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
-    proof, falls = Proof(), False
     n_kinks = int(proved(ob, "kinks", theta, default=0))
-    if inertia.near.near:
-        proof = _prove(inertia)
-        falls = n_kinks > 0 and falls_across(ob, theta, inertia.escape, inertia.gradient[0])
+    proof = _prove(inertia) if inertia.near.near else Proof()
+    seen, g = inertia.spectrum(proof), inertia.gradient[0]
     return inertia, Evidence(
         gradient=inertia.slope(),
-        spectrum=inertia.spectrum(proof),
+        spectrum=seen,
         certificate=proof,
         to_infinity=runs_to_infinity(ob, theta),
         n_kinks=n_kinks,
-        falls=falls,
+        falls=inertia.near.near
+        and n_kinks > 0
+        and falls_across(ob, theta, seen.escape_direction, g),
         assumed=not H.bounded,
         n_products=H.count,
     )
@@ -345,53 +348,40 @@ def _prove(inertia: Inertia) -> Proof:
     curvature last.
     """
     theorem, distance = inertia.theorem()
-    pair, zero, n_residuals = Pair(distance=distance), UNTRIED, 0
-    if not theorem.holds:
-        pair = inertia.two_signs(distance)
-        vanish = interpolation(inertia.ask, inertia.H) if inertia.may_vanish() else None
-        zero, n_residuals = vanish or (zero, n_residuals)
-        if not (zero.holds or pair.holds and inertia.near.strict):
-            inertia.measure(pair)
-    return Proof(
-        theorem=theorem,
-        zero=zero,
-        n_residuals=n_residuals,
-        two_signs=pair.radius,
-        distance=pair.distance,
-        unit=pair.unit,
-        lasting=inertia.lasting,
-        arrives=inertia.arrives,
-        short=inertia.H.short,
+    if theorem.holds:
+        return Proof(theorem, pair=Pair(distance=distance), short=inertia.H.short)
+    # factors of Cholesky are kept with a proof only
+    assert isinstance(inertia, ByEigenpairs | ByProducts)
+    pair = inertia.two_signs(distance)
+    vanish = interpolation(inertia.ask, inertia.H) if inertia.may_vanish() else None
+    zero, n_residuals = vanish or (UNTRIED, 0)
+    lasting = arrives = True
+    if not (zero.holds or pair.holds and inertia.near.strict):
+        lasting, arrives = inertia.measure(pair)
+    return Proof(theorem, zero, n_residuals, pair, lasting, arrives, inertia.H.short)
+
+
+def held_by_kinks(point: CriticalPoint, proof: KinkMinimum) -> CriticalPoint:
+    """Return the verdict with the proof of a minimum on kinks; the inertia becomes None, since H is
+    one-sided there.
+    """
+    return replace(
+        point,
+        kind="minimum",
+        certified=True,
+        failure_probability=0.0,
+        reason=f"{proof.reason}.",
+        plateau=False,
+        radius=proof.radius,
+        kantorovich=proof.kantorovich,
+        n_held=proof.n_kinks,
+        escape_direction=None,
+        escape_curvature=None,
+        n_positive=None,
+        n_negative=None,
+        n_zero=None,
+        n_symmetry=None,
     )
-
-
-def _may_be_held(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> bool:
-    """Return whether the proof of a minimum held by kinks is worth trying: theta lies on some
-    kinks, or its zero eigenvalues may come from units that are copies of others.
-    """
-    if outcome.certified:
-        return False
-    zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
-    decayed = bool(np.max(getattr(ask.ob, "l2", 0.0)) > 0)
-    return found.n_kinks > 0 or zeros and not found.spectrum.n_negative and decayed
-
-
-def _held(proof: KinkMinimum) -> dict[str, Any]:
-    """Return the fields of a verdict that the proof of a minimum on kinks replaces; the inertia
-    becomes None, since H is one-sided there.
-    """
-    return {
-        "kind": "minimum",
-        "certified": True,
-        "failure_probability": 0.0,
-        "reason": f"{proof.reason}.",
-        "plateau": False,
-        "radius": proof.radius,
-        "kantorovich": proof.kantorovich,
-        "n_held": proof.n_kinks,
-        "escape_direction": None,
-        "escape_curvature": None,
-    } | dict.fromkeys(("n_positive", "n_negative", "n_zero", "n_symmetry"))
 
 
 def _nearest(

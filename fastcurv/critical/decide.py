@@ -61,8 +61,8 @@ class Reason(Enum):
     )
     TWO_SIGNS = (
         "Saddle: {near}, and curvature of both signs is proved along two fixed vectors at every "
-        "point within {certificate.two_signs} of theta{in_units}, more than the "
-        "{certificate.distance} of Newton's step, so no minimum or maximum lies there; {signs}"
+        "point within {certificate.pair.radius} of theta{in_units}, more than the "
+        "{certificate.pair.distance} of Newton's step, so no minimum or maximum lies there; {signs}"
     )
     FLOOR = f"Minimum: a critical point is proved to lie {{place}} {_THEOREM}, and {_FLOOR}"
     KINKS_FALL = (
@@ -272,6 +272,29 @@ class Spectrum:
         """The number of zeros that no proved symmetry explains."""
         return (self.n_zero or 0) - (self.n_symmetry or 0)
 
+    @property
+    def kind(self) -> str:
+        """The kind that the inertia means, ``degenerate`` where no sign is known."""
+        if self.n_negative and self.n_positive:
+            return "saddle"
+        return "minimum" if self.n_positive else "maximum" if self.n_negative else "degenerate"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
+    and Newton's step, as measured, has length `distance`, both in units none of which is smaller
+    than `unit` of theta's.
+    """
+
+    radius: float = 0.0
+    distance: float = INF
+    unit: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        return self.radius > self.distance
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -285,13 +308,8 @@ class Proof:
         which a point of loss 0 does.
     n_residuals : int
         The number of residuals, where `zero` holds.
-    two_signs : float
-        Radius within which two fixed vectors keep curvatures of opposite sign; 0 if not proved.
-    distance : float
-        Newton's distance to the critical point, as measured; infinity where it is not known.
-    unit : float
-        1, or the smallest scale factor where `two_signs` and `distance` are lengths in balanced
-        coordinates: multiplied by it, `two_signs` is a radius that holds in theta's own.
+    pair : Pair
+        Two fixed vectors that keep curvatures of opposite sign, and Newton's distance.
     lasting : bool
         Signs of curvature were measured, or are proved, to stay the same up to the critical point.
     arrives : bool
@@ -303,9 +321,7 @@ class Proof:
     theorem: Contraction = UNTRIED
     zero: Contraction = UNTRIED
     n_residuals: int = 0
-    two_signs: float = 0.0
-    distance: float = INF
-    unit: float = 1.0
+    pair: Pair = Pair()
     lasting: bool = True
     arrives: bool = True
     short: bool = False
@@ -379,101 +395,69 @@ def decide(found: Evidence) -> Decision:
     ... ).kind
     'minimum'
     """
-    for rule in (_elsewhere, _proved, _at_kinks):
-        outcome = rule(found)
-        if outcome is not None:
-            return outcome
-    return (_by_inertia if found.spectrum.dense else _by_risk)(found.spectrum, found.certificate)
+    g, s, c = found.gradient, found.spectrum, found.certificate
+    opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
+    explained = s.dense and s.unexplained == 0 and s.kind != "degenerate"
+    because = Reason.THEOREM_SADDLE if s.kind == "saddle" else Reason.THEOREM
+    in_units = c.pair.radius * c.pair.unit
+    rules: list[tuple[Any, Decision]] = [
+        (found.to_infinity, Decision("not_critical", False, Reason.INFINITY)),
+        (not g.near and g.short, Decision("undecided", False, Reason.SHORT_FAR)),
+        (not g.near and g.plateau, Decision("not_critical", False, Reason.PLATEAU)),
+        (not g.near, Decision("not_critical", False, Reason.FAR)),
+        # minima held by kinks are proved apart from this, in `kink_minimum`
+        (
+            g.strict and c.zero.holds,
+            Decision("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0),
+        ),
+        (theorem and explained, Decision(s.kind, True, because, c.theorem.radius, 0.0)),
+        (
+            theorem and not s.dense and s.floor > 0 and not s.negative,
+            Decision("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
+        ),
+        (
+            g.strict and opposed and c.pair.holds,
+            Decision("saddle", True, Reason.TWO_SIGNS, in_units, 0.0),
+        ),
+        # at a kink H describes one side only
+        (
+            found.n_kinks and opposed and found.falls,
+            Decision("saddle", False, Reason.KINKS_FALL),
+        ),
+        (found.n_kinks, Decision("undecided", False, Reason.KINKS)),
+        *(_by_inertia(s, c) if s.dense else _by_risk(s, c)),
+    ]
+    return next(outcome for holds, outcome in rules if holds)
 
 
-def _elsewhere(found: Evidence) -> Decision | None:
-    g = found.gradient
-    if found.to_infinity:
-        return Decision("not_critical", False, Reason.INFINITY)
-    if not g.near and g.short:
-        return Decision("undecided", False, Reason.SHORT_FAR)
-    if not g.near:
-        return Decision("not_critical", False, Reason.PLATEAU if g.plateau else Reason.FAR)
-    return None
+def _by_inertia(s: Spectrum, c: Proof) -> list[tuple[Any, Decision]]:
+    """Return the rules for what was measured where the inertia is known; one of them holds."""
+    zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
+    return [
+        (not s.bounded, Decision("undecided", False, Reason.NO_BOUND)),
+        (s.flat, Decision("degenerate", False, Reason.FLAT)),
+        (c.short, Decision("undecided", False, Reason.SHORT)),
+        (s.kind == "saddle", Decision("saddle", False, Reason.MEASURED_SADDLE)),
+        (s.unexplained > 0 and s.asymmetric, Decision("undecided", False, Reason.ASYMMETRIC)),
+        (s.unexplained > 0 or s.kind == "degenerate", Decision("degenerate", False, zeros)),
+        (not c.arrives, Decision("undecided", False, Reason.NO_REST)),
+        (True, Decision(s.kind, False, Reason.MEASURED)),
+    ]
 
 
-def _proved(found: Evidence) -> Decision | None:
-    """Return the certified verdict, None if nothing is proved. Minima held by kinks are proved
-    apart from this, in `kink_minimum`.
-    """
-    s, c = found.spectrum, found.certificate
-    if not found.gradient.strict:
-        return None
-    if c.zero.holds:
-        return Decision("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)
-    if c.theorem.holds and s.dense and s.unexplained == 0:
-        kind = _one_kind(s)
-        if kind is not None:
-            because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
-            return Decision(kind, True, because, c.theorem.radius, 0.0)
-    if c.theorem.holds and not s.dense and s.floor > 0 and not s.negative:
-        return Decision("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0)
-    if s.negative and s.positive and c.two_signs > c.distance:
-        return Decision("saddle", True, Reason.TWO_SIGNS, c.two_signs * c.unit, 0.0)
-    return None
-
-
-def _one_kind(s: Spectrum) -> str | None:
-    if s.n_negative and s.n_positive:
-        return "saddle"
-    if s.n_positive:
-        return "minimum"
-    return "maximum" if s.n_negative else None
-
-
-def _at_kinks(found: Evidence) -> Decision | None:
-    """Return the verdict at a kink, where H describes one side only: a saddle if the loss was seen
-    to decrease across it, else undecided. None if there are no kinks.
-    """
-    if not found.n_kinks:
-        return None
-    if found.spectrum.negative and found.spectrum.positive and found.falls:
-        return Decision("saddle", False, Reason.KINKS_FALL)
-    return Decision("undecided", False, Reason.KINKS)
-
-
-def _by_inertia(s: Spectrum, c: Proof) -> Decision:
-    if not s.bounded:
-        return Decision("undecided", False, Reason.NO_BOUND)
-    if s.flat:
-        return Decision("degenerate", False, Reason.FLAT)
-    if c.short:
-        return Decision("undecided", False, Reason.SHORT)
-    if s.n_negative and s.n_positive:
-        return Decision("saddle", False, Reason.MEASURED_SADDLE)
-    if s.unexplained > 0 and s.asymmetric:
-        return Decision("undecided", False, Reason.ASYMMETRIC)
-    if s.unexplained > 0 or not (s.n_negative or s.n_positive):
-        return Decision("degenerate", False, Reason.ZEROS if c.lasting else Reason.NOT_LASTING)
-    if not c.arrives:
-        return Decision("undecided", False, Reason.NO_REST)
-    return Decision(_one_kind(s) or "degenerate", False, Reason.MEASURED)
-
-
-def _by_risk(s: Spectrum, c: Proof) -> Decision:
-    if s.flat:
-        return Decision("degenerate", False, Reason.FLAT)
-    if s.floor > 0:
-        return Decision("undecided", False, Reason.OPEN_FLOOR)
-    if c.short:
-        return Decision("undecided", False, Reason.SHORT)
-    if not c.lasting:
-        return Decision("undecided", False, Reason.FADING)
-    if s.negative and s.positive:
-        return Decision("saddle", False, Reason.MEASURED_SADDLE)
-    if not (s.negative or s.positive):
-        return Decision("undecided", False, Reason.NOTHING)
-    if not c.arrives:
-        return Decision("undecided", False, Reason.NO_REST)
-    if s.risk_asked is None:
-        return Decision("undecided", False, Reason.NO_RISK_ASKED)
-    if not s.risk <= s.risk_asked:
-        return Decision("undecided", False, Reason.RISK_TOO_LARGE)
-    if s.loose:
-        return Decision("degenerate", False, Reason.LOOSE, None, s.risk)
-    return Decision("minimum" if s.positive else "maximum", False, Reason.RISK, None, s.risk)
+def _by_risk(s: Spectrum, c: Proof) -> list[tuple[Any, Decision]]:
+    """Return the rules for what was measured where the inertia is not known; one of them holds."""
+    likely = "minimum" if s.positive else "maximum"
+    return [
+        (s.flat, Decision("degenerate", False, Reason.FLAT)),
+        (s.floor > 0, Decision("undecided", False, Reason.OPEN_FLOOR)),
+        (c.short, Decision("undecided", False, Reason.SHORT)),
+        (not c.lasting, Decision("undecided", False, Reason.FADING)),
+        (s.negative and s.positive, Decision("saddle", False, Reason.MEASURED_SADDLE)),
+        (not (s.negative or s.positive), Decision("undecided", False, Reason.NOTHING)),
+        (not c.arrives, Decision("undecided", False, Reason.NO_REST)),
+        (s.risk_asked is None, Decision("undecided", False, Reason.NO_RISK_ASKED)),
+        (not s.risk <= (s.risk_asked or 0.0), Decision("undecided", False, Reason.RISK_TOO_LARGE)),
+        (s.loose, Decision("degenerate", False, Reason.LOOSE, None, s.risk)),
+        (True, Decision(likely, False, Reason.RISK, None, s.risk)),
+    ]

@@ -23,12 +23,12 @@ from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, decompose
 from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.eigsh import eigsh
-from .decide import UNTRIED, Nearness, Proof, Spectrum
+from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
     FAR,
     ClassifyOptions,
+    End,
     Inertia,
-    Pair,
     Products,
     SpentError,
     hessian_products,
@@ -51,7 +51,6 @@ from .symmetry import (
     View,
     across_orbits,
     in_other_units,
-    prove_ends,
     quotient,
     signs_of,
 )
@@ -187,7 +186,6 @@ class ByCholesky(Inertia):
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Return the theorem, and the length of Newton's step."""
         return self.proof, self.length
 
     @cached_property
@@ -237,16 +235,6 @@ EVENED = 3  # times that the layers' steps are made equally long: signs change w
 SHORTEST = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
 
 
-@dataclass(frozen=True, eq=False)
-class Ends:
-    """Unit vectors of proved negative and positive curvature, with their proved bounds."""
-
-    direction: Floats | None
-    quotient: float | None
-    negative: float  # u'Hu + error, below 0 if negative curvature is proved
-    positive: float  # v'Hv - error, above 0 if positive curvature is proved
-
-
 class ByEigenpairs(Inertia):
     """The inertia from all eigenpairs: the signs that are proved at theta, of which those that do
     not last become 0.
@@ -265,59 +253,64 @@ class ByEigenpairs(Inertia):
         self.full, self.reach = full, np.abs(full.A) @ np.abs(ask.theta)
         self.near = nearness(ask.ob, ask.theta, full.A, view.best, gradient, ask.gradient_tol)
         self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
-        self.ends = _ends(H, full, view, self.signs)
-        self.escape = self.ends.direction
+        self.low, self.high = _ends(H, full, view, self.signs)
 
     def _signs_in(self, view: View) -> tuple[View, Slice, NDArray[np.int_], int]:
-        """Return a view, its eigenpairs, their proved signs, and how many these are."""
-        signs = signs_of(view.best)
-        prove_ends(self.H, view.best, signs)
-        return view, view.best, signs, int((signs != 0).sum())
+        """Return a view, its eigenpairs, their proved signs, and how many these are.
+
+        Where the error of the whole matrix leaves the sign of an end of the spectrum open, a
+        product with its own vector may prove it.
+        """
+        cut, signs = view.best, signs_of(view.best)
+        for i, sign in ((0, -1), (-1, 1)):
+            open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
+            if open_ and self.H.affords(1):
+                v = cut.c * cut.vectors[:, i]
+                quotient, error, _ = self.H.rayleigh(v / np.linalg.norm(v))
+                signs[i] = sign * (sign * quotient > error)
+        return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
         """Check the theorem, in other units and without the orbits if that may help; return it with
         the length of Newton's step.
         """
         self.H.note("the theorem")
-        view = self.view
-        found = self._theorem_in(view)
-        missing = found[0].missing
-        other = in_other_units(self.full, view) if missing in ("h", "orbit") else None
+        view, found = self.view, self._theorem()
+        other = in_other_units(self.full, view) if found[0].missing in ("h", "orbit") else None
         if other is not None and (signs_of(other.best) != 0).all():
             self.view, self.cut, self.signs, self.n_found = self._signs_in(other)
-            found = self._theorem_in(other)
+            found = self._theorem()
         if found[0].missing == "orbit":
             bare = quotient(self.full, replace(view.held, columns=np.zeros((self.ask.n, 0))))
             self.view, self.cut, self.signs, self.n_found = self._signs_in(bare)
-            found = self._theorem_in(self.view)
+            found = self._theorem()
         return found
 
-    def _theorem_in(self, view: View) -> tuple[Contraction, float]:
+    def _theorem(self) -> tuple[Contraction, float]:
+        """Check the theorem in theta's coordinates, and where it fails there in the best ones."""
+        view = self.view
+        cuts = [cut for cut in (view.plain, view.best) if cut.span.shape[1] == view.n_symmetry]
+        found = self._theorem_in(cuts[0])
+        if found[0].holds or cuts[-1] is cuts[0]:
+            return found
+        other = self._theorem_in(cuts[-1])
+        return other if other[0].holds else found
+
+    def _theorem_in(self, cut: Slice) -> tuple[Contraction, float]:
         """Check Kantorovich's theorem on the complement of the symmetries.
 
         Returns the `Contraction` and the length of Newton's step. Both the radius and that length
         are in theta's coordinates.
         """
         (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
-        tried = None
-        for cut in (view.plain, view.best):
-            if tried is not None and (cut is view.plain or tried[0].holds):
-                break
-            if cut.span.shape[1] != view.n_symmetry:
-                continue
-            top = float(cut.c.max())
-            scaled = None if cut is view.plain else cut.c
-            assumed = GRADIENT_EPS * EPS * self.reach
-            g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
-            beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
-            found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
-            if found.holds and cut.span.shape[1]:
-                found = across_orbits(ob, theta, cut, found)
-            found = replace(found, radius=found.radius * top)
-            if tried is None or found.holds:
-                tried = found, safe_norm(x)
-        assert tried is not None
-        return tried
+        top, scaled = float(cut.c.max()), None if cut is self.view.plain else cut.c
+        assumed = GRADIENT_EPS * EPS * self.reach
+        g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
+        beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
+        found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
+        if found.holds and cut.span.shape[1]:
+            found = across_orbits(ob, theta, cut, found)
+        return replace(found, radius=found.radius * top), safe_norm(x)
 
     def _newton(self, cut: Slice) -> tuple[Floats, float]:
         """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and
@@ -339,25 +332,23 @@ class ByEigenpairs(Inertia):
         in the first balanced ones in which it holds, or in ones in which Newton's step is equally
         long in all layers.
         """
-        full, view, ends = self.full, self.view, self.ends
+        full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
-        bound = two_signs(ends.negative, ends.positive, third)
+        bound = two_signs(low.quotient + low.error, high.quotient - high.error, third)
         plain = Pair(bound, self._newton(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
         flat, layers = full.flat(view.held.columns), full.M.layers()
-        for units in full.units:
+        cut, step = view.best, np.zeros(self.ask.n)
+        for evened in range(-len(full.units), EVENED):
+            if evened < 0:
+                units = full.units[evened]
+            else:
+                lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
+                if not 0 < lengths.max() < np.inf or len(lengths) == 1:
+                    break
+                units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
             cut = view.best if view.best.c is units else full.cut(flat, units)
-            step, length = self._newton(cut)
-            found = self._pair_in(cut, length)
-            if found.holds:
-                return found
-        for _ in range(EVENED):
-            lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
-            if not 0 < lengths.max() < np.inf or len(lengths) == 1:
-                return plain
-            units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
-            cut = full.cut(flat, units)
             step, length = self._newton(cut)
             found = self._pair_in(cut, length)
             if found.holds:
@@ -369,7 +360,7 @@ class ByEigenpairs(Inertia):
         this length.
         """
         known, c, A = signs_of(cut), cut.c, self.full.A
-        if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
+        if not (known.size and known[0] < 0 < known[-1]):
             return Pair()
         error = self.full.M.error(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
         low, high = (
@@ -384,37 +375,26 @@ class ByEigenpairs(Inertia):
         zeros = (self.signs == 0).any() or self.view.n_symmetry > 0
         return bool(zeros and not (self.signs == -1).any())
 
-    def measure(self, pair: Pair) -> None:
-        """Measure which signs last, and whether Newton's step leads towards a critical point."""
-        with suppress(SpentError):  # `H.short` says so
-            self._settle()
-        self.arrives = self._arrives()
-
-    @property
-    def lasting(self) -> bool:
-        """True where every sign that the eigenvalues show is one that lasts."""
-        return bool((self.signs == signs_of(self.cut)).all())
-
-    def _settle(self) -> None:
-        """Set the signs that are measured not to last to 0."""
+    def measure(self, pair: Pair) -> tuple[bool, bool]:
+        """Set the signs that are measured not to last to 0; return whether all last, and whether
+        Newton's step leads towards a critical point.
+        """
         self.H.note("do signs last?")
         (g, off), cut = self.gradient, self.cut
-
-        def slack(u: Floats) -> float:
-            if np.isnan(off):
-                return GRADIENT_EPS * EPS * float(np.abs(u) @ self.reach)
-            return off * safe_norm(u)
-
-        self.signs = certify_signs(
-            self.ask.ob,
-            self.ask.theta,
-            self.signs,
-            cut.values,
-            cut.c[:, None] * cut.vectors,
-            slopes=cut.vectors.T @ (cut.c * g),
-            slack=slack,
-            spend=self.H.spend,
-        )
+        slack = rounding_of(self.ask.n, off, self.reach, cut)[1]
+        slack = slack + np.inf if off == np.inf else slack
+        with suppress(SpentError):  # `H.short` says so
+            self.signs = certify_signs(
+                self.ask.ob,
+                self.ask.theta,
+                self.signs,
+                cut.values,
+                cut.c[:, None] * cut.vectors,
+                slopes=cut.vectors.T @ (cut.c * g),
+                slack=slack,
+                spend=self.H.spend,
+            )
+        return bool((self.signs == signs_of(cut)).all()), self._arrives()
 
     def _arrives(self) -> bool:
         """Return whether on eigenvectors of known sign the decrement at the end of Newton's step is
@@ -427,14 +407,22 @@ class ByEigenpairs(Inertia):
         if before == 0:
             return True
         there = gradient_after(self.ask.ob, self.ask.theta, step)
-        if there is None:
-            return False
-        return newton_decrement(there, np.nan, self.reach, cut) <= SHORTER * before
+        most = SHORTER * before
+        return there is not None and newton_decrement(there, np.nan, self.reach, cut) <= most
 
     @cached_property
-    def extremes(self) -> Any:
-        """Both ends of the spectrum, with their bounds."""
-        return self.full.extremes(self.view.plain)
+    def extremes(self) -> tuple[Any, Any]:
+        """``(lambda, (low, high))`` for both ends of the spectrum, including the directions taken
+        out.
+        """
+        plain, A = self.view.plain, self.full.A
+        values, error = plain.values, plain.ends
+        if plain.span.shape[1]:
+            product = A @ plain.span
+            values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
+            error += safe_norm(product)
+        low, high = float(values.min()), float(values.max())
+        return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient."""
@@ -455,8 +443,9 @@ class ByEigenpairs(Inertia):
     def spectrum(self, proved: Proof) -> Spectrum:
         """Return the spectrum, and the inertia that is left of the signs."""
         best, s, n = self.view.best, self.view.n_symmetry, self.ask.n
-        opposed = proved.two_signs > proved.distance
-        negative, positive = self.ends.negative < 0 or opposed, self.ends.positive > 0 or opposed
+        negative, positive = (
+            end.vector is not None or proved.pair.holds for end in (self.low, self.high)
+        )
         counts = [int((self.signs == sign).sum()) for sign in (1, -1, 0)]
         # the gradient may bend the orbits of s symmetries (Cauchy), not at a critical point
         bounds = counts[1], counts[1] + counts[2] + s * (not proved.theorem.holds)
@@ -480,8 +469,8 @@ class ByEigenpairs(Inertia):
             n_unsettled=self.n_found - int((self.signs != 0).sum()),
             negative=negative,
             positive=positive,
-            escape_direction=self.ends.direction,
-            escape_curvature=self.ends.quotient,
+            escape_direction=self.low.vector,
+            escape_curvature=None if self.low.vector is None else self.low.quotient,
             flat=bool((best.values == 0).all()) and not s,
             bounded=bounded,
             asymmetric=_hidden_by_asymmetry(self.full, self.view),
@@ -491,23 +480,23 @@ class ByEigenpairs(Inertia):
         )
 
 
-def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
+def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> tuple[End, End]:
     """Return the vectors of largest curvature of either sign, where it is proved by the matrix or
     else by one product.
     """
     known_by = full.M.error() + 4 * full.n * EPS * safe_norm(full.A)
-    found: dict[int, Any] = {-1: (None, None, 0.0), 1: (None, None, 0.0)}
+    found = {-1: End(), 1: End()}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
-            if known.size and known[i] == sign and found[sign][0] is None:
+            if known.size and known[i] == sign and found[sign].vector is None:
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
                 quotient, error = float(v @ (full.A @ v)), known_by
                 if not sign * quotient > error and H.affords(1):
                     quotient, error, _ = H.rayleigh(v)
                 if sign * quotient > error:
-                    found[sign] = v, quotient, quotient - sign * error
-    return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
+                    found[sign] = End(v, quotient, error)
+    return found[-1], found[1]
 
 
 def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
@@ -518,6 +507,5 @@ def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
     seen = full.M.seen()
     # an exact matrix reports no rounding
     rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
-    if not seen > 2 * rounding:  # rounding alone can show as much
-        return False
-    return bool((np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any())
+    hidden = np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)
+    return bool(seen > 2 * rounding and hidden.any())  # rounding alone can show as much

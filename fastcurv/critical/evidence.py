@@ -6,6 +6,7 @@ arguments of `classify`.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -77,16 +78,14 @@ def is_plain(ob: Any) -> bool:
 
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
-    if getattr(ob, "dtype", None) == np.float32:
-        return theta.astype(np.float32).astype(np.float64)
-    return theta
+    single = getattr(ob, "dtype", None) == np.float32
+    return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
 def in_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
-    if getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob):
-        return ob.astype(np.float64)
-    return ob
+    cast = getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob)
+    return ob.astype(np.float64) if cast else ob
 
 
 def third_bound(
@@ -110,18 +109,16 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
     theta.
     """
-    held, flat = proved(ob, "orbits", theta, radius), None
-    if held is None:
-        flat = proved(ob, "flat_directions", theta)
+    held = proved(ob, "orbits", theta, radius)
+    flat = proved(ob, "flat_directions", theta) if held is None else None
     if flat is not None:
         return Tangents(np.asarray(flat, dtype=float), np.inf, np.inf)
-    if held:
-        return Tangents(
-            np.hstack([np.asarray(o.tangents, dtype=float) for o in held]),
-            float(np.linalg.norm([o.change for o in held])),
-            float(np.linalg.norm([o.error for o in held])),
-        )
-    return Tangents(np.zeros((theta.size, 0)), 0.0, 0.0)
+    columns = [np.asarray(o.tangents, dtype=float) for o in held or ()]
+    return Tangents(
+        np.hstack([np.zeros((theta.size, 0)), *columns]),
+        float(np.linalg.norm([o.change for o in held or ()])),
+        float(np.linalg.norm([o.error for o in held or ()])),
+    )
 
 
 def offers_symmetries(ob: Any) -> bool:
@@ -222,15 +219,8 @@ def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     """Return the reason why the infimum is not attained, as a clause for a sentence."""
-    words = proved(ob, "why_no_minimum", theta)
+    words: str = proved(ob, "why_no_minimum", theta, default="")
     return words or "a direction is proved in which the loss falls for ever"
-
-
-def residual_bounds(ob: Any, theta: np.ndarray, radius: float) -> Any:
-    """Return bounds on the residuals of a sum of squares on the ball, or None where there are
-    none.
-    """
-    return proved(ob, "residual_bounds", theta, radius)
 
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
@@ -252,6 +242,24 @@ RELATIVE_GRADIENT = 1e-5
 
 class SpentError(Exception):
     """Raised when a measurement would need more products than the budget has left."""
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """One end of the spectrum: a unit vector, None where the sign of curvature there is not known,
+    its Rayleigh quotient, a bound on the error of that, and the norm of the residual.
+    """
+
+    vector: Any = None
+    quotient: float = 0.0
+    error: float = 0.0
+    residual: float = np.inf
+
+    @property
+    def enclosure(self) -> tuple[float, float]:
+        """Bounds between which an eigenvalue lies."""
+        off = self.residual + self.error
+        return self.quotient - off, self.quotient + off
 
 
 class Products:
@@ -295,8 +303,8 @@ class Products:
     @property
     def bounded(self) -> bool:
         """True where the operator bounds the rounding of its products, or is a matrix."""
-        names = "rounding_bound", "column_bounds"
-        return isinstance(self.op, MatrixOperator) or any(hasattr(self.op, x) for x in names)
+        known = hasattr(self.op, "rounding_bound") or hasattr(self.op, "column_bounds")
+        return known or isinstance(self.op, MatrixOperator)
 
     @property
     def largest(self) -> float:
@@ -579,25 +587,9 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
 FAR = 1e6
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
-    and Newton's step has length `distance`, both in units none of which is smaller than `unit` of
-    theta's.
-    """
-
-    radius: float = 0.0
-    distance: float = np.inf
-    unit: float = 1.0
-
-    @property
-    def holds(self) -> bool:
-        return self.radius > self.distance
-
-
-class Inertia:
+class Inertia(ABC):
     """A strategy for the inertia of H at theta, and the questions that `classify` asks of each, in
-    this order.
+    this order; what a theorem that fails leaves open is asked of `ByEigenpairs` and `ByProducts`.
 
     Attributes
     ----------
@@ -605,49 +597,27 @@ class Inertia:
         Known from the beginning; the rest is asked only where theta is near.
     cut : Slice or None
         All eigenpairs, where they are known.
-    escape : ndarray, shape (n,), or None
-        A unit vector of negative curvature.
-    keeps, arrives : bool
-        Whether signs keep up to the critical point, and Newton's step leads to it, by `measure`.
     """
 
     near: Nearness
     cut: Any = None
-    escape: Floats | None = None
-    keeps = arrives = True
 
     def __init__(self, ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float]) -> None:
         self.ask, self.H, self.gradient = ask, H, gradient
 
+    @abstractmethod
     def theorem(self) -> tuple[Contraction, float]:
         """Return Kantorovich's theorem as far as it can be tried, and the length of Newton's
         step.
         """
-        raise NotImplementedError
 
-    def two_signs(self, distance: float) -> Pair:
-        """Return the proof of a saddle that needs no theorem."""
-        return Pair(distance=distance)
-
-    def may_vanish(self) -> bool:
-        """Return whether the signs allow that the residuals of the loss vanish nearby."""
-        return False
-
-    def measure(self, pair: Pair) -> None:
-        """Measure where nothing is proved whether signs last, and Newton's step arrives."""
-
-    @property
-    def lasting(self) -> bool:
-        """True where all signs of `spectrum` were measured to last, or need not be."""
-        return self.keeps
-
+    @abstractmethod
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spectrum(self, proved: Proof) -> Spectrum:
         """Return the curvature with its signs, as far as they last."""
-        raise NotImplementedError
 
 
 # --------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
 from ..common.errors import OBJECTIVE, accept_aliases, require
-from ..common.linalg import eigh
+from ..common.linalg import NotFiniteError, eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
 from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
@@ -72,11 +72,9 @@ class Steps:
 
 def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
     """Compute the steps from all eigenpairs of the matrix A."""
-    if not np.isfinite(A).all():
-        return Steps()
     try:
         values, U, _ = eigh(A)
-    except np.linalg.LinAlgError:
+    except (np.linalg.LinAlgError, NotFiniteError):
         return Steps()
     norm = float(np.abs(values).max(initial=0.0))
     if not 0 < norm < np.inf:
@@ -220,11 +218,6 @@ class Compass:
         return cls(values, U, signs)
 
     @property
-    def climbed(self) -> np.ndarray:
-        """The eigenvectors that are climbed, as columns."""
-        return np.asarray(self.U[:, self.signs < 0])
-
-    @property
     def weights(self) -> np.ndarray:
         """The curvatures' absolute values, of which the smallest are raised to rounding."""
         return np.asarray(np.maximum(np.abs(self.values), self.zero))
@@ -327,14 +320,9 @@ class FinderState:
         else:
             limit = int(min(KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
-
-            def product(v: np.ndarray, out: np.ndarray) -> None:
-                out[:] = times(H.native, v)
-                H.count += 1
-
-            space.start(product, g.astype(H.native_dtype))
+            space.start(lambda v, out: np.copyto(out, times(H.native, v)), g.astype(H.native_dtype))
             grow(space, min(1e-2, size / self.history[0]), limit, late)
-            found = krylov_steps(space)
+            found, H.count = krylov_steps(space), space.m
         self.n_products += H.count
         H.count = 0
         return found
@@ -358,15 +346,10 @@ class FinderState:
 
     def vague(self, norm: float) -> bool:
         """Return whether the tolerance is so loose (float32) that a critical point may still be
-        far; if so, use up one excursion.
+        far.
         """
-        far = (
-            self.fixed_tol is None
-            and self.excursions > 0
-            and self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
-        )
-        self.excursions -= far
-        return bool(far)
+        far = self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
+        return self.fixed_tol is None and far
 
     def near(self, share: float = 0.5) -> bool:
         """Return whether `classify` would call this point near a critical point.
@@ -388,8 +371,8 @@ class FinderState:
         return found
 
     def budget_left(self) -> bool:
-        spent = self.nit >= self.max_iter or self.n_products >= self.max_products
-        return not spent and not late()
+        left = self.nit < self.max_iter and self.n_products < self.max_products
+        return left and not late()
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
@@ -561,7 +544,11 @@ def _follow(walk: FinderState, index: int) -> bool:
             if not np.isfinite(A).all() or not A.any():
                 break
             way = Compass.at(A, index, climbed if number % CHOSEN_FOR else None)
-            climbed, number, size = way.climbed, number + 1, max(1.0, safe_norm(walk.theta))
+            climbed, number, size = (
+                way.U[:, way.signs < 0],
+                number + 1,
+                max(1.0, safe_norm(walk.theta)),
+            )
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size
             if at_rest:
@@ -632,7 +619,8 @@ def _newton(walk: FinderState) -> None:
                 f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is "
                 "stationary here without being 0, a plateau and not a critical point",
             )
-        if not done and _stalled(walk) and _excursion(walk):
+        slow = len(walk.history) > STALL and walk.norm > 0.5 * walk.history[-1 - STALL]
+        if slow and not done and _excursion(walk):
             continue
         before = walk.norm
         if not _search(walk, steps, uphill):
@@ -649,29 +637,17 @@ def _newton(walk: FinderState) -> None:
         paying = paying and walk.norm <= 0.7 * before if done else paying
 
 
-def _stalled(walk: FinderState) -> bool:
-    """Return whether the last steps paid too little and an excursion is left to try; if so, use it
-    up.
-    """
-    if (
-        len(walk.history) <= STALL
-        or walk.norm <= 0.5 * walk.history[-1 - STALL]
-        or not walk.excursions
-    ):
-        return False
-    walk.excursions -= 1
-    return True
-
-
 def _excursion(walk: FinderState) -> bool:
     """Take undamped steps that may raise ``||g||`` on the way, none longer than
-    ``max(1, ||theta||)``; keep them if they end at half of ``||g||`` or less.
+    ``max(1, ||theta||)``, if an excursion is left to try; keep them if they end at half of
+    ``||g||`` or less, and return whether they do.
 
     The norm of the gradient has valleys and minima of its own where the gradient is not 0. Descent
     on it ends there, but Newton's method leaves them.
     """
     theta, g = walk.theta, walk.g
-    for _ in range(EXCURSION):
+    walk.excursions -= 1
+    for _ in range(EXCURSION if walk.excursions >= 0 else 0):
         H = walk.hessian(theta) if walk.budget_left() else None
         if H is None:
             return False
@@ -703,8 +679,7 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
-    with np.errstate(over="ignore"):
-        down = -unit * (walk.norm / size)
+    down = -unit * (walk.norm / size)
     if not np.isfinite(down).all():  # curvature so small that the step overflows
         return False
     tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)

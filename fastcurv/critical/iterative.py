@@ -7,14 +7,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import SelfAdjoint, as_rng, operator_dtype, times
+from ..common.checks import as_rng, operator_dtype, times
 from ..common.protocols import Floats
 from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
@@ -23,13 +23,13 @@ from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.eigsh import eigsh
 from ..spectrum.reduced import reduction
-from .decide import UNTRIED, Nearness, Proof, Spectrum
+from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
     FAR,
     ZERO,
     ClassifyOptions,
+    End,
     Inertia,
-    Pair,
     Products,
     SpentError,
     annihilated,
@@ -62,34 +62,8 @@ from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
 # The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
+RESERVE = 9  # products that are kept for the proofs at the end
 ASYMMETRY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
-
-
-class Balanced(SelfAdjoint):
-    """The operator ``D H D`` with D = diag(d)."""
-
-    def __init__(self, op: Any, d: Floats) -> None:
-        super().__init__(operator_dtype(op), op.shape)
-        self.op, self.d = op, d.astype(self.dtype)
-
-    def _matvec(self, v: Floats) -> Floats:
-        return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
-
-
-class End:
-    """One end of the spectrum: a unit vector, its Rayleigh quotient, a bound on the error of that,
-    and the norm of the residual.
-    """
-
-    def __init__(self, vector: Floats, quotient: float, error: float, residual: float) -> None:
-        self.vector, self.quotient = vector, quotient
-        self.error, self.residual = error, residual
-
-    @property
-    def enclosure(self) -> tuple[float, float]:
-        """Bounds between which an eigenvalue lies."""
-        off = self.residual + self.error
-        return self.quotient - off, self.quotient + off
 
 
 class InertiaSearch:
@@ -106,16 +80,18 @@ class InertiaSearch:
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature seen above the threshold of zero
         self.only: End | None = None  # the one quotient that a very small budget allows
-        self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
+        self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
+        self.n_symmetry: int | None = None  # their number, None if these were not looked for
         given = ask.krylov
         # a smaller space for runs from random starts, if that pays
         self.small: Any = reduction(H.native, None) if given is None else given.small
 
-    def left(self, reserve: int = 9) -> float:
-        """Return the number of products that may still be spent, keeping a reserve for the proofs
-        at the end.
+    @property
+    def left(self) -> float:
+        """The number of products that may still be spent, but for those kept for the proofs at the
+        end.
         """
-        return max(0, self.H.left - reserve)
+        return max(0, self.H.left - RESERVE)
 
     @property
     def one_sided(self) -> bool:
@@ -137,18 +113,15 @@ class InertiaSearch:
         The start is an array (p, n), or None for a random vector. None is returned if no step is
         possible.
         """
-        block = 1 if start is None else len(start)
-        steps = int(min(steps, self.left() // block))
-        n = op.shape[0]
-        size = n * operator_dtype(op).itemsize
-        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
+        block, n = 1 if start is None else len(start), op.shape[0]
+        steps = int(min(steps, self.left // block))
+        most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
+        rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         step = block * self.H.pace  # the seconds that the next step takes, at least
-        if (
-            steps < 1
-            or late(step)
-            or not (run.insert_random(self.rng) if start is None else run.insert(start.copy()))
-        ):
+        if steps < 1 or late(step):
+            return None
+        if not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
             return None
         while (
             run.p
@@ -166,11 +139,27 @@ class InertiaSearch:
         return self.take(run, d)
 
     def take(self, run: Any, d: Floats | None = None) -> Any:
-        """Record what a finished run shows, and return the run."""
+        """Record the end vectors of a finished run, and what its Ritz values show about the inertia
+        (Cauchy interlacing); return the run.
+        """
         run.reorthogonalise()
+        values, S = decompose(run)
+        inner = combine(run.rows[: run.m], S[:, [0, -1]])
+        inside = run.op is self.small
+        for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
+            u = v.astype(float) if d is None else d * v
+            if d is None or value <= 0:  # in scaled coordinates only the sign is meaningful
+                self.offer(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
-        self.keep(run, d)
+            bound = self.small.rounding_bound if inside else self.made_by.bound
+            units = inner if inside else [u for _, u in self.candidates[-2:]]
+            slack = max(bound(u) for u in units)  # of two vectors, taken for all
+            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
+            self.n_negative = max(self.n_negative, int((values < -error).sum()))
+            self.n_positive = max(self.n_positive, int((values > error).sum()))
+            strong = values[np.abs(values) > max(error, self.H.zero)]
+            self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
     def vectors(self, run: Any, S: Floats) -> Floats:
@@ -178,11 +167,7 @@ class InertiaSearch:
         run.
         """
         found = combine(run.rows[: run.m], S)
-        return np.asarray(self.small.embed(found) if self._inside(run) else found)
-
-    def _inside(self, run: Any) -> bool:
-        """Return whether a run works in the smaller space."""
-        return self.small is not None and run.op is self.small
+        return np.asarray(self.small.embed(found) if run.op is self.small else found)
 
     def shared(
         self,
@@ -195,7 +180,7 @@ class InertiaSearch:
 
         That run already holds `held` products; ``grow(k)`` extends it to k.
         """
-        steps = int(min(max(steps, held), held + self.left()))
+        steps = int(min(max(steps, held), held + self.left))
         if steps < 1:
             return None
         run = None
@@ -217,12 +202,10 @@ class InertiaSearch:
         given = self.ask.krylov
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
-        Q, against = self.symmetry, None
-        if Q is not None and Q.shape[1]:
-            if self.small is not None:  # projected zero modes are zero modes
-                Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
-            against = np.ascontiguousarray(Q.T, self.H.native_dtype)
-        op = self.H.native if self.small is None else self.small
+        Q, op = self.symmetry, self.H.native if self.small is None else self.small
+        if self.small is not None and Q.shape[1]:  # projected zero modes are zero modes
+            Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+        against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
@@ -232,36 +215,11 @@ class InertiaSearch:
             held = getattr(given.op, "gradient", None)
             g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
             if g.any():
-                start = g
                 return self.shared(
-                    given.steps_from(start), lambda k: given.start_from(start, k), steps, stop
+                    given.steps_from(g), lambda k: given.start_from(g, k), steps, stop
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run(self.H.native, unit, steps, stop=stop)
-
-    def keep(self, run: Any, d: Floats | None) -> None:
-        """Record the end vectors of a run, and what its Ritz values show about the inertia (Cauchy
-        interlacing).
-        """
-        values, S = decompose(run)
-        inner = combine(run.rows[: run.m], S[:, [0, -1]])
-        ends = self.small.embed(inner) if self._inside(run) else inner
-        for value, v in zip(values[[0, -1]], ends):
-            if d is not None and value > 0:  # in scaled coordinates only the sign is meaningful
-                continue
-            u = v.astype(float) if d is None else d * v
-            self.offer(float(value) / float(u @ u), u)
-        if d is None:
-            inside = self._inside(run)
-            bound = self.small.rounding_bound if inside else self.made_by.bound
-            units = inner if inside else [u for _, u in self.candidates[-2:]]
-            slack = max(bound(u) for u in units)  # of two vectors, taken for all
-            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
-            error += self.H.asymmetry
-            self.n_negative = max(self.n_negative, int((values < -error).sum()))
-            self.n_positive = max(self.n_positive, int((values > error).sum()))
-            strong = values[np.abs(values) > max(error, self.H.zero)]
-            self.seen |= {int(sign) for sign in np.sign(strong)}
 
     def offer(self, quotient: float, v: Floats) -> None:
         """Add a vector as a candidate for an end of the spectrum."""
@@ -282,12 +240,35 @@ class InertiaSearch:
             self.first_look()  # symmetries fill the space: no run was started
         if self.only is not None:
             return self.only
-        Q = self.symmetry
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
-        if Q is not None and Q.shape[1]:
-            values = [c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9] or values
+        values = [c for c in values if np.linalg.norm(self.symmetry.T @ c[1]) <= 0.9] or values
         chosen = values[:1] + [c for c in values[1:2] if which * c[0] > 0]
         return self.weigh(*(v for _, v in chosen), which=which)
+
+    def find_symmetries(self) -> None:
+        """Find an orthonormal basis of proved symmetry directions, unless there are too many or
+        they are not needed.
+
+        Only directions of their span that H maps to at most `COUPLING` of what counts as negative
+        curvature are taken; taking these out changes no eigenvalue by more than twice that, which
+        the bound on the risk accounts for.
+        """
+        ask, H = self.ask, self.H
+        if not self.one_sided or not offers_symmetries(ask.ob):
+            return
+        try:
+            T: Floats = tangents(ask.ob, ask.theta).columns
+        except MemoryError:
+            return
+        T = T[:, T.any(axis=0)]
+        if T.shape[1] > min(MAX_SYMMETRY, self.left // 4):
+            return
+        if T.shape[1]:
+            H.note(f"{T.shape[1]} symmetry directions")
+            Q = independent(T)
+            most = min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm
+            self.symmetry = np.asarray(annihilated(H(Q), Q, most))
+        self.n_symmetry = self.symmetry.shape[1]
 
     def of_all(self, low: End, high: End) -> tuple[End, End]:
         """Return the ends of the spectrum of H, given those of its complement to the symmetries
@@ -297,7 +278,7 @@ class InertiaSearch:
         same sign.
         """
         Q = self.symmetry
-        if Q is None or not Q.shape[1] or low.quotient <= 0 <= high.quotient:
+        if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
             return low, high
         held = self.weigh(Q[:, 0] / np.linalg.norm(Q[:, 0]))
         return (
@@ -308,7 +289,7 @@ class InertiaSearch:
     def of_symmetry(self, v: Floats) -> bool:
         """Return whether a unit vector lies in the span of the symmetries that were taken out."""
         Q = self.symmetry
-        return Q is not None and float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
+        return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def loose(self, end: End) -> bool:
         """Return whether an eigenvalue is shown to be zero to rounding, and no symmetry explains
@@ -323,13 +304,12 @@ class InertiaSearch:
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))
-        if self.left() < 2:
+        if self.left < 2:
             self.only = end
         self.offer(0.0, v)
 
-    def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return a diagonal d that balances the rows of ``d H d``, and a mask of the rows that were
-        used.
+    def balance(self) -> Floats:
+        """Return a diagonal d that balances the rows of ``d H d``.
 
         The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
         asymmetry that the first products show is recorded in `H.asymmetry`.
@@ -337,10 +317,10 @@ class InertiaSearch:
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
         unit = 1.0  # a scale that keeps squares of products in range
         live = np.ones(n, dtype=bool)
-        for step in range(rounds):
-            V = self.rng.choice([-1.0, 1.0], size=(n, probes))
+        for first in (True, False):
+            V = self.rng.choice([-1.0, 1.0], size=(n, 3))
             Y = d[:, None] * H(d[:, None] * V)
-            if step == 0:
+            if first:
                 unit = float(np.abs(Y).max(initial=0.0)) or 1.0
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
@@ -349,10 +329,10 @@ class InertiaSearch:
             rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():
-                return np.ones(n), np.ones(n, bool)
+                return np.ones(n)
             d[live] /= np.sqrt(rows[live])
             d[~live] = np.exp(np.log(d[live]).mean())
-        return d, live
+        return d
 
 
 def both_signs(run: Any) -> bool:
@@ -366,78 +346,11 @@ def both_signs(run: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# The Krylov space of the gradient at large n: Newton's step and the decrement.
-
-GRADIENT_STEPS = 40  # dimension of that space ...
-MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
-
-
-@dataclass(frozen=True, eq=False)
-class Slope:
-    """Results from the Krylov space of the gradient: ``||Hg||/||g||``, the share of g outside H's
-    range, Newton's step and its residual over ``||g||``, and the decrement.
-
-    `least` is a lower bound on the decrement, given if the budget ended before it had settled.
-    """
-
-    flat: float | None
-    residual: float | None
-    step: Floats
-    left: float
-    decrement: float
-    least: float | None = None
-
-
-def along_gradient(
-    ask: ClassifyOptions, search: InertiaSearch, gradient: tuple[Floats, float]
-) -> Slope:
-    """Compute the `Slope` at theta."""
-    g = gradient[0]
-    size, none = safe_norm(g), np.zeros(ask.n)
-    if size == 0:
-        return Slope(None, None, none, 0.0, 0.0)
-
-    def settled(run: Any) -> bool:
-        return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
-
-    most = min(MORE_STEPS, search.left() // 4)
-    run = search.from_gradient(g, most, settled)
-    if run is None or run.scale == 0:
-        if run is None:
-            return Slope(None, None, none, 1.0, np.inf, least_decrement(size, search.H.largest))
-        return Slope(None, 1.0, none, 1.0, np.inf)
-    values, S = decompose(run)
-    cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
-    y, left = _solve(run, size)
-    step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
-    inside = float((S[0, np.abs(values) > cut] ** 2).sum())
-    sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
-    decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-    flat = safe_norm(run.T[: run.m + run.p, 0])
-    short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and left > 0.1
-    least = least_decrement(size, flat) if short else None
-    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement, least)
-
-
-def least_decrement(size: float, flat: float) -> float:
-    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
-    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
-    """
-    return 0.5 * size * (size / flat) if flat > 0 else np.inf
-
-
-def _solve(run: Any, size: float) -> tuple[Floats, float]:
-    """Return Newton's step of least residual in the basis of a run from g, and that residual over
-    ``||g||``.
-    """
-    y, rest = least_residual(run, 1.0)
-    return size * y, float(np.linalg.norm(rest))
-
-
-# --------------------------------------------------------------------------------------------------
 # The strategy: what was searched for, proofs near a critical point, and measurements where nothing
 # can be proved.
 
+GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient ...
+MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
 SOLVED = 0.5  # relative residual above which Newton's step counts as unknown
 SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
 RISK = 0.01  # risk that sets the search for negative curvature if no failure probability was given
@@ -456,27 +369,75 @@ class ByProducts(Inertia):
     beyond them; all eigenvalues where the rows reach few dimensions (`Reached`).
     """
 
+    keeps = True  # whether the signs seen were measured to last, or need not be
+
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # the run from a random start
-        scales = np.ones(H.n), np.ones(H.n, bool)
-        if self.search.left() >= 40:
-            scales = self.search.balance()
+        d = np.ones(H.n)  # balances the rows of ``d H d``
+        if self.search.left >= 40:
+            d = self.search.balance()
         else:
             self.search.first_look()
         super().__init__(ask, H, _gradient(ask, H))
-        self.along = along_gradient(ask, self.search, self.gradient)
-        self.step, self.left = self.along.step, self.along.left
-        self.near = self._nearness(self.along.decrement)
-        if not self.near.near and self.along.least is not None and ask.gradient_tol is None:
-            least = self._nearness(self.along.least)
-            self.near = replace(self.near, short=True) if least.near else least
+        self.flat: float | None = None
+        self.residual: float | None = None
+        self.step, self.left = np.zeros(H.n), 1.0
+        decrement, least = self._along_gradient()
+        self.near = self._nearness(decrement)
+        if not self.near.near and least is not None and ask.gradient_tol is None:
+            found = self._nearness(least)
+            self.near = replace(self.near, short=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
-        self.known = _all_known(ask, self.search) if self.near.near and not floor > 0 else None
+        search = self.search
+        self.known: Reached | None = None
+        if self.near.near and not floor > 0:
+            search.find_symmetries()
+            if search.n_symmetry is not None or not offers_symmetries(ask.ob):
+                self.known = reached(ask, H, search.left, search.symmetry)
+        for value, v in self.known.extremes() if self.known is not None else ():
+            search.offer(value, v)
         if self.near.near and self.known is None:
-            _probe(ask, self.search)
-        self.ends, self.seen = self._look(floor, scales)
-        self.escape = self.seen.escape_direction
+            # the objective's own probes show curvature that couples to them
+            P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
+            P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
+            for start in range(0, len(P), 8):
+                search.run(H.native, P[start : start + 8], 3)
+        self.ends, self.seen = self._look(floor, d)
+
+    def _along_gradient(self) -> tuple[float, float | None]:
+        """Set what the Krylov space of the gradient shows: ``||Hg|| / ||g||`` (`flat`), the share
+        of g outside H's range (`residual`), Newton's `step`, and its residual over ``||g||``
+        (`left`).
+
+        Returns the decrement, and a lower bound on it if the budget ended before it had settled.
+        """
+        ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
+        size = safe_norm(g)
+        if size == 0:
+            self.left = 0.0
+            return 0.0, None
+
+        def settled(run: Any) -> bool:
+            return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
+
+        run = search.from_gradient(g, min(MORE_STEPS, search.left // 4), settled)
+        if run is None:
+            return np.inf, least_decrement(size, H.largest)
+        if run.scale == 0:
+            self.residual = 1.0
+            return np.inf, None
+        values, S = decompose(run)
+        y, self.left = _solve(run, size)
+        self.step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
+        cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
+        inside = float((S[0, np.abs(values) > cut] ** 2).sum())
+        self.residual = float(max(0.0, 1 - inside) ** 0.5)
+        self.flat = safe_norm(run.T[: run.m + run.p, 0])
+        sizes = np.maximum(np.abs(values), GRADIENT_EPS * H.eps * run.scale)
+        decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
+        short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
+        return decrement, least_decrement(size, self.flat) if short else None
 
     def _nearness(self, whole: float) -> Nearness:
         (g, off), theta, H = self.gradient, self.ask.theta, self.H
@@ -489,14 +450,13 @@ class ByProducts(Inertia):
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
-    def _look(self, floor: float, scales: tuple[Any, Any]) -> tuple[tuple[End, End], Spectrum]:
+    def _look(self, floor: float, d: Floats) -> tuple[tuple[End, End], Spectrum]:
         """Return the ends of the spectrum, on the complement of the symmetries, and what is known
         of all of it, with the risk of having missed curvature beyond them.
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
-        Q = search.symmetry
-        deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
+        deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or RISK)
         steps = goal if deep else min(goal, SHORT_STEPS)
@@ -507,32 +467,29 @@ class ByProducts(Inertia):
         risk = 1.0 if main is None else lanczos_risk(H.n, main.m, eps) if main.p else 0.0
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
-        if deep:
-            _search_further(search, main, goal, scales)
+        if deep and search.one_sided:
+            _search_further(search, main, goal, d)
         low, high = search.prove(-1), search.prove(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
         lowest, highest = search.of_all(low, high)
-        low_bounds = lowest.enclosure
+        firm = floor if floor > 0 else -np.inf
+        (below, above), least = lowest.enclosure, max(firm, lowest.quotient)
         bounds = (
             max(search.n_negative, int(negative)),
             H.n - max(search.n_positive, int(positive)),
         )
-        if floor > 0:
-            bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
-            least = max(floor, lowest.quotient)
-            lowest = End(lowest.vector, least, lowest.error, lowest.residual)
         seen = Spectrum(
-            low=lowest.quotient,
-            low_bounds=low_bounds,
+            low=least,
+            low_bounds=(max(firm, below), above),
             high=highest.quotient,
             high_bounds=highest.enclosure,
-            n_symmetry=None if Q is None else Q.shape[1],
-            n_negative_bounds=bounds,
+            n_symmetry=search.n_symmetry,
+            n_negative_bounds=(0, 0) if floor > 0 else bounds,
             negative=negative,
             positive=positive,
             escape_direction=lowest.vector if negative else None,
-            escape_curvature=lowest.quotient if negative else None,
+            escape_curvature=least if negative else None,
             flat=H.norm == 0,
             weakest_error=abs(low.quotient) + H.zero,
             floor=floor,
@@ -559,28 +516,27 @@ class ByProducts(Inertia):
             return UNTRIED, distance
         rest, beta = H(self.step) + g, UP / weakest
         if known is not None:
-            rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
+            rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.bound(self.step) + rounding
         eta = eta_of(safe_norm(self.step), beta, error) * UP
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
-            found = across_orbits(ask.ob, ask.theta, known.slice, found)
+            found = across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
         """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is
         large.
         """
-        H, g, along, search = self.H, self.gradient[0], self.along, self.search
-        size = safe_norm(g)
-        if size == 0 or along.left <= 1e-3 or search.left() < 20:
-            return along.step, along.left
-        room = int(min(SOLVE_STEPS, search.left() // 2))
+        H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
+        if size == 0 or self.left <= 1e-3 or search.left < 20:
+            return self.step, self.left
+        room = int(min(SOLVE_STEPS, search.left // 2))
         step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
         left = safe_norm(H(step) + g) / size
-        return (step, left) if left < along.left else (along.step, along.left)
+        return (step, left) if left < self.left else (self.step, self.left)
 
     def two_signs(self, distance: float) -> Pair:
         """Return the proof by the vectors of both ends of the spectrum."""
@@ -596,18 +552,18 @@ class ByProducts(Inertia):
         """Return whether the residuals may vanish: no curvature is negative."""
         return not self.seen.negative
 
-    def measure(self, pair: Pair) -> None:
-        """Measure whether the curvature that was seen lasts, and whether Newton's step reduces the
+    def measure(self, pair: Pair) -> tuple[bool, bool]:
+        """Return whether the curvature that was seen lasts, and whether Newton's step reduces the
         gradient, where neither a floor nor two vectors make that needless.
         """
         if pair.holds or self.seen.floor > 0:
-            return
+            return True, True
         if self.known is None:
             self._drop_weak()
         self.keeps = self.known is None or self.known.credible(self.H.norm)
         with suppress(SpentError):  # `H.short` says so
             self.keeps = self.keeps and self._lasts()
-        self.arrives = self.keeps and self._arrives()
+        return self.keeps, self.keeps and self._arrives()
 
     def _drop_weak(self) -> None:
         """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
@@ -670,11 +626,11 @@ class ByProducts(Inertia):
 
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient, as its Krylov space shows it."""
-        flat, norm, size = self.along.flat, self.H.norm, self.near.gradient_norm
+        flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
         return replace(
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
-            residual=self.along.residual,
+            residual=self.residual,
             flat_beside_step=norm <= size / (FAR * extent(self.ask.theta)),
         )
 
@@ -682,19 +638,38 @@ class ByProducts(Inertia):
         """Return what was seen, with the inertia only if it lasts."""
         m = proved.n_residuals
         if proved.zero.holds:
-            counts: Any = {"n_positive": m, "n_negative": 0, "n_zero": self.ask.n - m}
-            return replace(self.seen, n_negative_bounds=(0, 0), **counts)
-        if not self.keeps:
-            return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
-        return self.seen
+            return replace(
+                self.seen,
+                n_positive=m,
+                n_negative=0,
+                n_zero=self.ask.n - m,
+                n_negative_bounds=(0, 0),
+            )
+        unknown = replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
+        return self.seen if self.keeps else unknown
 
 
-class Unfinished(Inertia):
-    """The inertia where time ran out before anything was found: the gradient alone is known."""
+def least_decrement(size: float, flat: float) -> float:
+    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
+    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    """
+    return 0.5 * size * (size / flat) if flat > 0 else np.inf
+
+
+def _solve(run: Any, size: float) -> tuple[Floats, float]:
+    """Return Newton's step of least residual in the basis of a run from g, and that residual over
+    ``||g||``.
+    """
+    y, rest = least_residual(run, 1.0)
+    return size * y, float(np.linalg.norm(rest))
+
+
+class Unfinished(ByProducts):
+    """The inertia where time ran out before any product: the gradient alone is known."""
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
-        super().__init__(ask, H, (g, np.nan))
+        Inertia.__init__(self, ask, H, (g, np.nan))
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
         self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
 
@@ -710,9 +685,8 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
     H(as_rng(PROBE).standard_normal(H.n))
-    if not (0 < size < np.inf and along < np.inf and H.norm > 0):
-        return False
-    return _promises(ask, size, least_decrement(size, along / size), H.largest)
+    known = 0 < size < np.inf and along < np.inf and H.norm > 0
+    return known and _promises(ask, size, least_decrement(size, along / size), H.largest)
 
 
 def _promises(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
@@ -737,73 +711,23 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     return best_gradient(ask.ob, ask.theta, H)
 
 
-def _all_known(ask: ClassifyOptions, search: InertiaSearch) -> Reached | None:
-    """Return every eigenvalue if the rows reach few dimensions and there are not too many
-    symmetries, else None.
-    """
-    search.symmetry = _symmetries(ask, search)
-    if search.symmetry is None and offers_symmetries(ask.ob):
-        return None
-    known = reached(ask, search.H, search.left(), search.symmetry)
-    if known is not None:
-        for value, v in known.ends():
-            search.offer(value, v)
-    return known
-
-
-def _probe(ask: ClassifyOptions, search: InertiaSearch) -> None:
-    """Run three block Lanczos steps from the objective's own probes, to see curvature that couples
-    to them.
-    """
-    P = probes(ask.ob, ask.theta)
-    if not P.shape[1]:
-        return
-    P = P[:, np.linspace(0, P.shape[1] - 1, min(MAX_PROBES, P.shape[1])).astype(int)]
-    for start in range(0, P.shape[1], 8):
-        search.run(search.H.native, P[:, start : start + 8].T.astype(search.H.native_dtype), 3)
-
-
-def _symmetries(ask: ClassifyOptions, search: InertiaSearch) -> Floats | None:
-    """Return an orthonormal basis of proved symmetry directions, None if there are too many or they
-    are not needed.
-
-    Only directions of their span that H maps to at most `COUPLING` of what counts as negative
-    curvature are returned; taking these out changes no eigenvalue by more than twice that, which
-    the bound on the risk accounts for.
-    """
-    H = search.H
-    if not search.one_sided or not offers_symmetries(ask.ob):
-        return None
-    try:
-        T: Floats = tangents(ask.ob, ask.theta).columns
-    except MemoryError:
-        return None
-    T = T[:, T.any(axis=0)]
-    if T.shape[1] > min(MAX_SYMMETRY, search.left() // 4):
-        return None
-    if not T.shape[1]:
-        return T
-    H.note(f"{T.shape[1]} symmetry directions")
-    Q = independent(T)
-    most = min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm
-    return np.asarray(annihilated(H(Q), Q, most))
-
-
-def _search_further(search: InertiaSearch, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
+def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
     """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
     too large to keep, then in balanced coordinates.
     """
-    H, (d, live) = search.H, scales
-    if not search.one_sided:
-        return
-    if main is not None and main.p and main.m < goal and search.left() > 20:
+    H = search.H
+    if main is not None and main.p and main.m < goal and search.left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
-        most = max(2, int(min(search.left(), goal - main.m)))
+        most = max(2, int(min(search.left, goal - main.m)))
         pairs = unbroken(
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)
         search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
-    if d[live].max() > 32 * d[live].min():
+    if d.max() > 32 * d.min():
         steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
-        search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)
+        D = d.astype(H.native_dtype)
+        balanced = LinearOperator(
+            (H.n, H.n), lambda v: D * times(H.native, D * v.reshape(-1)), dtype=D.dtype
+        )
+        search.run(balanced, None, steps, d=d, stop=both_signs)

@@ -15,7 +15,7 @@ from ..common.progress import cache_last
 from ..common.protocols import HeldByKinks
 from ..common.vectors import safe_norm
 from .evidence import proved
-from .theorem import EPS, eta_of, kantorovich
+from .theorem import EPS, Slice, kantorovich, newton_in_slice
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -74,15 +74,9 @@ class KinkMinimum:
         kinks = _count(self.n_kinks, "kink")
         if not self.certified:
             return f"Held by {kinks}, but no minimum is proved: {self.missing}"
-        more = []
-        if self.n_collapsed:
-            more.append(f"{_count(self.n_collapsed, 'unit')} collapsed to 0")
-        if self.n_copies:
-            more.append(f"{_count(self.n_copies, 'unit')} a copy of another")
-        which = ", with ".join(
-            [f"held by {kinks}"] * bool(self.n_kinks) + [" and ".join(more)] * bool(more)
-        )
-        which = f" {'' if self.n_kinks else 'with '}{which}" if which else ""
+        gone = (self.n_collapsed, "collapsed to 0"), (self.n_copies, "a copy of another")
+        units = " and ".join(f"{_count(n, 'unit')} {what}" for n, what in gone if n)
+        which = [f"held by {kinks}"] * bool(self.n_kinks) + [f"with {units}"] * bool(units)
         strict = "of a family with the same loss" if self.n_copies else "and a strict one"
         where = (
             f", where {_count(self.n_kinks, 'pre-activation')} "
@@ -90,8 +84,9 @@ class KinkMinimum:
             "every kink bends upward and the curvature along them is positive"
         )
         grown = "; the loss rises as a collapsed unit's weights grow" if self.n_collapsed else ""
+        held = " " * bool(which) + ", ".join(which)
         return (
-            f"Minimum{which}: a local minimum, {strict}, is proved within {self.radius:.2g} of "
+            f"Minimum{held}: a local minimum, {strict}, is proved within {self.radius:.2g} of "
             f"theta{where if self.n_kinks else ''}{grown} (h = {self.kantorovich:.1e})"
         )
 
@@ -113,16 +108,12 @@ def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> KinkMinimum:
     g, g_errors = phi.precise_gradient(point)
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
         return _answer(phi, "the curvature is not finite")
-    best = None
+    found: list[KinkMinimum] = []
     for units in _units(K, phi.n_theta):
-        found = _prove_in(phi.in_units(units), point, K, g, g_errors, units)
-        if best is None or (found.certified, -found.kantorovich) > (
-            best.certified, -best.kantorovich
-        ):  # fmt: skip
-            best = found
+        found.append(_prove_in(phi.in_units(units), point, K, g, g_errors, units))
+        best = max(found, key=lambda one: (one.certified, -one.kantorovich))
         if best.kantorovich < EASY:
             break
-    assert best is not None
     return best
 
 
@@ -130,14 +121,12 @@ def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
     """Return units of the slopes to try: those that give each slope's column of K the length of a
     share of the largest curvature, and units of 1.
     """
-    m = len(K) - n
-    if not m:
-        return [np.ones(0)]
     sizes = np.linalg.norm(K[:n, n:], axis=0)
-    if not (sizes > 0).all():
-        return [np.ones(m)]
+    ones = np.ones(sizes.size)
+    if not sizes.size or not (sizes > 0).all():
+        return [ones]
     top = float(np.linalg.norm(K[:n, :n], 2))
-    return [share * top / sizes for share in SHARES] + [np.ones(m)]
+    return [*(share * top / sizes for share in SHARES), ones]
 
 
 def _answer(
@@ -161,22 +150,19 @@ def _prove_in(
 ) -> KinkMinimum:
     """Check every hypothesis in these units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
-    K, g, g_error = c[:, None] * K * c, c * g, safe_norm(c * g_errors)
-    values, vectors, errors = eigh(K)
-    size = safe_norm(K)
-    off = phi.hessian_error(point) + 2 * EPS * size  # scaling by the units rounds, too
+    scaled = c[:, None] * K * c
+    values, vectors, errors = eigh(scaled)
+    off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)  # scaling by the units rounds, too
     error = float(errors.max(initial=0.0)) + off
-    weakest = float(np.abs(values).min(initial=np.inf))
-    if not weakest > error:
+    cut, weakest = (
+        Slice(values, vectors, error, c, K[:, :0]),
+        float(np.abs(values).min(initial=np.inf)),
+    )
+    if not cut.weakest > 0:
         return _answer(phi, "the curvature along the kinks may be 0", weakest=weakest)
     if int((values < 0).sum()) != phi.n_slopes:
         return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
-    beta = (1 + 1e-9) / (weakest - error)
-    x = vectors @ ((vectors.T @ g) / values)
-    length = safe_norm(x)
-    rounding = 4 * len(K) * EPS * (size * length + safe_norm(g))
-    left = safe_norm(K @ x - g) + rounding + off * length
-    eta = eta_of(length, beta, left + g_error) * (1 + 1e-9)
+    beta, eta, _ = newton_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
@@ -234,9 +220,8 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
     if found is None or not found.verdict.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
-    if not far <= AT * max(1.0, float(np.linalg.norm(theta))):
-        return None
-    return replace(found.verdict, radius=found.verdict.radius + far)
+    held = replace(found.verdict, radius=found.verdict.radius + far)
+    return held if far <= AT * max(1.0, float(np.linalg.norm(theta))) else None
 
 
 @cache_last

@@ -8,7 +8,7 @@ with ``1 / beta`` the smallest size of any eigenvalue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ..common.protocols import Floats, ProvedReach
 from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from .decide import Spectrum
-from .evidence import ClassifyOptions, Products, in_float64, residual_bounds, spectral_norm
+from .evidence import ClassifyOptions, Products, in_float64, proved, spectral_norm
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
@@ -28,25 +28,12 @@ LARGEST_JACOBIAN = 1 << 26  # entries
 
 
 @dataclass(frozen=True, eq=False)
-class Reached:
+class Reached(Slice):
     """All eigenvalues of H on the complement of a span of symmetries: `values` in the reached
     space, with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
-
-    Attributes
-    ----------
-    space : ProvedReach
-    values, vectors : ndarray, shape (m - s,), (m, m - s)
-    error : float
-        Bound on the error of every eigenvalue.
-    span : ndarray, shape (n, s)
-        Orthonormal basis of the proved symmetries that were taken out.
     """
 
-    space: ProvedReach
-    values: Floats
-    vectors: Floats
-    error: float
-    span: Floats
+    space: ProvedReach = field(kw_only=True)
 
     @property
     def signs(self) -> NDArray[np.int_]:
@@ -74,16 +61,6 @@ class Reached:
         )
 
     @property
-    def slice(self) -> Slice:
-        """The `Slice` of the complement of the symmetries, without its eigenpairs."""
-        n = self.space.n
-        return Slice(np.zeros(0), np.zeros((n, 0)), self.error, np.ones(n), self.span)
-
-    def across(self, v: Floats) -> Floats:
-        """Return the part of v orthogonal to the symmetries."""
-        return np.asarray(v - self.span @ (self.span.T @ v))
-
-    @property
     def smallest(self) -> float:
         """The smallest size of a computed eigenvalue."""
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
@@ -108,8 +85,8 @@ class Reached:
 
     def step(self, H: Products, g: Floats) -> Floats:
         """Return Newton's step orthogonal to the symmetries, refined once."""
-        x = self.across(-self.solve(self.across(g)))
-        return self.across(x - self.solve(self.across(g + H(x))))
+        x = self.off_span(-self.solve(self.off_span(g)))
+        return self.off_span(x - self.solve(self.off_span(g + H(x))))
 
     def chosen(self, k: int) -> tuple[Floats, Floats]:
         """Return the k weakest eigenvalues in the reached space that are known not to be 0, and
@@ -119,7 +96,7 @@ class Reached:
         order = order[self.signs[order] != 0][:k]
         return self.values[order], _columns(self.space, self.vectors[:, order])
 
-    def ends(self) -> list[tuple[float, Floats]]:
+    def extremes(self) -> list[tuple[float, Floats]]:
         """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
         extreme.
         """
@@ -134,7 +111,7 @@ class Reached:
         return found
 
 
-def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) -> Reached | None:
+def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
     """Return all eigenvalues, or None where that is not possible.
 
     The operator must report that its products reach fewer than `dense_below` dimensions, and the
@@ -142,9 +119,7 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) ->
     space.
     """
     most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
-    if most < 1 or not hasattr(H.op, "reach"):
-        return None
-    space = H.op.reach(most)
+    space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
     if space is None or not space.m:
         return None
     H.note(f"all columns in {space.m} dimensions that the rows reach")
@@ -156,16 +131,13 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats | None) ->
     H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
     H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
     H.note("all eigenvalues")
-    inner = (
-        np.zeros((space.m, 0))
-        if Q is None or not Q.shape[1]
-        else space.project(np.ascontiguousarray(Q.T)).T
-    )
+    rows = np.ascontiguousarray(Q.T)
+    inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
     if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
         inner = inner[:, :0]
     cut = DenseHessian(M).cut(inner, more=found.error)
     span = _columns(space, cut.span)
-    return Reached(space, cut.values, cut.vectors, cut.error, span)
+    return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
 
 
 def _columns(space: ProvedReach, Y: Floats) -> Floats:
@@ -183,10 +155,11 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    here = residual_bounds(ob, theta, 0.0) if hasattr(ob, "jacobian") else None
+    here = proved(ob, "residual_bounds", theta, 0.0) if hasattr(ob, "jacobian") else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
-    if len(here.residuals) * theta.size > LARGEST_JACOBIAN or not H.affords(len(here.residuals)):
+    m = len(here.residuals)
+    if m * theta.size > LARGEST_JACOBIAN or not H.affords(m):
         return None
     H.note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
@@ -196,6 +169,6 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
-        return float(residual_bounds(ob, theta, radius).lipschitz)
+        return float(proved(ob, "residual_bounds", theta, radius).lipschitz)
 
-    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), len(here.residuals)
+    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), m

@@ -67,14 +67,10 @@ def nearness(
         Replaces the rule: theta is near if ``||g|| <= gradient_tol``.
     """
     g, off = gradient
-    if gradient_tol is not None:
-        return held(safe_norm(g), 0.0, 0.0, gradient_tol)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        reach = np.abs(matrix) @ np.abs(theta)
-        decrement = newton_decrement(g, off, reach, eigen)
-        size = float(np.abs(theta) @ reach)
-        whole = newton_decrement(g, 0.0, reach, eigen)
-        return nearness_by(ob, theta, safe_norm(g), decrement, size, whole=whole)
+    reach = np.abs(matrix) @ np.abs(theta)
+    decrement, whole = (newton_decrement(g, error, reach, eigen) for error in (off, 0.0))
+    size = float(np.abs(theta) @ reach)
+    return nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
 
 
 def nearness_by(
@@ -169,8 +165,8 @@ def assumed_error(norm: float, theta: np.ndarray) -> float:
 def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice) -> float:
     """Return ``g'|H|^-1 g / 2``, less what the rounding of g may explain.
 
-    An eigenvalue smaller than its error is replaced by the error, and each slope is reduced by the
-    error that g may cause in it.
+    An eigenvalue smaller than its error is replaced by the error, the largest counts on the
+    complement of the slice, and each slope is reduced by the error that g may cause in it.
 
     Parameters
     ----------
@@ -186,7 +182,12 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice)
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
-        alone = _squares_over(np.abs(g) - noise, _diagonal(eigen, sizes))
+        # each parameter alone promises g_i^2 / |H|_ii, which is at most g'|H|^-1 g (Cauchy and
+        # Schwarz) in any units, and is compared with the rounding of its own slope alone
+        shares = eigen.vectors**2
+        across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
+        diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # at least |H|_ii
+        alone = _squares_over(np.abs(g) - noise, diagonal)
         total = max(total, 0.5 * float(alone.max(initial=0.0)))
     return total if total == total else np.inf
 
@@ -207,18 +208,6 @@ def rounding_of(
 def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return ``slopes^2 / sizes``, 0 where a slope is not positive."""
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
-
-
-def _diagonal(eigen: Slice, sizes: np.ndarray) -> np.ndarray:
-    """Return an upper bound on ``diag(|H|)`` in theta's own units, with eigenvalues of size `sizes`
-    on the slice and the largest of them on its complement.
-
-    Each parameter alone promises ``g_i^2 / |H|_ii``, which is at most ``g'|H|^-1 g`` (Cauchy and
-    Schwarz) in any units, and is compared with the rounding of its own slope alone.
-    """
-    shares = eigen.vectors**2
-    across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
-    return np.asarray((shares @ sizes + across) / eigen.c / eigen.c)
 
 
 def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:
@@ -287,15 +276,13 @@ class Coordinates:
 
     def out(self, y: Floats) -> Floats:
         """Return ``S y``."""
-        if self.cut is None:
-            return y
-        return np.asarray(self.cut.c * (self.cut.vectors @ (self.weights * y)))
+        cut = self.cut
+        return y if cut is None else np.asarray(cut.c * (cut.vectors @ (self.weights * y)))
 
     def back(self, v: Floats) -> Floats:
         """Return ``S' v``."""
-        if self.cut is None:
-            return v
-        return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
+        cut = self.cut
+        return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 
 
 def surely_longer(
@@ -343,18 +330,15 @@ def newton_limit(
             return Arrival(None, k, spent + H.count)
         spent += H.count
         there = here + p
-        if not np.isfinite(there).all():
-            return Arrival(None, k, spent)
         share = HALF if k < SLOW else TENTH
         most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
-        if fine and surely_longer(ob, there, most, H.norm, within):
+        lost = not np.isfinite(there).all()
+        if lost or fine and surely_longer(ob, there, most, H.norm, within):
             return Arrival(None, k, spent)
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
-        if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
-            return Arrival(here if now >= size else there, k + 1, spent)  # at rounding
-        tiny = safe_norm(p) <= 8 * EPS * safe_norm(here)
-        if tiny and k:
+        at_rounding = size <= ENOUGH * first * 1e3 and not now <= HALF * size
+        if at_rounding or k and safe_norm(p) <= 8 * EPS * safe_norm(here):
             return Arrival(here if now >= size else there, k + 1, spent)
         if not now <= share * size:
             return Arrival(None, k, spent)
@@ -456,7 +440,7 @@ def certify_signs(
     vectors: Floats,
     *,
     slopes: Floats,
-    slack: Callable[[Floats], float],
+    slack: Floats,
     spend: Spend,
 ) -> NDArray[np.int_]:
     """Return the signs of curvature with those that do not last set to 0.
@@ -472,8 +456,8 @@ def certify_signs(
         Directions in theta's coordinates with ``u'Hu = values``.
     slopes : ndarray, shape (m,)
         ``g'u``.
-    slack : callable
-        ``slack(u)`` bounds the error of a slope.
+    slack : ndarray, shape (m,)
+        Bounds on the errors of the slopes.
     spend : callable
         Called with the number of products before they are made.
     """
@@ -498,7 +482,7 @@ def certify_signs(
                 if lasting == IN_ROW:
                     break
                 u = vectors[:, i]
-                reach = (share * abs(slopes[i]) + slack(u)) / abs(values[i])
+                reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])
                 lasts = lasts_along(ob, theta, u, float(values[i]), reach, spend)
                 lasting = lasting + 1 if lasts else 0
                 signs[i] = sign if lasts else 0

@@ -19,11 +19,12 @@ from .theorem import EPS
 
 def noun(point: CriticalPoint) -> str:
     """Return the verdict on `point` as a noun phrase, for use in a sentence."""
-    if point.kind == "degenerate":
-        return "a degenerate point"
-    if point.kind == "undecided":
-        return "a point that stays undecided"
-    return f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+    of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+    special = {
+        "degenerate": "a degenerate point",
+        "undecided": "a point that stays undecided",
+    }
+    return special.get(point.kind, of_kind)
 
 
 # how an objective is asked, and what goes on where it has stopped; the same of an estimator
@@ -183,9 +184,7 @@ class CriticalPoint(Answering, subject="verdict"):
         is, and what to do next. `reason` gives the evidence.
         """
         asked, onward = self._advice
-        sure = "proved" if self.certified else "measured, not proved"
-        if 0 < self.failure_probability < 1:
-            sure = f"wrong with probability at most {number(self.failure_probability)}"
+        sure = self._how("proved", "measured, not proved")
         if self.kind == "saddle":
             way = f"fastcurv.escape({asked}) takes a way down"
             return f"A saddle, {sure}: the loss falls on some sides and rises on others; {way}."
@@ -269,11 +268,14 @@ class CriticalPoint(Answering, subject="verdict"):
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
+    def _how(self, proved: str, measured: str) -> str:
+        """Return how sure the verdict is: by these words, or by its risk."""
+        risk = f"wrong with probability at most {number(self.failure_probability)}"
+        known = proved if self.certified else measured
+        return risk if 0 < self.failure_probability < 1 else known
+
     def _title(self) -> str:
-        how = "certified" if self.certified else "not certified"
-        if self.failure_probability > 0:
-            how = f"wrong with probability at most {number(self.failure_probability)}"
-        return f"CriticalPoint: {self.kind}, {how}"
+        return f"CriticalPoint: {self.kind}, {self._how('certified', 'not certified')}"
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
@@ -329,22 +331,39 @@ class Words(Formatter):
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
         self.certificate, self.n_products = found.certificate, found.n_products
-        self.kind = outcome.kind.capitalize()
-        self.n_symmetry = found.spectrum.n_symmetry or 0
-        self.other = "other " * (self.n_symmetry > 0)
-        self.others = f"{self.other}{ask.n - self.n_symmetry}"
-        self.of_these = "of these " * (self.n_symmetry > 0)
+        s, n = found.spectrum, found.spectrum.n_symmetry or 0
+        self.kind, self.n_symmetry = outcome.kind.capitalize(), n
+        self.up_to = f" up to {n} symmetry direction{_s(n)}" * (n > 0)
+        self.other = "other " * (n > 0)
+        self.others = f"{self.other}{ask.n - n}"
+        self.of_these = "of these " * (n > 0)
         self.sign = "positive" if outcome.kind == "minimum" else "negative"
         self.side = "below -" if outcome.kind == "minimum" else "above "
-        self.balanced = " in balanced coordinates" * found.spectrum.balanced
-        self.in_units = " in balanced coordinates" * (found.certificate.unit != 1)
-        self.across = found.spectrum.across or (found.spectrum.low, found.spectrum.high)
-        self.aside = ", what counts as zero aside" * (self.spectrum.low * self.spectrum.high < 0)
-        self.risk_to_ask = max(found.spectrum.risk, RISK)
+        self.balanced = " in balanced coordinates" * s.balanced
+        self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
+        self.across = s.across or (s.low, s.high)
+        self.aside = ", what counts as zero aside" * (s.low * s.high < 0)
+        self.risk_to_ask = max(s.risk, RISK)
         assumed = found.assumed and not outcome.certified
         self.known = "measured" if assumed else "proved"
         about = f", where products are taken to be off by {PRODUCT_EPS:g} eps ||H|| at most"
         self.supposed = about * assumed
+        if s.dense:
+            counts = f"{s.n_negative} negative and {s.n_positive} positive"
+            self.both = f"{counts} of {ask.n} eigenvalues"
+            self.beside_kinks = f"{counts} eigenvalues are {self.known}"
+            self.seen = f"{self.both} are {self.known} at theta"
+        else:
+            ends = f"curvature from {number(s.low)} to {number(s.high)}"
+            self.both = "curvature of both signs"
+            self.beside_kinks, self.seen = f"{ends} is seen", f"{ends} was found"
+        below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
+        self.one_sided = below * bool(s.n_negative)
+        k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
+        self.at_kinks = (
+            f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided, "
+            "so nothing is certified"
+        ) * (k > 0)
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
         """Return the word of that name."""
@@ -393,16 +412,9 @@ class Words(Formatter):
 
     @property
     def near(self) -> str:
-        if self.gradient.gradient_norm == 0:
-            return "the gradient is exactly 0"
-        return self.format(
-            "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
-        )
-
-    @property
-    def up_to(self) -> str:
-        s = self.n_symmetry
-        return f" up to {s} symmetry direction{_s(s)}" if s else ""
+        within = "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
+        exact = self.gradient.gradient_norm == 0
+        return "the gradient is exactly 0" if exact else self.format(within)
 
     @property
     def place(self) -> str:
@@ -420,47 +432,13 @@ class Words(Formatter):
         """A phrase for the signs that are known at theta beside those of two vectors."""
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
-            return self.format(
-                "at theta at least {spectrum.n_negative} negative and {spectrum.n_positive} "
-                "positive of {ask.n} eigenvalues are {known}, from {spectrum.low} to "
-                "{spectrum.high}"
-            )
+            range_ = f"from {number(s.low)} to {number(s.high)}"
+            return f"at theta at least {self.both} are {self.known}, {range_}"
         return (
             f"at least {few} eigenvalue{_s(few)} at theta {'is' if few == 1 else 'are'} negative, "
             f"and the extreme Ritz values are {number(s.low)} along escape_direction and "
             f"{number(s.high)}"
         )
-
-    @property
-    def both(self) -> str:
-        """The counts of both signs, where they are known."""
-        known = "{spectrum.n_negative} negative and {spectrum.n_positive} positive of {ask.n}"
-        return self.format(
-            f"{known} eigenvalues" if self.spectrum.dense else "curvature of both signs"
-        )
-
-    @property
-    def beside_kinks(self) -> str:
-        return self.format(
-            "{spectrum.n_negative} negative and {spectrum.n_positive} positive eigenvalues are "
-            "{known}"
-            if self.spectrum.dense
-            else "curvature from {spectrum.low} to {spectrum.high} is seen"
-        )
-
-    @property
-    def seen(self) -> str:
-        """The curvature found at theta."""
-        return self.format(
-            "{both} are {known} at theta"
-            if self.spectrum.dense
-            else "curvature from {spectrum.low} to {spectrum.high} was found"
-        )
-
-    @property
-    def one_sided(self) -> str:
-        n = self.spectrum.n_negative
-        return f"; {n} are {self.known} negative, so theta is no minimum" if n else ""
 
     @property
     def floor(self) -> str:
@@ -486,10 +464,10 @@ class Words(Formatter):
 
     @property
     def few(self) -> str:
-        spent = self.found.n_products
-        if self.ask.max_time is not None and spent < (self.ask.max_products or np.inf):
-            return f"max_time = {number(self.ask.max_time or 0.0)} s is too short"
-        return f"max_products = {self.ask.max_products} are too few"
+        most, seconds = self.ask.max_products, self.ask.max_time
+        late = seconds is not None and self.found.n_products < (most or np.inf)
+        short = f"max_time = {number(seconds or 0.0)} s is too short"
+        return short if late else f"max_products = {most} are too few"
 
     @property
     def outside(self) -> str:
@@ -502,13 +480,6 @@ class Words(Formatter):
             f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row "
             f"reaches, and the others those of a matrix of {space.m} dimensions"
         )
-
-    @property
-    def at_kinks(self) -> str:
-        k = self.found.n_kinks
-        lie = "lies" if k == 1 else "lie"
-        text = f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided"
-        return f"{text}, so nothing is certified" if k else ""
 
 
 def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
@@ -546,13 +517,12 @@ CALLS = (
 )
 
 
-def which_call_gets_there(plateau: bool) -> str:
-    """Return the clause appended to a `not_critical` reason if Newton's steps do not contract:
-    which functions to call instead.
-    """
-    if plateau:
-        return "; Newton's steps lead nowhere from here" + OFF
-    return "; Newton's steps do not contract from here" + CALLS
+# which functions to call where Newton's steps do not contract: the clause added to a `not_critical`
+# reason, by whether theta is on a plateau
+WHICH_CALL_GETS_THERE = {
+    True: f"; Newton's steps lead nowhere from here{OFF}",
+    False: f"; Newton's steps do not contract from here{CALLS}",
+}
 
 
 def without_calls(reason: str) -> str:

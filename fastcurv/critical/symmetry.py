@@ -92,18 +92,6 @@ class DenseHessian:
         ends = error + (found.ends if isinstance(found, Apart) else found.error)
         return Slice(found.values, vectors, error + found.error, c, span, ends)
 
-    def extremes(self, plain: Slice) -> tuple[Any, Any]:
-        """Return ``(lambda, (low, high))`` for both ends of the spectrum, including the directions
-        taken out.
-        """
-        values, error = plain.values, plain.ends
-        if plain.span.shape[1]:
-            product = self.A @ plain.span
-            values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
-            error += safe_norm(product)
-        low, high = float(values.min()), float(values.max())
-        return (low, (low - error, low + error)), (high, (high - error, high + error))
-
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -168,18 +156,6 @@ def signs_of(cut: Any) -> NDArray[np.int_]:
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
-def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
-    """Try to prove the sign of an end of the spectrum by a product with its own vector, where the
-    error of the whole matrix leaves it open. Updates `signs` in place.
-    """
-    for i, sign in ((0, -1), (-1, 1)):
-        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0 and H.affords(1):
-            v = cut.c * cut.vectors[:, i]
-            quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
-            if sign * quotient > error:
-                signs[i] = sign
-
-
 def in_other_units(full: DenseHessian, view: View) -> View | None:
     """Return the view of a definite H in balanced coordinates, where the theorem may hold though it
     does not in theta's own; None if those were already used, or n is large.
@@ -199,7 +175,7 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     near = tangents(ob, theta, top * 2 * found.eta)
     # the factor by which tangents may turn faster in these units
     spread = float(proved(ob, "orbit_spread", cut.c, default=top / bottom))
-    whole = near.columns.shape[1] > 0 and orbit_stays_whole(
+    whole = orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],
         near.change * spread * UP,

@@ -171,7 +171,7 @@ def newton_in_slice(
         x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
         residual = cut.off_span(cut.c * (g + A @ (cut.c * x)))
         size, length = safe_norm(scaled), safe_norm(x)
-        rounding = (2 * n + 16) * EPS * (_scaled_norm(A, cut.c) * length + size)
+        rounding = (2 * n + 16) * EPS * (safe_norm(cut.c[:, None] * A * cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
@@ -179,15 +179,6 @@ def newton_in_slice(
         up = UP * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.weakest
         return beta, eta_of(length, beta, off) * up, cut.c * x
-
-
-def _scaled_norm(A: Floats, c: Floats) -> float:
-    """Return an upper bound on the Frobenius norm of ``C A C``, which bounds the rounding of
-    products with it.
-    """
-    if np.ptp(c) == 0:
-        return float(c[0]) ** 2 * safe_norm(A)
-    return safe_norm(np.array([safe_norm(row * c) for row in A]) * c)
 
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
@@ -226,14 +217,12 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 def orbit_stays_whole(
     span: Floats, tangents: Floats, change: float, error: float, radius: float
 ) -> bool:
-    """Return whether the tangents span all of `span` (n, s), orthonormal, everywhere within
+    """Return whether the tangents span all of `span` (n, s), s > 0, orthonormal, everywhere within
     `radius`.
 
     A point of the slice at which the restricted gradient vanishes is then a critical point, with s
     zero eigenvalues along its orbit.
     """
-    if not span.shape[1]:
-        return True
     if tangents.shape[1] < span.shape[1]:
         return False
     M = span.T @ tangents
@@ -264,10 +253,7 @@ def zero_of_residuals(
     third : callable
         ``third(radius)`` is a Lipschitz constant of J on the ball of that radius.
     """
-    m, n = J.shape
-    if m > n:
-        return Contraction(False, np.inf, np.inf, np.inf, np.inf, np.inf, "inverse")
     values = svdvals(J)
-    smallest = float(values[-1]) - J_error - (m + n) * EPS * float(values[0])
+    smallest = float(values[-1]) - J_error - sum(J.shape) * EPS * float(values[0])
     beta = UP / smallest if smallest > 0 else np.inf
     return kantorovich(beta, beta * (safe_norm(residuals) + off) * UP, third)

@@ -25,7 +25,6 @@ from ..critical.evidence import (
     offered,
     probes,
     proved,
-    residual_bounds,
     runs_to_infinity,
     value_at,
     why_no_minimum,
@@ -623,7 +622,7 @@ class Finisher:
         if c == -np.inf or not offered(ob, "attains_lower_bound", True):
             return None
         least, far = value_rounding(c, theta.dtype), max(0.0, self.run.f0 - c)
-        residuals = residual_bounds(ob, here, 0.0)
+        residuals = proved(ob, "residual_bounds", here, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (ROUNDED * share * residuals.error) ** 2

@@ -10,6 +10,7 @@ from fastcurv.critical.decide import (
     UNTRIED,
     Evidence,
     Nearness,
+    Pair,
     Proof,
     Reason,
     Spectrum,
@@ -58,6 +59,8 @@ TABLE = [
     ({**ZEROS, **PROOF}, "degenerate", False, "zeros"),
     ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured"),
     ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "theorem"),
+    # all eigenvalues are explained, and none has a sign
+    ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zeros"),
     # without it
     (MIN, "minimum", False, "measured"),
     (MAX, "maximum", False, "measured"),
@@ -78,16 +81,11 @@ TABLE = [
     ({**ZEROS, "zero": ball(1e-8)}, "minimum", True, "interpolation"),
     ({**ZEROS, "zero": ball(1e-8), "near": False}, "not_critical", False, "far"),
     # two fixed vectors
-    ({**SADDLE, "two_signs": 1e-3, "distance": 1e-4}, "saddle", True, "two signs"),
-    ({**SADDLE, "two_signs": 1e-4, "distance": 1e-3}, "saddle", False, "measured saddle"),
-    ({**SADDLE, "two_signs": 1e-4}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "two_signs": 1.0, "distance": 0.0}, "degenerate", False, "zeros"),
-    (
-        {"negative": True, "positive": True, "two_signs": 1.0, "distance": 0.0},
-        "saddle",
-        True,
-        "two signs",
-    ),
+    ({**SADDLE, "pair": Pair(1e-3, 1e-4)}, "saddle", True, "two signs"),
+    ({**SADDLE, "pair": Pair(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
+    ({**SADDLE, "pair": Pair(1e-4)}, "saddle", False, "measured saddle"),
+    ({**ZEROS, "pair": Pair(1.0, 0.0)}, "degenerate", False, "zeros"),
+    ({"negative": True, "positive": True, "pair": Pair(1.0, 0.0)}, "saddle", True, "two signs"),
     ({"negative": True, "positive": True}, "saddle", False, "measured saddle"),
     ({"negative": True, "positive": True, "lasting": False}, "undecided", False, "fading"),
     # no smaller gradient at the end of Newton's step
@@ -134,8 +132,7 @@ FLAGS = {
     "arrives": (True, False),
     "theorem": (UNTRIED, ball(1e-9)),
     "zero": (UNTRIED, ball(1e-8)),
-    "two_signs": (0.0, 1e-3, math.nan),
-    "distance": (0.0, math.inf, math.nan),
+    "pair": [Pair(*r) for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))],
     "floor": (-math.inf, 0.1),
     "risk_asked": (None, 0.01),
     "n_kinks": (0, 1),
@@ -161,8 +158,7 @@ def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
         assert said.kind != "not_critical"
         if said.certified:
             assert facts["strict"]
-            opposed = facts["two_signs"] > facts["distance"]
-            assert proved.holds or facts["zero"].holds or opposed
+            assert proved.holds or facts["zero"].holds or facts["pair"].holds
         if said.failure_probability > 0:
             assert facts["risk_asked"] >= 1e-3 and not found.dense and facts["lasting"]
         if said.kind in ("minimum", "maximum") and not said.certified:

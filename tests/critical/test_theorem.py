@@ -159,19 +159,3 @@ def test_a_zero_of_residuals_lies_within_the_radius():
         found = zero_of_residuals(J, 0.0, R, 0.0, lambda r: 2.0)
         assert found.holds == (2 * abs(R[0]) / (4 * x * x) < 0.5)
         assert not found.holds or abs(x - 1) <= found.radius
-    tall = zero_of_residuals(np.ones((3, 2)), 0.0, np.zeros(3), 0.0, lambda r: 0.0)
-    assert not tall.holds
-
-
-def test_an_interpolating_net_is_a_proved_global_minimum():
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((4, 2)), rng.standard_normal(4)
-    ob = fc.Objective(fc.MLP([2, 6, 1], activation="tanh"), X, y, loss="mse")
-    theta = ob.model.init(seed=1)
-    for _ in range(60):  # Gauss and Newton's steps of least norm
-        J = ob.jacobian(theta).T @ np.eye(4)
-        theta = theta - np.linalg.lstsq(J.T, ob.model.predict(theta, X)[:, 0] - y, rcond=None)[0]
-    said = fc.classify(ob, theta)
-    assert said.kind == "minimum" and said.certified and "residuals" in said.reason, said
-    assert (said.n_positive, said.n_negative, said.n_zero) == (4, 0, ob.n_params - 4)
-    assert said.radius < 1e-12

@@ -16,10 +16,8 @@ from fastcurv.critical.decide import (
     Decision,
     Evidence,
     Nearness,
-    Proof,
     Reason,
     Spectrum,
-    decide,
 )
 from fastcurv.critical.dense import definite, inverse
 from fastcurv.critical.evidence import (
@@ -37,7 +35,6 @@ from fastcurv.critical.nearness import (
     newton_limit,
 )
 from fastcurv.critical.report import Words, noun, reason
-from fastcurv.critical.theorem import Contraction
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
@@ -252,14 +249,6 @@ def test_factors_of_what_is_not_definite():
     assert all(cholesky_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
     for norm in (1.0, np.inf):
         assert definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
-
-
-def test_a_theorem_beside_zeros_that_nothing_explains_is_no_proof_of_a_kind():
-    """All eigenvalues are explained, and none has a sign."""
-    theorem = Contraction(True, 1e-9, 0.1, 1.0, 1e-9, 1.0)
-    inertia = Spectrum(n_positive=0, n_negative=0, n_zero=2, n_symmetry=2)
-    said = decide(Evidence(spectrum=inertia, certificate=Proof(theorem)))
-    assert not said.certified and said.kind == "degenerate"
 
 
 ASK = SimpleNamespace(

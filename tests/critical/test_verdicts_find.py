@@ -53,17 +53,20 @@ def test_autoencoder_from_random_starts(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_xor_from_random_starts(method):
-    ob = compiled(xor())
-    found = [
-        find_critical_point(ob, np.random.default_rng(seed).standard_normal(13), method)
-        for seed in range(6)
-    ]
-    assert sum(result.success for result in found) >= 5
-    for result in found:
+def test_xor_from_random_starts(method, dtype):
+    """A success is a critical point, and an end is never worse than the start."""
+    ob, ended = compiled(xor()).astype(dtype), 0
+    for seed in range(6):
+        start = np.random.default_rng(seed).standard_normal(13)
+        result = find_critical_point(ob, start, method)
+        least = np.linalg.norm(ob.gradient(start.astype(dtype)))
+        assert result.gradient_norm <= least * (1 + 1e-6)
         if result.success:
+            ended += 1
+            assert result.gradient_norm <= 1e-6
             assert np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol
             assert classify(ob, result.x).kind in ("minimum", "saddle", "degenerate")
+    assert ended >= 5
 
 
 def test_large_n_by_krylov():
@@ -114,24 +117,16 @@ def test_budgets_and_history():
     theta = np.random.default_rng(1).standard_normal(13)
     seen = []
     short = find_critical_point(ob, theta, max_iter=2, callback=seen.append)
-    assert (
-        not short.success
-        and short.status == 1
-        and short.nit == 2 == len(seen)
-        and "budget" in short.message
-    )
-    assert (
-        short.history[0] == pytest.approx(np.linalg.norm(ob.gradient(theta)), rel=1e-15)
-        and short.history[-1] == short.gradient_norm
-    )
+    assert not short.success and short.status == 1 and short.nit == 2 == len(seen)
+    assert "budget" in short.message
+    assert short.history[0] == pytest.approx(np.linalg.norm(ob.gradient(theta)), rel=1e-15)
+    assert short.history[-1] == short.gradient_norm
     assert (np.diff(short.history) < 0).all()
-    few = find_critical_point(ob, theta, max_products=30)
-    assert not few.success and few.n_products <= 30 + 2 * 14
     loose = find_critical_point(ob, theta, gradient_tol=0.05)
     assert loose.success and loose.gradient_tol == 0.05 and loose.gradient_norm > 1e-8
 
 
-def test_never_worse_than_the_start():
+def test_never_worse_than_the_start_however_short_the_search():
     ob = compiled(xor(width=2, l2=0.0))
     for seed in range(8):
         theta = 2 * np.random.default_rng(seed).standard_normal(9)
@@ -139,28 +134,31 @@ def test_never_worse_than_the_start():
         assert result.gradient_norm <= np.linalg.norm(ob.gradient(theta)) * (1 + 1e-12)
 
 
-def test_float32():
-    ob = compiled(xor()).astype("float32")
-    for seed in range(6):
-        result = find_critical_point(ob, np.random.default_rng(seed).standard_normal(13))
-        assert result.success and result.gradient_norm <= 1e-6
-        assert classify(ob, result.x).kind in ("minimum", "saddle")
-
-
 @pytest.mark.parametrize(
-    "bad, error",
+    ("bad", "error", "words"),
     [
-        ({"method": "newton"}, ValueError),
-        ({"method": 3}, TypeError),
-        ({"theta0": [1.0]}, ValueError),
-        ({"theta0": [np.inf, 0.0]}, ValueError),
-        ({"max_iter": 0}, ValueError),
-        ({"gradient_tol": -1.0}, ValueError),
+        ({"method": "newton"}, ValueError, "method"),
+        ({"method": 3}, TypeError, "method"),
+        ({"theta0": [1.0]}, ValueError, "theta0"),
+        ({"theta0": [np.inf, 0.0]}, ValueError, "theta0"),
+        ({"max_iter": 0}, ValueError, "max_iter"),
+        ({"max_time": -1.0}, ValueError, "max_time"),
+        ({"gradient_tol": -1.0}, ValueError, "gradient_tol"),
+        ({"index": -1}, ValueError, "index is -1; wanted one from 0 to 2"),
+        ({"index": 3}, ValueError, "index is 3; wanted one from 0 to 2"),
+        ({"index": 1.0}, TypeError, "index is 1.0; wanted an int"),
+        ({"index": True}, TypeError, "index is True; wanted an int"),
+        ({"index": 1, "method": "gradient-norm"}, ValueError, "wanted 'newton-mr', or no index"),
+        (
+            {"index": 1, "ob": QuadraticObjective(np.eye(5000)), "theta0": np.ones(5000)},
+            ValueError,
+            "every step takes all eigenvectors",
+        ),
     ],
 )
-def test_bad_input(bad, error):
-    with pytest.raises(error):
-        find_critical_point(lecture_toy(), **{"theta0": [0.1, 0.2], **bad})
+def test_bad_input(bad, error, words):
+    with pytest.raises(error, match=words):
+        find_critical_point(**{"ob": lecture_toy(), "theta0": [0.1, 0.2], **bad})
 
 
 def tiny_net():
@@ -257,7 +255,7 @@ def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
     assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)
 
 
-@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
 def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
     """Where squares leave the range of float64: an error, or a plateau that was none."""
@@ -313,23 +311,6 @@ def test_the_height_of_a_pass_in_closed_form():
     assert none.gradient_norm <= np.linalg.norm(ob.gradient(np.array([0.4, 0.7])))
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"index": -1}, ValueError, "index is -1; wanted one from 0 to 2"),
-        ({"index": 3}, ValueError, "index is 3; wanted one from 0 to 2"),
-        ({"index": 1.0}, TypeError, "index is 1.0; wanted an int"),
-        ({"index": True}, TypeError, "index is True; wanted an int"),
-        ({"index": 1, "method": "gradient-norm"}, ValueError, "wanted 'newton-mr', or no index"),
-    ],
-)
-def test_an_index_that_no_point_can_have(options, error, words):
-    with pytest.raises(error, match=words):
-        find_critical_point(lecture_toy(), [0.1, 0.2], **options)
-    with pytest.raises(ValueError, match="every step takes all eigenvectors"):
-        find_critical_point(QuadraticObjective(np.eye(5000)), np.ones(5000), index=1)
-
-
 def test_a_walk_to_an_index_keeps_its_budget():
     ob, theta = tiny_net()
     few = find_critical_point(ob, theta, index=1, max_products=4 * ob.n_params)
@@ -355,5 +336,3 @@ def test_a_search_keeps_its_time(options):
     free = find_critical_point(net, net.model.init(seed=0), max_time=1e6, **options)
     assert np.array_equal(free.x, find_critical_point(net, net.model.init(seed=0), **options).x)
     assert free.nit > 2
-    with pytest.raises(ValueError, match="max_time"):
-        find_critical_point(ob, net.model.init(seed=0), max_time=-1.0)

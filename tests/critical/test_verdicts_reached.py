@@ -153,15 +153,15 @@ def reached(rest, values=()):
     )  # fmt: skip
     flat = np.zeros((3, 0)) if len(values) else np.eye(3)[:, :2]
     vectors = np.eye(3)[:, :2] if len(values) else np.zeros((2, 0))
-    return Reached(space, np.array(values), vectors, 1e-12, flat)
+    return Reached(np.array(values), vectors, 1e-12, np.ones(3), flat, space=space)
 
 
 @pytest.mark.parametrize("rest", [0.1, 5.0])
 def test_ends_take_in_what_lies_outside_and_no_symmetries(rest):
-    ((value, v),) = reached(rest).ends()
+    ((value, v),) = reached(rest).extremes()
     assert value == rest and v.tolist() == [0, 0, 1]
     assert reached(rest).weakest == rest - 1e-12 and reached(rest).chosen(3)[1].shape == (3, 0)
-    ends = reached(rest, [-1.0, 2.0]).ends()
+    ends = reached(rest, [-1.0, 2.0]).extremes()
     assert [value for value, _ in ends] == [-1.0, 2.0] + [rest] * (rest > 2)
     assert rest < 2 or np.array_equal(ends[-1][1], np.eye(3)[2])
 
@@ -194,7 +194,8 @@ def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, option
     ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
     for form in (ob, ob.batch(np.arange(len(rows)))):
         said = fc.classify(form, theta, **options)
-        assert said.kind == "minimum" and said.certified and "residuals" in said.reason
+        assert said.kind == "minimum" and said.certified and "residuals are 0" in said.reason
+        assert said.radius < 1e-6
         assert (said.n_positive, said.n_negative, said.n_zero) == (3, 0, 18)
 
 

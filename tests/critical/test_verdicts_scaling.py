@@ -69,10 +69,8 @@ def scale_inputs(ob, theta, factor):
 def test_cases_vary():
     kinds = [verdict(i).kind for i in range(len(CASES))]
     assert len(CASES) > 80
-    assert (
-        all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical"))
-        and "degenerate" in kinds
-    )
+    assert all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical"))
+    assert "degenerate" in kinds
 
 
 def every_other(factor):
@@ -98,10 +96,8 @@ def test_scale_of_the_inputs_changes_no_kind(factor):
             one = verdict(i)
             other = classify(*scale_inputs(case.objective, case.theta, factor))
             assert other.kind == one.kind, case.name
-            assert (
-                other.n_negative <= one.n_negative + one.n_zero
-                and other.n_positive <= one.n_positive + one.n_zero
-            )
+            assert other.n_negative <= one.n_negative + one.n_zero
+            assert other.n_positive <= one.n_positive + one.n_zero
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])

@@ -1,13 +1,15 @@
-"""Verdicts that share their products with a Krylov run, count symmetries at large n, and show how
-far they are.
+"""What verdicts share and what one does once: products with a Krylov run, symmetries at large n,
+and the state at theta, which serves matrix, bounds, kinks and symmetries.
 """
 
 import contextlib
+from collections import Counter
 
 import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify import majorants, passes, precise
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import number
@@ -51,23 +53,17 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     report = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
     assert before == known and report.kind == "minimum"
     gradient = 2  # and value of this objective: products that are no curvature
-    assert (
-        report.n_new == H.n_products - before - gradient
-        and report.n_products == known + report.n_new
-    )
+    assert report.n_new == H.n_products - before - gradient
+    assert report.n_products == known + report.n_new
     assert report.shared == "one run"
     alone = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01)
     assert alone.n_products == report.n_products and alone.n_new is None and alone.shared is None
     spent = H.n_products
-    assert (
-        run.eigsh(2, "LA", tol=1e-4).n_new == 0
-        and run.spectral_density(1).n_new == 0
-        and H.n_products == spent
-    )
+    assert run.eigsh(2, "LA", tol=1e-4).n_new == 0 and run.spectral_density(1).n_new == 0
+    assert H.n_products == spent
     again = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
-    assert (
-        again.kind == "minimum" and again.n_new <= 14 and again.n_products <= report.n_products + 14
-    )
+    assert again.kind == "minimum" and again.n_new <= 14
+    assert again.n_products <= report.n_products + 14
 
 
 def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
@@ -138,3 +134,47 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
     ob, theta = soft_net(rng)
     report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01, progress=True)
     assert sum(seen) <= report.n_products <= sum(seen) + 20 and seen.count(0) >= 2
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts of states, walks of the majorants, gradients in extended precision, operators and
+    values.
+    """
+    counts = Counter()
+
+    def count(owner, name):
+        made = getattr(owner, name)
+
+        def call(*args, **options):
+            counts[owner.__name__.rpartition(".")[2], name] += 1
+            return made(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    count(passes.State, "__init__")
+    count(majorants, "propagate")
+    count(precise.Precise, "__init__")
+    for name in ("hessian", "value", "gradient"):
+        count(fc.Objective, name)
+    return counts
+
+
+@pytest.mark.parametrize("sizes", [(4, 6, 3), (12, 20, 12, 3)])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_a_certified_verdict_makes_one_state(sizes, activation, counted, rng):
+    X, y = rng.standard_normal((60, sizes[0])), rng.integers(3, size=60)
+    ob = fc.Objective(fc.MLP(list(sizes), activation), X, y, "cross_entropy", l2=1e-2)
+    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=80).x
+    again = fc.Objective(ob.model, X, y, "cross_entropy", l2=1e-2)
+    counted.clear()
+    said = fc.classify(again, theta)
+    assert said.kind == "minimum" and said.certified
+    assert counted == {
+        ("State", "__init__"): 1,
+        ("majorants", "propagate"): 1,
+        ("Precise", "__init__"): 1,
+        ("Objective", "hessian"): 1,
+        # first by products alone, whether theta is far from rest; of a state that is held
+        ("Objective", "value"): 1 + (again.n_params > 256),
+    }

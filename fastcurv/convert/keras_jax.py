@@ -7,8 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,8 +31,7 @@ IN_KERAS = (
 )
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """An array of a pytree.
 
     Attributes
@@ -230,11 +228,6 @@ def _axes(layer: Any) -> int:
 # --- JAX
 
 
-def _natural(name: str) -> list[Any]:
-    """Return a sort key by which Dense_10 comes after Dense_2."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def _stem(name: str) -> str:
     """Return a name without its numbers; names with equal stems are ordered by their numbers."""
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
@@ -247,7 +240,10 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         return [leaf for part in _in_order(parts, name) for leaf in part]
     if isinstance(tree, (list, tuple)):
         inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
-        _no_row_as_bias(inner, home)
+        if home and [*map(len, inner)] == [1, 1]:  # a kernel and its bias
+            kernel, bias = (part[0].array.shape for part in inner)
+            if len(kernel) == 2 and bias == (1, kernel[1]):
+                raise foreign(f"{inner[1][0].name} of shape {bias}", KERNELS)
         return [leaf for part in inner for leaf in part]
     if tree is None:
         return []
@@ -260,24 +256,17 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     return [Leaf(name, home, key, array)]
 
 
-def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
-    """Raise a ValueError for a (kernel, bias) pair whose bias is a matrix of one row."""
-    if home and len(inner) == 2 and all(len(part) == 1 for part in inner):
-        kernel, bias = (part[0].array.shape for part in inner)
-        if len(kernel) == 2 and bias == (1, kernel[1]):
-            raise foreign(f"{inner[1][0].name} of shape {bias}", KERNELS)
-
-
 def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     """Return the parts of a mapping in order: those with matrices first, in the only order that is
     consistent with the numbers in their names and with their widths.
     """
-    keys = sorted((k for k in parts if parts[k]), key=lambda k: _natural(str(k)))
+    numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}  # Dense_2 < Dense_10
+    keys = sorted(numbered, key=lambda k: [int(p) if p.isdigit() else p for p in numbered[k]])
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
     rest = [parts[k] for k in keys if k not in layers]
     if len({_stem(str(k)) for k in layers}) > 1:
-        widths = {k: _widths(parts[k]) for k in layers}
-        orders = _chains(layers, lambda a, b: widths[a][1] == widths[b][0], [])
+        shapes = {k: [a.shape for _, _, _, a in parts[k] if a.ndim == 2] for k in layers}
+        orders = _chains(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
         if len(orders) > 1:
             said = ", ".join(repr(k) for k in layers)
             raise ValueError(
@@ -286,12 +275,6 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
             )
         layers = orders[0] if orders else layers
     return [parts[k] for k in layers] + rest
-
-
-def _widths(leaves: Sequence[Leaf]) -> tuple[int, int]:
-    """Return the input and output widths of a part."""
-    shapes = [leaf.array.shape for leaf in leaves if leaf.array.ndim == 2]
-    return shapes[0][0], shapes[-1][1]
 
 
 def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:

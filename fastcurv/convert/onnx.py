@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Graph:
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
         self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
         self.held: dict[str, np.ndarray] = {}
-        self.read_by: dict[str, list[Any]] = {}
+        self.readers: dict[str, list[Any]] = defaultdict(list)  # by tensor, in order
         self.nodes = list(graph.node)
         inputs = [i for i in graph.input if i.name not in self.tensors]
         made = {*self.tensors, *(i.name for i in inputs)}
@@ -98,7 +98,7 @@ class Graph:
                 self.folds[node.output[0]] = node
             else:
                 for name in dict.fromkeys(filter(None, node.input)):
-                    self.read_by.setdefault(name, []).append(node)
+                    self.readers[name].append(node)
         if len(inputs) != 1:
             raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
         self.input = inputs[0].name
@@ -115,7 +115,11 @@ class Graph:
         return name in self.tensors or name in self.folds
 
     def value(self, name: str) -> np.ndarray | None:
-        """Return a constant as an array, or None if the tensor is not constant."""
+        """Return a constant as an array, after the nodes that fold it; None if the tensor is not
+        constant.
+        """
+        from onnx import helper
+
         if name in self.held or not self.known(name):
             return self.held.get(name)
         nodes, at = [], name
@@ -125,7 +129,10 @@ class Graph:
         array = self.held[at] if at in self.held else self._unpacked(self.tensors[at])
         for node in reversed(nodes):
             self.stack.spend(64 + array.nbytes)
-            array = self._folded(node, array)
+            if node.op_type == "Transpose":
+                array = np.transpose(array, self.attributes(node).get("perm"))
+            elif node.op_type == "Cast":
+                array = array.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
         self.held[name] = array
         return array
 
@@ -151,26 +158,12 @@ class Graph:
             text = shown(error, 160)
             raise ValueError(f"a tensor of the model cannot be read: {text}") from None
 
-    def _folded(self, node: Any, value: np.ndarray) -> np.ndarray:
-        """Return a constant after an Identity, Cast or Transpose node."""
-        from onnx import helper
-
-        if node.op_type == "Transpose":
-            value = np.transpose(value, self.attributes(node).get("perm"))
-        elif node.op_type == "Cast":
-            value = value.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
-        return value
-
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
         """Return a node's attributes by name."""
         from onnx import helper
 
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-    def readers(self, name: str) -> list[Any]:
-        """Return the nodes that read a tensor, in order."""
-        return self.read_by.get(name, [])
 
     def number(self, name: str) -> str:
         """Return a constant as text if it is a single number, else ""."""
@@ -211,7 +204,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     """Return the kind and the last node of an activation that is exported as several nodes, one of
     `GATES`, or None.
     """
-    words, waiting = {at: "z"}, deque(graph.readers(at))
+    words, waiting = {at: "z"}, deque(graph.readers[at])
     inside: set[int] = set()
     while waiting and len(inside) < 6:
         node = waiting.popleft()
@@ -222,10 +215,10 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         given = sorted(given) if node.op_type in ("Add", "Mul") else given
         said = f"{node.op_type}({', '.join(given)})"
         if said in GATES:
-            read = {id(reader) for name in words for reader in graph.readers(name)}
+            read = {id(reader) for name in words for reader in graph.readers[name]}
             return (GATES[said], node) if read == inside else None
         words[node.output[0]] = said
-        waiting += graph.readers(node.output[0])
+        waiting += graph.readers[node.output[0]]
     return None
 
 
@@ -311,7 +304,7 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
         return said in ([1], [-1]) and stack.reshaped([-1], _name(node))
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        if shape == [-1, 1] and stack.layers and not graph.readers(node.output[0]):
+        if shape == [-1, 1] and stack.layers and not graph.readers[node.output[0]]:
             return True  # as at the end of skl2onnx exports, whatever the width
         if len(shape) == 2:
             graph.axes = 2
@@ -361,15 +354,9 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
     try:
         folder, size = path.resolve().parent, path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
-        beside = {
-            pair.value
-            for t in _tensors(proto.graph)
-            for pair in t.external_data
-            if pair.key == "location"
-        }
-        for name in beside:
-            if (folder / name).is_file():
-                size += (folder / name).stat().st_size
+        held = (pair for t in _tensors(proto.graph) for pair in t.external_data)
+        beside = {folder / pair.value for pair in held if pair.key == "location"}
+        size += sum(file.stat().st_size for file in beside if file.is_file())
         return proto, size, str(folder)
     except Exception as error:  # protobuf's errors; external files missing or elsewhere
         text = shown(error, 200)
@@ -445,13 +432,20 @@ def _follow(graph: Graph) -> Model:
     at, stack = graph.input, graph.stack
     saved: list[Any] = []  # a tensor read twice, and the node that adds it to a later output
     while True:
-        readers = [] if graph.outputs == {at} else graph.readers(at)
+        readers = [] if graph.outputs == {at} else graph.readers[at]
         gated = _gated(graph, at) if len(readers) > 1 else None
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
             stack.activation(activations_of("onnx")[kind][0], _name(node))
-        elif stack.closed or _ends(readers, stack):
+        elif (
+            stack.closed
+            or (  # or only nodes that turn a sigmoid into labels follow
+                len(readers) > 1
+                and [stack.last, *stack.activations[-1:]] == ["activation", "sigmoid"]
+                and {node.op_type for node in readers} <= AFTER
+            )
+        ):
             _only_labels(graph, at)
             return _finish(graph, at)
         elif not readers:
@@ -464,8 +458,8 @@ def _follow(graph: Graph) -> Model:
         elif len(readers) > 1:
             raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
         elif saved and readers[0] is saved[1]:
-            node, before = readers[0], saved[0]
-            if {*node.input} != {at, before}:
+            node = readers[0]
+            if {*node.input} != {at, saved[0]}:
                 raise foreign(f"{_name(node)} of {' and '.join(map(shown, node.input))}", WANTED)
             stack.join(_name(node))
             saved = []
@@ -483,16 +477,6 @@ def _finish(graph: Graph, at: str) -> Model:
         names = ", ".join(shown(name) for name in sorted(graph.outputs))
         raise ValueError(f"the graph gives {names}, not its last layer; wanted what that gives")
     return found
-
-
-def _ends(readers: list[Any], stack: Stack) -> bool:
-    """Return whether a final sigmoid is followed only by nodes that turn it into labels."""
-    return (
-        len(readers) > 1
-        and stack.last == "activation"
-        and stack.activations[-1] == "sigmoid"
-        and {node.op_type for node in readers} <= AFTER
-    )
 
 
 def _only_labels(graph: Graph, at: str) -> None:

@@ -97,14 +97,10 @@ class Stack:
         b = None if b is None else self._array(b, f"the bias of {name}", 1)
         if b is not None and b.shape != (len(W),):
             raise ValueError(f"the bias of {name} has shape {b.shape}; wanted ({len(W)},)")
-        if not self.layers and self.takes not in (None, W.shape[1]):
+        if self.width not in (None, W.shape[1]):
+            rows = f"the layer before it, {self.names[-1]}, gives" if self.layers else "rows have"
             raise ValueError(
-                f"{name} takes {W.shape[1]} numbers, and rows have {self.takes}; wanted a stack"
-            )
-        if self.layers and W.shape[1] != len(self.layers[-1][0]):
-            raise ValueError(
-                f"{name} takes {W.shape[1]} numbers, and the layer before it, {self.names[-1]}, "
-                f"gives {len(self.layers[-1][0])}; wanted a stack"
+                f"{name} takes {W.shape[1]} numbers, and {rows} {self.width}; wanted a stack"
             )
         if self.pending is not None:
             scale, shift = self.pending
@@ -171,7 +167,7 @@ class Stack:
         parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
         if any(part.shape != m for part in parts):
             raise ValueError(f"{name} has {len(parts[0])} features; wanted {m[0]}")
-        self.norms[len(self.layers) - 1] = parts[0], parts[1]
+        self.norms[done - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
         """Add an activation by the name and the settings that another library has for it; raise a
@@ -262,12 +258,11 @@ class Stack:
                     f"{name} has no bias and others have; wanted all layers with one, or none"
                 )
         sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
-        skips, norms = bool(self.skips), bool(self.norms)
-        model = MLP(sizes, self.activations, biased, skips, dtype, norms)
-        layers = []
-        for l, (W, b) in enumerate(self.layers):
-            b = np.zeros(len(W)) if b is None and biased else b
-            layers.append((W, b, *self.norms.get(l, ())))
+        model = MLP(sizes, self.activations, biased, bool(self.skips), dtype, bool(self.norms))
+        layers = [
+            (W, np.zeros(len(W)) if b is None and biased else b, *self.norms.get(l, ()))
+            for l, (W, b) in enumerate(self.layers)
+        ]
         return model, model.flatten(layers)
 
 
@@ -410,7 +405,7 @@ def as_affine(step: Any, name: str) -> Affine:
     own: Any = type(step)
     kind = own.__name__
     if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
-        bent = " with clip=True" if kind in SCALERS.split(", ") else ""
+        bent = " with clip=True" if getattr(step, "clip", False) else ""
         raise ValueError(
             f"step {name!r} of the pipeline is a {kind}{bent}; wanted {SCALERS} before the net, or "
             "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"

@@ -81,8 +81,8 @@ def _flat(module: Any, name: str) -> list[Step]:
     if kind in WRAPPED:
         return _flat(getattr(module, WRAPPED[kind]), name)
     if kind == "Sequential":
-        inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
-        return [step for steps in inner for step in steps]
+        parts = module._modules.items()
+        return [step for key, part in parts for step in _flat(part, f"{name}[{key}]")]
     if not kind:
         return _traced(module, name)
     return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
@@ -223,9 +223,8 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     if not kind or kind in ("add", "view") or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
-    given = {**DEFAULTS.get(kind, {}), **node.kwargs, **dict(zip(names, rest))}
-    for key in ("inplace", "_stacklevel"):
-        given.pop(key, None)
+    words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
+    given = {**DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
     if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
         raise foreign(f"{said} with arguments of its own")
@@ -253,13 +252,11 @@ def _one_dtype(module: Any, name: str, stack: Stack) -> None:
 
 def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """Raise a ValueError if an earlier layer has the same weight or bias."""
-    for part in ("weight", "bias"):
-        tensor = getattr(module, part)
-        if tensor is None:
-            continue
+    for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
             raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
-        seen[id(tensor)] = name, tensor
+        if tensor is not None:
+            seen[id(tensor)] = name, tensor
 
 
 def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
@@ -271,9 +268,9 @@ def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str,
     if module.training or not kept:
         _unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
-        return
-    moments = _numbers(module.running_mean), _numbers(module.running_var)
-    stack.frozen_norm([gamma, beta, *moments], module.eps, name)
+    else:
+        moments = _numbers(module.running_mean), _numbers(module.running_var)
+        stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
 def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
@@ -391,7 +388,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         named = isinstance(module, (str, os.PathLike))
         wanted = ": torch.load(path) of a file" if named else ""
         raise TypeError(f"module is {typed(module)}; wanted a module or a state dict{wanted}")
-    stack: Stack = Stack()
+    stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
     for step in _flat(module, "module"):
         _read(stack, step, seen)
@@ -441,10 +438,10 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
 def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) -> None:
     """Warn if theta differs from the module's own parameters."""
     own = list(module.parameters())
+    n = sum(p.numel() for p in own)
     if stack.folded:
         what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
-    elif sum(p.numel() for p in own) != theta.size:
-        n = sum(p.numel() for p in own)
+    elif n != theta.size:
         what, whose = f"the module has {n} parameters, and the model others", "model's"
     elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
         what, whose = "the module lists its parameters in another order", "forward pass's"
@@ -522,15 +519,14 @@ def to_torch(model: MLP, theta: Any) -> Any:
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-    stack, layers = [], model.unflatten(theta)
+    net, layers = torch.nn.Sequential(), model.unflatten(theta)
     for l, (W, b, *norm) in enumerate(layers):
-        stack.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
+        net.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
         if norm:
-            stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
+            net.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
         if l < len(model.activation):
             theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
-            stack.append(getattr(torch.nn, theirs)())
-    net = torch.nn.Sequential(*stack)
+            net.append(getattr(torch.nn, theirs)())
     parts = [np.array(part) for layer in layers for part in layer if part is not None]
     with torch.no_grad():
         for parameter, part in zip(net.parameters(), parts, strict=True):

@@ -289,10 +289,13 @@ class Objective(AnyObjective):
         frame = replace(frame, n_samples=self._n_samples)
         self.frame, self._sizes, self._firsts = frame, sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
-        self._shards = self.client.map(in_frame, shards, frames, self._firsts, *rows, pure=False)
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards that are moved to other workers for this sum
-        self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
+        with _answered():
+            self._shards = self.client.map(
+                in_frame, shards, frames, self._firsts, *rows, pure=False
+            )
+            self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._begin()
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from ..common.errors import accept_aliases, typed
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, agreed, foreign, stacked
+from .sklearn import Stack, agreed, foreign, refuse, stacked
 
 KERNELS = "(in, out) matrices, each with a bias"
 BIAS = re.compile(r"b(ias(es)?)?_?\d*")
@@ -140,8 +140,7 @@ def _of_model(network: Any, activation: Any) -> Model:
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        if id(layer) in seen and layer.get_weights():
-            raise foreign(f"{name}, which stands twice,", IN_KERAS)
+        refuse(id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", IN_KERAS)
         seen.add(id(layer))
         _read(stack, layer, name)
     model, theta = stack.finish()
@@ -170,8 +169,7 @@ def _layers(network: Any) -> list[Any]:
             )
         except (AttributeError, ValueError, IndexError):  # for a layer that is used twice
             chained = False
-        if not chained:
-            raise foreign(f"{kind}, whose layers are no chain,", IN_KERAS)
+        refuse(not chained, f"{kind}, whose layers are no chain,", IN_KERAS)
     return [leaf for layer in inner for leaf in _layers(layer)]
 
 
@@ -189,16 +187,25 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     kind, known = _kind(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
-    if callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS:
-        raise foreign(f"the activation {shown(phi)} of {name}, a function of one's own,", IN_KERAS)
-    if kind in ("Dense", "Softmax") and _axes(layer) > 2:
-        raise foreign(f"{name} of an input with {_axes(layer)} axes", IN_KERAS)
+    refuse(
+        callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS,
+        f"the activation {shown(phi)} of {name}, a function of one's own,",
+        IN_KERAS,
+    )
+    refuse(
+        kind in ("Dense", "Softmax") and _axes(layer) > 2,
+        f"{name} of an input with {_axes(layer)} axes",
+        IN_KERAS,
+    )
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
         if not arrays and not getattr(layer, "built", True):
             raise ValueError(f"{name} has no weights yet; wanted model.build((None, inputs)) first")
-        if len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2:
-            raise foreign(f"{name} of {len(arrays)} arrays", IN_KERAS)
+        refuse(
+            len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
+            f"{name} of {len(arrays)} arrays",
+            IN_KERAS,
+        )
         stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
     if kind in ("Dense", "Activation"):
         phi = settings.get("activation", "linear")
@@ -242,8 +249,11 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
         if home and [*map(len, inner)] == [1, 1]:  # a kernel and its bias
             kernel, bias = (part[0].array.shape for part in inner)
-            if len(kernel) == 2 and bias == (1, kernel[1]):
-                raise foreign(f"{inner[1][0].name} of shape {bias}", KERNELS)
+            refuse(
+                len(kernel) == 2 and bias == (1, kernel[1]),
+                f"{inner[1][0].name} of shape {bias}",
+                KERNELS,
+            )
         return [leaf for part in inner for leaf in part]
     if tree is None:
         return []

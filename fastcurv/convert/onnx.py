@@ -21,7 +21,7 @@ from ..common.errors import accept_aliases
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, foreign
+from .sklearn import Stack, foreign, refuse
 
 FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
@@ -68,8 +68,9 @@ class Graph:
                     "onnx.version_converter.convert_version"
                 )
         for own in proto.functions:
-            if own.domain in DOMAINS:
-                raise foreign(f"{shown(own.name)}, a function of the model's own,", WANTED)
+            refuse(
+                own.domain in DOMAINS, f"{shown(own.name)}, a function of the model's own,", WANTED
+            )
         if folder is None and any(map(_outside, _tensors(graph))):
             raise ValueError("the model keeps weights in a file of its own; wanted its path")
         self.folder, self.stack = folder, stack
@@ -225,25 +226,35 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
 def _step(graph: Graph, node: Any) -> None:
     """Read one node of the chain into the stack."""
     stack, kind, attributes, name = graph.stack, node.op_type, graph.attributes(node), _name(node)
-    held = [graph.value(x) for x in node.input]
-    if stack.column and kind not in ("Identity", "Cast", "Sigmoid"):
-        raise foreign(f"{name} after {stack.column}, of one number a row,", WANTED)
+    held: list[Any] = [graph.value(x) for x in node.input]
+    refuse(
+        stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
+        f"{name} after {stack.column}, of one number a row,",
+        WANTED,
+    )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     alone = arithmetic and all(x is None or x.size == 1 for x in held)  # such as a division by 255
-    if graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"):
-        raise foreign(f"{name} of an input with {graph.axes} axes before any Flatten", WANTED)
+    refuse(
+        graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"),
+        f"{name} of an input with {graph.axes} axes before any Flatten",
+        WANTED,
+    )
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
-        if len(held) != 2 or held[1] is None:
-            raise foreign(f"{name} that is not rows times a constant", WANTED)
+        refuse(
+            len(held) != 2 or held[1] is None, f"{name} that is not rows times a constant", WANTED
+        )
         stack.linear(_real(held[1], name).T, None, name)
     elif arithmetic:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_real(x, name) for x in held[1:5] if x is not None]
-        if attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1:
-            raise foreign(f"{name} while training", WANTED)
+        refuse(
+            attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
+            f"{name} while training",
+            WANTED,
+        )
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
@@ -261,8 +272,11 @@ def _step(graph: Graph, node: Any) -> None:
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
     """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
     given = len(node.input) > 2 and node.input[2] != ""
-    if held[1] is None or attributes.get("transA", 0) or (given and held[2] is None):
-        raise foreign(f"{name} of two tensors", WANTED)
+    refuse(
+        held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
+        f"{name} of two tensors",
+        WANTED,
+    )
     W = _real(held[1], name) if attributes.get("transB", 0) else _real(held[1], name).T
     b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
@@ -274,15 +288,21 @@ def _real(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant, refusing one that is empty or not of floating-point numbers, since integer
     arithmetic differs.
     """
-    if c.dtype.kind in "iubcOSU" or not c.size:
-        raise foreign(f"{name} of a constant of {c.dtype} and shape {c.shape}", WANTED)
+    refuse(
+        c.dtype.kind in "iubcOSU" or not c.size,
+        f"{name} of a constant of {c.dtype} and shape {c.shape}",
+        WANTED,
+    )
     return c
 
 
 def _row(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant that is the same for every row as a vector."""
-    if c.ndim > 2 or c.size != max(c.shape[-1:], default=1):
-        raise foreign(f"{name} of a constant of shape {c.shape}, other for every row,", WANTED)
+    refuse(
+        c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
+        f"{name} of a constant of shape {c.shape}, other for every row,",
+        WANTED,
+    )
     return _real(c, name).reshape(-1)
 
 
@@ -316,12 +336,12 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    if len(constants) != 1:
-        raise foreign(f"{name} of two tensors", WANTED)
+    refuse(len(constants) != 1, f"{name} of two tensors", WANTED)
     c, kind = _row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    if kind == "Div" and (first or not c.all()):
-        raise foreign(f"{name} by {'a tensor' if first else 0}", WANTED)
+    refuse(
+        kind == "Div" and (first or not c.all()), f"{name} by {'a tensor' if first else 0}", WANTED
+    )
     if kind in ("Mul", "Div"):
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
     else:
@@ -459,8 +479,11 @@ def _follow(graph: Graph) -> Model:
             raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
         elif saved and readers[0] is saved[1]:
             node = readers[0]
-            if {*node.input} != {at, saved[0]}:
-                raise foreign(f"{_name(node)} of {' and '.join(map(shown, node.input))}", WANTED)
+            refuse(
+                {*node.input} != {at, saved[0]},
+                f"{_name(node)} of {' and '.join(map(shown, node.input))}",
+                WANTED,
+            )
             stack.join(_name(node))
             saved = []
         else:
@@ -505,10 +528,8 @@ def _only_labels(graph: Graph, at: str) -> None:
             fits = kind in SAME and attributes.get("norm", b"L1") == b"L1"
             fits = fits and (kind != "Cast" or attributes.get("to") in FLOATS)
             same.update(node.output)
-        if not fits:
-            raise foreign(f"{_name(node)} after {end}", WANTED)
-    if not graph.outputs & (same | labels):
-        raise foreign(f"what the graph gives after {end}", WANTED)
+        refuse(not fits, f"{_name(node)} after {end}", WANTED)
+    refuse(not graph.outputs & (same | labels), f"what the graph gives after {end}", WANTED)
 
 
 def _below(graph: Graph, at: str) -> list[Any]:

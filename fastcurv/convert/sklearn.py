@@ -27,6 +27,12 @@ def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
     return ValueError(f"{what} has no counterpart here; wanted a stack of {wanted}")
 
 
+def refuse(when: Any, what: str, wanted: str = SUPPORTED) -> None:
+    """Raise the error for a layer that has no counterpart, where that is so."""
+    if when:
+        raise foreign(what, wanted)
+
+
 class Stack:
     """A stack of layers that is being read: linear maps, scalings and shifts of features between
     them, activations, and skips around hidden layers.
@@ -51,13 +57,17 @@ class Stack:
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        self.folded = False  # batch normalisation by known moments was folded into linear layers
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # the dtype of torch's parameters
 
-    def _open(self, name: str) -> None:
-        if self.closed:
-            raise foreign(f"{name} after {self.closed}")
+    def _open(
+        self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
+    ) -> None:
+        """Raise a ValueError after a softmax, and for a layer that does not fit here."""
+        refuse(
+            self.closed or not fits,
+            f"{name} after {self.closed}" if self.closed else f"{name}{why}",
+        )
 
     def spend(self, n_bytes: float) -> None:
         """Count memory used by reading; raise a ValueError if a small file requires a lot."""
@@ -149,18 +159,16 @@ class Stack:
         """Add batch normalisation by known moments; `parts` are gamma, beta, mean and variance."""
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
-        self.folded = True
         self.affine(scale, beta - scale * mean, name, parts[0])
 
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
         """Add batch normalisation over the rows of a batch (training mode), which must follow a
         linear map.
         """
-        self._open(name)
         done = len(self.layers)
-        free = self.pending is None and self.saved != done
-        if self.last != "linear" or done - 1 in self.norms or not free:
-            raise foreign(f"{name} that does not follow a linear layer, while training")
+        fits = self.last == "linear" and done - 1 not in self.norms and self.saved != done
+        why = " that does not follow a linear layer, while training"
+        self._open(name, fits and self.pending is None, why)
         if eps != _engine.BATCH_NORM_EPS:
             raise ValueError(f"{name} has eps={eps}; wanted {_engine.BATCH_NORM_EPS}")
         m = (len(self.layers[-1][0]),)
@@ -187,31 +195,25 @@ class Stack:
         """Add an activation, by this library's name, for every unit."""
         if phi == "identity":
             return
-        self._open(name)
-        if self.saved == len(self.layers):
-            raise foreign(f"{name} after {self.forked}")
-        if self.last != "linear" or self.pending is not None:
-            raise foreign(f"{name} that does not follow a linear layer")
+        self._open(name, self.saved != len(self.layers), f" after {self.forked}")
+        self._open(name, self.last == "linear" and self.pending is None)
         self.activations.append(phi)
         self.names[-1] += f" and {name}"
         self.last = "activation"
 
     def fork(self, name: str) -> None:
         """Mark the current output as read twice: by the next layer, and by a `join` after it."""
-        self._open(name)
-        if self.saved is not None or self.pending is not None:
-            raise foreign(f"{name}, whose input is not what the layer before it gives,")
+        why = ", whose input is not what the layer before it gives,"
+        self._open(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
 
     def join(self, name: str) -> None:
         """Add the output at the fork to that of the hidden layer after it."""
-        self._open(name)
         l = len(self.layers) - 1
-        if self.saved != l or self.pending is not None or self.last not in ("linear", "activation"):
-            raise foreign(f"{name} that is not the input of one hidden layer added to its output")
+        fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
+        self._open(name, fits, " that is not the input of one hidden layer added to its output")
         m, k = self.layers[l][0].shape
-        if m != k:
-            raise foreign(f"{name} of {k} numbers to {m}")
+        self._open(name, m == k, f" of {k} numbers to {m}")
         if self.last == "linear":
             self.activations.append("identity")
         self.saved, self.last = None, "skip"
@@ -220,9 +222,7 @@ class Stack:
 
     def close(self, name: str) -> None:
         """Add a softmax, after which nothing may follow."""
-        self._open(name)
-        if self.last != "linear" or self.saved is not None or self.pending is not None:
-            raise foreign(f"{name} that does not follow a linear layer")
+        self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
         self.closed = name
 
     def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
@@ -239,17 +239,24 @@ class Stack:
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
-        if self.last != "linear" or self.pending is not None or self.saved is not None:
-            raise foreign(f"the end, {self.names[-1]},", f"{SUPPORTED}, a linear layer last")
+        refuse(
+            self.last != "linear" or self.pending is not None or self.saved is not None,
+            f"the end, {self.names[-1]},",
+            f"{SUPPORTED}, a linear layer last",
+        )
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
-        if self.norms and set(self.norms) != set(hidden):
-            raise foreign("batch normalisation of some layers and not of others, while training")
+        refuse(
+            self.norms and set(self.norms) != set(hidden),
+            "batch normalisation of some layers and not of others, while training",
+        )
         equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
-        if self.skips and self.skips != equal:
-            raise foreign("a skip around some hidden layers and not around others as wide,")
+        refuse(
+            self.skips and self.skips != equal,
+            "a skip around some hidden layers and not around others as wide,",
+        )
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
@@ -354,12 +361,14 @@ def from_sklearn(est: Any) -> Model:
         raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
-        if not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."):
-            raise foreign(f"est, {typed(est)} with a forward pass of its own,")
+        refuse(
+            not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
+            f"est, {typed(est)} with a forward pass of its own,",
+        )
     phi = _phi_of(est)
+    last = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    if getattr(est, "out_activation_", "identity") not in known:
-        raise foreign(f"the output activation {est.out_activation_!r}")
+    refuse(last not in known, f"the output activation {last!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
         (W, b), (A, c) = layers[0], first
@@ -374,8 +383,11 @@ def _phi_of(est: Any) -> Any:
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
     name, known = est.activation, activations_of("sklearn")
-    if not isinstance(name, str) or name not in known:
-        raise foreign(f"the activation {name!r}", f"one of {', '.join(known)}")
+    refuse(
+        not isinstance(name, str) or name not in known,
+        f"the activation {name!r}",
+        f"one of {', '.join(known)}",
+    )
     return known[name][0]
 
 

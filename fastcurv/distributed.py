@@ -156,8 +156,6 @@ def ask(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
     )
 
 
-Places = dict[str, int]  # {worker's address: number of threads}
-
 SENT = 1 << 12  # bytes from which an array is sent as a task of its own, once
 KEEP = 2  # number of points theta whose state a shard keeps
 LOOK = 1.0  # seconds between checks for new workers
@@ -253,14 +251,18 @@ class Objective(AnyObjective):
         ]
         frame = Frame(model, loss, 1, self.n_threads, KEEP)
         with _answered():
-            given = [_future(s, self.client) if _is_task(s) else None for s in sources]
+            futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
+            given = [s if _is_task(s) else None for s in futures]
             self._place(recipes, given, frame)
 
     def _place(self, recipes: list[Recipe], given: list[Any], frame: Frame) -> None:
-        """Load every shard, placing neighbours together; then, when all rows have been counted,
-        tell each shard its place among them.
+        """Load every shard, placing neighbours together, as many on each worker as in proportion to
+        its threads; then, when all rows have been counted, tell each shard its place among them.
         """
-        submit, homes = self.client.submit, self._homes(len(recipes))
+        submit, count = self.client.submit, len(recipes)
+        threads = sorted(self.client.nthreads().items())
+        places = [address for address, n in threads for _ in range(n)]
+        homes = [places[i * len(places) // count] if places else None for i in range(count)]
         loaded = [
             submit(load_shard, r, frame, 0, g, pure=False, workers=home, allow_other_workers=True)
             if home
@@ -285,23 +287,16 @@ class Objective(AnyObjective):
         """
         self._n_samples, self.n_shards = sum(sizes), len(sizes)
         frame = replace(frame, n_samples=self._n_samples)
-        firsts = np.cumsum([0, *sizes[:-1]]).tolist()
+        self.frame, self._sizes, self._firsts = frame, sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
-        self.frame, self._sizes = frame, sizes
-        self._shards = self.client.map(in_frame, shards, frames, firsts, *rows, pure=False)
-        self._firsts = firsts
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards that are moved to other workers for this sum
-        self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
+        with _answered():
+            self._shards = self.client.map(
+                in_frame, shards, frames, self._firsts, *rows, pure=False
+            )
+            self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._begin()
-
-    def _homes(self, count: int) -> list[Any]:
-        """Return a worker for each shard: neighbours together, and as many for each worker as in
-        proportion to its threads.
-        """
-        threads = sorted(self.client.nthreads().items())
-        places = [address for address, n in threads for _ in range(n)]
-        return [places[i * len(places) // count] if places else None for i in range(count)]
 
     def __repr__(self) -> str:
         return f"distributed.{super().__repr__()[:-1]}, shards={self.n_shards})"
@@ -364,8 +359,7 @@ class Objective(AnyObjective):
         with _answered():
             self._settle()
             sent = [[self._send(a)] * self.n_shards for a in arguments]
-            parts = [part] * self.n_shards
-            level = self.client.map(ask, self._shards, parts, *sent, pure=False)
+            level = self.client.map(ask, self._shards, [part] * self.n_shards, *sent, pure=False)
             while len(level) > 1:
                 groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
                 level = self.client.map(total, groups, pure=False)
@@ -410,8 +404,7 @@ class Objective(AnyObjective):
 
     def _like(self, model: MLP) -> Objective:
         other = object.__new__(Objective)
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_shards", "_sent")}
-        other.__dict__.update(state)
+        other.__dict__.update(self.__dict__, _shards=[], _sent=[])
         other.model, other._own = model, False
         return other
 
@@ -440,10 +433,10 @@ class Objective(AnyObjective):
             yield self.batch(rows)
 
 
-def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
-    """Return which shards to move to which workers: as few moves as possible such that every worker
-    holds its share, in proportion to its threads. Shards without an owner are left to the
-    scheduler.
+def moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
+    """Return which shards to move to which workers, {address: number of threads}: as few moves as
+    possible such that every worker holds its share, in proportion to its threads. Shards without an
+    owner are left to the scheduler.
 
     Examples
     --------
@@ -480,11 +473,6 @@ def _owned(found: Any) -> Any:
 def _is_task(x: Any) -> bool:
     """Return whether a shard is a future or a delayed value."""
     return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
-
-
-def _future(task: Any, client: Any) -> Any:
-    """Return the future of a task; a delayed value is submitted now."""
-    return client.compute(task) if hasattr(task, "dask") else task
 
 
 def _check_shards(shards: Any) -> list[Any]:

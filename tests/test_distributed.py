@@ -536,10 +536,14 @@ def test_no_threads_for_a_client_is_one_sentence(monkeypatch):
 
 
 @pytest.mark.parametrize("error", ["CancelledError", "KilledWorker", "CommClosedError"])
-def test_what_dask_says_without_words_is_said(error):
+def test_what_dask_says_without_words_is_said(error, client, monkeypatch):
     from distributed.comm import CommClosedError
 
     kinds = {"CommClosedError": CommClosedError, "CancelledError": dask.CancelledError}
     gone = dask.KilledWorker("task", "tcp://x", 3) if error == "KilledWorker" else kinds[error]()
     with pytest.raises(ConnectionError, match="; wanted "), _answered():
         raise gone
+    b = fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client=client)
+    monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))
+    with pytest.raises(ConnectionError, match="; wanted "):  # where a batch is made, too
+        b.batch([0])

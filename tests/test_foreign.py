@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 import fastcurv as fc
 from fastcurv.common import errors
 from fastcurv.common.errors import IMPLICIT, plain
-from fastcurv.optimize.minimize import METHODS, STOCHASTIC
+from fastcurv.optimize.minimize import ALIASES, METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
 from fastcurv.structure.tables import LOSSES
 
@@ -29,48 +30,19 @@ def here():
 @pytest.mark.parametrize(
     "call, words",
     [
-        ("fc.minimize(ob, theta, 'L-BFGS-B')", "method is 'L-BFGS-B'; wanted 'l-bfgs'"),
-        ("fc.minimize(ob, theta, 'trust-ncg')", "wanted 'trust-region'"),
         ("fc.minimize(ob, theta, 'Newton-CG')", "wanted 'newton-cg'"),
         ("fc.minimize(ob, theta, 'SGD')", "wanted 'sgd'"),
         ("fc.minimize(ob, theta, 'Adam')", "wanted 'adam'"),
-        ("fc.minimize(ob, theta, maxcor=10)", "wanted memory of method='l-bfgs'"),
-        ("fc.minimize(ob, theta, lr=0.1)", "wanted 'learning_rate'"),
-        ("fc.minimize(ob, theta, epochs=3)", "wanted 'max_iter'"),
-        ("fc.minimize(ob, theta, maxiter=3)", "no 'maxiter'; wanted 'max_iter'"),
-        ("fc.minimize(ob, theta, tol=1e-3)", "no 'tol'; wanted 'gradient_tol'"),
-        ("fc.minimize(ob, theta, gtol=1e-3)", "no 'gtol'; wanted 'gradient_tol'"),
-        ("fc.minimize(ob, theta, rng=3)", "no 'rng'; wanted 'seed'"),
-        ("fc.minimize(ob, theta, weight_decay=0.1)", "wanted l2 of the objective"),
-        ("fc.Objective(model, 0, 0, weight_decay=0.1)", "has no 'weight_decay'; wanted 'l2'"),
-        ("fc.StreamedObjective(model, 0, 0, weight_decay=0.1)", "no 'weight_decay'; wanted 'l2'"),
-        ("fc.StreamedObjective(model, 0, 0, criterion='mse')", "has no 'criterion'; wanted 'loss'"),
         ("fc.Objective(model, 0, 0, type('MSELoss', (), {})())", "loss is MSELoss; wanted 'mse'"),
         ("fc.Objective(model, 0, 0, 'bce')", "loss is 'bce'; wanted 'binary_cross_entropy'"),
-        ("fc.eigsh(H, 1, maxiter=10)", "wanted .*max_products"),
-        ("fc.eigsh(H, 1, ncv=10)", "wanted .*max_basis"),
-        ("fc.spectral_density(H, maxiter=10)", "wanted .*n_steps"),
-        ("fc.spectral_density(H, n_samples=10)", "wanted .*n_probes"),
-        ("fc.trace(H, n_samples=3)", "wanted .*n_probes"),
         ("fc.diagonal(H, n_samples=3, n_probes=3)", "n_probes"),
-        ("fc.frobenius_norm(H, n_samples=3)", "wanted .*n_probes"),
-        ("fc.minimize(ob, theta, hessp=ob.hessp)", "an objective, which has its own hessian"),
-        ("fc.MLP([4, 3], activations='tanh')", "wanted 'activation'"),
         ("fc.MLP([4, 5, 3], activation='ReLU')", "wanted 'relu'"),
         ("fc.MLP([4, 5, 3], activation='swish')", "wanted 'silu'"),
-        ("model.init(random_state=0)", "wanted 'seed'"),
-        ("model.init(scheme='kaiming_normal')", "wanted 'he'"),
-        ("fc.Objective(model, 0, 0, reduction='sum')", "losses are means"),
         ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "wanted 'cross_entropy'"),
-        ("fc.eigsh(H, n_components=3)", "wanted 'k'"),
-        ("fc.eigsh(H, 2).eigenvalues", "'Eigenpairs' object .*; wanted pairs.values"),
-        ("fc.classify(ob, theta).eigenvalues", "wanted fc.eigsh"),
-        ("fc.classify(ob, theta).is_minimum", "wanted point.kind"),
         (
             "fc.spectral_density(H, n_probes=2).plot('log')",
             "ax is a str; wanted Axes of matplotlib",
         ),
-        ("fc.to_keras(model, theta)", "wanted model.unflatten"),
         ("fc.from_keras('net.keras')", "weights is a str; .*keras.saving.load_model"),
         ("fc.from_torch('net.pt')", "module is a str; .*torch.load"),
         (
@@ -81,31 +53,14 @@ def here():
         ("fc.eigsh(H, which='SM')", "wanted 'SA', or fc.eigvalsh"),
         ("fc.eigsh(ob)", "op is an Objective; .*op.hessian"),
         ("fc.spectral_density(H, k=3)", "wanted 'n_steps'"),
-        ("fc.trace(H, num_matvecs=3)", "wanted 'n_probes'"),
-        ("fc.classify(ob, theta, tol=1e-3)", "wanted 'gradient_tol'"),
-        ("fc.find_critical_point(ob, theta, epochs=3)", "wanted 'max_iter'"),
-        ("fc.newton_step(H, H.gradient, lr=0.1)", "a multiple of the step"),
         ("fc.newton_step(H, H.gradient, dampin=0.1)", "did you mean 'damping'"),
-        ("fc.escape(ob, theta, lr=0.1)", "a line search finds it"),
         ("fc.escape(H, theta)", "wanted the objective itself"),
-        ("H.restrict(layer=0)", "wanted layers="),
-        ("H.toarray()", "wanted H.to_dense"),
         ("H.restrict(layers=[0]).todense()", "wanted H.to_dense"),
         ("H.shift(0.1).eigvals()", "wanted fc.eigvalsh"),
-        ("ob.grad(theta)", "wanted ob.gradient"),
-        ("model.parameters()", "model.unflatten"),
-        ("fc.hessian(ob, theta)", "wanted ob.hessian"),
         ("ob.value(dict(a=1).keys())", "theta"),
-        ("fc.Objective(model, 0, 0, weight=[1, 2, 3])", r"weights\[y\] \* N / weights\[y\].sum"),
-        ("fc.Objective(model, 0, 0, label_smoothing=0.1)", "soft targets as y"),
-        ("model.double()", r"wanted model.astype\('float64'\)"),
-        ("fc.to_onnx(model, theta)", "torch.onnx.export of fc.to_torch"),
-        ("fc.from_pytorch(0)", "wanted fc.from_torch"),
         ("np.asarray(H)", r"is an operator, no array; wanted H.to_dense\(\)"),
         ("fc.Objective(model, H, 0)", "X is a Curvature, an operator; wanted an array"),
         ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "wanted a density, fc.spectral_dens"),
-        ("fc.LandscapeDisplay.from_objective(ob, theta, kind='random')", "wanted directions of"),
-        ("fc.SpectrumDisplay.from_operator(H, figsize=(3, 3))", "wanted ax, of a figure of yours"),
         ("fc.SpectrumDisplay.from_operator(H, colour='red')", "did you mean 'color'"),
         ("fc.LandscapeDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
         ("fc.SpectrumDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
@@ -123,13 +78,11 @@ def here():
         ("fc.diagonal(H, maxiter=3)", "^diagonal has no 'maxiter'; wanted 'n_probes'"),
         ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
         ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
-        ("H.flags", r"a dense matrix: hess=lambda t: ob.hessian\(t\).to_dense\(\)"),
         ("fc.Objective(model, [ob.X])", "all rows at once as X .N, d. and y; of a loader"),
         ("fc.Objective(model, ob.X, ob.X[:, 0])", "for numbers loss='mse'"),
         ("fc.SpectrumDisplay(H)", "SpectrumDisplay.from_operator takes the operator"),
         ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),
         ("fc.MLPClasifier", "did you mean 'MLPClassifier'"),
-        ("fc.eigsh(H, sigma=0)", "products alone give no eigenvalues near a number"),
         (
             "fc.find_critical_point(ob, theta, seed=0)",
             "has no argument 'seed'; it takes ob, theta0",
@@ -163,7 +116,6 @@ def here():
         ("fc.trace(ob, theta)", r"op is an Objective; .*op.hessian\(theta\)"),
         ("fc.trace(H, theta)", "n_probes is an ndarray; wanted an int"),
         ("fc.eigsh(model)", r"op is an MLP; .* H = ob.hessian\(theta\)"),
-        ("ob.eigsh(theta)", r"wanted fc.eigsh\(ob.hessian\(theta\)\)"),
         ("ob(theta)", r"'Objective' object is not callable; wanted ob.value\(theta\)"),
         ("ob[3:9]", r"wanted ob.batch\(rows\)"),
         ("model(ob.X)", r"wanted model.predict\(theta, X\)"),
@@ -183,9 +135,6 @@ def here():
         ("fc.classify(ob, theta)['kind']", "wanted point.kind and others by name"),
         ("value, error = fc.trace(H, 3)", "wanted t.estimate and t.stderr"),
         ("grid, _ = fc.spectral_density(H, 2)", "wanted density.grid and density.density"),
-        ("fc.trace(H, 3).std", "wanted t.stderr"),
-        ("fc.spectral_density(H, 2).eigenvalues", "wanted density.grid"),
-        ("ob.restrict(layers=[0])", r"wanted ob.hessian\(theta\).restrict"),
         ("fc.LandscapeDisplay(ob, theta)", r"or LandscapeDisplay.from_objective\(ob, theta\)"),
         (
             "fc.MinimumRatioDisplay.from_points(5)",
@@ -202,6 +151,68 @@ def test_the_sentence_names_the_right_one(here, call, words):
     with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
         exec(call, vars(here).copy())
     assert "\n" not in str(raised.value)
+
+
+def callers(here):
+    """Of each table of arguments the functions that answer by it, with what they need in front."""
+    H, at = here.H, (here.ob, here.theta)
+    displays = [partial(fc.SpectrumDisplay.from_operator, H)]
+    displays += [partial(fc.LandscapeDisplay.from_objective, *at)]
+    return {
+        "minimize": [partial(fc.minimize, *at)],
+        "Objective": [
+            partial(kind, here.model, 0, 0) for kind in (fc.Objective, fc.StreamedObjective)
+        ],
+        "MLP": [partial(fc.MLP, [4, 3])],
+        "init": [here.model.init],
+        "eigsh": [partial(fc.eigsh, H)],
+        "spectral_density": [partial(fc.spectral_density, H)],
+        "estimate": [partial(call, H) for call in (fc.trace, fc.diagonal, fc.frobenius_norm)],
+        "classify": [partial(fc.classify, *at)],
+        "find_critical_point": [partial(fc.find_critical_point, *at)],
+        "diagnose": [partial(fc.diagnose, *at)],
+        "escape": [partial(fc.escape, *at)],
+        "newton_step": [partial(fc.newton_step, H, H.gradient)],
+        "saddle_free_newton_step": [partial(fc.saddle_free_newton_step, H, H.gradient)],
+        "picture": displays,
+        "restrict": [H.restrict],
+        "estimator": [fc.MLPClassifier, fc.MLPRegressor],
+    }
+
+
+@pytest.mark.parametrize("where", errors.ARGUMENTS)
+def test_every_foreign_argument_is_answered(here, where):
+    for call in callers(here)[where]:
+        own = inspect.signature(call).parameters
+        for name, words in errors.ARGUMENTS[where].items():
+            if name not in own:
+                with pytest.raises(TypeError) as raised:
+                    call(**{name: 1})
+                wanted = repr(words) if words.isidentifier() else words
+                assert str(raised.value).endswith(f" has no {name!r}; wanted {wanted}")
+
+
+def test_every_foreign_attribute_and_choice_is_answered(here):
+    fit = fc.MLPClassifier((2,), max_iter=2).fit([[0.0], [1.0]], [0, 1])
+    things = {
+        "operator": here.H, "objective": here.ob, "model": here.model, "look": fit.curvature_,
+        "pairs": fc.eigsh(here.H, 1), "estimate": fc.trace(here.H, 3),
+        "density": fc.spectral_density(here.H, 2, 5), "estimator": fc.MLPClassifier(),
+        "verdict": fc.classify(here.ob, here.theta),
+    }  # fmt: skip
+    tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
+    tables.append((fc, {k: v for k, v in errors.FUNCTIONS.items() if k not in fc._ROOMS}))
+    for thing, names in tables:
+        for name in names.keys() - IMPLICIT.keys():
+            with pytest.raises(AttributeError) as raised:
+                getattr(thing, name)
+            assert str(raised.value).endswith(f"{name!r}; wanted {names[name]}")
+    for name, words in errors.CHOICES["method"].items():
+        if name in ALIASES:
+            continue
+        with pytest.raises(ValueError) as raised:
+            fc.minimize(here.ob, here.theta, name)
+        assert str(raised.value) == f"method is {name!r}; wanted {words}"
 
 
 def test_what_torch_holds(here):

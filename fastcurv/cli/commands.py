@@ -35,14 +35,13 @@ from .output import (
     told,
     verdict_facts,
     verdict_lines,
-    write_picture,
 )
-from .recipe import FORMATS, Recipe, SavedRun, load_run, save_run
+from .recipe import FORMATS, RECORDS, Recipe, SavedRun, load_run, save_run
 
 TRAINED = "theta.safetensors"  # the file that `train` writes by default
 
 
-def demo(args: Namespace, out: Output) -> int:
+def demo(args: Namespace, out: Output) -> None:
     """Run the demonstration on real data."""
     from .demo import run
 
@@ -67,13 +66,17 @@ def demo(args: Namespace, out: Output) -> int:
         loss_after_escape=facts["loss_after_escape"],
         failed=facts["failed"].to_dict()["causes"],
     )
-    return 0
 
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
-    args.out = _place(args.out)
-    check_out(args.out, kinds=FORMATS)
+    if args.out is None and Path(TRAINED).exists():
+        raise ValueError(
+            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+            f"--out {TRAINED} to replace it"
+        )
+    place = TRAINED if args.out is None else args.out
+    check_out(place, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
     names = ("hidden", "activation", "residual", "batch_norm", "dtype", "l2", "seed", "loss")
@@ -100,7 +103,7 @@ def train(args: Namespace, out: Output) -> int:
     def save(theta: np.ndarray) -> None:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
         history = joined([r for _, r in results])
-        out.fact(out=save_run(args.out, recipe, objective.model, theta, history, counts))
+        out.fact(out=save_run(place, recipe, objective.model, theta, history, counts))
 
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.polish == "none"}
     if args.method in STOCHASTIC:
@@ -127,27 +130,14 @@ def train(args: Namespace, out: Output) -> int:
     return 0 if not asked or (end is not None and end.success) else 1
 
 
-def _place(out: str | None) -> str:
-    """Return the file to write a trained network to; the default must not exist yet."""
-    if out is None and Path(TRAINED).exists():
-        raise ValueError(
-            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
-            f"--out {TRAINED} to replace it"
-        )
-    return TRAINED if out is None else out
-
-
 def joined(results: list[Any]) -> dict[str, np.ndarray]:
     """Concatenate the records of all methods, with times that go on from one method to the next."""
-    if not results:
-        return {}
-    before = np.cumsum([0.0, *(r.history["time"][-1] for r in results[:-1])])
-    history = {
-        name: np.concatenate([np.asarray(r.history[name], dtype=float) for r in results])
-        for name in ("loss", "gradient_norm")
-    }
-    times = [np.asarray(r.history["time"], dtype=float) + t for r, t in zip(results, before)]
-    return history | {"time": np.concatenate(times)}
+    found: dict[str, np.ndarray] = {}
+    for r in results:
+        new = {name: np.asarray(r.history[name], dtype=float) for name in RECORDS}
+        new["time"] += found["time"][-1] if found else 0.0
+        found = {name: np.append(found.get(name, ()), new[name]) for name in RECORDS}
+    return found
 
 
 def spectrum(args: Namespace, out: Output) -> int:
@@ -157,8 +147,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
     pairs = extremes(hessian, args.k, args.seed, args.progress)
-    for line in pair_lines(pairs):
-        out.say(line)
+    out.say(pair_lines(pairs))
     density = fc.spectral_density(
         hessian,
         n_probes=args.probes,
@@ -186,10 +175,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         negative_mass=negative.estimate,
         negative_mass_stderr=negative.stderr,
     )
-    if args.figure:
-        write_picture(density.plot().figure, args.figure)
-        out.say(f"picture: {args.figure}")
-        out.fact(figure=args.figure)
+    out.picture(density, args.figure)
     return 0 if np.all(pairs.converged) else 1
 
 
@@ -197,7 +183,8 @@ def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
-    return status_of(judge(objective, saved.theta, data, args, out), args)
+    point = judge(objective, saved.theta, data, args, out)
+    return int(args.certified and not point.certified)
 
 
 def diagnose(args: Namespace, out: Output) -> None:
@@ -210,10 +197,7 @@ def diagnose(args: Namespace, out: Output) -> None:
     )
     out.say(repr(found))
     out.fact(**description(objective, data), **found.to_dict())
-    if args.figure:
-        write_picture(found.plot().figure, args.figure)
-        out.say(f"picture: {args.figure}")
-        out.fact(figure=args.figure)
+    out.picture(found, args.figure)
 
 
 def report(args: Namespace, out: Output) -> int:
@@ -226,10 +210,10 @@ def report(args: Namespace, out: Output) -> int:
     path = run_page(objective, saved, data, point, args).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
-    return status_of(point, args)
+    return int(args.certified and not point.certified)
 
 
-def bench(args: Namespace, out: Output) -> int:
+def bench(args: Namespace, out: Output) -> None:
     """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
         bench_objective(args, dtype)  # raises on bad arguments before any line is printed
@@ -246,7 +230,6 @@ def bench(args: Namespace, out: Output) -> int:
             f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
     out.fact(sizes=args.sizes, samples=args.samples, rows=rows)
-    return 0
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
@@ -280,10 +263,9 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     return objective, model.init(seed=0)
 
 
-def info(args: Namespace, out: Output) -> int:
+def info(args: Namespace, out: Output) -> None:
     """Print versions and kernels."""
     tell_versions(out)
-    return 0
 
 
 # Shared by several subcommands.
@@ -338,14 +320,9 @@ def judge(
         seed=args.seed,
         progress=args.progress,
     )
-    out.say("\n".join(verdict_lines(point)))
+    out.say(verdict_lines(point))
     out.fact(**(description(objective, data) | verdict_facts(point)))
     return point
-
-
-def status_of(point: fc.CriticalPoint, args: Namespace) -> int:
-    """Return the exit status of a command that may ask for a proof."""
-    return int(args.certified and not point.certified)
 
 
 def tell_versions(out: Output) -> None:

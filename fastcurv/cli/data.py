@@ -6,12 +6,11 @@ scikit-learn is imported only for its own data sets.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import math
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,26 +25,6 @@ from ..structure.tables import LOSSES, SUITS, check_loss
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
 
 LEAST, MOST = 32 << 20, 64  # a file may take LEAST bytes, or MOST times its size, in memory
-
-# Exceptions of NumPy and zipfile for files that are truncated, corrupt, or not archives.
-BROKEN = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    NotImplementedError,
-    RuntimeError,
-    UnicodeError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
@@ -64,14 +43,11 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     Raises
     ------
     ValueError
-        If the file does not exist or cannot be read, or if the arrays would take more than 32 MiB
-        and more than `MOST` times the file's size as float64.
+        If the file cannot be read, or if the arrays would take more than 32 MiB and more than
+        `MOST` times the file's size as float64.
     """
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
+    refuse_device(path)
     found: dict[str, np.ndarray] = {}
     name, room = "", max(LEAST, MOST * path.stat().st_size)
     try:
@@ -89,9 +65,13 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    except BROKEN as error:
-        if "Object arrays" in str(error):
-            raise ValueError(_objects(path, shown(name))) from None
+    except Exception as error:  # NumPy and zipfile raise any, for what is cut, corrupt or none
+        if "Object arrays" in str(error):  # which only pickle could read
+            cast = f"{shown(name)}.astype({'str' if name == 'y' else 'float'})"
+            raise ValueError(
+                f"{path}: {shown(name)} holds Python objects; wanted numbers or words, as {cast} "
+                "makes them"
+            ) from None
         words = shown(error, 200) or type(error).__name__
         raise ValueError(f"{path} is not a .npz file that can be read: {words}") from None
     return found
@@ -111,12 +91,6 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
             f"it would unpack to {taken} bytes, more than {MOST} times its size; where that is "
             "right, write it by np.savez, not np.savez_compressed"
         )
-
-
-def _objects(path: Path, name: str) -> str:
-    """Return the error message for an array of Python objects, which only pickle could read."""
-    cast = f"{name}.astype(str)" if name == "y" else f"{name}.astype(float)"
-    return f"{path}: {name} holds Python objects; wanted numbers or words, as {cast} makes them"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -147,9 +121,8 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     """
     lines = _lines(path)
     _refuse_separator(path, lines)
-    first, names = [row[0].strip() for row in lines], None
-    if not any(_is_number(cell) for cell in lines[0]):
-        names, lines = [cell.strip() for cell in lines[0]], lines[1:]
+    first = [row[0] for row in lines]
+    names = None if any(map(_is_number, lines[0])) else lines.pop(0)
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
             f"{path} holds too little; wanted two lines and two columns, separated by commas, at "
@@ -161,7 +134,7 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
         if len(row) != width:
             raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
     column = _column(path, target, names, width)
-    y = [row.pop(column).strip() for row in lines]
+    y = [row.pop(column) for row in lines]
     X = np.array([[_number(cell) for cell in row] for row in lines])
     if not np.isfinite(X).all():
         row, at = np.argwhere(~np.isfinite(X))[0]
@@ -177,9 +150,7 @@ def _lines(path: Path) -> list[list[str]]:
     refuse_device(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [row for row in csv.reader(file) if row]
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+            lines = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a .csv file that can be read: {error}") from None
     if not lines:
@@ -191,7 +162,7 @@ def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
     """Refuse a file with a separator other than the comma. With decimal commas, the numbers are
     split at the commas, and the other separator shows up inside a cell of every line.
     """
-    top = [[cell.strip() for cell in row] for row in lines[:20]]
+    top = lines[:20]
     for mark, name in MARKS.items():
         everywhere = all(any(mark in cell for cell in row) for row in top)
         beside = any(
@@ -231,31 +202,26 @@ def _column(path: Path, target: str | None, names: list[str] | None, width: int)
 
 def _called(column: int, names: list[str] | None) -> str:
     """Return a column's name for messages, or else its number."""
-    if names is not None and names[column]:
-        return f"column {shown(names[column])!r}"
-    return f"column {column} (counted from 0)"
+    named = names is not None and names[column]
+    return f"column {shown(named)!r}" if named else f"column {column} (counted from 0)"
 
 
 def _target_column(where: str, y: list[str]) -> np.ndarray:
     """Convert the targets to integers if all are whole numbers, else to floats if all are finite
     numbers; keep words as they are.
     """
-    try:
-        whole = np.array([int(cell) for cell in y])
-    except (ValueError, OverflowError):
-        whole = None
-    if whole is not None and whole.dtype != object:  # integers beyond 64 bits become objects
-        return whole
-    numbers = np.array([_number(cell) for cell in y])
-    if np.isfinite(numbers).all():
-        return numbers
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            numbers = np.array([kind(cell) for cell in y])
+            if numbers.dtype != object and np.isfinite(numbers).all():  # of more than 64 bits
+                return numbers
     if any(_is_number(cell) or not cell for cell in y):
         raise ValueError(f"{where}: the targets mix words, numbers and gaps; wanted one of a kind")
     return np.array(y)
 
 
 def _is_number(cell: str) -> bool:
-    return not np.isnan(_number(cell)) or cell.strip().lower() == "nan"
+    return not np.isnan(_number(cell)) or cell.lower() == "nan"
 
 
 def _number(cell: str) -> float:
@@ -390,11 +356,12 @@ def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarra
     kind = Path(str(source)).suffix.lower()
     if target is not None and kind != ".csv":
         raise ValueError(f"target is {target!r}, but only a .csv file has columns to choose from")
-    if kind == ".npz":
-        return _from_npz(Path(source).expanduser())
-    if kind == ".csv":
-        return read_csv(Path(source).expanduser(), target)
-    return _from_sklearn(str(source))
+    if kind not in (".npz", ".csv"):
+        return _from_sklearn(str(source))
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    return _from_npz(path) if kind == ".npz" else read_csv(path, target)
 
 
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:

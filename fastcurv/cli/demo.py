@@ -100,25 +100,25 @@ def run(
 
     say("\nWhere training stopped")
     point = fc.classify(objective, result.x, seed=seed)
-    say("\n".join(verdict_lines(point)))
+    say(verdict_lines(point))
 
     say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    say("\n".join(verdict_lines(saddle)))
+    say(verdict_lines(saddle))
     escaped, way = leave(objective, theta, saddle, progress)
     say("  " + way)
     if picture is not None and escaped is not None:
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = fail(objective, seed, progress, say)
-
     page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     page.section("The verdict at the end").verdict(point)
     page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
-    _failed_section(page, failed)
+    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
+    page.figure(failed.plot(plots.new_axes()), LAYERS)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -199,11 +199,6 @@ def spectra(
         low, high = _listed(pairs.values[:5]), _listed(pairs.values[-5:])
         say(f"  {name:<7} lowest {low}   highest {high}")
     return found
-
-
-def _failed_section(page: Report, failed: Diagnosis) -> None:
-    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
-    page.figure(failed.plot(plots.new_axes()), LAYERS)
 
 
 def _training_section(
@@ -300,12 +295,11 @@ def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) ->
     direction = step / length
     t = np.linspace(-0.5 * length, 1.5 * length, 101)
     quadratic = objective.taylor(theta)
-    options: Any = {"log": False, "xlabel": "distance along the direction", "ylabel": "loss"}
     losses = [objective.value(theta + s * direction) for s in t]
-    plots.curve(t, losses, ax, label="loss", **options)
-    plots.curve(
-        t, [quadratic(s * direction) for s in t], ax, label="second-order Taylor", **options
-    )
+    lines = {"loss": losses, "second-order Taylor": [quadratic(s * direction) for s in t]}
+    for label, values in lines.items():
+        plots.curve(t, values, ax, label=label, log=False)
+    ax.set(xlabel="distance along the direction", ylabel="loss")
     low, high = min(losses), max(losses)
     ax.set_ylim(low - 0.5 * (high - low), high + 0.1 * (high - low))
     plots.mark(ax, 0.0, objective.value(theta), "saddle", "saddle")

@@ -63,7 +63,6 @@ def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
 
 TORCH = (".pt", ".pth")
 WHAT = "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
-Opened = tuple[Dataset, Objective, np.ndarray]
 
 
 def is_model(path: Path) -> bool:
@@ -74,7 +73,7 @@ def is_model(path: Path) -> bool:
     return RUN not in read_tensors(path)[1]
 
 
-def open_model(path: Path, args: Namespace) -> Opened:
+def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndarray]:
     """Return the unscaled data, the objective of a network over all of them, and its theta.
 
     Raises

@@ -60,6 +60,13 @@ class Output:
         """Store facts for a program."""
         self.facts.update(facts)
 
+    def picture(self, made: Any, path: str | None) -> None:
+        """Plot a density or a diagnosis and write it there, if a path is given."""
+        if path is not None:
+            write_picture(made.plot().figure, path)
+            self.say(f"picture: {path}")
+            self.fact(figure=path)
+
     def close(self) -> None:
         if self.as_json:
             text = json.dumps(as_json(self.facts), indent=2, allow_nan=False)
@@ -80,7 +87,10 @@ def write(name: str, text: str = "") -> str:
         stream.write(text.encode(code, "backslashreplace").decode(code))
         stream.flush()
     except (OSError, ValueError) as error:  # such as a full disk, a lost terminal, a closed file
-        silence(name)
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
         return "" if isinstance(error, BrokenPipeError) else str(error)
     return ""
 
@@ -92,20 +102,12 @@ def fitted(text: str) -> str:
     if not on_terminal("stdout"):
         return text
     width = max(40, shutil.get_terminal_size().columns)
-    lines = []
-    for line in text.split("\n"):
-        inset = line[: len(line) - len(line.lstrip())]
-        broken = textwrap.wrap(line, width, subsequent_indent=inset, break_long_words=False)
-        lines += broken if len(line) > width else [line]
+    broken = textwrap.TextWrapper(width, break_long_words=False)
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        broken.subsequent_indent = line[: len(line) - len(line.lstrip())]
+        lines[i] = broken.fill(line) if len(line) > width else line
     return "\n".join(lines)
-
-
-def silence(name: str) -> None:
-    """Discard all further output to a standard stream."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, getattr(sys, name).fileno())
-        os.close(nowhere)
 
 
 def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
@@ -172,16 +174,18 @@ def told(run: Any) -> str:
     return str(run.message).replace(NO_REPORT, "")
 
 
-def pair_lines(pairs: Any) -> list[str]:
+def pair_lines(pairs: Any) -> str:
     lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
         lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
-    return [*lines, ", ".join([f"{pairs.n_products} products", *filter(None, [left_open(pairs)])])]
+    last = ", ".join([f"{pairs.n_products} products", *filter(None, [left_open(pairs)])])
+    return "\n".join([*lines, last])
 
 
-def verdict_lines(point: Any) -> list[str]:
+def verdict_lines(point: Any) -> str:
     sure = " (certified)" if point.certified else ""
-    return [f"verdict: {point.kind.replace('_', ' ')}{sure}", *repr(point).splitlines()[1:]]
+    first = f"verdict: {point.kind.replace('_', ' ')}{sure}"
+    return "\n".join([first, *repr(point).splitlines()[1:]])
 
 
 def verdict_facts(point: Any) -> dict[str, Any]:
@@ -197,16 +201,12 @@ def check_out(
     """Check, before any work, that a file can be written at a path, see `check_place`, and that its
     name ends in one of some suffixes.
     """
-    if path is not None:
-        check_suffix(path, name, kinds, joined)
-        check_place(path, name, folders=True)
-
-
-def check_suffix(path: str | Path, name: str, kinds: Sequence[str], joined: str = " or ") -> None:
-    """Refuse a file name that ends in none of some suffixes, if there are any."""
+    if path is None:
+        return
     if kinds and Path(path).suffix.lower() not in kinds:
         wanted = joined.join(kinds)
         raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {wanted}")
+    check_place(path, name, folders=True)
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:

@@ -93,11 +93,13 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
         d = within(density.regrid(axis=axis), low)
         every = max(1, len(d.grid) // 800)
         x, y, band = d.grid[::every], d.density[::every], BAND * d.stderr[::every]
-        line = {"name": "density", "x": x, "y": y, "low": np.maximum(y - band, 0), "high": y + band}
+        line = {"name": "density", "x": x, "y": y}
+        if np.isfinite(band).all():
+            line |= {"low": np.maximum(y - band, 0), "high": y + band}
         views.append(
             {
                 "name": other,
-                "lines": [line if np.isfinite(band).all() else {k: line[k] for k in "xy"}],
+                "lines": [line],
                 "x": "asinh" if axis == "log" else "linear",
                 "y": "log",
                 "width": d.linear_below,
@@ -107,7 +109,6 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
                 "floor": 0.1 / n / d.width,
             }
         )
-        views[-1]["lines"][0].setdefault("name", "density")
     marked = f"all {n} eigenvalues" if dense else f"the {len(ticks)} outermost eigenvalues"
     page.section("Spectrum").chart(
         views,

@@ -7,8 +7,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -79,17 +78,6 @@ def near(word: str, words: list[str]) -> str:
     """
     found = difflib.get_close_matches(word, words, 1)
     return f"; did you mean {found[0]}?" if found else ""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: the function it runs, and its arguments in the form of `argparse`."""
-
-    name: str
-    run: Callable[..., Any]
-    help: str
-    description: str | None = None
-    options: Sequence[Option] = ()
 
 
 def option(*names: str, **words: Any) -> Option:
@@ -219,15 +207,13 @@ VERDICT = [
         "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
     ),
 ]
-COMMANDS = (
-    Command(
-        "demo",
-        commands.demo,
-        help="train on real data, look at the spectrum, read the verdict, leave a saddle",
-        description="Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with "
+COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`, by its name
+    "demo": {
+        "help": "train on real data, look at the spectrum, read the verdict, leave a saddle",
+        "description": "Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with "
         "its spectrum at three moments, the verdict at the end, and a saddle found and left. Less "
         "than a minute.",
-        options=[
+        "options": [
             option(
                 "--out",
                 default="fastcurv-demo.html",
@@ -241,13 +227,11 @@ COMMANDS = (
             ),
             *COMMON,
         ],
-    ),
-    Command(
-        "train",
-        commands.train,
-        help="train a network to a critical point and save it",
-        description="Mini-batches first, then a second-order method until the gradient is gone.",
-        options=[
+    },
+    "train": {
+        "help": "train a network to a critical point and save it",
+        "description": "Mini-batches first, then a second-order method until the gradient is gone.",
+        "options": [
             option("data", help=WHAT),
             option(
                 "--hidden",
@@ -298,14 +282,13 @@ COMMANDS = (
             DASK,
             *COMMON,
         ],
-    ),
-    Command(
-        "spectrum",
-        commands.spectrum,
-        help="the extreme eigenvalues and the spectral density of a trained network",
-        description=f"Up to {DENSE_BELOW} parameters the eigenvalues come from the whole matrix; "
-        "above, from products alone, and it is said what copies of multiple ones may be missing.",
-        options=[
+    },
+    "spectrum": {
+        "help": "the extreme eigenvalues and the spectral density of a trained network",
+        "description": f"Up to {DENSE_BELOW} parameters the eigenvalues come from the whole "
+        "matrix; above, from products alone, and it is said what copies of multiple ones may be "
+        "missing.",
+        "options": [
             *SAVED,
             option(
                 "-k",
@@ -318,25 +301,21 @@ COMMANDS = (
             DASK,
             *COMMON,
         ],
-    ),
-    Command(
-        "classify",
-        commands.classify,
-        help="the verdict on where a trained network stopped, with its evidence",
-        options=[
+    },
+    "classify": {
+        "help": "the verdict on where a trained network stopped, with its evidence",
+        "options": [
             *SAVED,
             *VERDICT,
             DASK,
             *COMMON,
         ],
-    ),
-    Command(
-        "diagnose",
-        commands.diagnose,
-        help="why training fails, most likely cause first, and what helps",
-        description="A verdict, a few gradients and regressions on the rows. Calls that help are "
-        "those of Python, where ob and theta are the objective and the parameters.",
-        options=[
+    },
+    "diagnose": {
+        "help": "why training fails, most likely cause first, and what helps",
+        "description": "A verdict, a few gradients and regressions on the rows. Calls that help "
+        "are those of Python, where ob and theta are the objective and the parameters.",
+        "options": [
             *SAVED,
             option(
                 "--compare",
@@ -347,12 +326,10 @@ COMMANDS = (
             option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
             *COMMON,
         ],
-    ),
-    Command(
-        "report",
-        commands.report,
-        help="one HTML file: training, spectrum, verdict, cost",
-        options=[
+    },
+    "report": {
+        "help": "one HTML file: training, spectrum, verdict, cost",
+        "options": [
             *SAVED,
             *VERDICT,
             *DENSITY,
@@ -363,13 +340,11 @@ COMMANDS = (
             ),
             *COMMON,
         ],
-    ),
-    Command(
-        "bench",
-        commands.bench,
-        help="time gradients and products on this machine",
-        description="fastcurv alone; 'make bench' in a checkout compares with torch and JAX.",
-        options=[
+    },
+    "bench": {
+        "help": "time gradients and products on this machine",
+        "description": "fastcurv alone; 'make bench' in a checkout compares with torch and JAX.",
+        "options": [
             option(
                 "--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)"
             ),
@@ -384,11 +359,12 @@ COMMANDS = (
             ),
             THREADS,
         ],
-    ),
-    Command(
-        "info", commands.info, help="print versions, the kernels chosen for this processor, threads"
-    ),
-)
+    },
+    "info": {
+        "help": "print versions, the kernels chosen for this processor, threads",
+        "options": [],
+    },
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -403,11 +379,11 @@ def build_parser() -> argparse.ArgumentParser:
     version = option("--version", action="version", version=f"fastcurv {fc.__version__}")
     parser.add_argument(*version[0], **version[1])
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for one in COMMANDS:
-        words: Any = {"help": one.help, "description": one.description, "epilog": _EPILOG}
-        command = group.add_parser(one.name, **words)
-        command.set_defaults(run=one.run)
-        for names, how in (JSON, version, *one.options):
+    for name, told in COMMANDS.items():
+        words = {key: text for key, text in told.items() if key != "options"}
+        command = group.add_parser(name, epilog=_EPILOG, **words)
+        command.set_defaults(run=getattr(commands, name))
+        for names, how in (JSON, version, *told["options"]):
             command.add_argument(*names, **how)
     return parser
 

@@ -17,8 +17,7 @@ from ..common.files import damaged, read_tensors, shown, write_atomically, write
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents
-from .data import BROKEN, Dataset, load_dataset, read_npz
-from .output import check_suffix
+from .data import Dataset, load_dataset, read_npz
 
 FORMATS = (".npz", ".safetensors")
 RECORDS = ("loss", "gradient_norm", "time")
@@ -114,7 +113,6 @@ def save_run(
     A .safetensors file holds what `fastcurv.save` writes, and the recipe in addition:
     `fastcurv.load` can read the network from it.
     """
-    check_suffix(path, "out", FORMATS)
     records = {f"history.{name}": values for name, values in (history or {}).items()}
     if Path(path).suffix.lower() == ".safetensors":
         path = Path(path).expanduser().absolute()
@@ -175,7 +173,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         recipe = _checked(facts, instead)
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
         counted = _counted(history, phases)
-    except (OSError, *BROKEN) as error:
+    except Exception as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
         raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
     return SavedRun(recipe, theta, history, counted)
@@ -200,17 +198,17 @@ def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, in
     lengths = {values.shape for values in history.values()}
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
         raise ValueError("its history is no lists of numbers of one length")
-    if not isinstance(phases, (list, tuple)):
-        raise ValueError(f"its phases are {shown(repr(phases))}")
-    for phase in phases:
-        name, count = phase if isinstance(phase, (list, tuple)) and len(phase) == 2 else (None, 0)
-        if not isinstance(name, str) or type(count) is not int or not 0 <= count < 1 << 62:
-            raise ValueError(f"its phases name {shown(repr(phase))}")
-    counted = tuple((shown(name), count) for name, count in phases)
     n_records = sum(shape[0] for shape in lengths)
-    if counted and sum(count for _, count in counted) != n_records:
-        raise ValueError(f"its phases do not make up the {n_records} records of its history")
-    return counted
+    pairs = isinstance(phases, (list, tuple)) and all(
+        isinstance(phase, (list, tuple)) and [*map(type, phase)] == [str, int] and phase[1] >= 0
+        for phase in phases
+    )
+    if not pairs or (phases and sum(count for _, count in phases) != n_records):
+        raise ValueError(
+            f"its phases are {shown(repr(phases))}; wanted names, each with its share of the "
+            f"{n_records} records of the history"
+        )
+    return tuple((shown(name), count) for name, count in phases)
 
 
 def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:

@@ -250,23 +250,15 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def _number(x: float) -> str:
-    return f"{x:.6g}"
-
-
 def _plain(x: Any) -> str:
     if isinstance(x, tuple):
         return " and ".join(map(_plain, x))
-    return _number(x) if _is_number(x) else str(x)
+    return f"{x:.6g}" if _is_number(x) else str(x)
 
 
 def _cell(tag: str, value: Any, right: bool) -> str:
-    text = _plain(value)
-    return (
-        f'<{tag} class="number">{_escape(text)}</{tag}>'
-        if right
-        else f"<{tag}>{_escape(text)}</{tag}>"
-    )
+    look = ' class="number"' if right else ""
+    return f"<{tag}{look}>{_escape(_plain(value))}</{tag}>"
 
 
 def _set(text: Any) -> str:

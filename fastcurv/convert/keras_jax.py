@@ -7,8 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from ..common.errors import accept_aliases, typed
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, agreed, foreign, stacked
+from .sklearn import Stack, agreed, foreign, refuse, stacked
 
 KERNELS = "(in, out) matrices, each with a bias"
 BIAS = re.compile(r"b(ias(es)?)?_?\d*")
@@ -32,8 +31,7 @@ IN_KERAS = (
 )
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """An array of a pytree.
 
     Attributes
@@ -142,8 +140,7 @@ def _of_model(network: Any, activation: Any) -> Model:
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        if id(layer) in seen and layer.get_weights():
-            raise foreign(f"{name}, which stands twice,", IN_KERAS)
+        refuse(id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", IN_KERAS)
         seen.add(id(layer))
         _read(stack, layer, name)
     model, theta = stack.finish()
@@ -172,8 +169,7 @@ def _layers(network: Any) -> list[Any]:
             )
         except (AttributeError, ValueError, IndexError):  # for a layer that is used twice
             chained = False
-        if not chained:
-            raise foreign(f"{kind}, whose layers are no chain,", IN_KERAS)
+        refuse(not chained, f"{kind}, whose layers are no chain,", IN_KERAS)
     return [leaf for layer in inner for leaf in _layers(layer)]
 
 
@@ -191,16 +187,25 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     kind, known = _kind(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
-    if callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS:
-        raise foreign(f"the activation {shown(phi)} of {name}, a function of one's own,", IN_KERAS)
-    if kind in ("Dense", "Softmax") and _axes(layer) > 2:
-        raise foreign(f"{name} of an input with {_axes(layer)} axes", IN_KERAS)
+    refuse(
+        callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS,
+        f"the activation {shown(phi)} of {name}, a function of one's own,",
+        IN_KERAS,
+    )
+    refuse(
+        kind in ("Dense", "Softmax") and _axes(layer) > 2,
+        f"{name} of an input with {_axes(layer)} axes",
+        IN_KERAS,
+    )
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
         if not arrays and not getattr(layer, "built", True):
             raise ValueError(f"{name} has no weights yet; wanted model.build((None, inputs)) first")
-        if len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2:
-            raise foreign(f"{name} of {len(arrays)} arrays", IN_KERAS)
+        refuse(
+            len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
+            f"{name} of {len(arrays)} arrays",
+            IN_KERAS,
+        )
         stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
     if kind in ("Dense", "Activation"):
         phi = settings.get("activation", "linear")
@@ -230,11 +235,6 @@ def _axes(layer: Any) -> int:
 # --- JAX
 
 
-def _natural(name: str) -> list[Any]:
-    """Return a sort key by which Dense_10 comes after Dense_2."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def _stem(name: str) -> str:
     """Return a name without its numbers; names with equal stems are ordered by their numbers."""
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
@@ -247,7 +247,13 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         return [leaf for part in _in_order(parts, name) for leaf in part]
     if isinstance(tree, (list, tuple)):
         inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
-        _no_row_as_bias(inner, home)
+        if home and [*map(len, inner)] == [1, 1]:  # a kernel and its bias
+            kernel, bias = (part[0].array.shape for part in inner)
+            refuse(
+                len(kernel) == 2 and bias == (1, kernel[1]),
+                f"{inner[1][0].name} of shape {bias}",
+                KERNELS,
+            )
         return [leaf for part in inner for leaf in part]
     if tree is None:
         return []
@@ -260,24 +266,17 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     return [Leaf(name, home, key, array)]
 
 
-def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
-    """Raise a ValueError for a (kernel, bias) pair whose bias is a matrix of one row."""
-    if home and len(inner) == 2 and all(len(part) == 1 for part in inner):
-        kernel, bias = (part[0].array.shape for part in inner)
-        if len(kernel) == 2 and bias == (1, kernel[1]):
-            raise foreign(f"{inner[1][0].name} of shape {bias}", KERNELS)
-
-
 def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     """Return the parts of a mapping in order: those with matrices first, in the only order that is
     consistent with the numbers in their names and with their widths.
     """
-    keys = sorted((k for k in parts if parts[k]), key=lambda k: _natural(str(k)))
+    numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}  # Dense_2 < Dense_10
+    keys = sorted(numbered, key=lambda k: [int(p) if p.isdigit() else p for p in numbered[k]])
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
     rest = [parts[k] for k in keys if k not in layers]
     if len({_stem(str(k)) for k in layers}) > 1:
-        widths = {k: _widths(parts[k]) for k in layers}
-        orders = _chains(layers, lambda a, b: widths[a][1] == widths[b][0], [])
+        shapes = {k: [a.shape for _, _, _, a in parts[k] if a.ndim == 2] for k in layers}
+        orders = _chains(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
         if len(orders) > 1:
             said = ", ".join(repr(k) for k in layers)
             raise ValueError(
@@ -286,12 +285,6 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
             )
         layers = orders[0] if orders else layers
     return [parts[k] for k in layers] + rest
-
-
-def _widths(leaves: Sequence[Leaf]) -> tuple[int, int]:
-    """Return the input and output widths of a part."""
-    shapes = [leaf.array.shape for leaf in leaves if leaf.array.ndim == 2]
-    return shapes[0][0], shapes[-1][1]
 
 
 def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:

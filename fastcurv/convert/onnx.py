@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..common.errors import accept_aliases
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, foreign
+from .sklearn import Stack, foreign, refuse
 
 FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
@@ -68,15 +68,16 @@ class Graph:
                     "onnx.version_converter.convert_version"
                 )
         for own in proto.functions:
-            if own.domain in DOMAINS:
-                raise foreign(f"{shown(own.name)}, a function of the model's own,", WANTED)
+            refuse(
+                own.domain in DOMAINS, f"{shown(own.name)}, a function of the model's own,", WANTED
+            )
         if folder is None and any(map(_outside, _tensors(graph))):
             raise ValueError("the model keeps weights in a file of its own; wanted its path")
         self.folder, self.stack = folder, stack
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
         self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
         self.held: dict[str, np.ndarray] = {}
-        self.read_by: dict[str, list[Any]] = {}
+        self.readers: dict[str, list[Any]] = defaultdict(list)  # by tensor, in order
         self.nodes = list(graph.node)
         inputs = [i for i in graph.input if i.name not in self.tensors]
         made = {*self.tensors, *(i.name for i in inputs)}
@@ -98,7 +99,7 @@ class Graph:
                 self.folds[node.output[0]] = node
             else:
                 for name in dict.fromkeys(filter(None, node.input)):
-                    self.read_by.setdefault(name, []).append(node)
+                    self.readers[name].append(node)
         if len(inputs) != 1:
             raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
         self.input = inputs[0].name
@@ -115,7 +116,11 @@ class Graph:
         return name in self.tensors or name in self.folds
 
     def value(self, name: str) -> np.ndarray | None:
-        """Return a constant as an array, or None if the tensor is not constant."""
+        """Return a constant as an array, after the nodes that fold it; None if the tensor is not
+        constant.
+        """
+        from onnx import helper
+
         if name in self.held or not self.known(name):
             return self.held.get(name)
         nodes, at = [], name
@@ -125,7 +130,10 @@ class Graph:
         array = self.held[at] if at in self.held else self._unpacked(self.tensors[at])
         for node in reversed(nodes):
             self.stack.spend(64 + array.nbytes)
-            array = self._folded(node, array)
+            if node.op_type == "Transpose":
+                array = np.transpose(array, self.attributes(node).get("perm"))
+            elif node.op_type == "Cast":
+                array = array.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
         self.held[name] = array
         return array
 
@@ -151,26 +159,12 @@ class Graph:
             text = shown(error, 160)
             raise ValueError(f"a tensor of the model cannot be read: {text}") from None
 
-    def _folded(self, node: Any, value: np.ndarray) -> np.ndarray:
-        """Return a constant after an Identity, Cast or Transpose node."""
-        from onnx import helper
-
-        if node.op_type == "Transpose":
-            value = np.transpose(value, self.attributes(node).get("perm"))
-        elif node.op_type == "Cast":
-            value = value.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
-        return value
-
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
         """Return a node's attributes by name."""
         from onnx import helper
 
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-    def readers(self, name: str) -> list[Any]:
-        """Return the nodes that read a tensor, in order."""
-        return self.read_by.get(name, [])
 
     def number(self, name: str) -> str:
         """Return a constant as text if it is a single number, else ""."""
@@ -211,7 +205,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     """Return the kind and the last node of an activation that is exported as several nodes, one of
     `GATES`, or None.
     """
-    words, waiting = {at: "z"}, deque(graph.readers(at))
+    words, waiting = {at: "z"}, deque(graph.readers[at])
     inside: set[int] = set()
     while waiting and len(inside) < 6:
         node = waiting.popleft()
@@ -222,35 +216,45 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         given = sorted(given) if node.op_type in ("Add", "Mul") else given
         said = f"{node.op_type}({', '.join(given)})"
         if said in GATES:
-            read = {id(reader) for name in words for reader in graph.readers(name)}
+            read = {id(reader) for name in words for reader in graph.readers[name]}
             return (GATES[said], node) if read == inside else None
         words[node.output[0]] = said
-        waiting += graph.readers(node.output[0])
+        waiting += graph.readers[node.output[0]]
     return None
 
 
 def _step(graph: Graph, node: Any) -> None:
     """Read one node of the chain into the stack."""
     stack, kind, attributes, name = graph.stack, node.op_type, graph.attributes(node), _name(node)
-    held = [graph.value(x) for x in node.input]
-    if stack.column and kind not in ("Identity", "Cast", "Sigmoid"):
-        raise foreign(f"{name} after {stack.column}, of one number a row,", WANTED)
+    held: list[Any] = [graph.value(x) for x in node.input]
+    refuse(
+        stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
+        f"{name} after {stack.column}, of one number a row,",
+        WANTED,
+    )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     alone = arithmetic and all(x is None or x.size == 1 for x in held)  # such as a division by 255
-    if graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"):
-        raise foreign(f"{name} of an input with {graph.axes} axes before any Flatten", WANTED)
+    refuse(
+        graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"),
+        f"{name} of an input with {graph.axes} axes before any Flatten",
+        WANTED,
+    )
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
-        if len(held) != 2 or held[1] is None:
-            raise foreign(f"{name} that is not rows times a constant", WANTED)
+        refuse(
+            len(held) != 2 or held[1] is None, f"{name} that is not rows times a constant", WANTED
+        )
         stack.linear(_real(held[1], name).T, None, name)
     elif arithmetic:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_real(x, name) for x in held[1:5] if x is not None]
-        if attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1:
-            raise foreign(f"{name} while training", WANTED)
+        refuse(
+            attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
+            f"{name} while training",
+            WANTED,
+        )
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
@@ -268,8 +272,11 @@ def _step(graph: Graph, node: Any) -> None:
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
     """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
     given = len(node.input) > 2 and node.input[2] != ""
-    if held[1] is None or attributes.get("transA", 0) or (given and held[2] is None):
-        raise foreign(f"{name} of two tensors", WANTED)
+    refuse(
+        held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
+        f"{name} of two tensors",
+        WANTED,
+    )
     W = _real(held[1], name) if attributes.get("transB", 0) else _real(held[1], name).T
     b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
@@ -281,15 +288,21 @@ def _real(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant, refusing one that is empty or not of floating-point numbers, since integer
     arithmetic differs.
     """
-    if c.dtype.kind in "iubcOSU" or not c.size:
-        raise foreign(f"{name} of a constant of {c.dtype} and shape {c.shape}", WANTED)
+    refuse(
+        c.dtype.kind in "iubcOSU" or not c.size,
+        f"{name} of a constant of {c.dtype} and shape {c.shape}",
+        WANTED,
+    )
     return c
 
 
 def _row(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant that is the same for every row as a vector."""
-    if c.ndim > 2 or c.size != max(c.shape[-1:], default=1):
-        raise foreign(f"{name} of a constant of shape {c.shape}, other for every row,", WANTED)
+    refuse(
+        c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
+        f"{name} of a constant of shape {c.shape}, other for every row,",
+        WANTED,
+    )
     return _real(c, name).reshape(-1)
 
 
@@ -311,7 +324,7 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
         return said in ([1], [-1]) and stack.reshaped([-1], _name(node))
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        if shape == [-1, 1] and stack.layers and not graph.readers(node.output[0]):
+        if shape == [-1, 1] and stack.layers and not graph.readers[node.output[0]]:
             return True  # as at the end of skl2onnx exports, whatever the width
         if len(shape) == 2:
             graph.axes = 2
@@ -323,12 +336,12 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    if len(constants) != 1:
-        raise foreign(f"{name} of two tensors", WANTED)
+    refuse(len(constants) != 1, f"{name} of two tensors", WANTED)
     c, kind = _row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    if kind == "Div" and (first or not c.all()):
-        raise foreign(f"{name} by {'a tensor' if first else 0}", WANTED)
+    refuse(
+        kind == "Div" and (first or not c.all()), f"{name} by {'a tensor' if first else 0}", WANTED
+    )
     if kind in ("Mul", "Div"):
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
     else:
@@ -361,15 +374,9 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
     try:
         folder, size = path.resolve().parent, path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
-        beside = {
-            pair.value
-            for t in _tensors(proto.graph)
-            for pair in t.external_data
-            if pair.key == "location"
-        }
-        for name in beside:
-            if (folder / name).is_file():
-                size += (folder / name).stat().st_size
+        held = (pair for t in _tensors(proto.graph) for pair in t.external_data)
+        beside = {folder / pair.value for pair in held if pair.key == "location"}
+        size += sum(file.stat().st_size for file in beside if file.is_file())
         return proto, size, str(folder)
     except Exception as error:  # protobuf's errors; external files missing or elsewhere
         text = shown(error, 200)
@@ -445,13 +452,20 @@ def _follow(graph: Graph) -> Model:
     at, stack = graph.input, graph.stack
     saved: list[Any] = []  # a tensor read twice, and the node that adds it to a later output
     while True:
-        readers = [] if graph.outputs == {at} else graph.readers(at)
+        readers = [] if graph.outputs == {at} else graph.readers[at]
         gated = _gated(graph, at) if len(readers) > 1 else None
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
             stack.activation(activations_of("onnx")[kind][0], _name(node))
-        elif stack.closed or _ends(readers, stack):
+        elif (
+            stack.closed
+            or (  # or only nodes that turn a sigmoid into labels follow
+                len(readers) > 1
+                and [stack.last, *stack.activations[-1:]] == ["activation", "sigmoid"]
+                and {node.op_type for node in readers} <= AFTER
+            )
+        ):
             _only_labels(graph, at)
             return _finish(graph, at)
         elif not readers:
@@ -464,9 +478,12 @@ def _follow(graph: Graph) -> Model:
         elif len(readers) > 1:
             raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
         elif saved and readers[0] is saved[1]:
-            node, before = readers[0], saved[0]
-            if {*node.input} != {at, before}:
-                raise foreign(f"{_name(node)} of {' and '.join(map(shown, node.input))}", WANTED)
+            node = readers[0]
+            refuse(
+                {*node.input} != {at, saved[0]},
+                f"{_name(node)} of {' and '.join(map(shown, node.input))}",
+                WANTED,
+            )
             stack.join(_name(node))
             saved = []
         else:
@@ -483,16 +500,6 @@ def _finish(graph: Graph, at: str) -> Model:
         names = ", ".join(shown(name) for name in sorted(graph.outputs))
         raise ValueError(f"the graph gives {names}, not its last layer; wanted what that gives")
     return found
-
-
-def _ends(readers: list[Any], stack: Stack) -> bool:
-    """Return whether a final sigmoid is followed only by nodes that turn it into labels."""
-    return (
-        len(readers) > 1
-        and stack.last == "activation"
-        and stack.activations[-1] == "sigmoid"
-        and {node.op_type for node in readers} <= AFTER
-    )
 
 
 def _only_labels(graph: Graph, at: str) -> None:
@@ -521,10 +528,8 @@ def _only_labels(graph: Graph, at: str) -> None:
             fits = kind in SAME and attributes.get("norm", b"L1") == b"L1"
             fits = fits and (kind != "Cast" or attributes.get("to") in FLOATS)
             same.update(node.output)
-        if not fits:
-            raise foreign(f"{_name(node)} after {end}", WANTED)
-    if not graph.outputs & (same | labels):
-        raise foreign(f"what the graph gives after {end}", WANTED)
+        refuse(not fits, f"{_name(node)} after {end}", WANTED)
+    refuse(not graph.outputs & (same | labels), f"what the graph gives after {end}", WANTED)
 
 
 def _below(graph: Graph, at: str) -> list[Any]:

@@ -27,6 +27,12 @@ def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
     return ValueError(f"{what} has no counterpart here; wanted a stack of {wanted}")
 
 
+def refuse(when: Any, what: str, wanted: str = SUPPORTED) -> None:
+    """Raise the error for a layer that has no counterpart, where that is so."""
+    if when:
+        raise foreign(what, wanted)
+
+
 class Stack:
     """A stack of layers that is being read: linear maps, scalings and shifts of features between
     them, activations, and skips around hidden layers.
@@ -51,13 +57,17 @@ class Stack:
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        self.folded = False  # batch normalisation by known moments was folded into linear layers
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # the dtype of torch's parameters
 
-    def _open(self, name: str) -> None:
-        if self.closed:
-            raise foreign(f"{name} after {self.closed}")
+    def _open(
+        self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
+    ) -> None:
+        """Raise a ValueError after a softmax, and for a layer that does not fit here."""
+        refuse(
+            self.closed or not fits,
+            f"{name} after {self.closed}" if self.closed else f"{name}{why}",
+        )
 
     def spend(self, n_bytes: float) -> None:
         """Count memory used by reading; raise a ValueError if a small file requires a lot."""
@@ -97,14 +107,10 @@ class Stack:
         b = None if b is None else self._array(b, f"the bias of {name}", 1)
         if b is not None and b.shape != (len(W),):
             raise ValueError(f"the bias of {name} has shape {b.shape}; wanted ({len(W)},)")
-        if not self.layers and self.takes not in (None, W.shape[1]):
+        if self.width not in (None, W.shape[1]):
+            rows = f"the layer before it, {self.names[-1]}, gives" if self.layers else "rows have"
             raise ValueError(
-                f"{name} takes {W.shape[1]} numbers, and rows have {self.takes}; wanted a stack"
-            )
-        if self.layers and W.shape[1] != len(self.layers[-1][0]):
-            raise ValueError(
-                f"{name} takes {W.shape[1]} numbers, and the layer before it, {self.names[-1]}, "
-                f"gives {len(self.layers[-1][0])}; wanted a stack"
+                f"{name} takes {W.shape[1]} numbers, and {rows} {self.width}; wanted a stack"
             )
         if self.pending is not None:
             scale, shift = self.pending
@@ -153,25 +159,23 @@ class Stack:
         """Add batch normalisation by known moments; `parts` are gamma, beta, mean and variance."""
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
-        self.folded = True
         self.affine(scale, beta - scale * mean, name, parts[0])
 
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
         """Add batch normalisation over the rows of a batch (training mode), which must follow a
         linear map.
         """
-        self._open(name)
         done = len(self.layers)
-        free = self.pending is None and self.saved != done
-        if self.last != "linear" or done - 1 in self.norms or not free:
-            raise foreign(f"{name} that does not follow a linear layer, while training")
+        fits = self.last == "linear" and done - 1 not in self.norms and self.saved != done
+        why = " that does not follow a linear layer, while training"
+        self._open(name, fits and self.pending is None, why)
         if eps != _engine.BATCH_NORM_EPS:
             raise ValueError(f"{name} has eps={eps}; wanted {_engine.BATCH_NORM_EPS}")
         m = (len(self.layers[-1][0]),)
         parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
         if any(part.shape != m for part in parts):
             raise ValueError(f"{name} has {len(parts[0])} features; wanted {m[0]}")
-        self.norms[len(self.layers) - 1] = parts[0], parts[1]
+        self.norms[done - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
         """Add an activation by the name and the settings that another library has for it; raise a
@@ -191,31 +195,25 @@ class Stack:
         """Add an activation, by this library's name, for every unit."""
         if phi == "identity":
             return
-        self._open(name)
-        if self.saved == len(self.layers):
-            raise foreign(f"{name} after {self.forked}")
-        if self.last != "linear" or self.pending is not None:
-            raise foreign(f"{name} that does not follow a linear layer")
+        self._open(name, self.saved != len(self.layers), f" after {self.forked}")
+        self._open(name, self.last == "linear" and self.pending is None)
         self.activations.append(phi)
         self.names[-1] += f" and {name}"
         self.last = "activation"
 
     def fork(self, name: str) -> None:
         """Mark the current output as read twice: by the next layer, and by a `join` after it."""
-        self._open(name)
-        if self.saved is not None or self.pending is not None:
-            raise foreign(f"{name}, whose input is not what the layer before it gives,")
+        why = ", whose input is not what the layer before it gives,"
+        self._open(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
 
     def join(self, name: str) -> None:
         """Add the output at the fork to that of the hidden layer after it."""
-        self._open(name)
         l = len(self.layers) - 1
-        if self.saved != l or self.pending is not None or self.last not in ("linear", "activation"):
-            raise foreign(f"{name} that is not the input of one hidden layer added to its output")
+        fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
+        self._open(name, fits, " that is not the input of one hidden layer added to its output")
         m, k = self.layers[l][0].shape
-        if m != k:
-            raise foreign(f"{name} of {k} numbers to {m}")
+        self._open(name, m == k, f" of {k} numbers to {m}")
         if self.last == "linear":
             self.activations.append("identity")
         self.saved, self.last = None, "skip"
@@ -224,9 +222,7 @@ class Stack:
 
     def close(self, name: str) -> None:
         """Add a softmax, after which nothing may follow."""
-        self._open(name)
-        if self.last != "linear" or self.saved is not None or self.pending is not None:
-            raise foreign(f"{name} that does not follow a linear layer")
+        self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
         self.closed = name
 
     def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
@@ -243,17 +239,24 @@ class Stack:
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
-        if self.last != "linear" or self.pending is not None or self.saved is not None:
-            raise foreign(f"the end, {self.names[-1]},", f"{SUPPORTED}, a linear layer last")
+        refuse(
+            self.last != "linear" or self.pending is not None or self.saved is not None,
+            f"the end, {self.names[-1]},",
+            f"{SUPPORTED}, a linear layer last",
+        )
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
-        if self.norms and set(self.norms) != set(hidden):
-            raise foreign("batch normalisation of some layers and not of others, while training")
+        refuse(
+            self.norms and set(self.norms) != set(hidden),
+            "batch normalisation of some layers and not of others, while training",
+        )
         equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
-        if self.skips and self.skips != equal:
-            raise foreign("a skip around some hidden layers and not around others as wide,")
+        refuse(
+            self.skips and self.skips != equal,
+            "a skip around some hidden layers and not around others as wide,",
+        )
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
@@ -262,12 +265,11 @@ class Stack:
                     f"{name} has no bias and others have; wanted all layers with one, or none"
                 )
         sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
-        skips, norms = bool(self.skips), bool(self.norms)
-        model = MLP(sizes, self.activations, biased, skips, dtype, norms)
-        layers = []
-        for l, (W, b) in enumerate(self.layers):
-            b = np.zeros(len(W)) if b is None and biased else b
-            layers.append((W, b, *self.norms.get(l, ())))
+        model = MLP(sizes, self.activations, biased, bool(self.skips), dtype, bool(self.norms))
+        layers = [
+            (W, np.zeros(len(W)) if b is None and biased else b, *self.norms.get(l, ()))
+            for l, (W, b) in enumerate(self.layers)
+        ]
         return model, model.flatten(layers)
 
 
@@ -359,12 +361,14 @@ def from_sklearn(est: Any) -> Model:
         raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
-        if not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."):
-            raise foreign(f"est, {typed(est)} with a forward pass of its own,")
+        refuse(
+            not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
+            f"est, {typed(est)} with a forward pass of its own,",
+        )
     phi = _phi_of(est)
+    last = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    if getattr(est, "out_activation_", "identity") not in known:
-        raise foreign(f"the output activation {est.out_activation_!r}")
+    refuse(last not in known, f"the output activation {last!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
         (W, b), (A, c) = layers[0], first
@@ -379,8 +383,11 @@ def _phi_of(est: Any) -> Any:
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
     name, known = est.activation, activations_of("sklearn")
-    if not isinstance(name, str) or name not in known:
-        raise foreign(f"the activation {name!r}", f"one of {', '.join(known)}")
+    refuse(
+        not isinstance(name, str) or name not in known,
+        f"the activation {name!r}",
+        f"one of {', '.join(known)}",
+    )
     return known[name][0]
 
 
@@ -410,7 +417,7 @@ def as_affine(step: Any, name: str) -> Affine:
     own: Any = type(step)
     kind = own.__name__
     if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
-        bent = " with clip=True" if kind in SCALERS.split(", ") else ""
+        bent = " with clip=True" if getattr(step, "clip", False) else ""
         raise ValueError(
             f"step {name!r} of the pipeline is a {kind}{bent}; wanted {SCALERS} before the net, or "
             "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"

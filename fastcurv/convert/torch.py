@@ -17,7 +17,7 @@ from ..common.errors import accept_aliases, require, typed
 from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
-from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
+from .sklearn import SUPPORTED, Stack, agreed, foreign, refuse, stacked
 
 WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
@@ -81,8 +81,8 @@ def _flat(module: Any, name: str) -> list[Step]:
     if kind in WRAPPED:
         return _flat(getattr(module, WRAPPED[kind]), name)
     if kind == "Sequential":
-        inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
-        return [step for steps in inner for step in steps]
+        parts = module._modules.items()
+        return [step for key, part in parts for step in _flat(part, f"{name}[{key}]")]
     if not kind:
         return _traced(module, name)
     return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
@@ -110,16 +110,20 @@ def _as_called(module: Any, said: str, wraps: bool) -> None:
             f"{said} has forward hooks, which may change what it computes; wanted it "
             "without them: hook.remove()"
         )
-    if getattr(module, "parametrizations", None):
-        raise foreign(f"{said}, whose weights are computed from other parameters,")
+    refuse(
+        getattr(module, "parametrizations", None),
+        f"{said}, whose weights are computed from other parameters,",
+    )
     own: Any = type(module)
     calls = ("__call__", "_call_impl", "_wrapped_call_impl")
-    if not wraps and any(
-        getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
-    ):
-        raise foreign(f"{said}, a class with a __call__ of its own,")
-    if not wraps and "forward" in vars(module):
-        raise foreign(f"{said}, whose forward is the instance's own,")
+    refuse(
+        not wraps
+        and any(
+            getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
+        ),
+        f"{said}, a class with a __call__ of its own,",
+    )
+    refuse(not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,")
 
 
 def _traced(module: Any, name: str) -> list[Step]:
@@ -160,8 +164,7 @@ def _traced(module: Any, name: str) -> list[Step]:
             raise foreign(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
-            if node.args != (at,) or saved:
-                raise foreign(f"{said}, which gives more than one tensor,")
+            refuse(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
             return steps
         steps += _node(module, node, at, saved, name)
         if saved and node is saved[1]:
@@ -223,17 +226,15 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     if not kind or kind in ("add", "view") or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
-    given = {**DEFAULTS.get(kind, {}), **node.kwargs, **dict(zip(names, rest))}
-    for key in ("inplace", "_stacklevel"):
-        given.pop(key, None)
+    words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
+    given = {**DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
     if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
         raise foreign(f"{said} with arguments of its own")
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
-    if any(hasattr(x, "op") for x in given.values()):
-        raise foreign(f"{said} with a number that is computed")
+    refuse(any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed")
     return [Step(said, kind, SimpleNamespace(**given))]
 
 
@@ -253,34 +254,33 @@ def _one_dtype(module: Any, name: str, stack: Stack) -> None:
 
 def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """Raise a ValueError if an earlier layer has the same weight or bias."""
-    for part in ("weight", "bias"):
-        tensor = getattr(module, part)
-        if tensor is None:
-            continue
+    for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
             raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
-        seen[id(tensor)] = name, tensor
+        if tensor is not None:
+            seen[id(tensor)] = name, tensor
 
 
 def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     _one_dtype(module, name, stack)
-    affine, kept = module.weight is not None, module.running_mean is not None
     ones = np.ones(module.num_features, np.float32)
-    gamma = _numbers(module.weight) if affine else ones
-    beta = _numbers(module.bias) if affine and module.bias is not None else 0 * ones
-    if module.training or not kept:
+    gamma = ones if module.weight is None else _numbers(module.weight)
+    beta = 0 * ones if module.bias is None else _numbers(module.bias)
+    if module.training or module.running_mean is None:
         _unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
-        return
-    moments = _numbers(module.running_mean), _numbers(module.running_var)
-    stack.frozen_norm([gamma, beta, *moments], module.eps, name)
+    else:
+        moments = _numbers(module.running_mean), _numbers(module.running_var)
+        stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
 def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     """Read one step into the stack."""
     name, kind, module = step
-    if stack.column and kind not in ("Sigmoid", "Identity"):
-        raise foreign(f"{name} after {stack.column}, of one number a row,")
+    refuse(
+        stack.column and kind not in ("Sigmoid", "Identity"),
+        f"{name} after {stack.column}, of one number a row,",
+    )
     if kind == "Linear":
         _one_dtype(module, name, stack)
         _unshared(module, name, seen)
@@ -329,8 +329,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
             stack.takes = shape[1]  # checked against the width of the first layer
     else:
         return False
-    if not stack.reshaped(shape, name):
-        raise foreign(said, wanted)
+    refuse(not stack.reshaped(shape, name), said, wanted)
     return True
 
 
@@ -391,15 +390,17 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         named = isinstance(module, (str, os.PathLike))
         wanted = ": torch.load(path) of a file" if named else ""
         raise TypeError(f"module is {typed(module)}; wanted a module or a state dict{wanted}")
-    stack: Stack = Stack()
+    stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
-    for step in _flat(module, "module"):
+    steps = _flat(module, "module")
+    for step in steps:
         _read(stack, step, seen)
     model, theta = stack.finish()
     agreed(model, activation)
     if any(not _kind(part) for part in module.modules()):
         _same_numbers(module, model, theta)
-    _say_whose(module, stack, theta, [tensor for _, tensor in seen.values()])
+    folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
+    _say_whose(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
 
@@ -438,13 +439,13 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
         )
 
 
-def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) -> None:
+def _say_whose(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
     """Warn if theta differs from the module's own parameters."""
     own = list(module.parameters())
-    if stack.folded:
+    n = sum(p.numel() for p in own)
+    if folded:
         what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
-    elif sum(p.numel() for p in own) != theta.size:
-        n = sum(p.numel() for p in own)
+    elif n != theta.size:
         what, whose = f"the module has {n} parameters, and the model others", "model's"
     elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
         what, whose = "the module lists its parameters in another order", "forward pass's"
@@ -465,11 +466,16 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
         layer, _, part = str(key).rpartition(".")
         if isinstance(tensor, Mapping):
             raise ValueError(f"{key!r} holds a dictionary; wanted the state dict: given[{key!r}]")
-        if part not in ("weight", "bias") or (part == "bias" and layer not in found):
-            raise foreign(f"{key!r} in the state dict", "linear layers: a weight, then its bias")
+        refuse(
+            part not in ("weight", "bias") or (part == "bias" and layer not in found),
+            f"{key!r} in the state dict",
+            "linear layers: a weight, then its bias",
+        )
         value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
-        if any(np.may_share_memory(value, before) for parts in found.values() for before in parts):
-            raise foreign(f"{key!r} in the state dict, which shares the numbers of another,")
+        refuse(
+            any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
+            f"{key!r} in the state dict, which shares the numbers of another,",
+        )
         if value.ndim != (2 if part == "weight" else 1):
             normal = f"{layer}.running_var" in state
             what = f"{key!r} of shape {value.shape}"
@@ -522,15 +528,14 @@ def to_torch(model: MLP, theta: Any) -> Any:
     except ImportError:
         raise ImportError("to_torch needs the torch package: pip install torch") from None
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-    stack, layers = [], model.unflatten(theta)
+    net, layers = torch.nn.Sequential(), model.unflatten(theta)
     for l, (W, b, *norm) in enumerate(layers):
-        stack.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
+        net.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
         if norm:
-            stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
+            net.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
         if l < len(model.activation):
             theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
-            stack.append(getattr(torch.nn, theirs)())
-    net = torch.nn.Sequential(*stack)
+            net.append(getattr(torch.nn, theirs)())
     parts = [np.array(part) for layer in layers for part in layer if part is not None]
     with torch.no_grad():
         for parameter, part in zip(net.parameters(), parts, strict=True):

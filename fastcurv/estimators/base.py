@@ -8,8 +8,9 @@ import numbers
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -28,8 +29,7 @@ from ..common.checks import (
     is_sparse,
 )
 from ..common.errors import Answering, accept_aliases, typed
-from ..common.linalg import eigvalsh
-from ..common.protocols import Descent, Layered, LossName, Solver
+from ..common.protocols import Descent, LossName
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
 from ..network.mlp import MLP
@@ -80,14 +80,6 @@ def pairs_worth(n: int, rows: int) -> int:
     return min(max(20, near, far), 80)
 
 
-def precondition_worth(ob: Any) -> bool:
-    """Return whether L-BFGS fits this objective sooner in coordinates of its layers: targets are
-    numbers, since classes are fitted in too few steps, and a gradient costs as much as they do.
-    """
-    numbers = hasattr(ob, "loss") and LOSSES[ob.loss].targets == "numbers"
-    return bool(numbers and not is_sparse(ob.X) and 6 * ob.n_samples * ob.n_params > REPAID)
-
-
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     """Return the number of threads: 1 for a small gradient, unless given by the user."""
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
@@ -106,15 +98,6 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
         if not np.all(told | (high == low)):
             return False
     return True
-
-
-def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
-    """Return the outputs before any softmax; sparse rows are made dense in blocks."""
-    if not is_sparse(X):
-        return model.predict(theta, X)
-    step = max(1, BLOCK // X.shape[1])
-    parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
-    return np.concatenate([model.predict(theta, part) for part in parts])
 
 
 def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
@@ -142,27 +125,29 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # Validation of the estimators' parameters in `fit`.
 SOLVERS = ("auto", *ALIASES, *METHODS)
 THEIRS = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
+AT_LEAST_0 = partial(check_positive, zero=True)
+CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead of; None: optional
+    "alpha": (AT_LEAST_0, ""),
+    "max_iter": (check_positive_int, ""),
+    "tol": (AT_LEAST_0, "a number >= 0"),
+    "n_iter_no_change": (check_positive_int, ""),
+    "batch_size": (check_positive_int, "an int >= 1"),
+    "learning_rate_init": (check_positive, None),
+    "max_time": (check_positive, None),
+}
 
 
 def check_parameters(est: Any) -> None:
     """Raise ValueError or TypeError for the first invalid parameter."""
     check_choice(est.solver, SOLVERS, "solver")
-    check_positive(est.alpha, "alpha", zero=True)
-    check_positive_int(est.max_iter, "max_iter")
-    if not isinstance(est.tol, str):
-        check_positive(est.tol, "tol", zero=True)
-    elif est.tol != "auto":
-        raise ValueError(f"tol is {est.tol!r}; wanted 'auto' or a number >= 0")
-    check_positive_int(est.n_iter_no_change, "n_iter_no_change")
+    for name, (check, instead) in CHECKS.items():
+        given = getattr(est, name)
+        if instead and isinstance(given, str) and given != "auto":
+            raise ValueError(f"{name} is {given!r}; wanted 'auto' or {instead}")
+        if not (given is None and instead is None or isinstance(given, str) and instead):
+            check(given, name)
     if est.verdict not in (True, False, "quick"):
         raise ValueError(f"verdict is {est.verdict!r}; wanted 'quick', True or False")
-    if isinstance(est.batch_size, str) and est.batch_size != "auto":
-        raise ValueError(f"batch_size is {est.batch_size!r}; wanted 'auto' or an int >= 1")
-    if not isinstance(est.batch_size, str):
-        check_positive_int(est.batch_size, "batch_size")
-    for name in ("learning_rate_init", "max_time"):
-        if getattr(est, name) is not None:
-            check_positive(getattr(est, name), name)
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
             f"validation_fraction is {est.validation_fraction}; wanted a number between 0 and 1"
@@ -198,17 +183,6 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     ]
 
 
-def total_of(rows: int, weight: Any) -> float:
-    """Return the sum of the weights, or the number of rows without weights."""
-    if weight is None:
-        return float(rows)
-    with np.errstate(over="ignore"):
-        total = float(weight.sum(dtype=float))
-    if not 1e-290 <= total <= 1e305:  # so that quotients by it neither overflow nor underflow
-        raise ValueError(f"sample_weight adds up to {total:.3g}; wanted a sum from 1e-290 to 1e305")
-    return total
-
-
 # --------------------------------------------------------------------------------------------------
 # The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the whole
 # verdict.
@@ -216,7 +190,6 @@ def total_of(rows: int, weight: Any) -> float:
 PRODUCTS = 40  # Hessian products of the estimate at most, ...
 FEWEST = 4  # ... and at least
 CLOSE = 1e-2  # a residual below this share of the largest curvature resolves an end
-ROUNDED = 16 * float(np.finfo(float).eps)  # error of 2 x 2 eigenvalues, relative to the largest
 START = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
@@ -281,31 +254,21 @@ class SpectrumCheck(Answering, subject="look"):
 
 def check_spectrum(
     ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
-) -> tuple[SpectrumCheck, np.ndarray | None]:
+) -> tuple[SpectrumCheck, np.ndarray]:
     """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
 
     Returns the estimate and the lowest Ritz vector. `scale` converts values of the objective to
     those of ``loss_``.
     """
-    n = len(theta)
     size = scale * float(np.abs(ob.gradient(theta)).max())
-    if n < 3:
-        H = ob.hessian(theta)
-        values = scale * eigvalsh(H.to_dense().astype(float))
-        low, high, vector, spent = float(values[0]), float(values[-1]), None, n
-        known = np.linalg.norm(H.column_bounds()) if hasattr(H, "column_bounds") else 0.0
-        off = scale * float(known) + ROUNDED * float(np.abs(values).max())
-        errors = off, off
-    else:
-        most = min(max(products, FEWEST), PRODUCTS, n)
-        values, residuals, vector, spent = ends(ob, theta, most)
-        low, high = scale * float(values[0]), scale * float(values[-1])
-        under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
-        errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
+    most = min(max(products, FEWEST), PRODUCTS, len(theta))
+    values, residuals, vector, spent = ends(ob, theta, most)
+    low, high = scale * float(values[0]), scale * float(values[-1])
+    under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
+    errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
-    if near and vector is not None and low + errors[0] < 0:  # a saddle must hold with rounding
-        H = ob.hessian(theta)
-        off = scale * float(H.rounding_bound(vector)) if hasattr(H, "rounding_bound") else 0.0
+    if near and low + errors[0] < 0:  # a saddle must hold with rounding
+        off = scale * float(ob.hessian(theta).rounding_bound(vector))
         errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
@@ -351,53 +314,15 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
     _total: float
     _scale: float
-    _resumed: bool
     _deadline: float | None
-    _size: float
     _method: Any  # the solver's state after `partial_fit`
     _stratify = False
 
-    @accept_aliases("estimator")
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Layered | Literal["logistic"] = "relu",
-        *,
-        solver: Solver = "auto",
-        alpha: float = 1e-4,
-        batch_size: Any = "auto",
-        learning_rate_init: float | None = None,
-        max_iter: int = 200,
-        tol: Any = "auto",
-        random_state: Any = None,
-        warm_start: bool = False,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        max_time: float | None = None,
-        n_threads: int | None = None,
-        memory: int | None = None,
-        verdict: Any = "quick",
-        verbose: bool = False,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.max_time = max_time
-        self.n_threads = n_threads
-        self.memory = memory
-        self.verdict = verdict
-        self.verbose = verbose
+    def _store(self, given: dict[str, Any]) -> None:
+        """Keep the arguments of `__init__`, its ``locals()``, under their names, as scikit-learn
+        asks.
+        """
+        self.__dict__.update((name, x) for name, x in given.items() if name != "self")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -439,7 +364,13 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         """Build the objective, ``loss_`` divided by `_scale`: l2 is alpha over the sum of weights,
         without biases.
         """
-        total = self._total = total_of(X.shape[0], weight)
+        with np.errstate(over="ignore"):
+            total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
+        if not 1e-290 <= total <= 1e305:  # so that quotients by it neither overflow nor underflow
+            raise ValueError(
+                f"sample_weight adds up to {total:.3g}; wanted a sum from 1e-290 to 1e305"
+            )
+        self._total = total
         self._scale = LOSSES[loss].sklearn[1](model.sizes[-1])
         return Objective(
             model,
@@ -521,15 +452,19 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             else:
                 rest = (*self._data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
+        resumed = self.warm_start and getattr(self, "model_", None) == model
         theta, watch = self._first_theta(model, y, weight, rng), None
-        if self.solver == self.tol == "auto" and held is None and not self._resumed:
+        if resumed:
+            theta = np.array(self.theta_)
+        elif self.solver == self.tol == "auto" and held is None:
             watch = self._unseen(model, X, y, loss, weight, theta)
         ob = self._objective(model, X, y, loss, weight)
         self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
         if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
+            size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
             warnings.warn(
                 f"{type(self).__name__} ended at max_iter={self.max_iter} with a gradient of "
-                f"{self._size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
+                f"{size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
                 ConvergenceWarning,
                 stacklevel=caller_depth(),
             )
@@ -565,9 +500,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
-        self._resumed = self.warm_start and getattr(self, "model_", None) == model
-        if self._resumed:
-            return np.array(self.theta_)
         # scikit-learn's start scores best (benchmarks/estimators.py): its biases spread the kinks
         theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
         *hidden, (last, _) = model.unflatten(theta)
@@ -665,7 +597,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             idle = 0 if score < lowest - small else idle + 1
             if score < lowest:
                 best, lowest = at.x, score
-            return idle >= self.n_iter_no_change
+            return bool(idle >= self.n_iter_no_change)
 
         options = {"validation": None, "seed": seed, "record_every": self.max_iter + 1}
         options |= self._batches(ob)
@@ -694,7 +626,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             spent = sum(run.nfev for run in runs)
             seen, down = check_spectrum(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
             deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
-            if left <= 0 or not deep or down is None:
+            if left <= 0 or not deep:
                 return seen
             lower = escape(ob, runs[-1].x, down)
             if not lower.fun < runs[-1].fun:
@@ -723,7 +655,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
         if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
-            options["precondition"] = precondition_worth(ob)
+            # coordinates of the layers: not for classes, which are fitted in too few steps
+            numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
+            options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > REPAID
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(
@@ -759,7 +693,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()
-        self._size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
         layers = self.model_.unflatten(self.theta_)
         self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
         self.intercepts_ = [b for _, b in layers]
@@ -794,12 +727,18 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         self.curvature_ = None
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Return the outputs of the network before any softmax."""
+        """Return the outputs of the network before any softmax; sparse rows are made dense in
+        blocks.
+        """
         check_is_fitted(self)
         kinds = (np.float64, np.float32)
         X = unhidden(X, "X")
         X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
-        return outputs_of(self.model_, self.theta_, X)
+        if not is_sparse(X):
+            return self.model_.predict(self.theta_, X)
+        step = max(1, BLOCK // X.shape[1])
+        parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
+        return np.concatenate([self.model_.predict(self.theta_, part) for part in parts])
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """Return the objective that `fit` minimises, on these rows, for use with `classify`,

@@ -169,27 +169,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         verdict: Any = "quick",
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            tol=tol,
-            random_state=random_state,
-            warm_start=warm_start,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            max_time=max_time,
-            n_threads=n_threads,
-            memory=memory,
-            verdict=verdict,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+        self._store(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -290,8 +270,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the share of rows whose class, or all of whose labels, are right."""
-        weight = unhidden(sample_weight, "sample_weight")
-        return float(super().score(X, unhidden(y, "y"), weight))
+        rows = unhidden(y, "y"), unhidden(sample_weight, "sample_weight")
+        return float(super().score(X, *rows))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:

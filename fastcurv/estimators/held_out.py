@@ -143,9 +143,7 @@ class Firm:
 
     def __init__(self, ob: Objective, l2: float) -> None:
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
-        proofs = ob.certificates
-        self.loss_lower_bound = -np.inf if proofs is None else proofs.loss_lower_bound
-        self.keeps_theta = True
+        self.loss_lower_bound = ob.certificates.loss_lower_bound
         self.added = np.zeros(ob.n_params, ob.dtype)
         for W, _ in ob.model.unflatten(self.added):
             W[...] = l2 - ob.l2

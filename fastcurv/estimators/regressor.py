@@ -83,27 +83,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         verdict: Any = "quick",
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            tol=tol,
-            random_state=random_state,
-            warm_start=warm_start,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            max_time=max_time,
-            n_threads=n_threads,
-            memory=memory,
-            verdict=verdict,
-            verbose=verbose,
-        )
-        self.loss = loss
+        self._store(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -46,7 +46,10 @@ def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
             f"curve {name!r} is {typed(curve)}; wanted two arrays, x and y: "
             "(range(len(losses)), losses) for losses alone"
         ) from None
-    return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; wanted (k,)")
+    return x, y
 
 
 def _check_runs(results: Any, x: str, y: str) -> None:
@@ -114,9 +117,6 @@ class ConvergenceDisplay(Display):
         if not isinstance(curves, Mapping):
             raise TypeError(f"curves is {typed(curves)}; wanted a dict of a name to (x, y) each")
         self.curves = {name: _pair(name, curve) for name, curve in curves.items()}
-        for name, (x, y) in self.curves.items():
-            if x.shape != y.shape or x.ndim != 1:
-                raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; wanted (k,)")
         self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
 
     @classmethod
@@ -413,20 +413,17 @@ class MinimumRatioDisplay(Display):
         ax = self._axes(ax)
         if self.quantity == "inertia":
             series = [
-                (sign, look, np.ones(self.losses.shape, bool), shares)
-                for (sign, look), shares in zip(SIGNS.items(), self.ratios.T)
+                (sign, SIGNS[sign], np.ones(self.losses.shape, bool), shares)
+                for sign, shares in zip(SIGNS, self.ratios.T)
             ]
         else:
-            series = [
-                (kind.replace("_", " "), look, self.kinds == kind, self.ratios)
-                for kind, look in MARKERS.items()
-            ]
+            series = [(k, MARKERS[k], self.kinds == k, self.ratios) for k in MARKERS]
         for name, (marker, color), chosen, shares in series:
             for hollow in (False, True):
                 mine = chosen & (self.trivial == hollow)
                 if not mine.any():
                     continue
-                words = f"{name}{', trivial' if hollow else ''}"
+                words = f"{name.replace('_', ' ')}{', trivial' if hollow else ''}"
                 words += "" if self.quantity == "inertia" else f" ({mine.sum()})"
                 ax.plot(
                     shares[mine],
@@ -449,5 +446,4 @@ class MinimumRatioDisplay(Display):
 def _shares(verdict: Any, quantity: str) -> Any:
     if quantity != "inertia":
         return getattr(verdict, quantity)
-    counts = np.array([verdict.n_positive, verdict.n_negative, verdict.n_zero])
-    return counts / verdict.n_params
+    return np.array([verdict.n_positive, verdict.n_negative, verdict.n_zero]) / verdict.n_params

@@ -70,19 +70,9 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax, ticks=MaxNLocator(8, steps=[1, 2, 5, 10]))
     bar.set_label(r"$\log_{10}$ of the loss" if log else "loss")
-    _few_ticks(ax)
-
-
-def _few_ticks(ax: Any) -> None:
-    """Limit the x axis of a plane, whose colour bar leaves little room, to about five ticks; on
-    both axes, give very small and large numbers with their power of ten at the end of the axis.
-    """
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    for axis in (ax.xaxis, ax.yaxis):
-        numbers = ScalarFormatter()
-        numbers.set_powerlimits((-2, 4))
-        axis.set_major_formatter(numbers)
+    # very small and large numbers have their power of ten at the end of the axis; beside the colour
+    # bar there is room for about five ticks
+    ax.ticklabel_format(style="sci", scilimits=(-2, 4))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
@@ -316,7 +306,9 @@ class LandscapeDisplay(Display):
         if flat:
             self._line(ax, label, log)
         else:
-            self._plane(ax, levels, log)
+            level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
+            ax.plot([0], [0], "o", color="white", mec="black", ms=6)
+            ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:
@@ -333,11 +325,6 @@ class LandscapeDisplay(Display):
         ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 
-    def _plane(self, ax: Any, levels: int, log: bool) -> None:
-        level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
-        ax.plot([0], [0], "o", color="white", mec="black", ms=6)
-        ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
-
 
 def _directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
@@ -345,8 +332,8 @@ def _directions(
     """Return the directions as rows, and their names."""
     if not isinstance(wanted, str):
         rows = _given(wanted, theta.size)
-        one, two = ("the direction",), ("the first direction", "the second direction")
-        return rows, one if len(rows) == 1 else two
+        two = "the first direction", "the second direction"
+        return rows, ("the direction",) if len(rows) == 1 else two
     check_choice(wanted, NAMES, "directions")
     if wanted == "gradient":
         if n_dims != 1:
@@ -396,10 +383,10 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
     for _ in range(DRAWS):
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else sine(*rows)
+        if angle >= 0.5:
+            return rows
         if angle > widest:
             best, widest = rows, angle
-        if widest >= 0.5:
-            break
     if best is not None:
         return best
     raise ValueError(
@@ -432,20 +419,12 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
     if model is None:
         length = float(np.linalg.norm(theta)) or 1.0
         return direction * (length / float(np.linalg.norm(direction)))
-    layers = []
-    for here, there in zip(model.unflatten(theta), model.unflatten(direction)):
-        W, D = here[0], there[0]
-        rest = [None if part is None else np.zeros_like(part) for part in there[1:]]
-        layers.append((_as_long(D, W), *rest))
-    return np.asarray(model.flatten(layers), dtype=np.float64)
-
-
-def _as_long(D: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """Scale the rows of D to the length of those of W; rows for which W is zero as described in
-    `filter_normalised`.
-    """
-    lengths = np.linalg.norm(W, axis=1, keepdims=True)
-    alive = lengths > 0
-    usual = np.sqrt(np.mean(lengths[alive] ** 2)) if alive.any() else 1.0
-    scaled = D * (lengths / np.linalg.norm(D, axis=1, keepdims=True))
-    return np.asarray(np.where(alive, scaled, D * (usual / W.shape[1] ** 0.5)))
+    found = np.zeros(theta.size)
+    parts = zip(*map(model.unflatten, (theta, direction, found)))
+    for W, D, out in ([layer[0] for layer in layers] for layers in parts):
+        lengths = np.linalg.norm(W, axis=1, keepdims=True)
+        alive = lengths > 0
+        usual = np.sqrt(np.mean(lengths[alive] ** 2)) if alive.any() else 1.0
+        scaled = D * (lengths / np.linalg.norm(D, axis=1, keepdims=True))
+        out[:] = np.where(alive, scaled, D * (usual / W.shape[1] ** 0.5))
+    return found

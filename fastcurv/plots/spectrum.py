@@ -115,9 +115,7 @@ class SpectrumDisplay(Display):
         """
         cls._check_look(look, "from_operator")
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
-        values = None
-        if k:
-            values = extremes(op, min(k, density.n // 2), seed).values
+        values = extremes(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)
 
     @classmethod
@@ -209,16 +207,14 @@ class SpectrumDisplay(Display):
                 ("positive", color, self.eigenvalues >= 0),
             ):
                 if mine.any():
-                    name = f"{mine.sum()} {sign} eigenvalues"
-                    height = np.full(mine.sum(), 0.02)
                     ax.plot(
                         self.eigenvalues[mine],
-                        height,
+                        np.full(mine.sum(), 0.02),
                         "|",
                         color=tone,
                         ms=10,
                         mew=1.2,
-                        label=name,
+                        label=f"{mine.sum()} {sign} eigenvalues",
                         transform=ax.get_xaxis_transform(),
                         clip_on=False,
                     )

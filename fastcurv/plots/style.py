@@ -66,9 +66,7 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **sub
     -------
     matplotlib Axes
     """
-    if ax is not None:
-        return ax
-    return new_figure(figsize).add_subplot(**subplot)
+    return new_figure(figsize).add_subplot(**subplot) if ax is None else ax
 
 
 def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from argparse import Namespace
 
 import numpy as np
@@ -45,13 +43,6 @@ def test_diagnose_says_what_helps(trained, tmp_path, capsys):
     assert "l2 too large" in capsys.readouterr().out
 
 
-def test_module_runs_as_a_program():
-    run = subprocess.run(
-        [sys.executable, "-m", "fastcurv", "--help"], capture_output=True, text=True
-    )
-    assert run.returncode == 0 and "saddles" in run.stdout
-
-
 def test_train_reaches_a_critical_point(trained, capsys):
     recipe, theta = load_run(trained)
     objective = recipe.objective()
@@ -60,51 +51,6 @@ def test_train_reaches_a_critical_point(trained, capsys):
     assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
     outputs = objective.model.predict(theta, recipe.dataset().X_test)
     assert recipe.dataset().score(outputs, recipe.dataset().y_test) >= 0.8
-
-
-def test_spectrum_prints_the_dense_extremes(trained, capsys, tmp_path):
-    picture = tmp_path / "density.png"
-    words = "-k 3 --steps 20 --quiet --figure"
-    assert main(["spectrum", str(trained), *words.split(), str(picture)]) == 0
-    text = capsys.readouterr().out
-    printed = [
-        float(line.split()[0]) for line in text.splitlines() if re.match(r"^ +[-\d.e]+  \d", line)
-    ]
-    recipe, theta = load_run(trained)
-    exact = np.linalg.eigvalsh(recipe.objective().hessian(theta).to_dense())
-    assert np.allclose(printed, np.concatenate([exact[:3], exact[-3:]]), rtol=1e-4)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_classify_gives_the_verdict_of_the_library(trained, capsys):
-    assert main(["classify", str(trained)]) == 0
-    recipe, theta = load_run(trained)
-    point = fc.classify(recipe.objective(), theta, seed=0)
-    text = capsys.readouterr().out
-    assert f"verdict: {point.kind}" in text and point.reason in text
-
-
-def test_report_is_one_file_that_needs_nothing_else(trained, capsys, tmp_path):
-    path = tmp_path / "sub" / "report.html"
-    words = "--steps 20 --probes 3 --quiet --out"
-    assert main(["report", str(trained), *words.split(), str(path)]) == 0
-    page = path.read_text()
-    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
-    assert 'class="chart"' in page and 'class="verdict"' in page
-    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|/|\.)", page)
-    assert str(path) in capsys.readouterr().out
-    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
-
-
-def test_train_reads_arrays_from_a_file(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((60, 3))
-    np.savez(tmp_path / "points.npz", X=X, y=X @ [1.0, -2.0, 0.5])
-    out = tmp_path / "theta.npz"
-    words = "--hidden 3 --activation softplus --quiet --epochs 5 --l2 1e-3 --out"
-    assert main(["train", str(tmp_path / "points.npz"), *words.split(), str(out)]) == 0
-    assert "R squared" in capsys.readouterr().out
-    assert load_run(out).recipe.objective().loss == "mse"
 
 
 @pytest.mark.parametrize(
@@ -150,13 +96,6 @@ def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path,
     assert theta.size == ob.n_params == 4 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 16 * recipe.batch_norm
     assert f"loss {ob.value(theta):.6f}" in trained
     assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("widths", ["", "0", "-3,x", "4,,x"])
-def test_bad_widths_are_refused_by_the_parser(widths, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "iris", f"--hidden={widths}"])
-    assert stop.value.code == 2 and "widths" in capsys.readouterr().err
 
 
 def test_info_and_bench_speak_of_this_machine(capsys):

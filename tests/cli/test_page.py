@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv import plots
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import load_run
 from fastcurv.cli.report import Report
@@ -25,7 +26,7 @@ def made(tmp_path_factory):
     common = ["--quiet", "--out"]
     arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
     assert main(["train", *arguments, *common, str(folder / "n.npz")]) == 0
-    page = folder / "page.html"
+    page = folder / "sub" / "page.html"
     few = ["--probes", "3", "--steps", "20"]
     assert main(["report", str(folder / "n.npz"), "--certified", *few, *common, str(page)]) == 0
     return folder / "n.npz", page
@@ -43,7 +44,9 @@ def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
     wanted = ["Training", "Verdict", "What would help", "Spectrum", "Landscape", "Layer by layer"]
     wanted += ["Cost"]
     assert heads == wanted and len(charts(page)) == 5
-    assert not re.search(r"(src|href)=[\"']?https?:", text)
+    assert text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|/|\.)", text)
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
     saved = load_run(run)
     losses = [y for line in charts(page)[0]["views"][0]["lines"] for y in line["y"]]
     assert losses[0] == saved.history["loss"][0] and losses[-1] == saved.history["loss"][-1]
@@ -141,3 +144,20 @@ def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
             elif " y" in name or name in ("up", "down"):
                 assert moved[2:].all() and not moved[:2].any()
         assert chart["views"]["wheel"] != chart["before"] == chart["after"]
+
+
+def test_text_is_escaped_and_numbers_are_short():
+    page = Report("a < b & c").text("<script>").table(["x"], [[1 / 3], [2]]).to_html()
+    assert "a &lt; b &amp; c" in page and "&lt;script&gt;" in page and "<script>" not in page
+    assert '<td class="number">0.333333</td>' in page
+
+
+def test_pictures_are_inline_and_repeatable():
+    pytest.importorskip("matplotlib")
+
+    def page():
+        ax = plots.curve([1, 2, 3], [1.0, 0.1, 0.01], label="loss", xlabel="step", ylabel="loss")
+        return Report("r").figure(ax, "a curve").figure(ax, "again").to_html()
+
+    assert page().count("<svg") == 2
+    assert page() == page()

@@ -52,6 +52,8 @@ def test_what_json_can_hold():
     assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
     assert told["type"] == "(1+0j)"
     json.dumps(told)
+    odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
+    assert json.dumps(as_json(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_versions_are_printed_or_returned(capsys):
 
 def test_archives_that_cannot_be_read(tmp_path):
     """What unpacks to more than 32 MiB and 64 times its size is known by its directory."""
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
     raw = bytearray((tmp_path / "bomb.npz").read_bytes())

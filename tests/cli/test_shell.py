@@ -17,7 +17,6 @@ from fastcurv.cli.output import PAGES, check_out
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
-from fastcurv.spectrum.results import as_json
 
 COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info")
 
@@ -86,11 +85,6 @@ def test_json_is_one_object_with_the_numbers_of_the_library(points, trained, tmp
     assert json.loads(capsys.readouterr().out)["numpy"] == np.__version__
 
 
-def test_what_is_not_finite_is_null_in_json():
-    odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
-    assert json.dumps(as_json(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
-
-
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
 def test_a_run_comes_back_from_either_format(kind, tmp_path):
     how = {"activation": "gelu", "residual": True, "dtype": "float32"}
@@ -148,28 +142,6 @@ def test_csv_and_npz_give_the_same_data(points):
     assert other.n_outputs == 1 and set(other.y.ravel()) == {0.0, 1.0}
     whole = load_dataset(points / "points.npz", loss="mse", test_fraction=0, raw=True)
     assert whole.X.shape == (80, 3) and len(whole.X_test) == 0 and whole.y.shape == (80, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "bad.csv is empty; wanted numbers separated by commas"),
-        ("\n\n", "bad.csv is empty"),
-        ("1,2\n", "too little"),
-        ("1,2\n3,4,5\n", "line 2 has 3 columns"),
-        ("1,2\nx,4\n", "sample 2, column 0 .counted from 0.: 'x' is not a finite number"),
-        ("1,2\n,4\n", "sample 2, column 0 .counted from 0.: '' is not a finite number"),
-        ("1,a\n2,\n", "mix words"),
-        ("1,0.5\n2,inf\n", "mix words"),
-        ("1,5\n2,5\n", "single class"),
-        ("a,b\n" + "".join(f"{i},{i}\n" for i in range(50)), "50 different whole numbers"),
-    ],
-)
-def test_bad_csv_is_one_sentence(text, words, tmp_path):
-    path = tmp_path / "bad.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=words):
-        load_dataset(path)
 
 
 def test_a_column_that_is_not_there_is_named(points):
@@ -261,6 +233,8 @@ def test_what_was_meant_is_asked(arguments, words, capsys):
         ("--l2 nan", "--l2 is nan; wanted a number"),
         ("--epochs x", "--epochs is x; wanted a whole number"),
         ("--hidden 3,x", "--hidden is '3,x'; wanted widths"),
+        ("--hidden=", "--hidden is ''; wanted widths"),
+        ("--hidden 0", "--hidden is '0'; wanted widths"),
         ("--method wish", "method is 'wish'; wanted one of"),
         ("--polish wish", "polish is 'wish'; wanted one of"),
         ("--activation cosine", "cosine"),
@@ -284,30 +258,6 @@ def test_status_1_where_it_stopped_short_or_is_not_certified(points, tmp_path, c
     assert main(["classify", str(out)]) == 0
     assert main(["classify", str(out), "--certified"]) == 1
     assert train(points, out, "--polish", "none") == 0
-
-
-def test_a_zip_that_is_none_and_a_thousand_broken_files_are_one_sentence(trained, tmp_path):
-    recipe, theta = load_run(trained)
-    model = fc.load(trained)[0]
-    whole = save_run(tmp_path / "whole.npz", recipe, model, theta).read_bytes()
-    tensors = trained.read_bytes()
-    rng = np.random.default_rng(0)
-    for number in range(1000):
-        kind, data = [(".npz", whole), (".safetensors", tensors)][number % 2]
-        broken = bytearray(data[: rng.integers(1, len(data) + 1)] if number % 3 else data)
-        for place in rng.integers(0, len(broken), 8):
-            broken[place] = rng.integers(256)
-        path = tmp_path / f"broken{kind}"
-        path.write_bytes(broken)
-        try:
-            load_run(path)
-        except ValueError as error:
-            assert "\n" not in str(error) and str(path) in str(error)
-    path = tmp_path / "no.npz"
-    path.write_bytes(b"PK\x03\x04 no archive")
-    for read in (read_npz, load_run, load_dataset):
-        with pytest.raises(ValueError, match="no.npz"):
-            read(path)
 
 
 def test_a_reader_that_leaves_early_stops_neither_work_nor_saving(points, tmp_path):

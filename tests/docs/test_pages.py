@@ -1,10 +1,12 @@
 """Every block of code on the site and in the README runs, in the order of its page."""
 
 import ast
+import contextlib
 import doctest
 import importlib.metadata
 import importlib.util
 import inspect
+import io
 import os
 import re
 import subprocess
@@ -165,3 +167,28 @@ def test_what_holds_a_promise_is_there():
     assert len(named) > 30
     for name in named:
         assert [*(ROOT / "tests").rglob(name.rstrip("/")), *ROOT.glob(name)], name
+
+
+TEXT = (ROOT / "README.md").read_text()
+PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["recipe", "sklearn", "toy"])
+def test_recipes_print_what_the_readme_says(code, output):
+    """Each is short, and ends in a verdict that a first reader understands."""
+    if "# needs: sklearn" in code:
+        pytest.importorskip("sklearn")
+    assert len([line for line in code.splitlines() if line]) <= 12
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue() == output
+    assert re.search("A (minimum|saddle), proved", output)
+
+
+def test_the_readme_begins_with_the_question_the_picture_and_the_commands():
+    order = [
+        TEXT.index(x)
+        for x in ("Where did training stop", "docs/demo.png", "make demo", "```python")
+    ]
+    assert order == sorted(order) and TEXT.count("\n", 0, order[-1]) < 40

@@ -4,6 +4,7 @@ but read or refuse.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -20,8 +21,19 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.cli.data import load_dataset
+from fastcurv.cli.models import read_model
+from fastcurv.cli.recipe import load_run
 from fastcurv.common import files
-from fastcurv.common.files import check_place, read_tensors, whole, write_atomically, write_tensors
+from fastcurv.common.files import (
+    check_place,
+    escaped,
+    read_tensors,
+    shown,
+    whole,
+    write_atomically,
+    write_tensors,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -675,3 +687,106 @@ def test_every_known_bit_generator_resumes(kind, tmp_path):
         ob, None, "sgd", resume=path, max_iter=6, batch_size=1, seed=0, verdict=False
     )
     assert np.array_equal(resumed.x, run(6).x)
+
+
+# --- files that others wrote, odd, garbled and hostile: read, or refused in one short sentence
+
+
+ODD = [np.array(3), np.zeros((0, 3)), np.array(["a", "b"]), np.array([1 + 2j]), np.arange(4)]
+ODD += [np.full((4, 3), np.nan), np.full((4, 3), 1e308), np.zeros((4, 3, 2)), np.array([1e300] * 4)]
+ODD += [np.array([True, False] * 2), np.array([-5, 1, 2, 3]), np.array([2**63] * 4, np.uint64)]
+ODD += [
+    np.zeros(4, [("a", "f8")]),
+    np.array(["2020-01-01"] * 4, "M8[D]"),
+    np.arange(4, dtype=">i2"),
+]
+CELLS = ["1", "2.5", "-3", "nan", "inf", "", "a", "1e999", "1_000", '"x,y"', '"', "\0", "ü", " 7 "]
+CELLS += ["9" * 5000, "1,2", '"a\nb"', "\x1b[31m"]
+
+
+def garbled(content, dice):
+    content = bytearray(content)
+    for _ in range(1 + dice.randrange(3)):
+        at, kind = dice.randrange(len(content) or 1), dice.randrange(3)
+        if kind == 0 and content:
+            content[at] ^= 1 << dice.randrange(8)
+        elif kind == 1:
+            del content[at : at + dice.randrange(1, 30)]
+        else:
+            content[at : at + 4] = dice.randbytes(dice.randrange(1, 9))
+    return bytes(content)
+
+
+def an_npz(dice):
+    held, buffer = {"X": np.eye(4, 3), "y": np.array([0, 1, 1, 0])}, io.BytesIO()
+    for name in "Xy":
+        if dice.random() < 0.5:
+            held[name] = dice.choice(ODD)
+        elif dice.random() < 0.1:
+            del held[name]
+    dice.choice([np.savez, np.savez_compressed])(buffer, **held)
+    return buffer.getvalue() if dice.random() < 0.5 else garbled(buffer.getvalue(), dice)
+
+
+def a_csv(dice):
+    width, good = dice.randrange(1, 4), dice.random() < 0.3
+    cells = CELLS[:3] if good else CELLS
+    lines = [",".join(dice.choices(cells, k=width)) for _ in range(dice.randrange(6))]
+    return "\n".join(lines).encode(dice.choice(["utf-8", "utf-8", "utf-16"]))
+
+
+def a_state(dice):
+    header, data, n = {}, b"", dice.choice([1, 10**5])
+    for name, shape in (
+        ("0.weight", (4, 3)),
+        ("0.bias", (4,)),
+        ("2.weight", (2, 4)),
+        ("2.bias", 2),
+    ):
+        array = np.ones(shape) if dice.random() < 0.9 else dice.choice(ODD[5:8])
+        end = len(data) + array.nbytes
+        name = dice.choice([name] * 8 + ["x" * n, "a\nb.weight"])
+        header[name] = {"dtype": "F64", "shape": array.shape, "data_offsets": [len(data), end]}
+        data += array.tobytes()
+    content = safetensors(header, data)
+    return content if dice.random() < 0.5 else mutated(content, dice)
+
+
+READERS = {
+    "npz": (".npz", an_npz, load_dataset),
+    "csv": (".csv", a_csv, load_dataset),
+    "csv, by name": (".csv", a_csv, lambda path: load_dataset(path, target="a")),
+    "state": (".safetensors", a_state, lambda path: read_model(path, "tanh")),
+    "run, npz": (".npz", an_npz, load_run),
+    "run, safetensors": (".safetensors", a_state, load_run),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_foreign_files(kind, tmp_path):
+    dice, (ending, drawn, reader) = random.Random(3), READERS[kind]
+    path, refused = tmp_path / f"x{ending}", 0
+    for _ in range(120):
+        path.write_bytes(drawn(dice))
+        try:
+            with np.errstate(all="ignore"):
+                reader(path)
+        except ValueError as error:
+            said = str(error).replace(str(path), "")
+            assert said.isprintable() and 0 < len(said) < 700, said
+            refused += 1
+    assert refused > 20 and (refused < 120 or kind.startswith("run") or "name" in kind)
+
+
+def test_what_cannot_be_printed_is_escaped():
+    """Every control character, the marks that turn the order of letters, halves of letters."""
+    for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
+        said = escaped(f"a{chr(number)}b")
+        assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"
+    assert escaped("数é ±—") == "数é ±—"
+
+
+def test_what_a_file_says_is_repeated_on_one_line():
+    assert shown("a\n b\t\x1bc") == r"a b \x1bc" and shown("x" * 80) == "x" * 80
+    assert shown("x" * 81) == "x" * 77 + "..." and len(shown("x y" * 10**6)) == 80
+    assert shown(["a"]) == "['a']" and shown("y" * 9, 5) == "yy..."

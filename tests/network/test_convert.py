@@ -83,6 +83,8 @@ def test_float32_half_and_single_layers():
     assert model.sizes == (4, 3) and not model.bias
     nested = net(nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.ReLU())), nn.Linear(3, 2))
     assert fc.from_torch(nested)[0] == fc.MLP([4, 3, 2], "relu")
+    kept = type("Small", (nn.Sequential,), {})(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    assert fc.from_torch(kept)[0] == fc.MLP([4, 3, 2], "tanh", dtype="float32")
     straight, theta = fc.from_torch(net(nn.Linear(4, 3), nn.Identity(), nn.Linear(3, 2)))
     assert straight.activation == ("identity",)
     for last in (nn.Softmax(dim=1), nn.LogSoftmax(dim=1), nn.Sigmoid()):
@@ -104,7 +106,7 @@ def test_float32_half_and_single_layers():
 )
 def test_batch_norm_in_eval_mode_is_folded(layers):
     module = net(*layers())
-    with pytest.warns(UserWarning, match="folded"):
+    with pytest.warns(UserWarning, match=r"folded.*n is \d+, and gradient, Hessian"):
         model, theta = fc.from_torch(module)
     assert not model.batch_norm and model.bias
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-12, atol=1e-13)
@@ -129,52 +131,33 @@ class Own(nn.Module):
         self.first = nn.Linear(4, 2)
 
 
-shared = nn.Linear(4, 4)
+FIRST, LAST, TIED = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
 
 
 @pytest.mark.parametrize(
-    "module, words",
+    "layers, words",
     [
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.Conv1d(1, 1, 1)),
-            ["module[1] (Conv1d)", "linear"],
-        ),
-        (lambda: Own(), ["Own", "has a forward with no graph", "state_dict"]),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
-            ["negative_slope=0.2"],
-        ),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.GELU("tanh"), nn.Linear(4, 2)),
-            ["approximate='tanh'"],
-        ),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
-            ["Dropout", "eval()"],
-        ),
-        (lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), ["ReLU", "follow a linear"]),
-        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)), ["Tanh"]),
-        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), ["ReLU", "last"]),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(1), nn.Linear(4, 2)),
-            ["after", "Softmax"],
-        ),
-        (lambda: nn.Sequential(shared, nn.Tanh(), shared), ["shares the weight of module[0]"]),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)),
-            ["module[2]", "no bias"],
-        ),
-        (
-            lambda: nn.Sequential(nn.Linear(4, 4), nn.Linear(3, 2)),
-            ["module[1]", "takes 3", "gives 4"],
-        ),
-        (lambda: nn.Sequential(), ["no linear layer"]),
-        (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), ["batch normalisation"]),
+        ([FIRST, nn.Conv1d(1, 1, 1)], ["module[1] (Conv1d)", "linear"]),
+        ([FIRST, nn.LeakyReLU(0.2), LAST], ["negative_slope=0.2"]),
+        ([FIRST, nn.GELU("tanh"), LAST], ["approximate='tanh'"]),
+        ([FIRST, nn.Dropout(0.5), LAST], ["Dropout", "training mode", "eval()"]),
+        ([nn.ReLU(), FIRST], ["ReLU", "follow a linear"]),
+        ([FIRST, nn.ReLU(), nn.Tanh(), LAST], ["Tanh"]),
+        ([FIRST, nn.ReLU()], ["ReLU", "last"]),
+        ([FIRST, nn.Softmax(1), LAST], ["after", "Softmax"]),
+        ([FIRST, nn.Softmax(0)], ["dim=0, which mixes rows"]),
+        ([FIRST, nn.LogSoftmax(0)], ["dim=0, which mixes rows"]),
+        ([TIED, nn.Tanh(), TIED], ["shares the weight of module[0]"]),
+        ([FIRST, nn.Tanh(), nn.Linear(4, 2, bias=False)], ["module[2]", "no bias"]),
+        ([FIRST, nn.Linear(3, 2)], ["module[1]", "takes 3", "gives 4"]),
+        ([], ["no linear layer"]),
+        ([FIRST, nn.BatchNorm1d(4)], ["batch normalisation"]),
+        (None, ["Own", "has a forward with no graph", "state_dict"]),
     ],
 )
-def test_foreign_layers_are_named(module, words):
+def test_foreign_layers_are_named(layers, words):
     with pytest.raises(ValueError) as caught:
-        fc.from_torch(module())
+        fc.from_torch(Own() if layers is None else nn.Sequential(*layers))
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert "\n" not in text
@@ -186,6 +169,7 @@ def test_state_dicts():
     assert model == fc.MLP([4, 6, 2], "tanh")
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
     assert fc.from_torch(Own().state_dict(), activation="relu")[0].sizes == (4, 2)
+    assert fc.from_torch(module.state_dict(), activation=nn.Tanh())[0] == model
     bad = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).state_dict()
     for call, words in (
         (lambda: fc.from_torch(module.state_dict()), "activation is None"),
@@ -274,23 +258,6 @@ def test_from_sklearn_refuses():
             fc.from_sklearn(est)
 
 
-def test_what_is_no_stack_says_what_to_do():
-    class Own(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = torch.nn.Linear(3, 2)
-
-    with pytest.raises(ValueError, match="state_dict"):
-        fc.from_torch(Own())
-    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
-    with pytest.raises(ValueError, match="training mode.*eval"):
-        fc.from_torch(net)
-    state = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).state_dict()
-    with pytest.raises(ValueError, match="wanted None, or the same"):
-        fc.from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)), "relu")
-    assert fc.from_torch(state, activation=torch.nn.Tanh())[0].activation == ("tanh",)
-
-
 def test_what_changes_a_forward_pass_unseen_is_refused():
     """A shared bias, a forward hook, a forward of an instance's or of a class of the same name."""
     tied = net(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
@@ -314,26 +281,6 @@ def test_what_changes_a_forward_pass_unseen_is_refused():
             fc.from_torch(module)
     handle.remove()
     fc.from_torch(hooked)
-
-
-def test_a_class_that_keeps_torchs_forward_is_torchs():
-    stack = type("Small", (nn.Sequential,), {})(
-        nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)
-    ).double()
-    model, theta = fc.from_torch(stack)
-    assert np.allclose(model.predict(theta, X), logits(stack, X), rtol=1e-13)
-
-
-def test_folded_batch_norm_says_whose_curvature_it_is():
-    module = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).eval()
-    with pytest.warns(UserWarning, match="folded.*n is 44, and gradient, Hessian"):
-        fc.from_torch(module)
-
-
-def test_a_softmax_over_rows_is_not_the_losss():
-    for last in (nn.Softmax(0), nn.LogSoftmax(0)):
-        with pytest.raises(ValueError, match="dim=0, which mixes rows"):
-            fc.from_torch(nn.Sequential(nn.Linear(4, 2), last))
 
 
 def test_parameters_that_are_not_the_modules_are_named():

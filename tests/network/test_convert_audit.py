@@ -375,10 +375,8 @@ class Graph:
             key = self.constant(W.T if transB else W)
             more = {"transB": transB} if transB or self.rng.random() < 0.5 else {}
             if self.odd:
-                more["alpha"], more["beta"] = (
-                    pick(self.rng, 1.0, 0.5, 2.0),
-                    pick(self.rng, 1.0, 0.5, -1.0),
-                )
+                more["alpha"] = pick(self.rng, 1.0, 0.5, 2.0)
+                more["beta"] = pick(self.rng, 1.0, 0.5, -1.0)
                 if self.rng.random() < 0.05:
                     more["transA"] = 1
             rest = [self.constant(b)] if self.opset < 11 or self.rng.random() < 0.9 else []
@@ -708,18 +706,8 @@ def sklearn_net(rng):
 
 # --- the audit
 
-MAKERS = {
-    maker.__name__: maker
-    for maker in (
-        torch_stack,
-        torch_class,
-        torch_export,
-        onnx_graph,
-        keras_model,
-        flax_net,
-        sklearn_net,
-    )
-}
+OF_TORCH = [torch_stack, torch_class, torch_export]
+MAKERS = {f.__name__: f for f in [*OF_TORCH, onnx_graph, keras_model, flax_net, sklearn_net]}
 
 
 def examine(maker, seed):

@@ -1,13 +1,18 @@
 """Displays on axes that are given, without curves, and before they are drawn."""
 
+import io
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
-from fastcurv.plots.style import Display, new_axes  # noqa: E402
+from fastcurv.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
+from fastcurv.spectrum.density_curve import within  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 
 
@@ -145,3 +150,162 @@ def test_what_is_no_curve_run_or_kind_is_refused(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
     assert list(fc.ConvergenceDisplay.from_results(RUN).curves) == ["loss"]
+
+
+def test_curves_are_logarithmic_only_where_they_can_be():
+    assert fc.plots.curve([0, 1], [1.0, 2.0]).get_yscale() == "log"
+    assert fc.plots.curve([0, 1], [-1.0, 2.0]).get_yscale() == "linear"
+    assert fc.plots.curve([0, 1], [1.0, 2.0], log=False).get_yscale() == "linear"
+
+
+def test_eigenvalues_are_told_apart_by_sign():
+    ax = fc.plots.eigenvalues([3.0, -1.0, 2.0], residuals=[0.1, 0.2, 0.3])
+    names = ax.get_legend_handles_labels()[1]
+    assert names == ["negative", "positive"]
+
+
+# --- many curves in one picture
+
+
+def curves(n):
+    x = np.arange(50.0)
+    return {f"run {i}": (x, np.exp(-x * (i + 1) / 60)) for i in range(n)}
+
+
+def looks(ax):
+    return [
+        (line.get_color(), line.get_linestyle()) for line in ax.lines if len(line.get_xdata()) > 1
+    ]
+
+
+def legend_is_beside(ax):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that collapses
+        ax.figure.savefig(io.BytesIO())
+    legend, lines = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert legend.x1 <= ax.figure.bbox.x1 + 1, "nothing is cut off"
+    return legend.x0 >= lines.x1
+
+
+@pytest.mark.parametrize("n", [8, 17, 28])
+def test_many_runs_are_told_apart_beside_their_legend(n):
+    names = dict.fromkeys(curves(n), "not critical")
+    ax = fc.ConvergenceDisplay(curves(n), ends=names).plot().ax_
+    assert len(set(looks(ax))) == n and legend_is_beside(ax)
+    assert ax.get_window_extent().width / ax.figure.dpi >= 4
+    assert ax.get_legend().get_window_extent().y0 >= 0
+
+
+def test_few_runs_are_solid_and_have_their_legend_among_them():
+    ax = fc.ConvergenceDisplay(curves(7)).plot().ax_
+    assert looks(ax) == [(color, "-") for color in CYCLE]
+    assert not legend_is_beside(ax) and tuple(ax.figure.get_size_inches()) == (6.4, 4.0)
+
+
+def test_axes_that_are_given_have_the_legend_where_there_is_room():
+    from matplotlib.figure import Figure
+
+    assert legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(new_axes()).ax_)
+    narrow = new_figure((5.0, 3.0)).subplots(1, 2)[0]
+    assert not legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(narrow).ax_)
+    plain = Figure().add_subplot()  # a figure that makes no room
+    assert not legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(plain).ax_)
+
+
+def test_runs_of_two_displays_on_one_axes_are_told_apart():
+    first = fc.ConvergenceDisplay(curves(5)).plot()
+    ax = fc.ConvergenceDisplay(curves(5)).plot(first.ax_).ax_
+    assert len(set(looks(ax))) == 10
+
+
+def test_single_curves_are_told_apart():
+    ax = new_axes()
+    for x, y in curves(10).values():
+        fc.plots.curve(x, y, ax)
+    assert len(set(looks(ax))) == 10
+
+
+# --- densities: as far as they reach, and over what they are smoothed
+
+
+SPECTRA = {
+    "a decade": np.linspace(0.5, 3.0, 30),
+    "positive": np.geomspace(1e-3, 3.0, 30),
+    "negative": -np.geomspace(1e-2, 3.0, 30),
+    "both": np.concatenate([[-1.0], np.geomspace(1e-3, 30.0, 29)]),
+    "narrow": np.linspace(100.0, 101.0, 30),
+}
+
+
+def density(values, axis="log"):
+    return fc.spectral_density(np.diag(values), n_probes=3, n_steps=20, axis=axis, seed=0)
+
+
+def decades(ax, *values):
+    """Where values lie on the axis, whose unit is a decade."""
+    return ax.xaxis.get_transform().transform(np.array(values, dtype=float))
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
+def test_a_logarithmic_axis_reaches_as_far_as_the_density(values, bounded):
+    """Its margins are a twentieth of the picture and not decades of nothing."""
+    shown = density(values)
+    if bounded:
+        shown = within(shown, values.min(), values.max())
+    ax = shown.plot()
+    ends, limits = decades(ax, *shown.grid[[0, -1]]), decades(ax, *ax.get_xlim())
+    margin = 0.051 * np.ptp(ends)
+    assert ends[0] - margin <= limits[0] <= ends[0]
+    assert ends[1] <= limits[1] <= ends[1] + margin
+    at_zero = [line for line in ax.lines if not np.any(line.get_xdata())]
+    assert bool(at_zero) == (shown.grid[0] <= 0 <= shown.grid[-1])
+
+
+def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
+    first, second = density(SPECTRA["a decade"]), density(SPECTRA["both"])
+    ax = second.plot(ax=first.plot())
+    low, high = ax.get_xlim()
+    assert low <= second.grid[0] and high >= max(first.grid[-1], second.grid[-1])
+    shown = fc.SpectrumDisplay(first, eigenvalues=[0.02, 90.0]).plot()
+    low, high = shown.ax_.get_xlim()
+    assert low <= 0.02 and high >= 90.0
+
+
+def test_the_legend_of_two_densities_lies_above_them():
+    ax = density(SPECTRA["a decade"]).plot(label="one")
+    density(SPECTRA["both"]).plot(ax, label="another", color="C1")
+    ax.figure.savefig(io.BytesIO())
+    box = ax.get_legend().get_window_extent()
+    for line in ax.lines[:1] + ax.lines[2:3]:
+        at = line.get_transform().transform(line.get_xydata())
+        assert at[:, 1].max() < box.ymin or at[:, 0].max() < box.xmin
+
+
+def test_the_legend_of_eigenvalues_lies_above_the_density():
+    shown = fc.SpectrumDisplay(density(SPECTRA["both"]), eigenvalues=[-1.0, 30.0]).plot()
+    shown.figure_.savefig(io.BytesIO())
+    box = shown.ax_.get_legend().get_window_extent()
+    at = shown.ax_.transData.transform(shown.ax_.lines[0].get_xydata())
+    assert not np.any((at > box.min).all(axis=1) & (at < box.max).all(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
+)
+def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
+    ax = density(SPECTRA[name]).plot()
+    ax.figure.savefig(io.BytesIO())
+    low, high = ax.get_xlim()
+    ticks = zip(ax.get_xticks(minor=True), ax.get_xticklabels(minor=True))
+    assert [t.get_text() for x, t in ticks if low <= x <= high and t.get_text()] == wanted
+    assert pickle.loads(pickle.dumps(ax.figure)).axes
+
+
+@pytest.mark.parametrize(("axis", "unit"), [("linear", ""), ("log", " decades")])
+def test_the_legend_says_how_wide_the_density_is_smoothed(axis, unit):
+    shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
+    name = f"density (smoothed over 0.031{unit})"
+    for ax in (shown.plot(), fc.SpectrumDisplay(shown).plot().ax_):
+        assert name in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown.plot(label="mine").lines[0].get_label() == "mine"

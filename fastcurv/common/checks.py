@@ -27,15 +27,12 @@ def as_rng(seed: Any) -> np.random.Generator:
     >>> bool(as_rng(0).integers(10) == as_rng(0).integers(10))
     True
     """
-    if isinstance(seed, np.random.Generator):
-        return seed
-    check_seed(seed)
-    return np.random.default_rng(None if seed is None else int(seed))
+    return np.random.default_rng(check_seed(seed))
 
 
 def check_seed(seed: Any) -> Any:
-    """Return a seed that `as_rng` takes, unchanged, after checking it; a generator that may not be
-    needed takes as long to make as some answers.
+    """Return None, an int or a Generator, after checking it; a generator that may not be needed
+    takes as long to make as some answers.
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
@@ -45,7 +42,7 @@ def check_seed(seed: Any) -> Any:
         )
     if seed < 0:
         raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
-    return seed
+    return int(seed)
 
 
 def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indices]:
@@ -70,19 +67,8 @@ def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
     return [np.random.Generator(type(bits)(seed)) for seed in seeds]
 
 
-def either_seed(seed: Any, rng: Any) -> np.random.Generator:
-    """Return a generator from `seed` or `rng`, two names of the same argument.
-
-    Examples
-    --------
-    >>> bool(either_seed(0, None).integers(10) == either_seed(None, 0).integers(10))
-    True
-    """
-    return as_rng(one_seed(seed, rng))
-
-
 def one_seed(seed: Any, rng: Any) -> Any:
-    """Return the one of `seed` and `rng` that is given, checked."""
+    """Return the one of `seed` and `rng`, two names of one argument, that is given, checked."""
     if seed is not None and rng is not None:
         raise TypeError("seed and rng are both given; wanted one of the two: they mean the same")
     return check_seed(rng if seed is None else seed)
@@ -134,15 +120,15 @@ def check_bool(x: Any, name: str) -> bool:
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`."""
     choices = list(choices)
-    other = None if isinstance(x, str) and x in choices else suggestion(x, choices, name)
-    if other is not None:
-        said = repr(x) if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
-        raise ValueError(f"{name} is {said}; wanted {other}")
-    if not isinstance(x, str):
-        raise TypeError(f"{name} is {typed(x)}; wanted one of {', '.join(choices)}")
-    if x not in choices:
-        raise ValueError(f"{name} is {x!r}; wanted one of {', '.join(choices)}")
-    return x
+    if isinstance(x, str) and x in choices:
+        return x
+    other = suggestion(x, choices, name)
+    wanted = other or f"one of {', '.join(choices)}"
+    if isinstance(x, str):
+        raise ValueError(f"{name} is {x!r}; wanted {wanted}")
+    if other is None:
+        raise TypeError(f"{name} is {typed(x)}; wanted {wanted}")
+    raise ValueError(f"{name} is {getattr(x, '__name__', type(x).__name__)}; wanted {wanted}")
 
 
 def all_finite(a: Array) -> bool:
@@ -325,20 +311,13 @@ class MatrixOperator(SelfAdjoint):
     def __init__(self, A: Any) -> None:
         super().__init__(A.dtype, A.shape)
         self.A: Any = A
-        self.n_products = 0
-
-    def _matvec(self, v: Array) -> Any:
-        self.n_products += 1
-        return self.A @ v.reshape(-1)
 
     def _matmat(self, V: Array) -> Any:
-        self.n_products += V.shape[1]
         return self.A @ V
 
-    def product(self, v: Array, out: Array | None = None) -> Any:
-        self.n_products += 1
-        if out is None:
-            return self.A @ v
+    _matvec = _matmat
+
+    def product(self, v: Array, out: Array) -> Array:
         out[...] = self.A @ v
         return out
 
@@ -355,11 +334,8 @@ def slabs(m: int, n: int) -> Iterator[slice]:
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
 
-def _check_matrix(A: Any, name: str) -> MatrixOperator:
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
-        raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
-    if A.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
+def _check_symmetric(A: Any, name: str) -> MatrixOperator:
+    """Return a square real matrix, dense or sparse, as an operator if it is symmetric."""
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
     if is_sparse(A):
@@ -396,8 +372,9 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         `op` itself if it is an operator.
     """
     held = hasattr(op, "__array__") or hasattr(op, "__dlpack__")
-    if issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec")):
-        return _check_matrix(op if issparse(op) else as_numpy(op, name), name)
+    matrix = issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec"))
+    if matrix and not issparse(op):
+        op = as_numpy(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
         more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else entry(op)
         raise TypeError(
@@ -410,13 +387,12 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     dtype = getattr(op, "dtype", None)
     if dtype is not None and np.dtype(dtype).kind not in "fiub":
         raise TypeError(f"{name} has dtype {np.dtype(dtype)}; wanted real numbers")
-    return op
+    return _check_symmetric(op, name) if matrix else op
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:
     """Return float32 if the operator's dtype is float32, else float64."""
-    dtype = getattr(op, "dtype", None)
-    single = dtype is not None and np.dtype(dtype) == np.float32
+    single = np.dtype(getattr(op, "dtype", None)) == np.float32
     return np.dtype(np.float32 if single else np.float64)
 
 

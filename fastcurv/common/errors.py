@@ -9,9 +9,10 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
 from .protocols import Certificate
+from .runtime import Given, Result
 
 # --------------------------------------------------------------------------------------------------
 # Names in other libraries and their counterparts here: tables from unknown names to suggestions,
@@ -19,7 +20,6 @@ from .protocols import Certificate
 # (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose
 # networks can be converted (`DOORS`).
 
-OBJECTIVE_L2 = "l2 of the objective"
 STEPS = dict.fromkeys(
     ("maxiter", "n_iter", "epochs", "n_epochs", "num_steps", "n_steps", "steps", "iterations"),
     "max_iter",
@@ -32,7 +32,6 @@ PROBES = dict.fromkeys(
     ),
     "n_probes",
 )
-HOW_MANY = ("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n", "num_eigenvalues")
 TOLERANCES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
 
 TOLD = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
@@ -43,7 +42,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("lr", "learning_rate_init", "eta", "step_size"), "learning_rate"),
         **SEEDS,
         "rng": "seed",
-        **dict.fromkeys(("weight_decay", "l2", "alpha"), OBJECTIVE_L2),
+        **dict.fromkeys(("weight_decay", "l2", "alpha"), "l2 of the objective"),
         **dict.fromkeys(("x0", "params"), "theta0"),
         **TOLD,
         "maxcor": "memory of method='l-bfgs'",
@@ -113,7 +112,8 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "sigma": "which='SA' or 'LA': the ends of the spectrum, since products alone give no "
         "eigenvalues near a number; eigvalsh gives all where n is small",
         "return_eigenvectors": "the values of the result",
-        **dict.fromkeys(HOW_MANY, "k"),
+        **dict.fromkeys(("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n"), "k"),
+        "num_eigenvalues": "k",
         **SEEDS,
         "mode": "which",
         "largest": "which='LA'",
@@ -230,20 +230,6 @@ CHOICES: dict[str, dict[str, str]] = {
     },
 }
 
-_OPERATOR = {
-    **dict.fromkeys(("toarray", "todense", "numpy", "to_numpy", "dense", "A"), "H.to_dense()"),
-    **dict.fromkeys(("eigenvalues", "eigvals", "eigvalsh"), "fc.eigvalsh(H), or fc.eigsh(H, k)"),
-    **dict.fromkeys(("eigsh", "top_eigenvalues", "eigs", "eig"), "fc.eigsh(H, k)"),
-    "trace": "fc.trace(H)",
-    **dict.fromkeys(("diagonal", "diag"), "fc.diagonal(H)"),
-    **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
-    **dict.fromkeys(("hvp", "mv", "matvec_"), "H @ v"),
-    "inertia": "fc.inertia(H)",
-    **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
-    "flags": "a dense matrix: hess=lambda t: ob.hessian(t).to_dense() for SciPy's trust-exact",
-    "n_params": "the objective itself, which is asked at any theta",
-    "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
-}
 _OF_HESSIANS = (
     "eigsh",
     "eigvalsh",
@@ -254,7 +240,21 @@ _OF_HESSIANS = (
     "spectral_density",
 )
 ATTRIBUTES: dict[str, dict[str, str]] = {
-    "operator": _OPERATOR,
+    "operator": {
+        **dict.fromkeys(("toarray", "todense", "numpy", "to_numpy", "dense", "A"), "H.to_dense()"),
+        **dict.fromkeys(("eigenvalues", "eigvals"), "fc.eigvalsh(H), or fc.eigsh(H, k)"),
+        "eigvalsh": "fc.eigvalsh(H), or fc.eigsh(H, k)",
+        **dict.fromkeys(("eigsh", "top_eigenvalues", "eigs", "eig"), "fc.eigsh(H, k)"),
+        "trace": "fc.trace(H)",
+        **dict.fromkeys(("diagonal", "diag"), "fc.diagonal(H)"),
+        **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
+        **dict.fromkeys(("hvp", "mv", "matvec_"), "H @ v"),
+        "inertia": "fc.inertia(H)",
+        **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
+        "flags": "a dense matrix: hess=lambda t: ob.hessian(t).to_dense() for SciPy's trust-exact",
+        "n_params": "the objective itself, which is asked at any theta",
+        "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
+    },
     "objective": {
         "hvp": "ob.hessp(theta, v)",
         **dict.fromkeys(("grad", "jac", "backward"), "ob.gradient(theta)"),
@@ -379,10 +379,6 @@ LOADED = {  # name of a class that holds rows or vectors: how to get arrays from
 }
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
 def plain(name: str) -> str:
     """Normalise a name: lower case, without hyphens, underscores and blanks.
 
@@ -456,7 +452,7 @@ def names_of(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Decorate a function to raise helpful errors on wrong arguments: unknown names with the right
     one, from the table `where`, and a wrong number of arguments with the signature.
 
@@ -469,11 +465,11 @@ def accept_aliases(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     TypeError: eigsh has no 'n_components'; wanted 'k'
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
         signature = inspect.signature(function)
 
         @wraps(function)
-        def checked(*args: P.args, **options: P.kwargs) -> R:
+        def checked(*args: Given.args, **options: Given.kwargs) -> Result:
             try:
                 return function(*args, **options)
             except TypeError as error:

@@ -63,7 +63,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield out
             out.flush()
             _permit(out, mode)
-            _to_disk(out)
+            interruptible(partial(os.fsync, out.fileno()))
             if not named:
                 _give_name(out, temporary, mode, locked)
             if fcntl is None:  # Windows cannot replace an open file, and has no sweep
@@ -159,21 +159,10 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
 
 def _permit(out: IO[bytes], mode: int | None) -> None:
     """Give a file the permissions of the file it replaces, without the umask."""
-    if mode is not None:
-        with contextlib.suppress(*_NO_CHMOD):
-            os.chmod(out.fileno(), mode)
+    if mode is not None and hasattr(os, "fchmod"):
+        os.fchmod(out.fileno(), mode)
 
 
-def _to_disk(out: IO[bytes]) -> None:
-    """Flush the file to disk; Ctrl-C is handled during a long wait."""
-    sync = partial(os.fsync, out.fileno())
-    if os.fstat(out.fileno()).st_size > PIECE:
-        interruptible(sync)
-    else:
-        sync()
-
-
-_NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
 # contains a hash of the host name: on network file systems locks may be local to one machine
 _MARK = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
@@ -247,7 +236,7 @@ def _give_name(
         shutil.copyfileobj(out, copy)
         copy.flush()
         _permit(copy, mode)
-        _to_disk(copy)
+        interruptible(partial(os.fsync, copy.fileno()))
     finally:
         os.close(own)
 

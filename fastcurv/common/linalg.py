@@ -176,9 +176,7 @@ def eigvalsh(A: Floats) -> Floats:
     trace, squares = float(np.trace(S)), float(np.vdot(S, S))
     for driver in DRIVERS:
         values = _attempt(partial(_lapack, S, driver, only=True))
-        if values is None:
-            continue
-        if _credible(values, trace, squares):
+        if values is not None and _credible(values, trace, squares):
             return _back(np.asarray(values, dtype=np.float64), exponent)
     raise _failed(len(S))
 
@@ -265,11 +263,8 @@ def _of_form(form: Tridiagonal, at: Indices) -> Floats | None:
     return V
 
 
-def eigh_tridiagonal(
-    diagonal: Floats, beside: Floats, select: tuple[int, int] | None = None
-) -> tuple[Floats, Floats]:
-    """Compute eigenpairs of a symmetric tridiagonal matrix, ascending; with `select`, only those of
-    indices ``(first, last)``, last included.
+def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
+    """Compute the eigenpairs of a symmetric tridiagonal matrix, ascending.
 
     Examples
     --------
@@ -277,23 +272,15 @@ def eigh_tridiagonal(
     array([-2.,  2.])
     """
     d, e = np.asarray(diagonal, dtype=np.float64), np.asarray(beside, dtype=np.float64)
-    n = len(d)
     size = max(float(np.abs(d).max(initial=0.0)), float(np.abs(e).max(initial=0.0)))
     _check_finite(size, "the tridiagonal matrix")
-    exponent = _exponent(size)
+    exponent = int(np.frexp(size)[1])
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
-    first, last = (0, n - 1) if select is None else select
-    # SciPy's choice comes first, since it gives the smaller residuals
-    drivers = ("stemr", "stebz", "stev") if select is None else ("stebz", "stemr")
-    part: dict[str, Any] = {"check_finite": False}
-    if select is not None:
-        part |= {"select": "i", "select_range": (first, last)}
-    for driver in drivers:
-        found = _attempt(partial(linalg.eigh_tridiagonal, d, e, lapack_driver=driver, **part))
-        if found is not None and _plausible(d, e, *found):
-            return _back(found[0], exponent), found[1]
-    whole = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
-    return _back(whole.values[first : last + 1], exponent), whole.vectors[:, first : last + 1]
+    how = {"lapack_driver": "stemr", "check_finite": False}  # with the smallest residuals
+    found = _attempt(partial(linalg.eigh_tridiagonal, d, e, **how))
+    if found is None or not _plausible(d, e, *found):
+        found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
+    return _back(found[0], exponent), found[1]
 
 
 def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
@@ -346,11 +333,6 @@ def _check_finite(size: float, name: str) -> None:
         raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
 
 
-def _exponent(size: float) -> int:
-    """Return the exponent of the power of two that scales `size` into [1/2, 1)."""
-    return int(np.frexp(size)[1]) if size > 0 else 0
-
-
 def _scaled(A: Floats) -> tuple[Floats, int]:
     """Return ``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
     A = np.asarray(A)
@@ -360,7 +342,7 @@ def _scaled(A: Floats) -> tuple[Floats, int]:
     cuts = list(slabs(len(A), len(A)))
     size = max([float(np.abs(A[cut]).max(initial=0.0)) for cut in cuts], default=0.0)
     _check_finite(size, "the matrix")
-    exponent = _exponent(size)
+    exponent = int(np.frexp(size)[1])
     S = np.empty(A.shape)
     for cut in cuts:
         S[cut] = (np.ldexp(A[cut], -exponent) + np.ldexp(A[:, cut].T, -exponent)) * 0.5
@@ -505,7 +487,7 @@ def _norm_bound(A: Floats) -> float:
 LARGE = 1 << 17  # from this number of entries a decomposition takes milliseconds
 
 
-def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
+def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Array, Array]:
     """Compute U, the descending singular values and V' with ``A = U diag(sizes) V'``, for A ``(m,
     n)``.
 
@@ -519,8 +501,14 @@ def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
     >>> svd(np.array([[0.0, -2.0], [1.0, 0.0]]))[1]
     array([2., 1.])
     """
-    found: tuple[Array, Array, Array] = _decomposed(A, full_matrices=full_matrices)
-    return found
+    find = partial(np.linalg.svd, A, full_matrices, **more)
+    try:
+        found: Any = interruptible(find) if A.size >= LARGE else find()
+    except np.linalg.LinAlgError:
+        if not np.isfinite(A).all():
+            raise
+        found = linalg.svd(A, full_matrices, lapack_driver="gesvd", check_finite=False, **more)
+    return found  # type: ignore[no-any-return]
 
 
 def svdvals(A: Array) -> Array:
@@ -531,15 +519,5 @@ def svdvals(A: Array) -> Array:
     >>> svdvals(np.array([[3.0], [4.0]]))
     array([5.])
     """
-    sizes: Array = _decomposed(A, compute_uv=False)
-    return sizes
-
-
-def _decomposed(A: Array, **what: Any) -> Any:
-    call = partial(np.linalg.svd, A, **what)
-    try:
-        return interruptible(call) if A.size >= LARGE else call()
-    except np.linalg.LinAlgError:
-        if not np.isfinite(A).all():
-            raise
-    return linalg.svd(A, lapack_driver="gesvd", check_finite=False, **what)
+    sizes: Any = svd(A, compute_uv=False)
+    return np.asarray(sizes)

@@ -28,13 +28,15 @@ _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # inside anothe
 class Bar(Protocol):
     """The interface through which algorithms report progress."""
 
-    def update(self, n: int = 1) -> None: ...
+    def update(self, n: int = 1) -> None:
+        """Report n more units done."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Show a few words beside the bar."""
 
 
 #: A bar that shows nothing.
-_SILENT = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
+SILENT = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
 
 
 class _Shown:
@@ -103,7 +105,7 @@ def bar(
     ...     for _ in range(3):
     ...         b.update()
     """
-    shown: Any = _SILENT
+    shown: Any = SILENT
     delay = PATIENCE if enabled is None and ahead <= PATIENCE else 0.0
     if enabled is None:
         enabled = not _INSIDE.get() and on_terminal("stderr")

@@ -65,44 +65,54 @@ class Operator(Protocol):
     """A square matrix known by its products: an array, a sparse matrix, a `LinearOperator`."""
 
     @property
-    def shape(self) -> tuple[Any, ...]: ...
+    def shape(self) -> tuple[Any, ...]:
+        """Its size ``(n, n)``."""
 
-    def __matmul__(self, x: Any, /) -> Any: ...
+    def __matmul__(self, x: Any, /) -> Any:
+        """Return its product with a vector ``(n,)`` or a block ``(n, k)``."""
 
 
 class Differentiable(Protocol):
     """The minimal objective: its length, gradient, and Hessian as an operator."""
 
     @property
-    def n_params(self) -> int: ...
+    def n_params(self) -> int:
+        """The length of theta."""
 
-    def gradient(self, theta: Any, /) -> Any: ...
+    def gradient(self, theta: Any, /) -> Any:
+        """Return the gradient ``(n_params,)``."""
 
-    def hessian(self, theta: Any, /) -> Any: ...
+    def hessian(self, theta: Any, /) -> Any:
+        """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
 class Valued(Protocol):
     """An objective with its value."""
 
-    def value(self, theta: Any, /) -> Any: ...
+    def value(self, theta: Any, /) -> Any:
+        """Return the loss, a number."""
 
 
 class Smooth(Valued, Protocol):
     """The minimum that any minimiser needs: a length, a value and a gradient."""
 
     @property
-    def n_params(self) -> int: ...
+    def n_params(self) -> int:
+        """The length of theta."""
 
-    def gradient(self, theta: Any, /) -> Any: ...
+    def gradient(self, theta: Any, /) -> Any:
+        """Return the gradient ``(n_params,)``."""
 
 
 class Curved(Valued, Protocol):
     """The minimum for a line search along curvature: a length, a value and a Hessian."""
 
     @property
-    def n_params(self) -> int: ...
+    def n_params(self) -> int:
+        """The length of theta."""
 
-    def hessian(self, theta: Any, /) -> Any: ...
+    def hessian(self, theta: Any, /) -> Any:
+        """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
 class Whole(Valued, Differentiable, Protocol):
@@ -119,30 +129,30 @@ class HeldByKinks(Protocol):
     n_collapsed: int
     n_copies: int
 
-    def in_units(self, units: np.ndarray) -> Any: ...
+    def in_units(self, units: np.ndarray) -> Any:
+        """Return it in other units of its variables."""
 
-    def hessian(self, point: np.ndarray) -> np.ndarray: ...
+    def hessian(self, point: np.ndarray) -> np.ndarray:
+        """Return the Hessian, a matrix."""
 
-    def hessian_error(self, point: np.ndarray) -> float: ...
+    def hessian_error(self, point: np.ndarray) -> float:
+        """Return a bound on the error of `hessian`."""
 
-    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient and bounds on the errors of its entries."""
 
-    def third_bound(self, point: np.ndarray, radius: float) -> float: ...
+    def third_bound(self, point: np.ndarray, radius: float) -> float:
+        """Return a bound on the third derivative within `radius` of the point."""
 
-    def margins(self, point: np.ndarray, radius: float) -> Any: ...
+    def margins(self, point: np.ndarray, radius: float) -> Any:
+        """Return how far rows stay from their kinks within `radius` of the point."""
 
 
 class Reduction(Protocol):
     """A smaller symmetric operator R ``(m, m)`` that represents H ``(n, n)``: ``H = E R E' + rest
-    (I - E E')``, E ``(n, m)`` with orthonormal columns.
-
-    `embed` maps coordinates ``(m,)``, or rows of them, to parameter space, and `project` is its
-    transpose; ``outside(i, j)`` returns rows i to j of an orthonormal basis of the complement,
-    which has dimension `n_rest`. ``carried(X, found, rng)`` converts pairs of R, with vectors as
-    rows of X, to pairs of H, and ``inside(V, most)`` returns the coordinates of rows V, or None if
-    they leave the space by more than `most`. If `lowest`, no eigenvalue is below `rest`. E may be
-    known only by its action on eigenvectors: then `embed` is valid for those of R, and `project`
-    for those of H, up to length.
+    (I - E E')``, E ``(n, m)`` with orthonormal columns; the complement has dimension `n_rest`. If
+    `lowest`, no eigenvalue is below `rest`. E may be known only by its action on eigenvectors: then
+    `embed` is valid for those of R, and `project` for those of H, up to length.
     """
 
     shape: tuple[int, int]
@@ -152,17 +162,23 @@ class Reduction(Protocol):
     space: str
     lowest: bool
 
-    def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any: ...
+    def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any:
+        """Return ``R v``, in `out` if that is given."""
 
-    def embed(self, x: np.ndarray) -> np.ndarray: ...
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Map coordinates ``(m,)``, or rows of them, to parameter space."""
 
-    def project(self, v: np.ndarray) -> np.ndarray: ...
+    def project(self, v: np.ndarray) -> np.ndarray:
+        """Apply the transpose of `embed`."""
 
-    def outside(self, start: int, stop: int) -> np.ndarray: ...
+    def outside(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start to stop of an orthonormal basis of the complement."""
 
-    def carried(self, X: Array, found: Any, rng: Any) -> Carried: ...
+    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+        """Convert pairs of R, with vectors as rows of X, to pairs of H."""
 
-    def inside(self, V: Array, most: float) -> Array | None: ...
+    def inside(self, V: Array, most: float) -> Array | None:
+        """Return the coordinates of rows V; None if they leave the space by more than `most`."""
 
 
 class Carried(NamedTuple):
@@ -179,9 +195,7 @@ class Carried(NamedTuple):
 
 @runtime_checkable
 class Written(Protocol):
-    """A `Reduction` available as a matrix (m, m) in float64, with the Frobenius norm `norm` of the
-    matrix without `rest`; `enclosed` recomputes it with proved bounds.
-    """
+    """A `Reduction` available as a matrix."""
 
     n: int
     rest: float
@@ -189,15 +203,19 @@ class Written(Protocol):
     space: str
 
     @property
-    def matrix(self) -> NDArray[np.float64]: ...
+    def matrix(self) -> NDArray[np.float64]:
+        """The matrix ``(m, m)``."""
 
     @property
-    def bare(self) -> NDArray[np.float64]: ...  # without `rest`
+    def bare(self) -> NDArray[np.float64]:
+        """The matrix without `rest`."""
 
     @property
-    def norm(self) -> float: ...
+    def norm(self) -> float:
+        """The Frobenius norm of `bare`."""
 
-    def enclosed(self) -> Enclosed: ...
+    def enclosed(self) -> Enclosed:
+        """Recompute the matrix with proved bounds."""
 
 
 class Enclosed(NamedTuple):
@@ -214,9 +232,6 @@ class Enclosed(NamedTuple):
 class ProvedReach(Protocol):
     """The range of the products of H ``(n, n)``, m of n dimensions, with a proof: ``H = E (E'HE) E'
     + rest (I - E E')`` to within a bound, E ``(n, m)`` orthonormal to within a bound.
-
-    ``embed(x)`` returns ``E x``, ``project(rows)`` returns ``E'`` times rows ``(b, n)``, and
-    ``outside(seed)`` a unit vector orthogonal to the range.
     """
 
     n: int
@@ -225,10 +240,14 @@ class ProvedReach(Protocol):
     n_rest: int
     space: str
 
-    def matrix(self) -> Enclosed: ...
+    def matrix(self) -> Enclosed:
+        """Return ``E'HE`` with bounds."""
 
-    def embed(self, x: np.ndarray) -> np.ndarray: ...
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Return ``E x``."""
 
-    def project(self, rows: np.ndarray) -> np.ndarray: ...
+    def project(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``E'`` times rows ``(b, n)``."""
 
-    def outside(self, seed: int = 0) -> np.ndarray: ...
+    def outside(self, seed: int = 0) -> np.ndarray:
+        """Return a unit vector orthogonal to the range."""

@@ -31,27 +31,29 @@ COARSE = 1e-6  # relative error above which an assembled matrix does not replace
 
 
 class Assembled(Protocol):
-    """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
-    ``noise()`` on those of its entries, and ``error(scale)`` on that of ``D E D``, with E its error
-    and ``D = diag(scale)`` or I; ``layers()`` gives for each parameter (n,) the number of its
-    layer.
+    """A symmetric matrix ``A (n, n)``, and bounds ``(n,)`` on the norms of the errors of its
+    columns.
     """
 
     A: Floats
     bounds: Floats
 
-    def noise(self) -> Floats: ...
+    def noise(self) -> Floats:
+        """Return bounds on the errors of its entries."""
 
-    def layers(self) -> NDArray[np.intp]: ...
+    def layers(self) -> NDArray[np.intp]:
+        """Return for each parameter (n,) the number of its layer."""
 
-    def error(self, scale: Floats | None = None) -> float: ...
+    def error(self, scale: Floats | None = None) -> float:
+        """Return a bound on ``||D E D||``, with E its error and ``D = diag(scale)`` or I."""
 
 
 @runtime_checkable
 class Assembling(Protocol):
     """An operator that may form its matrix by other means than products."""
 
-    def assembled(self) -> Assembled | None: ...
+    def assembled(self) -> Assembled | None:
+        """Return the matrix; None if it is not formed so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +89,9 @@ class DenseMatrix:
         It is the bound for the products (`matrix_error`) plus all of the measured asymmetry:
         products that are not those of a symmetric matrix have an error of at least that size.
         """
-        c = self._scale(scale)
         if self.known is not None:
             return self.known.error(scale)
+        c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         return matrix_error(self.bounds, c) + self.seen(c)
 
     def noise(self) -> Floats:
@@ -104,13 +106,10 @@ class DenseMatrix:
 
     def seen(self, scale: Floats | None = None) -> float:
         """Return the part of `error` that is measured asymmetry."""
-        c = self._scale(scale)
+        c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
         return safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
-
-    def _scale(self, scale: Floats | None) -> Floats:
-        return np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
 
     def eigen(self) -> Eigensystem:
         """Return the eigenpairs of A; `errors` bound the eigensolver's error plus that of A."""
@@ -158,43 +157,28 @@ def dense_matrix(op: Any) -> DenseMatrix:
         return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
     P, n_products = _products(op, n)
     P = P.astype(np.float64, copy=False)
-    asymmetry = _asymmetry(P)
-    return _symmetric(P, _column_bounds(op, P), asymmetry, n_products)
+    return symmetric_part(P, _column_bounds(op, P), n_products)
 
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     """Return the `DenseMatrix` of products ``(n, n)`` whose columns have errors of at most
     `bounds`.
     """
-    return _symmetric(P, bounds, _asymmetry(P), n_products)
-
-
-def _asymmetry(P: Floats) -> Floats:
-    """Return the norms of the columns of ``P - P'``, after checking that they are finite."""
-    n = len(P)
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = np.concatenate([_lengths(P[s] - P[:, s].T) for s in slabs(n, n)])
-    if not np.isfinite(found).all():
+    A, asymmetry = np.empty_like(P), np.empty(len(P))
+    for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
+        here, there, own = P[s], P[:, s].T, bounds[s, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = here - there
+            largest = np.abs(apart).max(axis=1)
+            scaled = apart / np.where(largest > 0, largest, 1.0)[:, None]
+            asymmetry[s] = largest * np.linalg.norm(scaled, axis=1)
+            A[s] = np.where(bounds < own, here, np.where(own < bounds, there, here / 2 + there / 2))
+    if not np.isfinite(asymmetry).all():
         raise ValueError(
             "products with the operator hold NaN or infinity, or overflow when they are "
             "symmetrised; wanted finite numbers for a finite vector"
         )
-    return found
-
-
-def _symmetric(P: Floats, bounds: Floats, asymmetry: Floats, n_products: int) -> DenseMatrix:
-    A = np.empty_like(P)
-    for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
-        here, there, own = P[s], P[:, s].T, bounds[s, None]
-        A[s] = np.where(bounds < own, here, np.where(own < bounds, there, here / 2 + there / 2))
     return DenseMatrix(A, bounds, asymmetry, n_products)
-
-
-def _lengths(rows: Floats) -> Floats:
-    """Return the 2-norms of rows, computed without overflow."""
-    largest = np.abs(rows).max(axis=1, initial=0.0)
-    scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
-    return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
 # Every estimate of what a matrix costs is made here. In seconds, on one core.
@@ -432,7 +416,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
         n_positive=n_positive,
         n_negative=n_negative,
         n_zero=n - n_positive - n_negative,
-        space="parameters" if small is None else small.space,
+        space=getattr(small, "space", "parameters"),
         bound=float(errors.max(initial=0.0)),
         values=values,
         errors=errors,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
+    as_rng,
     check_positive_int,
     check_symmetric_operator,
-    either_seed,
+    one_seed,
     operator_dtype,
 )
 from ..common.errors import accept_aliases
@@ -28,7 +28,7 @@ from ..krylov.lanczos import (
     orthonormalise,
 )
 from .dense import matrix_of, matrix_pays
-from .density_curve import GridOptions, SpectralDensity, check_look, smear
+from .density_curve import SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs
 
@@ -142,113 +142,102 @@ def spectral_density(
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
-    rng, known, spent = either_seed(seed, rng), None, 0
+    rng = as_rng(one_seed(seed, rng))
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
-        return every(eigvalsh(small.matrix), look, small.rest, small.n_rest, space=small.space)
+        return every(eigvalsh(small.matrix), small, n, 0, look)
     m = n_probes * min(n_steps, n)
     if small is None and against is None and deflate is None and n <= m and matrix_pays(op, m):
         P, n_products = matrix_of(op)
-        return every(eigvalsh(P), look, n_products=n_products)
+        return every(eigvalsh(P), None, n, n_products, look)
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
-    if against is not None:
-        known, spent = known_pairs(op, against)
+    known, spent = known_pairs(op, against)
     quadratures, ghosts, outliers = [], 0.0, None
     with (
         bar(n_probes * n_steps, "spectral_density", progress) as shown,
         held_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
     ):
-        run = None
+        run = new_run(op, n_steps, known, rows)
         for i in range(n_probes):
-            if run is None:
-                run = new_run(op, n_steps, known, rows)
             run_probe(run, rng, n_steps, shown)
-            quadratures.append(quadrature(run))
+            found = quadrature(run)
             ghosts = max(ghosts, run.ghosts)
             if i == 0 and deflate and n_probes > 1:
-                outliers = find_outliers(
-                    run, run.n if deflate is True else check_positive_int(deflate, "deflate")
-                )
+                most = run.n if deflate is True else check_positive_int(deflate, "deflate")
+                outliers, rest = find_outliers(run, most)
                 if len(outliers.values):
-                    known = outliers if known is None else known.joined(outliers)
-                    quadratures[0] = quadratures[0].without(outliers.values)
-                    spent, run = spent + run.n_products, None
-    n_products = spent + (run.n_products if run is not None else 0)
+                    known = KnownPairs(*(np.concatenate(both) for both in zip(known, outliers)))
+                    spent, found = spent + run.n_products, rest
+                    run = new_run(op, n_steps, known, rows)
+            quadratures.append(found)
+    n_products = spent + run.n_products
     if outliers is not None and copies(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
-    if small is None:
-        return assemble(quadratures, known, n, n_products, ghosts, look)
-    rest = [with_rest(one, small, 0 if known is None else len(known.values)) for one in quadratures]
-    return assemble(rest, known, n, n_products, ghosts, look, space=small.space)
+    quadratures = [with_rest(one, small, len(known.values)) for one in quadratures]
+    facts = {"n_products": n_products, "ghosts": ghosts}
+    return assemble(quadratures, known.values, n, look, small, **facts)
 
 
 def every(
-    values: Floats, look: GridOptions, rest: float = 0.0, n_rest: int = 0, **extra: Any
+    values: Floats, small: Any, n: int, n_products: int, look: dict[str, Any]
 ) -> SpectralDensity:
-    """Return the density of eigenvalues that are all known: `values`, and `n_rest` copies of
-    `rest`.
+    """Return the density of an operator whose eigenvalues, or those of the smaller operator
+    `small`, are all known.
     """
-    n = len(values) + n_rest
-    nodes = np.append(values, [rest] * (n_rest > 0))
-    weights = np.append(np.ones(len(values)), [n_rest] * (n_rest > 0)) / n
-    order = np.argsort(nodes, kind="stable")
-    nodes, weights = np.tile(nodes[order], (2, 1)), np.tile(weights[order], (2, 1))
-    return SpectralDensity(
-        nodes=nodes,
-        weights=weights,
-        n=n,
-        n_deflated=n,
-        **smear(nodes, weights, **look, unsure=False),
-        **({"n_products": 0} | extra),
-    )
+    one = with_rest(Quadrature(values, np.full(len(values), 1 / len(values))), small)
+    known = {"n_products": n_products, "n_deflated": n}
+    return assemble([one, one], np.zeros(0), n, look, small, **known)
 
 
-def with_rest(one: Quadrature, small: Reduction, deflated: int) -> Quadrature:
-    """Return the quadrature of the full operator from that of the smaller one, by adding the copies
-    of `rest`; `deflated` eigenvalues are not part of it.
+class Quadrature(NamedTuple):
+    """Nodes ``(q,)`` and weights of a quadrature; the weights sum to 1."""
+
+    nodes: Floats
+    weights: Floats
+
+
+def with_rest(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
+    """Return the quadrature of the full operator from that of the smaller one, if there is one, by
+    adding the copies of `rest`; `deflated` eigenvalues are not part of it.
     """
+    if small is None or not small.n_rest:
+        return one
     share = small.n_rest / max(1, small.n - deflated)
     return Quadrature(np.append(one.nodes, small.rest), np.append((1 - share) * one.weights, share))
 
 
-@dataclass(frozen=True)
-class KnownPairs:
-    """Deflated eigenvalues, and their vectors as orthonormal rows."""
+class KnownPairs(NamedTuple):
+    """Deflated eigenvalues, their vectors as orthonormal rows, and their residuals."""
 
     values: Floats
     rows: Array
-    residuals: Floats = field(default_factory=lambda: np.zeros(0))
-
-    def joined(self, other: KnownPairs) -> KnownPairs:
-        return KnownPairs(
-            np.concatenate([self.values, other.values]), np.concatenate([self.rows, other.rows])
-        )
+    residuals: Floats
 
 
-def known_pairs(op: Any, against: Any) -> tuple[KnownPairs | None, int]:
-    """Return `against` as `Known`, and the number of products that its values cost."""
-    n, dtype = op.shape[0], operator_dtype(op)
+def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
+    """Return `against` as `KnownPairs`, and the number of products that its values cost."""
+    n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
     if isinstance(against, Eigenpairs):
-        return KnownPairs(against.values, np.ascontiguousarray(against.vectors.T, dtype)), 0
+        vectors = np.ascontiguousarray(against.vectors.T, dtype)
+        return KnownPairs(against.values, vectors, against.residuals), 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
-        return None, 0
+        return KnownPairs(none, np.zeros((0, n), dtype), none), 0
     run = Recurrence(op, len(rows))
     run.insert(rows)
     run.step()
     values, S = decompose(run)
-    return KnownPairs(values, combine(run.rows[: run.m], S)), run.n_products
+    return KnownPairs(values, combine(run.rows[: run.m], S), none), run.n_products
 
 
-def new_run(op: Any, n_steps: int, known: KnownPairs | None, rows: Array) -> Recurrence:
+def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
     """Return a recurrence with room for n_steps in `rows`."""
-    if known is not None and len(known.values) >= op.shape[0]:
+    if len(known.values) >= op.shape[0]:
         raise ValueError(
             f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
         )
-    against = None if known is None else known.rows
-    return Recurrence(op, n_steps, against=against, rows=rows, semi=True)
+    return Recurrence(op, n_steps, against=known.rows, rows=rows, semi=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
@@ -288,26 +277,6 @@ def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Quadrature:
-    """Nodes ``(q,)`` and weights of a quadrature; the weights sum to 1."""
-
-    nodes: Floats
-    weights: Floats
-
-    def without(self, values: Floats) -> Quadrature:
-        """Return the quadrature without the node nearest to each of `values`, with weights rescaled
-        to sum to 1.
-        """
-        keep = np.ones(len(self.nodes), dtype=bool)
-        for value in values:
-            left = np.flatnonzero(keep)
-            keep[left[np.argmin(np.abs(self.nodes[left] - value))]] = False
-        if not self.weights[keep].sum() > 0:
-            return Quadrature(np.zeros(1), np.ones(1))
-        return Quadrature(self.nodes[keep], self.weights[keep] / self.weights[keep].sum())
-
-
 def quadrature(run: Recurrence) -> Quadrature:
     """Return the Gauss quadrature of a recurrence from one vector."""
     theta, first, _ = run.ritz_spectrum()
@@ -315,9 +284,10 @@ def quadrature(run: Recurrence) -> Quadrature:
     return Quadrature(theta, weights / weights.sum())
 
 
-def find_outliers(run: Recurrence, most: int) -> KnownPairs:
-    """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, as
-    `Known`.
+def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
+    """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, and
+    the quadrature of the rest; more than half of the weight is there, by the definition of the
+    bulk.
     """
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))
@@ -329,22 +299,25 @@ def find_outliers(run: Recurrence, most: int) -> KnownPairs:
     run.reorthogonalise()
     rows = combine(run.rows[: run.m], S)
     orthonormalise(rows)
-    return KnownPairs(theta[good], rows, residuals[good])
+    nodes, weights = np.delete(theta, good), np.delete(first**2, good)
+    return KnownPairs(theta[good], rows, residuals[good]), Quadrature(
+        nodes, weights / weights.sum()
+    )
 
 
 def assemble(
     quadratures: list[Quadrature],
-    known: KnownPairs | None,
+    exact: Floats,
     n: int,
-    n_products: int,
-    ghosts: float,
-    look: GridOptions,
-    **extra: Any,
+    look: dict[str, Any],
+    small: Reduction | None,
+    **facts: Any,
 ) -> SpectralDensity:
-    """Return a `SpectralDensity` from the probes' quadratures and the deflated eigenvalues."""
-    exact = np.zeros(0) if known is None else known.values
+    """Return a `SpectralDensity` from the probes' quadratures, those of the full operator, and the
+    deflated eigenvalues.
+    """
     q = max(len(one.nodes) for one in quadratures)
-    nodes, weights = np.zeros((len(quadratures), q)), np.zeros((len(quadratures), q))
+    nodes, weights = np.zeros((2, len(quadratures), q))
     for row, one in enumerate(quadratures):
         nodes[row, : len(one.nodes)], nodes[row, len(one.nodes) :] = one.nodes, one.nodes[-1]
         weights[row, : len(one.nodes)] = one.weights
@@ -352,17 +325,7 @@ def assemble(
     nodes = np.hstack([nodes, np.tile(exact, (len(nodes), 1))])
     weights = np.hstack([weights * (1 - share), np.full((len(weights), len(exact)), 1 / n)])
     order = np.argsort(nodes, axis=1, kind="stable")
-    nodes, weights = (
-        np.take_along_axis(nodes, order, axis=1),
-        np.take_along_axis(weights, order, axis=1),
-    )
-    return SpectralDensity(
-        nodes=nodes,
-        weights=weights,
-        n_products=n_products,
-        n=n,
-        n_deflated=len(exact),
-        ghosts=ghosts,
-        **smear(nodes, weights, **look, unsure=len(exact) < n),
-        **extra,
-    )
+    nodes, weights = (np.take_along_axis(x, order, axis=1) for x in (nodes, weights))
+    facts = {"n_deflated": len(exact), "space": getattr(small, "space", "parameters")} | facts
+    spread = smear(nodes, weights, **look, unsure=facts["n_deflated"] < n)
+    return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

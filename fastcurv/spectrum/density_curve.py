@@ -8,7 +8,7 @@ import numbers
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypedDict, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,32 +23,9 @@ from .results import Estimate, InOneLine, alike, mean_of, number
 # logarithmic axis.
 
 
-class GridOptions(TypedDict):
-    """The options for evaluating a density on a grid: the keyword arguments of `smear`, checked."""
-
-    axis: str
-    grid: Floats | None
-    n_grid: int
-    width: float | None
-    linear_below: float | None
-
-
-class Smeared(TypedDict):
-    """The result of `smear`: the fields of `SpectralDensity` that depend on grid, axis and
-    width.
-    """
-
-    grid: Floats
-    density: Floats
-    stderr: Floats
-    width: float
-    axis: str
-    linear_below: float
-
-
 def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
-) -> GridOptions:
+) -> dict[str, Any]:
     """Check the keyword arguments of `smear` and return them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
@@ -111,7 +88,7 @@ def smear(
     n_grid: int = 1024,
     linear_below: float | None = None,
     unsure: bool = True,
-) -> Smeared:
+) -> dict[str, Any]:
     """Compute a density with integral 1, and its standard error over the probes.
 
     Parameters
@@ -487,7 +464,10 @@ def draw_density(
     width = max(float(density.width), np.finfo(float).tiny)
     floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
     floor = min(floor, 1e-2 * top)
-    line = {"lw": 1.6, "label": label or smoothed(density)} | line
+    # the smoothing moves some of the density past the last eigenvalue
+    unit = " decades" if density.axis == "log" else ""
+    smoothed = f"density (smoothed over {density.width:.2g}{unit})"
+    line = {"lw": 1.6, "label": label or smoothed} | line
     scale = scale if top > 0 else "linear"
     if density.axis == "log":  # before anything is drawn, so that margins are in decades
         if not (density.linear_below >= SHOWN and np.abs(grid).max() <= 1 / SHOWN):
@@ -496,7 +476,8 @@ def draw_density(
                 f"{density.linear_below:.1e}; wanted numbers between {SHOWN} and {1 / SHOWN}, "
                 "which is as far as matplotlib's axes go, or axis='linear'"
             )
-        _decades(ax, density.linear_below)
+        ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
+        plain_numbers(ax.xaxis)
     color = ax.plot(grid, height, **line)[0].get_color()
     if band and np.shape(density.stderr) == height.shape and np.isfinite(density.stderr).all():
         low = np.maximum(height - band * density.stderr, floor)
@@ -529,14 +510,6 @@ def legend_above(ax: Any, top: float) -> None:
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:
         ax.set_ylim(top=max(high, low * (1.5 * top / low) ** (1 / (1 - share))))
-
-
-def _decades(ax: Any, linear_below: float) -> None:
-    """Set a logarithmic axis of eigenvalues, with tick labels between powers of ten if these are
-    few.
-    """
-    ax.set_xscale("symlog", linthresh=linear_below, subs=range(2, 10))
-    plain_numbers(ax.xaxis)
 
 
 def plain_numbers(*axes: Any) -> None:
@@ -576,14 +549,6 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
     if low >= 1e-4 and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
         return f"{sign}{abs(x):g}"
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
-
-
-def smoothed(density: Any) -> str:
-    """Return the legend entry of the line. It gives the width of the smoothing, which moves some of
-    the density past the last eigenvalue.
-    """
-    unit = " decades" if density.axis == "log" else ""
-    return f"density (smoothed over {density.width:.2g}{unit})"
 
 
 def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:

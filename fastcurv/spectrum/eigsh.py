@@ -44,7 +44,7 @@ from ..krylov.lanczos import (
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind
 from .dense import matrix_pairs, matrix_pays, matrix_replaces
-from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
+from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -138,16 +138,21 @@ class ThickRestart(Seeker):
         self.veiled: NDArray[np.bool_] | None = None
         # whether the matrix may be decomposed instead of a long search, and whether it will be
         self.may_give_way, self.gives_way = may_give_way, False
-        # (theta, bounds) of the pairs while they are the next block, to measure their residuals
-        # again
-        self.measured: tuple[Floats, Floats] | None = None
+        # the result so far, while its residuals are measured again
+        self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run the search to its end and return Eigenpairs."""
         with deferred_interrupts(not self.quick) as stop:
             self.stop = self.run.around = stop
             try:
-                self._start(start)
+                if start is None:
+                    self.run.insert_random(self.rng)
+                elif self.run.insert(start[: min(self._widest(), self.max_products)]) == 0:
+                    raise ValueError(
+                        "v0 is zero, or lies in the span of against; wanted a start with a part "
+                        "outside it"
+                    )
                 self._grow()
                 for _ in range(3):
                     if self.gives_way or not self._confirm():
@@ -155,23 +160,14 @@ class ThickRestart(Seeker):
                     self._grow()
             except Interrupted:  # raised within a product: the state before it is intact
                 self.interrupted = True
-            if self.run.m == 0 and self.measured is None:  # before the first product: no result
-                raise KeyboardInterrupt
+            if self.run.m == 0:  # before the first product, of the search or of what is measured
+                if self.held is None:
+                    raise KeyboardInterrupt
+                return replace(self.held, interrupted=True)
             return self._result()
 
     # -- the loop
     # ----------------------------------------------------------------------------------------------
-
-    def _start(self, start: Array | None) -> None:
-        run = self.run
-        if start is not None:
-            if run.insert(start[: min(self._widest(), self.max_products)]) == 0:
-                raise ValueError(
-                    "v0 is zero, or lies in the span of against; wanted a start with a part "
-                    "outside it"
-                )
-        else:
-            run.insert_random(self.rng)
 
     def _spent(self) -> bool:
         return self.run.n_products + max(1, self.run.p) > self.max_products
@@ -203,8 +199,8 @@ class ThickRestart(Seeker):
             if run.p == 0 and run.m < run.dimension:
                 if self._look():
                     return
-                if run.p == 0:
-                    self._make_room()
+                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
+                    self._restart()
                 if run.p == 0:
                     run.insert_random(self.rng)
             if run.m >= run.dimension and run.aside and not self._spent():
@@ -252,12 +248,6 @@ class ThickRestart(Seeker):
         with run.around:
             return self.seek(most, SLICE, before, self.sure)
 
-    def _make_room(self) -> None:
-        """Restart if there is no room for a new start next to the basis."""
-        run = self.run
-        if run.m + 2 > run.capacity + 1 and run.capacity < run.dimension:
-            self._restart()
-
     def _widest(self) -> int:
         """Return the width of the largest block that restarts can keep whole next to the k wanted
         vectors.
@@ -286,7 +276,7 @@ class ThickRestart(Seeker):
             self.next_look = self.k
             return False
         if self.settled is not None:
-            return self._look_probe()
+            return self._end_probe(self.look_at_probe(self.settled[0], self.sure))
         theta, known, excess, apart = self.look()
         worst = max(excess.tolist())
         if not self.quick:
@@ -369,11 +359,6 @@ class ThickRestart(Seeker):
             theta, S = theta[keep], S[:, keep]
         run.lock(theta, S)
 
-    def _look_probe(self) -> bool:
-        """Look at the probe, and return True if the search is done."""
-        assert self.settled is not None
-        return self._end_probe(self.look_at_probe(self.settled[0], self.sure))
-
     def _end_probe(self, found: int) -> bool:
         """Return True if the probe ended without a change of the values; if it changed them, return
         to the search.
@@ -409,9 +394,8 @@ class ThickRestart(Seeker):
 
     def _known(self) -> tuple[Floats, Floats]:
         """Return the values and the bounds on their residuals, from the current basis."""
-        known = self.settled or self.measured
-        if known is not None:
-            return known[0], known[1]
+        if self.settled is not None:
+            return self.settled[:2]
         self.run.reorthogonalise()
         theta, _, _, limits = self.run.ritz(self.k, self.which)
         return theta, limits
@@ -421,8 +405,6 @@ class ThickRestart(Seeker):
         run = self.run
         if self.settled is not None:
             return combine(run.rows[: self.probe_from], self.settled[2])
-        if self.measured is not None:
-            return run.rows[: self.k].copy()
         return combine(run.rows[: run.m], run.ritz(self.k, self.which)[1])
 
     def _confirm(self) -> bool:
@@ -437,12 +419,11 @@ class ThickRestart(Seeker):
             return False
         if (limits <= self.targets(theta)).all():
             return False
-        rows, self.settled = self._vectors(), None
+        self.held, self.settled = self._result(), None
         run.reset()
-        if run.insert(rows) == len(theta):
-            self.measured = theta, limits + 8 * run.eps * run.scale  # insert adds rounding
+        run.insert(self.held.vectors.T.copy())
         run.step()
-        self.measured = None
+        self.held = None
         self.shown.update(run.m)
         theta, S, _, limits = run.ritz(self.k, self.which)
         if run.p == 0 or (limits <= self.targets(theta)).all():
@@ -500,29 +481,14 @@ def mixed_pairs(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
         )
     high, low = op.astype("float64"), op.astype("float32")
-    n, k = high.shape[0], asked.k
     tol = resolve_tol(asked.tol, np.dtype(np.float64))
     found = extreme_pairs(low, replace(asked, tol=max(tol, LOW_TOL)), rng, v0, against)
-    against = orthonormal_rows(against, n, np.dtype(np.float64))
-    rows = found.vectors.T.astype(np.float64)
-    refiner = _Refiner(high, low, asked.which, rows, against)
+    deflated = orthonormal_rows(against, high.shape[0], np.dtype(np.float64))
+    refiner = _Refiner(high, low, asked.which, found.vectors.T.astype(np.float64), deflated)
     refiner.n_low = found.n_products
     values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
     spent = refiner.n_low + refiner.n_high
-    unseen = max(found.unseen, found.tol * found.scale)  # the resolution of float32
-    left = asked.max_products - spent
-    if (residuals > targets).any() and 2 * k <= left and not found.interrupted:
-        further = replace(asked, tol=tol, max_products=left, probe=False)
-        deflated = None if against is None else against.T
-        rest = extreme_pairs(high, further, rng, rows.T, deflated)
-        return replace(
-            rest,
-            n_products=spent + rest.n_products,
-            n_low=refiner.n_low,
-            probed=found.probed,
-            unseen=unseen,
-        )
-    return replace(
+    pairs = replace(
         found,
         values=values,
         vectors=rows.T,
@@ -532,8 +498,15 @@ def mixed_pairs(
         n_products=spent,
         n_low=refiner.n_low,
         scale=refiner.scale,
-        unseen=unseen,
+        unseen=max(found.unseen, found.tol * found.scale),  # the resolution of float32
     )
+    left = asked.max_products - spent
+    if pairs.converged.all() or 2 * asked.k > left or found.interrupted:
+        return pairs
+    further = replace(asked, tol=tol, max_products=left, probe=False)
+    rest = extreme_pairs(high, further, rng, pairs.vectors, against)
+    kept = {name: getattr(pairs, name) for name in ("n_low", "probed", "unseen")}
+    return replace(rest, n_products=spent + rest.n_products, **kept)
 
 
 class _Refiner:
@@ -568,9 +541,7 @@ class _Refiner:
         best, most = np.inf, FIRST_STEPS
         for _ in range(ROUNDS):
             theta, R, residuals = self._rayleigh_ritz()
-            targets = (
-                np.full(self.k, tol * self.scale) if relative == "scale" else tol * np.abs(theta)
-            )
+            targets = tol * (np.full(self.k, self.scale) if relative == "scale" else np.abs(theta))
             poor = np.flatnonzero(residuals > targets)
             worst = float((residuals / np.maximum(targets, np.finfo(float).tiny)).max(initial=0.0))
             room = max_products - self.n_low - self.n_high
@@ -772,6 +743,10 @@ def eigsh(
     if small is not None:
         seed = as_rng(seed)
         pairs = reduced_pairs(run, small, asked, seed, v0, against)
-        if pairs is not None and (space or settled(pairs)):
+        # a search among all parameters finds more only of small eigenvalues whose vectors come from
+        # a Gram matrix and have not converged
+        if pairs is not None and (
+            space or not small.lowest or pairs.interrupted or pairs.converged.all()
+        ):
             return pairs
     return run(op, asked, seed, v0, against)

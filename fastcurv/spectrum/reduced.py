@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..common.checks import (
     check_choice,
@@ -167,48 +166,37 @@ def reduction(op: Any, space: str | None) -> Reduction | None:
     return found
 
 
-def inside(small: Reduction, V: Any, name: str) -> NDArray[Any] | None:
-    """Return the coordinates of vectors as columns ``(m, s)``, or None if they do not lie in the
-    space.
-    """
-    dtype = operator_dtype(small)
-    rows = check_vectors(V, small.n, name, dtype).T
-    found = small.inside(rows, (INSIDE * float(np.finfo(dtype).eps)) ** 0.5)
-    return None if found is None else found.T
-
-
 def reduced_pairs(
-    search: Any, small: Reduction, asked: Any, rng: Any, v0: Any, against: Any
+    search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
     """Run `eigsh` in the smaller space; return None if `against` does not lie in it.
 
     The residuals are those in the space of `op`: those found plus what `carried` adds to them.
     """
-    m, s = small.shape[0], 0
-    if against is not None:
-        V = getattr(against, "vectors", against)
-        if np.ndim(V) == 2 and np.shape(V)[1] == 0:
-            against = None
-        else:
-            against = inside(small, V, "against")
-            if against is None:
-                return None
-            s = against.shape[1]
+    dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
+    if np.ndim(V) == 2 and np.shape(V)[1] == 0:
+        V = None
+    if V is not None:
+        most = (INSIDE * float(np.finfo(dtype).eps)) ** 0.5
+        V = small.inside(check_vectors(V, small.n, "against", dtype).T, most)
+        if V is None or len(V) >= left:
+            return None
+        V, left = V.T, left - len(V)
     if v0 is not None:
-        start = small.project(check_vectors(v0, small.n, "v0", operator_dtype(small)).T)
+        start = small.project(check_vectors(v0, small.n, "v0", dtype).T)
         v0 = start.T if start.any() else None
-    if m - s < 1:
-        return None
-    inner = replace(asked, k=min(asked.k, m - s))
+    inner = replace(asked, k=min(asked.k, left))
     if small.lowest:
         inner = above(inner, asked, small)
-    if not inner.k:
-        found = nothing(small)
-    elif against is None and isinstance(small, Written) and few(small, inner.k):
-        found = answered(small.bare, inner, operator_dtype(small), float(small.rest))
+    if not inner.k:  # the copies of `rest` are all that is wanted
+        none = np.zeros(0)
+        empty = np.zeros((small.shape[0], 0), dtype)
+        found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
+    elif V is None and isinstance(small, Written) and few(small, inner.k):
+        found = answered(small.bare, inner, dtype, float(small.rest))
     else:
-        found = search(small, inner, rng, v0, against)
-    found = replace(found, tol=resolve_tol(asked.tol, operator_dtype(small)))
+        found = search(small, inner, rng, v0, V)
+    found = replace(found, tol=resolve_tol(asked.tol, dtype))
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
 
@@ -225,31 +213,9 @@ def above(inner: Any, asked: Any, small: Reduction) -> Any:
     return replace(inner, k=min(asked.k - low, inner.k), which="LA")
 
 
-def settled(pairs: ReducedEigenpairs) -> bool:
-    """Return whether a search in parameter space would find nothing better. It would for small
-    eigenvalues whose vectors come from a Gram matrix and have not converged.
-    """
-    return bool(not pairs.reduction.lowest or pairs.interrupted or pairs.converged.all())
-
-
-def few(small: Reduction, k: int) -> bool:
+def few(small: Any, k: int) -> bool:
     """Return whether an available matrix is decomposed faster than searched."""
     return bool(small.shape[0] <= max(DIRECT, 8 * k))
-
-
-def nothing(small: Any) -> Eigenpairs:
-    """Return an empty set of eigenpairs of the smaller operator."""
-    dtype, none = operator_dtype(small), np.zeros(0)
-    return Eigenpairs(
-        values=none,
-        vectors=np.zeros((small.shape[0], 0), dtype),
-        residuals=none,
-        converged=np.zeros(0, bool),
-        n_products=0,
-        scale=small.norm,
-        probed=True,
-        unseen=0.0,
-    )
 
 
 def completed(

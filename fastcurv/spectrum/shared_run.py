@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..common.checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
 from ..common.errors import accept_aliases
-from ..common.progress import Bar, bar
+from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, extend, quadrature, with_rest
@@ -83,8 +83,7 @@ class Krylov:
         self.dtype = operator_dtype(self.op)
         self.small = reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        self._probes: list[Recurrence] = []
-        self._others: list[tuple[Array, Recurrence]] = []
+        self._runs: list[tuple[Any, Recurrence]] = []  # by their starts; None: random
 
     def __repr__(self) -> str:
         steps = [run.m for run in self._probes]
@@ -96,10 +95,12 @@ class Krylov:
     @property
     def n_products(self) -> int:
         """Products made so far, by all runs."""
-        return sum(run.n_products for run in self._runs())
+        return sum(run.n_products for _, run in self._runs)
 
-    def _runs(self) -> list[Recurrence]:
-        return self._probes + [run for _, run in self._others]
+    @property
+    def _probes(self) -> list[Recurrence]:
+        """The runs from random starts, in their order."""
+        return [run for start, run in self._runs if start is None]
 
     @property
     def _inner(self) -> Any:
@@ -112,7 +113,7 @@ class Krylov:
         steps = min(steps, n)
         if run is not None and run.capacity >= steps:
             return
-        held = sum(one.rows.nbytes for one in self._runs() if one is not run)
+        held = sum(one.rows.nbytes for _, one in self._runs if one is not run)
         if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
             raise MemoryError(
                 f"a basis of {steps} vectors of length {n} next to the {held / 1e9:.2g} GB "
@@ -123,7 +124,7 @@ class Krylov:
         if run is not None:
             run.reserve(steps)
 
-    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar | None = None) -> Recurrence:
+    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
         the coordinates of `small` if there is one.
         """
@@ -131,21 +132,18 @@ class Krylov:
             self._reserve(self._inner, None, n_steps)
             run = Recurrence(self._inner, min(n_steps, self._inner.shape[0]))
             run.insert_random(self.rng)
-            self._probes.append(run)
+            self._runs.append((None, run))
         self._grow(self._probes[i], n_steps, shown)
         return self._probes[i]
 
-    def _grow(self, run: Recurrence, n_steps: int, shown: Bar | None = None) -> None:
+    def _grow(self, run: Recurrence, n_steps: int, shown: Bar = SILENT) -> None:
         if run.p and run.m < n_steps:
             self._reserve(run.op, run, n_steps)
-            with bar() as silent:
-                extend(run, n_steps, shown or silent)
+            extend(run, n_steps, shown)
 
-    def steps_from(self, g: Array | None = None) -> int:
+    def steps_from(self, g: Any = None) -> int:
         """Return the number of products made from the first random start, or from `g`."""
-        if g is None:
-            return self._probes[0].m if self._probes else 0
-        return next((run.m for start, run in self._others if np.array_equal(start, g)), 0)
+        return next((run.m for start, run in self._runs if np.array_equal(start, g)), 0)
 
     def extend(self, n_steps: int) -> Krylov:
         """Extend the first probe to at least `n_steps` products and return self."""
@@ -236,41 +234,35 @@ class Krylov:
         of the first probe, at least 80. The other arguments are as in `fastcurv.spectral_density`.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
-        if n_steps is None:
-            n_steps = max(80, self._probes[0].m if self._probes else 0)
+        n_steps = max(80, self.steps_from()) if n_steps is None else n_steps
         n_steps = check_positive_int(n_steps, "n_steps")
         look = check_look(axis, width, grid, n_grid, linear_below)
         before = self.n_products
         with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
             runs = [self.probe(i, n_steps, shown) for i in range(n_probes)]
-        found = [quadrature(run) for run in runs]
-        extra = {}
-        if self.small is not None:
-            found = [with_rest(one, self.small, 0) for one in found]
-            extra["space"] = self.small.space
         return assemble(
-            found,
-            None,
+            [with_rest(quadrature(run), self.small) for run in runs],
+            np.zeros(0),
             self.n,
-            sum(run.m for run in runs),
-            max(run.ghosts for run in runs),
             look,
+            self.small,
+            n_products=sum(run.m for run in runs),
+            ghosts=max(run.ghosts for run in runs),
             shared=self.name,
             n_new=self.n_products - before,
-            **extra,
         )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run that starts from g, an existing or a new one, extended to at least
         n_steps.
         """
-        for start, run in self._others:  # noqa: B007  used where the loop is left
+        for start, run in self._runs:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break
         else:
             self._reserve(self.op, None, n_steps)
             run = Recurrence(self.op, min(n_steps, self.n))
             run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
-            self._others.append((g.copy(), run))
+            self._runs.append((g.copy(), run))
         self._grow(run, n_steps)
         return run

@@ -4,7 +4,7 @@ random vectors, with standard errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
@@ -13,15 +13,16 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from ..common.checks import (
+    as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
-    either_seed,
+    one_seed,
     operator_dtype,
     times,
 )
 from ..common.errors import accept_aliases
-from ..common.progress import Bar, bar
+from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import (
     Array,
     Diagonals,
@@ -50,13 +51,6 @@ SHORTER = 20  # vectors are divided by this power of two if their products overf
 ROUNDINGS = 4  # least error of a sum, in eps times the largest product
 
 
-def sketched(m: int) -> int:
-    """Return how many of m applications are used to find a range: a third, but at least `ALIKE`
-    samples are left for the rest.
-    """
-    return max(0, min(m // 3, (m - ALIKE) // 2))
-
-
 class CountingRows:
     """An operator applied to rows of vectors, which counts its applications."""
 
@@ -65,7 +59,7 @@ class CountingRows:
         self.n: int = op.shape[0]
         self.has_quadratic = hasattr(op, "quadratic")
         self.n_products = self.n_quadratic = 0
-        self.shown: Bar | None = None
+        self.shown: Bar = SILENT
         self.exponent: int | None = None
         self.largest = 0.0  # norm of a product, or quadratic form
 
@@ -92,13 +86,10 @@ class CountingRows:
 
     def _told(self, k: int) -> None:
         self.n_products += k
-        if self.shown is not None:
-            self.shown.update(k)
+        self.shown.update(k)
 
     def products(self, V: Array) -> Array:
         """Return rows ``H v`` for rows v."""
-        if not len(V):
-            return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -120,6 +111,11 @@ class CountingRows:
         found = self._in_range(np.atleast_1d(found))
         self.largest = max(self.largest, float(np.abs(found).max()))
         return found
+
+    def squares(self, V: Array) -> Floats:
+        """Return ``||Hv||^2`` for rows v, in float64."""
+        Y = self.products(V)
+        return row_dots(Y, Y)
 
     def _in_range(self, Y: Array, short: int = 0) -> Array:
         """Return results of the operator divided by the unit, after checking that they are finite.
@@ -181,37 +177,34 @@ class CountingRows:
 
     def unit_rows(self) -> Iterator[Array]:
         for start in range(0, self.n, BLOCK):
-            E = np.zeros((min(BLOCK, self.n - start), self.n), self.dtype)
-            E[np.arange(len(E)), start + np.arange(len(E))] = 1
-            yield E
+            yield np.eye(min(BLOCK, self.n - start), self.n, start, self.dtype)
 
     def exact_diagonal(self) -> Floats:
         normal = self.op._normal_matrix() if hasattr(self.op, "_normal_matrix") else None
         if normal is not None:
             return np.diagonal(normal).copy()
-        return np.concatenate(
-            [
-                [y[start + i] for i, y in enumerate(self.products(E))]
-                for start, E in zip(range(0, self.n, BLOCK), self.unit_rows())
-            ]
-        ).astype(np.float64)
+        found = [np.diagonal(self.products(E), i * BLOCK) for i, E in enumerate(self.unit_rows())]
+        return np.concatenate(found).astype(np.float64)
 
-    def range(self, rng: np.random.Generator, m: int) -> Array:
-        """Return orthonormal rows that span the products with m random vectors."""
-        Q = np.empty((m, self.n), self.dtype)
-        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m, signs=True)):
+    def hutch_pp(
+        self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
+    ) -> tuple[float, float]:
+        """Return a sum of `forms` over a basis, and its standard error: exact on the range of a
+        third of the products, fewer if `ALIKE` samples would not be left, Hutchinson outside it.
+        """
+        Q = np.empty((max(0, min(m // 3, (m - ALIKE) // 2)), self.n), self.dtype)
+        for start, V in zip(range(0, m, BLOCK), self.probes(rng, len(Q), signs=True)):
             Q[start : start + BLOCK] = self.products(V)
-        B, _ = orthonormalise(Q)
-        return Q[: len(B)]
-
-
-def outside(Q: Array, V: Array) -> Array:
-    """Subtract from the rows of `V`, in place, their projection on the row space of `Q`, and return
-    `V`.
-    """
-    if len(Q):
-        subtract(Q, V, project(Q, V))
-    return V
+        left = m - len(Q)
+        Q = Q[: len(orthonormalise(Q)[0])]
+        known = float(sum(forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
+        rest = []
+        for V in self.probes(rng, left - len(Q)):
+            if len(Q):
+                subtract(Q, V, project(Q, V))
+            rest.append(forms(V))
+        mean, error = mean_of(np.concatenate(rest))
+        return known + mean, error
 
 
 def row_dots(A: Array, B: Array) -> Floats:
@@ -221,18 +214,6 @@ def row_dots(A: Array, B: Array) -> Floats:
             for a, b in zip(A, B)
         ]
     )
-
-
-def squares_of(Y: Array) -> Floats:
-    return row_dots(Y, Y)
-
-
-def from_sums(total: Floats, squares: Floats, m: int) -> tuple[Floats, Floats]:
-    mean = total / m
-    if m == 1:
-        return mean, np.full_like(mean, np.nan)
-    variance = np.maximum(squares / m - mean**2, 0) * m / (m - 1)
-    return mean, widened(m) * (1 + TWO_VALUED / m) * np.sqrt(variance / m)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -266,10 +247,9 @@ class Sketch:
         cuts = [slice(i, min(i + BLOCK, half)) for i in range(0, half, BLOCK)]
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
-            self.O[cut] = signs
-        for cut in cuts:
-            self.Y[cut] = apply.products(self.O[cut])
-        self.Q, self.R = interruptible(partial(_orthonormal, self.Y))
+            self.O[cut], self.Y[cut] = signs, apply.products(signs)
+        Q, self.R = interruptible(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
+        self.Q = np.ascontiguousarray(Q.T)
         for cut in cuts:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
@@ -327,12 +307,6 @@ class Sketch:
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
         return mean, np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
-
-
-def _orthonormal(Y: Array) -> tuple[Floats, Floats]:
-    """Return Q, as rows, and R of ``Y' = Q R``."""
-    Q, R = np.linalg.qr(Y.T.astype(np.float64))
-    return np.ascontiguousarray(Q.T), R
 
 
 def leave_one_out(R: Floats) -> Floats:
@@ -427,11 +401,11 @@ def trace(
     """
     op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Tracing))
     small = reduction(op, space)
-    if small is None:
-        return _trace(op, m, method, rng, progress)
-    found = _trace(small, m, method, rng, progress)
-    total = found.estimate + small.rest * small.n_rest
-    return replace(found, estimate=total, space=small.space)
+    found = _trace(op if small is None else small, m, method, rng, progress)
+    if small is not None:
+        total = found.estimate + small.rest * small.n_rest
+        found = replace(found, estimate=total, space=small.space)
+    return found
 
 
 def _trace(
@@ -446,11 +420,18 @@ def _trace(
     if method == "auto":
         method = "hutchinson" if apply.has_quadratic or m < LEAST else "xtrace"
     with bar(m, "trace", progress) as apply.shown:
-        if method == "hutchinson":
-            return apply.estimate(*apply.hutchinson(rng, m), method)
-        if method == "hutch++":
-            return _hutch_pp(apply, rng, m)
-        return apply.estimate(*Sketch(apply, rng, m).trace(), method)
+        if method == "xtrace":
+            found = Sketch(apply, rng, m).trace()
+        elif method == "hutch++":
+            if m < 4:
+                raise ValueError(
+                    f"n_probes is {m}; wanted at least 4 for method='hutch++', or "
+                    "method='hutchinson'"
+                )
+            found = apply.hutch_pp(rng, m, apply.forms)
+        else:
+            found = apply.hutchinson(rng, m)
+    return apply.estimate(*found, method)
 
 
 @accept_aliases("estimate")
@@ -525,7 +506,9 @@ def diagonal(
             samples = V.astype(np.float64) * apply.products(V)
             total += samples.sum(axis=0)
             squares += (samples**2).sum(axis=0)
-        return apply.estimate(*from_sums(total, squares, m), method)
+        mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
+        scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
+        return apply.estimate(mean, widened(m) * (1 + TWO_VALUED / m) * scatter, method)
 
 
 @accept_aliases("estimate")
@@ -587,13 +570,13 @@ def frobenius_norm(
     """
     op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Norming))
     small = reduction(op, space)
-    if small is None:
-        return _frobenius_norm(op, m, method, rng, progress)
-    found = _frobenius_norm(small, m, method, rng, progress)
-    inner = float(found.estimate)
-    norm = float(np.hypot(inner, small.n_rest**0.5 * small.rest))
-    share = inner / norm if norm else 1.0
-    return replace(found, estimate=norm, stderr=share * found.stderr, space=small.space)
+    found = _frobenius_norm(op if small is None else small, m, method, rng, progress)
+    if small is not None:
+        inner = float(found.estimate)
+        norm = float(np.hypot(inner, small.n_rest**0.5 * small.rest))
+        share = inner / norm if norm else 1.0
+        found = replace(found, estimate=norm, stderr=share * found.stderr, space=small.space)
+    return found
 
 
 def _frobenius_norm(
@@ -605,30 +588,16 @@ def _frobenius_norm(
     apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.exactly(m, method):
-            square, error, method = (
-                sum(squares_of(apply.products(E)).sum() for E in apply.unit_rows()),
-                0.0,
-                "exact",
-            )
+            square = float(sum(apply.squares(E).sum() for E in apply.unit_rows()))
+            error, method = 0.0, "exact"
         elif method == "hutch++" or (method == "auto" and m >= LEAST):
             method = "hutch++"
-            Q = apply.range(rng, sketched(m))
-            known = squares_of(apply.products(Q)).sum()
-            rest, error = mean_of(
-                np.concatenate(
-                    [
-                        squares_of(apply.products(outside(Q, V)))
-                        for V in apply.probes(rng, m - 2 * sketched(m))
-                    ]
-                )
-            )
-            square = known + rest
+            square, error = apply.hutch_pp(rng, m, apply.squares)
         else:
             method = "hutchinson"
-            square, error = mean_of(
-                np.concatenate([squares_of(apply.products(V)) for V in apply.probes(rng, m)])
-            )
-    norm = max(float(square), 0.0) ** 0.5
+            samples = [apply.squares(V) for V in apply.probes(rng, m)]
+            square, error = mean_of(np.concatenate(samples))
+    norm = max(square, 0.0) ** 0.5
     # the square root of a value 2 errors below is further from the norm than its slope predicts
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
@@ -646,24 +615,9 @@ def _asked(
     there are as many probes as parameters where the matrix costs no more than `USUAL` products.
     """
     op = check_symmetric_operator(op)
-    generator = either_seed(seed, rng)
+    generator = as_rng(one_seed(seed, rng))
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
     whole = method == "auto" and matrix_pays(op, USUAL, STEP)
     return op, max(USUAL, op.shape[0]) if whole else USUAL, generator
-
-
-def _hutch_pp(apply: CountingRows, rng: np.random.Generator, m: int) -> Estimate:
-    """Estimate the trace: exact on the range of a third of the products, Hutchinson outside it."""
-    if m < 4:
-        raise ValueError(
-            f"n_probes is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"
-        )
-    Q = apply.range(rng, sketched(m))
-    known = float(sum(apply.forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
-    rest = np.concatenate(
-        [apply.forms(outside(Q, V)) for V in apply.probes(rng, m - sketched(m) - len(Q))]
-    )
-    mean, error = mean_of(rest)
-    return apply.estimate(known + mean, error, "hutch++")

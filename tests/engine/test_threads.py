@@ -6,6 +6,7 @@ What could hang or kill the process runs in one of its own, with a time limit.
 import os
 import platform
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -365,3 +366,45 @@ def test_passes_that_are_timed_with_one_thread_and_all_have_the_same_bits(sizes,
         theta = theta0 + 1e-3 * k
         assert together.value(theta) == alone.value(theta)
         assert np.array_equal(together.gradient(theta), alone.gradient(theta))
+
+
+# --- workers that a job does not want leave those that it wants alone
+
+BUSY_AND_IDLE = """
+import os, time
+import numpy as np, fastcurv as fc
+
+def switches():
+    found = {}
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/status") as lines:
+            found[task] = sum(int(x.split()[1]) for x in lines if "ctxt_switches" in x)
+    return found
+
+def operator(threads):
+    model = fc.MLP([64, 128, 128, 10])
+    X, y = np.ones((3000, 64)), np.arange(3000) % 10
+    return fc.Objective(model, X, y, n_threads=threads).hessian(model.init(seed=0))
+
+many, two = operator(64), operator(2)
+v = np.ones(two.shape[0])
+expected = two @ v
+many @ v
+assert fc._engine.thread_workers() > 6
+time.sleep(0.3)
+before = switches()
+for _ in range(60):
+    assert np.array_equal(two @ v, expected)
+    time.sleep(0.002)
+after = switches()
+print(sum(after[task] - before[task] > 10 for task in before))
+assert np.array_equal(many @ v, expected)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_who_is_not_wanted_sleeps_on(python):
+    """Two threads of more than six are at work, while products come one by one; the others do not
+    wake. Then all are at hand again.
+    """
+    assert int(python(BUSY_AND_IDLE).stdout) <= 2

@@ -10,6 +10,7 @@ from scipy.stats import binom
 import fastcurv as fc
 from fastcurv.spectrum.density import spectral_density
 from fastcurv.spectrum.eigsh import eigsh
+from fastcurv.spectrum.trace import mean_of
 
 from .spectra import SPECTRA, Prescribed, hessian_like
 
@@ -303,3 +304,22 @@ def test_few_probes_that_are_all_alike_show_no_error_of_zero():
             assert d.moment(0).stderr <= 1e-12 and abs(d.moment(0).estimate - 1) <= 1e-12
     assert blind, "the case that this is about"
     assert spectral_density(A, 12, 6, seed=0, deflate=False).moment(1).stderr >= 0
+
+
+def test_one_sample_has_no_standard_error():
+    mean, stderr = mean_of(np.array([3.0]))
+    assert mean == 3 and np.isnan(stderr)
+    one = fc.diagonal(np.diag(np.arange(1.0, 40.0)), n_probes=1, seed=0)
+    assert np.array_equal(one.estimate, np.arange(1.0, 40.0)) and np.isnan(one.stderr).all()
+
+
+def test_an_estimate_beyond_float64_is_refused():
+    with pytest.raises(ValueError, match="beyond float64"):
+        fc.trace(np.diag([1e308] * 4))
+
+
+def test_nothing_is_deflated_by_no_columns():
+    H = np.diag(np.arange(1.0, 30.0))
+    plain = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0)
+    same = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0, against=np.zeros((29, 0)))
+    assert np.array_equal(plain.density, same.density) and same.n_products == plain.n_products

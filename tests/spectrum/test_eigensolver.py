@@ -9,7 +9,8 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common import linalg
-from fastcurv.spectrum.dense import dense_matrix
+from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, to_dense
+from fastcurv.testing import PrescribedSpectrum
 
 from .spectra import diagonal, symmetric
 
@@ -175,20 +176,16 @@ def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
         linalg.eigh_tridiagonal(np.ones(3), np.ones(2))
 
 
-@pytest.mark.parametrize("select", [None, (0, 0), (2, 4), (0, 6), (6, 6)])
-def test_where_drivers_of_tridiagonal_matrices_fail_the_whole_one_is_asked(select, monkeypatch):
-    """For the same pairs as they would have found."""
+def test_where_the_driver_of_tridiagonal_matrices_fails_the_whole_one_is_asked(monkeypatch):
+    """For the same pairs as it would have found."""
     d, e = np.cos(np.arange(7.0)), np.full(6, 1e-3)
-    expected = linalg.eigh_tridiagonal(d, e, select)
-    first, last = select or (0, 6)
-    truth = np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))[first : last + 1]
-    broken = truth + 1e-3, np.eye(7)[:, first : last + 1]
+    expected = linalg.eigh_tridiagonal(d, e)
+    truth = np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
+    broken = truth + 1e-3, np.eye(7)
     monkeypatch.setattr(scipy.linalg, "eigh_tridiagonal", lambda *_, **__: broken)
-    for values, V in (expected, linalg.eigh_tridiagonal(d, e, select)):
-        assert values.shape == truth.shape and np.allclose(values, truth, rtol=0, atol=1e-14)
-        assert V.shape == (7, len(truth)) and np.allclose(
-            abs(V.T @ expected[1]), np.eye(len(truth))
-        )
+    for values, V in (expected, linalg.eigh_tridiagonal(d, e)):
+        assert np.allclose(values, truth, rtol=0, atol=1e-14)
+        assert np.allclose(abs(V.T @ expected[1]), np.eye(7))
 
 
 def test_no_infinity_comes_out():
@@ -206,8 +203,7 @@ def test_tridiagonal_of_any_scale(scale, rng):
     truth = np.linalg.eigvalsh(T)
     values, V = linalg.eigh_tridiagonal(scale * d, scale * e)
     assert np.allclose(values / scale, truth, rtol=0, atol=1e-12)
-    some, U = linalg.eigh_tridiagonal(scale * d, scale * e, (57, 59))
-    assert np.allclose(some / scale, truth[57:], rtol=0, atol=1e-12) and U.shape == (n, 3)
+    assert V.shape == (n, n)
 
 
 def test_asymmetry_that_is_seen_is_counted(rng):
@@ -423,3 +419,40 @@ def test_singular_values_where_divide_and_conquer_fails(dtype, rng, monkeypatch)
     monkeypatch.setattr(scipy.linalg, "svd", broken)
     with pytest.raises(np.linalg.LinAlgError, match="did not converge"):
         linalg.svdvals(np.eye(2))
+
+
+def test_the_smallest_and_the_largest_matrices():
+    empty = linalg.eigh(np.zeros((0, 0)))
+    assert empty.values.shape == (0,) and empty.error == 0
+    with pytest.raises(ValueError, match="wanted a square one"):
+        linalg.eigh(np.zeros((2, 3)))
+    huge = PrescribedSpectrum(np.arange(float(LARGEST_DENSE + 1)))
+    with pytest.raises(ValueError, match=f"wanted n <= {LARGEST_DENSE}"):
+        to_dense(huge)
+
+
+@pytest.mark.parametrize("bounds", [np.full(5, np.nan), np.zeros(4)])
+def test_bounds_on_columns_that_are_none(bounds):
+    class Bounded(PrescribedSpectrum):
+        def column_bounds(self):
+            return bounds
+
+    with pytest.raises(ValueError, match="bounds on its columns"):
+        dense_matrix(Bounded(np.arange(5.0)))
+
+
+def test_of_two_products_the_better_known_is_kept():
+    """Column j of the products is as good as its bound; where both are alike, the mean."""
+
+    class Half:
+        shape, dtype = (3, 3), np.dtype(float)
+
+        def __matmul__(self, V):
+            return np.array([[2.0, 1.0, 0.0], [1.5, 2.0, 0.0], [0.0, 0.5, 2.0]]) @ V
+
+        def column_bounds(self):
+            return np.array([0.0, 1.0, 1.0])
+
+    made = dense_matrix(Half())
+    assert np.array_equal(made.A, [[2.0, 1.5, 0.0], [1.5, 2.0, 0.25], [0.0, 0.25, 2.0]])
+    assert np.allclose(made.asymmetry, [0.5, 0.5**0.5, 0.5])

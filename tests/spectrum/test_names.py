@@ -76,3 +76,19 @@ def test_what_is_seen_at_a_glance():
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.5)
     for part in ("[2, 3, 1]", "N=9", "'mse'", "l2=0.5"):
         assert part in repr(ob)
+
+
+def test_many_pairs_are_shown_by_their_ends():
+    pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", seed=0)
+    text, page = repr(pairs), pairs._repr_html_()
+    assert "16 more" in text and "16 more" in page
+    assert len(text.splitlines()) == 1 + 25
+    few = fc.eigsh(np.diag(np.arange(60.0)), k=24, which="LA", seed=0)
+    assert "more" not in repr(few) and "more" not in few._repr_html_()
+
+
+def test_an_estimate_of_many_numbers_says_its_shape():
+    H = np.diag(np.arange(1.0, 40.0))
+    one, many = fc.trace(H, n_probes=10, seed=0), fc.diagonal(H, n_probes=10, seed=0)
+    assert "+-" in repr(one) and "shape (39,), stderr" in repr(many)
+    assert repr(many)[:8] in many._repr_html_()

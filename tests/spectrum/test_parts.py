@@ -7,7 +7,6 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.common.checks import MatrixOperator
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import Seeker, dot, norm
 from fastcurv.krylov.lanczos import (
@@ -306,23 +305,11 @@ def test_a_method_that_is_named_is_the_one_that_is_used(what):
 def test_any_number_of_rows_is_multiplied():
     A = np.arange(36.0).reshape(6, 6)
     for op in (A + A.T, LinearOperator((6, 6), matvec=lambda v: (A + A.T) @ v, dtype=float)):
-        for k in range(20):
+        for k in range(1, 20):
             counted, V = CountingRows(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
             found = counted.products(V)
             assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
             assert counted.n_products == k
-
-
-def test_a_matrix_counts_its_products(rng):
-    """One for a vector, as many as there are columns for a block."""
-    A = rng.standard_normal((5, 5))
-    H = MatrixOperator(A + A.T)
-    H @ np.ones(5)
-    H @ np.ones((5, 3))
-    H.matvec(np.ones((5, 1)))
-    H.product(np.ones(5))
-    H.product(np.ones(5), out=np.ones(5))
-    assert H.n_products == 7
 
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])

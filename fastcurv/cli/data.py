@@ -96,6 +96,7 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 # --------------------------------------------------------------------------------------------------
 # Samples and targets from ``.csv`` files, with one-sentence errors for all defects.
 
+MANY = 5  # columns from which on no sample is 0, 1, 2, ...
 MARKS = {";": "semicolons", "\t": "tabs"}
 NO_NAMES = (
     "",
@@ -122,7 +123,7 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     lines = _lines(path)
     _refuse_separator(path, lines)
     first = [row[0] for row in lines]
-    names = None if any(map(_is_number, lines[0])) else lines.pop(0)
+    names = lines.pop(0) if _is_header(lines[0], lines[1:]) else None
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
             f"{path} holds too little; wanted two lines and two columns, separated by commas, at "
@@ -130,6 +131,11 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
         )
     _refuse_index(path, first, names is not None)
     width = len(lines[0])
+    if names is not None and len(names) != width:
+        raise ValueError(
+            f"{path} names {len(names)} columns, and its first sample line has {width}; wanted one "
+            "name a column"
+        )
     for number, row in enumerate(lines, 1 + (names is not None)):
         if len(row) != width:
             raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
@@ -143,6 +149,23 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
             f"{path}, sample {row + 1}, {where}: {shown(lines[row][at])!r} is not a finite number"
         )
     return X, _target_column(f"{path}, {_called(column, names)}", y)
+
+
+def _is_header(first: list[str], below: list[list[str]]) -> bool:
+    """Return whether a first line names the columns: in words, or by their numbers 0, 1, ... as
+    pandas does. Numbers in order are names if there are `MANY`, or no sample would begin so: one
+    with a word in a column of numbers, or with whole numbers alone in a column of others.
+    """
+    numbered = [(str(i), cell) for i, cell in enumerate(first) if _is_number(cell)]
+    if not numbered or any(number != cell for number, cell in numbered):
+        return not numbered
+    columns = [
+        (name, cells) for name, cells in zip(first, zip(*below)) if all(map(_is_number, cells))
+    ]
+    return len(first) >= MANY or any(
+        not _is_number(name) or not all(cell.lstrip("+-").isdecimal() for cell in cells)
+        for name, cells in columns
+    )
 
 
 def _lines(path: Path) -> list[list[str]]:

@@ -33,6 +33,7 @@ from .protocols import Array, Floats, Indices
 from .runtime import interruptible
 
 DRIVERS = ("evd", "evr", "ev")
+SUBNORMAL = 5e-324  # the least positive float64
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 TINY = 1e-290  # bounds the effect of underflow for a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
@@ -135,7 +136,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
         error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
         if error < np.inf:
             near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
-            off = np.nextafter(_back(np.array([error, near]), exponent), np.inf)
+            off = _bounds_back(np.array([error, near]), exponent)
             return Apart(_back(values, exponent), V, float(off[0]), float(off[1]))
     return _eigensystem(S, exponent, first)
 
@@ -156,8 +157,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     if best is None or not np.isfinite(best[2]).all():
         raise _failed(len(S))
     values, V, bounds = best
-    # rounded up, since scaling into the subnormal range may round down
-    return Eigensystem(_back(values, exponent), V, np.nextafter(_back(bounds, exponent), np.inf))
+    return Eigensystem(_back(values, exponent), V, _bounds_back(bounds, exponent))
 
 
 def eigvalsh(A: Floats) -> Floats:
@@ -328,6 +328,10 @@ class NotFiniteError(ValueError):
     """A matrix holds NaN or infinity, as after products that overflowed."""
 
 
+class NotConvexError(ValueError):
+    """A loss is concave in the outputs of some rows, for which a GGN was asked."""
+
+
 def _check_finite(size: float, name: str) -> None:
     if not np.isfinite(size):
         raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
@@ -359,6 +363,21 @@ def _back(x: Floats, exponent: int) -> Floats:
             "float64; wanted a matrix scaled down"
         )
     return out
+
+
+def _bounds_back(bounds: Floats, exponent: int) -> Floats:
+    """Return ``2^exponent bounds`` of the errors of values that are scaled with them, rounded up:
+    in the subnormal range both are rounded.
+    """
+    up: Floats = np.nextafter(_back(bounds, exponent), np.inf) + SUBNORMAL
+    return up
+
+
+def mean_of(A: Floats, B: Floats) -> Floats:
+    """Return ``(A + B) / 2`` without overflow, and A where the two are equal: half of a subnormal
+    number may be rounded.
+    """
+    return np.where(A == B, A, A / 2 + B / 2)
 
 
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:

@@ -26,7 +26,7 @@ from ..common.runtime import (
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, decide
+from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
 from .dense import ByEigenpairs, by_matrix
 from .evidence import (
     ClassifyOptions,
@@ -49,6 +49,7 @@ FEW = 256  # parameters up to which all eigenvalues are computed, however large 
 LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
 FEWEST = 4  # times a product, what the quickest verdict takes
+LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes
 AT_LEAST = 0.05  # seconds for a verdict from a few products where no time is left
 
 
@@ -139,9 +140,11 @@ def classify(
     -----
     *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with
     ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of
-    radius ``2 eta``, ``h = beta L eta < 1/2`` proves that exactly one critical point lies within
-    ``radius`` of theta, in the slice orthogonal to proved symmetries, and that every eigenvalue
-    keeps its sign on the way. All three numbers are bounds: eigenvalues include the error of the
+    radius ``2 eta``, ``h = beta L eta < 1/2`` proves that exactly one critical point lies in
+    that ball, in the slice orthogonal to proved symmetries, and that every eigenvalue keeps its
+    sign on the way. Where theta's own units do not prove it, units that balance the parameters may:
+    the ball is then an ellipsoid around theta, and ``radius`` its longest axis, within which other
+    critical points may lie. All three numbers are bounds: eigenvalues include the error of the
     products and the eigensolver, g is taken beyond float64 if the objective offers it, and L comes
     from majorants. Three other proofs are used: that the residuals of an mse network vanish nearby,
     at a global minimum; for a saddle, two fixed vectors whose curvatures keep opposite signs on a
@@ -276,9 +279,10 @@ def _refined(
         if held is not None:
             return held_by_kinks(point, held)
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
-        return _nearest(ask, point, inertia, shown) or _continued(
-            point, WHICH_CALL_GETS_THERE[found.gradient.plateau]
-        )
+        led = _nearest(ask, point, inertia, shown)
+        spent = inertia.H.left < LEAST_LEFT or late()
+        here = "plateau" if found.gradient.plateau else "far"
+        return led or _continued(point, WHICH_CALL_GETS_THERE["spent" if spent else here])
     if ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
         led = _nearest(ask, point, inertia, shown)
@@ -317,7 +321,8 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
             if FEWEST * H.pace < grace:
                 return _examine(cheap, H)
         inertia = Unfinished(cheap, H)
-        return inertia, Evidence(gradient=inertia.near, n_products=H.count)
+        unknown = Spectrum(n_negative_bounds=(0, H.n))
+        return inertia, Evidence(gradient=inertia.near, spectrum=unknown, n_products=H.count)
 
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
@@ -398,7 +403,7 @@ def _nearest(
     went = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
     H.tell(went.n_products)
     left = H.left
-    if went.theta is None or left < 20:
+    if went.theta is None or left < LEAST_LEFT:
         return None
     end = as_stored(ask.ob, went.theta)
     there = replace(

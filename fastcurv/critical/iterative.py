@@ -130,10 +130,10 @@ class InertiaSearch:
             and run.n_products < steps * block
             and not (run.m and late(step))
         ):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), run.n_products
             run.step()
             step = time.perf_counter() - began
-            self.H.tell(block)
+            self.H.tell(run.n_products - before)  # a block that has narrowed makes fewer
             if run.m % 20 == 0 and stop(run):
                 break
         return self.take(run, d)

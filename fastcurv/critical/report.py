@@ -517,11 +517,12 @@ CALLS = (
 )
 
 
-# which functions to call where Newton's steps do not contract: the clause added to a `not_critical`
-# reason, by whether theta is on a plateau
+# which functions to call where Newton's steps do not contract, on a plateau or elsewhere, or the
+# budget ended before that was seen: the clause added to a `not_critical` reason
 WHICH_CALL_GETS_THERE = {
-    True: f"; Newton's steps lead nowhere from here{OFF}",
-    False: f"; Newton's steps do not contract from here{CALLS}",
+    "plateau": f"; Newton's steps lead nowhere from here{OFF}",
+    "far": f"; Newton's steps do not contract from here{CALLS}",
+    "spent": f"; the budget ended before Newton's steps led anywhere{CALLS}",
 }
 
 

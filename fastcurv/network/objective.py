@@ -23,6 +23,7 @@ from ..common.checks import (
     random_batches,
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
+from ..common.linalg import NotConvexError
 from ..common.protocols import LossName
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
@@ -525,7 +526,7 @@ class Objective(Answering, subject="objective"):
         part = partial(_least_bend, loss=loss, theta=self.model.check_theta(theta))
         least = self._fold(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
-            raise ValueError(
+            raise NotConvexError(
                 f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, as "
                 f"low as {min(least):.3g}; wanted one that is not, or the Hessian"
             )

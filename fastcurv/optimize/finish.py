@@ -742,6 +742,8 @@ class Finisher:
         there = Rest(theta, False)
         if self._unjudged(there) is None:
             self._classified(there)
+            if there.report.kind == "minimum":
+                return there.ends("critical", True)
         kind = None if there.report is None else there.report.kind
         sentence = (
             f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "

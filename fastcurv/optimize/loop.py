@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from ..common.linalg import NotConvexError
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
 from ..common.vectors import norm
@@ -117,7 +118,13 @@ class Loop:
             self.saver.take(self)
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else run.gradient_tol
-            self.sentence = self.method.step()
+            try:
+                self.sentence = self.method.step()
+            except NotConvexError:
+                self.sentence = (
+                    "the next step leads to where the loss is concave in the outputs of some rows, "
+                    'so that the GGN has negative curvature; wanted "newton-cg" or "trust-region"'
+                )
             if self.sentence is not None:
                 if self.critical():
                     self.sentence, run.rest = None, run.iteration
@@ -272,7 +279,7 @@ class Loop:
         run = self.run
         best_wanted = (
             run.validation is not None
-            or self.method.curvature is None
+            or (self.method.curvature is None and self.why != "critical")
             or self.why in ("interrupted", "diverged")
         )
         if best_wanted and run.best is not None:

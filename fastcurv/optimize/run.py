@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
+from ..common.linalg import NotConvexError
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -259,10 +260,16 @@ class Run(Saved):
         return out
 
     def arrive(self) -> None:
-        """Make `spare` the current point, and the old point the spare."""
-        self.theta, self.spare = self.spare, self.theta
-        self.rows = None
-        self.bind()
+        """Make `spare` the current point, and the old point the spare; where the operator is not
+        defined there, stay and raise the error.
+        """
+        self.theta, self.spare, self.rows = self.spare, self.theta, None
+        try:
+            self.bind()
+        except NotConvexError:
+            self.theta, self.spare, self.rows = self.spare, self.theta, None
+            self.bind()
+            raise
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""

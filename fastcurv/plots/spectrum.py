@@ -238,7 +238,7 @@ def every_pair(hessian: Any) -> Eigenpairs:
     """Return all n eigenpairs, from the dense matrix."""
     P, n_products = to_dense(hessian)
     P = P.astype(np.float64, copy=False)
-    values, V, _ = eigh(P / 2 + P.T / 2)
+    values, V, _ = eigh(P)
     scale = float(np.abs(values).max(initial=0.0))
     residuals = np.linalg.norm(P @ V - V * values, axis=0)
     found = values, V, residuals, residuals <= TOL * scale, n_products

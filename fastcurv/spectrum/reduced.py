@@ -21,7 +21,7 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import eigh_some
+from ..common.linalg import SUBNORMAL, eigh_some
 from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
 from ..common.vectors import NOT_FINITE
 from ..krylov.lanczos import column_lengths, wanted
@@ -119,6 +119,7 @@ def answered(
     if skew > ROUNDINGS * eps * size:
         skew = float(column_lengths(P - P.T).max())
     residuals = np.ldexp(column_lengths(P @ V - V * wide) + eps * size, exponent)
+    residuals += SUBNORMAL * (size > 0)  # the values are rounded once more if they are subnormal
     values = np.ldexp(wide, exponent) + rest
     scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
     tol = resolve_tol(asked.tol, dtype)

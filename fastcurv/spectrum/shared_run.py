@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..common.checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
+from ..common.checks import (
+    as_rng,
+    check_positive_int,
+    check_symmetric_operator,
+    check_vector,
+    operator_dtype,
+)
 from ..common.errors import accept_aliases
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
@@ -128,6 +134,8 @@ class Krylov:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
         the coordinates of `small` if there is one.
         """
+        if not isinstance(i, (int, np.integer)) or i < 0:
+            raise ValueError(f"i is {i!r}; wanted the number of a probe, an int >= 0")
         while len(self._probes) <= i:
             self._reserve(self._inner, None, n_steps)
             run = Recurrence(self._inner, min(n_steps, self._inner.shape[0]))
@@ -253,9 +261,12 @@ class Krylov:
         )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Return the run that starts from g, an existing or a new one, extended to at least
-        n_steps.
+        """Return the run that starts from g ``(n,)``, not 0, an existing or a new one, extended to
+        at least n_steps.
         """
+        g = check_vector(g, self.n, "g")
+        if not g.any():
+            raise ValueError("g is zero; wanted a direction")
         for start, run in self._runs:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break

@@ -100,7 +100,9 @@ class RemoteShard(Shard):
     sending its rows.
     """
 
-    recipe: Recipe
+    def __init__(self, recipe: Recipe, *of_rows: Any) -> None:
+        super().__init__(*of_rows)
+        self.recipe = recipe
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.recipe.source is None:
@@ -118,9 +120,7 @@ class RemoteShard(Shard):
 
 def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> RemoteShard:
     X, y, weight = recipe.rows(frame.model, frame.loss, given)
-    shard = RemoteShard(frame, X, y, weight, first)
-    shard.recipe = recipe
-    return shard
+    return RemoteShard(recipe, frame, X, y, weight, first)
 
 
 def in_frame(shard: RemoteShard, frame: Frame, first: int, rows: Any = None) -> RemoteShard:
@@ -134,9 +134,7 @@ def in_frame(shard: RemoteShard, frame: Frame, first: int, rows: Any = None) -> 
         a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
         for a in block
     )
-    other = RemoteShard(frame, X, y, weight, first)
-    other.recipe = recipe
-    return other
+    return RemoteShard(recipe, frame, X, y, weight, first)
 
 
 def rows_and_kernels(shard: RemoteShard) -> tuple[int, str]:

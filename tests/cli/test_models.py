@@ -122,8 +122,7 @@ def test_classes_are_the_models_own_where_some_are_missing(case, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("name", "labels", "loss"),
-    [("one", [0, 1], "binary_cross_entropy"), ("one", [0, 1, 5], "mse")],
+    ("name", "labels", "loss"), [("one", [0, 1], "binary_cross_entropy"), ("one", [0, 1, 5], "mse")]
 )
 def test_one_output_takes_two_classes_or_numbers(name, labels, loss, tmp_path, capsys):
     model = fc.MLP([2, 3, 1])

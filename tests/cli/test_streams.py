@@ -131,10 +131,7 @@ def test_bars_that_nobody_can_see_stop_nothing(folder):
         "r = fc.minimize(ob, ob.model.init(seed=0), 'adam', max_iter=3, progress=True)\n"
         "print(r.nit)\n"
     )
-    for before, where in (
-        ("", "2>/dev/full"),
-        ("sys.stderr = None", ""),
-    ):
+    for before, where in (("", "2>/dev/full"), ("sys.stderr = None", "")):
         ran = shell(f"{sys.executable} - {where}", input=program.format(before).encode())
         assert ran.stdout == b"3\n", (before, where, ran.stderr)
 

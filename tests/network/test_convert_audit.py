@@ -338,6 +338,9 @@ class Graph:
         self.elem = TensorProto.DOUBLE if self.kind is np.float64 else TensorProto.FLOAT
         self.nodes, self.arrays, self.at = [], {}, "x"
 
+    def pick(self, *choices):
+        return pick(self.rng, *choices)
+
     def name(self, stem):
         return f"{stem}{len(self.nodes)}_{len(self.arrays)}"
 
@@ -368,15 +371,15 @@ class Graph:
     def linear(self, above):
         W = self.rng.standard_normal((self.width, above))
         b = self.rng.standard_normal(
-            pick(self.rng, (above,), (1, above), (), (1,)) if self.odd else (above,)
+            self.pick((above,), (1, above), (), (1,)) if self.odd else (above,)
         )
         if self.rng.random() < 0.5:
             transB, at_, key = int(self.rng.integers(2)), self.at, None
             key = self.constant(W.T if transB else W)
             more = {"transB": transB} if transB or self.rng.random() < 0.5 else {}
             if self.odd:
-                more["alpha"] = pick(self.rng, 1.0, 0.5, 2.0)
-                more["beta"] = pick(self.rng, 1.0, 0.5, -1.0)
+                more["alpha"] = self.pick(1.0, 0.5, 2.0)
+                more["beta"] = self.pick(1.0, 0.5, -1.0)
                 if self.rng.random() < 0.05:
                     more["transA"] = 1
             rest = [self.constant(b)] if self.opset < 11 or self.rng.random() < 0.9 else []
@@ -394,7 +397,7 @@ class Graph:
             s = self.add("Sigmoid", [before])
             self.add("Mul", [before, s] if self.rng.random() < 0.5 else [s, before])
         elif which == 1:
-            root = pick(self.rng, np.sqrt(2), np.sqrt(2), 1.0, 1.414) if self.odd else np.sqrt(2)
+            root = self.pick(np.sqrt(2), np.sqrt(2), 1.0, 1.414) if self.odd else np.sqrt(2)
             e = (
                 self.add("Erf", [self.add("Div", [before, self.constant(root)])])
                 if self.opset >= 9
@@ -404,50 +407,44 @@ class Graph:
             q = self.add("Mul", [before, p])
             self.add("Mul", [q, self.constant(0.5)])
         elif which == 2:
-            self.add(
-                "LeakyRelu", [before], **({"alpha": pick(self.rng, 0.01, 0.2)} if self.odd else {})
-            )
+            self.add("LeakyRelu", [before], **({"alpha": self.pick(0.01, 0.2)} if self.odd else {}))
         elif which == 3:
-            self.add("Elu", [before], **({"alpha": pick(self.rng, 1.0, 0.2)} if self.odd else {}))
+            self.add("Elu", [before], **({"alpha": self.pick(1.0, 0.2)} if self.odd else {}))
         elif which == 4 and self.opset >= 20:
             self.add(
-                "Gelu",
-                [before],
-                **({"approximate": pick(self.rng, "none", "tanh")} if self.odd else {}),
+                "Gelu", [before], **({"approximate": self.pick("none", "tanh")} if self.odd else {})
             )
         else:
-            self.add(pick(self.rng, "Relu", "Tanh", "Sigmoid", "Softplus"), [before])
+            self.add(self.pick("Relu", "Tanh", "Sigmoid", "Softplus"), [before])
 
     def oddity(self):
         before, k = self.at, self.width
-        vector = self.rng.uniform(
-            0.5, 2, pick(self.rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k))
-        )
+        vector = self.rng.uniform(0.5, 2, self.pick((k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
         which = self.rng.integers(18)
         if which < 9:
             self.odd_node(which)
         elif which == 9:
             pair = [before, self.constant(vector)]
-            op = pick(self.rng, "Add", "Sub", "Mul", "Div")
+            op = self.pick("Add", "Sub", "Mul", "Div")
             self.add(op, pair if self.rng.random() < 0.6 else pair[::-1])
         elif which == 10:
-            self.add(pick(self.rng, "Add", "Mul"), [before, before])
+            self.add(self.pick("Add", "Mul"), [before, before])
         elif which == 11:
-            self.add("Concat", [before, before], axis=pick(self.rng, 0, 1))
+            self.add("Concat", [before, before], axis=self.pick(0, 1))
         elif which == 12:
             self.add("Sum", [before, self.constant(np.ones(k))])
         elif which == 13:
-            axes = {"axes": [pick(self.rng, 0, 1)]} if self.opset < 13 else {}
+            axes = {"axes": [self.pick(0, 1)]} if self.opset < 13 else {}
             self.add(
                 "Squeeze",
-                [before, self.shape(pick(self.rng, 0, 1))] if self.opset >= 13 else [before],
+                [before, self.shape(self.pick(0, 1))] if self.opset >= 13 else [before],
                 **axes,
             )
         elif which == 14:  # a skip
             self.linear(k)
             self.phi()
             self.add(
-                pick(self.rng, "Add", "Sum"),
+                self.pick("Add", "Sum"),
                 [before, self.at] if self.rng.random() < 0.5 else [self.at, before],
             )
         elif which == 15:
@@ -461,27 +458,21 @@ class Graph:
         """Of those that leave numbers or rows as they are, by some of their attributes."""
         before, k = self.at, self.width
         if which == 0:
-            self.add(
-                "Flatten", [before], **pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
-            )
+            self.add("Flatten", [before], **self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
         elif which == 1:
-            to = pick(
-                self.rng, (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k)
-            )
+            to = self.pick((-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k))
             zero = {"allowzero": 1} if self.opset >= 14 and self.rng.random() < 0.1 else {}
             self.add("Reshape", [before, self.shape(*to)], **zero)
         elif which == 2:
             self.add("Identity", [before])
         elif which == 3:
-            to = pick(
-                self.rng, self.elem, self.elem, self.TensorProto.FLOAT, self.TensorProto.INT32
-            )
+            to = self.pick(self.elem, self.elem, self.TensorProto.FLOAT, self.TensorProto.INT32)
             self.add("Cast", [self.add("Cast", [before], to=to)], to=self.elem)
         elif which == 4:
-            axis = pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
-            self.add(pick(self.rng, "Softmax", "LogSoftmax"), [before], **axis)
+            axis = self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1})
+            self.add(self.pick("Softmax", "LogSoftmax"), [before], **axis)
         elif which == 5:
-            self.add("Transpose", [before], **pick(self.rng, {}, {"perm": [0, 1]}))
+            self.add("Transpose", [before], **self.pick({}, {"perm": [0, 1]}))
         elif which == 6:
             more = (
                 [self.constant(0.5), self.constant(bool(self.rng.integers(2)), bool)]
@@ -491,7 +482,7 @@ class Graph:
             self.add("Dropout", [before, *more])
         elif which == 7:
             parts = [self.constant(self.rng.uniform(0.5, 2, k)) for _ in range(4)]
-            self.add("BatchNormalization", [before, *parts], epsilon=pick(self.rng, 1e-5, 1e-2))
+            self.add("BatchNormalization", [before, *parts], epsilon=self.pick(1e-5, 1e-2))
         elif which == 8:
             low = [self.constant(0.0)] if self.opset >= 11 else []
             self.add("Clip", [before, *low], **({} if low else {"min": 0.0}))

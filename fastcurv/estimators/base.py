@@ -315,7 +315,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     _total: float
     _scale: float
     _deadline: float | None
-    _method: Any  # the solver's state after `partial_fit`
+    _epochs: Any  # the solver and its state after `partial_fit`
     _stratify = False
 
     def _store(self, given: dict[str, Any]) -> None:
@@ -424,7 +424,9 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         X : array_like (N, k)
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
-            A weight of 2 is the same as repeating the row, 0 the same as leaving it out.
+            A weight of 2 is the same as repeating the row, 0 the same as leaving it out; but
+            ``class_weight="balanced"`` counts rows, and `early_stopping` holds rows out, repeated
+            ones apart.
         X_val, y_val : array_like, optional
             Rows for early stopping, instead of a share of X; needs ``early_stopping=True``.
 
@@ -440,6 +442,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
+        self._epochs = None
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
@@ -703,24 +706,28 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
         """Run one epoch from the current theta, or from a new start."""
+        if self.early_stopping or isinstance(getattr(self, "class_weight", None), str):
+            which = "early_stopping=True" if self.early_stopping else 'class_weight="balanced"'
+            raise ValueError(f"partial_fit does not take {which}, which needs all rows; wanted fit")
         if first:
             validate_data(self, X, skip_check_array=True)
-        X, y, loss, _, m = self._data(X, y, None, False)
+        X, y, loss, weight, m = self._data(X, y, None, False)
         if not first and m != self.model_.sizes[-1]:
             raise ValueError(f"y has {m} outputs; wanted {self.model_.sizes[-1]}")
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype) if first else self.model_
-        ob = self._objective(model, X, y, loss, None)
-        theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
+        ob = self._objective(model, X, y, loss, weight)
+        theta = self._first_theta(model, y, weight, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
         run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
         method = METHODS[self.solver](run, **self._batches(ob))
-        if not first:
-            method.load(*self._method)
+        solver, *state = (None,) if first or self._epochs is None else self._epochs
+        if solver == self.solver:  # not after `fit`, or with another one
+            method.load(*state)
         run.bind()
         before = run.f
         method.step()  # computes the value at its end
-        self._method = method.state()
+        self._epochs = (self.solver, *method.state())
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._keep(ob, [end], *past)
@@ -730,7 +737,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         """Return the outputs of the network before any softmax; sparse rows are made dense in
         blocks.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "theta_")
         kinds = (np.float64, np.float32)
         X = unhidden(X, "X")
         X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
@@ -755,6 +762,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             ``loss_`` is its value at ``theta_``, times 1/2 for squared errors, or times the number
             of outputs for other losses of several numbers or labels.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "theta_")
         X, y, loss, weight, _ = self._data(X, y, sample_weight, False)
         return self._objective(self.model_, X, y, loss, weight)

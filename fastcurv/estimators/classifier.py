@@ -40,7 +40,8 @@ PARAMETERS = """
     learning_rate_init : float, optional
         Learning rate of mini-batch solvers; each has its own default.
     max_iter : int
-        Limit on iterations, or on epochs of a mini-batch solver.
+        Limit on iterations, or on epochs of a mini-batch solver. Where "auto" holds rows out, the
+        run on all rows that follows may take as many again, and at least 25.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. In addition,
         if `solver` is "auto" and `alpha` too small to limit the fit, "auto" holds out a quarter of
@@ -216,6 +217,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"class_weight is {self.class_weight!r}; wanted 'balanced', or weights by class"
             )
         of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
+        if not (of_class >= 0).all() or not np.isfinite(of_class).all():
+            raise ValueError(
+                f"class_weight is {self.class_weight!r}; wanted finite weights >= 0 by class"
+            )
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:

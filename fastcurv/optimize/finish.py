@@ -583,11 +583,8 @@ class Finisher:
             return None
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
-    def _between_kinks(self, at: Rest) -> Outcome | None:
-        """End on the kinks that hold the point."""
-        return self._held(at.theta, PROOF) if at.on_kinks and at.report.n_kinks else None
-
     def _held(self, theta: np.ndarray, floor: float) -> Outcome | None:
+        """End on the kinks that hold the point."""
         if theta.dtype != np.float64:
             return None
         found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
@@ -826,7 +823,11 @@ FINISH: dict[str, tuple[Strategy, ...]] = {
         Finisher._no_descent,
         lambda _, at: at.ends("critical"),
     ),
-    "undecided": (Finisher._near, Finisher._between_kinks, *_SADDLE[1:]),
+    "undecided": (
+        Finisher._near,
+        lambda self, at: self._held(at.theta, PROOF) if at.on_kinks and at.report.n_kinks else None,
+        *_SADDLE[1:],
+    ),
     "saddle": _SADDLE,
     "maximum": _SADDLE,
 }

@@ -195,6 +195,14 @@ class Draw:
         model = fc.MLP([X.shape[1], *hidden, outputs], phi or self.phi())
         return fc.Objective(model, X, y, loss=loss, l2=l2, n_threads=1)
 
+    def twins(self, *tables: Table) -> list[Any]:
+        """Objectives of tables, of the same network."""
+        state, made = self.rng.bit_generator.state, []
+        for table in tables:
+            self.rng.bit_generator.state = state
+            made.append(self.objective(table))
+        return made
+
     def start(self, ob: Any) -> np.ndarray:
         return ob.model.init(seed=int(self.rng.integers(2**31)))
 
@@ -288,10 +296,7 @@ def inputs_unscaled(d: Draw) -> Case:
         Z = X * np.exp(d.rng.uniform(np.log(3), np.log(1000), k))
     else:
         Z = 100 * (X - X.min(axis=0))
-    d_state = d.rng.bit_generator.state
-    ob = d.objective((Z, y, kind))
-    d.rng.bit_generator.state = d_state
-    good = d.objective((X, y, kind))
+    ob, good = d.twins((Z, y, kind), (X, y, kind))
     fixed = (
         {"learning_rate": float(d.rng.choice([1e-2, 1e-3, 1e-1]))} if d.rng.random() < 0.3 else {}
     )
@@ -304,10 +309,7 @@ def one_input_unscaled(d: Draw) -> Case:
         X, y, kind = d.data()
     Z = X.copy()
     Z[:, d.rng.integers(X.shape[1])] *= d.between(30.0, 3000.0)
-    d_state = d.rng.bit_generator.state
-    ob = d.objective((Z, y, kind))
-    d.rng.bit_generator.state = d_state
-    good = d.objective((X, y, kind))
+    ob, good = d.twins((Z, y, kind), (X, y, kind))
     return wrong("one input of another scale", d, d.run(ob, d.start(ob)), ob, good)
 
 

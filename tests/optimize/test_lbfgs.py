@@ -513,6 +513,16 @@ def test_a_resumed_run_goes_on_in_its_coordinates(memory, at, tmp_path):
     assert np.array_equal(rest.history["loss"], whole.history["loss"])
 
 
+def test_coordinates_that_lost_their_origin_are_damaged(tmp_path):
+    (ob, theta), path = regression(), tmp_path / "run"
+    minimize(ob, theta, max_iter=3, precondition=True, checkpoint=path)
+    arrays, facts = read_tensors(path)
+    del arrays["method.origin"]
+    write_tensors(path, arrays, facts)
+    with pytest.raises(ValueError, match="damaged: its coordinates are without an origin"):
+        minimize(ob, None, precondition=True, resume=path)
+
+
 def test_coordinates_of_layers_leave_bits_to_sizes_alone():
     runs = [
         minimize(*regression(N=3000, n_threads=threads), max_iter=12, precondition=True)

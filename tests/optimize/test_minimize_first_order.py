@@ -84,12 +84,12 @@ def test_default_learning_rates(method, rate):
 
 def test_a_schedule_may_be_named():
     start = np.array([0.1, -0.05, 0.07])
-    named = minimize(
-        bowl(), start, "sgd", max_iter=5, learning_rate=0.05, schedule="power", delta=0.6
+    how = (
+        {"learning_rate": 0.05, "schedule": "power", "delta": 0.6},
+        {"learning_rate": power(0.05, 0.6)},
     )
-    assert np.array_equal(
-        named.x, minimize(bowl(), start, "sgd", max_iter=5, learning_rate=power(0.05, 0.6)).x
-    )
+    named, made = (minimize(bowl(), start, "sgd", max_iter=5, **one).x for one in how)
+    assert np.array_equal(named, made)
 
 
 def test_a_schedule_beside_a_function_is_refused():
@@ -98,14 +98,8 @@ def test_a_schedule_beside_a_function_is_refused():
 
 
 def test_clip_bounds_the_gradient():
-    found = minimize(
-        QuadraticObjective(np.eye(2)),
-        np.array([30.0, 40.0]),
-        "sgd",
-        learning_rate=1.0,
-        clip=5.0,
-        max_iter=1,
-    )
+    ob, how = QuadraticObjective(np.eye(2)), {"learning_rate": 1.0, "clip": 5.0, "max_iter": 1}
+    found = minimize(ob, np.array([30.0, 40.0]), "sgd", **how)
     assert np.allclose(found.x, [27.0, 36.0])
 
 

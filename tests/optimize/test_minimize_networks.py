@@ -210,17 +210,9 @@ def test_scaling_makes_badly_scaled_parameters_cheap():
     units = 10.0 ** np.linspace(-1.5, 0, n)
     H = units[:, None] * (np.eye(n) + 0.1 * (np.eye(n, k=1) + np.eye(n, k=-1))) * units
     ob = QuadraticObjective(H, center=1 / units)
+    how = {"seed": 0, "gradient_tol": 1e-5, "radius": 1e6, "verdict": False}
     found = {
-        scaled: fc.minimize(
-            ob,
-            np.zeros(n),
-            "trust-region",
-            seed=0,
-            gradient_tol=1e-5,
-            radius=1e6,
-            precondition=scaled,
-            verdict=False,
-        )
+        scaled: fc.minimize(ob, np.zeros(n), "trust-region", precondition=scaled, **how)
         for scaled in (False, True)
     }
     assert found[True].stopped == found[False].stopped == "critical"

@@ -169,7 +169,12 @@ def test_without_a_gradient_steps_are_along_negative_curvature():
     assert not y.any() and lam == 0
 
 
-def test_a_radius_so_short_that_curvature_is_nothing_to_it():
+@pytest.mark.parametrize("radius", [0.0, 5e-324, 1e-310, 1e-301])
+def test_a_radius_so_short_that_curvature_is_nothing_to_it(radius):
+    linear = np.array([1.0, -2.0, 2.0])
+    y, multiplier = trust_region(np.array([-1.0, 0.0, 3.0]), linear, radius)
+    assert multiplier > 0 and np.isfinite(y).all()
+    assert np.abs(y + linear * (radius / 3)).max() <= 1e-9 * radius + 5e-324
     y, multiplier = trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
     assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
 

@@ -307,7 +307,9 @@ def from_sklearn(est: Any) -> Model:
     For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
     estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
     value is twice ``loss_``, unless its loss is ``poisson``, as is the objective's then: it is
-    ``loss_``, with ``l2=alpha / N``.
+    ``loss_``, with ``l2=alpha / N``. Of m labels, or of m outputs with ``poisson``, scikit-learn
+    adds up the losses whose mean the objective takes: the value is ``loss_ / m``, with
+    ``l2=alpha / (N * m)``.
 
     Parameters
     ----------

@@ -140,7 +140,8 @@ class MLP(Answering, subject="model"):
         """Return whether a layer has gamma and beta: True for every hidden layer with batch
         normalisation.
         """
-        return self.batch_norm and layer < len(self.shapes) - 1
+        count = len(self.shapes)
+        return self.batch_norm and range(count)[layer] < count - 1
 
     def parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of a layer's parameters in their order: W; b, unless the model has no

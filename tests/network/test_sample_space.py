@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.gram import RowState, SampleSpace, layer_size, prices, rotates
+from fastcurv.network.gram import RowState, SampleSpace, Scratch, layer_size, prices, rotates
 
 from ..nets import CURVATURES, KERNELS, every_activation
 from ..plans import LAYOUTS, laid_out
@@ -364,7 +364,8 @@ def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
                 ob = fc.Objective(model, X, y, memory=memory)
                 H = ob.hessian(model.init(seed=0) + 0.01)
                 H @ np.ones(model.n_params)
-                given, made = RowState(ob, H.theta, H._plan), RowState(ob, H.theta)
+                given = RowState(ob, H.theta, H._plan)
+                made = RowState(ob, H.theta, multiply=Scratch(dtype, 1))
                 for name in ("a", "p", "eq", "delta"):
                     for one, other in zip(getattr(given, name), getattr(made, name)):
                         assert (one is None) == (other is None), (phi, name)

@@ -14,23 +14,15 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.special import expit, log_softmax, softmax
 
 import fastcurv as fc
 
 LONG = int(os.environ.get("FASTCURV_AUDIT", "20000"))  # networks of the nightly audit
 SHARE = {"torch_stack": 0.3, "torch_class": 0.2, "onnx_graph": 0.35, "keras_model": 0.05}
 SHARE |= {"flax_net": 0.03, "sklearn_net": 0.05, "torch_export": 0.02}
-ENDS = {
-    "plain": lambda f: f,
-    "softmax": lambda f: (
-        np.exp(f - f.max(1, keepdims=True))
-        / np.exp(f - f.max(1, keepdims=True)).sum(1, keepdims=True)
-    ),
-    "log_softmax": lambda f: (
-        f - f.max(1, keepdims=True) - np.log(np.exp(f - f.max(1, keepdims=True)).sum(1))[:, None]
-    ),
-    "sigmoid": lambda f: 1 / (1 + np.exp(-f)),
-}
+ENDS = {"plain": lambda f: f, "softmax": lambda f: softmax(f, 1), "sigmoid": expit}
+ENDS["log_softmax"] = lambda f: log_softmax(f, 1)
 
 
 def pick(rng, *choices):
@@ -344,11 +336,8 @@ class Graph:
     def constant(self, value, dtype=None):
         key, value = self.name("c"), np.asarray(value, dtype or self.kind)
         if self.rng.random() < 0.1:
-            self.nodes.append(
-                self.helper.make_node(
-                    "Constant", [], [key], value=self.numpy_helper.from_array(value)
-                )
-            )
+            held = self.numpy_helper.from_array(value)
+            self.nodes.append(self.helper.make_node("Constant", [], [key], value=held))
         else:
             self.arrays[key] = value
         if self.rng.random() < 0.05 and value.ndim:
@@ -367,18 +356,15 @@ class Graph:
 
     def linear(self, above):
         W = self.rng.standard_normal((self.width, above))
-        b = self.rng.standard_normal(
-            pick(self.rng, (above,), (1, above), (), (1,)) if self.odd else (above,)
-        )
+        shapes = ((above,), (1, above), (), (1,))[: None if self.odd else 1]
+        b = self.rng.standard_normal(pick(self.rng, *shapes))
         if self.rng.random() < 0.5:
             transB, at_, key = int(self.rng.integers(2)), self.at, None
             key = self.constant(W.T if transB else W)
             more = {"transB": transB} if transB or self.rng.random() < 0.5 else {}
             if self.odd:
-                more["alpha"], more["beta"] = (
-                    pick(self.rng, 1.0, 0.5, 2.0),
-                    pick(self.rng, 1.0, 0.5, -1.0),
-                )
+                more["alpha"] = pick(self.rng, 1.0, 0.5, 2.0)
+                more["beta"] = pick(self.rng, 1.0, 0.5, -1.0)
                 if self.rng.random() < 0.05:
                     more["transA"] = 1
             rest = [self.constant(b)] if self.opset < 11 or self.rng.random() < 0.9 else []
@@ -397,34 +383,26 @@ class Graph:
             self.add("Mul", [before, s] if self.rng.random() < 0.5 else [s, before])
         elif which == 1:
             root = pick(self.rng, np.sqrt(2), np.sqrt(2), 1.0, 1.414) if self.odd else np.sqrt(2)
-            e = (
-                self.add("Erf", [self.add("Div", [before, self.constant(root)])])
-                if self.opset >= 9
-                else before
-            )
+            e = before
+            if self.opset >= 9:
+                e = self.add("Erf", [self.add("Div", [before, self.constant(root)])])
             p = self.add("Add", [e, self.constant(1.0)])
             q = self.add("Mul", [before, p])
             self.add("Mul", [q, self.constant(0.5)])
-        elif which == 2:
-            self.add(
-                "LeakyRelu", [before], **({"alpha": pick(self.rng, 0.01, 0.2)} if self.odd else {})
-            )
-        elif which == 3:
-            self.add("Elu", [before], **({"alpha": pick(self.rng, 1.0, 0.2)} if self.odd else {}))
-        elif which == 4 and self.opset >= 20:
-            self.add(
-                "Gelu",
-                [before],
-                **({"approximate": pick(self.rng, "none", "tanh")} if self.odd else {}),
-            )
+        elif which in (2, 3) or (which == 4 and self.opset >= 20):
+            name, setting, *values = {
+                2: ("LeakyRelu", "alpha", 0.01, 0.2),
+                3: ("Elu", "alpha", 1.0, 0.2),
+                4: ("Gelu", "approximate", "none", "tanh"),
+            }[which]
+            self.add(name, [before], **({setting: pick(self.rng, *values)} if self.odd else {}))
         else:
             self.add(pick(self.rng, "Relu", "Tanh", "Sigmoid", "Softplus"), [before])
 
     def oddity(self):
         before, k = self.at, self.width
-        vector = self.rng.uniform(
-            0.5, 2, pick(self.rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k))
-        )
+        shape = pick(self.rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k))
+        vector = self.rng.uniform(0.5, 2, shape)
         which = self.rng.integers(18)
         if which < 9:
             self.odd_node(which)
@@ -439,19 +417,16 @@ class Graph:
         elif which == 12:
             self.add("Sum", [before, self.constant(np.ones(k))])
         elif which == 13:
-            axes = {"axes": [pick(self.rng, 0, 1)]} if self.opset < 13 else {}
-            self.add(
-                "Squeeze",
-                [before, self.shape(pick(self.rng, 0, 1))] if self.opset >= 13 else [before],
-                **axes,
-            )
+            axis = pick(self.rng, 0, 1)
+            if self.opset < 13:
+                self.add("Squeeze", [before], axes=[axis])
+            else:
+                self.add("Squeeze", [before, self.shape(axis)])
         elif which == 14:  # a skip
             self.linear(k)
             self.phi()
-            self.add(
-                pick(self.rng, "Add", "Sum"),
-                [before, self.at] if self.rng.random() < 0.5 else [self.at, before],
-            )
+            both = [before, self.at]
+            self.add(pick(self.rng, "Add", "Sum"), both[:: pick(self.rng, 1, -1)])
         elif which == 15:
             self.add("Add", [before, self.constant(self.rng.integers(-3, 3, k), np.int64)])
         elif which == 16:
@@ -462,34 +437,28 @@ class Graph:
     def odd_node(self, which):
         """Of those that leave numbers or rows as they are, by some of their attributes."""
         before, k = self.at, self.width
+        axis = pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
         if which == 0:
-            self.add(
-                "Flatten", [before], **pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
-            )
+            self.add("Flatten", [before], **axis)
         elif which == 1:
-            to = pick(
-                self.rng, (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k)
-            )
+            shapes = (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k)
+            to = pick(self.rng, *shapes)
             zero = {"allowzero": 1} if self.opset >= 14 and self.rng.random() < 0.1 else {}
             self.add("Reshape", [before, self.shape(*to)], **zero)
         elif which == 2:
             self.add("Identity", [before])
         elif which == 3:
-            to = pick(
-                self.rng, self.elem, self.elem, self.TensorProto.FLOAT, self.TensorProto.INT32
-            )
+            kinds = self.TensorProto
+            to = pick(self.rng, self.elem, self.elem, kinds.FLOAT, kinds.INT32)
             self.add("Cast", [self.add("Cast", [before], to=to)], to=self.elem)
         elif which == 4:
-            axis = pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
             self.add(pick(self.rng, "Softmax", "LogSoftmax"), [before], **axis)
         elif which == 5:
             self.add("Transpose", [before], **pick(self.rng, {}, {"perm": [0, 1]}))
         elif which == 6:
-            more = (
-                [self.constant(0.5), self.constant(bool(self.rng.integers(2)), bool)]
-                if self.opset >= 12
-                else []
-            )
+            more = []
+            if self.opset >= 12:
+                more = [self.constant(0.5), self.constant(bool(self.rng.integers(2)), bool)]
             self.add("Dropout", [before, *more])
         elif which == 7:
             parts = [self.constant(self.rng.uniform(0.5, 2, k)) for _ in range(4)]
@@ -708,18 +677,7 @@ def sklearn_net(rng):
 
 # --- the audit
 
-MAKERS = {
-    maker.__name__: maker
-    for maker in (
-        torch_stack,
-        torch_class,
-        torch_export,
-        onnx_graph,
-        keras_model,
-        flax_net,
-        sklearn_net,
-    )
-}
+MAKERS = {name: globals()[name] for name in SHARE}
 
 
 def examine(maker, seed):

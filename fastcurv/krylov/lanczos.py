@@ -262,14 +262,11 @@ class Recurrence(Lanczos, Basis):
         is no restart.
     """
 
-    m: int
-    p: int
     n_products: int
     clean: int
     reach: int
     locked: int
     aside: int
-    exponent: int
     noise: float
     scale: float
 
@@ -360,11 +357,6 @@ class Recurrence(Lanczos, Basis):
         self.T[: self.m, first:end] = along[:, : self.m].T
         self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
 
-    def drop_aside(self) -> None:
-        """Discard the rows set aside; the coupling to them is added to err."""
-        if self.aside:
-            self.drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
-
     def _aside(self) -> tuple[Array, Floats]:
         """Remove the rows set aside from `against`, and return them with the coupling to them."""
         kept = len(self.against) - self.aside
@@ -398,7 +390,7 @@ class Recurrence(Lanczos, Basis):
 
     def lock(self, theta: Floats, S: Floats) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and drop the next
-        block and the rows set aside.
+        block and the rows set aside; the coupling to these is added to err.
         """
         self.reorthogonalise()
         w = None
@@ -406,7 +398,8 @@ class Recurrence(Lanczos, Basis):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
             error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_block()
-        self.drop_aside()
+        if self.aside:
+            self.drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
         rotate(self.rows[: self.m], S)
         self.become(theta, S)
         if w is not None and self.locked:

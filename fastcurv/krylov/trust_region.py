@@ -56,15 +56,6 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
     return small_problem("trust-region", values, linear, radius)
 
 
-def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
-    """Minimise ``linear'y + y' diag(values) y / 2 + weight ||y||^3 / 3``.
-
-    Returns y and the multiplier ``lam = weight ||y||``; the hard case is treated as in
-    `trust_region`.
-    """
-    return small_problem("cubic", values, linear, weight)
-
-
 class KrylovSpace(Space, Basis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those that have been
     multiplied.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numbers
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -105,13 +106,10 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:
-    try:
-        found = np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError):  # SyntaxError: NumPy's parser, for ",f8"
-        found = np.dtype(object)
-    for kind in (np.dtype(np.float32), np.dtype(np.float64)):
-        if found == kind:
-            return kind
+    with suppress(TypeError, ValueError, SyntaxError):  # SyntaxError: NumPy's parser, for ",f8"
+        for kind in (np.dtype(np.float32), np.dtype(np.float64)):
+            if np.dtype(dtype) == kind:
+                return kind
     raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
 
 
@@ -174,16 +172,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
         )
     if given is not None:
         _check_given(given, array, d)
-    usable = (
-        array.strides[1] == array.itemsize
-        and array.strides[0] % array.itemsize == 0
-        and array.flags.aligned
-    )
-    return (
-        array
-        if usable and array.dtype.isnative
-        else np.array(array, array.dtype.newbyteorder("="), order="C")
-    )
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
 def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:

@@ -46,8 +46,10 @@ vector operations, in both spaces; `Curvature.reduced`, which algorithms call, c
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import copy
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,39 +111,36 @@ class Reduced(Symmetric):
     def _multiply(self, x: Array, out: Array) -> None:
         """Compute ``out = R x``; the two share no memory."""
 
-
-class InCoordinates(Reduced):
-    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n)."""
-
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:
-        """Compute ``out = E x``."""
+        """Write the vector of parameter space for coordinates x to `out`."""
 
     @abstractmethod
     def _project(self, v: Array, out: Array) -> None:
-        """Compute ``out = E' v``."""
+        """Write the coordinates of v to `out`."""
 
     def embed(self, x: Any) -> Array:
         """Return the vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k,
-        n)`` for rows ``(k, m)``. The map is an isometry.
+        n)`` for rows ``(k, m)``.
         """
-        x = np.asarray(x, dtype=self.dtype)
-        rows = x.reshape(-1, self.shape[0])
-        out = np.empty((len(rows), self.n), self.dtype)
-        for row, target in zip(rows, out):
-            self._embed(row, target)
-        return out[0] if x.ndim == 1 else out
+        return self._mapped(self._embed, x, self.n)
 
     def project(self, v: Any) -> Array:
-        """Return the coordinates of the orthogonal projection of v ``(n,)`` onto the space, or rows
-        ``(k, m)`` for rows ``(k, n)``: the transpose of `embed`.
-        """
-        v = np.asarray(v, dtype=self.dtype)
-        rows = np.ascontiguousarray(v.reshape(-1, self.n))
-        out = np.empty((len(rows), self.shape[0]), self.dtype)
-        for row, target in zip(rows, out):
-            self._project(row, target)
-        return out[0] if v.ndim == 1 else out
+        """Return the coordinates ``(m,)`` of v ``(n,)``, or rows ``(k, m)`` for rows ``(k, n)``."""
+        return self._mapped(self._project, v, self.shape[0])
+
+    def _mapped(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
+        x = np.ascontiguousarray(x, self.dtype)
+        out = np.empty((*x.shape[:-1], width), self.dtype)
+        for row, target in zip(np.atleast_2d(x), np.atleast_2d(out)):
+            way(row, target)
+        return out
+
+
+class InCoordinates(Reduced):
+    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n): `embed` is
+    E, and `project` its transpose, the orthogonal projection onto the space.
+    """
 
     def defect(self, x: Any) -> float:
         """Return ``||H E x - E R x||`` as computed, the difference between the arithmetic of both
@@ -298,7 +297,7 @@ class Reflectors:
 
 
 class Layer:
-    """Coordinates of one layer's V and vb: `weights` numbers for V, then vb."""
+    """Coordinates of one layer's V and vb: `weights` numbers for V, here V itself, then vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
         (self.out, self.width), self.weights, self.bias = shape, weights, bias
@@ -316,17 +315,25 @@ class Layer:
         if vb is not None:
             out[..., self.weights :] = vb
 
-    @abstractmethod
     def _place(self, x: Array, V: Array) -> None:
         """Write the weights for coordinates x to V."""
+        V[...] = x.reshape(V.shape)
 
-    @abstractmethod
     def _take(self, V: Array, out: Array) -> None:
         """Write the coordinates of V to `out`."""
+        out[...] = V.reshape(out.shape)
 
 
-class Multiplied(Layer):
-    """A layer that the passes multiply by."""
+class Whole(Layer):
+    """A layer that the passes multiply by, without rotation: its coordinates are V and vb,
+    row-major.
+    """
+
+    rest = 0  # dimension of the space of V that no product reaches
+
+    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
+        super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
+        self.a, self.delta = a, delta
 
     def forward(self, M: Scratch, x: Array) -> Array:
         """Return ``a V' + vb`` (N, out)."""
@@ -334,6 +341,10 @@ class Multiplied(Layer):
         if self.bias:
             rz += x[self.weights :]
         return rz
+
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
+        """Add ``delta V`` to `out` (N, in)."""
+        M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write the coordinates of ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to
@@ -343,45 +354,19 @@ class Multiplied(Layer):
         if self.bias:
             rdelta.sum(axis=0, out=out[self.weights :])
 
-    @abstractmethod
     def _times(self, M: Scratch, x: Array) -> Array:
         """Return ``a V'``."""
-
-    @abstractmethod
-    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
-
-
-class Whole(Multiplied):
-    """A layer without rotation: its coordinates are V and vb, row-major."""
-
-    rest = 0  # dimension of the space of V that no product reaches
-
-    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
-        super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
-        self.a, self.delta = a, delta
-
-    def back(self, M: Scratch, x: Array, out: Array) -> None:
-        """Add ``delta V`` to `out` (N, in)."""
-        M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
-
-    def _times(self, M: Scratch, x: Array) -> Array:
         return rows(M, self.a, x.reshape(self.out, self.width).T)
 
     def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
         V = out.reshape(self.out, self.width)
         M(V, rdelta.T, self.a)
         if ra is not None:
             M(V, self.delta.T, ra, True)
 
-    def _place(self, x: Array, V: Array) -> None:
-        V[...] = x.reshape(V.shape)
 
-    def _take(self, V: Array, out: Array) -> None:
-        out[...] = V.reshape(out.shape)
-
-
-class Rotated(Multiplied):
+class Rotated(Whole):
     """A layer in the coordinates that products can reach: ``C1 = V Q_a1 (out, r)``, then, with
     `pairs`, ``C2 = Q_d1' V Q_a2 (s, in - r)``, then vb.
 
@@ -395,7 +380,7 @@ class Rotated(Multiplied):
         self.s = 0 if self.errors is None else self.errors.r
         self.first = m * self.r
         self.rest = (m - self.s) * (k - self.r)
-        super().__init__((m, k), m * k - self.rest, bias)
+        Layer.__init__(self, (m, k), m * k - self.rest, bias)
 
     def _split(self, x: Array) -> tuple[Array, Array]:
         C2 = x[self.first : self.weights]
@@ -549,33 +534,35 @@ class RowState:
         at a kink, where rounding decides the slope, and near a fit, where it decides delta.
     """
 
-    delta: list[Any]
-    eq: list[Any]
-
-    def __init__(self, ob: Any, theta: Array, plan: Any = None) -> None:
+    def __init__(self, ob: Any, theta: Array, plan: Any = None, multiply: Any = None) -> None:
         model = ob.model
         self.dtype, self.skips = model.dtype, model.skips
         self.W, self.b = zip(*model.unflatten(theta))
-        self.a, self.p, bends = [ob.X], [], []
+        self.a: list[Any] = [ob.X]
+        self.p: list[Any] = []
+        self.eq: list[Any] = []
         if plan is not None:
             self._take(ob, plan.state())
             return
         for l, name in enumerate(model.activation[: len(self.W) - 1]):
-            z = self._linear(l)
-            a, p, q, _ = ACTIVATIONS[name].derivatives(z.astype(np.float64))
+            a, p, q, _ = ACTIVATIONS[name].derivatives(self._linear(l).astype(np.float64))
             above = np.asarray(a, dtype=self.dtype)
             self.a.append(self._held(above + self.a[l] if self.skips[l] else above))
-            self.p.append(None if p is None else self._held(p))
-            bends.append(q)
+            self.p.append(self._held(p))
+            self.eq.append(q)  # until e is known
         self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
-        self._backward(bends)
+        self.delta, e = [self._held(self.loss.delta)], None
+        for l in range(len(self.W) - 1, 0, -1):
+            delta, e = self.below(multiply, l, self.delta[0], e)
+            self.delta.insert(0, delta)
+            self.eq[l - 1] = self._held(None if self.eq[l - 1] is None else e * self.eq[l - 1])
 
     def _take(self, ob: Any, state: Any) -> None:
         """Take over the state that the engine keeps, and compute what it leaves to each pass."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
-        self.delta, self.eq = [self._held(one[3]) for one in state], []
+        self.delta = [self._held(one[3]) for one in state]
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
             row = ACTIVATIONS[name]
             if p is None and row.leak is not None:
@@ -583,63 +570,85 @@ class RowState:
             if eq is None and row.of_a is not None:
                 eq = (row.of_a - 2 * a) * delta
             self.a.append(self._held(a))
-            self.p.append(None if p is None else self._held(p))
-            self.eq.append(None if eq is None else self._held(eq))
+            self.p.append(self._held(p))
+            self.eq.append(self._held(eq))
 
-    def _held(self, x: Array) -> Array:
-        """Return x in the model's dtype, stored by columns."""
-        return np.asarray(x, dtype=self.dtype, order="F")
+    def _held(self, x: Any) -> Any:
+        """Return x in the model's dtype, stored by columns; None for None."""
+        return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
     def _linear(self, l: int) -> Array:
         z = np.asarray(self.a[l] @ self.W[l].T)
         return z if self.b[l] is None else z + self.b[l]
 
-    def _backward(self, bends: list[Any]) -> None:
-        """Compute ``e_below = delta W [+ e]``, ``delta = e * phi'`` and ``e * phi''``."""
-        L = len(self.W)
-        self.delta = [None] * L
-        self.eq = [None] * (L - 1)
-        self.delta[-1] = self._held(self.loss.delta)
-        e = None
-        for l in range(L - 1, 0, -1):
-            below = self.delta[l] @ self.W[l]
-            if l < L - 1 and self.skips[l]:
-                below += e
-            e, p, q = below, self.p[l - 1], bends[l - 1]
-            self.delta[l - 1] = self._held(e if p is None else e * p)
-            self.eq[l - 1] = None if q is None else self._held(e * q)
-
-    # --- along a vector
-
-    def r_forward(
-        self, layers: list[Any], cuts: list[slice], M: Scratch, x: Array
-    ) -> tuple[list[Any], list[Array]]:
-        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``; return
-        ra below each layer (None below the first), and rz. Each layer has its own coordinates for V
-        and vb, a slice of x.
+    def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
+        """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D
+        at its z and e at its output. D holds all samples once or more. M multiplies.
         """
+        found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
+        M(found, D, self.W[l])
+        if e is not None and self.skips[l]:
+            found += e
+        p = self.p[l - 1]
+        if p is None:
+            return found, found
+        return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
+
+
+class InLayers:
+    """The map from coordinates to parameters and back, layer by layer."""
+
+    whole: Any
+    layers: list[Any]
+    cuts: list[slice]  # each layer's part of the coordinates
+
+    def _set_layers(self, layers: list[Any]) -> int:
+        """Set the layers, and return the number of coordinates."""
+        ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
+        self.layers, self.cuts = layers, [slice(a, b) for a, b in pairwise(ends)]
+        return int(ends[-1])
+
+    def _embed(self, x: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, out)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.embed(x[cut], V, vb)
+
+    def _project(self, v: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, v)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.project(V, vb, out[..., cut])
+
+
+class RowPasses(InLayers):
+    """The passes along a vector over all rows, from a `state`, by a `Scratch` M; each of the
+    `layers` has its own coordinates for V and vb, a slice of x.
+    """
+
+    state: RowState
+    M: Scratch
+
+    def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``; return
+        ra below each layer (None below the first), and rz.
+        """
+        M, s = self.M, self.state
         M.begin()
-        L = len(layers)
-        ras: list[Any] = [None] * L
+        ras: list[Any] = [None]
         rzs: list[Array] = []
-        for l, layer in enumerate(layers):
-            rz = layer.forward(M, x[cuts[l]])
+        for l, layer in enumerate(self.layers):
+            rz = layer.forward(M, x[self.cuts[l]])
             if l:
-                M(rz, ras[l], self.W[l].T, True)
+                M(rz, ras[l], s.W[l].T, True)
             rzs.append(rz)
-            if l < L - 1:
-                p = self.p[l]
+            if l < len(s.p):
+                p = s.p[l]
                 ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
-                ras[l + 1] = ra + ras[l] if self.skips[l] and l else ra
+                ras.append(ra + ras[l] if s.skips[l] and l else ra)
         return ras, rzs
 
-    def r_backward(
+    def _backward(
         self,
-        layers: list[Any],
-        cuts: list[slice],
-        M: Scratch,
         out: Array,
-        *,
         rdelta: Array,
         along: tuple[Array, list[Any], list[Array]] | None,
         active: Any = None,
@@ -648,24 +657,31 @@ class RowState:
         phi' + e phi'' rz``. Each layer's part of `out` is written once; those of layers that are
         not `active` are left unchanged.
 
-        `along` is (x, ra, rz) of `r_forward`, or None to propagate rdelta alone.
+        `along` is (x, ra, rz) of `_forward`, or None to propagate rdelta alone.
         """
-        re = None
-        for l in range(len(layers) - 1, -1, -1):
+        M, s, re = self.M, self.state, None
+        for l in range(len(self.layers) - 1, -1, -1):
+            layer, cut = self.layers[l], self.cuts[l]
             if active is None or active[l]:
-                layers[l].gradient(M, rdelta, None if along is None else along[1][l], out[cuts[l]])
+                layer.gradient(M, rdelta, None if along is None else along[1][l], out[cut])
             if l == 0:
                 return
-            below = rows(M, rdelta, self.W[l])
+            below = rows(M, rdelta, s.W[l])
             if along is not None:
-                layers[l].back(M, along[0][cuts[l]], below)
-            if re is not None and self.skips[l]:
+                layer.back(M, along[0][cut], below)
+            if re is not None and s.skips[l]:
                 below += re
-            re, p, eq = below, self.p[l - 1], self.eq[l - 1]
+            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
             rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
             if along is not None and eq is not None:  # p is not None then, so rdelta is not re
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
+
+    def _along(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
+        """Write the product with x to `out`, without l2."""
+        ras, rzs = self._forward(x)
+        rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
+        self._backward(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
 
 
 # Constants of the cost model, in flops at the speed of the engine's matrix products:
@@ -743,31 +759,7 @@ def cast(x: Any, dtype: Any) -> Any:
     return other
 
 
-class InLayers:
-    """The map from coordinates to parameters and back, layer by layer."""
-
-    whole: Any
-    layers: list[Any]
-    cuts: list[slice]  # each layer's part of the coordinates
-
-    def _set_layers(self, layers: list[Any]) -> int:
-        """Set the layers, and return the number of coordinates."""
-        ends = np.cumsum([0] + [layer.size for layer in layers])
-        self.layers, self.cuts = layers, [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
-        return int(ends[-1])
-
-    def _embed(self, x: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, out)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.embed(x[cut], V, vb)
-
-    def _project(self, v: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, v)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.project(V, vb, out[..., cut])
-
-
-class SampleSpace(InLayers, InCoordinates):
+class SampleSpace(RowPasses, InCoordinates):
     """A `Curvature` in orthonormal coordinates of the space that its products reach.
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
@@ -811,55 +803,38 @@ class SampleSpace(InLayers, InCoordinates):
     True
     """
 
-    n_rest: int
-    state: RowState
-    _scratch: Scratch
-    _lock: Any
-
     space = "samples"
 
     def __init__(
         self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None
     ) -> None:
+        if whole.objective.model.batch_norm:
+            raise ValueError(
+                "space is 'samples' for a model with batch normalisation, which ties rows "
+                "together; wanted 'parameters'"
+            )
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
+        self.rotate, dtype = rotate, whole.dtype if dtype is None else dtype
         parts = _usual_parts(whole) if rotate is None else _parts(whole, rotate, state)
-        self._set_up(*parts, whole.dtype if dtype is None else dtype)
-
-    def _set_up(self, state: RowState, layers: list[Any], dtype: Any) -> None:
-        if dtype != self.whole.dtype:
-            state, layers = cast((state, layers), dtype)
-        self.state, m = state, self._set_layers(layers)
+        self.state, layers = parts if dtype == whole.dtype else cast(parts, dtype)
+        m = self._set_layers(layers)
         self.n_rest = sum(layer.rest for layer in self.layers)
-        self._scratch, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()
+        self.M, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()
         super().__init__(dtype, (m, m))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rotated = [type(layer) is Rotated for layer in self.layers]
-        return SampleSpace, (self.whole, rotated, None, self.dtype)
+        return SampleSpace, (self.whole, self.rotate, None, self.dtype)
 
     # --- products
 
     @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
-        s, M, at, kind = self.state, self._scratch, (self.layers, self.cuts), self.whole.kind
         with self._lock:
-            ras, rzs = s.r_forward(*at, M, x)
-            rdelta = np.asfortranarray(s.loss.curve(rzs[-1], kind), self.dtype)
-            along = (x, ras, rzs) if kind == "hessian" else None
-            s.r_backward(*at, M, out, rdelta=rdelta, along=along)
-        self._decay(x, out)
-
-    def _decay(self, x: Array, out: Array) -> None:
-        """Add the l2 term."""
-        if not self.rest:
-            return
-        l2 = self.dtype.type(self.rest)
-        if self.whole.objective.l2_biases:
-            out += l2 * x
-            return
+            self._along(x, out, self.whole.kind)
         for cut, layer in zip(self.cuts, self.layers):
-            end = cut.start + layer.weights
-            out[cut.start : end] += l2 * x[cut.start : end]
+            spared = not self.whole.objective.l2_biases
+            part = slice(cut.start, cut.start + layer.weights) if spared else cut
+            out[part] += self.dtype.type(self.rest) * x[part]
 
     def outside(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
@@ -884,7 +859,4 @@ class SampleSpace(InLayers, InCoordinates):
                 "astype was asked for float64 of a float32 operator in sample space; wanted "
                 "H.astype('float64').reduced('samples'): its coordinates are others"
             )
-        other = object.__new__(SampleSpace)
-        other.__dict__.update(self.__dict__, n_products=0)
-        other._set_up(self.state, self.layers, dtype)
-        return other
+        return SampleSpace(self.whole, self.rotate, None, dtype)

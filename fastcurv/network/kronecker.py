@@ -24,7 +24,7 @@ from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
 from .gram import RowState
-from .spaces import below, factor
+from .spaces import factor
 
 ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
 WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
@@ -76,7 +76,7 @@ class LayerCoordinates:
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
         for l in range(len(state.W) - 1, 0, -1):
-            u, e = below(state, self.multiply, l, u, e)
+            u, e = state.below(self.multiply, l, u, e)
             found.append(u)
         return found[::-1]
 

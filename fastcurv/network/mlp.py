@@ -22,7 +22,8 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Layered, Scheme
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ..structure.parameters import layers_of, norms_of
+from ..structure.tables import ACTIVATIONS, LOSSES, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 
 SCHEMES = ("auto", "he", "xavier", "lecun")
@@ -199,17 +200,11 @@ class MLP(Answering, subject="model"):
             theta = check_vectors(theta, self.n_params, "theta", self.dtype)
         else:
             theta = self.check_theta(given)
-        more, layers = theta.shape[1:], []
-        for l, start in enumerate(self.starts[:-1]):
-            views = []
-            for shape in self.parts(l):
-                part = theta[start : start + math.prod(shape)].reshape(*shape, *more)
-                views.append(shaped_like(given, np.moveaxis(part, -1, 0) if more else part))
-                start += math.prod(shape)
-            if not self.bias:
-                views.insert(1, None)
-            layers.append(tuple(views))
-        return layers
+        layers = zip(layers_of(self, theta.T), norms_of(self, theta.T))
+        return [
+            tuple(None if part is None else shaped_like(given, part) for part in (*layer, *norm))
+            for layer, norm in ((layer, norm or ()) for layer, norm in layers)
+        ]
 
     def flatten(self, layers: Any) -> np.ndarray:
         """Return the flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W,
@@ -369,9 +364,7 @@ class MLP(Answering, subject="model"):
         for l, (W, b, *norm) in enumerate(self.unflatten(self.check_theta(theta))):
             z = a @ W.T
             if norm:
-                z -= z.mean(axis=0)
-                z *= norm[0] / np.sqrt((z * z).mean(axis=0) + _engine.BATCH_NORM_EPS)
-                z += norm[1]
+                z = norm[0] * normalise(z)[0] + norm[1]
             elif b is not None:
                 z += b
             zs.append(z)

@@ -160,9 +160,6 @@ class Objective(Answering, subject="objective"):
     True
     """
 
-    X: Any
-    y: Any
-    sample_weight: Any
     model: MLP
     loss: LossName | Loss
     l2: float
@@ -578,7 +575,8 @@ class Objective(Answering, subject="objective"):
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for rows in random_batches(self.n_samples, size, rng):
             batch, last = self._on(rows), made.pop(len(rows), None)
-            if last is not None and last._is_alone():
+            # its buffers may be reused unless an operator still holds the engine's rows
+            if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
                 batch._take_over(last)
             else:
                 batch._start()
@@ -586,12 +584,6 @@ class Objective(Answering, subject="objective"):
                 made[len(rows)] = batch
             yield batch
         self._made = made
-
-    def _is_alone(self) -> bool:
-        """Return whether the engine's rows are referenced only by this objective and its plan, and
-        by no operator.
-        """
-        return self._plan is not None and getrefcount(self._rows) <= 3
 
     def _take_over(self, other: Objective) -> None:
         """Start with the plan and row buffers of `other`, an objective on as many rows, which is
@@ -697,15 +689,9 @@ class Shard(Objective):
         Index of the first row among all rows.
     """
 
-    frame: Frame
-    first: int
-    fisher_scale: float
-    outputs: slice
-    _divisor: float
     _plans: list[Any]
-    layout: Any = None  # the order of summation, where it is not the engine's
-    seen: bool
     bounds: Any
+    layout: Any = None  # the order of summation, where it is not the engine's
     _transient = (*Objective._transient, "_plans", "bounds")
 
     def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
@@ -715,6 +701,11 @@ class Shard(Objective):
         self.l2, self.l2_biases, self.memory = 0.0, True, None
         self.X, self.y, self.sample_weight = X, y, sample_weight
         self._start()
+        self.seen = False  # True if X was found finite while it was copied
+        n, d = frame.n_samples, self.model.sizes[-1]
+        self._divisor = n * terms_of_a_row(self)
+        self.fisher_scale = n / self.n_samples  # the engine's Fisher is by the shard's own rows
+        self.outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
 
     def _start(self) -> None:
         if isinstance(self.X, SparseRows):
@@ -723,12 +714,7 @@ class Shard(Objective):
         else:
             super()._start()
         self._plans = []
-        self.seen = False  # True if X was found finite while it was copied
         self.bounds = None  # rounding bounds at the theta last used
-        n, d = self.frame.n_samples, self.model.sizes[-1]
-        self._divisor = n * terms_of_a_row(self)
-        self.fisher_scale = n / self.n_samples  # the engine's Fisher is by the shard's own rows
-        self.outputs = slice(self.first * d, (self.first + self.n_samples) * d)  # among all rows'
 
     def _after_fork(self) -> None:
         """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not

@@ -7,6 +7,7 @@ from __future__ import annotations
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from .arguments import (
 from .gram import InCoordinates, prices
 from .gram_bounds import RangeBounds, reach
 from .linear_operator import OfWhole, Operator, Symmetric, Transposed
-from .spaces import OutputSpace, not_in_shards, reduced, written
+from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
@@ -77,16 +78,11 @@ class Quadratic(Symmetric):
             )
         total = self._quadratic(Vt)
         if self.objective.l2 and self.kind != "fisher":
-            wide = Vt.astype(np.float64, copy=False)
-            total = total + self._decayed(wide)
+            wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
+            if isinstance(l2, np.ndarray):
+                l2 = l2[getattr(self, "indices", slice(None))]
+            total = total + np.einsum("ij,ij->i", l2 * wide, wide)
         return total if block else float(total[0])
-
-    def _decayed(self, Vt: np.ndarray) -> np.ndarray:
-        """Return the l2 term's contribution to the quadratic forms of the rows of Vt."""
-        l2: Any = l2_diagonal(self.objective)
-        if np.ndim(l2):
-            l2 = l2[getattr(self, "indices", slice(None))]
-        return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
 class Curvature(Quadratic):
@@ -133,7 +129,6 @@ class Curvature(Quadratic):
         direct = None if objective._by_blocks else self._plan
         self._times = Times(direct, kind, kind != "fisher")
         self._take = self._times.take
-        self._rounding: Any = None
         super().__init__(objective.dtype, (n, n))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -246,7 +241,7 @@ class Curvature(Quadratic):
         operator computes it, and is close to the actual error. In float64 it is a worst-case bound.
         Cost: a few products in NumPy, more for the first call, and up to 128 MiB.
         """
-        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._bounds(), None
+        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._bounds, None
         if bounds.measured:
             computed = np.empty_like(v)
             self._multiply(v, computed)
@@ -264,7 +259,7 @@ class Curvature(Quadratic):
             return dense_bounds(self.objective, self.theta, self.layout, self.kind)
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
-        return np.asarray(self._bounds().columns(self.kind, self._plan.norms))
+        return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
 
     @to_nearest
     def assembled(self) -> Layered | None:
@@ -315,10 +310,9 @@ class Curvature(Quadratic):
             return float(PER_FLOP * ob.n_samples * ob.model.sizes[-1] * n**2)
         return n * self._product_price()
 
+    @cached_property
     def _bounds(self) -> Any:
-        if self._rounding is None:
-            self._rounding = self.objective._bounds_at(self.theta, self.layout)
-        return self._rounding
+        return self.objective._bounds_at(self.theta, self.layout)
 
     # --- other views
     # ----------------------------------------------------------------------------------------------
@@ -360,10 +354,7 @@ class Curvature(Quadratic):
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
-        if not self.objective._by_blocks:
-            return reduced(self, space)
-        not_in_shards(self, space)
-        return None
+        return reduced(self, space)
 
     def written(self) -> OutputSpace | None:
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
@@ -474,7 +465,7 @@ class BlockCurvature(OfWhole, Quadratic):
         self.whole._multiply(full, computed)
         computed[self.indices] = self._rows(x[None])[0]
         self.whole.n_products -= 1  # like the whole operator's bound, this counts no product
-        return float(self.whole._bounds().product(full, self.kind, computed))
+        return float(self.whole._bounds.product(full, self.kind, computed))
 
     @to_nearest
     def column_bounds(self) -> np.ndarray:

@@ -4,6 +4,7 @@ then those sums by `FAN`, and so on.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,7 @@ def merge(a: Any, b: Any, own: bool = False) -> Any:
 
 def total(parts: list[Any]) -> Any:
     """Return the sum of the parts, added from the left; no part is modified."""
-    if len(parts) == 1:
-        return parts[0]
-    whole = merge(parts[0], parts[1])
-    for part in parts[2:]:
-        whole = merge(whole, part, True)
-    return whole
+    return reduce(merge, parts)
 
 
 class PairwiseSum:

@@ -57,7 +57,12 @@ def stacked(blocks: list[Block]) -> Block:
         return blocks[0]
     try:
         return tuple(  # type: ignore[return-value]
-            None if parts[0] is None else concatenated(parts) for parts in zip(*blocks)
+            None
+            if parts[0] is None
+            else vstack([csr_matrix(part) for part in parts], format="csr")
+            if any(map(is_sparse, parts))
+            else np.concatenate(parts)
+            for parts in zip(*blocks)
         )
     except (ValueError, TypeError):
         shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
@@ -65,13 +70,6 @@ def stacked(blocks: list[Block]) -> Block:
             f"blocks do not fit together: rows of X have shapes {shapes[0]}, of y {shapes[1]}; "
             "wanted one width"
         ) from None
-
-
-def concatenated(parts: Sequence[Any]) -> Any:
-    """Return arrays or sparse matrices joined along the rows."""
-    if not any(map(is_sparse, parts)):
-        return np.concatenate(parts)
-    return vstack([csr_matrix(part) for part in parts], format="csr")
 
 
 def own_csr(A: Any, name: str) -> Any:
@@ -104,7 +102,9 @@ def checked(
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
         block = [
-            a if a is None or (classes and name == "y") else _array(a, name).astype(stored)
+            a
+            if a is None or (classes and name == "y")
+            else own(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
             for a, name in zip(block, NAMES)
         ]
     X, y, weight = block
@@ -115,10 +115,6 @@ def checked(
     )
     y = check_targets(y, X.shape[0], model, loss)
     return X, y, check_weight(weight, X.shape[0], model.dtype)
-
-
-def _array(a: Any, name: str) -> Any:
-    return a if is_sparse(a) else in_memory(as_numpy(a, name), name)
 
 
 def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:
@@ -155,20 +151,6 @@ def own(x: Any, name: str) -> Any:
     if is_sparse(x):
         return own_csr(x, name)
     return in_memory(x, name) if isinstance(x, np.ndarray) else x
-
-
-def take_from(blocks: Iterable[Block], rows: np.ndarray) -> Block:
-    """Return the rows with the given sorted numbers from consecutive blocks."""
-    found, start = [], 0
-    for block in blocks:
-        stop = start + block[0].shape[0]
-        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
-        if len(here):
-            found.append(take_rows(block, here))
-        start = stop
-        if len(rows) and stop > rows[-1]:
-            break
-    return stacked(found)
 
 
 def take_rows(block: Block, rows: Any) -> Block:
@@ -342,7 +324,16 @@ class RowSource(ABC):
         """Return the rows with the given numbers, sorted and without repetition: here by a pass
         over the blocks up to the last of them.
         """
-        return take_from(self.blocks(1 << 16), rows)
+        found, start = [], 0
+        for block in self.blocks(1 << 16):
+            stop = start + block[0].shape[0]
+            here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
+            if len(here):
+                found.append(take_rows(block, here))
+            start = stop
+            if stop > rows[-1]:
+                break
+        return stacked(found)
 
 
 class Arrays(RowSource):
@@ -353,12 +344,8 @@ class Arrays(RowSource):
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
         if y is None:
             raise ValueError("y is None; wanted the targets of the rows of X")
-        self.X, self.y, self.weight, self.rows = (
-            X,
-            _sliced(y, "y"),
-            _sliced(weight, "sample_weight"),
-            rows,
-        )
+        self.X, self.y, self.weight = X, _sliced(y, "y"), _sliced(weight, "sample_weight")
+        self.parts, self.rows = (self.X, self.y, self.weight), rows
         if len(X.shape) != 2:
             raise ValueError(f"X has shape {tuple(X.shape)}; wanted (N, columns)")
         self.whole = int(X.shape[0])
@@ -388,10 +375,9 @@ class Arrays(RowSource):
         """Return rows start to stop."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
-        return tuple(_read(None if a is None else a[start:stop], name) for name, a in self._parts())
-
-    def _parts(self) -> Iterator[tuple[str, Any]]:
-        return zip(NAMES, (self.X, self.y, self.weight))
+        return tuple(
+            _read(None if a is None else a[start:stop], name) for name, a in zip(NAMES, self.parts)
+        )
 
     def take(self, rows: np.ndarray) -> Block:
         """Return the rows with the given numbers, sorted and without repetition."""
@@ -401,7 +387,7 @@ class Arrays(RowSource):
         order = np.argsort(rows, kind="stable")  # datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (_read(a, name, rows[order]) for name, a in self._parts())
+        parts = (_read(a, name, rows[order]) for name, a in zip(NAMES, self.parts))
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
 
@@ -550,6 +536,4 @@ class Blocks(RowSource):
             return part
         if whole is None and name == "y":
             raise ValueError("blocks hold X alone and y is None; wanted (X, y) blocks, or y")
-        if whole is not None and whole.shape[0] < stop:
-            raise ValueError(f"{name} has {whole.shape[0]} rows; wanted one for each row of X")
         return None if whole is None else _read(whole[start:stop], name)

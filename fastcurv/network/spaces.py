@@ -41,6 +41,7 @@ together and orthogonalised, beginning with the largest eigenvalue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -122,20 +123,6 @@ def factor(loss: LossCurve, kind: str) -> Floats:
     return np.asarray(np.sqrt(loss.h) * S)
 
 
-def below(state: RowState, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
-    """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D at
-    its z and e at its output. D holds all samples once or more. M multiplies.
-    """
-    found = np.empty((state.W[l].shape[1], len(D)), D.dtype).T
-    M(found, D, state.W[l])
-    if e is not None and state.skips[l]:
-        found += e
-    p = state.p[l - 1]
-    if p is None:
-        return found, found
-    return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
-
-
 class _Made:
     """The matrix K of a curvature, cached for the lifetime of the curvature."""
 
@@ -180,7 +167,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
             panel *= G[None, :, None]
             K[j:, :, j:end] += panel
         if l:
-            D, e = below(state, M, l, D, e)
+            D, e = state.below(M, l, D, e)
     for j in range(0, c, step):
         end = min(j + step, c)
         K[j:end, :, end:] = K[end:, :, j:end].transpose(2, 3, 0, 1)
@@ -250,9 +237,8 @@ class OutputSpace(Reduced):
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
-        other = object.__new__(OutputSpace)
-        other.__dict__.update(self.__dict__)
-        other._K, other.dtype, other.n_products = self._K.astype(dtype), dtype, 0
+        other = OutputSpace(self.whole)
+        other._K, other.dtype = self._K.astype(dtype), dtype
         return other
 
     # --- the matrix
@@ -315,21 +301,13 @@ class OutputSpace(Reduced):
         self.whole._plan.jacobian(as_vector(v, self.n, S.dtype), outputs)
         return np.asarray(np.einsum("jni,ni->jn", S, outputs.reshape(N, d)).reshape(-1))
 
-    def embed(self, x: Any) -> Array:
-        """Return the unit eigenvector ``(n,)`` of the whole operator for an eigenvector ``(q,)`` of
-        K, or rows for rows.
-        """
-        x = np.asarray(x)
-        found = np.array([_unit(self._up(row)) for row in x.reshape(-1, self.shape[0])])
-        return found[0] if x.ndim == 1 else found
+    def _embed(self, x: Array, out: Array) -> None:
+        """Write the unit eigenvector of the whole operator for an eigenvector (q,) of K."""
+        out[...] = _unit(self._up(x))
 
-    def project(self, v: Any) -> Array:
-        """Return ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
-        whole; rows for rows.
-        """
-        v = np.asarray(v)
-        found = np.array([self._down(row) for row in v.reshape(-1, self.n)], self.dtype)
-        return found[0] if v.ndim == 1 else found
+    def _project(self, v: Array, out: Array) -> None:
+        """Write ``A'v``, which is parallel to an eigenvector of K if v is one of the whole."""
+        out[...] = self._down(v)
 
     def inside(self, V: Array, most: float) -> Array | None:
         """Return the eigenvectors of K for rows V that are eigenvectors of the whole operator, or
@@ -451,73 +429,87 @@ Z_ROWS = 4096  # rows whose z are checked at a time
 
 
 class Rotation:
-    """The matrices Q and Z for the rows of X; with `joint`, a column of ones for the bias is
-    appended to X.
+    """Coordinates of parameters in which the loss depends on few inputs: an isometry, from those of
+    a smaller network, that rotates (W1, b1), or W1 alone, and leaves the rest as it is.
+
+    Parameters
+    ----------
+    X : ndarray (N, in)
+        The rows.
+    joint : bool
+        Whether b1 is rotated together with W1, by a column of ones that is appended to X.
+    out : int
+        The number of units of the first layer.
 
     Attributes
     ----------
     features : ndarray (N, r')
-        The rotated rows; at least one column, which is zero if X has no other.
+        The rotated rows; at least one column, of zeros if X has no other.
     s : float
         The factor that the bias is multiplied by.
+    bias : slice
+        The coordinates of the rotated bias; empty unless `joint`.
     dropped : int
         The number of dimensions of a row of (W1, b1) that the loss does not depend on.
     off : float
         The relative error of the constant column ``s 1``; it is large if columns of X are large.
     """
 
-    def __init__(self, X: Array, joint: bool) -> None:
-        A = X.astype(np.float64)
-        A = np.hstack([A, np.ones((len(X), 1))]) if joint else A
-        self.joint, self.width = joint, A.shape[1]
-        self.Q = Reflectors(A)
-        L, r = self.Q.L, self.Q.r
-        left, sizes, right = svd(L)
+    def __init__(self, X: Array, joint: bool, out: int) -> None:
+        A = np.hstack([X.astype(np.float64), np.ones((len(X), int(joint)))])
+        self.joint, self.out, self.width = int(joint), out, A.shape[1]
+        first = Reflectors(A)
+        left, sizes, Z = svd(first.L)
         eps = np.finfo(np.float64).eps
-        rank = int((sizes > max(L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
-        Z, self.s = right[:rank].T, 1.0  # (r, rank)
+        rank = int((sizes > max(first.L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
+        Z = Z[:rank]
+        if joint:  # the first of these rows is to be along y: ones = L Z' y
+            y = left[:, :rank].sum(axis=0) / sizes[:rank]
+            Z = Reflectors(y[None]).right(Z.T).T
+        B = np.zeros((max(rank, 1), self.width))
+        B[:rank, : first.r] = Z
+        self.Q = Reflectors(first.right_transposed(B))  # whose first columns are these rows, or -
+        kept = max(rank, self.joint + 1)
+        self.columns = [*range(self.joint, kept), *range(self.joint)]  # of Q: the bias is the last
+        turned = self.Q.right(A)[:, self.columns]
+        inputs = kept - self.joint
+        self.features, self.dropped = np.ascontiguousarray(turned[:, :inputs]), self.width - kept
+        self.bias, self.s, self.off = slice(out * inputs, out * kept), 1.0, 0.0
         if joint:
-            y = (left[:, :rank].sum(axis=0) / sizes[:rank])[:, None]  # ones = L Z y
-            turned = Reflectors(y.T)  # its first column is +-y / ||y||
             with np.errstate(all="ignore"):  # if the column of ones is lost in rounding
-                self.s = float(turned.L[0, 0] / np.vdot(y, y))
-            Z = turned.right(Z)
-            self.z0, Z = Z[:, :1], Z[:, 1:]
-            with np.errstate(all="ignore"):
-                self.off = float(np.abs(L @ self.z0 / self.s - 1).max())
-        self.Z = Z if Z.shape[1] else np.zeros((r, 1))
-        self.hollow = not Z.shape[1]  # the only feature is a placeholder
-        self.features = np.ascontiguousarray(L @ self.Z)
-        kept = np.hstack([Z, self.z0]) if joint else Z
-        self.others = np.linalg.qr(kept, mode="complete")[0][:, kept.shape[1] :]
-        self.dropped = self.width - kept.shape[1]
+                self.s = float(turned[:, -1].mean())
+                self.off = float(np.abs(turned[:, -1] / self.s - 1).max())
 
-    def project(self, W: Array, b: Array | None) -> tuple[Array, Array | None]:
-        """Return the components of rows of (W, b) along the features, and along the constant
-        column.
-        """
-        T = self.Q.right(np.hstack([W, b[:, None]]) if self.joint and b is not None else W)
-        T = T[:, : self.Q.r]
-        return T @ self.Z, (T @ self.z0)[:, 0] if self.joint else b
+    def _split(self, x: Array, k: int) -> tuple[Array, Array]:
+        """Return the rows (W1, b1) of parameters with k inputs, and the other parameters."""
+        W, b, others = np.split(x, [self.out * k, self.out * (k + self.joint)])
+        first = [W.reshape(self.out, k), b.reshape(self.out, self.joint)]
+        return np.hstack(first).astype(np.float64), others
 
-    def embed(self, W: Array, b: Array | None) -> tuple[Array, Array | None]:
-        """Return the rows (W, b) for such components: the transpose of `project`."""
-        T = np.zeros((len(W), self.width))
-        T[:, : self.Q.r] = W @ self.Z.T
-        if self.joint and b is not None:
-            T[:, : self.Q.r] += b[:, None] * self.z0.T
-        V = self.Q.right_transposed(T)
-        return (V[:, :-1], V[:, -1]) if self.joint else (V, b)
+    def _joined(self, rows: Array, *others: Array) -> Array:
+        k = rows.shape[1] - self.joint
+        return np.concatenate([rows[:, :k].ravel(), rows[:, k:].ravel(), *others])
+
+    def project(self, v: Array) -> Array:
+        """Return the coordinates of parameters v."""
+        rows, others = self._split(v, self.width - self.joint)
+        return self._joined(self.Q.right(rows)[:, self.columns], others)
+
+    def embed(self, x: Array) -> Array:
+        """Return the parameters for coordinates x: the transpose of `project`."""
+        rows, others = self._split(x, self.features.shape[1])
+        wide = np.zeros((self.out, self.width))
+        wide[:, self.columns] = rows
+        return self._joined(self.Q.right_transposed(wide), others)
 
     def outside(self, j: int) -> Array:
-        """Return the j-th of `dropped` orthonormal rows (W, b) that the loss does not depend on."""
-        e = np.zeros((1, self.width))
-        inner = self.others.shape[1]
-        if j < inner:
-            e[0, : self.Q.r] = self.others[:, j]
-        else:
-            e[0, self.Q.r + j - inner] = 1
-        return np.asarray(self.Q.right_transposed(e)[0])
+        """Return the first layer's part of the j-th of orthonormal vectors of parameters that the
+        loss does not depend on; the others are 0.
+        """
+        unit, which = divmod(j, self.dropped)
+        wide = np.zeros((self.out, self.width))
+        wide[unit, len(self.columns) + which] = 1
+        return self._joined(self.Q.right_transposed(wide))
 
 
 @cached_attribute
@@ -526,40 +518,19 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     there is none.
     """
     ob, m = whole.objective, whole.objective.model
-    joint = m.bias and (ob.l2_biases or not ob.l2)
-    turn = Rotation(ob.X, joint)
-    if joint and not turn.off <= BIAS_APART:
-        turn, joint = Rotation(ob.X, False), False
-    small = MLP(
-        (turn.features.shape[1], *m.sizes[1:]),
-        m.activation,
-        m.bias,
-        m.residual,
-        m.dtype,
-        m.batch_norm,
-    )
+    turn = Rotation(ob.X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
+    if not turn.off <= BIAS_APART:
+        turn = Rotation(ob.X, False, m.sizes[1])
+    sizes = turn.features.shape[1], *m.sizes[1:]
+    small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
     if small.skips != m.skips or (m.skips and m.skips[0]):
         return turn, "a net whose first layer has a skip, or would have one"
-    if turn.hollow and small.n_params == m.sizes[1]:
-        return turn, "rows of zeros and one layer without biases, whose products reach nothing"
-    other = type(ob)(
-        small,
-        turn.features.astype(m.dtype),
-        ob.y,
-        ob.loss,
-        0.0 if joint else ob.l2,
-        ob.sample_weight,
-        ob.n_threads,
-        ob.memory,
-        l2_biases=ob.l2_biases,
-    )
-    layers = m.unflatten(whole.theta)
-    W, b = layers[0][:2]
-    W, b = turn.project(W.astype(float), None if b is None else b.astype(float))
-    b = turn.s * b if joint and b is not None else b
-    theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
-    make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
-    operator = getattr(other, make)(theta)
+    X, l2 = turn.features.astype(m.dtype), 0.0 if turn.joint else ob.l2
+    how = ob.sample_weight, ob.n_threads, ob.memory
+    other = type(ob)(small, X, ob.y, ob.loss, l2, *how, l2_biases=ob.l2_biases)
+    theta = turn.project(whole.theta)
+    theta[turn.bias] *= turn.s
+    operator = other._curvature(theta, whole.kind)
     if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
         return turn, operator
     if m.batch_norm:  # there is no Fisher with batch normalisation
@@ -622,59 +593,33 @@ class InputSpace(InCoordinates):
             raise ValueError(f"space is 'inputs' for {why}; wanted 'parameters'")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _turned(whole)
-        self.out, self.inputs = whole.objective.model.sizes[1], self.turn.features.shape[1]
-        self.first = self.out * self.inputs  # entries of W1; b1 and the other layers follow
-        self.hollow = self.first if self.turn.hollow else 0  # of them are placeholders
-        m = self.small.shape[0] - self.hollow
+        m = self.small.shape[0]
         self.n_rest = self.n - m
         super().__init__(whole.dtype, (m, m))
 
     @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
-        wide = np.concatenate([np.zeros(self.hollow, self.dtype), x])
-        bias = slice(self.first, self.first + self.out)
-        s = self.dtype.type(self.turn.s)
+        s, wide = self.dtype.type(self.turn.s), x.copy()
+        wide[self.turn.bias] *= s
+        out[...] = self.small.product(wide)
+        out[self.turn.bias] *= s
         if self.turn.joint:
-            wide[bias] *= s
-        found = self.small.product(wide)
-        if self.turn.joint:
-            found[bias] *= s
-            found[self.hollow :] += self.dtype.type(self.rest) * x
-        out[...] = found[self.hollow :]
+            out += self.dtype.type(self.rest) * x
 
     def _embed(self, x: Array, out: Array) -> None:
-        wide = np.concatenate([np.zeros(self.hollow, self.dtype), x])
-        W = wide[: self.first].reshape(self.out, self.inputs).astype(float)
-        bias = self.whole.objective.model.bias
-        b = wide[self.first : self.first + self.out].astype(float) if bias else None
-        k = self.whole.objective.model.sizes[0]
-        V, vb = self.turn.embed(W, b)
-        out[: self.out * k].reshape(self.out, k)[...] = V
-        if vb is not None:
-            out[self.out * k : self.out * (k + 1)] = vb
-        end = self.out * bias
-        out[self.out * k + end :] = wide[self.first + end :]
+        out[...] = self.turn.embed(x)
 
     def _project(self, v: Array, out: Array) -> None:
-        k, bias = self.whole.objective.model.sizes[0], self.whole.objective.model.bias
-        end = self.out * bias
-        V = v[: self.out * k].reshape(self.out, k).astype(float)
-        vb = v[self.out * k : self.out * k + end].astype(float) if bias else None
-        W, b = self.turn.project(V, vb)
-        parts = [W.ravel(), np.zeros(0) if b is None else b, v[self.out * k + end :]]
-        out[...] = np.concatenate(parts)[self.hollow :]
+        out[...] = self.turn.project(v)
 
     def outside(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
         complement.
         """
-        out, k = np.zeros((stop - start, self.n), self.dtype), self.whole.objective.model.sizes[0]
+        out = np.zeros((stop - start, self.n), self.dtype)
         for row, j in zip(out, range(start, stop)):
-            unit, which = divmod(j, self.turn.dropped)
-            y = self.turn.outside(which)
-            row[unit * k : (unit + 1) * k] = y[:k]
-            if self.turn.joint:
-                row[self.out * k + unit] = y[k]
+            first = self.turn.outside(j)
+            row[: len(first)] = first
         return out
 
 
@@ -704,58 +649,39 @@ def shrinks(ob: Any) -> bool:
 PRODUCTS = 60.0  # number of products that an algorithm is assumed to need
 
 
+MADE: dict[str, Callable[[Any], Any]] = {
+    "samples": SampleSpace,
+    "outputs": OutputSpace,
+    "inputs": InputSpace,
+    "parameters": lambda H: None,
+}
+
+
 def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     """Implement `Curvature.reduced`."""
-    if space is not None:
-        check_choice(space, SPACES, "space")
     ob = H.objective
-    if ob.model.batch_norm and space == "samples":
-        raise ValueError(
-            "space is 'samples' for a model with batch normalisation, which ties rows together; "
-            "wanted 'parameters'"
-        )
-    if space == "samples":
-        return SampleSpace(H)
-    if space == "outputs":
-        return OutputSpace(H)
-    if space == "inputs":
-        return InputSpace(H)
-    if space == "parameters":
+    if ob._by_blocks:
+        if space not in (None, "parameters"):
+            raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")
         return None
-    found = by_cost(H)
-    if found is not None:
+    if space is not None:
+        found: InCoordinates | OutputSpace | None = MADE[check_choice(space, SPACES, "space")](H)
         return found
     if not hasattr(H, "rounding_bound"):
         return None  # bounds there are of those in parameter space
+    if not ob.model.batch_norm:
+        N, outputs = ob.n_samples, np.inf
+        here, there = prices(ob.model.shapes, N, H.kind)
+        if not output_refusal(H):
+            outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
+        if outputs < PRODUCTS * min(here, there):
+            return OutputSpace(H)
+        if here < there:
+            return SampleSpace(H)
     return InputSpace(H) if shrinks(ob) and not input_refusal(H) else None
-
-
-def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
-    """Return the operator in the space of the samples or of the outputs, if Krylov methods are
-    fastest there, else None.
-    """
-    ob = H.objective
-    if ob.model.batch_norm or not hasattr(H, "rounding_bound"):
-        return None
-    N = ob.n_samples
-    here, there = prices(ob.model.shapes, N, H.kind)
-    outputs = np.inf
-    if not output_refusal(H):
-        outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
-    if outputs < PRODUCTS * min(here, there):
-        return OutputSpace(H)
-    return SampleSpace(H) if here < there else None
 
 
 def written(H: Any) -> OutputSpace | None:
     """Implement `Curvature.written`."""
-    bounded = hasattr(H, "rounding_bound")
-    return OutputSpace(H) if bounded and not output_refusal(H) else None
-
-
-def not_in_shards(H: Any, space: str | None = None) -> None:
-    """Implement `Curvature.reduced` for rows in shards: return None, and refuse other spaces, since
-    they need the rows in memory.
-    """
-    if space not in (None, "parameters"):
-        raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")
+    possible = hasattr(H, "rounding_bound") and not H.objective._by_blocks
+    return OutputSpace(H) if possible and not output_refusal(H) else None

@@ -10,7 +10,6 @@ products.
 
 from __future__ import annotations
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
@@ -22,7 +21,7 @@ from .. import _engine
 from ..common.protocols import Array, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import layers_of
-from .gram import RowState, Scratch, Whole, rows
+from .gram import RowPasses, RowState, Scratch, Whole, rows
 from .rows import submitted
 
 SMALL = 1 << 20  # entries times columns, below which starting threads does not pay off
@@ -113,7 +112,7 @@ def quiet(function: Any) -> Any:
     return run
 
 
-class SparsePlan:
+class SparsePlan(RowPasses):
     """A plan for sparse rows, with the interface of the engine's plan but without l2.
 
     Parameters
@@ -122,13 +121,9 @@ class SparsePlan:
     """
 
     def __init__(self, ob: Any) -> None:
-        self.ob, self.model = ob, ob.model
-        self.M = Scratch(self.model.dtype, ob.n_threads)
-        self.cuts = [slice(a, b) for a, b in itertools.pairwise(self.model.starts)]
+        self.ob, self.M = ob, Scratch(ob.dtype, ob.n_threads)
         self.theta: Any = None
-        self.state: RowState = None  # type: ignore[assignment]
         self.gradient: Any = None  # the rows' part of it, (n,)
-        self.layers: list[Any] = []
 
     @to_nearest
     @quiet
@@ -136,10 +131,10 @@ class SparsePlan:
         """Compute the state at theta (n,)."""
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
-        self.state = RowState(self.ob, own)
-        kinds = [SparseFirst] + [Whole] * (len(self.cuts) - 1)
+        self.state = RowState(self.ob, own, multiply=self.M)
+        kinds = [SparseFirst] + [Whole] * len(self.state.p)
         each = zip(kinds, self.state.a, self.state.delta)
-        self.layers = [kind(a, d, self.model.bias) for kind, a, d in each]
+        self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
         self.theta = own
 
     @property
@@ -153,7 +148,7 @@ class SparsePlan:
     def finish(self) -> None:
         """Compute the gradient."""
         if self.gradient is None:
-            whole = np.empty(self.model.n_params, self.model.dtype)
+            whole = np.empty(len(self.theta), self.M.dtype)
             for layer, cut in zip(self.layers, self.cuts):
                 layer.gradient(self.M, layer.delta, None, whole[cut])
             self.gradient = whole  # only once complete: Ctrl-C may interrupt the loop
@@ -164,14 +159,6 @@ class SparsePlan:
 
     # --- products
 
-    def _forward(self, v: Array) -> tuple[list[Any], list[Array]]:
-        return self.state.r_forward(self.layers, self.cuts, self.M, v)
-
-    def _backward(self, rdelta: Array, out: Array, along: Any, active: Any = None) -> None:
-        at = self.layers, self.cuts, self.M
-        rdelta = np.asfortranarray(rdelta)
-        self.state.r_backward(*at, out, rdelta=rdelta, along=along, active=active)
-
     @to_nearest
     @quiet
     def multiply(
@@ -181,9 +168,7 @@ class SparsePlan:
         l2.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
-            ras, rzs = self._forward(v)
-            along = (v, ras, rzs) if kind == "hessian" else None
-            self._backward(self.state.loss.curve(rzs[-1], kind), row, along, active)
+            self._along(v, row, kind, active)
 
     @to_nearest
     @quiet
@@ -196,7 +181,7 @@ class SparsePlan:
             ras, rzs = self._forward(v)
             total = _dot(rzs[-1], s.loss.curve(rzs[-1], kind))
             if kind == "hessian":
-                views = layers_of(self.model, v)
+                views = layers_of(self.ob.model, v)
                 for l in range(1, len(self.layers)):
                     total += 2 * _dot(s.delta[l], rows(self.M, ras[l], views[l][0].T))
                     if s.eq[l - 1] is not None:
@@ -210,7 +195,7 @@ class SparsePlan:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:
             self.M.begin()
-            self._backward(v.reshape(len(self.ob.X), -1), out, None)
+            self._backward(out, np.asfortranarray(v.reshape(len(self.ob.X), -1)), None)
         else:
             out[...] = self._forward(v)[1][-1].ravel()
 

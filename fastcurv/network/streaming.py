@@ -120,7 +120,6 @@ class StreamedObjective(Objective):
     (100, 10)
     """
 
-    _dtype_read: np.dtype[Any]  # dtype that numbers are cast to first
     n_rows_read: int
     _source: RowSource
     _shards: dict[int, Shard]  # {number of rows: shard}, for full blocks and the last one

@@ -1,5 +1,5 @@
 """Batch normalisation: every product against complex steps through the statistics, torch in
-training mode, and its own symmetries.
+training mode, its own symmetries, chunks of rows, and what is proved.
 """
 
 import itertools
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
-from ..nets import ACTIVATIONS, KERNELS, every_activation
-from .product_cases import agrees_with_torch, compare, normed, torch_net, truth
+from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
+from .product_cases import STEP, agrees_with_torch, answers, compare, normed, torch_net, truth
 
 SLACK = {"float64": 2e-11, "float32": 1e-3}
 
@@ -28,34 +30,16 @@ def test_every_combination(arch, dtype):
     for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, KERNELS)):
         a, b, c = next(widths), next(widths), next(widths)
         sizes = [a, b, b, c] if i % 2 else [a, c, b, 3]
-        check(
-            normed(
-                sizes,
-                activation,
-                loss,
-                next(batches),
-                bias=i % 3 != 0,
-                residual=i % 2 == 1,
-                weights=i % 4 == 0,
-                l2=0.1 * (i % 5 == 0),
-                dtype=dtype,
-            ),
-            (activation, loss, sizes),
-        )
+        how = {"bias": i % 3 != 0, "residual": i % 2 == 1, "weights": i % 4 == 0}
+        how |= {"l2": 0.1 * (i % 5 == 0), "dtype": dtype}
+        p = normed(sizes, activation, loss, next(batches), **how)
+        check(p, (activation, loss, sizes))
 
 
 def test_large_and_mixed(arch, dtype):
-    check(
-        normed(
-            [20, 65, 65, 40, 10],
-            ["tanh", "gelu", "relu"],
-            "cross_entropy",
-            300,
-            residual=True,
-            l2=1e-3,
-            dtype=dtype,
-        )
-    )
+    how = {"residual": True, "l2": 1e-3, "dtype": dtype}
+    names = ["tanh", "gelu", "relu"]
+    check(normed([20, 65, 65, 40, 10], names, "cross_entropy", 300, **how))
 
 
 @every_activation
@@ -185,30 +169,331 @@ def test_bad_input():
     model, plain = fc.MLP([3, 4, 2], batch_norm=True), fc.MLP([3, 4, 2])
     X = np.random.default_rng(0).standard_normal((6, 3))
     ob, theta = fc.Objective(model, X, X[:, :2], loss="mse"), model.init(seed=0)
-    with pytest.raises(ValueError, match="no sample a gradient of its own"):
-        ob.empirical_fisher(theta)
-    with pytest.raises(TypeError, match="batch_norm is 1"):
-        fc.MLP([3, 4, 2], batch_norm=1)
-    with pytest.raises(ValueError, match="wanted an Objective of"):
-        plain.statistics(ob, plain.init(seed=0))
-    with pytest.raises(ValueError, match="without batch normalisation"):
-        fc.Objective(plain, X, X[:, :2], loss="mse").statistics(plain.init(seed=0))
-    with pytest.raises(ValueError, match="without batch normalisation"):
-        plain.statistics(fc.Objective(plain, X, X[:, :2], loss="mse"), plain.init(seed=0))
-    with pytest.raises(ValueError, match="the model has no biases"):
-        fc.MLP([3, 4, 2], bias=False).flatten(plain.unflatten(plain.init(seed=0)))
-    with pytest.raises(ValueError, match="without batch normalisation"):
-        plain.predict(plain.init(seed=0), X, [(np.zeros(4), np.ones(4))])
-    with pytest.raises(ValueError, match="for each hidden layer"):
-        model.predict(theta, X, [(np.zeros(3), np.ones(3))])
-    with pytest.raises(ValueError, match="negative variance"):
-        model.predict(theta, X, [(np.zeros(4), -np.ones(4))])
-    with pytest.raises(ValueError, match=r"wanted 4, \(W, b, gamma, beta\)"):
-        model.flatten(plain.unflatten(plain.init(seed=0)))
-    with pytest.raises(ValueError, match="gamma of layers"):
-        model.flatten(
-            [
-                (np.zeros((4, 3)), np.zeros(4), np.zeros(3), np.zeros(4)),
-                (np.zeros((2, 4)), np.zeros(2)),
-            ]
+    other, flat = fc.Objective(plain, X, X[:, :2], loss="mse"), plain.init(seed=0)
+    layers, none = plain.unflatten(flat), np.zeros(4)
+    short = [(np.zeros((4, 3)), none, np.zeros(3), none), (np.zeros((2, 4)), np.zeros(2))]
+    for call, words in (
+        (lambda: ob.empirical_fisher(theta), "no sample a gradient of its own"),
+        (lambda: fc.MLP([3, 4, 2], batch_norm=1), "batch_norm is 1"),
+        (lambda: plain.statistics(ob, flat), "wanted an Objective of"),
+        (lambda: other.statistics(flat), "without batch normalisation"),
+        (lambda: plain.statistics(other, flat), "without batch normalisation"),
+        (lambda: fc.MLP([3, 4, 2], bias=False).flatten(layers), "the model has no biases"),
+        (lambda: plain.predict(flat, X, [(none, none + 1)]), "without batch normalisation"),
+        (lambda: model.predict(theta, X, [(none[1:], none[1:] + 1)]), "for each hidden layer"),
+        (lambda: model.predict(theta, X, [(none, none - 1)]), "negative variance"),
+        (lambda: model.flatten(layers), r"wanted 4, \(W, b, gamma, beta\)"),
+        (lambda: model.flatten(short), "gamma of layers"),
+    ):
+        with pytest.raises(TypeError if "is 1" in words else ValueError, match=words):
+            call()
+
+
+# --- chunks of rows, threads, batches, interrupts
+
+
+def test_threads_change_no_bit(arch, dtype):
+    results = []
+    for threads in (1, 2, 5):
+        how = {"residual": True, "l2": 1e-3, "dtype": dtype, "n_threads": threads}
+        p = normed([32, 48, 48, 10], "tanh", "cross_entropy", 1000, **how)
+        assert p.ob.hessian(p.theta).layout["threads"] == threads
+        results.append(answers(p))
+    for other in results[1:]:
+        for name, got in other.items():
+            assert np.array_equal(got, results[0][name]), name
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
+def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
+    """Down to one row at a time the results are those of the whole, and the state stays within its
+    bound.
+    """
+    options = {"activation": activation, "loss": "cross_entropy", "N": 75}
+    options |= {"residual": True, "weights": True, "l2": 0.01}
+    whole = normed([5, 9, 9, 3], **options)
+    wanted, seen = answers(whole), set()
+    least = smallest(whole)
+    for memory in (least, least + 20_000, least + 60_000):
+        p = normed([5, 9, 9, 3], memory=memory, **options)
+        H = p.ob.hessian(p.theta)
+        assert H.nbytes <= memory
+        seen.add(H.layout["chunk"])
+        for name, got in answers(p).items():
+            assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (
+                name,
+                H.layout,
+            )
+        block, v = H.restrict(layers=[1]), whole.V[:, 0][H.restrict(layers=[1]).indices]
+        expected = whole.ob.hessian(whole.theta).restrict(layers=[1]) @ v
+        assert np.linalg.norm(block @ v - expected) <= 1e-12 * np.linalg.norm(expected)
+        for (mean, variance), (m, s) in zip(
+            p.ob.statistics(p.theta), whole.ob.statistics(whole.theta)
+        ):
+            assert np.allclose(mean, m, rtol=1e-13, atol=1e-14) and np.allclose(
+                variance, s, rtol=1e-13, atol=0
+            )
+    assert 1 in seen and any(1 < chunk < 75 for chunk in seen)
+
+
+def smallest(p):
+    """Bytes below which no state of one row fits, as the error names them."""
+    with pytest.raises(ValueError, match="bytes is not enough") as error:
+        normed(
+            [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
+        ).ob.value(p.theta)
+    return int(str(error.value).split(": ")[1].split()[0])
+
+
+def test_value_and_gradient_in_any_order_under_memory():
+    """Value first, gradient later, another theta between, a product at the end: the state is never
+    mistaken.
+    """
+    p = normed([5, 9, 9, 3], "silu", N=75)
+    small = normed([5, 9, 9, 3], "silu", N=75, memory=smallest(p) + 20_000)
+    other = p.theta + 0.1
+    assert 1 < small.ob.hessian(p.theta).layout["chunk"] < 75
+    for theta in (p.theta, other, p.theta):
+        assert np.isclose(small.ob.value(theta), p.ob.value(theta), rtol=1e-13)
+        gradient, norm = p.ob.gradient(theta), np.linalg.norm
+        assert norm(small.ob.gradient(theta) - gradient) <= 1e-12 * norm(gradient)
+        for v in p.V.T:
+            product = p.ob.hessp(theta, v)
+            assert norm(small.ob.hessp(theta, v) - product) <= 1e-12 * norm(product)
+
+
+def test_constant_features_and_few_rows():
+    """A unit with the same z for all rows has variance 0: h is 0 and s is at its largest.
+
+    One row alone is such a case everywhere.
+    """
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    X[:, 1] = 2.0
+    for rows in (20, 2, 1):
+        model = fc.MLP([3, 4, 2], batch_norm=True)
+        W = np.random.default_rng(1).standard_normal((4, 3))
+        W[2] = [0.0, 1.5, 0.0]
+        theta = model.flatten(
+            [(W, np.ones(4), np.full(4, 1.2), np.full(4, 0.3)), (np.ones((2, 4)), np.zeros(2))]
         )
+        ob = fc.Objective(model, X[:rows], X[:rows, :2], loss="mse")
+        ref = ReferenceObjective(ReferenceModel([3, 4, 2], batch_norm=True), X[:rows], X[:rows, :2])
+        v = np.random.default_rng(2).standard_normal(model.n_params)
+        assert np.isclose(ob.value(theta), ref.value(theta), rtol=1e-12)
+        H, true = ob.hessian(theta), ref.hessian(theta)
+        scale = np.linalg.norm(true @ v)
+        assert np.linalg.norm(H.gradient - true.gradient) <= 1e-9 * np.linalg.norm(true.gradient)
+        assert np.linalg.norm(H @ v - true @ v) <= 1e-9 * scale
+        assert abs(H.quadratic(v) - v @ (true @ v)) <= 1e-9 * scale * np.linalg.norm(v)
+
+
+def test_sample_weight_does_not_enter_the_statistics():
+    p = normed([4, 6, 2], weights=True)
+    plain = p.objective(sample_weight=None)
+    for (mean, variance), (m, s) in zip(p.ob.statistics(p.theta), plain.statistics(p.theta)):
+        assert np.array_equal(mean, m) and np.array_equal(variance, s)
+
+
+def test_batch_has_statistics_of_its_own():
+    p = normed([4, 6, 2], N=40)
+    part = p.ob.batch(slice(5, 25))
+    alone = fc.Objective(p.model, p.ob.X[5:25], p.ob.y[5:25], loss="mse")
+    assert part.value(p.theta) == alone.value(p.theta) != p.ob.value(p.theta)
+    assert np.array_equal(part.gradient(p.theta), alone.gradient(p.theta))
+
+
+def test_an_interrupt_between_chunks_leaves_nothing_half_gathered(python):
+    """Alarms all over bind and product, where means are gathered: what is asked next is right to
+    the last bit.
+    """
+    python("""
+import signal
+import numpy as np
+import fastcurv as fc
+
+class Alarm(Exception):
+    pass
+
+def ring(*_):
+    raise Alarm
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((3000, 20))
+model = fc.MLP([20, 30, 30, 3], batch_norm=True)
+make = lambda: fc.Objective(model, X, rng.integers(3, size=3000) * 0, n_threads=1, memory=1_500_000)
+theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+ob = make()
+assert ob.hessian(theta).layout["chunk"] < 1000
+value, gradient, product = ob.value(theta), ob.gradient(theta), ob.hessp(theta, v)
+signal.signal(signal.SIGALRM, ring)
+ob, seen = make(), 0
+for i in range(40):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 2e-4 * i)
+        ob.gradient(theta + i * (i % 2))
+        ob.hessp(theta, v)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        seen += 1
+    if i % 3 == 0:
+        assert np.array_equal(ob.hessp(theta, v), product)
+    assert ob.value(theta) == value and np.array_equal(ob.gradient(theta), gradient)
+assert seen > 5
+assert np.array_equal(ob.hessp(theta, v), product)
+""")
+
+
+# --- bounds on rounding, symmetries, dead units and verdicts
+
+
+def exact(p, v=None):
+    """The gradient, or the Hessian times v, by complex steps in long double."""
+    theta = p.theta.astype(np.longdouble)
+    if v is None:
+        return p.ref.value_and_gradient(theta)[1]
+    return p.ref.value_and_gradient(theta + 1j * STEP * v.astype(np.longdouble))[
+        1
+    ].imag / np.longdouble(STEP)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
+def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
+    """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary,
+    features far from 0.
+    """
+    for i, (sizes, loss) in enumerate(
+        (
+            ([5, 9, 9, 3], "cross_entropy"),
+            ([4, 17, 2], "mse"),
+            ([3, 6, 6, 6, 6, 2], "binary_cross_entropy"),
+        )
+    ):
+        p = normed(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
+        for scale in (1.0, 30.0, 1e-3):
+            p.theta = (p.model.init(seed=i) * scale).astype(dtype)
+            H, v = p.ob.hessian(p.theta), p.V[:, 0]
+            room = 1 + np.finfo(np.longdouble).eps / np.finfo(dtype).eps
+            for computed, true, bound in (
+                (H.gradient, exact(p), p.ob.rounding_bound(p.theta)),
+                (H @ v, exact(p, v), H.rounding_bound(v)),
+            ):
+                error = float(np.linalg.norm((computed - true).astype(float)))
+                size = float(np.linalg.norm(true.astype(float)))
+                assert error <= bound * room + 1e-16 * size, (sizes, scale)
+                if scale == 1.0 and dtype == "float32":
+                    assert bound <= 3 * error + 1e-9 * size  # measured against a float64 pass
+                elif scale == 1.0:
+                    assert bound <= 1e-7 * size
+
+
+def test_bounds_of_columns_cover_the_dense_matrix():
+    p = normed([3, 5, 4, 2], "tanh", N=20, l2=0.1)
+    H = p.ob.hessian(p.theta)
+    bounds = H.column_bounds()
+    for j, e in enumerate(np.eye(p.n)):
+        assert np.linalg.norm((H @ e - exact(p, e)).astype(float)) <= bounds[j] <= 1e-9
+        assert np.isclose(bounds[j], H.rounding_bound(e))
+    block = H.restrict(layers=[1])
+    assert np.array_equal(block.column_bounds(), bounds[block.indices])
+    assert np.isinf(p.ob.jacobian(p.theta).row_bounds()).all()
+    plain = draw(0, [3, 5, 4, 2], N=20)
+    bounds = plain.ob.jacobian(plain.theta).row_bounds()
+    assert (bounds > 0).all() and bounds.max() < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_flat_directions(activation, bias):
+    """Each is a zero mode where the gradient vanishes, and ||Ht|| <= ||g|| elsewhere; the size of W
+    is none of them.
+    """
+    p = normed([4, 3, 3, 2], activation, N=60, bias=bias)
+    p.ob.X[:, 3] = 2.0  # constant: nothing that the mean lets through
+    model = p.model
+    T = p.ob.certificates.flat_directions(p.theta)
+    H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
+    # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit moved
+    expected = (
+        3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
+    )
+    assert np.linalg.matrix_rank(T) == T.shape[1] == expected
+    assert np.all(np.linalg.norm(H @ T, axis=0) <= np.linalg.norm(g) * (1 + 1e-9))
+    assert np.all(np.abs(g @ T) <= 1e-12 * np.linalg.norm(T, axis=0))
+    exactly = np.linalg.norm(H @ T, axis=0) <= 1e-13
+    assert exactly.sum() >= 3 + 6 * bias
+    for t in T.T[exactly]:
+        assert np.isclose(p.ob.value(p.theta + t), p.ob.value(p.theta), rtol=1e-13)
+    W = np.zeros(p.n)
+    W[:12] = p.theta[:12]
+    assert np.linalg.norm(W - T @ np.linalg.lstsq(T, W, rcond=None)[0]) > 0.1
+    regular = fc.Objective(model, p.ob.X, p.ob.y, loss="mse", l2=0.1)
+    assert regular.certificates.flat_directions(p.theta).shape == (p.n, 0)
+
+
+def test_dead_units_kinks_and_probes():
+    model = fc.MLP([3, 4, 2], "relu", batch_norm=True)
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    W, W2 = (
+        np.random.default_rng(1).standard_normal((4, 3)),
+        np.random.default_rng(2).standard_normal((2, 4)),
+    )
+    ob = fc.Objective(model, X, X[:, :2], loss="mse")
+    gamma, beta = np.array([1.0, 0.5, 1.0, 0.0]), np.array([0.1, -50.0, 0.2, 0.0])
+    theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
+    H, T = ob.hessian(theta), ob.certificates.flat_directions(theta)
+    assert (
+        ob.certificates.saturation(theta)["dead_units"] == 2 and ob.certificates.kinks(theta) == 30
+    )  # gamma = beta = 0: u is 0 for every row
+    dead = np.zeros((model.n_params, 3 + 1 + 2 + 2), bool)
+    for column, j in enumerate((3, 4, 5, 13, 17, 21)):  # W, b, gamma, beta of unit 1
+        dead[j, column] = True
+    dead[25, 6] = dead[29, 7] = True  # and its outgoing weights
+    for e in dead.T.astype(float):
+        assert (
+            not (H @ e).any()
+            and np.linalg.norm(e - T @ np.linalg.lstsq(T, e, rcond=None)[0]) <= 1e-12
+        )
+    gamma[3], beta[3] = 0.0, 0.5
+    theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
+    assert ob.certificates.kinks(theta) == 0
+    probes = ob.certificates.probes(theta)
+    dense = ob.hessian(theta).to_dense()
+    assert probes.shape[1] >= 2 and np.allclose(np.linalg.norm(probes, axis=0), 1)
+    assert any(
+        np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T
+    )  # W of the unit that gamma = 0 hides
+    assert dense[9:12, 19].any() and not dense[9:12, 9:12].any()
+    assert ob.certificates.curvature_floor(theta) == -np.inf
+
+
+def test_symmetries_of_the_function():
+    p = normed([4, 6, 5, 2], ["tanh", "relu"], N=30)
+    value = p.ob.value(p.theta)
+    spectrum = np.linalg.eigvalsh(p.ob.hessian(p.theta).to_dense())
+    for other, keeps in (
+        (permute_hidden(p.model, p.theta, 0, [3, 1, 0, 2, 5, 4]), True),
+        (flip_tanh(p.model, p.theta, 0, [1, 4]), True),
+        (rescale_relu(p.model, p.theta, 1, [0, 2], 3.0), False),
+    ):
+        assert not np.array_equal(other, p.theta) and np.isclose(
+            p.ob.value(other), value, rtol=1e-13
+        )
+        if keeps:
+            assert np.allclose(
+                np.linalg.eigvalsh(p.ob.hessian(other).to_dense()),
+                spectrum,
+                atol=1e-12 * np.abs(spectrum).max(),
+            )
+
+
+def test_a_minimum_is_named_and_not_certified():
+    """Rows are coupled, so no bound on the third derivative is known: the kind is measured."""
+    X = np.random.default_rng(3).standard_normal((40, 2))
+    model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)
+    ob = fc.Objective(model, X, np.sin(X[:, 0]) + 0.3 * X[:, 1], loss="mse", l2=1e-2)
+    found = fc.find_critical_point(
+        ob, fc.minimize(ob, model.init(seed=1), "newton-cg", max_iter=200).x
+    )
+    verdict = fc.classify(ob, found.x)
+    values = np.linalg.eigvalsh(ob.hessian(found.x).to_dense())
+    assert verdict.kind == ("minimum" if values[0] > 0 else "saddle") and not verdict.certified

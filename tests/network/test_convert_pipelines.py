@@ -25,34 +25,33 @@ SCALERS = [
 ]
 
 
-def pipeline_of(*before):
-    """A fitted pipeline, and rows far from 0 and of unlike scales."""
-    rows = 5 + 10.0 ** np.arange(X.shape[1]) * X
+FAR = 5 + 10.0 ** np.arange(X.shape[1]) * X
+
+
+def pipeline_of(*before, rows=FAR):
+    """A fitted pipeline, and rows, here far from 0 and of unlike scales."""
     est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make_pipeline(*before, est).fit(rows, X[:, 0]), rows
 
 
-@pytest.mark.parametrize(("name", "options"), SCALERS)
-def test_from_a_pipeline_takes_the_rows_that_it_takes(name, options):
+def takes_the_same_rows(pipe, rows):
     """A scaler becomes part of the first layer; its own transform is the oracle."""
-    make = getattr(preprocessing, name, None) or getattr(decomposition, name)
-    pipe, rows = pipeline_of(make(**options))
     model, theta = fc.from_sklearn(pipe)
     assert model.sizes[0] == rows.shape[1]
     assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "options"), SCALERS)
+def test_from_a_pipeline_of_one_step(name, options):
+    make = getattr(preprocessing, name, None) or getattr(decomposition, name)
+    takes_the_same_rows(*pipeline_of(make(**options)))
+
+
 def test_from_a_pipeline_of_several_steps():
-    pipe, rows = pipeline_of(
-        preprocessing.MinMaxScaler(),
-        "passthrough",
-        decomposition.PCA(3),
-        preprocessing.StandardScaler(),
-    )
-    model, theta = fc.from_sklearn(pipe)
-    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+    first, last = preprocessing.MinMaxScaler(), preprocessing.StandardScaler()
+    takes_the_same_rows(*pipeline_of(first, "passthrough", decomposition.PCA(3), last))
 
 
 def test_from_a_pipeline_names_the_step_that_is_no_scaler():
@@ -83,22 +82,13 @@ def test_of_a_search_its_best_estimator_is_wanted(fitted):
 
 def test_components_without_variance_are_whitened_as_scikit_learn_does():
     rows = np.hstack([X[:, :3], np.zeros((len(X), 1))])
-    est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pipe = make_pipeline(decomposition.PCA(whiten=True), est).fit(rows, X[:, 0])
-    model, theta = fc.from_sklearn(pipe)
-    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+    takes_the_same_rows(*pipeline_of(decomposition.PCA(whiten=True), rows=rows))
 
 
 def test_a_scaler_with_a_transform_of_its_own_is_none_of_scikit_learns():
-    kept = type("StandardScaler", (preprocessing.StandardScaler,), {})
-    pipe, rows = pipeline_of(kept())
-    model, theta = fc.from_sklearn(pipe)
-    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
-    own = type(
-        "StandardScaler", (preprocessing.StandardScaler,), {"transform": lambda self, X: 3 * X}
-    )
+    scaler = preprocessing.StandardScaler
+    takes_the_same_rows(*pipeline_of(type("StandardScaler", (scaler,), {})()))
+    own = type("StandardScaler", (scaler,), {"transform": lambda self, X: 3 * X})
     with pytest.raises(ValueError, match="StandardScaler with a transform of its own"):
         fc.from_sklearn(pipeline_of(own())[0])
 

@@ -14,7 +14,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine as engine
 
-from ..nets import ACTIVATIONS, KERNELS, every_activation
+from ..nets import ACTIVATIONS, CURVATURES, KERNELS, every_activation
 from .product_cases import SLACK, STEP, compare, truth
 
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every vector width and tile
@@ -25,19 +25,8 @@ def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, 
     """A problem and its truth, once for all tables."""
     key = repr((sizes, activation, loss, N, bias, residual, weights))
     rng = np.random.default_rng(zlib.crc32(key.encode()))
-    p = problem(
-        rng,
-        list(sizes),
-        activation,
-        loss,
-        N,
-        bias=bias,
-        residual=residual,
-        weights=weights,
-        l2=l2,
-        dtype=dtype,
-        soft=soft,
-    )
+    how = {"bias": bias, "residual": residual, "weights": weights, "l2": l2, "soft": soft}
+    p = problem(rng, list(sizes), activation, loss, N, dtype=dtype, **how)
     V = rng.standard_normal((p.n, 2)).astype(dtype)
     u = rng.standard_normal((N, sizes[-1])).astype(dtype)
     return p, V, u, truth(p.ref, p.theta, V, u)
@@ -59,19 +48,8 @@ def test_every_combination(arch, activation, dtype, problem):
     ):
         a, b, c, d = (short[(start + step * i) % len(short)] for step in (1, 3, 5, 8))
         sizes = (a, a, b, b, c) if residual else (a, b, c)
-        check(
-            problem,
-            dtype,
-            sizes,
-            activation,
-            loss,
-            d,
-            bias,
-            residual,
-            weights,
-            0.1 * (i % 2),
-            i % 3 == 0,
-        )
+        more = bias, residual, weights, 0.1 * (i % 2), i % 3 == 0
+        check(problem, dtype, sizes, activation, loss, d, *more)
 
 
 def test_every_length(arch, dtype, problem):
@@ -79,19 +57,8 @@ def test_every_length(arch, dtype, problem):
     for i in range(len(LENGTHS)):
         sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
         names = (ACTIVATIONS[i % 9], ACTIVATIONS[(i + 4) % 9])
-        check(
-            problem,
-            dtype,
-            sizes,
-            names,
-            KERNELS[i % 3],
-            LENGTHS[(i + 10) % len(LENGTHS)],
-            i % 2 == 0,
-            False,
-            i % 4 > 1,
-            0.0,
-            False,
-        )
+        more = LENGTHS[(i + 10) % len(LENGTHS)], i % 2 == 0, False, i % 4 > 1, 0.0, False
+        check(problem, dtype, sizes, names, KERNELS[i % 3], *more)
 
 
 @pytest.mark.usefixtures("samples_as_rows")
@@ -102,24 +69,12 @@ def test_wide_nets(arch, dtype, problem):
     archs = engine.available_archs()
     first = archs.index(arch) + (dtype == "float32")
     for i, activation in list(enumerate(ACTIVATIONS))[first % 3 :: 3]:
-        case = (
-            (129, 131, 131, 257, 33),
-            activation,
-            KERNELS[(i + archs.index(arch)) % 3],
-            (9, 17, 33)[i % 3],
-            i % 2 == 0,
-            i % 4 < 2,
-            i % 3 == 0,
-            0.0,
-            False,
-        )
+        loss, N = KERNELS[(i + archs.index(arch)) % 3], (9, 17, 33)[i % 3]
+        more = i % 2 == 0, i % 4 < 2, i % 3 == 0, 0.0, False
+        case = (129, 131, 131, 257, 33), activation, loss, N, *more
         check(problem, dtype, *case)
-        assert (
-            solved(problem, dtype, *case)[0]
-            .ob.hessian(solved(problem, dtype, *case)[0].theta)
-            .layout["panel"]
-            == 0
-        )
+        p = solved(problem, dtype, *case)[0]
+        assert p.ob.hessian(p.theta).layout["panel"] == 0
 
 
 @pytest.mark.parametrize("loss", KERNELS)
@@ -129,12 +84,8 @@ def test_dense(arch, loss, dtype, rng, problem):
         p = problem(rng, sizes, "softplus", loss, 9, weights=True, l2=0.3, dtype=dtype)
         I = np.eye(p.n)
         true = truth(p.ref, p.theta, I, np.zeros((9, 3)))
-        for operator, name in (
-            (p.ob.hessian(p.theta), "HV"),
-            (p.ob.ggn(p.theta), "GV"),
-            (p.ob.empirical_fisher(p.theta), "FV"),
-        ):
-            dense = operator.to_dense()
+        for kind, name in zip(CURVATURES, ("HV", "GV", "FV")):
+            dense = getattr(p.ob, kind)(p.theta).to_dense()
             assert np.array_equal(dense, dense.T)
             assert np.linalg.norm(dense - true[name]) <= SLACK[dtype] * np.linalg.norm(true[name])
 
@@ -145,12 +96,8 @@ def test_dense(arch, loss, dtype, rng, problem):
 
 def certain(kind, margin):
     """Logits of a sample that is nearly certain of class 0, exact in float32."""
-    logits = {
-        "true": [margin, 0.0, 1.0],
-        "top twice": [margin, margin - 1, 0.0],
-        "wrong": [0.0, margin, 1.0],
-    }
-    return np.array([logits[kind]])
+    logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
+    return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
 
 @pytest.mark.parametrize("margin", [4.0, 16.0, 30.0, 60.0])
@@ -184,11 +131,9 @@ def test_nearly_certain_samples(arch, kind, margin, soft, dtype, rng):
     eps = 8 * (1 + margin) * np.finfo(dtype).eps  # of exp at an argument that is itself rounded
     assert abs(ob.value(theta) - np.log1p(others)) <= eps * np.log1p(others)
     assert np.all(np.abs(H.gradient[3:] - delta) <= eps * np.abs(delta))
-    assert np.all(
-        np.abs((H @ v)[3:] - true)
-        <= 4 * eps * np.abs(p * (np.abs(centre) + abs(p @ centre)))
-        + 4 * eps * (np.arange(3) == top) * np.abs(true[top])
-    )
+    room = np.abs(p * (np.abs(centre) + abs(p @ centre)))
+    room += (np.arange(3) == top) * np.abs(true[top])
+    assert np.all(np.abs((H @ v)[3:] - true) <= 4 * eps * room)
     form = (p * centre**2).sum() - (p @ centre) ** 2
     assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
 
@@ -207,13 +152,11 @@ def test_nearly_certain_batch(arch, dtype, rng, problem):
     v = rng.standard_normal(p.n).astype(dtype)
     long = theta.astype(np.clongdouble)
     value, gradient = p.ref.value_and_gradient(long)
-    product = p.ref.value_and_gradient(long + 1j * np.longdouble(STEP) * v.astype(np.longdouble))[
-        1
-    ].imag / np.longdouble(STEP)
+    step = np.longdouble(STEP)
+    product = p.ref.value_and_gradient(long + 1j * step * v.astype(np.longdouble))[1].imag / step
     slack = {"float32": 3e-4, "float64": 1e-9}[dtype]  # the oracle forms p - y: 1e-19 over 1e-9
     assert value.real < 1e-6
+    norm = np.linalg.norm
     assert abs(ob.value(theta) - value.real) <= slack * value.real
-    assert np.linalg.norm(ob.gradient(theta) - gradient.real) <= slack * np.linalg.norm(
-        gradient.real
-    )
-    assert np.linalg.norm(ob.hessian(theta) @ v - product) <= slack * np.linalg.norm(product)
+    assert norm(ob.gradient(theta) - gradient.real) <= slack * norm(gradient.real)
+    assert norm(ob.hessian(theta) @ v - product) <= slack * norm(product)

@@ -127,16 +127,3 @@ def test_flat_directions_that_l2_leaves(rng):
         for step in (1e-3, 1e-2):  # an orbit: the value is constant to second order of the step
             gap = abs(ob.value(theta + step * t) - ob.value(theta))
             assert gap <= 1e-12 + step**2 * np.linalg.norm(t) ** 2 * np.linalg.norm(g)
-
-
-def test_scikit_learn_alpha(rng):
-    """scikit-learn's loss_ with alpha is ours with ``l2 = alpha / N`` that spares intercepts."""
-    neural = pytest.importorskip("sklearn.neural_network")
-    X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
-    net = neural.MLPRegressor(
-        hidden_layer_sizes=(5,), activation="tanh", alpha=0.7, solver="lbfgs", max_iter=1000
-    ).fit(X, y)
-    model = fc.MLP([4, 5, 1])
-    theta = model.flatten([(W.T, b) for W, b in zip(net.coefs_, net.intercepts_)])
-    ob = fc.Objective(model, X, y, "mse", l2=2 * 0.7 / 60, l2_biases=False)
-    assert ob.value(theta) / 2 == pytest.approx(net.loss_, rel=1e-12)

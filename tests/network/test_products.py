@@ -11,8 +11,11 @@ import pytest
 import scipy.optimize
 from scipy.sparse.linalg import eigsh, lobpcg, minres
 
+import fastcurv as fc
 from fastcurv import MLP, Objective
 
+from ..certify.longdouble import Truth
+from ..nets import EPS, draw
 from .product_cases import NETS, again, everything
 
 every_net = pytest.mark.parametrize("net", NETS)
@@ -309,3 +312,71 @@ def test_batch(loss, rng, problem):
     halves = [p.ob.batch(mask), p.ob.batch(~mask)]
     total = sum(half.n_samples * half.gradient(p.theta) for half in halves) / 50
     assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)
+
+
+# --- the short way of a single product, and what must not take it
+
+
+def test_a_vector_of_length_one_and_a_net_of_one_parameter():
+    ob = fc.Objective(fc.MLP([1, 1], bias=False), [[2.0]], [1.0], loss="mse")
+    H = ob.hessian(np.zeros(1))
+    assert np.array_equal(H @ np.ones(1), [8.0])
+    assert np.array_equal(H @ np.ones((3, 1))[::3, 0], [8.0])
+
+
+@pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 100, 127, 128, 129, 200, 500])
+def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
+    net = draw(n_rows, [2, 6, 1], N=n_rows, dtype=dtype, n_threads=2)
+    v = net.direction(np.random.default_rng(0))
+    wanted = net.ref.hessian(net.theta.astype(float)) @ v.astype(float)
+    error = np.abs(net.ob.hessian(net.theta) @ v - wanted).max()
+    assert error < 200 * EPS[dtype] * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
+@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
+def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
+    model = fc.MLP([300, 500, 1], dtype=dtype)
+    ob = fc.Objective(model, np.ones((2, 300)), [0.0, 1.0], loss="mse", n_threads=2)
+    theta = model.init(seed=0)
+    value = ob.value(theta)
+    theta[at] = what
+    for call in (ob.value, ob.gradient, ob.hessian, ob.ggn):
+        with pytest.raises(ValueError, match="theta"):
+            call(theta)
+    assert ob.value(model.init(seed=0)) == value
+
+
+def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
+    model = fc.MLP([2, 1], bias=False, dtype=dtype)
+    ob = fc.Objective(model, [[1.0, -1.0]], [0.0], loss="mse")
+    large = np.sqrt(np.finfo(dtype).max) * 4
+    theta = np.array([large, large], dtype)
+    H = ob.hessian(theta)
+    assert ob.value(theta) == 0
+    theta[:] = 0
+    assert (H.theta == large).all()
+
+
+# --- skips beside narrow layers, whose samples lie across and whose delta is partly made anew
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
+def test_products_of_a_skip_above_a_narrow_layer(width, activation, rng):
+    """Products, blocks and forms, with the layer below joined to its input or not."""
+    for d in sorted({1, 2, 9, width}):
+        for hidden in ([width, width], [width] * 3):
+            model = fc.MLP([d, *hidden, 1], activation, residual=True)
+            X, y = rng.standard_normal((7, d)), rng.random((7, 1))
+            ob = fc.Objective(model, X, y, loss="mse", n_threads=1)
+            theta = model.init(seed=1)
+            V = rng.standard_normal((len(theta), 3))
+            H, truth = ob.hessian(theta), Truth(ob, theta)
+            exact = np.stack([truth.product(v) for v in V.T], axis=1).astype(float)
+            for j, v in enumerate(V.T):
+                off = np.linalg.norm(H @ v - exact[:, j])
+                assert off <= H.rounding_bound(np.ascontiguousarray(v)), (d, hidden, off)
+            assert np.allclose(H @ V, exact, rtol=1e-11, atol=1e-11 * np.abs(exact).max())
+            forms = (V * exact).sum(axis=0)
+            assert np.allclose(H.quadratic(V), forms, atol=1e-11 * np.abs(forms).max())

@@ -137,6 +137,14 @@ def test_facts_are_those_of_all_rows_at_once(dtype, tol):
         assert (mine.kind, mine.certified) == (theirs.kind, theirs.certified) == ("minimum", True)
 
 
+def test_a_ggn_with_more_parameters_than_outputs_has_its_eigenvalues():
+    model, theta = problem(sizes=(4, 40, 2))
+    X, y, weight = numbers(range(N))
+    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=BLOCK)
+    values = fc.eigvalsh(fc.Objective(model, X, y, "mse", sample_weight=weight).ggn(theta))
+    assert np.abs(fc.eigvalsh(ob.ggn(theta)) - values).max() <= 1e-13 * values[-1]
+
+
 def test_bits_of_one_block_are_those_of_all_rows_at_once():
     """Without l2, which sums over blocks add at the end."""
     model, theta = problem()

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv._engine import in_memory
-from fastcurv.network.rows import regrouped, take_from
+from fastcurv.network.rows import RowSource, regrouped
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -278,12 +278,13 @@ def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
     """Those that hold them and those before: nothing behind the last row is read."""
     X, y, read = np.arange(24.0).reshape(12, 2), np.arange(12.0), []
 
-    def blocks():
-        for start in range(0, 12, 4):
-            read.append(start)
-            yield X[start : start + 4], y[start : start + 4], None
+    class Rows(RowSource):
+        def blocks(self, size):
+            for start in range(0, 12, 4):
+                read.append(start)
+                yield X[start : start + 4], y[start : start + 4], None
 
-    found = take_from(blocks(), np.array(rows))
+    found = Rows().take(np.array(rows))
     assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
 

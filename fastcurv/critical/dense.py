@@ -507,5 +507,7 @@ def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
     seen = full.M.seen()
     # an exact matrix reports no rounding
     rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
-    hidden = np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)
-    return bool(seen > 2 * rounding and hidden.any())  # rounding alone can show as much
+    # rounding alone can show as much
+    return bool(
+        seen > 2 * rounding and (np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any()
+    )

@@ -89,7 +89,7 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 # Minima of many parameters proved by Cholesky factors, at a tenth of the cost of all eigenpairs.
 #
 # A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-# shift (`eigensolver.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
+# shift (`linalg.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
 # eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives Newton's
 # step, and the theorem needs no more than these two. If any step falls short of a proof, the
 # result is None, and all eigenpairs are computed.

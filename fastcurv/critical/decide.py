@@ -381,6 +381,10 @@ class Decision:
     failure_probability: float = NAN
 
 
+# whether it applies, and what is said then: the fields of a `Decision`
+Rule = tuple[Any, tuple[Any, ...]]
+
+
 def decide(found: Evidence) -> Decision:
     """Return the verdict on what was found.
 
@@ -400,64 +404,55 @@ def decide(found: Evidence) -> Decision:
     explained = s.dense and s.unexplained == 0 and s.kind != "degenerate"
     because = Reason.THEOREM_SADDLE if s.kind == "saddle" else Reason.THEOREM
     in_units = c.pair.radius * c.pair.unit
-    rules: list[tuple[Any, Decision]] = [
-        (found.to_infinity, Decision("not_critical", False, Reason.INFINITY)),
-        (not g.near and g.short, Decision("undecided", False, Reason.SHORT_FAR)),
-        (not g.near and g.plateau, Decision("not_critical", False, Reason.PLATEAU)),
-        (not g.near, Decision("not_critical", False, Reason.FAR)),
+    rules: list[Rule] = [
+        (found.to_infinity, ("not_critical", False, Reason.INFINITY)),
+        (not g.near and g.short, ("undecided", False, Reason.SHORT_FAR)),
+        (not g.near and g.plateau, ("not_critical", False, Reason.PLATEAU)),
+        (not g.near, ("not_critical", False, Reason.FAR)),
         # minima held by kinks are proved apart from this, in `kink_minimum`
-        (
-            g.strict and c.zero.holds,
-            Decision("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0),
-        ),
-        (theorem and explained, Decision(s.kind, True, because, c.theorem.radius, 0.0)),
+        (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
+        (theorem and explained, (s.kind, True, because, c.theorem.radius, 0.0)),
         (
             theorem and not s.dense and s.floor > 0 and not s.negative,
-            Decision("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
+            ("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
         ),
-        (
-            g.strict and opposed and c.pair.holds,
-            Decision("saddle", True, Reason.TWO_SIGNS, in_units, 0.0),
-        ),
+        (g.strict and opposed and c.pair.holds, ("saddle", True, Reason.TWO_SIGNS, in_units, 0.0)),
         # at a kink H describes one side only
-        (
-            found.n_kinks and opposed and found.falls,
-            Decision("saddle", False, Reason.KINKS_FALL),
-        ),
-        (found.n_kinks, Decision("undecided", False, Reason.KINKS)),
+        (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
+        (found.n_kinks, ("undecided", False, Reason.KINKS)),
         *(_by_inertia(s, c) if s.dense else _by_risk(s, c)),
     ]
-    return next(outcome for holds, outcome in rules if holds)
+    return next(Decision(*said) for holds, said in rules if holds)
 
 
-def _by_inertia(s: Spectrum, c: Proof) -> list[tuple[Any, Decision]]:
+def _by_inertia(s: Spectrum, c: Proof) -> list[Rule]:
     """Return the rules for what was measured where the inertia is known; one of them holds."""
     zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
     return [
-        (not s.bounded, Decision("undecided", False, Reason.NO_BOUND)),
-        (s.flat, Decision("degenerate", False, Reason.FLAT)),
-        (c.short, Decision("undecided", False, Reason.SHORT)),
-        (s.kind == "saddle", Decision("saddle", False, Reason.MEASURED_SADDLE)),
-        (s.unexplained > 0 and s.asymmetric, Decision("undecided", False, Reason.ASYMMETRIC)),
-        (s.unexplained > 0 or s.kind == "degenerate", Decision("degenerate", False, zeros)),
-        (not c.arrives, Decision("undecided", False, Reason.NO_REST)),
-        (True, Decision(s.kind, False, Reason.MEASURED)),
+        (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
+        (s.flat, ("degenerate", False, Reason.FLAT)),
+        (c.short, ("undecided", False, Reason.SHORT)),
+        (s.kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
+        (s.unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC)),
+        (s.unexplained > 0 or s.kind == "degenerate", ("degenerate", False, zeros)),
+        (not c.arrives, ("undecided", False, Reason.NO_REST)),
+        (True, (s.kind, False, Reason.MEASURED)),
     ]
 
 
-def _by_risk(s: Spectrum, c: Proof) -> list[tuple[Any, Decision]]:
+def _by_risk(s: Spectrum, c: Proof) -> list[Rule]:
     """Return the rules for what was measured where the inertia is not known; one of them holds."""
     likely = "minimum" if s.positive else "maximum"
     return [
-        (s.flat, Decision("degenerate", False, Reason.FLAT)),
-        (s.floor > 0, Decision("undecided", False, Reason.OPEN_FLOOR)),
-        (c.short, Decision("undecided", False, Reason.SHORT)),
-        (not c.lasting, Decision("undecided", False, Reason.FADING)),
-        (s.negative and s.positive, Decision("saddle", False, Reason.MEASURED_SADDLE)),
-        (not (s.negative or s.positive), Decision("undecided", False, Reason.NOTHING)),
-        (not c.arrives, Decision("undecided", False, Reason.NO_REST)),
-        (s.risk_asked is None, Decision("undecided", False, Reason.NO_RISK_ASKED)),
-        (not s.risk <= (s.risk_asked or 0.0), Decision("undecided", False, Reason.RISK_TOO_LARGE)),
-        (s.loose, Decision("degenerate", False, Reason.LOOSE, None, s.risk)),
-        (True, Decision(likely, False, Reason.RISK, None, s.risk)),
+        (s.flat, ("degenerate", False, Reason.FLAT)),
+        (s.floor > 0, ("undecided", False, Reason.OPEN_FLOOR)),
+        (c.short, ("undecided", False, Reason.SHORT)),
+        (not c.lasting, ("undecided", False, Reason.FADING)),
+        (s.negative and s.positive, ("saddle", False, Reason.MEASURED_SADDLE)),
+        (not (s.negative or s.positive), ("undecided", False, Reason.NOTHING)),
+        (not c.arrives, ("undecided", False, Reason.NO_REST)),
+        (s.risk_asked is None, ("undecided", False, Reason.NO_RISK_ASKED)),
+        (not s.risk <= (s.risk_asked or 0.0), ("undecided", False, Reason.RISK_TOO_LARGE)),
+        (s.loose, ("degenerate", False, Reason.LOOSE, None, s.risk)),
+        (True, (likely, False, Reason.RISK, None, s.risk)),
     ]

@@ -89,7 +89,7 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 # Minima of many parameters proved by Cholesky factors, at a tenth of the cost of all eigenpairs.
 #
 # A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-# shift (`eigensolver.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
+# shift (`linalg.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
 # eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives Newton's
 # step, and the theorem needs no more than these two. If any step falls short of a proof, the
 # result is None, and all eigenpairs are computed.
@@ -507,5 +507,7 @@ def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
     seen = full.M.seen()
     # an exact matrix reports no rounding
     rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
-    hidden = np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)
-    return bool(seen > 2 * rounding and hidden.any())  # rounding alone can show as much
+    # rounding alone can show as much
+    return bool(
+        seen > 2 * rounding and (np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any()
+    )

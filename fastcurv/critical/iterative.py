@@ -645,8 +645,9 @@ class ByProducts(Inertia):
                 n_zero=self.ask.n - m,
                 n_negative_bounds=(0, 0),
             )
-        unknown = replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
-        return self.seen if self.keeps else unknown
+        if self.keeps:
+            return self.seen
+        return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
 
 
 def least_decrement(size: float, flat: float) -> float:

@@ -12,21 +12,9 @@ import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
 from fastcurv.common.protocols import Certificate
-from fastcurv.critical.decide import (
-    Decision,
-    Evidence,
-    Nearness,
-    Reason,
-    Spectrum,
-)
+from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
 from fastcurv.critical.dense import definite, inverse
-from fastcurv.critical.evidence import (
-    annihilated,
-    curvature_floor,
-    offered,
-    tangents,
-    third_bound,
-)
+from fastcurv.critical.evidence import annihilated, curvature_floor, offered, tangents, third_bound
 from fastcurv.critical.nearness import (
     Coordinates,
     best_gradient,

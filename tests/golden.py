@@ -63,26 +63,12 @@ MARGIN = 0.2  # of the tolerance: how closely those who are asked must agree
 # Each version of NumPy heeds the names that it knows: 2.4 groups them by levels.
 NO_AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 OLDER = f"X86_V3 AVX2 FMA3 {NO_AVX512}"
+CORES = "Core2 Nehalem Sandybridge Excavator Haswell Zen SkylakeX Cooperlake SapphireRapids"
 PLAYED: tuple[dict[str, str], ...] = (
     {},
-    *(
-        {"OPENBLAS_CORETYPE": name}
-        for name in (
-            "Core2",
-            "Nehalem",
-            "Sandybridge",
-            "Excavator",
-            "Haswell",
-            "Zen",
-            "SkylakeX",
-            "Cooperlake",
-            "SapphireRapids",
-        )  # fmt: skip
-    ),
-    *(
-        {"OPENBLAS_CORETYPE": name, "NPY_DISABLE_CPU_FEATURES": NO_AVX512}
-        for name in ("Haswell", "Zen")
-    ),
+    *({"OPENBLAS_CORETYPE": name} for name in CORES.split()),
+    {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": NO_AVX512},
+    {"OPENBLAS_CORETYPE": "Zen", "NPY_DISABLE_CPU_FEATURES": NO_AVX512},
     {
         "OPENBLAS_CORETYPE": "Nehalem",
         "NPY_DISABLE_CPU_FEATURES": OLDER,

@@ -466,15 +466,13 @@ def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[G
     """
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
-        signature = inspect.signature(function)
-
         @wraps(function)
         def checked(*args: Given.args, **options: Given.kwargs) -> Result:
             try:
                 return function(*args, **options)
             except TypeError as error:
                 try:
-                    signature.bind(*args, **options)
+                    inspect.signature(function).bind(*args, **options)
                 except TypeError:
                     refuse_call(where, function, args, options, str(error))
                 raise

@@ -63,7 +63,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield out
             out.flush()
             _permit(out, mode)
-            interruptible(partial(os.fsync, out.fileno()))
+            _to_disk(out)
             if not named:
                 _give_name(out, temporary, mode, locked)
             if fcntl is None:  # Windows cannot replace an open file, and has no sweep
@@ -163,6 +163,15 @@ def _permit(out: IO[bytes], mode: int | None) -> None:
         os.fchmod(out.fileno(), mode)
 
 
+def _to_disk(out: IO[bytes]) -> None:
+    """Flush the file to disk; Ctrl-C is handled during a long wait."""
+    sync = partial(os.fsync, out.fileno())
+    if os.fstat(out.fileno()).st_size > PIECE:
+        interruptible(sync)
+    else:
+        sync()
+
+
 # contains a hash of the host name: on network file systems locks may be local to one machine
 _MARK = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
@@ -236,7 +245,7 @@ def _give_name(
         shutil.copyfileobj(out, copy)
         copy.flush()
         _permit(copy, mode)
-        interruptible(partial(os.fsync, copy.fileno()))
+        _to_disk(copy)
     finally:
         os.close(own)
 

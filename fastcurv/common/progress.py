@@ -179,5 +179,4 @@ def outcome(**fields: Any) -> OptimizeResult:
     from scipy.optimize import OptimizeResult  # takes longer to import than all of fastcurv
 
     make: Any = OptimizeResult
-    result: OptimizeResult = make(fields)
-    return result
+    return make(fields)  # type: ignore[no-any-return]

@@ -148,28 +148,35 @@ class HeldByKinks(Protocol):
         """Return how far rows stay from their kinks within `radius` of the point."""
 
 
-class Reduction(Protocol):
-    """A smaller symmetric operator R ``(m, m)`` that represents H ``(n, n)``: ``H = E R E' + rest
-    (I - E E')``, E ``(n, m)`` with orthonormal columns; the complement has dimension `n_rest`. If
+class Subspace(Protocol):
+    """A space of m of n dimensions, outside which an operator H ``(n, n)`` is `rest` times the
+    identity: ``H = E (E'HE) E' + rest (I - E E')``, E ``(n, m)`` with orthonormal columns; the
+    complement has dimension `n_rest`.
+    """
+
+    n: int
+    rest: float
+    n_rest: int
+    space: str
+
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Return ``E x``: map coordinates ``(m,)``, or rows of them, to parameter space."""
+
+    def project(self, v: np.ndarray) -> np.ndarray:
+        """Apply the transpose of `embed`, to rows too."""
+
+
+class Reduction(Subspace, Protocol):
+    """A smaller symmetric operator R ``(m, m)`` that represents H in a `Subspace`, R = E'HE. If
     `lowest`, no eigenvalue is below `rest`. E may be known only by its action on eigenvectors: then
     `embed` is valid for those of R, and `project` for those of H, up to length.
     """
 
     shape: tuple[int, int]
-    n: int
-    rest: float
-    n_rest: int
-    space: str
     lowest: bool
 
     def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any:
         """Return ``R v``, in `out` if that is given."""
-
-    def embed(self, x: np.ndarray) -> np.ndarray:
-        """Map coordinates ``(m,)``, or rows of them, to parameter space."""
-
-    def project(self, v: np.ndarray) -> np.ndarray:
-        """Apply the transpose of `embed`."""
 
     def outside(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of an orthonormal basis of the complement."""
@@ -195,7 +202,9 @@ class Carried(NamedTuple):
 
 @runtime_checkable
 class Written(Protocol):
-    """A `Reduction` available as a matrix."""
+    """A `Reduction` available as a matrix; asked for at run time, which takes long for a protocol
+    that is derived from others.
+    """
 
     n: int
     rest: float
@@ -229,25 +238,15 @@ class Enclosed(NamedTuple):
     error: float
 
 
-class ProvedReach(Protocol):
-    """The range of the products of H ``(n, n)``, m of n dimensions, with a proof: ``H = E (E'HE) E'
-    + rest (I - E E')`` to within a bound, E ``(n, m)`` orthonormal to within a bound.
+class ProvedReach(Subspace, Protocol):
+    """The range of the products of H, a `Subspace` with a proof: up to bounds E is orthonormal, and
+    H is `rest` outside.
     """
 
-    n: int
     m: int
-    rest: float
-    n_rest: int
-    space: str
 
     def matrix(self) -> Enclosed:
         """Return ``E'HE`` with bounds."""
-
-    def embed(self, x: np.ndarray) -> np.ndarray:
-        """Return ``E x``."""
-
-    def project(self, rows: np.ndarray) -> np.ndarray:
-        """Return ``E'`` times rows ``(b, n)``."""
 
     def outside(self, seed: int = 0) -> np.ndarray:
         """Return a unit vector orthogonal to the range."""

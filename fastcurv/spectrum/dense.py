@@ -284,15 +284,13 @@ def dense_reduction(op: Any, space: Space | None) -> Any:
     whose matrix is already available, or one that is small enough where `op` is too large; None if
     there is none.
     """
-    if space is None:
-        small = op.written() if hasattr(op, "written") else None
-        if small is not None:
-            return small
-        if op.shape[0] <= LARGEST_DENSE or not hasattr(op, "reduced"):
-            return None
-        small = op.reduced()
-        return small if small is not None and small.shape[0] <= LARGEST_DENSE else None
-    return reduction(op, space)
+    if space is not None:
+        return reduction(op, space)
+    small: Any = op.written() if hasattr(op, "written") else None
+    if small is not None or op.shape[0] <= LARGEST_DENSE:
+        return small
+    small = reduction(op, None)
+    return small if small is not None and small.shape[0] <= LARGEST_DENSE else None
 
 
 def _as_products_have_it(op: Any) -> Floats:

@@ -94,6 +94,23 @@ def test_eigsh_later_says_what_it_knows(at):
         unbroken(found)
 
 
+def test_eigsh_while_it_measures_its_residuals_again_says_what_it_had():
+    """Bounds of single precision are too coarse for this tolerance: the last products are of the
+    pairs themselves.
+    """
+    values = np.geomspace(1, 1e4, 300)
+    op, again = (Pressing(values, dtype="float32") for _ in range(2))
+    op.at = -1
+    whole = fc.eigsh(op, 3, tol=1e-6, seed=0)
+    again.at = op.count
+    found = fc.eigsh(again, 3, tol=1e-6, seed=0)
+    assert found.interrupted and again.count == op.count
+    assert whole.converged.all() and not found.converged.all()
+    for value, bound in zip(found.values, found.residuals):
+        assert np.abs(values - value).min() <= bound
+    assert np.abs(found.vectors.T @ found.vectors - np.eye(3)).max() <= 1e-5
+
+
 def test_eigsh_between_two_products(monkeypatch):
     from fastcurv.spectrum.eigsh import ThickRestart
 

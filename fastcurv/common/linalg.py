@@ -373,7 +373,7 @@ def _bounds_back(bounds: Floats, exponent: int) -> Floats:
     return up
 
 
-def mean_of(A: Floats, B: Floats) -> Floats:
+def halfway(A: Floats, B: Floats) -> Floats:
     """Return ``(A + B) / 2`` without overflow, and A where the two are equal: half of a subnormal
     number may be rounded.
     """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
 from ..common.errors import accept_aliases
-from ..common.linalg import Eigensystem, eigh, mean_of
+from ..common.linalg import Eigensystem, eigh, halfway
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
@@ -172,7 +172,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
             largest = np.abs(apart).max(axis=1)
             scaled = apart / np.where(largest > 0, largest, 1.0)[:, None]
             asymmetry[s] = largest * np.linalg.norm(scaled, axis=1)
-            A[s] = np.where(bounds < own, here, np.where(own < bounds, there, mean_of(here, there)))
+            A[s] = np.where(bounds < own, here, np.where(own < bounds, there, halfway(here, there)))
     if not np.isfinite(asymmetry).all():
         raise ValueError(
             "products with the operator hold NaN or infinity, or overflow when they are "
@@ -305,7 +305,7 @@ def _as_products_have_it(op: Any) -> Floats:
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
         raise ValueError(NOT_FINITE)
-    return mean_of(P, P.T)
+    return halfway(P, P.T)
 
 
 @accept_aliases("eigvalsh")

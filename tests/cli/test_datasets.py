@@ -166,6 +166,7 @@ TABLES = {
     "empty lines": ("\n\n", "t.csv is empty"),
     "one line": ("1,2\n", "too little"),
     "longer line": ("1,2\n3,4,5\n", "line 2 has 3 columns"),
+    "more columns than names": ("a,b,y\n1,2,0,\n3,4,1,\n", "names 3 columns, and its first"),
     "word": ("1,2\nx,4\n", r"sample 2, column 0 \(counted from 0\): 'x' is not a finite number"),
     "infinity": ("1,0.5\n2,inf\n", "mix words"),
 }
@@ -196,3 +197,16 @@ def test_what_only_looks_odd_is_read(text, X, y, read):
     found = read(text)
     assert np.array_equal(found[0], X) and np.array_equal(found[1], y)
     assert found[1].dtype.kind in "ifU"
+
+
+def test_columns_named_by_their_numbers(read):
+    """As pandas names them; but whole numbers may be a sample, of which none is left out."""
+    for text in (
+        "0,1,2\n0.5,1.5,0\n2.5,3.5,1\n",
+        "0,1,y\n5,1,0\n2,3,1\n",
+        "0,1,2,3,4\n1,2,3,4,0\n5,6,7,8,1\n",
+    ):
+        X, y = read(text, None)
+        assert len(X) == len(y) == 2
+    for text in ("0,1\n1,0\n-1,1\n", "0,1,a\n1,0,b\n1,1,a\n"):
+        assert len(read(text, None)[0]) == 3

@@ -206,3 +206,45 @@ def test_blas_works_alone_during_a_verdict():
         small = Looks(np.ones(9), 0)
         classify(small, np.ones(9))
         assert set.union(*seen) == before
+
+
+def test_bounds_hold_and_say_what_was_tried_where_nothing_was_left():
+    """Without a look at the spectrum any number of eigenvalues may be negative, and nothing is said
+    of Newton's steps where none was taken.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
+    ob = fc.Objective(fc.MLP([3, 4, 2]), X, y, l2=1e-2)
+    end = fc.minimize(ob, ob.model.init(seed=0), seed=0).x
+    theta = end + 1e-3 * rng.standard_normal(end.size)
+    n_negative = fc.inertia(ob.hessian(theta)).n_negative
+    assert "Newton step" in classify(ob, theta).reason and n_negative == 0
+    for options in ({"max_products": 1}, {"max_time": 1e-9}):
+        point = classify(ob, theta, **options)
+        low, high = point.n_negative_bounds
+        assert low <= n_negative <= high
+        assert "the budget ended before" in point.reason and "contract" not in point.reason
+    start = ob.model.init(seed=1)
+    low, high = classify(ob, start, max_time=1e-9).n_negative_bounds
+    assert low <= fc.inertia(ob.hessian(start)).n_negative <= high
+
+
+def test_a_block_that_narrows_counts_the_products_it_made():
+    """Rows of two samples reach so few directions that blocks narrow at once."""
+    made = []
+
+    class Counted(fc.Objective):
+        certificates, rounding_bound = fc.Objective.certificates, fc.Objective.rounding_bound
+
+        def hessian(self, theta):
+            made.append(super().hessian(theta))
+            return made[-1]
+
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((2, 2)), rng.random((2, 3)).round()
+        model = fc.MLP([2, 8, 2, 3], ["silu", "softplus"])
+        ob = Counted(model, X, y, loss="binary_cross_entropy", l2=6.4e-3, l2_biases=False)
+        made.clear()
+        point = classify(ob, np.zeros(model.n_params), max_products=60, dense_below=1)
+        assert point.n_products == sum(H.n_products for H in made) <= 60

@@ -280,6 +280,19 @@ def test_partial_fit_and_warm_start():
     for _ in range(30):
         reg.partial_fit(X, X[:, 0])
     assert reg.loss_ < first and reg.n_iter_ == 31
+    some = fc.MLPClassifier((5,), solver="adam", max_iter=3, random_state=0)
+    some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # moments of a fit are not kept,
+    some.set_params(solver="sgd").partial_fit(X, y)  # nor those of another solver
+    weighted = fc.MLPClassifier((5,), solver="adam", class_weight={0: 1, 1: 100, 2: 1}).partial_fit(
+        X, y
+    )
+    assert weighted.loss_ == pytest.approx(weighted.objective(X, y).value(weighted.theta_))
+    for more in ({"early_stopping": True}, {"class_weight": "balanced"}):
+        with pytest.raises(ValueError, match="partial_fit does not take"):
+            fc.MLPClassifier((5,), solver="adam", **more).partial_fit(X, y)
+    for weight in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="class_weight is"):
+            fc.MLPClassifier((5,), class_weight={0: weight, 1: 1, 2: 1}).fit(X, y)
     warm = fc.MLPClassifier((5,), "tanh", warm_start=True, alpha=1.0, random_state=0).fit(X, y)
     n = warm.n_iter_
     assert warm.fit(X, y).n_iter_ < n

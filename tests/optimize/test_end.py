@@ -404,3 +404,54 @@ def test_a_run_in_a_valley_to_the_bound_ends_there_and_says_so(method, seed):
     # a tolerance of the caller's own is kept to: the run goes on
     more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)
     assert more.stopped == "max_iter" and more.fun < found.fun
+
+
+@pytest.mark.parametrize(
+    "method", ["newton-mr", "newton", "damped-newton", "trust-region", "l-bfgs"]
+)
+@pytest.mark.parametrize("gradient_tol", [0.1, 0.3])
+def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol):
+    """Softmax regression is convex: a lower point to which tries lead is the minimum."""
+    X = np.array([[-0.32], [1.73], [0], [-0.53]])
+    y = np.array([[0.18, 0.24, 0.58], [0.62, 0.2, 0.17], [0.37, 0.27, 0.36], [0.26, 0.57, 0.16]])
+    y = y / y.sum(axis=1, keepdims=True)
+    ob = fc.Objective(fc.MLP([1, 3]), X, y, l2=8e-4, l2_biases=False)
+    start = np.array([0.58, -1.17, -0.64, 0, 0, 0])
+    run = fc.minimize(ob, start, method, seed=0, gradient_tol=gradient_tol)
+    assert run.success == (run.kind == "minimum")
+    assert run.report is None or run.success == (run.report.kind == "minimum")
+
+
+def test_the_point_that_met_the_tolerance_is_the_result():
+    """Not an earlier one with a loss lower by rounding."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    y = 100 * np.sin(X @ rng.standard_normal(4))
+    ob = fc.Objective(fc.MLP([4, 5, 1]), X, y, loss="mse", l2=1e-2)
+    for seed in range(3):
+        start = ob.model.init(seed=seed)
+        run = fc.minimize(ob, start, "l-bfgs", seed=0, max_iter=4000, verdict=False)
+        assert run.stopped != "critical" or np.linalg.norm(ob.gradient(run.x)) <= 1e-6
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "levenberg-marquardt"])
+def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
+    """Cauchy's loss is concave far from the target, where it has no Gauss-Newton matrix."""
+
+    def cauchy(z, y):
+        r = z - y
+        w = 1 / (1 + r * r / 2)
+        return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+
+    met = 0
+    for seed in (1, 29, 36):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((30, 2))
+        y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(30)
+        loss = fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8)
+        ob = fc.Objective(fc.MLP([2, 5, 1]), X, y, loss=loss, l2=1e-4)
+        start = ob.model.init(seed=seed) * 0.3
+        run = fc.minimize(ob, start, method, seed=0, max_iter=200)
+        assert run.fun <= ob.value(start) and np.isfinite(run.fun)
+        met += "concave" in run.message
+    assert met

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
@@ -157,3 +158,21 @@ def test_densities_and_sums_without_an_error(sizes, N, dtype):
     if n > 20:
         assert fc.spectral_density(H, 2, 8, seed=0).n_products <= 16
         assert fc.trace(H, 15).n_products == 15
+
+
+@pytest.mark.parametrize(
+    "make", [np.asarray, csr_matrix, aslinearoperator], ids=lambda f: f.__name__
+)
+def test_subnormal_matrices_keep_their_signs(make):
+    """Half of an odd subnormal number is none: the numbers are those of the matrix in larger units,
+    but for one rounding each.
+    """
+    tiny = 5e-324
+    for K in (16 * np.eye(5) - 3, 4 * np.eye(8) - 1, np.array([[1.0, 2.0], [2.0, 3.0]])):
+        true, A = np.linalg.eigvalsh(K), make(tiny * K)
+        found = fc.inertia(A)
+        assert found.n_positive <= (true > 0).sum() and found.n_negative <= (true < 0).sum()
+        assert (np.abs(found.values / tiny - true) <= found.errors / tiny).all()
+        assert np.abs(fc.eigvalsh(A) / tiny - true).max() <= 1
+        pairs = fc.eigsh(A, 2, "LA", seed=0)
+        assert (np.abs(pairs.values / tiny - true[-2:]) <= pairs.residuals / tiny).all()

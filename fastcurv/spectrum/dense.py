@@ -168,10 +168,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
-            apart = here - there
-            largest = np.abs(apart).max(axis=1)
-            scaled = apart / np.where(largest > 0, largest, 1.0)[:, None]
-            asymmetry[s] = largest * np.linalg.norm(scaled, axis=1)
+            asymmetry[s] = _lengths(here - there)
             A[s] = np.where(bounds < own, here, np.where(own < bounds, there, halfway(here, there)))
     if not np.isfinite(asymmetry).all():
         raise ValueError(
@@ -179,6 +176,13 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
             "symmetrised; wanted finite numbers for a finite vector"
         )
     return DenseMatrix(A, bounds, asymmetry, n_products)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Return the 2-norms of rows, computed without overflow."""
+    largest = np.abs(rows).max(axis=1)
+    scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
+    return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
 # Every estimate of what a matrix costs is made here. In seconds, on one core.

@@ -29,7 +29,6 @@ MOST_COUPLED = 64  # outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 TRIED = 16  # rows with which a new loss is tried
 STEP = 1e-5  # of differences, beside numbers of size 1
-LOSS_PARTS = ("value", "first", "second")
 
 
 class Given:
@@ -40,6 +39,8 @@ class Given:
     ulps: float | None
     name: str
     built_in: bool = False
+    parts: tuple[str, str, str]
+    by_row: bool  # whether it has one value for each row
 
     def _keep(self, function: Any, returns: str, third: Any, ulps: Any) -> None:
         """Check and store the function and what is known of it."""
@@ -65,7 +66,7 @@ class Given:
         missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
 
-    def _ask(self, names: tuple[str, str, str], *at: NDArray[Any]) -> Values:
+    def _ask(self, *at: NDArray[Any]) -> Values:
         """Return what the function has, as three arrays. It cannot write into its arguments."""
         at = tuple(part.view() for part in at)
         for part in at:
@@ -73,7 +74,7 @@ class Given:
         with np.errstate(all="ignore"):
             found = self.function(*at)
         if not isinstance(found, tuple) or len(found) != 3:
-            raise TypeError(f"{self!r} returned {typed(found)}; wanted ({', '.join(names)})")
+            raise TypeError(f"{self!r} returned {typed(found)}; wanted ({', '.join(self.parts)})")
         first, second, third = map(np.asarray, found)
         return first, second, third
 
@@ -91,37 +92,24 @@ class Given:
                 f"wanted floats {which}"
             )
 
-    def _ulps(self, eps: float, found: Values) -> float:
-        """Return the error of the function by the sizes of its numbers; infinite where it is not
-        known. A function that returns numbers of less precision than its arguments' is off by that.
+    def _off(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
+        """Return bounds on the errors of the function by the sizes of its numbers; infinite where
+        they are not known. A function that returns numbers of less precision than its arguments' is
+        off by that.
         """
         if self.ulps is None:
-            return math.inf
-        return self.ulps * max(eps, *(float(np.finfo(part.dtype).eps) for part in found)) * OUTWARD
+            return np.full(size.shape, np.inf)
+        eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
+        return np.asarray(self.ulps * eps * OUTWARD * size, float)
 
-    def _check_ulps(self, name: str, part: NDArray[Any], long: NDArray[Any], known: Floats) -> None:
-        """Raise a ValueError for numbers that are further from those in long double than known."""
-        off = np.abs(part - long)
-        if (off > known).any():
-            raise ValueError(
-                f"{self!r} is off by {np.nanmax(off):.2g} in {name} against numpy.longdouble, more "
-                f"than ulps={self.ulps:g} allows"
-            )
-
-    def _check_alone(self, name: str, part: Any, other: Any, same: str, each: str) -> None:
-        """Raise a ValueError where a part was another for the same arguments in another form."""
-        if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
-            raise ValueError(
-                f"{self!r} returned another {name} for the same {same}; wanted a function of "
-                f"{each} alone"
-            )
-
-    def _third(self, z: Floats, shapes: list[tuple[int, ...]], *at: Any) -> Floats:
-        """Return `third` as an array: a number's has the last of these shapes, a function's any,
-        which is checked. Infinite where no bound is known.
+    def third_of(self, z: Floats, *at: Any) -> Floats:
+        """Return bounds of z's shape, or (N, 1), on the third derivative, from the other arguments
+        of `third`: targets of a loss, and by how much numbers differ from z. Infinite where no
+        bound is known.
         """
+        shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
-            return np.full(shapes[-1], np.inf if self.third is None else float(self.third))
+            return np.full(shapes[:2][-1], np.inf if self.third is None else float(self.third))
         with np.errstate(all="ignore"):
             found = np.asarray(self.third(z, *at), float)
         if found.shape not in shapes:
@@ -129,7 +117,61 @@ class Given:
             raise ValueError(
                 f"third of {self!r} returned shape {found.shape} for z {z.shape}; wanted {which}"
             )
-        return np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+        found = np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+        return found[:, None] if found.ndim < z.ndim else found
+
+    # --- a function that is new is tried
+
+    def _attempt_alone(self, found: Any, turned: Any, same: str, each: str) -> None:
+        """Raise a ValueError where parts were others for the same arguments in another form."""
+        for name, part, other in zip(self.parts, found, turned):
+            if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+                raise ValueError(
+                    f"{self!r} returned another {name} for the same {same}; wanted a function of "
+                    f"{each} alone"
+                )
+
+    def _attempt(self: Any, z: Floats, v: Floats, *y: Floats) -> Any:
+        """Return what the function has at z, or raise a ValueError where its derivatives are not
+        those of differences along v, or the bounds on the third and on its errors do not hold.
+        """
+        here, above, below = (self(z + step * v, *y) for step in (0, STEP, -STEP))
+        eps = max(float(np.finfo(part.dtype).eps) for part in here)
+        for j in (1, 2):
+            told = here[j] * (v[:, None] if here[j].ndim > z.ndim else v)
+            sizes, slope = np.abs(told), (above[j - 1] - below[j - 1]) / (2 * STEP)
+            if told.ndim > slope.ndim:
+                told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
+            noise = 64 * eps / STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
+            off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
+            if 4 * off.sum() > off.size:  # else it may be at a kink
+                where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
+                raise ValueError(
+                    f"{self!r} returned {self.parts[j]} of {told[off][0]:.6g} {where}; wanted the "
+                    f"derivative of {self.parts[j - 1]}, which by differences is "
+                    f"{slope[off][0]:.6g}"
+                )
+        if self.third is not None:
+            move, change = np.abs(v) * STEP, above[2] - below[2]
+            bound, lengths = self.third_of(z, *y, move), 2 * move
+            if change.ndim == 3:
+                change = np.where(np.isfinite(change), change, 0)
+                change, lengths = np.linalg.norm(change, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
+                bound = bound.max(axis=1)
+            most = np.abs(here[2]).max(initial=0.0)
+            if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
+                raise ValueError(f"third of {self!r} does not bound how its second changes")
+        if self.ulps is not None and LONG_EPS < EPS:
+            long = self(z.astype(np.longdouble), *y)
+            known = self.error(z, *y, here, EPS) + self.error(z, *y, long, LONG_EPS)
+            for name, part, other in zip(self.parts, here, long):
+                gap = np.abs(part - other)
+                if gap.shape == known.shape and (gap > known).any():
+                    raise ValueError(
+                        f"{self!r} is off by {np.nanmax(gap):.2g} in {name} against "
+                        f"numpy.longdouble, more than ulps={self.ulps:g} allows"
+                    )
+        return here
 
 
 class AskedLoss(Given):
@@ -137,13 +179,15 @@ class AskedLoss(Given):
     the library asks.
     """
 
-    lower: float | None
+    parts = ("value", "first", "second")
+    by_row = True
     coupled: bool | None = None  # whether outputs share a term; known after the first call
     convex: bool = False  # by the outputs
     exponential: bool = False  # whether the mean is exp(z)
     logarithmic: bool = False  # whether it is minus the logarithm of a density
     per_target: int = 1  # outputs of a target; 0: targets of any width
     least: tuple[float, bool] | None = None  # least target, and whether it is one itself
+    lower: float | None
 
     def __reduce__(self) -> Any:
         if self.built_in:
@@ -158,7 +202,7 @@ class AskedLoss(Given):
         precision of z, with their shapes checked.
         """
         y = np.asarray(y, z.real.dtype)
-        value, first, second = self._ask(LOSS_PARTS, z, y)
+        value, first, second = self._ask(z, y)
         N, d = z.shape
         self._check_shape("value", value, [(N,)], z, y)
         self._check_shape("first", first, [(N, d)], z, y)
@@ -212,49 +256,12 @@ class AskedLoss(Given):
         """
         y = y[np.linspace(0, len(y) - 1, min(len(y), TRIED)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
-        here, above, below = (self(z + step * v, y) for step in (0, STEP, -STEP))
-        for name, part, turned in zip(LOSS_PARTS, here, self(z[::-1].copy(), y[::-1].copy())):
-            self._check_alone(name, part, turned[::-1], "rows in another order", "each row")
-        eps = max(float(np.finfo(part.dtype).eps) for part in here)
         with np.errstate(all="ignore"):
-            for j in (1, 2):
-                parts = here[j] * (v[:, None] if here[j].ndim == 3 else v)
-                told, sizes = parts, np.abs(parts)
-                if j == 1 or parts.ndim == 3:
-                    told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
-                slope = (above[j - 1] - below[j - 1]) / (2 * STEP)
-                noise = 64 * eps / STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
-                off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
-                if 4 * off.sum() > off.size:  # else it may be at a kink
-                    raise ValueError(
-                        f"{self!r} returned {LOSS_PARTS[j]} that makes {told[off][0]:.6g} along a "
-                        f"random direction; wanted the derivative of {LOSS_PARTS[j - 1]}, which by "
-                        f"differences is {slope[off][0]:.6g}"
-                    )
-            self._attempt_bounds(z, v, y, here, above[2] - below[2])
-
-    def _attempt_bounds(
-        self, z: Floats, v: Floats, y: Floats, found: Values, change: NDArray[Any]
-    ) -> None:
-        """Raise a ValueError where what is known of the function does not hold between z - STEP v
-        and z + STEP v, where second changes by so much.
-        """
-        own = self.error(z, y, found, EPS)
+            found, turned = self._attempt(z, v, y), self(z[::-1].copy(), y[::-1].copy())
+        back = [part[::-1] for part in turned]
+        self._attempt_alone(found, back, "rows in another order", "each row")
         if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
             raise ValueError(f"{self!r} returned {found[0].min():.6g}, below lower={self.lower:g}")
-        if self.third is not None:
-            move, most = np.abs(v) * STEP, np.abs(found[2]).max(initial=0.0)
-            bound, lengths = self.third_of(z, y, move), 2 * move
-            if change.ndim == 3:
-                sizes = np.where(np.isfinite(change), change, 0)
-                change, lengths = np.linalg.norm(sizes, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
-                bound = bound.max(axis=1)
-            if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
-                raise ValueError(f"third of {self!r} does not bound how its second changes")
-        if self.ulps is not None and LONG_EPS < EPS:
-            long = self(z.astype(np.longdouble), y)
-            own = own + self.error(z, y, long, LONG_EPS)
-            self._check_ulps("first", found[1], long[1], own)
 
     # --- what is known of it
 
@@ -262,47 +269,35 @@ class AskedLoss(Given):
         """Return bounds on the errors of the entries of first and second, (N, d); their sums over
         a row bound that of the value. Infinite where `ulps` is not known.
         """
-        ulps = self._ulps(eps, found)
-        if ulps == math.inf:
-            return np.full(z.shape, np.inf)
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
             y = np.abs(y).max(axis=1, keepdims=True)
         most = second.max(axis=2) if second.ndim == 3 else second
         size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
-        return np.asarray(ulps * size, float)
-
-    def third_of(self, z: Floats, y: Floats, move: Floats) -> Floats:
-        """Return bounds (N, d) or (N, 1) on the third derivative where no output differs from z by
-        more than `move`; infinite where none is known.
-        """
-        found = self._third(z, [(len(z),), z.shape, (len(z), 1)], np.asarray(y, float), move)
-        return found[:, None] if found.ndim == 1 else found
+        return self._off(size, eps, found)
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
-        """Return the best constant outputs (d,), and their loss, by damped Newton steps from 0.
-        `shares` (N,) are weights of sum 1.
+        """Return the best constant outputs (d,), and their loss. `shares` (N,) are weights of sum
+        1.
         """
-        z, last = np.zeros(d), np.inf
-        step = np.zeros(d)
+        from scipy.optimize import minimize  # slow to import
+
+        def at(z: Floats) -> Any:
+            value, first, second = self(np.tile(z, (len(y), 1)), y)
+            H, now = np.tensordot(shares, second, 1), float(shares @ value)
+            return now if now == now else np.inf, shares @ first, H if H.ndim == 2 else np.diag(H)
+
+        solve: Any = minimize
         with np.errstate(all="ignore"):
-            for _ in range(200):
-                value, first, second = self(np.tile(z + step, (len(y), 1)), y)
-                now = float(shares @ value)
-                if not now <= last:
-                    step = step / 4
-                    if np.abs(step).max() <= 1e-12 * (1 + np.abs(z).max()):
-                        break
-                    continue
-                z, last, g = z + step, now, shares @ first
-                H = np.tensordot(shares, second, 1)
-                H = H if H.ndim == 2 else np.diag(H)
-                values, U = np.linalg.eigh(H)
-                step = -U @ ((U.T @ g) / np.maximum(np.abs(values), 1e-12))
-                step *= min(1.0, 4 / max(TINY, np.abs(step).max()))
-                if np.abs(step).max() <= 1e-10 * (1 + np.abs(z).max()):
-                    break
-        return z, last
+            found = solve(
+                lambda z: at(z)[:2],
+                np.zeros(d),
+                jac=True,
+                hess=lambda z: at(z)[2],
+                method="trust-exact",
+                options={"gtol": 1e-10, "maxiter": 200},
+            )
+        return found.x, float(found.fun)
 
 
 class Loss(AskedLoss):
@@ -428,7 +423,6 @@ class Loss(AskedLoss):
 # Activations.
 
 SAMPLE = np.linspace(-3, 3, 16)[:, None] + 0.0137  # z at which a new activation is tried
-PARTS = ("phi", "first", "second")
 
 
 class AskedActivation(Given):
@@ -436,6 +430,8 @@ class AskedActivation(Given):
     library asks.
     """
 
+    parts = ("phi", "first", "second")
+    by_row = False
     first: float | None
     second: float | None
 
@@ -458,8 +454,8 @@ class AskedActivation(Given):
         """Return phi, phi' and phi'' as the function has them, in the precision of z, with their
         shapes checked.
         """
-        found = self._ask(PARTS, z)
-        for name, part in zip(PARTS, found):
+        found = self._ask(z)
+        for name, part in zip(self.parts, found):
             self._check_shape(name, part, [z.shape], z)
         return found
 
@@ -473,53 +469,28 @@ class AskedActivation(Given):
         return a, p, q
 
     def attempt(self) -> None:
-        """Raise a ValueError for a function that is no activation with its derivatives."""
+        """Raise a ValueError for a function that is no activation with its derivatives, or whose
+        bounds do not hold.
+        """
         found = self(SAMPLE)
-        for name, part, turned in zip(PARTS, found, self(SAMPLE.T)):
+        for name, part in zip(self.parts, found):
             bad = ~np.isfinite(part)
             if bad.any():
                 raise ValueError(
                     f"{self!r} returned {name} of {part[bad][0]} at z = {SAMPLE[bad][0]:.4g}; "
                     "wanted numbers for every z"
                 )
-            how = "numbers in another shape", "each number of z"
-            self._check_alone(name, part, turned.T, *how)
-        above, below = self(SAMPLE + STEP), self(SAMPLE - STEP)
-        eps = max(float(np.finfo(part.dtype).eps) for part in found)
-        for j in (1, 2):
-            slope = (above[j - 1] - below[j - 1]) / (2 * STEP)
-            allowed = 1e-3 * (np.abs(slope) + np.abs(found[j])) + 1e-6
-            allowed += 16 * eps / STEP * (1 + np.abs(found[j - 1]))
-            off = np.abs(slope - found[j]) > allowed
-            if 4 * off.sum() > off.size:  # else it may be at a kink
-                told, shown, at = found[j][off][0], slope[off][0], SAMPLE[off][0]
-                raise ValueError(
-                    f"{self!r} returned {PARTS[j]} of {told:.6g} at z = {at:.4g}; wanted the "
-                    f"derivative of {PARTS[j - 1]}, which by differences is {shown:.6g}"
-                )
-        with np.errstate(all="ignore"):
-            self._attempt_bounds(SAMPLE * [[1.0, 10.0]])
-
-    def _attempt_bounds(self, z: Floats) -> None:
-        """Raise a ValueError where what is known of the function does not hold at z or beside."""
-        found, move = self(z), np.full(z.shape, STEP)
-        for name, part, bound in zip(PARTS[1:], found[1:], (self.first, self.second)):
-            if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
-                raise ValueError(
-                    f"{self!r} returned {name} of {np.nanmax(np.abs(part)):.6g}, above "
-                    f"{name}={bound:g}"
-                )
-        if self.third is not None:
-            above, below = self(z + STEP)[2], self(z - STEP)[2]
-            most = self._third(z, [z.shape], move)
-            slack = 1e-9 * (1 + np.abs(above) + np.abs(below))
-            if (np.abs(above - below) > 2.002 * STEP * most + slack).any():
-                raise ValueError(f"third of {self!r} does not bound how its second changes")
-        if self.ulps is not None and LONG_EPS < EPS:
-            long = self(z.astype(np.longdouble))
-            known = self.error(z, found, EPS) + self.error(z, long, LONG_EPS)
-            for name, part, other in zip(PARTS, found, long):
-                self._check_ulps(name, part, other, known)
+        turned = tuple(part.T for part in self(SAMPLE.T))
+        self._attempt_alone(found, turned, "numbers in another shape", "each number of z")
+        for z in (SAMPLE, 10 * SAMPLE):
+            with np.errstate(all="ignore"):
+                found = self._attempt(z, np.ones_like(z))
+            for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
+                if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
+                    raise ValueError(
+                        f"{self!r} returned {name} of {np.nanmax(np.abs(part)):.6g}, above "
+                        f"{name}={bound:g}"
+                    )
 
     # --- what is known of it
 
@@ -536,17 +507,14 @@ class AskedActivation(Given):
 
     def error(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on their errors, of z's shape; infinite where `ulps` is not known."""
-        ulps = self._ulps(eps, found)
-        if ulps == math.inf:
-            return np.full(z.shape, np.inf)
-        return np.asarray(ulps * self.size(z, found), float)
+        return self._off(self.size(z, found), eps, found)
 
     def bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
         """Return bounds on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all numbers that differ
         from z by at most `move`, rounded outward.
         """
         found, move = self(z), np.broadcast_to(move, z.shape)
-        own, third = self.error(z, found, EPS), self._third(z, [z.shape], move)
+        own, third = self.error(z, found, EPS), self.third_of(z, move)
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)

@@ -309,8 +309,8 @@ def changed(value=1.0, first=1.0, second=1.0):
 @pytest.mark.parametrize(
     "loss, words",
     [
-        (Loss(changed(first=0.5)), "returned first that makes .* derivative of value"),
-        (Loss(changed(second=1.1)), "returned second that makes .* derivative of first"),
+        (Loss(changed(first=0.5)), "returned first of .* derivative of value"),
+        (Loss(changed(second=1.1)), "returned second of .* derivative of first"),
         (Loss(lambda z, y: [part + 0j for part in cauchy(z, y)]), "returned a list"),
         (Loss(lambda z, y: (*cauchy(z, y)[:2], z * 1j)), "dtype complex128"),
         (Loss(lambda z, y: cauchy(z - z.mean(axis=0), y)), "for the same rows|derivative"),

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
 from ..common.protocols import Floats
-from .parameters import blank, l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
+from .parameters import l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
 from .tables import ACTIVATIONS, LOSSES
 
 MAX_BYTES = 1 << 30  # of all tangents
@@ -106,18 +106,23 @@ def _check_room(theta: Floats, count: int) -> None:
         )
 
 
-def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.0) -> Orbit:
-    """Return the orbit of the translations along fixed columns."""
-    T = np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+def _zeros(theta: Floats, count: int) -> Floats:
+    """Return zeros for so many tangents, as rows."""
+    _check_room(theta, count)
+    return np.zeros((count, theta.size))
+
+
+def _flat(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
+    """Return the orbit of the translations along fixed rows."""
+    T = np.ascontiguousarray(rows.T)
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
 def _units(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
     """Return the translations of some parameters, each alone."""
-    _check_room(theta, len(columns))
-    T = np.zeros((theta.size, len(columns)))
-    T[columns, np.arange(len(columns))] = 1.0
-    return Orbit(name, T, 0.0, 0.0, lambda t: theta + T @ np.asarray(t, dtype=float))
+    rows = _zeros(theta, len(columns))
+    rows[np.arange(len(columns)), columns] = 1.0
+    return _flat(name, theta, rows)
 
 
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
@@ -132,15 +137,13 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     if LOSSES[ob.loss].link != "softmax":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
-    columns: list[Floats] = []
-    width = ob.model.sizes[-2]
-    for k in [*range(width * W_free), *[width] * b_free]:
-        _check_room(theta, len(columns))
-        t, layers = blank(ob.model)
-        W, b = layers[-1]
-        (W[:, k] if k < width else b)[...] = 1 / W.shape[0] ** 0.5
-        columns.append(t)
-    yield _flat("shift", theta, columns, EPS * len(columns) ** 0.5)
+    at = np.arange(ob.model.sizes[-2] * W_free)
+    rows = _zeros(theta, len(at) + b_free)
+    W, b = layers_of(ob.model, rows)[-1]
+    W[at, :, at] = 1 / W.shape[1] ** 0.5
+    if b_free:
+        b[-1] = 1 / W.shape[1] ** 0.5
+    yield _flat("shift", theta, rows, EPS * len(rows) ** 0.5)
 
 
 def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
@@ -182,18 +185,16 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     blind = normalised(model)  # invariant to what is added to all rows
     if not W_free:
         return
-    columns: list[Floats] = []
-    for c, c0 in dependencies(rows_that_count(ob), blind or model.bias and b_free):
+    found = dependencies(rows_that_count(ob), blind or model.bias and b_free)
+    at = np.arange(model.sizes[1])
+    rows = _zeros(theta, len(found) * len(at))
+    W, b = layers_of(model, rows)[0]
+    for i, (c, c0) in enumerate(found):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
-        for row in range(model.sizes[1]):
-            _check_room(theta, len(columns))
-            t, layers = blank(model)
-            W, b = layers[0]
-            W[row] = c / size
-            if c0 and not blind:
-                b[row] = c0 / size
-            columns.append(t)
-    yield _flat("columns", theta, columns, 2 * EPS * len(columns) ** 0.5)
+        W[i * len(at) + at, at] = c / size
+        if c0 and not blind:
+            b[i * len(at) + at, at] = c0 / size
+    yield _flat("columns", theta, rows, 2 * EPS * len(rows) ** 0.5)
 
 
 def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
@@ -216,18 +217,15 @@ def _off(
     """Yield the translations of every parameter without l2 of the relu units that stay off for all
     rows.
     """
-    model = ob.model
-    columns: list[int] = []
+    model, columns, at = ob.model, list[int](), np.arange(theta.size)
+    layers, norms = layers_of(model, at), norms_of(model, at)
     for layer, units in enumerate(off):
+        into = [part for part in (*layers[layer], *(norms[layer] or ())) if part is not None]
         for j in np.flatnonzero(units):
-            touched = np.zeros(model.n_params, dtype=bool)
-            layers = layers_of(model, touched)
-            for part in (*layers[layer], *(norms_of(model, touched)[layer] or ())):
-                if part is not None:
-                    part[j] = True
+            touched = [part[j] for part in into]
             if not skips(model, layer):
-                layers[layer + 1][0][:, j] = True
-            columns.extend(np.flatnonzero(touched & free))
+                touched.append(layers[layer + 1][0][:, j])
+            columns.extend(i for i in np.hstack(touched) if free[i])
     yield _units("off", theta, columns)
 
 
@@ -287,9 +285,8 @@ def _touched(model: Any, run: range) -> NDArray[np.bool_]:
     """Return a mask of the parameters that an action on the outputs of a run of layers changes."""
     touched = np.zeros(model.n_params, dtype=bool)
     for rows, columns in _sides(model, touched, run):
-        for part in rows:
+        for part in (*rows, columns):
             part[...] = True
-        columns[...] = True
     return touched
 
 
@@ -325,25 +322,18 @@ def _action(
     """
     model = ob.model
     width = model.sizes[run[0] + 1]
-    columns: list[Floats] = []
-    kept = []
-    for i, j in pairs:
-        _check_room(theta, len(columns))
-        t = _tangent(model, theta, run, i, j)
+    rows = _zeros(theta, len(pairs))
+    for t, (i, j) in zip(rows, pairs):
+        t += _tangent(model, theta, run, i, j)
         if mirror:
             t += mirror * _tangent(model, theta, run, j, i)
-        if t.any():
-            columns.append(t)
-            kept.append((i, j))
-    T = np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+    some = rows.any(axis=1)
+    T, kept = np.ascontiguousarray(rows[some].T), np.array(pairs, int).reshape(-1, 2)[some]
 
     def move(t: ArrayLike) -> Floats:
         M = np.zeros((width, width))
-        for (i, j), x in zip(kept, np.asarray(t, dtype=float)):
-            M[i, j] += x
-            if mirror:
-                M[j, i] += mirror * x
-        return _moved(model, theta, run, M)
+        M[kept[:, 0], kept[:, 1]] = np.asarray(t, dtype=float)
+        return _moved(model, theta, run, M + mirror * M.T)
 
     error = 2 * EPS * float(np.linalg.norm(T)) if mirror or len(run) > 1 else 0.0
     return Orbit(name, T, 1.0 if len(run) == 1 else 2.0, error, move)
@@ -384,19 +374,18 @@ def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -
     b = (norms[layer] or layers_of(model, theta)[layer])[1]
     if b is None or not (above or model.bias):
         return
-    touched = np.zeros(model.n_params, dtype=bool)
-    (norms_of(model, touched)[layer] or layers_of(model, touched)[layer])[1][...] = True
-    if not above:
-        layers_of(model, touched)[layer + 1][1][...] = True
-    if not free[touched].all():
+
+    def moved(x: NDArray[Any], by: Any, back: Any) -> NDArray[Any]:
+        (norms_of(model, x)[layer] or layers_of(model, x)[layer])[1][...] = by
+        if not above:
+            layers_of(model, x)[layer + 1][1][...] = back
+        return x
+
+    if not free[moved(np.zeros(theta.size, dtype=bool), True, True)].all():
         return
 
     def direction(t: Floats) -> Floats:
-        d = np.zeros_like(theta)
-        (norms_of(model, d)[layer] or layers_of(model, d)[layer])[1][...] = t
-        if not above:
-            layers_of(model, d)[layer + 1][1][...] = -(layers_of(model, theta)[layer + 1][0] @ t)
-        return d
+        return moved(np.zeros_like(theta), t, -(layers_of(model, theta)[layer + 1][0] @ t))
 
     _check_room(theta, len(b))
     T = np.stack([direction(e) for e in np.eye(len(b))], axis=1)

@@ -49,12 +49,6 @@ def _parts_of(
         yield W, b, norm
 
 
-def blank(model: Any) -> tuple[NDArray[np.float64], list[Any]]:
-    """Return a zero direction (n,) and its views ``[(W, b), ...]``."""
-    t = np.zeros(model.n_params)
-    return t, layers_of(model, t)
-
-
 def skips(model: Any, layer: int) -> bool:
     """Return whether hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2

@@ -26,7 +26,7 @@ from fastcurv.structure import tables
 ACTIVATIONS = tuple(tables.ACTIVATIONS)
 KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)
 SMOOTH = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.kink)
-STRAIGHT = tuple(name for name, row in tables.ACTIVATIONS.items() if row.curved is None)
+STRAIGHT = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.bend)
 KERNELS = tuple(_engine.LOSSES)  # losses with kernels of their own
 # those with an output for each target
 LOSSES = tuple(name for name in tables.LOSSES if name != "gaussian_nll")

@@ -505,8 +505,8 @@ class Phi:
             here = 2 * u * np.abs(a) * bent + r.eta * (bent & (p > 0) & moves)
             dp = Err(crossing * row.kink + 2 * u * p * bent)
         else:
-            assert row.curved is not None
-            S2, S3 = row.curved(z.x, t)
+            at_kink = (np.abs(z.x) <= t) & (row.kink > 0)  # no bound there but those of either side
+            S2, S3 = (np.where(at_kink, row.bend, x) for x in row.envelope(z.x, t)[1:])
             floor = np.where(np.abs(z.x) > 1, FLOOR * r.tiny, r.eta)
             # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
             plain = row.gaussian and r.kernels in ("reference", "numpy")

@@ -80,11 +80,15 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
     eps, count, below = float(np.finfo(model.dtype).eps), 0, X
+    norms: Any = norms_of(model, theta)
     for layer, name in enumerate(model.activation):
         W, _ = layers_of(model, theta)[layer]
         z = np.asarray(zs[layer], dtype=float)
         reach = np.abs(below) @ (np.abs(W) + least).T
-        reach = _norm_reach(below @ W.T, reach, *_norms(model, theta, layer))
+        (gamma, beta), (h, s) = norms[layer], normalise(below @ W.T)
+        mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
+        # the sizes of the terms that gamma (z - mean) s + beta is computed from
+        reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
         below = ACTIVATIONS[name].phi(z) + (below if skips(model, layer) else 0)
@@ -96,28 +100,12 @@ def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     the ball of that radius. Of N numbers with mean 0 and mean square 1 none is larger than
     ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.
     """
-    most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
+    most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), norms_of(ob.model, theta)
     return [
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
         if ACTIVATIONS[name].leak == 0.0
         else np.zeros(len(gamma), dtype=bool)
-        for layer, name in enumerate(ob.model.activation)
-        for gamma, beta in (_norms(ob.model, theta, layer),)
+        for name, norm in zip(ob.model.activation, norms)
+        if norm is not None
+        for gamma, beta in (norm,)
     ]
-
-
-def _norms(model: Any, theta: Floats, layer: int) -> tuple[Floats, Floats]:
-    """Return gamma and beta of a normalised layer."""
-    found = norms_of(model, theta)[layer]
-    assert found is not None
-    return found
-
-
-def _norm_reach(z: Floats, reach: Floats, gamma: Floats, beta: Floats) -> Floats:
-    """Return the sizes of the terms that ``gamma (z - mean) s + beta`` is computed from, given the
-    sizes `reach` of those of z.
-    """
-    h, s = normalise(z)
-    mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
-    found = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
-    return np.asarray(found)

@@ -242,10 +242,7 @@ class Columns:
         """Return norms of the rows' loss'', or of the matrix that replaces it: see
         `LossRows.r_norms`.
         """
-        found: tuple[Floats, Floats] = (
-            s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
-        )
-        return found
+        return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
 
     def loss(self, s: State, z: Sized) -> Sized:
         """Return rdelta of the last layer."""

@@ -355,7 +355,7 @@ class Layered:
         self.A[np.diag_indices(n)] += self.l2
         self.bounds = self._columns()
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
-        self.finite = bool(known) and not self.passes.overflow
+        self.finite = bool(known and not self.passes.overflow)
 
     def _columns(self) -> Floats:
         """Return bounds (n,) on the norms of the errors of the columns."""

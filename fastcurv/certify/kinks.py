@@ -30,6 +30,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from ..common.linalg import svd, svdvals
 from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from .precise import Bend, Bounded, Precise, decayed, pair
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -60,6 +62,8 @@ class ReluRows:
         An objective that is `supported`.
     """
 
+    residual = False
+
     def __init__(self, ob: Any) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
@@ -73,7 +77,6 @@ class ReluRows:
             y = one_hot(y, d)
         self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
         self.first = self.inverse = np.arange(len(self.X))
-        self.long_y, self.long_weight = self.y, self.weight
         self.divisor = divisor_of(ob)
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
@@ -92,7 +95,7 @@ class ReluRows:
         is none. Copies are units with the same gates and parallel weights, in and out, and units
         that have collapsed beside an open one.
         """
-        layers, parents = self.layers(theta), []
+        layers, parents = layers_of(self, theta), []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
             into, out = of_each_unit(layers, l)
             size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
@@ -136,28 +139,23 @@ class ReluRows:
         np.add.at(weight, found.inverse, self.weight.astype(np.longdouble))
         y = y.astype(np.longdouble)
         np.add.at(y, found.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
-        found.X, found.long_weight = self.X[first], weight
-        found.long_y = y / np.where(weight > 0, weight, 1)[:, None]
-        found.y, found.weight = found.long_y.astype(float), weight.astype(float)
+        found.X, found.weight = self.X[first], weight.astype(float)
+        found.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
         return found
 
     def without(self, units: list[NDArray[np.bool_]]) -> ReluRows:
         """Return the same rows for the net without some of its hidden units."""
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
-        wanted = []
-        for below, above in zip(gone, gone[1:]):
-            wanted.append(~(above[:, None] | below[None, :]).ravel())
-            if self.bias:
-                wanted.append(~above)
+        kept = np.ones(len(self.l2), dtype=bool)
+        for (W, b), below, above in zip(layers_of(self, kept), gone, gone[1:]):
+            W &= ~(above[:, None] | below)
+            if b is not None:
+                b &= ~above
         found = copy.copy(self)
         found.sizes = tuple(int((~g).sum()) for g in gone)
-        found.l2 = self.l2[np.concatenate(wanted)]
+        found.l2 = self.l2[kept]
         return found
-
-    def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-        """Return ``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
-        return layers_of(self, theta)
 
     def forward(
         self, layers: list[tuple[NDArray[Any], Any]], bend: Callable[[int, NDArray[Any]], Any]
@@ -178,9 +176,8 @@ class ReluRows:
         """Return the terms of the loss and their derivatives by the outputs, both weighted and
         divided by the divisor, (N, d).
         """
-        real = f.real.dtype.type  # long double if the passes are: 1/N is not a float64
-        scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
-        terms, d = LOSSES[self.loss].terms(f, self.long_y.astype(real))
+        scale = (self.weight / self.divisor)[:, None]
+        terms, d = LOSSES[self.loss].terms(f, self.y)
         return scale * terms, scale * d
 
     def backward(
@@ -251,7 +248,7 @@ class Smoothed(Smooth):
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return value, gradient, z of every layer, phi' of every hidden one."""
         r, slopes = self.rows, []
-        layers = r.layers(point)
+        layers = layers_of(r, point)
 
         def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
             t, leak = z / self.width, r.leaks[l]
@@ -359,7 +356,7 @@ class Copies:
         """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows: the
         shares of the units in their families.
         """
-        layers, turns = self.whole.layers(theta), []
+        layers, turns = layers_of(self.whole, theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
             into, out = of_each_unit(layers, l)
             size = np.hypot(np.linalg.norm(into, axis=1), np.linalg.norm(out, axis=1))
@@ -382,14 +379,14 @@ class Copies:
 
     def merged(self, theta: Floats) -> Floats:
         """Return theta of the net without copies."""
-        return self._turned(self.whole.layers(theta), self._turns(theta, 0.0), False)
+        return self._turned(layers_of(self.whole, theta), self._turns(theta, 0.0), False)
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
         """Return theta of the whole net, with the units of a family in the shares they have in the
         theta `shares_of`, but at least `LEAST_SHARE` times that of the unit they copy.
         """
         turns = self._turns(shares_of, LEAST_SHARE)
-        return self._turned(self.rows.layers(merged), turns, True)
+        return self._turned(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
         """Return, for every unit of the whole net and all of its rows, the columns given for the
@@ -404,7 +401,6 @@ class Copies:
 
 
 EPS = float(np.finfo(np.float64).eps)
-LONG = float(np.finfo(np.longdouble).eps)
 UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
 CROSS = 2 / 3**0.5
 
@@ -436,6 +432,24 @@ class Margins:
     copies: float
 
 
+class Held(Precise):
+    """The passes of all rows, `whole`, through a net without copies, the slopes of whose units are
+    `gates`.
+    """
+
+    def __init__(self, whole: ReluRows, net: ReluRows, theta: Floats, gates: Arrays) -> None:
+        weight = whole.weight
+        ob = SimpleNamespace(model=net, X=whole.X, y=whole.y, loss=whole.loss, sample_weight=weight)
+        super().__init__(ob, theta)
+        self.gates = gates
+
+    def bent(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+        """Return z times the slopes, and these."""
+        gate = self.gates[l]
+        bend = Bend(pair(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0)))
+        return z * bend, bend
+
+
 class SmoothPiece(Smooth):
     """The function Phi of the module docstring: an objective in (theta, slopes), smooth where the
     signs of z do not change.
@@ -455,7 +469,7 @@ class SmoothPiece(Smooth):
     def __init__(
         self, rows: ReluRows, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> None:
-        rows = rows.merged()
+        self.whole, rows = rows, rows.merged()
         self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
@@ -491,7 +505,7 @@ class SmoothPiece(Smooth):
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
         """Return layers, gates, activations below every layer, and z."""
-        layers = self.rows.layers(point[..., : self.n_theta])
+        layers = layers_of(self.rows, point[..., : self.n_theta])
         gates = self.by_layer(point[..., self.n_theta :], self.gates)
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
@@ -508,55 +522,28 @@ class SmoothPiece(Smooth):
     # bounds
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
-        """Return the gradient computed in long double, as float64, and bounds on the errors of its
-        entries.
-
-        The bounds are computed along with it: every sum of k products has an error of at most ``(k
-        + 4) eps`` times the sum of their sizes, and earlier errors are propagated in absolute
-        values.
+        """Return the gradient from passes of some 100 bits (`fastcurv.certify.precise`), and bounds
+        on the errors of its entries.
         """
-        long = np.asarray(point).astype(np.longdouble)
-        layers, gates, below, zs = self.forward(long)
-        _, g, _, es = self.passes(long)
-        E: Arrays = [np.zeros(self.rows.X.shape)]
-        Ez: Arrays = []
-        for l, (W, b) in enumerate(layers):
-            off = _product_error(below[l], E[l], W.T) + (0 if b is None else LONG * abs(b))
-            Ez.append(_double(off))
-            if l < len(gates):
-                E.append(_double(abs(gates[l]) * Ez[l] + 2 * LONG * abs(below[l + 1])))
-        d, off = self._delta_error(zs[-1], Ez[-1])
-        parts: Arrays = []
+        theta, at = point[: self.n_theta], self.rows.inverse
+        gates = [gate[at] for gate in self.by_layer(point[self.n_theta :], self.gates)]
+        with np.errstate(all="ignore"):
+            part, zs, es = Held(self.whole, self.rows, theta, gates).of_rows(slice(None))
+            part = decayed(self.rows.l2, theta, part.over(self.whole.divisor))
         bent: Arrays = []
-        for l in reversed(range(len(layers))):
-            if self.rows.bias:
-                parts.append((off + (len(d) + 4) * LONG * abs(d)).sum(axis=0))
-            parts.append(_product_error(d.T, off.T, below[l], E[l]).ravel())
-            if l:
-                e_off = _product_error(d, off, layers[l][0])
-                z, active = zs[l - 1], self.active[l - 1]
-                both = e_off * (abs(z) + Ez[l - 1]) + abs(es[l - 1]) * Ez[l - 1]
-                bent.append((both + 2 * LONG * abs(es[l - 1] * z))[active])
-                d, off = es[l - 1] * gates[l - 1], e_off * abs(gates[l - 1])
-                off = off + 2 * LONG * abs(d)
-        error = _double(np.concatenate(parts[::-1]))
-        error += _double(4 * LONG * (abs(self.rows.l2 * long[: self.n_theta]) + error))
-        found = _double(g)
-        return found, 2.0 * UP * np.concatenate([error, *bent[::-1]]) + EPS * abs(found)
-
-    def _delta_error(self, f: NDArray[Any], off: Floats) -> tuple[NDArray[Any], Floats]:
-        """Return the derivative of the loss by the outputs, and a bound on the error of each
-        entry.
-        """
-        _, d = self.rows.terms(f)
-        scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
-        count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings in a row's target
-        y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
-        if LOSSES[self.rows.loss].link == "identity":
-            return d, _double(2 * scale * off + count * LONG * (2 * scale * (abs(f) + y)))
-        mass = np.maximum(y.sum(axis=1, keepdims=True), 1.0)
-        spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
-        return d, _double(scale * mass * (size + spread) + count * LONG * scale * y)
+        off: Arrays = []
+        for z, e, active in zip(zs, es, self.active):
+            each, size = e.value.hi * z.value.hi, np.abs(e.value.hi) + e.error
+            each_off = size * z.error + np.abs(z.value.hi) * e.error
+            for numbers, found in (
+                (each, bent),
+                (each_off + (np.bincount(at).max() + 8) * EPS * np.abs(each), off),
+            ):
+                total = np.zeros(active.shape)
+                np.add.at(total, at, numbers)
+                found.append(total[active] / self.whole.divisor)
+        errors = np.concatenate([part.g_error + np.abs(part.g.lo), *off])
+        return np.concatenate([part.g.hi, *bent]), UP * errors
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
         """Propagate the scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,),
@@ -585,9 +572,11 @@ class SmoothPiece(Smooth):
             sizes.append(gate)
             A1 = (gate * Z1 + held * bent) * UP
             A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
-        found = {"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights}
-        known = {"A0": inputs, "A1": moves, "units": units, "zs": zs}
-        return {**found, **known, **self._loss_bounds(zs[-1], Z1 * radius)}
+        return {
+            **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
+            **{"A0": inputs, "A1": moves, "units": units},
+            **self._loss_bounds(zs[-1], Z1 * radius),
+        }
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
         """Return bounds on the first three derivatives of each row's loss by its outputs."""
@@ -717,20 +706,3 @@ def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
     rest = np.linalg.norm(x - np.outer(t, e), axis=1)
     off = float(np.linalg.norm(d, axis=1) @ rest) * (1 + 1e-12)
     return max(float(np.linalg.norm(side)) for side in sides) + off
-
-
-def _double(x: NDArray[Any]) -> Floats:
-    return np.asarray(x, dtype=np.float64)
-
-
-def _product_error(
-    a: NDArray[Any], a_off: NDArray[Any], B: NDArray[Any], B_off: NDArray[Any] | None = None
-) -> Floats:
-    """Return bounds on the errors of the entries of ``a @ B`` in long double, a and B having errors
-    of their own.
-    """
-    sizes, other = _double(abs(a)), _double(abs(B))
-    found = (a.shape[1] + 4) * LONG * (sizes @ other) + _double(a_off) @ other
-    if B_off is not None:
-        found = found + (sizes + _double(a_off)) @ _double(B_off)
-    return np.asarray(found)

@@ -248,7 +248,8 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
                     if measured:  # nothing bounds what layers above a given one are off by
                         reach = np.where(reach < np.inf, reach, EVERY * rounded(passes, s, l))
-                    near = (np.abs(s.z[l].x) <= reach) & (row.kink > 0) & b.moves[l] & counts
+                    here = ~(np.abs(s.z[l].x) > reach)  # NaN, where bounds overflow, is near
+                    near = here & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
                     off[i][l] &= ((s.z[l].x + b.reach[l] < 0) | np.logical_not(counts)).all(axis=0)
@@ -270,8 +271,8 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     """Return a radius around theta within which no kink of relu, leaky_relu or elu lies; infinite
     if there are none, 0 if one may lie at theta.
 
-    It is at most a few percent below what the majorants can prove. Cost: some 30 calls of `walk`
-    for all rows.
+    It is at most a thousandth below what the majorants can prove. Cost: some 20 calls of
+    `propagate` for all rows.
     """
     theta = checked_theta(ob, theta)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
@@ -280,17 +281,13 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     def met(radius: float) -> int:
         return signs(ob, theta, radius)[0].kinks
 
-    if normalised(ob.model) or met(0.0):
+    low, high = 1e-300, 1e300
+    if normalised(ob.model) or met(low):
         return 0.0
-    low, high = 0.0, 1.0
-    while high < 1e300 and not met(high):
-        low, high = high, 16 * high
-    if high >= 1e300:
+    if not met(high):
         return np.inf
-    while low == 0.0 and high > 1e-300:
-        low, high = (0.0, high / 16) if met(high / 16) else (high / 16, high)
-    while high > 1.02 * low > 0:
-        middle = math.sqrt(low * high)
+    while high > 1.001 * low:
+        middle = math.sqrt(low) * math.sqrt(high)
         low, high = (low, middle) if met(middle) else (middle, high)
     return low
 
@@ -443,10 +440,9 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """
     model, theta = ob.model, checked_theta(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
-    if weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
-        return -np.inf
     given = LOSSES[ob.loss].given
-    if given is not None and not given.convex:
+    convex = given is None or given.convex
+    if not convex or weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
         return -np.inf
     if len(model.sizes) == 2:
         return least
@@ -723,12 +719,9 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
-    if along is not None:
+    nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)  # 0 everywhere
+    if along is not None or nothing or decayed(ob, direction):
         return along
-    if decayed(ob, direction):
-        return None
-    if ob.sample_weight is not None and not np.any(ob.sample_weight):
-        return None  # the loss is 0 everywhere
     return direction if classified(ob, at) else None
 
 
@@ -795,10 +788,8 @@ def why(ob: Any, direction: Floats) -> str:
 
 def last_layer(ob: Any, at: Floats) -> Floats:
     """Return the last layer's part of theta (n,), of length 1; NaN if it is 0."""
-    direction = np.zeros_like(at)
-    for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, at)[-1]):
-        if part is not None:
-            part[...] = value
+    last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
+    direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
     with np.errstate(invalid="ignore"):
         direction = direction / np.abs(direction).max()  # so that squares do not overflow
         return np.asarray(direction / np.linalg.norm(direction))

@@ -60,20 +60,17 @@ class State:
     None where phi'' is 0; `norm` holds the `Normed` of normalised layers, else None.
     """
 
-    a: list[Num]
-    z: list[Num]
-    phi: list[Phi]
-    d: list[Any]
-    eq: list[Num | None]
-    norm: list[Normed | None]
     loss: LossRows
-    kappa: dict[tuple[int, int], Floats] | None
 
     def __init__(self, rounding: Any, rows: slice) -> None:
-        self.R, self.rows, L = rounding, rows, len(rounding.W)
+        self.R, self.rows = rounding, rows
         self.a = [exact(rounding.ob.X[rows], rounding.arithmetic)]
-        self.z, self.phi, self.norm = [], [], []
-        self.d, self.eq = [None] * L, [None] * L
+        self.z: list[Num] = []
+        self.phi: list[Phi] = []
+        self.norm: list[Normed | None] = []
+        self.d: list[Any] = [None] * len(rounding.W)
+        self.eq: list[Num | None] = [None] * len(rounding.W)
+        self.kappa: dict[tuple[int, int], Floats] | None = {} if rounding.joint else None
         self.forward()
         self.backward()
 
@@ -83,7 +80,6 @@ class State:
         """
         R = self.R
         products: dict[int, tuple[Floats, Floats]] = {}
-        self.kappa = {} if R.joint else None
         chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             z = linear(self.a[l], W, b)
@@ -423,10 +419,6 @@ class ErrorPass:
         computed result, and bound its error by comparison.
     """
 
-    kept: list[State] | None
-    grams: list[tuple[float, float]] | None
-    b: Any
-
     def __init__(
         self,
         ob: Any,
@@ -462,7 +454,9 @@ class ErrorPass:
         rows, chunks = r.sums["block_rows"], -(-N // r.chunk)
         deep = N if measured else rows - (-N // rows)
         r.rows_gamma, r.mean_gamma = (deep + 4 * chunks + 16) * UNIT, (4 * chunks + 4) * UNIT
-        self.kept, self.grams, widths = None, None, model.sizes[1:-1]
+        self.kept: list[State] | None = None
+        self.grams: list[tuple[float, float]] | None = None
+        widths = model.sizes[1:-1]
         self.pair_flops = N * sum(
             k * m * min(k, m) for i, m in enumerate(widths) for k in widths[:i]
         )

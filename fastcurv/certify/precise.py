@@ -72,10 +72,6 @@ class Pair(NamedTuple):
         """The transposed matrix."""
         return Pair(self.hi.T, self.lo.T)
 
-    def take(self, rows: slice) -> Pair:
-        """Return some rows."""
-        return Pair(self.hi[rows], self.lo[rows])
-
 
 def pair(x: Floats | float) -> Pair:
     """Return a float64 array as a `Pair`."""
@@ -167,8 +163,9 @@ def column_sums(x: Pair) -> Pair:
     """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
-        rest = x.take(slice(2 * half, None))
-        x = add(x.take(slice(0, half)), x.take(slice(half, 2 * half)))
+        ends = slice(half), slice(half, 2 * half), slice(2 * half, None)
+        low, high, rest = (Pair(x.hi[rows], x.lo[rows]) for rows in ends)
+        x = add(low, high)
         if len(rest.hi):
             x = Pair(np.concatenate([x.hi, rest.hi]), np.concatenate([x.lo, rest.lo]))
     return Pair(x.hi[0], x.lo[0])
@@ -448,7 +445,10 @@ class Part:
 
 
 class Precise:
-    """Value and gradient at theta: `g`, `value` and bounds on their errors."""
+    """The layers of a network at theta, ready for passes of some rows.
+
+    `ob` is a network objective, or has what is read of one here.
+    """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
@@ -459,30 +459,34 @@ class Precise:
             Factor(np.ascontiguousarray(W.T), size)
             for (W, _), size in zip(layers, sizes, strict=True)
         ]
-        parts = [self.of_rows(slice(k, k + ROWS)) for k in range(0, len(ob.X), ROWS)]
-        self.part = reduce(Part.__add__, parts).over(divisor_of(ob))
-        self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
 
-    def of_rows(self, rows: slice) -> Part:
-        """Run forward pass, loss and backward pass for some rows."""
+    def bent(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+        """Return phi(z) and phi'(z) of a hidden layer."""
+        return bent(self.model.activation[l], z)
+
+    def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
+        """Run forward pass, loss and backward pass for some rows; return their part, and z and e of
+        every hidden layer.
+        """
         X = np.array(self.ob.X[rows], dtype=float)
         a, bends, last = [Bounded(pair(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
-        for l, name in enumerate(self.model.activation):
-            above, bend = bent(name, self.linear(l, a[-1]))
-            a.append(above + a[-1] if skips(self.model, l) else above)
+        zs, es = [self.linear(0, a[0])], list[Bounded]()
+        for l in range(last):
+            above, bend = self.bent(l, zs[l])
+            a.append(above + a[l] if skips(self.model, l) else above)
             bends.append(bend)
-        value, value_error, d = self.loss(self.linear(last, a[-1]), rows)
+            zs.append(self.linear(l + 1, a[l + 1]))
+        value, value_error, d = self.loss(zs[last], rows)
         grads: list[tuple[Pair, float]] = []
-        e = None
         for l in range(last, -1, -1):
             grads = self.sums(d, a[l]) + grads
             if l:
                 below = self.down[l].times(d)
-                e = below + e if e is not None and skips(self.model, l) else below
-                d = e * bends[l - 1]
+                es.insert(0, below + es[0] if es and skips(self.model, l) else below)
+                d = es[0] * bends[l - 1]
         his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
         flat = Pair(np.concatenate(his), np.concatenate(los))
-        return Part(flat, norm([error for _, error in grads]), value, value_error)
+        return Part(flat, norm([error for _, error in grads]), value, value_error), zs[:-1], es
 
     def linear(self, l: int, a: Bounded) -> Bounded:
         """Return z = a W' + b."""
@@ -524,16 +528,22 @@ class Precise:
 
 def part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of an objective's rows; not for batch normalisation."""
-    return _passes(ob, checked_theta(ob, theta)).part
+    at = Precise(ob, checked_theta(ob, theta))
+    parts = (at.of_rows(slice(k, k + ROWS))[0] for k in range(0, len(ob.X), ROWS))
+    return reduce(Part.__add__, parts).over(divisor_of(ob))
 
 
-def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
-    """Return ``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
-    l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
-    decay = two_product(l2.astype(float), theta)
+def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
+    """Return the part of all rows with that of l2 added."""
+    decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scaled(times(decay, theta), 0.5))
     off = 128 * UNIT * float(np.abs(squares.hi)) + SMALL * theta.size
-    found = rows + Part(decay, 2 * UNIT * norm(decay.hi), squares, off)
+    return rows + Part(decay, 2 * UNIT * norm(decay.hi), squares, off)
+
+
+def finished(l2: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
+    """Return ``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
+    found = decayed(l2, theta, rows)
     bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
     g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
     return found.g.hi, g_error, float(found.value.hi), error
@@ -612,16 +622,10 @@ def _as_pair(x: NDArray[Any]) -> Pair:
 
 
 @partial(cache_last, kept=2)  # a step's point, and the one it left
-def _passes(ob: Any, at: Floats) -> Precise:
+def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
+    """Return `finished` of all rows, cached."""
     with np.errstate(all="ignore"):
-        found = Precise(ob, at)
-    found.ob = None
-    return found
-
-
-def _at(ob: Any, theta: ArrayLike) -> Precise | None:
-    """Return the passes at theta, cached for the last one; None with batch normalisation."""
-    return None if normalised(ob.model) else _passes(ob, checked_theta(ob, theta))
+        return finished(l2_diagonal(ob), theta, part(ob, theta))
 
 
 def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
@@ -634,13 +638,13 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
     Cost: some 300 float64 gradients; the last one is cached.
     """
-    found = _at(ob, theta)
-    if found is not None:
-        return found.g.copy(), found.g_error
+    at = checked_theta(ob, theta)
+    if not normalised(ob.model):
+        g, error, *_ = passes(ob, at)
+        return g.copy(), error
     if not hasattr(ob, "astype"):
         return np.asarray(ob.gradient(theta), dtype=float), np.inf
     wide = ob.astype(np.float64)
-    at = checked_theta(ob, theta)
     return wide.gradient(at), gradient_bound(wide, at)
 
 
@@ -648,7 +652,6 @@ def value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
     """Return ``(value, error)``: the loss at theta from the same passes, and a bound on ``|value -
     loss|``; infinite with batch normalisation.
     """
-    found = _at(ob, theta)
-    if found is not None:
-        return found.value, found.value_error
-    return float(ob.value(theta)), np.inf
+    if normalised(ob.model):
+        return float(ob.value(theta)), np.inf
+    return passes(ob, checked_theta(ob, theta))[2:]

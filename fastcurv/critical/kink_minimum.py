@@ -318,9 +318,13 @@ def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> li
 
 
 def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
-    """Solve for a critical point of Phi by Newton's method; None if it does not converge."""
+    """Solve for a critical point of Phi by Newton's method, whose last step takes the precise
+    gradient; None if it does not converge.
+    """
+    size = np.inf
     for _ in range(NEWTON):
-        g = phi.precise_gradient(point)[0]
+        last = size <= 1e-9 * max(1.0, float(np.linalg.norm(point)))
+        g = phi.precise_gradient(point)[0] if last else phi.gradient(point)
         try:
             step = np.linalg.solve(phi.hessian(point), -g)
         except np.linalg.LinAlgError:
@@ -329,7 +333,7 @@ def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
         if not size <= 10 * max(1.0, length):
             return None
         point = point + step
-        if size <= 1e-14 * length:
+        if last:
             break
     return point if size <= 1e-9 * max(1.0, length) else None
 

@@ -467,7 +467,9 @@ class SumCertificates(Certificates):
 
         def find() -> Any:
             with np.errstate(all="ignore"):
-                return precise.finished(self.objective, at, self._sum(precise.part, at))
+                return precise.finished(
+                    l2_diagonal(self.objective), at, self._sum(precise.part, at)
+                )
 
         found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
         return found

@@ -22,10 +22,6 @@ from .parameters import in_skip, layers_of, norms_of, rows_that_count
 from .tables import ACTIVATIONS, LOSSES
 
 
-def _theta(ob: Any, theta: ArrayLike) -> Floats:
-    return np.asarray(check_vector(theta, ob.model.n_params, "theta", np.float64))
-
-
 def probes(
     ob: Any,
     theta: ArrayLike,
@@ -55,7 +51,11 @@ def probes(
     ndarray, shape (n, p)
         Unit columns, p <= max_columns.
     """
-    theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
+    theta, rng, model = (
+        check_vector(theta, ob.model.n_params, "theta", np.float64),
+        as_rng(seed),
+        ob.model,
+    )
     if max_columns is None:
         max_columns = min(64, max(4, (1 << 26) // theta.size))
     now, norms = layers_of(model, theta), norms_of(model, theta)
@@ -146,7 +146,10 @@ def saturation_counts(
     if not len(rows):  # a shard whose rows all have weight 0
         none = np.zeros(len(hidden), dtype=np.int64)
         return none, np.zeros(3, dtype=np.int64), tuple(np.zeros(m, dtype=bool) for m in hidden)
-    found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
+    found = ob.model.preactivations(
+        check_vector(theta, ob.model.n_params, "theta", np.float64).astype(dtype),
+        rows.astype(dtype),
+    )
     zs = [np.asarray(z, dtype=float) for z in found]
     off = [
         np.abs(phi.slope(z)) <= 0.01 * min(phi.lipschitz, 1.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -275,10 +276,8 @@ def check_loss(loss: Any) -> Any:
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, str) and "(" in loss:
-        try:
+        with suppress(KeyError):
             return named(loss)
-        except KeyError:
-            pass
     return check_choice(loss, tuple(LOSSES), "loss")
 
 
@@ -310,11 +309,9 @@ class ActivationRow:
     pairs : callable
         ``pairs(ops, z)``: phi and phi' of z, a `fastcurv.certify.precise.Pair`, by that module's
         functions.
-    curved : callable or None
-        ``curved(z, t)``: bounds on |phi''| and |phi'''| over z +- t, kinks aside, which decrease
-        with |z|; not rounded outward. None if phi'' is 0.
     lipschitz, bend : float
-        Bounds on |phi'| and |phi''|, kinks aside.
+        Bounds on |phi'| and |phi''|, kinks aside; of an activation with a kink, bend bounds
+        |phi'''| too.
     leak : float or None
         The slope below 0 of an activation of two straight pieces, whose slope above 0 is 1.
     kink : float
@@ -343,7 +340,6 @@ class ActivationRow:
     derivatives: Callable[[Floats], tuple[Any, Any, Any, Any]]
     envelope: Callable[[Floats, Floats], Three]
     pairs: Callable[[Any, Any], tuple[Any, Any]] | None
-    curved: Callable[[Floats, Floats], tuple[Floats, Floats]] | None = None
     lipschitz: float = 1.0
     bend: float = 0.0
     leak: float | None = None
@@ -373,7 +369,6 @@ def _given_activation(own: Activation) -> ActivationRow:
         derivatives,
         own.bounds,
         None,
-        lambda z, t: own.bounds(z, t)[1:],
         lipschitz=math.inf if own.first is None else own.first,
         bend=math.inf if own.second is None else own.second,
         like_relu=own.like_relu,
@@ -406,11 +401,6 @@ def bell(t: Floats) -> Floats:
     """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
     e = np.exp(-t)
     return np.asarray(e / (1 + e) ** 2)
-
-
-def _nearest(z: Floats, t: Floats) -> Floats:
-    """Return the least |z| over z +- t, at most 1000."""
-    return np.asarray(np.minimum(np.maximum(np.abs(z) - t, 0), 1e3))
 
 
 def _outward(
@@ -473,11 +463,6 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     return p, second, third
 
 
-def _tanh_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
-    p = 4 * bell(2 * _nearest(z, t))  # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
-    return 2 * p, 2 * p * (2 - p)
-
-
 def _tanh_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     a = P.tanh(z)
     return a, P.plus(-P.mul(a, a), 1.0)
@@ -528,12 +513,6 @@ def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     )
 
 
-def _silu_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
-    x = _nearest(z, t)
-    d = bell(x)
-    return np.where(x < 0.86, 0.6, d * (2 + x)), np.where(x < 0.86, 0.9, d * (3 + 1.5 * x))
-
-
 def _silu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     s, d = _sigmoid_pairs(P, z)
     return P.mul(z, s), P.add(s, P.mul(z, d))
@@ -552,15 +531,9 @@ def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     first = np.where(high >= 0, 1.13, np.minimum(0.5, ndtr(high) + (1 + t) * n))
     return (
         first,
-        np.where(x < 1.25, 0.798, np.minimum(0.798, n * (2 + t * t))),
+        np.minimum(0.798, n * (2 + t * t)),
         np.where(x < 1.25, 1.28, n * t * (t * t + 4)),
     )
-
-
-def _gelu_curved(z: Floats, t: Floats) -> tuple[Floats, Floats]:
-    x = _nearest(z, t)
-    n = normal(x)  # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
-    return n * (2 + x * x), np.where(x < 1.25, 1.28, n * x * (x * x + 4))
 
 
 def _gelu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
@@ -631,7 +604,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _tanh_derivatives,
             _outward(_tanh_bounds),
             _tanh_pairs,
-            _tanh_curved,
             bend=0.77,
             of_a=0.0,
             odd=True,
@@ -648,7 +620,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _sigmoid_derivatives,
             _outward(_sigmoid_bounds),
             _sigmoid_pairs,
-            lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
             lipschitz=0.25,
             bend=0.0963,
             of_a=1.0,
@@ -666,7 +637,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _softplus_derivatives,
             _outward(_softplus_bounds),
             lambda P, z: (P.softplus(z), P.sigmoid(z)),
-            lambda z, t: (bell(_nearest(z, t)),) * 2,  # phi''' is d (1 - 6 d), d = bell
             bend=0.25,
             like_relu=True,
             names={
@@ -681,7 +651,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _silu_derivatives,
             _outward(_silu_bounds),
             _silu_pairs,
-            _silu_curved,
             lipschitz=1.1,
             bend=0.5,
             like_relu=True,
@@ -698,7 +667,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _gelu_derivatives,
             _outward(_gelu_bounds),
             _gelu_pairs,
-            _gelu_curved,
             lipschitz=1.13,
             bend=0.8,
             gaussian=True,
@@ -716,7 +684,6 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _elu_derivatives,
             _elu_envelope,
             _elu_pairs,
-            lambda z, t: (np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0),) * 2,
             bend=1.0,
             kink=1.0,
             like_relu=True,

@@ -174,73 +174,9 @@ class Given:
         return here
 
 
-class Loss(Given):
-    """A loss of your own, as a function of the outputs and targets of some rows.
-
-    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
-    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
-    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
-        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
-        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
-        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
-    third : float or callable, optional
-        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
-        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
-        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
-        ``(N, d)`` each.
-    lower : float, optional
-        A lower bound on the loss of a row.
-    ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
-        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
-        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
-        the arguments, for those arguments exactly as they are.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the arguments are of other kinds; from the first objective, which tries the function
-        with 16 rows at most: where it returns other shapes, mixes rows, or returns derivatives that
-        are not those of differences, or where a bound does not hold there.
-
-    See Also
-    --------
-    Objective : Takes it as ``loss=``.
-
-    Notes
-    -----
-    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
-    so. Beyond the rows it is tried with, `third`, `lower` and `ulps` are taken at their word. It is
-    asked once for each theta and block of rows, by one thread. Where `numpy.longdouble` is longer
-    than float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so it
-    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
-    float64, and more verdicts are measured.
-
-    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
-    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
-    parameters. Minima on the kinks of relu nets are not proved of any of them.
-
-    Examples
-    --------
-    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
-
-    >>> import numpy as np, fastcurv as fc
-    >>> def cauchy(z, y):
-    ...     r = z - y
-    ...     w = 1 / (1 + r * r / 2)
-    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((50, 2))
-    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
-    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
-    >>> run = fc.minimize(ob, ob.model.init(seed=0))
-    >>> run.x.round(2)
-    array([ 1., -2.,  0.])
+class AskedLoss(Given):
+    """A function of outputs and targets of rows, and what is known of it: the part of a `Loss` that
+    the library asks.
     """
 
     parts = ("value", "first", "second")
@@ -251,55 +187,7 @@ class Loss(Given):
     logarithmic: bool = False  # whether it is minus the logarithm of a density
     per_target: int = 1  # outputs of a target; 0: targets of any width
     least: tuple[float, bool] | None = None  # least target, and whether it is one itself
-
-    @accept_aliases("Loss")
-    def __init__(
-        self,
-        function: Callable[[Any, Any], Values],
-        *,
-        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
-        lower: float | None = None,
-        ulps: float | None = None,
-    ) -> None:
-        self._keep(function, "function(z, y) -> (value, first, second)", third, ulps)
-        if lower is not None and not math.isfinite(lower):
-            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
-        self.lower = lower
-        self.per_target = 0
-
-    @staticmethod
-    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
-        """Return the loss whose minimum is the quantile of that level: ``level r + width
-        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
-
-        Parameters
-        ----------
-        level : float
-            Share of the targets below, between 0 and 1.
-        width : float
-            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
-            law of this scale, so keep it below a tenth of the spread of y.
-
-        Examples
-        --------
-        >>> import fastcurv as fc
-        >>> fc.Loss.quantile(0.9)
-        Loss.quantile(0.9, 0.05)
-        """
-        return _quantile_loss(float(level), float(width))
-
-    @staticmethod
-    def pseudo_huber(delta: float = 1.0) -> Loss:
-        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
-        residuals below delta, about ``delta |r|`` for larger ones.
-
-        Examples
-        --------
-        >>> import fastcurv as fc
-        >>> fc.Loss.pseudo_huber(0.5)
-        Loss.pseudo_huber(0.5)
-        """
-        return _pseudo_huber_loss(float(delta))
+    lower: float | None
 
     def __reduce__(self) -> Any:
         if self.built_in:
@@ -412,92 +300,140 @@ class Loss(Given):
         return found.x, float(found.fun)
 
 
+class Loss(AskedLoss):
+    """A loss of your own, as a function of the outputs and targets of some rows.
+
+    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
+    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
+    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
+        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
+        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
+        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
+    third : float or callable, optional
+        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
+        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
+        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
+        ``(N, d)`` each.
+    lower : float, optional
+        A lower bound on the loss of a row.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
+        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
+        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
+        the arguments, for those arguments exactly as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds; from the first objective, which tries the function
+        with 16 rows at most: where it returns other shapes, mixes rows, or returns derivatives that
+        are not those of differences, or where a bound does not hold there.
+
+    See Also
+    --------
+    Objective : Takes it as ``loss=``.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
+    so. Beyond the rows it is tried with, `third`, `lower` and `ulps` are taken at their word. It is
+    asked once for each theta and block of rows, by one thread. Where `numpy.longdouble` is longer
+    than float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so it
+    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
+    float64, and more verdicts are measured.
+
+    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
+    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
+    parameters. Minima on the kinks of relu nets are not proved of any of them.
+
+    Examples
+    --------
+    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
+
+    >>> import numpy as np, fastcurv as fc
+    >>> def cauchy(z, y):
+    ...     r = z - y
+    ...     w = 1 / (1 + r * r / 2)
+    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((50, 2))
+    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
+    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
+    >>> run = fc.minimize(ob, ob.model.init(seed=0))
+    >>> run.x.round(2)
+    array([ 1., -2.,  0.])
+    """
+
+    @accept_aliases("Loss")
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Values],
+        *,
+        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
+        lower: float | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        self._keep(function, "function(z, y) -> (value, first, second)", third, ulps)
+        if lower is not None and not math.isfinite(lower):
+            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
+        self.lower = lower
+        self.per_target = 0
+
+    @staticmethod
+    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
+        """Return the loss whose minimum is the quantile of that level: ``level r + width
+        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
+
+        Parameters
+        ----------
+        level : float
+            Share of the targets below, between 0 and 1.
+        width : float
+            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
+            law of this scale, so keep it below a tenth of the spread of y.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.quantile(0.9)
+        Loss.quantile(0.9, 0.05)
+        """
+        return _quantile_loss(float(level), float(width))
+
+    @staticmethod
+    def pseudo_huber(delta: float = 1.0) -> Loss:
+        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
+        residuals below delta, about ``delta |r|`` for larger ones.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.pseudo_huber(0.5)
+        Loss.pseudo_huber(0.5)
+        """
+        return _pseudo_huber_loss(float(delta))
+
+
 # --------------------------------------------------------------------------------------------------
 # Activations.
 
 SAMPLE = np.linspace(-3, 3, 16)[:, None] + 0.0137  # z at which a new activation is tried
 
 
-class Activation(Given):
-    """An activation of your own, as a function of a layer's z.
-
-    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
-    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
-        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
-        each number of z alone.
-    first, second : float, optional
-        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
-        values at z and `third`, which is worse far from there.
-    third : float or callable, optional
-        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
-        numbers that differ from z by at most `move`, of z's shape.
-    ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
-        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
-        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
-        are.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
-        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
-        derivatives that are not those of differences, or where a bound does not hold there or at
-        ten times these numbers.
-
-    See Also
-    --------
-    MLP : Takes it as ``activation=``, for all layers or beside names.
-    Loss : The same for losses.
-
-    Notes
-    -----
-    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
-    measured, and says so. Elsewhere bounds are taken at their word. Gradients for proofs are
-    computed in `numpy.longdouble`, as those of a `Loss` are.
-
-    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
-    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
-    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
-
-    Examples
-    --------
-    >>> import numpy as np, fastcurv as fc
-    >>> def arctan(z):
-    ...     w = 1 / (1 + z * z)
-    ...     return np.arctan(z), w, -2 * z * w * w
-    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
-    >>> X = np.random.default_rng(0).standard_normal((50, 2))
-    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
-    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
-    >>> run.kind, run.report.certified
-    ('minimum', True)
+class AskedActivation(Given):
+    """A function of a layer's z, and what is known of it: the part of an `Activation` that the
+    library asks.
     """
 
     parts = ("phi", "first", "second")
     by_row = False
-
-    @accept_aliases("Activation")
-    def __init__(
-        self,
-        function: Callable[[Any], Values],
-        *,
-        first: float | None = None,
-        second: float | None = None,
-        third: float | Callable[[Floats, Floats], Floats] | None = None,
-        ulps: float | None = None,
-    ) -> None:
-        self._keep(function, "function(z) -> (phi, first, second)", third, ulps)
-        for name, bound in (("first", first), ("second", second)):
-            if bound is not None:
-                check_positive(bound, name, zero=True)
-        self.first, self.second = first, second
-        self.attempt()
+    first: float | None
+    second: float | None
 
     def __reduce__(self) -> Any:
         facts = zip(("first", "second", "third", "ulps"), self._facts()[1:])
@@ -507,7 +443,7 @@ class Activation(Given):
         return self.function, self.first, self.second, self.third, self.ulps
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Activation) and self._facts() == other._facts()
+        return isinstance(other, AskedActivation) and self._facts() == other._facts()
 
     def __hash__(self) -> int:
         return hash((self.name, self.first, self.second, self.ulps))
@@ -590,6 +526,85 @@ class Activation(Given):
         if self.second is not None:
             second = np.minimum(second, self.second)
         return first, second, third
+
+
+class Activation(AskedActivation):
+    """An activation of your own, as a function of a layer's z.
+
+    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
+    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
+        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
+        each number of z alone.
+    first, second : float, optional
+        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
+        values at z and `third`, which is worse far from there.
+    third : float or callable, optional
+        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
+        numbers that differ from z by at most `move`, of z's shape.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
+        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
+        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
+        are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
+        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
+        derivatives that are not those of differences, or where a bound does not hold there or at
+        ten times these numbers.
+
+    See Also
+    --------
+    MLP : Takes it as ``activation=``, for all layers or beside names.
+    Loss : The same for losses.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
+    measured, and says so. Elsewhere bounds are taken at their word. Gradients for proofs are
+    computed in `numpy.longdouble`, as those of a `Loss` are.
+
+    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
+    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
+    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> def arctan(z):
+    ...     w = 1 / (1 + z * z)
+    ...     return np.arctan(z), w, -2 * z * w * w
+    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    >>> X = np.random.default_rng(0).standard_normal((50, 2))
+    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
+    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    >>> run.kind, run.report.certified
+    ('minimum', True)
+    """
+
+    @accept_aliases("Activation")
+    def __init__(
+        self,
+        function: Callable[[Any], Values],
+        *,
+        first: float | None = None,
+        second: float | None = None,
+        third: float | Callable[[Floats, Floats], Floats] | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        self._keep(function, "function(z) -> (phi, first, second)", third, ulps)
+        for name, bound in (("first", first), ("second", second)):
+            if bound is not None:
+                check_positive(bound, name, zero=True)
+        self.first, self.second = first, second
+        self.attempt()
 
 
 # --------------------------------------------------------------------------------------------------

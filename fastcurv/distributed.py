@@ -29,7 +29,6 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth, random_batches
-from .common.protocols import LossName
 from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -38,7 +37,7 @@ from .network.pairwise_sum import FAN, total
 from .network.rows import Block, as_source, checked, located, take_rows
 from .network.sums import Frame
 from .structure.given import Loss
-from .structure.tables import DEFAULT_LOSS
+from .structure.tables import DEFAULT_LOSS, LossName
 
 # --------------------------------------------------------------------------------------------------
 # Shards on Dask workers: the loading of their rows, and the tasks that run there.

@@ -12,7 +12,6 @@ most that many dimensions, or None), and, for the choice between a search and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
@@ -24,13 +23,6 @@ Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
 
 # Allowed names in arguments, for type checkers and for checks at run time.
-LossName: TypeAlias = Literal[
-    "mse", "cross_entropy", "binary_cross_entropy", "poisson", "gamma", "pseudo_huber", "log_cosh",
-    "quantile", "gaussian_nll",
-]  # fmt: skip
-ActivationName: TypeAlias = Literal[
-    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
-]
 Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]
 Which: TypeAlias = Literal["LA", "SA", "LM", "BE"]
 Space: TypeAlias = Literal["samples", "outputs", "inputs", "parameters"]
@@ -44,9 +36,6 @@ SecondOrder: TypeAlias = Literal[
     "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",
     "cubic", "gauss-newton", "levenberg-marquardt", "lm",
 ]  # fmt: skip
-Layered: TypeAlias = (
-    ActivationName | Callable[..., Any] | Sequence[ActivationName | Callable[..., Any]]
-)
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
 #: What an objective may prove about itself: attributes of its ``certificates``, see

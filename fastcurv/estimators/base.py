@@ -29,7 +29,7 @@ from ..common.checks import (
     is_sparse,
 )
 from ..common.errors import Answering, accept_aliases, typed
-from ..common.protocols import Descent, LossName
+from ..common.protocols import Descent
 from ..critical.classify import classify
 from ..krylov.lanczos import Recurrence, combine
 from ..network.mlp import MLP
@@ -39,7 +39,7 @@ from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.given import Activation, Loss
-from ..structure.tables import ACTIVATIONS, LOSSES, activations_of
+from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 
 # --------------------------------------------------------------------------------------------------

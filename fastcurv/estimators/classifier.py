@@ -13,9 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
-from ..common.protocols import Layered, LossName, Solver
+from ..common.protocols import Solver
 from ..structure.given import Loss
-from ..structure.tables import SUITS
+from ..structure.tables import SUITS, Layered, LossName
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
 PARAMETERS = """

@@ -10,10 +10,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ..common.errors import accept_aliases
-from ..common.protocols import Layered, LossName, Solver
+from ..common.protocols import Solver
 from ..network.mlp import MLP
 from ..structure.given import Loss
-from ..structure.tables import LOSSES, SUITS, check_loss
+from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
 from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
 

@@ -21,9 +21,9 @@ from ..common.checks import (
     check_vectors,
 )
 from ..common.errors import Answering, accept_aliases, typed
-from ..common.protocols import Layered, Scheme
+from ..common.protocols import Scheme
 from ..structure.parameters import layers_of, norms_of
-from ..structure.tables import ACTIVATIONS, LOSSES, normalise
+from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 
 SCHEMES = ("auto", "he", "xavier", "lecun")

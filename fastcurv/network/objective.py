@@ -24,11 +24,10 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.linalg import NotConvexError
-from ..common.protocols import LossName
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
-from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, check_loss
+from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, LossName, check_loss
 from .arguments import as_vector, bind_copy, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian, UnboundedCurvature

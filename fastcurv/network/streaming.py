@@ -15,9 +15,8 @@ from scipy.sparse import csr_matrix
 from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
-from ..common.protocols import LossName
 from ..structure.given import Loss
-from ..structure.tables import DEFAULT_LOSS
+from ..structure.tables import DEFAULT_LOSS, LossName
 from .arguments import row_numbers
 from .mlp import MLP
 from .objective import SMALLEST, STATE, Objective, Shard

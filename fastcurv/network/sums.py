@@ -35,12 +35,12 @@ from ..certify.arithmetic import norm
 from ..certify.bounds import dense_bounds
 from ..certify.certificates import Certificates
 from ..certify.passes import ErrorPass, checked_theta
-from ..common.protocols import Floats, LossName
+from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
-from ..structure.tables import LOSSES
+from ..structure.tables import LOSSES, LossName
 from .mlp import MLP
 from .pairwise_sum import additions, sum_rounding
 

@@ -160,8 +160,9 @@ def minimize(
         most as long as the steps did, or half a minute.
     gradient_tol : float, optional
         A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32);
-        with the default the run goes on from there, by Newton steps with gradients in extended
-        precision too, until theta is near a critical point in the scale-free sense of `classify`.
+        with the default a second-order method goes on from there, by Newton steps with gradients in
+        extended precision too, until theta is near a critical point in the scale-free sense of
+        `classify`; a first-order method ends, near one or not.
     fun_target : float, optional
         A loss at which the run ends, whatever the gradient.
     n_init : int
@@ -231,7 +232,8 @@ def minimize(
           the loss is within 1e-4 of its lower bound, as a share of the start's, and 50 iterations
           lower it by a millionth of its fall at most). `status` is its number in this order, 0 for
           ``critical``.
-        * ``starts``: with `n_init`, the loss that each start reached, in order.
+        * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
+          `history` are those of the run that goes on from the one chosen.
 
         If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
         small there, and `report` says how many kinks hold it and what is proved.

@@ -119,7 +119,8 @@ def answered(
     if skew > ROUNDINGS * eps * size:
         skew = float(column_lengths(P - P.T).max())
     residuals = np.ldexp(column_lengths(P @ V - V * wide) + eps * size, exponent)
-    residuals += SUBNORMAL * (size > 0)  # the values are rounded once more if they are subnormal
+    finest = SUBNORMAL * (size > 0)  # by which values are rounded once more if they are subnormal
+    residuals += finest
     values = np.ldexp(wide, exponent) + rest
     scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
     tol = resolve_tol(asked.tol, dtype)
@@ -130,7 +131,7 @@ def answered(
         values=values,
         vectors=V,
         residuals=residuals,
-        converged=residuals <= tol * allowed,
+        converged=residuals <= tol * allowed + finest,
         n_products=n_products,
         scale=scale,
         tol=tol,

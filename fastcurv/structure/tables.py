@@ -9,11 +9,11 @@ a number in an enum of ``kernels.h`` and a name for type checkers in `fastcurv.c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,18 @@ from ..common.checks import check_choice
 from ..common.errors import CHOICES
 from ..common.protocols import Floats
 from .given import BUILT_IN, Activation, Loss, named
+
+# The names of the rows below, for type checkers.
+LossName: TypeAlias = Literal[
+    "mse", "cross_entropy", "binary_cross_entropy", "poisson", "gamma", "pseudo_huber", "log_cosh",
+    "quantile", "gaussian_nll",
+]  # fmt: skip
+ActivationName: TypeAlias = Literal[
+    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
+]
+Layered: TypeAlias = (
+    ActivationName | Callable[..., Any] | Sequence[ActivationName | Callable[..., Any]]
+)
 
 Mask = NDArray[np.bool_]
 _STEP = 1e-100
@@ -173,6 +185,8 @@ def _given_row(loss: Loss, *aliases: str) -> LossRow:
         shares = np.full(len(f), 1 / len(f))
         least = loss.constant(y, shares, f.shape[1])[1]
         value = float(shares @ loss(f.astype(float), y)[0])
+        if loss.lower != 0:
+            return least - value
         return 1 - value / least if least > 0 else float("nan")
 
     return LossRow(
@@ -184,7 +198,7 @@ def _given_row(loss: Loss, *aliases: str) -> LossRow:
         attained=True,  # or not: nothing is claimed
         bends=(math.inf, math.inf),
         constant=constant,
-        score=("D squared", explained),
+        score=("D squared" if loss.lower == 0 else "loss below a constant's by", explained),
         sklearn=("exp" if loss.exponential else "identity", terms_of_row),
         aliases=aliases,
         given=loss,

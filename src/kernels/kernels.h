@@ -61,7 +61,7 @@
 enum { FC_ALIGN = 64 };
 
 /* The activations of hidden layers, in the order of their numbers. To add one: a line here, its
- * arithmetic in activations.inc and in reference_math.inc, and a row in
+ * arithmetic in activations.inc, for vectors and for one number, and a row in
  * fastcurv/structure/tables.py. */
 #define FC_ACTIVATIONS(X)        \
     X(FC_IDENTITY, identity)     \
@@ -76,7 +76,7 @@ enum { FC_ALIGN = 64 };
 
 /* The losses, in the order of their numbers: OF_ONE where each output has its own (a function of
  * losses.inc, called NAME_of), OF_ROW where a row's outputs are coupled. To add one of the first
- * kind: a line here, NAME_of in losses.inc, its case in reference_math.inc, a row in
+ * kind: a line here, NAME_of and its case in loss_one in losses.inc, a row in
  * fastcurv/structure/tables.py. Losses that are given by a function of NumPy have none of this: the
  * engine is handed their derivatives, and in r_loss they are like the first kind. */
 #define FC_LOSSES(OF_ONE, OF_ROW)           \

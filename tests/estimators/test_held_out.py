@@ -236,7 +236,7 @@ def test_epochs_go_on_with_the_state_of_the_solver(solver, rate):
     net = fc.MLPClassifier((20,), solver=solver, random_state=0, learning_rate_init=rate)
     for _ in range(8):
         net.partial_fit(X / 16, y)
-    assert net._method[1]["t"] == 8 * 9 and net.score(X / 16, y) > 0.9
+    assert net._epochs[2]["t"] == 8 * 9 and net.score(X / 16, y) > 0.9
     assert net.n_iter_ == 8 and len(net.loss_curve_) == 16
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from fastcurv.common.vectors import small_problem
 from fastcurv.krylov.solvers import Workspace
-from fastcurv.krylov.trust_region import KrylovSpace, absolute, cubic, shifted, trust_region
+from fastcurv.krylov.trust_region import KrylovSpace, absolute, shifted, trust_region
 from fastcurv.optimize.escape import escape, lowest_curvature
 from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
@@ -152,7 +153,7 @@ def test_trust_region_meets_the_optimality_conditions_hard_case_included():
 
 def test_cubic_meets_the_optimality_conditions_hard_case_included():
     for values, linear, weight in problems():
-        y, lam = cubic(values, linear, weight)
+        y, lam = small_problem("cubic", values, linear, weight)
         assert values[0] + lam >= -1e-12
         assert abs(lam - weight * np.linalg.norm(y)) <= 1e-9 * lam + 1e-14
         assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
@@ -163,9 +164,9 @@ def test_cubic_meets_the_optimality_conditions_hard_case_included():
 def test_without_a_gradient_steps_are_along_negative_curvature():
     y, lam = trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
-    y, lam = cubic(np.array([-1.0, 2.0]), np.zeros(2), 0.5)
+    y, lam = small_problem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [2.0, 0.0]) and lam == 1.0
-    y, lam = cubic(np.array([1.0, 2.0]), np.zeros(2), 1.0)
+    y, lam = small_problem("cubic", np.array([1.0, 2.0]), np.zeros(2), 1.0)
     assert not y.any() and lam == 0
 
 
@@ -356,7 +357,7 @@ def test_subproblems_of_any_size_are_solved(size):
     assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
     kkt = (values / multiplier + 1.0) * (y / size) + linear / size / multiplier
     assert np.linalg.norm(kkt) <= 1e-9
-    y, multiplier = cubic(values, linear, size)
+    y, multiplier = small_problem("cubic", values, linear, size)
     largest = abs(y).max()
     assert multiplier >= 1.0
     assert np.isclose(multiplier / size / largest, np.linalg.norm(y / largest), rtol=1e-9)

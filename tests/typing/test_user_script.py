@@ -50,9 +50,9 @@ def test_what_checkers_refuse_is_refused_at_run_time():
 @pytest.mark.parametrize(
     "named, there",
     [
-        (protocols.ActivationName, fastcurv._engine.ACTIVATIONS),
-        (protocols.ActivationName, tables.ACTIVATIONS),
-        (protocols.LossName, tables.LOSSES),
+        (tables.ActivationName, fastcurv._engine.ACTIVATIONS),
+        (tables.ActivationName, tables.ACTIVATIONS),
+        (tables.LossName, tables.LOSSES),
         (protocols.Scheme, SCHEMES),
         (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),
         (protocols.Solver, SOLVERS),

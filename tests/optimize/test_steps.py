@@ -310,7 +310,7 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, "square"),
+        (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, r"wanted \(n, n\)"),
         (lambda: newton_step(np.eye(2), np.ones(3)), ValueError, "g has shape"),
         (lambda: newton_step(np.eye(2), np.array([1.0, np.nan])), ValueError, "NaN"),
         (lambda: newton_step(np.eye(2), np.ones(2) * 1j), TypeError, "real"),

@@ -82,7 +82,7 @@ KERNELS = [
     ),
     ("sweeps.inc", "out + j * rows, VL, far);", "out + j * (i1 - i0), VL, far);"),
     # activations
-    ("activations.inc", "*q = -2 * *a * *p;", "*q = 2 * *a * *p;"),
+    ("activations.inc", "    *q = -2 * *a * *p;", "    *q = 2 * *a * *p;"),
     (
         "activations.inc",
         "*a = blend(z > 0, w, e * w); *p = (e * w) * w;",

@@ -82,7 +82,7 @@ KERNELS = [
     ),
     ("sweeps.inc", "out + j * rows, VL, far);", "out + j * (i1 - i0), VL, far);"),
     # activations
-    ("activations.inc", "    *q = -2 * *a * *p;", "    *q = 2 * *a * *p;"),
+    ("activations.inc", "* w; *q = -2 * *a * *p;", "* w; *q = 2 * *a * *p;"),
     (
         "activations.inc",
         "*a = blend(z > 0, w, e * w); *p = (e * w) * w;",
@@ -90,7 +90,7 @@ KERNELS = [
     ),
     ("activations.inc", "*a = vmax(z, splat(0)) + vlog1p_unit(e);", "*a = vmax(z, splat(0)) + e;"),
     ("activations.inc", "*p = s + both * d;", "*p = s - both * d;"),
-    ("activations.inc", "*q = n * (2 - both * both);", "*q = n * (1 - both * both);"),
+    ("activations.inc", "n; *q = n * (2 - both * both);", "n; *q = n * (1 - both * both);"),
     ("activations.inc", "& ~(z > 0));", "& ~(z >= 0));"),
     ("activations.inc", "*p = blend(z > 0, splat(1), *a);", "*p = blend(z >= 0, splat(1), *a);"),
     (

@@ -49,7 +49,7 @@ def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indi
     """Yield batches of `size` row numbers that cover 0 to n - 1 once, in random order; the last may
     be smaller.
     """
-    order = rng.permutation(n)
+    size, order = check_positive_int(size, "size"), as_rng(rng).permutation(n)
     for begin in range(0, n, size):
         yield order[begin : begin + size]
 

@@ -148,6 +148,8 @@ def load(path: str | os.PathLike[str]) -> Model:
         If the file is truncated, does not match its checksum, contradicts its header (names,
         shapes, dtypes), or holds numbers that are not finite. No more memory is used than the size
         of the file.
+    OSError
+        If there is no such file, it is a folder, or it cannot be read.
 
     See Also
     --------

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.common.vectors import safe_norm
 from fastcurv.testing import QuadraticObjective
 
 from .networks import LOSSES, SMOOTH, brought_to_rest, data, network, targets
@@ -72,7 +73,7 @@ def labels_that_pull_one_way_leave_no_critical_point(draw):
     ray = ob.certificates.ray_to_infimum(theta)
     said = fc.classify(ob, theta, dense_below=float(draw.choice([1, 4096])))
     assert ray is not None and said.kind == "not_critical", f"{way}: {said.reason}"
-    before, after = ob.value(theta), ob.value(theta + np.linalg.norm(theta) * ray + ray)
+    before, after = ob.value(theta), ob.value(theta + safe_norm(theta) * ray + ray)
     assert after <= before, f"{after} above {before}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -280,9 +280,11 @@ def _refined(
             return held_by_kinks(point, held)
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
         led = _nearest(ask, point, inertia, shown)
+        if led is not None:
+            return led
         spent = inertia.H.left < LEAST_LEFT or late()
-        here = "plateau" if found.gradient.plateau else "far"
-        return led or _continued(point, WHICH_CALL_GETS_THERE["spent" if spent else here])
+        here = "spent" if spent else "plateau" if found.gradient.plateau else "far"
+        return _continued(point, WHICH_CALL_GETS_THERE[here])
     if ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
         led = _nearest(ask, point, inertia, shown)

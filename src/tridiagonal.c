@@ -8,23 +8,25 @@ enum { TRIES = 60 };
 static const double NOTHING = 1e-280; /* beside 1; the squares of a rotation must not underflow */
 
 /* One sweep from `end` up to l; returns the number of rotations kept so far. What one rotation
- * hands to the next stays in registers: their latency is what an eigenvalue costs. */
+ * hands to the next stays in registers, and what the next g waits for takes one division and no
+ * root: s s, c s and c c come from squares, and s and c, their roots, are ready a step later. */
 static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
                        double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
     double g = (d[l + 1] - d[l]) / (2 * e[l]);
     g = d[end] - d[l] + e[l] / (g + copysign(sqrt(g * g + 1), g));
-    double s = 1, c = 1, p = 0, here = d[end], x = first[end], y = last[end];
+    double s = 1, c = 1, ss = 1, p = 0, here = d[end], x = first[end], y = last[end];
     for (ptrdiff_t i = end - 1; i >= l; i--) {
-        const double f = s * e[i], b = c * e[i], square = f * f + g * g, r = sqrt(square);
+        const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
+        const double square = ff + gg;
         if (square < NOTHING) {
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
             return done;
         }
-        e[i + 1] = r;
-        s = f / r, c = g / r;
-        g = here - p, here = d[i];
-        const double t = (here - g) * s + 2 * c * b, u = first[i], v = last[i];
-        p = s * t, d[i + 1] = g + p, g = c * t - b;
+        const double share = 1 / square, cc = gg * share, cs = f * g * share;
+        const double above = here - p, apart = d[i] - above, u = first[i], v = last[i];
+        ss = ff * share, s = copysign(sqrt(ss), f), c = copysign(sqrt(cc), g);
+        p = apart * ss + 2 * cs * b, d[i + 1] = above + p, e[i + 1] = sqrt(square), here = d[i];
+        g = apart * cs + (cc - ss) * b;
         first[i + 1] = s * u + c * x, x = c * u - s * x;
         last[i + 1] = s * v + c * y, y = c * v - s * y;
         if (done < room) kept[done] = (fc_rotation){c, s, i};

@@ -4,90 +4,15 @@ A large matrix, of which a few eigenvectors are wanted:
 
     A = Q T Q',    T = S diag(values) S'
 
-All eigenvalues of T cost n^2 operations, and each vector ``Q s`` 2 n^2 more, beside the 4/3 n^3 of
-the form itself: a few vectors come at the price of the values, less than half that of all. A
-projected one, which is looked at again and again: see `Ritz`.
+All eigenvalues of T cost n^2 rotations, and each vector ``Q s`` as many and 2 n^2 operations more,
+beside the 4/3 n^3 of the form itself: a few vectors come at the price of the values, less than half
+that of all (`Tridiagonal`). Projected operators are looked at again and again: see `Ritz`.
 """
 import numpy as np
 
 from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, ldexp
 from libc.string cimport memcpy
-from scipy.linalg.cython_lapack cimport dormtr, dstebz, dstein, dsterf, dsyevd, dsytrd
-
-cdef enum: REFLECTORS = 32              # applied at a time
-
-
-cdef class Tridiagonal:
-    """The form of A (n, n), float64, C-ordered and symmetric, which is overwritten."""
-    cdef object A, d, e, tau, work
-    cdef readonly Py_ssize_t n
-
-    def __init__(self, A):
-        if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or A.dtype != np.float64:
-            raise ValueError(f"A is {A.dtype} {A.shape}; wanted float64 (n, n) with n >= 1")
-        if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
-            raise ValueError("A is read-only or not contiguous; wanted a C-ordered array")
-        cdef int n = A.shape[0], info, lwork = n * REFLECTORS
-        self.A, self.n = A, n
-        self.d, self.e, self.tau = np.empty(n), np.zeros(n), np.zeros(n)
-        self.work = np.empty(lwork)
-        cdef double *a = <double *>pointer(A)
-        cdef double *d = <double *>pointer(self.d)
-        cdef double *e = <double *>pointer(self.e)
-        cdef double *tau = <double *>pointer(self.tau)
-        cdef double *work = <double *>pointer(self.work)
-        with nogil:
-            dsytrd("L", &n, a, &n, d, e, tau, work, &lwork, &info)
-
-    def values(self):
-        """All eigenvalues (n,), ascending; None where LAPACK found none."""
-        cdef int n = self.n, info
-        values, beside = self.d.copy(), self.e.copy()
-        cdef double *d = <double *>pointer(values)
-        cdef double *e = <double *>pointer(beside)
-        with nogil:
-            dsterf(&n, d, e, &info)
-        return values if info == 0 else None
-
-    def vectors(self, Py_ssize_t first, Py_ssize_t last):
-        """Orthonormal rows (last - first, n): the eigenvectors of the values first to last - 1, by
-        bisection and inverse iteration; None where LAPACK found no such.
-        """
-        if not 0 <= first < last <= self.n:
-            raise ValueError(f"vectors {first} to {last} of {self.n}; wanted 0 <= first < last")
-        cdef int n = self.n, info, found = 0, parts, il = first + 1, iu = last, count = last - first
-        cdef int lwork = self.work.size
-        cdef double nothing = 0, within = 0
-        rows, numbers = np.empty((count, n)), np.empty(6 * n + n)
-        whole = np.empty(6 * n, np.intc)
-        cdef double *z = <double *>pointer(rows)
-        cdef double *a = <double *>pointer(self.A)
-        cdef double *d = <double *>pointer(self.d)
-        cdef double *e = <double *>pointer(self.e)
-        cdef double *tau = <double *>pointer(self.tau)
-        cdef double *large = <double *>pointer(self.work)
-        cdef double *w = <double *>pointer(numbers)
-        cdef double *work = w + n
-        cdef int *block = <int *>pointer(whole)
-        cdef int *split = block + n
-        cdef int *iwork = split + n
-        cdef int *failed = iwork + 3 * n
-        with nogil:
-            dstebz(
-                "I", "B", &n, &nothing, &nothing, &il, &iu, &within, d, e, &found, &parts, w,
-                block, split, work, iwork, &info
-            )
-            if info == 0 and found == count:
-                dstein(&n, d, e, &found, w, block, split, z, &n, work, iwork, failed, &info)
-            else:
-                info = 1
-            if info == 0 and n > 1:
-                dormtr("L", "L", "N", &n, &found, a, &n, tau, z, &n, large, &lwork, &info)
-        if info != 0:
-            return None
-        order = np.argsort(numbers[:count], kind="stable")
-        return rows if parts == 1 else rows[order]
-
+from scipy.linalg.cython_lapack cimport dormtr, dsyevd, dsytrd
 
 # --- projected operators --------------------------------------------------------------------------
 
@@ -277,3 +202,55 @@ cdef class Ritz:
             else:
                 low += 1
         return low
+
+
+# --- dense operators -----------------------------------------------------------------------------
+
+cdef enum: REFLECTORS = 32              # applied at a time
+
+
+cdef class Tridiagonal:
+    """The form of A (n, n), float64, C-ordered and symmetric, with entries near 1 or smaller; A is
+    overwritten.
+    """
+    cdef object A, tau
+    cdef Ritz found
+    cdef readonly Py_ssize_t n
+
+    def __init__(self, A):
+        if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or A.dtype != np.float64:
+            raise ValueError(f"A is {A.dtype} {A.shape}; wanted float64 (n, n) with n >= 1")
+        if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
+            raise ValueError("A is read-only or not contiguous; wanted a C-ordered array")
+        cdef int n = A.shape[0], info, lwork = n * REFLECTORS
+        numbers, work = np.zeros((3, n)), np.empty(lwork)
+        self.A, self.n, self.tau, self.found = A, n, numbers[2], Ritz()
+        cdef double *a = <double *>pointer(A)
+        cdef double *d = <double *>pointer(numbers)
+        cdef double *room = <double *>pointer(work)
+        with nogil:
+            dsytrd("L", &n, a, &n, d, d + n, d + 2 * n, room, &lwork, &info)
+
+    def values(self):
+        """All eigenvalues (n,), ascending; None where the iteration failed."""
+        if not self.found.by_turns(self.n, <double *>pointer(self.A), self.n):  # T is left in A
+            return None
+        values = np.empty(self.n)
+        memcpy(pointer(values), self.found.values, self.n * sizeof(double))
+        return values
+
+    def vectors(self, at):
+        """Orthonormal rows (k, n): the eigenvectors of the `values` with the indices `at`."""
+        at = np.ascontiguousarray(at, np.intp)
+        cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS
+        if self.found.m != n or not all((at >= 0) & (at < n)):
+            raise ValueError(f"at is {at}; wanted indices of the {n} values, computed before")
+        rows, work = self.found.vectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)
+        cdef double *z = <double *>pointer(rows)
+        cdef double *a = <double *>pointer(self.A)
+        cdef double *tau = <double *>pointer(self.tau)
+        cdef double *room = <double *>pointer(work)
+        if n > 1:
+            with nogil:
+                dormtr("L", "L", "N", &n, &k, a, &n, tau, z, &n, room, &lwork, &info)
+        return rows

@@ -37,8 +37,7 @@ SUBNORMAL = 5e-324  # the least positive float64
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 TINY = 1e-290  # bounds the effect of underflow for a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
-OVERLAP = 1e-8  # of vectors found one by one, up to which one step makes them orthonormal
-FEW_ROWS = 40  # rows up to which all eigenvectors cost no more than some
+FEW = 10  # eigenvectors that cost no more than all, whatever n is
 LONG = 400  # below this n an eigensystem takes milliseconds
 PER_CUBE = 3e-10  # seconds per n^3 for one and a half decompositions on one core
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
@@ -224,43 +223,17 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
 
 
 def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats] | None:
-    """Return the result of `eigh_some`; None where LAPACK failed, or many vectors are wanted."""
-    V = None
-    if len(A) > FEW_ROWS:
-        form = Tridiagonal(A.copy())
-        values = form.values()
-    else:
-        values, V = _attempt(partial(np.linalg.eigh, A)) or (None, None)
+    """Return the result of `eigh_some`; None where that failed, or many vectors are wanted."""
+    form = Tridiagonal(A.copy())
+    values = form.values()
     if values is None or not _credible(values, float(A.trace()), float(np.vdot(A, A))):
         return None
     at = pick(values)
-    V = _of_form(form, at) if V is None else V[:, at]
-    if V is None:
+    if len(at) > max(form.n // 4, FEW):
         return None
-    left = np.abs(A @ V - V * values[at]).max()
+    V = form.vectors(at).T
+    left = np.abs(A @ V - V * values[at]).max(initial=0.0)
     return (values, at, V) if left <= CREDIBLE * max(-values[0], values[-1]) else None
-
-
-def _of_form(form: Tridiagonal, at: Indices) -> Floats | None:
-    """Return the vectors with the indices `at` as columns, orthonormal; None where LAPACK found no
-    such, or most are wanted.
-    """
-    if 4 * len(at) > form.n:
-        return None
-    ends = np.flatnonzero(np.diff(at) > 1) + 1
-    runs = []
-    for part in np.split(at, ends):
-        found = form.vectors(int(part[0]), int(part[-1]) + 1)
-        if found is None:
-            return None
-        runs.append(found)
-    rows: Floats = np.concatenate(runs)
-    inner = rows @ rows.T
-    if not np.abs(inner - np.eye(len(at))).max() <= OVERLAP:
-        return None
-    # squares the overlaps, and no residual grows: they are at most eps over the values' distance
-    V: Floats = (1.5 * rows - 0.5 * (inner @ rows)).T
-    return V
 
 
 def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:

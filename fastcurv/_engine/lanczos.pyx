@@ -188,13 +188,15 @@ cdef class Lanczos:
     def drop_block(self):
         """Discard the pending rows; their coupling to the basis is added to err."""
         cdef Py_ssize_t i, j
+        cdef double *out
         self.begin()
         self.restore(-1)
-        if self.p:
+        if self.p and self.m:
             lost = np.zeros(self.m)
+            out = <double *>pointer(lost)
             for j in range(self.m):
                 for i in range(self.m, self.m + self.p):
-                    lost[j] = hypot(lost[j], self.t[i * self.ld + j])
+                    out[j] = hypot(out[j], self.t[i * self.ld + j])
             self.drop_coupling(lost)
         self.p = 0
 
@@ -205,10 +207,12 @@ cdef class Lanczos:
         """
         cdef double most = 0
         cdef Py_ssize_t j
+        lost = np.ascontiguousarray(lost, np.float64)
+        cdef double *gone = <double *>pointer(lost) if self.m else NULL
         self.begin()
         for j in range(self.m):
-            self.e[j] += lost[j]
-            most = fmax(most, lost[j])
+            self.e[j] += gone[j]
+            most = fmax(most, gone[j])
         if most > 10 * self.noise:
             self.locked, self.echo = self.m, None
         self.clear(self.m, min(self.m + self.p, self.ld))

@@ -229,27 +229,39 @@ cdef class Seeker:
 
 # --- what a run may have missed -------------------------------------------------------------------
 
+cdef enum: ABREAST = 4              # values whose recurrences hide each other's latency
+
+
 cdef void grow(
     Py_ssize_t m, const double *diagonal, const double *beside, Py_ssize_t step, Py_ssize_t count,
     const double *at, double *out
 ) noexcept nogil:
     """See `growth`; the numbers of T are `step` apart."""
-    cdef double before, here, total, taken, back, next_
-    cdef Py_ssize_t i, j
-    for i in range(count):
-        if not isfinite(at[i]):
-            out[i] = INFINITY
-            continue
-        before, here, total, taken, back = 0, 1, 1, 0, 0
+    cdef double before[ABREAST]
+    cdef double here[ABREAST]
+    cdef double total[ABREAST]
+    cdef double taken[ABREAST]
+    cdef double back, share, next_
+    cdef Py_ssize_t first = 0, i, j, some
+    while first < count:
+        some = min(count - first, ABREAST)
+        for i in range(some):
+            before[i], here[i], total[i], taken[i] = 0, 1, 1, 0
+        back = 0
         for j in range(m - 1):
-            next_ = (at[i] - diagonal[j * step]) / beside[j * step] * here
-            next_ -= back / beside[j * step] * before
-            before, here, back = here, next_, beside[j * step]
-            total += here * here
-            if total > 1e100:
-                before, here, total = before * 1e-50, here * 1e-50, total * 1e-100
-                taken += log(1e100)
-        out[i] = log(total) + taken
+            share = back / beside[j * step]
+            for i in range(some):
+                next_ = (at[first + i] - diagonal[j * step]) / beside[j * step] * here[i]
+                next_ -= share * before[i]
+                before[i], here[i] = here[i], next_
+                total[i] += next_ * next_
+                if total[i] > 1e100:
+                    before[i], here[i] = before[i] * 1e-50, next_ * 1e-50
+                    total[i], taken[i] = total[i] * 1e-100, taken[i] + log(1e100)
+            back = beside[j * step]
+        for i in range(some):
+            out[first + i] = log(total[i]) + taken[i] if isfinite(at[first + i]) else INFINITY
+        first += some
 
 
 def growth(diagonal, beside, at):

@@ -5,7 +5,8 @@
 #include <string.h>
 
 enum { TRIES = 60 };
-static const double NOTHING = 1e-280; /* beside 1; the squares of a rotation must not underflow */
+/* Beside 1: squares of products of two numbers that are not nothing do not underflow. */
+static const double NOTHING = 1e-70;
 
 /* One sweep from `end` up to l; returns the number of rotations kept so far. What one rotation
  * hands to the next stays in registers, and what the next g waits for takes one division and no
@@ -18,8 +19,9 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
         const double square = ff + gg;
-        if (square < NOTHING) {
+        if (square < NOTHING * NOTHING) { /* f and g are 0, and s is where e[i] is not */
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
+            e[i] = b;
             return done;
         }
         const double share = 1 / square, cc = gg * share, cs = f * g * share;
@@ -45,7 +47,8 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
     for (ptrdiff_t l = 0; l < m; l++)
         for (int tries = 0;; tries++) {
             ptrdiff_t end = l;
-            while (end < m - 1 && fabs(e[end]) > DBL_EPSILON * (fabs(d[end]) + fabs(d[end + 1])))
+            while (end < m - 1 && fabs(e[end]) > NOTHING &&
+                   fabs(e[end]) > DBL_EPSILON * (fabs(d[end]) + fabs(d[end + 1])))
                 end++;
             if (end == l) break;
             if (tries == TRIES) return -1;

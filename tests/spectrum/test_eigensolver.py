@@ -99,6 +99,34 @@ def test_a_driver_of_some_pairs_that_fails_is_replaced(fault, rng, monkeypatch):
     assert np.abs(V.T @ V - np.eye(5)).max() <= 1e-12
 
 
+def tridiagonals(n, rng):
+    """Diagonals and what stands beside them: graded, split, nearly so, and near underflow."""
+    d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
+    for power in (20, 100, 290):
+        for grade in (10.0 ** -np.linspace(0, power, n), 10.0 ** -np.linspace(power, 0, n)):
+            yield d * grade, e * np.sqrt(grade[1:] * grade[:-1])
+    for tiny in ([0, 1e-8, 1e-160, 1], [1e-69, 1e-71, 1], [1e-308, 1e-16, 1e-35]):
+        yield rng.choice([0.0, 1.0, -1.0], n), rng.choice(tiny, n - 1)
+        yield 0 * d, rng.choice(tiny, n - 1)
+        yield d * rng.choice([0, 1, 1e-35, 1e-80], n), e * rng.choice(tiny, n - 1)
+    yield np.ones(n), e * 1e-20
+    yield np.abs(np.arange(n) - n // 2) * 1.0, np.ones(n - 1)  # Wilkinson's
+
+
+@pytest.mark.parametrize("n", [2, 3, 11, 48, 71])
+def test_vectors_of_a_tridiagonal_form_fit_their_values(n, rng):
+    """All residuals, which no eigenvalue alone would show, and that the vectors are orthonormal."""
+    for _ in range(10):
+        for d, e in tridiagonals(n, rng):
+            largest = max(np.abs(d).max(), np.abs(e).max()) or 1.0
+            A = (np.diag(d) + np.diag(e, 1) + np.diag(e, -1)) / largest
+            form = linalg.Tridiagonal(A.copy())
+            values, V = form.values(), form.vectors(np.arange(n)).T
+            assert (np.diff(values) >= 0).all()
+            assert np.abs(A @ V - V * values).max() <= 4 * n * np.finfo(float).eps
+            assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
+
+
 def test_a_tridiagonal_form_refuses_what_it_cannot_take():
     for bad in (
         np.zeros((2, 3)),

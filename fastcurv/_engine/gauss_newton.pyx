@@ -3,12 +3,17 @@ of each sample,
 
     F' = B J     J (N d, n) the outputs' derivatives, B'B = d2 loss / dz2 of a sample
 
-where B is diagonal if each output has a loss of its own, and else, with the probabilities p and the
-weight s of a sample, B = sqrt(s) (diag(sqrt p) - sqrt(p) p'). F is what backward makes of B' for
-each column alone: D = B' in the last layer; then the rows of F are those of D times those of a
-below, E_below = W' D [+ E], D_below = E_below * phi'. All in double precision, whatever the plan's,
-samples across, a block of them at a time; the columns of a block are those of the first output,
-then of the second, ...
+where B is diagonal if each output has a loss of its own. Of cross entropy d2 loss / dz2 has rank
+d - 1, and so has F as many columns a sample: with the probabilities p and the weight w of a sample,
+s = sqrt(p) and the last output t,
+
+    B'_ik = sqrt(w) (s_i (i = k) - p_i s_k / (1 + s_t))     B'_tk = - sqrt(w) s_t s_k     i, k < t
+
+that is sqrt(w) diag(s) times the reflection that takes s to the last unit vector, without its last
+column. F is what backward makes of B' for each column alone: D = B' in the last layer; then the
+rows of F are those of D times those of a below, E_below = W' D [+ E], D_below = E_below * phi'. All
+in double precision, whatever the plan's, samples across, a block of them at a time; the columns of
+a block are the first of all its samples, then the second, ...
 """
 import numpy as np
 
@@ -44,6 +49,7 @@ cdef class GaussNewton:
     cdef double *W              # theta
     cdef double *gemm           # the kernels' own
     cdef Py_ssize_t block       # samples of a block, whole lines
+    cdef Py_ssize_t each        # columns a sample
     cdef readonly Py_ssize_t n
 
     def __cinit__(self, Plan plan):
@@ -51,6 +57,7 @@ cdef class GaussNewton:
         cdef Py_ssize_t l, widest = 0, columns
         cdef Layer *y
         self.plan, self.n, self.states, self.K = plan, P.n, [], &table_chosen()[1]
+        self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         for l in range(P.n_layers):
             y = &P.layer[l]
             widest = max(widest, max(y.m, y.k))
@@ -70,9 +77,9 @@ cdef class GaussNewton:
         for l, x in enumerate(self.states):
             self.kept[l] = NULL if x is None else pointer(x)
         self.block = max(
-            <Py_ssize_t>LINE, min(lines_of(P.N), F_NUMBERS // (P.d_out * P.n * LINE) * LINE)
+            <Py_ssize_t>LINE, min(lines_of(P.N), F_NUMBERS // (self.each * P.n * LINE) * LINE)
         )
-        columns = self.block * P.d_out
+        columns = self.block * self.each
         self.room = zeroed(
             (columns * (P.n + 2 * widest) + self.block * widest + lines_of(P.n)) * sizeof(double)
             + self.K.scratch, 1,
@@ -114,7 +121,7 @@ cdef class GaussNewton:
             self.doubled(self.kept[l], <double *>self.state[l + 1], count)
         while first < P.N:
             count = min(self.block, P.N - first)
-            columns = lines_of(count) * P.d_out
+            columns = lines_of(count) * self.each
             self.fill(P, first, count, columns)
             strip = 0
             while strip < n:
@@ -163,7 +170,7 @@ cdef class GaussNewton:
             if x.p != NULL:
                 self.across(self.state[2 + 4 * (l - 1)], x.m, first, count)
             else:                       # what a's sign tells, or 1
-                for i in range(x.m * (columns // P.d_out)):
+                for i in range(x.m * (columns // self.each)):
                     if not x.has_p or self.a[i] > 0:
                         self.a[i] = 1
                     else:
@@ -173,22 +180,25 @@ cdef class GaussNewton:
     cdef void top(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
-        """D = B', a row for each output and for each output as many columns as there are
-        samples.
-        """
-        cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // d
+        """D = B', a row for each output."""
+        cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
         cdef const double *h = self.state[1 + 4 * P.n_layers] + first * d
-        cdef const double *s = self.state[2 + 4 * P.n_layers] + first
-        cdef double root
+        cdef const double *w = self.state[2 + 4 * P.n_layers] + first
+        cdef double root, last, other
         memset(self.D, 0, d * columns * sizeof(double))
         for r in range(count):
-            for k in range(d):
+            for k in range(self.each):
                 root = sqrt(h[r * d + k])
-                if P.loss.kind == FC_CROSS_ENTROPY:
-                    root *= sqrt(s[r])
-                    for i in range(d):
-                        self.D[i * columns + k * step + r] = -root * h[r * d + i]
-                self.D[k * columns + k * step + r] += root
+                if P.loss.kind != FC_CROSS_ENTROPY:
+                    self.D[k * columns + k * step + r] = root
+                    continue
+                root, last = root * sqrt(w[r]), sqrt(h[r * d + d - 1])
+                other = last            # with 1 - p_k, of which a sum keeps all digits
+                for i in range(d):
+                    self.D[i * columns + k * step + r] = -root * h[r * d + i] / (1 + last)
+                    other += h[r * d + i] if i != k else 0
+                self.D[k * columns + k * step + r] = root * other / (1 + last)
+                self.D[(d - 1) * columns + k * step + r] = -root * last
 
     cdef void across(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t count
@@ -212,11 +222,11 @@ cdef class GaussNewton:
     cdef void times(
         self, Py_ssize_t rows, Py_ssize_t columns, double *x, Py_ssize_t ldx, double *out
     ) noexcept nogil:
-        """out = a * x for each output, x a row or as many as there are of a."""
-        cdef Py_ssize_t k, d = self.plan.P.d_out, step = columns // d
+        """out = a * x for each column of a sample, x a row or as many as there are of a."""
+        cdef Py_ssize_t k, step = columns // self.each
         cdef fc_step job
         memset(&job, 0, sizeof(job))
         job.kind, job.phi, job.ldp, job.ldd = FC_STEP_R_ACTIVATE, FC_IDENTITY, ldx, columns
-        for k in range(d):
+        for k in range(self.each):
             job.p, job.d = x + k * step, out + k * step
             self.K.step(&job, rows, step, self.a, step)

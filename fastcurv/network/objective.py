@@ -386,11 +386,11 @@ class Objective(Answering, subject="objective"):
     @property
     def _has_matrix(self) -> bool:
         """Whether the engine has the Gauss-Newton matrix: not with batch normalisation, nor where
-        rows come in blocks or memory is limited.
+        rows come in blocks or memory is limited, nor of a loss of one's own that couples outputs.
         """
         given = LOSSES[self.loss].given
-        convex = given is None or given.convex
-        return convex and not (self._by_blocks or self.model.batch_norm or self.memory)
+        rooted = given is None or (given.convex and not given.coupled)
+        return rooted and not (self._by_blocks or self.model.batch_norm or self.memory)
 
     def _damped_steps(self, theta: np.ndarray) -> Any:
         """Return the engine's Levenberg-Marquardt run from theta, which it moves; None where there
@@ -667,11 +667,16 @@ def _same(at: np.ndarray, theta: np.ndarray) -> bool:
 
 def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
     """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list."""
-    _, _, second = loss(ob.model.predict(theta, ob.X).astype(float), ob.y)
+    z = ob.model.predict(theta, ob.X).astype(float)
+    _, _, second = loss(z, ob.y)
     if second.ndim == 2:
         return [float(second.min())]
-    values = np.linalg.eigvalsh(second)
-    return [float((values[:, 0] + 1e-12 * np.abs(values).max(axis=1)).min())]
+    values, eps = np.linalg.eigvalsh(second), np.finfo(float).eps
+    # a row that fits has a second derivative that is small by cancellation: its rounding is that of
+    # numbers of the size that it has elsewhere
+    usual = np.abs(loss(np.random.default_rng(0).standard_normal(z.shape), ob.y)[2]).max()
+    rounding = 1e-12 * np.abs(values).max(axis=1) + 64 * eps * usual
+    return [float((values[:, 0] + rounding).min())]
 
 
 class Shard(Objective):

@@ -22,6 +22,7 @@ from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal
+from ..structure.tables import LOSSES
 from .arguments import (
     as_block,
     as_output,
@@ -286,11 +287,12 @@ class Curvature(Quadratic):
 
     @property
     def _is_normal(self) -> bool:
-        ob = self.objective
+        ob, given = self.objective, LOSSES[self.objective.loss].given
         return not (
             self.kind != "ggn"
             or ob.model.sizes[-1] > FEW_OUTPUTS
             or (ob._by_blocks or ob.model.batch_norm or ob.memory)
+            or (given is not None and given.coupled)  # a root of each row's matrix is not at hand
         )
 
     def _product_price(self) -> float:
@@ -307,7 +309,8 @@ class Curvature(Quadratic):
         """Return an estimate of the seconds that the whole matrix takes on one core."""
         n, ob = self.shape[0], self.objective
         if self._is_normal:
-            return float(PER_FLOP * ob.n_samples * ob.model.sizes[-1] * n**2)
+            rank = max(1, ob.model.sizes[-1] - (not LOSSES[ob.loss].per_entry))
+            return float(PER_FLOP * ob.n_samples * rank * n**2)
         return n * self._product_price()
 
     @cached_property

@@ -174,6 +174,23 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
         assert 0.5 * thirds[0] <= thirds[1] <= 2 * thirds[0]
 
 
+def test_an_own_loss_that_couples_outputs_has_the_same_gauss_newton_matrix(rng):
+    """Trace and eigenpairs from a small matrix, and steps to where rows fit to rounding."""
+    X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
+    m = fc.MLP([4, 6, 3])
+    theirs, ours = (fc.Objective(m, X, y, loss) for loss in ("cross_entropy", Loss(cross_entropy)))
+    theta = m.init(seed=0)
+    G, own = theirs.ggn(theta), ours.ggn(theta)
+    assert float(fc.trace(own)) == pytest.approx(float(fc.trace(G)), rel=1e-12)
+    assert fc.eigsh(own, 3, seed=0).values == pytest.approx(fc.eigsh(G, 3, seed=0).values, rel=1e-9)
+    for method in ("levenberg-marquardt", "gauss-newton"):
+        for ob in (theirs, ours):
+            fitted = fc.minimize(
+                ob, theta, method, fun_target=1e-6, gradient_tol=0.0, max_iter=500, verdict=False
+            )
+            assert fitted.fun <= 1e-6, fitted.message
+
+
 def problem(loss, l2=0.05):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)

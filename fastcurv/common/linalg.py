@@ -37,7 +37,7 @@ SUBNORMAL = 5e-324  # the least positive float64
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 TINY = 1e-290  # bounds the effect of underflow for a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
-FEW = 10  # eigenvectors that cost no more than all, whatever n is
+FEW_ROWS = 64  # rows up to which all eigenvectors one by one cost no more than with their proof
 LONG = 400  # below this n an eigensystem takes milliseconds
 PER_CUBE = 3e-10  # seconds per n^3 for one and a half decompositions on one core
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
@@ -229,7 +229,7 @@ def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices
     if values is None or not _credible(values, float(A.trace()), float(np.vdot(A, A))):
         return None
     at = pick(values)
-    if len(at) > max(form.n // 4, FEW):
+    if 4 * len(at) > form.n > FEW_ROWS:
         return None
     V = form.vectors(at).T
     left = np.abs(A @ V - V * values[at]).max(initial=0.0)

@@ -229,7 +229,7 @@ def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices
     if values is None or not _credible(values, float(A.trace()), float(np.vdot(A, A))):
         return None
     at = pick(values)
-    if 4 * len(at) > form.n > FEW_ROWS:
+    if 2 * len(at) > form.n > FEW_ROWS:
         return None
     V = form.vectors(at).T
     left = np.abs(A @ V - V * values[at]).max(initial=0.0)

@@ -113,8 +113,8 @@ CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
 UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or hunt or drift or memory_is or \
   is_what_it_says or the_memory or strides_beyond or guard or stay_inside or killed or exits or fork or spawn
-TESTS ?= tests/engine tests/network tests/properties tests/certify tests/structure tests/spectrum tests/critical tests/optimize \
-  tests/reliability tests/estimators tests/files
+TESTS ?= tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
+  tests/optimize tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test
 	mkdir -p $(SANITIZED)
 	git ls-files -z | xargs -0 cp -pu --parents -t $(SANITIZED)

@@ -9,8 +9,6 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.evidence import hessian_products
-from fastcurv.krylov.solvers import Workspace, capped_cg
-from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.finish import (
     STATUS,
@@ -112,24 +110,6 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     assert len(wrote) == 2
 
 
-def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
-    """It keeps the span and the lengths, and the couplings of the rows follow."""
-    m, p, n = 2, 3, 7
-    rows = np.linalg.qr(rng.standard_normal((n, m + p)))[0].T.copy()
-    couplings = rng.standard_normal((m + p, m + p))
-    couplings += couplings.T
-    H = rows.T @ couplings @ rows
-    for lacking in (np.array([0.3, -2.0, 1.0]), np.array([-1.0, 1e-3, 0.0])):
-        at = SimpleNamespace(m=m, p=p, rows=rows.copy(), T=couplings.copy(), dtype=np.dtype(float))
-        KrylovSpace._reflect(at, lacking)
-        wanted = lacking @ rows[m:]
-        size = np.linalg.norm(lacking)
-        assert np.abs(np.abs(at.rows[m] @ wanted) - size) <= 1e-14 * size
-        assert np.abs(at.rows @ at.rows.T - np.eye(m + p)).max() <= 1e-14
-        assert np.abs(at.T[m:, :m] - at.rows[m:] @ H @ at.rows[:m].T).max() <= 1e-13
-        assert np.array_equal(at.T[:m, m:], at.T[m:, :m].T)
-
-
 def test_the_default_of_epochs_and_of_iterations(problem, rng):
     """100 epochs where rows are taken some at a time, 1000 iterations else."""
     p = problem(rng, (2, 2, 1), N=4)
@@ -149,53 +129,10 @@ def test_patience_ends_where_a_loss_only_stays(problem, rng):
     assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
 
 
-@pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
-@pytest.mark.parametrize("eps", [0.1, 0.3])
-def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
-    """A solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction whose curvature is
-    below -eps, with that curvature; never a solution where g alone shows it.
-    """
-    n = 12
-    values = np.r_[low, np.linspace(1, 4, n - 1)]
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    H = Q * values @ Q.T
-    g = Q @ np.r_[1.0, 0.1 * np.ones(n - 1)]
-
-    def multiply(v, out):
-        out[:] = H @ v
-
-    d, curvature, bound = capped_cg(multiply, g, eps, 1e-6, Workspace(n, float))
-    assert bound <= 4 + 1e-12
-    if curvature is None:
-        assert low >= -2 * eps
-        assert np.linalg.norm((H + 2 * eps * np.eye(n)) @ d + g) <= 1e-6 * np.linalg.norm(g) * 1.01
-    else:
-        assert low < -eps and curvature < -eps
-        assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
-
-
 def test_statuses_are_numbered_as_minimize_lists_them():
     listed = re.search(r"``stopped``: (.*?)`status` is its number", fc.minimize.__doc__, re.S)[1]
     names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
     assert {name: i for i, name in enumerate(names)} == STATUS
-
-
-def test_conjugate_gradients_are_told_what_they_have_gained(rng):
-    """Before every further product: by how much the quadratic model with 2 eps fell below 0."""
-    A = rng.standard_normal((7, 7))
-    H, g, eps, told = A @ A.T + np.eye(7), rng.standard_normal(7), 1e-3, []
-    worth = SimpleNamespace(spent=lambda j, fall: told.append((j, fall)) or len(told) == 4)
-    y, curvature, _ = capped_cg(
-        lambda v, out: np.copyto(out, H @ v), g, eps, 1e-12, Workspace(7, float), worth=worth
-    )
-    best = np.zeros((0, 7))  # CG's iterate is lowest in the Krylov space
-    for j, fall in told:
-        space = np.vstack([best, np.linalg.matrix_power(H, j - 1) @ g])
-        best = np.linalg.qr(space.T)[0].T
-        inner = best @ (H + 2 * eps * np.eye(7)) @ best.T
-        assert fall == pytest.approx(0.5 * best @ g @ np.linalg.solve(inner, best @ g), rel=1e-9)
-    assert [j for j, _ in told] == [1, 2, 3, 4] and curvature is None
-    assert fall == pytest.approx(-(g @ y + 0.5 * y @ H @ y + eps * y @ y), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parts of the Krylov methods alone, where something ends: a basis, a budget, the numbers."""
+"""Parts of what is asked of a spectrum alone: searches, smaller spaces, probes, sums."""
 
 import warnings
 
@@ -9,99 +9,13 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import Seeker, dot, norm
-from fastcurv.krylov.lanczos import (
-    Recurrence,
-    bring_near_one,
-    column_lengths,
-    kept_at_restart,
-    orthonormalise,
-    wanted,
-)
-from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
-from fastcurv.krylov.trust_region import blind
+from fastcurv.krylov.lanczos import Recurrence, kept_at_restart, wanted
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
 
-from ..nets import EPS
-from .spectra import Prescribed, diagonal, hessian_like, symmetric
-
-# --- conjugate gradients that are too slow
-
-
-def conjugate_gradients(H, g, eps, j):
-    """The iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
-    A = H + 2 * eps * np.eye(len(g))
-    y, r, p = np.zeros_like(g), g.copy(), -g
-    for _ in range(j):
-        step = (r @ r) / (p @ A @ p)
-        y, before = y + step * p, r @ r
-        r = r + step * (A @ p)
-        p = -r + (r @ r) / before * p
-    return y, r
-
-
-@pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
-def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
-    """``H + 2 eps`` is positive, so no form of CG is negative; -1.5 eps is found all the same."""
-    eps, n, j = 1e-2, 20, 14
-    H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
-    g = np.linalg.eigh(H)[1] @ np.r_[1e-2, np.ones(n - 1)]
-    work = Workspace(n, np.dtype(float))
-    work.y[:], work.r[:] = conjugate_gradients(H, g, eps, j)
-    last, products = work.y.copy(), []
-
-    def multiply(v, out):
-        products.append(1)
-        np.matmul(H, v, out=out)
-
-    d, curvature = _slow_direction(multiply, g, eps, j, work)
-    if shows:
-        true = (d @ H @ d) / (d @ d)
-        assert true <= -eps and curvature == pytest.approx(true, rel=1e-6) and len(products) < j
-    else:
-        assert curvature is None and np.array_equal(d, last) and len(products) == j
-
-
-def test_slow_is_above_the_guarantee_of_a_positive_matrix():
-    """The bound of [Royer et al. 2020] for kappa = (1 + 2 eps) / eps, evaluated another way."""
-    eps, bound = 0.1, 1.0
-    kappa = (bound + 2 * eps) / eps
-    tau = kappa**0.5 / (kappa**0.5 + 1)
-    for j in (1, 10, 100, 400):
-        guaranteed = 4 * kappa**4 / (1 - tau**0.5) ** 2 * tau**j
-        assert _too_slow(j, guaranteed * (1 + 1e-9), bound, eps)
-        assert not _too_slow(j, guaranteed * (1 - 1e-9), bound, eps)
-    assert not _too_slow(10**9, 0.0, bound, eps)
-    for kappa in (1e22, 1e40):  # tau is 1 to rounding, and 1 - tau^1/2 is 1 / (2 kappa^1/2)
-        assert _too_slow(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
-        assert not _too_slow(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
-
-
-# --- recurrences
-
-
-def test_a_recurrence_refuses_what_is_not_finite():
-    one = LinearOperator((40, 40), matvec=lambda v: np.full(40, 1.7e308 * np.sign(v.sum())))
-    with pytest.raises(ValueError, match="not finite"):  # numbers are, their norm is not
-        fc.eigsh(one, 2, v0=np.ones(40), seed=0)
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="not finite"):
-        fc.eigsh(diagonal(np.full(40, np.nan)), 2, v0=np.eye(40)[:, :2])
-
-
-def test_room_that_is_there_and_vectors_that_are_not(rng):
-    run = Recurrence(diagonal(np.arange(5.0)), 3)
-    rows = run.rows
-    run.reserve(2)
-    assert run.capacity == 3 and run.rows is rows
-    theta, S, residuals, limits = run.ritz(2, "LM")
-    assert theta.shape == residuals.shape == limits.shape == (0,) and S.shape == (0, 0)
-    assert run.ritz_values(2, "LM").shape == run.ritz_spectrum()[0].shape == (0,)
-    full = Recurrence(diagonal(np.arange(2.0)), 2)
-    full.insert(np.eye(2))
-    full.step()
-    assert (full.m, full.p) == (2, 0) and full.insert_random(rng) == 0
+from .spectra import Prescribed, diagonal, hessian_like
 
 
 def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=None):
@@ -113,36 +27,6 @@ def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=No
             run_probe(run, np.random.default_rng(seed), 1, shown)
         assert run.m == 1 and run.T[0, 0] == pytest.approx(2.0, rel=1e-14)
         assert np.allclose(np.abs(run.rows[0]), 0.5**0.5, rtol=1e-14)
-
-
-def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
-    """By a power of two, which rounds nothing; others, and what is no number, stay."""
-    for dtype, large in (("float64", 1e200), ("float32", 1e30)):
-        rows = rng.standard_normal((5, 7)).astype(dtype)
-        W = rows * np.array([[1.0], [large], [1 / large], [np.nan], [1e8]], dtype)
-        before = W.copy()
-        bring_near_one(W)
-        sizes = np.abs(W).max(axis=1)
-        assert ((sizes[[1, 2]] >= 0.5) & (sizes[[1, 2]] <= 1)).all()
-        assert np.array_equal(W[[0, 4]], before[[0, 4]]) and np.isnan(W[3]).all()
-        share = before[1] / W[1]
-        assert (share == share[0]).all() and np.frexp(share[0])[0] == 0.5
-
-
-@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e200])
-def test_rows_are_orthonormal_and_add_up_to_what_they_were(scale, rng):
-    """``W = B' Q`` but for what was dropped, whose length is told; at any scale."""
-    W = rng.standard_normal((4, 9))
-    W[2] = W[0] - 2 * W[1] + 1e-9 * W[3] / np.abs(W[3]).max()
-    W *= scale
-    Q = W.copy()
-    B, dropped = orthonormalise(Q, floor=1e-6 * scale)
-    Q = Q[: len(B)]
-    assert B.shape == (3, 4) and np.allclose(Q @ Q.T, np.eye(3), rtol=0, atol=1e-14)
-    left = W / scale - (B / scale).T @ Q
-    assert np.allclose(np.linalg.norm(left, axis=1), dropped / scale, rtol=0, atol=1e-13)
-    assert 0 < dropped[2] / scale < 1e-8 and not dropped[[0, 1, 3]].any()
-    assert np.allclose(column_lengths(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
 
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
@@ -167,43 +51,6 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
         own = np.maximum(tol * np.abs(inner) if by_value else tol * 3.0, 2 * noise)
         assert np.array_equal(far, expected > 2 * own)
         assert near == (expected[~far].max() if expected[~far].max() > 4 * noise else 0.0)
-
-
-@pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
-def test_random_starts_miss_as_seldom_as_is_said(n, risk, least, rng):
-    """A part of ``exp(-blind / 2)`` or less along one direction, of 20 000 drawn: within four of
-    its own standard deviations, and not much less often.
-    """
-    V = rng.standard_normal((20_000, n))
-    part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
-    missed = np.mean(part <= np.exp(-blind(n, risk) / 2))
-    assert least * risk < missed <= risk + 4 * (risk / 20_000) ** 0.5
-
-
-def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
-    """Its rows are what the span picks of them, and couple with the basis as products say."""
-    values = np.linspace(-1.0, 2.0, 40)
-    run = Recurrence(diagonal(values), 30)
-    run.insert(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
-    while run.m < 9:
-        run.step()
-    m, before, u = run.m, run.rows[run.m : run.m + 3].copy(), np.array([1.0, 2.0, 2.0]) / 3
-    run.narrow_block(np.outer(u, [1.0, -2.0]))
-    assert run.p == 1 and np.allclose(np.abs(run.rows[m] @ (u @ before)), 1, rtol=0, atol=1e-14)
-    assert np.allclose(run.T[m, :m], (run.rows[m] * values) @ run.rows[:m].T, rtol=0, atol=1e-13)
-    run.step()
-    Q = run.rows[: run.m + run.p]
-    assert run.m == m + 1 and np.allclose(Q @ Q.T, np.eye(len(Q)), rtol=0, atol=1e-13)
-
-
-def test_minres_on_nothing_and_on_what_overflows():
-    b = np.array([3.0, 4.0])
-    assert np.array_equal(minres(lambda v: 0 * v, b, 5, 1e-8), b), "the right side itself"
-    with np.errstate(all="ignore"):
-        found = minres(lambda v: np.full(2, np.inf), b, 5, 1e-8)
-    assert np.array_equal(found, b)
-    A = np.diag([2.0, -4.0])
-    assert np.allclose(minres(lambda v: A @ v, b, 5, 1e-12), [1.5, -1.0], rtol=1e-12)
 
 
 # --- smaller spaces
@@ -310,61 +157,6 @@ def test_any_number_of_rows_is_multiplied():
             found = counted.products(V)
             assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
             assert counted.n_products == k
-
-
-@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
-@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
-def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, rng):
-    """The same pairs, and the largest size at either end, of which not every end is asked for."""
-    values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
-    run = Recurrence(Prescribed(values * scale, seed=0), 70)
-    run.insert_random(rng)
-    while run.m < 60:
-        run.step()
-    whole, S = np.linalg.eigh(run.T[:60, :60] / scale)
-    run.scale = 0.0
-    theta, part, residuals, limits = run.ritz(4, which)
-    picked = wanted(whole, 4, which)
-    assert run.scale == pytest.approx(np.abs(whole).max() * scale, rel=1e-13)
-    assert np.allclose(theta / scale, whole[picked], rtol=0, atol=1e-13)
-    assert np.allclose(np.abs(part.T @ S[:, picked]), np.eye(4), rtol=0, atol=1e-9)
-    assert np.allclose(residuals, np.abs(run.T[60, 59] * part[-1]), rtol=1e-12)
-    assert (limits >= residuals).all()
-    assert np.allclose(run.ritz_values(4, which), theta, rtol=0, atol=1e-13 * scale)
-    values, first, known = run.ritz_spectrum()
-    assert np.allclose(values / scale, whole, rtol=0, atol=1e-13)
-    assert np.allclose(first**2, S[0] ** 2, rtol=0, atol=1e-9)
-    assert np.allclose(known / scale, np.abs(run.T[60, 59] / scale * S[-1]), rtol=0, atol=1e-9)
-    assert np.array_equal(run.ritz_vectors(picked).T, run.ritz(4, which)[1])
-
-
-@pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
-@pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
-def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
-    """All values and vectors to the rounding of LAPACK's, whatever the matrix is like."""
-    d, e = rng.standard_normal((2, m))
-    if kind == "graded":
-        d, e = d * 10.0 ** -np.arange(m), e * 10.0 ** -np.arange(m)
-    elif kind == "split":
-        e[::3] = 0
-    elif kind == "multiple":
-        d[:], e[:] = 1.0, 1e-9
-    elif kind == "diagonal":
-        e[:] = 0
-    run = Recurrence(diagonal(np.ones(m + 1)), m + 1)
-    run.widen_projection(m + 1)
-    run.T[range(m), range(m)] = d
-    run.T[range(m - 1), range(1, m)] = run.T[range(1, m), range(m - 1)] = e[: m - 1]
-    run.m, T = m, run.T[:m, :m]
-    exact, size = np.linalg.eigvalsh(T), np.abs(T).max() * m**0.5
-    for tridiagonal in (True, False):
-        run.tridiagonal = tridiagonal
-        values, first, _ = run.ritz_spectrum()
-        S = run.ritz_vectors(np.arange(m)).T
-        assert np.abs(values - exact).max() <= 20 * EPS["float64"] * size
-        assert np.abs(T @ S - S * values).max() <= 20 * EPS["float64"] * size
-        assert np.abs(S.T @ S - np.eye(m)).max() <= 20 * EPS["float64"] * m**0.5
-        assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
 
 
 @pytest.mark.parametrize("n", [3, 9000])

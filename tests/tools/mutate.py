@@ -49,7 +49,12 @@ TESTS = {
     "structure": ["structure", "network/test_batch_norm.py", "critical/test_verdicts.py"],
     "certify": ["certify", "network/test_products.py", "critical/test_theorem.py"],
     "network": ["network", "properties/test_properties.py"],
-    "krylov": ["spectrum", "critical/test_verdicts_large.py", "optimize/test_minimize.py"],
+    "krylov": [
+        "krylov",
+        "spectrum",
+        "critical/test_verdicts_large.py",
+        "optimize/test_minimize.py",
+    ],
     "spectrum": ["spectrum", "critical/test_verdicts_large.py"],
     "critical": ["critical", "optimize/test_end.py"],
     "optimize": ["optimize"],

@@ -1,4 +1,4 @@
-"""The recurrence: identities of its basis, of its restarts, of what is deflated."""
+"""The recurrence: identities of its basis, of its restarts, of what is deflated, of its parts."""
 
 import gc
 import threading
@@ -10,11 +10,20 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv._engine import probe
-from fastcurv.krylov.lanczos import ECHO, LEAST, Recurrence, held_rows
+from fastcurv.krylov.lanczos import (
+    ECHO,
+    LEAST,
+    Recurrence,
+    bring_near_one,
+    column_lengths,
+    held_rows,
+    orthonormalise,
+    wanted,
+)
 from fastcurv.spectrum.eigsh import eigsh
 
 from ..nets import EPS, draw
-from .spectra import SPECTRA, Prescribed, diagonal, symmetric
+from ..spectrum.spectra import SPECTRA, Prescribed, diagonal, symmetric
 
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
@@ -200,6 +209,132 @@ def test_residuals_hold_beside_vectors_that_are_taken_out(seed):
     found = eigsh(A, int(rng.integers(2, 7)), "LM", against=Z, seed=seed)
     off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
     assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all()
+
+
+# --- parts of it, where something ends
+
+
+def test_a_recurrence_refuses_what_is_not_finite():
+    one = LinearOperator((40, 40), matvec=lambda v: np.full(40, 1.7e308 * np.sign(v.sum())))
+    with pytest.raises(ValueError, match="not finite"):  # numbers are, their norm is not
+        fc.eigsh(one, 2, v0=np.ones(40), seed=0)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="not finite"):
+        fc.eigsh(diagonal(np.full(40, np.nan)), 2, v0=np.eye(40)[:, :2])
+
+
+def test_room_that_is_there_and_vectors_that_are_not(rng):
+    run = Recurrence(diagonal(np.arange(5.0)), 3)
+    rows = run.rows
+    run.reserve(2)
+    assert run.capacity == 3 and run.rows is rows
+    theta, S, residuals, limits = run.ritz(2, "LM")
+    assert theta.shape == residuals.shape == limits.shape == (0,) and S.shape == (0, 0)
+    assert run.ritz_values(2, "LM").shape == run.ritz_spectrum()[0].shape == (0,)
+    full = Recurrence(diagonal(np.arange(2.0)), 2)
+    full.insert(np.eye(2))
+    full.step()
+    assert (full.m, full.p) == (2, 0) and full.insert_random(rng) == 0
+
+
+def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
+    """By a power of two, which rounds nothing; others, and what is no number, stay."""
+    for dtype, large in (("float64", 1e200), ("float32", 1e30)):
+        rows = rng.standard_normal((5, 7)).astype(dtype)
+        W = rows * np.array([[1.0], [large], [1 / large], [np.nan], [1e8]], dtype)
+        before = W.copy()
+        bring_near_one(W)
+        sizes = np.abs(W).max(axis=1)
+        assert ((sizes[[1, 2]] >= 0.5) & (sizes[[1, 2]] <= 1)).all()
+        assert np.array_equal(W[[0, 4]], before[[0, 4]]) and np.isnan(W[3]).all()
+        share = before[1] / W[1]
+        assert (share == share[0]).all() and np.frexp(share[0])[0] == 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e200])
+def test_rows_are_orthonormal_and_add_up_to_what_they_were(scale, rng):
+    """``W = B' Q`` but for what was dropped, whose length is told; at any scale."""
+    W = rng.standard_normal((4, 9))
+    W[2] = W[0] - 2 * W[1] + 1e-9 * W[3] / np.abs(W[3]).max()
+    W *= scale
+    Q = W.copy()
+    B, dropped = orthonormalise(Q, floor=1e-6 * scale)
+    Q = Q[: len(B)]
+    assert B.shape == (3, 4) and np.allclose(Q @ Q.T, np.eye(3), rtol=0, atol=1e-14)
+    left = W / scale - (B / scale).T @ Q
+    assert np.allclose(np.linalg.norm(left, axis=1), dropped / scale, rtol=0, atol=1e-13)
+    assert 0 < dropped[2] / scale < 1e-8 and not dropped[[0, 1, 3]].any()
+    assert np.allclose(column_lengths(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
+
+
+def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
+    """Its rows are what the span picks of them, and couple with the basis as products say."""
+    values = np.linspace(-1.0, 2.0, 40)
+    run = Recurrence(diagonal(values), 30)
+    run.insert(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
+    while run.m < 9:
+        run.step()
+    m, before, u = run.m, run.rows[run.m : run.m + 3].copy(), np.array([1.0, 2.0, 2.0]) / 3
+    run.narrow_block(np.outer(u, [1.0, -2.0]))
+    assert run.p == 1 and np.allclose(np.abs(run.rows[m] @ (u @ before)), 1, rtol=0, atol=1e-14)
+    assert np.allclose(run.T[m, :m], (run.rows[m] * values) @ run.rows[:m].T, rtol=0, atol=1e-13)
+    run.step()
+    Q = run.rows[: run.m + run.p]
+    assert run.m == m + 1 and np.allclose(Q @ Q.T, np.eye(len(Q)), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, rng):
+    """The same pairs, and the largest size at either end, of which not every end is asked for."""
+    values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
+    run = Recurrence(Prescribed(values * scale, seed=0), 70)
+    run.insert_random(rng)
+    while run.m < 60:
+        run.step()
+    whole, S = np.linalg.eigh(run.T[:60, :60] / scale)
+    run.scale = 0.0
+    theta, part, residuals, limits = run.ritz(4, which)
+    picked = wanted(whole, 4, which)
+    assert run.scale == pytest.approx(np.abs(whole).max() * scale, rel=1e-13)
+    assert np.allclose(theta / scale, whole[picked], rtol=0, atol=1e-13)
+    assert np.allclose(np.abs(part.T @ S[:, picked]), np.eye(4), rtol=0, atol=1e-9)
+    assert np.allclose(residuals, np.abs(run.T[60, 59] * part[-1]), rtol=1e-12)
+    assert (limits >= residuals).all()
+    assert np.allclose(run.ritz_values(4, which), theta, rtol=0, atol=1e-13 * scale)
+    values, first, known = run.ritz_spectrum()
+    assert np.allclose(values / scale, whole, rtol=0, atol=1e-13)
+    assert np.allclose(first**2, S[0] ** 2, rtol=0, atol=1e-9)
+    assert np.allclose(known / scale, np.abs(run.T[60, 59] / scale * S[-1]), rtol=0, atol=1e-9)
+    assert np.array_equal(run.ritz_vectors(picked).T, run.ritz(4, which)[1])
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
+@pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
+def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
+    """All values and vectors to the rounding of LAPACK's, whatever the matrix is like."""
+    d, e = rng.standard_normal((2, m))
+    if kind == "graded":
+        d, e = d * 10.0 ** -np.arange(m), e * 10.0 ** -np.arange(m)
+    elif kind == "split":
+        e[::3] = 0
+    elif kind == "multiple":
+        d[:], e[:] = 1.0, 1e-9
+    elif kind == "diagonal":
+        e[:] = 0
+    run = Recurrence(diagonal(np.ones(m + 1)), m + 1)
+    run.widen_projection(m + 1)
+    run.T[range(m), range(m)] = d
+    run.T[range(m - 1), range(1, m)] = run.T[range(1, m), range(m - 1)] = e[: m - 1]
+    run.m, T = m, run.T[:m, :m]
+    exact, size = np.linalg.eigvalsh(T), np.abs(T).max() * m**0.5
+    for tridiagonal in (True, False):
+        run.tridiagonal = tridiagonal
+        values, first, _ = run.ritz_spectrum()
+        S = run.ritz_vectors(np.arange(m)).T
+        assert np.abs(values - exact).max() <= 20 * EPS["float64"] * size
+        assert np.abs(T @ S - S * values).max() <= 20 * EPS["float64"] * size
+        assert np.abs(S.T @ S - np.eye(m)).max() <= 20 * EPS["float64"] * m**0.5
+        assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
 
 
 # --- memory of a basis that is held for the next run: freed with its operator

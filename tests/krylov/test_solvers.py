@@ -1,0 +1,141 @@
+"""Conjugate gradients and minimal residuals: solutions to their tolerance, curvature that is there,
+and what is spent on either.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, capped_cg, minres
+
+from ..spectrum.spectra import symmetric
+
+
+@pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
+@pytest.mark.parametrize("eps", [0.1, 0.3])
+def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
+    """A solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction whose curvature is
+    below -eps, with that curvature; never a solution where g alone shows it.
+    """
+    n = 12
+    values = np.r_[low, np.linspace(1, 4, n - 1)]
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H = Q * values @ Q.T
+    g = Q @ np.r_[1.0, 0.1 * np.ones(n - 1)]
+
+    def multiply(v, out):
+        out[:] = H @ v
+
+    d, curvature, bound = capped_cg(multiply, g, eps, 1e-6, Workspace(n, float))
+    assert bound <= 4 + 1e-12
+    if curvature is None:
+        assert low >= -2 * eps
+        assert np.linalg.norm((H + 2 * eps * np.eye(n)) @ d + g) <= 1e-6 * np.linalg.norm(g) * 1.01
+    else:
+        assert low < -eps and curvature < -eps
+        assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
+
+
+def test_conjugate_gradients_are_told_what_they_have_gained(rng):
+    """Before every further product: by how much the quadratic model with 2 eps fell below 0."""
+    A = rng.standard_normal((7, 7))
+    H, g, eps, told = A @ A.T + np.eye(7), rng.standard_normal(7), 1e-3, []
+    worth = SimpleNamespace(spent=lambda j, fall: told.append((j, fall)) or len(told) == 4)
+    y, curvature, _ = capped_cg(
+        lambda v, out: np.copyto(out, H @ v), g, eps, 1e-12, Workspace(7, float), worth=worth
+    )
+    best = np.zeros((0, 7))  # CG's iterate is lowest in the Krylov space
+    for j, fall in told:
+        space = np.vstack([best, np.linalg.matrix_power(H, j - 1) @ g])
+        best = np.linalg.qr(space.T)[0].T
+        inner = best @ (H + 2 * eps * np.eye(7)) @ best.T
+        assert fall == pytest.approx(0.5 * best @ g @ np.linalg.solve(inner, best @ g), rel=1e-9)
+    assert [j for j, _ in told] == [1, 2, 3, 4] and curvature is None
+    assert fall == pytest.approx(-(g @ y + 0.5 * y @ H @ y + eps * y @ y), rel=1e-9)
+
+
+def conjugate_gradients(H, g, eps, j):
+    """The iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
+    A = H + 2 * eps * np.eye(len(g))
+    y, r, p = np.zeros_like(g), g.copy(), -g
+    for _ in range(j):
+        step = (r @ r) / (p @ A @ p)
+        y, before = y + step * p, r @ r
+        r = r + step * (A @ p)
+        p = -r + (r @ r) / before * p
+    return y, r
+
+
+@pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
+def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
+    """``H + 2 eps`` is positive, so no form of CG is negative; -1.5 eps is found all the same."""
+    eps, n, j = 1e-2, 20, 14
+    H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
+    g = np.linalg.eigh(H)[1] @ np.r_[1e-2, np.ones(n - 1)]
+    work = Workspace(n, np.dtype(float))
+    work.y[:], work.r[:] = conjugate_gradients(H, g, eps, j)
+    last, products = work.y.copy(), []
+
+    def multiply(v, out):
+        products.append(1)
+        np.matmul(H, v, out=out)
+
+    d, curvature = _slow_direction(multiply, g, eps, j, work)
+    if shows:
+        true = (d @ H @ d) / (d @ d)
+        assert true <= -eps and curvature == pytest.approx(true, rel=1e-6) and len(products) < j
+    else:
+        assert curvature is None and np.array_equal(d, last) and len(products) == j
+
+
+def test_slow_is_above_the_guarantee_of_a_positive_matrix():
+    """The bound of [Royer et al. 2020] for kappa = (1 + 2 eps) / eps, evaluated another way."""
+    eps, bound = 0.1, 1.0
+    kappa = (bound + 2 * eps) / eps
+    tau = kappa**0.5 / (kappa**0.5 + 1)
+    for j in (1, 10, 100, 400):
+        guaranteed = 4 * kappa**4 / (1 - tau**0.5) ** 2 * tau**j
+        assert _too_slow(j, guaranteed * (1 + 1e-9), bound, eps)
+        assert not _too_slow(j, guaranteed * (1 - 1e-9), bound, eps)
+    assert not _too_slow(10**9, 0.0, bound, eps)
+    for kappa in (1e22, 1e40):  # tau is 1 to rounding, and 1 - tau^1/2 is 1 / (2 kappa^1/2)
+        assert _too_slow(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
+        assert not _too_slow(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
+
+
+@pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
+def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
+    """Long ones are swept in parts over the team: the sums are those of all parts, every time."""
+    rng, work = np.random.default_rng(n), Workspace(n, dtype)
+    slack = 20 * float(np.finfo(dtype).eps)
+    g = rng.standard_normal(n).astype(dtype)
+    assert work.begin(g, 0.5) == pytest.approx(0.25 * (g.astype(float) @ g), rel=slack)
+    y, r = np.zeros(n), 0.5 * g.astype(float)
+    p = work.p.astype(float)
+    for step in (0.25, -1.5):
+        Hp = rng.standard_normal(n).astype(dtype)
+        work.Hp[:] = Hp
+        wanted = p @ p, p @ Hp, float(Hp.astype(float) @ Hp)
+        size = np.linalg.norm(p) * np.linalg.norm(Hp.astype(float))
+        assert np.abs(np.subtract(work.curvature(), wanted)).max() <= slack * max(*wanted, size)
+        found = work.move(step, 0.125)
+        y, r = y + step * p, r + step * (Hp + 0.125 * p)
+        assert np.abs(work.y - y).max() <= slack * np.abs(y).max()
+        assert np.abs(work.r - r).max() <= slack * np.abs(r).max() * 4
+        wanted = r @ r, y @ y, float(y @ g), y @ r
+        size = max(r @ r, y @ y, float(np.linalg.norm(g.astype(float))) ** 2)
+        assert np.abs(np.subtract(found, wanted)).max() <= slack * size
+        work.turn(0.5)
+        p = 0.5 * p - r
+        assert np.abs(work.p - p).max() <= slack * np.abs(p).max() * 4
+
+
+def test_minres_on_nothing_and_on_what_overflows():
+    b = np.array([3.0, 4.0])
+    assert np.array_equal(minres(lambda v: 0 * v, b, 5, 1e-8), b), "the right side itself"
+    with np.errstate(all="ignore"):
+        found = minres(lambda v: np.full(2, np.inf), b, 5, 1e-8)
+    assert np.array_equal(found, b)
+    A = np.diag([2.0, -4.0])
+    assert np.allclose(minres(lambda v: A @ v, b, 5, 1e-12), [1.5, -1.0], rtol=1e-12)

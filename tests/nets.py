@@ -141,7 +141,8 @@ class Net:
     def reference(self, **changes: Any) -> ReferenceObjective:
         """The same in NumPy, in whatever precision theta has."""
         m, (rows, options) = self.model, self.given(changes)
-        known = {k: x for k, x in options.items() if k in ("loss", "l2", "sample_weight")}
+        of_the_loss = "loss", "l2", "l2_biases", "sample_weight"
+        known = {name: options[name] for name in of_the_loss if name in options}
         names = m.activation if isinstance(m.activation, str) else list(m.activation)
         how = {"bias": m.bias, "residual": m.residual, "batch_norm": m.batch_norm}
         return ReferenceObjective(ReferenceModel(m.sizes, names, **how), *rows, **known)
@@ -149,6 +150,14 @@ class Net:
     @cached_property
     def ref(self) -> ReferenceObjective:
         return self.reference()
+
+    def exact(self, v: np.ndarray | None = None) -> np.ndarray:
+        """The oracle's gradient, or its Hessian times v by complex steps, in long double."""
+        theta, step = self.theta.astype(np.clongdouble), np.longdouble(1e-100)
+        if v is None:
+            return self.reference().value_and_gradient(theta)[1].real
+        moved = theta + 1j * step * v.astype(np.longdouble)
+        return self.reference().value_and_gradient(moved)[1].imag / step
 
     def direction(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
         """A random direction, or a block of so many."""

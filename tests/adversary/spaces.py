@@ -1,4 +1,4 @@
-"""Every space, every operator and every estimator of a spectrum against the matrix in NumPy."""
+"""Every space, operator and estimator of a spectrum against the matrix by other passes."""
 
 import warnings
 
@@ -8,12 +8,11 @@ from scipy.special import stdtrit
 
 import fastcurv as fc
 from fastcurv.common.vectors import safe_norm
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import LEFT_OPEN
-from fastcurv.structure.parameters import divisor_of, l2_diagonal
 
-from ..nets import CURVATURES
-from .networks import LOSSES, SMOOTH
+from ..nets import CURVATURES, Net
+from ..network import product_cases
+from .networks import LOSSES, SMOOTH, InLongDouble
 
 KINKED = ["relu", "leaky_relu", "elu"]
 SPACES = ("samples", "outputs", "inputs", "parameters")
@@ -98,44 +97,16 @@ def drawn(draw):
     return ob, theta, exact and not set(names) - {"relu", "identity"}
 
 
-def in_numpy(ob, theta, kind):
-    """The matrix by complex steps of a plain forward pass: ``J' B J``, and what bends beside it."""
-    m, N, c = ob.model, len(ob.X), ob.model.sizes[-1]
-    model = ReferenceModel(m.sizes, m.activation, m.bias, m.residual, m.batch_norm)
-    ref = ReferenceObjective(
-        model,
-        ob.X,
-        ob.y,
-        ob.loss,
-        l2=ob.l2,
-        sample_weight=ob.sample_weight,
-        l2_biases=ob.l2_biases,
-    )
-    if kind == "hessian":
-        return ref.hessian(theta) @ np.eye(len(theta))
-    z, step = model.predict(theta, ob.X), 1e-100
-    J = np.stack(
-        [model.predict(theta + 1j * step * e, ob.X).imag / step for e in np.eye(len(theta))], -1
-    )
-    f = (np.ones(N) if ob.sample_weight is None else ob.sample_weight) / divisor_of(ob)
-    p, y = 1 / (1 + np.exp(-z)), ob.y
-    if ob.loss == "cross_entropy":
-        y = np.eye(c)[y] if y.ndim == 1 else y
-        p = np.exp(z - z.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        T = y.sum(axis=1, keepdims=True)
-        B, delta = -T[..., None] * p[:, :, None] * p[:, None] * (1 - np.eye(c)), T * p - y
-        B -= B.sum(axis=2)[:, :, None] * np.eye(c)  # nothing cancels
-    elif ob.loss == "mse":
-        B, delta = 2 * np.eye(c) * np.ones((N, 1, 1)), 2 * (z - y)
-    else:
-        B, delta = (p / (1 + np.exp(z)))[:, :, None] * np.eye(c), p - y
-    if kind == "ggn":
-        return np.einsum("nai,nab,nbj,n->ij", J, B, J, f) + np.diag(
-            np.broadcast_to(l2_diagonal(ob), len(theta))
-        )
-    g = np.einsum("nai,na,n->ni", J, delta, f)
-    return N * g.T @ g
+def by_passes(ob, theta, kind):
+    """The matrix by passes in long double, with batch normalisation by complex steps."""
+    I = np.eye(len(theta))
+    if ob.model.batch_norm:
+        net = Net(ob.model, ob.X, ob.y, ob.sample_weight, theta,
+                  {"loss": ob.loss, "l2": ob.l2, "l2_biases": ob.l2_biases})  # fmt: skip
+        u = np.zeros((len(ob.X), ob.model.sizes[-1]))
+        return product_cases.truth(net.ref, theta, I, u)["HV" if kind == "hessian" else "GV"]
+    truth = InLongDouble(ob, theta)
+    return np.stack([truth.product(v, kind.removeprefix("empirical_")) for v in I], axis=1)
 
 
 def offered(op, space):
@@ -236,9 +207,9 @@ def spaces_are_the_matrix(draw):
     at_kinks = ob.certificates.kinks(theta)
     if op.dtype == np.float64 and not at_kinks and 1e-9 < np.abs(ob.X).max() < 1e9:
         with np.errstate(all="ignore"):
-            gap = np.abs(in_numpy(ob, np.asarray(theta, float), kind) - A).max()
+            gap = np.abs(by_passes(ob, np.asarray(theta, float), kind) - A).max()
         near_a_fit = eps * len(ob.X) if kind == "empirical_fisher" else 0.0
-        assert gap <= room + near_a_fit, f"{words}: {gap} off NumPy"
+        assert gap <= room + near_a_fit, f"{words}: {gap} off the passes"
     if not ob.model.batch_norm and (exact or not at_kinks):
         gap = np.abs(in_shards(draw, ob, theta, kind).to_dense().astype(float) - A).max()
         assert gap <= room, f"{words}: {gap} off in shards"

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
+from .. import nets
 from . import conditions, doors, networks, plans, spaces, truths
 
 EPS = np.finfo(float).eps
@@ -21,10 +21,10 @@ def pick(draw):
     return TRUTHS[int(draw.integers(len(TRUTHS)))](draw)
 
 
-def classify_names_no_false_kind(draw):
+def classify_names_no_false_kind(draw, **how):
     """`classify` names no kind that the point is not, and certifies none that is not proved."""
     truth = pick(draw)
-    said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)))
+    said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)), **how)
     words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
     assert said.kind in truth.allowed, words
     assert not said.certified or said.kind in truth.certain, words
@@ -33,18 +33,7 @@ def classify_names_no_false_kind(draw):
 
 def large_n_is_as_honest(draw):
     """The same through Krylov: `dense_below=1` and a risk that was asked for."""
-    truth = pick(draw)
-    said = fc.classify(
-        truth.ob,
-        truth.theta,
-        dense_below=1,
-        failure_probability=1e-6,
-        seed=int(draw.integers(2**31)),
-    )
-    words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
-    assert said.kind in truth.allowed, words
-    assert not said.certified or said.kind in truth.certain, words
-    return said.kind
+    return classify_names_no_false_kind(draw, dense_below=1, failure_probability=1e-6)
 
 
 def a_weak_eigenvalue_is_not_overlooked(draw):
@@ -218,11 +207,7 @@ def bounds_hold(draw):
     theta *= np.asarray(10.0 ** draw.uniform(-2, 1), dtype)
     v = draw.standard_normal(model.n_params).astype(dtype)
     H = fc.Objective(model, X, y, loss="mse").hessian(theta)
-    names = [activation] * (len(sizes) - 2)
-    ref = ReferenceObjective(ReferenceModel(sizes, names), X, y, "mse")
-    step = np.longdouble(1e-100)
-    long = theta.astype(np.clongdouble) + 1j * step * v.astype(np.longdouble)
-    exact = ref.value_and_gradient(long)[1].imag / step
+    exact = nets.Net(model, X, y, None, theta, {"loss": "mse"}).exact(v)
     error = float(np.linalg.norm((H @ v) - exact))
     bound = H.rounding_bound(v)
     assert error <= bound * (1 + 1e-3) + 1e-300, f"{sizes} {activation} {dtype}: {error} > {bound}"

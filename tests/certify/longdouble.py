@@ -106,15 +106,8 @@ class Truth:
                     self.p.append(p)
                     self.q.append(q)
             self.loss(z)
-            self.d, self.e, e = [None] * len(self.layers), [None] * len(self.layers), None
-            self.d[-1] = self.delta
-            for l in range(len(self.layers) - 1, 0, -1):
-                e = self.d[l] @ self.layers[l][0] + (e if self.skips[l] else 0)
-                self.e[l - 1], self.d[l - 1] = e, e * self.p[l - 1]
-            self.gradient = (
-                self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)])
-                + np.asarray(l2_diagonal(ob)).astype(LD) * self.theta
-            )
+            g, self.d, self.e = self.backward(self.delta)
+            self.gradient = g + np.asarray(l2_diagonal(ob)).astype(LD) * self.theta
 
     def split(self, v):
         layers, start = [], 0
@@ -128,6 +121,14 @@ class Truth:
         return np.concatenate(
             [x.ravel() for W, b in parts for x in ((W, b) if self.ob.model.bias else (W,))]
         )
+
+    def backward(self, delta):
+        """J'delta, and by layers the delta and e on the way."""
+        d, e = [np.asarray(delta, LD)], [None]
+        for l in range(len(self.layers) - 1, 0, -1):
+            e.insert(0, d[0] @ self.layers[l][0] + (e[0] if self.skips[l] else 0))
+            d.insert(0, e[0] * self.p[l - 1])
+        return self.join([(x.T @ a, x.sum(axis=0)) for x, a in zip(d, self.a)]), d, e
 
     def loss(self, z):
         ob, y = self.ob, self.ob.y
@@ -169,33 +170,26 @@ class Truth:
     def product(self, v, kind="hessian"):
         with np.errstate(under="ignore"):
             v = np.asarray(v).astype(LD)
-            layers, full = self.split(v), kind == "hessian"
+            layers, l2 = self.split(v), np.asarray(l2_diagonal(self.ob)).astype(LD)
             ra, rz = [LD(0) * self.a[0]], []
             for l, ((W, _), (V, vb)) in enumerate(zip(self.layers, layers)):
                 rz.append(ra[-1] @ W.T + self.a[l] @ V.T + vb)
                 if l < len(self.layers) - 1:
                     ra.append(self.p[l] * rz[-1] + (ra[-1] if self.skips[l] else 0))
-            rd, re = self.r_loss(rz[-1]), None
             if kind == "fisher":
-                rd = (
-                    self.ob.n_samples
-                    * (self.delta * rz[-1]).sum(axis=1, keepdims=True)
-                    * self.delta
-                )
+                along = (self.delta * rz[-1]).sum(axis=1, keepdims=True)
+                return self.backward(self.ob.n_samples * along * self.delta)[0]
+            rd, re = self.r_loss(rz[-1]), None
+            if kind == "ggn":
+                return self.backward(rd)[0] + l2 * v
             parts = [None] * len(self.layers)
             for l in range(len(self.layers) - 1, -1, -1):
-                parts[l] = (rd.T @ self.a[l] + (self.d[l].T @ ra[l] if full else 0), rd.sum(axis=0))
+                parts[l] = rd.T @ self.a[l] + self.d[l].T @ ra[l], rd.sum(axis=0)
                 if l:
-                    re = (
-                        rd @ self.layers[l][0]
-                        + (self.d[l] @ layers[l][0] if full else 0)
-                        + (re if self.skips[l] else 0)
-                    )
-                    rd = re * self.p[l - 1] + (
-                        self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0
-                    )
-            l2 = np.asarray(l2_diagonal(self.ob)).astype(LD)
-            return self.join(parts) + (l2 * v if kind != "fisher" else 0)
+                    re = (re if self.skips[l] else 0) + rd @ self.layers[l][0]
+                    re = re + self.d[l] @ layers[l][0]
+                    rd = re * self.p[l - 1] + self.e[l - 1] * self.q[l - 1] * rz[l - 1]
+            return self.join(parts) + l2 * v
 
 
 def size(x):

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcurv import Objective
 from fastcurv.structure import tables
+from fastcurv.structure.parameters import l2_diagonal
 
 from ..nets import CURVATURES, draw
 
@@ -148,7 +149,7 @@ def truth(ref, theta, V, u):
         rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
         jv.append(rz)
         rdelta = tables.LOSSES[ref.loss].terms(zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
-        ggn.append(back(ref._scale() * rdelta) + ref.l2 * v)
+        ggn.append(back(ref._scale() * rdelta) + l2_diagonal(ref) * v)
         fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
     known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
     known["Jv"] = jv[0]

@@ -12,7 +12,7 @@ from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
-from .product_cases import STEP, agrees_with_torch, answers, compare, normed, torch_net, truth
+from .product_cases import agrees_with_torch, answers, compare, normed, torch_net, truth
 
 SLACK = {"float64": 2e-11, "float32": 1e-3}
 
@@ -346,16 +346,6 @@ assert np.array_equal(ob.hessp(theta, v), product)
 # --- bounds on rounding, symmetries, dead units and verdicts
 
 
-def exact(p, v=None):
-    """The gradient, or the Hessian times v, by complex steps in long double."""
-    theta = p.theta.astype(np.longdouble)
-    if v is None:
-        return p.ref.value_and_gradient(theta)[1]
-    return p.ref.value_and_gradient(theta + 1j * STEP * v.astype(np.longdouble))[
-        1
-    ].imag / np.longdouble(STEP)
-
-
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
 def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
     """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary,
@@ -374,8 +364,8 @@ def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
             H, v = p.ob.hessian(p.theta), p.V[:, 0]
             room = 1 + np.finfo(np.longdouble).eps / np.finfo(dtype).eps
             for computed, true, bound in (
-                (H.gradient, exact(p), p.ob.rounding_bound(p.theta)),
-                (H @ v, exact(p, v), H.rounding_bound(v)),
+                (H.gradient, p.exact(), p.ob.rounding_bound(p.theta)),
+                (H @ v, p.exact(v), H.rounding_bound(v)),
             ):
                 error = float(np.linalg.norm((computed - true).astype(float)))
                 size = float(np.linalg.norm(true.astype(float)))
@@ -391,7 +381,7 @@ def test_bounds_of_columns_cover_the_dense_matrix():
     H = p.ob.hessian(p.theta)
     bounds = H.column_bounds()
     for j, e in enumerate(np.eye(p.n)):
-        assert np.linalg.norm((H @ e - exact(p, e)).astype(float)) <= bounds[j] <= 1e-9
+        assert np.linalg.norm((H @ e - p.exact(e)).astype(float)) <= bounds[j] <= 1e-9
         assert np.isclose(bounds[j], H.rounding_bound(e))
     block = H.restrict(layers=[1])
     assert np.array_equal(block.column_bounds(), bounds[block.indices])

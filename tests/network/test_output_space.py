@@ -11,6 +11,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.spaces import OutputSpace
 
+from ..certify.longdouble import LD, Truth
 from ..nets import KERNELS, every_activation
 from ..spectrum.spectra import picked
 from . import product_cases
@@ -57,30 +58,17 @@ def test_has_the_eigenvalues_of_the_whole(activation, loss, rng):
 
 
 def exact_gram(ob, theta):
-    """K of a tanh net with cross entropy in extended precision, by loops over rows and columns."""
-    wide = np.longdouble
-    layers = [(W.astype(wide), b.astype(wide)) for W, b in ob.model.unflatten(theta)]
-    a, p = [ob.X.astype(wide)], []
-    for W, b in layers[:-1]:
-        a.append(np.tanh(a[-1] @ W.T + b))
-        p.append(1 - a[-1] ** 2)
-    z = a[-1] @ layers[-1][0].T + layers[-1][1]
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    s = np.sqrt(e / e.sum(axis=1, keepdims=True))
-    columns = []
-    for k in range(z.shape[1] - 1):
-        for n in range(len(z)):
-            t = z[n].argmax()
+    """K of a net with cross entropy in extended precision, a backward pass a row and column."""
+    truth, columns = Truth(ob, theta), []
+    N, c = truth.softmax.shape
+    for k in range(c - 1):
+        for n, (s, top) in enumerate(zip(np.sqrt(truth.softmax), truth.top)):
+            t, d = top.argmax(), np.zeros((N, c), LD)
             j = k + (k >= t)
-            d = -(s[n] ** 2) * s[n, j] / (1 + s[n, t])
-            d[j] += s[n, j]
-            d[t] = -s[n, t] * s[n, j]
-            d, parts = d / np.sqrt(wide(len(z))), []
-            for l in range(len(layers) - 1, -1, -1):
-                parts.append(np.append(np.outer(d, a[l][n]), d))
-                if l:
-                    d = (d @ layers[l][0]) * p[l - 1][n]
-            columns.append(np.concatenate(parts))
+            d[n] = -(s**2) * s[j] / (1 + s[t])
+            d[n, j] += s[j]
+            d[n, t] = -s[t] * s[j]
+            columns.append(truth.backward(d / np.sqrt(LD(N)))[0])
     A = np.array(columns)
     return A @ A.T
 

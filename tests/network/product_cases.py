@@ -244,6 +244,18 @@ def agree(ob, theta, v, value, gradient, product):
     assert np.linalg.norm(H @ v - product) <= 1e-11 * np.linalg.norm(product)
 
 
+def double_backward(loss, parameters, v):
+    """The gradient of a number of torch in some parameters, and its Hessian times v."""
+    import torch
+
+    def of(x, **how):
+        parts = torch.autograd.grad(x, parameters, materialize_grads=True, **how)
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    g = of(loss, create_graph=True)
+    return g.detach().numpy(), of(g @ torch.tensor(v)).numpy()
+
+
 def agrees_with_torch(torch, net, ob, theta, v):
     """Value, gradient and product are those of double backward through the net at theta."""
     criteria = {
@@ -251,10 +263,8 @@ def agrees_with_torch(torch, net, ob, theta, v):
         "cross_entropy": torch.nn.CrossEntropyLoss,
         "binary_cross_entropy": torch.nn.BCEWithLogitsLoss,
     }
-    params, grad = list(net.parameters()), torch.autograd.grad
+    params = list(net.parameters())
     y = torch.tensor(ob.y.astype(np.int64) if ob.y.ndim == 1 else ob.y)
-    l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)  # keeps each in the gradient's graph
+    l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)
     value = criteria[ob.loss]()(net(torch.tensor(ob.X)), y) + l2
-    flat = torch.cat([g.reshape(-1) for g in grad(value, params, create_graph=True)])
-    product = torch.cat([g.reshape(-1) for g in grad(flat @ torch.tensor(v), params)])
-    agree(ob, theta, v, value.item(), flat.detach().numpy(), product.numpy())
+    agree(ob, theta, v, value.item(), *double_backward(value, params, v))

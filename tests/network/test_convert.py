@@ -9,6 +9,8 @@ import pytest
 
 import fastcurv as fc
 
+from .product_cases import double_backward
+
 torch = pytest.importorskip("torch")
 nn = torch.nn
 RNG = np.random.default_rng(3)
@@ -34,12 +36,8 @@ def logits(module, X, dtype=torch.float64):
 
 def products_of(module, X, y, v):
     """Hessian of the mean squared error in the module's parameters, times v, by double backward."""
-    parameters = list(module.parameters())
     loss = nn.MSELoss()(module(torch.tensor(X)), torch.tensor(y))
-    g = torch.autograd.grad(loss, parameters, create_graph=True)
-    flat = torch.cat([part.reshape(-1) for part in g])
-    Hv = torch.autograd.grad(flat @ torch.tensor(v), parameters)
-    return torch.cat([part.reshape(-1) for part in Hv]).numpy()
+    return double_backward(loss, list(module.parameters()), v)[1]
 
 
 ACTIVATIONS = {
@@ -338,10 +336,7 @@ def test_a_class_with_a_forward_of_its_own_is_read_by_its_graph():
     own = dict(module.named_parameters())
     y, v = RNG.integers(2, size=17), RNG.standard_normal(model.n_params)
     loss = nn.functional.nll_loss(module(torch.tensor(X)), torch.tensor(y))
-    g = torch.autograd.grad(loss, [own[name] for name in order], create_graph=True)
-    inner = torch.cat([p.reshape(-1) for p in g]) @ torch.tensor(v)
-    products = torch.autograd.grad(inner, [own[name] for name in order])
-    theirs = torch.cat([p.reshape(-1) for p in products]).numpy()
+    _, theirs = double_backward(loss, [own[name] for name in order], v)
     H = fc.Objective(model, X, y).hessian(theta)
     assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
     plain = Net(residual=False).double().eval()

@@ -17,6 +17,8 @@ import pytest
 
 import fastcurv as fc
 
+from .product_cases import double_backward
+
 LONG = int(os.environ.get("FASTCURV_AUDIT", "20000"))  # networks of the nightly audit
 SHARE = {"torch_stack": 0.3, "torch_class": 0.2, "onnx_graph": 0.35, "keras_model": 0.05}
 SHARE |= {"flax_net": 0.03, "sklearn_net": 0.05, "torch_export": 0.02}
@@ -275,7 +277,6 @@ def torch_calls(module, d, rng):
 
     def hessian(X, v, end, Y):
         """H v of the loss that `loss_of` names, by double backward, in ``module.parameters()``."""
-        parts = list(module.parameters())
         f = module(torch.from_numpy(X)).reshape(Y.shape)
         y = torch.from_numpy(Y)
         loss = {
@@ -284,10 +285,7 @@ def torch_calls(module, d, rng):
             "log_softmax": lambda: -(y * f).sum(1).mean(),
             "sigmoid": lambda: -(y * f.log() + (1 - y) * (1 - f).log()).mean(),
         }[end]()
-        g = torch.autograd.grad(loss, parts, create_graph=True, materialize_grads=True)
-        inner = torch.cat([p.reshape(-1) for p in g]) @ torch.from_numpy(v)
-        Hv = torch.autograd.grad(inner, parts, materialize_grads=True)
-        return torch.cat([p.reshape(-1) for p in Hv]).numpy()
+        return double_backward(loss, list(module.parameters()), v)[1]
 
     return (lambda: fc.from_torch(module)), outputs, hessian, d
 

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-import fastcurv as fc
 from fastcurv import _engine
 
 from ..nets import draw
@@ -101,14 +100,3 @@ def test_runs_end_where_they_are_asked_to(rng):
     steps, ending = start.run(500, 1e-6, -np.inf, np.inf, record)
     assert ending == "critical" and np.linalg.norm(ob.gradient(start.theta)) <= 1e-6
     assert start.run(500, 0.0, -np.inf, np.inf, record)[1] == "stalled"
-
-
-def test_the_same_bits_for_any_number_of_threads(rng):
-    ob, theta = problem(rng, [6, 10, 3], 900, "tanh", "cross_entropy")
-    ends = []
-    for threads in (1, 2, 5):
-        twin = fc.Objective(ob.model, ob.X, ob.y, ob.loss, n_threads=threads)
-        run = _engine.Levenberg(twin._new_plan(), theta.copy())
-        run.run(5, 0.0, -np.inf, np.inf, np.zeros((5, 3)))
-        ends.append(run.theta)
-    assert all(np.array_equal(x, ends[0]) for x in ends)

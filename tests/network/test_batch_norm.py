@@ -117,30 +117,6 @@ def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
     assert np.array_equal(ridge.gradient(p.theta)[b], 0.5 * p.theta[b])
 
 
-def test_blocks():
-    """Restricted to layers or indices the products are those of the dense matrix, with statistics
-    moving all the same.
-    """
-    p = normed([6, 9, 9, 5, 4], "tanh", "mse", 70, residual=True, l2=0.1)
-    for make in (p.ob.hessian, p.ob.ggn):
-        A = make(p.theta)
-        dense, starts, rng = A.to_dense(), p.model.starts, np.random.default_rng(0)
-        for layers in ([0], [1], [3], [0, 2], [1, 3]):
-            rows = np.concatenate([np.arange(starts[l], starts[l + 1]) for l in layers])
-            block, wanted = A.restrict(layers=layers), dense[np.ix_(rows, rows)]
-            v = rng.standard_normal(len(rows))
-            assert np.array_equal(block.indices, rows)
-            assert np.linalg.norm(block @ v - wanted @ v) <= 1e-12 * np.linalg.norm(wanted @ v)
-            assert abs(block.quadratic(v) - v @ wanted @ v) <= 1e-12 * np.linalg.norm(
-                v
-            ) * np.linalg.norm(wanted @ v)
-        rows = rng.permutation(p.n)[:40]
-        assert (
-            np.abs(A.restrict(indices=rows).to_dense() - dense[np.ix_(rows, rows)]).max()
-            <= 1e-13 * np.abs(dense).max()
-        )
-
-
 def test_a_model_with_batch_norm_is_described():
     model = fc.MLP([3, 5, 4, 2], "relu", bias=False, batch_norm=True)
     assert model.n_params == 15 + 10 + 20 + 8 + 8 and "batch_norm=True" in repr(model)

@@ -121,44 +121,6 @@ def test_fisher_is_the_mean_of_outer_products(rng, problem):
     ) <= 1e-13 * np.linalg.norm(true)
 
 
-def test_ggn_is_the_hessian_of_a_net_that_is_linear_in_theta(rng, problem):
-    """One layer: both are the same matrix; deeper ones differ, and the GGN has no negative
-    eigenvalue.
-    """
-    flat = problem(rng, [6, 4], "tanh", "cross_entropy", 20)
-    H, G = flat.ob.hessian(flat.theta).to_dense(), flat.ob.ggn(flat.theta).to_dense()
-    assert np.linalg.norm(H - G) <= 1e-14 * np.linalg.norm(H)
-    deep = problem(rng, [6, 5, 4], "tanh", "cross_entropy", 20)
-    H, G = deep.ob.hessian(deep.theta).to_dense(), deep.ob.ggn(deep.theta).to_dense()
-    assert np.linalg.norm(H - G) > 1e-3 * np.linalg.norm(H)
-    assert np.linalg.eigvalsh(H)[0] < -1e-6
-    assert np.linalg.eigvalsh(G)[0] >= -1e-14 * np.linalg.norm(G)
-
-
-@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
-def test_jacobian_makes_the_ggn(rng, problem, loss):
-    """G = J' (d2 loss / dz2) J with the loss's second derivative written out."""
-    N, d = 9, 3
-    p = problem(rng, [4, 5, d], "silu", loss, N, weights=True)
-    J = p.ob.jacobian(p.theta)
-    dense = J @ np.eye(p.n)
-    assert np.linalg.norm(J.T @ np.eye(N * d) - dense.T) <= 1e-13 * np.linalg.norm(dense)
-    z = p.model.predict(p.theta, p.X)
-    curvature = np.zeros((N * d, N * d))
-    for i in range(N):
-        if loss == "mse":
-            block = 2 * np.eye(d) / d
-        elif loss == "binary_cross_entropy":
-            s = 1 / (1 + np.exp(-z[i]))
-            block = np.diag(s * (1 - s)) / d
-        else:
-            s = np.exp(z[i]) / np.exp(z[i]).sum()
-            block = np.diag(s) - np.outer(s, s)
-        curvature[i * d : (i + 1) * d, i * d : (i + 1) * d] = p.weight[i] * block / N
-    G = dense.T @ curvature @ dense
-    assert np.linalg.norm(p.ob.ggn(p.theta).to_dense() - G) <= 1e-13 * np.linalg.norm(G)
-
-
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_the_jacobian_as_a_matrix(rows, kind):

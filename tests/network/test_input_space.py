@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 import fastcurv as fc
 from fastcurv.network.gram import InCoordinates
@@ -84,26 +83,6 @@ def test_float32(rng):
     R = H.reduced("inputs")
     x = rng.standard_normal(R.shape[0]).astype(np.float32)
     assert R.defect(x) <= 100 * np.finfo(np.float32).eps * np.linalg.norm(R @ x)
-
-
-@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
-def test_sparse_rows_are_taken_block_by_block(form, rng):
-    """The same numbers as of dense rows; no more of them dense at once than a block."""
-    X = sparse.random(200, 60, density=0.05, random_state=0, format=form)
-    y = rng.integers(3, size=200)
-    model = fc.MLP([60, 7, 3])
-    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
-    ob = fc.StreamedObjective(model, X, y, l2=0.01, block_rows=32)
-    dense = fc.Objective(model, X.toarray(), y, l2=0.01)
-    assert abs(ob.value(theta) - dense.value(theta)) <= 1e-14
-    assert np.abs(ob.gradient(theta) - dense.gradient(theta)).max() <= 1e-14
-    gap = ob.hessian(theta) @ v - dense.hessian(theta) @ v
-    assert np.abs(gap).max() <= 1e-13
-    assert fc.eigsh(ob.hessian(theta), 2, seed=0).space == "parameters"
-    with pytest.raises(ValueError, match="rows in shards"):
-        fc.eigsh(ob.hessian(theta), 2, space="samples")
-    rows = np.array([3, 150, 7])
-    assert abs(ob.batch(rows).value(theta) - dense.batch(rows).value(theta)) <= 1e-14
 
 
 @pytest.mark.parametrize("space", ["samples", "inputs"])

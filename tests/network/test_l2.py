@@ -80,17 +80,6 @@ def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
     assert ("l2_biases=False" in repr(ob)) == ("too" not in case) and "l2_biases" not in repr(plain)
 
 
-@pytest.mark.parametrize("case", ["wide", "wide, biases too"])
-def test_threads_change_no_bit(case, problem, rng):
-    ob, _, theta, _ = pair(problem, rng, case, "float64")
-    V = rng.standard_normal((len(theta), 3))
-    results = []
-    for n_threads in (1, 2, 3):
-        ob.n_threads, ob._plan, ob._spare = n_threads, None, []
-        results.append((ob.value(theta), *ob.gradient(theta), *(ob.hessian(theta) @ V).ravel()))
-    assert results[0] == results[1] == results[2]
-
-
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_oracle_bounds_and_floor(problem, rng, loss):
     """The complex step agrees within the bounds, which see the spared biases, and no eigenvalue is

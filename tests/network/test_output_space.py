@@ -315,16 +315,6 @@ def test_who_decides(rng):
     assert spared.empirical_fisher(theta).written() is not None  # it holds no l2
 
 
-def test_same_bits_for_any_number_of_threads(rng):
-    found = []
-    for threads in (1, 2, 3):
-        ob, theta = objective(np.random.default_rng(0), [70, 90, 80, 4], 40, n_threads=threads)
-        R = ob.ggn(theta).reduced("outputs")
-        found.append((R.matrix, R @ np.ones(R.shape[0]), R.embed(np.ones(R.shape[0]))))
-    for other in found[1:]:
-        assert all(np.array_equal(x, y) for x, y in zip(found[0], other))
-
-
 def test_pickles(wide):
     R = OutputSpace(wide[0])
     again = pickle.loads(pickle.dumps(R))

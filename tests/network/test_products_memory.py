@@ -8,6 +8,7 @@ import pytest
 
 from fastcurv import _engine
 
+from ..nets import CURVATURES
 from ..plans import least_memory
 from .product_cases import again, everything
 
@@ -157,19 +158,19 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 
 @pytest.mark.parametrize("memory", [None, "chunks"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_restrict(arch, bias, memory, rng, problem):
-    """A principal block, by layers or by indices, is the dense matrix's."""
-    p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, l2=0.1, bias=bias, residual=True)
-    ob = (
-        p.ob
-        if memory is None
-        else again(p, memory=(least_of(p) + p.ob.hessian(p.theta).nbytes) // 2)
-    )
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_restrict(arch, batch_norm, bias, memory, rng, problem):
+    """A principal block, by layers or by indices, is the dense matrix's; statistics move all the
+    same.
+    """
+    how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
+    p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, **how)
+    whole = p.ob.hessian(p.theta).nbytes
+    ob = p.ob if memory is None else again(p, memory=(least_of(p) + whole) // 2)
     assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
-    starts = np.cumsum(
-        [0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)]
-    )
-    for H in (ob.hessian(p.theta), ob.ggn(p.theta), ob.empirical_fisher(p.theta)):
+    starts = p.model.starts
+    for kind in CURVATURES[: 2 if batch_norm else 3]:
+        H = getattr(ob, kind)(p.theta)
         dense = H.to_dense()
         size = np.linalg.norm(dense)
         for layers in ([0], [1], [2], 2, [0, 2], [2, 0], [0, 1, 2]):

@@ -294,18 +294,6 @@ def test_density_has_the_copies_in_it(wide, deflate):
     assert copies >= H.reduced("samples").n_rest / len(truth) - 1e-12
 
 
-def test_same_bits_for_any_number_of_threads(rng):
-    X, y = rng.standard_normal((8, 200)), rng.integers(10, size=8)
-    model = fc.MLP([200, 300, 250, 10], "gelu")
-    theta, bits = model.init(seed=0), set()
-    for n_threads in (1, 2, 3):
-        H = fc.Objective(model, X, y, n_threads=n_threads).hessian(theta)
-        R = SampleSpace(H, EVERY)
-        x = np.random.default_rng(5).standard_normal(R.shape[0])
-        bits.add((R @ x).tobytes())
-    assert len(bits) == 1
-
-
 def test_krylov_serves_the_whole_operator(rng):
     """A run in sample space says of H what a run in parameter space says."""
     ob, theta = objective(rng, [30, 40, 30, 3], 2, loss="cross_entropy", l2=0.01)

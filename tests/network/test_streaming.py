@@ -207,17 +207,6 @@ def test_the_tree_is_one_of_totals(rng):
         assert abs(Fraction(float(found[0])) - exact) <= additions(count) * size / 2**53 * 2
 
 
-def test_threads_change_no_bit(rng):
-    model, X, y, options = draw(rng, N=400)
-    V = rng.standard_normal((model.n_params, 6))
-    theta = model.init(seed=0)
-    found = [
-        fc.StreamedObjective(model, X, y, block_rows=64, n_threads=t, **options).hessian(theta) @ V
-        for t in (1, 2, 3)
-    ]
-    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
-
-
 def test_a_pass_is_a_gradient_or_any_number_of_vectors(rng):
     _, b, theta = both(rng)
     n = b.n_params

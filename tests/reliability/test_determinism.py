@@ -1,9 +1,13 @@
 """The same bits a thousand times over, for any number of threads, with and without `memory=`."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.network.gram import SampleSpace
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 
@@ -58,6 +62,61 @@ def test_algorithms_repeat_their_bits(rng):
         seen.append([pairs.values, pairs.vectors, density.density, end.x, np.array(end.fun)])
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other))
+
+
+def products(p, kind=fc.Objective, **changes):
+    ob, V = p.objective(kind, **changes), np.cos(np.outer(np.arange(p.n), [1.0, 2.3, 3.1]))
+    return ob.value(p.theta), ob.gradient(p.theta), ob.hessian(p.theta) @ V
+
+
+def of_samples(p):
+    R = SampleSpace(p.ob.hessian(p.theta), [True] * 3)
+    return (R @ np.cos(np.arange(R.shape[0])),)
+
+
+def of_outputs(p):
+    R = p.ob.ggn(p.theta).reduced("outputs")
+    x = np.cos(np.arange(R.shape[0]))
+    return R.matrix, R @ x, R.embed(x)
+
+
+def pairs(p, seed=0):
+    found = fc.eigsh(p.ob.hessian(p.theta), 5, seed=seed)
+    return found.values, found.vectors
+
+
+def levenberg(p):
+    run = _engine.Levenberg(p.ob._new_plan(), p.theta.copy())
+    run.run(5, 0.0, -np.inf, np.inf, np.zeros((5, 3)))
+    return (run.theta,)
+
+
+WIDE, OWN = [40, 300, 200, 4], [nets.OWN["hyperbolic"], nets.OWN["wave"]]
+THREADED = {  # what is asked, of which net
+    "l2": (products, WIDE, {"N": 30, "l2": 0.3}),
+    "l2 of matrices": (products, WIDE, {"N": 30, "l2": 0.3, "l2_biases": False}),
+    "blocks": (partial(products, kind=fc.StreamedObjective, block_rows=64), [5, 7, 4, 3],
+               {"loss": "cross_entropy", "N": 400}),
+    "a loss by a function": (products, [5, 30, 2], {"loss": "poisson", "N": 900}),
+    "one that couples outputs": (products, [5, 30, 2],
+                                 {"loss": "gaussian_nll", "N": 900, "y": np.ones((900, 1))}),
+    "activations by functions": (products, [20, 30, 30, 2],
+                                 {"activation": OWN, "N": 3000, "residual": True}),
+    "samples": (of_samples, [200, 300, 250, 10],
+                {"activation": "gelu", "loss": "cross_entropy", "N": 8}),
+    "outputs": (of_outputs, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
+    "a matrix, by any seed": (lambda p: pairs(p, p.ob.n_threads), [10, 4, 1], {"N": 200}),
+    "a search": (pairs, [10, 10, 1], {"N": 200}),
+    "steps": (levenberg, [6, 10, 3], {"loss": "cross_entropy", "N": 900}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", THREADED)
+def test_threads_change_no_bit(what):
+    ask, sizes, options = THREADED[what]
+    one, *others = (ask(nets.draw(1, sizes, n_threads=t, **options)) for t in (1, 2, 3, 5))
+    for other in others:
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 SADDLE = QuadraticObjective(np.diag(np.r_[-1.0, np.linspace(0.1, 2, 9)]))

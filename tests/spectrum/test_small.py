@@ -94,15 +94,6 @@ def test_all_copies_are_there(kind):
     assert found.unseen == 0
 
 
-@pytest.mark.parametrize(("hidden", "seed"), [(4, 7), (10, 0)])
-def test_the_same_bits_for_any_number_of_threads(hidden, seed):
-    """By the matrix for any seed."""
-    net = draw(0, [10, hidden, 1], "tanh", "mse", N=200)
-    one = fc.eigsh(net.objective(n_threads=1).hessian(net.theta), 5, seed=0)
-    two = fc.eigsh(net.objective(n_threads=2).hessian(net.theta), 5, seed=seed)
-    assert np.array_equal(one.values, two.values) and np.array_equal(one.vectors, two.vectors)
-
-
 def test_in_the_complement_of_known_pairs():
     ob, theta = small([10, 10, 1], 200)
     H = ob.hessian(theta)

@@ -15,29 +15,18 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
 from types import FrameType
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("FASTCURV_NUM_THREADS", "1")
 
+from fastcurv.common.progress import bar  # noqa: E402
+
 from .statements import STATEMENTS, run  # noqa: E402
 
 Job = tuple[int, int, float]  # index of the statement, seed, seconds that it may take
-Result = tuple[int, int, str, str, float]  # index, seed, outcome, words if bad, seconds
-
-
-@dataclass
-class Tally:
-    """What became of the cases of one statement."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    bad: int = 0
-    seconds: float = 0.0
-    slowest: float = 0.0
-    slowest_seed: int = -1
+Result = tuple[int, float, int, str, str]  # index, seconds, seed, outcome, words if it is bad
 
 
 class TooLongError(Exception):
@@ -58,19 +47,14 @@ def one(job: Job) -> Result:
     outcome, words = "", ""
     try:
         outcome = run(STATEMENTS[index], seed)
-    except AssertionError as error:
-        outcome, words = "broken", str(error)[:400] or _last()
-    except TooLongError as error:
-        outcome, words = "too long", str(error)[-400:]
-    except Exception:
-        outcome, words = "crashed", _last()
+    except Exception as error:
+        bad = {AssertionError: "broken", TooLongError: "too long"}
+        outcome = bad.get(type(error), "crashed")
+        last = traceback.format_exc().strip().splitlines()[-1]
+        words = (str(error) if type(error) in bad else last)[:400] or last[:400]
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return index, seed, outcome, words, time.process_time() - began
-
-
-def _last() -> str:
-    return traceback.format_exc().strip().splitlines()[-1][:400]
+    return index, time.process_time() - began, seed, outcome, words
 
 
 def arguments() -> argparse.Namespace:
@@ -82,7 +66,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=float, default=120.0, help="processor seconds for one case")
     parser.add_argument("--slow", type=float, default=10.0, help="seconds from which one is named")
-    parser.add_argument("--every", type=float, default=10.0, help="seconds between two reports")
     return parser.parse_args()
 
 
@@ -90,72 +73,33 @@ def main() -> int:
     """Hunt, and say what was found."""
     options = arguments()
     chosen = [i for i, s in enumerate(STATEMENTS) if options.only in s.__name__]
-    each = -(-options.count // len(chosen))
-    seeds = range(options.first, options.first + each)
-    jobs = ((i, seed, options.limit) for seed in seeds for i in chosen)
-    tallies = {i: Tally() for i in chosen}
-    begin = said = time.monotonic()
-    done = 0
-    try:
-        for result in _results(jobs, options.jobs):
-            done += 1
-            _count(tallies[result[0]], result, options.slow)
-            if time.monotonic() - said > options.every:
-                said = time.monotonic()
-                _progress(done, each * len(chosen), said - begin, tallies)
-    except KeyboardInterrupt:
-        print("stopped before the end")
-    bad = _table({i: t for i, t in tallies.items() if t.outcomes})
+    seeds = range(options.first, options.first + -(-options.count // len(chosen)))
+    jobs = [(i, seed, options.limit) for seed in seeds for i in chosen]
+    found, begin = defaultdict(list), time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        try:
+            with bar(len(jobs), "cases", True) as shown:
+                for index, *case in pool.imap_unordered(one, jobs, 4):
+                    found[index].append(case)
+                    shown.update()
+                    seconds, seed, outcome, words = case
+                    if words or seconds > options.slow:
+                        name = STATEMENTS[index].__name__
+                        print(f"{name} seed {seed}: {outcome}, {seconds:.0f} s: {words}")
+        except KeyboardInterrupt:
+            print("stopped before the end")
+    done, bad = sum(map(len, found.values())), 0
+    print(f"{'statement':44s} {'cases':>7s} {'mean ms':>8s} {'slowest s':>18s}  outcomes")
+    for i, cases in sorted(found.items()):
+        times, _, outcomes, words = zip(*cases)
+        bad += sum(map(bool, words))
+        told = ", ".join(f"{k} {v}" for k, v in sorted(Counter(outcomes).items()))
+        slowest = f"{max(times):6.1f} (seed {max(cases)[1]})"
+        mean = 1e3 * sum(times) / len(times)
+        print(f"{STATEMENTS[i].__name__:44s} {len(cases):7d} {mean:8.1f} {slowest}  {told}")
     seconds = time.monotonic() - begin
     print(f"{done} cases from seed {seeds[0]} to {seeds[-1]}, {bad} bad, {seconds:.0f} s")
-    return 1 if bad or done < each * len(chosen) else 0
-
-
-def _count(tally: Tally, result: Result, slow: float) -> None:
-    index, seed, outcome, words, seconds = result
-    name = STATEMENTS[index].__name__
-    tally.outcomes[outcome] += 1
-    tally.bad += bool(words)
-    tally.seconds += seconds
-    if seconds > tally.slowest:
-        tally.slowest, tally.slowest_seed = seconds, seed
-    if words:
-        print(f"{name} seed {seed}: {outcome}: {words}", flush=True)
-    elif seconds > slow:
-        print(f"{name} seed {seed}: took {seconds:.0f} s", flush=True)
-
-
-def _results(jobs: Iterator[Job], n: int) -> Iterator[Result]:
-    if n == 1:
-        yield from map(one, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(n) as pool:
-        yield from pool.imap_unordered(one, jobs, 4)
-
-
-def _progress(done: int, total: int, seconds: float, tallies: dict[int, Tally]) -> None:
-    bad = sum(t.bad for t in tallies.values())
-    left = (total - done) * seconds / done
-    print(
-        f"{done} of {total}, {done / seconds:.1f} a second, {bad} bad, {left / 60:.0f} min left",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _table(tallies: dict[int, Tally]) -> int:
-    """Print the count of every outcome of every statement; the number of bad ones."""
-    print(
-        f"{'statement':44s} {'cases':>7s} {'bad':>4s} {'mean ms':>8s} {'slowest s':>18s}  outcomes"
-    )
-    for i, t in tallies.items():
-        cases = sum(t.outcomes.values())
-        outcomes = ", ".join(f"{k} {v}" for k, v in sorted(t.outcomes.items()))
-        print(
-            f"{STATEMENTS[i].__name__:44s} {cases:7d} {t.bad:4d} {1e3 * t.seconds / cases:8.1f} "
-            f"{t.slowest:6.1f} (seed {t.slowest_seed})  {outcomes}"
-        )
-    return sum(t.bad for t in tallies.values())
+    return 1 if bad or done < len(jobs) else 0
 
 
 if __name__ == "__main__":

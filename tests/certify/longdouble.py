@@ -90,6 +90,31 @@ def given(name, z, y):
     return np.concatenate([u * s, (1 - u) * (1 + u) / 2], axis=1), second
 
 
+def softmax(z):
+    """(p, the sum of all exponentials beside the largest, where that is)."""
+    e, top = np.exp(z - z.max(axis=1, keepdims=True)), np.arange(z.shape[1])
+    top = top == z.argmax(axis=1)[:, None]
+    S = np.where(top, 0, e).sum(axis=1, keepdims=True)
+    return e / (1 + S), S, top
+
+
+def built_in(name, z, y):
+    """What the kernels have: terms of a loss, first derivatives by its outputs, and second ones, of
+    cross entropy as matrices, of the others as their diagonals; nothing cancels.
+    """
+    e = np.exp(-np.abs(z))
+    if name == "mse":
+        return (z - y) ** 2, 2 * (z - y), np.full_like(z, 2)
+    if name == "binary_cross_entropy":
+        terms = np.where(z > 0, z * (1 - y), -z * y) + np.log1p(e)
+        return terms, np.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y), e / (1 + e) ** 2
+    (p, S, top), T = softmax(z), y.sum(axis=1, keepdims=True)
+    terms = y * (z.max(axis=1, keepdims=True) - z) + T * np.log1p(S) / z.shape[1]
+    rest, left = np.where(top, 0, y).sum(axis=1, keepdims=True), np.where(top, S / (1 + S), 1 - p)
+    first, I = np.where(top, rest - T * S / (1 + S), T * p - y), np.eye(z.shape[1])
+    return terms, first, (T * p)[:, :, None] * np.where(I, left[:, None], -p[:, None])
+
+
 class Truth:
     """Gradient and products of an `Objective` at theta, from its own numbers, in long double."""
 
@@ -131,41 +156,22 @@ class Truth:
         return self.join([(x.T @ a, x.sum(axis=0)) for x, a in zip(d, self.a)]), d, e
 
     def loss(self, z):
-        ob, y = self.ob, self.ob.y
+        ob, y, self.z = self.ob, self.ob.y, z
         w = np.ones(len(z), LD) if ob.sample_weight is None else ob.sample_weight.astype(LD)
         f = (w / LD(divisor_of(ob)))[:, None]
-        y = np.eye(z.shape[1])[y] if y.ndim == 1 else y
-        y = y.astype(LD)
+        y = (np.eye(z.shape[1])[y] if y.ndim == 1 else y).astype(LD)
         if LOSSES[ob.loss].given:
             first, second = given(str(ob.loss), z, y)
-            self.delta, self.h = f * first, f.reshape(-1, *[1] * (second.ndim - 1)) * second
-        elif ob.loss == "mse":
-            self.delta, self.h = f * 2 * (z - y), f * np.full_like(z, 2)
-        elif ob.loss == "binary_cross_entropy":
-            e = np.exp(-np.abs(z))
-            self.delta = f * np.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y)
-            self.h = f * e / (1 + e) ** 2
         else:
-            u, top = (
-                z - z.max(axis=1, keepdims=True),
-                np.arange(z.shape[1]) == z.argmax(axis=1)[:, None],
-            )
-            S = np.where(top, 0, np.exp(u)).sum(axis=1, keepdims=True)
-            self.softmax, T = np.exp(u) / (1 + S), y.sum(axis=1, keepdims=True)
-            rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
-            self.delta, self.h, self.top = (
-                f * np.where(top, rest - T * S / (1 + S), T * self.softmax - y),
-                f * T,
-                top,
-            )
+            _, first, second = built_in(ob.loss, z, y)
+        self.delta, self.h = f * first, f.reshape(-1, *[1] * (second.ndim - 1)) * second
 
     def r_loss(self, rz):
-        if self.h.ndim == 3:
-            return np.einsum("ijk,ik->ij", self.h, rz)
-        if self.ob.loss != "cross_entropy":
+        if self.h.ndim == 2:
             return self.h * rz
-        u = rz - np.where(self.top, rz, 0).sum(axis=1, keepdims=True)
-        return self.h * self.softmax * (u - (self.softmax * u).sum(axis=1, keepdims=True))
+        if self.ob.loss == "cross_entropy":  # whose matrices take a shift of all outputs to 0
+            rz = rz - np.take_along_axis(rz, self.z.argmax(axis=1)[:, None], axis=1)
+        return np.einsum("ijk,ik->ij", self.h, rz)
 
     def product(self, v, kind="hessian"):
         with np.errstate(under="ignore"):

@@ -5,39 +5,18 @@ import pytest
 
 from fastcurv._engine import probe
 
+from ..certify.longdouble import LD, built_in
 from ..nets import KERNELS, LENGTHS
 
-LD = np.longdouble
 every_kind = pytest.mark.parametrize("kind", KERNELS)
 
 
 def true_loss(kind, z, y, weight, divisor):
     """(value, delta, dense Hessians (rows, cols, cols)) in long double."""
-    z, weight = z.astype(LD), weight.astype(LD)[:, None]
-    if kind == "cross_entropy" and y.ndim == 1:
-        y = np.eye(z.shape[1])[y]
-    y = y.astype(LD)
-    if kind == "mse":
-        terms, delta, diagonal = (z - y) ** 2, 2 * (z - y), np.full_like(z, 2)
-    elif kind == "binary_cross_entropy":
-        e = np.exp(-np.abs(z))
-        s = np.where(z > 0, 1 / (1 + e), e / (1 + e))
-        terms = np.where(z > 0, z * (1 - y), -z * y) + np.log1p(e)
-        delta, diagonal = np.where(z > 0, (1 - y) - e / (1 + e), s - y), e / (1 + e) ** 2
-    else:
-        u = z - z.max(axis=1, keepdims=True)
-        top = np.arange(z.shape[1]) == z.argmax(axis=1)[:, None]
-        S = np.where(top, 0, np.exp(u)).sum(axis=1, keepdims=True)
-        p, T = np.exp(u) / (1 + S), y.sum(axis=1, keepdims=True)
-        terms = -y * u + T * np.log1p(S) / z.shape[1]
-        rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
-        delta = np.where(top, rest - T * (S / (1 + S)), T * p - y)
-        hessians = (T * weight / divisor)[:, :, None] * (
-            p[:, :, None] * np.eye(z.shape[1]) - p[:, :, None] * p[:, None, :]
-        )
-        return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
-    hessians = (weight * diagonal / divisor)[:, :, None] * np.eye(z.shape[1])
-    return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
+    f, y = weight.astype(LD)[:, None] / divisor, np.eye(z.shape[1])[y] if y.dtype == "i4" else y
+    terms, delta, second = built_in(kind, z.astype(LD), y.astype(LD))
+    dense = second if second.ndim == 3 else second[:, :, None] * np.eye(z.shape[1])
+    return (f * terms).sum(), f * delta, f[:, :, None] * dense
 
 
 def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):

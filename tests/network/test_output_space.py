@@ -11,7 +11,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.spaces import OutputSpace
 
-from ..certify.longdouble import LD, Truth
+from ..certify.longdouble import LD, Truth, softmax
 from ..nets import KERNELS, every_activation
 from ..spectrum.spectra import picked
 from . import product_cases
@@ -60,10 +60,10 @@ def test_has_the_eigenvalues_of_the_whole(activation, loss, rng):
 def exact_gram(ob, theta):
     """K of a net with cross entropy in extended precision, a backward pass a row and column."""
     truth, columns = Truth(ob, theta), []
-    N, c = truth.softmax.shape
+    N, c = truth.z.shape
     for k in range(c - 1):
-        for n, (s, top) in enumerate(zip(np.sqrt(truth.softmax), truth.top)):
-            t, d = top.argmax(), np.zeros((N, c), LD)
+        for n, s in enumerate(np.sqrt(softmax(truth.z)[0])):
+            t, d = s.argmax(), np.zeros((N, c), LD)
             j = k + (k >= t)
             d[n] = -(s**2) * s[j] / (1 + s[t])
             d[n, j] += s[j]

@@ -22,28 +22,34 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def module(monkeypatch):
+    """Import a module of the examples."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
+        if str(FOLDER) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, module):
     """Run an example quickly and return its outcome."""
     from matplotlib.figure import Figure
 
-    monkeypatch.syspath_prepend(str(FOLDER))
     drawn, write = [], Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), write(figure, *a, **k))
     )
 
     def run(name, scale="quick"):
-        outcome = importlib.import_module(name).main(scale, tmp_path)
+        outcome = module(name).main(scale, tmp_path)
         figure = drawn.pop()
         check_look(figure)
         assert outcome.picture.read_bytes().startswith(b"\x89PNG")
         assert outcome.sentence.endswith(".") and re.search(r"\d", outcome.sentence)
         return outcome.numbers
 
-    yield run
-    for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
-        if str(FOLDER) in str(sys.modules[name].__file__):
-            del sys.modules[name]
+    return run
 
 
 def check_look(figure):
@@ -73,9 +79,8 @@ def check_look(figure):
                 assert not inside.any(), (ax, line)
 
 
-def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    gallery = importlib.import_module("gallery")
+def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
+    gallery = module("gallery")
     scripts = {path.stem for path in FOLDER.glob("*.py")} - {
         "common",
         "critical",
@@ -89,14 +94,13 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
         assert gallery.docstring(name)[-1].startswith("Not shown: "), name
 
 
-def test_tables_are_those_of_the_experiments(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    experiments = importlib.import_module("experiments").EXPERIMENTS
+def test_tables_are_those_of_the_experiments(module):
+    experiments = module("experiments").EXPERIMENTS
     kept = {path.stem: path for path in (FOLDER / "data").glob("*.csv")}
     assert set(kept) == set(experiments) and sorted(experiments) == list(experiments)
     for name, path in kept.items():
         assert f"--only {name}:" in path.read_text().splitlines()[0]
-        assert path.stat().st_size < 100_000 and callable(importlib.import_module(name).experiment)
+        assert path.stat().st_size < 100_000 and callable(module(name).experiment)
 
 
 def test_moving_pictures_are_of_the_network_they_name():
@@ -119,9 +123,8 @@ def test_moving_pictures_are_of_the_network_they_name():
     assert two.value(np.array([u, 0.7, 0, 0, v, -0.5, 0])) == pytest.approx(loss, rel=1e-12)
 
 
-def test_help_says_how_long_the_full_size_takes(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    gallery, common = importlib.import_module("gallery"), importlib.import_module("common")
+def test_help_says_how_long_the_full_size_takes(module):
+    gallery, common = module("gallery"), module("common")
     assert set(common.FULL_MINUTES) < set(gallery.ORDER)
     for name, words in (
         ("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"),
@@ -214,10 +217,9 @@ def test_saddles_against_size_again(run):
     assert shares[5] == 1 and shares[17] < 0.5
 
 
-def test_the_chance_of_a_random_matrix(monkeypatch):
+def test_the_chance_of_a_random_matrix(module):
     """Closed forms of orders 1 to 3; of order 4 a simulation, to five of its standard errors."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    chance = importlib.import_module("saddles_against_size").chance_random_matrix
+    chance = module("saddles_against_size").chance_random_matrix
     exact = [1 / 2, (2 - 2**0.5) / 4, (np.pi - 2 * 2**0.5) / (4 * np.pi)]
     assert np.allclose([chance(n) for n in (1, 2, 3)], exact, rtol=1e-10)
     A = np.random.default_rng(0).standard_normal((200_000, 4, 4))

@@ -3,8 +3,6 @@ same numbers, whatever file they came in.
 """
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -201,12 +199,11 @@ def test_a_file_of_torch_that_would_run_code_is_refused_unrun(tmp_path):
     assert not mark.exists()
 
 
-def test_torch_and_onnx_are_imported_only_for_their_own_files(case, tmp_path):
+def test_torch_and_onnx_are_imported_only_for_their_own_files(case, tmp_path, python):
     folder, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
-    program = (
+    python(
         "import sys; from fastcurv.cli.parser import main; "
         f"assert main(['classify', {str(path)!r}, '--data', {str(folder / 'points.npz')!r}]) == 0; "
         "assert not {'torch', 'onnx', 'sklearn', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -340,14 +340,14 @@ def test_arrays_that_nobody_asks_for_are_not_unpacked(tmp_path):
         assert np.array_equal(again, arrays[name]) and again.dtype == arrays[name].dtype
 
 
-def test_what_a_small_file_costs(tmp_path):
+def test_what_a_small_file_costs(tmp_path, python):
     """64 KiB of zeros: refused, or read within a few times 32 MiB, where it took 1.8 GiB."""
     program = (
-        "import re, sys\nfrom fastcurv.cli.data import load_dataset\n"
+        "import re\nfrom fastcurv.cli.data import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1])\n"
         "before = peak()\n"
-        "try:\n    load_dataset(sys.argv[1], loss='mse')\n    print('read')\n"
+        "try:\n    load_dataset({!r}, loss='mse')\n    print('read')\n"
         "except ValueError:\n    print('refused')\n"
         "print(peak() - before)"
     )
@@ -358,8 +358,6 @@ def test_what_a_small_file_costs(tmp_path):
         X = np.zeros((rows, 128), np.int8)
         X[::2] = 1
         np.savez_compressed(path, X=X, y=np.arange(rows) / rows)
-        run = subprocess.run(
-            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=1200
-        )
+        run = python(program.format(str(path)))
         told, kib = run.stdout.split()
         assert told == expected and int(kib) < 5 * (32 << 10), run

@@ -9,7 +9,6 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
 from .product_cases import agrees_with_torch, answers, compare, normed, torch_net, truth
@@ -430,26 +429,6 @@ def test_dead_units_kinks_and_probes():
     )  # W of the unit that gamma = 0 hides
     assert dense[9:12, 19].any() and not dense[9:12, 9:12].any()
     assert ob.certificates.curvature_floor(theta) == -np.inf
-
-
-def test_symmetries_of_the_function():
-    p = normed([4, 6, 5, 2], ["tanh", "relu"], N=30)
-    value = p.ob.value(p.theta)
-    spectrum = np.linalg.eigvalsh(p.ob.hessian(p.theta).to_dense())
-    for other, keeps in (
-        (permute_hidden(p.model, p.theta, 0, [3, 1, 0, 2, 5, 4]), True),
-        (flip_tanh(p.model, p.theta, 0, [1, 4]), True),
-        (rescale_relu(p.model, p.theta, 1, [0, 2], 3.0), False),
-    ):
-        assert not np.array_equal(other, p.theta) and np.isclose(
-            p.ob.value(other), value, rtol=1e-13
-        )
-        if keeps:
-            assert np.allclose(
-                np.linalg.eigvalsh(p.ob.hessian(other).to_dense()),
-                spectrum,
-                atol=1e-12 * np.abs(spectrum).max(),
-            )
 
 
 def test_a_minimum_is_named_and_not_certified():

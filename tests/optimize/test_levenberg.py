@@ -1,9 +1,5 @@
 """`method="levenberg-marquardt"` on small networks, and runs that end at a loss."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.optimize
@@ -158,7 +154,7 @@ def test_a_target_is_a_number():
 
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
-def test_several_starts_in_one_call_are_those_of_single_calls(method):
+def test_several_starts_in_one_call_are_those_of_single_calls(method, python):
     """The lowest of them, with the bits of one thread."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)
@@ -173,10 +169,7 @@ def test_several_starts_in_one_call_are_those_of_single_calls(method):
         "print(r.x.tobytes().hex(), r.starts.tobytes().hex())"
     )
     for threads in ("1", "2"):
-        told = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "FASTCURV_NUM_THREADS": threads},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        told = python(code, environment={"FASTCURV_NUM_THREADS": threads})
         assert told.stdout.split() == [found.x.tobytes().hex(), found.starts.tobytes().hex()]
     given = ob.model.init(3)
     assert fc.minimize(ob, given, method, n_init=2, seed=5, **limits).starts[0] == pytest.approx(

@@ -3,12 +3,15 @@ float32.
 """
 
 import numpy as np
+import pytest
 
 from fastcurv.structure.given import Activation
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import LOSSES
 
 LD = np.longdouble
+LONG = np.finfo(LD).eps < np.finfo(float).eps
+in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
 PI = LD("3.14159265358979323846264338327950288")
 
 

@@ -15,8 +15,6 @@ from fastcurv.certify.precise import Pair
 from .bound_cases import objective
 from .longdouble import LD, Truth, size
 
-LONG = np.finfo(LD).eps < np.finfo(float).eps
-
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)

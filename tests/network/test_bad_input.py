@@ -151,7 +151,7 @@ def test_methods_of_the_model(call, kind, words):
         ({"y": LABELS.astype(float)}, TypeError, ["float64", "integer"]),
         ({"y": LABELS.astype(str)}, TypeError, ["y", "integer"]),
         ({"y": np.zeros(N, bool)}, TypeError, ["bool", "integer"]),
-        ({"y": None}, (TypeError, ValueError), ["y"]),
+        ({"y": None}, TypeError, ["y is None"]),
         ({"y": Y[:, :2]}, ValueError, [f"({N}, 2)", f"({N}, 3)"]),
         ({"y": spoilt(Y, NAN)}, ValueError, ["y", "NaN"]),
         ({"y": np.uint64(2**63) + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
@@ -188,18 +188,11 @@ def test_methods_of_the_model(call, kind, words):
         ({"memory": 0}, ValueError, ["memory", "0", ">= 1"]),
         ({"memory": -5}, ValueError, ["memory", "-5"]),
         ({"memory": "1GB"}, TypeError, ["memory", "'1GB'"]),
-        ({"memory": NAN}, (TypeError, ValueError), ["memory", "nan"]),
+        ({"memory": NAN}, TypeError, ["memory", "nan"]),
     ],
 )
 def test_objective(arguments, kind, words):
-    if isinstance(kind, tuple):
-        with pytest.raises(kind) as caught:
-            Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments})
-        assert all(word in sentence(caught.value) for word in words)
-    else:
-        refused(
-            lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words
-        )
+    refused(lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words)
     assert Objective(MODEL, X, LABELS).value(THETA) > 0
     assert Objective(MODEL, X, LABELS, n_threads=2**31 - 1).n_threads == 2**31 - 1
 

@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((17, 4))
-EPS = np.finfo(float).eps
 
 
 def net(*layers, dtype=torch.float64, seed=0):

@@ -11,7 +11,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.spaces import OutputSpace
 
-from ..certify.longdouble import LD, Truth, softmax
+from ..certify.longdouble import LD, Truth, in_long_double, softmax
 from ..nets import KERNELS, every_activation
 from ..spectrum.spectra import picked
 from . import product_cases
@@ -73,7 +73,7 @@ def exact_gram(ob, theta):
     return A @ A.T
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision here")
+@in_long_double
 def test_proved_bounds_hold_against_extended_precision(rng):
     ob, theta = objective(rng, [9, 8, 7, 4], 5)
     for scale in (1.0, 6.0):  # of the parameters: nearly certain rows at 6
@@ -85,7 +85,7 @@ def test_proved_bounds_hold_against_extended_precision(rng):
         assert np.linalg.norm(proved.bounds) <= 1e-9 * np.linalg.norm(truth)
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision here")
+@in_long_double
 def test_what_adding_l2_rounds_off_is_in_the_bounds():
     """A matrix far below l2, of which only its leading digits are left beside it."""
     rng = np.random.default_rng(0)

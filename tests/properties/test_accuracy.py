@@ -5,11 +5,11 @@ networks.
 import os
 
 import numpy as np
-import pytest
 
 from fastcurv import _engine as engine
 
 from .. import nets
+from ..certify.longdouble import Truth, in_long_double
 from .networks import WIDTHS, make
 from .units import units
 
@@ -30,26 +30,13 @@ def draw_net(index):
         activation,
         loss,
         int(rng.integers(1, 60)),
-        # the truth of gelu is taken in double: there is no erf of longer numbers
-        dtype="float32" if activation == "gelu" else dtype,
+        dtype=dtype,
         residual=bool(rng.integers(2)),
         l2=float(rng.choice([0.0, 0.01])),
     )
 
 
-def exact(net):
-    """``H v`` by the complex step of the gradient, exact to rounding; in long double but for
-    gelu.
-    """
-    gelu = "gelu" in np.ravel(net.model.activation)
-    kind, step = (np.complex128, 1e-30) if gelu else (np.clongdouble, np.longdouble(1e-100))
-    long = net.theta.astype(kind) + kind(1j) * step * net.v.astype(kind)
-    return net.reference().value_and_gradient(long)[1].imag / step
-
-
-@pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant <= 52, reason="long double is no longer than double"
-)
+@in_long_double
 def test_error_ratios():
     """Below thirty units for every network and every table of kernels; the worst is near what it
     was measured to be.
@@ -58,7 +45,7 @@ def test_error_ratios():
     try:
         for index in range(COUNT):
             net = draw_net(index)
-            truth = exact(net)
+            truth = Truth(net.ob, net.theta).product(net.v)
             unit = np.finfo(net.theta.dtype).eps * units(net.reference(), net.theta, net.v)
             for arch in engine.available_archs():
                 engine.set_arch(arch)

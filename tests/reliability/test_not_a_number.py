@@ -16,7 +16,6 @@ MODEL = fc.MLP([2, 3, 1])
 X, Y = np.eye(2), np.array([0.0, 1.0])
 OB = fc.Objective(MODEL, X, Y, "mse")
 THETA = MODEL.init(seed=0)
-N = MODEL.n_params
 BAD = pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 
 

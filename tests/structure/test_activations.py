@@ -17,14 +17,11 @@ from fastcurv.estimators.regressor import MLPRegressor
 from fastcurv.structure.tables import ACTIVATIONS
 
 from .. import nets
-from ..certify.longdouble import Truth
+from ..certify.longdouble import LD, Truth, in_long_double
 from ..network.product_cases import same_facts
 from ..plans import least_memory
 from .test_losses import KINDS, is_measured
 
-LD = np.longdouble
-LONG = np.finfo(LD).eps < np.finfo(float).eps
-in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
 TANH = nets.OWN["hyperbolic"]
 SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
 

@@ -18,14 +18,11 @@ from fastcurv.structure import given as losses
 from fastcurv.structure.tables import LOSSES
 
 from .. import nets
-from ..certify.longdouble import given
+from ..certify.longdouble import LD, LONG, given, in_long_double
 from ..network.product_cases import same_facts
 
-LD = np.longdouble
-LONG = np.finfo(LD).eps < np.finfo(float).eps
 NAMES = [*losses.BUILT_IN, "quantile(0.9, 0.001)", "quantile(0.02, 7.0)", "pseudo_huber(0.01)"]
 every_name = pytest.mark.parametrize("name", NAMES)
-in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
 
 
 def cross_entropy(z, y):

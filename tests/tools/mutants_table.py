@@ -75,11 +75,8 @@ KERNELS = [
     ),
     ("sweeps.inc", "VEC sum = add ? load(y + i) : (VEC){0};", "VEC sum = (VEC){0};"),
     ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),
-    (
-        "sweeps.inc",
-        "((REAL *)out)[i] = (REAL)alpha * ((const REAL *)x)[i];",
-        "((REAL *)out)[i] = ((const REAL *)x)[i];",
-    ),
+    ("sweeps.inc", "splat((REAL)alpha) * load(in + i)", "load(in + i)"),
+    ("sweeps.inc", "to[i] = (REAL)alpha * in[i];", "to[i] = in[i];"),
     ("sweeps.inc", "out + j * rows, VL, far);", "out + j * (i1 - i0), VL, far);"),
     # activations
     ("activations.inc", "* w; *q = -2 * *a * *p;", "* w; *q = 2 * *a * *p;"),

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 
 from fastcurv.structure.parameters import skips
-from fastcurv.structure.tables import ACTIVATIONS
+from fastcurv.structure.tables import ACTIVATIONS, LOSSES
 
 
 @functools.cache
@@ -26,13 +26,16 @@ def bends(name):
 
 def _loss(ref, z, ez, rz, erz):
     """What a sample's term gives at most: delta, its units, rdelta, its units."""
-    cross = ref.loss == "cross_entropy"
-    share = np.abs(ref._scale()) * np.ones((len(z), 1))
-    curve = 2.0 if ref.loss == "mse" else 1.0
+    cross, share = ref.loss == "cross_entropy", np.abs(ref._scale()) * np.ones((len(z), 1))
+    y = np.asarray(ref.y, float)
+    curve, size = 1.0, np.ones_like(z)
     if ref.loss == "mse":
-        delta = share * 2 * (np.abs(z) + np.abs(np.asarray(ref.y, float).reshape(len(z), -1)))
-    else:
-        delta = share * np.ones_like(z)
+        curve, size = 2.0, 2 * (np.abs(z) + np.abs(y.reshape(len(z), -1)))
+    elif LOSSES[ref.loss].given is not None:  # some are exponential, so is their third derivative
+        with np.errstate(over="ignore"):
+            second = np.abs(LOSSES[ref.loss].given(z, y.reshape(len(z), -1))[2])
+        curve, size = 1 + second, (1 + second) * (1 + np.abs(z)) + np.abs(y.reshape(len(z), -1))
+    delta = share * size
     ed = share * curve * ez + delta
     rows = rz.sum(axis=1, keepdims=True) if cross else 0
     long = erz.sum(axis=1, keepdims=True) if cross else 0

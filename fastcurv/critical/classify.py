@@ -12,8 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_positive, check_positive_int, check_theta
+from ..common.checks import (
+    MatrixOperator,
+    check_positive,
+    check_positive_int,
+    check_seed,
+    check_theta,
+)
 from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.linalg import PER_CUBE
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import (
@@ -36,14 +43,14 @@ from .evidence import (
     call_unmodified,
     check_run,
     hessian_products,
+    in_float64,
     proved,
-    runs_to_infinity,
 )
 from .iterative import ByProducts, Unfinished, is_clearly_far
-from .kink_minimum import KinkMinimum, certify_kink_minimum
-from .low_rank import interpolation
+from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, newton_limit
 from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, where_newton_leads
+from .theorem import EPS, Contraction, zero_of_residuals
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
 LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
@@ -51,6 +58,7 @@ IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for pr
 FEWEST = 4  # times a product, what the quickest verdict takes
 LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes
 AT_LEAST = 0.05  # seconds for a verdict from a few products where no time is left
+LARGEST_JACOBIAN = 1 << 26  # entries
 
 
 @accept_aliases("classify")
@@ -206,7 +214,7 @@ def classify(
         raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
     require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
     theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
-    as_rng(seed)  # validated here, since few code paths draw from it
+    check_seed(seed)  # here, since few code paths draw from it
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:
@@ -227,12 +235,13 @@ def classify(
         None if krylov is None else check_run(krylov, theta),
         None if max_time is None else check_positive(max_time, "max_time"),
     )
+    n, seconds = theta.size, PER_CUBE * float(theta.size) ** 3
     with (
         np.errstate(all="ignore"),
-        bar(None, "classify", progress, ask.seconds if ask.dense else 0.0) as shown,
+        bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
         call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
-        one_blas_thread(ask.n > FEW and min(ask.n, ask.dense_below) <= LARGEST_ALONE),
+        one_blas_thread(n > FEW and min(n, ask.dense_below) <= LARGEST_ALONE),
     ):
         return _judge(ask, shown, started)
 
@@ -247,10 +256,10 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     with time_limit(np.inf):  # for words alone
         point = _result(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
-    if ask.max_time is not None and not settled and (late() or ask.dense_in_time):
+    if ask.max_time is not None and not settled and (late() or replace(ask, max_time=None).dense):
         point = _continued(point, cut_short(ask, H.count, late()))
     with suppress(OutOfTime):
-        point = _refined(ask, found, outcome, point, inertia, shown)
+        point = point if point.certified else _refined(ask, found, outcome, point, inertia, shown)
     return replace(
         point,
         n_products=H.count + H.shared,
@@ -268,16 +277,33 @@ def _refined(
     inertia: Inertia,
     shown: Any,
 ) -> CriticalPoint:
-    """Return the verdict with the proof of a minimum on kinks, or with the critical point to which
-    Newton's steps lead, where there is one.
+    """Return a verdict that is not certified with the proof of a minimum on kinks, or with the
+    critical point to which Newton's steps lead, where there is one.
     """
     # theta may be held by kinks, or its zeros come from units that are copies of others
     zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
     copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
-    if not outcome.certified and (found.n_kinks > 0 or copies):
+    if found.n_kinks > 0 or copies:
         held = certify_kink_minimum(ask.ob, ask.theta)
         if held is not None:
-            return held_by_kinks(point, held)
+            return replace(
+                point,
+                kind="minimum",
+                certified=True,
+                failure_probability=0.0,
+                reason=f"{held.reason}.",
+                plateau=False,
+                radius=held.radius,
+                kantorovich=held.kantorovich,
+                n_held=held.n_kinks,
+                escape_direction=None,
+                escape_curvature=None,
+                # no inertia: H is one-sided on kinks
+                n_positive=None,
+                n_negative=None,
+                n_zero=None,
+                n_symmetry=None,
+            )
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
         led = _nearest(ask, point, inertia, shown)
         if led is not None:
@@ -285,7 +311,7 @@ def _refined(
         spent = inertia.H.left < LEAST_LEFT or late()
         here = "spent" if spent else "plateau" if found.gradient.plateau else "far"
         return _continued(point, WHICH_CALL_GETS_THERE[here])
-    if ask.seek and not outcome.certified and found.certificate.theorem.missing == "h":
+    if ask.seek and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
         led = _nearest(ask, point, inertia, shown)
         if led is not None and led.at_nearest is not None and led.at_nearest.certified:
@@ -307,7 +333,7 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
-        if ask.dense and ask.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
+        if ask.dense and H.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
             inertia, found = _examine(cheap, H)
             if decide(found).because in (Reason.FAR, Reason.PLATEAU):
                 return inertia, found
@@ -329,66 +355,66 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """Return the inertia and all evidence: gradient, symmetries, inertia and nearness by a
-    strategy, then the theorem.
+    strategy; then, near a critical point, what can be proved of it, and failing that, whether
+    signs of curvature were measured to last.
     """
-    ob, theta = ask.ob, ask.theta
+    ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
     n_kinks = int(proved(ob, "kinks", theta, default=0))
-    proof = _prove(inertia) if inertia.near.near else Proof()
+    theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED, np.inf)
+    if theorem.holds:
+        proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
+    elif inertia.near.near:
+        # factors of Cholesky are kept with a proof only
+        assert isinstance(inertia, ByEigenpairs | ByProducts)
+        pair, lasting, arrives = inertia.two_signs(distance), True, True
+        vanish = interpolation(ask, H) if inertia.may_vanish() else None
+        zero, n_residuals = vanish or (UNTRIED, 0)
+        if not (zero.holds or pair.holds and inertia.near.strict):
+            lasting, arrives = inertia.measure(pair)
+        proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
     seen, g = inertia.spectrum(proof), inertia.gradient[0]
+    bounded = any(hasattr(H.op, name) for name in ("rounding_bound", "column_bounds"))
     return inertia, Evidence(
         gradient=inertia.slope(),
         spectrum=seen,
         certificate=proof,
-        to_infinity=runs_to_infinity(ob, theta),
+        to_infinity=proved(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
         falls=inertia.near.near
         and n_kinks > 0
         and falls_across(ob, theta, seen.escape_direction, g),
-        assumed=not H.bounded,
+        assumed=not (bounded or isinstance(H.op, MatrixOperator)),
         n_products=H.count,
     )
 
 
-def _prove(inertia: Inertia) -> Proof:
-    """Prove what can be proved near a critical point; failing that, measure whether signs of
-    curvature last.
-    """
-    theorem, distance = inertia.theorem()
-    if theorem.holds:
-        return Proof(theorem, pair=Pair(distance=distance), short=inertia.H.short)
-    # factors of Cholesky are kept with a proof only
-    assert isinstance(inertia, ByEigenpairs | ByProducts)
-    pair = inertia.two_signs(distance)
-    vanish = interpolation(inertia.ask, inertia.H) if inertia.may_vanish() else None
-    zero, n_residuals = vanish or (UNTRIED, 0)
-    lasting = arrives = True
-    if not (zero.holds or pair.holds and inertia.near.strict):
-        lasting, arrives = inertia.measure(pair)
-    return Proof(theorem, zero, n_residuals, pair, lasting, arrives, inertia.H.short)
+def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
+    """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
+    many residuals as parameters; return it with their number, None if it does not apply.
 
-
-def held_by_kinks(point: CriticalPoint, proof: KinkMinimum) -> CriticalPoint:
-    """Return the verdict with the proof of a minimum on kinks; the inertia becomes None, since H is
-    one-sided there.
+    Rows without weight are left out, and equal rows count once.
     """
-    return replace(
-        point,
-        kind="minimum",
-        certified=True,
-        failure_probability=0.0,
-        reason=f"{proof.reason}.",
-        plateau=False,
-        radius=proof.radius,
-        kantorovich=proof.kantorovich,
-        n_held=proof.n_kinks,
-        escape_direction=None,
-        escape_curvature=None,
-        n_positive=None,
-        n_negative=None,
-        n_zero=None,
-        n_symmetry=None,
-    )
+    ob, theta = ask.ob, ask.theta
+    if np.max(getattr(ob, "l2", 0.0)) > 0:
+        return None
+    here = proved(ob, "residual_bounds", theta, 0.0) if hasattr(ob, "jacobian") else None
+    if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
+        return None
+    m = len(here.residuals)
+    if m * theta.size > LARGEST_JACOBIAN or not H.affords(m):
+        return None
+    H.note("do the residuals vanish?")
+    rows = getattr(here, "rows", None)
+    op = in_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
+    H.tell(op.shape[0])
+    J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
+    off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
+
+    def lipschitz(radius: float) -> float:
+        return float(proved(ob, "residual_bounds", theta, radius).lipschitz)
+
+    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), m
 
 
 def _nearest(
@@ -402,12 +428,12 @@ def _nearest(
     H = inertia.H
     H.note("where does Newton's step lead?")
     within = Coordinates(inertia.cut)
-    went = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
-    H.tell(went.n_products)
+    end, n_steps, spent = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
+    H.tell(spent)
     left = H.left
-    if went.theta is None or left < LEAST_LEFT:
+    if end is None or left < LEAST_LEFT:
         return None
-    end = as_stored(ask.ob, went.theta)
+    end = as_stored(ask.ob, end)
     there = replace(
         ask,
         theta=end,
@@ -424,7 +450,7 @@ def _nearest(
     if at.kind == "not_critical":
         return None
     distance = safe_norm(end - ask.theta)
-    point = _continued(point, where_newton_leads(distance, went.n_steps, at))
+    point = _continued(point, where_newton_leads(distance, n_steps, at))
     return replace(point, nearest=end, distance=distance, at_nearest=at)
 
 
@@ -457,7 +483,7 @@ def _result(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> Critica
         n_kinks=found.n_kinks,
         curvature_tol=ask.curvature_tol,
         method="dense" if ask.dense else "krylov",
-        n_params=ask.n,
+        n_params=ask.theta.size,
         n_products=0,
         seed=ask.seed,
         wall_time=0.0,

@@ -71,21 +71,21 @@ class Reason(Enum):
     )
     KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
     NO_BOUND = (
-        "Undecided: {near}, but nothing bounds what the {ask.n} eigenvalues are off by, so none of "
+        "Undecided: {near}, but nothing bounds what the {n} eigenvalues are off by, so none of "
         "their signs is known"
     )
     FLAT = "Degenerate: {near}, and H is zero as far as it was looked at"
     ASYMMETRIC = (
         "Undecided: {near}, but the products are not those of a symmetric matrix, and within the "
-        "error {spectrum.weakest_error} that this shows, {spectrum.n_zero} of {ask.n} eigenvalues "
+        "error {spectrum.weakest_error} that this shows, {spectrum.n_zero} of {n} eigenvalues "
         "have no known sign"
     )
     ZEROS = (
-        "Degenerate: {near}, and of {ask.n} eigenvalues {spectrum.n_zero} are zero within the "
+        "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} are zero within the "
         f"error {{spectrum.weakest_error}}, {_ZEROS}{{one_sided}}"
     )
     NOT_LASTING = (
-        f"Degenerate: {{near}}, and of {{ask.n}} eigenvalues {{spectrum.n_zero}} count as zero, "
+        f"Degenerate: {{near}}, and of {{n}} eigenvalues {{spectrum.n_zero}} count as zero, "
         f"{_ZEROS}; {{spectrum.n_unsettled}} of them do not keep their sign up to the critical "
         "point that theta stands for{one_sided}"
     )
@@ -268,11 +268,6 @@ class Spectrum:
         return self.n_positive is not None
 
     @property
-    def unexplained(self) -> int:
-        """The number of zeros that no proved symmetry explains."""
-        return (self.n_zero or 0) - (self.n_symmetry or 0)
-
-    @property
     def kind(self) -> str:
         """The kind that the inertia means, ``degenerate`` where no sign is known."""
         if self.n_negative and self.n_positive:
@@ -399,10 +394,12 @@ def decide(found: Evidence) -> Decision:
     ... ).kind
     'minimum'
     """
-    g, s, c = found.gradient, found.spectrum, found.certificate
+    g, s, c, kind = found.gradient, found.spectrum, found.certificate, found.spectrum.kind
     opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
-    explained = s.dense and s.unexplained == 0 and s.kind != "degenerate"
-    because = Reason.THEOREM_SADDLE if s.kind == "saddle" else Reason.THEOREM
+    unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)  # zeros without a proved symmetry
+    explained = s.dense and unexplained == 0 and kind != "degenerate"
+    because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
+    zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
     in_units = c.pair.radius * c.pair.unit
     rules: list[Rule] = [
         (found.to_infinity, ("not_critical", False, Reason.INFINITY)),
@@ -411,7 +408,7 @@ def decide(found: Evidence) -> Decision:
         (not g.near, ("not_critical", False, Reason.FAR)),
         # minima held by kinks are proved apart from this, in `kink_minimum`
         (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
-        (theorem and explained, (s.kind, True, because, c.theorem.radius, 0.0)),
+        (theorem and explained, (kind, True, because, c.theorem.radius, 0.0)),
         (
             theorem and not s.dense and s.floor > 0 and not s.negative,
             ("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
@@ -420,24 +417,18 @@ def decide(found: Evidence) -> Decision:
         # at a kink H describes one side only
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
-        *(_by_inertia(s, c) if s.dense else _by_risk(s, c)),
-    ]
-    return next(Decision(*said) for holds, said in rules if holds)
-
-
-def _by_inertia(s: Spectrum, c: Proof) -> list[Rule]:
-    """Return the rules for what was measured where the inertia is known; one of them holds."""
-    zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
-    return [
+        *([] if s.dense else _by_risk(s, c)),  # one of them holds
+        # what was measured where the inertia is known
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
         (s.flat, ("degenerate", False, Reason.FLAT)),
         (c.short, ("undecided", False, Reason.SHORT)),
-        (s.kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
-        (s.unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC)),
-        (s.unexplained > 0 or s.kind == "degenerate", ("degenerate", False, zeros)),
+        (kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
+        (unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC)),
+        (unexplained > 0 or kind == "degenerate", ("degenerate", False, zeros)),
         (not c.arrives, ("undecided", False, Reason.NO_REST)),
-        (True, (s.kind, False, Reason.MEASURED)),
+        (True, (kind, False, Reason.MEASURED)),
     ]
+    return next(Decision(*said) for holds, said in rules if holds)
 
 
 def _by_risk(s: Spectrum, c: Proof) -> list[Rule]:

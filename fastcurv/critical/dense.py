@@ -1,5 +1,5 @@
-"""The inertia from the Hessian as a matrix: by Cholesky factors, where those prove a minimum, else
-from all eigenpairs.
+"""The inertia from the Hessian as a matrix: on the complement of proved symmetries, with proved
+error bounds; by Cholesky factors, where those prove a minimum, else from all eigenpairs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
+from scipy.linalg import cho_solve, qr
+from scipy.linalg.lapack import dormqr
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_symmetric_operator
-from ..common.linalg import cholesky, cholesky_floor
+from ..common.linalg import Apart, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
 from ..common.protocols import Floats
 from ..common.runtime import unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, decompose
-from ..spectrum.dense import PRODUCT_EPS
+from ..spectrum.dense import PRODUCT_EPS, DenseMatrix
 from ..spectrum.eigsh import eigsh
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
@@ -31,7 +32,13 @@ from .evidence import (
     Inertia,
     Products,
     SpentError,
+    Tangents,
+    annihilated,
+    balances,
     hessian_products,
+    independent,
+    proved,
+    spectral_norm,
     tangents,
     third_bound,
 )
@@ -46,15 +53,219 @@ from .nearness import (
     newton_decrement,
     rounding_of,
 )
-from .symmetry import (
-    DenseHessian,
-    View,
-    across_orbits,
-    in_other_units,
-    quotient,
-    signs_of,
+from .theorem import (
+    EPS,
+    UP,
+    Contraction,
+    Slice,
+    eta_of,
+    kantorovich,
+    newton_in_slice,
+    orbit_stays_whole,
+    two_signs,
 )
-from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, newton_in_slice, two_signs
+
+# --------------------------------------------------------------------------------------------------
+# The Hessian as a matrix on the complement of proved symmetries: eigenpairs with bounds.
+
+ZERO_MODE = 1e-4  # of ||H||: the largest curvature of a symmetry direction near g = 0
+APART_FROM = 768  # below this n every eigenvalue is proved on its own
+ONE_BY_ONE = 128  # up to as many reflections are applied singly, for a sharper bound; else ...
+REFLECTED = 64  # ... up to this many at once
+BALANCED_BELOW = 1500  # up to this n an indefinite H is also decomposed in balanced coordinates
+
+
+class DenseHessian:
+    """The Hessian as a matrix, in theta's own coordinates and in balanced ones."""
+
+    def __init__(self, M: DenseMatrix) -> None:
+        self.M, self.A, self.n = M, M.A, len(M.A)
+        self.norm = spectral_norm(self.A)
+
+    @cached_property
+    def units(self) -> list[Floats]:
+        """Balanced units of the parameters, from `balances`."""
+        return balances(self.A, self.M.noise(), self.M.layers())
+
+    @property
+    def d(self) -> Floats:
+        """The first of the balanced units."""
+        return self.units[0]
+
+    def flat(self, T: Floats) -> Floats:
+        """Return columns that span the part of span(T) that the Hessian maps to almost zero; T
+        itself if n exceeds `BALANCED_BELOW`.
+
+        Almost zero is judged in balanced units, so that the result does not depend on the units of
+        theta.
+        """
+        if not T.shape[1] or self.n > BALANCED_BELOW:
+            return T
+        found = []
+        for d in self.units:
+            span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
+            most = ZERO_MODE * spectral_norm(matrix)
+            found.append(d[:, None] * annihilated(matrix @ span, span, most))
+        return max(found, key=lambda Q: int(Q.shape[1]))
+
+    def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
+        """Return the eigenpairs of ``C A C`` on the complement of the span of T's columns, which
+        are given in theta's coordinates. C = diag(c), I by default; `more` bounds an error in
+        addition to that of A.
+        """
+        scaled = c is not None
+        c = np.ones(self.n) if c is None else c
+        matrix = c[:, None] * self.A * c if scaled else self.A
+        span = independent(T / c[:, None] if scaled else T)
+        if span.shape[1] and self.n > BALANCED_BELOW:
+            # near a point that a whole symmetry group leaves fixed, H curves along its orbits
+            span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
+        off = _Off(span) if span.shape[1] else None
+        error = more + self.M.error(c if scaled else None)
+        if scaled:
+            error += 2 * EPS * safe_norm(matrix)
+        if off is not None:
+            error += off.rounding() * safe_norm(matrix)
+        inner = matrix if off is None else off.block(matrix)
+        found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
+        vectors = found.vectors if off is None else off.back(found.vectors)
+        ends = error + (found.ends if isinstance(found, Apart) else found.error)
+        return Slice(found.values, vectors, error + found.error, c, span, ends)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
+    coordinates, `best` where the most signs are known.
+    """
+
+    plain: Slice
+    best: Slice
+    held: Tangents
+
+
+def quotient(full: DenseHessian, held: Tangents) -> View:
+    """Decompose the Hessian on the complement of the symmetries, in balanced coordinates too if
+    they may settle more signs.
+
+    That is so if H is not definite and n small, or if at larger n all remaining zeros might be
+    settled. Balanced coordinates do not change the inertia (Sylvester), but sharpen the error
+    bound, and do not depend on the units of theta. Theta's own coordinates compete with them only
+    if the noise is known by rows alone, not by entries: the balanced units are then not known to be
+    sharper.
+    """
+    flat = full.flat(held.columns)
+    plain = full.cut(flat)
+    large = full.n > BALANCED_BELOW
+    settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
+    if settled or large and (plain.weakest > 0 or _stays_open(full, plain)):
+        return View(plain, plain, held)
+    best = full.cut(flat, full.d)
+    for units in full.units[1:] if not large else []:
+        if not best.weakest > 0:
+            best = _sharper(full.cut(flat, units), best)
+    if len(full.units) == 1:
+        same = best.span.shape[1] == plain.span.shape[1]
+        best = _sharper(plain, best) if same else plain
+    return View(plain, best, held)
+
+
+def _sharper(cut: Slice, other: Slice) -> Slice:
+    """Return the slice with fewer unknown signs, `other` if they have equally many."""
+    return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
+
+
+def _stays_open(full: DenseHessian, plain: Slice) -> bool:
+    """Return whether H has an eigenvalue within its error in balanced coordinates too.
+
+    That is shown by products with the vectors of the zeros being as small (Courant and Fischer;
+    Cauchy for the complement of the symmetries).
+    """
+    flat = np.hstack([plain.span, plain.vectors[:, signs_of(plain) == 0]])
+    Q = qr(flat / full.d[:, None], mode="economic")[0]
+    sizes = svdvals(full.d[:, None] * (full.A @ (full.d[:, None] * Q)))
+    return int(np.count_nonzero(sizes <= full.M.error(full.d))) > int(plain.span.shape[1])
+
+
+def signs_of(cut: Any) -> NDArray[np.int_]:
+    """Return the sign, -1, 0 or 1, of every eigenvalue, 0 within the error."""
+    return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
+
+
+def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
+    """Return the theorem's outcome if the tangents of the orbits stay independent on the ball;
+    otherwise one that does not hold, with "orbit" missing.
+    """
+    top, bottom = float(cut.c.max()), float(cut.c.min())
+    near = tangents(ob, theta, top * 2 * found.eta)
+    # the factor by which tangents may turn faster in these units
+    spread = float(proved(ob, "orbit_spread", cut.c, default=top / bottom))
+    whole = orbit_stays_whole(
+        cut.span,
+        near.columns / cut.c[:, None],
+        near.change * spread * UP,
+        near.error / bottom,
+        found.radius,
+    )
+    return found if whole else replace(found, holds=False, radius=np.inf, missing="orbit")
+
+
+class _Off:
+    """The complement of the span of s columns, represented by Householder reflections: applying it
+    to a matrix costs ``O(n^2 s)``, not ``O(n^3)``.
+    """
+
+    def __init__(self, span: Floats) -> None:
+        (raw, self.tau), _ = qr(span, mode="raw")
+        self.raw = np.asfortranarray(raw)
+
+    def _apply(self, side: str, trans: str, M: Floats, one_by_one: bool = False) -> Floats:
+        size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
+        size = max(M.shape) if one_by_one else size  # a workspace too small for blocks
+        out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
+        if info:
+            raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
+        return np.asarray(out)
+
+    def rounding(self) -> float:
+        """Return a bound on the rounding error of `block`, relative to ``||M||_F``.
+
+        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `REFLECTED`: sums of
+        n, k and k products, in any order. The error, relative to ``||X||_F``, is therefore at most
+        ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2. ``I - V T V'`` deviates from
+        orthogonality by as much again, since V and T are rounded too (Higham, Accuracy and
+        Stability, 2002, 19.3 and 19.5). Both sides contribute. A single reflection has
+        ``tau ||v||^2 = 2``; for larger blocks the norms are computed.
+        """
+        n, s = self.raw.shape
+        if s <= ONE_BY_ONE:
+            return float(2 * (n + 10) * EPS * 2 * s)
+        V, total = np.tril(self.raw, -1), 0.0
+        V[np.diag_indices(s)] = 1.0
+        for start in range(0, s, REFLECTED):
+            part, tau = V[:, start : start + REFLECTED], self.tau[start : start + REFLECTED]
+            some = tau != 0  # tau = 0: no reflection
+            part = part[:, some]
+            T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
+            total += safe_norm(part) ** 2 * safe_norm(T)
+        return float(2 * (n + 2 * REFLECTED + 8) * EPS * total)
+
+    def block(self, M: Floats) -> Floats:
+        """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
+        s, one_by_one = len(self.tau), len(self.tau) <= ONE_BY_ONE
+        turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
+        turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
+        return np.asarray((turned + turned.T) / 2)
+
+    def back(self, V: Floats) -> Floats:
+        """Return ``Z V``."""
+        return self._apply(
+            "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# The strategy for n small enough for a matrix.
 
 
 def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
@@ -82,7 +293,8 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
-        return nearness(ob, theta, full.A, quotient(full, tangents(ob, theta)).best, gradient)
+        best, reach = quotient(full, tangents(ob, theta)).best, np.abs(full.A) @ np.abs(theta)
+        return nearness(ob, theta, reach, best, gradient)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -162,7 +374,7 @@ class ByCholesky(Inertia):
         gradient: tuple[Floats, float],
         known: Definite,
     ) -> None:
-        super().__init__(ask, H, gradient)
+        self.ask, self.H, self.gradient = ask, H, gradient
         self.full, self.known = full, known
         (g, off), theta, size = gradient, ask.theta, np.abs(full.A)
         reach = size @ np.abs(theta)
@@ -210,7 +422,7 @@ class ByCholesky(Inertia):
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.top[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
-    def spectrum(self, proved: Proof) -> Spectrum:
+    def spectrum(self, proof: Proof) -> Spectrum:
         """Return the spectrum: all eigenvalues are positive."""
         known, (high, off) = self.known, self.top
         return Spectrum(
@@ -248,10 +460,10 @@ class ByEigenpairs(Inertia):
         view: View,
         gradient: tuple[Floats, float],
     ) -> None:
-        super().__init__(ask, H, gradient)
-        H.norm = max(H.norm, view.plain.norm)
+        self.ask, self.H, self.gradient = ask, H, gradient
+        H.norm = max(H.norm, float(np.abs(view.plain.values).max(initial=0.0)))
         self.full, self.reach = full, np.abs(full.A) @ np.abs(ask.theta)
-        self.near = nearness(ask.ob, ask.theta, full.A, view.best, gradient, ask.gradient_tol)
+        self.near = nearness(ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol)
         self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
         self.low, self.high = _ends(H, full, view, self.signs)
 
@@ -275,42 +487,43 @@ class ByEigenpairs(Inertia):
         the length of Newton's step.
         """
         self.H.note("the theorem")
-        view, found = self.view, self._theorem()
-        other = in_other_units(self.full, view) if found[0].missing in ("h", "orbit") else None
-        if other is not None and (signs_of(other.best) != 0).all():
-            self.view, self.cut, self.signs, self.n_found = self._signs_in(other)
-            found = self._theorem()
+        full, view, found = self.full, self.view, self._theorem()
+        untried = view.best is view.plain and full.n <= BALANCED_BELOW  # balanced coordinates
+        if found[0].missing in ("h", "orbit") and untried:
+            best = full.cut(full.flat(view.held.columns), full.d)
+            same = best.span.shape[1] == view.plain.span.shape[1]
+            if same and (signs_of(best) != 0).all():
+                other = View(view.plain, best, view.held)
+                self.view, self.cut, self.signs, self.n_found = self._signs_in(other)
+                found = self._theorem()
         if found[0].missing == "orbit":
-            bare = quotient(self.full, replace(view.held, columns=np.zeros((self.ask.n, 0))))
+            bare = quotient(full, replace(view.held, columns=np.zeros((full.n, 0))))
             self.view, self.cut, self.signs, self.n_found = self._signs_in(bare)
             found = self._theorem()
         return found
 
     def _theorem(self) -> tuple[Contraction, float]:
-        """Check the theorem in theta's coordinates, and where it fails there in the best ones."""
-        view = self.view
-        cuts = [cut for cut in (view.plain, view.best) if cut.span.shape[1] == view.n_symmetry]
-        found = self._theorem_in(cuts[0])
-        if found[0].holds or cuts[-1] is cuts[0]:
-            return found
-        other = self._theorem_in(cuts[-1])
-        return other if other[0].holds else found
+        """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates,
+        and where it fails there in the best ones.
 
-    def _theorem_in(self, cut: Slice) -> tuple[Contraction, float]:
-        """Check Kantorovich's theorem on the complement of the symmetries.
-
-        Returns the `Contraction` and the length of Newton's step. Both the radius and that length
-        are in theta's coordinates.
+        Returns the `Contraction` and the length of Newton's step, both in theta's coordinates.
         """
         (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
-        top, scaled = float(cut.c.max()), None if cut is self.view.plain else cut.c
-        assumed = GRADIENT_EPS * EPS * self.reach
-        g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
-        beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
-        found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
-        if found.holds and cut.span.shape[1]:
-            found = across_orbits(ob, theta, cut, found)
-        return replace(found, radius=found.radius * top), safe_norm(x)
+        plain, best, tried = self.view.plain, self.view.best, []
+        for cut in (plain,) if best is plain else (plain, best):
+            if cut.span.shape[1] != best.span.shape[1]:
+                continue
+            top, scaled = float(cut.c.max()), None if cut is plain else cut.c
+            assumed = GRADIENT_EPS * EPS * self.reach
+            g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
+            beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
+            found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
+            if found.holds and cut.span.shape[1]:
+                found = across_orbits(ob, theta, cut, found)
+            tried.append((replace(found, radius=found.radius * top), safe_norm(x)))
+            if found.holds:
+                break
+        return tried[-1] if tried[-1][0].holds else tried[0]
 
     def _newton(self, cut: Slice) -> tuple[Floats, float]:
         """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and
@@ -320,9 +533,9 @@ class ByEigenpairs(Inertia):
         all that distinguishes it from a saddle.
         """
         (g, off), known, A = self.gradient, signs_of(cut) != 0, self.full.A
-        slack = rounding_of(self.ask.n, off, self.reach, cut)[1]
+        slack = rounding_of(len(g), off, self.reach, cut)[1]
         vectors, values = cut.vectors[:, known], cut.values[known]
-        step = np.zeros(self.ask.n)
+        step = np.zeros(self.full.n)
         for _ in range(3):  # refined: parts of opposite curvature may cancel
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
         return step, safe_norm(step) + safe_norm(slack[known] / values)
@@ -339,7 +552,7 @@ class ByEigenpairs(Inertia):
         if plain.holds or view.best is view.plain:
             return plain
         flat, layers = full.flat(view.held.columns), full.M.layers()
-        cut, step = view.best, np.zeros(self.ask.n)
+        cut, step = view.best, np.zeros(self.full.n)
         for evened in range(-len(full.units), EVENED):
             if evened < 0:
                 units = full.units[evened]
@@ -372,7 +585,7 @@ class ByEigenpairs(Inertia):
 
     def may_vanish(self) -> bool:
         """Return whether the residuals may vanish: there are zeros and no negative eigenvalues."""
-        zeros = (self.signs == 0).any() or self.view.n_symmetry > 0
+        zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
     def measure(self, pair: Pair) -> tuple[bool, bool]:
@@ -381,7 +594,7 @@ class ByEigenpairs(Inertia):
         """
         self.H.note("do signs last?")
         (g, off), cut = self.gradient, self.cut
-        slack = rounding_of(self.ask.n, off, self.reach, cut)[1]
+        slack = rounding_of(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
         with suppress(SpentError):  # `H.short` says so
             self.signs = certify_signs(
@@ -440,19 +653,25 @@ class ByEigenpairs(Inertia):
         beside = full.norm <= reached
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
-    def spectrum(self, proved: Proof) -> Spectrum:
+    def spectrum(self, proof: Proof) -> Spectrum:
         """Return the spectrum, and the inertia that is left of the signs."""
-        best, s, n = self.view.best, self.view.n_symmetry, self.ask.n
+        best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (
-            end.vector is not None or proved.pair.holds for end in (self.low, self.high)
+            end.vector is not None or proof.pair.holds for end in (self.low, self.high)
         )
         counts = [int((self.signs == sign).sum()) for sign in (1, -1, 0)]
         # the gradient may bend the orbits of s symmetries (Cauchy), not at a critical point
-        bounds = counts[1], counts[1] + counts[2] + s * (not proved.theorem.holds)
+        bounds = counts[1], counts[1] + counts[2] + s * (not proof.theorem.holds)
         counts[2] += s
-        if proved.zero.holds:
-            counts, bounds = [proved.n_residuals, 0, n - proved.n_residuals], (0, 0)
+        if proof.zero.holds:
+            counts, bounds = [proof.n_residuals, 0, n - proof.n_residuals], (0, 0)
         bounded = bool(np.isfinite(best.error))
+        # does an eigenvalue count as zero only because of the asymmetry that the products showed?
+        full, asymmetry = self.full.M, self.full.M.seen()
+        # an exact matrix reports no rounding, and rounding alone can show as much
+        rounding = max(full.error() - asymmetry, PRODUCT_EPS * EPS * self.full.norm)
+        zeros = np.abs(best.values[signs_of(best) == 0])
+        hidden = asymmetry > 2 * rounding and (zeros > best.error - full.seen(best.c)).any()
         if not bounded:  # one vector of either sign may still be proved
             bounds = int(negative), n - int(positive)
         (low, low_bounds), (high, high_bounds) = self.extremes
@@ -473,7 +692,7 @@ class ByEigenpairs(Inertia):
             escape_curvature=None if self.low.vector is None else self.low.quotient,
             flat=bool((best.values == 0).all()) and not s,
             bounded=bounded,
-            asymmetric=_hidden_by_asymmetry(self.full, self.view),
+            asymmetric=bool(hidden),
             weakest=float(np.abs(best.values).min(initial=np.inf)),
             weakest_error=best.error,
             balanced=best is not self.view.plain,
@@ -497,17 +716,3 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
                 if sign * quotient > error:
                     found[sign] = End(v, quotient, error)
     return found[-1], found[1]
-
-
-def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
-    """Return whether an eigenvalue counts as zero only because of the asymmetry that the products
-    showed.
-    """
-    cut, zero = view.best, signs_of(view.best) == 0
-    seen = full.M.seen()
-    # an exact matrix reports no rounding
-    rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
-    # rounding alone can show as much
-    return bool(
-        seen > 2 * rounding and (np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any()
-    )

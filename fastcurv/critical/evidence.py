@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
     times,
@@ -210,13 +209,6 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     return floor if floor == floor and floor < np.inf else -np.inf
 
 
-def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
-    """Return whether the loss is proved to decrease for ever along a ray from theta, towards an
-    infimum that is not attained.
-    """
-    return proved(ob, "ray_to_infimum", theta) is not None
-
-
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     """Return the reason why the infimum is not attained, as a clause for a sentence."""
     words: str = proved(ob, "why_no_minimum", theta, default="")
@@ -270,7 +262,7 @@ class Products:
     def __init__(self, op: Any, dtype: Any = None) -> None:
         self.op = self.native = check_symmetric_operator(op, "H")
         self.native_dtype = operator_dtype(self.op)
-        if dtype is not None and operator_dtype(self.op) != dtype and hasattr(self.op, "astype"):
+        if dtype is not None and self.native_dtype != dtype and hasattr(self.op, "astype"):
             self.op = self.op.astype(dtype)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
@@ -299,12 +291,6 @@ class Products:
             ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
             self.norm = max(self.norm, largest * float(ratios.max(initial=0.0)))
         return out
-
-    @property
-    def bounded(self) -> bool:
-        """True where the operator bounds the rounding of its products, or is a matrix."""
-        known = hasattr(self.op, "rounding_bound") or hasattr(self.op, "column_bounds")
-        return known or isinstance(self.op, MatrixOperator)
 
     @property
     def largest(self) -> float:
@@ -593,17 +579,21 @@ class Inertia(ABC):
 
     Attributes
     ----------
+    ask : ClassifyOptions
+    H : Products
+    gradient : (ndarray, float)
+        g, and a bound on the norm of its error.
     near : Nearness
         Known from the beginning; the rest is asked only where theta is near.
     cut : Slice or None
         All eigenpairs, where they are known.
     """
 
+    ask: ClassifyOptions
+    H: Products
+    gradient: tuple[Floats, float]
     near: Nearness
     cut: Any = None
-
-    def __init__(self, ask: ClassifyOptions, H: Products, gradient: tuple[Floats, float]) -> None:
-        self.ask, self.H, self.gradient = ask, H, gradient
 
     @abstractmethod
     def theorem(self) -> tuple[Contraction, float]:
@@ -616,7 +606,7 @@ class Inertia(ABC):
         """Return the nearness with what H does to the gradient."""
 
     @abstractmethod
-    def spectrum(self, proved: Proof) -> Spectrum:
+    def spectrum(self, proof: Proof) -> Spectrum:
         """Return the curvature with its signs, as far as they last."""
 
 
@@ -643,25 +633,14 @@ class ClassifyOptions:
     seek: bool = True
 
     @property
-    def n(self) -> int:
-        return self.theta.size
-
-    @property
     def dense(self) -> bool:
-        """True where the whole spectrum is computed."""
-        return self.dense_in_time and (self.max_time is None or self.seconds <= self.max_time)
-
-    @property
-    def dense_in_time(self) -> bool:
-        """True where the whole spectrum would be computed if time permits."""
-        return self.n < self.dense_below and (
-            self.max_products is None or self.max_products >= self.n
+        """True where the whole spectrum is computed, if that surely fits into the time."""
+        n = self.theta.size
+        return (
+            n < self.dense_below
+            and (self.max_products is None or self.max_products >= n)
+            and (self.max_time is None or PER_CUBE * float(n) ** 3 <= self.max_time)
         )
-
-    @property
-    def seconds(self) -> float:
-        """A rough estimate of the time that all eigenvalues take, in seconds."""
-        return PER_CUBE * float(self.n) ** 3
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -33,7 +33,7 @@ from .evidence import (
     call_unmodified,
     gradient_bound,
     hessian_products,
-    runs_to_infinity,
+    proved,
     value_at,
     why_no_minimum,
 )
@@ -599,7 +599,7 @@ def _newton(walk: FinderState) -> None:
         uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
         walk.n_products += H.count
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
-        if done and runs_to_infinity(walk.ob, walk.theta):
+        if done and proved(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
         if done and not (paying and flat > FLAT and walk.budget_left()):

@@ -1,5 +1,5 @@
-"""The inertia where n is too large for all eigenvalues: proofs on one side of the spectrum, and a
-risk of having missed curvature on the other.
+"""The inertia where n is too large for a matrix: proofs on one side of the spectrum and a risk of
+having missed curvature on the other, or all eigenvalues where the rows reach few dimensions.
 """
 
 from __future__ import annotations
@@ -7,23 +7,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_rng, operator_dtype, times
-from ..common.protocols import Floats
+from ..common.protocols import Floats, ProvedReach
 from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
+from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from ..spectrum.eigsh import eigsh
 from ..spectrum.reduced import reduction
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
+from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
 from .evidence import (
     FAR,
     ZERO,
@@ -39,10 +42,10 @@ from .evidence import (
     offered,
     offers_symmetries,
     probes,
+    spectral_norm,
     tangents,
     third_bound,
 )
-from .low_rank import Reached, reached
 from .nearness import (
     GRADIENT_EPS,
     SHORTER,
@@ -53,8 +56,7 @@ from .nearness import (
     lasts_along,
     nearness_by,
 )
-from .symmetry import ZERO_MODE, across_orbits
-from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
+from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -346,6 +348,129 @@ def both_signs(run: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
+# All eigenvalues, for Hessians whose products are proved to reach few dimensions, as when there are
+# fewer rows than units. On the dimensions out of reach H is `rest` times the identity; on the
+# others it is a matrix that is small enough to decompose. So the inertia is known as at small n,
+# and Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
+
+SPARE = 40  # products reserved for proofs that do not use the matrix
+CREDIBLE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
+INSIDE = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
+
+
+@dataclass(frozen=True, eq=False)
+class Reached(Slice):
+    """All eigenvalues of H on the complement of a span of symmetries: `values` in the reached
+    space, with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
+    """
+
+    space: ProvedReach = field(kw_only=True)
+
+    @property
+    def signs(self) -> NDArray[np.int_]:
+        """The sign, -1, 0 or 1, of every eigenvalue in the reached space, 0 within the error."""
+        return signs_of(self)
+
+    def described(self, seen: Spectrum) -> Spectrum:
+        """Return what was `seen` of the spectrum of H with its inertia; of the symmetries only
+        those count that were taken out, or, where no eigenvalue is known outside, all.
+        """
+        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
+        positive = int((signs == 1).sum()) + n * (rest > self.error)
+        negative = int((signs == -1).sum())
+        zero = self.space.n - positive - negative
+        return replace(
+            seen,
+            n_positive=positive,
+            n_negative=negative,
+            n_zero=zero,
+            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
+            n_negative_bounds=(negative, negative + zero),
+            weakest=self.smallest,
+            weakest_error=self.error,
+            reach=self.space,
+        )
+
+    @property
+    def smallest(self) -> float:
+        """The smallest size of a computed eigenvalue."""
+        return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
+
+    @property
+    def weakest(self) -> float:
+        """A lower bound on the size of every eigenvalue; negative where there is none."""
+        return self.smallest - self.error
+
+    def solve(self, g: Floats) -> Floats:
+        """Return ``H^-1 g``."""
+        inner = self.space.project(g[None])[0]
+        y = self.vectors @ ((self.vectors.T @ inner) / self.values)
+        return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
+
+    def step(self, H: Products, g: Floats) -> Floats:
+        """Return Newton's step orthogonal to the symmetries, refined once."""
+        x = self.off_span(-self.solve(self.off_span(g)))
+        return self.off_span(x - self.solve(self.off_span(g + H(x))))
+
+    def chosen(self, k: int) -> tuple[Floats, Floats]:
+        """Return the k weakest eigenvalues in the reached space that are known not to be 0, and
+        their vectors as columns.
+        """
+        order = np.argsort(np.abs(self.values))
+        order = order[self.signs[order] != 0][:k]
+        return self.values[order], _columns(self.space, self.vectors[:, order])
+
+    def extremes(self) -> list[tuple[float, Floats]]:
+        """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
+        extreme.
+        """
+        inside, rest = self.values, self.space.rest
+        found = [
+            (float(inside[i]), _columns(self.space, self.vectors[:, [i]])[:, 0])
+            for i in (0, -1)
+            if inside.size
+        ]
+        if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
+            found.append((rest, self.space.outside()))
+        return found
+
+
+def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
+    """Return all eigenvalues, or None where that is not possible.
+
+    The operator must report that its products reach fewer than `dense_below` dimensions, and the
+    budget must allow as many products. Symmetries Q (n, s) are taken out if they lie in the reached
+    space.
+    """
+    most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
+    space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
+    if space is None or not space.m:
+        return None
+    H.note(f"all columns in {space.m} dimensions that the rows reach")
+    found = space.matrix()
+    H.tell(space.m)
+    if not found.error < np.inf:
+        return None
+    M = symmetric_part(found.products, found.bounds, space.m)
+    H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
+    H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
+    H.note("all eigenvalues")
+    rows = np.ascontiguousarray(Q.T)
+    inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
+    if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
+        inner = inner[:, :0]
+    cut = DenseHessian(M).cut(inner, more=found.error)
+    span = _columns(space, cut.span)
+    return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
+
+
+def _columns(space: ProvedReach, Y: Floats) -> Floats:
+    """Return ``E Y``, the columns of Y embedded in parameter space."""
+    rows = [space.embed(y) for y in Y.T]
+    return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
+
+
+# --------------------------------------------------------------------------------------------------
 # The strategy: what was searched for, proofs near a critical point, and measurements where nothing
 # can be proved.
 
@@ -379,7 +504,7 @@ class ByProducts(Inertia):
             d = self.search.balance()
         else:
             self.search.first_look()
-        super().__init__(ask, H, _gradient(ask, H))
+        self.ask, self.H, self.gradient = ask, H, _gradient(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
         self.step, self.left = np.zeros(H.n), 1.0
@@ -560,7 +685,9 @@ class ByProducts(Inertia):
             return True, True
         if self.known is None:
             self._drop_weak()
-        self.keeps = self.known is None or self.known.credible(self.H.norm)
+        else:  # does every known sign rest on curvature strong enough to be measured again?
+            sizes = np.abs(self.known.values[self.known.signs != 0])
+            self.keeps = bool(sizes.min(initial=np.inf) > CREDIBLE * self.H.norm)
         with suppress(SpentError):  # `H.short` says so
             self.keeps = self.keeps and self._lasts()
         return self.keeps, self.keeps and self._arrives()
@@ -634,15 +761,15 @@ class ByProducts(Inertia):
             flat_beside_step=norm <= size / (FAR * extent(self.ask.theta)),
         )
 
-    def spectrum(self, proved: Proof) -> Spectrum:
+    def spectrum(self, proof: Proof) -> Spectrum:
         """Return what was seen, with the inertia only if it lasts."""
-        m = proved.n_residuals
-        if proved.zero.holds:
+        m = proof.n_residuals
+        if proof.zero.holds:
             return replace(
                 self.seen,
                 n_positive=m,
                 n_negative=0,
-                n_zero=self.ask.n - m,
+                n_zero=self.H.n - m,
                 n_negative_bounds=(0, 0),
             )
         if self.keeps:
@@ -670,7 +797,7 @@ class Unfinished(ByProducts):
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
-        Inertia.__init__(self, ask, H, (g, np.nan))
+        self.ask, self.H, self.gradient = ask, H, (g, np.nan)
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
         self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
 

@@ -11,7 +11,7 @@ in all coordinates, and that of an indefinite one is taken where the rows of H a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,29 +45,28 @@ GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many ep
 def nearness(
     ob: Any,
     theta: np.ndarray,
-    matrix: np.ndarray,
+    reach: np.ndarray,
     eigen: Slice,
     gradient: tuple[np.ndarray, float],
     gradient_tol: float | None = None,
 ) -> Nearness:
-    """Apply the rule of this module with the Hessian as a matrix.
+    """Apply the rule of this module with all eigenpairs of the Hessian.
 
     Parameters
     ----------
     ob : object
         ``value`` and ``loss_lower_bound`` are used where offered.
     theta : ndarray, shape (n,)
-    matrix : ndarray, shape (n, n)
-        The Hessian.
+    reach : ndarray, shape (n,)
+        ``|H| |theta|``, with absolute values by entries.
     eigen : Slice
-        Its eigenpairs, in balanced units if more signs are known there.
+        The eigenpairs, in balanced units if more signs are known there.
     gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
     gradient_tol : float, optional
         Replaces the rule: theta is near if ``||g|| <= gradient_tol``.
     """
     g, off = gradient
-    reach = np.abs(matrix) @ np.abs(theta)
     decrement, whole = (newton_decrement(g, error, reach, eigen) for error in (off, 0.0))
     size = float(np.abs(theta) @ reach)
     return nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
@@ -86,15 +85,22 @@ def nearness_by(
     """Apply the rule to a known decrement.
 
     `reach` is an upper bound on ``|theta|' |H| |theta|``; `whole` is the decrement that includes
-    what the rounding of g may explain.
+    what the rounding of g may explain. The threshold is NaN where f is not finite, and never below
+    the smallest normal number.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
-    eps, c = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps), lower_bound(ob)
-    threshold = value_threshold(f, c, reach, eps)
-    found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
+    own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
+    share = SHARE * (f - lower_bound(ob))
+    thresholds = []  # max(1e-8 (f - c), rounding of f), in the objective's precision and in float64
+    for eps in (own, EPS):
+        stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
+        rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
+        best = max(share if share < np.inf else 0.0, rounding, TINY)
+        thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
+    found = held(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
-    return replace(found, strict=decrement <= value_threshold(f, c, reach, EPS))
+    return replace(found, strict=decrement <= thresholds[1])
 
 
 def held(
@@ -210,21 +216,6 @@ def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
 
 
-def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:
-    """Return ``max(1e-8 (f - c), rounding of f)``, NaN where f is not finite.
-
-    `reach` is an upper bound on ``|theta|' |H| |theta|``. The threshold is never below the smallest
-    normal number.
-    """
-    if not np.isfinite(f):
-        return np.nan
-    stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
-    rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
-    share = SHARE * (f - c)
-    best = max(share if share < np.inf else 0.0, rounding, TINY)
-    return best if best < np.inf else 0.0
-
-
 def value_rounding(f: float, dtype: Any) -> float:
     """Return the assumed rounding error of a value: a smaller decrease does not count as one."""
     return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
@@ -253,15 +244,6 @@ SOLVED = 1e-9  # relative residual of the linear system of a step
 MOST_PRODUCTS = 200  # for one step
 
 
-@dataclass(frozen=True, eq=False)
-class Arrival:
-    """The point that Newton's steps lead to, None if they do not contract, and their cost."""
-
-    theta: Floats | None
-    n_steps: int
-    n_products: int
-
-
 class Coordinates:
     """The map ``S`` with ``S S' = |H|^-1`` on a slice, weak curvature replaced by its error; the
     identity without a slice.
@@ -270,8 +252,9 @@ class Coordinates:
     def __init__(self, cut: Slice | None = None) -> None:
         self.cut, self.stretch = cut, 1.0  # a bound on ``||S'||``
         if cut is not None:
-            least = max(cut.error, 1e-10 * cut.norm, np.finfo(float).tiny)
-            self.weights = 1 / np.sqrt(np.maximum(np.abs(cut.values), least))
+            sizes = np.abs(cut.values)
+            least = max(cut.error, 1e-10 * sizes.max(initial=0.0), np.finfo(float).tiny)
+            self.weights = 1 / np.sqrt(np.maximum(sizes, least))
             self.stretch = float(self.weights.max(initial=0.0) * np.abs(cut.c).max(initial=0.0))
 
     def out(self, y: Floats) -> Floats:
@@ -302,8 +285,9 @@ def newton_limit(
     g: Floats,
     within: Coordinates,
     most_products: float = np.inf,
-) -> Arrival:
-    """Take Newton's steps from theta as long as they contract.
+) -> tuple[Floats | None, int, int]:
+    """Take Newton's steps from theta as long as they contract; return the point that they lead to,
+    None if they do not contract, and how many steps and products that took.
 
     Parameters
     ----------
@@ -318,34 +302,34 @@ def newton_limit(
     first = size = _norm(within.back(g))
     fine = within.cut is None or offered(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
-        return Arrival(None, 0, 0)
+        return None, 0, 0
     for k in range(STEPS):
         room = int(min(MOST_PRODUCTS, most_products - spent))
         if room < 1:
-            return Arrival(None, k, spent)
+            return None, k, spent
         H = hessian_products(ob, here)
         try:
             p = _solve(H, g, within, room)
         except OutOfTime:
-            return Arrival(None, k, spent + H.count)
+            return None, k, spent + H.count
         spent += H.count
         there = here + p
         share = HALF if k < SLOW else TENTH
         most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
         lost = not np.isfinite(there).all()
         if lost or fine and surely_longer(ob, there, most, H.norm, within):
-            return Arrival(None, k, spent)
+            return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
         at_rounding = size <= ENOUGH * first * 1e3 and not now <= HALF * size
         if at_rounding or k and safe_norm(p) <= 8 * EPS * safe_norm(here):
-            return Arrival(here if now >= size else there, k + 1, spent)
+            return (here if now >= size else there), k + 1, spent
         if not now <= share * size:
-            return Arrival(None, k, spent)
+            return None, k, spent
         here, size = there, now
         if now <= ENOUGH * first:
-            return Arrival(here, k + 1, spent)
-    return Arrival(here, STEPS, spent)
+            return here, k + 1, spent
+    return here, STEPS, spent
 
 
 def _norm(y: Floats) -> float:

@@ -331,11 +331,11 @@ class Words(Formatter):
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
         self.certificate, self.n_products = found.certificate, found.n_products
-        s, n = found.spectrum, found.spectrum.n_symmetry or 0
+        s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
         self.kind, self.n_symmetry = outcome.kind.capitalize(), n
         self.up_to = f" up to {n} symmetry direction{_s(n)}" * (n > 0)
         self.other = "other " * (n > 0)
-        self.others = f"{self.other}{ask.n - n}"
+        self.others = f"{self.other}{self.n - n}"
         self.of_these = "of these " * (n > 0)
         self.sign = "positive" if outcome.kind == "minimum" else "negative"
         self.side = "below -" if outcome.kind == "minimum" else "above "
@@ -350,7 +350,7 @@ class Words(Formatter):
         self.supposed = about * assumed
         if s.dense:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
-            self.both = f"{counts} of {ask.n} eigenvalues"
+            self.both = f"{counts} of {self.n} eigenvalues"
             self.beside_kinks = f"{counts} eigenvalues are {self.known}"
             self.seen = f"{self.both} are {self.known} at theta"
         else:

@@ -131,10 +131,6 @@ class Slice:
         """A lower bound on the size of every eigenvalue, negative where there is none."""
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
-    @property
-    def norm(self) -> float:
-        return float(np.abs(self.values).max(initial=0.0))
-
     def off_span(self, x: Floats) -> Floats:
         return x - self.span @ (self.span.T @ x)
 

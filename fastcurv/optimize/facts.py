@@ -18,7 +18,7 @@ import numpy as np
 
 from ..common.checks import is_sparse
 from ..common.errors import typed
-from ..critical.evidence import runs_to_infinity
+from ..critical.evidence import proved
 from ..critical.report import CriticalPoint
 from ..structure.parameters import l2_diagonal
 from ..structure.symmetry import saturation_counts
@@ -479,6 +479,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
         noise=_noise(ob, theta, g),
         steps=steps,
         verdict=verdict,
-        infinite=_may_fall_for_ever(ob, y, y - left) and runs_to_infinity(ob, theta),
+        infinite=_may_fall_for_ever(ob, y, y - left)
+        and proved(ob, "ray_to_infimum", theta) is not None,
         lost=lost,
     )

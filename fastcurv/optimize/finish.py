@@ -25,7 +25,6 @@ from ..critical.evidence import (
     offered,
     probes,
     proved,
-    runs_to_infinity,
     value_at,
     why_no_minimum,
 )
@@ -527,7 +526,7 @@ class Finisher:
 
     def _proved_at_infinity(self, at: Rest) -> Outcome | None:
         """End where the infimum is proved to lie at infinity."""
-        if not runs_to_infinity(self.run.ob, at.theta):
+        if proved(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)

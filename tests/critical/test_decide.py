@@ -164,7 +164,7 @@ def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
         if said.kind in ("minimum", "maximum") and not said.certified:
             assert facts["arrives"]
         if said.kind == "minimum" and said.because is not Reason.INTERPOLATION:
-            assert not found.n_negative and found.unexplained == 0
+            assert not found.n_negative and (found.n_zero or 0) == (found.n_symmetry or 0)
             assert found.dense or not facts["negative"]
     assert len(seen) >= 6
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import dense, symmetry
-from fastcurv.critical.symmetry import DenseHessian
+from fastcurv.critical import dense
+from fastcurv.critical.dense import DenseHessian
 from fastcurv.spectrum.dense import DenseMatrix
 from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles, zoo
 
@@ -99,19 +99,19 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
 
 def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
     """Kind, certificate and counts agree at every critical point of the zoo, the ends too."""
-    apart, made = [], symmetry.eigh_apart
+    apart, made = [], dense.eigh_apart
 
     def counted(*args):
         found = made(*args)
-        apart.append(isinstance(found, symmetry.Apart))
+        apart.append(isinstance(found, dense.Apart))
         return found
 
-    monkeypatch.setattr(symmetry, "eigh_apart", counted)
+    monkeypatch.setattr(dense, "eigh_apart", counted)
     for case in zoo() + axis_saddles(20, seed=3):
         ob = case.objective
-        monkeypatch.setattr(symmetry, "APART_FROM", 1)
+        monkeypatch.setattr(dense, "APART_FROM", 1)
         quick = fc.classify(ob, case.theta)
-        monkeypatch.setattr(symmetry, "APART_FROM", np.inf)
+        monkeypatch.setattr(dense, "APART_FROM", np.inf)
         full = fc.classify(ob, case.theta)
         for name in ("kind", "certified", "n_positive", "n_negative", "n_zero", "n_symmetry"):
             assert getattr(quick, name) == getattr(full, name), (case.name, name)

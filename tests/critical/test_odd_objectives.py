@@ -71,17 +71,17 @@ def test_a_start_that_is_critical_costs_next_to_nothing(method):
 def test_newtons_walk_ends_where_it_cannot_go_on():
     bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
     free = Coordinates()
-    assert newton_limit(bowl, at, np.zeros(2), free).theta is None, "no gradient, no step"
-    none = newton_limit(bowl, at, bowl.gradient(at), free, most_products=0)
-    assert none.theta is None and none.n_products == 0
-    there = newton_limit(bowl, at, bowl.gradient(at), free)
-    assert np.abs(there.theta).max() <= 1e-12 and there.n_products > 0
+    assert newton_limit(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
+    none, _, spent = newton_limit(bowl, at, bowl.gradient(at), free, most_products=0)
+    assert none is None and spent == 0
+    there, _, spent = newton_limit(bowl, at, bowl.gradient(at), free)
+    assert np.abs(there).max() <= 1e-12 and spent > 0
     root = FunctionObjective(
         1, lambda x: abs(x[0]) ** 1.5, lambda x: 1.5 * np.sign(x) * np.sqrt(abs(x)),
         lambda x: np.array([[0.75 / np.sqrt(abs(x[0]))]]),
     )  # fmt: skip
     away = newton_limit(root, np.ones(1), np.full(1, 1.5), free)
-    assert away.theta is None, "each step crosses to the other side and halves nothing"
+    assert away[0] is None, "each step crosses to the other side and halves nothing"
 
 
 def test_autoencoders_that_are_none():

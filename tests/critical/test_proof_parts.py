@@ -9,10 +9,10 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify.kinks import Margins
-from fastcurv.critical import dense, low_rank
+from fastcurv.critical import classify, dense
+from fastcurv.critical.dense import _Off
 from fastcurv.critical.evidence import hessian_products
 from fastcurv.critical.kink_minimum import prove_kink_minimum
-from fastcurv.critical.symmetry import _Off
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -211,16 +211,16 @@ def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(
     ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
     ask, H = SimpleNamespace(ob=ob, theta=theta), hessian_products(ob, theta)
     for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
-        monkeypatch.setattr(low_rank, "LARGEST_JACOBIAN", limit)
-        assert (low_rank.interpolation(ask, H) is not None) == asked
+        monkeypatch.setattr(classify, "LARGEST_JACOBIAN", limit)
+        assert (classify.interpolation(ask, H) is not None) == asked
     monkeypatch.undo()
     decayed = SimpleNamespace(ob=fc.Objective(net, X, y, "mse", l2=1e-9), theta=theta)
     many = np.cos(np.arange(2.0 * theta.size + 2)).reshape(-1, 2)
     over = fc.Objective(net, many, np.ones((len(many), 1)), "mse")
     exact = fc.Objective(net, many[:-1], np.ones((len(many) - 1, 1)), "mse")
-    assert low_rank.interpolation(decayed, H) is None
-    assert low_rank.interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
-    assert low_rank.interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None
+    assert classify.interpolation(decayed, H) is None
+    assert classify.interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
+    assert classify.interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None
 
 
 @pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])

@@ -221,12 +221,12 @@ def test_a_walk_ends_where_a_step_leaves_the_numbers_or_never_settles():
         1, lambda x: float(x[0]), lambda x: np.ones(1), lambda x: np.full((1, 1), 1e-310)
     )
     with np.errstate(all="ignore"):
-        assert newton_limit(steep, np.ones(1), np.ones(1), Coordinates()).theta is None
+        assert newton_limit(steep, np.ones(1), np.ones(1), Coordinates())[0] is None
     quartic = FunctionObjective(
         1, lambda x: x[0] ** 20, lambda x: 20 * x**19, lambda x: 380 * np.diag(x**18)
     )
-    slow = newton_limit(quartic, np.ones(1), np.full(1, 20.0), Coordinates())
-    assert slow.theta is None or abs(slow.theta[0]) < 1
+    slow = newton_limit(quartic, np.ones(1), np.full(1, 20.0), Coordinates())[0]
+    assert slow is None or abs(slow[0]) < 1
 
 
 def test_factors_of_what_is_not_definite():
@@ -240,7 +240,7 @@ def test_factors_of_what_is_not_definite():
 
 
 ASK = SimpleNamespace(
-    ob=SimpleNamespace(l2=0.0), theta=np.ones(4), n=4, gradient_tol=None,
+    ob=SimpleNamespace(l2=0.0), theta=np.ones(4), gradient_tol=None,
     curvature_tol=1e-4, failure_probability=None, max_products=9, max_time=None,
 )  # fmt: skip
 NEAR = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)

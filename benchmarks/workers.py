@@ -25,7 +25,7 @@ import command
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.network.pairwise_sum import FAN
+from fastcurv.network.sums import FAN
 
 
 def shard(rows, sizes, number):

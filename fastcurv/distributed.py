@@ -33,9 +33,8 @@ from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
 from .network.objective import Shard
-from .network.pairwise_sum import FAN, total
 from .network.rows import Block, as_source, checked, located, take_rows
-from .network.sums import Frame
+from .network.sums import FAN, Frame, total
 from .structure.given import Loss
 from .structure.tables import DEFAULT_LOSS, LossName
 

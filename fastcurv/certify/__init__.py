@@ -2,7 +2,6 @@
 bounds on the curvature.
 """
 
-from .bounds import gradient_bound, product_bound
-from .passes import ErrorPass
+from .passes import ErrorPass, gradient_bound, product_bound
 
 __all__ = ["ErrorPass", "gradient_bound", "product_bound"]

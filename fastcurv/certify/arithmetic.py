@@ -542,7 +542,7 @@ class Phi:
 
 class Sums:
     """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of the rows of
-    x: see the module docstring of `fastcurv.certify.bounds`.
+    x: see the module docstring of `fastcurv.certify.passes`.
 
     `value` and `b_value` are the sums themselves, `scales` the sums for gamma and beta, if any.
     """
@@ -599,3 +599,60 @@ class Sums:
 def _off(x: Num, gamma: float) -> Floats:
     """Return the error that entries of x contribute to a sum with factor gamma."""
     return np.asarray(gamma * x.size + x.dx.E + ETA * (x.size > 0))
+
+
+# --------------------------------------------------------------------------------------------------
+# Batch normalisation, for which all rows are in memory at once.
+#
+# The normalisation between the linear part of a layer and its activation is followed entry by
+# entry: every `Num` carries a bound, and each operation adds its own rounding. The standard
+# deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at most the root
+# mean square of the errors of z; everything else is products, sums and means. A unit whose errors
+# reach its standard deviation (``sqrt(eps)`` included) has no bound.
+
+
+class Normed:
+    """The normalisation of one layer over all rows: ``h = (z - mean) s``, ``u = gamma h + beta``,
+    its backward pass and the R-passes of both.
+    """
+
+    du: Num  # e phi'
+    du_mean: Num
+    du_h: Num
+
+    def __init__(self, z: Num, gamma: Num, beta: Num) -> None:
+        self.gamma, (self.h, self.s) = gamma, z.normalised()
+        self.u, self.scale = self.h * gamma + beta, self.s * gamma
+
+    def backward(self, du: Num) -> Num:
+        """Return ``delta = s gamma (du - mean du - h mean (du h))``."""
+        self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
+        return (du - self.du_mean - self.h * self.du_h) * self.scale
+
+    def sums(self) -> tuple[Num, Num]:
+        """Return the gradients by gamma and beta."""
+        return (self.du * self.h).sum(), self.du.sum()
+
+    def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:
+        """Return ``ru = vgamma h + gamma rh + vbeta`` with ``rh = s (rz - mean rz - h c)``, c the
+        mean of ``rz h``, and (rh, ``s (vgamma - s c gamma)``); rz None means 0.
+        """
+        h, s = self.h, self.s
+        rz = exact(0.0 * h.x, h.r) if rz is None else rz
+        c = (rz * h).mean()
+        rh = (rz - rz.mean() - h * c) * s
+        return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)
+
+    def r_backward(self, rdu: Num, turned: tuple[Num, Num] | None) -> tuple[Num, tuple[Num, Num]]:
+        """Return rdelta and the sums for gamma and beta; `turned` comes from `r_forward`, None
+        keeps only the terms that are linear in rdu.
+        """
+        h, rdu_h = self.h, rdu * self.h
+        if turned is None:
+            rdelta = (rdu - rdu.mean() - h * rdu_h.mean()) * self.scale
+        else:
+            rh, r_scale = turned
+            rdu_h, D = rdu_h + self.du * rh, self.du - self.du_mean - h * self.du_h
+            inner = rdu - rdu.mean() - rh * self.du_h - h * rdu_h.mean()
+            rdelta = D * r_scale + inner * self.scale
+        return rdelta, (rdu_h.sum(), rdu.sum())

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
-from ..structure.parameters import layers_of, normalised
+from ..structure.parameters import layers_of, normalised, norms_of, skips
+from ..structure.tables import ACTIVATIONS, normalise
 from . import majorants, precise
-from .batch_norm import norm_kinks, norm_off
 from .kinks import ReluRows, supported
 from .majorants import curvature_floor
 from .passes import checked_theta
@@ -72,7 +72,7 @@ class Certificates:
         """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
         infinity; see `fastcurv.certify.majorants`.
         """
-        return self.third_bound_in(theta, radius, None)
+        return float(self._sum(majorants.third_bound, theta, radius)) * self.growth
 
     @to_nearest
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike | None) -> float:
@@ -141,19 +141,13 @@ class Certificates:
         of the largest parameter.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
+        # in float32 several times that rounding: the products see the kinks of their own rounded z
+        eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
+        size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
+        least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
         if normalised(ob.model):
-            return norm_kinks(ob, at, self._rounding(at))
-        return int(self._sum(kinks_met, at, max(float(radius), self._rounding(at))))
-
-    def _rounding(self, theta: Floats) -> float:
-        """Return the rounding of the largest parameter if l2 makes its unit that of all parameters,
-        else 0. In float32 it is several times that, because the engine's products see the kinks of
-        its own rounded z.
-        """
-        dtype = self.objective.model.dtype
-        eps, several = float(np.finfo(dtype).eps), dtype == np.float32
-        size = float(np.linalg.norm(theta, None if several else np.inf)) if theta.size else 0.0
-        return (4 if several else 1) * eps * max(eps, size) if np.any(self.objective.l2) else 0.0
+            return norm_kinks(ob, at, least)
+        return int(self._sum(kinks_met, at, max(float(radius), least)))
 
     @to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
@@ -243,3 +237,47 @@ class ForwardCertificates:
         self.loss_lower_bound = proofs.loss_lower_bound
         self.kinks, self.probes = proofs.kinks, proofs.probes
         self.ranges, self.saturation = proofs.ranges, proofs.saturation
+
+
+# --------------------------------------------------------------------------------------------------
+# Kinks and signs under batch normalisation: a z counts as within rounding of 0 by the sizes of the
+# terms that it is computed from. For other networks signs are proved in
+# `fastcurv.certify.majorants`.
+
+
+def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
+    """Return how many inputs of relu, leaky_relu and elu units lie within rounding of 0, where the
+    rounding of the entries of theta is taken as `least` or more.
+    """
+    model, X = ob.model, np.asarray(ob.X, dtype=float)
+    zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
+    eps, count, below = float(np.finfo(model.dtype).eps), 0, X
+    norms: Any = norms_of(model, theta)
+    for layer, name in enumerate(model.activation):
+        W, _ = layers_of(model, theta)[layer]
+        z = np.asarray(zs[layer], dtype=float)
+        reach = np.abs(below) @ (np.abs(W) + least).T
+        (gamma, beta), (h, s) = norms[layer], normalise(below @ W.T)
+        mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
+        # the sizes of the terms that gamma (z - mean) s + beta is computed from
+        reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
+        off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
+        count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
+        below = ACTIVATIONS[name].phi(z) + (below if skips(model, layer) else 0)
+    return count
+
+
+def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
+    """Return, by hidden layer, masks of the relu units that are proved to be off for all rows on
+    the ball of that radius. Of N numbers with mean 0 and mean square 1 none is larger than
+    ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.
+    """
+    most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), norms_of(ob.model, theta)
+    return [
+        (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
+        if ACTIVATIONS[name].leak == 0.0
+        else np.zeros(len(gamma), dtype=bool)
+        for name, norm in zip(ob.model.activation, norms)
+        if norm is not None
+        for gamma, beta in (norm,)
+    ]

@@ -319,7 +319,7 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
                 found.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
         bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
-    finite = np.isfinite(bounds) & (l2 < r.max) & (not R.overflow) & (not flushes())
+    finite = np.isfinite(bounds) & (l2 < r.max) & (not R.arithmetic.overflow) & (not flushes())
     return np.where(finite, bounds, np.inf)
 
 
@@ -354,4 +354,6 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
             found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u
         bounds = R.slack * np.concatenate(found) + tiny
-    return np.where(np.isfinite(bounds) & (not R.overflow) & (not flushes()), bounds, np.inf)
+    return np.where(
+        np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes()), bounds, np.inf
+    )

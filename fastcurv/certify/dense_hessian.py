@@ -355,7 +355,7 @@ class Layered:
         self.A[np.diag_indices(n)] += self.l2
         self.bounds = self._columns()
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
-        self.finite = bool(known and not self.passes.overflow)
+        self.finite = bool(known and not self.passes.arithmetic.overflow)
 
     def _columns(self) -> Floats:
         """Return bounds (n,) on the norms of the errors of the columns."""
@@ -458,7 +458,12 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
             K += _layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
             bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * norms(np.abs(K))[:, 0]
         bounds = R.slack * bounds + R.arithmetic.tiny * q
-    finite = np.isfinite(bounds).all() and np.isfinite(K).all() and not R.overflow and not flushes()
+    finite = (
+        np.isfinite(bounds).all()
+        and np.isfinite(K).all()
+        and not R.arithmetic.overflow
+        and not flushes()
+    )
     return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
 
 

@@ -170,7 +170,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
             here += _product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
     found = total * GROWTH
-    return float(found) if np.isfinite(found) and not passes.overflow else np.inf
+    return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
 
 
 def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
@@ -345,13 +345,13 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             bend = math.hypot(bend, norm(_product(b.Z2[at], root)))
             error = math.hypot(error, norm(root * off[at]))
             residuals.append((root * gap[at]).ravel())
-    known = np.isfinite(bend) and not passes.overflow and radius < np.inf
+    known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
     return ResidualBounds(
         float(bend * GROWTH) if known else np.inf,
         rows,
         np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),
-        float(error * GROWTH) if not passes.overflow else np.inf,
+        float(error * GROWTH) if not passes.arithmetic.overflow else np.inf,
     )
 
 
@@ -456,7 +456,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
-            if np.isfinite(floor) and not passes.overflow
+            if np.isfinite(floor) and not passes.arithmetic.overflow
             else -np.inf
         )
 
@@ -814,4 +814,4 @@ def classified(ob: Any, at: Floats) -> bool:
         y, z, E = passes.ob.y[s.rows], s.z[-1].x, s.z[-1].dx.E
         if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():
             return False
-    return not passes.overflow
+    return not passes.arithmetic.overflow

@@ -33,8 +33,7 @@ from ..structure.given import EPS, LONG_EPS, OUTWARD, Activation, Loss
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, norms, spectral
-from .bounds import gradient_bound
-from .passes import checked_theta
+from .passes import checked_theta, gradient_bound
 
 # --------------------------------------------------------------------------------------------------
 # Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.

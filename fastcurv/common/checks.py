@@ -242,7 +242,7 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):  # overflow is refused below
         cast = a.astype(dtype, copy=False)
-    return check_finite(cast, name, a) if finite else cast
+    return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
 
 def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
@@ -278,7 +278,7 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
     a list of (W, b).
     """
     model: Any = getattr(ob, "model", None)
-    if as_layers(theta) and hasattr(model, "flatten"):
+    if isinstance(theta, (list, tuple)) and as_layers(theta) and hasattr(model, "flatten"):
         theta = model.flatten(theta)
     return check_vector(theta, ob.n_params, name, dtype)
 

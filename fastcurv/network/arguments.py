@@ -296,15 +296,6 @@ def as_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
     return v.copy() if np.may_share_memory(v, out) else v, out
 
 
-def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
-    """Check theta, copy it into `own` (n,) and bind the plan to it. If theta is a vector in the
-    engine's form, its threads do this in one pass.
-    """
-    if not plan.take(theta, own, **how):
-        np.copyto(own, objective.model.check_theta(theta))
-        plan.bind(own, **how)
-
-
 def layer_indices(model: Any, layers: Any) -> np.ndarray:
     layers = np.atleast_1d(as_numpy(layers, "layers"))
     count = len(model.shapes)

@@ -204,7 +204,7 @@ class RangeBounds(InLayers):
             for l in range(L):
                 a, d = (norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
                 totals[l] += float((rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * ETA).sum())
-        if R.overflow:
+        if R.arithmetic.overflow:
             return np.inf
         return norm(totals) * UP * R.slack
 

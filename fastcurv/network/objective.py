@@ -28,13 +28,12 @@ from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, LossName, check_loss
-from .arguments import as_vector, bind_copy, check_dtype, check_memory, selected
+from .arguments import as_vector, check_dtype, check_memory, selected
 from .mlp import MLP
-from .operators import Curvature, Jacobian, UnboundedCurvature
-from .pairwise_sum import PairwiseSum
+from .operators import Curvature, Jacobian, UnboundedCurvature, bind_copy
 from .rows import checked
 from .sparse import SparsePlan, SparseRows
-from .sums import Frame, SumBounds, SumCertificates, SumPlan
+from .sums import Frame, PairwiseSum, SumBounds, SumCertificates, SumPlan
 
 MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
@@ -441,7 +440,13 @@ class Objective(Answering, subject="objective"):
             theta = self.model.check_theta(theta)
         plan = self._own_plan()
         at = plan.theta
-        if at is None or not _same(at, theta):
+        if at is None:
+            same = False
+        elif at.size <= SHORT:  # compared by their bytes, in a tenth of the time
+            same = at.tobytes() == theta.tobytes()
+        else:
+            same = np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)
+        if not same:
             plan.unbind()
             bind_copy(plan, self, theta, self._theta, gradient=gradient, passing=True)
         elif gradient:
@@ -656,13 +661,6 @@ def _unbounded(model: MLP, loss: Any) -> str:
     asked = [ACTIVATIONS[name].given for name in model.activation]
     known = (part.unbounded for part in (LOSSES[loss].given, *asked) if part is not None)
     return next(filter(None, known), "")
-
-
-def _same(at: np.ndarray, theta: np.ndarray) -> bool:
-    """Return whether two vectors are equal: short ones by their bytes, in a tenth of the time."""
-    if at.size <= SHORT:
-        return at.tobytes() == theta.tobytes()
-    return np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)
 
 
 def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:

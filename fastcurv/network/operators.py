@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._engine import GaussNewton, Times
-from ..certify.bounds import dense_bounds
-from ..certify.columns import jacobian_bounds
+from ..certify.columns import column_bounds, jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
@@ -27,7 +26,6 @@ from .arguments import (
     as_block,
     as_output,
     as_vector,
-    bind_copy,
     check_dtype,
     check_indices,
     layer_indices,
@@ -42,6 +40,15 @@ DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies a
 PER_FLOP = 5e-11  # seconds, in estimates
 FEW_OUTPUTS = 8  # a GGN's matrix takes outputs n^2 operations a row; its products some 8 n^2
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
+
+
+def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
+    """Check theta, copy it into `own` (n,) and bind the plan to it. If theta is a vector in the
+    engine's form, its threads do this in one pass.
+    """
+    if not plan.take(theta, own, **how):
+        np.copyto(own, objective.model.check_theta(theta))
+        plan.bind(own, **how)
 
 
 class Quadratic(Symmetric):
@@ -257,7 +264,7 @@ class Curvature(Quadratic):
         NumPy; with batch normalisation one pass for each parameter.
         """
         if not self.objective._by_blocks:
-            return dense_bounds(self.objective, self.theta, self.layout, self.kind)
+            return column_bounds(ErrorPass(self.objective, self.theta, self.layout), self.kind)
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._bounds.columns(self.kind, self._plan.norms))

@@ -20,7 +20,6 @@ from ..structure.tables import DEFAULT_LOSS, LossName
 from .arguments import row_numbers
 from .mlp import MLP
 from .objective import SMALLEST, STATE, Objective, Shard
-from .pairwise_sum import PairwiseSum
 from .rows import (
     Arrays,
     Block,
@@ -34,7 +33,7 @@ from .rows import (
     take_rows,
 )
 from .sparse import SparseRows
-from .sums import Frame
+from .sums import Frame, PairwiseSum
 
 ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
 CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them

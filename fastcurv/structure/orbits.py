@@ -88,7 +88,9 @@ def orbits(
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0
-    for group in (_shift, _columns, _means, _off, _blocks):
+    # translations need parameters without l2
+    groups = (_shift, _columns, _means, _off, _blocks) if free.any() else (_blocks,)
+    for group in groups:
         for orbit in group(ob, theta, free, off, on_kinks):
             if len(orbit):
                 size += len(orbit)

@@ -36,14 +36,14 @@ def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArra
 def _parts_of(
     model: Any, theta: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
-    at = 0
+    at, normed = 0, normalised(model)
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
         W = theta[..., at : at + m * k].reshape(*theta.shape[:-1], m, k)
         at += m * k
         b = theta[..., at : at + m] if model.bias else None
         at += m * bool(model.bias)
         norm = None
-        if normalised(model) and layer < len(model.sizes) - 2:
+        if normed and layer < len(model.sizes) - 2:
             norm = (theta[..., at : at + m], theta[..., at + m : at + 2 * m])
             at += 2 * m
         yield W, b, norm

@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv._engine import probe
-from fastcurv.certify.bounds import gradient_bound, product_bound
+from fastcurv.certify.passes import gradient_bound, product_bound
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE

@@ -7,10 +7,10 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import passes
-from fastcurv.certify.bounds import product_bound
 from fastcurv.certify.columns import column_bounds
 from fastcurv.certify.kinks import _parallel
 from fastcurv.certify.majorants import kink_margin
+from fastcurv.certify.passes import product_bound
 from fastcurv.critical.kink_minimum import slopes_near
 
 from ..golden import drawn

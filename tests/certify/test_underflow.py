@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv._engine import ACTIVATIONS
 from fastcurv.certify import arithmetic, passes
-from fastcurv.certify.bounds import gradient_bound, product_bound
+from fastcurv.certify.passes import gradient_bound, product_bound
 
 from .exact import Exact, distance
 

@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.certify import majorants
-from fastcurv.certify.bounds import gradient_bound, product_bound
+from fastcurv.certify.passes import gradient_bound, product_bound
 from fastcurv.optimize.facts import constant_loss
 from fastcurv.structure import tables
 

@@ -80,7 +80,7 @@ class DenseHessian:
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
-        self.norm = spectral_norm(self.A)
+        self.norm, self.error = spectral_norm(self.A), M.error()  # the error of A, in norm
 
     @cached_property
     def units(self) -> list[Floats]:
@@ -121,7 +121,7 @@ class DenseHessian:
             # near a point that a whole symmetry group leaves fixed, H curves along its orbits
             span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
-        error = more + self.M.error(c if scaled else None)
+        error = more + (self.M.error(c) if scaled else self.error)
         if scaled:
             error += 2 * EPS * safe_norm(matrix)
         if off is not None:
@@ -344,7 +344,7 @@ def definite(full: DenseHessian) -> Definite | None:
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in SHARES:
-        floor = cholesky_floor(A.copy(), share * weakest) - full.M.error()
+        floor = cholesky_floor(A.copy(), share * weakest) - full.error
         if floor > 0:
             return Definite(solve, floor, weakest)
     return None
@@ -392,7 +392,7 @@ class ByCholesky(Inertia):
         self.length = safe_norm(x)
         absolute = float(size.sum(axis=1).max())  # at least the 2-norm of |A|
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
-        left = safe_norm(g + full.A @ x) + off + full.M.error() * self.length + rounding
+        left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
         beta = UP / known.floor
         eta = eta_of(self.length, beta, left) * UP
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
@@ -404,7 +404,7 @@ class ByCholesky(Inertia):
     def top(self) -> tuple[float, float]:
         """The largest eigenvalue, and a bound on its error."""
         found = unbroken(eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0))
-        return float(found.values[0]), float(found.residuals[0]) + self.full.M.error()
+        return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
     def slope(self) -> Nearness:
         """Return the nearness with the share of g outside the range of H, from its Krylov space."""
@@ -417,7 +417,7 @@ class ByCholesky(Inertia):
             run.step()
         values, S = decompose(run)
         reached = size / (FAR * extent(self.ask.theta))
-        cut = max(self.full.M.error(), self.ask.curvature_tol * self.top[0], reached)
+        cut = max(self.full.error, self.ask.curvature_tol * self.top[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.top[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
@@ -427,7 +427,7 @@ class ByCholesky(Inertia):
         known, (high, off) = self.known, self.top
         return Spectrum(
             low=known.weakest,
-            low_bounds=(known.floor, known.weakest + self.full.M.error()),
+            low_bounds=(known.floor, known.weakest + self.full.error),
             high=high,
             high_bounds=(high - off, high + off),
             n_positive=self.full.n,
@@ -516,7 +516,9 @@ class ByEigenpairs(Inertia):
             top, scaled = float(cut.c.max()), None if cut is plain else cut.c
             assumed = GRADIENT_EPS * EPS * self.reach
             g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
-            beta, eta, x = newton_in_slice(full.A, full.M.error(scaled), cut, g, g_error)
+            beta, eta, x = newton_in_slice(
+                full.A, full.error if cut is plain else full.M.error(cut.c), cut, g, g_error
+            )
             found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
                 found = across_orbits(ob, theta, cut, found)
@@ -616,12 +618,12 @@ class ByEigenpairs(Inertia):
         (g, off), known, cut = self.gradient, self.signs != 0, self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
         step = -cut.c * (cut.vectors @ (cut.vectors.T @ (cut.c * g) / cut.values))
-        before = newton_decrement(g, off, self.reach, cut)
+        before, _ = newton_decrement(g, off, self.reach, cut)
         if before == 0:
             return True
         there = gradient_after(self.ask.ob, self.ask.theta, step)
         most = SHORTER * before
-        return there is not None and newton_decrement(there, np.nan, self.reach, cut) <= most
+        return there is not None and newton_decrement(there, np.nan, self.reach, cut)[0] <= most
 
     @cached_property
     def extremes(self) -> tuple[Any, Any]:
@@ -667,11 +669,11 @@ class ByEigenpairs(Inertia):
             counts, bounds = [proof.n_residuals, 0, n - proof.n_residuals], (0, 0)
         bounded = bool(np.isfinite(best.error))
         # does an eigenvalue count as zero only because of the asymmetry that the products showed?
-        full, asymmetry = self.full.M, self.full.M.seen()
+        full, asymmetry = self.full, self.full.M.seen()
         # an exact matrix reports no rounding, and rounding alone can show as much
-        rounding = max(full.error() - asymmetry, PRODUCT_EPS * EPS * self.full.norm)
+        rounding = max(full.error - asymmetry, PRODUCT_EPS * EPS * full.norm)
         zeros = np.abs(best.values[signs_of(best) == 0])
-        hidden = asymmetry > 2 * rounding and (zeros > best.error - full.seen(best.c)).any()
+        hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
         if not bounded:  # one vector of either sign may still be proved
             bounds = int(negative), n - int(positive)
         (low, low_bounds), (high, high_bounds) = self.extremes
@@ -703,7 +705,7 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     """Return the vectors of largest curvature of either sign, where it is proved by the matrix or
     else by one product.
     """
-    known_by = full.M.error() + 4 * full.n * EPS * safe_norm(full.A)
+    known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: End(), 1: End()}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):

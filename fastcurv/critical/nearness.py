@@ -67,7 +67,7 @@ def nearness(
         Replaces the rule: theta is near if ``||g|| <= gradient_tol``.
     """
     g, off = gradient
-    decrement, whole = (newton_decrement(g, error, reach, eigen) for error in (off, 0.0))
+    decrement, whole = newton_decrement(g, off, reach, eigen)
     size = float(np.abs(theta) @ reach)
     return nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
 
@@ -168,8 +168,10 @@ def assumed_error(norm: float, theta: np.ndarray) -> float:
     return GRADIENT_EPS * EPS * norm * safe_norm(theta)
 
 
-def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice) -> float:
-    """Return ``g'|H|^-1 g / 2``, less what the rounding of g may explain.
+def newton_decrement(
+    g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice
+) -> tuple[float, float]:
+    """Return ``g'|H|^-1 g / 2``, less what the rounding of g may explain, and all of it.
 
     An eigenvalue smaller than its error is replaced by the error, the largest counts on the
     complement of the slice, and each slope is reduced by the error that g may cause in it.
@@ -183,19 +185,20 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice)
         ``|H| |theta|``, with absolute values by entries.
     eigen : Slice
     """
-    sizes = np.maximum(np.abs(eigen.values), eigen.error)
-    noise, slack = rounding_of(len(g), off, reach, eigen)
+    sizes, found = np.maximum(np.abs(eigen.values), eigen.error), []
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
         # each parameter alone promises g_i^2 / |H|_ii, which is at most g'|H|^-1 g (Cauchy and
         # Schwarz) in any units, and is compared with the rounding of its own slope alone
         shares = eigen.vectors**2
         across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
         diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # at least |H|_ii
-        alone = _squares_over(np.abs(g) - noise, diagonal)
-        total = max(total, 0.5 * float(alone.max(initial=0.0)))
-    return total if total == total else np.inf
+        for noise, slack in (rounding_of(len(g), off, reach, eigen), (0.0, 0.0)):
+            total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
+            alone = _squares_over(np.abs(g) - noise, diagonal)
+            total = max(total, 0.5 * float(alone.max(initial=0.0)))
+            found.append(total if total == total else np.inf)
+    return found[0], found[1]
 
 
 def rounding_of(

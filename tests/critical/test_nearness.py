@@ -171,7 +171,7 @@ def test_the_decrement_is_half_of_what_newtons_step_promises(low, units, rng):
     size = (Q * np.abs(values)) @ Q.T
 
     def decrement(off, error):
-        return newton_decrement(g, off, np.ones(5), Slice(values, Q, error, units, none))
+        return newton_decrement(g, off, np.ones(5), Slice(values, Q, error, units, none))[0]
 
     promised = 0.5 * (units * g) @ np.linalg.solve(size, units * g)
     assert decrement(0.0, 0.0) == pytest.approx(promised, rel=1e-12)

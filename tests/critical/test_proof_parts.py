@@ -231,7 +231,7 @@ def test_ends_are_proved_less_the_error_of_the_matrix(error):
     values = np.array([-0.5, 0.3, 2.0])
     cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)
     none = SimpleNamespace(c=np.ones(3), vectors=np.zeros((3, 0)), values=np.zeros(0), error=0.0)
-    full = SimpleNamespace(A=np.diag(values), n=3, M=SimpleNamespace(error=lambda: error))
+    full = SimpleNamespace(A=np.diag(values), n=3, error=error)
     H = SimpleNamespace(
         rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v), affords=lambda k: True
     )

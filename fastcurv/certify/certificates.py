@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure import symmetry
-from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
 from . import majorants, precise
@@ -156,16 +155,16 @@ class Certificates:
         """
         return float(min(self._sum(kink_margins, theta)))
 
-    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
+    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
         """Return the proved symmetry groups at theta, valid on the ball of that radius around it;
-        see `fastcurv.structure.orbits`.
+        see `fastcurv.structure.symmetry`.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
         if normalised(ob.model):
             off = norm_off(ob, at, radius)
-            return orbits(ob, at, off, [np.zeros_like(units) for units in off])
+            return symmetry.orbits(ob, at, off, [np.zeros_like(units) for units in off])
         here, *ball = majorants.signs(ob, at, 0.0, *[radius] * (radius > 0))
-        return orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
+        return symmetry.orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
         """Return the factor by which the tangents of `orbits` may turn faster in other units of the

@@ -39,8 +39,8 @@ from ..certify.passes import ErrorPass, checked_theta
 from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
-from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
+from ..structure.symmetry import Orbit, orbits
 from ..structure.tables import LOSSES, LossName
 from .mlp import MLP
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.orbits import joined_layers
+from fastcurv.structure.symmetry import joined_layers
 
 from .. import nets
 
@@ -144,6 +144,6 @@ def test_units_that_stay_off_without_biases():
 
 def test_directions_beyond_a_bound_on_memory_are_an_error(monkeypatch):
     ob, theta = objective([3, 4, 2], "relu")
-    monkeypatch.setattr("fastcurv.structure.orbits.MAX_BYTES", 100)
+    monkeypatch.setattr("fastcurv.structure.symmetry.MAX_BYTES", 100)
     with pytest.raises(MemoryError, match="1e-07 GB; wanted a smaller network"):
         ob.certificates.orbits(theta)

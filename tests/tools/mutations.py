@@ -39,7 +39,7 @@ TUNED = {
     "certify/passes.py": {"CHUNK_BYTES", "JOINT_FLOPS", "KEPT_BYTES"},
     "spectrum/dense.py": {"BLOCK"},
     "spectrum/eigsh.py": {"MAX_BASIS_BYTES"},
-    "structure/orbits.py": {"MAX_BYTES"},
+    "structure/symmetry.py": {"MAX_BYTES"},
     "common/vectors.py": {"PANEL", "SHORT"},
 }
 COMPARED = {

@@ -540,14 +540,6 @@ def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
     return rows + Part(decay, 2 * UNIT * norm(decay.hi), squares, off)
 
 
-def finished(l2: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
-    """Return ``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
-    found = decayed(l2, theta, rows)
-    bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
-    g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
-    return found.g.hi, g_error, float(found.value.hi), error
-
-
 # terms of the loss, errors of their sums, delta, its errors
 Terms = tuple[Pair, Floats, Pair, Floats]
 
@@ -622,9 +614,17 @@ def _as_pair(x: NDArray[Any]) -> Pair:
 
 @partial(cache_last, kept=2)  # a step's point, and the one it left
 def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
-    """Return `finished` of all rows, cached."""
+    """Return ``(gradient, bound, value, bound)`` in float64, cached; of rows in blocks the parts
+    are added at the precision they have.
+    """
+    blocks = getattr(ob, "_by_blocks", False)
     with np.errstate(all="ignore"):
-        return finished(l2_diagonal(ob), theta, part(ob, theta))
+        found = decayed(
+            l2_diagonal(ob), theta, ob._fold(part, (theta,)) if blocks else part(ob, theta)
+        )
+        bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
+        g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
+        return found.g.hi, g_error, float(found.value.hi), error
 
 
 def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:

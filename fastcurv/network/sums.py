@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _engine
-from ..certify import majorants, precise
+from ..certify import majorants
 from ..certify.arithmetic import norm
 from ..certify.certificates import Certificates
 from ..certify.columns import column_bounds
@@ -565,31 +565,6 @@ class SumCertificates(Certificates):
         if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
             known = kept[name] = (key, find())
         return known[1]
-
-    def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:
-        at = checked_theta(self.objective, theta)
-
-        def find() -> Any:
-            with np.errstate(all="ignore"):
-                return precise.finished(
-                    l2_diagonal(self.objective), at, self._sum(precise.part, at)
-                )
-
-        found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
-        return found
-
-    @to_nearest
-    def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
-        """Return ``(g, error)``: the gradient from parts of about 100 bits per shard, added at that
-        precision.
-        """
-        g, error, _, _ = self._precise(theta)
-        return g.copy(), error
-
-    @to_nearest
-    def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
-        """Return ``(value, error)``, computed like `precise_gradient`."""
-        return self._precise(theta)[2:]
 
     @property
     def loss_lower_bound(self) -> float:

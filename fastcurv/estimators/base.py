@@ -7,6 +7,8 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -315,6 +317,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     _total: float
     _scale: float
     _deadline: float | None
+    curvature_: Any
     _epochs: Any  # the solver and its state after `partial_fit`
     _stratify = False
 
@@ -389,6 +392,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     ) -> tuple[Any, Any, LossName | Loss, Any, int]:
         """Validate rows and targets, and drop rows of zero weight."""
         X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
+        if is_sparse(y) and not self._stratify:
+            raise TypeError("y is a sparse matrix; wanted a dense array: y.toarray()")
         X, y = validate_data(
             self,
             X,
@@ -442,7 +447,28 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
-        self._epochs = None
+        with self._as_before():
+            self._epochs = None
+            self._fit(X, y, sample_weight, X_val, y_val)
+        return self
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """Keep the attributes of the last fit if this one ends by an error before it has a
+        ``theta_`` of its own.
+        """
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            if vars(self).get("theta_") is before.get("theta_"):
+                for name in vars(self).keys() - before.keys():
+                    delattr(self, name)
+                self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+        """Fit as `fit` does, once the parameters are checked."""
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
@@ -471,7 +497,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
                 ConvergenceWarning,
                 stacklevel=caller_depth(),
             )
-        return self
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Split the rows into those to train on and those held out."""
@@ -537,7 +562,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // SHARE)
         elif self.verdict != "quick":
             seen = classify(ob, self.theta_, progress=False)._of_fit() if self.verdict else None
-        self.curvature_: SpectrumCheck | None = seen
+        self.curvature_ = seen
 
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]
@@ -693,6 +718,8 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         self.best_loss_ = min(self.loss_curve_)
         self.n_iter_ = epochs + max(1, sum(int(run.nit) for run in runs))
         self.stopped_, self.out_activation_ = str(last.stopped), LOSSES[ob.loss].sklearn[0]
+        self.curvature_ = None
+        self.__dict__.pop("validation_loss_curve_", None)
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()
@@ -701,7 +728,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         self.intercepts_ = [b for _, b in layers]
         self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
         if self.stopped_ == "interrupted":
-            self.curvature_ = None
             raise KeyboardInterrupt
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
@@ -731,7 +757,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._keep(ob, [end], *past)
-        self.curvature_ = None
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the outputs of the network before any softmax; sparse rows are made dense in

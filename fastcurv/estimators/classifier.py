@@ -297,14 +297,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         check_parameters(self)
         y = unhidden(y, "y")
         first = not hasattr(self, "theta_")
-        if first:
-            self._multilabel = type_of_target(y) == "multilabel-indicator"
-            known = np.arange(np.shape(y)[1]) if self._multilabel else y
-            self.classes_ = classes_of(known if classes is None else classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        if (
+            not first
+            and classes is not None
+            and not np.array_equal(np.unique(classes), self.classes_)
+        ):
             raise ValueError(
                 f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "
                 f"{self.classes_.tolist()}"
             )
-        self._epoch(X, y, first)
+        with self._as_before():
+            if first:
+                self._multilabel = type_of_target(y) == "multilabel-indicator"
+                known = np.arange(np.shape(y)[1]) if self._multilabel else y
+                self.classes_ = classes_of(known if classes is None else classes)
+            self._epoch(X, y, first)
         return self

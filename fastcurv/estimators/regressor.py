@@ -140,7 +140,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         check_parameters(self)
         y = unhidden(y, "y")
         first = not hasattr(self, "theta_")
-        if first:
-            self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
-        self._epoch(X, y, first)
+        with self._as_before():
+            if first:
+                self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
+            self._epoch(X, y, first)
         return self

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import fastcurv as fc
 
@@ -296,6 +297,58 @@ def test_partial_fit_and_warm_start():
     warm = fc.MLPClassifier((5,), "tanh", warm_start=True, alpha=1.0, random_state=0).fit(X, y)
     n = warm.n_iter_
     assert warm.fit(X, y).n_iter_ < n
+
+
+def test_a_fit_that_fails_leaves_the_last_one():
+    """Whether it fails before it has targets or after, and whether one was made before."""
+    X, y = wine()
+    net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=5, tol=1e-2).fit(X, y)
+    told, held = net.predict(X), vars(net).copy()
+    other = np.array(["a", "b"])[y % 2]
+    for bad in (
+        lambda: net.fit(X[:, :4], other, sample_weight=np.zeros(len(y))),
+        lambda: net.fit(X[:, :4], other, X_val=X),
+        lambda: net.fit(X[:, :4], np.where(y > 0, np.nan, 1.0)),
+    ):
+        with pytest.raises(ValueError):
+            bad()
+        assert vars(net).keys() == held.keys()
+        assert all(vars(net)[name] is x for name, x in held.items())
+        assert np.array_equal(net.predict(X), told)
+    for new in (fc.MLPClassifier(solver="sgd"), fc.MLPRegressor(solver="sgd")):
+        before = vars(new).copy()
+        with pytest.raises(ValueError):
+            new.partial_fit(X, y[:-1])
+        with pytest.raises(ValueError):
+            new.fit(X, y[:-1])
+        assert vars(new) == before
+
+
+def test_a_fit_without_rows_held_out_has_no_curve_of_them():
+    X, y = wine()
+    net = fc.MLPClassifier((3,), "tanh", early_stopping=True, random_state=0, max_iter=9).fit(X, y)
+    assert net.validation_loss_curve_ and net.curvature_ is not None
+    net.set_params(early_stopping=False, tol=1e-2, max_iter=500).fit(X, y)
+    assert not hasattr(net, "validation_loss_curve_")
+
+
+def test_the_look_at_a_fit_is_not_that_of_the_one_before(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    X, y = wine()
+    net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=500, tol=1e-2).fit(X, y)
+    before = net.theta_
+    monkeypatch.setattr("fastcurv.estimators.base.classify", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        net.set_params(verdict=True, random_state=1).fit(X, y)
+    assert net.curvature_ is None and not np.array_equal(net.theta_, before)
+
+
+def test_sparse_numbers_are_refused_in_one_sentence(rng):
+    X = rng.standard_normal((9, 2))
+    with pytest.raises(TypeError, match="^y is a sparse matrix; wanted a dense array"):
+        fc.MLPRegressor().fit(X, sparse.csr_matrix(X[:, :1]))
 
 
 OF_NO_VALUE = [

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -107,6 +108,15 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], A
 _whole, _real = partial(_number, int, high=2**31 - 1), partial(_number, float)
 
 
+def _positive(text: str) -> float:
+    """Parse a finite number above 0."""
+    with suppress(argparse.ArgumentTypeError):
+        number = float(_real(0)(text))
+        if number > 0:
+            return number
+    raise argparse.ArgumentTypeError(f"is {text}; wanted a number above 0")
+
+
 def _widths(text: str) -> tuple[int, ...]:
     """Parse ``64,32`` or ``64-32`` as a tuple of positive integers."""
     try:
@@ -122,7 +132,9 @@ def _loss(text: str) -> str:
     try:
         check_loss(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        said = str(error)
+        of = "" if said.startswith("loss is ") else f"{text!r}, whose "
+        raise argparse.ArgumentTypeError(of + said.removeprefix("loss is ")) from None
     return text
 
 
@@ -194,7 +206,7 @@ DENSITY = [
 ]
 VERDICT = [
     option("--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"),
-    option("--curvature-tol", type=_real(0), default=1e-4, help="relative (default %(default)s)"),
+    option("--curvature-tol", type=_positive, default=1e-4, help="relative (default %(default)s)"),
     option(
         "--failure-probability",
         type=_real(0, 1),
@@ -202,7 +214,7 @@ VERDICT = [
         help="accept a minimum with this risk where a proof is out of reach",
     ),
     option("--max-products", type=_whole(1), default=None, help="budget of Hessian products"),
-    option("--max-time", type=_real(0), default=None, help="seconds for the verdict"),
+    option("--max-time", type=_positive, default=None, help="seconds for the verdict"),
     option(
         "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
     ),
@@ -272,7 +284,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 default=200,
                 help="of the second method (default %(default)s)",
             ),
-            option("--max-time", type=_real(0), default=None, help="seconds for each method"),
+            option("--max-time", type=_positive, default=None, help="seconds for each method"),
             option("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)"),
             option(
                 "--out",
@@ -322,7 +334,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 action="store_true",
                 help="train a linear, a shallower and a wider network too",
             ),
-            option("--max-time", type=_real(0), default=None, help="seconds"),
+            option("--max-time", type=_positive, default=None, help="seconds"),
             option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
             *COMMON,
         ],

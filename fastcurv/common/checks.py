@@ -89,13 +89,13 @@ def _said(x: Any) -> str:
     return typed(x) if len(written) > 80 or "\n" in written else written
 
 
-def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
-    """Return `x` as an int >= 1, and <= `most` if given."""
-    wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
+def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
+    """Return `x` as an int >= `least`, and <= `most` if given."""
+    wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
     if isinstance(x, bool) or not isinstance(x, INTEGRAL):
         raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
     number = int(x)
-    if number < 1 or (most is not None and number > most):
+    if number < least or (most is not None and number > most):
         raise ValueError(f"{name} is {x}; wanted {wanted}")
     return number
 

@@ -15,7 +15,7 @@ from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
-from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.errors import OBJECTIVE, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
@@ -509,6 +509,8 @@ def find_critical_point(
             raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
     steps = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback is {typed(callback)}; wanted a function of theta")
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),

@@ -24,9 +24,13 @@ HOMES = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activatio
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
-    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+    try:
+        widths = None if isinstance(sizes, (str, bytes)) else list(sizes)
+    except TypeError:  # an array without dimensions has __iter__, too
+        widths = None
+    if widths is None:
         raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
-    sizes = list(sizes)
+    sizes = widths
     if len(sizes) < 2:
         raise ValueError(
             f"sizes is {sizes}; wanted at least two widths, of the input and of the output"

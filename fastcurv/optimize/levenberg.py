@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..critical.evidence import is_plain
+from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
 MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
@@ -42,6 +43,8 @@ class LevenbergMarquardt(GaussNewton):
             run.at_hand = self.engine.value, self.engine.gradient.copy()
 
     def load(self, arrays: Any, facts: Any) -> None:
+        if not facts["since"] < AT_ONCE:
+            raise damaged(f"the since of this method is {facts['since']}")
         super().load(arrays, facts)
         if not self.exact:
             self._damp()

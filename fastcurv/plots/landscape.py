@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_choice, check_positive_int, check_vector
+from ..common.checks import (
+    as_rng,
+    check_array,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_vector,
+)
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.protocols import Array
 from ..common.runtime import unbroken
@@ -257,8 +264,8 @@ class LandscapeDisplay(Display):
         array([0., 1., 0.])
         """
         n_grid = check_positive_int(n_grid, "n_grid")
-        if n_dims not in (1, 2):
-            raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
+        n_dims = check_positive_int(n_dims, "n_dims", 2)
+        radius = check_positive(radius, "radius", zero=True)
         more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
         require(objective, ("value", *more), "objective", OBJECTIVE, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)

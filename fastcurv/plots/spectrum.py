@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.checks import check_positive_int
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
@@ -114,6 +115,7 @@ class SpectrumDisplay(Display):
         array([-1.,  5.])
         """
         cls._check_look(look, "from_operator")
+        k = check_positive_int(k, "k", least=0)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = extremes(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)

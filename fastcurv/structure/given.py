@@ -10,6 +10,7 @@ on the third derivative, the error of the function, and for a loss a lower bound
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -403,7 +404,9 @@ class Loss(AskedLoss):
         >>> fc.Loss.quantile(0.9)
         Loss.quantile(0.9, 0.05)
         """
-        return _quantile_loss(float(level), float(width))
+        if isinstance(level, bool) or not isinstance(level, numbers.Real):
+            raise TypeError(f"level is {typed(level)}; wanted a number between 0 and 1")
+        return _quantile_loss(float(level), check_positive(width, "width"))
 
     @staticmethod
     def pseudo_huber(delta: float = 1.0) -> Loss:
@@ -416,7 +419,7 @@ class Loss(AskedLoss):
         >>> fc.Loss.pseudo_huber(0.5)
         Loss.pseudo_huber(0.5)
         """
-        return _pseudo_huber_loss(float(delta))
+        return _pseudo_huber_loss(check_positive(delta, "delta"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -686,14 +689,12 @@ def _built(name: str, function: Any, third: Any, ulps: float, **facts: Any) -> L
 def _quantile_loss(level: float, width: float) -> Loss:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; wanted a number between 0 and 1")
-    check_positive(width, "width")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width**2
     return _built(name, partial(_quantile, level=level, width=width), third, 16)
 
 
 @cache
 def _pseudo_huber_loss(delta: float) -> Loss:
-    check_positive(delta, "delta")
     name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
     return _built(name, partial(_pseudo_huber, delta=delta), third, 16)
 

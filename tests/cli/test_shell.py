@@ -238,7 +238,11 @@ def test_what_was_meant_is_asked(arguments, words, capsys):
         ("--method wish", "method is 'wish'; wanted one of"),
         ("--polish wish", "polish is 'wish'; wanted one of"),
         ("--activation cosine", "cosine"),
-        ("--loss hinge", "hinge"),
+        ("--loss hinge", "--loss is 'hinge'; wanted one of mse, "),
+        ("--loss quantile(2)", "--loss is 'quantile(2)', whose level is 2.0; wanted a number "),
+        ("--max-time 0", "--max-time is 0; wanted a number above 0"),
+        ("--max-time nan", "--max-time is nan; wanted a number above 0"),
+        ("--max-time inf", "--max-time is inf; wanted a number above 0"),
     ],
 )
 def test_mistakes_speak_with_one_voice(arguments, words, points, tmp_path, capsys, monkeypatch):

@@ -143,6 +143,7 @@ def test_never_worse_than_the_start_however_short_the_search():
         ({"theta0": [np.inf, 0.0]}, ValueError, "theta0"),
         ({"max_iter": 0}, ValueError, "max_iter"),
         ({"max_time": -1.0}, ValueError, "max_time"),
+        ({"callback": 5}, TypeError, "callback is an int; wanted a function of theta"),
         ({"gradient_tol": -1.0}, ValueError, "gradient_tol"),
         ({"index": -1}, ValueError, "index is -1; wanted one from 0 to 2"),
         ({"index": 3}, ValueError, "index is 3; wanted one from 0 to 2"),

@@ -66,6 +66,7 @@ def refused(call, kind, *words):
         ({"sizes": [4, None]}, TypeError, ["None", "int"]),
         ({"sizes": "4-3"}, TypeError, ["4-3", "widths"]),
         ({"sizes": 7}, TypeError, ["7", "widths"]),
+        ({"sizes": np.array(3)}, TypeError, ["array(3)", "widths"]),
         ({"sizes": [1 << 40, 1 << 40]}, ValueError, ["parameters", "memory"]),
         ({"activation": "tan"}, ValueError, ["'tan'", "tanh"]),
         ({"activation": ""}, ValueError, ["''", "tanh"]),

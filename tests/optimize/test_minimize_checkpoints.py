@@ -270,6 +270,7 @@ BAD = {
     "no facts": ("trust-region", put("facts", "method_facts", {}), "no facts of this method"),
     "average": ("adam", put("arrays", "method.average", np.zeros(2)), "'average' of this .* is no"),
     "missing": ("adam", lambda arrays, _: arrays.pop("method.squares"), "'squares' of .* missing"),
+    "since": ("levenberg-marquardt", put("method_facts", "since", 26), "since of .* is 26"),
     "infinite": ("adam", put("arrays", "method.squares", np.full(13, np.inf)), "holds NaN"),
 }
 

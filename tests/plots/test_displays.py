@@ -150,10 +150,21 @@ def test_convergence_is_drawn_from_the_history(net):
         ),
         (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x is 'y'"),
         (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' has shapes"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius="a"), "radius is 'a'; wanted"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius=np.nan), "radius is nan; wanted"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, n_dims=[1]), "n_dims is .1.; wanted an"),
+        (
+            lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=1.5),
+            "k is 1.5; wanted an int >= 0",
+        ),
+        (
+            lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=-1),
+            "k is -1; wanted an int >= 0",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(call, words, net):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         call(*net)
 
 

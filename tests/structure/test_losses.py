@@ -361,6 +361,14 @@ def test_an_error_above_its_bound_is_refused():
 def test_refusals(loss, y, words):
     with pytest.raises(ValueError, match=words):
         fc.Objective(fc.MLP([1, 1]), [[1.0]], y, loss)
+    for bad in ("abc", None, [0.5], True, 1j, 2, np.nan):
+        with pytest.raises((TypeError, ValueError), match="^level is .*; wanted a number between"):
+            Loss.quantile(bad)
+    for bad in ("abc", None, [0.5], True, 0, np.inf):
+        with pytest.raises((TypeError, ValueError), match="^delta is .*; wanted a finite number"):
+            Loss.pseudo_huber(bad)
+        with pytest.raises((TypeError, ValueError), match="^width is .*; wanted a finite number"):
+            Loss.quantile(0.5, bad)
     for bad in (5, None, "mse"):
         with pytest.raises(TypeError, match="wanted function"):
             Loss(bad)

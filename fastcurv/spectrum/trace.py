@@ -254,6 +254,15 @@ class Sketch:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
 
+    def _rounding(self) -> Floats:
+        """Return the size of the rounding of each product with the basis: ``o'H q`` is known from
+        ``H o`` and from ``H q``, and were these exact, it would be the same number. Their
+        difference is a product of o, random signs, with the error of ``H q``, so its root mean
+        square over all o is the norm of that.
+        """
+        twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
+        return np.asarray(np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5)
+
     def _traces(self) -> tuple[Floats, Floats]:
         """Return one estimate of the trace for each sample left out, and the part of the trace left
         out with it.
@@ -282,19 +291,21 @@ class Sketch:
         If the sketch has as many vectors as there are large eigenvalues, all samples can be wrong
         together: each leaves out a direction s_i that no other vector covers, and its test vector
         can be almost orthogonal to it. The part of the trace along s_i is known, and is added to
-        the error.
+        the error. So is the rounding of the products, which all samples share.
         """
         samples, left_out = interruptible(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
-        return mean, float(np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along))
+        error = np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along)
+        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """Return the mean and standard error of the estimates of the diagonal, one for each sample
-        left out.
+        left out. The rounding of the products and of the sum over the basis is added to the error.
         """
         m, S = len(self.O), self.S
-        whole = (self.Q * self.Z).sum(axis=0)
+        each = np.finfo(self.Z.dtype).eps * ROUNDINGS * np.abs(self.Z) + self._rounding()[:, None]
+        whole, rounding = (self.Q * self.Z).sum(axis=0), np.linalg.norm(self.Q * each, axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, BLOCK):
@@ -306,7 +317,8 @@ class Sketch:
             squares += ((samples - whole) ** 2).sum(axis=0)
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
-        return mean, np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
+        error = np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
+        return mean, np.hypot(error, rounding)
 
 
 def leave_one_out(R: Floats) -> Floats:
@@ -508,7 +520,9 @@ def diagonal(
             squares += (samples**2).sum(axis=0)
         mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
-        return apply.estimate(mean, widened(m) * (1 + TWO_VALUED / m) * scatter, method)
+        rounding = ROUNDINGS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
+        error = widened(m) * (1 + TWO_VALUED / m) * scatter
+        return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
 @accept_aliases("estimate")

@@ -4,6 +4,7 @@ counts.
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 from scipy.stats import binom
 
 from fastcurv.spectrum.dense import eigvalsh, inertia
@@ -274,3 +275,24 @@ def test_a_matrix_of_one_number_is_known_by_any_method():
         told = trace(np.array([[3.0]]), 30, method)
         assert (told.estimate, told.stderr) == (3.0, 0.0)
     assert diagonal(np.array([[3.0]]), 30, "xdiag").stderr == 0
+
+
+@pytest.mark.parametrize("of", ["ones", "ones and a pair", "diagonal"])
+@pytest.mark.parametrize(
+    ("function", "method"), [(trace, "xtrace"), (diagonal, "xdiag"), (diagonal, "hutchinson")]
+)
+def test_where_nothing_but_rounding_is_left_the_error_covers_it(function, method, of, dtype, rng):
+    """A sketch holds the range of a matrix of rank 1 or 3: all its samples agree, and are wrong
+    together by the rounding of the products, which grows with n and with the pair.
+    """
+    inside = []
+    for _ in range(40):
+        A = np.diag(rng.standard_normal(60)) if of == "diagonal" else -np.ones((60, 60))
+        if of == "ones and a pair":
+            A[[0, 1], [1, 0]] = 1e3
+        A = A.astype(dtype)
+        op = LinearOperator(A.shape, A.dot, matmat=A.dot, dtype=dtype)
+        found, truth = function(op, 24, method, rng), np.diag(A).astype(float)
+        gap = np.abs(found.estimate - (truth.sum() if function is trace else truth))
+        inside.append(np.mean(gap <= 2 * found.stderr))
+    assert np.mean(inside) >= 0.9

@@ -16,6 +16,7 @@ import fastcurv as fc
 
 from ..common.checks import check_choice
 from ..common.files import refuse_device
+from ..common.runtime import unbroken
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..plots.spectrum import extremes
 from ..spectrum.results import left_open
@@ -113,7 +114,7 @@ def train(args: Namespace, out: Output) -> int:
         for method, options in ((args.method, first), (args.polish, {"max_iter": args.max_steps})):
             if method != "none" and options["max_iter"]:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
-                theta = results[-1][1].x
+                theta = unbroken(results[-1][1]).x
                 out.say(f"  {method:<13} {state(objective, theta, data)}")
     except BaseException:  # lost workers, no memory, Ctrl-C: save the best point found
         if best[0] is not None:

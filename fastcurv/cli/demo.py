@@ -15,6 +15,7 @@ import fastcurv as fc
 
 from .. import plots
 from ..common.protocols import Array
+from ..common.runtime import unbroken
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
 from ..plots.spectrum import extremes
@@ -168,12 +169,13 @@ def train(
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {SECOND} until the gradient is gone")
     say(f"  start      {state(objective, theta, data)}")
-    theta = fc.minimize(objective, theta, "adam", max_iter=2, **options).x
+    theta = unbroken(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
     say(f"  middle     {state(objective, theta, data)}")
-    theta = fc.minimize(objective, theta, "adam", max_iter=20 if quick else 40, **options).x
+    more = 20 if quick else 40
+    theta = unbroken(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
     say(f"  adam       {state(objective, theta, data)}")
-    result = fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
+    result = unbroken(fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress))
     moments["end"] = result.x
     say(f"  {SECOND:<9}  {state(objective, result.x, data)}")
     say(f"  {told(result)}")
@@ -249,11 +251,10 @@ def find_saddle(
     """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], NARROW)).objective(data)
     theta = small.model.init(seed=seed)
-    theta = fc.minimize(
-        small, theta, "adam", max_iter=40, batch_size=64, seed=seed, progress=progress
-    ).x
+    first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
+    theta = unbroken(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
-    theta = fc.minimize(small, theta, SECOND, **rest).x
+    theta = unbroken(fc.minimize(small, theta, SECOND, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - NARROW
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
@@ -269,9 +270,8 @@ def leave(
     if point.escape_direction is None:
         return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
-    further = fc.minimize(
-        objective, escaped.x, SECOND, max_iter=300, progress=progress, verdict=False
-    )
+    rest: Any = {"max_iter": 300, "progress": progress, "verdict": False}
+    further = unbroken(fc.minimize(objective, escaped.x, SECOND, **rest))
     return escaped, (
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
         f"{float(escaped.fun):.6f}; from there {SECOND} goes on down to {further.fun:.6f}."
@@ -282,7 +282,7 @@ def fail(objective: fc.Objective, seed: int, progress: bool, say: Say) -> Diagno
     """Train from weights that are ten times too large, and return why that fails."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
-    result = fc.minimize(objective, start, "sgd", **options)
+    result = unbroken(fc.minimize(objective, start, "sgd", **options))
     found = fc.diagnose(objective, result.x, result.history)
     say(f"\nA training that fails, and why\n{found!r}")
     return found

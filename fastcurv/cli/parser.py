@@ -53,7 +53,9 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write with `write`: argparse prints help and version through this method."""
         name = "stderr" if file is sys.stderr else "stdout"
-        if write(name, message or "") and name == "stdout":
+        lost = write(name, message or "")
+        if lost and name == "stdout":
+            write("stderr", f"{self.prog}: standard output could not be written: {lost}\n")
             raise SystemExit(3)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -218,6 +218,25 @@ def rest_of_time() -> float | None:
     return None if ends == float("inf") else max(1e-3, ends - time.perf_counter())
 
 
+# asked by runs in threads, where no Ctrl-C arrives: whether it was pressed in the main thread
+_PRESSED: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
+
+
+@contextmanager
+def told_of_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
+    """Let what is called in this context ask `pressed` whether Ctrl-C should end it."""
+    token = _PRESSED.set(pressed)
+    try:
+        yield
+    finally:
+        _PRESSED.reset(token)
+
+
+def who_tells_of_interrupts() -> Callable[[], bool] | None:
+    """Return the function given to the enclosing `told_of_interrupts`, None outside."""
+    return _PRESSED.get()
+
+
 class Interrupts:
     """The object that `deferred_interrupts` yields: `stop()` returns whether Ctrl-C was pressed,
     and a product inside ``with stop:`` can be ended by Ctrl-C, as `Interrupted`.
@@ -281,10 +300,10 @@ def interruptible(call: Callable[[], Result]) -> Result:
 
 
 def unbroken(found: Result) -> Result:
-    """Return the result of an inner algorithm; raise `KeyboardInterrupt` if Ctrl-C ended it, so
-    that the outer one does not go on.
+    """Return the result of an inner algorithm, such as `eigsh` or `minimize`; raise
+    `KeyboardInterrupt` if Ctrl-C ended it, so that the outer one does not go on.
     """
-    if getattr(found, "interrupted", False):
+    if getattr(found, "interrupted", False) or getattr(found, "stopped", "") == "interrupted":
         raise KeyboardInterrupt
     return found
 

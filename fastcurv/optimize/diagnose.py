@@ -23,7 +23,7 @@ import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require, typed
-from ..common.runtime import one_blas_thread, to_nearest
+from ..common.runtime import one_blas_thread, to_nearest, unbroken
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
@@ -769,5 +769,6 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
         ob = f.ob._with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
         with suppress(ValueError):  # a loss that is not finite where it would begin
-            losses[name] = float(minimize(ob, model.init(seed=0), "l-bfgs", **options).fun)
+            run = unbroken(minimize(ob, model.init(seed=0), "l-bfgs", **options))
+            losses[name] = float(run.fun)
     return losses

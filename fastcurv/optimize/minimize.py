@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from ..common.errors import (
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
 from ..common.protocols import Smooth, Solver, Valued
-from ..common.runtime import to_nearest
+from ..common.runtime import to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
@@ -169,7 +170,8 @@ def minimize(
         Number of starts: `theta0`, if it is given, and others by ``ob.model.init`` from `seed`.
         They run over threads, each with these limits but `max_time`, which holds for all, and the
         run goes on from the lowest point, or from the first, in order, at `fun_target`. Without
-        `max_time` the result is the same for any number of threads.
+        `max_time` the result is the same for any number of threads. Ctrl-C ends them all, and the
+        lowest point so far is the result.
     callback : callable, optional
         Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
@@ -261,11 +263,11 @@ def minimize(
     """
     chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
-    losses = None
+    losses, pressed = None, None
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
-        theta0, losses, max_time = _lowest(
+        theta0, losses, max_time, pressed = _lowest(
             ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=chosen,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
@@ -293,6 +295,7 @@ def minimize(
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         verdict=bool(verdict),
     )  # fmt: skip
+    run.pressed = pressed or run.pressed  # in the runs before: this one ends as after Ctrl-C in it
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
     return result if losses is None else as_result(**result, starts=losses)
@@ -301,11 +304,13 @@ def minimize(
 def _lowest(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
-) -> tuple[np.ndarray, np.ndarray, float | None]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip
     """Run from `count` starts over threads, without verdicts, up to the first one, in order, at
-    `fun_target`, or until the time is over. None of `single`, by name, may be given beside.
+    `fun_target`, until the time is over or Ctrl-C ends the runs under way. None of `single`, by
+    name, may be given beside.
 
-    Returns the lowest point, the losses reached, and the time that is left.
+    Returns the lowest point, the losses reached, the time that is left, and what says that Ctrl-C
+    was pressed, None if it was not.
     """
     for name in (name for name, value in single.items() if value is not None):
         raise ValueError(
@@ -314,7 +319,7 @@ def _lowest(
         )
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     seeds = rng.integers(2**32, size=count)
-    begun = time.perf_counter()
+    begun, over, pressed = time.perf_counter(), threading.Event(), None
 
     def left() -> float | None:
         return None if max_time is None else max(max_time - time.perf_counter() + begun, 1e-3)
@@ -325,10 +330,11 @@ def _lowest(
             return None
         start = ob.model.init(int(seeds[i])) if i or theta0 is None else theta0
         own = copy(ob)  # since one thread would wait for the value that another asks for
-        return minimize(
-            own, start, verdict=False, progress=False, seed=int(seeds[i]), max_time=limit,
-            fun_target=fun_target, **given,
-        )  # fmt: skip
+        with told_of_interrupts(over.is_set):
+            return minimize(
+                own, start, verdict=False, progress=False, seed=int(seeds[i]), max_time=limit,
+                fun_target=fun_target, **given,
+            )  # fmt: skip
 
     ended: list[OptimizeResult] = []
     threads = min(count, default_threads())
@@ -337,7 +343,8 @@ def _lowest(
     try:
         with bar(count, "starts", bool(progress)) as shown:
             for i in range(count):
-                one = waiting.popleft().result()
+                one = waiting[0].result()
+                waiting.popleft()
                 if one is None:
                     break
                 ended.append(one)
@@ -346,10 +353,17 @@ def _lowest(
                     break
                 if i + threads < count:
                     waiting.append(pool.submit(run, i + threads))
+    except KeyboardInterrupt:
+        over.set()
+        pressed = over.is_set
+        ended += [found for one in waiting if not one.cancel() and (found := one.result())]
+        if not ended:
+            raise
     finally:
+        over.set()  # so that no run goes on whose result nobody wants
         pool.shutdown(wait=True, cancel_futures=True)
     lowest = min(ended, key=lambda one: one.fun)
-    return lowest.x, np.array([one.fun for one in ended]), left()
+    return lowest.x, np.array([one.fun for one in ended]), left(), pressed
 
 
 def _checked(

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
 from ..common.linalg import NotConvexError
+from ..common.runtime import who_tells_of_interrupts
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -117,6 +118,7 @@ class Run(Saved):
     ) -> None:
         self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
+        self.pressed = who_tells_of_interrupts()
         self.curvature = curvature
         self.fun_target = -np.inf if fun_target is None else fun_target
         # of the next step: iterations that it may stand for, and a gradient's norm that is enough
@@ -178,6 +180,8 @@ class Run(Saved):
         """
         if self.cut is not None:
             return self.cut
+        if self.pressed is not None and self.pressed():
+            raise KeyboardInterrupt
         if self.max_products is not None and self.n_products >= self.max_products:
             return "max_products"
         if self.max_time is not None:

@@ -83,7 +83,8 @@ def test_training_is_saved_whatever_standard_output_does(
 @pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --certified"])
 def test_an_answer_that_could_not_be_written_is_status_3(command, folder):
     ran = shell(f"{PROGRAM} {command.format(folder)} >/dev/full")
-    assert ran.returncode == 3 and b"Traceback" not in ran.stderr
+    assert ran.returncode == 3 and ran.stderr.count(b"\n") == 1
+    assert b"standard output could not be written: " in ran.stderr
     ran = shell(f"{PROGRAM} {command.format(folder)} >&-")
     assert ran.returncode in (0, 1) and ran.stderr == b""
 
@@ -304,6 +305,26 @@ def test_training_that_is_cut_off_saves_the_best_so_far(
     assert status == (130 if isinstance(error, KeyboardInterrupt) else 3)
     assert f"; saved {out}" in capsys.readouterr().err
     assert np.array_equal(load_run(out).theta, min(seen, key=lambda pair: pair[0])[1])
+
+
+def test_ctrl_c_in_one_method_does_not_begin_the_next(folder, tmp_path, monkeypatch, capsys):
+    """`minimize` then returns the best point known, which is saved."""
+    real, begun, out = fc.minimize, [], tmp_path / "net.npz"
+
+    def pressed(objective, theta, method, *, callback, **options):
+        def press(intermediate_result):
+            callback(intermediate_result)
+            raise KeyboardInterrupt
+
+        begun.append(real(objective, theta, method, callback=press, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(fc, "minimize", pressed)
+    words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "9", "--quiet"]
+    assert main([*words, "--out", str(out)]) == 130
+    assert capsys.readouterr().err == f"fastcurv train: interrupted; saved {out}\n"
+    assert len(begun) == 1 and begun[0].stopped == "interrupted"
+    assert np.array_equal(load_run(out).theta, begun[0].x)
 
 
 # --- words of strangers

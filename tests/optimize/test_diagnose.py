@@ -310,3 +310,22 @@ def test_what_it_says_is_text_json_and_a_picture(rng):
     ax = found.plot()
     assert [line.get_label() for line in ax.lines] == ["gradient", "curvature"]
     assert np.allclose(ax.lines[0].get_ydata(), [layer.gradient for layer in found.facts.layers])
+
+
+def test_networks_that_ctrl_c_cut_short_are_compared_with_nothing(monkeypatch, rng):
+    """A loss that was not reached is no evidence, and no further network is trained."""
+    begun = []
+
+    def pressed(*given, **options):
+        begun.append(fc.minimize(*given, **options, callback=press))
+        return begun[-1]
+
+    def press(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastcurv.optimize.diagnose.minimize", pressed)
+    X = rng.standard_normal((40, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 3, 1]), X, X[:, :1] * X[:, 1:], "mse", l2=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        fc.diagnose(ob, ob.model.init(seed=0), compare=True)
+    assert len(begun) == 1 and begun[0].stopped == "interrupted"

@@ -113,6 +113,8 @@ OF_ALGORITHMS = {
     "classify": "fc.classify(ob, theta, gradient_tol=1e9, seed=0)",
     "minimize": "fc.minimize(ob, theta, 'newton-cg', verdict=False)",
     "minimize by steps": "fc.minimize(ob, theta, 'adam', batch_size=100, max_iter=10**6)",
+    "minimize from starts": "fc.minimize(few, n_init=8, max_iter=10**6, gradient_tol=0)",
+    "diagnose": "fc.diagnose(few, at_few, compare=True)",
     "find_critical_point": "fc.find_critical_point(ob, theta)",
     "saddle_free_newton_step": "fc.saddle_free_newton_step(H, H.gradient, k=200)",
     "escape": "fc.escape(ob, theta, direction=v)",
@@ -277,5 +279,21 @@ for share in (0.2, 0.4, 0.6):
     assert value == true[0]
     assert np.array_equal(gradient, true[1])
 assert seen == 3
+"""
+    )
+
+
+def test_interrupted_starts_end_at_the_lowest_point_of_them(python):
+    """No thread goes on with a run whose result nobody wants."""
+    python(
+        PRESS
+        + """
+ob, theta, v = drawn([20, 30, 30, 3], 500, l2=1e-3)
+threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+found = fc.minimize(ob, theta, "l-bfgs", n_init=64, max_iter=10**6, gradient_tol=0)
+assert found.stopped == "interrupted" and 0 < len(found.starts) < 64, found
+assert found.fun == ob.value(found.x) <= found.starts.min() < ob.value(theta)
+assert threading.active_count() == 1
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
     )

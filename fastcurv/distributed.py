@@ -29,6 +29,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth, random_batches
+from .common.errors import accept_aliases
 from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -222,6 +223,7 @@ class Objective(AnyObjective):
 
     _by_blocks = True
 
+    @accept_aliases("Objective")
     def __init__(
         self,
         model: Any,

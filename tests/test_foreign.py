@@ -502,3 +502,11 @@ def test_an_attribute_of_a_look_is_answered_with_the_verdict(here):
         net.fit(here.ob.X, np.arange(30) % 3)
     with pytest.raises(AttributeError, match="wanted look.reason, .*verdict=True"):
         _ = net.curvature_.sentence
+
+
+def test_arrays_given_to_a_sharded_objective_as_to_any_other():
+    """Rows and targets apart would be shards and the loss."""
+    with pytest.raises(TypeError, match=r"wanted Objective\(model, shards, loss, l2, \.\.\.\)$"):
+        fc.distributed.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
+    with pytest.raises(TypeError, match="Objective has no 'weight_decay'; wanted 'l2'"):
+        fc.distributed.Objective(fc.MLP([1, 1]), [], weight_decay=0.1)

@@ -48,7 +48,7 @@ from .evidence import (
 )
 from .iterative import ByProducts, Unfinished, is_clearly_far
 from .kink_minimum import certify_kink_minimum
-from .nearness import Coordinates, falls_across, newton_limit
+from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
 from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, where_newton_leads
 from .theorem import EPS, Contraction, zero_of_residuals
 
@@ -335,7 +335,7 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     with suppress(OutOfTime):
         if ask.dense and H.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
             inertia, found = _examine(cheap, H)
-            if decide(found).because in (Reason.FAR, Reason.PLATEAU):
+            if decide(found).because in (Reason.FAR, Reason.PLATEAU, Reason.HELD):
                 return inertia, found
         if not ask.dense:
             return _examine(ask, H)
@@ -381,9 +381,12 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         certificate=proof,
         to_infinity=proved(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
-        falls=inertia.near.near
-        and n_kinks > 0
-        and falls_across(ob, theta, seen.escape_direction, g),
+        falls=n_kinks > 0
+        and (
+            falls_across(ob, theta, seen.escape_direction, g)
+            if inertia.near.near
+            else falls_along_gradient(ob, theta, g)
+        ),
         assumed=not (bounded or isinstance(H.op, MatrixOperator)),
         n_products=H.count,
     )

@@ -45,6 +45,10 @@ class Reason(Enum):
         "Undecided: ||g|| = {gradient.gradient_norm}, and {few} to tell how far from a critical "
         "point that is"
     )
+    HELD = (
+        "Undecided: on this side of the kinks {far}, but the loss was not seen to fall along -g, "
+        "as where kinks hold a minimum"
+    )
     INTERPOLATION = (
         "Minimum: a point where all {spectrum.n_positive} residuals are 0 is proved to lie "
         "{place}, a global minimum of loss 0 (Kantorovich's theorem for the residuals, h = "
@@ -337,7 +341,7 @@ class Evidence:
     n_kinks : int
         Number of pre-activations within rounding of a kink.
     falls : bool
-        The loss was seen to decrease across the kinks.
+        The loss was seen to decrease across the kinks, or along -g where that is large.
     assumed : bool
         Nothing bounds the rounding of products: signs at theta rest on an assumption about it.
     n_products : int
@@ -404,6 +408,7 @@ def decide(found: Evidence) -> Decision:
     rules: list[Rule] = [
         (found.to_infinity, ("not_critical", False, Reason.INFINITY)),
         (not g.near and g.short, ("undecided", False, Reason.SHORT_FAR)),
+        (not g.near and found.n_kinks and not found.falls, ("undecided", False, Reason.HELD)),
         (not g.near and g.plateau, ("not_critical", False, Reason.PLATEAU)),
         (not g.near, ("not_critical", False, Reason.FAR)),
         # minima held by kinks are proved apart from this, in `kink_minimum`

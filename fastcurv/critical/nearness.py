@@ -520,3 +520,16 @@ def falls_across(
             if rise > noise:
                 break
     return False
+
+
+def falls_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
+    """Return whether the loss was seen to decrease along minus the gradient of this side of the
+    kinks. It need not where the other side of one rises, as at a minimum that kinks hold.
+    """
+    norm, length = safe_norm(gradient), extent(theta)
+    if not 0 < norm < np.inf or not hasattr(ob, "value"):
+        return True  # nothing speaks of a kink
+    here = value_at(ob, theta)
+    noise = value_rounding(here, getattr(ob, "dtype", np.float64))
+    steps = 4.0 ** -np.arange(3.0, 21.0) * (length / norm)
+    return any(value_at(ob, theta - t * gradient) < here - noise for t in steps)

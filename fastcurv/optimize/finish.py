@@ -427,9 +427,16 @@ class Rest:
         """The report's reason."""
         return without_calls(self.report.reason)
 
+    @property
+    def far(self) -> bool:
+        """Whether the gradient is too large for a critical point, but for what kinks may hold."""
+        r = self.report
+        kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
+        return r.kind == "not_critical" or kinked
+
     def onward(self, theta: np.ndarray) -> Outcome:
         """Go on from a lower point; if this one was not critical, with a smaller tolerance."""
-        return Outcome(theta, finer=self.report.kind == "not_critical")
+        return Outcome(theta, finer=self.far)
 
 
 ROUND = 1.0  # seconds that all checks together may always take, ...
@@ -563,7 +570,8 @@ class Finisher:
     def _by_kind(self, at: Rest) -> Outcome | None:
         """Try what there is for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
-        return self._first(FINISH["saddle" if falls else at.report.kind], at)
+        kind = "not_critical" if at.far else at.report.kind
+        return self._first(FINISH["saddle" if falls else kind], at)
 
     def _near(self, at: Rest) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no higher
@@ -699,8 +707,7 @@ class Finisher:
 
     def _searches(self, at: Rest) -> bool:
         """Return whether lower points are looked for though the run may go on."""
-        critical = at.report.kind != "not_critical"
-        return at.moves and (critical or self.gradient_tol is None and not at.report.n_negative)
+        return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
     def _finer(self, at: Rest) -> Outcome | None:
         """Go on to a smaller gradient if that may allow a proof or a verdict: the default tolerance
@@ -712,7 +719,7 @@ class Finisher:
             wide = not r.certified and bounded and size < DENSE_BELOW
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
-            wide = bool(definite or r.kind == "not_critical") and not self._flattens(at)
+            wide = bool(definite or at.far) and not self._flattens(at)
         if not (at.moves and self.gradient_tol is None and wide and self._can_go_on(at.theta)):
             return None
         self.run.moves += 1

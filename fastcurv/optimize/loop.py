@@ -61,6 +61,7 @@ class Loop:
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
+        self.jumps = False  # the gradient, where the run stalled
 
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
@@ -327,6 +328,7 @@ class Loop:
         elif stalled:
             jump = self._jump()
             self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
+            self.jumps = bool(jump)
 
     def _finish(self) -> OptimizeResult:
         self.saver.at_the_end(self)
@@ -356,7 +358,8 @@ class Loop:
     def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
         run, outcome = self.run, self.outcome
         if outcome is None:
-            kind: str | None = "not_critical"
+            # kinks may hold a minimum, where no gradient is small
+            kind: str | None = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
             if gnorm <= run.wanted:
                 kind, asked = None, "reached" if self.verdict else "asked for"

@@ -219,7 +219,9 @@ def minimize(
         Hessian products, and
 
         * ``kind`` and ``report``: the verdict of `classify` on x. If ||g|| is above `gradient_tol`,
-          kind is ``not_critical`` and report is None; `message` tells how to get one.
+          kind is ``not_critical``, or ``undecided`` where the run stalled and the gradient jumps,
+          as at a kink, which may hold a minimum; report is None, and `message` tells how to get
+          one.
         * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
           measured (`message` says which); and at a point, degenerate or with a gradient that is all
           rounding, where the loss equals its lower bound, such as an mse of 0, to rounding or to

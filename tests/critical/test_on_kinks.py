@@ -49,6 +49,42 @@ def test_a_held_minimum_lies_no_higher_than_what_is_around_it():
     assert falls_nowhere(ob, found.x, np.random.default_rng(0))
 
 
+def other_ways(ob):
+    """The same loss where minima on kinks are not proved: in blocks, and in single precision."""
+    loss, l2 = str(ob.loss), ob.l2
+    blocks = [(ob.X[i : i + 25], ob.y[i : i + 25]) for i in range(0, len(ob.X), 25)]
+    model = fc.MLP(ob.model.sizes, ob.model.activation[0], dtype="float32")
+    yield fc.StreamedObjective(ob.model, blocks, loss=loss, l2=l2)
+    yield fc.Objective(model, ob.X, ob.y, loss=loss, l2=l2)
+
+
+def test_what_kinks_may_hold_is_never_said_to_be_no_critical_point():
+    """Where nothing proves it, a minimum on kinks has a gradient that is large on this side."""
+    n_held = 0
+    for seed in range(6):
+        ob, found = held(seed)
+        if not fc.classify(ob, found.x).n_held:
+            continue
+        for other in other_ways(ob):
+            verdict = fc.classify(other, found.x.astype(other.dtype))
+            assert verdict.kind in ("undecided", "degenerate"), verdict.reason
+            n_held += verdict.gradient_norm > verdict.gradient_tol
+            end = fc.minimize(other, found.x.astype(other.dtype), max_time=20)
+            assert end.fun <= other.value(found.x.astype(other.dtype)) * (1 + 1e-6)
+            assert end.kind != "not_critical" or other.dtype == np.float32, end.message
+    assert n_held  # else this shows nothing
+
+
+def test_a_kink_at_an_ordinary_point_changes_no_verdict():
+    """A row of zeros through a layer without a bias lies on every kink of it, wherever theta is."""
+    ob = relu_net(0)
+    X = ob.X.copy()
+    X[0] = 0
+    zero = fc.Objective(ob.model, X, ob.y, l2=3e-3)
+    verdict = fc.classify(zero, ob.model.init(seed=1))  # biases are 0 there
+    assert verdict.n_kinks and verdict.kind == "not_critical", verdict.reason
+
+
 def test_a_kink_point_that_is_no_minimum_is_not_certified():
     """The first layer shrunk: its pre-activations of 0 stay, and nothing else is at rest."""
     ob, found = held(1)

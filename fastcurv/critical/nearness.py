@@ -532,4 +532,4 @@ def falls_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bo
     here = value_at(ob, theta)
     noise = value_rounding(here, getattr(ob, "dtype", np.float64))
     steps = 4.0 ** -np.arange(3.0, 21.0) * (length / norm)
-    return any(value_at(ob, theta - t * gradient) < here - noise for t in steps)
+    return any(value_at(ob, theta - t * gradient) < here - noise for t in steps.tolist())

@@ -432,7 +432,7 @@ class Rest:
         """Whether the gradient is too large for a critical point, but for what kinks may hold."""
         r = self.report
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
-        return r.kind == "not_critical" or kinked
+        return bool(r.kind == "not_critical" or kinked)
 
     def onward(self, theta: np.ndarray) -> Outcome:
         """Go on from a lower point; if this one was not critical, with a smaller tolerance."""

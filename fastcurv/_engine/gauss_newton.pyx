@@ -186,6 +186,8 @@ cdef class GaussNewton:
         cdef const double *w = self.state[2 + 4 * P.n_layers] + first
         cdef double root, last, other
         memset(self.D, 0, d * columns * sizeof(double))
+        if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
+            return                      # one class: there is nothing to learn
         for r in range(count):
             for k in range(self.each):
                 root = sqrt(h[r * d + k])

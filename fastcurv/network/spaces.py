@@ -90,6 +90,8 @@ def output_refusal(H: Any) -> str:
     if kind == "ggn" and given is not None and given.coupled:
         return "a loss that couples outputs; wanted 'samples' or 'parameters'"
     q, n = n_outputs(ob, kind), H.shape[0]
+    if not q:
+        return "cross entropy of one class, which has no curvature; wanted 'parameters'"
     if q >= n:
         return f"{q} pairs of row and class and n = {n}; wanted fewer than n, or 'parameters'"
     if q > MOST:

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv import _engine
 
 from ..nets import draw
@@ -49,6 +50,17 @@ def test_matrix_is_that_of_the_products(act, loss, rng):
 def test_matrix_of_more_parameters_than_a_strip_and_more_rows_than_a_block(loss, rng):
     close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
     close(*problem(rng, [2, 3], 50, "relu", loss))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 6])
+def test_matrix_of_so_many_classes(classes, rng):
+    """One class has no curvature; rows that are almost sure of theirs have theirs to all digits."""
+    X, y = rng.standard_normal((30, 3)), rng.integers(classes, size=30)
+    for scale in (1.0, 20.0):
+        ob = fc.Objective(fc.MLP([3, 4, classes]), X, y, "cross_entropy", l2=0.01)
+        theta = scale * ob.model.init(seed=0)
+        close(ob, theta)
+        assert (not matrix_of(ob, theta).any()) == (classes == 1)
 
 
 def test_matrix_of_every_kernel_table(arch, rng):

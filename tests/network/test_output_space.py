@@ -308,6 +308,10 @@ def test_who_decides(rng):
     refused.append((spared.ggn(theta), "spares biases"))
     normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
     refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
+    one = fc.Objective(fc.MLP([2, 3, 1]), np.ones((5, 2)), np.zeros(5, int), "cross_entropy")
+    flat = one.ggn(one.model.init(seed=0))
+    refused.append((flat, "one class"))
+    assert float(fc.trace(flat)) == 0 and not fc.eigsh(flat, 2).values.any()
     for G, why in refused:
         with pytest.raises(ValueError, match=why):
             G.reduced("outputs")

@@ -2,9 +2,10 @@
 here.
 
 Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not
-near a critical point, is `not_critical`. Next comes what is proved: interpolation, Kantorovich's
-theorem, two directions of opposite curvature, a lower bound on the curvature. Then kinks at theta;
-then what was measured, with its risk or with the hypothesis that is missing.
+near a critical point, is `not_critical`, unless kinks may hold it. Next comes what is proved:
+interpolation, Kantorovich's theorem, two directions of opposite curvature, a lower bound on the
+curvature. Then kinks at theta; then what was measured, with its risk or with the hypothesis that is
+missing.
 """
 
 from __future__ import annotations

@@ -384,18 +384,25 @@ class Objective(Answering, subject="objective"):
 
     @property
     def _has_matrix(self) -> bool:
-        """Whether the engine has the Gauss-Newton matrix: not with batch normalisation, nor where
-        rows come in blocks or memory is limited, nor of a loss of one's own that couples outputs.
+        """Whether the engine has the Gauss-Newton matrix, where it is convex: not with batch
+        normalisation, nor where rows come in blocks or memory is limited, nor of a loss of one's
+        own that couples outputs, whose roots are not at hand.
         """
         given = LOSSES[self.loss].given
-        rooted = given is None or (given.convex and not given.coupled)
-        return rooted and not (self._by_blocks or self.model.batch_norm or self.memory)
+        coupled = given is not None and given.coupled
+        return not (coupled or self._by_blocks or self.model.batch_norm or self.memory)
+
+    @property
+    def _steps_by_matrix(self) -> bool:
+        """Whether the engine makes Levenberg-Marquardt steps: the matrix is convex anywhere."""
+        given = LOSSES[self.loss].given
+        return self._has_matrix and (given is None or given.convex)
 
     def _damped_steps(self, theta: np.ndarray) -> Any:
         """Return the engine's Levenberg-Marquardt run from theta, which it moves; None where there
         is no matrix. `minimize` asks for it.
         """
-        if not self._has_matrix:
+        if not self._steps_by_matrix:
             return None
         plan = self._lend_plan()
         run = _engine.Levenberg(plan, theta)

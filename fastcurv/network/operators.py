@@ -294,13 +294,8 @@ class Curvature(Quadratic):
 
     @property
     def _is_normal(self) -> bool:
-        ob, given = self.objective, LOSSES[self.objective.loss].given
-        return not (
-            self.kind != "ggn"
-            or ob.model.sizes[-1] > FEW_OUTPUTS
-            or (ob._by_blocks or ob.model.batch_norm or ob.memory)
-            or (given is not None and given.coupled)  # a root of each row's matrix is not at hand
-        )
+        few = self.objective.model.sizes[-1] <= FEW_OUTPUTS
+        return bool(self.kind == "ggn" and few and self.objective._has_matrix)
 
     def _product_price(self) -> float:
         """Return an estimate of the seconds that a product takes on one core; infinite if the rows

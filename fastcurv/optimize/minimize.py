@@ -377,7 +377,7 @@ def _checked(
     if isinstance(name, str) and name == "auto":
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
-        matrix = small and getattr(ob, "_has_matrix", False)
+        matrix = small and getattr(ob, "_steps_by_matrix", False)
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)

@@ -22,7 +22,9 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
-    ACROSS_ROWS = 64            # of it at least
+    ACROSS_LINES = 8            # of it at least: where it would be shorter, it has so many
+    LONG_LINES = 16             # in float32
+    LONG_LINES_WIDE = 12        # in float64
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -61,13 +63,13 @@ cdef bint is_forced() noexcept nogil:
     return forced_lines >= 0
 
 
-cdef double emptiness(PlanS *P) noexcept nogil:
+cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
     """The multiply-adds of a product with samples as rows, empty lanes included, over those that
-    count.
+    count, in the first so many layers.
     """
     cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
     cdef double counted = 0, done = 0
-    for l in range(P.n_layers):
+    for l in range(layers):
         k, m = P.layer[l].k, P.layer[l].m
         wide_k, wide_m = (k + lanes - 1) // lanes * lanes, (m + lanes - 1) // lanes * lanes
         counted += m * k * (6 if l else 2)
@@ -108,12 +110,13 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept 
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent, where V packed would
-    come from the third-level cache, or so few rows follow that packing it is felt, and for one
-    hidden layer under a narrow last one however wide it is. A panel's state, scratch and the next
-    one's state leave the second-level cache room, but it is not so short that joining the lanes of
-    sums over samples is felt, nor that W and V are: ACROSS_ROWS, in tiles of full width. With one
-    wide layer the cache matters more. What one thread does anyway is one panel."""
+    Across pays where padding to whole vectors costs more than a few per cent, or one in what is
+    below the last layer, whose few units are not the rule; where V packed would come from the
+    third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
+    a narrow last one however wide it is. A panel's state, scratch and the next
+    one's state leave the second-level cache room, but where it would be so short that joining the
+    lanes of sums over samples is felt, and reading W and V: then it is long, and comes from the
+    third level. With one wide layer the cache matters more. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
@@ -123,7 +126,10 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
         return 0
     few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
-    if not (narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P) > 1.03):
+    if not (
+        narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P, P.n_layers) > 1.03
+        or (P.n_layers > 1 and emptiness(P, P.n_layers - 1) > 1.01)
+    ):
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m
@@ -133,7 +139,9 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
         long_ = max(<Py_ssize_t>3, 3 * ACROSS_BYTES // (6 * FC_ALIGN * units))
         rows = min(<Py_ssize_t>21, long_) * line
     else:
-        long_ = max(ACROSS_ROWS // line, ACROSS_BYTES // (6 * FC_ALIGN * units))
+        long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
+        if long_ < ACROSS_LINES:
+            long_ = LONG_LINES if P.K.real_bytes == 4 else LONG_LINES_WIDE
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):

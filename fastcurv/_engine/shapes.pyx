@@ -113,10 +113,10 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
     third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
-    a narrow last one however wide it is. A panel's state, scratch and the next
-    one's state leave the second-level cache room, but where it would be so short that joining the
-    lanes of sums over samples is felt, and reading W and V: then it is long, and comes from the
-    third level. With one wide layer the cache matters more. What one thread does anyway is one panel."""
+    a narrow last one however wide it is. A panel's state, scratch and the next one's state leave
+    the second-level cache room, but where it would be so short that joining the lanes of sums over
+    samples is felt, and reading W and V: then it is long, and comes from the third level. With one
+    wide layer the cache matters more. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS

@@ -1,19 +1,25 @@
-"""The Gauss-Newton matrix of a small net, as a matrix: G = F F' with a column of F for each output
-of each sample,
+"""The Gauss-Newton matrix of a small net, as a matrix, from J (N d, n), the outputs' derivatives:
 
-    F' = B J     J (N d, n) the outputs' derivatives, B'B = d2 loss / dz2 of a sample
+    G = J' H J = F F',    F' = B J,    B'B = H = d2 loss / dz2 of a sample
 
-where B is diagonal if each output has a loss of its own. Of cross entropy d2 loss / dz2 has rank
-d - 1, and so has F as many columns a sample: with the probabilities p and the weight w of a sample,
+where B is diagonal if each output has a loss of its own. Of cross entropy H has rank d - 1, and so
+has F as many columns a sample: with the probabilities p and the weight w of a sample,
 s = sqrt(p) and the last output t,
 
     B'_ik = sqrt(w) (s_i (i = k) - p_i s_k / (1 + s_t))     B'_tk = - sqrt(w) s_t s_k     i, k < t
 
 that is sqrt(w) diag(s) times the reflection that takes s to the last unit vector, without its last
-column. F is what backward makes of B' for each column alone: D = B' in the last layer; then the
-rows of F are those of D times those of a below, E_below = W' D [+ E], D_below = E_below * phi'. All
-in double precision, whatever the plan's, samples across, a block of them at a time; the columns of
-a block are the first of all its samples, then the second, ...
+column. Backward makes of B', for each column alone, D = B' in the last layer, E_below = W' D [+ E]
+and D_below = E_below * phi'. F, whose rows are those of D times those of a below, is not made: of
+two layers x and y, with 1 in a for b,
+
+    G[(i, a), (j, b)] = sum over samples of T_ij A_ab
+    T_ij = sum over columns of Dx_i * Dy_j,    A_ab = a_x[a] * a_y[b]
+
+where T_ij = T_ji and A_ab = A_ba if x is y: with d outputs this takes 1 / d of the multiply-adds of
+F F', and half of these for a layer with itself. All in double precision, whatever the plan's,
+samples across, a block of them at a time; the columns of a block are the first of all its samples,
+then the second, ...
 """
 import numpy as np
 
@@ -23,9 +29,10 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    F_NUMBERS = 1 << 16         # of F at a time: half a megabyte, in a near cache
+    BLOCK = 1024                # samples of a block at most
+    BLOCK_NUMBERS = 1 << 20     # of D and a
+    PAIR_NUMBERS = 1 << 15      # of T or A at a time: a quarter of a megabyte, in a near cache
     LINE = FC_ALIGN // 8        # numbers
-    STRIP = 64                  # rows of G whose part left of the diagonal is not made
 
 
 cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
@@ -41,26 +48,32 @@ cdef class GaussNewton:
     cdef list doubles           # X and these in double precision: the same arrays if they are
     cdef char **kept            # where states begin
     cdef const double **state   # where doubles begin
+    cdef double **D             # of each layer, (m, columns)
+    cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
     cdef char *room
-    cdef double *F              # (n, columns)
-    cdef double *D              # (widest, columns)
-    cdef double *E
-    cdef double *a              # (widest, samples): a of the layer below, or phi'
+    cdef double *E              # (widest, columns)
+    cdef double *p              # (widest, samples): phi'
+    cdef double *T              # (t_rows, samples)
+    cdef double *A              # (a_rows, samples)
+    cdef double *C              # (t_rows, a_rows): their product
     cdef double *W              # theta
     cdef double *gemm           # the kernels' own
     cdef Py_ssize_t block       # samples of a block, whole lines
     cdef Py_ssize_t each        # columns a sample
+    cdef Py_ssize_t t_rows, a_rows
     cdef readonly Py_ssize_t n
 
     def __cinit__(self, Plan plan):
         cdef PlanS *P = &plan.P
-        cdef Py_ssize_t l, widest = 0, columns
+        cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1
         cdef Layer *y
+        cdef double *at_
         self.plan, self.n, self.states, self.K = plan, P.n, [], &table_chosen()[1]
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         for l in range(P.n_layers):
             y = &P.layer[l]
-            widest = max(widest, max(y.m, y.k))
+            wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
+            numbers += y.m * self.each + y.k + 1
             for wanted in (l < P.n_layers - 1, y.p != NULL, False, False):
                 self.states.append(np.zeros((P.N, y.m), plan.dtype) if wanted else None)
         self.states += [np.zeros((P.N, P.d_out), plan.dtype), np.zeros(P.N, plan.dtype)]
@@ -70,31 +83,41 @@ cdef class GaussNewton:
         ]
         self.kept = <char **>malloc(len(self.states) * sizeof(char *))
         self.state = <const double **>malloc(len(self.doubles) * sizeof(double *))
-        if not (self.kept and self.state):
-            raise MemoryError("no memory for two lists of matrices")
+        self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
+        if not (self.kept and self.state and self.D):
+            raise MemoryError("no memory for lists of matrices")
+        self.a = self.D + P.n_layers
         for l, x in enumerate(self.doubles):
             self.state[l] = NULL if x is None else <double *>pointer(x)
         for l, x in enumerate(self.states):
             self.kept[l] = NULL if x is None else pointer(x)
-        self.block = max(
-            <Py_ssize_t>LINE, min(lines_of(P.N), F_NUMBERS // (self.each * P.n * LINE) * LINE)
-        )
-        columns = self.block * self.each
+        widest = max(wide_k, wide_m)
+        numbers += (self.each + 1) * widest
+        self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
+        self.block = min(lines_of(P.N), self.block)
+        self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
+        self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
+        numbers += self.t_rows + self.a_rows
         self.room = zeroed(
-            (columns * (P.n + 2 * widest) + self.block * widest + lines_of(P.n)) * sizeof(double)
-            + self.K.scratch, 1,
-            f"no memory for {P.n} rows of {columns} numbers"
+            (self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)) * sizeof(double)
+            + self.K.scratch, 1, f"no memory for {numbers} rows of {self.block} numbers"
         )
-        self.F = <double *>self.room
-        self.D = self.F + columns * P.n
-        self.E = self.D + columns * widest
-        self.a = self.E + columns * widest
-        self.W = self.a + self.block * widest
+        at_ = <double *>self.room
+        for l in range(P.n_layers):
+            self.D[l] = at_
+            self.a[l] = at_ + self.block * self.each * P.layer[l].m
+            at_ = self.a[l] + self.block * (P.layer[l].k + 1)
+        self.E, self.p = at_, at_ + self.block * self.each * widest
+        self.T = self.p + self.block * widest
+        self.A = self.T + self.block * self.t_rows
+        self.C = self.A + self.block * self.a_rows
+        self.W = self.C + self.t_rows * self.a_rows
         self.gemm = self.W + lines_of(P.n)
 
     def __dealloc__(self):
         free(self.kept)
         free(self.state)
+        free(self.D)
         fc_block_free(self.room)
 
     def matrix(self, out):
@@ -108,10 +131,9 @@ cdef class GaussNewton:
         np.copyto(out, out.T, where=np.tri(self.n, k=-1, dtype=bool))
 
     cdef void half(self, double *G) noexcept nogil:
-        """The same, but only the half that a row of G has from its diagonal on."""
+        """The same, but only the half that a row of G has from its diagonal on; 0 in the other."""
         cdef PlanS *P = &self.plan.P
-        cdef Py_ssize_t first = 0, l, count
-        cdef Py_ssize_t n = P.n, columns, strip
+        cdef Py_ssize_t first = 0, l, above, count
         states_of(P, False, self.kept)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
@@ -119,18 +141,13 @@ cdef class GaussNewton:
             if l == 4 * P.n_layers + 1:
                 count = P.N
             self.doubled(self.kept[l], <double *>self.state[l + 1], count)
+        memset(G, 0, P.n * P.n * sizeof(double))
         while first < P.N:
             count = min(self.block, P.N - first)
-            columns = lines_of(count) * self.each
-            self.fill(P, first, count, columns)
-            strip = 0
-            while strip < n:
-                self.product(
-                    min(<Py_ssize_t>STRIP, n - strip), n - strip, columns,
-                    self.F + strip * columns, columns, 1, self.F + strip * columns, 1, columns,
-                    G + strip * (n + 1), n, first > 0
-                )
-                strip += STRIP
+            self.fill(P, first, count)
+            for l in range(P.n_layers):
+                for above in range(l, P.n_layers):
+                    self.add_layers(P, l, above, lines_of(count), G)
             first += count
 
     cdef void doubled(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
@@ -144,72 +161,76 @@ cdef class GaussNewton:
         for i in range(count):
             to[i] = (<const float *>x)[i]
 
-    cdef void fill(
-        self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
-    ) noexcept nogil:
-        """F of `count` samples, and zeros up to whole lines of them."""
-        cdef Py_ssize_t l, i, j
-        cdef double *row
+    # --- D and a of a block
+
+    cdef void fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """D and a of all layers for `count` samples, and zeros in D up to whole lines of them."""
+        cdef Py_ssize_t l, i, step = lines_of(count), columns = step * self.each
         cdef Layer *y
         cdef Layer *x
         self.top(P, first, count, columns)
         for l in range(P.n_layers - 1, -1, -1):
             y = &P.layer[l]
-            self.across(self.state[1 + 4 * (l - 1)] if l else self.state[0], y.k, first, count)
-            for j in range(y.m):
-                row = self.D + j * columns
-                self.times(y.k, columns, row, 0, self.F + (y.w + j * y.k) * columns)
-                if y.b >= 0:
-                    memcpy(self.F + (y.b + j) * columns, row, columns * sizeof(double))
+            self.across(
+                self.state[1 + 4 * (l - 1)] if l else self.state[0], y.k, first, count, self.a[l]
+            )
+            for i in range(y.k * step, (y.k + 1) * step):
+                self.a[l][i] = 1
             if l == 0:
                 return
             x = &P.layer[l - 1]
             self.product(
-                y.k, columns, y.m, self.W + y.w, 1, y.k, self.D, columns, 1, self.E, columns, y.skip
+                y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, columns,
+                y.skip
             )
             if x.p != NULL:
-                self.across(self.state[2 + 4 * (l - 1)], x.m, first, count)
+                self.across(self.state[2 + 4 * (l - 1)], x.m, first, count, self.p)
             else:                       # what a's sign tells, or 1
-                for i in range(x.m * (columns // self.each)):
-                    if not x.has_p or self.a[i] > 0:
-                        self.a[i] = 1
+                for i in range(x.m * step):
+                    if not x.has_p or self.a[l][i] > 0:
+                        self.p[i] = 1
                     else:
-                        self.a[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
-            self.times(x.m, columns, self.E, columns, self.D)
+                        self.p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
+            for i in range(self.each):
+                self.times(
+                    x.m, step, self.p, step, self.E + i * step, columns,
+                    self.D[l - 1] + i * step, columns, False
+                )
 
     cdef void top(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
-        """D = B', a row for each output."""
+        """D = B' in the last layer, a row for each output."""
         cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
         cdef const double *h = self.state[1 + 4 * P.n_layers] + first * d
         cdef const double *w = self.state[2 + 4 * P.n_layers] + first
+        cdef double *D = self.D[P.n_layers - 1]
         cdef double root, last, other
-        memset(self.D, 0, d * columns * sizeof(double))
+        memset(D, 0, d * columns * sizeof(double))
         if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
             return                      # one class: there is nothing to learn
         for r in range(count):
             for k in range(self.each):
                 root = sqrt(h[r * d + k])
                 if P.loss.kind != FC_CROSS_ENTROPY:
-                    self.D[k * columns + k * step + r] = root
+                    D[k * columns + k * step + r] = root
                     continue
                 root, last = root * sqrt(w[r]), sqrt(h[r * d + d - 1])
                 other = last            # with 1 - p_k, of which a sum keeps all digits
                 for i in range(d):
-                    self.D[i * columns + k * step + r] = -root * h[r * d + i] / (1 + last)
+                    D[i * columns + k * step + r] = -root * h[r * d + i] / (1 + last)
                     other += h[r * d + i] if i != k else 0
-                self.D[k * columns + k * step + r] = root * other / (1 + last)
-                self.D[(d - 1) * columns + k * step + r] = -root * last
+                D[k * columns + k * step + r] = root * other / (1 + last)
+                D[(d - 1) * columns + k * step + r] = -root * last
 
     cdef void across(
-        self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t count
+        self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t count, double *out
     ) noexcept nogil:
-        """a = the samples of x (N, m), each a column, and zeros up to whole lines of them."""
+        """out = the samples of x (N, m), each a column, and zeros up to whole lines of them."""
         cdef Py_ssize_t i, ld = lines_of(count)
-        self.K.columns(count, m, x + first * m, m, 1, 0, count, self.a, ld)
+        self.K.columns(count, m, x + first * m, m, 1, 0, count, out, ld)
         for i in range(m):
-            memset(self.a + i * ld + count, 0, (ld - count) * sizeof(double))
+            memset(out + i * ld + count, 0, (ld - count) * sizeof(double))
 
     cdef void product(
         self, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double *a, Py_ssize_t a_rs, Py_ssize_t a_cs,
@@ -222,13 +243,103 @@ cdef class GaussNewton:
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
 
     cdef void times(
-        self, Py_ssize_t rows, Py_ssize_t columns, double *x, Py_ssize_t ldx, double *out
+        self, Py_ssize_t rows, Py_ssize_t columns, double *x, Py_ssize_t ldx, double *y,
+        Py_ssize_t ldy, double *out, Py_ssize_t ld, bint add
     ) noexcept nogil:
-        """out = a * x for each column of a sample, x a row or as many as there are of a."""
-        cdef Py_ssize_t k, step = columns // self.each
+        """out (rows, columns) = [out +] x * y; ldx may be 0."""
         cdef fc_step job
         memset(&job, 0, sizeof(job))
-        job.kind, job.phi, job.ldp, job.ldd = FC_STEP_R_ACTIVATE, FC_IDENTITY, ldx, columns
-        for k in range(self.each):
-            job.p, job.d = x + k * step, out + k * step
-            self.K.step(&job, rows, step, self.a, step)
+        job.kind, job.phi, job.p, job.ldp = FC_STEP_R_ACTIVATE, FC_IDENTITY, x, ldx
+        job.d, job.ldd, job.skip, job.ldskip = out, ld, out if add else NULL, ld
+        self.K.step(&job, rows, columns, y, ldy)
+
+    # --- what a block adds to G
+
+    cdef void add_layers(
+        self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *G
+    ) noexcept nogil:
+        """The part of G that two layers have, or one with itself; T and A in pieces."""
+        cdef Layer *x = &P.layer[l]
+        cdef Layer *y = &P.layer[above]
+        cdef bint same = l == above
+        cdef Py_ssize_t i = 0, i_end, a, a_end, t_rows, a_rows, columns = step * self.each
+        while i < x.m:
+            i_end = self.pairs(
+                i, x.m, y.m, same, self.D[l], self.D[above], columns, self.each, step, self.T,
+                self.t_rows, &t_rows
+            )
+            a = 0
+            while a <= x.k:
+                a_end = self.pairs(
+                    a, x.k + 1, y.k + 1, same, self.a[l], self.a[above], step, 1, step, self.A,
+                    self.a_rows, &a_rows
+                )
+                self.product(
+                    t_rows, a_rows, step, self.T, step, 1, self.A, 1, step, self.C, a_rows, False
+                )
+                self.put(x, y, same, i, i_end, a, a_end, a_rows, G)
+                a = a_end
+            i = i_end
+
+    cdef Py_ssize_t pairs(
+        self, Py_ssize_t first, Py_ssize_t count, Py_ssize_t others, bint same, double *x,
+        double *y, Py_ssize_t ld, Py_ssize_t each, Py_ssize_t step, double *out, Py_ssize_t room,
+        Py_ssize_t *rows
+    ) noexcept nogil:
+        """out (rows, step) = the products of rows of x from the first on, of `count`, with all rows
+        of y, or where these are the same with those from itself on; each a sum over `each` parts.
+        Returns the row of x after the last for which there is room.
+        """
+        cdef Py_ssize_t k, r, end = first + max(<Py_ssize_t>1, room // others)
+        if not same and others < min(end, count) - first:       # the fewer in the outer loop
+            end = min(end, count)
+            rows[0] = (end - first) * others
+            for r in range(others):
+                for k in range(each):
+                    self.times(
+                        end - first, step, y + r * ld + k * step, 0, x + first * ld + k * step, ld,
+                        out + r * step, others * step, k > 0
+                    )
+            return end
+        rows[0] = 0
+        while first < count:
+            r = first if same else 0
+            if rows[0] + others - r > room:
+                break
+            for k in range(each):
+                self.times(
+                    others - r, step, x + first * ld + k * step, 0, y + r * ld + k * step, ld,
+                    out + rows[0] * step, step, k > 0
+                )
+            rows[0] += others - r
+            first += 1
+        return first
+
+    cdef void put(
+        self, Layer *x, Layer *y, bint same, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t a0,
+        Py_ssize_t a1, Py_ssize_t a_rows, double *G
+    ) noexcept nogil:
+        """Add C where it belongs: pairs of units by pairs of inputs, which in G are rows by columns
+        of unit and input.
+        """
+        cdef Py_ssize_t n = self.n, i, j, a, b, from_, at_, row
+        cdef double *c = self.C
+        cdef double *out
+        for i in range(i0, i1):
+            for j in range(i if same else 0, y.m):
+                for a in range(a0, a1):
+                    from_, at_ = a if same else 0, y.w + j * y.k
+                    row = x.w + i * x.k + a if a < x.k else x.b + i
+                    if a < x.k or x.b >= 0:
+                        out = G + row * n + at_
+                        for b in range(from_, y.k):
+                            out[b] += c[b - from_]
+                        if y.b >= 0:
+                            G[row * n + y.b + j] += c[y.k - from_]
+                    if same and i < j:          # (i, b), (j, a) with a < b
+                        out = G + (x.w + i * x.k) * n + at_ + a
+                        for b in range(a + 1, x.k):
+                            out[b * n] += c[b - a]
+                        if a < x.k and x.b >= 0:
+                            G[(at_ + a) * n + x.b + i] += c[x.k - a]
+                    c += y.k + 1 - from_

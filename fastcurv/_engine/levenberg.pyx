@@ -10,6 +10,7 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
     PANEL = 48
+    STRIP = 64                  # rows of a symmetric matrix whose left half is not made
 
 cdef enum Ending:
     GOING, CRITICAL, TARGET, STALLED, LATE, OFF
@@ -207,9 +208,9 @@ cdef class Levenberg:
                     )
                 if not 0 < row[i] < INFINITY:
                     return False
-                root = sqrt(row[i])
+                root = 1 / sqrt(row[i])
                 for p in range(i, n):
-                    row[p] /= root
+                    row[p] *= root
             left, strip = n - after, 0
             for i in range(first, after):
                 for p in range(left):

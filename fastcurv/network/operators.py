@@ -38,7 +38,6 @@ from .spaces import OutputSpace, reduced, written
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
 PER_FLOP = 5e-11  # seconds, in estimates
-FEW_OUTPUTS = 8  # a GGN's matrix takes outputs n^2 operations a row; its products some 8 n^2
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
 
@@ -294,8 +293,17 @@ class Curvature(Quadratic):
 
     @property
     def _is_normal(self) -> bool:
-        few = self.objective.model.sizes[-1] <= FEW_OUTPUTS
-        return bool(self.kind == "ggn" and few and self.objective._has_matrix)
+        if self.kind != "ggn" or not self.objective._has_matrix:
+            return False
+        return self._normal_price() < self.shape[0] * self._product_price()
+
+    def _normal_price(self) -> float:
+        """Return an estimate of the seconds that `_normal_matrix` takes: a multiply-add for each
+        pair of parameters, and for each pair of units and output what has to be read from memory.
+        """
+        ob, sizes = self.objective, self.objective.model.sizes
+        rank, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
+        return float(PER_FLOP * ob.n_samples * (0.6 * self.shape[0] ** 2 + 3 * rank * units**2))
 
     def _product_price(self) -> float:
         """Return an estimate of the seconds that a product takes on one core; infinite if the rows
@@ -309,11 +317,8 @@ class Curvature(Quadratic):
 
     def _matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
-        n, ob = self.shape[0], self.objective
-        if self._is_normal:
-            rank = max(1, ob.model.sizes[-1] - (not LOSSES[ob.loss].per_entry))
-            return float(PER_FLOP * ob.n_samples * rank * n**2)
-        return n * self._product_price()
+        n = self.shape[0]
+        return self._normal_price() if self._is_normal else n * self._product_price()
 
     @cached_property
     def _bounds(self) -> Any:

@@ -47,8 +47,10 @@ def test_matrix_is_that_of_the_products(act, loss, rng):
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
-def test_matrix_of_more_parameters_than_a_strip_and_more_rows_than_a_block(loss, rng):
+def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng):
     close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
+    close(*problem(rng, [2, 40, 3], 1100, "softplus", loss))
+    close(*problem(rng, [60, 3, 2], 1030, "tanh", loss, "float32", weighted=True))
     close(*problem(rng, [2, 3], 50, "relu", loss))
 
 

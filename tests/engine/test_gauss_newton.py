@@ -51,7 +51,7 @@ def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng)
     close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
     close(*problem(rng, [2, 40, 3], 1100, "softplus", loss))
     close(*problem(rng, [60, 3, 2], 1030, "tanh", loss, "float32", weighted=True))
-    close(*problem(rng, [2, 3], 50, "relu", loss))
+    close(*problem(rng, [4, 7, 30], 50, "relu", loss))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 6])

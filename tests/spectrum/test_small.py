@@ -70,7 +70,7 @@ def test_where_there_is_no_normal_matrix():
     ob, theta = small([4, 7, 3], 50, "cross_entropy")
     assert ob.hessian(theta)._normal_matrix() is None
     assert ob.empirical_fisher(theta)._normal_matrix() is None
-    wide, at = small([4, 7, 30], 50)
+    wide, at = small([4, 3, 90], 50)
     assert wide.ggn(at)._normal_matrix() is None  # products cost less
     limited, at = small([4, 7, 3], 50, "cross_entropy", memory=1 << 20)
     assert limited.ggn(at)._normal_matrix() is None

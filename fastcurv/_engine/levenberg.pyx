@@ -193,7 +193,7 @@ cdef class Levenberg:
         """
         cdef Py_ssize_t first = 0, after, i, p, strip, rows, left
         cdef double c[PANEL]
-        cdef double square, root
+        cdef double square
         cdef double *A = self.A
         cdef double *row
         while first < n:
@@ -208,13 +208,10 @@ cdef class Levenberg:
                     )
                 if not 0 < row[i] < INFINITY:
                     return False
-                root = 1 / sqrt(row[i])
-                for p in range(i, n):
-                    row[p] *= root
+                self.normal.K.scale(n - i, 1 / sqrt(row[i]), row + i, row + i)
             left, strip = n - after, 0
             for i in range(first, after):
-                for p in range(left):
-                    self.minus[(i - first) * left + p] = -A[i * n + after + p]
+                self.normal.K.scale(left, -1, A + i * n + after, self.minus + (i - first) * left)
             while strip < left:
                 rows = min(<Py_ssize_t>STRIP, left - strip)
                 self.normal.product(

@@ -57,13 +57,16 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
     return done;
 }
 
-void fc_rotate_back(ptrdiff_t k, ptrdiff_t m, double *x, const fc_rotation *kept, ptrdiff_t count) {
+typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
+
+void fc_rotate_back(ptrdiff_t k, double *x, const fc_rotation *kept, ptrdiff_t count) {
     for (ptrdiff_t j = count - 1; j >= 0; j--) {
         const double c = kept[j].c, s = kept[j].s;
-        double *at = x + kept[j].at;
-        for (ptrdiff_t r = 0; r < k; r++, at += m) {
-            const double u = at[0], v = at[1];
-            at[0] = c * u + s * v, at[1] = c * v - s * u;
+        double *here = x + kept[j].at * k, *next = here + k;
+        for (ptrdiff_t r = 0; r < k; r += 2) {
+            const two u = *(two *)(here + r), v = *(two *)(next + r);
+            *(two *)(here + r) = c * u + s * v;
+            *(two *)(next + r) = c * v - s * u;
         }
     }
 }

@@ -17,6 +17,6 @@ typedef struct {
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room);
 
-/* x = x Z' for k rows x (m,), with Z the product of the rotations. */
-void fc_rotate_back(ptrdiff_t k, ptrdiff_t m, double *x, const fc_rotation *kept, ptrdiff_t count);
+/* x = Z x for x (m, k), with Z the product of the rotations and k even. */
+void fc_rotate_back(ptrdiff_t k, double *x, const fc_rotation *kept, ptrdiff_t count);
 #endif

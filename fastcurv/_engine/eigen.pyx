@@ -11,7 +11,7 @@ that of all (`Tridiagonal`). Projected operators are looked at again and again: 
 import numpy as np
 
 from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, ldexp
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from scipy.linalg.cython_lapack cimport dormtr, dsyevd, dsytrd
 
 # --- projected operators --------------------------------------------------------------------------
@@ -29,9 +29,7 @@ cdef extern from "tridiagonal.h" nogil:
         Py_ssize_t m, double *d, double *e, double *first, double *last, fc_rotation *kept,
         Py_ssize_t room
     )
-    void fc_rotate_back(
-        Py_ssize_t k, Py_ssize_t m, double *x, const fc_rotation *kept, Py_ssize_t count
-    )
+    void fc_rotate_back(Py_ssize_t k, double *x, const fc_rotation *kept, Py_ssize_t count)
 
 
 cdef class Scratchpad:
@@ -53,7 +51,7 @@ cdef class Ritz:
     """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each of
     the eigenvectors, and such of these as are asked for.
     """
-    cdef Scratchpad numbers, kept, matrix
+    cdef Scratchpad numbers, kept, matrix, columns
     cdef readonly Py_ssize_t m
     cdef Py_ssize_t count, room
     cdef double *values
@@ -68,7 +66,8 @@ cdef class Ritz:
     cdef int exponent
 
     def __cinit__(self):
-        self.numbers, self.kept, self.matrix = Scratchpad(), Scratchpad(), Scratchpad()
+        self.numbers, self.kept = Scratchpad(), Scratchpad()
+        self.matrix, self.columns = Scratchpad(), Scratchpad()
 
     cdef int make_room(self, Py_ssize_t m) except -1:
         self.values = self.numbers.room_for(9 * m)
@@ -178,17 +177,23 @@ cdef class Ritz:
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
         """The eigenvectors of so many of the values, as rows (k, m)."""
-        cdef Py_ssize_t m = self.m, i
-        rows = np.zeros((k, m))
-        cdef double *s = <double *>pointer(rows)
-        for i in range(k):
-            if self.dense == NULL:
-                s[i * m + self.order[which[i]]] = 1
-            else:
+        cdef Py_ssize_t m = self.m, i, j, lanes = (k + 1) // 2 * 2
+        rows = np.empty((k, m))
+        cdef double *s = <double *>pointer(rows) if k else NULL
+        cdef double *x
+        if self.dense != NULL:
+            for i in range(k):
                 memcpy(s + i * m, self.dense + which[i] * m, m * sizeof(double))
-        if self.dense == NULL:
-            with nogil:
-                fc_rotate_back(k, m, s, self.turns, self.count)
+            return rows
+        x = self.columns.room_for(m * lanes)
+        memset(x, 0, m * lanes * sizeof(double))
+        with nogil:
+            for i in range(k):
+                x[self.order[which[i]] * lanes + i] = 1
+            fc_rotate_back(lanes, x, self.turns, self.count)
+            for i in range(k):
+                for j in range(m):
+                    s[i * m + j] = x[j * lanes + i]
         return rows
 
     cdef Py_ssize_t at_low_end(self, Py_ssize_t k, Which which) noexcept:

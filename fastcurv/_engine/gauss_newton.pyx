@@ -23,7 +23,7 @@ then the second, ...
 """
 import numpy as np
 
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, frexp, ldexp, sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -50,6 +50,7 @@ cdef class GaussNewton:
     cdef const double **state   # where doubles begin
     cdef double **D             # of each layer, (m, columns)
     cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
+    cdef int *exponents         # of two, by which D and then a of each layer are divided
     cdef char *room
     cdef double *E              # (widest, columns)
     cdef double *p              # (widest, samples): phi'
@@ -84,7 +85,8 @@ cdef class GaussNewton:
         self.kept = <char **>malloc(len(self.states) * sizeof(char *))
         self.state = <const double **>malloc(len(self.doubles) * sizeof(double *))
         self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
-        if not (self.kept and self.state and self.D):
+        self.exponents = <int *>malloc(2 * P.n_layers * sizeof(int))
+        if not (self.kept and self.state and self.D and self.exponents):
             raise MemoryError("no memory for lists of matrices")
         self.a = self.D + P.n_layers
         for l, x in enumerate(self.doubles):
@@ -118,6 +120,7 @@ cdef class GaussNewton:
         free(self.kept)
         free(self.state)
         free(self.D)
+        free(self.exponents)
         fc_block_free(self.room)
 
     def matrix(self, out):
@@ -145,6 +148,13 @@ cdef class GaussNewton:
         while first < P.N:
             count = min(self.block, P.N - first)
             self.fill(P, first, count)
+            for l in range(P.n_layers):
+                self.exponents[l] = self.bring_near_one(
+                    self.D[l], P.layer[l].m * self.each * lines_of(count)
+                )
+                self.exponents[P.n_layers + l] = self.bring_near_one(
+                    self.a[l], (P.layer[l].k + 1) * lines_of(count)
+                )
             for l in range(P.n_layers):
                 for above in range(l, P.n_layers):
                     self.add_layers(P, l, above, lines_of(count), G)
@@ -253,6 +263,23 @@ cdef class GaussNewton:
         job.d, job.ldd, job.skip, job.ldskip = out, ld, out if add else NULL, ld
         self.K.step(&job, rows, columns, y, ldy)
 
+    cdef int bring_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
+        """Divide by a power of two, whose exponent is returned, where products of a few numbers
+        could overflow or underflow.
+        """
+        cdef double square, largest
+        cdef int exponent
+        self.K.dots(1, 1, count, x, count, x, count, &square, 1)
+        if 1e-100 < square < 1e100:
+            return 0
+        largest = largest_of(count, x)
+        if not 0 < largest < INFINITY:
+            return 0
+        frexp(largest, &exponent)
+        exponent = max(-1000, min(exponent, 1000))
+        self.K.scale(count, ldexp(1.0, -exponent), x, x)
+        return exponent
+
     # --- what a block adds to G
 
     cdef void add_layers(
@@ -262,7 +289,9 @@ cdef class GaussNewton:
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
         cdef bint same = l == above
-        cdef Py_ssize_t i = 0, i_end, a, a_end, t_rows, a_rows, columns = step * self.each
+        cdef Py_ssize_t i = 0, i_end, a, a_end, t_rows, a_rows, columns = step * self.each, j
+        cdef int *of_a = self.exponents + P.n_layers
+        cdef int exponent = self.exponents[l] + self.exponents[above] + of_a[l] + of_a[above]
         while i < x.m:
             i_end = self.pairs(
                 i, x.m, y.m, same, self.D[l], self.D[above], columns, self.each, step, self.T,
@@ -277,6 +306,8 @@ cdef class GaussNewton:
                 self.product(
                     t_rows, a_rows, step, self.T, step, 1, self.A, 1, step, self.C, a_rows, False
                 )
+                for j in range(t_rows * a_rows if exponent else 0):
+                    self.C[j] = ldexp(self.C[j], exponent)
                 self.put(x, y, same, i, i_end, a, a_end, a_rows, G)
                 a = a_end
             i = i_end

@@ -54,6 +54,25 @@ def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng)
     close(*problem(rng, [4, 7, 30], 50, "relu", loss))
 
 
+@pytest.mark.parametrize("size, weight", [(-565, 300), (400, -700), (530, -980), (0, -900), (0, 0)])
+def test_matrix_of_numbers_far_from_one(size, weight, rng):
+    """The squares of inputs, or of what comes down, leave the range of numbers where those of the
+    matrix do not.
+    """
+    X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
+    model = fc.MLP([3, 4, 2], "identity")
+    theta = model.init(seed=0)
+    theta[12:16] = 0.0  # so that all that W multiplies is of one size
+    near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
+    weights = np.full(12, 2.0**weight)
+    far = fc.Objective(model, np.ldexp(X, size), y, "mse", sample_weight=weights)
+    sizes = np.where((np.arange(26) < 12) | ((np.arange(26) >= 16) & (np.arange(26) < 24)), size, 0)
+    G, exact = matrix_of(far, theta), matrix_of(near, theta)
+    wanted = np.ldexp(exact, weight + sizes[:, None] + sizes)
+    assert np.isfinite(G).all() and np.abs(wanted).max() > 0
+    assert np.allclose(G, wanted, rtol=1e-9, atol=1e-11 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("classes", [1, 2, 6])
 def test_matrix_of_so_many_classes(classes, rng):
     """One class has no curvature; rows that are almost sure of theirs have theirs to all digits."""

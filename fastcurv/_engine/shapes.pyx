@@ -22,9 +22,8 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
-    ACROSS_LINES = 8            # of it at least: where it would be shorter, it has so many
-    LONG_LINES = 16             # in float32
-    LONG_LINES_WIDE = 12        # in float64
+    ACROSS_LINES = 8            # of it at least
+    LONG_LINES = 16             # of it in float32 where it would be shorter
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -115,8 +114,9 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
     a narrow last one however wide it is. A panel's state, scratch and the next one's state leave
     the second-level cache room, but where it would be so short that joining the lanes of sums over
-    samples is felt, and reading W and V: then it is long, and comes from the third level. With one
-    wide layer the cache matters more. What one thread does anyway is one panel."""
+    samples is felt, and reading W and V: then it comes from the third level, and is long in
+    float32. In float64 blocks and v'Hv would lose what products gain. With one wide layer the cache
+    matters more. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
@@ -141,7 +141,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         if long_ < ACROSS_LINES:
-            long_ = LONG_LINES if P.K.real_bytes == 4 else LONG_LINES_WIDE
+            long_ = LONG_LINES if P.K.real_bytes == 4 else ACROSS_LINES
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):

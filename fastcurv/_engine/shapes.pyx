@@ -115,8 +115,8 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     a narrow last one however wide it is. A panel's state, scratch and the next one's state leave
     the second-level cache room, but where it would be so short that joining the lanes of sums over
     samples is felt, and reading W and V: then it comes from the third level, and is long in
-    float32. In float64 blocks and v'Hv would lose what products gain. With one wide layer the cache
-    matters more. What one thread does anyway is one panel."""
+    float32; in float64 that brings a per cent at most. With one wide layer the cache matters more.
+    What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS

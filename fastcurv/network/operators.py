@@ -282,26 +282,23 @@ class Curvature(Quadratic):
         engine at a fraction of the cost of n products; None for others, and where products cost
         less or rows come in blocks.
         """
-        if not self._is_normal:
-            return None
         n, l2 = self.shape[0], self.objective.l2
+        if not self._normal_price() < n * self._product_price():
+            return None
         G = np.empty((n, n))
         GaussNewton(self._plan).matrix(G)
         if l2:
             G[np.diag_indices(n)] += l2_diagonal(self.objective)
         return G
 
-    @property
-    def _is_normal(self) -> bool:
-        if self.kind != "ggn" or not self.objective._has_matrix:
-            return False
-        return self._normal_price() < self.shape[0] * self._product_price()
-
     def _normal_price(self) -> float:
-        """Return an estimate of the seconds that `_normal_matrix` takes: a multiply-add for each
-        pair of parameters, and for each pair of units and output what has to be read from memory.
+        """Return an estimate of the seconds that the engine's matrix takes: a multiply-add for each
+        pair of parameters, and for each pair of units and output what has to be read from memory;
+        infinite where there is none.
         """
         ob, sizes = self.objective, self.objective.model.sizes
+        if self.kind != "ggn" or not ob._has_matrix:
+            return np.inf
         rank, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         return float(PER_FLOP * ob.n_samples * (0.6 * self.shape[0] ** 2 + 3 * rank * units**2))
 
@@ -317,8 +314,7 @@ class Curvature(Quadratic):
 
     def _matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
-        n = self.shape[0]
-        return self._normal_price() if self._is_normal else n * self._product_price()
+        return min(self._normal_price(), self.shape[0] * self._product_price())
 
     @cached_property
     def _bounds(self) -> Any:

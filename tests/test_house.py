@@ -60,7 +60,7 @@ ROOMS = {
     },
 }
 # of the leaves: threads and kernels, sweeps over vectors, LAPACK
-ENGINE_ALONE = {"common.runtime", "common.vectors", "common.linalg"}
+ENGINE_ALONE = {"common.checks", "common.runtime", "common.vectors", "common.linalg"}
 NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 

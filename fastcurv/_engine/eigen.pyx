@@ -47,6 +47,13 @@ cdef class Scratchpad:
         return self.at
 
 
+cdef object floats_of(Py_ssize_t count, const double *x):
+    """A new array of them."""
+    found = np.empty(count)
+    memcpy(pointer(found), x, count * sizeof(double))
+    return found
+
+
 cdef class Ritz:
     """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each of
     the eigenvectors, and such of these as are asked for.
@@ -172,7 +179,42 @@ cdef class Ritz:
             raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix")
         for i in range(m):
             self.values[i] = ldexp(self.values[i], self.exponent)
+        self.ends_of_dense()
+        return 0
+
+    cdef int give(self, values, vectors) except -1:
+        """Take the eigenvalues, ascending, and eigenvectors (m, m) that something else has found."""
+        cdef Py_ssize_t m = len(values)
+        self.make_room(m)
+        self.known, self.dense = -1, self.matrix.room_for(m * m)
+        values, rows = np.ascontiguousarray(values), np.ascontiguousarray(vectors.T)
+        memcpy(self.values, pointer(values), m * sizeof(double))
+        memcpy(self.dense, pointer(rows), m * m * sizeof(double))
+        self.ends_of_dense()
+        return 0
+
+    cdef void ends_of_dense(self) noexcept:
+        cdef Py_ssize_t m = self.m, i
+        for i in range(m):
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
+
+    cdef int combined(self, const double *y, double *out) except -1:
+        """out (m,) = the eigenvectors times y (m,); y and out do not overlap."""
+        cdef Py_ssize_t m = self.m, i, j
+        cdef double *x
+        if self.dense == NULL:
+            x = self.columns.room_for(2 * m)
+            memset(x, 0, 2 * m * sizeof(double))
+            for i in range(m):
+                x[2 * self.order[i]] = y[i]
+            fc_rotate_back(2, x, self.turns, self.count)
+            for i in range(m):
+                out[i] = x[2 * i]
+            return 0
+        memset(out, 0, m * sizeof(double))
+        for j in range(m):
+            for i in range(m):
+                out[i] += self.dense[j * m + i] * y[j]
         return 0
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
@@ -240,9 +282,7 @@ cdef class Tridiagonal:
         """All eigenvalues (n,), ascending; None where the iteration failed."""
         if not self.found.by_turns(self.n, <double *>pointer(self.A), self.n):  # T is left in A
             return None
-        values = np.empty(self.n)
-        memcpy(pointer(values), self.found.values, self.n * sizeof(double))
-        return values
+        return floats_of(self.n, self.found.values)
 
     def vectors(self, at):
         """Orthonormal rows (k, n): the eigenvectors of the `values` with the indices `at`."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from libc.float cimport DBL_EPSILON, DBL_MIN, FLT_EPSILON, FLT_MIN
 from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, isnan, ldexp, nextafter, sqrt
-from scipy.linalg.cython_lapack cimport dstevd, dsyevd
 
 ctypedef fused real:
     float
@@ -27,8 +26,6 @@ PROBLEMS = {
     "cubic": CUBIC,
 }
 
-cdef enum:
-    DIRECT = 128            # up to so many rows T is diagonalised here
 cdef double LONGEST = 1e150     # length of a step whose square does not overflow
 
 
@@ -222,24 +219,25 @@ cdef class Space:
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    cdef public object rows, T, product, multiply, lacking
+    cdef public object rows, T, multiply, lacking       # Python's side may move the first two
+    cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
     cdef public bint tridiagonal, follow
     cdef public double gamma
     cdef readonly double size           # the largest |value| at the last look
     cdef Py_ssize_t known               # T is diagonalised for so many rows; -1: it is not
-    cdef Py_ssize_t room                # rows for which there is `small`
-    cdef object small, integers
-    cdef double *values
-    cdef double *vectors                # each a row
+    cdef Ritz found
+    cdef Scratchpad small
     cdef double *linear
     cdef double *base
     cdef double *y
     cdef double *measured
-    cdef double *work
     cdef Sweep sweep                    # of all rows with the product
-    cdef object scratch                 # its sums: of each part, for each row and the squares
-    cdef double *sums
+    cdef object scratch
+    cdef double *sums                   # of each part, for each row and the squares
+    cdef double *taken                  # what was taken from the product along each row
+    cdef double *at                     # T
+    cdef Py_ssize_t ld
 
     def __init__(self, n, dtype, max_dim):
         self.n, self.dtype = int(n), np.dtype(dtype)
@@ -249,9 +247,10 @@ cdef class Space:
         self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
-        self.m = self.p = self.room = 0
+        self.found, self.small = Ritz(), Scratchpad()
+        self.m = self.p = 0
         self.gamma, self.known = 0, -1
-        self.scratch = np.empty(0)
+        self.settle()
 
     @property
     def exhausted(self):
@@ -266,7 +265,7 @@ cdef class Space:
 
         `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
         """
-        cdef char *w = pointer(self.product)
+        cdef char *w = self.sweep.w
         cdef double size
         cdef int exponent
         cdef fc_watch before
@@ -282,7 +281,7 @@ cdef class Space:
                 unwatch(before)
             if vector is first:
                 self.gamma = ldexp(size, exponent)
-            self.append(w, size, np.zeros(self.p + 1))
+            self.append(w, size)
         self.n_starts, self.tridiagonal = self.p, self.p == 1
 
     cdef int bring_near_one(self, char *w) except? -1:
@@ -291,7 +290,7 @@ cdef class Space:
         """
         cdef double largest
         cdef int exponent
-        cdef bint wide = self.dtype.itemsize == 8
+        cdef bint wide = self.sweep.K.real_bytes == 8
         largest = largest_of(self.n, <double *>w) if wide else largest_of(self.n, <float *>w)
         frexp(largest, &exponent)
         if not isfinite(largest) or abs(exponent) <= 30:
@@ -299,14 +298,23 @@ cdef class Space:
         np.ldexp(self.product, -exponent, out=self.product)
         return exponent
 
-    cdef int begin(self) except -1:
-        """Fill in the sweep of the rows so far with the product."""
+    cdef int settle(self) except -1:
+        """Where the arrays are, which `widen` may have moved, and room for sums."""
         cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, self.product[None])
-        cdef Py_ssize_t wanted = max(parts, 1) * (self.m + self.p + 1)
-        if len(self.scratch) < wanted:
-            self.scratch = np.empty(2 * wanted)
-        self.sweep.m, self.sums = self.m + self.p, <double *>pointer(self.scratch)
+        cdef Py_ssize_t room = len(self.rows) + 1
+        self.scratch = np.empty((max(parts, 1) + 1) * room)
+        self.sums = <double *>pointer(self.scratch)
+        self.taken = self.sums + max(parts, 1) * room
+        self.at, self.ld = <double *>pointer(self.T), self.T.shape[1]
         return 0
+
+    cdef void begin(self) noexcept nogil:
+        """Nothing is taken from the product yet."""
+        self.sweep.m = self.m + self.p
+        memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
+
+    cdef char *row(self, Py_ssize_t i) noexcept nogil:
+        return <char *>self.sweep.q + i * self.sweep.ldq * self.sweep.K.real_bytes
 
     cdef double norm(self, char *w) noexcept nogil:
         """||w||"""
@@ -315,7 +323,7 @@ cdef class Space:
         sweep_dots(&t, 1)
         return sqrt(self.sums[0])
 
-    cdef double outside(self, int threads, double *taken) noexcept nogil:
+    cdef double outside(self, int threads) noexcept nogil:
         """Make the product orthogonal to the rows, in at most three passes, as long as one removes
         much of it; add what was removed to `taken`. Returns the norm left.
         """
@@ -327,7 +335,7 @@ cdef class Space:
             t.out = self.sums
             sweep_dots(t, threads)
             for i in range(t.m):
-                taken[i] += self.sums[i]
+                self.taken[i] += self.sums[i]
             t.c, t.out = self.sums, self.sums + t.m
             sweep_take(t, threads)
             before, after = after, sqrt(t.out[0])
@@ -335,32 +343,32 @@ cdef class Space:
                 break
         return after
 
-    cdef double append(self, char *w, double reference, coefficients) except? -1:
+    cdef double append(self, char *w, double reference) except? -1:
         """Project the product onto the complement of the rows in place; if more is left than the
         rounding of `reference`, append it, normalised, as a pending row.
 
         Returns the norm of what was left, 0.0 if that was rounding or there is no room.
         """
-        cdef Py_ssize_t held = self.m + self.p, ld, i
-        cdef bint wide = self.dtype.itemsize == 8
+        cdef Py_ssize_t held = self.m + self.p, i
+        cdef bint wide = self.sweep.K.real_bytes == 8
         cdef double left, tiny = DBL_MIN / DBL_EPSILON if wide else FLT_MIN / FLT_EPSILON
         cdef double eps = DBL_EPSILON if wide else FLT_EPSILON
-        cdef double *T
-        cdef double *taken = <double *>pointer(coefficients)
         cdef int threads = sweep_threads(&self.sweep)
         cdef fc_watch before
         with nogil:
             before = watch()
-            left = self.outside(threads, taken)
+            left = self.outside(threads)
             unwatch(before)
         if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
             return 0.0
         if held == len(self.rows):
+            taken = floats_of(held + 1, self.taken)
             self.widen(min(held, self.max_dim - held))
-        self.sweep.K.scale(self.n, 1 / left, w, pointer(self.rows[held]))
-        ld, T = self.T.shape[1], <double *>pointer(self.T)
-        for i in range(ld):
-            T[held * ld + i] = T[i * ld + held] = 0
+            self.settle()
+            memcpy(self.taken, pointer(taken), (held + 1) * sizeof(double))
+        self.sweep.K.scale(self.n, 1 / left, w, self.row(held))
+        for i in range(self.ld):
+            self.at[held * self.ld + i] = self.at[i * self.ld + held] = 0
         self.p += 1
         return left
 
@@ -370,12 +378,10 @@ cdef class Space:
 
         Costs one product.
         """
-        cdef Py_ssize_t m, held, ld, i
+        cdef Py_ssize_t m, held, low, i
         cdef int exponent
-        cdef double size, left, beta
-        cdef char *w = pointer(self.product)
-        cdef double *T
-        cdef double *taken
+        cdef double size, left
+        cdef char *w = self.sweep.w
         cdef Sweep *t = &self.sweep
         cdef fc_watch before
         if self.m >= self.n_starts and self.p > 1:
@@ -383,111 +389,90 @@ cdef class Space:
         m, held = self.m, self.m + self.p
         self.multiply(self.rows[m], self.product)
         exponent = self.bring_near_one(w)
-        coefficients = np.zeros(held + 1)
-        taken = <double *>pointer(coefficients)
         self.begin()
-        ld, T = self.T.shape[1], <double *>pointer(self.T)
         with nogil:
             before = watch()
             size = self.norm(w)
-            if self.p == 1 and m:
-                beta = ldexp(T[m * ld + m - 1], -exponent)
-                taken[m - 1] = beta
+            if self.p == 1:             # what is large first, so that one pass is enough
+                low = max(m - 1, 0)
+                t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, self.taken + m, m + 1)
+                if m:
+                    self.taken[low] = ldexp(self.at[m * self.ld + low], -exponent)
                 t.K.take(
-                    1, 1, t.n, t.q + (m - 1) * t.ldq * t.K.real_bytes, t.n, w, t.n, &beta, 1, &left
+                    m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, self.taken + low, m + 1 - low,
+                    &left
                 )
             unwatch(before)
-        left = ldexp(self.append(w, size, coefficients), exponent)
-        ld, T = self.T.shape[1], <double *>pointer(self.T)      # it may have grown
+        left = ldexp(self.append(w, size), exponent)
         for i in range(held):
             if self.tridiagonal and i < m - 1:
-                taken[i] = 0            # rounding: T is tridiagonal
-            T[i * ld + m] = T[m * ld + i] = ldexp(taken[i], exponent)
+                self.taken[i] = 0       # rounding: T is tridiagonal
+            self.at[i * self.ld + m] = self.at[m * self.ld + i] = ldexp(self.taken[i], exponent)
         if left > 0:
-            T[held * ld + m] = T[m * ld + held] = left
+            self.at[held * self.ld + m] = self.at[m * self.ld + held] = left
         self.m, self.p, self.known = m + 1, self.p - 1, -1
 
     # --- the eigenvectors of T, and steps
 
     cdef int diagonalise(self) except -1:
-        """T's values, ascending, and vectors, and the gradient in these."""
-        cdef int m = self.m, failed = 0, numbers, integers
-        cdef Py_ssize_t i, j, ld
-        cdef double sum = 0
-        cdef double *T
+        """T's values, ascending, what its vectors are made of, and the gradient in these."""
+        cdef Py_ssize_t m = self.m, i
+        cdef Ritz found = self.found
         if self.known == m or m == 0:
             return 0
-        if m > self.room:
-            self.room = max(2 * m, 32)
-            self.small = np.empty((3 * self.room + 12, self.room))
-            self.integers = np.empty(3 + 5 * self.room, np.intc)
-            self.values = <double *>pointer(self.small)
-            self.linear, self.base = self.values + self.room, self.values + 2 * self.room
-            self.y, self.measured = self.values + 3 * self.room, self.values + 4 * self.room
-            self.vectors = self.values + 5 * self.room
-            self.work = self.vectors + self.room * self.room
-        ld, T = self.T.shape[1], <double *>pointer(self.T)
-        for i in range(m if m <= DIRECT else 0):
-            self.values[i] = T[i * (ld + 1)]
-            self.base[i] = T[i * (ld + 1) + 1] if i < m - 1 else 0
-            memcpy(self.vectors + i * m, T + i * ld, m * sizeof(double))
-            for j in range(i + 1):
-                sum += 0 * T[i * ld + j]
-        numbers, integers = 1 + 6 * m + 2 * m * m, 3 + 5 * m
-        if m <= DIRECT and sum == 0 and self.tridiagonal:       # and all are finite
-            dstevd(
-                "V", &m, self.values, self.base, self.vectors, &m, self.work, &numbers,
-                <int *>pointer(self.integers), &integers, &failed
-            )
-        elif m <= DIRECT and sum == 0:
-            dsyevd(
-                "V", "U", &m, self.vectors, &m, self.values, self.work, &numbers,
-                <int *>pointer(self.integers), &integers, &failed
-            )
-        if m > DIRECT or sum != 0 or failed:
+        try:
+            if not (self.tridiagonal and found.by_turns(m, self.at, self.ld)):
+                found.by_lapack(m, self.at, self.ld, True)
+        except (ValueError, np.linalg.LinAlgError):     # not finite, or very hard
             values, vectors = self.decompose()
-            self.small[0, :m] = values
-            rows = np.ascontiguousarray(vectors.T)
-            memcpy(self.vectors, pointer(rows), <size_t>m * m * sizeof(double))
-        self.size = 0
+            found.give(values, vectors)
+        self.linear = self.small.room_for(4 * m)
+        self.base, self.y = self.linear + m, self.linear + 2 * m
+        self.measured = self.linear + 3 * m
         for i in range(m):
-            self.linear[i] = self.gamma * self.vectors[i * m]
-            self.size = fmax(self.size, fabs(self.values[i]))
+            self.linear[i] = self.gamma * found.first[i]
+        self.size = fmax(fabs(found.values[0]), fabs(found.values[m - 1]))
         self.known = m
         return 0
 
     def ritz(self):
         """Return the eigenvalues (ascending) and eigenvectors of T, kept until the space grows."""
-        cdef Py_ssize_t m = self.m
         self.diagonalise()
-        vectors = np.empty((m, m))
-        if m:
-            memcpy(pointer(vectors), self.vectors, m * m * sizeof(double))
-        return self.small[0, :m].copy() if m else np.empty(0), vectors.T
+        at = np.arange(self.m)
+        if not self.m:
+            return np.empty(0), np.empty((0, 0))
+        vectors = self.found.vectors(self.m, <Py_ssize_t *>pointer(at))
+        return floats_of(self.m, self.found.values), vectors.T
 
     def linear_term(self):
         """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first
         row.
         """
         self.diagonalise()
-        return self.small[1, : self.m].copy() if self.m else np.empty(0)
+        return floats_of(self.m, self.linear) if self.m else np.empty(0)
 
-    cdef void in_rows(self, const double *y, double *out) noexcept nogil:
-        """out = U y, the coordinates in the rows of what y says in the eigenvectors."""
-        cdef Py_ssize_t i, j, m = self.m
-        for i in range(m):
-            out[i] = 0
-        for j in range(m):
-            for i in range(m):
-                out[i] += self.vectors[j * m + i] * y[j]
-
-    cdef double lacking_of(self, const double *z, double *out) except? -1:
-        """||E z|| with E the rows of T below the first m, and E z."""
-        cdef Py_ssize_t i, ld = self.T.shape[1]
-        cdef double *T = <double *>pointer(self.T)
+    cdef double lacking_of(self, const double *z) except? -1:
+        """||E z|| with E the rows of T below the first m; its direction is recorded for the next
+        `extend`.
+        """
+        cdef Py_ssize_t i
+        lacking = np.empty(max(self.p, 1))
+        cdef double *out = <double *>pointer(lacking)
         for i in range(self.p):
-            out[i] = inner_of(self.m, T + (self.m + i) * ld, z)
+            out[i] = inner_of(self.m, self.at + (self.m + i) * self.ld, z)
+        if self.p > 1:
+            self.lacking = lacking[: self.p]
         return length_of(self.p, out)
+
+    cdef double outside_of(self, const double *y) except? -1:
+        """||E U y|| for y in the eigenvectors of T."""
+        cdef Py_ssize_t m = self.m
+        if self.tridiagonal:            # E has one entry, in its last column
+            if not self.p:
+                return 0
+            return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
+        self.found.combined(y, self.base)
+        return self.lacking_of(self.base)
 
     def residual(self, y):
         """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space; `y` in the
@@ -495,13 +480,10 @@ cdef class Space:
 
         Its direction is recorded for the next `extend`.
         """
-        y, lacking = np.ascontiguousarray(y, np.float64), np.empty(max(self.p, 1))
+        y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
             raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
-        cdef double found = self.lacking_of(<double *>pointer(y), <double *>pointer(lacking))
-        if self.p > 1:
-            self.lacking = lacking[: self.p]
-        return found
+        return self.lacking_of(<double *>pointer(y))
 
     def solve(self, str problem, parameter, double wanted, Py_ssize_t limit, stop, worth, out):
         """Grow the space until the residual of a small problem is at most `wanted`, the rows are
@@ -517,7 +499,6 @@ cdef class Space:
         cdef Problem which = PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), i, m
         cdef double gain, residual, multiplier, chosen
-        lacking = np.empty(max(self.p, 1))
         while True:
             while self.m < look_at and not self.exhausted and not (self.m and stop()):
                 self.extend()
@@ -530,43 +511,38 @@ cdef class Space:
                 parameter = 0.1 * self.size or 1.0
             chosen = min(<double>parameter, LONGEST) if which == TRUST_REGION else parameter
             multiplier = solve_small(
-                which, m, self.values, self.linear, chosen, self.base, self.y, self.measured
+                which, m, self.found.values, self.linear, chosen, self.base, self.y, self.measured
             )
             gain = 0
             for i in range(m):
-                gain -= self.linear[i] * self.y[i] + 0.5 * self.y[i] * (self.values[i] * self.y[i])
-            self.in_rows(self.measured, self.base)
-            if self.p > len(lacking):
-                lacking = np.empty(self.p)
-            residual = self.lacking_of(self.base, <double *>pointer(lacking))
-            if self.p > 1:
-                self.lacking = lacking[: self.p]
+                gain -= self.linear[i] * self.y[i] + 0.5 * self.y[i] * (self.found.values[i] * self.y[i])
+            residual = self.outside_of(self.measured)
             if residual <= wanted or self.exhausted or m >= limit or stop():
                 break
             if worth.spent(m, gain):
                 break
             look_at = min(m + 1 + m // 8, limit)
-        self.in_rows(self.y, self.base)
+        self.found.combined(self.y, self.base)
         self.lift(self.base, out)
         return length_of(m, self.y), gain, multiplier > 0, parameter
 
     cdef int lift(self, double *y, out) except -1:
         """out = Q[:m]' y; y becomes -y."""
+        cdef Sweep t
         cdef Py_ssize_t i
+        cdef fc_watch before
         out[:] = 0
         if not self.m:
             return 0
-        cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, out[None])
-        self.sweep.m = self.m
-        cdef int threads = sweep_threads(&self.sweep)
-        squares = np.empty(max(parts, 1))
-        cdef fc_watch before
+        set_sweep(&t, self.rows, out[None])
+        t.m = self.m
+        cdef int threads = sweep_threads(&t)
         for i in range(self.m):
             y[i] = -y[i]
-        self.sweep.c, self.sweep.out = y, <double *>pointer(squares)
+        t.c, t.out = y, self.sums
         with nogil:
             before = watch()
-            sweep_take(&self.sweep, threads)
+            sweep_take(&t, threads)
             unwatch(before)
         return 0
 

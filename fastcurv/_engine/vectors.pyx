@@ -90,6 +90,32 @@ cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
     sweep(t, take_part, threads, t.s)
 
 
+cdef enum: SWEEP_PARTS = 512            # more than any sweep has
+
+
+def inner(x, y):
+    """<x, y> of two contiguous vectors of one real dtype and length, made of short sums; None where
+    they are not.
+    """
+    cdef Sweep t
+    cdef double sums[SWEEP_PARTS]
+    cdef fc_watch before
+    cdef Py_ssize_t n = x.size
+    cdef char *q = ready(x, n, x.dtype, False)
+    cdef char *w = ready(y, n, x.dtype, False)
+    if q == NULL or w == NULL or x.dtype.char not in "fd":
+        return None
+    t.K = &table_chosen()[x.itemsize == 8]
+    t.m, t.s, t.n, t.ldq, t.ldw, t.width, t.q, t.w = 1, 1, n, n, n, sweep_width(n), q, w
+    t.out = sums
+    cdef int threads = sweep_threads(&t)
+    with nogil:
+        before = watch()
+        sweep_dots(&t, threads)
+        unwatch(before)
+    return sums[0]
+
+
 def project_rows(Q, W):
     """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is
     made of short ones.

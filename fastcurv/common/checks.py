@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
+from .._engine import inner
 from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
@@ -134,15 +136,13 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
 def all_finite(a: Array) -> bool:
     """Return whether no number is NaN or infinite.
 
-    Large arrays are checked by their sum of squares, which is finite unless it overflows. It is not
-    computed by BLAS, whose threads keep spinning after a product of long vectors and slow down what
-    follows.
+    Contiguous arrays are checked by their sum of squares, which is finite unless it overflows.
     """
-    if a.size > 4096 and a.dtype.kind == "f" and a.flags.forc:
-        flat = a.ravel("K")
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(np.einsum("i,i->", flat, flat)):
-                return True
+    if a.flags.forc:
+        flat = a.ravel("K")  # a view
+        squares = inner(flat, flat)
+        if squares is not None and math.isfinite(squares):
+            return True
     return bool(np.logical_and.reduce(np.isfinite(a), axis=None))  # .all() takes twice as long
 
 

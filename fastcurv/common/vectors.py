@@ -28,6 +28,7 @@ from .._engine import (
     combine_rows,
     default_threads,
     growth,
+    inner,
     project_rows,
     small_problem,
     subtract_rows,
@@ -56,17 +57,16 @@ __all__ = [
 
 PANEL = 2048  # columns that combine_rows processes at once
 
-SHORT = 8192  # below this length BLAS uses one thread, and is faster than the engine
-
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     """Compute ``<x, y>`` for two vectors of one dtype; long ones are summed in float64. Overflow
     gives inf or NaN without a warning, since NumPy's warnings differ between processors.
     """
-    if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
+    found = inner(x, y)
+    if found is None:  # other dtypes, or not contiguous
         with np.errstate(over="ignore", invalid="ignore"):
-            return float(np.dot(x, y))
-    return float(project_rows(x[None], y[None])[0, 0])
+            found = float(np.dot(x, y))
+    return found
 
 
 def column_slices(n: int) -> Iterator[slice]:

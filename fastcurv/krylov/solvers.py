@@ -121,6 +121,8 @@ def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
     If it is, that does not hold: H has curvature below -eps.
     """
     root = math.sqrt((bound + 2.0 * eps) / eps)
+    if fallen <= 1.0 and j <= root:  # it guarantees no fall yet
+        return False
     tau = root / (root + 1.0)  # close to 1: log(tau) is computed without cancellation
     beside = math.log(root + 1.0) + math.log1p(math.sqrt(tau))
     log_guarantee = math.log(4.0) + 8.0 * math.log(root) + 2.0 * beside - j * math.log1p(1.0 / root)

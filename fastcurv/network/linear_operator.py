@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,19 @@ from ..common.vectors import safe_norm
 from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
 
+class _Bare(LinearOperator):
+    def _matvec(self, v: Array) -> Array:
+        return v
+
+
+@lru_cache(maxsize=64)
+def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
+    """Return the attributes that SciPy gives to an operator; making them takes as long as a product
+    with a small one.
+    """
+    return vars(_Bare(dtype, shape))  # type: ignore[call-arg]
+
+
 class Operator(LinearOperator, Answering, subject="operator"):
     """A real `LinearOperator` that checks its arguments and raises descriptive errors.
 
@@ -28,7 +42,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        super().__init__(dtype, shape)  # type: ignore[call-arg]
+        vars(self).update(_given_by_scipy(dtype, shape))
 
     @abstractmethod
     def _matvec(self, v: Array) -> Array:

@@ -4,7 +4,6 @@ blocks.
 
 from __future__ import annotations
 
-import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -48,6 +47,13 @@ def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> 
     if not plan.take(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
         plan.bind(own, **how)
+
+
+def give_back(operator: Any) -> None:
+    """Return the plan of an operator that is gone to its objective, for the next one."""
+    known = vars(operator)
+    if "_plan" in known:
+        known["objective"]._take_back(known["_plan"])
 
 
 class Quadratic(Symmetric):
@@ -129,7 +135,6 @@ class Curvature(Quadratic):
         self.objective, self.kind = objective, kind
         n = objective.n_params
         self._plan = objective._lend_plan()
-        weakref.finalize(self, objective._take_back, self._plan)
         bind_copy(self._plan, objective, theta, np.empty(n, objective.dtype))
         self.theta = self._plan.theta
         self.theta.flags.writeable = False
@@ -137,6 +142,8 @@ class Curvature(Quadratic):
         self._times = Times(direct, kind, kind != "fisher")
         self._take = self._times.take
         super().__init__(objective.dtype, (n, n))
+
+    __del__ = give_back
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = self.objective, np.array(self.theta), self.kind
@@ -500,11 +507,12 @@ class Jacobian(Operator):
         self.objective = objective
         self.theta = np.empty(objective.n_params, objective.dtype)
         self._plan = objective._lend_plan()
-        weakref.finalize(self, objective._take_back, self._plan)
         bind_copy(self._plan, objective, theta, self.theta)
         super().__init__(
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )
+
+    __del__ = give_back
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.objective, self.theta)

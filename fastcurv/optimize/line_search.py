@@ -39,8 +39,10 @@ def line_minimum(
     f0: float,
     start: float,
     refinements: int = 12,
+    *,
+    signs: tuple[float, ...] = (1.0, -1.0),
 ) -> tuple[float, float]:
-    """Find the lowest point along ``theta + t direction``, t of both signs.
+    """Find the lowest point along ``theta + t direction``, t of these signs.
 
     Each side is bracketed by doubling from `start` (or by quartering, if `start` is too long), and
     the better side is refined by parabolas and golden sections.
@@ -52,7 +54,7 @@ def line_minimum(
     f : float
     """
     sides = []
-    for sign in (1.0, -1.0):
+    for sign in signs:
         bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
         if bracket is not None:
             sides.append((bracket[1][1], sign, bracket, f))

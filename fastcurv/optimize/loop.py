@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..common.linalg import NotConvexError
-from ..common.progress import bar
+from ..common.progress import SILENT, bar
 from ..common.progress import outcome as as_result
 from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
@@ -145,8 +145,9 @@ class Loop:
         run.iteration += 1
         if not run.stale:
             run.record()
-        self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
-        self.shown.update(passed + 1)
+        if self.shown is not SILENT:
+            self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
+            self.shown.update(passed + 1)
         if self.callback is not None:
             known = {} if run.stale else {"jac": run.g.copy()}
             at = {"x": run.theta.copy(), "fun": run.f, "nit": run.iteration}

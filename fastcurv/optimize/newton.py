@@ -381,17 +381,18 @@ class NewtonCG(Method):
         return None
 
     def _follow(self, d: np.ndarray) -> bool:
-        """Search both directions along negative curvature for the lowest point, since Newton's
-        length is not the best there.
+        """Search for the lowest point downhill along negative curvature, since Newton's length is
+        not the best there.
         """
         run = self.run
-        d /= d.dtype.type(np.linalg.norm(d))
+        down = -1.0 if dot(run.g, d) > 0 else 1.0
+        d *= d.dtype.type(down / norm(d))
         start = self.reach or first_length(run.theta)
-        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=3)
+        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=3, signs=(1.0,))
         if not f < run.f:
             return False
-        self.reach = abs(t)
-        run.try_step(d, t)
+        self.reach = t
+        run.move_spare(d, t)
         return True
 
 

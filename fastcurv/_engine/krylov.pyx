@@ -21,6 +21,12 @@ ctypedef fused real:
 cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
+cdef enum Glance:
+    UNKNOWN, SHORT, CLOSE               # of rows; to the solution
+
+cdef enum:
+    FEW = 8                 # rows up to which each look is at the whole spectrum of T
+
 PROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
     "cubic": CUBIC,
@@ -485,6 +491,69 @@ cdef class Space:
             raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
         return self.lacking_of(<double *>pointer(y))
 
+    cdef bint tridiagonal_solution(
+        self, double shift, bint both, const double *right, double *y, double *pivot
+    ) noexcept nogil:
+        """y = (T + shift)^-1 right, for T + shift > 0 and, if `both`, T > 0; False where that does
+        not hold.
+        """
+        cdef Py_ssize_t m = self.m, ld = self.ld, i
+        cdef double *T = self.at
+        cdef double plain = T[0], beside
+        for i in range(m):
+            pivot[i], y[i] = T[i * (ld + 1)] + shift, right[i]
+            if i:
+                beside = T[i * ld + i - 1]
+                plain = T[i * (ld + 1)] - beside * (beside / plain)
+                pivot[i] -= beside * (beside / pivot[i - 1])
+                y[i] -= beside * (y[i - 1] / pivot[i - 1])
+            if not pivot[i] > 0 or (both and not plain > 0):
+                return False
+        for i in range(m - 1, -1, -1):
+            beside = T[i * ld + i + 1] * y[i + 1] if i < m - 1 else 0
+            y[i] = (y[i] - beside) / pivot[i]
+        return True
+
+    cdef Glance glance(
+        self, Problem problem, double parameter, double *multiplier, double wanted, double *gain
+    ) except *:
+        """What is seen in O(m) where T + shift is positive definite, and T where its negative
+        values would be changed: whether the residual is above twice what is wanted, and the
+        reduction promised. The multiplier is the last one, brought up to date by Newton's method.
+        """
+        cdef Py_ssize_t m = self.m
+        cdef double *y = self.small.room_for(4 * m)
+        cdef double *right = y + m
+        cdef double *pivot = y + 2 * m
+        cdef double *turn = y + 3 * m
+        cdef bint bound = problem == TRUST_REGION or problem == CUBIC, near = not bound
+        cdef double shift = multiplier[0] if bound else parameter, size = 0, goal, slope
+        cdef int _k
+        self.known = -1                 # `linear` is lost
+        memset(right, 0, m * sizeof(double))
+        right[0] = -self.gamma
+        for _k in range(4):
+            if not self.tridiagonal_solution(
+                shift, problem == CLIPPED or problem == ABSOLUTE, right, y, pivot
+            ):
+                return UNKNOWN
+            size = sqrt(inner_of(m, y, y))
+            goal = parameter if problem == TRUST_REGION else shift / parameter
+            if near or fabs(size - goal) <= 0.1 * goal or (shift == 0 and size <= goal):
+                near = True
+                break
+            self.tridiagonal_solution(shift, False, y, turn, pivot)
+            slope = inner_of(m, y, turn) / size / size / size   # of 1 / size
+            slope += 0 if problem == TRUST_REGION else 1 / (shift * goal)
+            shift = fmax(shift - (1 / size - 1 / goal) / slope, 0.1 * shift)
+        if not (near and isfinite(size)):
+            return UNKNOWN
+        multiplier[0] = shift if bound else 0
+        gain[0] = 0.5 * (shift * size * size + self.gamma * -y[0])
+        if fabs(self.at[m * self.ld + m - 1] * y[m - 1]) > 2 * wanted:
+            return SHORT
+        return CLOSE
+
     def solve(self, str problem, parameter, double wanted, Py_ssize_t limit, stop, worth, out):
         """Grow the space until the residual of a small problem is at most `wanted`, the rows are
         `limit`, `worth.spent(m, gain)` or `stop()`; write the step into `out`.
@@ -497,15 +566,23 @@ cdef class Space:
             first look, 1 if that is 0.
         """
         cdef Problem which = PROBLEMS[problem]
-        cdef Py_ssize_t look_at = max(self.m, 1), i, m
-        cdef double gain, residual, multiplier, chosen
+        cdef Py_ssize_t look_at = max(self.m, 1), whole_at = 0, i, m
+        cdef double gain, residual, multiplier = 0, chosen = 0
+        cdef bint ends
+        cdef Glance seen
         while True:
             while self.m < look_at and not self.exhausted and not (self.m and stop()):
                 self.extend()
-            m = self.m
+            m, look_at = self.m, min(self.m + 1 + self.m // 8, limit)
             if m == 0:
                 out[:] = 0
                 return 0.0, 0.0, False, parameter
+            ends = self.exhausted or m >= limit or stop()
+            if whole_at and not ends:
+                seen = self.glance(which, chosen, &multiplier, wanted, &gain)
+                ends = seen == SHORT and worth.spent(m, gain)
+                if not ends and (seen == SHORT or seen == UNKNOWN and m < whole_at):
+                    continue
             self.diagonalise()
             if parameter is None:
                 parameter = 0.1 * self.size or 1.0
@@ -515,13 +592,12 @@ cdef class Space:
             )
             gain = 0
             for i in range(m):
-                gain -= self.linear[i] * self.y[i] + 0.5 * self.y[i] * (self.found.values[i] * self.y[i])
+                gain -= self.y[i] * (self.linear[i] + 0.5 * (self.found.values[i] * self.y[i]))
             residual = self.outside_of(self.measured)
-            if residual <= wanted or self.exhausted or m >= limit or stop():
+            if residual <= wanted or ends or worth.spent(m, gain):
                 break
-            if worth.spent(m, gain):
-                break
-            look_at = min(m + 1 + m // 8, limit)
+            if self.tridiagonal and m >= FEW:
+                whole_at = m + 1 + m // 4
         self.found.combined(self.y, self.base)
         self.lift(self.base, out)
         return length_of(m, self.y), gain, multiplier > 0, parameter
@@ -567,6 +643,7 @@ cdef class Workspace:
     with them between two products.
     """
     cdef readonly object g, r, p, Hp, y, scratch
+    cdef readonly double unit
     cdef object rows, sums
     cdef Sweep sweep
     cdef char *first
@@ -577,16 +654,75 @@ cdef class Workspace:
         self.sums = np.empty(4 * max(1, set_sweep(&self.sweep, self.rows, self.rows)))
         self.first, self.sweep.out = pointer(self.rows), <double *>pointer(self.sums)
 
-    def begin(self, g, double unit):
+    def begin(self, g):
         """Start at ``y = 0`` for the gradient ``unit g``: set the residual to it and the direction
-        to minus it, and return the squared norm of the residual.
+        to minus it, and return the squared norm of the residual. `unit` is a power of two, 1 unless
+        squares of g may overflow or underflow.
         """
-        kind = self.g.dtype.type
-        self.y[:] = 0
+        cdef Py_ssize_t n = self.sweep.n
+        cdef bint wide = self.sweep.K.real_bytes == 8
+        cdef int power, most = 1024 if wide else 128
+        cdef double largest
         np.copyto(self.g, g)
-        np.multiply(self.g, kind(unit), out=self.r)
+        largest = largest_of(n, <double *>self.first) if wide else largest_of(n, <float *>self.first)
+        frexp(largest, &power)
+        self.unit = 1
+        if largest < INFINITY and abs(power) >= most // 4:
+            self.unit = ldexp(1.0, -max(4 - most, min(most - 4, power)))
+        self.y[:] = 0
+        np.multiply(self.g, self.g.dtype.type(self.unit), out=self.r)
         np.negative(self.r, out=self.p)
         return self.between(CG_R, 1, CG_R, 1, NULL)[0]
+
+    def solve(
+        self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, slow, stop,
+        worth
+    ):
+        """Run conjugate gradients from `begin` on. See `fastcurv.krylov.solvers.capped_cg`.
+
+        Returns
+        -------
+        (d, curvature, bound, steps)
+            d is None where ``slow(steps, fallen, bound, eps)``: there is curvature below -eps.
+        """
+        cdef double rr0 = self.between(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0, before, yy, along, left
+        cdef double pp, pHp, HpHp, yHy
+        cdef Py_ssize_t j
+        for j in range(1, most + 1):
+            multiply(self.p, self.Hp)
+            pp, pHp, HpHp = self.curvature()
+            bound = fmax(bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.size()) / sqrt(pp))
+            if pHp + eps * pp < 0:      # p'(H + 2 eps)p < eps p'p
+                return self.p, pHp / pp, bound, j
+            # y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
+            before = rr
+            rr, yy, along, left = self.move(rr / (pHp + 2 * eps * pp), 2 * eps)
+            along *= self.unit
+            yHy = left - along - 2 * eps * yy
+            if yHy + eps * yy < 0:
+                return self.y, yHy / yy, bound, j
+            if rr <= (tolerance * tolerance) * rr0:
+                break
+            # at first a residual that does not grow is no wonder
+            if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
+                if slow(j, rr / rr0, bound, eps):
+                    return None, None, bound, j
+            if stop is not None and stop():
+                break
+            if worth is not None and worth.spent(j, -0.5 * (along + left)):
+                break
+            self.turn(rr / before)
+        if self.unit != 1:
+            self.y *= self.g.dtype.type(1 / self.unit)
+        return self.y, None, bound, most
+
+    cdef double size(self) noexcept nogil:
+        """||Hp||, of any size of numbers."""
+        cdef Py_ssize_t n = self.sweep.n, line = n * self.sweep.K.real_bytes
+        cdef char *Hp = self.first + CG_HP * line
+        if self.sweep.K.real_bytes == 8:
+            return length_of(n, <double *>Hp)
+        return length_of(n, <float *>Hp)
 
     cdef double *between(
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
@@ -626,5 +762,7 @@ cdef class Workspace:
 
     def turn(self, double beta):
         """Compute ``p = beta p - r``."""
-        self.p *= self.p.dtype.type(beta)
-        self.p -= self.r
+        cdef char *p = self.first + CG_P * self.sweep.n * self.sweep.K.real_bytes
+        cdef double one = 1
+        self.sweep.K.scale(self.sweep.n, beta, p, p)
+        self.between(CG_R, 1, CG_P, 1, &one)

@@ -25,21 +25,6 @@ from ..common.protocols import Array
 from ..common.vectors import Workspace, dot, norm
 
 
-def unit_of(g: np.ndarray) -> float:
-    """Return 1, or if the squares of g may overflow or underflow a power of two for which the
-    largest entry of ``unit g`` is near 1: multiplying by it is exact.
-
-    Examples
-    --------
-    >>> g = np.array([3e-200, -5e-200])
-    >>> bool(0.5 <= np.abs(unit_of(g) * g).max() < 1), unit_of(np.array([3e-20]))
-    (True, 1.0)
-    """
-    power = math.frexp(max(float(g.max()), -float(g.min())))[1]
-    most = int(np.finfo(g.dtype).maxexp)
-    return 1.0 if abs(power) < most // 4 else 2.0 ** -max(4 - most, min(most - 4, power))
-
-
 def capped_cg(
     multiply: Any,
     g: np.ndarray,
@@ -84,35 +69,13 @@ def capped_cg(
         iterate.
     bound : float
     """
-    y, p, Hp = work.y, work.p, work.Hp
-    unit = unit_of(g)
-    rr = rr0 = work.begin(g, unit)
-    yHy = 0.0
-    for j in range(1, (max_iter or len(g)) + 1):
-        multiply(p, Hp)
-        pp, pHp, HpHp = work.curvature()
-        size = math.sqrt(HpHp) if 1e-30 < HpHp < 1e30 else norm(Hp)
-        bound = max(bound, size / math.sqrt(pp))
-        if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
-            return p, pHp / pp, bound
-        # y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
-        before = rr
-        rr, yy, along, left = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)
-        along *= unit
-        yHy = left - along - 2.0 * eps * yy
-        if yHy + eps * yy < 0:
-            return y, yHy / yy, bound
-        if rr <= (tolerance * tolerance) * rr0:
-            break
-        if _too_slow(j, rr / rr0, bound, eps):
-            return _slow_direction(multiply, g, eps, j, work) + (bound,)
-        if stop is not None and stop():
-            break
-        if worth is not None and worth.spent(j, -0.5 * (along + left)):
-            break
-        work.turn(rr / before)
-    y *= g.dtype.type(1 / unit)
-    return y, None, bound
+    work.begin(g)
+    d, curvature, bound, steps = work.solve(
+        multiply, eps, tolerance, bound, max_iter or len(g), _too_slow, stop, worth
+    )
+    if d is None:
+        return _slow_direction(multiply, g, eps, steps, work) + (bound,)
+    return d, curvature, bound
 
 
 def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
@@ -121,8 +84,6 @@ def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
     If it is, that does not hold: H has curvature below -eps.
     """
     root = math.sqrt((bound + 2.0 * eps) / eps)
-    if fallen <= 1.0 and j <= root:  # it guarantees no fall yet
-        return False
     tau = root / (root + 1.0)  # close to 1: log(tau) is computed without cancellation
     beside = math.log(root + 1.0) + math.log1p(math.sqrt(tau))
     log_guarantee = math.log(4.0) + 8.0 * math.log(root) + 2.0 * beside - j * math.log1p(1.0 / root)
@@ -136,8 +97,8 @@ def _slow_direction(
     iterate and None if there is none. CG is run again for it, at up to j products.
     """
     y, r, p, Hp = work.y, work.r, work.p, work.Hp
-    unit, last_y, last_r = unit_of(g), y.copy(), r.copy()
-    rr, lowest, found = work.begin(g, unit), np.inf, None
+    last_y, last_r = y.copy(), r.copy()
+    rr, lowest, found = work.begin(g), np.inf, None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
@@ -152,7 +113,7 @@ def _slow_direction(
         before = rr
         rr = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)[0]
         work.turn(rr / before)
-    return last_y * g.dtype.type(1 / unit), None
+    return last_y * g.dtype.type(1 / work.unit), None
 
 
 # --------------------------------------------------------------------------------------------------

@@ -104,14 +104,24 @@ def test_slow_is_above_the_guarantee_of_a_positive_matrix():
         assert not _too_slow(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
 
 
+@pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
+def test_squares_of_a_gradient_of_any_size_are_near_one(power, dtype):
+    """It is multiplied by a power of two, which is exact."""
+    exponent = int(power * np.finfo(dtype).maxexp)
+    g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
+    rr = work.begin(np.ldexp(g, exponent))
+    assert 1e-20 < rr < 1 and np.frexp(work.unit)[0] == 0.5
+    assert np.array_equal(work.r, np.ldexp(g, exponent) * work.r.dtype.type(work.unit)) and not work.y.any()
+
+
 @pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
 def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
     """Long ones are swept in parts over the team: the sums are those of all parts, every time."""
     rng, work = np.random.default_rng(n), Workspace(n, dtype)
     slack = 20 * float(np.finfo(dtype).eps)
     g = rng.standard_normal(n).astype(dtype)
-    assert work.begin(g, 0.5) == pytest.approx(0.25 * (g.astype(float) @ g), rel=slack)
-    y, r = np.zeros(n), 0.5 * g.astype(float)
+    assert work.begin(g) == pytest.approx(g.astype(float) @ g, rel=slack) and work.unit == 1
+    y, r = np.zeros(n), g.astype(float)
     p = work.p.astype(float)
     for step in (0.25, -1.5):
         Hp = rng.standard_normal(n).astype(dtype)

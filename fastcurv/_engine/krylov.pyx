@@ -12,7 +12,7 @@ linear = U' Q g. The products may be anyone's; between them runs no Python.
 import numpy as np
 
 from libc.float cimport DBL_EPSILON, DBL_MIN, FLT_EPSILON, FLT_MIN
-from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, isnan, ldexp, nextafter, sqrt
+from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, isfinite, isnan, ldexp, nextafter, sqrt
 
 ctypedef fused real:
     float
@@ -21,11 +21,10 @@ ctypedef fused real:
 cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
-cdef enum Glance:
-    UNKNOWN, SHORT, CLOSE               # of rows; to the solution
-
 cdef enum:
-    FEW = 8                 # rows up to which each look is at the whole spectrum of T
+    SMALL = 32768           # numbers of a basis that has room from the start
+    FEW = 8                 # rows up to which each look is at T's eigenvectors
+cdef double SURE = 1e-8         # least pivot beside the largest of a matrix that is not singular
 
 PROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
@@ -238,6 +237,7 @@ cdef class Space:
     cdef double *base
     cdef double *y
     cdef double *measured
+    cdef double multiplier, length, gain, lack      # of the last solution; ||E y||
     cdef Sweep sweep                    # of all rows with the product
     cdef object scratch
     cdef double *sums                   # of each part, for each row and the squares
@@ -250,7 +250,8 @@ cdef class Space:
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
             raise ValueError(f"dtype is {self.dtype}; wanted float32 or float64")
-        self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
+        room = min(self.max_dim, max(16, SMALL // max(self.n, 1)))
+        self.rows = np.empty((room, self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
         self.found, self.small = Ritz(), Scratchpad()
@@ -373,7 +374,7 @@ cdef class Space:
             self.settle()
             memcpy(self.taken, pointer(taken), (held + 1) * sizeof(double))
         self.sweep.K.scale(self.n, 1 / left, w, self.row(held))
-        for i in range(self.ld):
+        for i in range(held + 1):
             self.at[held * self.ld + i] = self.at[i * self.ld + held] = 0
         self.p += 1
         return left
@@ -491,15 +492,15 @@ cdef class Space:
             raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
         return self.lacking_of(<double *>pointer(y))
 
-    cdef bint tridiagonal_solution(
+    cdef bint factored(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
-        """y = (T + shift)^-1 right, for T + shift > 0 and, if `both`, T > 0; False where that does
-        not hold.
+        """y = (T + shift)^-1 right where T + shift and, if `both`, T are positive definite, and not
+        nearly singular; else False.
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at
-        cdef double plain = T[0], beside
+        cdef double plain = T[0], most = 0, least = INFINITY, beside
         for i in range(m):
             pivot[i], y[i] = T[i * (ld + 1)] + shift, right[i]
             if i:
@@ -509,50 +510,66 @@ cdef class Space:
                 y[i] -= beside * (y[i - 1] / pivot[i - 1])
             if not pivot[i] > 0 or (both and not plain > 0):
                 return False
+            most, least = fmax(most, pivot[i]), fmin(least, pivot[i])
+        if not least > SURE * most:
+            return False
         for i in range(m - 1, -1, -1):
             beside = T[i * ld + i + 1] * y[i + 1] if i < m - 1 else 0
             y[i] = (y[i] - beside) / pivot[i]
         return True
 
-    cdef Glance glance(
-        self, Problem problem, double parameter, double *multiplier, double wanted, double *gain
-    ) except *:
-        """What is seen in O(m) where T + shift is positive definite, and T where its negative
-        values would be changed: whether the residual is above twice what is wanted, and the
-        reduction promised. The multiplier is the last one, brought up to date by Newton's method.
+    cdef bint by_factors(self, Problem problem, double parameter) except *:
+        """Solve the small problem in O(m), from the last multiplier on, in the rows; False where
+        that takes T's eigenvectors: in the hard case, and where negative values are changed.
         """
         cdef Py_ssize_t m = self.m
         cdef double *y = self.small.room_for(4 * m)
         cdef double *right = y + m
         cdef double *pivot = y + 2 * m
         cdef double *turn = y + 3 * m
-        cdef bint bound = problem == TRUST_REGION or problem == CUBIC, near = not bound
-        cdef double shift = multiplier[0] if bound else parameter, size = 0, goal, slope
+        cdef bint bound = problem == TRUST_REGION or problem == CUBIC, solved = not bound
+        cdef double shift = self.multiplier if bound else parameter, size, goal, slope
         cdef int _k
         self.known = -1                 # `linear` is lost
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
-        for _k in range(4):
-            if not self.tridiagonal_solution(
+        for _k in range(20):
+            if not self.factored(
                 shift, problem == CLIPPED or problem == ABSOLUTE, right, y, pivot
             ):
-                return UNKNOWN
-            size = sqrt(inner_of(m, y, y))
+                return False
+            size = length_of(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
-            if near or fabs(size - goal) <= 0.1 * goal or (shift == 0 and size <= goal):
-                near = True
+            if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
+                solved = isfinite(size)
                 break
-            self.tridiagonal_solution(shift, False, y, turn, pivot)
-            slope = inner_of(m, y, turn) / size / size / size   # of 1 / size
-            slope += 0 if problem == TRUST_REGION else 1 / (shift * goal)
-            shift = fmax(shift - (1 / size - 1 / goal) / slope, 0.1 * shift)
-        if not (near and isfinite(size)):
-            return UNKNOWN
-        multiplier[0] = shift if bound else 0
-        gain[0] = 0.5 * (shift * size * size + self.gamma * -y[0])
-        if fabs(self.at[m * self.ld + m - 1] * y[m - 1]) > 2 * wanted:
-            return SHORT
-        return CLOSE
+            if not (1e-100 < size < 1e100 and 0 < goal < 1e100):
+                return False
+            self.factored(shift, False, y, turn, pivot)
+            slope = inner_of(m, y, turn) / size / size / size   # of 1 / size, with the shift
+            if problem == CUBIC:
+                slope += 1 / (shift * goal)
+            shift -= (1 / size - 1 / goal) / slope
+            shift = fmax(shift, 0 if problem == TRUST_REGION else 1e-3 * self.multiplier)
+        self.multiplier, self.y = shift if bound else 0, y
+        self.length, self.gain = size, 0.5 * (shift * size * size - self.gamma * y[0])
+        self.lack = fabs(self.at[m * self.ld + m - 1] * y[m - 1]) if self.p else 0
+        return solved
+
+    cdef int by_vectors(self, Problem problem, double parameter) except -1:
+        """Solve the small problem in T's eigenvectors, and leave y in these."""
+        cdef double *values
+        cdef Py_ssize_t i
+        self.diagonalise()
+        values = self.found.values
+        self.multiplier = solve_small(
+            problem, self.m, values, self.linear, parameter, self.base, self.y, self.measured
+        )
+        self.length, self.gain = length_of(self.m, self.y), 0
+        for i in range(self.m):
+            self.gain -= self.y[i] * (self.linear[i] + 0.5 * (values[i] * self.y[i]))
+        self.lack = self.outside_of(self.measured)
+        return 0
 
     def solve(self, str problem, parameter, double wanted, Py_ssize_t limit, stop, worth, out):
         """Grow the space until the residual of a small problem is at most `wanted`, the rows are
@@ -566,10 +583,9 @@ cdef class Space:
             first look, 1 if that is 0.
         """
         cdef Problem which = PROBLEMS[problem]
-        cdef Py_ssize_t look_at = max(self.m, 1), whole_at = 0, i, m
-        cdef double gain, residual, multiplier = 0, chosen = 0
-        cdef bint ends
-        cdef Glance seen
+        cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
+        cdef double chosen = 0
+        cdef bint ends, factored
         while True:
             while self.m < look_at and not self.exhausted and not (self.m and stop()):
                 self.extend()
@@ -578,29 +594,22 @@ cdef class Space:
                 out[:] = 0
                 return 0.0, 0.0, False, parameter
             ends = self.exhausted or m >= limit or stop()
-            if whole_at and not ends:
-                seen = self.glance(which, chosen, &multiplier, wanted, &gain)
-                ends = seen == SHORT and worth.spent(m, gain)
-                if not ends and (seen == SHORT or seen == UNKNOWN and m < whole_at):
-                    continue
-            self.diagonalise()
             if parameter is None:
+                self.diagonalise()
                 parameter = 0.1 * self.size or 1.0
             chosen = min(<double>parameter, LONGEST) if which == TRUST_REGION else parameter
-            multiplier = solve_small(
-                which, m, self.found.values, self.linear, chosen, self.base, self.y, self.measured
-            )
-            gain = 0
-            for i in range(m):
-                gain -= self.y[i] * (self.linear[i] + 0.5 * (self.found.values[i] * self.y[i]))
-            residual = self.outside_of(self.measured)
-            if residual <= wanted or ends or worth.spent(m, gain):
+            factored = self.tridiagonal and m > FEW and self.by_factors(which, chosen)
+            if not factored:
+                if m < vectors_at and not ends:
+                    continue
+                self.by_vectors(which, chosen)
+                vectors_at = m + 1 + m // 4 if m > FEW else 0
+            if self.lack <= wanted or ends or worth.spent(m, self.gain):
                 break
-            if self.tridiagonal and m >= FEW:
-                whole_at = m + 1 + m // 4
-        self.found.combined(self.y, self.base)
-        self.lift(self.base, out)
-        return length_of(m, self.y), gain, multiplier > 0, parameter
+        if not factored:
+            self.found.combined(self.y, self.base)
+        self.lift(self.y if factored else self.base, out)
+        return self.length, self.gain, self.multiplier > 0, parameter
 
     cdef int lift(self, double *y, out) except -1:
         """out = Q[:m]' y; y becomes -y."""

@@ -126,7 +126,9 @@ class Basis:
     def widen(self, more: int) -> None:
         """Enlarge the arrays by `more` rows, keeping their contents."""
         self.rows.resize((len(self.rows) + more, self.rows.shape[1]), refcheck=False)
-        self.T = np.pad(self.T, ((0, more), (0, more)))
+        T, held = np.zeros((len(self.rows),) * 2), len(self.T)
+        T[:held, :held] = self.T
+        self.T = T
 
 
 def column_lengths(M: Floats) -> Floats:

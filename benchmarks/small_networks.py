@@ -5,11 +5,12 @@ loss in the least time.
     python benchmarks/small_networks.py --part fits --starts 30
 
 Processor time on one thread. By default: minimize(ob, start), with its verdict. An iteration: a run
-of many less one of half as many, over the difference of their iterations; its arithmetic is its
-products and two gradients. Fits: mse from the same starts by each method, SciPy's least_squares
-with the exact Jacobian, thirty lines of NumPy that do what levenberg-marquardt does, and
-torch-levenberg-marquardt if it is installed; each ends at a mse of 1e-6 or after --seconds, and a
-start counts if it ends within 1% of the lowest loss that any of them has found.
+of many less one of half as many, over the difference of their iterations; its arithmetic is two
+gradients and its products or, where that takes less, its matrix with a factorisation. Fits: mse
+from the same starts by each method, SciPy's least_squares with the exact Jacobian, thirty lines of
+NumPy that do what levenberg-marquardt does, and torch-levenberg-marquardt if it is installed; each
+ends at a mse of 1e-6 or after --seconds, and a start counts if it ends within 1% of the lowest loss
+that any of them has found.
 """
 
 import time
@@ -20,7 +21,8 @@ from importlib.util import find_spec
 import command
 import numpy as np
 
-BOUND = 1.5, 2, 60e-6  # products, gradients and seconds that an iteration may take
+BOUND = 1.5, 2, 60e-6  # arithmetic, gradients and seconds that an iteration may take
+DENSE = 500  # parameters up to which a matrix may take less time than products
 AT_LEAST = 0.3  # seconds of rounds
 MOST = 20  # milliseconds of a fit of the sine by default
 METHODS = "newton-cg", "gauss-newton", "trust-region", "saddle-free-newton", "cubic"
@@ -114,21 +116,38 @@ def iterations(args):
     import fastcurv as fc
 
     numbers = {}
-    print(f"{'us an iteration':31} {'taken':>8} {'products':>9} {'bound':>8} {'ratio':>6}")
+    columns = f"{'taken':>8} {'products':>9} {'matrix':>9} {'bound':>8} {'ratio':>6}"
+    print(f"{'us an iteration':31} {columns}")
     for name, (sizes, X, Y) in problems().items():
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", l2=1e-4, n_threads=1)
-        prices = product_and_gradient(ob, args.rounds)
+        prices = {**product_and_gradient(ob, args.rounds), **matrices(ob, args.rounds)}
         numbers[name] = {m: of_bound(name, ob, m, prices, args) for m in METHODS}
     return numbers
 
 
 def product_and_gradient(ob, rounds):
-    """Seconds of each."""
+    """``{name: seconds}``"""
     theta, n = ob.model.init(0), ob.n_params
     H, v, count = ob.hessian(theta), np.ones(n), max(3, 20_000 // n)
     points = [ob.model.init(seed) for seed in range(count)]
-    product = best(lambda: [H.product(v) for _ in range(count)], rounds) / count
-    return product, best(lambda: [ob.value_and_gradient(t) for t in points], rounds) / count
+    return {
+        "product": best(lambda: [H.product(v) for _ in range(count)], rounds) / count,
+        "gradient": best(lambda: [ob.value_and_gradient(t) for t in points], rounds) / count,
+    }
+
+
+def matrices(ob, rounds):
+    """``{curvature: seconds}`` of its matrix and a factorisation."""
+    from scipy.linalg import cho_factor, eigh
+
+    if ob.n_params > DENSE:
+        return {"ggn": np.inf, "hessian": np.inf}
+    G, H = (getattr(ob, kind)(ob.model.init(0)) for kind in ("ggn", "hessian"))
+    damped = G.to_dense() + np.eye(ob.n_params)
+    return {
+        "ggn": best(G._normal_matrix, rounds) + best(lambda: cho_factor(damped), rounds),
+        "hessian": best(H.to_dense, rounds) + best(lambda: eigh(damped, driver="evd"), rounds),
+    }
 
 
 def of_bound(name, ob, method, prices, args):
@@ -144,12 +163,14 @@ def of_bound(name, ob, method, prices, args):
     long, short = run(most), run(most // 2)
     steps = long.nit - short.nit
     taken = best(lambda: run(most), args.rounds) - best(lambda: run(most // 2), args.rounds)
-    used = (long.nhev - short.nhev) / steps * prices[0]
-    products, gradients, more = BOUND
-    bound = products * used + gradients * prices[1] + more
+    products = (long.nhev - short.nhev) / steps * prices["product"]
+    matrix = prices["ggn" if method == "gauss-newton" else "hessian"]
+    arithmetic, gradients, more = BOUND
+    bound = arithmetic * min(products, matrix) + gradients * prices["gradient"] + more
     ratio = taken / steps / bound
+    spent = (f"{1e6 * us:9.0f}" for us in (products, matrix))
     print(
-        f"{name:12}{method:19} {taken / steps * 1e6:8.0f} {used * 1e6:9.0f} {bound * 1e6:8.0f} "
+        f"{name:12}{method:19} {taken / steps * 1e6:8.0f} {' '.join(spent)} {bound * 1e6:8.0f} "
         f"{ratio:6.2f}"
     )
     if args.bounds:

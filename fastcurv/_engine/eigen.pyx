@@ -183,7 +183,7 @@ cdef class Ritz:
         return 0
 
     cdef int give(self, values, vectors) except -1:
-        """Take the eigenvalues, ascending, and eigenvectors (m, m) that something else has found."""
+        """Take the eigenvalues, ascending, and eigenvectors (m, m) found by another."""
         cdef Py_ssize_t m = len(values)
         self.make_room(m)
         self.known, self.dense = -1, self.matrix.room_for(m * m)

@@ -388,6 +388,7 @@ cdef class Space:
         cdef Py_ssize_t m, held, low, i
         cdef int exponent
         cdef double size, left
+        cdef double *c
         cdef char *w = self.sweep.w
         cdef Sweep *t = &self.sweep
         cdef fc_watch before
@@ -402,13 +403,11 @@ cdef class Space:
             size = self.norm(w)
             if self.p == 1:             # what is large first, so that one pass is enough
                 low = max(m - 1, 0)
-                t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, self.taken + m, m + 1)
+                c = self.taken + low
+                t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, c + m - low, 1)
                 if m:
-                    self.taken[low] = ldexp(self.at[m * self.ld + low], -exponent)
-                t.K.take(
-                    m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, self.taken + low, m + 1 - low,
-                    &left
-                )
+                    c[0] = ldexp(self.at[m * self.ld + low], -exponent)
+                t.K.take(m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, c, m + 1 - low, &left)
             unwatch(before)
         left = ldexp(self.append(w, size), exponent)
         for i in range(held):
@@ -540,11 +539,11 @@ cdef class Space:
                 return False
             size = length_of(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
-            if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
-                solved = isfinite(size)
-                break
-            if not (1e-100 < size < 1e100 and 0 < goal < 1e100):
+            if not 1e-100 < size < 1e100:       # squares and cubes follow
                 return False
+            if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
+                solved = True
+                break
             self.factored(shift, False, y, turn, pivot)
             slope = inner_of(m, y, turn) / size / size / size   # of 1 / size, with the shift
             if problem == CUBIC:
@@ -672,8 +671,9 @@ cdef class Workspace:
         cdef bint wide = self.sweep.K.real_bytes == 8
         cdef int power, most = 1024 if wide else 128
         cdef double largest
+        cdef char *x = self.first               # of self.g
         np.copyto(self.g, g)
-        largest = largest_of(n, <double *>self.first) if wide else largest_of(n, <float *>self.first)
+        largest = largest_of(n, <double *>x) if wide else largest_of(n, <float *>x)
         frexp(largest, &power)
         self.unit = 1
         if largest < INFINITY and abs(power) >= most // 4:

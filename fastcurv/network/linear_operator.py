@@ -22,6 +22,8 @@ from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
 
 class _Bare(LinearOperator):
+    """An operator of SciPy's, and nothing more."""
+
     def _matvec(self, v: Array) -> Array:
         return v
 
@@ -31,7 +33,9 @@ def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, A
     """Return the attributes that SciPy gives to an operator; making them takes as long as a product
     with a small one.
     """
-    return vars(_Bare(dtype, shape))  # type: ignore[call-arg]
+    make: Any = _Bare
+    given: dict[str, Any] = vars(make(dtype, shape))
+    return given
 
 
 class Operator(LinearOperator, Answering, subject="operator"):

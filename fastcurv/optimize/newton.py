@@ -388,7 +388,7 @@ class NewtonCG(Method):
         down = -1.0 if dot(run.g, d) > 0 else 1.0
         d *= d.dtype.type(down / norm(d))
         start = self.reach or first_length(run.theta)
-        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=3, signs=(1.0,))
+        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=2, signs=(1.0,))
         if not f < run.f:
             return False
         self.reach = t

@@ -278,7 +278,8 @@ class Run(Saved):
     def move_spare(self, step: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Make `spare` the point ``theta + scale * step``, and return it."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
-        return np.add(self.spare, self.theta, out=self.spare)
+        self.spare += self.theta
+        return self.spare
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""

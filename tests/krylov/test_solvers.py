@@ -111,7 +111,8 @@ def test_squares_of_a_gradient_of_any_size_are_near_one(power, dtype):
     g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
     rr = work.begin(np.ldexp(g, exponent))
     assert 1e-20 < rr < 1 and np.frexp(work.unit)[0] == 0.5
-    assert np.array_equal(work.r, np.ldexp(g, exponent) * work.r.dtype.type(work.unit)) and not work.y.any()
+    residual = np.ldexp(g, exponent) * work.r.dtype.type(work.unit)
+    assert np.array_equal(work.r, residual) and not work.y.any()
 
 
 @pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])

@@ -119,6 +119,55 @@ def test_a_krylov_space_of_any_size_is_that_of_size_one(dtype, powers):
     assert np.allclose(found[0], found[2], rtol=0, atol=1e3 * eps)
 
 
+SPECTRA = {
+    "positive": np.linspace(0.5, 9, 40),
+    "indefinite": np.linspace(-1, 9, 40),
+    "singular": np.r_[np.zeros(5), np.linspace(0.1, 9, 35)],
+    "wide": np.geomspace(1e-9, 1e3, 40),
+}
+PARAMETERS = {
+    "shifted": (0.0, 0.3),
+    "clipped": (0.3, 1e-12),
+    "absolute": (0.3, 1e-12),
+    "trust-region": (1e-3, 1.0, 1e5),
+    "cubic": (1e-3, 1.0, 1e3),
+}
+
+
+@pytest.mark.parametrize("power", [0, -200, 200])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("problem", PARAMETERS)
+def test_a_step_is_the_solution_in_its_space(problem, spectrum, power, rng):
+    """However it was found, by factors of T or by T's vectors, at the first look or at the twelfth,
+    or again with another parameter: what its gain, its length and its residual are by T's vectors.
+    """
+    values, n = SPECTRA[spectrum], 40
+    P = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H, g = np.ldexp((P * values) @ P.T, power), rng.standard_normal(n)
+    worth, out = SimpleNamespace(spent=lambda m, gain: False), np.empty(n)
+    for wanted in (0.0, 1e-2):
+        space = KrylovSpace(n, float, n)
+        space.start(lambda v, out: np.matmul(H, v, out=out), np.ldexp(g, power))
+        for parameter in PARAMETERS[problem] * 2:
+            scale = 0 if problem == "trust-region" else power
+            given = float(np.ldexp(parameter, scale))
+            least = wanted * space.gamma
+            length, gain, bounded, _ = space.solve(
+                problem, given, least, 25, lambda: False, worth, out
+            )
+            ritz, vectors = space.ritz()
+            y, multiplier = small_problem(problem, ritz, space.linear_term(), given)
+            true = -(space.linear_term() @ y + 0.5 * y @ (ritz * y))
+            slack = 1e-6 if spectrum in ("wide", "singular") else 1e-8
+            assert length == pytest.approx(np.linalg.norm(y), rel=slack)
+            assert gain == pytest.approx(true, rel=slack)
+            assert np.linalg.norm(out - space.combine(vectors @ y)) <= slack * length
+            assert bounded == (multiplier > 0)
+            part = np.sign(ritz) * y if problem == "absolute" else y
+            left = space.residual(vectors @ part)
+            assert space.m == 25 or left <= least * (1 + 1e-6) + 1e-15 * space.gamma
+
+
 def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
     """It keeps the span and the lengths, and the couplings of the rows follow."""
     m, p, n = 2, 3, 7

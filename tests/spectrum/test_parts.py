@@ -168,7 +168,7 @@ def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
         warnings.simplefilter("error")
         assert norm(huge) == pytest.approx(float(huge[0]) * n**0.5, rel=1e-6)
         assert np.isnan(norm(lost)) and np.isnan(dot(lost, huge))
-        assert np.isinf(dot(huge, huge)) or dtype == "float32" and n > 8192  # summed in float64
+        assert np.isinf(dot(huge, huge)) or dtype == "float32"  # summed in float64
 
 
 def test_a_search_looks_at_few_of_its_steps(monkeypatch):

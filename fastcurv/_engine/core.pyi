@@ -69,6 +69,7 @@ KINDS: Final[dict[str, int]]
 class Layout(TypedDict):
     chunk: int
     panel: int
+    panels: int
     groups: int
     threads: int
     arch: str

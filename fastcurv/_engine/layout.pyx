@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 
 cdef enum:
     MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
+    FEW_GROUPS = 4              # of so many panels or fewer: each more is n numbers through caches
     LEAST_PANEL = 24            # rows of one of two panels: each costs as much as ten rows more
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead
@@ -107,11 +108,11 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
     P.shared = is_shared(P)
-    lines = (P.N + line - 1) // line if P.shared else lines_across(P)
+    P.panels = 1 if P.shared else panels_across(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
-    if lines:
-        lines = min(lines, (P.N + line - 1) // line)
+    if P.panels:
+        lines = (whole_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
         P.across = P.panel + (line if lines % 8 == 0 else 0)    # no power of two between units
         P.ldx = P.layer[0].k
@@ -190,7 +191,11 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         take(A, P.K.scratch, 1)
     if wide:                                # its products run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
-    P.groups = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
+    P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
+    if P.groups > FEW_GROUPS and P.groups == panels_of(P, P.chunk) and at_once(P) and not P.asking:
+        P.groups = FEW_GROUPS
+        if FEW_GROUPS % P.threads == 0:
+            P.shares = FEW_GROUPS
     P.asked = max(
         <Py_ssize_t>1, ASKED_BYTES * P.groups // max(<Py_ssize_t>1, P.chunk * kept_of_sample(P))
     )
@@ -267,9 +272,9 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     take(A, (block - 1) * P.v_step, 1)
     lay_out_sides(P, A, block)
     P.panel_totals = <double *>take(
-        A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double)
+        A, block * (panels_of(P, P.chunk) if P.panel else 1), sizeof(double)
     )
-    P.groups_out = take(A, P.groups * block * P.ldg, size)
+    P.shares_out = take(A, P.shares * block * P.ldg, size)
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:

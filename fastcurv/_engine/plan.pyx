@@ -435,13 +435,14 @@ cdef class Plan:
 
     @property
     def layout(self):
-        """How rows are served: chunk, panel (0: wide), groups (0: all threads share what there
-        is), threads, kernels.
+        """How rows are served: chunk, panel (0: wide), panels of a chunk, groups of them (0: all
+        threads share what there is), threads, kernels.
         """
         P = &self.P
         return {
-            "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,
-            "arch": P.K.name.decode()
+            "chunk": P.chunk, "panel": P.panel,
+            "panels": panels_of(P, P.chunk) if P.panel else 0, "groups": P.groups,
+            "threads": P.threads, "arch": P.K.name.decode()
         }
 
 

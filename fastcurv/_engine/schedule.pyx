@@ -104,17 +104,17 @@ cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
     return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
 
 
-cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """The panels of one group, in order, for some of the vectors, into the group's own sums."""
+cdef void serve_share(void *context, Py_ssize_t item, int member) noexcept nogil:
+    """The panels of one share, in order, for some of the vectors, into the share's own sums."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
     cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job)
-    cdef Py_ssize_t group = job.group + item // stacks
+    cdef Py_ssize_t share = job.group + item // stacks
     cdef Py_ssize_t first = item % stacks * side
     cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = panels_of(P, job.rows)
-    cdef Py_ssize_t groups = groups_of(P, job.rows), panel, j
-    cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
+    cdef Py_ssize_t shares = shares_of(P, job.rows), panel, j
+    cdef Py_ssize_t begin = n_panels * share // shares, end = n_panels * (share + 1) // shares
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     cdef char *out
     cdef bint add
@@ -125,14 +125,14 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
         t.more = P.across and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
-        add = panel > begin or (groups == 1 and job.add)
+        add = panel > begin or (shares == 1 and job.add)
         if job.stages == PRODUCT:
-            take_side(&t, job, member, first, last, group_out(job, groups, group, first),
-                      job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
+            take_side(&t, job, member, first, last, share_out(job, shares, share, first),
+                      job.out_step if shares == 1 else P.ldg * P.K.real_bytes, add)
             continue
         for j in range(first, last):
             t.v, t.flat = j, job.v + j * job.v_step
-            out = group_out(job, groups, group, j)
+            out = share_out(job, shares, share, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
@@ -168,15 +168,13 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
     cdef Py_ssize_t begin, end, step
     cdef char *out
-    cdef bint alone, add, at_once = lanes(P) > 1 and 2 * P.panel <= P.K.sums.slice
+    cdef bint alone, add
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     for group in range(groups):
         begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
         add = group > 0 or job.add
-        # vector kernels add the whole sum of a panel that is one slice deep to C, as add_parts
-        # would; BLAS and plain loops may start from C
-        alone = groups == 1 or (end - begin == 1 and at_once)
-        out = group_out(job, 1 if alone else groups, 0, first)
+        alone = groups == 1 or (end - begin == 1 and at_once(P))
+        out = share_out(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
         for panel in range(begin, end):
             if fc_team_off(member):
@@ -188,12 +186,12 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
             P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
 
 
-cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j) noexcept nogil:
-    """Where a group's sums for vector j stand: alone it needs no place of its own."""
+cdef char *share_out(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
+    """Where a share's sums for vector j stand: alone it needs no place of its own."""
     cdef PlanS *P = job.P
-    if groups == 1:
+    if shares == 1:
         return job.out + j * job.out_step
-    return P.groups_out + (group * P.block + j) * P.ldg * P.K.real_bytes
+    return P.shares_out + (share * P.block + j) * P.ldg * P.K.real_bytes
 
 
 cdef enum: ADD_NUMBERS = 4096    # of a vector, for one part of the job
@@ -204,16 +202,25 @@ cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
 
 
 cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """A slice of the sums of all groups for a vector."""
+    """A slice of the sums of all groups for a vector, those of a group's shares first."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t groups = groups_of(P, job.rows)
+    cdef Py_ssize_t groups = groups_of(P, job.rows), shares = shares_of(P, job.rows), group, begin
     cdef Py_ssize_t j = part // slices_of(P), first = part % slices_of(P) * ADD_NUMBERS
-    P.K.add_parts(
-        min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups,
-        group_out(job, groups, 0, j) + first * P.K.real_bytes, P.block * P.ldg, job.add,
-        job.out + j * job.out_step + first * P.K.real_bytes
-    )
+    cdef Py_ssize_t count = min(<Py_ssize_t>ADD_NUMBERS, P.n - first), ld = P.block * P.ldg
+    cdef Py_ssize_t size = P.K.real_bytes
+    cdef char *out = job.out + j * job.out_step + first * size
+    cdef char *one = share_out(job, shares, 0, j) + first * size
+    if shares == groups:
+        P.K.add_parts(count, groups, one, ld, job.add, out)
+        return
+    for group in range(groups):
+        begin = shares * group // groups
+        one = share_out(job, shares, begin, j) + first * size
+        P.K.add_parts(
+            count, shares * (group + 1) // groups - begin - 1, one + ld * size, ld, True, one
+        )
+        P.K.add_parts(count, 1, one, ld, group > 0 or job.add, out)
 
 
 cdef void add_up(Job *job) noexcept nogil:
@@ -227,10 +234,9 @@ cdef void add_up(Job *job) noexcept nogil:
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
-    cdef Py_ssize_t groups = groups_of(P, job.rows)
     cdef Py_ssize_t sides = stacks_of(job)
     if job.until:
-        fc_team_run(P.threads, job.until - job.group, serve_group, job)
+        fc_team_run(P.threads, job.until - job.group, serve_share, job)
         return
     if (
         job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
@@ -239,7 +245,7 @@ cdef void serve_tall(Job *job) noexcept nogil:
         # no sums of groups to keep, and everyone has the same to do
         fc_team_run(P.threads, sides, serve_side, job)
         return
-    fc_team_run(P.threads, groups * sides, serve_group, job)
+    fc_team_run(P.threads, shares_of(P, job.rows) * sides, serve_share, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):

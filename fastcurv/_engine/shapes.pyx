@@ -106,8 +106,8 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept 
     return min(count, most)
 
 
-cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
-    """Lines of a panel, or 0 where samples had better be rows.
+cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
+    """How many panels samples lie across in, or 0 where they had better be rows.
 
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
@@ -122,7 +122,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     cdef bint alone = work < SERIAL_ACROSS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
-        return forced_lines
+        return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
         return 0
     few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
@@ -146,7 +146,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
-    return (lines + count - 1) // count
+    return count
 
 
 cdef bint is_shared(PlanS *P) noexcept nogil:

@@ -99,9 +99,11 @@ cdef struct PlanS:
     Layer *layer
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
+    Py_ssize_t shares           # tall: pieces of work, groups or panels, each with its own sums
     # samples lie across: the leading dimension of every matrix of a panel, and so many rows of
     # state are a panel's; 0: they are its rows
     Py_ssize_t across
+    Py_ssize_t panels           # across: so many, of all rows
     # across: one panel of all rows, whose products are cut into items over all threads
     bint shared
     bint unpacked               # wide: W and V are read where they lie, too few rows follow packing
@@ -129,7 +131,7 @@ cdef struct PlanS:
     char *active                # by layer: whether v moves it
     Py_ssize_t block            # vectors that fit side by side
     Py_ssize_t v_step           # bytes from one vector's packed parts to the next
-    char *groups_out            # tall: (groups, block, n padded)
+    char *shares_out            # tall: (shares, block, n padded)
     double *panel_totals        # tall: (panels, block), of quadratic forms
     Py_ssize_t ldg
     Scratch wide
@@ -269,12 +271,26 @@ cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """How many panels rows of a chunk are cut into."""
-    return (rows + P.panel - 1) // P.panel
+    return P.panels if P.across and rows == P.N else (rows + P.panel - 1) // P.panel
 
 
 cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """How many groups these panels come in, each with sums of its own; wide, all rows are one."""
     return min(P.groups, panels_of(P, rows)) if P.groups else 1
+
+
+cdef inline Py_ssize_t shares_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    """How many pieces of work these groups are: each one, or all of their panels where that shares
+    them out more evenly.
+    """
+    return panels_of(P, rows) if P.shares > P.groups else groups_of(P, rows)
+
+
+cdef inline bint at_once(PlanS *P) noexcept nogil:
+    """Whether a panel's sums are made before they are added to those of others: vector kernels do
+    where it is one slice deep; BLAS and plain loops may start from what is there.
+    """
+    return lanes(P) > 1 and 2 * P.panel <= P.K.sums.slice
 
 
 cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:

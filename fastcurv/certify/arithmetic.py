@@ -235,8 +235,8 @@ class Arithmetic:
     ----------
     dtype : numpy.dtype
     layout : dict
-        `Curvature.layout`: rows of a chunk and of a panel (0: layer-wide, no panels), groups of
-        panels, kernels; "rows" if these rows are a part of that many, whose sums are made together.
+        `Curvature.layout`: rows of a chunk and of a panel (0: layer-wide, no panels), panels of a
+        chunk, groups of these, kernels; "rows" if these rows are a part of that many, whose sums are made together.
     N : int
         Number of rows in all.
     """
@@ -249,6 +249,8 @@ class Arithmetic:
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
+        # panels that share lines evenly may be one more than rows over those of the longest
+        self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
         # gamma of sums and of means over all rows (batch normalisation), set by `ErrorPass`
         self.rows_gamma = self.mean_gamma = np.inf
@@ -289,9 +291,8 @@ class Arithmetic:
         chunks = -(-self.N // self.chunk)
         if not self.panel:
             return chunks + 1
-        panels = -(-self.chunk // self.panel)
-        groups = max(1, min(self.groups, panels))
-        return chunks + 1 + groups + -(-panels // groups)
+        groups = max(1, min(self.groups, self.panels))
+        return chunks + 1 + groups + -(-self.panels // groups)
 
     def over_rows(self, terms: int) -> int:
         """Return the roundings in the weights' part of gradient and product, ``rdelta' a + delta'

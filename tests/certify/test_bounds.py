@@ -110,7 +110,7 @@ def test_systematic_rounding(arch, dtype):
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
         found = check(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
-        assert found["hessian"][1] > np.finfo(dtype).eps / 2  # there is something to bound
+        assert found["hessian"][1] > np.finfo(dtype).eps / 4  # there is something to bound
 
 
 @pytest.mark.usefixtures("samples_as_rows")

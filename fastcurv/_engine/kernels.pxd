@@ -99,6 +99,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *out
         Py_ssize_t ldout
         void *bias
+        Py_ssize_t ahead
     ctypedef struct fc_loss_rows:
         fc_loss kind
         double divisor

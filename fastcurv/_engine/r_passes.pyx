@@ -36,7 +36,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
         put_bends(t, &job.step, y, quadratic)
         put_skip(&job.step, r_below if y.skip else nothing())
-        ask(t, job, y.p, y.m)
+        if not narrow:                          # which asks for it on the way back
+            ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:
             job.step.total = t.scratch.totals

@@ -15,6 +15,15 @@
 #define THREAD_LOCAL _Thread_local
 #endif
 static THREAD_LOCAL fc_watch watch;
+static THREAD_LOCAL int wanted;
+
+int fc_threads_wanted(void) { return wanted; }
+
+int fc_want_threads(int threads) {
+    const int before = wanted;
+    wanted = threads;
+    return before;
+}
 
 /* --- arithmetic ------------------------------------------------------------------------------- */
 

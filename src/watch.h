@@ -1,4 +1,5 @@
-/* What holds for a thread while it computes: its arithmetic, and the watch for Ctrl-C. */
+/* What holds for a thread while it computes: its arithmetic, how many threads it may wake, and the
+ * watch for Ctrl-C. */
 #ifndef FC_WATCH_H
 #define FC_WATCH_H
 
@@ -21,6 +22,10 @@ typedef fenv_t fc_arithmetic;
 #endif
 fc_arithmetic fc_arithmetic_begin(void); /* nanoseconds; a few more where it differs */
 void fc_arithmetic_end(fc_arithmetic before);
+
+/* How many threads this one asks for where nobody says how many; 0: as many as there are. */
+int fc_threads_wanted(void);
+int fc_want_threads(int threads); /* returns what was wanted before */
 
 /* Ctrl-C: whoever waits for a long computation looks up now and then and may call it off.
  *

@@ -69,14 +69,23 @@ cdef int unwatch(fc_watch before) except -1 nogil:
 
 cdef class Arithmetic:
     """``with Arithmetic():`` this thread computes to nearest and keeps subnormal numbers, whatever
-    it did before and does again after.
+    it did before and does again after. With `threads`, it wakes no more than these where nobody
+    says how many.
     """
     cdef fc_arithmetic before
+    cdef int threads, wanted
+
+    def __cinit__(self, threads=None):
+        known = isinstance(threads, int) and threads > 0
+        self.threads = min(threads, FC_MAX_THREADS) if known else 0
 
     def __enter__(self):
-        self.before = fc_arithmetic_begin()
+        self.before, self.wanted = fc_arithmetic_begin(), fc_threads_wanted()
+        if self.threads and not 0 < self.wanted <= self.threads:
+            fc_want_threads(self.threads)
 
     def __exit__(self, *error):
+        fc_want_threads(self.wanted)
         fc_arithmetic_end(self.before)
 
 
@@ -133,17 +142,21 @@ MAX_THREADS = FC_MAX_THREADS
 
 
 def default_threads():
-    """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow."""
+    """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow; no more than the
+    `Arithmetic` around asks for.
+    """
+    cdef int wanted = fc_threads_wanted()
     text = os.environ.get("FASTCURV_NUM_THREADS")
     if not text:
-        return fc_team_available()
+        number = fc_team_available()
+        return min(number, wanted) if wanted else number
     try:
         number = int(text)
     except ValueError:
         number = 0
     if number < 1:
         raise ValueError(f"FASTCURV_NUM_THREADS is {text!r}; a positive whole number was wanted")
-    return min(number, FC_MAX_THREADS)
+    return min(number, wanted or FC_MAX_THREADS)
 
 
 def thread_workers():

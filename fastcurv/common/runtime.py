@@ -29,12 +29,13 @@ Result = TypeVar("Result")
 def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function to run with the floating-point settings that proofs assume: rounding to
     nearest, and no flushing to zero. The caller's own settings (``fesetround``,
-    ``torch.set_flush_denormal``) are restored afterwards.
+    ``torch.set_flush_denormal``) are restored afterwards. Nothing in it uses more threads than the
+    objective or operator that comes first, if that says how many.
     """
 
     @functools.wraps(function)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with _engine.Arithmetic():
+        with _engine.Arithmetic(getattr(args[0], "n_threads", None) if args else None):
             return function(*args, **named)
 
     return run

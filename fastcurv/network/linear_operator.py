@@ -48,6 +48,11 @@ class Operator(LinearOperator, Answering, subject="operator"):
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
         vars(self).update(_given_by_scipy(dtype, shape))
 
+    @property
+    def n_threads(self) -> int | None:
+        """The objective's `n_threads`, to which algorithms on this operator keep, too."""
+        return getattr(vars(self).get("objective"), "n_threads", None)
+
     @abstractmethod
     def _matvec(self, v: Array) -> Array:
         """Return the product with v ``(n,)``."""

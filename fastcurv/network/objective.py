@@ -93,7 +93,7 @@ class Objective(Answering, subject="objective"):
         d_out).
     n_threads : int, optional
         Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
-        Results are bitwise independent of it.
+        Results are bitwise independent of it; algorithms keep to it for vectors of their own, too.
     memory : int, optional
         Bytes that one operator's state may take. If the state needs more, rows are processed in
         chunks and the state is recomputed for each product. The chunks depend on the sizes and on

@@ -177,6 +177,36 @@ assert engine.thread_workers() < 64
     )
 
 
+def test_algorithms_keep_to_the_threads_of_their_operator(python):
+    """A basis of long vectors is worth waking others for, but not where n_threads is 1; those who
+    ask for none get what there is, and what was asked for outside holds inside.
+    """
+    python(
+        NET
+        + """
+H = drawn([200, 400, 3], 5, threads=1)[0]
+theta = H.model.init(seed=0)
+fc.eigsh(H.hessian(theta), 4, seed=0, space="parameters")
+fc.spectral_density(H.hessian(theta), 2, 40, seed=0, space="parameters")
+fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
+fc.minimize(H, theta, "l-bfgs", max_iter=40, verdict=False)
+assert engine.thread_workers() == 0
+there = engine.default_threads()
+with engine.Arithmetic(1):
+    assert engine.default_threads() == 1
+    with engine.Arithmetic(2), engine.Arithmetic():
+        assert engine.default_threads() == 1
+with engine.Arithmetic(2):
+    assert engine.default_threads() == min(2, there)
+    os.environ["FASTCURV_NUM_THREADS"] = "7"
+    assert engine.default_threads() == 2
+assert engine.default_threads() == 7
+fc.eigsh(drawn([200, 400, 3], 5, threads=None)[0].hessian(theta), 4, seed=0, space="parameters")
+assert engine.thread_workers() > 0
+"""
+    )
+
+
 def test_threadpoolctl(rng, problem):
     """It sees the engine's team, and limits it for a while; the bits stay."""
     threadpoolctl = pytest.importorskip("threadpoolctl")

@@ -236,7 +236,8 @@ class Arithmetic:
     dtype : numpy.dtype
     layout : dict
         `Curvature.layout`: rows of a chunk and of a panel (0: layer-wide, no panels), panels of a
-        chunk, groups of these, kernels; "rows" if these rows are a part of that many, whose sums are made together.
+        chunk, groups of these, kernels; "rows" if these rows are a part of that many, whose sums
+        are made together.
     N : int
         Number of rows in all.
     """

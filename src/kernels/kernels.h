@@ -275,7 +275,7 @@ typedef struct {
     ptrdiff_t ld;
     void *out; /* not padded */
     ptrdiff_t ldout;
-    void *bias; /* (units,), or NULL */
+    void *bias;      /* (units,), or NULL */
     ptrdiff_t ahead; /* numbers from p to what will be wanted next in its place */
 } fc_narrow;
 

@@ -74,15 +74,14 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
 
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
     """The part of the loss that the chunk at hand has, its blocks added in order."""
-    cdef Py_ssize_t block = BLOCK_ROWS if P.shared else P.panel or BLOCK_ROWS
-    cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t rows = min(P.chunk, P.N - r0), i
+    cdef bint tall = P.panel and not P.shared
     cdef double value = 0
     if P.failed:
         return NAN
     if P.given:
         return P.given_value
-    for i in range((rows + block - 1) // block):
+    for i in range(panels_of(P, rows) if tall else (rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
         value += P.values[i]
     return value
 

@@ -63,7 +63,7 @@ def test_xor_from_random_starts(method, dtype):
         assert result.gradient_norm <= least * (1 + 1e-6)
         if result.success:
             ended += 1
-            assert result.gradient_norm <= 1e-6
+            assert result.gradient_norm <= (1e-6 if dtype == "float64" else 2e-6)
             assert np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol
             assert classify(ob, result.x).kind in ("minimum", "saddle", "degenerate")
     assert ended >= 5

@@ -6,6 +6,7 @@ import pytest
 import fastcurv as fc
 
 from .. import nets
+from ..golden import served_by
 
 NETS = {  # samples across, as rows, in chunks too
     "across": {"sizes": [13, 30, 1]},
@@ -54,6 +55,36 @@ def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
     want = [ob.hessian(theta).gradient for theta in at]
     for turn in range(20):
         assert np.array_equal(ob.gradient(at[turn % 2]), want[turn % 2])
+
+
+@pytest.mark.parametrize("N", [600, 900, 1025])
+def test_all_panels_count_whatever_their_lengths(N, dtype):
+    """As many as are planned, and one more than rows over those of the longest in some: as plain
+    loops have it, and the same bits for any threads, which share panels or groups of them.
+    """
+    sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
+    for width in (72, 56, 100):
+        sizes[1:-1:2] = [width] * 3
+        kept = dict(sizes=sizes, N=N, loss="cross_entropy", weights=True, l2=1e-3, dtype=dtype)
+        with served_by():
+            p = nets.draw(0, **kept)
+            H, v = p.ob.hessian(p.theta), p.model.init(seed=1)
+            want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic(v)]
+        found = []
+        for threads in (1, 2, 3, 4, 8):
+            ob = nets.draw(0, **kept, n_threads=threads).ob
+            G, V = ob.hessian(p.theta), np.stack([v, p.theta], axis=1)
+            layout = G.layout
+            more.add(layout["panels"] - -(-N // (layout["panel"] or N)))
+            found.append(np.r_[ob.value(p.theta), ob.gradient(p.theta), G @ v, G.quadratic(v)])
+            assert np.array_equal((G @ V)[:, 0], found[-1][1 + len(v) : 1 + 2 * len(v)])
+        assert all(np.array_equal(one, found[0]) for one in found)
+        slack = 1e-12 if dtype == "float64" else 2e-5
+        for a, b in zip(np.split(found[0], [1, 1 + len(v), 1 + 2 * len(v)]), want):
+            assert np.linalg.norm(a - b) <= slack * np.linalg.norm(b)
+    assert more <= {0, 1} and (
+        1 in more or dtype == "float32" or layout["arch"] in ("blas", "reference")
+    )
 
 
 def test_a_large_gradient_is_handed_out_and_made_again():

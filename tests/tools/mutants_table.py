@@ -47,7 +47,7 @@ KERNELS = [
         "c[q] = add ? c[q] + sums[r * nr + q] : sums[r * nr + q];",
         "c[q] = sums[r * nr + q];",
     ),
-    ("inner.inc", "const VEC bl = load(b + q * ldb);", "const VEC bl = load(b);"),
+    ("inner.inc", "VEC bl = load(b + q * ldb);", "VEC bl = load(b);"),
     # vectors as rows
     (
         "rows.inc",
@@ -186,7 +186,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/schedule.pyx",
-        "add = panel > begin or (groups == 1 and job.add)",
+        "add = panel > begin or (shares == 1 and job.add)",
         "add = panel > begin",
     ),
     ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
@@ -211,8 +211,18 @@ PASSES = [
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
     (
         "fastcurv/_engine/schedule.pyx",
-        "min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups,",
-        "min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups - 1,",
+        "P.K.add_parts(count, groups, one, ld, job.add, out)",
+        "P.K.add_parts(count, groups - 1, one, ld, job.add, out)",
+    ),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "P.K.add_parts(count, 1, one, ld, group > 0 or job.add, out)",
+        "P.K.add_parts(count, 1, one, ld, job.add, out)",
+    ),
+    (
+        "fastcurv/_engine/chunks.pyx",
+        "for i in range(panels_of(P, rows) if tall else",
+        "for i in range((rows + P.panel - 1) // P.panel if tall else",
     ),
     (
         "fastcurv/_engine/l2.pyx",

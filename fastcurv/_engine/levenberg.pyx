@@ -25,8 +25,9 @@ cdef class Levenberg:
         Its own, without batch normalisation.
     theta : array (n,) of the plan's dtype, contiguous
         The start; it is moved.
+    give_back : function of the plan, optional
+        Called once the run is gone.
     """
-    cdef object __weakref__
     cdef GaussNewton normal
     cdef Plan plan
     cdef readonly object theta
@@ -34,7 +35,7 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef public double damping, growth
     cdef readonly Py_ssize_t values
-    cdef object matrix, factor, trial, step, decay, panel
+    cdef object matrix, factor, trial, step, decay, panel, give_back
     cdef double *G
     cdef double *A
     cdef double *minus          # rows of the factor
@@ -43,10 +44,10 @@ cdef class Levenberg:
     cdef double *l2             # what l2 adds to the diagonal
     cdef bint blind             # the last step's gain was below the rounding of the loss
 
-    def __cinit__(self, Plan plan, theta):
+    def __cinit__(self, Plan plan, theta, give_back=None):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
-        self.plan, self.normal = plan, GaussNewton(plan)
+        self.plan, self.normal, self.give_back = plan, GaussNewton(plan), give_back
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
         self.matrix, self.factor, self.step = np.empty((n, n)), np.empty((n, n)), np.empty((2, n))
@@ -71,6 +72,10 @@ cdef class Levenberg:
             plan.end(before)
         for i in range(n):
             self.damping = max(self.damping, 1e-3 * self.G[i * (n + 1)])
+
+    def __del__(self):
+        if self.give_back is not None:
+            self.give_back(self.plan)
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
         """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.

@@ -4,7 +4,8 @@
 place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)` computes ``Y = S'
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
 on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
-start its own threads, which keep spinning during the engine's next product. `adam_step` is one step
+start its own threads, which keep spinning during the engine's next product; `same` compares two of
+them. `adam_step` is one step
 of Adam in a single sweep, `QuasiNewton` a run of L-BFGS; `Space` is a Krylov space with the small
 problems in it, `small_problem` one of them, `Workspace` the vectors of conjugate gradients,
 `Lanczos` a recurrence and `Seeker` a search with it.
@@ -30,6 +31,7 @@ from .._engine import (
     growth,
     inner,
     project_rows,
+    same,
     small_problem,
     subtract_rows,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "norm",
     "project_rows",
     "safe_norm",
+    "same",
     "small_problem",
     "subtract_rows",
 ]

@@ -39,7 +39,6 @@ MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
-SHORT = 512  # numbers that are compared at once
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -404,10 +403,7 @@ class Objective(Answering, subject="objective"):
         """
         if not self._steps_by_matrix:
             return None
-        plan = self._lend_plan()
-        run = _engine.Levenberg(plan, theta)
-        weakref.finalize(run, self._take_back, plan)
-        return run
+        return _engine.Levenberg(self._lend_plan(), theta, self._take_back)
 
     def _steps_of(self, method: Any) -> Any:
         """Return `run` of an engine's minimiser with this objective's own plan as its first
@@ -446,14 +442,7 @@ class Objective(Answering, subject="objective"):
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
         plan = self._own_plan()
-        at = plan.theta
-        if at is None:
-            same = False
-        elif at.size <= SHORT:  # compared by their bytes, in a tenth of the time
-            same = at.tobytes() == theta.tobytes()
-        else:
-            same = np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)
-        if not same:
+        if plan.theta is None or not _engine.same(plan.theta, theta):
             plan.unbind()
             bind_copy(plan, self, theta, self._theta, gradient=gradient, passing=True)
         elif gradient:

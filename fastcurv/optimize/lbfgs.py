@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.vectors import QuasiNewton, norm
+from ..common.vectors import QuasiNewton, norm, same
 from ..critical.evidence import is_plain
 from .checkpoint import State, damaged
 from .run import Method
@@ -82,7 +82,7 @@ class LBFGS(Method):
     def step(self) -> str | None:
         run = self.run
         here = self.engine.theta if self.layers is None else self.at
-        if not (self.started and np.array_equal(here, run.theta)):  # or it was moved
+        if not (self.started and same(here, run.theta)):  # or it was moved
             self._start()
         elif self.layers is not None and self.taken >= self.due:
             self._turn(self.layers)
@@ -117,7 +117,7 @@ class LBFGS(Method):
             self._follow()
         elif engine.moved:
             self.at, run.g = next(
-                (theta, g) for x, theta, g in reversed(tried) if np.array_equal(x, engine.theta)
+                (theta, g) for x, theta, g in reversed(tried) if same(x, engine.theta)
             )
             run.theta, run.f, run.gnorm = self.at.copy(), engine.value, norm(run.g)
         return engine.moved

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.vectors import same
 from ..critical.evidence import is_plain
 from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
@@ -73,7 +74,7 @@ class LevenbergMarquardt(GaussNewton):
         if self.engine is None or self.exact:
             return super().step()
         run = self.run
-        if not np.array_equal(self.engine.theta, run.theta):  # something else has moved it
+        if not same(self.engine.theta, run.theta):  # something else has moved it
             self.since = 0
             self._start()
         if self.since == 0:

@@ -14,7 +14,7 @@ from scipy.optimize import OptimizeResult
 from ..common.linalg import NotConvexError
 from ..common.progress import SILENT, bar
 from ..common.progress import outcome as as_result
-from ..common.vectors import norm
+from ..common.vectors import norm, same
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
@@ -285,7 +285,7 @@ class Loop:
             or self.why in ("interrupted", "diverged")
         )
         if best_wanted and run.best is not None:
-            if run.stale or not np.array_equal(run.best, run.theta):
+            if run.stale or not same(run.best, run.theta):
                 self.outcome = None
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
@@ -368,7 +368,7 @@ class Loop:
             outcome = Outcome(x, kind=kind, sentence=sentence)
         else:
             x = np.array(outcome.theta)
-        known = np.array_equal(x, run.theta) and not run.stale
+        known = same(x, run.theta) and not run.stale
         if self.outcome is not None and not known:
             fun = run.value(x)
         jac = run.g if known else run.value_and_gradient(x)[1]

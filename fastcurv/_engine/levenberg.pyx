@@ -9,7 +9,7 @@ take a tenth more steps; else mu grows by 2, 4, 8, ...
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    PANEL = 48
+    PANEL = 32
     STRIP = 64                  # rows of a symmetric matrix whose left half is not made
 
 cdef enum Ending:
@@ -170,7 +170,7 @@ cdef class Levenberg:
     cdef bint solve(self, PlanS *P) noexcept nogil:
         """s = -(G + mu I)^-1 g; False where the matrix is not positive definite to rounding."""
         cdef Py_ssize_t i, n = P.n
-        cdef double c, square
+        cdef double c
         cdef double *row
         memcpy(self.A, self.G, n * n * sizeof(double))
         for i in range(n):
@@ -183,7 +183,7 @@ cdef class Levenberg:
             self.s[i] /= row[i]
             c = self.s[i]
             self.normal.K.take(
-                1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1, &square
+                1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1, NULL
             )
         for i in range(n - 1, -1, -1):          # ... then R
             row, c = self.A + i * n, 0
@@ -198,7 +198,6 @@ cdef class Levenberg:
         """
         cdef Py_ssize_t first = 0, after, i, p, strip, rows, left
         cdef double c[PANEL]
-        cdef double square
         cdef double *A = self.A
         cdef double *row
         while first < n:
@@ -209,7 +208,7 @@ cdef class Levenberg:
                     c[p - first] = A[p * n + i]
                 if i > first:
                     self.normal.K.take(
-                        i - first, 1, n - i, A + first * n + i, n, row + i, n, c, i - first, &square
+                        i - first, 1, n - i, A + first * n + i, n, row + i, n, c, i - first, NULL
                     )
                 if not 0 < row[i] < INFINITY:
                     return False

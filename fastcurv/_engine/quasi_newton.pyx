@@ -119,21 +119,20 @@ cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
 
 cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
     """d = -c g - weights' pairs, and g'd."""
-    cdef double unused = 0
     cdef char *d = q.d + shift
     q.K.scale(n, -q.c, q.g + shift, d)
     if q.count:
         q.K.take(
-            2 * q.count, 1, n, q.pairs + shift, q.ld, d, q.ld, q.weights, 2 * q.count, &unused
+            2 * q.count, 1, n, q.pairs + shift, q.ld, d, q.ld, q.weights, 2 * q.count, NULL
         )
     q.K.dots(1, 1, n, q.g + shift, q.ld, d, q.ld, sums, 1)
 
 
 cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
     """trial = theta + t d"""
-    cdef double t = -q.t, unused = 0
+    cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
-    q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, &unused)
+    q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
 
 
 cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:

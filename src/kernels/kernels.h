@@ -420,8 +420,8 @@ typedef struct fc_table {
     /* out[r, i] += <q_i, w_r>; out (s, m) at ldo. */
     void (*dots)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq,
                  const void *w, ptrdiff_t ldw, double *out, ptrdiff_t ldo);
-    /* w_r -= sum over i of c[r, i] q_i, c (s, m) at ldc, m > 0; squares[r] += ||w_r||^2 of the
-     * result. */
+    /* w_r -= sum over i of c[r, i] q_i, c (s, m) at ldc, m > 0; unless they are NULL,
+     * squares[r] += ||w_r||^2 of the result. */
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
     /* out = x for n numbers, which do not overlap; whether all are finite. */

@@ -65,7 +65,14 @@ def test_all_panels_count_whatever_their_lengths(N, dtype):
     sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
     for width in (72, 56, 100):
         sizes[1:-1:2] = [width] * 3
-        kept = dict(sizes=sizes, N=N, loss="cross_entropy", weights=True, l2=1e-3, dtype=dtype)
+        kept = {
+            "sizes": sizes,
+            "N": N,
+            "loss": "cross_entropy",
+            "weights": True,
+            "l2": 1e-3,
+            "dtype": dtype,
+        }
         with served_by():
             p = nets.draw(0, **kept)
             H, v = p.ob.hessian(p.theta), p.model.init(seed=1)

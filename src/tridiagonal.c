@@ -70,3 +70,122 @@ void fc_rotate_back(ptrdiff_t k, double *x, const fc_rotation *kept, ptrdiff_t c
         }
     }
 }
+
+enum { PAIRS = 4, LANES = 2 * PAIRS, ROUNDS = 12, QUOTIENTS = 6 };
+typedef long long two_counts __attribute__((vector_size(16)));
+
+/* How many eigenvalues are below each x: that many pivots of T - x are negative. One that is 0 makes
+ * the next one minus infinity, which counts for both. */
+static void count_below(ptrdiff_t m, const double *d, const double *ee, const two *x,
+                        ptrdiff_t *found) {
+    two q[PAIRS];
+    two_counts n[PAIRS] = {{0}};
+    for (int v = 0; v < PAIRS; v++) q[v] = d[0] - x[v];
+    for (ptrdiff_t i = 1; i < m; i++)
+        for (int v = 0; v < PAIRS; v++) {
+            n[v] -= q[v] < 0;
+            q[v] = d[i] - x[v] - ee[i - 1] / q[v];
+        }
+    for (int v = 0; v < PAIRS; v++) {
+        n[v] -= q[v] < 0;
+        found[2 * v] = (ptrdiff_t)n[v][0], found[2 * v + 1] = (ptrdiff_t)n[v][1];
+    }
+}
+
+/* Improves an eigenvalue x that has no neighbour within `apart`, and finds the last entry of its
+ * unit vector; 0 where that fails. */
+static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
+                  double *x, double *last, double *plus, double *minus) {
+    for (int turn = 0; turn < QUOTIENTS; turn++) {
+        double least = INFINITY, left = INFINITY, z = 1, square = 1, end = 1;
+        ptrdiff_t at = 0;
+        plus[0] = d[0] - *x, minus[m - 1] = d[m - 1] - *x;
+        for (ptrdiff_t i = 1, j = m - 2; i < m; i++, j--) {
+            plus[i] = d[i] - *x - ee[i - 1] / plus[i - 1];
+            minus[j] = d[j] - *x - ee[j] / minus[j + 1];
+        }
+        for (ptrdiff_t i = 0; i < m; i++) {
+            const double pivot = plus[i] + minus[i] - (d[i] - *x);
+            if (fabs(pivot) < least) least = fabs(pivot), left = pivot, at = i;
+        }
+        for (ptrdiff_t i = at - 1; i >= 0; i--) z *= -e[i] / plus[i], square += z * z;
+        for (ptrdiff_t i = at; i < m - 1; i++) end *= -e[i] / minus[i + 1], square += end * end;
+        if (!(square < INFINITY && least < INFINITY)) return 0;
+        *x += left / square, *last = fabs(end) / sqrt(square);
+        if (least <= 1e-4 * apart * sqrt(square)) return 1;
+    }
+    return 0;
+}
+
+int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff_t rank,
+              double *value, double *last, double *work) {
+    double *diagonal = work, *beside = work + m, *ee = work + 2 * m, size = 0;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const double near = (i ? fabs(e[i - 1]) : 0) + (i < m - 1 ? fabs(e[i]) : 0);
+        size = fmax(size, fabs(d[i]) + near);
+    }
+    if (!(size > 0 && 1 / size > 0 && size < INFINITY)) return 0;
+    const double turned = end == FC_LOWEST ? -1 / size : 1 / size;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        diagonal[i] = d[i] * turned, beside[i] = i < m - 1 ? e[i] / size : 0;
+        ee[i] = fmax(beside[i] * beside[i], NOTHING * NOTHING);
+    }
+    double low = end == FC_LARGEST ? 0 : -1.01, high = 1.01;
+    ptrdiff_t beyond_low = m, beyond_high = 0, above_low = m, above_high = 0;
+    for (int turn = 0; turn < ROUNDS; turn++) {
+        const double from = low, step = (high - low) / (LANES + 1);
+        two x[PAIRS], opposite[PAIRS];
+        ptrdiff_t below[LANES], under[LANES] = {0};
+        for (int i = 0; i < LANES; i++) x[i / 2][i % 2] = from + (i + 1) * step;
+        count_below(m, diagonal, ee, x, below);
+        if (end == FC_LARGEST) {
+            for (int v = 0; v < PAIRS; v++) opposite[v] = -x[v];
+            count_below(m, diagonal, ee, opposite, under);
+        }
+        for (int i = 0; i < LANES; i++) {
+            const ptrdiff_t above = m - below[i], beyond = above + under[i];
+            if (beyond < rank) {
+                high = x[i / 2][i % 2], beyond_high = beyond, above_high = above;
+                break;
+            }
+            low = x[i / 2][i % 2], beyond_low = beyond, above_low = above;
+        }
+        if (beyond_low - beyond_high != 1 || (end == FC_LARGEST && low == 0)) continue;
+        const int sign = above_low != above_high ? 1 : -1;
+        double found = sign * (low + high) / 2;
+        if (refine(m, diagonal, beside, ee, high - low, &found, last, work + 3 * m, work + 4 * m) &&
+            fabs(sign * found - (low + high) / 2) <= 0.51 * (high - low)) {
+            *value = found / turned;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void fc_growth(ptrdiff_t m, const double *d, const double *e, ptrdiff_t step, ptrdiff_t count,
+               const double *x, double *out) {
+    for (ptrdiff_t first = 0; first < count; first += LANES) {
+        two at[PAIRS] = {{0}}, before[PAIRS] = {{0}}, here[PAIRS], total[PAIRS];
+        double taken[LANES] = {0}, back = 0;
+        const ptrdiff_t some = count - first < LANES ? count - first : LANES;
+        for (ptrdiff_t i = 0; i < LANES; i++) at[i / 2][i % 2] = x[first + (i < some ? i : 0)];
+        for (int v = 0; v < PAIRS; v++) here[v] = total[v] = (two){1, 1};
+        for (ptrdiff_t j = 0; j < m - 1; j++) {
+            const double unit = 1 / e[j * step], share = back * unit, own = d[j * step];
+            two_counts large = {0};
+            for (int v = 0; v < PAIRS; v++) {
+                const two next = (at[v] - own) * unit * here[v] - share * before[v];
+                before[v] = here[v], here[v] = next, total[v] += next * next;
+                large |= total[v] > 1e100;
+            }
+            if (large[0] | large[1])
+                for (int i = 0; i < LANES; i++)
+                    if (total[i / 2][i % 2] > 1e100) {
+                        before[i / 2][i % 2] *= 1e-50, here[i / 2][i % 2] *= 1e-50;
+                        total[i / 2][i % 2] *= 1e-100, taken[i] += log(1e100);
+                    }
+            back = e[j * step];
+        }
+        for (ptrdiff_t i = 0; i < some; i++) out[first + i] = log(total[i / 2][i % 2]) + taken[i];
+    }
+}

@@ -30,6 +30,16 @@ cdef extern from "tridiagonal.h" nogil:
         Py_ssize_t room
     )
     void fc_rotate_back(Py_ssize_t k, double *x, const fc_rotation *kept, Py_ssize_t count)
+    ctypedef enum fc_end:
+        FC_HIGHEST, FC_LOWEST, FC_LARGEST
+    bint fc_ranked(
+        Py_ssize_t m, const double *d, const double *e, fc_end end, Py_ssize_t rank, double *value,
+        double *last, double *work
+    )
+    void fc_growth(
+        Py_ssize_t m, const double *d, const double *e, Py_ssize_t step, Py_ssize_t count,
+        const double *x, double *out
+    )
 
 
 cdef class Scratchpad:

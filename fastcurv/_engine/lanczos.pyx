@@ -782,7 +782,7 @@ cdef class Lanczos:
         near = known <= close
         for i in range(k):
             near[places[i]] = True
-        keep = np.flatnonzero(near)
+        keep = near.nonzero()[0]
         return values[keep], self.ritz_vectors(keep).T
 
     def ritz_vectors(self, which):
@@ -850,16 +850,6 @@ cdef class Lanczos:
             out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
             out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)
         return theta, known, excess, apart
-
-    def growth(self, Py_ssize_t first, at):
-        """Return `growth` for the recurrence of the rows from the first on."""
-        self.begin()
-        out, at = np.empty(len(at)), np.ascontiguousarray(at, np.float64)
-        grow(
-            self.m - first, self.t + first * (self.ld + 1), self.t + first * (self.ld + 1) + 1,
-            self.ld + 1, len(at), <double *>pointer(at), <double *>pointer(out)
-        )
-        return out
 
 
 cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:

@@ -191,3 +191,16 @@ class probe:
         cdef double *out = <double *>pointer(R)
         given = np.ascontiguousarray(gram, np.float64)
         return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None
+
+    @staticmethod
+    def ranked(diagonal, beside, str which, Py_ssize_t rank):
+        """(value, last entry) of `fc_ranked` for numbers (m,) and (m - 1,); None where it fails."""
+        cdef double value = 0, last = 0
+        cdef fc_end end = {"LA": FC_HIGHEST, "SA": FC_LOWEST, "LM": FC_LARGEST}[which]
+        work = np.empty(5 * len(diagonal))
+        e = np.append(beside, 0.0)
+        found = fc_ranked(
+            len(diagonal), <double *>pointer(diagonal), <double *>pointer(e), end, rank, &value,
+            &last, <double *>pointer(work)
+        )
+        return (value, last) if found else None

@@ -3,7 +3,7 @@ start may have missed.
 """
 import numpy as np
 
-from libc.math cimport INFINITY, fabs, fmax, fmin, hypot, isfinite, log
+from libc.math cimport INFINITY, fabs, fmax, fmin, hypot, isfinite, log, sqrt
 
 # --- a search -------------------------------------------------------------------------------------
 
@@ -33,13 +33,14 @@ cdef class Seeker:
     cdef double price, steepest, last_excess
     cdef Py_ssize_t last_look           # with `last_excess`; 0: there was none
     cdef object seen                    # the look by which `seek` has found something
+    cdef Scratchpad numbers
 
     def __init__(
         self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value, double price,
         double steepest
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
-        self.price, self.steepest = price, steepest
+        self.price, self.steepest, self.numbers = price, steepest, Scratchpad()
         if self.dear(5 * k):            # half of the steps that the steepest way takes come first
             self.next_look = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(steepest))
 
@@ -63,35 +64,108 @@ cdef class Seeker:
         """
         return fmax(self.run.target(theta, self.tol, self.by_value), 2 * self.run.noise)
 
-    def outside(self, theta):
-        """Return the distances ``(k,)`` of the wanted values from the innermost value of their end;
-        a mask of those that are more than twice the allowed error of that innermost value; and the
-        largest distance of the others, 0 if that is rounding.
-        """
+    cdef double split(
+        self, Py_ssize_t k, const double *values, double *distance, char *far
+    ) noexcept:
+        """See `outside`."""
         cdef Which end = ENDS[self.which]
-        cdef Py_ssize_t k = len(theta), first = 0, stop, i, innermost
+        cdef Py_ssize_t first = 0, stop, i, innermost
         cdef double near = 0, least
         cdef bint low
-        theta = np.ascontiguousarray(theta, np.float64)
-        distance, far = np.empty(k), np.empty(k, bool)
-        cdef double *values = <double *>pointer(theta)
-        cdef double *out = <double *>pointer(distance)
-        cdef char *mask = pointer(far)
         while first < k:
             stop = k // 2 if end == WHICH_BE and first < k // 2 else k
             low, innermost = end == WHICH_SA or stop < k, first
             for i in range(first, stop):
-                out[i] = fabs(values[i]) if end == WHICH_LM else -values[i] if low else values[i]
-                if out[i] < out[innermost]:
+                distance[i] = -values[i] if low else values[i]
+                if end == WHICH_LM:
+                    distance[i] = fabs(values[i])
+                if distance[i] < distance[innermost]:
                     innermost = i
-            least = out[innermost]
+            least = distance[innermost]
             for i in range(first, stop):
-                out[i] -= least
-                mask[i] = out[i] > 2 * self.limit(values[innermost])
-                if not mask[i]:
-                    near = fmax(near, out[i])
+                distance[i] -= least
+                far[i] = distance[i] > 2 * self.limit(values[innermost])
+                if not far[i]:
+                    near = fmax(near, distance[i])
             first = stop
-        return distance, far, near if near > 4 * self.run.noise else 0.0
+        return near if near > 4 * self.run.noise else 0.0
+
+    def outside(self, theta):
+        """Return the distances ``(k,)`` of the k wanted values from the innermost value of their
+        end; a mask of those that are more than twice the allowed error of that innermost value; and
+        the largest distance of the others, 0 if that is rounding.
+        """
+        cdef Py_ssize_t k = len(theta)
+        distance, far = np.empty(k), np.empty(k, bool)
+        theta = np.ascontiguousarray(theta, np.float64)
+        near = self.split(k, <double *>pointer(theta), <double *>pointer(distance), pointer(far))
+        return distance, far, near
+
+    cdef double *grown(self, Py_ssize_t k, const double *values, char **far) except NULL:
+        """`growth` for the rows of the probe at k values, and, behind it, their distances as
+        `outside` has them, with the mask.
+        """
+        cdef double *out = self.numbers.room_for(3 * k)
+        far[0] = <char *>(out + 2 * k)
+        self.split(k, values, out + k, far[0])
+        self.growth(k, values, out)
+        return out
+
+    cdef int growth(self, Py_ssize_t count, const double *at, double *out) except -1:
+        """`growth` for the rows of the probe."""
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t first = self.probe_from
+        run.begin()
+        fc_growth(
+            run.m - first, run.t + first * (run.ld + 1), run.t + first * (run.ld + 1) + 1,
+            run.ld + 1, count, at, out
+        )
+        return 0
+
+    def missed(self, theta, double sure):
+        """Return the largest of the distances that `outside` picks of which a copy may have been
+        missed by the rows of the probe: `growth` is not `sure` there.
+        """
+        cdef Py_ssize_t k = len(theta), i
+        cdef char *far
+        theta = np.ascontiguousarray(theta, np.float64)
+        cdef double *grown = self.grown(k, <double *>pointer(theta), &far)
+        cdef double most = 0
+        for i in range(k):
+            if far[i] and grown[i] < sure:
+                most = fmax(most, grown[k + i])
+        return most
+
+    cdef double glance(self) except? -1:
+        """The largest `excess` of the innermost of the k wanted values, roughly and in O(m); 0
+        where only a look can tell.
+        """
+        cdef Lanczos run = self.run
+        cdef Which ends = ENDS[self.which]
+        cdef Py_ssize_t i, m = run.m, low = self.k // 2 if ends == WHICH_BE else 0
+        cdef double worst = 0, value = 0, last = 0
+        cdef double *d
+        cdef fc_end end
+        if not (run.tridiagonal and run.p == 1) or run.aside or m <= self.k:
+            return 0
+        run.begin()
+        d = self.numbers.room_for(7 * m)
+        for i in range(m):
+            d[i], d[m + i] = run.t[i * (run.ld + 1)], run.t[i * (run.ld + 1) + 1]
+        if not fc_ranked(m, d, d + m, FC_LARGEST, 1, &value, &last, d + 2 * m):
+            return 0
+        run.scale = fmax(run.scale, fabs(value))
+        for i in range(2 if low else 1):
+            end = FC_LARGEST if ends == WHICH_LM else FC_HIGHEST
+            if i or ends == WHICH_SA:
+                end = FC_LOWEST
+            if not fc_ranked(
+                m, d, d + m, end, low if i else self.k - low, &value, &last, d + 2 * m
+            ):
+                return 0
+            last *= fabs(run.t[m * run.ld + m - 1])
+            worst = fmax(worst, run.excess(value, NULL, last, self.tol, self.by_value))
+        return worst
 
     def seek(self, Py_ssize_t until, double seconds, before=None, double sure=0):
         """Make steps with single rows, and look, until the wanted pairs seem to have converged or,
@@ -102,6 +176,7 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef long long begun = now()
         cdef int found = 0
+        cdef double worst
         self.seen = None
         while run.p == 1 and run.m < until and (now() - begun) * 1e-9 < seconds and not found:
             run.advance(max(min(until, self.next_look), run.m + 1), seconds)
@@ -109,6 +184,10 @@ cdef class Seeker:
                 continue
             if before is not None:
                 found = self.look_at_probe(before, sure)
+                continue
+            worst = self.glance()
+            if worst > 1:
+                self.schedule(worst)
                 continue
             seen = self.look()
             worst = max(seen[2].tolist())
@@ -149,25 +228,94 @@ cdef class Seeker:
         probe ends once `growth` is `sure` at every value that a copy could push another out of.
         """
         cdef Lanczos run = self.run
-        cdef Py_ssize_t i, steps
+        cdef Py_ssize_t k = len(before), i, steps
         cdef double seen = INFINITY
         cdef bint ended
-        _, far, _ = self.outside(before)
-        if any(far):
-            seen = min(run.growth(self.probe_from, before[far]).tolist())
+        cdef double *values = <double *>pointer(before)
+        cdef char *far
+        cdef double *grown = self.grown(k, values, &far)
+        for i in range(k):
+            if far[i]:
+                seen = fmin(seen, grown[i])
         ended = run.p == 0 or seen >= sure or run.m >= self.probe_until
         ended = ended or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
-        if ended or not self.dear(4 * run.m):
+        if (ended or not self.dear(4 * run.m)) and not self.same(values):
             theta = run.ritz_values(self.k, self.which)
-            for i in range(self.k):
-                if run.m >= run.dimension or fabs(theta[i] - before[i]) > self.limit(theta[i]):
+            for i in range(k):
+                if run.m >= run.dimension or fabs(theta[i] - values[i]) > self.limit(theta[i]):
                     return -1
-            if ended:
-                return 1
+        if ended:
+            return 1
         steps = run.m - self.probe_from
         steps = max(2, <Py_ssize_t>(0.7 * steps * (sure / fmax(seen, 1.0) - 1)))
         self.next_look = min(run.m + steps, self.probe_until)
         return 0
+
+    cdef void between(self, const double *values, double *low, double *high) noexcept:
+        """Set the innermost of the values (k,) at either end; infinite where none is there."""
+        cdef Which end = ENDS[self.which]
+        cdef Py_ssize_t i, few = self.k // 2 if end == WHICH_BE else self.k * (end == WHICH_SA)
+        low[0], high[0] = -INFINITY, INFINITY
+        for i in range(self.k):
+            if end == WHICH_LM:
+                high[0] = fmin(high[0], fabs(values[i]))
+                low[0] = -high[0]
+            elif i < few:
+                low[0] = fmax(low[0], values[i])
+            else:
+                high[0] = fmin(high[0], values[i])
+
+    cdef bint same(self, const double *before) except -1:
+        """Whether the wanted values, those of the rows before the probe (k,), are those of all
+        rows, up to their limits, as far as can be told without these: False says nothing.
+
+        Those rows are of Ritz vectors. T is two blocks apart from the residuals of these, in norm,
+        and the values of the other are within the limits if its distances from these are definite.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first
+        cdef Py_ssize_t ld = run.ld, p = run.m - first, i, j, k
+        cdef double low = 0, high = 0, low_limit, high_limit, apart = 0, at, sign, one
+        cdef double *S
+        cdef double *here
+        cdef double *T = run.t + first * (ld + 1)
+        if run.m >= run.dimension:
+            return False
+        self.between(before, &low, &high)
+        low_limit, high_limit = self.limit(low), self.limit(high)
+        for i in range(diagonal):
+            for j in range(i):
+                if run.t[i * ld + j] != 0:
+                    return False
+            if not low < run.t[i * (ld + 1)] < high:
+                apart = hypot(apart, length_of(p, run.t + i * ld + first))
+        if run.tridiagonal and first and run.t[first * (ld + 1) - 1] != 0:
+            return False
+        if not apart < fmin(low_limit, high_limit) / 2:
+            return False
+        S = self.numbers.room_for(p * p)
+        for sign in (-1., 1.):          # S = sign (T - at) without the rows before, then factored
+            at = low - low_limit + apart if sign > 0 else high + high_limit - apart
+            if not isfinite(at):
+                continue
+            for j in range(p):
+                for k in range(j + 1):
+                    S[j * p + k] = sign * (T[j * ld + k] - at * (j == k))
+            for i in range(diagonal):
+                one, here = run.t[i * (ld + 1)], run.t + i * ld + first
+                for j in range(p if low < one < high else 0):
+                    for k in range(j + 1):
+                        S[j * p + k] -= here[j] * here[k] / fabs(at - one)
+            for j in range(p):
+                for k in range(j + 1):
+                    one = S[j * p + k] - inner_of(k, S + j * p, S + k * p)
+                    if k < j:
+                        S[j * p + k] = one / S[k * (p + 1)]
+                    elif one > 0:
+                        S[j * (p + 1)] = sqrt(one)
+                    else:
+                        return False
+        return True
 
     def begun(self, theta, known, mask, double rounding):
         """Return whether, of the wanted values (k,) that a mask picks, the residual `known` of one
@@ -188,81 +336,37 @@ cdef class Seeker:
     def hidden(self, theta, double sure, among=None):
         """Return, for each of 48 distances from the tolerance to twice `scale`, by equal factors,
         whether the start of the last Krylov space may have missed an eigenvalue that far outside
-        the innermost of the values, at either end: `growth` is not `sure` there. And the distances.
-        With a mask `among`, only those that it picks are looked at.
+        the innermost of the values, at either end: `growth` is not `sure` there. And the largest of
+        those distances, 0 if there are none. With a mask `among`, only those that it picks are
+        looked at.
         """
-        cdef Which end = ENDS[self.which]
-        cdef Py_ssize_t half = self.k // 2 if end == WHICH_BE else self.k
-        cdef Py_ssize_t i, first = self.probe_from
-        cdef double low = -INFINITY, high = INFINITY, value, factor
-        cdef Lanczos run = self.run
-        cdef double *T
-        numbers, found = np.empty((5, BEYOND)), np.empty(BEYOND, bool)
-        cdef double *beyond = <double *>pointer(numbers)
-        cdef double *at = beyond + BEYOND
-        cdef char *mask = pointer(found)
+        cdef Py_ssize_t i, count = 0, _side
+        cdef double low = 0, high = 0, value, factor, most = 0
+        cdef double *at = self.numbers.room_for(7 * BEYOND)
+        cdef double *grown = at + 2 * BEYOND
+        cdef double *beyond = at + 4 * BEYOND
+        cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * BEYOND)
         cdef char *asked = NULL
+        theta, found = np.ascontiguousarray(theta, np.float64), np.zeros(BEYOND, bool)
+        cdef char *mask = pointer(found)
         if among is not None:
             asked = pointer(among)
-        run.begin()
-        T = run.t + first * (run.ld + 1)
-        for i in range(self.k):
-            value = theta[i]
-            if end == WHICH_LM:
-                low, high = fmax(low, -fabs(value)), fmin(high, fabs(value))
-            elif end == WHICH_SA or (end == WHICH_BE and i < half):
-                low = fmax(low, value)
-            else:
-                high = fmin(high, value)
-        factor, value = (2 / self.tol) ** (1. / (BEYOND - 1)), self.tol * run.scale
+        self.between(<double *>pointer(theta), &low, &high)
+        factor, value = (2 / self.tol) ** (1. / (BEYOND - 1)), self.tol * self.run.scale
         for i in range(BEYOND):
-            beyond[i], at[i], at[BEYOND + i] = value, low - value, high + value
+            beyond[i] = value
+            for _side in range(0 if asked != NULL and not asked[i] else 2):
+                at[count], place[count] = high + value if _side else low - value, i
+                count += isfinite(at[count])
             value *= factor
-            if asked != NULL and not asked[i]:
-                at[i] = at[BEYOND + i] = INFINITY
-        grow(run.m - first, T, T + 1, run.ld + 1, 2 * BEYOND, at, at + 2 * BEYOND)
-        at += 2 * BEYOND
-        for i in range(BEYOND):
-            mask[i] = at[i] < sure or at[BEYOND + i] < sure
-        return found, numbers[0]
+        self.growth(count, at, grown)
+        for i in range(count):
+            if grown[i] < sure:
+                mask[place[i]], most = True, fmax(most, beyond[place[i]])
+        return found, most
 
 
 # --- what a run may have missed -------------------------------------------------------------------
-
-cdef enum: ABREAST = 4              # values whose recurrences hide each other's latency
-
-
-cdef void grow(
-    Py_ssize_t m, const double *diagonal, const double *beside, Py_ssize_t step, Py_ssize_t count,
-    const double *at, double *out
-) noexcept nogil:
-    """See `growth`; the numbers of T are `step` apart."""
-    cdef double before[ABREAST]
-    cdef double here[ABREAST]
-    cdef double total[ABREAST]
-    cdef double taken[ABREAST]
-    cdef double back, share, next_
-    cdef Py_ssize_t first = 0, i, j, some
-    while first < count:
-        some = min(count - first, ABREAST)
-        for i in range(some):
-            before[i], here[i], total[i], taken[i] = 0, 1, 1, 0
-        back = 0
-        for j in range(m - 1):
-            share = back / beside[j * step]
-            for i in range(some):
-                next_ = (at[first + i] - diagonal[j * step]) / beside[j * step] * here[i]
-                next_ -= share * before[i]
-                before[i], here[i] = here[i], next_
-                total[i] += next_ * next_
-                if total[i] > 1e100:
-                    before[i], here[i] = before[i] * 1e-50, next_ * 1e-50
-                    total[i], taken[i] = total[i] * 1e-100, taken[i] + log(1e100)
-            back = beside[j * step]
-        for i in range(some):
-            out[first + i] = log(total[i]) + taken[i] if isfinite(at[first + i]) else INFINITY
-        first += some
-
 
 def growth(diagonal, beside, at):
     """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`, with p_j the orthonormal
@@ -283,7 +387,7 @@ def growth(diagonal, beside, at):
     if len(beside) + 1 < len(diagonal):
         raise ValueError(f"{len(beside)} numbers beside {len(diagonal)}; wanted one less")
     out = np.empty(len(at))
-    grow(
+    fc_growth(
         len(diagonal), <double *>pointer(diagonal), <double *>pointer(beside), 1, len(at),
         <double *>pointer(at), <double *>pointer(out)
     )

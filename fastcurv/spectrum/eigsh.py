@@ -376,18 +376,16 @@ class ThickRestart(Seeker):
         """
         run, risk = self.run, blind(self.run.n, RISK)
         resolved = self.tol * run.scale
-        distance, far, near = self.outside(theta)
+        near = self.outside(theta)[2]
         least = 2 * resolved if run.p else 0.0
         if self.settled is not None and run.p:
-            grown = run.growth(self.probe_from, theta)
-            missed = max(distance[far & (grown < risk)], default=0.0)
+            missed = self.missed(theta, risk)
             if missed > 2 * resolved:
                 self.gives_way = self._is_long()
-                near = max(float(missed), (LEFT_OPEN + 1) * resolved)  # shown in the repr
+                near = max(missed, (LEFT_OPEN + 1) * resolved)  # shown in the repr
         if self.veiled is not None and run.p:
-            hidden, beyond = self.hidden(theta, risk, self.veiled)
-            least = max(least, max(beyond[hidden], default=0.0))
-        self.unseen, self.probed = float(max(near, least)), True
+            least = max(least, self.hidden(theta, risk, self.veiled)[1])
+        self.unseen, self.probed = max(near, least), True
 
     # -- the end
     # ----------------------------------------------------------------------------------------------
@@ -417,7 +415,7 @@ class ThickRestart(Seeker):
         theta, limits = self._known()
         if self.settled is None and (self.look()[2] > 1).any():
             return False
-        if (limits <= self.targets(theta)).all():
+        if all((limits <= self.targets(theta)).tolist()):
             return False
         self.held, self.settled = self._result(), None
         run.reset()

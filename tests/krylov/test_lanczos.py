@@ -167,6 +167,43 @@ def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
     assert np.abs(R @ whole @ R.T - np.eye(3)).max() <= 1e-14
 
 
+@pytest.mark.parametrize("which", ["LA", "SA", "LM"])
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_a_ranked_value_and_its_last_entry_are_those_of_all(which, size):
+    """Of matrices as recurrences make them, at all stages of convergence; it may give up only where
+    neighbours are close.
+    """
+    given_up = asked = 0
+    for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
+        rng = np.random.default_rng(1)
+        run = Recurrence(Prescribed(SPECTRA[name](rng), seed=3), 60)
+        run.insert_random(rng)
+        run.extend(60)
+        for m in (2, 3, 7, 20, 41, 60):
+            d, e = np.diag(run.T)[:m].copy(), np.diag(run.T, 1)[: m - 1].copy()
+            values, vectors = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
+            order = {"LA": -values, "SA": values, "LM": -np.abs(values)}[which].argsort()
+            for rank in range(1, min(m, 8) + 1):
+                at = order[rank - 1]
+                gap = np.abs(np.delete(values, at) - values[at]).min()
+                found = probe.ranked(size * d, size * e, which, rank)
+                asked, given_up = asked + 1, given_up + (found is None)
+                if found is None:
+                    beside = np.abs(np.delete(np.abs(values), at) - np.abs(values[at])).min()
+                    assert min(gap, beside) <= 1e-3 * np.abs(values).max()
+                    continue
+                assert abs(found[0] / size - values[at]) <= 1e-3 * gap
+                last = abs(vectors[-1, at])
+                assert abs(found[1] - last) <= 0.02 * last + 1e-14
+    assert asked > 150 and given_up <= 0.1 * asked
+
+
+def test_a_ranked_value_of_what_is_no_matrix_is_not_found():
+    for d in (np.zeros(3), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])):
+        assert probe.ranked(d, np.zeros(2), "LA", 1) is None
+    assert probe.ranked(np.ones(3), np.zeros(2), "LM", 2) is None, "all alike"
+
+
 def clustered(seed):
     """A matrix with copies, exact or nearly so, of eigenvalues over many decades."""
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
 
-from .spectra import Prescribed, diagonal, hessian_like
+from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
 
 
 def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=None):
@@ -172,8 +172,9 @@ def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
 
 
 def test_a_search_looks_at_few_of_its_steps(monkeypatch):
-    """A look is worth a product of a small network: at most every fifth step has one, and not a
-    twentieth of the products is past the first at which all were converged.
+    """A look is worth a product of a small network: at most every twentieth step has one, since a
+    glance tells the others, and not a twentieth of the products is past the first at which all were
+    converged.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
     whole, looks = eigsh.ThickRestart.look, []
@@ -186,8 +187,30 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
     usual, few = ask(), len(looks)
     monkeypatch.setattr(eigsh.ThickRestart, "schedule", at_once)
     first, every = ask(), len(looks)
-    assert 5 * few <= usual and 5 * few <= every
+    assert 20 * max(few, every) <= usual
     assert first <= usual <= 1.05 * first
+
+
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
+    """However little was looked at: by 1 where they are those before, by -1 where they are not."""
+    whole, ends = eigsh.ThickRestart.look_at_probe, []
+
+    def look(self, before, sure):
+        found = whole(self, before, sure)
+        off = np.abs(self.run.ritz_values(self.k, which) - before).max()
+        ends.append((found, off / (self.tol * self.run.scale)))
+        return found
+
+    monkeypatch.setattr(eigsh.ThickRestart, "look_at_probe", look)
+    for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
+        for seed in range(3):
+            op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)
+            fc.eigsh(op, 6, which, tol=1e-7, seed=seed)
+            fc.eigsh(op, 6, which, tol=1e-7, seed=seed, max_basis=40)
+    assert {found for found, _ in ends} == {-1, 0, 1}
+    assert all(off <= 1.01 for found, off in ends if found == 1)
+    assert all(off > 0.5 for found, off in ends if found == -1)
 
 
 def at_once(self, excess):

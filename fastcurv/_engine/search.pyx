@@ -291,7 +291,7 @@ cdef class Seeker:
                 apart = hypot(apart, length_of(p, run.t + i * ld + first))
         if run.tridiagonal and first and run.t[first * (ld + 1) - 1] != 0:
             return False
-        if not apart < fmin(low_limit, high_limit) / 2:
+        if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.room_for(p * p)
         for sign in (-1., 1.):          # S = sign (T - at) without the rows before, then factored

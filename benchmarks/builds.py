@@ -16,7 +16,7 @@ import time
 import command
 from workloads import DTYPES, WORKLOADS
 
-OPERATIONS = ("product", "gradient", "ggn", "block8")
+OPERATIONS = ("product", "gradient", "ggn", "block8", "quadratic")
 SKIPPED = ("wide", "autoencoder")  # hundreds of milliseconds a product
 
 
@@ -46,6 +46,7 @@ def serve(tree):
                 "gradient": lambda: ob._bound(theta, False).bind(theta),
                 "ggn": lambda: G.product(v, out=out),
                 "block8": lambda: H @ V,
+                "quadratic": lambda: H.quadratic(v),
             }
         return made[name, dtype]
 

@@ -73,29 +73,32 @@ class Quadratic(Symmetric):
     def _quadratic(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
-    @to_nearest
     def quadratic(self, v: Any) -> Any:
         """Return ``v' H v`` as a float for v ``(n,)``, or as an array for the columns of V ``(n,
         k)``. Costs half of ``H @ v``.
         """
-        block, ready = False, type(v) is np.ndarray and v.dtype is self.dtype
-        if ready and v.shape == self.shape[:1] and v.flags.carray:
-            Vt = v[None]  # already in the engine's form: no checks needed
-        else:
-            v = as_numpy(v, "v")
-            block = v.ndim == 2
-            Vt = (
-                as_block(v, self.shape[0], self.dtype, self.layout["threads"])
-                if block
-                else as_vector(v, self.shape[0], self.dtype)[None]
-            )
+        ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
+        if ready and v.shape == self.shape[:1]:  # already in the engine's form: no checks needed
+            return float(self._forms(v[None])[0])
+        v = as_numpy(v, "v")
+        if v.ndim == 2:
+            return self._forms(as_block(v, self.shape[0], self.dtype, self.layout["threads"]))
+        return float(self._forms(as_vector(v, self.shape[0], self.dtype)[None])[0])
+
+    def _forms(self, Vt: Array) -> Floats:
+        """Return the quadratic forms of the rows of Vt, as float64 ``(k,)``."""
         total = self._quadratic(Vt)
         if self.objective.l2 and self.kind != "fisher":
-            wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
-            if isinstance(l2, np.ndarray):
-                l2 = l2[getattr(self, "indices", slice(None))]
-            total = total + np.einsum("ij,ij->i", l2 * wide, wide)
-        return total if block else float(total[0])
+            total = total + self._decay(Vt)
+        return total
+
+    @to_nearest
+    def _decay(self, Vt: Array) -> Floats:
+        """Return what l2 adds to the quadratic forms of the rows of Vt."""
+        wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
+        if isinstance(l2, np.ndarray):
+            l2 = l2[getattr(self, "indices", slice(None))]
+        return np.asarray(np.einsum("ij,ij->i", l2 * wide, wide))
 
 
 class Curvature(Quadratic):

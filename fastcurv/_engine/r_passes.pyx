@@ -41,6 +41,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:
             job.step.total = t.scratch.totals
+            ask(t, job, y.du if y.derived else y.q, y.m)
+            ask(t, job, y.a, y.m)
         if narrow and l == P.n_layers - 2:
             onward_across(t, &job.step)
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:

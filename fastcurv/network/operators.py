@@ -89,16 +89,16 @@ class Quadratic(Symmetric):
         """Return the quadratic forms of the rows of Vt, as float64 ``(k,)``."""
         total = self._quadratic(Vt)
         if self.objective.l2 and self.kind != "fisher":
-            total = total + self._decay(Vt)
+            return self._with_decay(total, Vt)
         return total
 
     @to_nearest
-    def _decay(self, Vt: Array) -> Floats:
-        """Return what l2 adds to the quadratic forms of the rows of Vt."""
+    def _with_decay(self, total: Floats, Vt: Array) -> Floats:
+        """Return the quadratic forms of the rows of Vt with what l2 adds to them."""
         wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
         if isinstance(l2, np.ndarray):
             l2 = l2[getattr(self, "indices", slice(None))]
-        return np.asarray(np.einsum("ij,ij->i", l2 * wide, wide))
+        return np.asarray(total + np.einsum("ij,ij->i", l2 * wide, wide))
 
 
 class Curvature(Quadratic):

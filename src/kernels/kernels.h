@@ -31,6 +31,7 @@
 #define FC_INLINE static inline __attribute__((always_inline, unused))
 /* Compiled for size: large, and no slower for it. */
 #define FC_SMALL __attribute__((cold))
+#define FC_LARGE __attribute__((hot, noinline))
 #ifdef __clang__
 #define FC_UNROLL _Pragma("unroll")
 #define FC_ROLL _Pragma("nounroll")
@@ -55,6 +56,7 @@
 #else
 #define FC_INLINE static inline
 #define FC_SMALL
+#define FC_LARGE
 #endif
 
 /* bytes: every padded matrix starts and every row of it starts on such a border */
@@ -217,7 +219,7 @@ typedef struct {
     ptrdiff_t b_rs, b_vs, b_cs;
 } fc_term;
 
-enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 3 };
+enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 4 };
 
 typedef struct {
     const void *at;

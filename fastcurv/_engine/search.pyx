@@ -269,8 +269,9 @@ cdef class Seeker:
         """Whether the wanted values, those of the rows before the probe (k,), are those of all
         rows, up to their limits, as far as can be told without these: False says nothing.
 
-        Those rows are of Ritz vectors. T is two blocks apart from the residuals of these, in norm,
-        and the values of the other are within the limits if its distances from these are definite.
+        Those rows are of Ritz vectors, or not coupled to the others. T is two blocks apart from the
+        residuals of the wanted ones, in norm, and the values of the other block are within the
+        limits if its distances from these are definite.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first

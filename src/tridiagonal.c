@@ -59,18 +59,6 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
 
 typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
 
-void fc_rotate_back(ptrdiff_t k, double *x, const fc_rotation *kept, ptrdiff_t count) {
-    for (ptrdiff_t j = count - 1; j >= 0; j--) {
-        const double c = kept[j].c, s = kept[j].s;
-        double *here = x + kept[j].at * k, *next = here + k;
-        for (ptrdiff_t r = 0; r < k; r += 2) {
-            const two u = *(two *)(here + r), v = *(two *)(next + r);
-            *(two *)(here + r) = c * u + s * v;
-            *(two *)(next + r) = c * v - s * u;
-        }
-    }
-}
-
 enum { PAIRS = 4, LANES = 2 * PAIRS, ROUNDS = 12, QUOTIENTS = 6 };
 typedef long long two_counts __attribute__((vector_size(16)));
 

@@ -211,6 +211,8 @@ class Lanczos:
     def __init__(self, n: int, dtype: DTypeLike, product: Any, times: Any = None) -> None: ...
     @property
     def unit(self) -> float: ...
+    @property
+    def full(self) -> bool: ...
     def empty(self) -> None: ...
     def drop_block(self) -> None: ...
     def drop_coupling(self, lost: NDArray[np.float64]) -> None: ...
@@ -250,8 +252,24 @@ class Seeker:
     tol: float
     by_value: bool
     next_look: int
+    max_products: int
     probe_from: int
     probe_until: int
+    sure: float
+    risk: float
+    left_open: float
+    unseen: float
+    quick: bool
+    probe: bool
+    probed: bool
+    copies: bool
+    interrupted: bool
+    may_give_way: bool
+    gives_way: bool
+    rng: np.random.Generator
+    shown: Any
+    stop: Any
+    settled: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
     def __init__(
         self,
         run: Lanczos,
@@ -260,8 +278,9 @@ class Seeker:
         tol: float,
         by_value: bool,
         price: float,
-        steepest: float,
     ) -> None: ...
+    def grow(self) -> None: ...
+    def is_done(self) -> bool: ...
     def look(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]: ...

@@ -10,7 +10,7 @@ that of all (`Tridiagonal`). Projected operators are looked at again and again: 
 """
 import numpy as np
 
-from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, ldexp
+from libc.math cimport INFINITY, fabs, fmax, frexp, isfinite, ldexp, sqrt
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_lapack cimport dormtr, dsyevd, dsytrd
 
@@ -23,13 +23,10 @@ cdef dict ENDS = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM
 
 
 cdef extern from "tridiagonal.h" nogil:
-    ctypedef struct fc_rotation:
-        pass
     Py_ssize_t fc_rotations(
         Py_ssize_t m, double *d, double *e, double *first, double *last, fc_rotation *kept,
         Py_ssize_t room
     )
-    void fc_rotate_back(Py_ssize_t k, double *x, const fc_rotation *kept, Py_ssize_t count)
     ctypedef enum fc_end:
         FC_HIGHEST, FC_LOWEST, FC_LARGEST
     bint fc_ranked(
@@ -213,13 +210,13 @@ cdef class Ritz:
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
         if self.dense == NULL:
-            x = self.columns.room_for(2 * m)
-            memset(x, 0, 2 * m * sizeof(double))
+            x = self.columns.room_for(FC_TURNED * m)
+            memset(x, 0, FC_TURNED * m * sizeof(double))
             for i in range(m):
-                x[2 * self.order[i]] = y[i]
-            fc_rotate_back(2, x, self.turns, self.count)
+                x[FC_TURNED * self.order[i]] = y[i]
+            (table_chosen() + 1).turn(FC_TURNED, x, self.turns, self.count)
             for i in range(m):
-                out[i] = x[2 * i]
+                out[i] = x[FC_TURNED * i]
             return 0
         memset(out, 0, m * sizeof(double))
         for j in range(m):
@@ -229,10 +226,12 @@ cdef class Ritz:
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
         """The eigenvectors of so many of the values, as rows (k, m)."""
-        cdef Py_ssize_t m = self.m, i, j, lanes = (k + 1) // 2 * 2
+        cdef Py_ssize_t m = self.m, i, j, lanes = (k + FC_TURNED - 1) // FC_TURNED * FC_TURNED
         rows = np.empty((k, m))
         cdef double *s = <double *>pointer(rows) if k else NULL
         cdef double *x
+        cdef double square
+        cdef const fc_table *K = table_chosen() + 1
         if self.dense != NULL:
             for i in range(k):
                 memcpy(s + i * m, self.dense + which[i] * m, m * sizeof(double))
@@ -242,10 +241,14 @@ cdef class Ritz:
         with nogil:
             for i in range(k):
                 x[self.order[which[i]] * lanes + i] = 1
-            fc_rotate_back(lanes, x, self.turns, self.count)
-            for i in range(k):
+            K.turn(lanes, x, self.turns, self.count)
+            for i in range(k):          # each rotation is one up to rounding: they all lose length
+                square = 0
                 for j in range(m):
-                    s[i * m + j] = x[j * lanes + i]
+                    square += x[j * lanes + i] * x[j * lanes + i]
+                square = 1 / sqrt(square)
+                for j in range(m):
+                    s[i * m + j] = x[j * lanes + i] * square
         return rows
 
     cdef Py_ssize_t at_low_end(self, Py_ssize_t k, Which which) noexcept:

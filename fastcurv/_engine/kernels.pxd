@@ -113,6 +113,9 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
+    enum: FC_TURNED             # columns that `turn` takes at a time
+    ctypedef struct fc_rotation:
+        pass
     ctypedef struct fc_adam:
         double keep_m, keep_s, correction, rate, eps
     ctypedef enum fc_norm_kind:
@@ -198,6 +201,7 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             const double *, Py_ssize_t, double *
         ) noexcept nogil
+        void (*turn)(Py_ssize_t, void *, const fc_rotation *, Py_ssize_t) noexcept nogil
         int (*copy_finite)(Py_ssize_t, const void *, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         void (*adam)(

@@ -57,7 +57,8 @@ cdef class Lanczos:
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
     cdef Py_ssize_t parts, ld, leaks, taken     # leading dimensions of T and leak
-    cdef char *q                        # of rows, against, T, err, leak: see `begin`
+    cdef tuple arrays                   # rows, against, T, err, leak: see `begin`
+    cdef char *q                        # where they are
     cdef char *off
     cdef double *t
     cdef double *e
@@ -79,8 +80,26 @@ cdef class Lanczos:
         """Power of two by which stored products have to be multiplied."""
         return ldexp(1.0, self.exponent)
 
+    @property
+    def full(self):
+        """True if there is no room for the next step; the first block may fill the basis."""
+        return self.is_full()
+
+    cdef bint is_full(self) noexcept:
+        return (
+            self.m > 0 and self.capacity < self.dimension
+            and self.m + 2 * self.p > self.capacity + 1
+        )
+
     cdef int begin(self) except -1:
-        """Find the arrays, which may be others by now."""
+        """Find the arrays, which may be others by now; rows may have been resized."""
+        cdef tuple last = self.arrays
+        if (
+            last is not None and last[0] is self.rows and last[1] is self.against
+            and last[2] is self.T and last[3] is self.err and last[4] is self.leak
+        ):
+            self.q = pointer(self.rows)
+            return 0
         self.parts = set_sweep(&self.sweep, self.rows, self.rows)
         self.q, self.off, self.taken = pointer(self.rows), NULL, len(self.against)
         if self.taken:
@@ -89,6 +108,7 @@ cdef class Lanczos:
         self.e, self.l, self.leaks = <double *>pointer(self.err), NULL, self.leak.shape[1]
         if self.taken:
             self.l = <double *>pointer(self.leak)
+        self.arrays = (self.rows, self.against, self.T, self.err, self.leak)
         return 0
 
     cdef char *row(self, Py_ssize_t i) noexcept nogil:

@@ -1,19 +1,38 @@
-"""A search for the ends of a spectrum: the loop between two decisions, and what a run from a random
-start may have missed.
+"""A search for the ends of a spectrum: its loop from a start vector to pairs that have converged,
+probes for missed copies, and what a run from a random start may have missed.
+
+One start finds one vector of each eigenspace. Once the wanted pairs have converged, the basis is
+kept, the next block is set aside, and a random start in the complement of both generates a Krylov
+space of its own (a probe). It contains one more copy of each eigenvalue whose copies were missed,
+and nothing that the basis contains, so that its spectrum is narrow and outliers appear within few
+steps. If a copy appears, the search continues until the wanted pairs, copies among them, have
+converged, and then starts another probe. If none appears, the run itself tells when one would have
+appeared, see `growth`.
 """
 import numpy as np
 
-from libc.math cimport INFINITY, fabs, fmax, fmin, hypot, isfinite, log, sqrt
+from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, sqrt
 
 # --- a search -------------------------------------------------------------------------------------
 
 cdef enum:
     BEYOND = 48                 # distances at which `hidden` looks
+    MOST_ASIDE = 8              # largest number of rows that are set aside
+
+# a probe for missed copies continues until a copy of any wanted value would be missed with at most
+# the probability `sure`, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
+# where these are little work; once copies were found, for as many products as before it
+cdef double PROBE_SHARE = 0.25, LITTLE_SHARE = 0.5
+cdef double WHOLE_SHARE = 0.25  # of the products made: what the matrix may cost in their place
+cdef double ROUNDED = -0.25     # residuals below eps ** ROUNDED times the noise count as rounding
+cdef double NEARLY = 1e-3       # residual over `scale` of pairs that are kept beside a new start
+cdef double STEEPEST = 2.5      # largest factor by which one step reduces residuals
+cdef double SLICE = 0.1         # seconds of steps after which progress is shown
 
 
 cdef class Seeker:
-    """The loop of a search for k pairs between two decisions; see
-    `fastcurv.spectrum.eigsh.ThickRestart`, which makes these.
+    """A search for k pairs, but for what is seldom done to its basis: see
+    `fastcurv.spectrum.eigsh.ThickRestart`, which makes these and says what is asked of them.
 
     Parameters
     ----------
@@ -21,28 +40,223 @@ cdef class Seeker:
     k, which, tol, by_value : of the wanted values
     price : float
         Estimated seconds of a product.
-    steepest : float
-        By what factor a step reduces residuals at most.
     """
     cdef readonly Lanczos run
     cdef readonly Py_ssize_t k
     cdef readonly str which
     cdef readonly double tol
     cdef readonly bint by_value
-    cdef public Py_ssize_t next_look, probe_from, probe_until
-    cdef double price, steepest, last_excess
+    cdef public Py_ssize_t next_look, max_products
+    cdef public Py_ssize_t probe_from   # first row of the probe
+    cdef public Py_ssize_t probe_until  # the row at which it ends at the latest
+    # `growth` from which on nothing is missed, for a probe to end and for `unseen`
+    cdef public double sure, risk
+    cdef public double left_open        # `unseen` over the tolerance up to which it is not shown
+    cdef public double unseen           # see `Eigenpairs`
+    cdef public bint quick              # the search takes no time that anybody notices
+    cdef public bint probe, probed, copies, interrupted
+    # whether the matrix may be decomposed instead of a long search, and whether it will be
+    cdef public bint may_give_way, gives_way
+    cdef public object rng, shown, stop
+    # (theta, bounds, coordinates) of the pairs for which a probe is running or has ended
+    cdef public tuple settled
+    # what the first start may have missed, see `hidden`; None if that is not known
+    cdef object veiled
+    cdef double price, last_excess
     cdef Py_ssize_t last_look           # with `last_excess`; 0: there was none
     cdef object seen                    # the look by which `seek` has found something
     cdef Scratchpad numbers
 
     def __init__(
-        self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value, double price,
-        double steepest
+        self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value, double price
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
-        self.price, self.steepest, self.numbers = price, steepest, Scratchpad()
+        self.price, self.unseen, self.numbers = price, INFINITY, Scratchpad()
         if self.dear(5 * k):            # half of the steps that the steepest way takes come first
-            self.next_look = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(steepest))
+            self.next_look = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(STEEPEST))
+
+    # --- the loop
+
+    cdef bint spent(self) noexcept:
+        return self.run.n_products + max(1, self.run.p) > self.max_products
+
+    cdef double share(self) noexcept:
+        """The share of the products made that the matrix may cost: all of them once copies were
+        found, since each copy takes a run of its own.
+        """
+        return 1 if self.copies else WHOLE_SHARE
+
+    cdef bint is_long(self) noexcept:
+        """Whether the matrix costs no more than its share of the products made."""
+        cdef Lanczos run = self.run
+        return (
+            self.may_give_way and run.n_products + run.n <= self.max_products
+            and run.n <= run.n_products * self.share()
+        )
+
+    def grow(self):
+        """Extend the basis until the wanted pairs have converged, the budget is spent or the space
+        is exhausted.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t before
+        cdef int found
+        while True:
+            if self.stop():
+                self.interrupted = True
+                return
+            if run.p == 0 and run.m < run.dimension:
+                if self.is_done():
+                    return
+                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
+                    self.restart()
+                if run.p == 0:
+                    run.insert_random(self.rng)
+            if run.m >= run.dimension and run.aside and not self.spent():
+                self.fetch_aside()
+            if run.m >= run.dimension or self.spent():
+                if run.m >= run.dimension:      # the basis spans the whole space
+                    self.probed, self.unseen, self.settled = True, 0, None
+                elif self.settled is not None:  # the last steps of a probe count as well
+                    self.is_done()
+                return
+            if run.is_full() and self.settled is not None and self.is_done():
+                return
+            if self.is_long():
+                self.gives_way = True
+                return
+            if run.is_full():
+                self.restart()
+            before = run.n_products
+            found = self.steps()
+            self.shown.update(run.n_products - before)
+            if found and self.settled is not None:
+                if self.end_probe(found):
+                    return
+            elif found and run.p and self.is_done():
+                return
+
+    cdef int steps(self) except -2:
+        """Make as many steps as can be made before anything is to be decided, or some 0.1 s of
+        them. Return as `seek` does; after a block, 1 if a look is due.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t most = run.m + self.max_products - run.n_products
+        before = None if self.settled is None else self.settled[0]
+        if run.p != 1:
+            run.step()
+            if run.m < self.next_look:
+                return 0
+            return 1 if before is None else self.look_at_probe(before, self.sure)
+        if run.capacity < run.dimension:
+            most = min(most, run.capacity)      # full there
+        if self.may_give_way:                   # it may be long then
+            most = min(
+                most,
+                run.m + max(<Py_ssize_t>ceil(run.n / self.share()) - run.n_products, 1)
+            )
+        with run.around:
+            return self.seek(most, SLICE, before, self.sure)
+
+    def is_done(self):
+        """Compare the wanted Ritz pairs with the tolerance; return True once the search is done."""
+        cdef Lanczos run = self.run
+        cdef double worst
+        if run.m < min(self.k, run.dimension):
+            self.next_look = self.k
+            return False
+        if self.settled is not None:
+            return self.end_probe(self.look_at_probe(self.settled[0], self.sure))
+        theta, known, excess, apart = self.look()
+        worst = max(excess.tolist())
+        if not self.quick:
+            self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+        if worst <= 1:
+            return not self.begin_probe(theta, known)
+        if apart:
+            self.fetch_aside()
+        self.schedule(worst)
+        if run.m == self.k and run.p > 1:
+            S = run.ritz(self.k, self.which)[1]
+            run.narrow_block(run.coupling() @ S[:, excess > 1])
+        return False
+
+    # --- probes for missed copies
+
+    cdef bint begin_probe(self, theta, known) except -1:
+        """Begin a probe for missed copies, if a copy of a wanted value can matter: if it would push
+        out the innermost value by more than the allowed error of that. Return whether a probe was
+        begun.
+
+        A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
+        show it: then these rows are dropped. This is done if the residual of a pair, one of
+        `known`, has come down to rounding or would at the next step, whose row is one of them,
+        since rounding then introduces a copy; and if rows were kept by a restart, since their own
+        residuals separate the copies, so that one start finds several of them. The rounding of a
+        restart is not counted against the pairs, just as the rounding in forming their vectors is
+        not: a bound within the tolerance stays within it.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t steps = run.n_products, room = run.m
+        if not self.probe or run.m >= run.dimension:
+            return False
+        far, self.veiled = self.outside(theta)[1], None
+        if run.p and run.tridiagonal:
+            self.veiled = self.hidden(theta, self.risk)[0]
+        if not far.any():
+            self.leave(theta)
+            return False
+        if not self.copies:
+            steps = <Py_ssize_t>((LITTLE_SHARE if self.quick else PROBE_SHARE) * steps)
+        steps = max(steps, 4)
+        if run.capacity < run.dimension:
+            room = run.capacity - steps - 2 * run.p
+        if (
+            not run.tridiagonal or run.aside + run.p > MOST_ASIDE
+            or self.begun(theta, known, far, run.eps ** ROUNDED * run.noise)
+        ):
+            self.lock(max(room, self.k), NEARLY * run.scale)
+        else:
+            if run.m > room:
+                self.restart()
+            run.set_aside()
+        theta, S, _, limits = run.ritz(self.k, self.which)
+        if not run.tridiagonal:
+            limits -= run.eps * run.scale
+        self.settled, self.probe_from = (theta, limits, S), run.m
+        run.insert_random(self.rng)
+        self.probe_until, self.next_look = run.m + steps, run.m + 2
+        return True
+
+    cdef bint end_probe(self, int found) except -1:
+        """Return True if the probe ended without a change of the values; if it changed them, return
+        to the search.
+        """
+        if found > 0 and self.settled is not None:
+            self.leave(self.settled[0])
+        elif found < 0:
+            self.copies, self.settled = True, None
+            self.forget_looks(self.run.m + 2)
+        return found > 0
+
+    cdef int leave(self, theta) except -1:
+        """Set `unseen` as the search ends here: never less than what the residuals leave open,
+        since an eigenvalue within that distance of the innermost may hide behind it.
+        """
+        cdef Lanczos run = self.run
+        cdef double resolved = self.tol * run.scale, missed
+        cdef double near = self.outside(theta)[2], least = 2 * resolved if run.p else 0
+        if self.settled is not None and run.p:
+            missed = self.missed(theta, self.risk)
+            if missed > 2 * resolved:
+                self.gives_way = self.is_long()
+                near = fmax(missed, (self.left_open + 1) * resolved)    # shown in the repr
+        if self.veiled is not None and run.p:
+            least = fmax(least, self.hidden(theta, self.risk, self.veiled)[1])
+        self.unseen, self.probed = fmax(near, least), True
+        return 0
+
+    # --- looks
 
     cdef bint dear(self, Py_ssize_t m) noexcept:
         """Whether two looks take longer than a product."""
@@ -215,7 +429,7 @@ cdef class Seeker:
                 ahead = max(1, <Py_ssize_t>fmin(left / rate + 0.9, ahead + 2))
             else:
                 ahead = min(ahead, max(1, <Py_ssize_t>(0.7 * left / rate)))
-        ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(self.steepest)))
+        ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(STEEPEST)))
         self.last_look, self.last_excess, self.next_look = m, excess, m + ahead
 
     def forget_looks(self, Py_ssize_t next_look):

@@ -5,6 +5,7 @@ The work is cut by sizes alone, sums are in a fixed order.
 """
 import numpy as np
 
+from cpython.buffer cimport PyBUF_RECORDS_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -45,23 +46,46 @@ cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     )
 
 
+cdef struct Laid:
+    char *at
+    Py_ssize_t count, n, ld     # ld: numbers from one row to the next
+    char kind                   # f or d; 0: neither, or not two-dimensional
+    bint whole                  # the numbers of a row lie side by side
+
+
+cdef int find_rows(array, Laid *rows) except -1:
+    """What an array of rows is."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
+    memset(rows, 0, sizeof(Laid))
+    if view.ndim == 2 and (view.format[0] in (b"f"[0], b"d"[0])):
+        rows.count, rows.n, rows.kind = view.shape[0], view.shape[1], view.format[0]
+        rows.whole = rows.n <= 1 or view.strides[1] == view.itemsize
+        rows.whole = rows.whole and view.strides[0] % view.itemsize == 0
+        rows.at, rows.ld = <char *>view.buf, view.strides[0] // view.itemsize
+        rows.whole = rows.whole and <uintptr_t>rows.at % view.itemsize == 0
+    PyBuffer_Release(&view)
+    return 0
+
+
 cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
     """Fill in sizes and pointers; returns the number of parts."""
-    fits = Q.ndim == W.ndim == 2 and Q.shape[1] == W.shape[1]
-    if not fits or Q.dtype != W.dtype or Q.dtype.char not in "fd":
+    cdef Laid q, w
+    find_rows(Q, &q)
+    w = q
+    if W is not Q:
+        find_rows(W, &w)
+    if not q.kind or q.kind != w.kind or q.n != w.n:
         raise ValueError(
             f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; "
             "wanted (m, n) and (s, n) of one real dtype"
         )
-    cdef Py_ssize_t size = Q.itemsize
-    t.K, t.m, t.s, t.n = &table_chosen()[size == 8], Q.shape[0], W.shape[0], Q.shape[1]
-    if (
-        t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)
-    ) or Q.strides[0] % size or W.strides[0] % size:
-        raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
-    t.q, t.w = pointer(Q), pointer(W)
-    t.ldq, t.ldw = Q.strides[0] // size, W.strides[0] // size
-    t.width = sweep_width(t.n)
+    if not (q.whole and w.whole):
+        raise ValueError(
+            "rows are not contiguous, or misaligned; wanted a C-ordered array or whole rows of one"
+        )
+    t.K, t.m, t.s, t.n = &table_chosen()[q.kind == b"d"[0]], q.count, w.count, q.n
+    t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, sweep_width(q.n)
     return (t.n + t.width - 1) // t.width
 
 
@@ -75,6 +99,9 @@ cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept n
     """
     cdef Py_ssize_t parts = (t.n + t.width - 1) // t.width, i
     memset(t.out, 0, max(<Py_ssize_t>1, parts) * size * sizeof(double))
+    if parts == 1:
+        part(t, 0, 0)
+        return
     fc_team_run(threads, parts, part, t)
     for i in range(size, parts * size):
         t.out[i % size] += t.out[i]

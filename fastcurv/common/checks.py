@@ -371,8 +371,12 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     LinearOperator
         `op` itself if it is an operator.
     """
-    held = hasattr(op, "__array__") or hasattr(op, "__dlpack__")
-    matrix = issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec"))
+    matrix = not hasattr(op, "matvec") and (
+        issparse(op)
+        or isinstance(op, np.ndarray)
+        or hasattr(op, "__array__")
+        or hasattr(op, "__dlpack__")
+    )
     if matrix and not issparse(op):
         op = as_numpy(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):

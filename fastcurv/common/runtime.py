@@ -310,10 +310,9 @@ def unbroken(found: Result) -> Result:
 
 
 @contextmanager
-def deferred_interrupts(where: bool = True) -> Iterator[Interrupts]:
+def deferred_interrupts() -> Iterator[Interrupts]:
     """Defer Ctrl-C in this context: the first one sets a flag, or ends the current product; a
-    second one raises `KeyboardInterrupt` at once. With ``where=False``, as for work of a
-    millisecond, to which the handlers would add a tenth, nothing is deferred.
+    second one raises `KeyboardInterrupt` at once.
 
     Yields
     ------
@@ -324,8 +323,7 @@ def deferred_interrupts(where: bool = True) -> Iterator[Interrupts]:
     """
     stop = Interrupts()
     ours = (
-        where
-        and threading.current_thread() is threading.main_thread()
+        threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if ours:

@@ -431,15 +431,6 @@ class Recurrence(Lanczos, Basis):
         """Measured asymmetry of the products, 0 where it is no more than rounding."""
         return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
 
-    @property
-    def full(self) -> bool:
-        """True if there is no room for the next step; the first block may fill the basis."""
-        return (
-            self.m > 0
-            and self.capacity < self.dimension
-            and self.m + 2 * self.p > self.capacity + 1
-        )
-
     def step(self) -> None:
         """Multiply the next block: after p products the basis has p more rows and a new next
         block.

@@ -190,6 +190,11 @@ STEP = 10e-6  # the vector operations and looks that a search spends on each pro
 VALUES = 8e-11  # a few eigenpairs of a matrix, for each n^3
 
 
+def product_price(op: Any) -> float:
+    """Return the seconds that an operator says a product takes; infinite if it does not say."""
+    return float(op._product_price()) if hasattr(op, "_product_price") else np.inf
+
+
 def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
     `products` products, each with vector operations of `step` seconds.
@@ -197,19 +202,11 @@ def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others, or
     where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
     """
-    n = op.shape[0]
-    price = op._product_price() if hasattr(op, "_product_price") else np.inf
+    n, price = op.shape[0], product_price(op)
     if not price < np.inf:
         return bool(n <= SMALL)
     search = products * (price + step)
     return n <= LARGEST_SOLVED and bool(op._matrix_price() + VALUES * n**3 < search)
-
-
-def matrix_replaces(n: int, products: float) -> bool:
-    """Return whether the matrix of any operator and its decomposition cost no more than `products`
-    products made one after the other.
-    """
-    return n <= min(products, LARGEST_SOLVED)
 
 
 def matrix_pairs(

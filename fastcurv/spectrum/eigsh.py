@@ -4,13 +4,12 @@ error.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..common.checks import (
     as_rng,
@@ -23,9 +22,9 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
-from ..common.progress import Bar, bar
+from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
-from ..common.runtime import Interrupted, deferred_interrupts, to_nearest
+from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, to_nearest
 from ..common.vectors import Seeker, norm
 from ..krylov.lanczos import (
     Recurrence,
@@ -43,36 +42,18 @@ from ..krylov.lanczos import (
 )
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind
-from .dense import matrix_pairs, matrix_pays, matrix_replaces
+from .dense import LARGEST_SOLVED, matrix_pairs, matrix_pays, product_price
 from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
-# missed copy of a multiple eigenvalue is found.
-#
-# One start finds one vector of each eigenspace. Once the wanted pairs have converged, the basis is
-# kept, the next block is set aside, and a random start in the complement of both generates a Krylov
-# space of its own (a probe). It contains one more copy of each eigenvalue whose copies were missed,
-# and nothing that the basis contains, so that its spectrum is narrow and outliers appear within few
-# steps. If a copy appears, the search continues until the wanted pairs, copies among them, have
-# converged, and then starts another probe. If none appears, the run itself tells when one would
-# have appeared, see `growth` in `fastcurv.common.vectors`.
+# missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
-# a probe for missed copies continues until a copy of any wanted value would be missed with at most
-# the probability SURE, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
-# where these are little work; once copies were found, for as many products as before it
-SURE = 0.003
-PROBE_SHARE, LITTLE_SHARE = 0.25, 0.5
-WHOLE_SHARE = 0.25  # the matrix replaces a search once it costs this share of the products made
+SURE = 0.003  # probability of missing a copy of any wanted value at which a probe for copies ends
 FIRST, EACH = 20, 4  # products that k pairs usually take: FIRST + EACH k
 RISK = 0.05  # probability of error of `unseen`, if that share was too small
-MOST_ASIDE = 8  # largest number of rows that are set aside
-ROUNDED = -0.25  # residuals below eps ** ROUNDED times the noise count as rounding
-NEARLY = 1e-3  # residual over the largest |lam| up to which pairs are kept beside a new start
-STEEPEST = 2.5  # largest factor by which one step reduces residuals
 QUICK = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
-SLICE = 0.1  # seconds of steps after which progress is shown
 
 
 def extreme_pairs(
@@ -96,9 +77,15 @@ def extreme_pairs(
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     eps = float(np.finfo(dtype).eps)
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
-    with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
+    price = product_price(op)
+    quick = price * (FIRST + EACH * k) < QUICK
+    silent = quick and not asked.progress
+    with (
+        nullcontext(SILENT) if silent else bar(None, "eigsh", asked.progress) as shown,
+        held_rows(op, (most + 1, n), dtype) as rows,
+    ):
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        search = ThickRestart(run, asked, tol, as_rng(seed), shown, may_be_whole)
+        search = ThickRestart(run, asked, tol, price, quick, as_rng(seed), shown, may_be_whole)
         found = search.solve(start)
     if search.gives_way:
         return matrix_pairs(op, asked, against=deflated, spent=found.n_products)
@@ -111,39 +98,32 @@ class ThickRestart(Seeker):
     """
 
     run: Recurrence
-    next_look: int
-    probe_from: int  # first row of the probe
-    probe_until: int  # the row at which it ends at the latest
+    stop: Interrupts
+    interrupted: bool
+    settled: tuple[Floats, Floats, Floats] | None
 
     def __init__(
         self,
         run: Recurrence,
         asked: EigshOptions,
         tol: float,
+        price: float,
+        quick: bool,
         rng: np.random.Generator,
         shown: Bar,
         may_give_way: bool = False,
     ) -> None:
-        price = run.op._product_price() if hasattr(run.op, "_product_price") else np.inf
-        super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price, STEEPEST)
-        self.quick = price * (FIRST + EACH * asked.k) < QUICK
-        self.rng, self.shown, self.sure = rng, shown, blind(run.n, SURE)
+        super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
+        self.quick, self.rng, self.shown, self.left_open = quick, rng, shown, LEFT_OPEN
+        self.sure, self.risk = blind(run.n, SURE), blind(run.n, RISK)
         self.max_products, self.probe = asked.max_products, asked.probe
-        self.stop: Callable[[], bool] = lambda: False
-        # (theta, bounds, coordinates) of the pairs for which a probe is running or has ended
-        self.settled: tuple[Floats, Floats, Floats] | None = None
-        self.probed, self.copies, self.interrupted = False, False, False
-        self.unseen = np.inf  # see `Eigenpairs`
-        # what the first start may have missed, see `hidden`; None if that is not known
-        self.veiled: NDArray[np.bool_] | None = None
-        # whether the matrix may be decomposed instead of a long search, and whether it will be
-        self.may_give_way, self.gives_way = may_give_way, False
+        self.may_give_way = may_give_way and run.n <= LARGEST_SOLVED
         # the result so far, while its residuals are measured again
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run the search to its end and return Eigenpairs."""
-        with deferred_interrupts(not self.quick) as stop:
+        with nullcontext(Interrupts()) if self.quick else deferred_interrupts() as stop:
             self.stop = self.run.around = stop
             try:
                 if start is None:
@@ -153,11 +133,11 @@ class ThickRestart(Seeker):
                         "v0 is zero, or lies in the span of against; wanted a start with a part "
                         "outside it"
                     )
-                self._grow()
+                self.grow()
                 for _ in range(3):
                     if self.gives_way or not self._confirm():
                         break
-                    self._grow()
+                    self.grow()
             except Interrupted:  # raised within a product: the state before it is intact
                 self.interrupted = True
             if self.run.m == 0:  # before the first product, of the search or of what is measured
@@ -166,87 +146,8 @@ class ThickRestart(Seeker):
                 return replace(self.held, interrupted=True)
             return self._result()
 
-    # -- the loop
+    # -- what is seldom done to the basis
     # ----------------------------------------------------------------------------------------------
-
-    def _spent(self) -> bool:
-        return self.run.n_products + max(1, self.run.p) > self.max_products
-
-    def _share(self) -> float:
-        """Return the share of the products made that the matrix may cost: all of them once copies
-        were found, since each copy takes a run of its own.
-        """
-        return 1.0 if self.copies else WHOLE_SHARE
-
-    def _is_long(self) -> bool:
-        """Return whether the matrix costs no more than its share of the products made."""
-        run = self.run
-        return (
-            self.may_give_way
-            and run.n_products + run.n <= self.max_products
-            and matrix_replaces(run.n, run.n_products * self._share())
-        )
-
-    def _grow(self) -> None:
-        """Extend the basis until the wanted pairs have converged, the budget is spent or the space
-        is exhausted.
-        """
-        run = self.run
-        while True:
-            if self.stop():
-                self.interrupted = True
-                return
-            if run.p == 0 and run.m < run.dimension:
-                if self._look():
-                    return
-                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
-                    self._restart()
-                if run.p == 0:
-                    run.insert_random(self.rng)
-            if run.m >= run.dimension and run.aside and not self._spent():
-                self._fetch_aside()
-            if run.m >= run.dimension or self._spent():
-                if run.m >= run.dimension:  # the basis spans the whole space
-                    self.probed, self.unseen, self.settled = True, 0.0, None
-                elif self.settled is not None:  # the last steps of a probe count as well
-                    self._look()
-                return
-            if run.full and self.settled is not None and self._look():
-                return
-            if self._is_long():
-                self.gives_way = True
-                return
-            if run.full:
-                self._restart()
-            before = run.n_products
-            found = self._steps()
-            self.shown.update(run.n_products - before)
-            if found and self.settled is not None:
-                if self._end_probe(found):
-                    return
-            elif found and run.p and self._look():
-                return
-
-    def _steps(self) -> int:
-        """Make as many steps as can be made before anything is to be decided, or some 0.1 s of
-        them. Return as `seek` does; after a block, 1 if a look is due.
-        """
-        run = self.run
-        if run.p != 1:
-            run.step()
-            due = run.m >= self.next_look
-            if not due or self.settled is None:
-                return int(due)
-            return self.look_at_probe(self.settled[0], self.sure)
-        most = run.m + self.max_products - run.n_products
-        if run.capacity < run.dimension:
-            most = min(most, run.capacity)  # full there
-        if self.may_give_way:  # it may be long then
-            long = math.ceil(run.n / self._share()) - run.n_products
-            most = min(most, run.m + max(long, 1))
-        before = None if self.settled is None else self.settled[0]
-        with run.around:
-            return self.seek(most, SLICE, before, self.sure)
 
     def _widest(self) -> int:
         """Return the width of the largest block that restarts can keep whole next to the k wanted
@@ -257,7 +158,7 @@ class ThickRestart(Seeker):
             return run.dimension
         return max(1, (run.capacity + 1 - self.k) // 3)
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
         run = self.run
         widest = self._widest()
         if run.p > widest:
@@ -269,123 +170,23 @@ class ThickRestart(Seeker):
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.forget_looks(run.m + 1)
 
-    def _look(self) -> bool:
-        """Compare the wanted Ritz pairs with the tolerance; return True once the search is done."""
-        run = self.run
-        if run.m < min(self.k, run.dimension):
-            self.next_look = self.k
-            return False
-        if self.settled is not None:
-            return self._end_probe(self.look_at_probe(self.settled[0], self.sure))
-        theta, known, excess, apart = self.look()
-        worst = max(excess.tolist())
-        if not self.quick:
-            self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
-        if not worst <= 1:
-            if apart:
-                self._fetch_aside()
-            self.schedule(worst)
-            if run.m == self.k and run.p > 1:
-                S = run.ritz(self.k, self.which)[1]
-                run.narrow_block(run.coupling() @ S[:, excess > 1])
-            return False
-        return not self._begin_probe(theta, known)
-
-    def _fetch_aside(self) -> None:
+    def fetch_aside(self) -> None:
         """Continue with the rows set aside, in blocks."""
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
-            self._restart()
+            self.restart()
         run.fetch_aside()
 
-    # -- probes for missed copies
-    # -------------------------------------------------------------------------------------
-
-    def _begin_probe(self, theta: Floats, known: Floats) -> bool:
-        """Begin a probe for missed copies, if a copy of a wanted value can matter: if it would push
-        out the innermost value by more than the allowed error of that. Return whether a probe was
-        begun.
-
-        A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
-        show it: then these rows are dropped. This is done if the residual of a pair, one of
-        `known`, has come down to rounding or would at the next step, whose row is one of them,
-        since rounding then introduces a copy; and if rows were kept by a restart, since their own
-        residuals separate the copies, so that one start finds several of them. The rounding of a
-        restart is not counted against the pairs, just as the rounding in forming their vectors is
-        not: a bound within the tolerance stays within it.
+    def lock(self, most: int, close: float) -> None:
+        """Restart with at most `most` pairs whose residuals are `close` or less, the wanted ones
+        among them, and drop the rest of the basis.
         """
         run = self.run
-        if not self.probe or run.m >= run.dimension:
-            return False
-        far = self.outside(theta)[1]
-        self.veiled = None
-        if run.p and run.tridiagonal:
-            self.veiled = self.hidden(theta, blind(run.n, RISK))[0]
-        if not any(far):
-            self._leave(theta)
-            return False
-        share = run.n_products
-        if not self.copies:
-            share = int((LITTLE_SHARE if self.quick else PROBE_SHARE) * share)
-        steps = max(4, share)
-        room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
-        if (
-            not run.tridiagonal
-            or run.aside + run.p > MOST_ASIDE
-            or self.begun(theta, known, far, run.eps**ROUNDED * run.noise)
-        ):
-            self._lock(max(room, self.k))
-        else:
-            if run.m > room:
-                self._restart()
-            run.set_aside()
-        theta, S, _, limits = run.ritz(self.k, self.which)
-        if not run.tridiagonal:
-            limits -= run.eps * run.scale
-        self.settled, self.probe_from = (theta, limits, S), run.m
-        run.insert_random(self.rng)
-        self.probe_until = run.m + steps
-        self.next_look = run.m + 2
-        return True
-
-    def _lock(self, most: int) -> None:
-        """Restart with at most `most` pairs that have nearly converged, and drop the rest of the
-        basis.
-        """
-        run = self.run
-        theta, S = run.nearly(self.k, self.which, NEARLY * run.scale)
+        theta, S = run.nearly(self.k, self.which, close)
         if len(theta) > most:
             keep = wanted(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]
         run.lock(theta, S)
-
-    def _end_probe(self, found: int) -> bool:
-        """Return True if the probe ended without a change of the values; if it changed them, return
-        to the search.
-        """
-        if found > 0 and self.settled is not None:
-            self._leave(self.settled[0])
-        elif found < 0:
-            self.copies, self.settled = True, None
-            self.forget_looks(self.run.m + 2)
-        return found > 0
-
-    def _leave(self, theta: Floats) -> None:
-        """Set `unseen` as the search ends here: never less than what the residuals leave open,
-        since an eigenvalue within that distance of the innermost may hide behind it.
-        """
-        run, risk = self.run, blind(self.run.n, RISK)
-        resolved = self.tol * run.scale
-        near = self.outside(theta)[2]
-        least = 2 * resolved if run.p else 0.0
-        if self.settled is not None and run.p:
-            missed = self.missed(theta, risk)
-            if missed > 2 * resolved:
-                self.gives_way = self._is_long()
-                near = max(missed, (LEFT_OPEN + 1) * resolved)  # shown in the repr
-        if self.veiled is not None and run.p:
-            least = max(least, self.hidden(theta, risk, self.veiled)[1])
-        self.unseen, self.probed = max(near, least), True
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

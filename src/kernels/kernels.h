@@ -327,6 +327,13 @@ typedef struct {
     double keep_m, keep_s, correction, rate, eps;
 } fc_adam;
 
+/* A rotation of the coordinates at and at + 1: the new ones are c u + s v and c v - s u. */
+typedef struct {
+    double c, s;
+    ptrdiff_t at;
+} fc_rotation;
+enum { FC_TURNED = 16 };
+
 /* How a table's sums are cut: what a bound on rounding has to know. Whoever changes a kernel's
  * order of summation changes these numbers with it; `summation` in kernels.pyx says what each means
  * for the count of roundings, a test measures them. */
@@ -426,6 +433,8 @@ typedef struct fc_table {
      * squares[r] += ||w_r||^2 of the result. */
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
+    /* x = Z x for x (m, k), with Z the product of the rotations; k is a multiple of FC_TURNED. */
+    void (*turn)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
     /* out = x for n numbers, which do not overlap; whether all are finite. */
     int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
     /* out (n,) = alpha * x */

@@ -114,7 +114,7 @@ def test_eigsh_while_it_measures_its_residuals_again_says_what_it_had():
 def test_eigsh_between_two_products(monkeypatch):
     from fastcurv.spectrum.eigsh import ThickRestart
 
-    look, seen = ThickRestart._look, []
+    look, seen = ThickRestart.is_done, []
 
     def pressing(self):
         if self.run.m >= 3 and not seen:
@@ -122,7 +122,7 @@ def test_eigsh_between_two_products(monkeypatch):
             seen.append(self.run.m)
         return look(self)
 
-    monkeypatch.setattr(ThickRestart, "_look", pressing)
+    monkeypatch.setattr(ThickRestart, "is_done", pressing)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 

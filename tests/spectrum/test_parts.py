@@ -45,7 +45,7 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
     run = Recurrence(diagonal(values), 6)
     for by_value, tol, noise in ((False, 0.3, 0.1), (False, 0.1, 0.4), (True, 0.4, 0.0)):
         run.scale, run.noise = 3.0, noise
-        distance, far, near = Seeker(run, 4, which, tol, by_value, np.inf, 2.5).outside(few)
+        distance, far, near = Seeker(run, 4, which, tol, by_value, np.inf).outside(few)
         assert np.array_equal(distance, expected)
         inner = few[[1, 1, 2, 2]] if which == "BE" else few[expected.argmin()]
         own = np.maximum(tol * np.abs(inner) if by_value else tol * 3.0, 2 * noise)

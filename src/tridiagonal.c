@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TRIES = 60 };
+enum { TRIES = 60, STEEP = 1000 };
 /* Beside 1: squares of products of two numbers that are not nothing do not underflow. */
 static const double NOTHING = 1e-70;
 
@@ -38,8 +38,8 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     return done;
 }
 
-ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
-                       fc_rotation *kept, ptrdiff_t room) {
+static ptrdiff_t rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
+                           fc_rotation *kept, ptrdiff_t room) {
     ptrdiff_t done = 0;
     memset(first, 0, (size_t)m * sizeof(double));
     memset(last, 0, (size_t)m * sizeof(double));
@@ -55,6 +55,27 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
             done = sweep(l, end, d, e, first, last, kept, room, done);
         }
     return done;
+}
+
+static void reverse(ptrdiff_t m, double *x) {
+    for (ptrdiff_t i = 0, j = m - 1; i < j; i++, j--) {
+        const double one = x[i];
+        x[i] = x[j], x[j] = one;
+    }
+}
+
+/* Sweeps end at the top, and what is large there is added to all that is below: a matrix whose top
+ * is by far its larger end is taken from the other one. */
+ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
+                       fc_rotation *kept, ptrdiff_t room) {
+    if (m < 2 || fabs(d[0]) + fabs(e[0]) <= STEEP * (fabs(d[m - 1]) + fabs(e[m - 2])))
+        return rotations(m, d, e, first, last, kept, room);
+    reverse(m, d), reverse(m - 1, e);
+    const ptrdiff_t count = rotations(m, d, e, last, first, kept, room);
+    reverse(m, d), reverse(m, first), reverse(m, last);
+    for (ptrdiff_t j = 0; j < count && j < room; j++)
+        kept[j].at = m - 2 - kept[j].at, kept[j].s = -kept[j].s;
+    return count;
 }
 
 typedef double two __attribute__((vector_size(16), aligned(8), may_alias));

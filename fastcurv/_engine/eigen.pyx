@@ -138,6 +138,7 @@ cdef class Ritz:
                 break
             self.room = self.count
         if self.count < 0:
+            self.m = 0                  # there are no vectors
             return False
         self.known = m
         for i in range(m):              # from nearly sorted to sorted

@@ -18,6 +18,7 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 cdef enum:
     BEYOND = 48                 # distances at which `hidden` looks
     MOST_ASIDE = 8              # largest number of rows that are set aside
+    FEW_LEFT = 8                # rows that the space has left, sooner made than a probe is begun
 
 # a probe for missed copies continues until a copy of any wanted value would be missed with at most
 # the probability `sure`, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
@@ -186,7 +187,7 @@ cdef class Seeker:
     cdef bint begin_probe(self, theta, known) except -1:
         """Begin a probe for missed copies, if a copy of a wanted value can matter: if it would push
         out the innermost value by more than the allowed error of that. Return whether a probe was
-        begun.
+        begun, or the search goes on to the end of the space, which is near.
 
         A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
         show it: then these rows are dropped. This is done if the residual of a pair, one of
@@ -200,6 +201,9 @@ cdef class Seeker:
         cdef Py_ssize_t steps = run.n_products, room = run.m
         if not self.probe or run.m >= run.dimension:
             return False
+        if run.capacity >= run.dimension and run.dimension - run.m <= FEW_LEFT:
+            self.next_look = run.dimension
+            return True
         far, self.veiled = self.outside(theta)[1], None
         if run.p and run.tridiagonal:
             self.veiled = self.hidden(theta, self.risk)[0]

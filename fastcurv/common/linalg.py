@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from scipy import linalg
 from .._engine import Tridiagonal
 from .checks import slabs
 from .protocols import Array, Floats, Indices
-from .runtime import interruptible
+from .runtime import ALONE, Given, Result, interruptible, one_blas_thread
 
 DRIVERS = ("evd", "evr", "ev")
 SUBNORMAL = 5e-324  # the least positive float64
@@ -49,6 +49,19 @@ def gamma_of(k: float, u: float = UNIT) -> float:
     1/2.
     """
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
+
+
+def alone(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate a function of a matrix, its first argument, to use one BLAS thread where it takes
+    milliseconds.
+    """
+
+    @wraps(decompose)
+    def run(*args: Given.args, **named: Given.kwargs) -> Result:
+        with one_blas_thread(ALONE < len(args[0]) < LONG):  # type: ignore[arg-type]
+            return decompose(*args, **named)
+
+    return run
 
 
 class Eigensystem(NamedTuple):
@@ -81,6 +94,7 @@ class Apart(NamedTuple):
     ends: float  # A has an eigenvalue within this distance of values[0], and one of values[-1]
 
 
+@alone
 def eigh(A: Floats) -> Eigensystem:
     """Compute every eigenvalue and eigenvector of ``(A + A') / 2``, with a proved bound on each
     value.
@@ -111,6 +125,7 @@ def eigh(A: Floats) -> Eigensystem:
     return _eigensystem(S, exponent, _attempt(partial(_lapack, S, DRIVERS[0])))
 
 
+@alone
 def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
     """Compute an eigensystem as `eigh` does, but prove only the signs of the eigenvalues that
     exceed `beside`, a bound on the error of A itself, in absolute value, at a fraction of the cost.
@@ -159,6 +174,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     return Eigensystem(_back(values, exponent), V, _bounds_back(bounds, exponent))
 
 
+@alone
 def eigvalsh(A: Floats) -> Floats:
     """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
@@ -186,6 +202,7 @@ def _credible(values: Floats, trace: float, squares: float) -> bool:
     return bool(off <= CREDIBLE * (squares + len(values) * squares**0.5))
 
 
+@alone
 def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
     """Compute every eigenvalue of a symmetric matrix, and the eigenvectors of some, at less than
     half the cost of all; without proof, checked as in `eigvalsh` and by the residuals.

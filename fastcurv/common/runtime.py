@@ -41,24 +41,34 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return run
 
 
+ALONE, LARGEST_ALONE = 90, 4096  # rows between which BLAS threads cost more than they save
+
+
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     """Return a context in which BLAS and LAPACK use only the caller's thread, if threadpoolctl is
     installed.
 
-    Their threads keep spinning between calls, while the engine's threads work, and wait for each
-    other at every step of a decomposition, which then takes five to ten times as long if anything
-    else runs. With ``where=False``, as for small matrices, for which the 3 ms of a context do not
-    pay, and outside the main thread, to which OpenBLAS limits the setting, the context does
-    nothing.
+    Their threads, a team for NumPy and one for SciPy, keep spinning between calls, while others
+    work, and wait for each other at every step of a decomposition, which then takes five to ten
+    times as long if anything else runs, be it the other team. With ``where=False``, as for up to
+    `ALONE` rows, for which there are no threads, and outside the main thread, to which OpenBLAS
+    limits the setting, the context does nothing. It takes 10 us, but for the first.
     """
-    if not where or threading.current_thread() is not threading.main_thread():
+    if not where or threading.current_thread() is not threading.main_thread() or _blas() is None:
         return nullcontext()
+    return _blas().limit(limits=1)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return the control of the BLAS libraries that are loaded, NumPy's and SciPy's among them;
+    None without threadpoolctl.
+    """
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        return nullcontext()
-    blas: Any = ThreadpoolController().select(user_api="blas")
-    return blas.limit(limits=1)  # type: ignore[no-any-return]
+        return None
+    return ThreadpoolController().select(user_api="blas")
 
 
 @overload

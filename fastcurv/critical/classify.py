@@ -24,7 +24,9 @@ from ..common.linalg import PER_CUBE
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import (
+    ALONE,
     GRACE,
+    LARGEST_ALONE,
     OutOfTime,
     late,
     one_blas_thread,
@@ -53,7 +55,6 @@ from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, whe
 from .theorem import EPS, Contraction, zero_of_residuals
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
-LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
 FEWEST = 4  # times a product, what the quickest verdict takes
 LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes
@@ -241,7 +242,7 @@ def classify(
         bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
         call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
-        one_blas_thread(n > FEW and min(n, ask.dense_below) <= LARGEST_ALONE),
+        one_blas_thread(n > ALONE and min(n, ask.dense_below) <= LARGEST_ALONE),
     ):
         return _judge(ask, shown, started)
 

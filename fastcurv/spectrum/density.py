@@ -34,6 +34,7 @@ from .results import Eigenpairs
 
 DEFLATE_UP_TO = 100_000
 EVERY = 2048  # rows up to which all eigenvalues of an available matrix are computed
+STEP = 10e-6  # seconds that a density spends on each product, besides
 SLICE = 0.1  # seconds of steps after which progress is shown
 # an outlier is deflated once its residual is below this share of its distance from the bulk
 SETTLED = 0.05
@@ -147,7 +148,8 @@ def spectral_density(
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
         return every(eigvalsh(small.matrix), small, n, 0, look)
     m = n_probes * min(n_steps, n)
-    if small is None and against is None and deflate is None and n <= m and matrix_pays(op, m):
+    whole = small is None and against is None and deflate is None and n <= m
+    if whole and matrix_pays(op, m, STEP):
         P, n_products = matrix_of(op)
         return every(eigvalsh(P), None, n, n_products, look)
     op = op if small is None else cast(Operator, small)

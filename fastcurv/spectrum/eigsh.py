@@ -69,7 +69,10 @@ def extreme_pairs(
         )
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
     may_be_whole = asked.probe and asked.max_basis is None
-    if may_be_whole and n <= asked.max_products and matrix_pays(op, FIRST + EACH * k):
+    usual = FIRST + EACH * k
+    if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
+        usual = n  # many eigenvalues near 0, where a search goes on to the end
+    if may_be_whole and n <= asked.max_products and matrix_pays(op, usual):
         return matrix_pairs(op, asked, against=deflated)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
@@ -78,7 +81,7 @@ def extreme_pairs(
     eps = float(np.finfo(dtype).eps)
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
     price = product_price(op)
-    quick = price * (FIRST + EACH * k) < QUICK
+    quick = price * usual < QUICK
     silent = quick and not asked.progress
     with (
         nullcontext(SILENT) if silent else bar(None, "eigsh", asked.progress) as shown,

@@ -127,6 +127,22 @@ def test_vectors_of_a_tridiagonal_form_fit_their_values(n, rng):
             assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
 
 
+@pytest.mark.parametrize("n", [30, 61, 100])
+@pytest.mark.parametrize("rank", [1, 5, 12, 20])
+def test_singular_matrices_have_a_form_that_is_solved(n, rank, rng):
+    """Rounding takes the place of zeros, beside large numbers at either end or in between."""
+    for _ in range(5):
+        F = rng.standard_normal((rank, n)) * np.geomspace(1, 1e-9, rank)[:, None]
+        grade = np.geomspace(1, 1e-6, n)
+        for B in (F, F[:, ::-1], F * grade, F * grade[::-1]):
+            A = B.T @ B
+            A = (A + A.T) / 2 / np.abs(A).max()
+            form = linalg.Tridiagonal(A.copy())
+            values, V = form.values(), form.vectors(np.arange(n)).T
+            assert np.abs(A @ V - V * values).max() <= 4 * n * np.finfo(float).eps
+            assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
+
+
 def test_a_tridiagonal_form_refuses_what_it_cannot_take():
     for bad in (
         np.zeros((2, 3)),

@@ -7,6 +7,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
 from fastcurv.spectrum.dense import matrix_of, matrix_pays
+from fastcurv.spectrum.eigsh import ThickRestart
 
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
@@ -44,7 +45,7 @@ def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
     again = np.linalg.norm((H @ found.vectors) - V * found.values, axis=0)
     assert (again <= found.residuals + 40 * EPS[dtype] * size).all()
     assert found.converged.all() and found.probed and found.vectors.dtype == dtype
-    assert found.n_products == len(theta) if len(theta) < 100 else 2 * len(found) < len(theta)
+    assert found.n_products == len(theta) if len(theta) < 64 else 2 * len(found) < len(theta)
     assert found.unseen == 0 if not searched else found.unseen <= 2.001 * found.tol * found.scale
     assert abs(found.scale - size) <= 64 * EPS[dtype] * size and not found.asymmetry
 
@@ -60,9 +61,9 @@ def test_the_normal_matrix_is_that_of_the_products(loss, dtype, l2):
     # each way sums N terms of the last layers' widths, in the plan's dtype
     assert np.abs(normal - A).max() <= 64 * EPS[dtype] * np.abs(A).max()
     assert np.array_equal(normal, normal.T)
-    found = fc.eigsh(G, 4, "LA", space="parameters")
+    found = fc.eigsh(G, 30, "LA", space="parameters")
     assert found.n_products == 0 and found.converged.all()
-    values = np.linalg.eigvalsh(A.astype(float))[-4:]
+    values = np.linalg.eigvalsh(A.astype(float))[-30:]
     assert np.allclose(found.values, values, rtol=0, atol=64 * EPS[dtype] * values[-1])
 
 
@@ -92,6 +93,26 @@ def test_all_copies_are_there(kind):
     every = np.linalg.eigvalsh(H.to_dense())
     assert np.abs(found.values - every[:8]).max() <= 1e-12 * max(np.abs(every).max(), 1e-300)
     assert found.unseen == 0
+
+
+def test_the_low_end_of_a_singular_curvature_is_that_of_its_matrix():
+    """Many eigenvalues near 0, among which a search would go on to the end of the space."""
+    ob, theta = small([10, 10, 1], 200)
+    every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
+    for which in ("SA", "BE"):
+        found = fc.eigsh(ob.ggn(theta), 4, which, seed=0)
+        assert found.n_products == 0 and found.unseen == 0
+        assert np.abs(found.values - picked(every, 4, which)).max() <= 1e-13 * every[-1]
+
+
+def test_the_last_rows_of_a_space_are_made_before_a_new_start(monkeypatch):
+    """With few rows left all are known at their end, and nothing is left unseen."""
+    values, starts = np.r_[np.linspace(-0.9, 1, 38), 4.0, 5.0], []
+    lock = ThickRestart.lock
+    monkeypatch.setattr(ThickRestart, "lock", lambda *a: starts.append(1) or lock(*a))
+    found = fc.eigsh(np.diag(values), 3, "LM", max_basis=40, seed=0)
+    assert found.n_products == 40 and found.unseen == 0 and found.probed and not starts
+    assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13
 
 
 def test_in_the_complement_of_known_pairs():

@@ -1,4 +1,4 @@
-/* Blocks of memory for plans: at the beginning of a line, and where they are large of a huge page. */
+/* Blocks of memory for plans: they begin at a line, and large ones at a huge page. */
 #ifndef FC_BLOCK_H
 #define FC_BLOCK_H
 #include <stddef.h>

@@ -8,8 +8,8 @@
 /* Implicit QL (Bowdler, Martin, Reinsch and Wilkinson, Numer. Math. 11, 1968): d (m,), m > 0,
  * becomes the eigenvalues of the matrix with that diagonal and e (m,) beside it, in no order; e is
  * spent; first and last become the first and the last row of the eigenvectors. As many rotations as
- * there is room for are kept, for `turn`. Returns their number, some 1.2 m^2, or -1 where the iteration failed.
- * Entries are near 1 or smaller. */
+ * there is room for are kept, for `turn`. Returns their number, some 1.2 m^2, or -1 where the
+ * iteration failed. Entries are near 1 or smaller. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room);
 

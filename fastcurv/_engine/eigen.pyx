@@ -231,7 +231,7 @@ cdef class Ritz:
         rows = np.empty((k, m))
         cdef double *s = <double *>pointer(rows) if k else NULL
         cdef double *x
-        cdef double square
+        cdef double unit
         cdef const fc_table *K = table_chosen() + 1
         if self.dense != NULL:
             for i in range(k):
@@ -244,12 +244,12 @@ cdef class Ritz:
                 x[self.order[which[i]] * lanes + i] = 1
             K.turn(lanes, x, self.turns, self.count)
             for i in range(k):          # each rotation is one up to rounding: they all lose length
-                square = 0
+                unit = 0
                 for j in range(m):
-                    square += x[j * lanes + i] * x[j * lanes + i]
-                square = 1 / sqrt(square)
+                    unit += x[j * lanes + i] * x[j * lanes + i]
+                unit = 1 / sqrt(unit)
                 for j in range(m):
-                    s[i * m + j] = x[j * lanes + i] * square
+                    s[i * m + j] = x[j * lanes + i] * unit
         return rows
 
     cdef Py_ssize_t at_low_end(self, Py_ssize_t k, Which which) noexcept:

@@ -80,12 +80,8 @@ cdef class Lanczos:
         """Power of two by which stored products have to be multiplied."""
         return ldexp(1.0, self.exponent)
 
-    @property
-    def full(self):
-        """True if there is no room for the next step; the first block may fill the basis."""
-        return self.is_full()
-
     cdef bint is_full(self) noexcept:
+        """Whether there is no room for the next step; the first block may fill the basis."""
         return (
             self.m > 0 and self.capacity < self.dimension
             and self.m + 2 * self.p > self.capacity + 1
@@ -94,20 +90,18 @@ cdef class Lanczos:
     cdef int begin(self) except -1:
         """Find the arrays, which may be others by now; rows may have been resized."""
         cdef tuple last = self.arrays
+        self.q = pointer(self.rows)
         if (
             last is not None and last[0] is self.rows and last[1] is self.against
             and last[2] is self.T and last[3] is self.err and last[4] is self.leak
         ):
-            self.q = pointer(self.rows)
             return 0
         self.parts = set_sweep(&self.sweep, self.rows, self.rows)
-        self.q, self.off, self.taken = pointer(self.rows), NULL, len(self.against)
+        self.off, self.l, self.taken = NULL, NULL, len(self.against)
         if self.taken:
-            self.off = pointer(self.against)
+            self.off, self.l = pointer(self.against), <double *>pointer(self.leak)
         self.t, self.ld = <double *>pointer(self.T), self.T.shape[1]
-        self.e, self.l, self.leaks = <double *>pointer(self.err), NULL, self.leak.shape[1]
-        if self.taken:
-            self.l = <double *>pointer(self.leak)
+        self.e, self.leaks = <double *>pointer(self.err), self.leak.shape[1]
         self.arrays = (self.rows, self.against, self.T, self.err, self.leak)
         return 0
 

@@ -199,9 +199,13 @@ cdef class Seeker:
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
+        cdef Py_ssize_t left = run.dimension + run.aside - run.m
         if not self.probe or run.m >= run.dimension:
             return False
-        if run.capacity >= run.dimension and run.dimension - run.m <= FEW_LEFT:
+        if (
+            left <= FEW_LEFT and run.capacity >= run.dimension
+            and run.n_products + left <= self.max_products
+        ):
             self.next_look = run.dimension
             return True
         far, self.veiled = self.outside(theta)[1], None

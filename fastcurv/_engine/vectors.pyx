@@ -58,12 +58,13 @@ cdef int find_rows(array, Laid *rows) except -1:
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
     memset(rows, 0, sizeof(Laid))
-    if view.ndim == 2 and (view.format[0] in (b"f"[0], b"d"[0])):
+    if view.ndim == 2 and (view.format[0] == c"f" or view.format[0] == c"d"):
         rows.count, rows.n, rows.kind = view.shape[0], view.shape[1], view.format[0]
-        rows.whole = rows.n <= 1 or view.strides[1] == view.itemsize
-        rows.whole = rows.whole and view.strides[0] % view.itemsize == 0
         rows.at, rows.ld = <char *>view.buf, view.strides[0] // view.itemsize
-        rows.whole = rows.whole and <uintptr_t>rows.at % view.itemsize == 0
+        rows.whole = (
+            (rows.n <= 1 or view.strides[1] == view.itemsize)
+            and view.strides[0] % view.itemsize == 0 and <uintptr_t>rows.at % view.itemsize == 0
+        )
     PyBuffer_Release(&view)
     return 0
 
@@ -84,7 +85,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         raise ValueError(
             "rows are not contiguous, or misaligned; wanted a C-ordered array or whole rows of one"
         )
-    t.K, t.m, t.s, t.n = &table_chosen()[q.kind == b"d"[0]], q.count, w.count, q.n
+    t.K, t.m, t.s, t.n = &table_chosen()[q.kind == c"d"], q.count, w.count, q.n
     t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, sweep_width(q.n)
     return (t.n + t.width - 1) // t.width
 

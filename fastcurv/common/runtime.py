@@ -41,7 +41,7 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return run
 
 
-ALONE, LARGEST_ALONE = 90, 4096  # rows between which BLAS threads cost more than they save
+ALONE = 90  # rows of a matrix up to which BLAS has no use for threads
 
 
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
@@ -54,9 +54,10 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     `ALONE` rows, for which there are no threads, and outside the main thread, to which OpenBLAS
     limits the setting, the context does nothing. It takes 10 us, but for the first.
     """
-    if not where or threading.current_thread() is not threading.main_thread() or _blas() is None:
+    if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
-    return _blas().limit(limits=1)  # type: ignore[no-any-return]
+    blas = _blas()
+    return nullcontext() if blas is None else blas.limit(limits=1)
 
 
 @functools.cache

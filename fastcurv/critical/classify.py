@@ -26,7 +26,6 @@ from ..common.protocols import Differentiable
 from ..common.runtime import (
     ALONE,
     GRACE,
-    LARGEST_ALONE,
     OutOfTime,
     late,
     one_blas_thread,
@@ -55,6 +54,7 @@ from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, whe
 from .theorem import EPS, Contraction, zero_of_residuals
 
 FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
+LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
 FEWEST = 4  # times a product, what the quickest verdict takes
 LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes

@@ -101,7 +101,6 @@ def answered(
     if not math.isfinite(largest):
         raise ValueError(NOT_FINITE)
     exponent, eps = math.frexp(largest)[1], float(np.finfo(dtype).eps)
-
     P = np.ldexp(P.astype(np.float64, copy=False), -exponent)
     A, N = (P + P.T) * 0.5, None
     if against is not None and len(against):
@@ -116,12 +115,11 @@ def answered(
     V = np.asfortranarray(V if N is None else N @ V, dtype)
     ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
     size = max(map(abs, ends))
-    off, left = P - P.T, P @ V - V * wide
+    off = P - P.T
     skew = math.sqrt(np.vdot(off, off))
     if skew > ROUNDINGS * eps * size:
         skew = float(column_lengths(off).max())
-    lengths = np.sqrt(np.einsum("ij,ij->j", left, left))
-    residuals = np.ldexp(lengths + eps * size, exponent)
+    residuals = np.ldexp(column_lengths(P @ V - V * wide) + eps * size, exponent)
     finest = SUBNORMAL * (size > 0)  # by which values are rounded once more if they are subnormal
     residuals += finest
     values = np.ldexp(wide, exponent) + rest

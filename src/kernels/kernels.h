@@ -332,7 +332,7 @@ typedef struct {
     double c, s;
     ptrdiff_t at;
 } fc_rotation;
-enum { FC_TURNED = 16 };
+enum { FC_TURNED = 16 }; /* columns that are turned at a time: whole vectors of every table */
 
 /* How a table's sums are cut: what a bound on rounding has to know. Whoever changes a kernel's
  * order of summation changes these numbers with it; `summation` in kernels.pyx says what each means

@@ -115,6 +115,17 @@ def test_the_last_rows_of_a_space_are_made_before_a_new_start(monkeypatch):
     assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13
 
 
+def test_a_budget_that_ends_before_the_space_is_left_for_a_new_start():
+    """What the first start may have missed is known, even where few products are left."""
+    op = np.diag(np.r_[np.geomspace(1e-3, 1, 37), 1.5, 2])
+    alone = fc.eigsh(op, 10, max_basis=39, probe=False, seed=0, tol=1e-10).n_products
+    assert 31 <= alone <= 34
+    for budget in range(alone + 4, 39):
+        found = fc.eigsh(op, 10, max_basis=39, max_products=budget, seed=0, tol=1e-10)
+        assert found.n_products <= budget and found.converged.all()
+        assert found.probed and found.unseen <= 1e-6
+
+
 def test_in_the_complement_of_known_pairs():
     ob, theta = small([10, 10, 1], 200)
     H = ob.hessian(theta)

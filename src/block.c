@@ -2,21 +2,19 @@
 #define _GNU_SOURCE
 #endif
 #include "block.h"
-#include "kernels/kernels.h"
 #include <stdlib.h>
 #ifdef _WIN32
 #include <malloc.h>
-void *fc_block(size_t n) { return _aligned_malloc(n, FC_ALIGN); }
+void *fc_block(size_t n) { return _aligned_malloc(n, 4096); }
 void fc_block_free(void *p) { _aligned_free(p); }
 #else
 #include <sys/mman.h>
 /* Large blocks ask for huge pages: the products walk down columns, and every row of a wide matrix
- * is a page of its own. Others begin at a line and no page, so that malloc serves the next of their
- * size from what it holds: pages anew would take longer than the sums of a small network. */
+ * is a page of its own. */
 void *fc_block(size_t n) {
     void *p = NULL;
     const size_t huge = (size_t)1 << 21;
-    if (posix_memalign(&p, n >= huge ? huge : FC_ALIGN, n ? n : 1)) return NULL;
+    if (posix_memalign(&p, n >= huge ? huge : 4096, n ? n : 1)) return NULL;
 #ifdef MADV_HUGEPAGE
     if (n >= huge) madvise(p, n, MADV_HUGEPAGE);
 #endif

@@ -1,4 +1,4 @@
-/* Blocks of memory for plans: they begin at a line, and large ones at a huge page. */
+/* Blocks of memory for plans: on the border of a page, and where they are large of a huge page. */
 #ifndef FC_BLOCK_H
 #define FC_BLOCK_H
 #include <stddef.h>

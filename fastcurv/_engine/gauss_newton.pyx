@@ -33,6 +33,10 @@ cdef enum:
     BLOCK_NUMBERS = 1 << 20     # of D and a
     PAIR_NUMBERS = 1 << 15      # of T or A at a time: a quarter of a megabyte, in a near cache
     LINE = FC_ALIGN // 8        # numbers
+    KEPT = 1 << 19              # numbers of room that are kept
+
+# the room of the last one, for the next: pages anew take longer than the sums of a small network
+cdef list ROOM = []
 
 
 cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
@@ -51,7 +55,7 @@ cdef class GaussNewton:
     cdef double **D             # of each layer, (m, columns)
     cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
     cdef int *exponents         # of two, by which D and then a of each layer are divided
-    cdef char *room
+    cdef object room
     cdef double *E              # (widest, columns)
     cdef double *p              # (widest, samples): phi'
     cdef double *T              # (t_rows, samples)
@@ -100,11 +104,16 @@ cdef class GaussNewton:
         self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
         self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
         numbers += self.t_rows + self.a_rows
-        self.room = zeroed(
-            (self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)) * sizeof(double)
-            + self.K.scratch, 1, f"no memory for {numbers} rows of {self.block} numbers"
-        )
-        at_ = <double *>self.room
+        numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
+        numbers += self.K.scratch // sizeof(double) + 1
+        try:
+            self.room = ROOM.pop()
+        except IndexError:
+            self.room = None
+        if self.room is None or self.room.size < numbers:
+            self.room = padded_rows(1, numbers, np.float64)
+        self.room[0, :numbers] = 0
+        at_ = <double *>pointer(self.room)
         for l in range(P.n_layers):
             self.D[l] = at_
             self.a[l] = at_ + self.block * self.each * P.layer[l].m
@@ -116,12 +125,15 @@ cdef class GaussNewton:
         self.W = self.C + self.t_rows * self.a_rows
         self.gemm = self.W + lines_of(P.n)
 
+    def __del__(self):
+        if self.room is not None and self.room.size <= KEPT and not ROOM:
+            ROOM.append(self.room)
+
     def __dealloc__(self):
         free(self.kept)
         free(self.state)
         free(self.D)
         free(self.exponents)
-        fc_block_free(self.room)
 
     def matrix(self, out):
         """G without l2 at the plan's theta into out (n, n), double, contiguous."""

@@ -56,7 +56,7 @@ cdef class Lanczos:
     cdef object along
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
-    cdef Py_ssize_t parts, ld, leaks, taken     # leading dimensions of T and leak
+    cdef Py_ssize_t parts, taken, line, ld, leaks   # leading dimensions of rows, T and leak
     cdef tuple arrays                   # rows, against, T, err, leak: see `begin`
     cdef char *q                        # where they are
     cdef char *off
@@ -97,6 +97,7 @@ cdef class Lanczos:
         ):
             return 0
         self.parts = set_sweep(&self.sweep, self.rows, self.rows)
+        self.line = self.sweep.ldq
         self.off, self.l, self.taken = NULL, NULL, len(self.against)
         if self.taken:
             self.off, self.l = pointer(self.against), <double *>pointer(self.leak)
@@ -106,43 +107,39 @@ cdef class Lanczos:
         return 0
 
     cdef char *row(self, Py_ssize_t i) noexcept nogil:
-        return self.q + i * self.n * self.sweep.K.real_bytes
+        return self.q + i * self.line * self.sweep.K.real_bytes
 
     # --- sweeps, which nobody ends before they are done
 
     cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
         """The inner products (s, m) of s rows with m rows."""
-        cdef Sweep *t = &self.sweep
-        cdef int threads
-        cdef fc_watch before
-        t.m, t.s, t.q, t.w, t.ldq, t.ldw = m, s, q, w, self.n, self.n
-        t.out = self.sums.room_for(max(self.parts, 1) * m * s)
-        if m * s * self.n <= SHORT_SWEEP:
-            sweep_dots(t, 1)
-            return t.out
-        threads = sweep_threads(t)
-        with nogil:
-            before = fc_watch_begin(NULL)
-            sweep_dots(t, threads)
-            fc_watch_end(before)
-        return t.out
+        return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
 
     cdef double *take(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
         """w -= c q for s rows w and m rows q, in place; the squares (s,) of the new rows."""
+        return self.sweep_over(sweep_take, q, m, w, s, c, s)
+
+    cdef double *sweep_over(
+        self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
+        Py_ssize_t s, const double *c, Py_ssize_t sums
+    ) except NULL:
+        """Sweep over m rows q and s rows w; so many sums, which the next sweep overwrites."""
         cdef Sweep *t = &self.sweep
         cdef int threads
         cdef fc_watch before
-        t.m, t.s, t.q, t.w, t.c, t.ldq, t.ldw = m, s, q, w, c, self.n, self.n
-        t.out = self.squares.room_for(max(self.parts, 1) * s)
+        t.m, t.s, t.q, t.w, t.c, t.ldw = m, s, q, w, c, self.line
+        t.ldq = self.n if q == self.off else self.line
+        pad = self.sums if c == NULL else self.squares      # c may be what was found last
+        t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
         if m * s * self.n <= SHORT_SWEEP:
-            sweep_take(t, 1)
+            how(t, 1)
             return t.out
         threads = sweep_threads(t)
         with nogil:
             before = fc_watch_begin(NULL)
-            sweep_take(t, threads)
+            how(t, threads)
             fc_watch_end(before)
         return t.out
 
@@ -511,7 +508,7 @@ cdef class Lanczos:
 
     cdef int restore(self, Py_ssize_t multiplied) except -1:
         """The same; the products of the first `multiplied` rows, m by default, are in T."""
-        cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i
+        cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef double *C
         cdef char *P
         cdef int _k
@@ -529,13 +526,14 @@ cdef class Lanczos:
                 if self.taken:
                     self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
                 C = self.small.room_for(s * self.clean + 3 * s * s + s)
-                if self.clean:
-                    memcpy(
-                        C, self.dots(self.q, self.clean, P, s), s * self.clean * sizeof(double)
-                    )
-                    self.take(self.q, self.clean, P, s, C)
-                    self.take_back(C, multiplied)
-                if self.tidy(P, s, C, multiplied, self.clean == first) <= 1e-3:
+                found = s * (self.clean + s)
+                memcpy(
+                    C, self.sweep_over(sweep_both, self.q, self.clean, P, s, NULL, found),
+                    found * sizeof(double)
+                )
+                self.straighten(P, s, C)
+                self.take_back(C, multiplied)
+                if self.tidy(s, C, multiplied, self.clean == first) <= 1e-3:
                     break
             self.clean = end
         self.forget_loss()
@@ -561,34 +559,46 @@ cdef class Lanczos:
                 self.t[i * ld + j] -= false
                 self.t[j * ld + i] -= false
 
-    cdef double tidy(
-        self, char *P, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
-    ) except? -1:
-        """Orthonormalise a batch by a triangular correction; the largest impurity that was found.
-        `whole` says that no rows between the clean ones and the batch were left out.
+    cdef int straighten(self, char *P, Py_ssize_t s, double *C) except -1:
+        """Make a batch P orthogonal to the clean rows, along which it has C (s, clean), and
+        orthonormal, by a triangular correction: of its Gram matrix, which lies behind C and becomes
+        that of the rows without C, and is followed by the correction (s, s) and its negative.
+        """
+        cdef Py_ssize_t first = self.clean, i, j
+        cdef double *gram = C + s * first
+        cdef double *R = gram + s * s
+        cdef double *minus = R + s * s
+        for i in range(s):
+            for j in range(i + 1):
+                gram[i * s + j] = gram[j * s + i] = (
+                    (gram[i * s + j] + gram[j * s + i]) / 2
+                    - inner_of(first, C + i * first, C + j * first)
+                )
+        if not whiten(s, gram, R, minus):
+            raise ArithmeticError("rows that are not finite")
+        for i in range(s * s):
+            minus[i] = -R[i]
+        self.sweep.turn = minus
+        self.sweep_over(sweep_turned, self.q, first, P, s, C, 0)
+        return 0
+
+    cdef double tidy(self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole) except? -1:
+        """Count what `straighten` has changed; the largest impurity that was found. `whole` says
+        that no rows between the clean ones and the batch were left out.
         """
         cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
         cdef double *R = gram + s * s
         cdef double *lost = R + 2 * s * s
-        cdef double inside = 0, off = 0, wrong, most = 0
-        memcpy(gram, self.dots(P, s, P, s), s * s * sizeof(double))
+        cdef double inside = 0, wrong, most = 0
         for i in range(s):
             for j in range(i):
-                gram[i * s + j] = gram[j * s + i] = (gram[i * s + j] + gram[j * s + i]) / 2
                 inside = fmax(inside, fabs(gram[i * s + j]))
-        if not whiten(s, gram, R, R + s * s):
-            raise ArithmeticError("rows that are not finite")
-        for i in range(s):
-            for j in range(s):
-                off = fmax(off, fabs(R[i * s + j] - (i == j)))
-        if off > 8 * self.eps:
-            self.turn(P, s, R, gram)
-            for k in range(self.taken):
-                for j in range(end - 1, first - 1, -1):
-                    self.l[k * self.leaks + j] = inner_of(
-                        end - first, R + (j - first) * s, self.l + k * self.leaks + first
-                    )
+        for k in range(self.taken):
+            for j in range(end - 1, first - 1, -1):
+                self.l[k * self.leaks + j] = inner_of(
+                    end - first, R + (j - first) * s, self.l + k * self.leaks + first
+                )
         for i in range(s):
             lost[i] = hypot(length_of(first, C + i * first), inside)
             for j in range(first):
@@ -613,15 +623,6 @@ cdef class Lanczos:
             if first + i:
                 self.e[first + i - 1] += wrong
         return most
-
-    cdef int turn(self, char *P, Py_ssize_t s, const double *R, double *minus) except -1:
-        """P = R P for s rows."""
-        cdef Sweep *t = &self.sweep
-        cdef Py_ssize_t i
-        for i in range(s * s):
-            minus[i] = -R[i]
-        t.m, t.s, t.q, t.w, t.ldq, t.ldw = s, s, P, P, self.n, self.n
-        return combine(t, minus, self.dtype, False)
 
     # --- restarts
 

@@ -16,11 +16,13 @@ cdef struct Sweep:
     const char *q
     char *w
     const double *c
+    const double *turn      # (s, s), of `sweep_turned` alone
     double *out
 
 
 cdef enum:
     SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
+    TURNED_AT_ONCE = 512        # columns of a batch, which stay in the first cache
 
 
 cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
@@ -44,6 +46,35 @@ cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.c, t.m,
         t.out + part * t.s
     )
+
+
+cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweep *t = <Sweep *>context
+    cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
+    cdef Py_ssize_t width = min(t.width, t.n - a)
+    cdef double *out = t.out + part * (t.m + t.s) * t.s
+    t.K.dots(t.m, t.s, width, t.q + shift, t.ldq, t.w + shift, t.ldw, out, t.m)
+    t.K.dots(
+        t.s, t.s, width, t.w + shift, t.ldw, t.w + shift, t.ldw, out + t.m * t.s, t.s
+    )
+
+
+cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweep *t = <Sweep *>context
+    cdef Py_ssize_t a = part * t.width, size = t.K.real_bytes, x = 0, i, cols
+    cdef Py_ssize_t width = min(t.width, t.n - a)
+    cdef char *w = t.w + a * size
+    cdef char *row
+    if t.m:
+        t.K.take(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
+    while x < width:
+        cols = min(<Py_ssize_t>TURNED_AT_ONCE, width - x)
+        for i in range(t.s - 1, -1, -1):        # those before are still the old ones
+            row = w + (i * t.ldw + x) * size
+            t.K.scale(cols, -t.turn[i * (t.s + 1)], row, row)
+            if i:
+                t.K.take(i, 1, cols, w + x * size, t.ldw, row, t.ldw, t.turn + i * t.s, i, NULL)
+        x += cols
 
 
 cdef struct Laid:
@@ -116,6 +147,16 @@ cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
 cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
     """W -= C Q, and out (s,) = the squares of the new rows."""
     sweep(t, take_part, threads, t.s)
+
+
+cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
+    """out (s, m) = W Q', and W W' (s, s) after it"""
+    sweep(t, both_part, threads, (t.m + t.s) * t.s)
+
+
+cdef void sweep_turned(Sweep *t, int threads) noexcept nogil:
+    """W = -turn (W - C Q), turn (s, s) lower triangular; out is of no use"""
+    sweep(t, turned_part, threads, 0)
 
 
 cdef enum: SWEEP_PARTS = 512            # more than any sweep has
@@ -219,10 +260,8 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
 
 
-cdef int combine(Sweep *t, const double *C, dtype, bint heard) except -1:
-    """W = -C Q for s rows W, which may be the first of the m rows Q, and C (s, m); `heard`: Ctrl-C
-    may end it.
-    """
+cdef int combine(Sweep *t, const double *C, dtype) except -1:
+    """W = -C Q for s rows W, which may be the first of the m rows Q, and C (s, m)."""
     cdef Combined combined
     cdef int threads = sweep_threads(t)
     cdef fc_watch before
@@ -231,7 +270,7 @@ cdef int combine(Sweep *t, const double *C, dtype, bint heard) except -1:
     t.c, t.out = C, <double *>pointer(squares)
     combined.sweep, combined.scratch = t[0], <char *>pointer(scratch)
     with nogil:
-        before = watch() if heard else fc_watch_begin(NULL)
+        before = watch()
         fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
         unwatch(before)
     return 0
@@ -251,7 +290,7 @@ def combine_rows(Q, S, Y):
         return Y
     set_sweep(&t, Q, Y)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    combine(&t, <const double *>pointer(C), Q.dtype, True)
+    combine(&t, <const double *>pointer(C), Q.dtype)
     return Y
 
 

@@ -31,6 +31,7 @@ from ..common.vectors import (
     column_slices,
     combine_rows,
     norm,
+    padded_rows,
     project_rows,
     subtract_rows,
 )
@@ -573,8 +574,8 @@ _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 @contextmanager
 def held_rows(op: Any, shape: tuple[int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield uninitialised rows of that shape, reusing those of the last run on `op` if they are
-    large enough.
+    """Yield uninitialised rows of that shape, each of which begins at a line of the cache, reusing
+    those of the last run on `op` if they are large enough.
 
     While in use they are not shared: another thread gets memory of its own.
     """
@@ -583,7 +584,7 @@ def held_rows(op: Any, shape: tuple[int, int], dtype: np.dtype) -> Iterator[np.n
     except TypeError:  # cannot be a key
         rows = None
     if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
-        rows = np.empty(shape, dtype)
+        rows = padded_rows(*shape, dtype)[:, : shape[1]]
     try:
         yield rows
     finally:

@@ -8,14 +8,14 @@ import pytest
 from fastcurv import _engine as engine
 from fastcurv._engine import probe
 
-LENGTHS = [1, 3, 7, 15, 16, 17, 33, 2047, 2048, 2049, 20001]
+LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
 @pytest.mark.parametrize("n", LENGTHS)
 def test_rows_against_float64(arch, n, dtype, rng):
     """Within the error of one panel's sum, and nothing outside the rows is touched."""
     gamma = 600 * np.finfo(dtype).eps
-    for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8)]:
+    for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8), (6, 10), (7, 16)]:
         whole = rng.standard_normal((m + s, n + 5)).astype(dtype)
         before = whole.copy()
         Q, W = whole[:m, 2 : n + 2], whole[m:, 2 : n + 2]

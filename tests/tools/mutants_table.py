@@ -60,7 +60,7 @@ KERNELS = [
         "w[r * ldw + x] += (REAL)c[r * ldc + i] * q[i * ldq + x];",
     ),
     ("rows.inc", "if (squares && i + nq == m)", "if (squares && i == 0)"),
-    ("rows.inc", "(nq = m - i >= 4 ? 4 : 1, 0)", "(nq = m - i >= 3 ? 4 : 1, 0)"),
+    ("rows.inc", "left >= 4 ? 4 :", "left >= 3 ? 4 :"),
     # copies and sums
     ("sweeps.inc", "y[j] = j < cols ? x[j] : (REAL)0;", "if (j < cols) y[j] = x[j];"),
     (

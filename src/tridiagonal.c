@@ -83,8 +83,8 @@ typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
 enum { PAIRS = 4, LANES = 2 * PAIRS, ROUNDS = 12, QUOTIENTS = 6 };
 typedef long long two_counts __attribute__((vector_size(16)));
 
-/* How many eigenvalues are below each x: that many pivots of T - x are negative. One that is 0 makes
- * the next one minus infinity, which counts for both. */
+/* How many eigenvalues are below each x: that many pivots of T - x are negative. One that is 0
+ * makes the next one minus infinity, which counts for both. */
 static void count_below(ptrdiff_t m, const double *d, const double *ee, const two *x,
                         ptrdiff_t *found) {
     two q[PAIRS];

@@ -15,11 +15,11 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
 
 typedef enum { FC_HIGHEST, FC_LOWEST, FC_LARGEST } fc_end; /* FC_LARGEST: of absolute values */
 
-/* The eigenvalue of this rank, 1 and more, from an end of the matrix with that diagonal and e beside
- * it, and the size of the last entry of its unit eigenvector: both as far as an error of a thousandth
- * of the distance from its neighbours changes them. Sturm counts separate it from these, then
- * Rayleigh quotients by twisted factors converge on it (Parlett and Dhillon, Linear Algebra Appl.
- * 267, 1997). Returns 0 where they are too close to be told apart. work (5 m,). */
+/* The eigenvalue of this rank, 1 and more, from an end of the matrix with that diagonal and e
+ * beside it, and the size of the last entry of its unit eigenvector: both as far as an error of a
+ * thousandth of the distance from its neighbours changes them. Sturm counts separate it from these,
+ * then Rayleigh quotients by twisted factors converge on it (Parlett and Dhillon, Linear Algebra
+ * Appl. 267, 1997). Returns 0 where they are too close to be told apart. work (5 m,). */
 int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff_t rank,
               double *value, double *last, double *work);
 

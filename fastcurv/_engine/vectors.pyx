@@ -260,27 +260,13 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
 
 
-cdef int combine(Sweep *t, const double *C, dtype) except -1:
-    """W = -C Q for s rows W, which may be the first of the m rows Q, and C (s, m)."""
-    cdef Combined combined
-    cdef int threads = sweep_threads(t)
-    cdef fc_watch before
-    scratch = np.empty((threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n)), dtype)
-    squares = np.zeros((threads, t.s))
-    t.c, t.out = C, <double *>pointer(squares)
-    combined.sweep, combined.scratch = t[0], <char *>pointer(scratch)
-    with nogil:
-        before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
-        unwatch(before)
-    return 0
-
-
 def combine_rows(Q, S, Y):
     """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
     rows.
     """
-    cdef Sweep t
+    cdef Combined combined
+    cdef Sweep *t = &combined.sweep
+    cdef fc_watch before
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
     if not Y.flags.writeable:
@@ -288,9 +274,17 @@ def combine_rows(Q, S, Y):
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
-    set_sweep(&t, Q, Y)
+    set_sweep(t, Q, Y)
+    cdef int threads = sweep_threads(t)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    combine(&t, <const double *>pointer(C), Q.dtype)
+    scratch = np.empty((threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n)), Q.dtype)
+    squares = np.zeros((threads, t.s))
+    t.c, t.out = <const double *>pointer(C), <double *>pointer(squares)
+    combined.scratch = <char *>pointer(scratch)
+    with nogil:
+        before = watch()
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
+        unwatch(before)
     return Y
 
 

@@ -13,6 +13,13 @@ cdef enum:
     SHARED_ROWS = 256
     SHARED_FAR = 48
     SHARED_WORK = 1500000       # flops of a product, beside which waking a thread is not felt
+    # in float32 that is so where panels are a choice, too, each of which would read W, V and the sum
+    # once more: from so many bytes of parameters on, up to so many lines of rows (odd ones, which
+    # two panels share badly, up to more), and where a product has so many flops
+    SOON_WEIGHTS = 1 << 20
+    SOON_LINES = 7
+    SOON_ODD = 13
+    SOON_WORK = 8000000
     # bytes of parameters up to which packing costs less than a third of all lanes left empty, in
     # float32
     SHARED_WEIGHTS = 6 << 20
@@ -22,6 +29,7 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
+    INPUT_BYTES = 3 << 19       # and its inputs, from which on rows without empty lanes do better
     ACROSS_LINES = 8            # of it at least
     LONG_LINES = 16             # of it in float32 where it would be shorter
 
@@ -112,11 +120,13 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
     third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
-    a narrow last one however wide it is. A panel's state, scratch and the next one's state leave
-    the second-level cache room, but where it would be so short that joining the lanes of sums over
-    samples is felt, and reading W and V: then it comes from the third level, and is long in
-    float32; in float64 that brings a per cent at most. With one wide layer the cache matters more.
-    What one thread does anyway is one panel."""
+    a narrow last one however wide it is, unless its inputs are wide: these would come from the
+    third level, too. A panel's state, scratch and the next one's state leave the second-level cache
+    room, but where it would be so short that joining the lanes of sums over samples is felt, and
+    reading W and V: then it comes from the third level, and is long in float32; in float64 that
+    brings a per cent at most. With one wide layer the cache matters more. What one thread does
+    anyway is one panel.
+    """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
@@ -146,6 +156,9 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
+    rows = (lines + count - 1) // max(count, <Py_ssize_t>1)
+    if rows * FC_ALIGN * P.layer[0].k > INPUT_BYTES * emptiness(P, max(1, P.n_layers - 1)):
+        return 0
     return count
 
 
@@ -154,19 +167,24 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
     too wide for panels, and so few rows follow the packing of V that it is felt. Lanes are samples
     then, some of them empty, and W and V are read as they lie, by rows and down columns, which from
     memory is slower than packing. And where two panels would be of one line and none or a part of
-    one, two and one, or three and two.
+    one, two and one, or three and two; or of a few more, and W and V much to read twice.
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
+    cdef Py_ssize_t work = 12 * P.N * P.n // (3 * P.n_layers + 2)
     if forced_lines >= 0:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:
         return False
     if bytes_ <= ACROSS_WEIGHTS:
-        return (
-            (lines % 2 and lines <= 5 or lines == 2 and empty) and empty <= P.N
-            and 12 * P.N * P.n >= SHARED_WORK * (3 * P.n_layers + 2)
-        )
+        if empty > P.N:
+            return False
+        if (
+            P.K.real_bytes == 4 and bytes_ > SOON_WEIGHTS and work >= SOON_WORK
+            and (lines <= SOON_LINES or lines % 2 and lines <= SOON_ODD)
+        ):
+            return True
+        return (lines % 2 and lines <= 5 or lines == 2 and empty) and work >= SHARED_WORK
     if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_WEIGHTS:
         return False
     return P.N <= (SHARED_ROWS if bytes_ <= FAR_BYTES else SHARED_FAR)

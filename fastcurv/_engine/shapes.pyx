@@ -13,9 +13,9 @@ cdef enum:
     SHARED_ROWS = 256
     SHARED_FAR = 48
     SHARED_WORK = 1500000       # flops of a product, beside which waking a thread is not felt
-    # in float32 that is so where panels are a choice, too, each of which would read W, V and the sum
-    # once more: from so many bytes of parameters on, up to so many lines of rows (odd ones, which
-    # two panels share badly, up to more), and where a product has so many flops
+    # in float32 that is so where panels are a choice, too, each of which would read W, V and the
+    # sum once more: from so many bytes of parameters on, up to so many lines of rows (odd ones,
+    # which two panels share badly, up to more), and where a product has so many flops
     SOON_WEIGHTS = 1 << 20
     SOON_LINES = 7
     SOON_ODD = 13

@@ -561,8 +561,9 @@ cdef class Lanczos:
 
     cdef int straighten(self, char *P, Py_ssize_t s, double *C) except -1:
         """Make a batch P orthogonal to the clean rows, along which it has C (s, clean), and
-        orthonormal, by a triangular correction: of its Gram matrix, which lies behind C and becomes
-        that of the rows without C, and is followed by the correction (s, s) and its negative.
+        orthonormal, by a triangular correction: of its Gram matrix, which lies behind C and whose
+        lower half becomes that of the rows without C; the correction (s, s) and its negative come
+        after it.
         """
         cdef Py_ssize_t first = self.clean, i, j
         cdef double *gram = C + s * first
@@ -570,10 +571,7 @@ cdef class Lanczos:
         cdef double *minus = R + s * s
         for i in range(s):
             for j in range(i + 1):
-                gram[i * s + j] = gram[j * s + i] = (
-                    (gram[i * s + j] + gram[j * s + i]) / 2
-                    - inner_of(first, C + i * first, C + j * first)
-                )
+                gram[i * s + j] -= inner_of(first, C + i * first, C + j * first)
         if not whiten(s, gram, R, minus):
             raise ArithmeticError("rows that are not finite")
         for i in range(s * s):

@@ -24,7 +24,7 @@ cdef enum:
 
 cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
     """For how many the team is called in a product."""
-    return 2 if P.panel and not P.shared else 3 * P.n_layers + 2
+    return 2 if P.panel and not P.shared else jobs_shared(P)
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:

@@ -29,7 +29,7 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
-    INPUT_BYTES = 3 << 19       # and its inputs, from which on rows without empty lanes do better
+    INPUT_BYTES = 3 << 19       # its inputs', from which on rows without empty lanes do better
     ACROSS_LINES = 8            # of it at least
     LONG_LINES = 16             # of it in float32 where it would be shorter
 
@@ -68,6 +68,11 @@ def leave_out(bint narrow=False, bint stack=False):
 cdef bint is_forced() noexcept nogil:
     """Whether tests have said how samples lie."""
     return forced_lines >= 0
+
+
+cdef inline Py_ssize_t jobs_shared(PlanS *P) noexcept nogil:
+    """For how many the team is called in a product of which each is shared."""
+    return 3 * P.n_layers + 2
 
 
 cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
@@ -120,12 +125,12 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
     third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
-    a narrow last one however wide it is, unless its inputs are wide: these would come from the
-    third level, too. A panel's state, scratch and the next one's state leave the second-level cache
-    room, but where it would be so short that joining the lanes of sums over samples is felt, and
-    reading W and V: then it comes from the third level, and is long in float32; in float64 that
-    brings a per cent at most. With one wide layer the cache matters more. What one thread does
-    anyway is one panel.
+    a narrow last one however wide it is. It does not where a panel's inputs would come from the
+    third level, unless rows leave that many lanes empty. A panel's state, scratch and the next
+    one's state leave the second-level cache room, but where it would be so short that joining the
+    lanes of sums over samples is felt, and reading W and V: then it comes from the third level, and
+    is long in float32; in float64 that brings a per cent at most. With one wide layer the cache
+    matters more. What one thread does anyway is one panel.
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
@@ -156,8 +161,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
-    rows = (lines + count - 1) // max(count, <Py_ssize_t>1)
-    if rows * FC_ALIGN * P.layer[0].k > INPUT_BYTES * emptiness(P, max(1, P.n_layers - 1)):
+    long_ = (lines + count - 1) // count
+    if long_ * FC_ALIGN * P.layer[0].k > INPUT_BYTES * emptiness(P, max(1, P.n_layers - 1)):
         return 0
     return count
 
@@ -171,7 +176,7 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
-    cdef Py_ssize_t work = 12 * P.N * P.n // (3 * P.n_layers + 2)
+    cdef Py_ssize_t work = 12 * P.N * P.n // jobs_shared(P)
     if forced_lines >= 0:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:

@@ -214,9 +214,9 @@ cdef class GaussNewton:
                     else:
                         self.p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
             for i in range(self.each):
-                self.times(
-                    x.m, step, self.p, step, self.E + i * step, columns,
-                    self.D[l - 1] + i * step, columns, False
+                self.K.times(
+                    x.m, 1, step, self.p, step, self.E + i * step, columns,
+                    self.D[l - 1] + i * step, columns
                 )
 
     cdef void top(
@@ -263,17 +263,6 @@ cdef class GaussNewton:
             m, n, k, <char *>a, a_rs, a_cs, <char *>b, b_rs, b_cs, <char *>c, ldc, add
         )
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
-
-    cdef void times(
-        self, Py_ssize_t rows, Py_ssize_t columns, double *x, Py_ssize_t ldx, double *y,
-        Py_ssize_t ldy, double *out, Py_ssize_t ld, bint add
-    ) noexcept nogil:
-        """out (rows, columns) = [out +] x * y; ldx may be 0."""
-        cdef fc_step job
-        memset(&job, 0, sizeof(job))
-        job.kind, job.phi, job.p, job.ldp = FC_STEP_R_ACTIVATE, FC_IDENTITY, x, ldx
-        job.d, job.ldd, job.skip, job.ldskip = out, ld, out if add else NULL, ld
-        self.K.step(&job, rows, columns, y, ldy)
 
     cdef int bring_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
         """Divide by a power of two, whose exponent is returned, where products of a few numbers
@@ -333,27 +322,25 @@ cdef class GaussNewton:
         of y, or where these are the same with those from itself on; each a sum over `each` parts.
         Returns the row of x after the last for which there is room.
         """
-        cdef Py_ssize_t k, r, end = first + max(<Py_ssize_t>1, room // others)
+        cdef Py_ssize_t r, end = first + max(<Py_ssize_t>1, room // others)
         if not same and others < min(end, count) - first:       # the fewer in the outer loop
             end = min(end, count)
             rows[0] = (end - first) * others
             for r in range(others):
-                for k in range(each):
-                    self.times(
-                        end - first, step, y + r * ld + k * step, 0, x + first * ld + k * step, ld,
-                        out + r * step, others * step, k > 0
-                    )
+                self.K.times(
+                    end - first, each, step, y + r * ld, 0, x + first * ld, ld, out + r * step,
+                    others * step
+                )
             return end
         rows[0] = 0
         while first < count:
             r = first if same else 0
             if rows[0] + others - r > room:
                 break
-            for k in range(each):
-                self.times(
-                    others - r, step, x + first * ld + k * step, 0, y + r * ld + k * step, ld,
-                    out + rows[0] * step, step, k > 0
-                )
+            self.K.times(
+                others - r, each, step, x + first * ld, 0, y + r * ld, ld, out + rows[0] * step,
+                step
+            )
             rows[0] += others - r
             first += 1
         return first

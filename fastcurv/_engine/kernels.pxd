@@ -193,6 +193,10 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*add_parts)(
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *
         ) noexcept nogil
+        void (*times)(
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
+            void *, Py_ssize_t
+        ) noexcept nogil
         void (*dots)(
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             double *, Py_ssize_t

@@ -10,6 +10,7 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
     PANEL = 32
+    AT_A_TIME = 4                # of a panel
     STRIP = 64                  # rows of a symmetric matrix whose left half is not made
 
 cdef enum Ending:
@@ -169,26 +170,40 @@ cdef class Levenberg:
 
     cdef bint solve(self, PlanS *P) noexcept nogil:
         """s = -(G + mu I)^-1 g; False where the matrix is not positive definite to rounding."""
-        cdef Py_ssize_t i, n = P.n
-        cdef double c
+        cdef Py_ssize_t i, p, n = P.n, first = 0, after = 0
+        cdef double[AT_A_TIME] c
         cdef double *row
-        memcpy(self.A, self.G, n * n * sizeof(double))
         for i in range(n):
-            self.A[i * (n + 1)] += self.damping
+            row = self.A + i * (n + 1)
+            memcpy(row, self.G + i * (n + 1), (n - i) * sizeof(double))
+            row[0] += self.damping
             self.s[i] = -self.g[i]
         if not self.factorise(n):
             return False
-        for i in range(n):                      # R' first, ...
-            row = self.A + i * n
-            self.s[i] /= row[i]
-            c = self.s[i]
+        while first < n:                        # R' first, ...
+            after = min(first + AT_A_TIME, n)
+            for i in range(first, after):
+                row = self.A + i * n
+                self.s[i] /= row[i]
+                for p in range(i + 1, after):
+                    self.s[p] -= row[p] * self.s[i]
             self.normal.K.take(
-                1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1, NULL
+                after - first, 1, n - after, self.A + first * n + after, n, self.s + after, n,
+                self.s + first, n, NULL
             )
-        for i in range(n - 1, -1, -1):          # ... then R
-            row, c = self.A + i * n, 0
-            self.normal.K.dots(1, 1, n - i - 1, row + i + 1, n, self.s + i + 1, n, &c, 1)
-            self.s[i] = (self.s[i] - c) / row[i]
+            first = after
+        while after > 0:                        # ... then R
+            first = (after - 1) // AT_A_TIME * AT_A_TIME
+            memset(c, 0, sizeof(c))
+            self.normal.K.dots(
+                after - first, 1, n - after, self.A + first * n + after, n, self.s + after, n, c, n
+            )
+            for i in range(after - 1, first - 1, -1):
+                row = self.A + i * n
+                for p in range(i + 1, after):
+                    c[i - first] += row[p] * self.s[p]
+                self.s[i] = (self.s[i] - c[i - first]) / row[i]
+            after = first
         return True
 
     cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
@@ -196,23 +211,16 @@ cdef class Levenberg:
         False where a pivot is not positive. Not LAPACK's: BLAS has threads of its own, which wait
         for each other a thousand times as long as this takes if anything else runs.
         """
-        cdef Py_ssize_t first = 0, after, i, p, strip, rows, left
-        cdef double c[PANEL]
+        cdef Py_ssize_t first = 0, after, i, strip, rows, left
         cdef double *A = self.A
-        cdef double *row
         while first < n:
             after = min(first + PANEL, n)
-            for i in range(first, after):
-                row = A + i * n
-                for p in range(first, i):
-                    c[p - first] = A[p * n + i]
-                if i > first:
-                    self.normal.K.take(
-                        i - first, 1, n - i, A + first * n + i, n, row + i, n, c, i - first, NULL
-                    )
-                if not 0 < row[i] < INFINITY:
+            i = first
+            while i < after:
+                rows = min(<Py_ssize_t>AT_A_TIME, after - i)
+                if not self.eliminate(n, i, i + rows, after):
                     return False
-                self.normal.K.scale(n - i, 1 / sqrt(row[i]), row + i, row + i)
+                i += rows
             left, strip = n - after, 0
             for i in range(first, after):
                 self.normal.K.scale(left, -1, A + i * n + after, self.minus + (i - first) * left)
@@ -224,6 +232,37 @@ cdef class Levenberg:
                 )
                 strip += STRIP
             first = after
+        return True
+
+    cdef bint eliminate(
+        self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
+    ) noexcept nogil:
+        """A few rows of R, which are taken out of those before the end; of these also a part of the
+        other half is written.
+        """
+        cdef Py_ssize_t i, j, p, count = after - first
+        cdef double[AT_A_TIME * PANEL] c
+        cdef double *A = self.A
+        cdef double *row
+        for i in range(first, after):
+            row = A + i * n
+            for p in range(first, i):
+                c[p - first] = A[p * n + i]
+            if i > first:
+                self.normal.K.take(
+                    i - first, 1, n - i, A + first * n + i, n, row + i, n, c, count, NULL
+                )
+            if not 0 < row[i] < INFINITY:
+                return False
+            self.normal.K.scale(n - i, 1 / sqrt(row[i]), row + i, row + i)
+        for j in range(after, end):
+            for p in range(count):
+                c[(j - after) * count + p] = A[(first + p) * n + j]
+        if after < end:
+            self.normal.K.take(
+                count, end - after, n - after, A + first * n + after, n, A + after * (n + 1), n, c,
+                count, NULL
+            )
         return True
 
     cdef double loss(self, PlanS *P, char *theta) noexcept nogil:

@@ -424,6 +424,10 @@ typedef struct fc_table {
     /* out (n,) = [out +] sum of `parts` vectors, each ldp after the one before, in that order. */
     void (*add_parts)(ptrdiff_t n, ptrdiff_t parts, const void *part, ptrdiff_t ldp, int add,
                       void *out);
+    /* out[r, i] = sum of x[r, p n + i] y[r, p n + i] over `parts` p, parts > 0; out (rows, n) at
+     * ldo, x and y at ldx and ldy, which may be 0: one row for all. */
+    void (*times)(ptrdiff_t rows, ptrdiff_t parts, ptrdiff_t n, const void *x, ptrdiff_t ldx,
+                  const void *y, ptrdiff_t ldy, void *out, ptrdiff_t ldo);
     /* --- rows (rows.inc): q (m, cols) and w (s, cols), rows of contiguous numbers at ldq, ldw, any
      * alignment --- */
     /* out[r, i] += <q_i, w_r>; out (s, m) at ldo. */

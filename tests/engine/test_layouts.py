@@ -99,6 +99,14 @@ def test_every_layout_agrees(arch, net, how, dtype):
     ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
     ((2, 16, 16, 1), "float64", {1: 8}),
     ((2, 16, 16, 1), "float32", {1: 16}),
+    # inputs of a panel would not stay near, unless rows leave as many lanes empty
+    ((500, 12, 1), "float64", {600: 152}),
+    ((7684, 12, 1), "float64", {600: 0}),
+    ((7684, 12, 1), "float32", {600: 0}),
+    ((7684, 3, 1), "float64", {600: 15}),
+    # W and V are much to read twice; with more rows, two panels
+    ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
+    ((500, 300, 200, 5), "float32", {100: 64}),
 ])  # fmt: skip
 def test_few_rows_of_a_wide_net(wide, dtype, panels):
     """They share one panel, in float32 where they fill most of its lines or the net is large; many

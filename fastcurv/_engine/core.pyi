@@ -466,7 +466,6 @@ class Workspace:
         tolerance: float,
         bound: float,
         most: int,
-        slow: Any,
         stop: Any,
         worth: Any,
     ) -> tuple[NDArray[Any] | None, float | None, float, int]: ...
@@ -514,6 +513,8 @@ class probe:
     def ranked(
         diagonal: NDArray[np.float64], beside: NDArray[np.float64], which: str, rank: int
     ) -> tuple[float, float] | None: ...
+    @staticmethod
+    def too_slow(j: int, fallen: float, bound: float, eps: float) -> bool: ...
     @staticmethod
     def whitening(gram: NDArray[np.float64]) -> NDArray[np.float64] | None: ...
     @staticmethod

@@ -12,7 +12,9 @@ linear = U' Q g. The products may be anyone's; between them runs no Python.
 import numpy as np
 
 from libc.float cimport DBL_EPSILON, DBL_MIN, FLT_EPSILON, FLT_MIN
-from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, isfinite, isnan, ldexp, nextafter, sqrt
+from libc.math cimport (
+    INFINITY, fabs, fmax, fmin, frexp, isfinite, isnan, ldexp, log, log1p, nextafter, sqrt
+)
 
 ctypedef fused real:
     float
@@ -264,6 +266,9 @@ cdef class Space:
         """True if no direction is left to multiply, or there is no room for the result of a
         product.
         """
+        return self.is_exhausted()
+
+    cdef bint is_exhausted(self) noexcept:
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def start(self, multiply, first, others=()):
@@ -379,7 +384,7 @@ cdef class Space:
         self.p += 1
         return left
 
-    def extend(self):
+    cpdef void extend(self) except *:
         """Multiply a pending row: first the start vectors, then the direction of the residual of
         the last solution.
 
@@ -586,13 +591,13 @@ cdef class Space:
         cdef double chosen = 0
         cdef bint ends, factored
         while True:
-            while self.m < look_at and not self.exhausted and not (self.m and stop()):
+            while self.m < look_at and not self.is_exhausted() and not (self.m and stop()):
                 self.extend()
             m, look_at = self.m, min(self.m + 1 + self.m // 8, limit)
             if m == 0:
                 out[:] = 0
                 return 0.0, 0.0, False, parameter
-            ends = self.exhausted or m >= limit or stop()
+            ends = self.is_exhausted() or m >= limit or stop()
             if parameter is None:
                 self.diagonalise()
                 parameter = 0.1 * self.size or 1.0
@@ -646,6 +651,18 @@ cdef enum:
     CG_G, CG_R, CG_P, CG_HP, CG_Y, CG_SCRATCH, CG_ROWS
 
 
+cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexcept nogil:
+    """Whether the residual is above what j iterations guarantee if ``H + 2 eps I >= eps I``.
+
+    If it is, that does not hold: H has curvature below -eps.
+    """
+    cdef double root = sqrt((bound + 2 * eps) / eps)
+    cdef double tau = root / (root + 1)     # close to 1: log(tau) is computed without cancellation
+    cdef double beside = log(root + 1) + log1p(sqrt(tau))
+    cdef double guaranteed = log(4.) + 8 * log(root) + 2 * beside - j * log1p(1 / root)
+    return fallen > 0 and log(fallen) > guaranteed
+
+
 cdef class Workspace:
     """The vectors of conjugate gradients for (H + shift) y = -g, kept for a run, and what is done
     with them between two products.
@@ -684,15 +701,14 @@ cdef class Workspace:
         return self.between(CG_R, 1, CG_R, 1, NULL)[0]
 
     def solve(
-        self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, slow, stop,
-        worth
+        self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop, worth
     ):
         """Run conjugate gradients from `begin` on. See `fastcurv.krylov.solvers.capped_cg`.
 
         Returns
         -------
         (d, curvature, bound, steps)
-            d is None where ``slow(steps, fallen, bound, eps)``: there is curvature below -eps.
+            d is None where the residual falls so slowly that there is curvature below -eps.
         """
         cdef double rr0 = self.between(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0, before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
@@ -714,7 +730,7 @@ cdef class Workspace:
                 break
             # at first a residual that does not grow is no wonder
             if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
-                if slow(j, rr / rr0, bound, eps):
+                if too_slow(j, rr / rr0, bound, eps):
                     return None, None, bound, j
             if stop is not None and stop():
                 break
@@ -754,12 +770,12 @@ cdef class Workspace:
             unwatch(before)
         return t.out
 
-    def curvature(self):
+    cpdef (double, double, double) curvature(self) except *:
         """Return ``p'p``, ``p'Hp`` and ``||Hp||^2``."""
         cdef double *found = self.between(CG_P, 2, CG_P, 2, NULL)
         return found[0], found[1], found[3]
 
-    def move(self, double step, double shift):
+    cpdef (double, double, double, double) move(self, double step, double shift) except *:
         """Compute ``y += step p`` and ``r += step (Hp + shift p)``; return ``r'r``, ``y'y``,
         ``y'g`` and ``y'r``.
         """
@@ -769,7 +785,7 @@ cdef class Workspace:
         cdef double *found = self.between(CG_G, 2, CG_Y, 1, NULL)
         return rr, yy, found[0], found[1]
 
-    def turn(self, double beta):
+    cpdef void turn(self, double beta) except *:
         """Compute ``p = beta p - r``."""
         cdef char *p = self.first + CG_P * self.sweep.n * self.sweep.K.real_bytes
         cdef double one = 1

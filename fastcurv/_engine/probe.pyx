@@ -193,6 +193,11 @@ class probe:
         return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None
 
     @staticmethod
+    def too_slow(j, fallen, bound, eps):
+        """`too_slow` of conjugate gradients."""
+        return too_slow(j, fallen, bound, eps)
+
+    @staticmethod
     def ranked(diagonal, beside, str which, Py_ssize_t rank):
         """(value, last entry) of `fc_ranked` for numbers (m,) and (m - 1,); None where it fails."""
         cdef double value = 0, last = 0

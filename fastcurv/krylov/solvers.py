@@ -15,7 +15,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,23 +70,11 @@ def capped_cg(
     """
     work.begin(g)
     d, curvature, bound, steps = work.solve(
-        multiply, eps, tolerance, bound, max_iter or len(g), _too_slow, stop, worth
+        multiply, eps, tolerance, bound, max_iter or len(g), stop, worth
     )
     if d is None:
         return _slow_direction(multiply, g, eps, steps, work) + (bound,)
     return d, curvature, bound
-
-
-def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
-    """Return whether the residual is above what j iterations guarantee if ``H + 2 eps I >= eps I``.
-
-    If it is, that does not hold: H has curvature below -eps.
-    """
-    root = math.sqrt((bound + 2.0 * eps) / eps)
-    tau = root / (root + 1.0)  # close to 1: log(tau) is computed without cancellation
-    beside = math.log(root + 1.0) + math.log1p(math.sqrt(tau))
-    log_guarantee = math.log(4.0) + 8.0 * math.log(root) + 2.0 * beside - j * math.log1p(1.0 / root)
-    return fallen > 0 and math.log(fallen) > log_guarantee
 
 
 def _slow_direction(

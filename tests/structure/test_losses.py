@@ -170,7 +170,7 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
 def test_an_own_loss_that_couples_outputs_has_the_same_gauss_newton_matrix(rng):
     """Trace and eigenpairs from a small matrix, and steps to where rows fit to rounding."""
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
-    m = fc.MLP([4, 6, 3])
+    m = fc.MLP([4, 12, 3])
     theirs, ours = (fc.Objective(m, X, y, loss) for loss in ("cross_entropy", Loss(cross_entropy)))
     theta = m.init(seed=0)
     G, own = theirs.ggn(theta), ours.ggn(theta)

@@ -10,7 +10,7 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
     PANEL = 32
-    AT_A_TIME = 4                # of a panel
+    AT_A_TIME = 4               # rows of a panel
     STRIP = 64                  # rows of a symmetric matrix whose left half is not made
 
 cdef enum Ending:
@@ -237,8 +237,8 @@ cdef class Levenberg:
     cdef bint eliminate(
         self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
     ) noexcept nogil:
-        """A few rows of R, which are taken out of those before the end; of these also a part of the
-        other half is written.
+        """Make a few rows of R, and take them out of those before the end. A part of the other half
+        of these is written, too, which nobody reads.
         """
         cdef Py_ssize_t i, j, p, count = after - first
         cdef double[AT_A_TIME * PANEL] c

@@ -110,7 +110,8 @@ def test_every_layout_agrees(arch, net, how, dtype):
 ])  # fmt: skip
 def test_few_rows_of_a_wide_net(wide, dtype, panels):
     """They share one panel, in float32 where they fill most of its lines or the net is large; many
-    are rows, and so are half a line of samples or fewer over parameters that fill some pages.
+    are rows, and so are half a line of samples or fewer over parameters that fill some pages, and
+    those of so many inputs that a panel's would not stay near.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")

@@ -4,6 +4,13 @@ that needs no R-backward. Their equations stand at the head of passes.pyx.
 from libc.string cimport memset
 
 
+cdef inline bint short_of_time(PlanS *P) noexcept nogil:
+    """Whether a narrow top's way back is too short for all that comes from beyond the third-level
+    cache: measured on Zen 3, of tables without 64-byte vectors.
+    """
+    return P.d_out == 1 and P.K.vector_bytes < FC_ALIGN and not state_is_near(P)
+
+
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
 
@@ -36,7 +43,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
         put_bends(t, &job.step, y, quadratic)
         put_skip(&job.step, r_below if y.skip else nothing())
-        if not narrow:                          # which asks for it on the way back
+        # a narrow top asks for it on its way back, which one output makes short
+        if not narrow or short_of_time(P):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:

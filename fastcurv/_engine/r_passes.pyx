@@ -4,11 +4,12 @@ that needs no R-backward. Their equations stand at the head of passes.pyx.
 from libc.string cimport memset
 
 
-cdef inline bint short_of_time(PlanS *P) noexcept nogil:
-    """Whether a narrow top's way back is too short for all that comes from beyond the third-level
-    cache: measured on Zen 3, of tables without 64-byte vectors.
+cdef inline bint short_of_time(Pass *t) noexcept nogil:
+    """Whether a narrow top's way back is too short for all of the next panel that comes from beyond
+    the third-level cache: measured on Zen 3, of tables without 64-byte vectors.
     """
-    return P.d_out == 1 and P.K.vector_bytes < FC_ALIGN and not state_is_near(P)
+    cdef PlanS *P = t.P
+    return t.more and P.d_out == 1 and P.K.vector_bytes < FC_ALIGN and not state_is_near(P)
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
@@ -44,7 +45,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_bends(t, &job.step, y, quadratic)
         put_skip(&job.step, r_below if y.skip else nothing())
         # a narrow top asks for it on its way back, which one output makes short
-        if not narrow or short_of_time(P):
+        if not narrow or short_of_time(t):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:

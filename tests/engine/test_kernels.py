@@ -22,7 +22,7 @@ from .. import nets
 
 every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
-DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # slices: 768, 512 or 384
+DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # slice + 1
 
 
 def whole(rng, shape, dtype):

@@ -51,11 +51,16 @@ cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
-    cdef Py_ssize_t width = min(t.width, t.n - a)
+    cdef Py_ssize_t width = min(t.width, t.n - a), half = t.s // 2
     cdef double *out = t.out + part * (t.m + t.s) * t.s
-    t.K.dots(t.m, t.s, width, t.q + shift, t.ldq, t.w + shift, t.ldw, out, t.m)
+    cdef double *gram = out + t.m * t.s
+    cdef char *w = t.w + shift
+    t.K.dots(t.m, t.s, width, t.q + shift, t.ldq, w, t.ldw, out, t.m)
+    # the lower half of W W', but for a square
+    t.K.dots(half, half, width, w, t.ldw, w, t.ldw, gram, t.s)
     t.K.dots(
-        t.s, t.s, width, t.w + shift, t.ldw, t.w + shift, t.ldw, out + t.m * t.s, t.s
+        t.s, t.s - half, width, w, t.ldw, w + half * t.ldw * t.K.real_bytes, t.ldw,
+        gram + half * t.s, t.s
     )
 
 
@@ -237,12 +242,14 @@ def subtract_rows(Q, W, C):
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 
-cdef enum: TURN_COLUMNS = 2048   # of all rows at once
+cdef enum:
+    TURN_COLUMNS = 2048     # of all rows at once
+    ROWS_APART = 1024       # bytes between the rows made: those that begin alike share few sets
 
 
 cdef struct Combined:
     Sweep sweep              # w is written, not changed
-    char *scratch            # (s, TURN_COLUMNS or n) of each member
+    char *scratch            # (s, TURN_COLUMNS or n, and ROWS_APART) of each member
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -250,7 +257,8 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef Sweep *t = &combined.sweep
     cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
-    cdef Py_ssize_t whole = min(<Py_ssize_t>TURN_COLUMNS, t.n), line = whole * size
+    cdef Py_ssize_t whole = min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // size
+    cdef Py_ssize_t line = whole * size
     cdef char *rows = combined.scratch + member * t.s * line
     memset(rows, 0, t.s * line)
     t.K.take(
@@ -277,7 +285,9 @@ def combine_rows(Q, S, Y):
     set_sweep(t, Q, Y)
     cdef int threads = sweep_threads(t)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    scratch = np.empty((threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n)), Q.dtype)
+    scratch = np.empty(
+        (threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // Q.itemsize), Q.dtype
+    )
     squares = np.zeros((threads, t.s))
     t.c, t.out = <const double *>pointer(C), <double *>pointer(squares)
     combined.scratch = <char *>pointer(scratch)

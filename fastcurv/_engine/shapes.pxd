@@ -7,3 +7,5 @@ cdef enum:
     # the same where samples lie across: a product is one job, and nothing is packed before it
     SERIAL_ACROSS = 300000
     FAR_BYTES = 24 << 20        # more does not stay in the third-level cache
+    # kept at theta, up to which asking for the next panel costs more than waiting for it
+    NEAR_BYTES = 2 << 20

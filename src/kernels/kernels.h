@@ -278,7 +278,7 @@ typedef struct {
     void *out; /* not padded */
     ptrdiff_t ldout;
     void *bias;      /* (units,), or NULL */
-    ptrdiff_t ahead; /* numbers from p to what will be wanted next in its place */
+    ptrdiff_t ahead; /* numbers from p to what will be wanted next in its place, or 0 */
 } fc_narrow;
 
 /* What the loss keeps of a row for later: enough for rdelta = (d2 loss/dz2) rz. */

@@ -51,7 +51,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
     P.far = P.panel * row_bytes > ASKING_BYTES
-    P.asks = P.across and P.N * kept_of_sample(P) > NEAR_BYTES
+    P.looks_ahead = P.across and P.N * kept_of_sample(P) > NEAR_BYTES
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))

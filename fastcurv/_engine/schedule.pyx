@@ -122,7 +122,7 @@ cdef void serve_share(void *context, Py_ssize_t item, int member) noexcept nogil
         if fc_team_off(member):
             return
         go_to(&t, job.rows, panel, member if job.passing else panel - P.before)
-        t.more = P.asks and panel + 1 < end and last - first < 2
+        t.more = P.looks_ahead and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
         add = panel > begin or (shares == 1 and job.add)
@@ -180,7 +180,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
             if fc_team_off(member):
                 return
             go_to(&t, job.rows, panel, panel)
-            t.more = P.asks and panel + 1 < n_panels and last - first < 2
+            t.more = P.looks_ahead and panel + 1 < n_panels and last - first < 2
             take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
         for j in range(0 if alone else last - first):
             P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)

@@ -148,7 +148,7 @@ cdef struct PlanS:
     bint loaded                 # across: x holds X
     bint passing                # the state at theta need not stay
     bint near                   # the state at theta stays in the third-level cache
-    bint asks                   # samples lie across, and the next panel's state is asked for
+    bint looks_ahead            # samples lie across, and the next panel's state is asked for
     bint far                    # a panel's, with scratch, does not in the second-level one
 
 

@@ -413,8 +413,8 @@ def test_memory_is_held_once_and_goes_with_its_operator():
 def test_long_rows_lie_apart_in_a_cache(n):
     op = Prescribed(np.ones(2), seed=0)
     with held_rows(op, (3, n), np.dtype(float)) as rows:
-        assert rows.shape == (3, n) and n * 8 <= rows.strides[0] <= n * 8 + 4096
-        assert rows.strides[0] % 4096 == 1024
+        assert rows.shape == (3, n) and n * 8 <= rows.strides[0] < n * 8 + 4352
+        assert 1024 <= rows.strides[0] % 4096 < 1280
     with held_rows(op, (3, 300), np.dtype(float)) as rows:
         assert rows.strides[0] < 301 * 8 + 64, "short rows waste no quarter of a page"
 

@@ -574,9 +574,9 @@ _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
 def _apart(n: int, dtype: np.dtype) -> int:
-    """Return how many numbers one row of n begins after the last: a quarter of a page or little more
-    beyond whole pages, unless rows are short. Sweeps, which read some rows side by side, take 10 to 20%
-    longer where all begin at one place of a page.
+    """Return how many numbers one row of n begins after the last: a quarter of a page, or little
+    more, beyond whole pages, unless rows are short. Sweeps, which read some rows side by side, take
+    10 to 20% longer where all begin at one place of a page.
     """
     page = PAGE // dtype.itemsize
     return n + (page // 4 - n) % page if n >= 8 * page else n

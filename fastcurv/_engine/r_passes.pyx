@@ -11,7 +11,7 @@ cdef inline bint short_of_time(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef bint short = P.d_out == 1 or (t.kind != HESSIAN and P.K.vector_bytes == FC_ALIGN)
-    return short and t.more and not state_is_near(P)
+    return short and t.more and not P.near
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:

@@ -249,7 +249,8 @@ cdef enum:
 
 cdef struct Combined:
     Sweep sweep              # w is written, not changed
-    char *scratch            # (s, TURN_COLUMNS or n, and ROWS_APART) of each member
+    char *scratch            # (s, lds) of each member
+    Py_ssize_t lds           # TURN_COLUMNS or n, and ROWS_APART
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -257,12 +258,12 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef Sweep *t = &combined.sweep
     cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
-    cdef Py_ssize_t whole = min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // size
-    cdef Py_ssize_t line = whole * size
+    cdef Py_ssize_t line = combined.lds * size
     cdef char *rows = combined.scratch + member * t.s * line
     memset(rows, 0, t.s * line)
     t.K.take(
-        t.m, t.s, width, t.q + a * size, t.ldq, rows, whole, t.c, t.m, t.out + member * t.s
+        t.m, t.s, width, t.q + a * size, t.ldq, rows, combined.lds, t.c, t.m,
+        t.out + member * t.s
     )
     for r in range(t.s):
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
@@ -285,9 +286,8 @@ def combine_rows(Q, S, Y):
     set_sweep(t, Q, Y)
     cdef int threads = sweep_threads(t)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    scratch = np.empty(
-        (threads, t.s, min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // Q.itemsize), Q.dtype
-    )
+    combined.lds = min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // t.K.real_bytes
+    scratch = np.empty((threads, t.s, combined.lds), Q.dtype)
     squares = np.zeros((threads, t.s))
     t.c, t.out = <const double *>pointer(C), <double *>pointer(squares)
     combined.scratch = <char *>pointer(scratch)

@@ -22,7 +22,7 @@ between two of them is done whole: only a product can be ended by Ctrl-C.
 import numpy as np
 
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
-from libc.math cimport INFINITY, copysign, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp, sqrt
+from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp, sqrt
 from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
@@ -32,6 +32,7 @@ cdef enum:
 # assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
 cdef double ROUNDING = 4
 cdef double NEAR = 1e-2         # relative to the largest product
+cdef unsigned long long TOSS = 6364136223846793005      # of a congruential generator (Knuth)
 NOT_FINITE = (
     "the operator returned values that are not finite; wanted finite numbers for a finite vector"
 )
@@ -454,13 +455,15 @@ cdef class Lanczos:
         pass the limit.
 
         The components of rows j-1 and j along earlier rows satisfy the same recurrence as the
-        vectors (Simon 1984), plus rounding at each step. The estimate only decides when to
+        vectors (Simon 1984), plus rounding at each step, here of signs tossed: of the sign that
+        grows, the estimate would be 20 to 200 times the loss. It only decides when to
         reorthogonalise: the loss itself is then measured.
         """
         cdef Py_ssize_t end = j + 1, i, room = len(self.err) + 1
         cdef double own = self.t[j * (self.ld + 1)]
         cdef double back = self.t[(j - 1) * self.ld + j] if j else 0
         cdef double spread = self.noise / (beta * sqrt(<double>end)), lost, most, one
+        cdef unsigned long long coin = j
         cdef double *before
         cdef double *here
         cdef double *ahead
@@ -488,7 +491,8 @@ cdef class Lanczos:
                 if i < min(self.locked, low):   # taken out by itself
                     one -= self.t[i * self.ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
-            ahead[i] = spread if i >= low else one + copysign(spread, one)
+            coin = coin * TOSS + 1
+            ahead[i] = spread if i >= low else one - spread if coin >> 63 else one + spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
         self.lost = INFINITY if lost * most > self.contamination else lost
@@ -509,16 +513,15 @@ cdef class Lanczos:
     cdef int restore(self, Py_ssize_t multiplied) except -1:
         """The same; the products of the first `multiplied` rows, m by default, are in T."""
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
+        cdef double most, worst = self.contamination
         cdef double *C
         cdef char *P
         cdef int _k
         if multiplied < 0:
             multiplied = self.m
         if self.clean < end:
-            if self.semi and end - 2 > first:   # rows between lose no more than the estimate says
+            if self.semi and end - 2 > first:
                 self.clean = end - 2
-                for i in range(first, end - 2):
-                    self.e[i] += self.contamination * self.contamination * self.scale
             P, s = self.row(self.clean), end - self.clean
             for _k in range(3):
                 # components along deflated vectors grow from step to step in the three-term
@@ -533,8 +536,12 @@ cdef class Lanczos:
                 )
                 self.straighten(P, s, C)
                 self.take_back(C, multiplied)
-                if self.tidy(s, C, multiplied, self.clean == first) <= 1e-3:
+                most = self.tidy(s, C, multiplied, self.clean == first)
+                worst = fmax(worst, most)
+                if most <= 1e-3:
                     break
+            for i in range(first, self.clean):      # left as they are: see `semi`
+                self.e[i] += worst * worst * self.scale
             self.clean = end
         self.forget_loss()
         return 0

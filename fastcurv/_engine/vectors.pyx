@@ -23,6 +23,7 @@ cdef struct Sweep:
 cdef enum:
     SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
     TURNED_AT_ONCE = 512        # columns of a batch, which stay in the first cache
+    TURNED_ROWS = 4             # from which those before are taken out at once
 
 
 cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
@@ -68,17 +69,31 @@ cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, size = t.K.real_bytes, x = 0, i, cols
     cdef Py_ssize_t width = min(t.width, t.n - a)
+    cdef Py_ssize_t first, end
     cdef char *w = t.w + a * size
+    cdef char *rows
     cdef char *row
+    cdef const double *turn
     if t.m:
         t.K.take(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
     while x < width:
         cols = min(<Py_ssize_t>TURNED_AT_ONCE, width - x)
-        for i in range(t.s - 1, -1, -1):        # those before are still the old ones
-            row = w + (i * t.ldw + x) * size
-            t.K.scale(cols, -t.turn[i * (t.s + 1)], row, row)
-            if i:
-                t.K.take(i, 1, cols, w + x * size, t.ldw, row, t.ldw, t.turn + i * t.s, i, NULL)
+        end = t.s
+        while end:              # rows are made of those before them as they were
+            first = (end - 1) // TURNED_ROWS * TURNED_ROWS
+            rows = w + (first * t.ldw + x) * size
+            for i in range(end - 1, first - 1, -1):
+                row = w + (i * t.ldw + x) * size
+                turn = t.turn + i * t.s + first
+                t.K.scale(cols, -turn[i - first], row, row)
+                if i > first:
+                    t.K.take(i - first, 1, cols, rows, t.ldw, row, t.ldw, turn, t.s, NULL)
+            if first:
+                t.K.take(
+                    first, end - first, cols, w + x * size, t.ldw, rows, t.ldw,
+                    t.turn + first * t.s, t.s, NULL
+                )
+            end = first
         x += cols
 
 

@@ -73,7 +73,7 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     if full and x.curved and not remakes(P, P.n_layers - 2):
         job.q = kept(t, x, x.du if x.derived else x.q).at
     job.r = t.scratch.rz[P.n_layers - 2]
-    job.ahead = P.across * x.m if t.more and x.p != NULL else 0
+    job.ahead = P.across * x.m if t.more and x.p != NULL and not short_of_time(t) else 0
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))

@@ -4,7 +4,8 @@
 
 The times of a product, and of a block of eight, without one of them over the time with all:
 
-    across  samples lie in the lanes of vectors, where layers are narrower than vectors or ragged
+    across  samples lie in the lanes of vectors, where layers are narrower than vectors or ragged, or
+            what is kept of all samples is more than the third-level cache holds
     narrow  the last layer has three units or fewer: its products go with the sweeps of the layer
             below it
     stack   several vectors of a block go through the same rows together
@@ -29,7 +30,7 @@ FULL = (  # layers that fill vectors: samples are rows
     Workload("full-64", (32, 64, 32, 16), 1000, "tanh", "cross_entropy", large=False),
 )
 NAMES = ("sine", "tiny", "small-10", "small-13", "small-20", "diabetes", "cancer", "wine")
-NAMES += ("digits", "tall-64", "tall-100", "tall-48", "deep-72", "ragged")
+NAMES += ("digits", "tall-64", "tall-100", "tall-48", "tall-32", "deep-72", "ragged")
 NETS = {name: WORKLOADS[name] for name in NAMES} | {w.name: w for w in FULL}
 BLOCK = 8
 WITHOUT = {"across": {}, "narrow": {"narrow": True}, "stack": {"stack": True}}

@@ -124,8 +124,9 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
 
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
-    third-level cache, or so few rows follow that packing it is felt; and for one hidden layer under
-    a narrow last one however wide it is. It does not where a panel's inputs would come from the
+    third-level cache, or so few rows follow that packing it is felt; where the state comes from
+    beyond that cache, since only what lies across is asked for ahead; and for one hidden layer
+    under a narrow last one however wide it is. It does not where a panel's inputs would come from the
     third level, unless rows leave that many lanes empty. A panel's state, scratch and the next
     one's state leave the second-level cache room, but where it would be so short that joining the
     lanes of sums over samples is felt, and reading W and V: then it comes from the third level, and
@@ -142,7 +143,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         return 0
     few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
     if not (
-        narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P, P.n_layers) > 1.03
+        narrow or few or not P.near or P.n * P.K.real_bytes > TALL_WEIGHTS
+        or emptiness(P, P.n_layers) > 1.03
         or (P.n_layers > 1 and emptiness(P, P.n_layers - 1) > 1.01)
     ):
         return 0

@@ -32,8 +32,6 @@
 /* Compiled for size: large, and no slower for it. */
 #define FC_SMALL __attribute__((cold))
 #define FC_LARGE __attribute__((hot, noinline))
-/* Seldom wanted where it is called: inlined, it would cost registers there. */
-#define FC_CALLED __attribute__((noinline))
 #ifdef __clang__
 #define FC_UNROLL _Pragma("unroll")
 #define FC_ROLL _Pragma("nounroll")
@@ -59,7 +57,6 @@
 #define FC_INLINE static inline
 #define FC_SMALL
 #define FC_LARGE
-#define FC_CALLED
 #endif
 
 /* bytes: every padded matrix starts and every row of it starts on such a border */

@@ -255,13 +255,15 @@ class Sketch:
         self.S = leave_one_out(self.R)
 
     def _rounding(self) -> Floats:
-        """Return the size of the rounding of each product with the basis: ``o'H q`` is known from
-        ``H o`` and from ``H q``, and were these exact, it would be the same number. Their
-        difference is a product of o, random signs, with the error of ``H q``, so its root mean
-        square over all o is the norm of that.
+        """Return the size of the rounding of each term ``q_i (H q)_i`` for every q of the basis, of
+        products and of sums. ``o'H q`` is known from ``H o`` and from ``H q``, and were these
+        exact, it would be the same number. Their difference is a product of o, random signs, with
+        the error of ``H q``, so its root mean square over all o is the norm of that.
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
-        return np.asarray(np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5)
+        of_products = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
+        of_sums = np.finfo(self.Z.dtype).eps * ROUNDINGS * np.abs(self.Z)
+        return np.asarray(self.Q * (of_sums + of_products[:, None]))
 
     def _traces(self) -> tuple[Floats, Floats]:
         """Return one estimate of the trace for each sample left out, and the part of the trace left
@@ -291,21 +293,20 @@ class Sketch:
         If the sketch has as many vectors as there are large eigenvalues, all samples can be wrong
         together: each leaves out a direction s_i that no other vector covers, and its test vector
         can be almost orthogonal to it. The part of the trace along s_i is known, and is added to
-        the error. So is the rounding of the products, which all samples share.
+        the error. So is the rounding, which all samples share.
         """
         samples, left_out = interruptible(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along)
-        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
+        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding).ravel())))
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """Return the mean and standard error of the estimates of the diagonal, one for each sample
-        left out. The rounding of the products and of the sum over the basis is added to the error.
+        left out. The rounding is added to the error.
         """
         m, S = len(self.O), self.S
-        each = np.finfo(self.Z.dtype).eps * ROUNDINGS * np.abs(self.Z) + self._rounding()[:, None]
-        whole, rounding = (self.Q * self.Z).sum(axis=0), np.linalg.norm(self.Q * each, axis=0)
+        whole, rounding = (self.Q * self.Z).sum(axis=0), np.linalg.norm(self._rounding(), axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, BLOCK):

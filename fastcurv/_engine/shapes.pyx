@@ -126,8 +126,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     below the last layer, whose few units are not the rule; where V packed would come from the
     third-level cache, or so few rows follow that packing it is felt; where the state comes from
     beyond that cache, since only what lies across is asked for ahead; and for one hidden layer
-    under a narrow last one however wide it is. It does not where a panel's inputs would come from the
-    third level, unless rows leave that many lanes empty. A panel's state, scratch and the next
+    under a narrow last one however wide it is. It does not where a panel's inputs would come from
+    the third level, unless rows leave that many lanes empty. A panel's state, scratch and the next
     one's state leave the second-level cache room, but where it would be so short that joining the
     lanes of sums over samples is felt, and reading W and V: then it comes from the third level, and
     is long in float32; in float64 that brings a per cent at most. With one wide layer the cache

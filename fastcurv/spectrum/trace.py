@@ -255,15 +255,17 @@ class Sketch:
         self.S = leave_one_out(self.R)
 
     def _rounding(self) -> Floats:
-        """Return the size of the rounding of each term ``q_i (H q)_i`` for every q of the basis, of
-        products and of sums. ``o'H q`` is known from ``H o`` and from ``H q``, and were these
+        """Return the size (n,) of the rounding of the sums over the basis of ``q_i (H q)_i``, of
+        products and of terms. ``o'H q`` is known from ``H o`` and from ``H q``, and were these
         exact, it would be the same number. Their difference is a product of o, random signs, with
         the error of ``H q``, so its root mean square over all o is the norm of that.
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
-        of_products = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
-        of_sums = np.finfo(self.Z.dtype).eps * ROUNDINGS * np.abs(self.Z)
-        return np.asarray(self.Q * (of_sums + of_products[:, None]))
+        errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
+        least, found = ROUNDINGS * np.finfo(self.Z.dtype).eps, np.zeros(self.n)
+        for q, z, error in zip(self.Q, self.Z, errors):
+            found = np.hypot(found, q * (least * np.abs(z) + error))
+        return found
 
     def _traces(self) -> tuple[Floats, Floats]:
         """Return one estimate of the trace for each sample left out, and the part of the trace left
@@ -299,14 +301,14 @@ class Sketch:
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along)
-        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding).ravel())))
+        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """Return the mean and standard error of the estimates of the diagonal, one for each sample
         left out. The rounding is added to the error.
         """
         m, S = len(self.O), self.S
-        whole, rounding = (self.Q * self.Z).sum(axis=0), np.linalg.norm(self._rounding(), axis=0)
+        whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, BLOCK):
@@ -319,7 +321,7 @@ class Sketch:
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
         error = np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
-        return mean, np.hypot(error, rounding)
+        return mean, np.hypot(error, self._rounding())
 
 
 def leave_one_out(R: Floats) -> Floats:

@@ -71,7 +71,7 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_term term[2]
         void *c
         Py_ssize_t ldc
-        int exact, accumulate, far
+        int exact, accumulate, spent, far
         fc_step step
         fc_ahead ahead[4]
         Py_ssize_t row_block, col_block

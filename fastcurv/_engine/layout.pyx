@@ -15,7 +15,9 @@ cdef enum:
     FEW_GROUPS = 4              # of so many panels or fewer: each more is n numbers through caches
     LEAST_PANEL = 24            # rows of one of two panels: each costs as much as ten rows more
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
-    ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead
+    ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead; with 64-byte
+    ASKING_SOON = 1 << 20       # vectors, where so much is kept of all rows
+    ASKING_KEPT = 5 << 20
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
     ASKED_BYTES = 1 << 21       # kept of the rows for which a function is asked at once
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
@@ -37,7 +39,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
     Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
     least at T = sqrt(work / (jobs wake)): more are not used."""
-    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0, kept
+    cdef bint soon
     cdef int most
     P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
     for l in range(P.n_layers):
@@ -50,8 +53,10 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
-    P.far = P.panel * row_bytes > ASKING_BYTES
-    P.looks_ahead = P.across and P.N * kept_of_sample(P) > NEAR_BYTES
+    kept = P.N * kept_of_sample(P)
+    soon = P.K.vector_bytes == FC_ALIGN and kept > ASKING_KEPT
+    P.far = P.panel * row_bytes > (ASKING_SOON if soon else ASKING_BYTES)
+    P.looks_ahead = P.across and kept > NEAR_BYTES
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))

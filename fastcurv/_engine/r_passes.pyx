@@ -155,6 +155,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             stack.b[1] = P.v_step // size
             add_back(t, job, y, delta, V_of(t, y))
         into(job, own(t, x, t.scratch.e[l & 1]))
+        job.spent = not x.skip and x.norm == NULL
         stack.c = t.own // size
         job.step.kind = FC_STEP_R_BACKWARD
         put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))

@@ -236,7 +236,8 @@ typedef struct {
     ptrdiff_t ldc;
     int exact; /* C is not padded: nothing outside its m x n is touched; only FC_STEP_NONE */
     int accumulate;
-    int far; /* B and the step's matrices are in no near cache: for kernels that can ask ahead */
+    int spent; /* nobody reads C after the step: kernels may keep it elsewhere */
+    int far;   /* B and the step's matrices are in no near cache: for kernels that can ask ahead */
     fc_step step;
     /* memory that will be read soon, for kernels that can ask for it */
     fc_ahead ahead[FC_MAX_AHEAD];

@@ -103,15 +103,16 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                     continue;
                 const fc_activation phis[] = {FC_IDENTITY, FC_TANH, FC_SIGMOID, FC_RELU,
                                               FC_LEAKY_RELU};
+                const ptrdiff_t depths[] = {0, 7, 40, 150};
                 for (int f = 0; f < 5; f++)
-                    for (int k = 0; k < 2 && (!(use & USE_MADE) || f == 1 || f == 2); k++)
+                    for (int k = 0; k < 4 && (!(use & USE_MADE) || f == 1 || f == 2); k++)
                         test_step(K, R, wide, length(use + 3 * f + k),
                                   length(3 * use + f + 5 * kind), kind,
                                   kind == FC_STEP_ACTIVATE
                                       ? (fc_activation)((use + f) % FC_N_ACTIVATIONS)
                                   : use & USE_P ? phis[f]
                                                 : FC_IDENTITY,
-                                  use, 7 * k);
+                                  use, depths[k]);
             }
         for (int i = 0; i < N_LENGTHS; i++) {
             for (int phi = 0; phi < FC_N_ACTIVATIONS; phi++)

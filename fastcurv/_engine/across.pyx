@@ -40,8 +40,16 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     return narrow_last(&P.layer[top])
 
 
-cdef void onward_across(Pass *t, fc_step *step) noexcept nogil:
-    """The step on the layer below the last gives the last one's rz, and keeps no ra."""
+cdef bint narrow_form(Pass *t) noexcept nogil:
+    """Whether quadratic forms go on into it too: where phi'' is made from a and phi'."""
+    cdef Layer *x = &t.P.layer[t.P.n_layers - 2]
+    return narrow_top(t) and (x.derived or not x.curved)
+
+
+cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
+    """The step on the layer below the last gives the last one's rz, and keeps no ra; of a quadratic
+    form also the second derivatives of the last one's z along v, without those by delta.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
@@ -52,6 +60,8 @@ cdef void onward_across(Pass *t, fc_step *step) noexcept nogil:
     step.next.w, step.next.v = y.W.flat + y.w * size, V.flat + y.w * size
     step.next.u = bias_of(P, y, V)
     step.next.out, step.next.ldout = t.scratch.rz[P.n_layers - 1], P.across
+    if quadratic:
+        step.next.twice = t.scratch.e[1]
 
 
 cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
@@ -112,21 +122,27 @@ cdef void r_loss_across(
 
 
 cdef double top_across(Pass *t, Layer *y) noexcept nogil:
-    """<rz, (d2 loss / dz2) rz> of a panel, in blocks of samples. rz is spent."""
+    """<rz, (d2 loss / dz2) rz> of a panel. rz is spent."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t first = 0, size = P.K.real_bytes
     cdef fc_loss_rows here = loss_at(t, 0)
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
+    memcpy(t.scratch.e[0], rz, y.m * P.across * P.K.real_bytes)
+    r_loss_across(t, &here, y, NULL, 0, t.rows)
+    return dot_across(t, y, t.scratch.e[0], rz)
+
+
+cdef double dot_across(Pass *t, Layer *y, char *one, char *other) noexcept nogil:
+    """<one, other> of two matrices (m, samples) of a panel, in blocks of samples."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t first = 0, size = P.K.real_bytes
     cdef fc_step step
     cdef double total = 0, part = 0
-    memcpy(t.scratch.e[0], rz, y.m * P.across * size)
-    r_loss_across(t, &here, y, NULL, 0, t.rows)
     memset(&step, 0, sizeof(step))
     step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
     while first < t.rows:
-        step.p = t.scratch.e[0] + first * size
+        step.p = one + first * size
         P.K.step(
-            &step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), rz + first * size, P.across
+            &step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), other + first * size, P.across
         )
         total += part
         first += BLOCK_ROWS

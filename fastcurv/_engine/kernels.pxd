@@ -32,6 +32,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t w_ts
         const void *u
         void *out
+        void *twice
         Py_ssize_t ldout
     ctypedef struct fc_step:
         fc_made made

@@ -17,7 +17,8 @@ cdef inline bint short_of_time(Pass *t) noexcept nogil:
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
 
-    Returns <e * phi'' * rz, rz> where it is wanted.
+    Returns <e * phi'' * rz, rz> where it is wanted, and of a layer that goes on into a narrow top
+    what `r_dots` has of that.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, size = P.K.real_bytes
@@ -27,10 +28,11 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    cdef bint narrow = not quadratic and narrow_top(t)
+    cdef bint narrow = narrow_form(t) if quadratic else narrow_top(t), forms
     for l in range(P.first, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
+        forms = quadratic and not (narrow and l == P.n_layers - 2)
         memset(&stack, 0, sizeof(stack))
         start(t, job, y.m)
         if r_below.at != NULL:
@@ -44,25 +46,30 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         job.step.u = bias_of(P, y, V) if P.active[l] else NULL
         stack.u, stack.c = P.v_step // size, t.own // size
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
-        put_bends(t, &job.step, y, quadratic)
+        put_bends(t, &job.step, y, forms)
         put_skip(&job.step, r_below if y.skip else nothing())
         # a narrow top asks for it on its way back
-        if not narrow or short_of_time(t):
+        if not narrow or quadratic or short_of_time(t):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
-        if quadratic and y.curved:
+        if quadratic and (y.curved or not forms):
+            ask(t, job, y.a, y.m)
+        if forms and y.curved:
             job.step.total = t.scratch.totals
             ask(t, job, y.du if y.derived else y.q, y.m)
-            ask(t, job, y.a, y.m)
         if narrow and l == P.n_layers - 2:
-            onward_across(t, &job.step)
+            job.spent = quadratic
+            onward_across(t, &job.step, quadratic)
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
             return curvature
-        if quadratic and y.curved:
+        if forms and y.curved:
             curvature += total_of(P, t, job)
         if quadratic and y.norm != NULL:
             curvature += norm_curvature(t, l)
         r_below = own(t, y, t.scratch.ra[l])
+    if narrow and quadratic:
+        y = &P.layer[P.n_layers - 1]
+        curvature += dot_across(t, y, kept(t, y, y.delta).at, t.scratch.e[1])
     return curvature
 
 
@@ -178,13 +185,13 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef double r_dots(Pass *t) noexcept nogil:
-    """sum over layers of 2 <delta, ra_below V'>, after R-forward."""
+    """sum over layers of 2 <delta, ra_below V'>, after R-forward, which has that of a narrow top."""
     cdef PlanS *P = t.P
     cdef double total = 0
     cdef Py_ssize_t l
     cdef Layer *y
     cdef fc_product job
-    for l in range(P.first + 1, P.n_layers):
+    for l in range(P.first + 1, P.n_layers - narrow_form(t)):
         y = &P.layer[l]
         if not P.active[l]:
             continue

@@ -17,6 +17,7 @@ KERNELS = [
         "if (step && ((deep && q) || q + 1 == tiles",
     ),
     ("gemm.inc", "done = i + mr;", "done = i;"),
+    ("gemm.inc", "const ptrdiff_t ldc = aside ? nv * VL", "const ptrdiff_t ldc = aside ? VL"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
     ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),
     (
@@ -128,6 +129,9 @@ KERNELS = [
         "const VEC bias = u ? splat(u[r]) : (VEC){0};",
     ),
     ("narrow.inc", "store(c + x * VL, z);", ""),
+    ("narrow.inc", "if (bent) more[t][x] += wr[t] * bend;", ""),
+    ("narrow.inc", "more[t][x] += (vr[t] + vr[t]) * ra;", "more[t][x] += vr[t] * ra;"),
+    ("narrow.inc", "more[t][x] = i && two ?", "more[t][x] = 0 ?"),
     ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
     ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),
     ("narrow.inc", ": cols > VL ? 2 : 1;", ": cols > 0 ? 2 : 1;"),
@@ -252,8 +256,19 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/across.pyx",
-        "step.p = t.scratch.e[0] + first * size",
-        "step.p = t.scratch.e[0]",
+        "step.p = one + first * size",
+        "step.p = one",
+    ),
+    (
+        "fastcurv/_engine/r_passes.pyx",
+        "job.spent = not x.skip and x.norm == NULL",
+        "job.spent = x.norm == NULL",
+    ),
+    ("fastcurv/_engine/r_passes.pyx", "P.n_layers - narrow_form(t)):", "P.n_layers):"),
+    (
+        "fastcurv/_engine/across.pyx",
+        "return narrow_top(t) and (x.derived or not x.curved)",
+        "return narrow_top(t)",
     ),
     (
         "fastcurv/_engine/plan.pyx",

@@ -185,7 +185,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef double r_dots(Pass *t) noexcept nogil:
-    """sum over layers of 2 <delta, ra_below V'>, after R-forward, which has that of a narrow top."""
+    """sum over layers of 2 <delta, ra_below V'>, after R-forward, which has a narrow top's."""
     cdef PlanS *P = t.P
     cdef double total = 0
     cdef Py_ssize_t l

@@ -147,6 +147,8 @@ BOUNDS = (  # what, its value, the bound
     ("bind / gradient", lambda r: r["bind/gradient"], on(EVERY, -1.3)),
     ("GGN / Hessian product", lambda r: r["ggn/product"], ggn_bound),
     ("quadratic / product", lambda r: r["quadratic/product"], on(("mnist-relu", "mnist"), -0.6)),
+    ("quadratic / product", lambda r: r["quadratic/product"], on(("tall-100", "tall-64"), -0.85)),
+    ("quadratic / product", lambda r: r["quadratic/product"], on(("tall-160",), -0.6)),
     ("block / product, per vector", lambda r: r["block/product"], on((*EVERY, *TALL), -1.0)),
     (
         "block / product (or 0.8 of its share of peak)",

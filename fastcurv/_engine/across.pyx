@@ -121,34 +121,6 @@ cdef void r_loss_across(
         P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
 
 
-cdef double top_across(Pass *t, Layer *y) noexcept nogil:
-    """<rz, (d2 loss / dz2) rz> of a panel. rz is spent."""
-    cdef PlanS *P = t.P
-    cdef fc_loss_rows here = loss_at(t, 0)
-    cdef char *rz = t.scratch.rz[P.n_layers - 1]
-    memcpy(t.scratch.e[0], rz, y.m * P.across * P.K.real_bytes)
-    r_loss_across(t, &here, y, NULL, 0, t.rows)
-    return dot_across(t, y, t.scratch.e[0], rz)
-
-
-cdef double dot_across(Pass *t, Layer *y, char *one, char *other) noexcept nogil:
-    """<one, other> of two matrices (m, samples) of a panel, in blocks of samples."""
-    cdef PlanS *P = t.P
-    cdef Py_ssize_t first = 0, size = P.K.real_bytes
-    cdef fc_step step
-    cdef double total = 0, part = 0
-    memset(&step, 0, sizeof(step))
-    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
-    while first < t.rows:
-        step.p = one + first * size
-        P.K.step(
-            &step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), other + first * size, P.across
-        )
-        total += part
-        first += BLOCK_ROWS
-    return total
-
-
 # --- shared: what sums over samples read lies by rows ---------------------------------------------
 
 cdef enum:

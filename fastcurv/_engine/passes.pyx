@@ -143,8 +143,7 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         x = &P.layer[l - 1]
         start(t, &job, y.k)
         add_back(t, &job, y, delta, y.W)
-        into(&job, own(t, x, t.scratch.e[l & 1]))
-        job.spent = not x.skip and x.norm == NULL
+        into_e(t, &job, x, l)
         job.step.kind = FC_STEP_BACKWARD
         put_d(&job.step, kept(t, x, x.du))
         put_bends(t, &job.step, x, not x.derived)

@@ -29,6 +29,12 @@ cdef inline void into(fc_product *job, Matrix c) noexcept nogil:
     job.c, job.ldc = c.at, c.ld
 
 
+cdef inline void into_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) noexcept nogil:
+    """e of layer x, below layer l: a skip or means over rows alone ask for it after the step."""
+    into(job, own(t, x, t.scratch.e[l & 1]))
+    job.spent = not x.skip and x.norm == NULL
+
+
 cdef inline void into_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept nogil:
     job.c, job.ldc = out + y.w * t.P.K.real_bytes, y.k
 

@@ -1,7 +1,7 @@
 """The passes along v: R-forward, the loss's second derivative, R-backward, and the quadratic form
 that needs no R-backward. Their equations stand at the head of passes.pyx.
 """
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 
 cdef inline bint short_of_time(Pass *t) noexcept nogil:
@@ -48,7 +48,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
         put_bends(t, &job.step, y, forms)
         put_skip(&job.step, r_below if y.skip else nothing())
-        # a narrow top asks for it on its way back
+        # a narrow top asks for it on its way back, which a form has not
         if not narrow or quadratic or short_of_time(t):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
@@ -69,7 +69,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         r_below = own(t, y, t.scratch.ra[l])
     if narrow and quadratic:
         y = &P.layer[P.n_layers - 1]
-        curvature += dot_across(t, y, kept(t, y, y.delta).at, t.scratch.e[1])
+        curvature += dot_rows(t, y, kept(t, y, y.delta).at, t.scratch.e[1])
     return curvature
 
 
@@ -161,8 +161,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         if full and P.active[l]:
             stack.b[1] = P.v_step // size
             add_back(t, job, y, delta, V_of(t, y))
-        into(job, own(t, x, t.scratch.e[l & 1]))
-        job.spent = not x.skip and x.norm == NULL
+        into_e(t, job, x, l)
         stack.c = t.own // size
         job.step.kind = FC_STEP_R_BACKWARD
         put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))
@@ -206,23 +205,33 @@ cdef double r_dots(Pass *t) noexcept nogil:
 
 
 cdef double top_dot(Pass *t) noexcept nogil:
-    """<rz, (d2 loss / dz2) rz> of the last layer, in blocks of rows as the loss. rz is spent."""
+    """<rz, (d2 loss / dz2) rz> of the last layer. rz is spent."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t first = 0, rows
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
+    memcpy(
+        t.scratch.e[0], rz,
+        (y.m * P.across if P.across else t.rows * y.ldm) * P.K.real_bytes
+    )
+    r_loss(t, NULL)
+    return dot_rows(t, y, t.scratch.e[0], rz)
+
+
+cdef double dot_rows(Pass *t, Layer *y, char *one, char *other) noexcept nogil:
+    """<one, other> of two matrices of the pass's rows, in blocks as the loss."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t first = 0, rows, on, ld = lead(P, y.ldm)
     cdef fc_step step
     cdef double total = 0, part = 0
-    if P.across:
-        return top_across(t, y)
-    P.K.copy(t.rows, y.m, rz, y.ldm, 1, t.scratch.e[0], y.ldm)
-    r_loss(t, NULL)
     memset(&step, 0, sizeof(step))
-    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, y.ldm
+    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, ld
     while first < t.rows:
         rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
-        step.p = at(P, t.scratch.e[0], first, y.ldm)
-        P.K.step(&step, rows, y.m, at(P, rz, first, y.ldm), y.ldm)
+        on = first * (1 if P.across else ld) * P.K.real_bytes
+        step.p = one + on
+        P.K.step(
+            &step, y.m if P.across else rows, rows if P.across else y.m, other + on, ld
+        )
         total += part
         first += BLOCK_ROWS
     return total

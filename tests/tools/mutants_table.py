@@ -255,12 +255,12 @@ PASSES = [
         "step.next.u = NULL",
     ),
     (
-        "fastcurv/_engine/across.pyx",
-        "step.p = one + first * size",
+        "fastcurv/_engine/r_passes.pyx",
+        "step.p = one + on",
         "step.p = one",
     ),
     (
-        "fastcurv/_engine/r_passes.pyx",
+        "fastcurv/_engine/products.pxd",
         "job.spent = not x.skip and x.norm == NULL",
         "job.spent = x.norm == NULL",
     ),

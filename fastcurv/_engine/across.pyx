@@ -48,7 +48,7 @@ cdef bint narrow_form(Pass *t) noexcept nogil:
 
 cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
     """The step on the layer below the last gives the last one's rz, and keeps no ra; of a quadratic
-    form also the second derivatives of the last one's z along v, without those by delta.
+    form also what each sample brings to it but by the loss's second derivatives.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -61,7 +61,7 @@ cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
     step.next.u = bias_of(P, y, V)
     step.next.out, step.next.ldout = t.scratch.rz[P.n_layers - 1], P.across
     if quadratic:
-        step.next.twice = t.scratch.e[1]
+        step.next.delta, step.next.form = kept(t, y, y.delta).at, t.scratch.e[1]
 
 
 cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:

@@ -31,8 +31,9 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *v
         Py_ssize_t w_ts
         const void *u
+        const void *delta
         void *out
-        void *twice
+        void *form
         Py_ssize_t ldout
     ctypedef struct fc_step:
         fc_made made

@@ -68,8 +68,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             curvature += norm_curvature(t, l)
         r_below = own(t, y, t.scratch.ra[l])
     if narrow and quadratic:
-        y = &P.layer[P.n_layers - 1]
-        curvature += dot_rows(t, y, kept(t, y, y.delta).at, t.scratch.e[1])
+        curvature += dot_rows(t, 1, P.across, P.ones, t.scratch.e[1])
     return curvature
 
 
@@ -214,13 +213,15 @@ cdef double top_dot(Pass *t) noexcept nogil:
         (y.m * P.across if P.across else t.rows * y.ldm) * P.K.real_bytes
     )
     r_loss(t, NULL)
-    return dot_rows(t, y, t.scratch.e[0], rz)
+    return dot_rows(t, y.m, lead(P, y.ldm), t.scratch.e[0], rz)
 
 
-cdef double dot_rows(Pass *t, Layer *y, char *one, char *other) noexcept nogil:
-    """<one, other> of two matrices of the pass's rows, in blocks as the loss."""
+cdef double dot_rows(
+    Pass *t, Py_ssize_t m, Py_ssize_t ld, char *one, char *other
+) noexcept nogil:
+    """<one, other> of two matrices of the pass's rows, m numbers each, in blocks as the loss."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t first = 0, rows, on, ld = lead(P, y.ldm)
+    cdef Py_ssize_t first = 0, rows, on
     cdef fc_step step
     cdef double total = 0, part = 0
     memset(&step, 0, sizeof(step))
@@ -229,9 +230,7 @@ cdef double dot_rows(Pass *t, Layer *y, char *one, char *other) noexcept nogil:
         rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
         on = first * (1 if P.across else ld) * P.K.real_bytes
         step.p = one + on
-        P.K.step(
-            &step, y.m if P.across else rows, rows if P.across else y.m, other + on, ld
-        )
+        P.K.step(&step, m if P.across else rows, rows if P.across else m, other + on, ld)
         total += part
         first += BLOCK_ROWS
     return total

@@ -147,6 +147,21 @@ def test_totals_of_quadratic_forms_across(arch, dtype):
             assert swallowed >= shared - 6 - joins, (swallowed, shared)
 
 
+def test_a_row_of_weight_0_leaves_nothing_in_a_form(arch):
+    """However large it is: its delta of 0 comes before the square of what the row gives."""
+    rng = np.random.default_rng(0)
+    model, N = fc.MLP((3, 8, 1), "tanh", dtype="float32"), 100
+    X, y = rng.standard_normal((2, N, 3)).astype("float32")
+    weight = np.ones(N, "float32")
+    X[7], weight[7] = 1e20, 0
+    theta = rng.standard_normal(model.n_params).astype("float32")
+    theta[:24] *= np.float32(1e-21)  # that row does not saturate
+    v = rng.standard_normal(model.n_params).astype("float32")
+    H = fc.Objective(model, X, y[:, :1], "mse", sample_weight=weight).hessian(theta)
+    product = v.astype(float) @ (H @ v).astype(float)
+    assert np.isclose(H.quadratic(v), product, rtol=1e-4)
+
+
 def test_what_is_asked_for_is_named():
     with pytest.raises(ValueError, match="float16"):
         _engine.summation(dtype="float16")

@@ -103,7 +103,7 @@ static long long about_now_ns(void) {
 
 fc_watch fc_watch_begin(fc_check check) {
     const fc_watch before = watch;
-    watch = (fc_watch){check, 0, check ? about_now_ns() + FC_CHECK_NS : 0, fc_arithmetic_begin()};
+    watch = (fc_watch){check, 0, 0, fc_arithmetic_begin()};
     return before;
 }
 
@@ -115,7 +115,10 @@ int fc_watch_end(fc_watch before) {
 }
 
 int fc_watch_off(void) {
-    if (watch.check && !watch.off && about_now_ns() > watch.due) {
+    if (!watch.check || watch.off) return watch.off;
+    const long long now = about_now_ns();
+    if (!watch.due) watch.due = now + FC_CHECK_NS;
+    if (now > watch.due) {
         fc_arithmetic_end(watch.own);
         const int off = watch.check();
         watch.own = fc_arithmetic_begin(); /* a handler may have chosen another */
@@ -126,5 +129,6 @@ int fc_watch_off(void) {
     return watch.off;
 }
 
+int fc_watch_was_off(void) { return watch.off; }
 int fc_watch_on(void) { return watch.check != NULL; }
 void fc_watch_call_off(void) { watch.off = 1; }

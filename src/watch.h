@@ -39,7 +39,7 @@ typedef int (*fc_check)(void); /* not 0: call it off */
 typedef struct {
     fc_check check;    /* NULL: nobody asks */
     int off;           /* called off */
-    long long due;     /* when to ask again, in nanoseconds */
+    long long due;     /* when to ask again, in nanoseconds; 0: nobody has looked up yet */
     fc_arithmetic own; /* the caller's */
 } fc_watch;
 
@@ -48,6 +48,7 @@ enum { FC_CHECK_NS = 60000000 };
 fc_watch fc_watch_begin(fc_check check); /* returns what was on before, for */
 int fc_watch_end(fc_watch before);       /* which returns whether this one was called off */
 int fc_watch_off(void);                  /* is it called off? Asks if it is time to */
+int fc_watch_was_off(void);              /* the same, but asks nobody */
 int fc_watch_on(void);                   /* does anybody ask? */
 void fc_watch_call_off(void);
 long long fc_now_ns(void);

@@ -171,7 +171,7 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
         serve(job)
         job.add, job.l2 = True, 0
         r0 += P.chunk
-        if fc_watch_off():
+        if r0 < P.N and fc_watch_off():
             return
 
 

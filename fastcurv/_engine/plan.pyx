@@ -14,6 +14,7 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 cdef enum:
     TALL_BLOCK = 16             # vectors served side by side by a tall plan
+    HELD_WORK = 200000          # flops of a product up to which the GIL is held: some microseconds
     TRIED_WORK = 400000000      # flops of a product up to which one thread may be faster at theta
 
 
@@ -295,7 +296,7 @@ cdef class Plan:
 
     cdef int end(self, fc_watch before) except -1 nogil:
         """Of the watch over a pass: what was called off has left nothing to build on."""
-        if fc_watch_off():
+        if fc_watch_was_off():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         unwatch(before)
         if self.P.failed:
@@ -311,9 +312,12 @@ cdef class Plan:
 
     # --- multiplied -------------------------------------------------------------------------------
 
-    cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil:
+    cdef int go(
+        self, Job *job, char *out, Py_ssize_t out_step, const char *active
+    ) except -1 nogil:
         cdef fc_watch before = watch()
         job.P = &self.P
+        select(job.P, active)
         along_v(job, out, out_step)
         return self.end(before)
 
@@ -337,6 +341,7 @@ cdef class Plan:
         cdef Job part
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
         cdef const char *active_ = NULL if active is None else pointer(active)
+        cdef char *to
         job.v_step = step
         self.lock.take()
         try:
@@ -344,9 +349,12 @@ cdef class Plan:
                 part = job[0]
                 part.vectors, part.v = self.room_for(k - j), job.v + j * step
                 part.totals = NULL if job.totals == NULL else job.totals + j
-                with nogil:
-                    select(P, active_)
-                    self.go(&part, NULL if out == NULL else out + j * step, step)
+                to = NULL if out == NULL else out + j * step
+                if 12 * P.N * P.n <= HELD_WORK and P.asking == NULL:
+                    self.go(&part, to, step, active_)
+                else:
+                    with nogil:
+                        self.go(&part, to, step, active_)
                 j += part.vectors
                 PyErr_CheckSignals()
         finally:
@@ -382,8 +390,7 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.vectors, job.v = PRODUCT, VJP if transpose else JVP, 1, pointer(v)
         with self.lock, nogil:
-            select(&self.P, NULL)
-            self.go(&job, out_, 0)
+            self.go(&job, out_, 0, NULL)
 
     def outputs(self, out):
         """The net's outputs at theta into out (N, d_out), contiguous."""

@@ -25,6 +25,12 @@ cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcep
     job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
 
 
+cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:
+    """The pass's vectors share every matrix of a product until said otherwise."""
+    if t.count > 1:
+        memset(&stack.count, 0, sizeof(stack[0]) - sizeof(stack.job))
+
+
 cdef inline void into(fc_product *job, Matrix c) noexcept nogil:
     job.c, job.ldc = c.at, c.ld
 

@@ -33,7 +33,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         y = &P.layer[l]
         V = V_of(t, y)
         forms = quadratic and not (narrow and l == P.n_layers - 2)
-        memset(&stack, 0, sizeof(stack))
+        share_all(t, &stack)
         start(t, job, y.m)
         if r_below.at != NULL:
             stack.a[job.n_terms] = t.own // size
@@ -130,7 +130,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             back_across(t, out, add, full)
             continue
         if P.active[l] and out != NULL:
-            memset(&stack, 0, sizeof(stack))
+            share_all(t, &stack)
             start_sum(t, y, job, add)
             stack.a[0] = t.own // size
             if P.shared:
@@ -153,7 +153,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         if l == P.first:
             break
         x = &P.layer[l - 1]
-        memset(&stack, 0, sizeof(stack))
+        share_all(t, &stack)
         start(t, job, y.k)
         stack.a[0] = t.own // size
         add_back(t, job, y, rdelta, y.W)

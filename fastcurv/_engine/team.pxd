@@ -27,6 +27,7 @@ cdef extern from "watch.h" nogil:
     int fc_threads_wanted()
     int fc_want_threads(int threads)
     int fc_watch_off()                  # whether the job is called off, asked outside of all parts
+    int fc_watch_was_off()              # the same as is known, without a look
     long long fc_now_ns()
 
 

@@ -7,12 +7,22 @@ import os
 import threading
 from weakref import WeakSet
 
-from cpython.exc cimport PyErr_Occurred
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 
 
 cdef extern from "Python.h" nogil:
     int run_handlers "PyErr_CheckSignals"() noexcept
     unsigned long PyThread_get_thread_ident()
+    ctypedef void *PyThread_type_lock
+    ctypedef enum PyLockStatus:
+        PY_LOCK_INTR
+    enum:
+        NOWAIT_LOCK
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock)
+    int PyThread_acquire_lock(PyThread_type_lock, int)
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long us, int interrupted)
+    void PyThread_release_lock(PyThread_type_lock)
 
 cdef unsigned long main_thread
 _locks = WeakSet()              # all that there are
@@ -96,13 +106,24 @@ cdef class Lock:
     """What one thread holds at a time, and no thread twice: a handler of signals, or a finaliser,
     that asks in the middle of its own thread's turn would find things half made, or wait for ever.
     """
-    cdef object free, __weakref__
+    cdef PyThread_type_lock free
+    cdef object __weakref__
     cdef readonly bint lost     # in a child: its holder was another thread, which is no more
     cdef unsigned long holder
 
     def __cinit__(self):
-        self.free = threading.Lock()
+        self.renew()
         _locks.add(self)
+
+    def __dealloc__(self):
+        if self.free != NULL:
+            PyThread_free_lock(self.free)
+
+    cdef int renew(self) except -1:
+        self.free = PyThread_allocate_lock()
+        if self.free == NULL:
+            raise MemoryError("no memory for a lock")
+        return 0
 
     cdef int take(self) except -1:
         if self.holder == PyThread_get_thread_ident():
@@ -110,14 +131,24 @@ cdef class Lock:
                 "a signal handler or finaliser asked for what its own thread was in the middle of; "
                 "wanted copy.copy() of the objective or operator there, or the question later"
             )
-        self.free.acquire()
+        if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
+            self.wait()
         self.holder = PyThread_get_thread_ident()
         return 0
 
-    cdef int give_back(self) except -1:
-        self.holder = 0
-        self.free.release()
+    cdef int wait(self) except -1:
+        """Until it is free; raises what a handler of signals raises."""
+        cdef PyLockStatus got = PY_LOCK_INTR
+        while got == PY_LOCK_INTR:
+            with nogil:
+                got = PyThread_acquire_lock_timed(self.free, -1, 1)
+            if got == PY_LOCK_INTR:
+                PyErr_CheckSignals()
         return 0
+
+    cdef void give_back(self) noexcept:
+        self.holder = 0
+        PyThread_release_lock(self.free)
 
     def __enter__(self):
         self.take()
@@ -127,12 +158,13 @@ cdef class Lock:
 
     def after_fork(self):
         """In a child: what another thread held is free, and what that was making there is `lost`.
-        `locked()` would miss a holder that has only just been let in.
+        The lock is asked: a thread that has only just been let in is not yet its holder.
         """
         self.lost = False
         if self.holder != PyThread_get_thread_ident():
-            self.lost = not self.free.acquire(blocking=False)
-            self.holder, self.free = 0, threading.Lock()
+            self.lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
+            self.holder = 0
+            self.renew()        # the old one may have a thread waiting that is no more
 
 
 # --- how many -------------------------------------------------------------------------------------

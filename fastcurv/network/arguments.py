@@ -266,14 +266,14 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
         raise ValueError(f"V has shape {V.shape}; wanted ({n},) or ({n}, k)")
-    if (
-        V.dtype == dtype
-        and V.flags.aligned
-        and not V.T.flags.c_contiguous
-        and not any(s % V.itemsize for s in V.strides)
-    ):
-        return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
-    return np.require(V.T, dtype, ["C", "A"])
+    rows: Array = V.T
+    flags = V.flags
+    if V.dtype == dtype and flags.aligned:
+        if flags.f_contiguous:
+            return rows
+        if not any(s % V.itemsize for s in V.strides):
+            return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
+    return np.require(rows, dtype, ["C", "A"])
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:

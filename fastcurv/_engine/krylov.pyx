@@ -589,15 +589,18 @@ cdef class Space:
         cdef Problem which = PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
-        cdef bint ends, factored
+        cdef bint ends, factored, asked = False     # stop, since the last product
         while True:
-            while self.m < look_at and not self.is_exhausted() and not (self.m and stop()):
+            while self.m < look_at and not self.is_exhausted() and (
+                asked or not (self.m and stop())
+            ):
                 self.extend()
+                asked = False
             m, look_at = self.m, min(self.m + 1 + self.m // 8, limit)
             if m == 0:
                 out[:] = 0
                 return 0.0, 0.0, False, parameter
-            ends = self.is_exhausted() or m >= limit or stop()
+            ends, asked = self.is_exhausted() or m >= limit or stop(), True
             if parameter is None:
                 self.diagonalise()
                 parameter = 0.1 * self.size or 1.0

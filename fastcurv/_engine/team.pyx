@@ -136,6 +136,11 @@ cdef class Lock:
         self.holder = PyThread_get_thread_ident()
         return 0
 
+    @property
+    def held(self):
+        """Whether a thread holds it."""
+        return self.holder != 0
+
     cdef int wait(self) except -1:
         """Until it is free; raises what a handler of signals raises."""
         cdef PyLockStatus got = PY_LOCK_INTR

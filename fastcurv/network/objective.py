@@ -428,10 +428,39 @@ class Objective(Answering, subject="objective"):
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
         one, else a new one.
         """
+        plan = self._spare_plan()
+        return self._new_plan() if plan is None else plan
+
+    def _spare_plan(self) -> Any:
+        """Return a plan left by a deleted operator, or None."""
         try:
             return self._spare.pop()
         except IndexError:
-            return self._new_plan()
+            return None
+
+    def _plan_at(self, theta: Any) -> Any:
+        """Return a plan at theta for an operator to own, with its gradient."""
+        plan = self._give_up(theta)
+        if plan is None:
+            plan = self._lend_plan()
+            bind_copy(plan, self, theta, np.empty(self.n_params, self.dtype))
+        return plan
+
+    def _give_up(self, theta: Any) -> Any:
+        """Return the objective's own plan if it is at theta, where it has made a forward pass at
+        least, and nobody is using it; else None.
+        """
+        known = type(theta) is np.ndarray and theta.dtype == self.dtype
+        if not known or self._by_blocks or self._lock.held:
+            return None
+        with self._lock:
+            plan = self._plan
+            if plan is None or plan.theta is None or not _engine.same(plan.theta, theta):
+                return None
+            self._plan, self._theta = self._spare_plan(), np.empty_like(theta)
+        plan.prepare()
+        plan.finish()
+        return plan
 
     def _take_back(self, plan: Any) -> None:
         if not self._spare:
@@ -459,7 +488,7 @@ class Objective(Answering, subject="objective"):
 
     def value(self, theta: Any) -> float:
         """Return the loss at theta as a float. Cost: one forward pass; free at the theta evaluated
-        last.
+        last, unless an operator has been made there.
         """
         with self._lock:
             return float(self._bound(theta, False).value)
@@ -501,8 +530,8 @@ class Objective(Answering, subject="objective"):
         """Return the Hessian at theta as a `LinearOperator`. It owns its state, so later calls on
         this objective do not change it.
 
-        Cost: one gradient, and memory for the state. A product costs about two gradients, less the
-        work that depends on theta alone, which is done once.
+        Cost: one gradient, or less at the theta evaluated last, and memory for the state. A product
+        costs about two gradients, less the work that depends on theta alone, which is done once.
         """
         return self._curvature(theta, "hessian")
 
@@ -575,6 +604,8 @@ class Objective(Answering, subject="objective"):
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for rows in random_batches(self.n_samples, size, rng):
             batch, last = self._on(rows), made.pop(len(rows), None)
+            if last is not None and last._plan is None:  # an operator has had it
+                last._plan, last._theta = last._spare_plan(), np.empty(self.n_params, self.dtype)
             # its buffers may be reused unless an operator still holds the engine's rows
             if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
                 batch._take_over(last)

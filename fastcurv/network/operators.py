@@ -137,8 +137,7 @@ class Curvature(Quadratic):
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         self.objective, self.kind = objective, kind
         n = objective.n_params
-        self._plan = objective._lend_plan()
-        bind_copy(self._plan, objective, theta, np.empty(n, objective.dtype))
+        self._plan = objective._plan_at(theta)
         self.theta = self._plan.theta
         self.theta.flags.writeable = False
         direct = None if objective._by_blocks else self._plan
@@ -508,9 +507,8 @@ class Jacobian(Operator):
 
     def __init__(self, objective: Any, theta: Any) -> None:
         self.objective = objective
-        self.theta = np.empty(objective.n_params, objective.dtype)
-        self._plan = objective._lend_plan()
-        bind_copy(self._plan, objective, theta, self.theta)
+        self._plan = objective._plan_at(theta)
+        self.theta = self._plan.theta
         super().__init__(
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )

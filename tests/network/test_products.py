@@ -16,6 +16,7 @@ from fastcurv import MLP, Objective
 
 from ..certify.longdouble import Truth
 from ..nets import EPS, draw
+from ..plans import least_memory
 from .product_cases import NETS, again, everything
 
 every_net = pytest.mark.parametrize("net", NETS)
@@ -184,6 +185,51 @@ def test_operators_keep_what_they_know(net, drawn):
     gradient = p.ob.gradient(p.theta)
     gradient[:] = 0
     assert p.ob.gradient(p.theta).any()
+
+
+@every_net
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("asked", ["value", "value_and_gradient", "hessp"])
+def test_an_operator_takes_over_what_was_computed_at_its_theta(asked, bounded, net, drawn):
+    """The same bits as if nothing had been; what it took over is not the objective's any more."""
+    p = drawn(net)
+    least = least_memory(lambda memory: again(p, memory=memory).hessian(p.theta))
+    bound = (least + again(p).hessian(p.theta).nbytes) // 2 if bounded else None
+    ob, elsewhere = again(p, memory=bound), 0.5 * p.theta
+    H = again(p, memory=bound).hessian(p.theta)
+    want, there = everything(again(p, memory=bound), p.theta, p.V), ob.value(elsewhere)
+    for _ in range(3):
+        getattr(ob, asked)(p.theta, *[p.v][: asked == "hessp"])
+        mine = ob.hessian(p.theta)
+        gradient, Hv = mine.gradient.copy(), mine @ p.v
+        assert mine.value == H.value and np.array_equal(gradient, H.gradient)
+        assert np.array_equal(Hv, H @ p.v)
+        ob.hessp(elsewhere, p.v)
+        other = ob.ggn(elsewhere)
+        assert other.value == there == ob.value(elsewhere)
+        assert np.array_equal(mine @ p.v, Hv) and np.array_equal(mine.gradient, gradient)
+        assert np.array_equal(mine.theta, p.theta) and mine.value == H.value
+    for name, found in everything(ob, p.theta, p.V).items():
+        assert np.array_equal(found, want[name]), name
+
+
+def test_a_trial_step_that_is_taken_costs_one_forward_pass(rng):
+    calls = []
+
+    def phi(z):
+        calls.append(len(z))
+        return np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) * (1 - np.tanh(z) ** 2)
+
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
+    ob = Objective(MLP([3, 4, 2], fc.Activation(phi)), X, y, "mse", n_threads=1)
+    theta = ob.model.init(seed=0)
+    for at in (theta, 2 * theta):
+        calls.clear()
+        ob.value(at)
+        forward = len(calls)
+        assert forward > 0
+        assert ob.hessian(at).gradient.any() and len(calls) == forward
+        assert ob.jacobian(at.copy()) @ at is not None and len(calls) == 2 * forward
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,26 @@ assert raised and late <= 1, f"{{late:.1f}} s late"
     )
 
 
+def test_a_wait_for_another_threads_product(python):
+    """Ctrl-C ends the wait for an operator that another thread is using, which goes on."""
+    python(
+        PRESS
+        + """
+ob, theta, v = drawn([160, 200, 10], 1500)
+H, found = ob.hessian(theta), []
+ones = np.tile(v[:, None], 20)
+other = threading.Thread(target=lambda: found.append(H @ ones))
+other.start()
+time.sleep(0.05)
+late, raised = answered(lambda: H @ v, time.perf_counter, 0.1, again=False)
+assert raised and late <= 0.5 and other.is_alive(), (late, raised)
+other.join()
+assert np.array_equal(found[0][:, 7], H @ v)
+""",
+        environment={"FASTCURV_ARCH": "reference", "FASTCURV_NUM_THREADS": "1"},
+    )
+
+
 PASSES = """
 V, u = np.tile(v[:, None], 4), np.ones(ob.n_samples * ob.model.sizes[-1])
 H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)

@@ -40,12 +40,6 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     return narrow_last(&P.layer[top])
 
 
-cdef bint narrow_form(Pass *t) noexcept nogil:
-    """Whether quadratic forms go on into it too: where phi'' is made from a and phi'."""
-    cdef Layer *x = &t.P.layer[t.P.n_layers - 2]
-    return narrow_top(t) and (x.derived or not x.curved)
-
-
 cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
     """The step on the layer below the last gives the last one's rz, and keeps no ra; of a quadratic
     form also what each sample brings to it but by the loss's second derivatives.

@@ -28,11 +28,12 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    cdef bint narrow = narrow_form(t) if quadratic else narrow_top(t), forms
+    cdef bint narrow = narrow_top(t), forms, bends
     for l in range(P.first, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
         forms = quadratic and not (narrow and l == P.n_layers - 2)
+        bends = y.curved and (forms or (quadratic and not y.derived))
         share_all(t, &stack)
         start(t, job, y.m)
         if r_below.at != NULL:
@@ -46,7 +47,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         job.step.u = bias_of(P, y, V) if P.active[l] else NULL
         stack.u, stack.c = P.v_step // size, t.own // size
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
-        put_bends(t, &job.step, y, forms)
+        put_bends(t, &job.step, y, bends)
         put_skip(&job.step, r_below if y.skip else nothing())
         # a narrow top asks for it on its way back, which a form has not
         if not narrow or quadratic or short_of_time(t):
@@ -54,9 +55,10 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and (y.curved or not forms):
             ask(t, job, y.a, y.m)
+        if bends:
+            ask(t, job, y.du if y.derived else y.q, y.m)
         if forms and y.curved:
             job.step.total = t.scratch.totals
-            ask(t, job, y.du if y.derived else y.q, y.m)
         if narrow and l == P.n_layers - 2:
             job.spent = quadratic
             onward_across(t, &job.step, quadratic)
@@ -189,7 +191,7 @@ cdef double r_dots(Pass *t) noexcept nogil:
     cdef Py_ssize_t l
     cdef Layer *y
     cdef fc_product job
-    for l in range(P.first + 1, P.n_layers - narrow_form(t)):
+    for l in range(P.first + 1, P.n_layers - narrow_top(t)):
         y = &P.layer[l]
         if not P.active[l]:
             continue

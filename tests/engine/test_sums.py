@@ -147,10 +147,11 @@ def test_totals_of_quadratic_forms_across(arch, dtype):
             assert swallowed >= shared - 6 - joins, (swallowed, shared)
 
 
-def test_a_row_of_weight_0_leaves_nothing_in_a_form(arch):
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_a_row_of_weight_0_leaves_nothing_in_a_form(arch, activation):
     """However large it is: its delta of 0 comes before the square of what the row gives."""
     rng = np.random.default_rng(0)
-    model, N = fc.MLP((3, 8, 1), "tanh", dtype="float32"), 100
+    model, N = fc.MLP((3, 8, 1), activation, dtype="float32"), 100
     X, y = rng.standard_normal((2, N, 3)).astype("float32")
     weight = np.ones(N, "float32")
     X[7], weight[7] = 1e20, 0

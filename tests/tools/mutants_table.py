@@ -131,6 +131,7 @@ KERNELS = [
     ("narrow.inc", "store(c + x * VL, z);", ""),
     ("narrow.inc", "if (bent) e += wr[t] * d[t][x];", ""),
     ("narrow.inc", "along += along;", ""),
+    ("narrow.inc", "if (bends) total[x] += load(q + x * VL) * z * z;", ""),
     ("narrow.inc", "total[x] = form && i ?", "total[x] = 0 ?"),
     ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
     ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),
@@ -264,11 +265,11 @@ PASSES = [
         "job.spent = not x.skip and x.norm == NULL",
         "job.spent = x.norm == NULL",
     ),
-    ("fastcurv/_engine/r_passes.pyx", "P.n_layers - narrow_form(t)):", "P.n_layers):"),
+    ("fastcurv/_engine/r_passes.pyx", "P.n_layers - narrow_top(t)):", "P.n_layers):"),
     (
-        "fastcurv/_engine/across.pyx",
-        "return narrow_top(t) and (x.derived or not x.curved)",
-        "return narrow_top(t)",
+        "fastcurv/_engine/r_passes.pyx",
+        "(forms or (quadratic and not y.derived))",
+        "forms",
     ),
     (
         "fastcurv/_engine/plan.pyx",

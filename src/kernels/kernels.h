@@ -150,9 +150,10 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  * In FC_STEP_R_ACTIVATE without total and skip, where samples lie across, d = p c may go on at once
  * into a layer of few units instead of being stored: out[t, j] = u[t] + sum over i < units of w[t,
  * i] d[i, j] + v[t, i] a[i, j] for t < rank, a the step's own. Where a quadratic form is wanted,
- * nothing else needs c: it is not stored, and form[j] = sum over i < units of q c c, where q = e phi''
- * is kept, and over t < rank of delta[t, j] (2 v[t, i] d[i, j] + w[t, i] phi'' c c), with phi'' = 0
- * or, for tanh and sigmoid, made from a and p. A delta of 0 leaves nothing, however large c is. */
+ * nothing else needs c: it is not stored, and form[j] = sum over i < units of q c c, where e phi''
+ * is kept as q, and over t < rank of delta[t, j] (2 v[t, i] d[i, j] + w[t, i] phi'' c c), with
+ * phi'' = 0 or, for tanh and sigmoid, made from a and p. A delta of 0 leaves nothing, however large
+ * c is. */
 enum { FC_MAX_RANK = 4 };
 typedef struct {
     int rank;

@@ -131,7 +131,7 @@ KERNELS = [
     ("narrow.inc", "store(c + x * VL, z);", ""),
     ("narrow.inc", "if (bent) e += wr[t] * d[t][x];", ""),
     ("narrow.inc", "along += along;", ""),
-    ("narrow.inc", "if (bends) total[x] += load(q + x * VL) * z * z;", ""),
+    ("narrow.inc", "if (kept) total[x] += load(q + x * VL) * z * z;", ""),
     ("narrow.inc", "total[x] = form && i ?", "total[x] = 0 ?"),
     ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
     ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),

@@ -75,7 +75,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldc
         int exact, accumulate, spent, far
         fc_step step
-        fc_ahead ahead[4]
+        fc_ahead ahead[6]
         Py_ssize_t row_block, col_block
     enum: FC_MAX_STACK
     ctypedef struct fc_stack:

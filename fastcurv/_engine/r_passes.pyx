@@ -55,6 +55,9 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and (y.curved or not forms):
             ask(t, job, y.a, y.m)
+        if narrow and l == P.n_layers - 2:
+            ask(t, job, <char *>P.loss.delta, P.d_out)
+            ask(t, job, NULL if P.coupled else <char *>P.loss.h, P.d_out)
         if bends:
             ask(t, job, y.du if y.derived else y.q, y.m)
         if forms and y.curved:

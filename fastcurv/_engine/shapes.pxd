@@ -8,4 +8,4 @@ cdef enum:
     SERIAL_ACROSS = 300000
     FAR_BYTES = 24 << 20        # more does not stay in the third-level cache
     # kept at theta, up to which asking for the next panel costs more than waiting for it
-    NEAR_BYTES = 2 << 20
+    NEAR_BYTES = 10 << 20

@@ -224,7 +224,7 @@ typedef struct {
     ptrdiff_t b_rs, b_vs, b_cs;
 } fc_term;
 
-enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 4 };
+enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 6 };
 
 typedef struct {
     const void *at;

@@ -77,7 +77,7 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_step step
         fc_ahead ahead[6]
         Py_ssize_t row_block, col_block
-    enum: FC_MAX_STACK
+    enum: FC_SHALLOW, FC_MAX_STACK
     ctypedef struct fc_stack:
         fc_product job
         Py_ssize_t count

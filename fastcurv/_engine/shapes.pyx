@@ -121,13 +121,15 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t rows, Py_ssize_t most) noexcept 
 
 
 cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
-    """Lines of a panel of one hidden layer under a narrow one: whole panels of a product's tiles,
-    where what is kept of them and of the next ones, inputs aside, leaves the second-level cache
-    room; 21 cost 2 to 7% more on Zen 5, and 16 would lie 17 apart.
+    """Lines of a panel of one hidden layer under a narrow one: where the state comes from memory
+    whole panels of a product's tiles, of four lines or, deep, of three; and so many that what is
+    kept of them and of the next ones, inputs aside, leaves the second-level cache room. On Zen 5,
+    21 cost 2 to 7% more than 20; 16 would lie 17 apart.
     """
     cdef Py_ssize_t size = P.K.real_bytes
+    cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW else 18
     cdef Py_ssize_t line = FC_ALIGN // size * (kept_of_sample(P) - P.layer[0].k * size)
-    return 20 if 20 * line <= ACROSS_BYTES else 12 if 12 * line <= NARROW_BYTES else 4
+    return most if most * line <= ACROSS_BYTES else 12 if 12 * line <= NARROW_BYTES else 4
 
 
 cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:

@@ -225,6 +225,9 @@ typedef struct {
 } fc_term;
 
 enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 6 };
+/* bytes of depth up to which all that a tile reads is in the first-level cache: panels of a product
+ * are four 64-byte vectors wide up to there, and three beyond */
+enum { FC_SHALLOW = 512 };
 
 typedef struct {
     const void *at;

@@ -111,8 +111,15 @@ def ggn_bound(r):
 
 LARGE = ("mnist-relu", "mnist", "autoencoder", "wide")
 EVERY = ("tiny", "digits", "mnist-128", *LARGE)
-NARROW = {"tall-100": 0.45, "tall-64": 0.40, "tall-160": 0.60, "tall-48": 0.60, "tiny": 0.30}
-NARROW |= {"ragged": 0.80, "deep-72": 0.80}  # share of peak
+NARROW = {  # share of peak
+    "tall-100": 0.55,
+    "tall-64": 0.50,
+    "tall-160": 0.60,
+    "tall-48": 0.65,
+    "tiny": {"float32": 0.30, "float64": 0.35},
+    "ragged": {"float32": 0.82, "float64": 0.80},
+    "deep-72": {"float32": 0.82, "float64": 0.80},
+}
 TALL = (*(name for name in NARROW if name not in EVERY), "small-10", "small-20")
 SMALL = {  # microseconds: half of what they took when samples were rows of every panel
     "small-10": {"float32": -8.6, "float64": -19.2},

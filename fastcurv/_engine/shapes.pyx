@@ -32,7 +32,8 @@ cdef enum:
     INPUT_BYTES = 3 << 19       # its inputs', from which on rows without empty lanes do better
     NARROW_BYTES = 1 << 21      # where a narrow top is above
     ACROSS_LINES = 8            # of it at least
-    LONG_LINES = 16             # of it in float32 where it would be shorter
+    LONG_LINES = 16             # of it in float32 where it would be shorter,
+    SHORT_LINES = 10            # and in float64: shared evenly mostly nine, three times three
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -143,7 +144,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     the third level, unless rows leave that many lanes empty. A panel's state, scratch and the next
     one's state leave the second-level cache room, but where it would be so short that joining the
     lanes of sums over samples is felt, and reading W and V: then it comes from the third level, and
-    is long in float32; in float64 that brings a per cent at most. With one wide layer the cache
+    is long in float32, less so in float64, where that brings 1 to 4%. With one wide layer the cache
     matters more. What one thread does anyway is one panel.
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
@@ -171,8 +172,10 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         if long_ < ACROSS_LINES:
-            long_ = LONG_LINES if P.K.real_bytes == 4 else ACROSS_LINES
-        rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
+            long_ = LONG_LINES if P.K.real_bytes == 4 else SHORT_LINES
+        else:
+            long_ = (long_ + 3) // 4 * 4
+        rows = min(<Py_ssize_t>PANEL_ROWS, long_ * line)
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2

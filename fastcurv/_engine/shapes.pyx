@@ -167,8 +167,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
     if narrow:
-        long_ = lines_under_narrow(P)
-        rows = long_ * line
+        long_ = max(<Py_ssize_t>3, 3 * ACROSS_BYTES // (6 * FC_ALIGN * units))
+        rows = lines_under_narrow(P) * line
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         if long_ < ACROSS_LINES:

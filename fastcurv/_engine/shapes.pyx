@@ -171,11 +171,10 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         rows = lines_under_narrow(P) * line
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
+        rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
         if long_ < ACROSS_LINES:
             long_ = LONG_LINES if P.K.real_bytes == 4 else SHORT_LINES
-        else:
-            long_ = (long_ + 3) // 4 * 4
-        rows = min(<Py_ssize_t>PANEL_ROWS, long_ * line)
+            rows = long_ * line
     count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines)
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2

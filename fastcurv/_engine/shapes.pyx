@@ -29,8 +29,8 @@ cdef enum:
     UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
+    NARROW_BYTES = 1 << 21      # what is kept of its 12 lines may, under a narrow top
     INPUT_BYTES = 3 << 19       # its inputs', from which on rows without empty lanes do better
-    NARROW_BYTES = 1 << 21      # where a narrow top is above
     ACROSS_LINES = 8            # of it at least
     LONG_LINES = 16             # of it in float32 where it would be shorter,
     SHORT_LINES = 10            # and in float64: shared evenly mostly nine, three times three
@@ -167,8 +167,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
     if narrow:
-        long_ = max(<Py_ssize_t>3, 3 * ACROSS_BYTES // (6 * FC_ALIGN * units))
-        rows = lines_under_narrow(P) * line
+        long_, rows = lines, lines_under_narrow(P) * line       # alone: one panel
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)

@@ -49,6 +49,11 @@ KERNELS = [
         "c[q] = sums[r * nr + q];",
     ),
     ("inner.inc", "VEC bl = load(b + q * ldb);", "VEC bl = load(b);"),
+    (
+        "inner.inc",
+        "{FC_INNER_NAMES(1, 1), FC_INNER_NAMES(1, 2)}};",
+        "{FC_INNER_NAMES(1, 1), FC_INNER_NAMES(1, 1)}};",
+    ),
     # vectors as rows
     (
         "rows.inc",

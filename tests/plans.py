@@ -12,16 +12,19 @@ LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
 }
 
 
-def lay_out(across, unpacked=-1, shared=False):
-    """Plans are laid out so from here on; shared: one panel for all threads."""
+def lay_out(across, unpacked=-1, shared=False, folds=-1):
+    """Plans are laid out so from here on; shared: one panel for all threads; folds: phi and phi'
+    are kept in one number where they can be, 1, or in two, 0.
+    """
     engine.force_across(across, shared)
     engine.force_unpacked(unpacked)
+    engine.force_folds(folds)
 
 
 @contextmanager
-def laid_out(across=-1, unpacked=-1, shared=False):
+def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
     """Plans made inside are laid out so, or as is said there; those made after as is best."""
-    lay_out(across, unpacked, shared)
+    lay_out(across, unpacked, shared, folds)
     try:
         yield
     finally:

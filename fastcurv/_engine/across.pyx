@@ -10,6 +10,7 @@ Few rows of a wide net are one panel, `shared` by all threads, who go through th
 product by product. What sums over samples read of a and ra is turned into rows first: the items of
 a product would each turn it again.
 """
+from libc.math cimport isnan, NAN
 from libc.string cimport memcpy, memset
 
 
@@ -48,8 +49,9 @@ cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Weights V = V_of(t, y)
-    cdef Matrix a = kept(t, y - 1, (y - 1).a)
+    cdef Matrix a = kept(t, y - 1, (y - 1).a), folded = kept(t, y - 1, (y - 1).folded)
     step.d, step.a, step.lda = NULL, a.at, a.ld
+    step.folded, step.ldfolded = folded.at, folded.ld
     step.next.rank, step.next.units, step.next.w_ts = y.m, y.k, y.k
     step.next.w, step.next.v = y.W.flat + y.w * size, V.flat + y.w * size
     step.next.u = bias_of(P, y, V)
@@ -73,7 +75,7 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     job.w = y.W.flat + y.w * size
     job.v = V_of(t, y).flat + y.w * size if full else NULL
     job.delta, job.rdelta = kept(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
-    job.p, job.a = kept(t, x, x.p).at, kept(t, x, x.a).at
+    job.p, job.a, job.folded = kept(t, x, x.p).at, kept(t, x, x.a).at, kept(t, x, x.folded).at
     if full and x.curved and not remakes(P, P.n_layers - 2):
         job.q = kept(t, x, x.du if x.derived else x.q).at
     job.r = t.scratch.rz[P.n_layers - 2]
@@ -81,6 +83,28 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))
+
+
+cdef void unfold(Pass *t) noexcept nogil:
+    """a and p of the layer that folds them into scratch, unless they are there."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[0]
+    if P.folds and not t.unfolded:
+        P.K.unfold(y.phi, y.m * P.across, kept(t, y, y.folded).at, t.scratch.a, t.scratch.p)
+        t.unfolded = True
+
+
+cdef void bring_nan(Pass *t, char *rz) noexcept nogil:
+    """NaN into the last layer's rz where z is, as it would be if nothing was folded."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t i
+    cdef char *z = kept(t, y, y.a).at
+    for i in range(y.m * P.across if P.folds and P.nan else 0):
+        if P.K.real_bytes == 8 and isnan((<double *>z)[i]):
+            (<double *>rz)[i] = NAN
+        elif P.K.real_bytes == 4 and isnan((<float *>z)[i]):
+            (<float *>rz)[i] = NAN
 
 
 cdef double loss_across(

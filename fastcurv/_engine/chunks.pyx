@@ -108,6 +108,26 @@ cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) n
         )
 
 
+cdef void take_unfolded(PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p) noexcept nogil:
+    """The same of a and phi' that are kept folded, each unless it is NULL."""
+    cdef Py_ssize_t numbers = min(P.chunk, P.N - r0) * y.m, i
+    cdef Py_ssize_t on = r0 * y.m * P.K.real_bytes
+    cdef char *folded = a if a != NULL else p
+    if y.folded == NULL or folded == NULL:
+        return
+    take_rows(P, y, y.folded, r0, folded)
+    if a != NULL:
+        a += on
+    if p != NULL:
+        p += on
+    P.K.unfold(y.phi, numbers, folded + on, a, p)
+    for i in range(numbers if P.nan else 0):    # which number was NaN is not known any more
+        if P.K.real_bytes == 8:
+            (<double *>(folded + on))[i] = NAN
+        else:
+            (<float *>(folded + on))[i] = NAN
+
+
 cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
     """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each; then
     what the loss keeps of its second derivative, h (N, d_out) and s (N,).
@@ -121,6 +141,7 @@ cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
             y = &P.layer[l]
             take_rows(P, y, y.a, r0, out[4 * l])
             take_rows(P, y, y.p, r0, out[4 * l + 1])
+            take_unfolded(P, y, r0, out[4 * l], out[4 * l + 1])
             take_rows(P, y, y.q, r0, out[4 * l + 2])
             take_rows(P, y, y.delta, r0, out[4 * l + 3])
         take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers])

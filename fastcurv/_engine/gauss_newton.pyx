@@ -79,7 +79,7 @@ cdef class GaussNewton:
             y = &P.layer[l]
             wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
             numbers += y.m * self.each + y.k + 1
-            for wanted in (l < P.n_layers - 1, y.p != NULL, False, False):
+            for wanted in (l < P.n_layers - 1, has_slopes(y), False, False):
                 self.states.append(np.zeros((P.N, y.m), plan.dtype) if wanted else None)
         self.states += [np.zeros((P.N, P.d_out), plan.dtype), np.zeros(P.N, plan.dtype)]
         self.doubles = [
@@ -205,7 +205,7 @@ cdef class GaussNewton:
                 y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, columns,
                 y.skip
             )
-            if x.p != NULL:
+            if has_slopes(x):
                 self.across(self.state[2 + 4 * (l - 1)], x.m, first, count, self.p)
             else:                       # what a's sign tells, or 1
                 for i in range(x.m * step):

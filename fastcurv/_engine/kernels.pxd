@@ -50,6 +50,8 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldq
         const void *a
         Py_ssize_t lda
+        void *folded
+        Py_ssize_t ldfolded
         const void *r
         Py_ssize_t ldr
         const void *skip
@@ -102,6 +104,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldout
         void *bias
         Py_ssize_t ahead
+        const void *folded
     ctypedef struct fc_loss_rows:
         fc_loss kind
         double divisor
@@ -162,6 +165,7 @@ cdef extern from "kernels/kernels.h" nogil:
             fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             void *, Py_ssize_t, void *, Py_ssize_t
         ) noexcept nogil
+        void (*unfold)(fc_activation, Py_ssize_t, const void *, void *, void *) noexcept nogil
         double (*loss)(
             const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t
         ) noexcept nogil

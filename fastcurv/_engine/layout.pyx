@@ -42,6 +42,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0, kept
     cdef bint soon
     cdef int most
+    P.folds = could_fold(P)
     P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
@@ -53,6 +54,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
+    P.folds &= P.across and not P.shared
     kept = P.N * kept_of_sample(P)
     soon = P.K.vector_bytes == FC_ALIGN and kept > ASKING_KEPT
     P.far = P.panel * row_bytes > (ASKING_SOON if soon else ASKING_BYTES)
@@ -169,11 +171,12 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
         if not P.across:
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
-        y.a = take(A, R * y.ldm, size)
+        y.folded = take(A, R * y.ldm, size) if P.folds and l == 0 else NULL
+        y.a = take(A, R * y.ldm, size) if not (P.folds and l == 0) else NULL
         if P.shared and l < P.n_layers - 1:
             y.turned = take(A, P.N * panels(P, y.m), size)
         y.p = take(A, R * y.ldm, size) if y.has_p and not (
-            y.derived and fc_slope_from_a(y.phi)
+            (y.derived and fc_slope_from_a(y.phi)) or (P.folds and l == 0)
         ) else NULL
         y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
         y.delta = take(A, R * y.ldm, size)
@@ -234,6 +237,8 @@ cdef void lay_scratch(
                 ra[l] = one
     scratch.e[0] = take(A, rows * widest, size)
     scratch.e[1] = take(A, rows * widest, size)
+    scratch.a = take(A, rows * P.layer[0].ldm, size) if P.folds else NULL
+    scratch.p = take(A, rows * P.layer[0].ldm, size) if P.folds else NULL
     scratch.turned = take(A, rows * panels(P, widest), size) if P.shared else NULL
     scratch.ldsums = widest
     scratch.sums = NULL if P.across else take(A, (rows // 16 + 2) * widest, size)

@@ -166,7 +166,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
     cdef Packing c = packing(P, theta if source == NULL else source)
     cdef Py_ssize_t l
     cdef int member
-    P.theta = theta
+    P.theta, P.nan = theta, False
     for l in range(P.n_layers):
         P.layer[l].W.flat = theta
     c.copied = NULL if source == NULL else theta

@@ -43,7 +43,7 @@ cdef void forward(Pass *t) noexcept nogil:
     cdef Blocks blocks
     for l in range(P.from_layer, P.upto):
         y = &P.layer[l]
-        below, a, p = input_of(t, l), kept(t, y, y.a), kept(t, y, NULL if y.asked else y.p)
+        below, a, p = input_of(t, l), a_of(t, y), nothing() if y.asked else p_of(t, y)
         start(t, &job, y.m)
         add_onward(t, &job, y, below, y.W)
         into(&job, p if p.at != NULL else a)
@@ -52,6 +52,9 @@ cdef void forward(Pass *t) noexcept nogil:
         put_d(&job.step, a)
         put_p(&job.step, p)
         put_q(&job.step, kept(t, y, NULL if y.asked else y.q))
+        if y.folded != NULL:
+            job.step.folded, job.step.ldfolded = kept(t, y, y.folded).at, a.ld
+            t.unfolded = True
         put_skip(&job.step, below if y.skip and not y.asked else nothing())
         if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
@@ -69,6 +72,8 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     here = loss_at(t, first)
     if P.across:
         P.values[block] = loss_across(t, &here, y, first, rows)
+        if isnan(P.values[block]):
+            P.nan = True
     else:
         P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
 
@@ -122,6 +127,7 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef Matrix delta
     cdef fc_product job
     cdef Blocks sweep
+    unfold(t)
     if out != NULL:
         run_blocks(t, delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):

@@ -405,7 +405,7 @@ cdef class Plan:
         cdef Py_ssize_t l
         found = []
         for l in range(P.n_layers):
-            for there in (True, P.layer[l].p != NULL, P.layer[l].q != NULL, True):
+            for there in (True, has_slopes(&P.layer[l]), P.layer[l].q != NULL, True):
                 found.append(np.empty((P.N, P.layer[l].m), self.dtype) if there else None)
         self.states([*found, None, None], True)
         return [tuple(found[4 * l:4 * l + 4]) for l in range(P.n_layers)]
@@ -443,13 +443,13 @@ cdef class Plan:
     @property
     def layout(self):
         """How rows are served: chunk, panel (0: wide), panels of a chunk, groups of them (0: all
-        threads share what there is), threads, kernels.
+        threads share what there is), threads, whether phi and phi' are kept folded, kernels.
         """
         P = &self.P
         return {
             "chunk": P.chunk, "panel": P.panel,
             "panels": panels_of(P, P.chunk) if P.panel else 0, "groups": P.groups,
-            "threads": P.threads, "arch": P.K.name.decode()
+            "threads": P.threads, "folded": bool(P.folds), "arch": P.K.name.decode()
         }
 
 

@@ -106,6 +106,28 @@ class probe:
         return av.copy(), pv.copy(), qv.copy()
 
     @staticmethod
+    def fold(arch, str name, z):
+        """(phi(z), phi'(z)) of a 2-D array as they are where both are kept in one number, and as
+        that unfolds to: ((a, p), (a, p)).
+        """
+        cdef const fc_table *K = table_of(arch, z)
+        cdef fc_step step
+        whole, _, ld = padded_copy(z)
+        found = [padded_copy(np.zeros_like(z)) for _ in range(5)]
+        memset(&step, 0, sizeof(step))
+        step.kind, step.phi = FC_STEP_ACTIVATE, ACTIVATIONS[name]
+        step.d, step.p = pointer(found[0][0]), pointer(found[1][0])
+        step.folded = pointer(found[2][0])
+        step.ldd = step.ldp = step.ldfolded = ld
+        K.step(&step, z.shape[0], z.shape[1], pointer(whole), ld)
+        K.unfold(
+            step.phi, found[2][0].size, pointer(found[2][0]), pointer(found[3][0]),
+            pointer(found[4][0])
+        )
+        a, p, _, again_a, again_p = (view.copy() for _, view, _ in found)
+        return (a, p), (again_a, again_p)
+
+    @staticmethod
     def total(arch, c, p, q=None, activation="identity"):
         """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c
         c, where p is a and q is kept as kernels.h says for the activation."""

@@ -160,10 +160,10 @@ cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexce
     if not y.has_p:
         return
     step.phi = y.phi if y.derived else FC_IDENTITY
-    put_p(step, kept(t, y, y.p if y.p != NULL else y.a))
+    put_p(step, p_of(t, y) if has_slopes(y) else kept(t, y, y.a))
     if second and y.curved:
         put_q(step, kept(t, y, y.du if y.derived else y.q))
-        step.a, step.lda = at(t.P, y.a, t.r0, y.ldm), lead(t.P, y.ldm)
+        step.a, step.lda = a_of(t, y).at, lead(t.P, y.ldm)
 
 
 # --- where samples lie across ---------------------------------------------------------------------

@@ -55,6 +55,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and (y.curved or not forms):
             ask(t, job, y.a, y.m)
+        if quadratic or short_of_time(t):
+            ask(t, job, y.folded, y.m)
         if narrow and l == P.n_layers - 2:
             ask(t, job, <char *>P.loss.delta, P.d_out)
             ask(t, job, NULL if P.coupled else <char *>P.loss.h, P.d_out)
@@ -151,6 +153,8 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             into_w(t, job, y, out)
             stack.c = t.out_step // size
             ask(t, job, y.a, y.m)
+            if not short_of_time(t):
+                ask(t, job, y.folded, y.m)
             if narrow and l == P.n_layers - 2 and full and not remakes(P, l):
                 ask(t, job, y.delta, y.m)
                 ask(t, job, y.q, y.m)

@@ -50,6 +50,9 @@ cdef struct Layer:
     char *a                     # (rows, m) phi(z), in the last layer z
     char *turned                # shared: a' packed, (rows, m)
     char *p                     # (rows, m) phi'(z), or NULL
+    # (rows, m) both in one number, see activations.inc, or NULL; where it is kept a and p are NULL,
+    # and stand in the pass's scratch while they are wanted
+    char *folded
     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
     char *q
     char *delta                 # (rows, m) dL/dz
@@ -62,11 +65,18 @@ cdef inline bint narrow_last(const Layer *top) noexcept nogil:
     return top.m <= FC_MAX_NARROW and (top - 1).has_p and not (top.skip or (top - 1).skip)
 
 
+cdef inline bint has_slopes(const Layer *y) noexcept nogil:
+    """Whether phi' is kept."""
+    return y.p != NULL or y.folded != NULL
+
+
 cdef struct Scratch:            # of whoever takes rows through the layers
     char **ra                   # by layer: (rows, m)
     char **rz                   # by layer: (rows, m); rdelta takes its place on the way back
     char *e[2]                  # (rows, widest): re of this layer and of the one above
     char *turned                # shared: ra' of a layer packed, (rows, m)
+    char *a                     # (rows, m), of the layer whose a and p are folded
+    char *p
     char *sums                  # column sums by blocks of rows
     Py_ssize_t ldsums
     double *totals              # one for each item of a product
@@ -148,6 +158,8 @@ cdef struct PlanS:
     bint loaded                 # across: x holds X
     bint passing                # the state at theta need not stay
     bint near                   # the state at theta stays in the third-level cache
+    bint folds                  # a and p of the first layer are kept folded,
+    bint nan                    # and since theta was set there was a NaN, which that loses
     bint looks_ahead            # samples lie across, and the next panel's state is asked for
     bint far                    # a panel's, with scratch, does not in the second-level one
 
@@ -163,6 +175,7 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
     char *flat                  # that vector as it came
     bint more                   # across: another panel follows
+    bint unfolded               # a and p of the layer that folds them are in scratch
     Kind kind
     # more than one: tall, in serial, for products alone; scratch is the first vector's
     Py_ssize_t count
@@ -222,11 +235,19 @@ cdef inline Matrix own(Pass *t, Layer *y, char *scratch) noexcept nogil:
     return found
 
 
+cdef inline Matrix a_of(Pass *t, Layer *y) noexcept nogil:
+    return kept(t, y, y.a) if y.folded == NULL else own(t, y, t.scratch.a)
+
+
+cdef inline Matrix p_of(Pass *t, Layer *y) noexcept nogil:
+    return kept(t, y, y.p) if y.folded == NULL else own(t, y, t.scratch.p)
+
+
 cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
     """What layer l is given: a of the layer below, or X."""
     cdef Matrix found
     if l:
-        return kept(t, &t.P.layer[l - 1], t.P.layer[l - 1].a)
+        return a_of(t, &t.P.layer[l - 1])
     found.at, found.ld = at(t.P, t.P.x, t.x0, t.P.ldx), lead(t.P, t.P.ldx)
     return found
 
@@ -259,7 +280,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     cdef Pass t
     t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
     t.r0 = t.x0 = t.s0 = t.rows = t.v = t.own = t.out_step = 0
-    t.count, t.flat, t.more = 1, NULL, False
+    t.count, t.flat, t.more, t.unfolded = 1, NULL, False, False
     return t
 
 
@@ -314,7 +335,7 @@ cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t pl
     """The pass is over this panel of a chunk's rows from now on, its state in that panel's place.
     """
     t.r0, t.x0, t.s0 = state_of(t.P, place), state_of(t.P, panel), first_of(t.P, rows, panel)
-    t.rows = first_of(t.P, rows, panel + 1) - t.s0
+    t.rows, t.unfolded = first_of(t.P, rows, panel + 1) - t.s0, False
 
 
 cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 #ifdef FC_HAVE_X86
+#include <immintrin.h>
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else

@@ -1,6 +1,9 @@
 /* What every CPU of the target has (SSE2 on x86-64): vectors of 128 bits, no assumption about a
  * fused multiply-add. */
 #include "kernels.h"
+#ifdef FC_HAVE_X86
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <string.h>
 #ifdef FC_HAVE_VECTORS

@@ -143,6 +143,11 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  *   all else           p is phi', q is e phi''
  * phi' is kept as it was computed: 1 - a a would lose it where a unit is saturated.
  *
+ * tanh, sigmoid: phi and phi' may be kept folded, as one number from which either is some additions
+ * and a product away, saturated or not, see activations.inc. In FC_STEP_ACTIVATE `folded`, unless
+ * NULL, is made too, and d and p, both there, are what it unfolds to; in FC_STEP_R_ACTIVATE with
+ * `next` it is read instead of a and p.
+ *
  * In FC_STEP_R_BACKWARD with phi tanh or sigmoid, delta may be made anew instead of read, where it
  * is cheaper than loading it: q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t
  * * ldb + j], and q is NULL.
@@ -197,6 +202,8 @@ typedef struct {
     ptrdiff_t ldq;
     const void *a;
     ptrdiff_t lda;
+    void *folded;
+    ptrdiff_t ldfolded;
     fc_made made;
     fc_onward next;
     const void *r;
@@ -282,6 +289,7 @@ typedef struct {
     const void *delta, *rdelta;
     ptrdiff_t ldt;
     const void *p, *a, *q;
+    const void *folded; /* unless NULL: instead of p, a and q */
     void *r;
     ptrdiff_t ld;
     void *out; /* not padded */
@@ -388,6 +396,10 @@ typedef struct fc_table {
     void (*activate)(fc_activation phi, ptrdiff_t rows, ptrdiff_t cols, const void *z,
                      ptrdiff_t ldz, void *a, ptrdiff_t lda, void *p, ptrdiff_t ldp, void *q,
                      ptrdiff_t ldq);
+
+    /* a = phi(z), p = phi'(z) from n numbers folded, for tanh and sigmoid; a, p may each be NULL, and
+     * one of them folded itself. A NaN in z is lost. */
+    void (*unfold)(fc_activation phi, ptrdiff_t n, const void *folded, void *a, void *p);
 
     /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows, cols)
      * padded --- */

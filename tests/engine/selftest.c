@@ -119,6 +119,8 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                 for (int in_place = 0; in_place < 4; in_place++)
                     test_activate(K, R, wide, length(3 * i + phi), length(i), (fc_activation)phi,
                                   in_place);
+            test_fold(K, R, wide, 1 + i % 3, length(5 * i), FC_TANH);
+            test_fold(K, R, wide, 1 + i % 4, length(3 * i + 2), FC_SIGMOID);
             for (int kind = FC_MSE; kind <= FC_BINARY_CROSS_ENTROPY; kind++)
                 for (int labels = 0; labels <= (kind == FC_CROSS_ENTROPY); labels++)
                     for (int j = 0; j < 2; j++)
@@ -149,6 +151,7 @@ static void test_table(const fc_table *tables, const fc_table *references) {
             test_product(K, wide, i, 65 - i, 1 + i % 7, i % 4, i % 2, i % 3 == 0);
             test_product(K, wide, 65 - i, i, 1 + i % 5, (i + 1) % 4, (i + 1) % 2, i % 3 == 1);
             test_activate(K, R, wide, 1 + i % 3, i, phi, i % 4);
+            test_fold(K, R, wide, 1 + i % 3, i, i % 2 ? FC_TANH : FC_SIGMOID);
             test_loss(K, R, wide, 1 + i % 5, i, loss, labels);
             test_across(K, R, wide, i, 1 + i % 4, loss, labels, i % 5 == 0);
             test_sweeps(K, R, wide, 1 + i % 4, i), test_rows(K, R, wide, 1 + i % 6, 1 + i % 3, i);

@@ -36,11 +36,18 @@ FEW = [
     ([9, 31, 31, 2], 27, "leaky_relu", "mse", {"residual": True}),
     ([20, 33, 17], 8, "tanh", "mse", {"bias": False}),  # nothing follows the last matrix
 ]
+FOLDED = [  # one hidden layer whose phi' follows from phi, under three outputs or fewer
+    ([1, 20, 1], 17, "tanh", "mse", {}),
+    ([20, 100, 2], 333, "sigmoid", "binary_cross_entropy", {}),
+    ([33, 17, 3], 65, "tanh", "cross_entropy", {}),
+    ([5, 7, 1], 50, "sigmoid", "mse", {"bias": False}),
+]
 # How they are laid out: lines of a panel, one, a few, and more than there are rows; one panel for
 # all threads, cut into items; nothing packed.
 CASES = [(net, {"across": lines}) for net in NETS for lines in (1, 3, 25)]
 CASES += [(net, {"across": 1, "shared": True}) for net in NETS + WIDE]
 CASES += [(net, {"across": 0, "unpacked": 64}) for net in FEW]
+CASES += [(net, {"across": lines, "folds": 1}) for net in FOLDED for lines in (1, 3, 25)]
 
 
 def drawn(net, dtype, **options):
@@ -83,6 +90,7 @@ def test_every_layout_agrees(arch, net, how, dtype):
         more = [everything(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
     agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
     assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
+    assert layout["folded"] == ("folds" in how and arch not in ("blas", "reference"))
     if "unpacked" in how:
         assert layout["panel"] == 0 or arch in ("blas", "reference")
     else:
@@ -125,15 +133,69 @@ def test_few_rows_of_a_wide_net(wide, dtype, panels):
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel, rows
 
 
-def test_chunks():
+@pytest.mark.parametrize("net", [NETS[2], FOLDED[1]], ids=["", "folded"])
+def test_chunks(net):
     """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
-    with laid_out(across=1):
-        whole, _ = everything(NETS[2], "float64")
-        least = least_memory(lambda memory: everything(NETS[2], "float64", memory=memory))
+    with laid_out(across=1, folds=1):
+        whole, _ = everything(net, "float64")
+        least = least_memory(lambda memory: everything(net, "float64", memory=memory))
         for memory in (least, least + 50_000):
-            found, layout = everything(NETS[2], "float64", memory=memory)
-            assert layout["chunk"] < NETS[2][1]
+            found, layout = everything(net, "float64", memory=memory)
+            assert layout["chunk"] < net[1]
             agree(found, whole, 1e-12)
+
+
+def folds_and_not(ask):
+    """What is found where phi and phi' are kept in one number, and in two."""
+    found = []
+    for folds in (1, 0):
+        with laid_out(across=3, folds=folds):
+            found.append(ask())
+    return found
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_folding_keeps_what_saturated_units_have_left(activation, dtype, rng):
+    """Relative to itself: 1 - a^2 would be 0 or noise."""
+    X = rng.choice([-1.0, 1.0], (70, 3)).astype(dtype) * rng.uniform(0.9, 1.1, (70, 1)).astype(
+        dtype
+    )
+    model = fc.MLP([3, 4, 1], activation, bias=False, dtype=dtype)
+    theta, v = np.ones(model.n_params, dtype), np.zeros(model.n_params, dtype)
+    theta[:12], v[:12] = 12 if activation == "tanh" else 24, rng.uniform(0.5, 1, 12)
+    folded, plain = folds_and_not(
+        lambda: fc.Objective(model, X, np.ones((70, 1), dtype)).jacobian(theta) @ v
+    )
+    assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
+    np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
+
+
+def test_folding_loses_no_nan(kernels):
+    """As sums of huge numbers of either sign leave it: where it was, or everywhere."""
+    if engine.chosen_arch() in ("blas", "reference"):
+        pytest.skip("no vectors")
+    X, model = np.ones((60, 2000), "float32"), fc.MLP([2000, 5, 1], "tanh", dtype="float32")
+    X[7] = 3e38
+    theta = model.init(seed=1)
+    theta[4000:5000], theta[5000:6000] = 2, -2
+
+    def ask():
+        ob = fc.Objective(model, X, np.zeros((60, 1), "float32"), n_threads=1)
+        ones, J = np.ones_like(theta), ob.jacobian(theta)
+        assert np.isnan(ob.value(theta))
+        return (
+            [op(theta) @ ones for op in (ob.hessian, ob.ggn, ob.empirical_fisher)]
+            + [ob.gradient(theta), ob.hessian(theta).quadratic(ones), ob.ggn(theta).quadratic(ones)]
+            + [J @ ones, J.T @ ones[:60]]
+        )
+
+    folded, plain = map(ask_nan, folds_and_not(ask))
+    assert all(np.all(one >= other) for one, other in zip(folded, plain))
+    assert folded[-2].sum() == plain[-2].sum() == 1
+
+
+def ask_nan(found):
+    return [np.isnan(one) for one in found]
 
 
 @nets.every_loss

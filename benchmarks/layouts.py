@@ -9,6 +9,7 @@ The times of a product, and of a block of eight, without one of them over the ti
     narrow  the last layer has three units or fewer: its products go with the sweeps of the layer
             below it
     stack   several vectors of a block go through the same rows together
+    folds   tanh and sigmoid under such a last layer: phi and phi' are kept in one number
 
 ``-`` where a net is not served that way. One thread, processor time, all variants in turns, the
 median of the rounds' ratios: below 1.05 a way brings nothing.
@@ -33,7 +34,7 @@ NAMES = ("sine", "tiny", "small-10", "small-13", "small-20", "diabetes", "cancer
 NAMES += ("digits", "tall-64", "tall-100", "tall-48", "tall-32", "deep-72", "ragged")
 NETS = {name: WORKLOADS[name] for name in NAMES} | {w.name: w for w in FULL}
 BLOCK = 8
-WITHOUT = {"across": {}, "narrow": {"narrow": True}, "stack": {"stack": True}}
+WITHOUT = {"across": {}, "narrow": {"narrow": True}, "stack": {"stack": True}, "folds": {}}
 
 
 def main(argv=None):
@@ -121,6 +122,7 @@ def variant(workload, dtype, name):
 def leave_out(name):
     """From now on do without one of the ways; None: with all."""
     _engine.force_across(0 if name == "across" else -1)
+    _engine.force_folds(0 if name == "folds" else -1)
     _engine.leave_out(**WITHOUT.get(name, {}))
 
 
@@ -134,6 +136,8 @@ def served(workload, calls):
     used = {("across", "product"), ("across", "block")} if across else {("stack", "block")}
     if across and workload.sizes[-1] <= 3:
         used |= {("narrow", "product"), ("narrow", "block")}
+    if calls[None]["layout"]["folded"]:
+        used |= {("folds", "product"), ("folds", "block")}
     return used
 
 

@@ -89,18 +89,19 @@ cdef void unfold(Pass *t) noexcept nogil:
     """a and p of the layer that folds them into scratch, unless they are there."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[0]
-    if P.folds and not t.unfolded:
+    if not t.unfolded:
         P.K.unfold(y.phi, y.m * P.across, kept(t, y, y.folded).at, t.scratch.a, t.scratch.p)
         t.unfolded = True
 
 
-cdef void bring_nan(Pass *t, char *rz) noexcept nogil:
+cdef void bring_nan(Pass *t) noexcept nogil:
     """NaN into the last layer's rz where z is, as it would be if nothing was folded."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i
     cdef char *z = kept(t, y, y.a).at
-    for i in range(y.m * P.across if P.folds and P.nan else 0):
+    cdef char *rz = t.scratch.rz[P.n_layers - 1]
+    for i in range(y.m * P.across if P.folds else 0):
         if P.K.real_bytes == 8 and isnan((<double *>z)[i]):
             (<double *>rz)[i] = NAN
         elif P.K.real_bytes == 4 and isnan((<float *>z)[i]):

@@ -127,7 +127,8 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef Matrix delta
     cdef fc_product job
     cdef Blocks sweep
-    unfold(t)
+    if P.folds:
+        unfold(t)
     if out != NULL:
         run_blocks(t, delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):

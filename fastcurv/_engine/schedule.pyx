@@ -61,18 +61,19 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
 
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
-    cdef char *top = t.scratch.rz[t.P.n_layers - 1]
-    if not narrow_top(t):
+    cdef PlanS *P = t.P
+    if P.folds and not narrow_top(t):
         unfold(t)
     if job.kind != VJP:
         r_forward(t, False)
-        bring_nan(t, top)
+        if P.nan:
+            bring_nan(t)
     if job.kind == JVP:
         put_rows(t, job)
         return
     r_loss(t, job.u)
-    if job.kind == VJP:
-        bring_nan(t, top)
+    if P.nan and job.kind == VJP:
+        bring_nan(t)
     r_backward(t, out, add)
 
 
@@ -80,10 +81,12 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
     """v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz>; the GGN has the
     first term only.
     """
-    if not narrow_top(t):
+    cdef double total
+    if t.P.folds and not narrow_top(t):
         unfold(t)
-    cdef double total = r_forward(t, job.kind == HESSIAN)
-    bring_nan(t, t.scratch.rz[t.P.n_layers - 1])
+    total = r_forward(t, job.kind == HESSIAN)
+    if t.P.nan:
+        bring_nan(t)
     if job.kind == HESSIAN:
         total += r_dots(t)
     return total + top_dot(t)

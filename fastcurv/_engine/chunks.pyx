@@ -108,9 +108,19 @@ cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) n
         )
 
 
+cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
+    """n numbers from x on, unless that is NULL."""
+    cdef Py_ssize_t i
+    for i in range(n if x != NULL else 0):
+        if P.K.real_bytes == 8:
+            (<double *>x)[i] = NAN
+        else:
+            (<float *>x)[i] = NAN
+
+
 cdef void take_unfolded(PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p) noexcept nogil:
     """The same of a and phi' that are kept folded, each unless it is NULL."""
-    cdef Py_ssize_t numbers = min(P.chunk, P.N - r0) * y.m, i
+    cdef Py_ssize_t numbers = min(P.chunk, P.N - r0) * y.m
     cdef Py_ssize_t on = r0 * y.m * P.K.real_bytes
     cdef char *folded = a if a != NULL else p
     if y.folded == NULL or folded == NULL:
@@ -121,11 +131,9 @@ cdef void take_unfolded(PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p) noe
     if p != NULL:
         p += on
     P.K.unfold(y.phi, numbers, folded + on, a, p)
-    for i in range(numbers if P.nan else 0):    # which number was NaN is not known any more
-        if P.K.real_bytes == 8:
-            (<double *>(folded + on))[i] = NAN
-        else:
-            (<float *>(folded + on))[i] = NAN
+    if P.nan:                               # which number was NaN is not known any more
+        fill_nan(P, numbers, a)
+        fill_nan(P, numbers, p)
 
 
 cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:

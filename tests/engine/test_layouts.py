@@ -170,6 +170,20 @@ def test_folding_keeps_what_saturated_units_have_left(activation, dtype, rng):
     np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
 
 
+def test_folded_states_make_the_same_gauss_newton_steps(rng):
+    """Levenberg-Marquardt's matrix is made from a and phi' of all rows."""
+    X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
+    ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
+    theta = ob.model.init(seed=0)
+    folded, plain = folds_and_not(
+        lambda: fc.minimize(
+            fc.Objective(ob.model, X, y), theta, "levenberg-marquardt", max_iter=4, verdict=False
+        ).x
+    )
+    assert np.linalg.norm(folded - theta) > 0.1
+    np.testing.assert_allclose(folded, plain, rtol=1e-9)
+
+
 def test_folding_loses_no_nan(kernels):
     """As sums of huge numbers of either sign leave it: where it was, or everywhere."""
     if engine.chosen_arch() in ("blas", "reference"):

@@ -176,9 +176,15 @@ def test_folded_states_make_the_same_gauss_newton_steps(rng):
     ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
     theta = ob.model.init(seed=0)
     folded, plain = folds_and_not(
-        lambda: fc.minimize(
-            fc.Objective(ob.model, X, y), theta, "levenberg-marquardt", max_iter=4, verdict=False
-        ).x
+        lambda: (
+            fc.minimize(
+                fc.Objective(ob.model, X, y),
+                theta,
+                "levenberg-marquardt",
+                max_iter=4,
+                verdict=False,
+            ).x
+        )
     )
     assert np.linalg.norm(folded - theta) > 0.1
     np.testing.assert_allclose(folded, plain, rtol=1e-9)

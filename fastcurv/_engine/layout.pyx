@@ -163,20 +163,22 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     cdef Py_ssize_t l, widest = 0, i
     cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
     cdef Layer *y
+    cdef bint folds
     for l in range(P.n_layers):
         y = &P.layer[l]
+        folds = P.folds and l == 0
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
         if not (P.across or P.unpacked):
             y.W.onward = take(A, y.k * panels(P, y.m), size)
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
         if not P.across:
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
-        y.folded = take(A, R * y.ldm, size) if P.folds and l == 0 else NULL
-        y.a = take(A, R * y.ldm, size) if not (P.folds and l == 0) else NULL
+        y.folded = take(A, R * y.ldm, size) if folds else NULL
+        y.a = take(A, R * y.ldm, size) if not folds else NULL
         if P.shared and l < P.n_layers - 1:
             y.turned = take(A, P.N * panels(P, y.m), size)
-        y.p = take(A, R * y.ldm, size) if y.has_p and not (
-            (y.derived and fc_slope_from_a(y.phi)) or (P.folds and l == 0)
+        y.p = take(A, R * y.ldm, size) if y.has_p and not folds and not (
+            y.derived and fc_slope_from_a(y.phi)
         ) else NULL
         y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
         y.delta = take(A, R * y.ldm, size)

@@ -397,8 +397,8 @@ typedef struct fc_table {
                      ptrdiff_t ldz, void *a, ptrdiff_t lda, void *p, ptrdiff_t ldp, void *q,
                      ptrdiff_t ldq);
 
-    /* a = phi(z), p = phi'(z) from n numbers folded, for tanh and sigmoid; a, p may each be NULL, and
-     * one of them folded itself. A NaN in z is lost. */
+    /* a = phi(z), p = phi'(z) from n numbers folded, for tanh and sigmoid; a, p may each be NULL,
+     * and one of them folded itself. A NaN in z is lost. */
     void (*unfold)(fc_activation phi, ptrdiff_t n, const void *folded, void *a, void *p);
 
     /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows, cols)

@@ -48,7 +48,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= TALL_WEIGHTS and not (normalised(P) or P.unpacked):
         rows = max(16, min(256, PANEL_BYTES // row_bytes))
-        count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N)
+        count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N, False)
         if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
             count = 2                       # two threads share few rows, too
         P.panel = (P.N + count - 1) // count

@@ -34,7 +34,7 @@ cdef enum:
     ACROSS_LINES = 8            # of it at least
     FOLD_BYTES = 400000         # of phi and phi', from which on they are kept in one number
     LONG_LINES = 16             # of it in float32 where it would be shorter,
-    SHORT_LINES = 10            # and in float64, whose panels had better be 13 than 7
+    SHORT_LINES = 10            # and in float64
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -142,12 +142,12 @@ cdef Py_ssize_t panels_for(
     """How many panels N rows are cut into: of `rows` where nothing else matters, `most` at most.
 
     Four where they have a quarter of PANEL_ROWS, and so many that each is PANEL_WORK at most if it
-    has as many rows. Few panels are shared evenly by 2 or 4 threads: fours, as many as hold no more
-    than `rows` each or the nearest so many."""
+    has as many rows. Few panels are shared evenly by 2 or 4 threads, so they come in fours: with
+    `rows` or fewer each, or the nearest so many, which short panels had better be."""
     cdef Py_ssize_t count = (P.N + rows - 1) // rows
     count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
     if count > 2:
-        count = max(<Py_ssize_t>4, (count + (2 if nearest else 3)) // 4 * 4)
+        count = max(<Py_ssize_t>4, (count + (1 if nearest else 3)) // 4 * 4)
     return min(count, most)
 
 
@@ -179,7 +179,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
-    cdef bint alone = work < SERIAL_ACROSS, nearest = False
+    cdef bint alone = work < SERIAL_ACROSS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
@@ -202,10 +202,11 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
         if long_ < ACROSS_LINES:
-            nearest = P.K.real_bytes == 8
-            long_ = SHORT_LINES if nearest else LONG_LINES
+            long_ = LONG_LINES if P.K.real_bytes == 4 else SHORT_LINES
             rows = long_ * line
-    count = (lines + long_ - 1) // long_ if alone else panels_for(P, rows, lines, nearest)
+    count = (lines + long_ - 1) // long_ if alone else panels_for(
+        P, rows, lines, narrow or rows < LONG_LINES * line
+    )
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
     long_ = (lines + count - 1) // count

@@ -4,6 +4,7 @@
 cdef enum:
     PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
     PANEL_WORK = 250000000      # flops of a panel that may well be two
+    FOUR_WORK = 12000000        # flops of a product that may well be four
     # TALL_WEIGHTS where samples lie across: nothing is packed
     ACROSS_WEIGHTS = 5 << 18
     # up to which packing V, of so many bytes or more, costs more than samples across do
@@ -114,6 +115,12 @@ cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
     return numbers * P.K.real_bytes
 
 
+cdef bint is_alone(PlanS *P) noexcept nogil:
+    """Whether one thread does all of what lies across."""
+    cdef Py_ssize_t first = P.layer[0].m * P.layer[0].k
+    return P.N * (12 * P.n - 8 * first) < SERIAL_ACROSS
+
+
 cdef bint could_fold(PlanS *P) noexcept nogil:
     """Whether phi and phi' of one hidden layer under a narrow one are kept in one number, if
     samples lie across. Measured on Zen 5: from FOLD_BYTES on unfolding costs less than reading
@@ -141,13 +148,15 @@ cdef Py_ssize_t panels_for(
 ) noexcept nogil:
     """How many panels N rows are cut into: of `rows` where nothing else matters, `most` at most.
 
-    Four where they have a quarter of PANEL_ROWS, and so many that each is PANEL_WORK at most if it
-    has as many rows. Few panels are shared evenly by 2 or 4 threads, so they come in fours: with
-    `rows` or fewer each, or the nearest so many, which short panels had better be."""
-    cdef Py_ssize_t count = (P.N + rows - 1) // rows
-    count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
+    Four where they have a quarter of PANEL_ROWS, two where that is little work, and so many that
+    each is PANEL_WORK at most if it has as many rows. 2 or 4 threads share them evenly, so they come
+    in twos or fours: with `rows` or fewer each, or the nearest so many, which short panels had
+    better be."""
+    cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
+    cdef Py_ssize_t even = 4 if work >= FOUR_WORK else 2
+    count = max(count, min(P.N // (PANEL_ROWS // 4), max(even, work // PANEL_WORK)))
     if count > 2:
-        count = max(<Py_ssize_t>4, (count + (1 if nearest else 3)) // 4 * 4)
+        count = max(even, (count + (even // 2 if nearest else even) - 1) // even * even)
     return min(count, most)
 
 
@@ -179,7 +188,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
-    cdef bint alone = work < SERIAL_ACROSS
+    cdef bint alone = is_alone(P)
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0

@@ -57,7 +57,7 @@ def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
         assert np.array_equal(ob.gradient(at[turn % 2]), want[turn % 2])
 
 
-@pytest.mark.parametrize("N", [680, 1025, 1080])
+@pytest.mark.parametrize("N", [872, 1160, 1456])
 def test_all_panels_count_whatever_their_lengths(N, dtype):
     """As many as are planned, and one more than rows over those of the longest in some: as plain
     loops have it, and the same bits for any threads, which share panels or groups of them.

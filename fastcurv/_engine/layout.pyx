@@ -59,7 +59,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     soon = P.K.vector_bytes == FC_ALIGN and kept > ASKING_KEPT
     P.far = P.panel * row_bytes > (ASKING_SOON if soon else ASKING_BYTES)
     P.looks_ahead = P.across and kept > NEAR_BYTES
-    if is_alone(P) if P.across else 12 * P.N * P.n < SERIAL_FLOPS:
+    if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
     P.threads = min(P.threads, max(<int>FEW_THREADS, most))

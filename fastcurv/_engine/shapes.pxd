@@ -4,9 +4,8 @@
 cdef enum:
     TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which products are better served tall
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
-    # the same where samples lie across: a product is one job, and nothing is packed before it;
-    # of the products alone that it cannot do without
-    SERIAL_ACROSS = 800000
+    # the same where samples lie across: a product is one job, and nothing is packed before it
+    SERIAL_ACROSS = 300000
     FAR_BYTES = 24 << 20        # more does not stay in the third-level cache
     # kept at theta, up to which asking for the next panel costs more than waiting for it
     NEAR_BYTES = 10 << 20

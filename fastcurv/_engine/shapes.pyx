@@ -115,12 +115,6 @@ cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
     return numbers * P.K.real_bytes
 
 
-cdef bint is_alone(PlanS *P) noexcept nogil:
-    """Whether one thread does all of what lies across."""
-    cdef Py_ssize_t first = P.layer[0].m * P.layer[0].k
-    return P.N * (12 * P.n - 8 * first) < SERIAL_ACROSS
-
-
 cdef bint could_fold(PlanS *P) noexcept nogil:
     """Whether phi and phi' of one hidden layer under a narrow one are kept in one number, if
     samples lie across. Measured on Zen 5: from FOLD_BYTES on unfolding costs less than reading
@@ -188,7 +182,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
-    cdef bint alone = is_alone(P)
+    cdef bint alone = work < SERIAL_ACROSS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0

@@ -96,8 +96,9 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
     """How many vectors a panel takes at once."""
+    cdef bint shared = job.stages == PRODUCT and job.vectors % job.P.threads == 0
     if job.P.across:                # all, unless threads had better share them
-        if job.P.near and job.vectors % job.P.threads == 0 and job.stages == PRODUCT:
+        if shared and job.P.N * kept_of_sample(job.P) <= FAR_BYTES:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
     if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:

@@ -15,16 +15,18 @@ from libc.string cimport memcpy, memset
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
-    """The b part of out = [it +] sums over samples of d (units, samples): d times ones."""
+    """The b part of out = [it +] sums over samples of d (units, samples): ones times d', whose
+    tiles are wide.
+    """
     cdef fc_product job
     cdef Matrix ones
     if y.b < 0:
         return
     start_sum(t, y, &job, add)
-    job.n = 1
+    job.m, job.n = 1, y.m
     ones.at, ones.ld = t.P.ones, 0
-    add_inner(t, &job, d, ones)
-    job.c, job.ldc = out + y.b * t.P.K.real_bytes, 1
+    add_inner(t, &job, ones, d)
+    job.c, job.ldc = out + y.b * t.P.K.real_bytes, y.m
     run(t, &job)
 
 

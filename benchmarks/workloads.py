@@ -86,6 +86,10 @@ WORKLOADS = {
         Workload("tall-160", (24, 160, 3), 10000, "relu", "cross_entropy", large=False),
         Workload("tall-48", (8, 48, 48, 2), 16000, "softplus", "mse", large=False),
         Workload("tall-32", (64, 32, 16, 10), 30000, "tanh", "cross_entropy", large=False),
+        # what is kept is more than a core's share of the third level, or rows make five panels
+        Workload("mid-100", (20, 100, 30, 1), 6000, "tanh", "mse", large=False),
+        Workload("mid-64", (13, 64, 64, 64, 1), 3000, "tanh", "mse", large=False),
+        Workload("mid-50", (30, 50, 2), 648, "tanh", "cross_entropy", large=False),
         Workload("ragged", (100, 300, 70, 200, 9), 900, "tanh", "cross_entropy", large=False),
         Workload("deep-72", (40, *[72] * 10, 6), 600, "tanh", "cross_entropy", large=False),
         Workload("small-10", (4, 10, 10, 1), 300, "tanh", "mse", large=False),

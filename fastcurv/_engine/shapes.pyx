@@ -143,8 +143,8 @@ cdef Py_ssize_t panels_for(
     """How many panels N rows are cut into: of `rows` where nothing else matters, `most` at most.
 
     Four where they have a quarter of PANEL_ROWS, two where that is little work, and so many that
-    each is PANEL_WORK at most if it has as many rows. 2 or 4 threads share them evenly, so they come
-    in twos or fours: with `rows` or fewer each, or the nearest so many, which short panels had
+    each is PANEL_WORK at most if it has as many rows. 2 or 4 threads share them evenly, so they
+    come in twos or fours: with `rows` or fewer each, or the nearest so many, which short panels had
     better be."""
     cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
     cdef Py_ssize_t even = 4 if work >= FOUR_WORK else 2

@@ -39,7 +39,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
     Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
     least at T = sqrt(work / (jobs wake)): more are not used."""
-    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0, kept
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0
     cdef bint soon
     cdef int most
     P.folds = could_fold(P)
@@ -55,10 +55,10 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
     P.folds &= P.across and not P.shared
-    kept = P.N * kept_of_sample(P)
-    soon = P.K.vector_bytes == FC_ALIGN and kept > ASKING_KEPT
+    P.kept = P.N * kept_of_sample(P)
+    soon = P.K.vector_bytes == FC_ALIGN and P.kept > ASKING_KEPT
     P.far = P.panel * row_bytes > (ASKING_SOON if soon else ASKING_BYTES)
-    P.looks_ahead = P.across and kept > NEAR_BYTES
+    P.looks_ahead = P.across and P.kept > NEAR_BYTES
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))

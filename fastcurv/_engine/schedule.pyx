@@ -96,12 +96,12 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
     """How many vectors a panel takes at once."""
-    cdef bint shared = job.stages == PRODUCT and job.vectors % job.P.threads == 0
-    if job.P.across:                # all, unless threads had better share them
-        if shared and job.P.N * kept_of_sample(job.P) <= FAR_BYTES:
+    cdef PlanS *P = job.P
+    if P.across:                    # all, unless threads had better share them
+        if P.kept <= FAR_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
-    if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
+    if P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
         return as_even(job.vectors, FC_MAX_STACK)
     return 1
 

@@ -157,7 +157,8 @@ cdef struct PlanS:
     int done                    # of that chunk: 0 nothing, 1 forward, 2 backward
     bint loaded                 # across: x holds X
     bint passing                # the state at theta need not stay
-    bint near                   # the state at theta stays in the third-level cache
+    Py_ssize_t kept             # bytes of the state at theta of all rows, with X
+    bint near                   # it stays in the third-level cache
     bint folds                  # a and p of the first layer are kept folded,
     bint nan                    # and since theta was set there was a NaN, which that loses
     bint looks_ahead            # samples lie across, and the next panel's state is asked for

@@ -13,10 +13,24 @@ KERNELS = [
     ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
     (
         "gemm.inc",
-        "if (step && (deep || q + 1 == tiles",
-        "if (step && ((deep && q) || q + 1 == tiles",
+        "(step && (deep || q + 1 == tiles",
+        "(step && (deep || q + 2 == tiles",
     ),
     ("gemm.inc", "done = i + mr;", "done = i;"),
+    # a step that the next tile does
+    (
+        "gemm.inc",
+        "if (!waits || wait->nv != nv) NAME(catch_up)(wait);",
+        "if (!waits) NAME(catch_up)(wait);",
+    ),
+    (
+        "gemm.inc",
+        "asks ? &ask : NULL); } NAME(catch_up)(&wait);",
+        "asks ? &ask : NULL); }",
+    ),
+    ("gemm.inc", "== 64) ? depth / NAME(heights)[nv - 1]", "== 64) ? depth"),
+    ("stack.inc", "NAME(catch_up)(&wait);", ""),
+    ("tile.inc", "w->rows--, w->i++, w->c += w->ldc;", "w->rows--, w->i++;"),
     ("gemm.inc", "const ptrdiff_t ldc = aside ? nv * VL", "const ptrdiff_t ldc = aside ? VL"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
     ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),

@@ -25,11 +25,15 @@ KERNELS = [
     ),
     (
         "gemm.inc",
-        "asks ? &ask : NULL); } NAME(catch_up)(&wait);",
+        "asks ? &ask : NULL); } NAME(catch_up)(&room->wait);",
         "asks ? &ask : NULL); }",
     ),
-    ("gemm.inc", "== 64) ? depth / NAME(heights)[nv - 1]", "== 64) ? depth"),
-    ("stack.inc", "NAME(catch_up)(&wait);", ""),
+    (
+        "gemm.inc",
+        "== 64) ? NAME(depth_of)(s, slices) / NAME(heights)[nv - 1]",
+        "== 64) ? NAME(depth_of)(s, slices)",
+    ),
+    ("stack.inc", "NAME(catch_up)(&room->wait);", ""),
     ("tile.inc", "w->rows--, w->i++, w->c += w->ldc;", "w->rows--, w->i++;"),
     ("gemm.inc", "const ptrdiff_t ldc = aside ? nv * VL", "const ptrdiff_t ldc = aside ? VL"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),

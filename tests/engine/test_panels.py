@@ -90,7 +90,7 @@ def test_all_panels_count_whatever_their_lengths(N, dtype):
         for a, b in zip(np.split(found[0], [1, 1 + len(v), 1 + 2 * len(v)]), want):
             assert np.linalg.norm(a - b) <= slack * np.linalg.norm(b)
     assert more <= {0, 1} and (
-        1 in more or dtype == "float32" or layout["arch"] in ("blas", "reference")
+        1 in more or dtype == "float32" or layout["arch"] in ("blas", "reference", "baseline")
     )
 
 

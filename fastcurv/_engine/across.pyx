@@ -71,7 +71,7 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     cdef Layer *x = y - 1
     cdef Py_ssize_t size = P.K.real_bytes
     cdef fc_narrow job
-    memset(&job, 0, sizeof(job))
+    clear(&job, 0, sizeof(job))
     job.phi = x.phi if x.derived else FC_IDENTITY
     job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.across, P.across
     job.w = y.W.flat + y.w * size

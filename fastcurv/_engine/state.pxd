@@ -211,8 +211,13 @@ cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexce
     return NULL if base == NULL else base + row * ld * P.K.real_bytes
 
 
+cdef inline Py_ssize_t line_of(PlanS *P) noexcept nogil:
+    """Numbers of 64 bytes, without a division."""
+    return FC_ALIGN // 4 if P.K.real_bytes == 4 else FC_ALIGN // 8
+
+
 cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
-    return P.K.vector_bytes // P.K.real_bytes
+    return P.K.vector_bytes >> (2 if P.K.real_bytes == 4 else 3)
 
 
 cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
@@ -288,8 +293,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
 # --- sizes ----------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
-    return (rows + line - 1) // line * line
+    return (rows + line_of(P) - 1) & -line_of(P)
 
 
 cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
@@ -320,7 +324,7 @@ cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noe
     """The first sample of a panel; across, lines are shared evenly by all panels of the chunk, the
     first of two having the odd one: whoever wakes the others begins at once.
     """
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes, count
+    cdef Py_ssize_t line = line_of(P), count
     if P.across:
         count = panels_of(P, rows)
         return min(rows, (whole_lines(P, rows) // line * panel + count - 1) // count * line)

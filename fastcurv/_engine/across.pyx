@@ -11,7 +11,7 @@ product by product. What sums over samples read of a and ra is turned into rows 
 a product would each turn it again.
 """
 from libc.math cimport isnan, NAN
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:

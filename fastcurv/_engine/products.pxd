@@ -2,8 +2,8 @@
 from libc.string cimport memset
 
 
-# libc's memset by its address: a product's description has 600 bytes, and compilers that are told to
-# save space clear them by one slow instruction (2 to 3% of the smallest products)
+# libc's memset by its address: a product's description has 600 bytes, and compilers that save space
+# clear them by one slow instruction (2 to 3% of the smallest products)
 cdef void *(*clear)(void *, int, size_t) noexcept nogil
 clear = memset
 

@@ -114,7 +114,7 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
     """Whether samples lie across, and how many a panel has. Under a bound that it passes they are
     rows, which can come in chunks. Returns the bytes that it would take, 0 where it is no choice.
     """
-    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
+    cdef Py_ssize_t l, line = line_of(P), lines
     P.shared = is_shared(P)
     P.panels = 1 if P.shared else panels_across(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0

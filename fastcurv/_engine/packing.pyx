@@ -33,7 +33,7 @@ cdef struct Block:              # of W
 
 cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
     """Of a block: whole lines of its transpose."""
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    cdef Py_ssize_t line = line_of(P)
     return max(<Py_ssize_t>1, min(ROWS // line, COLUMNS // y.k)) * line
 
 

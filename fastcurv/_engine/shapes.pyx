@@ -180,7 +180,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     is long in float32, less so in float64, where that brings 1 to 4%. With one wide layer the cache
     matters more. What one thread does anyway is one panel.
     """
-    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
+    cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few

@@ -364,8 +364,7 @@ cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
 
 cdef inline Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
     """Columns of a packed matrix: whole vectors, and whole 64-byte lines."""
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
-    return (cols + line - 1) // line * line
+    return whole_lines(P, cols)
 
 
 cdef inline bint normalised(PlanS *P) noexcept nogil:

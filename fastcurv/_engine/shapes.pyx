@@ -190,7 +190,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         return 0
     few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
     if not (
-        narrow or few or not P.near or P.n * P.K.real_bytes > TALL_WEIGHTS
+        narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS
+        or (not P.near and P.K.vector_bytes == FC_ALIGN)
         or emptiness(P, P.n_layers) > 1.03
         or (P.n_layers > 1 and emptiness(P, P.n_layers - 1) > 1.01)
     ):

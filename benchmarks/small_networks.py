@@ -52,7 +52,7 @@ def parse():
     parser.add_argument("--part", choices=parts, default="all", help="what to run (default all)")
     command.some_of(parser, "--fits", FITS)
     parser.add_argument("--starts", type=int, default=12, help="of each fit (default 12)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a fit at most (default 1)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a fit at most (default 3)")
     parser.add_argument("--rounds", type=int, default=5, help="the best counts (default 5)")
     return parser.parse_args()
 
@@ -237,7 +237,7 @@ def by_numpy(sizes, X, Y, theta, target=LITTLE, steps=500):
 
     r, J = residuals(theta, True)
     f, A, g = r @ r, J.T @ J, J.T @ r
-    damping, growth = 1e-3 * A.diagonal().max(), 2.0
+    damping, growth = A.diagonal().max(), 2.0
     for _ in range(steps):
         if f < target:
             break

@@ -4,7 +4,9 @@ At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the tr
 s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the model promises,
 Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
 mu smaller, by 1 - (2 rho - 1)^3 and at most tenfold, where he has threefold, for which small nets
-take a tenth more steps; else mu grows by 2, 4, 8, ...
+take a tenth more steps; else mu grows by 2, 4, 8, ... It begins at the largest element of G's
+diagonal: from a thousandth of that a first step goes so far that units saturate, and more starts
+end in poor minima, for fits that take no less time.
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
@@ -34,6 +36,7 @@ cdef class Levenberg:
     cdef readonly object theta
     cdef readonly object gradient
     cdef readonly double value, gradient_norm
+    cdef double lowest
     cdef public double damping, growth
     cdef readonly Py_ssize_t values
     cdef object matrix, factor, trial, step, decay, panel, give_back
@@ -71,8 +74,9 @@ cdef class Levenberg:
             self.value = self.loss(P, at_)
             self.arrive(P, gradient)
             plan.end(before)
+        self.lowest = self.value
         for i in range(n):
-            self.damping = max(self.damping, 1e-3 * self.G[i * (n + 1)])
+            self.damping = max(self.damping, self.G[i * (n + 1)])
 
     def __del__(self):
         if self.give_back is not None:
@@ -153,14 +157,14 @@ cdef class Levenberg:
                 f = self.loss(P, trial)
                 self.values += 1
                 self.blind = promised <= 16 * rounding
-                if self.blind and not f <= self.value + rounding:
+                if self.blind and not f <= self.lowest + rounding:
                     return False
                 ratio = (self.value - f) / promised if isfinite(f) else -1
                 if self.blind:          # the gradient will tell
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3)
-                    self.growth, self.value = 2, f
+                    self.growth, self.value, self.lowest = 2, f, min(self.lowest, f)
                     return True
             self.damping = max(self.damping, 1e-300) * self.growth
             self.growth *= 2

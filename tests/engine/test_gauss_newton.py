@@ -92,7 +92,7 @@ def numpy_steps(ob, theta, count):
     """Levenberg-Marquardt by Nielsen's rule, with dense matrices from products."""
     eye = np.eye(len(theta))
     f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
-    mu, nu = 1e-3 * G.diagonal().max(), 2.0
+    mu, nu = G.diagonal().max(), 2.0
     for _ in range(count):
         while True:
             s = np.linalg.solve(G + mu * eye, -g)

@@ -115,14 +115,15 @@ def test_every_layout_agrees(arch, net, how, dtype):
     # W and V are much to read twice; with more rows, two panels
     ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
     ((500, 300, 200, 5), "float32", {100: 64}),
-    # what is kept of all rows is more than the third-level cache holds
-    ((64, 32, 16, 10), "float64", {1797: 450, 16000: 160}),
-    ((64, 32, 16, 10), "float32", {4000: 500, 30000: 320}),
+    # what is kept of all rows is more than the third-level cache holds: with 64-byte vectors, others
+    ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
+    ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
 ])  # fmt: skip
 def test_few_rows_of_a_wide_net(wide, dtype, panels):
     """They share one panel, in float32 where they fill most of its lines or the net is large; many
     are rows, and so are half a line of samples or fewer over parameters that fill some pages, and
-    those of so many inputs that a panel's would not stay near; very many lie across again.
+    those of so many inputs that a panel's would not stay near; very many lie across again, in
+    64-byte vectors.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
@@ -132,7 +133,8 @@ def test_few_rows_of_a_wide_net(wide, dtype, panels):
     for rows, panel in panels.items():
         X = np.ones((rows, wide[0]), dtype)
         ob = fc.Objective(model, X, np.zeros((rows, wide[-1])), loss="mse")
-        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel, rows
+        wanted = panel if isinstance(panel, int) else panel[engine.chosen_arch() != "avx512"]
+        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
 
 
 @pytest.mark.parametrize("net", [NETS[2], FOLDED[1]], ids=["", "folded"])

@@ -115,7 +115,7 @@ def test_every_layout_agrees(arch, net, how, dtype):
     # W and V are much to read twice; with more rows, two panels
     ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
     ((500, 300, 200, 5), "float32", {100: 64}),
-    # what is kept of all rows is beyond the third-level cache: with 64-byte vectors, and with others
+    # what is kept of all rows is beyond the third-level cache; others without 64-byte vectors
     ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
     ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
 ])  # fmt: skip

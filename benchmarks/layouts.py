@@ -5,7 +5,8 @@
 The times of a product, and of a block of eight, without one of them over the time with all:
 
     across  samples lie in the lanes of vectors, where layers are narrower than vectors or ragged,
-            or what is kept of all samples is more than the third-level cache holds
+            or, with 64-byte vectors, what is kept of all samples comes from beyond the third-level
+            cache
     narrow  the last layer has three units or fewer: its products go with the sweeps of the layer
             below it
     stack   several vectors of a block go through the same rows together

@@ -5,8 +5,8 @@ s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the m
 Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
 mu smaller, by 1 - (2 rho - 1)^3 and at most tenfold, where he has threefold, for which small nets
 take a tenth more steps; else mu grows by 2, 4, 8, ... It begins at the largest element of G's
-diagonal: from a thousandth of that a first step goes so far that units saturate, and more starts
-end in poor minima, for fits that take no less time.
+diagonal: from a thousandth of that, of ten problems with 100 starts or more each, fits of cancer,
+diabetes and a teacher's outputs end higher, of one other lower; none is quicker by over a sixth.
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
@@ -36,7 +36,7 @@ cdef class Levenberg:
     cdef readonly object theta
     cdef readonly object gradient
     cdef readonly double value, gradient_norm
-    cdef double lowest
+    cdef double lowest          # of all values
     cdef public double damping, growth
     cdef readonly Py_ssize_t values
     cdef object matrix, factor, trial, step, decay, panel, give_back

@@ -172,14 +172,14 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
     third-level cache, or so few rows follow that packing it is felt; with 64-byte vectors where the
-    state comes from beyond that cache, since only what lies across is asked for ahead (with 32,
-    rows take 5 to 30% less, on Zen 3); and for one hidden layer under a narrow last one however
-    wide it is. It does not where a panel's inputs would come from the third level, unless rows
-    leave that many lanes empty. A panel's state, scratch and the next one's state leave the
-    second-level cache room, but where it would be so short that joining the
-    lanes of sums over samples is felt, and reading W and V: then it comes from the third level, and
-    is long in float32, less so in float64, where that brings 1 to 4%. With one wide layer the cache
-    matters more. What one thread does anyway is one panel.
+    state comes from beyond that cache, since only what lies across is asked for ahead (with 32, on
+    Zen 3, it took 16-16-16-16 1.2 to 1.5 times as long, others 0.93 to 1.25); and for one hidden
+    layer under a narrow last one however wide it is. It does not where a panel's inputs would come
+    from the third level, unless rows leave that many lanes empty. A panel's state, scratch and the
+    next one's state leave the second-level cache room, but where it would be so short that joining
+    the lanes of sums over samples is felt, and reading W and V: then it comes from the third level,
+    and is long in float32, less so in float64, where that brings 1 to 4%. With one wide layer the
+    cache matters more. What one thread does anyway is one panel.
     """
     cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n

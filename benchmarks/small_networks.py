@@ -14,13 +14,16 @@ installed; each ends at a mse of 1e-6 or after --seconds, and a start counts if 
 the lowest loss that any of them has found. Before these the sine, to a mse of 2e-3.
 """
 
+import os
 import time
 import warnings
 from contextlib import suppress
 from importlib.util import find_spec
 
-import command
-import numpy as np
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for work at the expense of others
+
+import command  # noqa: E402
+import numpy as np  # noqa: E402
 
 BOUND = 1.5, 2, 60e-6  # arithmetic, gradients and seconds that an iteration may take
 MARQUARDT = 1.5, 5e-6  # arithmetic and seconds of one of levenberg-marquardt
@@ -28,6 +31,7 @@ SHARE = 0.2  # of the time of others that its fits may take
 DENSE = 500  # parameters up to which a matrix may take less time than products
 AT_LEAST = 0.3  # seconds of rounds
 MOST = 20  # milliseconds of a fit of the sine by default
+PARTS = "product", "gradient", "value"
 METHODS = "newton-cg", "gauss-newton", "trust-region", "saddle-free-newton", "cubic"
 FITS = "sine", "parity", "cancer", "wine", "diabetes"
 LITTLE = 1e-6  # mse: fits below this are equally good
@@ -107,12 +111,21 @@ def by_default(args):
 
 def best(job, rounds):
     """The least time of so many rounds, and of more where they are short."""
-    taken = []
-    while len(taken) < rounds or sum(taken) < AT_LEAST:
-        begun = time.process_time()
-        job()
-        taken.append(time.process_time() - begun)
-    return min(taken)
+    return together({"job": job}, rounds)["job"]
+
+
+def together(jobs, rounds):
+    """``{name: seconds}``, the least of so many rounds in which each has its turn, and of more
+    where they are short.
+    """
+    taken, done, begun = dict.fromkeys(jobs, np.inf), 0, time.process_time()
+    while done < rounds or time.process_time() - begun < AT_LEAST * len(jobs):
+        for name, job in jobs.items():
+            before = time.process_time()
+            job()
+            taken[name] = min(taken[name], time.process_time() - before)
+        done += 1
+    return taken
 
 
 def iterations(args):
@@ -124,82 +137,80 @@ def iterations(args):
     print(f"{'us an iteration':31} {columns}")
     for name, (sizes, X, Y) in problems().items():
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", l2=1e-4, n_threads=1)
-        prices = {**product_and_gradient(ob, args.rounds), **matrices(ob, args.rounds)}
-        numbers[name] = {m: of_bound(name, ob, m, prices, args) for m in METHODS}
-        if ob.n_params <= DENSE:
-            numbers[name]["levenberg-marquardt"] = marquardt(name, ob, args)
+        jobs, ends = {**arithmetic(ob), **matrices(ob)}, {}
+        methods = METHODS + ("levenberg-marquardt",) * (ob.n_params <= DENSE)
+        for method in methods:
+            runs, ends[method] = two_runs(ob, method)
+            jobs |= {(method, i): run for i, run in enumerate(runs)}
+        taken = together(jobs, args.rounds)
+        numbers[name] = {m: of_bound(name, m, taken, ends[m], args) for m in methods}
     return numbers
 
 
-def product_and_gradient(ob, rounds):
-    """``{name: seconds}``"""
+def arithmetic(ob):
+    """``{name: job}``: what iterations are made of."""
     theta, n = ob.model.init(0), ob.n_params
     H, v, count = ob.hessian(theta), np.ones(n), max(3, 20_000 // n)
     points = [ob.model.init(seed) for seed in range(count)]
     return {
-        "product": best(lambda: [H.product(v) for _ in range(count)], rounds) / count,
-        "gradient": best(lambda: [ob.value_and_gradient(t) for t in points], rounds) / count,
+        ("product", count): lambda: [H.product(v) for _ in range(count)],
+        ("gradient", count): lambda: [ob.value_and_gradient(t) for t in points],
+        ("value", count): lambda: [ob.value(t) for t in points],
     }
 
 
-def matrices(ob, rounds):
-    """``{curvature: seconds}`` of its matrix and a factorisation."""
+def matrices(ob):
+    """``{name: job}``: matrices with their factorisations."""
     from scipy.linalg import cho_factor, eigh
-
-    if ob.n_params > DENSE:
-        return {"ggn": np.inf, "hessian": np.inf}
-    G, H = (getattr(ob, kind)(ob.model.init(0)) for kind in ("ggn", "hessian"))
-    damped = G.to_dense() + np.eye(ob.n_params)
-    return {
-        "ggn": best(G._normal_matrix, rounds) + best(lambda: cho_factor(damped), rounds),
-        "hessian": best(H.to_dense, rounds) + best(lambda: eigh(damped, driver="evd"), rounds),
-    }
-
-
-def one_of(ob, method, args):
-    """Seconds of an iteration, and products in it."""
-    import fastcurv as fc
-
-    most, theta = 60 if ob.n_params < 200 else 12, ob.model.init(0)
-
-    def run(count):
-        limits = {"max_iter": count, "verdict": False, "gradient_tol": 0.0}
-        return fc.minimize(ob, theta, method, seed=0, **limits)
-
-    long, short = run(most), run(most // 2)
-    steps = long.nit - short.nit
-    taken = best(lambda: run(most), args.rounds) - best(lambda: run(most // 2), args.rounds)
-    return taken / steps, (long.nhev - short.nhev) / steps
-
-
-def of_bound(name, ob, method, prices, args):
-    """An iteration's seconds over its bound, printed."""
-    taken, count = one_of(ob, method, args)
-    products = count * prices["product"]
-    matrix = prices["ggn" if method == "gauss-newton" else "hessian"]
-    arithmetic, gradients, more = BOUND
-    bound = arithmetic * min(products, matrix) + gradients * prices["gradient"] + more
-    return told(f"{name:12}{method:19}", taken, (products, matrix), bound, args)
-
-
-def marquardt(name, ob, args):
-    """The same of levenberg-marquardt."""
     from scipy.linalg.blas import dsyrk
     from scipy.linalg.lapack import dpotrf
 
-    taken, _ = one_of(ob, "levenberg-marquardt", args)
-    points = [ob.model.init(seed) for seed in range(3)]
-    J = ob.jacobian(points[0]).to_dense()
-    A = dsyrk(1.0, J.T, lower=1) + np.eye(ob.n_params)
-    parts = (
-        best(lambda: ob.jacobian(points[0]).to_dense(), args.rounds),
-        best(lambda: dsyrk(1.0, J.T, lower=1), args.rounds),
-        best(lambda: dpotrf(A, lower=1), args.rounds),
-        best(lambda: [ob.value(theta) for theta in points], args.rounds) / len(points),
-    )
-    bound = MARQUARDT[0] * sum(parts) + MARQUARDT[1]
-    named = f"{name:12}{'levenberg-marquardt':19}"
-    return told(named, taken, (np.nan, sum(parts)), bound, args)
+    if ob.n_params > DENSE:
+        return {}
+    theta = ob.model.init(0)
+    G, H, J = (getattr(ob, kind)(theta) for kind in ("ggn", "hessian", "jacobian"))
+    dense = J.to_dense()
+    damped = G.to_dense() + np.eye(ob.n_params)
+    return {
+        "ggn": G._normal_matrix,
+        "factor": lambda: cho_factor(damped),
+        "hessian": H.to_dense,
+        "eigenpairs": lambda: eigh(damped, driver="evd"),
+        "jacobian": lambda: ob.jacobian(theta).to_dense(),
+        "square": lambda: dsyrk(1.0, dense.T, lower=1),
+        "lapack": lambda: dpotrf(damped, lower=1),
+    }
+
+
+def two_runs(ob, method):
+    """A run and one of half as many iterations, and what both come to."""
+    import fastcurv as fc
+
+    most, theta = 60 if ob.n_params < 200 else 12, ob.model.init(0)
+    limits = {"verdict": False, "gradient_tol": 0.0, "seed": 0}
+
+    def run(count):
+        return fc.minimize(ob, theta, method, max_iter=count, **limits)
+
+    return [lambda: run(most), lambda: run(most // 2)], [run(most), run(most // 2)]
+
+
+def of_bound(name, method, taken, ends, args):
+    """An iteration's seconds over its bound, printed."""
+    prices = {key[0]: seconds / key[1] for key, seconds in taken.items() if key[0] in PARTS}
+    steps = ends[0].nit - ends[1].nit
+    seconds = (taken[method, 0] - taken[method, 1]) / steps
+    products = (ends[0].nhev - ends[1].nhev) / steps * prices["product"]
+    if method == "levenberg-marquardt":
+        products, (share, more) = np.nan, MARQUARDT
+        matrix = taken["jacobian"] + taken["square"] + taken["lapack"] + prices["value"]
+        bound = share * matrix + more
+    else:
+        parts = ("ggn", "factor") if method == "gauss-newton" else ("hessian", "eigenpairs")
+        matrix = sum(taken.get(part, np.inf) for part in parts)
+        share, gradients, more = BOUND
+        bound = share * min(products, matrix) + gradients * prices["gradient"] + more
+    return told(f"{name:12}{method:19}", seconds, (products, matrix), bound, args)
 
 
 def told(named, taken, arithmetic, bound, args):

@@ -440,7 +440,8 @@ class Space:
         wanted: float,
         limit: int,
         stop: Any,
-        worth: Any,
+        thrift: float,
+        price: float,
         out: NDArray[Any],
     ) -> tuple[float, float, bool, float | None]: ...
     def combine(self, y: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]: ...
@@ -470,11 +471,50 @@ class Workspace:
         bound: float,
         most: int,
         stop: Any,
-        worth: Any,
+        thrift: float,
+        price: float,
     ) -> tuple[NDArray[Any] | None, float | None, float, int]: ...
     def curvature(self) -> tuple[float, float, float]: ...
     def move(self, step: float, shift: float) -> tuple[float, float, float, float]: ...
     def turn(self, beta: float) -> None: ...
+
+def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float: ...
+def next_radius(radius: float, ratio: float, length: float, bounded: bool) -> float: ...
+
+@disjoint_base
+class Points:
+    times: Times
+    finite: bool
+    def __init__(self, here: Plan, there: Plan, give_back: Callable[[Plan], None]) -> None: ...
+    def turn(self, kind: str) -> None: ...
+    def value(self, theta: NDArray[Any]) -> float: ...
+    def arrive(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]: ...
+
+@disjoint_base
+class NewtonSteps:
+    vector: NDArray[Any]
+    parameter: float | None
+    ratio: float
+    steps: int
+    values: int
+    value: float
+    gradient_norm: float
+    gradient: NDArray[Any]
+    slow: int
+    turned: bool
+    def __init__(self, run: Any, space: Space, forcing: float, thrift: float) -> None: ...
+    @property
+    def theta(self) -> NDArray[Any]: ...
+    def take(
+        self,
+        problem: str,
+        parameter: float | None,
+        limit: int,
+        scale: NDArray[Any] | None,
+        opened: bool,
+        watch: int,
+        record: NDArray[np.float64],
+    ) -> str | None: ...
 
 def inner(x: NDArray[Any], y: NDArray[Any]) -> float | None: ...
 def same(x: NDArray[Any], y: NDArray[Any]) -> bool: ...

@@ -217,6 +217,39 @@ def small_problem(str problem, values, linear, double parameter):
     return y[0], multiplier
 
 
+# --- when to stop ---------------------------------------------------------------------------------
+
+cdef struct Worth:
+    double thrift, price, gain      # of an inner solve; what it had gained at the last look, ...
+    Py_ssize_t m, look_at           # ... after m products; the next look
+
+
+cdef Worth worth_of(double thrift, double price) noexcept nogil:
+    """The rule to stop an inner solve when the next product costs more than it gains.
+
+    A step that costs m products, and as many as `price` says to try and to accept, promises a gain.
+    When the last products have gained less than `thrift` times the average of all, the next one is
+    better spent on a new step from a new point. A thrift of 0 never stops a solve.
+    """
+    cdef Worth worth
+    worth.thrift, worth.price, worth.gain, worth.m, worth.look_at = thrift, price, 0, 0, 2
+    return worth
+
+
+cdef bint spent(Worth *worth, Py_ssize_t m, double gain) noexcept nogil:
+    """Whether to stop after m products; asked each time m has grown by an eighth."""
+    cdef double last = gain - worth.gain
+    cdef Py_ssize_t count = m - worth.m
+    cdef bint looked = worth.m > 0
+    if m < worth.look_at:
+        return False
+    worth.m, worth.gain, worth.look_at = m, gain, m + 1 + m // 8
+    return (
+        worth.thrift > 0 and looked and count > 0
+        and last * (m + worth.price) < worth.thrift * gain * count
+    )
+
+
 # --- the space ------------------------------------------------------------------------------------
 
 cdef class Space:
@@ -575,9 +608,13 @@ cdef class Space:
         self.lack = self.outside_of(self.measured)
         return 0
 
-    def solve(self, str problem, parameter, double wanted, Py_ssize_t limit, stop, worth, out):
+    def solve(
+        self, str problem, parameter, double wanted, Py_ssize_t limit, stop, double thrift,
+        double price, out
+    ):
         """Grow the space until the residual of a small problem is at most `wanted`, the rows are
-        `limit`, `worth.spent(m, gain)` or `stop()`; write the step into `out`.
+        `limit`, the next product costs more than it gains (see `Worth`), or `stop()`; write the
+        step into `out`.
 
         Returns
         -------
@@ -590,6 +627,7 @@ cdef class Space:
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
         cdef bint ends, factored, asked = False     # stop, since the last product
+        cdef Worth worth = worth_of(thrift, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
                 asked or not (self.m and stop())
@@ -611,7 +649,7 @@ cdef class Space:
                     continue
                 self.by_vectors(which, chosen)
                 vectors_at = m + 1 + m // 4 if m > FEW else 0
-            if self.lack <= wanted or ends or worth.spent(m, self.gain):
+            if self.lack <= wanted or ends or spent(&worth, m, self.gain):
                 break
         if not factored:
             self.found.combined(self.y, self.base)
@@ -704,7 +742,8 @@ cdef class Workspace:
         return self.between(CG_R, 1, CG_R, 1, NULL)[0]
 
     def solve(
-        self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop, worth
+        self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop,
+        double thrift, double price
     ):
         """Run conjugate gradients from `begin` on. See `fastcurv.krylov.solvers.capped_cg`.
 
@@ -716,6 +755,7 @@ cdef class Workspace:
         cdef double rr0 = self.between(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0, before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
         cdef Py_ssize_t j
+        cdef Worth worth = worth_of(thrift, price)
         for j in range(1, most + 1):
             multiply(self.p, self.Hp)
             pp, pHp, HpHp = self.curvature()
@@ -737,7 +777,7 @@ cdef class Workspace:
                     return None, None, bound, j
             if stop is not None and stop():
                 break
-            if worth is not None and worth.spent(j, -0.5 * (along + left)):
+            if spent(&worth, j, -0.5 * (along + left)):
                 break
             self.turn(rr / before)
         if self.unit != 1:

@@ -5,10 +5,10 @@ place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)`
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
 on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
 start its own threads, which keep spinning during the engine's next product; `same` compares two of
-them. `adam_step` is one step
-of Adam in a single sweep, `QuasiNewton` a run of L-BFGS; `Space` is a Krylov space with the small
-problems in it, `small_problem` one of them, `Workspace` the vectors of conjugate gradients,
-`Lanczos` a recurrence and `Seeker` a search with it.
+them. `adam_step` is one step of Adam in a single sweep, `QuasiNewton` a run of L-BFGS, and
+`NewtonSteps` one of steps in a `Space`, a Krylov space with small problems in it, of which
+`small_problem` is one; `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a
+recurrence and `Seeker` a search with it. `reduction_ratio` and `next_radius` judge trial steps.
 """
 
 import math
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from .._engine import (
     NOT_FINITE,
     Lanczos,
+    NewtonSteps,
     QuasiNewton,
     Seeker,
     Space,
@@ -30,8 +31,10 @@ from .._engine import (
     default_threads,
     growth,
     inner,
+    next_radius,
     padded_rows,
     project_rows,
+    reduction_ratio,
     same,
     small_problem,
     subtract_rows,
@@ -40,6 +43,7 @@ from .._engine import (
 __all__ = [
     "NOT_FINITE",
     "Lanczos",
+    "NewtonSteps",
     "QuasiNewton",
     "Seeker",
     "Space",
@@ -51,9 +55,11 @@ __all__ = [
     "dot",
     "extent",
     "growth",
+    "next_radius",
     "norm",
     "padded_rows",
     "project_rows",
+    "reduction_ratio",
     "safe_norm",
     "same",
     "small_problem",

@@ -34,7 +34,8 @@ def capped_cg(
     bound: float = 0.0,
     max_iter: Any = None,
     stop: Any = None,
-    worth: Any = None,
+    thrift: float = 0.0,
+    price: float = 0.0,
 ) -> tuple[np.ndarray, float | None, float]:
     """Run CG on ``(H + 2 eps I) d = -g`` until it has a solution or a direction of negative
     curvature.
@@ -57,8 +58,9 @@ def capped_cg(
         direction); n by default.
     stop : callable, optional
         Ends CG like `max_iter` once it returns True.
-    worth : Worth, optional
-        Ends CG like `max_iter` once a further product would gain little.
+    thrift, price : float
+        Ends CG like `max_iter` once the last products have gained less than `thrift` times the
+        average of all and of `price` more, which trying the step takes; 0: never.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def capped_cg(
     """
     work.begin(g)
     d, curvature, bound, steps = work.solve(
-        multiply, eps, tolerance, bound, max_iter or len(g), stop, worth
+        multiply, eps, tolerance, bound, max_iter or len(g), stop, thrift, price
     )
     if d is None:
         return _slow_direction(multiply, g, eps, steps, work) + (bound,)

@@ -39,6 +39,7 @@ MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
+LITTLE = 1 << 22  # rows times parameters, of which a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -405,6 +406,17 @@ class Objective(Answering, subject="objective"):
             return None
         return _engine.Levenberg(self._lend_plan(), theta, self._take_back)
 
+    def _points(self) -> Any:
+        """Return a run's point and trial points beside it, with their losses, gradients and
+        products, where these take so little time that Python around them is felt; else None, and
+        where the GGN may not be convex. `minimize` asks for it.
+        """
+        given = LOSSES[self.loss].given
+        convex = given is None or given.convex
+        if self._by_blocks or not convex or self.n_samples * self.n_params > LITTLE:
+            return None
+        return _engine.Points(self._lend_plan(), self._lend_plan(), self._take_back)
+
     def _steps_of(self, method: Any) -> Any:
         """Return `run` of an engine's minimiser with this objective's own plan as its first
         argument; None where rows come in blocks. `minimize` asks for it.
@@ -463,7 +475,7 @@ class Objective(Answering, subject="objective"):
         return plan
 
     def _take_back(self, plan: Any) -> None:
-        if not self._spare:
+        if len(self._spare) < (2 if self.n_samples * self.n_params <= LITTLE else 1):
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import PER_CUBE, eigh
-from ..common.vectors import extent, norm
+from ..common.vectors import extent, next_radius, norm, reduction_ratio
 from ..critical.classify import classify
 from ..critical.dense import inverse
 from ..critical.evidence import (
@@ -33,8 +33,8 @@ from ..critical.nearness import gradient_and_error, lower_bound, surely_longer, 
 from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
-from .newton import first_radius, next_radius
-from .run import Method, Run, reduction_ratio
+from .newton import first_radius
+from .run import Method, Run
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.

@@ -131,10 +131,9 @@ class LBFGS(Method):
             ending = self.take_steps(record, run.enough, run.fun_target, run.left())
         finally:  # after Ctrl-C, the steps taken so far are whole
             run.n_gradients += engine.evaluations - evaluations
-            run.passed(record[: engine.steps], begun, ending)
+            run.passed(record[: engine.steps], begun, ending, ending is not None)
             if engine.steps:
                 self._follow()
-                run.iteration += ending is None
         run.asked, run.gap = time.perf_counter(), engine.gap
         return engine.steps > 0
 

@@ -31,6 +31,14 @@ REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
 
 
+def _mark(mark: list[Any], iteration: int, f: float, gnorm: float, least: float) -> None:
+    """Mark an iteration where the loss fell by `least` or the gradient was halved since the
+    last.
+    """
+    if f < mark[1] - least or gnorm < 0.5 * mark[2]:
+        mark[:] = [iteration, f, min(gnorm, mark[2])]
+
+
 class Loop:
     """The main loop of `minimize`, and the verdict after it, on validated arguments."""
 
@@ -89,6 +97,7 @@ class Loop:
             self.method.load(of_method, method_facts)
         else:
             run.record()
+            self._notice(1)
         try:
             most = None if self.method.curvature else self.max_iter
             with bar(most, self.name, progress) as self.shown:
@@ -105,7 +114,7 @@ class Loop:
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
-        run = self.run
+        run, known = self.run, None  # why there is no step after the last ones
         while True:
             self.why = self.end()
             if self.why is None and self.critical() and not self._goes_on_to_rest():
@@ -113,6 +122,7 @@ class Loop:
                 self.why = self._at_critical_point()
                 if self.why is None:
                     self.after_step()
+                    known = None
                     continue
             if self.why is not None:
                 return
@@ -120,21 +130,23 @@ class Loop:
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else run.gradient_tol
             try:
-                self.sentence = self.method.step()
+                self.sentence, known = known or self.method.step(), None
             except NotConvexError:
                 self.sentence = (
                     "the next step leads to where the loss is concave in the outputs of some rows, "
                     'so that the GGN has negative curvature; wanted "newton-cg" or "trust-region"'
                 )
-            if self.sentence is not None:
+            stayed = before is run.theta and run.iteration == begun
+            if self.sentence is not None and stayed:
                 if self.critical():
                     self.sentence, run.rest = None, run.iteration
                     continue
                 self.why = "stalled"
                 return
-            if run.cut and before is run.theta and self.method.curvature:
+            if run.cut and stayed and self.method.curvature:
                 self.why = run.cut
                 return
+            known, self.sentence = self.sentence, None
             self.after_step(run.iteration - begun)
 
     def after_step(self, passed: int = 0) -> None:
@@ -145,6 +157,8 @@ class Loop:
         run.iteration += 1
         if not run.stale:
             run.record()
+            if self.method.curvature is not None:
+                self._notice(passed + 1)
         if self.shown is not SILENT:
             self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
             self.shown.update(passed + 1)
@@ -169,7 +183,17 @@ class Loop:
         watched = (self.callback, self.patience, self.run.validation, self.saver.path)
         if self.critical() or self.bottom == -np.inf or any(one is not None for one in watched):
             return 1
-        return self.max_iter - self.run.iteration
+        idle = self._idle_in(self.run.mark)
+        if self._in_a_valley():
+            idle = min(idle, self._idle_in(self.run.walked))
+        return int(max(1, min(self.max_iter - self.run.iteration, idle)))
+
+    def _idle_in(self, mark: list[Any]) -> float:
+        """Return the number of iterations after which a second-order method is idle if none gets
+        on.
+        """
+        idle = self.method.curvature is not None
+        return mark[0] + IDLE - self.run.iteration if idle else np.inf
 
     def _spent(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
@@ -207,19 +231,18 @@ class Loop:
             run.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
         return run.gnorm > SHARE * run.gradient_tol and run.iteration < run.rest
 
-    def _idle_too_long(self, mark: list[Any], least: float) -> bool:
-        """Return whether a second-order method has gone `IDLE` iterations without lowering the loss
-        by `least` or halving the gradient; `mark` holds where it last did.
+    def _notice(self, count: int) -> None:
+        """Mark which of so many last records got on: those that lowered the loss or halved the
+        gradient since the mark, and the same in a valley, where less of a fall is none.
         """
-        run = self.run
-        if self.method.curvature is None:
-            return False
-        since, f, gnorm = mark
-        if run.f < f - least or run.gnorm < 0.5 * gnorm:
-            mark[:] = [run.iteration, run.f, min(run.gnorm, gnorm)]
-        return bool(run.iteration - mark[0] >= IDLE)
+        run, before = self.run, slice(-count, None)
+        losses, norms = run.history["loss"][before], run.history["gradient_norm"][before]
+        for i, f, gnorm in zip(range(1 - count, 1), losses, norms):
+            _mark(run.mark, run.iteration + i, f, gnorm, 1e-8 * abs(f))
+            if f - self.bottom <= LITTLE * (run.f0 - self.bottom) < np.inf:
+                _mark(run.walked, run.iteration + i, f, gnorm, TRIFLE * (run.f0 - f))
 
-    def _near_the_bound(self) -> bool:
+    def _in_a_valley(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
         for.
         """
@@ -408,10 +431,9 @@ RULES: tuple[tuple[str, Callable[[Loop], bool]], ...] = (
     ("diverged", lambda loop: not (math.isfinite(loop.run.f) and math.isfinite(loop.run.gnorm))),
     ("target", lambda loop: loop.run.f <= loop.run.fun_target and not loop.run.stale),
     ("patience", lambda loop: loop.run.since_best >= (loop.patience or np.inf)),
-    ("stalled", lambda loop: loop._idle_too_long(loop.run.mark, 1e-8 * abs(loop.run.f))),
-    ("valley", lambda loop: loop._near_the_bound() and loop._idle_too_long(
-        loop.run.walked, TRIFLE * (loop.run.f0 - loop.run.f))),
-)  # fmt: skip
+    ("stalled", lambda loop: loop._idle_in(loop.run.mark) <= 0),
+    ("valley", lambda loop: loop._in_a_valley() and loop._idle_in(loop.run.walked) <= 0),
+)
 SENTENCES = {
     "stalled": (
         "for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by "

@@ -12,28 +12,28 @@ with
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3   weight from the ratio
 
 The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
-next product costs more than it gains (`Worth`). After a refused step the problem is solved again in
+next product costs more than it gains. After a refused step the problem is solved again in
 the same space: a change of radius, damping or weight costs no product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..common.linalg import NotFiniteError
-from ..common.vectors import Workspace, dot, norm
+from ..common.vectors import NewtonSteps, Workspace, dot, norm
 from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum
-from .run import Method, Worth, check_not_negative, reduction_ratio
+from .run import Method, check_not_negative
 from .steps import DENSE_BELOW
 
 SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
+AT_ONCE = 10  # steps in one call of the engine, so that the loop sees when a run has become idle
 
 
 def first_radius(theta: np.ndarray) -> float:
@@ -41,34 +41,6 @@ def first_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-def next_radius(
-    radius: float, ratio: float, length: float, bounded: bool, size: float = 0.0
-) -> float:
-    """Return the radius after a trial step of this length, at the bound or not."""
-    if ratio < 0.25:
-        return 0.25 * length
-    return 2.0 * radius if ratio > 0.75 and bounded else radius
-
-
-def _next_weight(weight: float, ratio: float, *_: Any) -> float:
-    if ratio < 0.1:
-        return weight * 3.0
-    return max(weight / 3.0, 1e-12) if ratio > 0.9 else weight
-
-
-def _next_damping(damping: float, ratio: float, length: float, _: bool, size: float) -> float:
-    if ratio < 0.25:
-        return 4.0 * damping
-    return max(damping / 3.0, 1e-12 * size) if ratio > 0.75 else damping
-
-
-# the parameter of a small problem after a trial step, from the ratio of the reduction to that of
-# the model, the length of the step, whether that is at its bound, and the size of the curvature
-NEXT: dict[str, Callable[[float, float, float, bool, float], float]] = {
-    "radius": next_radius,
-    "weight": _next_weight,
-    "damping": _next_damping,
-}
 _PLAIN = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 _SCALED = {**_PLAIN, "precondition": False, "warm_start": False}
 
@@ -103,35 +75,19 @@ class _InSpace(Method):
         n = len(run.theta)
         most = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
         self.limit = min(n, most if self.krylov_dim is None else self.krylov_dim)
-        self.vector = np.empty_like(run.theta)
         self.last: Any = None
         self.row_squares: Any = None
         self.scale: Any = None
-        self.ratio = 0.0  # of the last trial step's reduction to that of the model
 
     @cached_property
     def space(self) -> KrylovSpace:
         """Make the space, kept for the run."""
         return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.limit + 2)
 
-    def tolerance(self) -> float:
-        return float(min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma)
-
-    def solve(self) -> tuple[float, float, bool]:
-        """Grow the space until the residual is small enough, and leave the step in `vector`.
-
-        Returns its length in the space, the reduction predicted by the model, and whether it is at
-        the bound on its length.
-        """
-        run, space = self.run, self.space
-        length, gain, bounded, parameter = space.solve(
-            self.problem, getattr(self, self.by), self.tolerance(), self.limit, run.out_of_budget,
-            Worth(self.thrift, run.step_price()), self.vector,
-        )  # fmt: skip
-        setattr(self, self.by, parameter)
-        if self.precondition:
-            self.vector *= self.scale
-        return length, gain, bounded
+    @cached_property
+    def krylov_steps(self) -> NewtonSteps:
+        """Make what takes the steps, kept for the run."""
+        return NewtonSteps(self.run, self.space, self.forcing, self.thrift)
 
     def open_space(self) -> None:
         run, others = self.run, [] if self.last is None else [self.last]
@@ -157,29 +113,39 @@ class _InSpace(Method):
         self.run.product(v * self.scale, out)
         out *= self.scale
 
+    def watch(self) -> int:
+        """Return what ends several steps: nothing (0)."""
+        return 0
+
     def step(self) -> str | None:
-        run = self.run
-        self.open_space()
-        for _ in range(100):
-            try:
-                length, predicted, bounded = self.solve()
-            except NotFiniteError:
-                return "products with the curvature overflow; inputs, targets or weights are large"
-            if not (predicted > 0 and np.isfinite(length)):
-                return "the model promises no reduction: the gradient is within rounding of zero"
-            f = run.try_step(self.vector)
-            self.ratio = reduction_ratio(run.f, f, predicted, run.eps)
-            before, size = getattr(self, self.by), self.space.size
-            setattr(self, self.by, NEXT[self.by](before, self.ratio, length, bounded, size))
-            if self.ratio > 1e-4:
-                self.last = self.vector.copy() if self.warm_start else None
-                run.arrive()
-                return None
-            if (np.abs(self.vector) <= run.eps * np.maximum(1.0, np.abs(run.theta))).all():
-                return "steps have become as short as rounding without lowering the loss"
-            if run.cut:
-                return None
-        return "a hundred trial steps in a row were refused"
+        """Take a step or, where the engine has the loss, up to `AT_ONCE` that nobody watches."""
+        run, engine, whole = self.run, self.krylov_steps, False
+        opened = self.precondition or self.warm_start
+        if opened:
+            self.open_space()
+        several = run.points is not None and not opened
+        record = np.empty((min(run.ahead, AT_ONCE) if several else 1, 4))
+        begun, parameter = run.elapsed(), getattr(self, self.by)
+        scale = self.scale if self.precondition else None
+        try:
+            sentence = engine.take(
+                self.problem, parameter, self.limit, scale, opened, self.watch(), record
+            )
+            whole = True
+        except NotFiniteError:
+            sentence = "products with the curvature overflow; inputs, targets or weights are large"
+            whole = True
+        finally:  # after Ctrl-C, the steps taken so far are whole
+            setattr(self, self.by, engine.parameter)
+            if run.points is not None:
+                run.n_values += engine.values
+                run.n_gradients += engine.steps
+                if engine.steps:
+                    run.passed(record[: engine.steps], begun, None, whole)
+                    run.follow(engine)
+        if self.warm_start and engine.steps:
+            self.last = engine.vector.copy()
+        return sentence
 
 
 class TrustRegion(_InSpace):
@@ -222,7 +188,7 @@ class GaussNewton(SaddleFreeNewton):
     with the Hessian H near the end.
 
     If the residuals do not vanish at the minimum, steps with the GGN converge only linearly. After
-    `SLOW` steps in a row with a good model that lowered the loss by less than a thousandth and did
+    three steps in a row with a good model that lowered the loss by less than a thousandth and did
     not halve the gradient, the curvature is that of H, in absolute values as in `SaddleFreeNewton`;
     the GGN returns once a step lowers the loss by more than a hundredth.
     """
@@ -230,11 +196,25 @@ class GaussNewton(SaddleFreeNewton):
     curvature = "ggn"
     problem = "clipped"
     kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
-    SLOW = 3
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.exact, self.slow = False, 0
+        self.exact = False
+
+    @property
+    def slow(self) -> int:
+        """Number of steps in a row that hardly lowered the loss."""
+        return self.krylov_steps.slow
+
+    @slow.setter
+    def slow(self, count: int) -> None:
+        self.krylov_steps.slow = count
+
+    def watch(self) -> int:
+        """Return what ends several steps: that they crawl (1), or with H that they fall (2)."""
+        if not hasattr(self.run.ob, "hessian"):
+            return 0
+        return 2 if self.exact else 1
 
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
@@ -242,16 +222,9 @@ class GaussNewton(SaddleFreeNewton):
             self._turn_to("hessian")
 
     def step(self) -> str | None:
-        run, f, gnorm = self.run, self.run.f, self.run.gnorm
         sentence = super().step()
-        if sentence is None and not run.cut and hasattr(run.ob, "hessian"):
-            fallen = f - run.f
-            small = self.ratio > 0.75 and fallen < 1e-3 * abs(f) and run.gnorm > 0.5 * gnorm
-            self.slow = self.slow + 1 if small else 0
-            if not self.exact and self.slow >= self.SLOW:
-                self._turn_to("hessian")
-            elif self.exact and fallen > 1e-2 * abs(f):
-                self._turn_to("ggn")
+        if self.krylov_steps.turned:
+            self._turn_to("ggn" if self.exact else "hessian")
         return sentence
 
     def _turn_to(self, curvature: str) -> None:
@@ -270,15 +243,14 @@ class Newton(_InSpace):
     defaults = {**_PLAIN, "thrift": 0.0, "damping": 0.0}
     checks = {**_InSpace.checks, "damping": check_not_negative}
 
-    def tolerance(self) -> float:
-        exact = len(self.run.theta) <= DENSE_BELOW
-        return 1e-12 * self.run.gnorm if exact else super().tolerance()
-
     def step(self) -> str | None:
-        run = self.run
+        run, space, step = self.run, self.space, np.empty_like(self.run.theta)
         self.open_space()
-        self.solve()
-        if not np.isfinite(run.try_step(self.vector)):
+        exact = len(step) <= DENSE_BELOW
+        wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
+        stop, price = run.out_of_budget, run.step_price()
+        space.solve("shifted", self.damping, wanted, self.limit, stop, self.thrift, price, step)
+        if not np.isfinite(run.try_step(step)):
             return "the Newton step leads to a loss that is not finite"
         run.arrive()
         return None
@@ -318,13 +290,30 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
+        """Take a step or, where the engine has the loss, up to `AT_ONCE` that nobody watches."""
+        run, rows, whole = self.run, [], False
+        begun, count = run.elapsed(), min(run.ahead, AT_ONCE) if run.points is not None else 1
+        try:
+            while (sentence := self._once()) is None:
+                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
+                on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
+                if len(rows) == count or not on or run.out_of_budget():
+                    break
+            whole = True
+        finally:  # after Ctrl-C, the steps taken so far are whole
+            if rows:
+                run.passed(np.array(rows), begun, None, whole)
+        return sentence
+
+    def _once(self) -> str | None:
+        """Take a step and return None, or return the reason why there is none."""
         run = self.run
         weight = self._first_weight() if self.weight is None else self.weight
         eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
-            worth=Worth(self.thrift, run.step_price()),
+            thrift=self.thrift, price=run.step_price(),
         )  # fmt: skip
         moved = self._follow(d) if curvature is not None else self._descend(d, weight)
         if not moved:  # where the model misleads, as it can at a kink

@@ -29,46 +29,7 @@ from ..critical.evidence import (
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
 
-
-def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:
-    """Return (old - new)/predicted, drawn to 1 where both are within the rounding of the values.
-
-    A value of size L carries an error of the order of ``10 eps |L|``; without this term the last
-    steps of a converging run are refused because of noise (Conn, Gould and Toint, Trust-Region
-    Methods, 2000, section 17.4).
-    """
-    if not np.isfinite(new):
-        return -np.inf
-    noise = 10.0 * eps * max(abs(old), abs(new))
-    return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
-
-
 FADING = 0.7  # decay per check of the longest time seen between two checks of the clock
-
-
-class Worth:
-    """Stopping rule for inner solves: stop when the next product costs more than it gains.
-
-    A step that costs m products (and `overhead` more to try and to accept) promises a reduction
-    `gain` of the model. When the last products have gained less than `thrift` times the average of
-    all, the next product is better spent on a new step from a new point. A thrift of 0 never stops
-    a solve.
-    """
-
-    def __init__(self, thrift: float, overhead: float = 3.0) -> None:
-        self.thrift, self.overhead = thrift, overhead
-        self.m, self.gain, self.look_at = 0, 0.0, 2
-
-    def spent(self, m: int, gain: float) -> bool:
-        """Return whether to stop after `m` products with a reduction of `gain`; checked each time m
-        has grown by an eighth.
-        """
-        if m < self.look_at:
-            return False
-        marginal = (gain - self.gain) * (m + self.overhead)
-        over = self.thrift > 0 and 0 < self.m < m and marginal < self.thrift * gain * (m - self.m)
-        self.m, self.gain, self.look_at = m, gain, m + 1 + m // 8
-        return over
 
 
 class History(dict[str, np.ndarray]):
@@ -124,6 +85,9 @@ class Run(Saved):
         # of the next step: iterations that it may stand for, and a gradient's norm that is enough
         self.ahead, self.enough = 1, 0.0
         self.at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
+        # the engine's, of an objective whose passes take as little as Python around them; else None
+        self.points: Any = None
+        self.sought = False  # they have been asked for
         self._product: Any = None
         self.sample = sample
         self.rows: Any = None
@@ -146,6 +110,7 @@ class Run(Saved):
         self.g = np.empty(0, theta.dtype)
         self.cut: str | None = None
         self.stale = False
+        self.spent_here: int | None = None  # products up to here, where others have followed
         # the tolerance asked for, and the one in force, smaller where a verdict needs that
         self.wanted = self.gradient_tol = 0.0
         # where it last got on (iteration, loss, gradient's norm), and where in a valley
@@ -199,6 +164,10 @@ class Run(Saved):
 
     def value(self, theta: np.ndarray) -> float:
         """Evaluate the objective at `theta`; inf, without a call, if theta is not finite."""
+        if self._at_points():
+            f: float = self.points.value(np.ascontiguousarray(theta, self.theta.dtype))
+            self.n_values += self.points.finite
+            return f
         if not all_finite(theta):
             return np.inf
         self.n_values += 1
@@ -231,7 +200,9 @@ class Run(Saved):
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
         operator, (f, g) = self.bind_operator(), self.at_hand or (None, None)
         self.at_hand = None
-        if operator is not None and self.sample is None and is_plain(self.ob):
+        if self._at_points():
+            f, g = self.points.arrive(self.theta)
+        elif operator is not None and self.sample is None and is_plain(self.ob):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
@@ -248,6 +219,11 @@ class Run(Saved):
         self._product = None  # so that the memory of the last one can be reused
         if self.curvature is None:
             return None
+        if self._at_points():
+            self.points.turn(self.curvature)
+            self.points.arrive(self.theta)
+            self._product = self.points.times.take
+            return None
         if self.sample is not None and self.rows is None:
             self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
         with call_unmodified(self.ob, self.theta):
@@ -256,6 +232,18 @@ class Run(Saved):
         as_curvature(operator, self.theta.size, self.curvature)
         self._product = as_product(operator)
         return operator
+
+    def _at_points(self) -> bool:
+        """Return whether the engine has the loss and products at the run's point and at another,
+        without the objective, and see to that when first asked.
+        """
+        if self.curvature is None or self.sample is not None:
+            return False
+        if not self.sought:
+            make = getattr(type(self.ob), "_points", None)  # its own, not of what it wraps
+            self.sought = True
+            self.points = make(self.ob) if make is not None and is_plain(self.ob) else None
+        return self.points is not None
 
     def product(self, v: np.ndarray, out: Any) -> Any:
         """Write the product of the operator with v into `out`, and count it."""
@@ -293,7 +281,7 @@ class Run(Saved):
             "iteration": self.iteration,
             "loss": self.f,
             "gradient_norm": self.gnorm,
-            "products": self.n_products,
+            "products": self.n_products if self.spent_here is None else self.spent_here,
             "time": self.elapsed(),
         }
         score = self.f
@@ -301,7 +289,7 @@ class Run(Saved):
             inside = all_finite(self.theta)
             score = value_at(self.validation, self.theta) if inside else np.inf
             entry["validation"] = score
-        self.pending = len(self.history["loss"]), entry, score
+        self.pending, self.spent_here = (len(self.history["loss"]), entry, score), None
         self.settle()
 
     def follow(self, engine: Any) -> None:
@@ -310,17 +298,22 @@ class Run(Saved):
         self.theta, self.spare = self.spare, self.theta
         self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
 
-    def passed(self, records: np.ndarray, begun: float, ending: str | None) -> None:
+    def passed(
+        self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
+    ) -> None:
         """Write an engine's steps but the last, whose points have been passed by, to the history.
-        They began at that time; `records` has a row each: the loss, the norm of the gradient, and
-        the seconds until then.
+        They began at that time; `records` has a row each: the loss, the norm of the gradient, the
+        seconds until then, and the products of the run, where there are any. Not `whole`: nobody
+        will count the last step, since Ctrl-C ended the next one.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
-        losses, norms, times = records[:-1].T
+        losses, norms, times, *products = records[:-1].T
         count = len(losses)
         columns = [range(self.iteration + 1, self.iteration + 1 + count), losses.tolist()]
-        columns += [norms.tolist(), [self.n_products] * count, (times + begun).tolist()]
-        self.iteration += count
+        made = products[0].astype(int).tolist() if products else [self.n_products] * count
+        self.spent_here = int(records[-1, 3]) if products and len(records) else None
+        columns += [norms.tolist(), made, (times + begun).tolist()]
+        self.iteration += count + (len(records) > 0 and not whole)
         for key, values in zip(self.history, columns):  # none are passed by that are validated
             self.history[key] += values
 

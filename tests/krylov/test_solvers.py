@@ -2,8 +2,6 @@
 and what is spent on either.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -38,22 +36,24 @@ def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
         assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
 
 
-def test_conjugate_gradients_are_told_what_they_have_gained(rng):
-    """Before every further product: by how much the quadratic model with 2 eps fell below 0."""
-    A = rng.standard_normal((7, 7))
-    H, g, eps, told = A @ A.T + np.eye(7), rng.standard_normal(7), 1e-3, []
-    worth = SimpleNamespace(spent=lambda j, fall: told.append((j, fall)) or len(told) == 4)
-    y, curvature, _ = capped_cg(
-        lambda v, out: np.copyto(out, H @ v), g, eps, 1e-12, Workspace(7, float), worth=worth
-    )
-    best = np.zeros((0, 7))  # CG's iterate is lowest in the Krylov space
-    for j, fall in told:
-        space = np.vstack([best, np.linalg.matrix_power(H, j - 1) @ g])
-        best = np.linalg.qr(space.T)[0].T
+@pytest.mark.parametrize("thrift", [0.0, 0.05, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("price", [0.0, 3.0])
+def test_conjugate_gradients_end_where_a_product_gains_too_little(rng, thrift, price):
+    """By as much as the quadratic model with 2 eps falls in one Krylov space after the other."""
+    A, eps, falls, best = rng.standard_normal((7, 7)), 1e-3, [], np.zeros((0, 7))
+    H, g = A @ A.T + np.eye(7), rng.standard_normal(7)
+    for j in range(7):
+        best = np.linalg.qr(np.vstack([best, np.linalg.matrix_power(H, j) @ g]).T)[0].T
         inner = best @ (H + 2 * eps * np.eye(7)) @ best.T
-        assert fall == pytest.approx(0.5 * best @ g @ np.linalg.solve(inner, best @ g), rel=1e-9)
-    assert [j for j, _ in told] == [1, 2, 3, 4] and curvature is None
-    assert fall == pytest.approx(-(g @ y + 0.5 * y @ H @ y + eps * y @ y), rel=1e-9)
+        falls.append(0.5 * best @ g @ np.linalg.solve(inner, best @ g))
+    little = [(falls[j] - falls[j - 1]) * (j + 1 + price) < thrift * falls[j] for j in range(2, 7)]
+    wanted, made = 3 + little.index(True) if any(little) else 7, []
+    y, curvature, _ = capped_cg(
+        lambda v, out: made.append(1) or np.copyto(out, H @ v),
+        g, eps, 0.0, Workspace(7, float), thrift=thrift, price=price,
+    )  # fmt: skip
+    assert len(made) == wanted and curvature is None
+    assert -(g @ y + 0.5 * y @ H @ y + eps * y @ y) == pytest.approx(falls[wanted - 1], rel=1e-9)
 
 
 def conjugate_gradients(H, g, eps, j):

@@ -144,7 +144,7 @@ def test_a_step_is_the_solution_in_its_space(problem, spectrum, power, rng):
     values, n = SPECTRA[spectrum], 40
     P = np.linalg.qr(rng.standard_normal((n, n)))[0]
     H, g = np.ldexp((P * values) @ P.T, power), rng.standard_normal(n)
-    worth, out = SimpleNamespace(spent=lambda m, gain: False), np.empty(n)
+    out = np.empty(n)
     for wanted in (0.0, 1e-2):
         space = KrylovSpace(n, float, n)
         space.start(lambda v, out: np.matmul(H, v, out=out), np.ldexp(g, power))
@@ -153,7 +153,7 @@ def test_a_step_is_the_solution_in_its_space(problem, spectrum, power, rng):
             given = float(np.ldexp(parameter, scale))
             least = wanted * space.gamma
             length, gain, bounded, _ = space.solve(
-                problem, given, least, 25, lambda: False, worth, out
+                problem, given, least, 25, lambda: False, 0.0, 3.0, out
             )
             ritz, vectors = space.ritz()
             y, multiplier = small_problem(problem, ritz, space.linear_term(), given)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.common.vectors import reduction_ratio
 from fastcurv.critical.evidence import hessian_products
 from fastcurv.optimize import checkpoint
 from fastcurv.optimize.finish import (
@@ -22,7 +23,7 @@ from fastcurv.optimize.finish import (
     polish,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
-from fastcurv.optimize.run import Run, reduction_ratio
+from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
 

@@ -1,0 +1,190 @@
+"""Steps that the engine takes several at a time, on networks so small that Python would be felt
+between them: those of an objective that is asked for everything, however a run is watched or
+stopped.
+"""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.optimize.run import Run
+from tests import nets
+
+from .problems import same as same_run
+
+METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-newton"
+
+
+class Asked:
+    """An objective that has nothing but what `minimize` has to ask for."""
+
+    def __init__(self, ob):
+        self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
+
+    def value_and_gradient(self, theta):
+        return self.ob.value_and_gradient(theta)
+
+    def __getattr__(self, name):
+        if name in ("value", "gradient", "hessian", "ggn"):
+            return getattr(self.ob, name)
+        raise AttributeError(name)
+
+
+def cauchy(z, y):
+    squared = 1 + (z - y) ** 2
+    return 0.5 * np.log(squared).sum(axis=1), (z - y) / squared, (2 - squared) / squared**2
+
+
+def one(net, **more):
+    rng = np.random.default_rng(5)
+    sizes = more.pop("sizes", [3, 5, 4, 2])
+    loss, N = more.pop("loss", "mse"), more.pop("N", 23)
+    return nets.draw(rng, sizes, net, loss, N, **{"l2": 1e-3} | more)
+
+
+def minimize(ob, start, method, **more):
+    return fc.minimize(ob, start, method, **{"verdict": False, "seed": 0} | more)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "poisson"])
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_are_those_that_are_taken_one_by_one(method, loss, dtype):
+    """A callback looks at each; an objective of one's own is asked in between."""
+    for activation in ("tanh", "relu"):
+        net = one(activation, loss=loss, dtype=dtype)
+        limits = {"max_iter": 83, "gradient_tol": 1e-9 if dtype == "float64" else 1e-5}
+        found, points = minimize(net.ob, net.theta, method, **limits), []
+
+        def look(intermediate_result, points=points):
+            points.append(intermediate_result)
+
+        watched = minimize(net.ob, net.theta, method, callback=look, **limits)
+        asked = minimize(Asked(net.ob), net.theta, method, **limits)
+        same_run(found, watched)
+        assert len(points) == found.nit and np.array_equal(points[-1].x, found.x)
+        assert [point.nhev for point in points] == found.history["products"][1:].tolist()
+        for key in ("loss", "gradient_norm", "products", "iteration"):
+            assert np.array_equal(found.history[key], asked.history[key]), key
+        counts = [(end.nit, end.nfev, end.njev, end.nhev) for end in (found, asked)]
+        assert counts[0] == counts[1] and np.array_equal(found.x, asked.x)
+        assert (np.diff(found.history["time"]) >= 0).all()
+
+
+def test_points_are_where_the_objective_is(rng):
+    net = one("tanh")
+    ob, theta, other = net.ob, net.theta, net.theta + 0.1
+    points = ob._points()
+    value, gradient = points.arrive(theta)
+    assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
+    v, kept = rng.standard_normal(ob.n_params), gradient.copy()
+    for kind in ("hessian", "ggn"):
+        points.turn(kind)
+        assert points.value(other) == ob.value(other) and points.finite
+        assert np.array_equal(points.times.take(v), getattr(ob, kind)(theta) @ v)
+    assert points.value(theta) == value  # where products are made, too
+    assert points.arrive(other)[0] == ob.value(other)
+    assert np.array_equal(points.times.take(v), ob.ggn(other) @ v)
+    for step in (0.2, 0.3, 0.4):
+        points.arrive(theta + step)
+    assert np.array_equal(gradient, kept)  # who has it keeps it
+    other[3] = np.nan
+    assert points.value(other) == np.inf and not points.finite
+    assert points.arrive(other)[0] == np.inf
+    assert points.arrive(theta)[0] == value and np.array_equal(
+        points.times.take(v), ob.ggn(theta) @ v
+    )
+    for wrong in (theta[:-1], theta.astype(np.float32), np.repeat(theta, 2)[::2]):
+        with pytest.raises(ValueError, match="wanted"):
+            points.value(wrong)
+
+
+def test_points_are_there_for_small_networks_of_known_losses(rng):
+    net = one("tanh")
+    bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
+    assert net.ob._points() is not None and bent._points() is None  # its GGN may be indefinite
+    little = fc.Objective(net.model, net.X, net.y, "mse", memory=100_000)
+    many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
+    assert many._points() is None
+    for ob in (little, bent):
+        found = minimize(ob, net.theta, "trust-region", max_iter=5)
+        assert found.nit == 5 or found.stopped == "critical"
+
+    class Halved(fc.Objective):
+        def value(self, theta):
+            return 0.5 * super().value(theta)
+
+    halved = Halved(net.model, net.X, net.y, "mse")
+    assert Run(halved, net.theta, 0, curvature="hessian").value(net.theta) == halved.value(
+        net.theta
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_ends_them_where_it_ends_the_watched(method):
+    net = one("tanh", sizes=[3, 20, 20, 2])
+    for most in (1, 2, 7, 40, 111):
+        how = {"max_products": most, "gradient_tol": 0.0}
+        found = minimize(net.ob, net.theta, method, **how)
+        watched = minimize(net.ob, net.theta, method, callback=lambda r: False, **how)
+        same_run(found, watched)
+        assert found.stopped == "max_products"
+    target = 0.9 * net.ob.value(net.theta)
+    found = minimize(net.ob, net.theta, method, fun_target=target, gradient_tol=0.0)
+    assert found.stopped == "target" and found.fun <= target < found.history["loss"][-2]
+    begun = time.perf_counter()
+    found = minimize(
+        net.ob, net.theta, method, max_time=0.05, gradient_tol=0.0, fun_target=-1.0, max_iter=10**6
+    )
+    assert found.stopped in ("max_time", "stalled") and time.perf_counter() - begun < 2.0
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
+def test_an_idle_run_ends_as_early_as_one_that_is_watched(method):
+    """At a kink steps become as short as they can be."""
+    ended = 0
+    for seed in range(6):
+        net = nets.draw(np.random.default_rng(seed), [3, 4, 1], "relu", "mse", 30, l2=0.1)
+        found = minimize(net.ob, net.theta, method, gradient_tol=1e-12)
+        watched = minimize(net.ob, net.theta, method, gradient_tol=1e-12, callback=lambda r: False)
+        assert (found.nit, found.stopped) == (watched.nit, watched.stopped)
+        ended += found.stopped == "stalled"
+    assert ended >= 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+@pytest.mark.parametrize("method", METHODS)
+def test_ctrl_c_among_them_keeps_the_steps_so_far(method):
+    net, limits = (
+        one("tanh", sizes=[3, 16, 16, 2], N=400),
+        {"gradient_tol": 0.0, "fun_target": -1.0},
+    )
+
+    def ring(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGPROF, ring)
+    try:
+        minimize(net.ob, net.theta, method, max_iter=2)
+        signal.setitimer(signal.ITIMER_PROF, 0.05)  # of the processor's time
+        found = minimize(net.ob, net.theta, method, max_iter=10**9, **limits)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert found.stopped in ("interrupted", "stalled")
+    assert len(found.history["loss"]) == found.nit + 1
+    assert found.fun == net.ob.value(found.x) == found.history["loss"].min()
+    again = minimize(net.ob, net.theta, method, max_iter=max(found.nit, 1), **limits)
+    assert np.array_equal(again.history["loss"][: found.nit + 1], found.history["loss"])
+
+
+def test_rules_of_a_trial_step():
+    """A radius falls to a quarter of the step or doubles at the bound."""
+    assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
+    assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0
+    assert _engine.next_radius(1.0, 0.8, 1.0, True) == 2.0
+    assert _engine.next_radius(1.0, 0.8, 0.5, False) == 1.0

@@ -109,11 +109,6 @@ def by_default(args):
     return numbers
 
 
-def best(job, rounds):
-    """The least time of so many rounds, and of more where they are short."""
-    return together({"job": job}, rounds)["job"]
-
-
 def together(jobs, rounds):
     """``{name: seconds}``, the least of so many rounds in which each has its turn, and of more
     where they are short.
@@ -336,7 +331,7 @@ def to_a_target(args):
         "levenberg-marquardt": lambda: [fc.minimize(ob, t, "lm", **limits).fun for t in starts],
         "numpy": lambda: [by_numpy(sizes, X, Y, t, FIT) for t in starts],
     }
-    taken = {name: best(job, 2) / len(starts) for name, job in jobs.items()}
+    taken = {name: seconds / len(starts) for name, seconds in together(jobs, 5).items()}
     ours, theirs = taken.values()
     fitted = sum(loss <= FIT for loss in jobs["levenberg-marquardt"]())
     said = f"sine to {FIT}: {1e3 * ours:.2f} ms, {ours / theirs:.2f} of NumPy's, "

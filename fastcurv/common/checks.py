@@ -105,10 +105,10 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     """Return `x` as a finite float > 0, or >= 0 if `zero` is True."""
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
-    if isinstance(x, bool) or not isinstance(x, numbers.Real):
+    if type(x) is not float and (isinstance(x, bool) or not isinstance(x, numbers.Real)):
         raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
     number = float(x)
-    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} is {number}; wanted {wanted}")
     return number
 
@@ -240,8 +240,10 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
         raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-    with np.errstate(over="ignore"):  # overflow is refused below
-        cast = a.astype(dtype, copy=False)
+    cast = a
+    if a.dtype != dtype:
+        with np.errstate(over="ignore"):  # overflow is refused below
+            cast = a.astype(dtype, copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
 

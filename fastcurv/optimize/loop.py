@@ -5,7 +5,7 @@ result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,17 @@ REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
 
 
-def _mark(mark: list[Any], iteration: int, f: float, gnorm: float, least: float) -> None:
-    """Mark an iteration where the loss fell by `least` or the gradient was halved since the
-    last.
+def _mark(
+    mark: list[Any], records: Iterable[tuple[int, float, float]], share: float, origin: float
+) -> None:
+    """Mark which records (iteration, f, gradient's norm) got on since the last mark: the loss fell,
+    by a share of what it is away from `origin`, or the gradient was halved.
     """
-    if f < mark[1] - least or gnorm < 0.5 * mark[2]:
-        mark[:] = [iteration, f, min(gnorm, mark[2])]
+    at, lowest, gnorm = mark
+    for i, f, g in records:
+        if f < lowest - share * abs(f - origin) or g < 0.5 * gnorm:
+            at, lowest, gnorm = i, f, min(g, gnorm)
+    mark[:] = [at, lowest, gnorm]
 
 
 class Loop:
@@ -84,7 +89,7 @@ class Loop:
         spent = run.n_gradients
         self.method = self.maker(run, **self.options)  # which says what to bind
         run.bind()
-        if not facts and not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
+        if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
@@ -232,23 +237,25 @@ class Loop:
         return run.gnorm > SHARE * run.gradient_tol and run.iteration < run.rest
 
     def _notice(self, count: int) -> None:
-        """Mark which of so many last records got on: those that lowered the loss or halved the
-        gradient since the mark, and the same in a valley, where less of a fall is none.
+        """Mark which of so many last records got on, and which did in a valley, where less of a
+        fall is none.
         """
         run, before = self.run, slice(-count, None)
         losses, norms = run.history["loss"][before], run.history["gradient_norm"][before]
-        for i, f, gnorm in zip(range(1 - count, 1), losses, norms):
-            _mark(run.mark, run.iteration + i, f, gnorm, 1e-8 * abs(f))
-            if f - self.bottom <= LITTLE * (run.f0 - self.bottom) < np.inf:
-                _mark(run.walked, run.iteration + i, f, gnorm, TRIFLE * (run.f0 - f))
+        records = list(zip(range(run.iteration + 1 - count, run.iteration + 1), losses, norms))
+        _mark(run.mark, records, 1e-8, 0.0)
+        low = self.bottom + LITTLE * (run.f0 - self.bottom)
+        if min(losses) <= low < np.inf:
+            valley = [record for record in records if record[1] <= low]
+            _mark(run.walked, valley, TRIFLE, run.f0)
 
     def _in_a_valley(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
         for.
         """
-        run, left = self.run, self.run.f - self.bottom
+        run, low = self.run, self.bottom + LITTLE * (self.run.f0 - self.bottom)
         by_default = self.by_default and run.fun_target == -np.inf
-        return by_default and left <= LITTLE * (run.f0 - self.bottom) < np.inf
+        return by_default and run.f <= low < np.inf
 
     # where the gradient is zero
 

@@ -307,12 +307,13 @@ class Run(Saved):
         will count the last step, since Ctrl-C ended the next one.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
-        losses, norms, times, *products = records[:-1].T
-        count = len(losses)
-        columns = [range(self.iteration + 1, self.iteration + 1 + count), losses.tolist()]
-        made = products[0].astype(int).tolist() if products else [self.n_products] * count
-        self.spent_here = int(records[-1, 3]) if products and len(records) else None
-        columns += [norms.tolist(), made, (times + begun).tolist()]
+        rows = records.tolist()
+        count = max(len(rows) - 1, 0)
+        losses, norms, times, *products = zip(*rows[:-1]) if count else ((),) * records.shape[1]
+        self.spent_here = int(rows[-1][3]) if rows and records.shape[1] > 3 else None
+        columns: list[Any] = [range(self.iteration + 1, self.iteration + 1 + count), losses, norms]
+        columns.append(map(int, products[0]) if products else [self.n_products] * count)
+        columns.append([time + begun for time in times])
         self.iteration += count + (len(records) > 0 and not whole)
         for key, values in zip(self.history, columns):  # none are passed by that are validated
             self.history[key] += values
@@ -325,7 +326,9 @@ class Run(Saved):
             return
         count, entry, score = self.pending
         for key, value in entry.items():
-            self.history[key][count:] = [value]
+            column = self.history[key]
+            del column[count:]
+            column.append(value)
         if score < self.best_score:
             self.best = np.array(self.theta) if self.best is None else self.best
             np.copyto(self.best, self.theta)

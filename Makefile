@@ -16,8 +16,9 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
 	$(PY) -m pytest -q -n auto --dist worksteal
 
-# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them.
-lint: $(VENV)-lint/.built
+# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them; stubs are held against the engine
+# that `make test` compiles.
+lint: $(VENV)-lint/.done $(VENV)/.test
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
@@ -181,7 +182,7 @@ $(VENV)/.python:
 	$(PY) -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1" numpy scipy
 	touch $@
 
-# One installation for each set of extras: an editable one compiles the engine anew every time.
+# One installation for each set of extras; the engine that the first of them compiles serves all.
 $(VENV)/.demo: $(VENV)/.python $(SOURCE)
 	@echo "compiling the engine on all processors, and fetching scikit-learn and matplotlib"
 	$(PY) -m pip install -q --no-build-isolation -e ".[demo]"
@@ -208,11 +209,6 @@ $(VENV)-lint/.done: pyproject.toml
 	$(LINT)/python -m pip install -q --upgrade pip
 	$(LINT)/python -m pip install -q numpy scipy "setuptools>=77" "cython>=3.1" $$($(LINT)/python -c "import tomllib; \
 	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")
-	touch $@
-
-# Stubs are held against the compiled modules, in place as `make test` has them.
-$(VENV)-lint/.built: $(VENV)-lint/.done $(SOURCE)
-	$(LINT)/python setup.py -q build_ext --inplace
 	touch $@
 
 # setuptools is new, as the build needs it; what runs is old.

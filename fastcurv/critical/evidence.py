@@ -35,14 +35,39 @@ from .theorem import Contraction
 # for, infinity or NaN means "not known".
 
 
+LOSS = "value", "gradient", "value_and_gradient", "hessian", "ggn"
+
+
+def _is_own(ob: Any, name: str) -> bool:
+    """Return whether an attribute is of the object or its class, not handed on from another."""
+    return hasattr(type(ob), name) or name in getattr(ob, "__dict__", ())
+
+
+def _has_own_loss(ob: Any) -> bool:
+    """Return whether proofs that an objective hands on, as by ``__getattr__``, are of another
+    loss, for all that is known: some of its functions are its own.
+    """
+    return not _is_own(ob, "certificates") and any(_is_own(ob, name) for name in LOSS)
+
+
+def has_both_at_once(ob: Any) -> bool:
+    """Return whether an objective has a `value_and_gradient` of its own loss."""
+    if _is_own(ob, "value_and_gradient"):
+        return True
+    apart = _is_own(ob, "value") or _is_own(ob, "gradient")
+    return not apart and hasattr(ob, "value_and_gradient")
+
+
 def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return what an objective proves by that name: its own attribute, else that of its
     `certificates`, else the default.
 
     Its own comes first, so that a subclass or a wrapper can replace what no longer holds; None
-    claims nothing.
+    claims nothing. A wrapper that replaces a function of the loss hands on no proof.
     """
-    if not hasattr(type(ob), name) and name not in getattr(ob, "__dict__", ()):
+    if not _is_own(ob, name):
+        if _has_own_loss(ob):
+            return default
         ob = getattr(ob, "certificates", ob)
     found = getattr(ob, name, None)
     return default if found is None else found
@@ -72,7 +97,14 @@ def is_plain(ob: Any) -> bool:
     """Return whether an objective has the loss of the class that makes its operators: what these
     hold at theta, and other precisions of the objective, are of that loss.
     """
-    return getattr(ob, "certificates", ob) is not None
+    handed_on = hasattr(ob, "certificates") and _has_own_loss(ob)
+    return getattr(ob, "certificates", ob) is not None and not handed_on
+
+
+def rounding_bound_of(ob: Any) -> Any:
+    """Return an objective's `rounding_bound`, a function of theta, or None."""
+    lost = _has_own_loss(ob) and not _is_own(ob, "rounding_bound")
+    return None if lost else getattr(ob, "rounding_bound", None)
 
 
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
@@ -403,7 +435,7 @@ def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
     where the objective offers none.
     """
-    bound = getattr(getattr(H.op, "objective", ob) if is_plain(ob) else ob, "rounding_bound", None)
+    bound = rounding_bound_of(getattr(H.op, "objective", ob) if is_plain(ob) else ob)
     return None if bound is None else float(bound(theta))
 
 

@@ -31,6 +31,7 @@ from .evidence import (
     in_float64,
     offered,
     proved,
+    rounding_bound_of,
     value_at,
 )
 from .theorem import EPS, TINY, Slice
@@ -133,7 +134,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     none is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bounded = getattr(ob, "rounding_bound", None) is not None
+    bounded = rounding_bound_of(ob) is not None
     g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored

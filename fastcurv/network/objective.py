@@ -39,6 +39,8 @@ MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
+# what lets the engine take steps by itself
+ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
 LITTLE = 1 << 22  # rows times parameters, of which a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -196,6 +198,9 @@ class Objective(Answering, subject="objective"):
         super().__init_subclass__(**options)
         if LOSS_ITSELF & vars(cls).keys():  # another loss, of which nothing is proved
             for name in {"certificates", "rounding_bound"} - vars(cls).keys():
+                setattr(cls, name, None)
+        if (LOSS_ITSELF | {"ggn"}) & vars(cls).keys():  # which the engine does not know
+            for name in ENGINES:
                 setattr(cls, name, None)
 
     @accept_aliases("Objective")

@@ -166,13 +166,13 @@ def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
     assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
 
 
-def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes_and_disowns(dtype):
-    """With `certificates` passed on, the proofs and the gradient would be those of the loss
-    within; None disowns them.
-    """
+@pytest.mark.parametrize("disowned", [False, True])
+def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes(dtype, disowned):
+    """Proofs that it hands on, and the gradient that its operators hold, are of the loss within."""
 
     class Pulled:
-        certificates = rounding_bound = None
+        if disowned:
+            certificates = rounding_bound = None
 
         def __init__(self, ob):
             self.ob = ob
@@ -193,6 +193,32 @@ def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes_and_disowns(dtype
     point = fc.classify(Pulled(ob), theta)
     assert fc.classify(ob, theta).certified and point.kind == "not_critical"
     assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
+    for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+        found = fc.minimize(Pulled(ob), theta, method)
+        assert found.fun == pytest.approx(Pulled(ob).value(found.x), rel=1e-6)
+        assert np.linalg.norm(Pulled(ob).gradient(found.x)) < 1e-3
+        assert found.report is None or not found.report.certified
+
+
+def test_a_wrapper_that_only_looks_on_may_say_so():
+    class Watching:
+        asked = 0
+        certificates = property(lambda self: self.ob.certificates)
+
+        def __init__(self, ob):
+            self.ob = ob
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+        def value_and_gradient(self, theta):
+            self.asked += 1
+            return self.ob.value_and_gradient(theta)
+
+    X = np.linspace(-1, 1, 12)[:, None]
+    ob = Watching(fc.Objective(fc.MLP([1, 2, 1]), X, X**2, "mse", l2=0.1))
+    found = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs")
+    assert ob.asked > 5 and found.kind == "minimum" and found.report.certified
 
 
 def test_every_name_that_is_asked_for_is_one_of_certificates():

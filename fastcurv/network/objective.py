@@ -41,7 +41,7 @@ STATE = 16  # numbers for each row and unit, of the state and of a product's scr
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
 # what lets the engine take steps by itself
 ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
-LITTLE = 1 << 22  # rows times parameters, of which a pass takes less than some milliseconds
+LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -411,6 +411,11 @@ class Objective(Answering, subject="objective"):
             return None
         return _engine.Levenberg(self._lend_plan(), theta, self._take_back)
 
+    @property
+    def _is_little(self) -> bool:
+        """Whether Python around its passes is felt, and a few plans take little memory."""
+        return (self.n_samples + 100) * self.n_params <= LITTLE
+
     def _points(self) -> Any:
         """Return a run's point and trial points beside it, with their losses, gradients and
         products, where these take so little time that Python around them is felt; else None, and
@@ -418,7 +423,7 @@ class Objective(Answering, subject="objective"):
         """
         given = LOSSES[self.loss].given
         convex = given is None or given.convex
-        if self._by_blocks or not convex or self.n_samples * self.n_params > LITTLE:
+        if self._by_blocks or not (convex and self._is_little):
             return None
         return _engine.Points(self._lend_plan(), self._lend_plan(), self._take_back)
 
@@ -480,7 +485,7 @@ class Objective(Answering, subject="objective"):
         return plan
 
     def _take_back(self, plan: Any) -> None:
-        if len(self._spare) < (2 if self.n_samples * self.n_params <= LITTLE else 1):
+        if len(self._spare) < (2 if self._is_little else 1):
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:

@@ -19,7 +19,7 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 400, 1000), n_features=8)
     figure, named, lower = plots.new_figure((9.0, 5.4)), 0, 0
     for ax, (cause, (ob, start, options)) in zip(
-        figure.subplots(2, 3).flat, broken(X, y).items(), strict=True
+        figure.subplots(2, 3).flat, broken(X, y, pick(scale, 12, 20, 20)).items(), strict=True
     ):
         run = fc.minimize(ob, start, "sgd", max_iter=100, verdict=False, **options)
         found = fc.diagnose(ob, run.x, run.history)
@@ -44,7 +44,7 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def broken(X, y):
+def broken(X, y, depth):
     """By cause: an objective, a start, and options of gradient descent."""
 
     def net(X, hidden=(12,), phi="tanh"):
@@ -52,7 +52,7 @@ def broken(X, y):
 
     far = X.copy()
     far[:, 1] *= 1000
-    plain, one, deep = net(X), net(far), net(X, (10,) * 20, "sigmoid")
+    plain, one, deep = net(X), net(far), net(X, (10,) * depth, "sigmoid")
     saturated, dead = net(X, phi="sigmoid"), net(X, phi="relu")
     stands = {
         "rate too large": (plain, 1.0, 0.0, 1000.0),

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from Cython import __version__ as cython_version
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -119,20 +120,32 @@ class Build(build_ext):
         super().build_extensions()
 
     def build_extension(self, extension):
-        """Compile, but for an editable install where a build in place has done so."""
+        """Compile, but for an editable install where the engine is in place, of the same texts and
+        made in the same way: the way is noted in the folder of builds.
+        """
         made = Path(CORE).with_name(Path(self.get_ext_filename(extension.name)).name)
-        texts = [*extension.sources, *extension.depends, "setup.py"]
-        as_ever = self.editable_mode and not (sanitize or counters or macros)
+        texts = [*extension.sources, *extension.depends, "setup.py", "pyproject.toml"]
+        flags = [
+            os.environ.get(name)
+            for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "FASTCURV_SANITIZE")
+        ]
+        way = repr([sys.version, cython_version, macros, compile_args, link_args, counters, flags])
+        note = Path("build/cython") / (made.name + ".way")
+        known = made.exists() and note.exists() and note.read_text() == way
         if (
-            as_ever
-            and made.exists()
+            self.editable_mode
+            and known
             and all(Path(text).stat().st_mtime <= made.stat().st_mtime for text in texts)
         ):
             place = Path(self.get_ext_fullpath(extension.name))
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(made, place)
-        else:
-            super().build_extension(extension)
+            return
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)
+        super().build_extension(extension)
+        if self.editable_mode or "--inplace" in sys.argv:
+            note.write_text(way)
 
 
 core = Extension(

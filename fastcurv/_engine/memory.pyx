@@ -98,7 +98,7 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
     """
     cdef Py_buffer view
     cdef char *start = NULL
-    if type(array) is not ndarray or array.dtype is not dtype:
+    if type(array) is not ndarray or (array.dtype is not dtype and array.dtype != dtype):
         return NULL
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)     # its format would cost a microsecond
     if (

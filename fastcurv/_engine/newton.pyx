@@ -58,25 +58,27 @@ cdef class Points:
     ----------
     here, there : Plan
         Alike, and its own.
-    give_back : function of a plan
-        Called with both once the points are gone.
+    spare : list
+        Gets them, up to two in all, once the points are gone; no Python runs then, in which Ctrl-C
+        would be lost.
     """
     cdef Plan here, there
     cdef object at_here, at_there       # their memory for theta
     cdef readonly Times times           # products here
     cdef readonly bint finite           # the last trial point
-    cdef object give_back
+    cdef list spare
 
-    def __init__(self, Plan here, Plan there, give_back):
-        self.here, self.there, self.give_back = here, there, give_back
+    def __init__(self, Plan here, Plan there, list spare):
+        self.here, self.there, self.spare = here, there, spare
         self.at_here, self.at_there = np.empty(here.P.n, here.dtype), np.empty(here.P.n, here.dtype)
         self.times = Times(here, "hessian", True)
         here.unbind()
         there.unbind()
 
     def __del__(self):
-        self.give_back(self.here)
-        self.give_back(self.there)
+        for plan in (self.here, self.there):
+            if len(self.spare) < 2:
+                self.spare.append(plan)
 
     def turn(self, str kind):
         """Products are those of another curvature from here on."""

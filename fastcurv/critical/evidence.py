@@ -40,22 +40,53 @@ LOSS = "value", "gradient", "value_and_gradient", "hessian", "ggn"
 
 def _is_own(ob: Any, name: str) -> bool:
     """Return whether an attribute is of the object or its class, not handed on from another."""
-    return hasattr(type(ob), name) or name in getattr(ob, "__dict__", ())
+    if hasattr(type(ob), name):
+        return True
+    try:
+        return name in object.__getattribute__(ob, "__dict__")
+    except AttributeError:  # with slots alone
+        return False
+
+
+def _source(ob: Any, name: str) -> Any:
+    """Return the object whose method answers by that name: the objective itself, but where it hands
+    on another's; None where there is none.
+    """
+    method = getattr(ob, name, None)
+    return None if method is None else getattr(method, "__self__", ob)
 
 
 def _has_own_loss(ob: Any) -> bool:
-    """Return whether proofs that an objective hands on, as by ``__getattr__``, are of another
-    loss, for all that is known: some of its functions are its own.
+    """Return whether proofs that an objective hands on, as by ``__getattr__``, are of another loss,
+    for all that is known: some functions of the loss are not those of the object within.
     """
-    return not _is_own(ob, "certificates") and any(_is_own(ob, name) for name in LOSS)
-
-
-def has_both_at_once(ob: Any) -> bool:
-    """Return whether an objective has a `value_and_gradient` of its own loss."""
-    if _is_own(ob, "value_and_gradient"):
+    if _is_own(ob, "certificates"):
+        return False
+    sources = [source for name in LOSS if (source := _source(ob, name)) is not None]
+    if not sources or any(source is ob or source is not sources[0] for source in sources):
         return True
-    apart = _is_own(ob, "value") or _is_own(ob, "gradient")
-    return not apart and hasattr(ob, "value_and_gradient")
+    return _has_own_loss(sources[0])
+
+
+def _only_at_once(ob: Any) -> bool:
+    """Return whether an object has a `value_and_gradient` and hands on another's for each."""
+    own = [_is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
+    return own == [True, False, False]
+
+
+def is_of_its_loss(ob: Any, name: str) -> bool:
+    """Return whether an objective has a method by that name that belongs to its value and
+    gradient.
+    """
+    source = _source(ob, name)
+    if name == "value_and_gradient" and _only_at_once(ob):
+        return True
+    if source is None or any(_source(ob, one) is not source for one in ("value", "gradient")):
+        return False
+    own, replaced = getattr(source, "__dict__", ()), getattr(source, "_replaced", ())
+    if name in own or name in replaced:
+        return True
+    return not any(one in own or one in replaced for one in ("value", "gradient"))
 
 
 def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
@@ -104,7 +135,7 @@ def is_plain(ob: Any) -> bool:
 def rounding_bound_of(ob: Any) -> Any:
     """Return an objective's `rounding_bound`, a function of theta, or None."""
     lost = _has_own_loss(ob) and not _is_own(ob, "rounding_bound")
-    return None if lost else getattr(ob, "rounding_bound", None)
+    return None if lost or not is_plain(ob) else getattr(ob, "rounding_bound", None)
 
 
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
@@ -230,7 +261,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
     with call_unmodified(ob, theta):
-        return as_number(ob.value(theta))
+        return as_number(ob.value_and_gradient(theta)[0] if _only_at_once(ob) else ob.value(theta))
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
@@ -427,7 +458,7 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     held = getattr(H.op, "gradient", None) if own else None
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
-        held = ob.gradient(theta)
+        held = ob.value_and_gradient(theta)[1] if _only_at_once(ob) else ob.gradient(theta)
     return as_gradient(held, H.n)
 
 

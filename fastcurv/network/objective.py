@@ -38,13 +38,19 @@ from .sums import Frame, PairwiseSum, SumBounds, SumCertificates, SumPlan
 MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
-LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian"}
+LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian", "ggn"}
 # what lets the engine take steps by itself
 ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _is_ours(part: Any) -> bool:
+    """Return whether an attribute of a class is of this library."""
+    found = getattr(part, "fget", part)
+    return str(getattr(found, "__module__", "")).startswith("fastcurv.")
 
 
 def _after_fork() -> None:
@@ -194,14 +200,18 @@ class Objective(Answering, subject="objective"):
         "_whole",
     )
 
+    _replaced: frozenset[str] = frozenset()  # functions of the loss that a subclass has of its own
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if LOSS_ITSELF & vars(cls).keys():  # another loss, of which nothing is proved
+        replaced = {name for name in LOSS_ITSELF if not _is_ours(getattr(cls, name))}
+        if replaced:  # another loss, of which nothing is proved, and which the engine does not know
             for name in {"certificates", "rounding_bound"} - vars(cls).keys():
-                setattr(cls, name, None)
-        if (LOSS_ITSELF | {"ggn"}) & vars(cls).keys():  # which the engine does not know
+                if _is_ours(getattr(cls, name)):
+                    setattr(cls, name, None)
             for name in ENGINES:
                 setattr(cls, name, None)
+        cls._replaced = frozenset(replaced)
 
     @accept_aliases("Objective")
     def __init__(
@@ -342,10 +352,13 @@ class Objective(Answering, subject="objective"):
     def certificates(self) -> Any:  # Certificates, or None
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
-        `fastcurv.certify.certificates.Certificates`. None in a subclass that replaces the value,
-        the gradient or the Hessian, unless it has its own, as is `rounding_bound`. Where a `Loss`
-        or `Activation` has no `third` or `ulps`, kinks, ranges and saturation alone.
+        `fastcurv.certify.certificates.Certificates`. None where a subclass or an attribute of this
+        very object replaces the value, the gradient or a curvature, unless it has its own, as is
+        `rounding_bound`. Where a `Loss` or `Activation` has no `third` or `ulps`, kinks, ranges and
+        saturation alone.
         """
+        if not LOSS_ITSELF.isdisjoint(vars(self)):
+            return None
         proofs = (SumCertificates if self._by_blocks else Certificates)(self)
         return ForwardCertificates(proofs) if self._unbounded else proofs
 
@@ -425,7 +438,7 @@ class Objective(Answering, subject="objective"):
         convex = given is None or given.convex
         if self._by_blocks or not (convex and self._is_little):
             return None
-        return _engine.Points(self._lend_plan(), self._lend_plan(), self._take_back)
+        return _engine.Points(self._lend_plan(), self._lend_plan(), self._spare)
 
     def _steps_of(self, method: Any) -> Any:
         """Return `run` of an engine's minimiser with this objective's own plan as its first

@@ -112,6 +112,8 @@ class Loop:
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
+            if run.spent_here is not None and run.iteration == run.history["iteration"][-1]:
+                run.iteration += 1  # the last of several steps is not counted yet
         except Exception:  # of the objective or the callback
             self.saver.write(self)
             raise

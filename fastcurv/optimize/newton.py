@@ -141,8 +141,8 @@ class _InSpace(Method):
                 run.n_values += engine.values
                 run.n_gradients += engine.steps
                 if engine.steps:
-                    run.passed(record[: engine.steps], begun, None, whole)
                     run.follow(engine)
+                    run.passed(record[: engine.steps], begun, None, whole)
         if self.warm_start and engine.steps:
             self.last = engine.vector.copy()
         return sentence
@@ -291,16 +291,19 @@ class NewtonCG(Method):
 
     def step(self) -> str | None:
         """Take a step or, where the engine has the loss, up to `AT_ONCE` that nobody watches."""
-        run, rows, whole = self.run, [], False
+        run, rows, whole, here = self.run, [], False, self.run.theta
         begun, count = run.elapsed(), min(run.ahead, AT_ONCE) if run.points is not None else 1
         try:
             while (sentence := self._once()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
+                here = run.theta
                 on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
                 if len(rows) == count or not on or run.out_of_budget():
                     break
             whole = True
         finally:  # after Ctrl-C, the steps taken so far are whole
+            if run.theta is not here:  # it was there, and not counted yet
+                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
             if rows:
                 run.passed(np.array(rows), begun, None, whole)
         return sentence

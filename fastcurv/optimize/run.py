@@ -23,7 +23,7 @@ from ..critical.evidence import (
     as_gradient,
     as_number,
     call_unmodified,
-    has_both_at_once,
+    is_of_its_loss,
     is_plain,
     value_at,
 )
@@ -105,6 +105,7 @@ class Run(Saved):
             self.history["validation"] = []
         self.best: Any = None
         self.pending: tuple[int, dict[str, Any], float] | None = None  # record not yet in history
+        self.passing: tuple[int, list[Any], int] | None = None  # the same of points passed by
         self.best_score, self.since_best = np.inf, 0
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
@@ -183,7 +184,7 @@ class Run(Saved):
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
         with call_unmodified(ob, theta):
-            if has_both_at_once(ob):
+            if is_of_its_loss(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
                 f, g = ob.value(theta), ob.gradient(theta)
@@ -311,18 +312,23 @@ class Run(Saved):
         rows = records.tolist()
         count = max(len(rows) - 1, 0)
         losses, norms, times, *products = zip(*rows[:-1]) if count else ((),) * records.shape[1]
-        self.spent_here = int(rows[-1][3]) if rows and records.shape[1] > 3 else None
+        self.spent_here = int(rows[-1][3]) if rows and records.shape[1] > 3 else self.n_products
         columns: list[Any] = [range(self.iteration + 1, self.iteration + 1 + count), losses, norms]
-        columns.append(map(int, products[0]) if products else [self.n_products] * count)
+        columns.append([*map(int, products[0])] if products else [self.n_products] * count)
         columns.append([time + begun for time in times])
-        self.iteration += count + (len(records) > 0 and not whole)
-        for key, values in zip(self.history, columns):  # none are passed by that are validated
-            self.history[key] += values
+        after = self.iteration + count + (len(rows) > 0 and not whole)
+        self.passing = len(self.history["loss"]), columns, after
+        self.settle()
 
     def settle(self) -> None:
         """Write a pending record to the history. Called again after Ctrl-C during a record, so that
         the best point and its loss belong to the same record.
         """
+        if self.passing is not None:
+            count, columns, self.iteration = self.passing
+            for key, values in zip(self.history, columns):  # none are passed by that are validated
+                self.history[key][count:] = values
+            self.passing = None
         if self.pending is None:
             return
         count, entry, score = self.pending
@@ -404,7 +410,7 @@ def rows_at_a_time(ob: Any, count: Any, name: str) -> int | None:
     if count is None:
         return None
     count = check_positive_int(count, name)
-    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+    if not (is_of_its_loss(ob, "batch") and hasattr(ob, "n_samples")):
         raise ValueError(
             f"{name} needs an objective with batch(rows) and n_samples; this one has no rows"
         )

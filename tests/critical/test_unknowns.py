@@ -200,6 +200,62 @@ def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes(dtype, disowned):
         assert found.report is None or not found.report.certified
 
 
+def test_the_loss_is_that_which_answers():
+    """However it came to replace the one of `fc.Objective`: by a subclass in part or by a mixin, by
+    a wrapper within another or one that dispatches, by attributes of the object.
+    """
+    X = np.linspace(-1, 1, 20)[:, None]
+    given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
+    inner = fc.Objective(*given)
+
+    class Parts:
+        def value(self, theta):
+            return inner.value(theta) + 0.5 * float(np.sum((theta - 1) ** 2))
+
+        def gradient(self, theta):
+            return inner.gradient(theta) + theta - 1
+
+        def hessian(self, theta):
+            return inner.hessian(theta).shift(1.0)
+
+        def ggn(self, theta):
+            return inner.ggn(theta).shift(1.0)
+
+    class Around:
+        def __init__(self, ob):
+            self.ob = ob
+
+        def __getattr__(self, name):
+            return getattr(self.ob, name)
+
+    class Changed(Parts, Around):
+        pass
+
+    class Mixed(Parts, fc.Objective):
+        pass
+
+    class Dispatching(Around):
+        def __getattr__(self, name):
+            return getattr(parts if hasattr(Parts, name) else self.ob, name)
+
+    parts, patched = Parts(), fc.Objective(*given)
+    for name in ("value", "gradient", "hessian", "ggn"):
+        setattr(patched, name, getattr(parts, name))
+    start, at = inner.model.init(seed=0), fc.minimize(inner, inner.model.init(seed=0)).x
+    kinds = [Mixed(*given), Changed(inner), Around(Changed(inner)), Changed(Around(inner))]
+    for ob in (*kinds, Around(kinds[0]), Dispatching(inner), patched):
+        for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+            found = fc.minimize(ob, start, method)
+            assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
+            assert np.linalg.norm(parts.gradient(found.x)) < 1e-5
+            assert found.report is None or not found.report.certified
+        point = fc.classify(ob, at)
+        assert point.kind == "not_critical" and not point.certified
+        with pytest.raises(ValueError, match="no rows"):
+            fc.minimize(ob, start, "adam", batch_size=5)
+    assert fc.classify(Around(inner), at).certified == fc.classify(inner, at).certified
+
+
 def test_a_wrapper_that_only_looks_on_may_say_so():
     class Watching:
         asked = 0

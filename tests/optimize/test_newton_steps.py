@@ -3,6 +3,7 @@ between them: those of an objective that is asked for everything, however a run 
 stopped.
 """
 
+import pickle
 import signal
 import time
 
@@ -101,6 +102,16 @@ def test_points_are_where_the_objective_is(rng):
     for wrong in (theta[:-1], theta.astype(np.float32), np.repeat(theta, 2)[::2]):
         with pytest.raises(ValueError, match="wanted"):
             points.value(wrong)
+
+
+def test_arrays_that_have_been_pickled_are_as_good(rng):
+    """Their dtype equals another, and is not the same object."""
+    net = one("tanh")
+    ob, theta, X = (pickle.loads(pickle.dumps(part)) for part in (net.ob, net.theta, net.X))
+    for method in ("trust-region", "newton-cg", "newton-mr", "lm"):
+        found = minimize(net.ob, net.theta, method, max_iter=30)
+        for again in (ob, fc.Objective(net.model, X, net.y, "mse", l2=1e-3)):
+            same_run(found, minimize(again, theta, method, max_iter=30))
 
 
 def test_points_are_there_for_small_networks_of_known_losses(rng):

@@ -80,6 +80,7 @@ class Run(Saved):
     ) -> None:
         self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
+        self.at_once = is_of_its_loss(ob, "value_and_gradient")
         self.pressed = who_tells_of_interrupts()
         self.curvature = curvature
         self.fun_target = -np.inf if fun_target is None else fun_target
@@ -184,7 +185,7 @@ class Run(Saved):
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
         with call_unmodified(ob, theta):
-            if is_of_its_loss(ob, "value_and_gradient"):
+            if self.at_once if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
                 f, g = ob.value(theta), ob.gradient(theta)
@@ -312,7 +313,8 @@ class Run(Saved):
         rows = records.tolist()
         count = max(len(rows) - 1, 0)
         losses, norms, times, *products = zip(*rows[:-1]) if count else ((),) * records.shape[1]
-        self.spent_here = int(rows[-1][3]) if rows and records.shape[1] > 3 else self.n_products
+        if rows:
+            self.spent_here = int(rows[-1][3]) if records.shape[1] > 3 else self.n_products
         columns: list[Any] = [range(self.iteration + 1, self.iteration + 1 + count), losses, norms]
         columns.append([*map(int, products[0])] if products else [self.n_products] * count)
         columns.append([time + begun for time in times])

@@ -163,6 +163,7 @@ def test_an_idle_run_ends_as_early_as_one_that_is_watched(method):
         found = minimize(net.ob, net.theta, method, gradient_tol=1e-12)
         watched = minimize(net.ob, net.theta, method, gradient_tol=1e-12, callback=lambda r: False)
         assert (found.nit, found.stopped) == (watched.nit, watched.stopped)
+        assert np.array_equal(found.history["products"], watched.history["products"])
         ended += found.stopped == "stalled"
     assert ended >= 2
 

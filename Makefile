@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean
+.PHONY: demo test lint lint-text lint-types lint-built minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -16,17 +16,23 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
 	$(PY) -m pytest -q -n auto --dist worksteal
 
-# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them; stubs are held against the engine
-# that `make test` compiles.
-lint: $(VENV)-lint/.done $(VENV)/.test
+# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them, in parts that `make -j` takes side
+# by side; stubs are held against the engine that `make test` compiles.
+lint: lint-text lint-types lint-built
+
+lint-text: $(VENV)-lint/.done
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
+
+lint-types: $(VENV)-lint/.done
 	$(LINT)/mypy
 	$(LINT)/mypy tests/typing/user_script.py tests/typing/refused.py
 	$(LINT)/pyright --pythonpath $(LINT)/python
+
+lint-built: $(VENV)-lint/.done $(VENV)/.test
 	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
 	$(LINT)/python -m tests.docs.docstrings
 

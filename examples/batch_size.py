@@ -58,7 +58,7 @@ def main(scale="normal", out="pictures"):
     right.axvline(128, color=plots.GREY, ls=":", lw=1, label="$b = 128$")
     right.set_title("A sample costs less the\nlarger its batch")
     right.set_ylabel("microseconds per sample")
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     for ax in (left, right):
         ax.set_xscale("log", base=2)
         ax.set_xticks([1, 8, 64, 512, 4096][: 3 if ax is left else 2 + len(sizes) // 4])

@@ -40,7 +40,7 @@ def main(scale="normal", out="pictures"):
     ax.set_xlabel("parameters $n$")
     ax.set_ylabel("seconds")
     ax.set_title("The whole Hessian costs about $n$ products")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left")
     return Outcome(
         f"The whole Hessian took {ratios[0]:.0f} times as long as one product at n = {n[0]} and "
         f"{ratios[-1]:.0f} times at n = {n[-1]}, where a product took {1e3 * product[-1]:.2g} ms.",

@@ -202,7 +202,7 @@ asks = {{
 }}[{asked!r}]
 import warnings
 warnings.simplefilter("ignore")
-thread, told, end = threading.Thread(target=cut), set(), time.monotonic() + 2.5
+thread, told, end = threading.Thread(target=cut), set(), time.monotonic() + 1.5
 thread.start()
 tried = 0
 while time.monotonic() < end or tried < 6:

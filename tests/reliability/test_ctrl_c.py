@@ -71,7 +71,7 @@ def test_a_wait_for_another_threads_product(python):
         + """
 ob, theta, v = drawn([160, 200, 10], 1500)
 H, found = ob.hessian(theta), []
-ones = np.tile(v[:, None], 20)
+ones = np.tile(v[:, None], 9)
 other = threading.Thread(target=lambda: found.append(H @ ones))
 other.start()
 time.sleep(0.05)

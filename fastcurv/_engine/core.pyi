@@ -320,7 +320,7 @@ class Levenberg:
     growth: float
     values: int
     def __new__(
-        cls, plan: Plan, theta: NDArray[Any], give_back: Callable[[Plan], None] | None = None
+        cls, plan: Plan, theta: NDArray[Any], spare: list[Plan] | None = None, most: int = 1
     ) -> Self: ...
     def run(
         self,

@@ -44,14 +44,24 @@ cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
     return (count + LINE - 1) // LINE * LINE
 
 
+cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i) noexcept nogil:
+    """So many has one of the states, by its place in `states_of`; 0: the matrix needs it not."""
+    cdef Py_ssize_t l = i // 4
+    if l == P.n_layers:
+        return P.N * (P.d_out if i % 4 == 0 else 1)
+    if i % 4 == 0 and l < P.n_layers - 1 or i % 4 == 1 and has_slopes(&P.layer[l]):
+        return P.N * P.layer[l].m
+    return 0
+
+
 cdef class GaussNewton:
     """Room for the matrix at one theta after the other, of a plan without batch normalisation."""
     cdef Plan plan
     cdef const fc_table *K
-    cdef list states            # what the engine keeps, (N, m) each: see `states_of`
-    cdef list doubles           # X and these in double precision: the same arrays if they are
-    cdef char **kept            # where states begin
-    cdef const double **state   # where doubles begin
+    cdef object X               # in double precision
+    cdef object states          # of the engine, (N, m) each, and again in double precision
+    cdef char **kept            # where they begin: see `states_of`
+    cdef const double **state   # where X and they in double precision begin
     cdef double **D             # of each layer, (m, columns)
     cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
     cdef int *exponents         # of two, by which D and then a of each layer are divided
@@ -70,33 +80,35 @@ cdef class GaussNewton:
 
     def __cinit__(self, Plan plan):
         cdef PlanS *P = &plan.P
-        cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1
+        cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1, size = 0
+        cdef Py_ssize_t count = 4 * P.n_layers + 2
         cdef Layer *y
         cdef double *at_
-        self.plan, self.n, self.states, self.K = plan, P.n, [], &table_chosen()[1]
+        self.plan, self.n, self.K = plan, P.n, &table_chosen()[1]
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         for l in range(P.n_layers):
             y = &P.layer[l]
             wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
             numbers += y.m * self.each + y.k + 1
-            for wanted in (l < P.n_layers - 1, has_slopes(y), False, False):
-                self.states.append(np.zeros((P.N, y.m), plan.dtype) if wanted else None)
-        self.states += [np.zeros((P.N, P.d_out), plan.dtype), np.zeros(P.N, plan.dtype)]
-        self.doubles = [
-            None if x is None else np.ascontiguousarray(x, np.float64)
-            for x in (plan.rows.X, *self.states)
-        ]
-        self.kept = <char **>malloc(len(self.states) * sizeof(char *))
-        self.state = <const double **>malloc(len(self.doubles) * sizeof(double *))
+        self.kept = <char **>malloc(count * sizeof(char *))
+        self.state = <const double **>malloc((count + 1) * sizeof(double *))
         self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
         self.exponents = <int *>malloc(2 * P.n_layers * sizeof(int))
         if not (self.kept and self.state and self.D and self.exponents):
             raise MemoryError("no memory for lists of matrices")
         self.a = self.D + P.n_layers
-        for l, x in enumerate(self.doubles):
-            self.state[l] = NULL if x is None else <double *>pointer(x)
-        for l, x in enumerate(self.states):
-            self.kept[l] = NULL if x is None else pointer(x)
+        for l in range(count):
+            size += lines_of(numbers_of(P, l))
+        self.X = np.ascontiguousarray(plan.rows.X, np.float64)
+        self.states = np.zeros(size if P.K.real_bytes == 8 else 2 * size)
+        at_ = <double *>pointer(self.states)
+        self.state[0] = <double *>pointer(self.X)
+        for l in range(count):
+            self.kept[l] = <char *>at_ if numbers_of(P, l) else NULL
+            self.state[l + 1] = NULL
+            if numbers_of(P, l):
+                self.state[l + 1] = at_ if P.K.real_bytes == 8 else at_ + size
+            at_ += lines_of(numbers_of(P, l))
         widest = max(wide_k, wide_m)
         numbers += (self.each + 1) * widest
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
@@ -112,8 +124,8 @@ cdef class GaussNewton:
             self.room = None
         if self.room is None or self.room.size < numbers:
             self.room = padded_rows(1, numbers, np.float64)
-        self.room[0, :numbers] = 0
         at_ = <double *>pointer(self.room)
+        memset(at_, 0, numbers * sizeof(double))
         for l in range(P.n_layers):
             self.D[l] = at_
             self.a[l] = at_ + self.block * self.each * P.layer[l].m
@@ -152,10 +164,7 @@ cdef class GaussNewton:
         states_of(P, False, self.kept)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
-            count = P.N * (P.layer[l // 4].m if l < 4 * P.n_layers else P.d_out)
-            if l == 4 * P.n_layers + 1:
-                count = P.N
-            self.doubled(self.kept[l], <double *>self.state[l + 1], count)
+            self.doubled(self.kept[l], <double *>self.state[l + 1], numbers_of(P, l))
         memset(G, 0, P.n * P.n * sizeof(double))
         while first < P.N:
             count = min(self.block, P.N - first)

@@ -28,8 +28,8 @@ cdef class Levenberg:
         Its own, without batch normalisation.
     theta : array (n,) of the plan's dtype, contiguous
         The start; it is moved.
-    give_back : function of the plan, optional
-        Called once the run is gone.
+    spare, most : list, int
+        Gets the plan, up to so many in all, once the run is gone: see `leave`.
     """
     cdef GaussNewton normal
     cdef Plan plan
@@ -39,7 +39,9 @@ cdef class Levenberg:
     cdef double lowest          # of all values
     cdef public double damping, growth
     cdef readonly Py_ssize_t values
-    cdef object matrix, factor, trial, step, decay, panel, give_back
+    cdef object room, trial, decay
+    cdef list spare
+    cdef Py_ssize_t most
     cdef double *G
     cdef double *A
     cdef double *minus          # rows of the factor
@@ -48,16 +50,16 @@ cdef class Levenberg:
     cdef double *l2             # what l2 adds to the diagonal
     cdef bint blind             # the last step's gain was below the rounding of the loss
 
-    def __cinit__(self, Plan plan, theta, give_back=None):
+    def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
-        self.plan, self.normal, self.give_back = plan, GaussNewton(plan), give_back
+        self.plan, self.normal, self.spare, self.most = plan, GaussNewton(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
-        self.gradient = np.empty_like(theta)
-        self.matrix, self.factor, self.step = np.empty((n, n)), np.empty((n, n)), np.empty((2, n))
-        self.G, self.A = <double *>pointer(self.matrix), <double *>pointer(self.factor)
-        self.panel = np.empty((PANEL, n))
-        self.minus, self.s = <double *>pointer(self.panel), <double *>pointer(self.step)
+        self.gradient, self.room = np.empty_like(theta), np.empty((2 * n + PANEL + 2, n))
+        self.G = <double *>pointer(self.room)
+        self.A = self.G + n * n
+        self.minus = self.A + n * n
+        self.s = self.minus + PANEL * n
         self.g = self.s + n
         self.values, self.growth, self.damping = 0, 2, 0
         if plan.l2 != 0:
@@ -79,8 +81,7 @@ cdef class Levenberg:
             self.damping = max(self.damping, self.G[i * (n + 1)])
 
     def __del__(self):
-        if self.give_back is not None:
-            self.give_back(self.plan)
+        leave(self.plan, self.spare, self.most)
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
         """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.

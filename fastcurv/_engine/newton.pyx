@@ -59,8 +59,7 @@ cdef class Points:
     here, there : Plan
         Alike, and its own.
     spare : list
-        Gets them, up to two in all, once the points are gone; no Python runs then, in which Ctrl-C
-        would be lost.
+        Gets them, up to two in all, once the points are gone: see `leave`.
     """
     cdef Plan here, there
     cdef object at_here, at_there       # their memory for theta
@@ -76,9 +75,8 @@ cdef class Points:
         there.unbind()
 
     def __del__(self):
-        for plan in (self.here, self.there):
-            if len(self.spare) < 2:
-                self.spare.append(plan)
+        leave(self.here, self.spare, 2)
+        leave(self.there, self.spare, 2)
 
     def turn(self, str kind):
         """Products are those of another curvature from here on."""

@@ -453,6 +453,15 @@ cdef class Plan:
         }
 
 
+cdef int leave(Plan plan, list spare, Py_ssize_t most) except -1:
+    """Leave a plan to others in a list of at most so many, from a finaliser: no Python runs, in
+    which Ctrl-C would be lost.
+    """
+    if spare is not None and len(spare) < most:
+        spare.append(plan)
+    return 0
+
+
 def statistics(Plan plan):
     """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch
     normalisation; double precision.

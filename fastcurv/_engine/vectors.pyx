@@ -183,8 +183,8 @@ cdef enum: SWEEP_PARTS = 512            # more than any sweep has
 
 
 def inner(x, y):
-    """<x, y> of two contiguous vectors of one real dtype and length, made of short sums; None where
-    they are not.
+    """<x, y> of two contiguous vectors of one native real dtype and length, made of short sums;
+    None where they are not.
     """
     cdef Sweep t
     cdef double sums[SWEEP_PARTS]
@@ -192,7 +192,7 @@ def inner(x, y):
     cdef Py_ssize_t n = x.size
     cdef char *q = ready(x, n, x.dtype, False)
     cdef char *w = ready(y, n, x.dtype, False)
-    if q == NULL or w == NULL or x.dtype.char not in "fd":
+    if q == NULL or w == NULL or x.dtype.char not in "fd" or not x.dtype.isnative:
         return None
     t.K = &table_chosen()[x.itemsize == 8]
     t.m, t.s, t.n, t.ldq, t.ldw, t.width, t.q, t.w = 1, 1, n, n, n, sweep_width(n), q, w

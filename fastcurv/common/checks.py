@@ -93,13 +93,13 @@ def _said(x: Any) -> str:
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
     """Return `x` as an int >= `least`, and <= `most` if given."""
+    known = type(x) is int or (isinstance(x, numbers.Integral) and not isinstance(x, bool))
+    if known and x >= least and (most is None or x <= most):
+        return int(x)
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
-    if isinstance(x, bool) or not isinstance(x, INTEGRAL):
-        raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
-    number = int(x)
-    if number < least or (most is not None and number > most):
+    if known:
         raise ValueError(f"{name} is {x}; wanted {wanted}")
-    return number
+    raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
@@ -138,11 +138,10 @@ def all_finite(a: Array) -> bool:
 
     Contiguous arrays are checked by their sum of squares, which is finite unless it overflows.
     """
-    if a.flags.forc:
-        flat = a.ravel("K")  # a view
-        squares = inner(flat, flat)
-        if squares is not None and math.isfinite(squares):
-            return True
+    flat = a.ravel("K") if a.ndim != 1 and a.flags.forc else a  # a view
+    squares = inner(flat, flat)  # None where they do not lie one after the other
+    if squares is not None and math.isfinite(squares):
+        return True
     return bool(np.logical_and.reduce(np.isfinite(a), axis=None))  # .all() takes twice as long
 
 
@@ -233,15 +232,15 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     """Return `x` as an array of finite real floats. float32 and float64 are kept unless `dtype` is
     given. With ``finite=False`` the caller has to check for NaN and infinity.
     """
-    a = as_numpy(x, name)
-    if a.dtype.kind not in "fiub":
-        said = f"has dtype {a.dtype}" if a.shape or a.dtype != object else f"is {typed(a.item())}"
-        cure = f": {name}.x" if hasattr(x, "x") and hasattr(x, "fun") else ""
-        raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
-    if dtype is None:
-        dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-    cast = a
-    if a.dtype != dtype:
+    cast = a = as_numpy(x, name)
+    if dtype is None or a.dtype != dtype:
+        if a.dtype.kind not in "fiub":
+            single = not a.shape and a.dtype == object
+            said = f"is {typed(a.item())}" if single else f"has dtype {a.dtype}"
+            cure = f": {name}.x" if hasattr(x, "x") and hasattr(x, "fun") else ""
+            raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
+        if dtype is None:
+            dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
         with np.errstate(over="ignore"):  # overflow is refused below
             cast = a.astype(dtype, copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
@@ -397,7 +396,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:
-    """Return float32 if the operator's dtype is float32, else float64."""
+    """Return float32 if the dtype of an operator or an objective is float32, else float64."""
     single = np.dtype(getattr(op, "dtype", None)) == np.float32
     return np.dtype(np.float32 if single else np.float64)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
-from functools import wraps
+from functools import cache, wraps
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -69,16 +69,17 @@ class _Shown:
 
 def on_terminal(name: str) -> bool:
     """Return whether a standard stream exists and is a terminal."""
-    with suppress(AttributeError, ValueError):  # missing or closed
+    try:
         return bool(getattr(sys, name).isatty())
-    return False
+    except (AttributeError, ValueError):  # missing or closed
+        return False
 
 
-@contextmanager
-def bar(
-    total: int | None = None, desc: str = "", enabled: bool | None = False, ahead: float = 0.0
-) -> Iterator[Bar]:
+class bar:
     """Show a progress bar over `total` units of work, as a context manager.
+
+    It yields an object with ``update(n=1)``, which reports n more units done, and ``note(text)``,
+    which shows a few words beside the bar.
 
     Parameters
     ----------
@@ -93,33 +94,40 @@ def bar(
     ahead : float
         Seconds that the work is expected to take.
 
-    Yields
-    ------
-    object
-        An object with ``update(n=1)``, which reports n more units done, and ``note(text)``, which
-        shows a few words beside the bar.
-
     Examples
     --------
     >>> with bar(3, "steps") as b:
     ...     for _ in range(3):
     ...         b.update()
     """
-    shown: Any = SILENT
-    delay = PATIENCE if enabled is None and ahead <= PATIENCE else 0.0
-    if enabled is None:
-        enabled = not _INSIDE.get() and on_terminal("stderr")
-    if enabled and sys.stderr is not None:
-        with suppress(ImportError, OSError, ValueError):  # tqdm or the stream is missing
-            from tqdm.auto import tqdm
 
-            shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
-    inside = _INSIDE.set(True)
-    try:
-        yield shown
-    finally:
-        _INSIDE.reset(inside)
-        shown.close()
+    __slots__ = ("_inside", "_shown")
+
+    def __init__(
+        self,
+        total: int | None = None,
+        desc: str = "",
+        enabled: bool | None = False,
+        ahead: float = 0.0,
+    ) -> None:
+        self._shown: Any = SILENT
+        self._inside: Any = None
+        delay = PATIENCE if enabled is None and ahead <= PATIENCE else 0.0
+        if enabled is None:
+            enabled = not _INSIDE.get() and on_terminal("stderr")
+        if enabled and sys.stderr is not None:
+            with suppress(ImportError, OSError, ValueError):  # tqdm or the stream is missing
+                from tqdm.auto import tqdm
+
+                self._shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
+
+    def __enter__(self) -> Bar:
+        self._inside = _INSIDE.set(True)
+        return self._shown  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: object) -> None:
+        _INSIDE.reset(self._inside)
+        self._shown.close()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -176,7 +184,11 @@ def outcome(**fields: Any) -> OptimizeResult:
     >>> outcome(x=0.5, success=True).x
     0.5
     """
+    return _result_class()(fields)  # type: ignore[no-any-return]
+
+
+@cache
+def _result_class() -> Any:
     from scipy.optimize import OptimizeResult  # takes longer to import than all of fastcurv
 
-    make: Any = OptimizeResult
-    return make(fields)  # type: ignore[no-any-return]
+    return OptimizeResult

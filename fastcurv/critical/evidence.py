@@ -128,8 +128,8 @@ def is_plain(ob: Any) -> bool:
     """Return whether an objective has the loss of the class that makes its operators: what these
     hold at theta, and other precisions of the objective, are of that loss.
     """
-    handed_on = hasattr(ob, "certificates") and _has_own_loss(ob)
-    return getattr(ob, "certificates", ob) is not None and not handed_on
+    proofs = getattr(ob, "certificates", ob)
+    return proofs is ob or not (proofs is None or _has_own_loss(ob))
 
 
 def rounding_bound_of(ob: Any) -> Any:

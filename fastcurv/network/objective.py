@@ -422,12 +422,17 @@ class Objective(Answering, subject="objective"):
         """
         if not self._steps_by_matrix:
             return None
-        return _engine.Levenberg(self._lend_plan(), theta, self._take_back)
+        return _engine.Levenberg(self._lend_plan(), theta, self._spare, self._most_spare)
 
     @property
     def _is_little(self) -> bool:
         """Whether Python around its passes is felt, and a few plans take little memory."""
         return (self.n_samples + 100) * self.n_params <= LITTLE
+
+    @property
+    def _most_spare(self) -> int:
+        """The number of plans kept for operators to come."""
+        return 2 if self._is_little else 1
 
     def _points(self) -> Any:
         """Return a run's point and trial points beside it, with their losses, gradients and
@@ -498,7 +503,7 @@ class Objective(Answering, subject="objective"):
         return plan
 
     def _take_back(self, plan: Any) -> None:
-        if len(self._spare) < (2 if self._is_little else 1):
+        if len(self._spare) < self._most_spare:
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:

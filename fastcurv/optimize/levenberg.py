@@ -28,15 +28,18 @@ class LevenbergMarquardt(GaussNewton):
     """Levenberg-Marquardt steps by a dense matrix, or in Krylov spaces."""
 
     engine: Any  # the engine's run; None where steps are in Krylov spaces
+    growth = 2.0
+    radius: Any = None
+    since = 0  # steps since the last look, and the loss and the gradient's norm then
+    f_then: float = np.inf
+    g_then: float = np.inf
     kept_facts: tuple[str, ...] = (
         *GaussNewton.kept_facts, "growth", "radius", "since", "f_then", "g_then",
     )  # fmt: skip
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.growth, self.engine = 2.0, None
-        self.radius: Any = None
-        self.since, self.f_then, self.g_then = 0, np.inf, np.inf  # steps since the last look
+        self.engine = None
         if len(run.theta) <= MOST and self.sample is None and is_plain(run.ob):
             self._start()
         if self.engine is not None:

@@ -29,6 +29,16 @@ CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is 
 DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
 REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
+SENTENCES = {  # of some rules that end a run
+    "stalled": (
+        "for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by "
+        "half: steps have become too short"
+    ),
+    "valley": (
+        "in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
+        "{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
+    ),
+}
 
 
 def _mark(
@@ -180,10 +190,25 @@ class Loop:
         """Return the reason to end the run here, whatever the gradient; None to go on. Budgets
         count only while the gradient is not zero.
         """
-        why = self.why or next((name for name, holds in RULES if holds(self)), None)
+        why = self.why or self._rule()
         if why in SENTENCES:
             self.sentence = SENTENCES[why].format(run=self.run, IDLE=IDLE)
         return why or (None if self.critical() else self._spent())
+
+    def _rule(self) -> str | None:
+        """Return why a run ends whatever its gradient: the first rule that holds, or None."""
+        run = self.run
+        if self._falls_without_end():
+            return "unbounded"
+        if not (math.isfinite(run.f) and math.isfinite(run.gnorm)):
+            return "diverged"
+        if run.f <= run.fun_target and not run.stale:
+            return "target"
+        if self.patience is not None and run.since_best >= self.patience:
+            return "patience"
+        if self._idle_in(run.mark) <= 0:
+            return "stalled"
+        return "valley" if self._in_a_valley() and self._idle_in(run.walked) <= 0 else None
 
     def _unwatched(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
@@ -244,11 +269,11 @@ class Loop:
         """
         run, before = self.run, slice(-count, None)
         losses, norms = run.history["loss"][before], run.history["gradient_norm"][before]
-        records = list(zip(range(run.iteration + 1 - count, run.iteration + 1), losses, norms))
-        _mark(run.mark, records, 1e-8, 0.0)
+        at = range(run.iteration + 1 - count, run.iteration + 1)
+        _mark(run.mark, zip(at, losses, norms), 1e-8, 0.0)
         low = self.bottom + LITTLE * (run.f0 - self.bottom)
         if min(losses) <= low < np.inf:
-            valley = [record for record in records if record[1] <= low]
+            valley = [record for record in zip(at, losses, norms) if record[1] <= low]
             _mark(run.walked, valley, TRIFLE, run.f0)
 
     def _in_a_valley(self) -> bool:
@@ -390,25 +415,24 @@ class Loop:
 
     def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
         run, outcome = self.run, self.outcome
-        if outcome is None:
-            # kinks may hold a minimum, where no gradient is small
-            kind: str | None = "undecided" if self.jumps else "not_critical"
+        kind, success, report = None, False, None
+        if outcome is not None:
+            x, kind, success = np.array(outcome.theta), outcome.kind, outcome.success
+            sentence, report = outcome.sentence, outcome.report
+        elif gnorm <= run.wanted:
+            asked = "reached" if self.verdict else "asked for"
+            sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
+        else:  # kinks may hold a minimum, where no gradient is small
+            kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
-            if gnorm <= run.wanted:
-                kind, asked = None, "reached" if self.verdict else "asked for"
-                sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
-            outcome = Outcome(x, kind=kind, sentence=sentence)
-        else:
-            x = np.array(outcome.theta)
         known = same(x, run.theta) and not run.stale
-        if self.outcome is not None and not known:
+        if outcome is not None and not known:
             fun = run.value(x)
         jac = run.g if known else run.value_and_gradient(x)[1]
         ending = self.sentence or ENDINGS.get(self.why or "")
-        first, rest = outcome.sentence[0], outcome.sentence[1:]
-        message = outcome.sentence if ending is None else f"{ending}; {first.lower()}{rest}"
+        message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence
         message = message.rstrip(".")
-        if outcome.report is None and self.verdict and hasattr(run.ob, "hessian"):
+        if report is None and self.verdict and hasattr(run.ob, "hessian"):
             message += NO_REPORT
         return as_result(
             x=x,
@@ -420,10 +444,10 @@ class Loop:
             nhev=run.n_products,
             status=STATUS[self.why or "critical"],
             stopped=self.why,
-            success=outcome.success,
-            kind=outcome.kind,
+            success=success,
+            kind=kind,
             message=f"{message[0].upper()}{message[1:]}.",
-            report=outcome.report,
+            report=report,
             history=History(
                 {key: np.asarray(values) for key, values in run.history.items()},
                 self.name,
@@ -432,24 +456,3 @@ class Loop:
             method=self.name,
             wall_time=run.elapsed(),
         )
-
-
-# why a run ends whatever its gradient: the first that holds, and what is said of it
-RULES: tuple[tuple[str, Callable[[Loop], bool]], ...] = (
-    ("unbounded", Loop._falls_without_end),
-    ("diverged", lambda loop: not (math.isfinite(loop.run.f) and math.isfinite(loop.run.gnorm))),
-    ("target", lambda loop: loop.run.f <= loop.run.fun_target and not loop.run.stale),
-    ("patience", lambda loop: loop.run.since_best >= (loop.patience or np.inf)),
-    ("stalled", lambda loop: loop._idle_in(loop.run.mark) <= 0),
-    ("valley", lambda loop: loop._in_a_valley() and loop._idle_in(loop.run.walked) <= 0),
-)
-SENTENCES = {
-    "stalled": (
-        "for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by "
-        "half: steps have become too short"
-    ),
-    "valley": (
-        "in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
-        "{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
-    ),
-}

@@ -23,6 +23,7 @@ from ..common.checks import (
     check_positive_int,
     check_seed,
     check_theta,
+    operator_dtype,
 )
 from ..common.errors import (
     accept_aliases,
@@ -105,6 +106,7 @@ METHODS: dict[str, type[Method]] = {
 }
 ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
 SMALL = 300  # parameters up to which "auto" is Levenberg-Marquardt
+PROTOCOL = "n_params", "value", "gradient"  # what any method needs of an objective
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -264,7 +266,7 @@ def minimize(
     (True, 'minimum', array([0., 1.]))
     """
     chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
-    kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
+    kind = operator_dtype(ob)
     losses, pressed = None, None
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
@@ -372,16 +374,16 @@ def _checked(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Check that the objective has what the method needs, and the method the options."""
-    _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
     if isinstance(name, str) and name == "auto":
+        _check_protocol(ob, "minimize", None, theta0)
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
         matrix = small and getattr(ob, "_steps_by_matrix", False)
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)
-    _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
+    _check_protocol(ob, chosen, maker.curvature, theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
         require(validation, ("value",), "validation", wanted)
@@ -413,8 +415,8 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
 
 
-def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) -> None:
-    needed = ["n_params", "value", "gradient", *more]
+def _check_protocol(ob: Any, method: str, curvature: str | None, theta0: Any) -> None:
+    needed = PROTOCOL if curvature is None else (*PROTOCOL, curvature)
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)

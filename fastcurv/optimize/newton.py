@@ -68,16 +68,17 @@ class _InSpace(Method):
     by = "damping"  # ... and the attribute that is its parameter
     defaults = _PLAIN
     precondition = warm_start = False
+    last: Any = None
+    row_squares: Any = None
+    scale: Any = None
     kept_arrays = ("last", "row_squares")
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        n = len(run.theta)
-        most = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
-        self.limit = min(n, most if self.krylov_dim is None else self.krylov_dim)
-        self.last: Any = None
-        self.row_squares: Any = None
-        self.scale: Any = None
+    @cached_property
+    def limit(self) -> int:
+        """The dimension of a space at most."""
+        n, size = len(self.run.theta), self.run.theta.dtype.itemsize
+        most: int = self.krylov_dim or max(8, min(400, SPACE_BYTES // (n * size)))
+        return min(n, most)
 
     @cached_property
     def space(self) -> KrylovSpace:
@@ -195,11 +196,8 @@ class GaussNewton(SaddleFreeNewton):
 
     curvature = "ggn"
     problem = "clipped"
+    exact = False  # whether the curvature is H
     kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
-
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.exact = False
 
     @property
     def slow(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,6 @@ class Run(Saved):
     ) -> None:
         self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
-        self.at_once = is_of_its_loss(ob, "value_and_gradient")
         self.pressed = who_tells_of_interrupts()
         self.curvature = curvature
         self.fun_target = -np.inf if fun_target is None else fun_target
@@ -105,8 +104,9 @@ class Run(Saved):
         if validation is not None:
             self.history["validation"] = []
         self.best: Any = None
-        self.pending: tuple[int, dict[str, Any], float] | None = None  # record not yet in history
-        self.passing: tuple[int, list[Any], int] | None = None  # the same of points passed by
+        # columns not yet in the history, from where on, the iteration there, and, of the current
+        # point alone, the score
+        self.pending: tuple[tuple[Any, ...], int, int, float | None] | None = None
         self.best_score, self.since_best = np.inf, 0
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
@@ -130,6 +130,11 @@ class Run(Saved):
         """The run's generator, made when first asked for: most runs on small nets end without."""
         rng = self.seed = np.random.default_rng(self.seed)  # a generator is passed through
         return rng
+
+    @cached_property
+    def at_once(self) -> bool:
+        """Whether the objective has value and gradient in one call."""
+        return is_of_its_loss(self.ob, "value_and_gradient")
 
     # costs and budgets
 
@@ -280,19 +285,15 @@ class Run(Saved):
 
     def record(self) -> None:
         """Record the current point, and keep a copy if it is the best."""
-        entry = {
-            "iteration": self.iteration,
-            "loss": self.f,
-            "gradient_norm": self.gnorm,
-            "products": self.n_products if self.spent_here is None else self.spent_here,
-            "time": self.elapsed(),
-        }
+        spent = self.n_products if self.spent_here is None else self.spent_here
+        entry: tuple[Any, ...] = [self.iteration], [self.f], [self.gnorm], [spent], [self.elapsed()]
         score = self.f
         if self.validation is not None:
             inside = all_finite(self.theta)
             score = value_at(self.validation, self.theta) if inside else np.inf
-            entry["validation"] = score
-        self.pending, self.spent_here = (len(self.history["loss"]), entry, score), None
+            entry = *entry, [score]
+        count = len(self.history["loss"])
+        self.pending, self.spent_here = (entry, count, self.iteration, score), None
         self.settle()
 
     def follow(self, engine: Any) -> None:
@@ -310,35 +311,34 @@ class Run(Saved):
         will count the last step, since Ctrl-C ended the next one.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
-        rows = records.tolist()
-        count = max(len(rows) - 1, 0)
-        losses, norms, times, *products = zip(*rows[:-1]) if count else ((),) * records.shape[1]
-        if rows:
-            self.spent_here = int(rows[-1][3]) if records.shape[1] > 3 else self.n_products
-        columns: list[Any] = [range(self.iteration + 1, self.iteration + 1 + count), losses, norms]
-        columns.append([*map(int, products[0])] if products else [self.n_products] * count)
-        columns.append([time + begun for time in times])
-        after = self.iteration + count + (len(rows) > 0 and not whole)
-        self.passing = len(self.history["loss"]), columns, after
+        if not len(records):
+            return
+        losses, norms, times, *products = records.T.tolist()
+        spent = [*map(int, products[0])] if products else [self.n_products] * len(losses)
+        self.spent_here, passed = spent.pop(), len(spent)
+        columns = (
+            range(self.iteration + 1, self.iteration + 1 + passed),
+            losses[:-1],
+            norms[:-1],
+            spent,
+            [time + begun for time in times[:-1]],
+        )
+        after = self.iteration + passed + (not whole)
+        self.pending = columns, len(self.history["loss"]), after, None
         self.settle()
 
     def settle(self) -> None:
-        """Write a pending record to the history. Called again after Ctrl-C during a record, so that
+        """Write pending records to the history. Called again after Ctrl-C during a record, so that
         the best point and its loss belong to the same record.
         """
-        if self.passing is not None:
-            count, columns, self.iteration = self.passing
-            for key, values in zip(self.history, columns):  # none are passed by that are validated
-                self.history[key][count:] = values
-            self.passing = None
         if self.pending is None:
             return
-        count, entry, score = self.pending
-        for key, value in entry.items():
-            column = self.history[key]
-            del column[count:]
-            column.append(value)
-        if score < self.best_score:
+        columns, count, self.iteration, score = self.pending
+        for key, values in zip(self.history, columns):
+            self.history[key][count:] = values
+        if score is None:  # passed by
+            pass
+        elif score < self.best_score:
             self.best = np.array(self.theta) if self.best is None else self.best
             np.copyto(self.best, self.theta)
             self.best_score, self.since_best = score, 0
@@ -461,9 +461,11 @@ class Method(Saved):
 
     def __init__(self, run: Any, **options: Any) -> None:
         self.run = run
-        for name, default in self.defaults.items():
-            value = options.get(name, default)
-            if name in self.checks and not (value is None and default is None):
+        vars(self).update(self.defaults)
+        for name, value in options.items():
+            if name not in self.defaults:
+                continue
+            if name in self.checks and not (value is None and self.defaults[name] is None):
                 value = self.checks[name](value, name)
             setattr(self, name, value)
 

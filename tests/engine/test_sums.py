@@ -103,6 +103,12 @@ def test_inner_products_of_rows(arch, dtype):
     assert abs(lost(total, n - 1, eps) - wanted) <= 8
 
 
+def test_no_inner_product_of_numbers_that_are_not_this_machines(dtype):
+    x = np.ones(8, dtype)
+    others = x.astype(x.dtype.newbyteorder()), x[::2], x.astype(int), x.reshape(2, 4), x > 0
+    assert _engine.inner(x, x) == 8 and all(_engine.inner(y, y) is None for y in others)
+
+
 def top_form(x):
     """<rz, loss'' rz> of a linear net of one number, half of it over all samples: sum of x^2."""
     ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")

@@ -142,6 +142,15 @@ def test_float32_objectives_are_minimised_in_float32(method):
     assert found.stopped == "critical"
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].curvature != "ggn"])
+def test_whatever_the_order_of_bytes_that_an_objective_names(method):
+    ob, swapped = rosenbrock(3), rosenbrock(3)
+    swapped.dtype = np.dtype(float).newbyteorder("S")
+    start = np.array([-0.5, 0.5, 0.2])
+    one, two = (minimize(x, start, method, seed=0, max_iter=15) for x in (ob, swapped))
+    assert np.array_equal(one.x, two.x) and one.fun == two.fun and two.x.dtype.isnative
+
+
 def test_budgets_end_a_run_inside_a_step(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", time.process_time)  # the machine has other work
     ob = rosenbrock(30)

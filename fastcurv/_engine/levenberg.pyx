@@ -11,9 +11,9 @@ diabetes and a teacher's outputs end higher, of one other lower; none is quicker
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    PANEL = 32
+    PANEL = 64
     AT_A_TIME = 4               # rows of a panel
-    STRIP = 64                  # rows of a symmetric matrix whose left half is not made
+    STRIP = 48                  # rows of a symmetric matrix whose left half is not made
 
 cdef enum Ending:
     GOING, CRITICAL, TARGET, STALLED, LATE, OFF

@@ -212,6 +212,7 @@ def test_saddles_against_size(run):
             assert spearmanr(mine["loss"], mine["negative"])[0] > 0.5
 
 
+@pytest.mark.nightly
 def test_saddles_against_size_again(run):
     shares = {n: k / of for n, (k, of) in run("saddles_against_size")["minima"].items()}
     assert shares[5] == 1 and shares[17] < 0.5
@@ -248,6 +249,7 @@ def test_poor_minima(run):
     assert numbers["table"]["proved"].mean() > 0.9
 
 
+@pytest.mark.nightly
 def test_poor_minima_again(run):
     counts = run("poor_minima")["shares"]["two spirals"]["width"]
     assert counts[16][0] >= 18
@@ -367,6 +369,7 @@ def test_skip_connections(run):
     assert 0.5 < best[0] / best[1] < 2  # no better where plain is at its best
 
 
+@pytest.mark.nightly
 def test_skip_connections_again(run):
     numbers = run("skip_connections")
     plain, skip = numbers["plain"], numbers["skip connections"]
@@ -404,6 +407,7 @@ def test_learning_rates(run):
     assert all(gap.size == 5 for gap in gaps.values())
 
 
+@pytest.mark.nightly
 def test_learning_rates_again(run):
     """Fewer samples and epochs say the same, made anew."""
     gaps = run("learning_rates")["gaps"]
@@ -484,6 +488,7 @@ def test_finding_saddles(run):
     assert np.all(ranks > 0.3) and np.sum(ranks > 0.5) >= 6
 
 
+@pytest.mark.nightly
 def test_finding_saddles_again(run):
     """Tries of the table made again have its losses."""
     kept = run("finding_saddles", "normal")["table"]

@@ -374,16 +374,17 @@ def _checked(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Check that the objective has what the method needs, and the method the options."""
+    _check_protocol(ob, "minimize", PROTOCOL, theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
     if isinstance(name, str) and name == "auto":
-        _check_protocol(ob, "minimize", None, theta0)
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
         matrix = small and getattr(ob, "_steps_by_matrix", False)
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)
-    _check_protocol(ob, chosen, maker.curvature, theta0)
+    if maker.curvature is not None and not hasattr(ob, maker.curvature):
+        _check_protocol(ob, chosen, (*PROTOCOL, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
         require(validation, ("value",), "validation", wanted)
@@ -415,8 +416,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
 
 
-def _check_protocol(ob: Any, method: str, curvature: str | None, theta0: Any) -> None:
-    needed = PROTOCOL if curvature is None else (*PROTOCOL, curvature)
+def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)

@@ -192,6 +192,16 @@ def draw(
     return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
 
 
+class Around:
+    """A wrapper of an objective that hands on whatever it has not of its own."""
+
+    def __init__(self, ob: Any) -> None:
+        self.ob = ob
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ob, name)
+
+
 def falls_nowhere(
     ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
 ) -> bool:

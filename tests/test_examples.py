@@ -1,4 +1,6 @@
-"""Every example in its quick form: the picture is there, and its sentence's numbers hold."""
+"""Every example, in its quick form or by its kept table: the picture is there, and its sentence's
+numbers hold. Where there is a table, the quick form that takes seconds is `nightly`.
+"""
 
 import importlib
 import json

@@ -81,7 +81,7 @@ cdef class GaussNewton:
     def __cinit__(self, Plan plan):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1, size = 0
-        cdef Py_ssize_t count = 4 * P.n_layers + 2
+        cdef Py_ssize_t count = 4 * P.n_layers + 2, kept, apart
         cdef Layer *y
         cdef double *at_
         self.plan, self.n, self.K = plan, P.n, &table_chosen()[1]
@@ -100,15 +100,15 @@ cdef class GaussNewton:
         for l in range(count):
             size += lines_of(numbers_of(P, l))
         self.X = np.ascontiguousarray(plan.rows.X, np.float64)
-        self.states = np.zeros(size if P.K.real_bytes == 8 else 2 * size)
+        apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
+        self.states = np.zeros(size + apart)
         at_ = <double *>pointer(self.states)
         self.state[0] = <double *>pointer(self.X)
         for l in range(count):
-            self.kept[l] = <char *>at_ if numbers_of(P, l) else NULL
-            self.state[l + 1] = NULL
-            if numbers_of(P, l):
-                self.state[l + 1] = at_ if P.K.real_bytes == 8 else at_ + size
-            at_ += lines_of(numbers_of(P, l))
+            kept = numbers_of(P, l)
+            self.kept[l] = <char *>at_ if kept else NULL
+            self.state[l + 1] = at_ + apart if kept else NULL
+            at_ += lines_of(kept)
         widest = max(wide_k, wide_m)
         numbers += (self.each + 1) * widest
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)

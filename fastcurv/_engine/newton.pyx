@@ -58,25 +58,26 @@ cdef class Points:
     ----------
     here, there : Plan
         Alike, and its own.
-    spare : list
-        Gets them, up to two in all, once the points are gone: see `leave`.
+    spare, most : list, int
+        Gets them, up to so many in all, once the points are gone: see `leave`.
     """
     cdef Plan here, there
     cdef object at_here, at_there       # their memory for theta
     cdef readonly Times times           # products here
     cdef readonly bint finite           # the last trial point
     cdef list spare
+    cdef Py_ssize_t most
 
-    def __init__(self, Plan here, Plan there, list spare):
-        self.here, self.there, self.spare = here, there, spare
+    def __init__(self, Plan here, Plan there, list spare, Py_ssize_t most):
+        self.here, self.there, self.spare, self.most = here, there, spare, most
         self.at_here, self.at_there = np.empty(here.P.n, here.dtype), np.empty(here.P.n, here.dtype)
         self.times = Times(here, "hessian", True)
         here.unbind()
         there.unbind()
 
     def __del__(self):
-        leave(self.here, self.spare, 2)
-        leave(self.there, self.spare, 2)
+        leave(self.here, self.spare, self.most)
+        leave(self.there, self.spare, self.most)
 
     def turn(self, str kind):
         """Products are those of another curvature from here on."""

@@ -93,7 +93,7 @@ def _said(x: Any) -> str:
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
     """Return `x` as an int >= `least`, and <= `most` if given."""
-    known = type(x) is int or (isinstance(x, numbers.Integral) and not isinstance(x, bool))
+    known = isinstance(x, INTEGRAL) and not isinstance(x, bool)
     if known and x >= least and (most is None or x <= most):
         return int(x)
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
@@ -229,11 +229,12 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
 
 
 def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
-    """Return `x` as an array of finite real floats. float32 and float64 are kept unless `dtype` is
-    given. With ``finite=False`` the caller has to check for NaN and infinity.
+    """Return `x` as an array of finite real floats in this machine's order of bytes. float32 and
+    float64 are kept unless `dtype` is given. With ``finite=False`` the caller has to check for NaN
+    and infinity.
     """
     cast = a = as_numpy(x, name)
-    if dtype is None or a.dtype != dtype:
+    if dtype is None or a.dtype != dtype or not a.dtype.isnative:
         if a.dtype.kind not in "fiub":
             single = not a.shape and a.dtype == object
             said = f"is {typed(a.item())}" if single else f"has dtype {a.dtype}"
@@ -242,7 +243,7 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
         with np.errstate(over="ignore"):  # overflow is refused below
-            cast = a.astype(dtype, copy=False)
+            cast = a.astype(np.dtype(dtype).newbyteorder("="), copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
 
@@ -396,7 +397,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:
-    """Return float32 if the dtype of an operator or an objective is float32, else float64."""
+    """Return float32 if the operator's dtype is float32, else float64."""
     single = np.dtype(getattr(op, "dtype", None)) == np.float32
     return np.dtype(np.float32 if single else np.float64)
 

@@ -443,7 +443,8 @@ class Objective(Answering, subject="objective"):
         convex = given is None or given.convex
         if self._by_blocks or not (convex and self._is_little):
             return None
-        return _engine.Points(self._lend_plan(), self._lend_plan(), self._spare)
+        here, there = self._lend_plan(), self._lend_plan()
+        return _engine.Points(here, there, self._spare, self._most_spare)
 
     def _steps_of(self, method: Any) -> Any:
         """Return `run` of an engine's minimiser with this objective's own plan as its first

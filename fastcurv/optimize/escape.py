@@ -154,8 +154,7 @@ def escape(
     (True, -0.25)
     """
     require(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
-    kind = None if getattr(ob, "dtype", None) is None else operator_dtype(ob)
-    theta = check_theta(ob, theta, "theta", kind).copy()
+    theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):
         return _escape(ob, theta, direction, max_products, seed)

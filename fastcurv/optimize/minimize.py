@@ -23,7 +23,6 @@ from ..common.checks import (
     check_positive_int,
     check_seed,
     check_theta,
-    operator_dtype,
 )
 from ..common.errors import (
     accept_aliases,
@@ -266,7 +265,7 @@ def minimize(
     (True, 'minimum', array([0., 1.]))
     """
     chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
-    kind = operator_dtype(ob)
+    kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses, pressed = None, None
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
@@ -383,7 +382,7 @@ def _checked(
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     _check_options(chosen, maker, options)
-    if maker.curvature is not None and not hasattr(ob, maker.curvature):
+    if maker.curvature is not None:
         _check_protocol(ob, chosen, (*PROTOCOL, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"

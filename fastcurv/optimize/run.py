@@ -336,14 +336,12 @@ class Run(Saved):
         columns, count, self.iteration, score = self.pending
         for key, values in zip(self.history, columns):
             self.history[key][count:] = values
-        if score is None:  # passed by
-            pass
-        elif score < self.best_score:
+        if score is not None and score < self.best_score:
             self.best = np.array(self.theta) if self.best is None else self.best
             np.copyto(self.best, self.theta)
             self.best_score, self.since_best = score, 0
             self.best_f, self.best_gnorm = self.f, self.gnorm
-        else:
+        elif score is not None:
             self.since_best += 1
         self.pending = None
 

@@ -24,6 +24,7 @@ from fastcurv.critical.nearness import (
 )
 from fastcurv.critical.report import Words, noun, reason
 from fastcurv.testing import FunctionObjective, QuadraticObjective
+from tests import nets
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
 
@@ -108,14 +109,12 @@ def test_what_an_objective_proves_itself_goes_before_its_certificates():
         def curvature_floor(self, theta):
             return -np.inf
 
-    class Around:
+    class Bounded(nets.Around):
         kinks = None  # not offered
 
         def __init__(self, ob):
-            self.ob, self.third_bound = ob, lambda theta, radius: 7.0
-
-        def __getattr__(self, name):
-            return getattr(self.ob, name)
+            super().__init__(ob)
+            self.third_bound = lambda theta, radius: 7.0
 
     X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
     plain, floorless = (
@@ -123,9 +122,9 @@ def test_what_an_objective_proves_itself_goes_before_its_certificates():
     )
     theta = np.ones(2)
     assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
-    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Around(plain), theta, 1.0) == 7.0
-    assert curvature_floor(Around(plain), theta) == curvature_floor(plain, theta)
-    assert offered(Around(plain), "kinks", "nothing") == "nothing"
+    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Bounded(plain), theta, 1.0) == 7.0
+    assert curvature_floor(Bounded(plain), theta) == curvature_floor(plain, theta)
+    assert offered(Bounded(plain), "kinks", "nothing") == "nothing"
     bare = SimpleNamespace(n_params=2)
     assert offered(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
     assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
@@ -170,15 +169,9 @@ def test_nothing_is_claimed_of_the_loss_that_a_subclass_replaces(power, dtype):
 def test_nothing_is_claimed_of_the_loss_that_a_wrapper_changes(dtype, disowned):
     """Proofs that it hands on, and the gradient that its operators hold, are of the loss within."""
 
-    class Pulled:
+    class Pulled(nets.Around):
         if disowned:
             certificates = rounding_bound = None
-
-        def __init__(self, ob):
-            self.ob = ob
-
-        def __getattr__(self, name):
-            return getattr(self.ob, name)
 
         def value(self, theta):
             return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
@@ -221,20 +214,13 @@ def test_the_loss_is_that_which_answers():
         def ggn(self, theta):
             return inner.ggn(theta).shift(1.0)
 
-    class Around:
-        def __init__(self, ob):
-            self.ob = ob
-
-        def __getattr__(self, name):
-            return getattr(self.ob, name)
-
-    class Changed(Parts, Around):
+    class Changed(Parts, nets.Around):
         pass
 
     class Mixed(Parts, fc.Objective):
         pass
 
-    class Dispatching(Around):
+    class Dispatching(nets.Around):
         def __getattr__(self, name):
             return getattr(parts if hasattr(Parts, name) else self.ob, name)
 
@@ -242,8 +228,9 @@ def test_the_loss_is_that_which_answers():
     for name in ("value", "gradient", "hessian", "ggn"):
         setattr(patched, name, getattr(parts, name))
     start, at = inner.model.init(seed=0), fc.minimize(inner, inner.model.init(seed=0)).x
-    kinds = [Mixed(*given), Changed(inner), Around(Changed(inner)), Changed(Around(inner))]
-    for ob in (*kinds, Around(kinds[0]), Dispatching(inner), patched):
+    around = nets.Around
+    kinds = [Mixed(*given), Changed(inner), around(Changed(inner)), Changed(around(inner))]
+    for ob in (*kinds, around(kinds[0]), Dispatching(inner), patched):
         for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
             found = fc.minimize(ob, start, method)
             assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
@@ -253,19 +240,13 @@ def test_the_loss_is_that_which_answers():
         assert point.kind == "not_critical" and not point.certified
         with pytest.raises(ValueError, match="no rows"):
             fc.minimize(ob, start, "adam", batch_size=5)
-    assert fc.classify(Around(inner), at).certified == fc.classify(inner, at).certified
+    assert fc.classify(around(inner), at).certified == fc.classify(inner, at).certified
 
 
 def test_a_wrapper_that_only_looks_on_may_say_so():
-    class Watching:
+    class Watching(nets.Around):
         asked = 0
         certificates = property(lambda self: self.ob.certificates)
-
-        def __init__(self, ob):
-            self.ob = ob
-
-        def __getattr__(self, name):
-            return getattr(self.ob, name)
 
         def value_and_gradient(self, theta):
             self.asked += 1

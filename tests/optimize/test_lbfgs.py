@@ -364,13 +364,7 @@ def test_a_subclass_or_wrapper_with_another_loss_is_asked(rng):
         def value(self, theta):
             return self.value_and_gradient(theta)[0]
 
-    class Wrapped:
-        def __init__(self, ob):
-            self.ob = ob
-
-        def __getattr__(self, name):
-            return getattr(self.ob, name)
-
+    class Wrapped(nets.Around):
         def value_and_gradient(self, theta):
             f, g = self.ob.value_and_gradient(theta)
             return f + float(np.sum((theta - 1) ** 2)), g + 2 * (theta - 1)

@@ -24,7 +24,7 @@ then the second, ...
 import numpy as np
 
 from libc.math cimport INFINITY, frexp, ldexp, sqrt
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 
@@ -49,7 +49,7 @@ cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i) noexcept nogil:
     cdef Py_ssize_t l = i // 4
     if l == P.n_layers:
         return P.N * (P.d_out if i % 4 == 0 else 1)
-    if i % 4 == 0 and l < P.n_layers - 1 or i % 4 == 1 and has_slopes(&P.layer[l]):
+    if i % 4 == 0 or i % 4 == 1 and has_slopes(&P.layer[l]):
         return P.N * P.layer[l].m
     return 0
 
@@ -73,6 +73,8 @@ cdef class GaussNewton:
     cdef double *C              # (t_rows, a_rows): their product
     cdef double *W              # theta
     cdef double *gemm           # the kernels' own
+    cdef char **outputs         # of states: the outputs alone
+    cdef double *z              # (N, d_out): outputs elsewhere, and again in double precision
     cdef Py_ssize_t block       # samples of a block, whole lines
     cdef Py_ssize_t each        # columns a sample
     cdef Py_ssize_t t_rows, a_rows
@@ -91,17 +93,18 @@ cdef class GaussNewton:
             wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
             numbers += y.m * self.each + y.k + 1
         self.kept = <char **>malloc(count * sizeof(char *))
+        self.outputs = <char **>calloc(count, sizeof(char *))
         self.state = <const double **>malloc((count + 1) * sizeof(double *))
         self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
         self.exponents = <int *>malloc(2 * P.n_layers * sizeof(int))
-        if not (self.kept and self.state and self.D and self.exponents):
+        if not (self.kept and self.outputs and self.state and self.D and self.exponents):
             raise MemoryError("no memory for lists of matrices")
         self.a = self.D + P.n_layers
         for l in range(count):
             size += lines_of(numbers_of(P, l))
         self.X = np.ascontiguousarray(plan.rows.X, np.float64)
         apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
-        self.states = np.zeros(size + apart)
+        self.states = np.zeros(size + apart + P.N * P.d_out * (1 if P.K.real_bytes == 8 else 2))
         at_ = <double *>pointer(self.states)
         self.state[0] = <double *>pointer(self.X)
         for l in range(count):
@@ -109,6 +112,7 @@ cdef class GaussNewton:
             self.kept[l] = <char *>at_ if kept else NULL
             self.state[l + 1] = at_ + apart if kept else NULL
             at_ += lines_of(kept)
+        self.z = at_ + apart
         widest = max(wide_k, wide_m)
         numbers += (self.each + 1) * widest
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
@@ -143,6 +147,7 @@ cdef class GaussNewton:
 
     def __dealloc__(self):
         free(self.kept)
+        free(self.outputs)
         free(self.state)
         free(self.D)
         free(self.exponents)
@@ -158,24 +163,18 @@ cdef class GaussNewton:
         np.copyto(out, out.T, where=np.tri(self.n, k=-1, dtype=bool))
 
     cdef void half(self, double *G) noexcept nogil:
-        """The same, but only the half that a row of G has from its diagonal on; 0 in the other."""
+        """The same, but only the half that a row of G has from its diagonal on."""
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, above, count
         states_of(P, False, self.kept)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
             self.doubled(self.kept[l], <double *>self.state[l + 1], numbers_of(P, l))
-        memset(G, 0, P.n * P.n * sizeof(double))
+        for l in range(P.n):
+            memset(G + l * (P.n + 1), 0, (P.n - l) * sizeof(double))
         while first < P.N:
             count = min(self.block, P.N - first)
             self.fill(P, first, count)
-            for l in range(P.n_layers):
-                self.exponents[l] = self.bring_near_one(
-                    self.D[l], P.layer[l].m * self.each * lines_of(count)
-                )
-                self.exponents[P.n_layers + l] = self.bring_near_one(
-                    self.a[l], (P.layer[l].k + 1) * lines_of(count)
-                )
             for l in range(P.n_layers):
                 for above in range(l, P.n_layers):
                     self.add_layers(P, l, above, lines_of(count), G)
@@ -195,7 +194,17 @@ cdef class GaussNewton:
     # --- D and a of a block
 
     cdef void fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """D and a of all layers for `count` samples, and zeros in D up to whole lines of them."""
+        """D and a of all layers for `count` samples, near one."""
+        cdef Py_ssize_t l, step = lines_of(count)
+        self.pass_back(P, first, count)
+        for l in range(P.n_layers):
+            self.exponents[l] = self.bring_near_one(self.D[l], P.layer[l].m * self.each * step)
+            self.exponents[P.n_layers + l] = self.bring_near_one(
+                self.a[l], (P.layer[l].k + 1) * step
+            )
+
+    cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """The same as they are, and zeros in D up to whole lines of samples."""
         cdef Py_ssize_t l, i, step = lines_of(count), columns = step * self.each
         cdef Layer *y
         cdef Layer *x
@@ -289,6 +298,55 @@ cdef class GaussNewton:
         exponent = max(-1000, min(exponent, 1000))
         self.K.scale(count, ldexp(1.0, -exponent), x, x)
         return exponent
+
+    # --- J' H times how far the outputs are from those at theta
+
+    cdef void add_pull(self, PlanS *P, double *out) noexcept nogil:
+        """out (n,) += J' H (z - the outputs at theta) after `half` there, for the outputs z where
+        the plan is.
+        """
+        cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
+        cdef Layer *y
+        cdef double scale
+        cdef double *z = self.z + (0 if P.K.real_bytes == 8 else P.N * P.d_out)
+        self.outputs[4 * top] = <char *>z
+        states_of(P, False, self.outputs)
+        self.doubled(self.outputs[4 * top], self.z, P.N * P.d_out)
+        while first < P.N:
+            count = min(self.block, P.N - first)
+            step = lines_of(count)
+            if count < P.N:
+                self.fill(P, first, count)
+            self.weigh(P, first, count)
+            for l in range(P.n_layers):
+                y = &P.layer[l]
+                scale = ldexp(
+                    1.0, self.exponents[top] + self.exponents[l] + self.exponents[P.n_layers + l]
+                )
+                self.K.times(
+                    y.m, self.each, step, self.E, 0, self.D[l], step * self.each, self.T, step
+                )
+                if scale != 1:
+                    self.K.scale(y.m * step, scale, self.T, self.T)
+                self.K.dots(y.k, y.m, step, self.a[l], step, self.T, step, out + y.w, y.k)
+                if y.b >= 0:
+                    self.K.dots(
+                        1, y.m, step, self.a[l] + y.k * step, step, self.T, step, out + y.b, 1
+                    )
+            first += count
+
+    cdef void weigh(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """E = B (z - the outputs at theta), a row of `each` parts, of D in the last layer."""
+        cdef Py_ssize_t r, i, k, step = lines_of(count)
+        cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
+        cdef const double *D = self.D[P.n_layers - 1]
+        cdef double moved
+        memset(self.E, 0, self.each * step * sizeof(double))
+        for i in range(P.d_out):
+            for k in range(self.each):
+                for r in range(count):
+                    moved = self.z[(first + r) * P.d_out + i] - before[(first + r) * P.d_out + i]
+                    self.E[k * step + r] += D[(i * self.each + k) * step + r] * moved
 
     # --- what a block adds to G
 

@@ -36,6 +36,7 @@ cdef enum:
     FOLD_BYTES = 400000         # of phi and phi', from which on they are kept in one number
     LONG_LINES = 16             # of it in float32 where it would be shorter,
     SHORT_LINES = 10            # and in float64
+    SHORT_ROWS = 50             # of a panel of rows
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -171,10 +172,11 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
 
     Across pays where padding to whole vectors costs more than a few per cent, or one in what is
     below the last layer, whose few units are not the rule; where V packed would come from the
-    third-level cache, or so few rows follow that packing it is felt; with 64-byte vectors where the
-    state comes from beyond that cache, since only what lies across is asked for ahead (with 32, on
-    Zen 3, it took 16-16-16-16 1.2 to 1.5 times as long, others 0.93 to 1.25); and for one hidden
-    layer under a narrow last one however wide it is. It does not where a panel's inputs would come
+    third-level cache, or so few rows follow that packing it is felt; where the state comes from
+    beyond that cache, since only what lies across is asked for ahead: without 64-byte vectors if
+    rows would come in short panels (on Zen 3, up to 50 of them, 3 to 15% less time; from 70 on, as
+    16-16-16-16, up to 1.4 times as much); and for one hidden layer under a narrow last one however
+    wide it is. It does not where a panel's inputs would come
     from the third level, unless rows leave that many lanes empty. A panel's state, scratch and the
     next one's state leave the second-level cache room, but where it would be so short that joining
     the lanes of sums over samples is felt, and reading W and V: then it comes from the third level,
@@ -192,7 +194,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
     if not (
         narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS
-        or (not P.near and P.K.vector_bytes == FC_ALIGN)
+        or (not P.near and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_ROWS))
         or emptiness(P, P.n_layers) > 1.03
         or (P.n_layers > 1 and emptiness(P, P.n_layers - 1) > 1.01)
     ):

@@ -3,9 +3,11 @@ their own (tests/network/test_exact.py), and the engine's Levenberg-Marquardt st
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.special
 
 import fastcurv as fc
 from fastcurv import _engine
@@ -88,36 +90,106 @@ def test_matrix_of_every_kernel_table(arch, rng):
     close(*problem(rng, [4, 9, 3], 60, "tanh", "cross_entropy"))
 
 
+def curvature_of_loss(ob, z):
+    """d2 loss / dz2 of each row without its weight, (N, d, d)."""
+    N, d = z.shape
+    if ob.loss == "mse":
+        return np.broadcast_to(2 * np.eye(d) / d, (N, d, d))
+    if ob.loss == "binary_cross_entropy":
+        p = scipy.special.expit(z)
+        return (p * (1 - p))[..., None] * np.eye(d) / d
+    p = scipy.special.softmax(z, axis=1)
+    return p[..., None] * np.eye(d) - p[:, :, None] * p[:, None]
+
+
 def numpy_steps(ob, theta, count):
-    """Levenberg-Marquardt by Nielsen's rule, with dense matrices from products."""
-    eye = np.eye(len(theta))
-    f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
+    """Levenberg-Marquardt by Nielsen's rule, with dense matrices from products and steps that bend
+    where the loss falls by less than 3/4 of what was promised. Returns theta and all values there
+    were, tried steps and bends.
+    """
+    eye, tried = np.eye(len(theta)), []
+    weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
+
+    def at(theta):
+        z, N = ob.model.predict(theta, ob.X), len(ob.X)
+        B = np.einsum("n,nij->nij", weight / N, curvature_of_loss(ob, z))
+        return ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye, z, B
+
+    f, g, G, z, B = at(theta)
     mu, nu = G.diagonal().max(), 2.0
     for _ in range(count):
+        J = ob.jacobian(theta).to_dense()
+        l2 = G - J.T @ np.einsum("nij,njk->nik", B, J.reshape(*z.shape, -1)).reshape(J.shape)
         while True:
             s = np.linalg.solve(G + mu * eye, -g)
-            ratio = (f - ob.value(theta + s)) / (s @ (mu * s - g) / 2)
-            if ratio > 1e-4:
+            promised, there = s @ (mu * s - g) / 2, ob.value(theta + s)
+            tried.append("step")
+            for _ in range(2):
+                if f - there >= 0.75 * promised:
+                    break
+                moved = np.einsum("nij,nj->ni", B, ob.model.predict(theta + s, ob.X) - z)
+                bend = -np.linalg.solve(G + mu * eye, g + l2 @ s + mu * s + J.T @ moved.ravel())
+                bend *= min(1, 0.375 * np.linalg.norm(s) / np.linalg.norm(bend))
+                before, bent = there, ob.value(theta + s + bend)
+                tried.append("bend")
+                if bent >= before:
+                    break
+                s, there = s + bend, bent
+                if before - there < 0.1 * promised:
+                    break
+            if f - there > 1e-4 * promised:
                 break
             mu, nu = mu * nu, 2 * nu
+        ratio = (f - there) / promised
         theta = theta + s
-        f, g, G = ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye
+        f, g, G, z, B = at(theta)
         mu, nu = mu * max(0.1, 1 - (2 * ratio - 1) ** 3), 2.0
-    return theta
+    return theta, tried
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize("l2_biases", [True, False])
 def test_steps_are_those_of_numpy(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
-    wanted, record = numpy_steps(ob, theta, 6), np.zeros((6, 3))
+    (wanted, tried), record = numpy_steps(ob, theta, 6), np.zeros((6, 3))
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
     assert run.run(6, 0.0, -np.inf, np.inf, record) == (6, "")
+    assert "bend" in tried and run.values == len(tried)
     assert np.abs(run.theta - wanted).max() < 1e-7
     assert record[-1, 0] == run.value == ob.value(run.theta)
     assert record[-1, 1] == pytest.approx(np.linalg.norm(ob.gradient(run.theta)), rel=1e-9)
     assert np.array_equal(run.gradient, ob.gradient(run.theta))
     assert np.all(np.diff(record[:, 0]) < 0)
+
+
+@pytest.mark.parametrize("loss", _engine.LOSSES)
+@pytest.mark.parametrize(
+    "N, dtype, memory",
+    [(1100, "float64", None), (500, "float64", 60_000), (60, "float32", None)],
+    ids=["more rows than a block", "than memory keeps", "single"],
+)
+def test_steps_bend(N, dtype, memory, loss, rng):
+    net = draw(rng, [3, 5, 2], "tanh", loss, N, weights=True, dtype=dtype, memory=memory)
+    theta, record = 0.3 * net.model.init(seed=0), np.zeros((6, 3))
+    y = net.y.astype(float) if net.y.dtype.kind == "f" else net.y
+    same = replace(net, model=fc.MLP([3, 5, 2]), X=net.X.astype(float), y=y)
+    wanted, tried = numpy_steps(same.ob, theta.astype(float), 6)
+    run = _engine.Levenberg(net.ob._new_plan(), theta.copy())
+    assert run.run(6, 0.0, -np.inf, np.inf, record) == (6, "")
+    assert "bend" in tried and run.values == len(tried)
+    assert np.abs(run.theta - wanted).max() < (1e-7 if dtype == "float64" else 1e-3)
+
+
+def test_steps_bend_where_numbers_are_far_from_one(rng):
+    """Outputs of layers of identities are of the third degree; in units of 2^-200."""
+    X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
+    model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
+    ob, theta = fc.Objective(model, X, y, "mse", sample_weight=weight), 0.2 * model.init(seed=0)
+    (wanted, tried), record = numpy_steps(ob, theta, 3), np.zeros((3, 3))
+    run = _engine.Levenberg(ob._new_plan(), theta.copy())
+    assert run.run(3, 0.0, -np.inf, np.inf, record) == (3, "")
+    assert "bend" in tried and run.values == len(tried)
+    assert np.abs(run.theta - wanted).max() < 1e-9
 
 
 def test_runs_end_where_they_are_asked_to(rng):

@@ -31,6 +31,7 @@ TESTS += ["tests/network/test_products.py", "tests/network/test_batch_norm.py"]
 TESTS += ["tests/engine/test_layouts.py"]
 TESTS += ["tests/network/test_l2.py", "tests/network/test_products_memory.py"]
 TESTS += ["tests/engine/test_panels.py", "tests/engine/test_plans.py"]
+TESTS += ["tests/engine/test_gauss_newton.py"]
 
 
 def mutated(text: str, old: str, new: str) -> str:

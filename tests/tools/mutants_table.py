@@ -316,4 +316,23 @@ PASSES = [
         "if P.aside != NULL and v == job.out + j * job.out_step:",
         "if P.aside != NULL and v != job.out + j * job.out_step:",
     ),
+    # Levenberg-Marquardt
+    (
+        "fastcurv/_engine/levenberg.pyx",
+        "self.more[i] += self.l2[i] * self.s[i]",
+        "self.more[i] += 0",
+    ),
+    (
+        "fastcurv/_engine/levenberg.pyx",
+        "self.more[i] = self.g[i] + self.damping * self.s[i]",
+        "self.more[i] = self.g[i]",
+    ),
+    ("fastcurv/_engine/levenberg.pyx", "A + first, ld, 1,", "A + first, ld, 0,"),
+    ("fastcurv/_engine/gauss_newton.pyx", "if count < P.N:", "if 0:"),
+    ("fastcurv/_engine/gauss_newton.pyx", "if scale != 1:", "if 0:"),
+    (
+        "fastcurv/_engine/gauss_newton.pyx",
+        "1, y.m, step, self.a[l] + y.k * step",
+        "1, y.m, step, self.a[l]",
+    ),
 ]

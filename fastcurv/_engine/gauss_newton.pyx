@@ -45,7 +45,7 @@ cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
 
 
 cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i) noexcept nogil:
-    """So many has one of the states, by its place in `states_of`; 0: the matrix needs it not."""
+    """So many has one of the states, by its place in `states_of`; 0: it is not needed."""
     cdef Py_ssize_t l = i // 4
     if l == P.n_layers:
         return P.N * (P.d_out if i % 4 == 0 else 1)

@@ -208,25 +208,25 @@ cdef class Levenberg:
         """Bend s, where the loss is f, while that pays, `BENDS` times at most; the lowest loss, at
         whose trial point the plan then is.
         """
-        cdef double there
+        cdef double before
         cdef Py_ssize_t i
         cdef int _bend
         for _bend in range(BENDS):
             if not (isfinite(f) and self.value - f < HELD * promised and self.turn(P)):
                 break
-            there, f = f, self.loss_at(P, theta, trial)
-            if not f < there:           # back again
+            before, f = f, self.loss_at(P, theta, trial)
+            if not f < before:           # back again
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
                 self.values -= 1
                 return self.loss_at(P, theta, trial)
-            if there - f < WORTH * promised:
+            if before - f < WORTH * promised:
                 break
         return f
 
     cdef bint turn(self, PlanS *P) noexcept nogil:
-        """s += what the outputs at theta + s, where the plan is, have the model say; False: s is
-        as it was, since that is not finite.
+        """s += `more`, what the outputs at theta + s, where the plan is, ask for, as far as is
+        allowed; False: s is as it was, since that is nothing, or not finite.
         """
         cdef Py_ssize_t i
         cdef double more = 0, so_far = 0, share

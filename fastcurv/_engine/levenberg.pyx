@@ -4,9 +4,10 @@ At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the tr
 s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the model promises,
 Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
 mu smaller, by 1 - (2 rho - 1)^3 and at most tenfold, where he has threefold, for which small nets
-take a tenth more steps; else mu grows by 2, 4, 8, ... It begins at the largest element of G's
-diagonal: from a thousandth of that, of ten problems with 100 starts or more each, fits of cancer,
-diabetes and a teacher's outputs end higher, of one other lower; none is quicker by over a sixth.
+take a tenth more steps (but after a bend, see below); else mu grows by 2, 4, 8, ... It begins at
+the largest element of G's diagonal: from a thousandth of that, of ten problems with 100 starts or
+more each, fits of cancer, diabetes and a teacher's outputs end higher, of one other lower; none is
+quicker by over a sixth.
 
 Where the loss falls by less than 3/4 of the promise, the outputs are not J s from those at theta,
 and s bends: with z the outputs at theta + s, z0 those at theta, L what l2 adds to G,
@@ -22,8 +23,9 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 cdef enum:
     PANEL = 24                  # rows of the factor
     AT_A_TIME = 4               # rows of a panel
-    BENDS = 2
 
+cdef double LEAST = 0.1         # of mu is left by a step that held, and by one that is bent
+cdef double LEAST_BENT = 1 / 3.0
 cdef double HELD = 0.75         # of what was promised: J holds as far as s
 cdef double BENT = 0.375        # a bend at most, in lengths of s
 cdef double WORTH = 0.1         # of what was promised: a bend that another may follow
@@ -51,6 +53,7 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef double lowest          # of all values
     cdef public double damping, growth
+    cdef public int bends       # of a step, at most
     cdef readonly Py_ssize_t values
     cdef object room, trial, decay
     cdef list spare
@@ -79,7 +82,7 @@ cdef class Levenberg:
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
-        self.values, self.growth, self.damping = 0, 2, 0
+        self.values, self.growth, self.damping, self.bends = 0, 2, 0, 2
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
             decay(P, plan.l2, pointer(ones), pointer(ones))
@@ -159,7 +162,7 @@ cdef class Levenberg:
         """A trial point with a lower loss, or with the same to rounding where the model promises no
         more: then the gradient has to fall. False: there is none.
         """
-        cdef double promised, f, ratio
+        cdef double promised, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
         cdef Py_ssize_t i
         while not fc_watch_off():
@@ -176,13 +179,14 @@ cdef class Levenberg:
                 self.blind = promised <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
                     return False
-                if not self.blind:
-                    f = self.bend(P, theta, trial, promised, f)
+                least = LEAST
+                if self.bends and not (self.blind or self.value - f >= HELD * promised):
+                    f, least = self.bend(P, theta, trial, promised, f), LEAST_BENT
                 ratio = (self.value - f) / promised if isfinite(f) else -1
                 if self.blind:          # the gradient will tell
                     ratio = 1
                 if ratio > 1e-4:
-                    self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3)
+                    self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
                     self.growth, self.value, self.lowest = 2, f, min(self.lowest, f)
                     return True
             self.damping = max(self.damping, 1e-300) * self.growth
@@ -205,13 +209,13 @@ cdef class Levenberg:
     cdef double bend(
         self, PlanS *P, char *theta, char *trial, double promised, double f
     ) noexcept nogil:
-        """Bend s, where the loss is f, while that pays, `BENDS` times at most; the lowest loss, at
+        """Bend s, where the loss is f, while that pays, `bends` times at most; the lowest loss, at
         whose trial point the plan then is.
         """
         cdef double before
         cdef Py_ssize_t i
         cdef int _bend
-        for _bend in range(BENDS):
+        for _bend in range(self.bends):
             if not (isfinite(f) and self.value - f < HELD * promised and self.turn(P)):
                 break
             before, f = f, self.loss_at(P, theta, trial)

@@ -1,9 +1,9 @@
 """Levenberg-Marquardt: steps ``(G + damping I) s = -g`` with the Gauss-Newton matrix G.
 
 Where all rows are in memory and n is small, G is a matrix, the damping follows Nielsen's rule, a
-step bends where the outputs do not go as J has it, and the engine takes many steps in one call; its
-equations are at the head of `_engine/levenberg.pyx`.
-Where they hardly lower the loss any more, as along a valley that bends, the steps are those of
+step bends where the outputs do not go as J has it, unless next to nothing is left to gain, and the
+engine takes many steps in one call; its equations are at the head of `_engine/levenberg.pyx`. Where
+they hardly lower the loss any more, as along a valley that bends, the steps are those of
 `TrustRegion` until one lowers it by a hundredth. Anywhere else all steps are those of
 `GaussNewton`, in Krylov spaces.
 """
@@ -20,6 +20,7 @@ from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
 MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
+BENDS = 2  # of a step; a valley's bottom is not worth them
 AT_ONCE = 25  # steps in one call, so that the loop sees in time that the run has become idle
 CRAWL = 1e-3  # if they lower the loss by less than this share of it, ...
 TENTH = 0.1  # ... and leave more than this share of the gradient's norm, others are tried
@@ -96,6 +97,7 @@ class LevenbergMarquardt(GaussNewton):
         """
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
+        engine.bends = 0 if run.in_a_valley else BENDS
         steps, ending = engine.run(count, run.enough, run.fun_target, run.left(), record)
         run.n_values += engine.values - values
         run.n_gradients += steps

@@ -146,6 +146,7 @@ class Loop:
             self.saver.take(self)
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else run.gradient_tol
+            run.in_a_valley = self._in_a_valley()
             try:
                 self.sentence, known = known or self.method.step(), None
             except NotConvexError:

@@ -85,6 +85,7 @@ class Run(Saved):
         self.fun_target = -np.inf if fun_target is None else fun_target
         # of the next step: iterations that it may stand for, and a gradient's norm that is enough
         self.ahead, self.enough = 1, 0.0
+        self.in_a_valley = False  # where next to nothing is left to gain, and no more is asked for
         self.at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
         # the engine's, of an objective whose passes take as little as Python around them; else None
         self.points: Any = None

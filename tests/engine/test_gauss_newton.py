@@ -124,6 +124,7 @@ def numpy_steps(ob, theta, count):
             s = np.linalg.solve(G + mu * eye, -g)
             promised, there = s @ (mu * s - g) / 2, ob.value(theta + s)
             tried.append("step")
+            least = 0.1 if f - there >= 0.75 * promised else 1 / 3
             for _ in range(2):
                 if f - there >= 0.75 * promised:
                     break
@@ -143,7 +144,7 @@ def numpy_steps(ob, theta, count):
         ratio = (f - there) / promised
         theta = theta + s
         f, g, G, z, B = at(theta)
-        mu, nu = mu * max(0.1, 1 - (2 * ratio - 1) ** 3), 2.0
+        mu, nu = mu * max(least, 1 - (2 * ratio - 1) ** 3), 2.0
     return theta, tried
 
 
@@ -190,6 +191,16 @@ def test_steps_bend_where_numbers_are_far_from_one(rng):
     assert run.run(3, 0.0, -np.inf, np.inf, record) == (3, "")
     assert "bend" in tried and run.values == len(tried)
     assert np.abs(run.theta - wanted).max() < 1e-9
+
+
+def test_steps_need_not_bend(rng):
+    ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
+    run = _engine.Levenberg(ob._new_plan(), theta.copy())
+    run.bends, record = 0, np.zeros((1, 3))
+    assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.values == 1
+    G, g = matrix_of(ob, theta), ob.gradient(theta)
+    s = np.linalg.solve(G + G.diagonal().max() * np.eye(len(g)), -g)
+    assert np.abs(run.theta - theta - s).max() < 1e-9
 
 
 def test_runs_end_where_they_are_asked_to(rng):

@@ -318,7 +318,7 @@ class Levenberg:
     gradient_norm: float
     damping: float
     growth: float
-    bends: int
+    bends: bool
     values: int
     def __new__(
         cls, plan: Plan, theta: NDArray[Any], spare: list[Plan] | None = None, most: int = 1

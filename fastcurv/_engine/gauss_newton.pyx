@@ -73,8 +73,8 @@ cdef class GaussNewton:
     cdef double *C              # (t_rows, a_rows): their product
     cdef double *W              # theta
     cdef double *gemm           # the kernels' own
-    cdef char **outputs         # of states: the outputs alone
-    cdef double *z              # (N, d_out): outputs elsewhere, and again in double precision
+    cdef char **moved           # of states the outputs alone, elsewhere: (N, d_out)
+    cdef double *z              # the same in double precision
     cdef Py_ssize_t block       # samples of a block, whole lines
     cdef Py_ssize_t each        # columns a sample
     cdef Py_ssize_t t_rows, a_rows
@@ -93,18 +93,18 @@ cdef class GaussNewton:
             wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
             numbers += y.m * self.each + y.k + 1
         self.kept = <char **>malloc(count * sizeof(char *))
-        self.outputs = <char **>calloc(count, sizeof(char *))
+        self.moved = <char **>calloc(count, sizeof(char *))
         self.state = <const double **>malloc((count + 1) * sizeof(double *))
         self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
         self.exponents = <int *>malloc(2 * P.n_layers * sizeof(int))
-        if not (self.kept and self.outputs and self.state and self.D and self.exponents):
+        if not (self.kept and self.moved and self.state and self.D and self.exponents):
             raise MemoryError("no memory for lists of matrices")
         self.a = self.D + P.n_layers
         for l in range(count):
             size += lines_of(numbers_of(P, l))
         self.X = np.ascontiguousarray(plan.rows.X, np.float64)
         apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
-        self.states = np.zeros(size + apart + P.N * P.d_out * (1 if P.K.real_bytes == 8 else 2))
+        self.states = np.zeros(size + apart + 2 * P.N * P.d_out)
         at_ = <double *>pointer(self.states)
         self.state[0] = <double *>pointer(self.X)
         for l in range(count):
@@ -113,6 +113,7 @@ cdef class GaussNewton:
             self.state[l + 1] = at_ + apart if kept else NULL
             at_ += lines_of(kept)
         self.z = at_ + apart
+        self.moved[4 * P.n_layers - 4] = <char *>(self.z + P.N * P.d_out)
         widest = max(wide_k, wide_m)
         numbers += (self.each + 1) * widest
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
@@ -147,7 +148,7 @@ cdef class GaussNewton:
 
     def __dealloc__(self):
         free(self.kept)
-        free(self.outputs)
+        free(self.moved)
         free(self.state)
         free(self.D)
         free(self.exponents)
@@ -165,13 +166,13 @@ cdef class GaussNewton:
     cdef void half(self, double *G) noexcept nogil:
         """The same, but only the half that a row of G has from its diagonal on."""
         cdef PlanS *P = &self.plan.P
-        cdef Py_ssize_t first = 0, l, above, count
+        cdef Py_ssize_t first = 0, l, i, above, count
         states_of(P, False, self.kept)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
             self.doubled(self.kept[l], <double *>self.state[l + 1], numbers_of(P, l))
-        for l in range(P.n):
-            memset(G + l * (P.n + 1), 0, (P.n - l) * sizeof(double))
+        for i in range(P.n):
+            memset(G + i * (P.n + 1), 0, (P.n - i) * sizeof(double))
         while first < P.N:
             count = min(self.block, P.N - first)
             self.fill(P, first, count)
@@ -308,10 +309,8 @@ cdef class GaussNewton:
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
         cdef double scale
-        cdef double *z = self.z + (0 if P.K.real_bytes == 8 else P.N * P.d_out)
-        self.outputs[4 * top] = <char *>z
-        states_of(P, False, self.outputs)
-        self.doubled(self.outputs[4 * top], self.z, P.N * P.d_out)
+        states_of(P, False, self.moved)
+        self.doubled(self.moved[4 * top], self.z, P.N * P.d_out)
         while first < P.N:
             count = min(self.block, P.N - first)
             step = lines_of(count)
@@ -340,13 +339,13 @@ cdef class GaussNewton:
         cdef Py_ssize_t r, i, k, step = lines_of(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
         cdef const double *D = self.D[P.n_layers - 1]
-        cdef double moved
+        cdef double way
         memset(self.E, 0, self.each * step * sizeof(double))
         for i in range(P.d_out):
             for k in range(self.each):
                 for r in range(count):
-                    moved = self.z[(first + r) * P.d_out + i] - before[(first + r) * P.d_out + i]
-                    self.E[k * step + r] += D[(i * self.each + k) * step + r] * moved
+                    way = self.z[(first + r) * P.d_out + i] - before[(first + r) * P.d_out + i]
+                    self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
 
     # --- what a block adds to G
 

@@ -23,6 +23,7 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 cdef enum:
     PANEL = 24                  # rows of the factor
     AT_A_TIME = 4               # rows of a panel
+    BENDS = 2                   # of a step, at most
 
 cdef double LEAST = 0.1         # of mu is left by a step that held, and by one that is bent
 cdef double LEAST_BENT = 1 / 3.0
@@ -53,7 +54,7 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef double lowest          # of all values
     cdef public double damping, growth
-    cdef public int bends       # of a step, at most
+    cdef public bint bends      # whether steps do
     cdef readonly Py_ssize_t values
     cdef object room, trial, decay
     cdef list spare
@@ -61,7 +62,7 @@ cdef class Levenberg:
     cdef double *G
     cdef double *A
     cdef double *minus          # columns of the factor
-    cdef Py_ssize_t ld          # of its rows: whole lines, an odd number of them
+    cdef Py_ssize_t ld          # of its rows
     cdef double *s
     cdef double *more           # beyond s
     cdef double *g
@@ -74,15 +75,15 @@ cdef class Levenberg:
         self.plan, self.normal, self.spare, self.most = plan, GaussNewton(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
-        self.ld = lines_of(n) + (LINE if lines_of(n) % (2 * LINE) == 0 else 0)
-        self.room = np.empty(n * (n + self.ld + PANEL + 3) + LINE)
-        self.A = aligned(<double *>pointer(self.room))
+        self.ld = padded(n, sizeof(double))
+        self.room = padded_rows(1, n * (n + self.ld + PANEL + 3), np.float64)
+        self.A = <double *>pointer(self.room)
         self.minus = self.A + n * self.ld
         self.G = self.minus + n * PANEL
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
-        self.values, self.growth, self.damping, self.bends = 0, 2, 0, 2
+        self.values, self.growth, self.damping, self.bends = 0, 2, 0, True
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
             decay(P, plan.l2, pointer(ones), pointer(ones))
@@ -176,11 +177,12 @@ cdef class Levenberg:
                 if not promised > 0:
                     return False
                 f = self.loss_at(P, theta, trial)
+                self.values += 1
                 self.blind = promised <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
                     return False
                 least = LEAST
-                if self.bends and not (self.blind or self.value - f >= HELD * promised):
+                if self.bends and not self.blind and isfinite(f) and self.short(promised, f):
                     f, least = self.bend(P, theta, trial, promised, f), LEAST_BENT
                 ratio = (self.value - f) / promised if isfinite(f) else -1
                 if self.blind:          # the gradient will tell
@@ -203,28 +205,31 @@ cdef class Levenberg:
                 (<double *>trial)[i] = (<double *>theta)[i] + self.s[i]
             else:
                 (<float *>trial)[i] = <float>((<float *>theta)[i] + self.s[i])
-        self.values += 1
         return self.loss(P, trial)
+
+    cdef inline bint short(self, double promised, double f) noexcept nogil:
+        """Whether the loss has fallen by so little of what was promised that J does not hold."""
+        return self.value - f < HELD * promised
 
     cdef double bend(
         self, PlanS *P, char *theta, char *trial, double promised, double f
     ) noexcept nogil:
-        """Bend s, where the loss is f, while that pays, `bends` times at most; the lowest loss, at
-        whose trial point the plan then is.
+        """Bend s, where the loss is f, while that pays; the lowest loss, at whose trial point the
+        plan then is.
         """
         cdef double before
         cdef Py_ssize_t i
         cdef int _bend
-        for _bend in range(self.bends):
-            if not (isfinite(f) and self.value - f < HELD * promised and self.turn(P)):
+        for _bend in range(BENDS):
+            if not self.turn(P):
                 break
             before, f = f, self.loss_at(P, theta, trial)
-            if not f < before:           # back again
+            self.values += 1
+            if not f < before:          # back again
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
-                self.values -= 1
                 return self.loss_at(P, theta, trial)
-            if before - f < WORTH * promised:
+            if before - f < WORTH * promised or not self.short(promised, f):
                 break
         return f
 

@@ -110,11 +110,6 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
     return start
 
 
-cdef inline double *aligned(double *x) noexcept nogil:
-    """The first number from x on that a padded matrix can begin with."""
-    return <double *>((<uintptr_t>x + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN)
-
-
 def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
     """A padded matrix with room for (rows, cols): whole rows (rows, leading dimension)."""
     cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift

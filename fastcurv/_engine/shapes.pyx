@@ -36,7 +36,7 @@ cdef enum:
     FOLD_BYTES = 400000         # of phi and phi', from which on they are kept in one number
     LONG_LINES = 16             # of it in float32 where it would be shorter,
     SHORT_LINES = 10            # and in float64
-    SHORT_ROWS = 50             # of a panel of rows
+    SHORT_ROWS = 50             # of a panel: no more, and far away, had better lie across
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -176,12 +176,12 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     beyond that cache, since only what lies across is asked for ahead: without 64-byte vectors if
     rows would come in short panels (on Zen 3, up to 50 of them, 3 to 15% less time; from 70 on, as
     16-16-16-16, up to 1.4 times as much); and for one hidden layer under a narrow last one however
-    wide it is. It does not where a panel's inputs would come
-    from the third level, unless rows leave that many lanes empty. A panel's state, scratch and the
-    next one's state leave the second-level cache room, but where it would be so short that joining
-    the lanes of sums over samples is felt, and reading W and V: then it comes from the third level,
-    and is long in float32, less so in float64, where that brings 1 to 4%. With one wide layer the
-    cache matters more. What one thread does anyway is one panel.
+    wide it is. It does not where a panel's inputs would come from the third level, unless rows
+    leave that many lanes empty. A panel's state, scratch and the next one's state leave the
+    second-level cache room, but where it would be so short that joining the lanes of sums over
+    samples is felt, and reading W and V: then it comes from the third level, and is long in
+    float32, less so in float64, where that brings 1 to 4%. With one wide layer the cache matters
+    more. What one thread does anyway is one panel.
     """
     cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n

@@ -20,7 +20,6 @@ from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
 MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
-BENDS = 2  # of a step; a valley's bottom is not worth them
 AT_ONCE = 25  # steps in one call, so that the loop sees in time that the run has become idle
 CRAWL = 1e-3  # if they lower the loss by less than this share of it, ...
 TENTH = 0.1  # ... and leave more than this share of the gradient's norm, others are tried
@@ -97,7 +96,7 @@ class LevenbergMarquardt(GaussNewton):
         """
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
-        engine.bends = 0 if run.in_a_valley else BENDS
+        engine.bends = not run.in_a_valley
         steps, ending = engine.run(count, run.enough, run.fun_target, run.left(), record)
         run.n_values += engine.values - values
         run.n_gradients += steps

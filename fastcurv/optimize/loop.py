@@ -144,9 +144,9 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
+            run.in_a_valley = self._in_a_valley()
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else run.gradient_tol
-            run.in_a_valley = self._in_a_valley()
             try:
                 self.sentence, known = known or self.method.step(), None
             except NotConvexError:
@@ -217,7 +217,7 @@ class Loop:
         if self.critical() or self.bottom == -np.inf or any(one is not None for one in watched):
             return 1
         idle = self._idle_in(self.run.mark)
-        if self._in_a_valley():
+        if self.run.in_a_valley:
             idle = min(idle, self._idle_in(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 

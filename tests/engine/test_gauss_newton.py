@@ -148,15 +148,23 @@ def numpy_steps(ob, theta, count):
     return theta, tried
 
 
+def as_numpy(ob, theta, count, within, exact=None):
+    """The engine's run of so many steps from theta, of which some bend, and its record: NumPy's,
+    by an objective of the same numbers.
+    """
+    wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
+    run, record = _engine.Levenberg(ob._new_plan(), theta.copy()), np.zeros((count, 3))
+    assert run.run(count, 0.0, -np.inf, np.inf, record) == (count, "")
+    assert "bend" in tried and run.values == len(tried)
+    assert np.abs(run.theta - wanted).max() < within
+    return run, record
+
+
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize("l2_biases", [True, False])
 def test_steps_are_those_of_numpy(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
-    (wanted, tried), record = numpy_steps(ob, theta, 6), np.zeros((6, 3))
-    run = _engine.Levenberg(ob._new_plan(), theta.copy())
-    assert run.run(6, 0.0, -np.inf, np.inf, record) == (6, "")
-    assert "bend" in tried and run.values == len(tried)
-    assert np.abs(run.theta - wanted).max() < 1e-7
+    run, record = as_numpy(ob, theta, 6, 1e-7)
     assert record[-1, 0] == run.value == ob.value(run.theta)
     assert record[-1, 1] == pytest.approx(np.linalg.norm(ob.gradient(run.theta)), rel=1e-9)
     assert np.array_equal(run.gradient, ob.gradient(run.theta))
@@ -171,32 +179,24 @@ def test_steps_are_those_of_numpy(loss, l2_biases, rng):
 )
 def test_steps_bend(N, dtype, memory, loss, rng):
     net = draw(rng, [3, 5, 2], "tanh", loss, N, weights=True, dtype=dtype, memory=memory)
-    theta, record = 0.3 * net.model.init(seed=0), np.zeros((6, 3))
     y = net.y.astype(float) if net.y.dtype.kind == "f" else net.y
     same = replace(net, model=fc.MLP([3, 5, 2]), X=net.X.astype(float), y=y)
-    wanted, tried = numpy_steps(same.ob, theta.astype(float), 6)
-    run = _engine.Levenberg(net.ob._new_plan(), theta.copy())
-    assert run.run(6, 0.0, -np.inf, np.inf, record) == (6, "")
-    assert "bend" in tried and run.values == len(tried)
-    assert np.abs(run.theta - wanted).max() < (1e-7 if dtype == "float64" else 1e-3)
+    within = 1e-7 if dtype == "float64" else 1e-3
+    as_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
 
 
 def test_steps_bend_where_numbers_are_far_from_one(rng):
     """Outputs of layers of identities are of the third degree; in units of 2^-200."""
     X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
     model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
-    ob, theta = fc.Objective(model, X, y, "mse", sample_weight=weight), 0.2 * model.init(seed=0)
-    (wanted, tried), record = numpy_steps(ob, theta, 3), np.zeros((3, 3))
-    run = _engine.Levenberg(ob._new_plan(), theta.copy())
-    assert run.run(3, 0.0, -np.inf, np.inf, record) == (3, "")
-    assert "bend" in tried and run.values == len(tried)
-    assert np.abs(run.theta - wanted).max() < 1e-9
+    ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
+    as_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
 
 
 def test_steps_need_not_bend(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
-    run.bends, record = 0, np.zeros((1, 3))
+    run.bends, record = False, np.zeros((1, 3))
     assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.values == 1
     G, g = matrix_of(ob, theta), ob.gradient(theta)
     s = np.linalg.solve(G + G.diagonal().max() * np.eye(len(g)), -g)

@@ -252,22 +252,112 @@ cdef class Ritz:
                     s[i * m + j] = x[j * lanes + i] * unit
         return rows
 
-    cdef Py_ssize_t at_low_end(self, Py_ssize_t k, Which which) noexcept:
-        """How many of the k wanted values are at the low end; the others are at the high one."""
-        cdef Py_ssize_t low = 0, high = self.m - 1, _k
-        if which != WHICH_LM:
-            return 0 if which == WHICH_LA else k if which == WHICH_SA else k // 2
-        for _k in range(k):
-            if fabs(self.values[high]) >= fabs(self.values[low]):
-                high -= 1
-            else:
-                low += 1
-        return low
+
+cdef Py_ssize_t at_low_end(
+    Py_ssize_t m, const double *values, Py_ssize_t k, Which which
+) noexcept:
+    """How many of the k wanted ones of ascending values are at the low end; the others are at the
+    high one.
+    """
+    cdef Py_ssize_t low = 0, high = m - 1, _k
+    if which != WHICH_LM:
+        return 0 if which == WHICH_LA else k if which == WHICH_SA else k // 2
+    for _k in range(k):
+        if fabs(values[high]) >= fabs(values[low]):
+            high -= 1
+        else:
+            low += 1
+    return low
+
+
+def wanted(values, Py_ssize_t k, str which):
+    """Return the indices (k,) of the k wanted ones of ascending values (m,), ascending; m of them
+    where these are fewer.
+    """
+    values = np.ascontiguousarray(values, np.float64)
+    cdef Py_ssize_t m = len(values), i, low
+    k = min(k, m)
+    at = np.empty(k, np.intp)
+    if k:
+        low = at_low_end(m, <double *>pointer(values), k, ENDS[which])
+        for i in range(k):
+            (<Py_ssize_t *>pointer(at))[i] = i if i < low else m - k + i
+    return at
 
 
 # --- dense operators -----------------------------------------------------------------------------
 
-cdef enum: REFLECTORS = 32              # applied at a time
+cdef enum:
+    REFLECTORS = 32             # applied at a time
+
+
+def symmetrised(P):
+    """Divide P (n, n) by a power of two that brings its largest entry near 1.
+
+    Returns
+    -------
+    S : array (n, n)
+        The same numbers, float64.
+    A : array (n, n)
+        ``(S + S') / 2``, exactly symmetric.
+    exponent : int
+        ``P = 2^exponent S``.
+    skew : float
+        The Frobenius norm of ``S - S'``.
+
+    Raises `ValueError` where a number is not finite.
+    """
+    P = np.ascontiguousarray(P, np.float64)
+    cdef Py_ssize_t n = len(P), size = P.size, i, j, row, column
+    cdef const double *p = <const double *>pointer(P) if size else NULL
+    cdef double largest = largest_of(size, p), unit, one, skew = 0
+    cdef int exponent = 0
+    if not isfinite(largest):
+        raise ValueError(NOT_FINITE)
+    frexp(largest, &exponent)
+    scaled, mean = np.empty((2, n, n))
+    cdef double *s = <double *>pointer(scaled) if size else NULL
+    cdef double *a = s + size
+    unit = ldexp(1.0, -exponent)
+    if abs(exponent) < 1000:
+        for i in range(size):
+            s[i] = p[i] * unit
+    else:                       # the power itself may be out of range
+        for i in range(size):
+            s[i] = ldexp(p[i], -exponent)
+    for row in range(0, n, SQUARE):
+        for column in range(0, row + 1, SQUARE):
+            for i in range(row, min(row + SQUARE, n)):
+                for j in range(column, min(column + SQUARE, i + 1)):
+                    one = s[i * n + j] - s[j * n + i]
+                    skew += 2 * one * one
+                    a[i * n + j] = a[j * n + i] = 0.5 * (s[i * n + j] + s[j * n + i])
+    return scaled, mean, exponent, sqrt(skew)
+
+
+def residuals(S, values, rows):
+    """Return ``||S v - values v||`` (k,) for each of the rows v (k, n), with S (n, n); all float64,
+    near 1 or smaller.
+    """
+    S, rows = np.ascontiguousarray(S), np.ascontiguousarray(rows, np.float64)
+    values = np.ascontiguousarray(values, np.float64)
+    cdef Py_ssize_t n = len(S), k = len(rows), i, j
+    cdef double one, total
+    out, products = np.empty(k), np.zeros((k, n))
+    if not k:
+        return out
+    cdef double *v = <double *>pointer(rows)
+    cdef double *w = <double *>pointer(products)
+    cdef double *lam = <double *>pointer(values)
+    cdef double *found = <double *>pointer(out)
+    (table_chosen() + 1).dots(n, k, n, pointer(S), n, <char *>v, n, w, n)
+    for i in range(k):
+        total = 0
+        for j in range(n):
+            one = w[i * n + j] - lam[i] * v[i * n + j]
+            total += one * one
+        found[i] = sqrt(total)
+    return out
 
 
 cdef class Tridiagonal:
@@ -277,6 +367,7 @@ cdef class Tridiagonal:
     cdef object A, tau
     cdef Ritz found
     cdef readonly Py_ssize_t n
+    cdef readonly double trace, squares     # of A: of its diagonal, and of all entries
 
     def __init__(self, A):
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or A.dtype != np.float64:
@@ -284,12 +375,18 @@ cdef class Tridiagonal:
         if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
             raise ValueError("A is read-only or not contiguous; wanted a C-ordered array")
         cdef int n = A.shape[0], info, lwork = n * REFLECTORS
+        cdef Py_ssize_t i
         numbers, work = np.zeros((3, n)), np.empty(lwork)
         self.A, self.n, self.tau, self.found = A, n, numbers[2], Ritz()
         cdef double *a = <double *>pointer(A)
         cdef double *d = <double *>pointer(numbers)
         cdef double *room = <double *>pointer(work)
+        self.trace = self.squares = 0
         with nogil:
+            for i in range(n):
+                self.trace += a[i * (n + 1)]
+            for i in range(n * n):
+                self.squares += a[i] * a[i]
             dsytrd("L", &n, a, &n, d, d + n, d + 2 * n, room, &lwork, &info)
 
     def values(self):

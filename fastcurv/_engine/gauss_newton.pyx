@@ -1,4 +1,5 @@
-"""The Gauss-Newton matrix of a small net, as a matrix, from J (N d, n), the outputs' derivatives:
+"""The Gauss-Newton matrix of a small net and its Hessian, as matrices. The first, from J (N d, n),
+the outputs' derivatives:
 
     G = J' H J = F F',    F' = B J,    B'B = H = d2 loss / dz2 of a sample
 
@@ -17,9 +18,22 @@ two layers x and y, with 1 in a for b,
     T_ij = sum over columns of Dx_i * Dy_j,    A_ab = a_x[a] * a_y[b]
 
 where T_ij = T_ji and A_ab = A_ba if x is y: with d outputs this takes 1 / d of the multiply-adds of
-F F', and half of these for a layer with itself. All in double precision, whatever the plan's,
-samples across, a block of them at a time; the columns of a block are the first of all its samples,
-then the second, ...
+F F', and half of these for a layer with itself.
+
+The Hessian has the same form, but T_ij is the second derivative of a sample's loss by the inputs of
+two units. Each hidden unit u adds a column, which begins as the unit vector of u in its own layer h
+and goes down as D does, so that it is dz_u / dz of the layers below, and weighs s = e_u phi''_u:
+
+    T_ij = sum over columns of Dx_i * Dy_j + sum over u of s_u * Dx_iu * Dy_ju
+
+where all units above y count, and those of y, where Dy_ju = 1 (j = u). And since W_y multiplies
+what the layers below make, with h the layer below y, and delta = dL/dz of y,
+
+    H[(i, a), (j, q)] += sum over samples of K_iq delta_j a_x[a]
+    K_iq = da_h[q] / dz_x[i] = Dx_iq * phi'_q [+ the same of the layer below h]
+
+with Dx = I where x is h. All in double precision, whatever the plan's, samples across, a block of
+them at a time; the columns of a block are the first of all its samples, then the second, ...
 """
 import numpy as np
 
@@ -34,6 +48,7 @@ cdef enum:
     PAIR_NUMBERS = 1 << 15      # of T or A at a time: a quarter of a megabyte, in a near cache
     LINE = FC_ALIGN // 8        # numbers
     KEPT = 1 << 19              # numbers of room that are kept
+    SQUARE = 16                 # rows and columns of a part of a matrix that is read across
 
 # the room of the last one, for the next: pages anew take longer than the sums of a small network
 cdef list ROOM = []
@@ -44,30 +59,39 @@ cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
     return (count + LINE - 1) // LINE * LINE
 
 
-cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i) noexcept nogil:
+cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
     """So many has one of the states, by its place in `states_of`; 0: it is not needed."""
     cdef Py_ssize_t l = i // 4
+    cdef Layer *y = &P.layer[l]
     if l == P.n_layers:
         return P.N * (P.d_out if i % 4 == 0 else 1)
-    if i % 4 == 0 or i % 4 == 1 and has_slopes(&P.layer[l]):
-        return P.N * P.layer[l].m
+    if i % 4 == 0 or i % 4 == 1 and has_slopes(y):
+        return P.N * y.m
+    if hessian and (i % 4 == 3 or i % 4 == 2 and y.q != NULL):
+        return P.N * y.m
     return 0
 
 
-cdef class GaussNewton:
-    """Room for the matrix at one theta after the other, of a plan without batch normalisation."""
+cdef class CurvatureMatrix:
+    """Room for the matrix at one theta after the other, of a plan without batch normalisation: the
+    Gauss-Newton matrix, or the Hessian.
+    """
     cdef Plan plan
     cdef const fc_table *K
     cdef object X               # in double precision
     cdef object states          # of the engine, (N, m) each, and again in double precision
     cdef char **kept            # where they begin: see `states_of`
     cdef const double **state   # where X and they in double precision begin
-    cdef double **D             # of each layer, (m, columns)
+    cdef double **D             # of each layer, (m, its parts times samples)
     cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
+    cdef double **p             # of each hidden layer phi', (m, samples); of G one room for all
+    cdef double **q             # of H: e * phi'', NULL where it is 0
+    cdef double **delta         # of H
+    cdef Py_ssize_t *parts      # columns that a sample has in D of each layer
     cdef int *exponents         # of two, by which D and then a of each layer are divided
     cdef object room
     cdef double *E              # (widest, columns)
-    cdef double *p              # (widest, samples): phi'
+    cdef double *weighed        # D of a layer times the weights of its columns
     cdef double *T              # (t_rows, samples)
     cdef double *A              # (a_rows, samples)
     cdef double *C              # (t_rows, a_rows): their product
@@ -76,46 +100,57 @@ cdef class GaussNewton:
     cdef char **moved           # of states the outputs alone, elsewhere: (N, d_out)
     cdef double *z              # the same in double precision
     cdef Py_ssize_t block       # samples of a block, whole lines
-    cdef Py_ssize_t each        # columns a sample
+    cdef Py_ssize_t each        # columns a sample in the last layer
+    cdef bint hessian
     cdef Py_ssize_t t_rows, a_rows
     cdef readonly Py_ssize_t n
 
-    def __cinit__(self, Plan plan):
+    def __cinit__(self, Plan plan, bint hessian=False):
         cdef PlanS *P = &plan.P
-        cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1, size = 0
-        cdef Py_ssize_t count = 4 * P.n_layers + 2, kept, apart
+        cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1, size = 0, weighed = 0
+        cdef Py_ssize_t count = 4 * P.n_layers + 2, kept, apart, parts
         cdef Layer *y
         cdef double *at_
-        self.plan, self.n, self.K = plan, P.n, &table_chosen()[1]
+        self.plan, self.n, self.K, self.hessian = plan, P.n, &table_chosen()[1], hessian
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
-        for l in range(P.n_layers):
-            y = &P.layer[l]
-            wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
-            numbers += y.m * self.each + y.k + 1
         self.kept = <char **>malloc(count * sizeof(char *))
         self.moved = <char **>calloc(count, sizeof(char *))
         self.state = <const double **>malloc((count + 1) * sizeof(double *))
-        self.D = <double **>malloc(2 * P.n_layers * sizeof(double *))
-        self.exponents = <int *>malloc(2 * P.n_layers * sizeof(int))
-        if not (self.kept and self.moved and self.state and self.D and self.exponents):
+        self.D = <double **>calloc(5 * P.n_layers, sizeof(double *))
+        self.exponents = <int *>calloc(2 * P.n_layers, sizeof(int))
+        self.parts = <Py_ssize_t *>malloc(P.n_layers * sizeof(Py_ssize_t))
+        if not (
+            self.kept and self.moved and self.state and self.D and self.exponents and self.parts
+        ):
             raise MemoryError("no memory for lists of matrices")
-        self.a = self.D + P.n_layers
+        self.a, self.p = self.D + P.n_layers, self.D + 2 * P.n_layers
+        self.q, self.delta = self.D + 3 * P.n_layers, self.D + 4 * P.n_layers
+        parts = self.each
+        for l in range(P.n_layers - 1, -1, -1):
+            y = &P.layer[l]
+            wide_k, wide_m = max(wide_k, y.k + 1), max(wide_m, y.m)
+            self.parts[l] = parts
+            numbers += y.m * (parts + 3 * hessian) + y.k + 1
+            if parts > self.each:
+                weighed = max(weighed, y.m * parts)
+            if hessian and l < P.n_layers - 1:
+                parts += y.m
         for l in range(count):
-            size += lines_of(numbers_of(P, l))
+            size += lines_of(numbers_of(P, l, hessian))
         self.X = np.ascontiguousarray(plan.rows.X, np.float64)
         apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
         self.states = np.zeros(size + apart + 2 * P.N * P.d_out)
         at_ = <double *>pointer(self.states)
         self.state[0] = <double *>pointer(self.X)
         for l in range(count):
-            kept = numbers_of(P, l)
+            kept = numbers_of(P, l, hessian)
             self.kept[l] = <char *>at_ if kept else NULL
             self.state[l + 1] = at_ + apart if kept else NULL
             at_ += lines_of(kept)
         self.z = at_ + apart
         self.moved[4 * P.n_layers - 4] = <char *>(self.z + P.N * P.d_out)
         widest = max(wide_k, wide_m)
-        numbers += (self.each + 1) * widest
+        numbers += self.parts[0] * widest + (widest if not hessian else weighed)
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
         self.block = min(lines_of(P.N), self.block)
         self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
@@ -132,11 +167,19 @@ cdef class GaussNewton:
         at_ = <double *>pointer(self.room)
         memset(at_, 0, numbers * sizeof(double))
         for l in range(P.n_layers):
+            y = &P.layer[l]
             self.D[l] = at_
-            self.a[l] = at_ + self.block * self.each * P.layer[l].m
-            at_ = self.a[l] + self.block * (P.layer[l].k + 1)
-        self.E, self.p = at_, at_ + self.block * self.each * widest
-        self.T = self.p + self.block * widest
+            self.a[l] = at_ + self.block * self.parts[l] * y.m
+            at_ = self.a[l] + self.block * (y.k + 1)
+            if hessian:
+                self.p[l], self.delta[l] = at_, at_ + self.block * y.m
+                self.q[l] = at_ + 2 * self.block * y.m if y.curved else NULL
+                at_ += 3 * self.block * y.m
+        self.E = at_
+        self.weighed = at_ + self.block * self.parts[0] * widest
+        self.T = self.weighed + self.block * (widest if not hessian else weighed)
+        for l in range(0 if hessian else P.n_layers):
+            self.p[l] = self.weighed        # one room for all
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
@@ -152,34 +195,52 @@ cdef class GaussNewton:
         free(self.state)
         free(self.D)
         free(self.exponents)
+        free(self.parts)
 
     def matrix(self, out):
-        """G without l2 at the plan's theta into out (n, n), double, contiguous."""
+        """The matrix without l2 at the plan's theta into out (n, n), double, contiguous. False, and
+        it is not there, where numbers of the Hessian are too large or small to be multiplied.
+        """
         cdef double *G = <double *>pointer(out)
+        cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
+        cdef bint made
         with self.plan.lock, nogil:
             before = watch()
-            self.half(G)
+            made = self.half(G)
             self.plan.end(before)
-        np.copyto(out, out.T, where=np.tri(self.n, k=-1, dtype=bool))
+        for row in range(0, n, SQUARE):
+            for column in range(0, row + 1, SQUARE):
+                for i in range(row, min(row + SQUARE, n)):
+                    for j in range(column, min(column + SQUARE, i)):
+                        G[i * n + j] = G[j * n + i]
+        return made
 
-    cdef void half(self, double *G) noexcept nogil:
+    cdef bint half(self, double *G) noexcept nogil:
         """The same, but only the half that a row of G has from its diagonal on."""
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
-        states_of(P, False, self.kept)
+        states_of(P, self.hessian, self.kept)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
-            self.doubled(self.kept[l], <double *>self.state[l + 1], numbers_of(P, l))
+            self.doubled(
+                self.kept[l], <double *>self.state[l + 1], numbers_of(P, l, self.hessian)
+            )
         for i in range(P.n):
             memset(G + i * (P.n + 1), 0, (P.n - i) * sizeof(double))
-        while first < P.N:
+        while first < P.N and not fc_watch_off():
             count = min(self.block, P.N - first)
-            self.fill(P, first, count)
+            if not self.fill(P, first, count):
+                return False
             for l in range(P.n_layers):
+                if self.parts[l] > self.each:
+                    self.weigh_columns(P, l, lines_of(count))
                 for above in range(l, P.n_layers):
                     self.add_layers(P, l, above, lines_of(count), G)
+                for above in range(l + 1, P.n_layers if self.hessian else 0):
+                    self.add_products(P, l, above, lines_of(count), G)
             first += count
+        return True
 
     cdef void doubled(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
         """The same numbers in double precision, unless they are."""
@@ -194,49 +255,86 @@ cdef class GaussNewton:
 
     # --- D and a of a block
 
-    cdef void fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """D and a of all layers for `count` samples, near one."""
+    cdef bint fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """D and a of all layers for `count` samples, near one: of G they are brought there, of H
+        the columns would need a power each. False where they are not.
+        """
         cdef Py_ssize_t l, step = lines_of(count)
+        cdef bint near = True
         self.pass_back(P, first, count)
         for l in range(P.n_layers):
-            self.exponents[l] = self.bring_near_one(self.D[l], P.layer[l].m * self.each * step)
+            self.exponents[l] = self.bring_near_one(self.D[l], P.layer[l].m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
                 self.a[l], (P.layer[l].k + 1) * step
             )
+            near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
+        return near or not self.hessian
 
     cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
         """The same as they are, and zeros in D up to whole lines of samples."""
-        cdef Py_ssize_t l, i, step = lines_of(count), columns = step * self.each
+        cdef Py_ssize_t l, i, step = lines_of(count), line = step * self.parts[0], columns
         cdef Layer *y
         cdef Layer *x
-        self.top(P, first, count, columns)
+        cdef double *p
+        self.top(P, first, count, step * self.each)
         for l in range(P.n_layers - 1, -1, -1):
-            y = &P.layer[l]
+            y, columns = &P.layer[l], step * self.parts[l]
             self.across(
                 self.state[1 + 4 * (l - 1)] if l else self.state[0], y.k, first, count, self.a[l]
             )
             for i in range(y.k * step, (y.k + 1) * step):
                 self.a[l][i] = 1
+            if self.hessian:
+                self.bend(y, l, first, count)
             if l == 0:
                 return
-            x = &P.layer[l - 1]
+            x, p = &P.layer[l - 1], self.p[l - 1]
             self.product(
-                y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, columns,
+                y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, line,
                 y.skip
             )
             if has_slopes(x):
-                self.across(self.state[2 + 4 * (l - 1)], x.m, first, count, self.p)
+                self.across(self.state[2 + 4 * (l - 1)], x.m, first, count, p)
             else:                       # what a's sign tells, or 1
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
-                        self.p[i] = 1
+                        p[i] = 1
                     else:
-                        self.p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
-            for i in range(self.each):
+                        p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
+            if self.parts[l - 1] > self.parts[l]:
+                self.begin_columns(y, step, self.E + columns, line)
+            for i in range(self.parts[l - 1]):
                 self.K.times(
-                    x.m, 1, step, self.p, step, self.E + i * step, columns,
-                    self.D[l - 1] + i * step, columns
+                    x.m, 1, step, p, step, self.E + i * step, line, self.D[l - 1] + i * step,
+                    step * self.parts[l - 1]
                 )
+
+    cdef void begin_columns(
+        self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
+    ) noexcept nogil:
+        """E of the columns of y's own units: a row of W each, the same for all samples."""
+        cdef Py_ssize_t i, u, r
+        for i in range(y.k):
+            for u in range(y.m):
+                for r in range(step):
+                    E[i * line + u * step + r] = self.W[y.w + u * y.k + i]
+
+    cdef void bend(
+        self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
+    ) noexcept nogil:
+        """delta and e * phi'' of a layer, the latter from the former where it is kept so."""
+        cdef Py_ssize_t i, step = lines_of(count)
+        cdef double *q = self.q[l]
+        cdef const double *a
+        self.across(self.state[4 + 4 * l], y.m, first, count, self.delta[l])
+        if q == NULL:
+            return
+        if y.q != NULL:
+            self.across(self.state[3 + 4 * l], y.m, first, count, q)
+            return
+        a = self.a[l + 1]                   # of tanh, or of a sigmoid
+        for i in range(y.m * step):
+            q[i] = self.delta[l][i] * ((0 if y.phi == FC_TANH else 1) - 2 * a[i])
 
     cdef void top(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
@@ -356,19 +454,22 @@ cdef class GaussNewton:
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
         cdef bint same = l == above
-        cdef Py_ssize_t i = 0, i_end, a, a_end, t_rows, a_rows, columns = step * self.each, j
+        cdef Py_ssize_t i = 0, i_end, a, a_end, t_rows, a_rows, j
+        cdef double *D = self.weighed if self.parts[above] > self.each else self.D[l]
         cdef int *of_a = self.exponents + P.n_layers
         cdef int exponent = self.exponents[l] + self.exponents[above] + of_a[l] + of_a[above]
         while i < x.m:
             i_end = self.pairs(
-                i, x.m, y.m, same, self.D[l], self.D[above], columns, self.each, step, self.T,
-                self.t_rows, &t_rows
+                i, x.m, y.m, same, D, step * self.parts[l], self.D[above],
+                step * self.parts[above], self.parts[above], step, self.T, self.t_rows, &t_rows
             )
+            if self.hessian and self.q[above] != NULL:
+                self.add_own(i, i_end, y.m, same, l, above, step)
             a = 0
             while a <= x.k:
                 a_end = self.pairs(
-                    a, x.k + 1, y.k + 1, same, self.a[l], self.a[above], step, 1, step, self.A,
-                    self.a_rows, &a_rows
+                    a, x.k + 1, y.k + 1, same, self.a[l], step, self.a[above], step, 1, step,
+                    self.A, self.a_rows, &a_rows
                 )
                 self.product(
                     t_rows, a_rows, step, self.T, step, 1, self.A, 1, step, self.C, a_rows, False
@@ -381,8 +482,8 @@ cdef class GaussNewton:
 
     cdef Py_ssize_t pairs(
         self, Py_ssize_t first, Py_ssize_t count, Py_ssize_t others, bint same, double *x,
-        double *y, Py_ssize_t ld, Py_ssize_t each, Py_ssize_t step, double *out, Py_ssize_t room,
-        Py_ssize_t *rows
+        Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
+        Py_ssize_t room, Py_ssize_t *rows
     ) noexcept nogil:
         """out (rows, step) = the products of rows of x from the first on, of `count`, with all rows
         of y, or where these are the same with those from itself on; each a sum over `each` parts.
@@ -394,7 +495,7 @@ cdef class GaussNewton:
             rows[0] = (end - first) * others
             for r in range(others):
                 self.K.times(
-                    end - first, each, step, y + r * ld, 0, x + first * ld, ld, out + r * step,
+                    end - first, each, step, y + r * ldy, 0, x + first * ldx, ldx, out + r * step,
                     others * step
                 )
             return end
@@ -404,7 +505,7 @@ cdef class GaussNewton:
             if rows[0] + others - r > room:
                 break
             self.K.times(
-                others - r, each, step, x + first * ld, 0, y + r * ld, ld, out + rows[0] * step,
+                others - r, each, step, x + first * ldx, 0, y + r * ldy, ldy, out + rows[0] * step,
                 step
             )
             rows[0] += others - r
@@ -439,3 +540,115 @@ cdef class GaussNewton:
                         if a < x.k and x.b >= 0:
                             G[(at_ + a) * n + x.b + i] += c[x.k - a]
                     c += y.k + 1 - from_
+
+    # --- what a block adds to H besides
+
+    cdef void weigh_columns(self, PlanS *P, Py_ssize_t l, Py_ssize_t step) noexcept nogil:
+        """D of a layer times the weights of its columns: 1 of the outputs', s of the units'."""
+        cdef Py_ssize_t h, line = step * self.parts[l], i, m = P.layer[l].m, at_
+        for i in range(m):
+            memcpy(
+                self.weighed + i * line, self.D[l] + i * line, step * self.each * sizeof(double)
+            )
+        for h in range(l + 1, P.n_layers - 1):
+            for i in range(m):
+                at_ = i * line + step * self.parts[h]
+                if self.q[h] == NULL:
+                    memset(self.weighed + at_, 0, step * P.layer[h].m * sizeof(double))
+                else:
+                    self.K.times(
+                        1, 1, step * P.layer[h].m, self.q[h], 0, self.D[l] + at_, 0,
+                        self.weighed + at_, 0
+                    )
+
+    cdef void add_own(
+        self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t others, bint same, Py_ssize_t l,
+        Py_ssize_t above, Py_ssize_t step
+    ) noexcept nogil:
+        """T of units from the first on += what the units of the layer above, or the same, add as
+        columns.
+        """
+        cdef Py_ssize_t i, all_ = step * others
+        cdef double *T = self.T
+        cdef double *q = self.q[above]
+        for i in range(first, end):
+            if same:
+                self.K.add_parts(step, 1, q + i * step, 0, True, T)
+                T += (others - i) * step
+            else:
+                self.K.times(
+                    1, 1, all_, q, 0,
+                    self.D[l] + (i * self.parts[l] + self.parts[above]) * step, 0, self.A, 0
+                )
+                self.K.add_parts(all_, 1, self.A, 0, True, T)
+                T += all_
+
+    cdef void add_products(
+        self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *H
+    ) noexcept nogil:
+        """What H has since W of the layer above multiplies what comes from layer l."""
+        cdef Layer *x = &P.layer[l]
+        cdef Layer *y = &P.layer[above]
+        cdef bint next_ = above == l + 1
+        cdef Py_ssize_t i, j = 0, q, count, line = x.k + 1, t, some
+        cdef double *c
+        # units of y at a time, for each of which T has a row for each unit below it; of the next
+        # layer only for the one at hand
+        some = y.m if next_ else max(<Py_ssize_t>1, self.t_rows // y.k)
+        for i in range(x.m):
+            if not next_:
+                self.carry(P, i, l, above - 1, step)
+            j = 0
+            while j < y.m:
+                count = min(some, y.m - j)
+                if next_:
+                    self.K.times(
+                        count, 1, step, self.p[l] + i * step, 0, self.delta[above] + j * step,
+                        step, self.T, step
+                    )
+                for t in range(0 if next_ else count):
+                    self.K.times(
+                        y.k, 1, step, self.delta[above] + (j + t) * step, 0, self.A, step,
+                        self.T + t * y.k * step, step
+                    )
+                q = 1 if next_ else y.k
+                self.product(
+                    count * q, line, step, self.T, step, 1, self.a[l], 1, step, self.C, line, False
+                )
+                c = self.C
+                for t in range(count * q):
+                    self.put_column(
+                        x, i, y.w + (j + t // q) * y.k + (i if next_ else t % q), c, H
+                    )
+                    c += line
+                j += count
+
+    cdef void carry(
+        self, PlanS *P, Py_ssize_t i, Py_ssize_t l, Py_ssize_t h, Py_ssize_t step
+    ) noexcept nogil:
+        """A (m of h, step) = the derivative of what layer h > l hands on by z of unit i in l."""
+        cdef Py_ssize_t all_ = step * P.layer[h].m
+        cdef bint add = False
+        while True:
+            if h == l:                      # its own part, of unit i alone
+                self.K.add_parts(step, 1, self.p[l] + i * step, 0, True, self.A + i * step)
+                return
+            self.K.times(
+                1, 1, all_, self.p[h], 0, self.D[l] + (i * self.parts[l] + self.parts[h]) * step,
+                0, self.T if add else self.A, 0
+            )
+            if add:
+                self.K.add_parts(all_, 1, self.T, 0, True, self.A)
+            if not P.layer[h].skip:
+                return
+            h, add = h - 1, True
+
+    cdef void put_column(
+        self, Layer *x, Py_ssize_t i, Py_ssize_t column, const double *c, double *H
+    ) noexcept nogil:
+        """Add c to what unit i of layer x has in a column of H."""
+        cdef Py_ssize_t n = self.n, a
+        for a in range(x.k):
+            H[(x.w + i * x.k + a) * n + column] += c[a]
+        if x.b >= 0:
+            H[(x.b + i) * n + column] += c[x.k]

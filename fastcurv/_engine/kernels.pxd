@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t
 cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
-        FC_IDENTITY, FC_LEAKY_RELU, FC_N_ACTIVATIONS, FC_ASKED
+        FC_IDENTITY, FC_LEAKY_RELU, FC_TANH, FC_N_ACTIVATIONS, FC_ASKED
     const double FC_LEAK
     const char *fc_activation_name(int)
     bint fc_bends(fc_activation)

@@ -16,8 +16,8 @@ is of second order, the square of the components found, and is added to err. Whe
 if all had been: T is then that of a basis orthonormal to rounding, up to rounding, as long as the
 rows are orthonormal to ``sqrt(eps)`` (Simon 1984).
 
-The products may be anyone's; those of a plan are made without a call of Python's. What is done
-between two of them is done whole: only a product can be ended by Ctrl-C.
+The products may be anyone's; those of a plan or of a small matrix are made without a call of
+Python's. What is done between two of them is done whole: only a product can be ended by Ctrl-C.
 """
 import numpy as np
 
@@ -70,7 +70,7 @@ cdef class Lanczos:
 
     def __init__(self, n, dtype, product, times=None):
         self.n, self.dtype, self.product = n, np.dtype(dtype), product
-        self.times = times if isinstance(times, Times) and (<Times>times).plan is not None else None
+        self.times = times if isinstance(times, Times) and (<Times>times).there() else None
         self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
         self.found = Ritz()
         self.along = np.empty(0)
@@ -283,17 +283,10 @@ cdef class Lanczos:
 
     cdef int multiply(self, Py_ssize_t i) except -1:
         """The next row becomes A times row i."""
-        cdef Job job
-        cdef Plan plan
         if self.times is None:
             self.product(self.rows[i], self.rows[i + 1])
         else:
-            plan = self.times.plan
-            memset(&job, 0, sizeof(job))
-            job.stages, job.kind, job.v = PRODUCT, self.times.kind, self.row(i)
-            job.l2 = plan.l2 if self.times.l2 else 0
-            plan.along(&job, 1, self.row(i + 1), None)
-            self.times.count += 1
+            self.times.into(self.row(i), self.row(i + 1))
         self.n_products += 1
         return 0
 
@@ -691,7 +684,7 @@ cdef class Lanczos:
 
     cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
         """Where the k wanted values are."""
-        cdef Py_ssize_t i, low = self.found.at_low_end(k, ENDS[which])
+        cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
         cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
         for i in range(k):
             places[i] = i if i < low else self.m - k + i
@@ -798,12 +791,18 @@ cdef class Lanczos:
         """
         values, _, known = self.ritz_spectrum()
         cdef Py_ssize_t *places = self.choose(k, which)
-        cdef Py_ssize_t i
-        near = known <= close
+        cdef Py_ssize_t i, m = self.m, count = 0
+        cdef double *value = <double *>pointer(values)
+        cdef double *left = <double *>pointer(known)
+        keep, theta = np.empty(m, np.intp), np.empty(m)
+        cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
         for i in range(k):
-            near[places[i]] = True
-        keep = near.nonzero()[0]
-        return values[keep], self.ritz_vectors(keep).T
+            left[places[i]] = 0         # they are kept whatever theirs
+        for i in range(m):
+            if left[i] <= close:
+                kept[count], (<double *>pointer(theta))[count] = i, value[i]
+                count += 1
+        return theta[:count], self.found.vectors(count, kept).T
 
     def ritz_vectors(self, which):
         """Return the coordinates (k, m) of vectors of the Ritz values looked at last."""

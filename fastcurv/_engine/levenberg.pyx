@@ -47,7 +47,7 @@ cdef class Levenberg:
     spare, most : list, int
         Gets the plan, up to so many in all, once the run is gone: see `leave`.
     """
-    cdef GaussNewton normal
+    cdef CurvatureMatrix normal
     cdef Plan plan
     cdef readonly object theta
     cdef readonly object gradient
@@ -72,7 +72,7 @@ cdef class Levenberg:
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
-        self.plan, self.normal, self.spare, self.most = plan, GaussNewton(plan), spare, most
+        self.plan, self.normal, self.spare, self.most = plan, CurvatureMatrix(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
         self.ld = padded(n, sizeof(double))

@@ -103,7 +103,7 @@ cdef class Seeker:
         cdef Py_ssize_t before
         cdef int found
         while True:
-            if self.stop():
+            if not self.quick and self.stop():
                 self.interrupted = True
                 return
             if run.p == 0 and run.m < run.dimension:
@@ -547,12 +547,18 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
         cdef double back = 0, gap
+        theta, known = np.ascontiguousarray(theta, np.float64), np.ascontiguousarray(known)
+        mask = np.ascontiguousarray(mask, bool)
+        cdef Py_ssize_t k = len(theta)
+        cdef double *values = <double *>pointer(theta)
+        cdef double *left = <double *>pointer(known)
+        cdef char *picked = pointer(mask)
         run.begin()
         for i in range(m, m + run.p):
             back = hypot(back, run.t[i * run.ld + m - 1])
-        for i in range(len(theta)):
-            gap = fabs(theta[i] - run.t[(m - 1) * (run.ld + 1)])
-            if mask[i] and known[i] * (back / gap if gap > back > 0 else 1) <= rounding:
+        for i in range(k):
+            gap = fabs(values[i] - run.t[(m - 1) * (run.ld + 1)])
+            if picked[i] and left[i] * (back / gap if gap > back > 0 else 1) <= rounding:
                 return True
         return False
 

@@ -16,15 +16,27 @@ cdef class Times:
     cdef bint l2
     cdef public Py_ssize_t count
 
-    def __cinit__(self, Plan plan, str kind, bint l2):
+    def __init__(self, Plan plan, str kind, bint l2):
         self.plan, self.kind, self.l2, self.count = plan, KINDS[kind], l2, 0
+
+    cdef bint there(self) noexcept:
+        return self.plan is not None
+
+    cdef int into(self, char *v, char *out) except -1:
+        """out (n,) = (the operator) v"""
+        cdef Plan plan = self.plan
+        cdef Job job
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v, plan.l2 if self.l2 else 0
+        plan.along(&job, 1, out, None)
+        self.count += 1
+        return 0
 
     def take(self, v, out=None):
         """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
         where v or out is not as the engine takes them or they share memory.
         """
         cdef Plan plan = self.plan
-        cdef Job job
         if plan is None:
             return None
         cdef Py_ssize_t n = plan.P.n, size = n * plan.P.K.real_bytes
@@ -36,8 +48,35 @@ cdef class Times:
         cdef char *out_ = ready(out, n, plan.dtype, True)
         if out_ == NULL or (v_ < out_ + size and out_ < v_ + size):
             return None
-        memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v_, plan.l2 if self.l2 else 0
-        plan.along(&job, 1, out_, None)
-        self.count += 1
+        self.into(v_, out_)
         return out
+
+
+cdef class MatrixTimes(Times):
+    """The products of a symmetric matrix (n, n), C-ordered and of a dtype of the engine's, for a
+    search in it.
+    """
+    cdef object A, sums
+    cdef const fc_table *K
+    cdef char *at
+    cdef double *out
+    cdef Py_ssize_t n
+
+    def __init__(self, A):
+        self.A, self.n, self.K = A, len(A), &table_chosen()[A.itemsize == 8]
+        self.sums = np.empty(self.n if A.itemsize == 4 else 0)
+        self.at, self.out = pointer(A), <double *>pointer(self.sums) if A.itemsize == 4 else NULL
+
+    cdef bint there(self) noexcept:
+        return True
+
+    cdef int into(self, char *v, char *out) except -1:
+        cdef Py_ssize_t n = self.n, i
+        cdef double *sums = <double *>out if self.out == NULL else self.out
+        memset(sums, 0, n * sizeof(double))
+        with nogil:
+            self.K.dots(n, 1, n, self.at, n, v, n, sums, n)
+        for i in range(n if self.out != NULL else 0):
+            (<float *>out)[i] = <float>sums[i]
+        self.count += 1
+        return 0

@@ -28,6 +28,9 @@ import numpy as np
 from scipy import linalg
 
 from .._engine import Tridiagonal
+from .._engine import residuals as residuals
+from .._engine import symmetrised as symmetrised
+from .._engine import wanted as wanted
 from .checks import slabs
 from .protocols import Array, Floats, Indices
 from .runtime import ALONE, Given, Result, interruptible, one_blas_thread
@@ -243,14 +246,13 @@ def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices
     """Return the result of `eigh_some`; None where that failed, or many vectors are wanted."""
     form = Tridiagonal(A.copy())
     values = form.values()
-    if values is None or not _credible(values, float(A.trace()), float(np.vdot(A, A))):
+    if values is None or not _credible(values, form.trace, form.squares):
         return None
     at = pick(values)
     if 2 * len(at) > form.n > FEW_ROWS:
         return None
-    V = form.vectors(at).T
-    left = np.abs(A @ V - V * values[at]).max(initial=0.0)
-    return (values, at, V) if left <= CREDIBLE * max(-values[0], values[-1]) else None
+    rows, most = form.vectors(at), CREDIBLE * max(-values[0], values[-1])
+    return (values, at, rows.T) if (residuals(A, values[at], rows) <= most).all() else None
 
 
 def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:

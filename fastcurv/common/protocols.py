@@ -7,7 +7,7 @@ what it proves, see `Certificate`. Of an operator: ``rounding_bound(v)`` (of a p
 ``column_bounds()`` (n,), ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)``
 (a `Reduction` or None), ``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at
 most that many dimensions, or None), and, for the choice between a search and the matrix,
-``_product_price()`` and ``_matrix_price()`` in seconds, with ``_normal_matrix()`` (n, n) or None.
+``_product_price()`` and ``_matrix_price()`` in seconds, with ``_summed()`` (n, n) or None.
 """
 
 from __future__ import annotations

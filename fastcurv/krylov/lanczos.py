@@ -8,8 +8,8 @@ restarts, rows set aside, and blocks, which are orthogonalised fully, twice, at 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.linalg import eigh, eigh_tridiagonal, svd
+from ..common.linalg import eigh, eigh_tridiagonal, svd, wanted
 from ..common.protocols import Array, Floats, Indices, Which
 from ..common.runtime import check_time, time_left
 from ..common.vectors import (
@@ -286,8 +286,8 @@ class Recurrence(Lanczos, Basis):
         n, dtype = op.shape[0], operator_dtype(op)
         super().__init__(n, dtype, as_product(op), getattr(op, "_times", None))
         self.op, self.semi = op, semi
-        none = np.zeros((0, n), dtype)
-        self.against = none if against is None else np.ascontiguousarray(against)
+        none = against is None
+        self.against = np.empty((0, n), dtype) if none else np.ascontiguousarray(against)
         self.dimension = n - len(self.against)
         self.capacity = min(max_basis, self.dimension)
         size = self.capacity + 1
@@ -531,20 +531,6 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
     return int(k)
 
 
-def wanted(theta: Floats, k: int, which: str) -> Indices:
-    """Return the indices of the k wanted among ascending `theta`, ascending."""
-    m = len(theta)
-    if k >= m:
-        return np.arange(m)
-    if which == "LA":
-        return np.arange(m - k, m)
-    if which == "SA":
-        return np.arange(k)
-    if which == "BE":
-        return np.concatenate([np.arange(k // 2), np.arange(m - (k - k // 2), m)])
-    return np.sort(np.argsort(np.abs(theta), kind="stable")[m - k :])
-
-
 def decompose(run: Basis) -> tuple[Floats, Floats]:
     """Return all Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
@@ -582,23 +568,26 @@ def _apart(n: int, dtype: np.dtype) -> int:
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
-@contextmanager
-def held_rows(op: Any, shape: tuple[int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield uninitialised rows of that shape, each of which begins at a line of the cache and long
-    ones in other sets of it than the next, reusing those of the last run on `op` if they are large
-    enough.
+class held_rows:
+    """A context of uninitialised rows of that shape, each of which begins at a line of the cache
+    and long ones in other sets of it than the next; those of the last run on `op` are used again if
+    they are large enough.
 
     While in use they are not shared: another thread gets memory of its own.
     """
-    try:
-        rows = _held.pop(op, None)
-    except TypeError:  # cannot be a key
-        rows = None
-    if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
-        rows = padded_rows(shape[0], _apart(shape[1], dtype), dtype)[:, : shape[1]]
-    try:
-        yield rows
-    finally:
-        if LEAST <= rows.nbytes <= MOST:
+
+    def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+        self.op, rows = op, None
+        with suppress(TypeError):  # cannot be a key
+            rows = _held.pop(op, None)
+        if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
+            rows = padded_rows(shape[0], _apart(shape[1], dtype), dtype)[:, : shape[1]]
+        self.rows = rows
+
+    def __enter__(self) -> np.ndarray:
+        return self.rows
+
+    def __exit__(self, *_: object) -> None:
+        if LEAST <= self.rows.nbytes <= MOST:
             with suppress(TypeError):
-                _held[op] = rows
+                _held[self.op] = self.rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import GaussNewton, Times
+from .._engine import CurvatureMatrix, Times
 from ..certify.columns import column_bounds, jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import ErrorPass
@@ -37,6 +37,8 @@ from .spaces import OutputSpace, reduced, written
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
 PER_FLOP = 5e-11  # seconds, in estimates
+PRODUCT, SUMMED = 1.3e-6, 1e-5  # seconds that a product and a matrix by the engine take at least
+SHARED = 1e-4  # seconds from which on products are worth more than one thread
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
 
@@ -286,30 +288,35 @@ class Curvature(Quadratic):
         possible = self.dtype == np.float64 and not self.objective._by_blocks
         return layered(self.objective, self.theta, self.kind) if possible else None
 
-    def _normal_matrix(self) -> Floats | None:
-        """Return the matrix of a GGN ``(n, n)``, in float64, summed over rows and outputs by the
+    def _summed(self) -> Floats | None:
+        """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
         engine at a fraction of the cost of n products; None for others, and where products cost
         less or rows come in blocks.
         """
         n, l2 = self.shape[0], self.objective.l2
-        if not self._normal_price() < n * self._product_price():
+        if not self._summed_price() < n * self._product_price():
             return None
-        G = np.empty((n, n))
-        GaussNewton(self._plan).matrix(G)
+        A = np.empty((n, n))
+        if not CurvatureMatrix(self._plan, self.kind == "hessian").matrix(A):
+            return None
         if l2:
-            G[np.diag_indices(n)] += l2_diagonal(self.objective)
-        return G
+            A[np.diag_indices(n)] += l2_diagonal(self.objective)
+        return A
 
-    def _normal_price(self) -> float:
+    def _summed_price(self) -> float:
         """Return an estimate of the seconds that the engine's matrix takes: a multiply-add for each
-        pair of parameters, and for each pair of units and output what has to be read from memory;
-        infinite where there is none.
+        pair of parameters, and for each pair of units and column what has to be read from memory;
+        infinite where there is none. It is made by one thread: where products are shared by more,
+        it costs so many times as much beside them.
         """
-        ob, sizes = self.objective, self.objective.model.sizes
-        if self.kind != "ggn" or not ob._has_matrix:
+        ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
+        if self.kind == "fisher" or not (ob._steps_by_matrix if bent else ob._has_matrix):
             return np.inf
-        rank, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
-        return float(PER_FLOP * ob.n_samples * (0.6 * self.shape[0] ** 2 + 3 * rank * units**2))
+        columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
+        weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
+        pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
+        shared = self.layout["threads"] if self._product_price() > SHARED else 1
+        return float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
 
     def _product_price(self) -> float:
         """Return an estimate of the seconds that a product takes on one core; infinite if the rows
@@ -319,11 +326,11 @@ class Curvature(Quadratic):
         if ob._by_blocks:
             return np.inf
         _, price = prices(ob.model.shapes, ob.n_samples, self.kind)
-        return PER_FLOP * price
+        return PRODUCT + PER_FLOP * price
 
     def _matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
-        return min(self._normal_price(), self.shape[0] * self._product_price())
+        return min(self._summed_price(), self.shape[0] * self._product_price())
 
     @cached_property
     def _bounds(self) -> Any:

@@ -20,7 +20,7 @@ from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
-from ..spectrum.dense import to_dense
+from ..spectrum.dense import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 DENSE_BELOW = 512  # up to this n, n products and n^3 flops take milliseconds
@@ -54,7 +54,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     """
     n = len(g)
     if k is None and n <= DENSE_BELOW:
-        values, vectors, _ = eigh(to_dense(op)[0])
+        values, vectors, _ = eigh(matrix_of(op)[0])
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)

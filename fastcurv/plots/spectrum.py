@@ -12,7 +12,7 @@ from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import unbroken
-from ..spectrum.dense import to_dense
+from ..spectrum.dense import matrix_of
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
@@ -238,7 +238,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
 
 def every_pair(hessian: Any) -> Eigenpairs:
     """Return all n eigenpairs, from the dense matrix."""
-    P, n_products = to_dense(hessian)
+    P, n_products = matrix_of(hessian)
     P = P.astype(np.float64, copy=False)
     values, V, _ = eigh(P)
     scale = float(np.abs(values).max(initial=0.0))

@@ -10,7 +10,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
+from ..common.checks import (
+    NEAR_MATRIX,
+    MatrixOperator,
+    check_symmetric_operator,
+    operator_dtype,
+    slabs,
+    times,
+)
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, eigh, halfway
 from ..common.linalg import eigvalsh as every_eigenvalue
@@ -22,12 +29,10 @@ from .results import Eigenpairs, Inertia
 
 BLOCK = 128
 LARGEST_DENSE = 30_000
-ASSEMBLED = 300  # rows from which on an assembled matrix costs less than n products
 SMALL = 64  # rows up to which a decomposition costs no more than a few products of a search
 LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
 # Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
-COARSE = 1e-6  # relative error above which an assembled matrix does not replace products
 
 
 class Assembled(Protocol):
@@ -186,8 +191,9 @@ def _lengths(rows: Floats) -> Floats:
 
 
 # Every estimate of what a matrix costs is made here. In seconds, on one core.
-STEP = 3e-6  # the vector operations and looks that a search spends on each product
-PAIRS = (35e-6, 0.0, 2.2e-8, 6e-11)  # a few eigenpairs of a matrix: for each power of n
+SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
+PAIRS = (45e-6, 1e-6, 2e-8, 1.2e-10)  # a few eigenpairs of a matrix: for each power of n
+ENTRY = 1.5e-10  # a product with a matrix in a near cache, by entries
 
 
 def product_price(op: Any) -> float:
@@ -195,9 +201,10 @@ def product_price(op: Any) -> float:
     return float(op._product_price()) if hasattr(op, "_product_price") else np.inf
 
 
-def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
-    """Return whether the matrix of an operator and a few of its eigenpairs cost no more than
-    `products` products, each with vector operations of `step` seconds.
+def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np.inf) -> bool:
+    """Return whether the matrix of an operator and a few of its eigenpairs cost no more than a
+    search of `products` products, each with vector operations of `step` seconds, in the operator
+    itself or in its matrix, which is `summed` in so many seconds.
 
     An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others, or
     where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
@@ -205,9 +212,31 @@ def matrix_pays(op: Any, products: float, step: float = STEP) -> bool:
     n, price = op.shape[0], product_price(op)
     if not price < np.inf:
         return bool(n <= SMALL)
-    search = products * (price + step)
-    pairs = sum(seconds * n**power for power, seconds in enumerate(PAIRS))
-    return n <= LARGEST_SOLVED and bool(op._matrix_price() + pairs < search)
+    price = min(price, summed / products + ENTRY * n**2)
+    search = SEARCH + products * (price + step)
+    pairs = PAIRS[0] + n * (PAIRS[1] + n * (PAIRS[2] + n * PAIRS[3]))
+    return n <= LARGEST_SOLVED and pairs < search and bool(op._matrix_price() + pairs < search)
+
+
+def summed_price(op: Any) -> float:
+    """Return the seconds that an operator says its matrix takes by other means than products, where
+    a search in it is possible; else infinity.
+    """
+    near = op.shape[0] ** 2 <= NEAR_MATRIX and hasattr(op, "_summed_price")
+    return float(op._summed_price()) if near else np.inf
+
+
+def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any, float]:
+    """Return the operator in which a search of `products` products at this price is to be made, and
+    the price of its products: `op`, or the matrix that it sums, where that pays.
+    """
+    entries = ENTRY * op.shape[0] ** 2
+    if not summed + products * entries < products * price:
+        return op, price
+    A = op._summed()
+    if A is None:
+        return op, price
+    return MatrixOperator(A.astype(operator_dtype(op), copy=False)), entries
 
 
 def matrix_pairs(
@@ -225,16 +254,9 @@ def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
     """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
     of products that it took.
     """
-    normal = op._normal_matrix() if hasattr(op, "_normal_matrix") else None
-    return (normal, 0) if normal is not None else _products(op, op.shape[0])
-
-
-def to_dense(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the products of an operator with every unit vector ``(n, n)``, not symmetrised, and
-    their number.
-    """
     op = check_symmetric_operator(op)
-    return _products(op, op.shape[0])
+    summed = op._summed() if hasattr(op, "_summed") else None
+    return (summed, 0) if summed is not None else _products(op, op.shape[0])
 
 
 def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
@@ -296,14 +318,7 @@ def dense_reduction(op: Any, space: Space | None) -> Any:
 
 
 def _as_products_have_it(op: Any) -> Floats:
-    """Return the symmetric matrix of an operator. It is formed by products if these cost less than
-    to assemble it, or if the assembled matrix may differ from these by more than rounding, as on
-    different sides of a kink.
-    """
-    if op.shape[0] > ASSEMBLED:
-        M = dense_matrix(op)
-        if M.known is None or M.error() <= COARSE * safe_norm(M.A):
-            return M.A
+    """Return the symmetric matrix of an operator, on the side of a kink where its products are."""
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
         raise ValueError(NOT_FINITE)
@@ -318,7 +333,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric; costs n products, n^2 numbers and about ``4/3 n^3`` flops in float64.
+        Real symmetric; costs n products, or the sum over rows that is the matrix of a network's
+        Hessian or GGN if that is less, n^2 numbers and about ``4/3 n^3`` flops in float64.
     space : str, optional
         As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
         parameters, else ``"parameters"`` up to n = 30 000.

@@ -19,9 +19,10 @@ from ..common.checks import (
     check_vectors,
     one_seed,
     operator_dtype,
+    quick_rng,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import eigh
+from ..common.linalg import eigh, wanted
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, to_nearest
@@ -38,12 +39,18 @@ from ..krylov.lanczos import (
     orthonormalise,
     project,
     rotate,
-    wanted,
 )
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind
-from .dense import LARGEST_SOLVED, matrix_pairs, matrix_pays, product_price
-from .reduced import EigshOptions, reduced_pairs, reduction, resolve_max_basis, resolve_tol
+from .dense import (
+    LARGEST_SOLVED,
+    matrix_pairs,
+    matrix_pays,
+    product_price,
+    searched,
+    summed_price,
+)
+from .reduced import EigshOptions, eps_of, reduced_pairs, reduction, resolve_max_basis, resolve_tol
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -51,7 +58,7 @@ from .results import LEFT_OPEN, Eigenpairs
 # missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
 SURE = 0.003  # probability of missing a copy of any wanted value at which a probe for copies ends
-FIRST, EACH = 20, 4  # products that k pairs usually take: FIRST + EACH k
+FIRST, EACH = 24, 4  # products that k pairs usually take: FIRST + EACH k
 RISK = 0.05  # probability of error of `unseen`, if that share was too small
 QUICK = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
 
@@ -72,26 +79,28 @@ def extreme_pairs(
     usual = FIRST + EACH * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         usual = n  # many eigenvalues near 0, where a search goes on to the end
-    if may_be_whole and n <= asked.max_products and matrix_pays(op, usual):
+    price, summed = product_price(op), summed_price(op)
+    if may_be_whole and n <= asked.max_products and matrix_pays(op, usual, summed=summed):
         return matrix_pairs(op, asked, against=deflated)
+    inner = op
+    if asked.probe:  # else few products are made
+        inner, price = searched(op, min(usual, asked.max_products), price, summed)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
-    eps = float(np.finfo(dtype).eps)
-    contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
-    price = product_price(op)
+    contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
     quick = price * usual < QUICK
     silent = quick and not asked.progress
     with (
         nullcontext(SILENT) if silent else bar(None, "eigsh", asked.progress) as shown,
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
-        run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        search = ThickRestart(run, asked, tol, price, quick, as_rng(seed), shown, may_be_whole)
+        run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
+        search = ThickRestart(run, asked, tol, price, quick, quick_rng(seed), shown, may_be_whole)
         found = search.solve(start)
     if search.gives_way:
-        return matrix_pairs(op, asked, against=deflated, spent=found.n_products)
+        return matrix_pairs(inner, asked, against=deflated, spent=found.n_products)
     return found
 
 
@@ -422,7 +431,8 @@ def eigsh(
     orthogonal to the basis until no missed copy of a multiple eigenvalue is found. The whole matrix
     is used instead up to n = 64, and once a search has become so long that forming it costs no
     more; for the curvature of a network, whose price is known, wherever it costs less from the
-    first.
+    first. The matrix of a small network costs less than a search has products: its eigenvalues are
+    then searched in the matrix.
 
     Parameters
     ----------

@@ -121,7 +121,8 @@ class Eigenpairs(Answering, subject="pairs"):
         Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` for
         ``relative="value"``.
     n_products : int
-        Number of products with the operator, in any precision.
+        Number of products with the operator, in any precision; 0 where all eigenvalues are from a
+        matrix that was made without them.
     scale : float
         The largest ``|lam|`` found, to which the tolerance is relative.
     tol : float

@@ -180,7 +180,7 @@ class CountingRows:
             yield np.eye(min(BLOCK, self.n - start), self.n, start, self.dtype)
 
     def exact_diagonal(self) -> Floats:
-        normal = self.op._normal_matrix() if hasattr(self.op, "_normal_matrix") else None
+        normal = self.op._summed() if hasattr(self.op, "_summed") else None
         if normal is not None:
             return np.diagonal(normal).copy()
         found = [np.diagonal(self.products(E), i * BLOCK) for i, E in enumerate(self.unit_rows())]

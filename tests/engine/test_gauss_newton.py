@@ -1,5 +1,6 @@
-"""The Gauss-Newton matrix of small nets against products of the operator, which have an oracle of
-their own (tests/network/test_exact.py), and the engine's Levenberg-Marquardt steps against NumPy's.
+"""The matrices of small nets, Gauss-Newton's and the Hessian, against products of the operators,
+which have an oracle of their own (tests/network/test_exact.py), and the engine's
+Levenberg-Marquardt steps against NumPy's.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import scipy.special
 import fastcurv as fc
 from fastcurv import _engine
 
-from ..nets import draw
+from ..nets import GIVEN, draw
 
 KINDS = list(itertools.product(_engine.ACTIVATIONS, _engine.LOSSES))
 
@@ -23,21 +24,23 @@ def problem(rng, sizes, N, act, loss, dtype="float64", residual=False, weighted=
     return net.ob, 2 * net.model.init(seed=int(rng.integers(1000)))
 
 
-def matrix_of(ob, theta):
+def matrix_of(ob, theta, hessian=False):
     plan = ob._new_plan()
     plan.bind(theta)
-    G = np.full((ob.n_params, ob.n_params), np.nan)
-    _engine.GaussNewton(plan).matrix(G)
-    return G
+    A = np.full((ob.n_params, ob.n_params), np.nan)
+    assert _engine.CurvatureMatrix(plan, hessian).matrix(A)
+    return A
 
 
 def close(ob, theta):
-    G, kind = matrix_of(ob, theta), theta.dtype
-    wanted = ob.ggn(theta) @ np.eye(len(theta), dtype=kind) - ob.l2 * np.eye(len(theta))
-    # the products' own rounding: a sum over rows and layers of numbers no larger than the largest
-    tolerance = 1e4 * np.finfo(kind).eps * np.abs(wanted).max()
-    assert np.abs(G - wanted).max() <= tolerance
-    assert np.array_equal(G, G.T)
+    for hessian, operator in enumerate((ob.ggn, ob.hessian)):
+        A, kind = matrix_of(ob, theta, hessian), theta.dtype
+        wanted = operator(theta) @ np.eye(len(theta), dtype=kind) - ob.l2 * np.eye(len(theta))
+        # the products' own rounding: a sum over rows and layers of numbers no larger than the
+        # largest
+        tolerance = 1e4 * np.finfo(kind).eps * np.abs(wanted).max()
+        assert np.abs(A - wanted).max() <= tolerance
+        assert np.array_equal(A, A.T)
 
 
 @pytest.mark.parametrize("act, loss", KINDS)
@@ -46,6 +49,15 @@ def test_matrix_is_that_of_the_products(act, loss, rng):
         sizes = ([3, 4, 4, 2], [5, 3, 3, 3, 3], [1, 5, 2])[i % 3]
         dtype = ("float64", "float32")[i % 2]
         close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
+
+
+def test_matrix_of_what_functions_give(rng):
+    """Of an activation and of losses that are given by functions of NumPy, and without biases."""
+    act = fc.Activation(lambda z: (np.sin(z), np.cos(z), -np.sin(z)))
+    for loss in (*GIVEN, "mse"):
+        close(*problem(rng, [3, 5, 4, 2], 60, act, loss))
+    close(*problem(rng, [3, 5, 4, 4, 2], 60, "tanh", "cross_entropy", bias=False))
+    close(*problem(rng, [4, 4, 4, 4, 4, 1], 30, "gelu", "mse", residual=True))
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
@@ -75,6 +87,20 @@ def test_matrix_of_numbers_far_from_one(size, weight, rng):
     assert np.allclose(G, wanted, rtol=1e-9, atol=1e-11 * np.abs(wanted).max())
 
 
+def test_a_hessian_of_numbers_far_from_one_is_left_to_its_products(rng):
+    X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
+    ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), np.ldexp(X, 400), y, "mse")
+    theta = ob.model.init(seed=0)
+    theta[:12] = np.ldexp(theta[:12], -400)
+    plan = ob._new_plan()
+    plan.bind(theta)
+    assert not _engine.CurvatureMatrix(plan, True).matrix(np.empty((21, 21)))
+    H = ob.hessian(theta)
+    assert H._summed() is None
+    values = fc.eigvalsh(H)
+    assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
+
+
 @pytest.mark.parametrize("classes", [1, 2, 6])
 def test_matrix_of_so_many_classes(classes, rng):
     """One class has no curvature; rows that are almost sure of theirs have theirs to all digits."""
@@ -83,11 +109,12 @@ def test_matrix_of_so_many_classes(classes, rng):
         ob = fc.Objective(fc.MLP([3, 4, classes]), X, y, "cross_entropy", l2=0.01)
         theta = scale * ob.model.init(seed=0)
         close(ob, theta)
-        assert (not matrix_of(ob, theta).any()) == (classes == 1)
+        for hessian in (False, True):
+            assert (not matrix_of(ob, theta, hessian).any()) == (classes == 1)
 
 
 def test_matrix_of_every_kernel_table(arch, rng):
-    close(*problem(rng, [4, 9, 3], 60, "tanh", "cross_entropy"))
+    close(*problem(rng, [4, 9, 5, 3], 60, "tanh", "cross_entropy"))
 
 
 def curvature_of_loss(ob, z):

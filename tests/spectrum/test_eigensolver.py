@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common import linalg
-from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, to_dense
+from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, matrix_of
 from fastcurv.testing import PrescribedSpectrum
 
 from .spectra import diagonal, symmetric
@@ -475,7 +475,7 @@ def test_the_smallest_and_the_largest_matrices():
         linalg.eigh(np.zeros((2, 3)))
     huge = PrescribedSpectrum(np.arange(float(LARGEST_DENSE + 1)))
     with pytest.raises(ValueError, match=f"wanted n <= {LARGEST_DENSE}"):
-        to_dense(huge)
+        matrix_of(huge)
 
 
 @pytest.mark.parametrize("bounds", [np.full(5, np.nan), np.zeros(4)])

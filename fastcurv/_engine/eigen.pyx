@@ -305,9 +305,11 @@ def symmetrised(P):
     skew : float
         The Frobenius norm of ``S - S'``.
 
-    Raises `ValueError` where a number is not finite.
+    Raises `ValueError` where P is not square, or a number is not finite.
     """
     P = np.ascontiguousarray(P, np.float64)
+    if P.ndim != 2 or P.shape[0] != P.shape[1]:
+        raise ValueError(f"the matrix has shape {P.shape}; wanted a square one (n, n)")
     cdef Py_ssize_t n = len(P), size = P.size, i, j, row, column
     cdef const double *p = <const double *>pointer(P) if size else NULL
     cdef double largest = largest_of(size, p), unit, one, skew = 0
@@ -339,8 +341,12 @@ def residuals(S, values, rows):
     """Return ``||S v - values v||`` (k,) for each of the rows v (k, n), with S (n, n); all float64,
     near 1 or smaller.
     """
-    S, rows = np.ascontiguousarray(S), np.ascontiguousarray(rows, np.float64)
+    S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
     values = np.ascontiguousarray(values, np.float64)
+    if S.ndim != 2 or S.shape[0] != S.shape[1] or rows.shape != (len(values), len(S)):
+        raise ValueError(
+            f"S {S.shape}, {len(values)} values and rows {rows.shape}; wanted (n, n), k, (k, n)"
+        )
     cdef Py_ssize_t n = len(S), k = len(rows), i, j
     cdef double one, total
     out, products = np.empty(k), np.zeros((k, n))

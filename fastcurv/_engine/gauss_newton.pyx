@@ -260,12 +260,14 @@ cdef class CurvatureMatrix:
         the columns would need a power each. False where they are not.
         """
         cdef Py_ssize_t l, step = lines_of(count)
+        cdef Layer *y
         cdef bint near = True
         self.pass_back(P, first, count)
         for l in range(P.n_layers):
-            self.exponents[l] = self.bring_near_one(self.D[l], P.layer[l].m * self.parts[l] * step)
+            y = &P.layer[l]
+            self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (P.layer[l].k + 1) * step
+                self.a[l], (y.k + (y.b >= 0)) * step        # without biases its ones are nothing
             )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
         return near or not self.hessian
@@ -385,7 +387,7 @@ cdef class CurvatureMatrix:
         """Divide by a power of two, whose exponent is returned, where products of a few numbers
         could overflow or underflow.
         """
-        cdef double square, largest
+        cdef double square = 0, largest
         cdef int exponent
         self.K.dots(1, 1, count, x, count, x, count, &square, 1)
         if 1e-100 < square < 1e100:

@@ -291,22 +291,13 @@ cdef class Lanczos:
         return 0
 
     cdef int apply(self, Py_ssize_t i) except -1:
-        """The same over `unit`; components along `against` are moved to `leak`."""
+        """The same over `unit`."""
         cdef char *w = self.row(i + 1)
-        cdef Py_ssize_t j
-        cdef double *along
         self.multiply(i)
         if self.scale == 0:
             self.choose_unit(w)
         if self.exponent:
             self.sweep.K.scale(self.n, ldexp(1.0, -self.exponent), w, w)
-        if self.taken:
-            along = self.dots(self.off, self.taken, w, 1)
-            self.take(self.off, self.taken, w, 1, along)
-            for j in range(self.taken):
-                along[j] = ldexp(along[j], self.exponent)
-                self.l[j * self.leaks + i] = along[j]
-            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))  # left in w
         return 0
 
     cdef int choose_unit(self, char *w) except -1:
@@ -401,27 +392,35 @@ cdef class Lanczos:
 
     cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Subtract from the next row its projection on the rows from `low` to j, whose coefficients
-        c becomes, and on locked rows; the norm left.
+        c becomes, then on locked rows, and on `against`, which is moved to `leak`; the norm left.
+        Row j has nothing but rounding along the last two: in another order it would grow by its own
+        coefficient over the norm left, twentyfold where the spectrum is narrow and far from 0.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
-        cdef char *heard
         cdef double *along
-        cdef double part
+        cdef double part, square
+        memcpy(c, self.dots(self.row(low), count, w, 1), count * sizeof(double))
+        square = self.take(self.row(low), count, w, 1, c)[0]
         if locked and self.echo is not None:
-            heard, along = pointer(self.echo), <double *>pointer(self.coupled)
-            part = self.dots(heard, 1, self.row(j), 1)[0]
+            along = <double *>pointer(self.coupled)
+            part = self.dots(pointer(self.echo), 1, self.row(j), 1)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = part * along[i]
             part = ldexp(part, self.echo_exponent - self.exponent)
-            self.take(heard + self.n * self.sweep.K.real_bytes, 1, w, 1, &part)
+            square = self.take(pointer(self.echo[1]), 1, w, 1, &part)[0]
         elif locked:
             along = self.dots(self.q, locked, w, 1)
-            self.take(self.q, locked, w, 1, along)
+            square = self.take(self.q, locked, w, 1, along)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = ldexp(along[i], self.exponent)
-        memcpy(c, self.dots(self.row(low), count, w, 1), count * sizeof(double))
-        return sqrt(self.take(self.row(low), count, w, 1, c)[0])
+        if self.taken:
+            along = self.dots(self.off, self.taken, w, 1)
+            square = self.take(self.off, self.taken, w, 1, along)[0]
+            for i in range(self.taken):
+                along[i] = self.l[i * self.leaks + j] = ldexp(along[i], self.exponent)
+            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))  # left in w
+        return sqrt(square)
 
     cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
         """Make w the next row, or end the recurrence if nothing but rounding is left of it."""
@@ -452,7 +451,7 @@ cdef class Lanczos:
         grows, the estimate would be 20 to 200 times the loss. It only decides when to
         reorthogonalise: the loss itself is then measured.
         """
-        cdef Py_ssize_t end = j + 1, i, room = len(self.err) + 1
+        cdef Py_ssize_t end = j + 1, i, room = len(self.err) + 1, locked = min(self.locked, low)
         cdef double own = self.t[j * (self.ld + 1)]
         cdef double back = self.t[(j - 1) * self.ld + j] if j else 0
         cdef double spread = self.noise / (beta * sqrt(<double>end)), lost, most, one
@@ -481,11 +480,13 @@ cdef class Lanczos:
                     one += self.t[i * self.ld + i + 1] * here[i + 1]
             else:
                 one = inner_of(end, self.t + i * self.ld, here)
-                if i < min(self.locked, low):   # taken out by itself
+                if i < locked:                  # taken out by itself
                     one -= self.t[i * self.ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
             coin = coin * TOSS + 1
-            ahead[i] = spread if i >= low else one - spread if coin >> 63 else one + spread
+            ahead[i] = one - spread if coin >> 63 else one + spread
+            if i >= low or i < locked and self.echo is None:    # taken out
+                ahead[i] = spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
         self.lost = INFINITY if lost * most > self.contamination else lost

@@ -63,6 +63,10 @@ cdef class MatrixTimes(Times):
     cdef Py_ssize_t n
 
     def __init__(self, A):
+        if A.dtype != np.float32 and A.dtype != np.float64 or A.ndim != 2 or (
+            A.shape[0] != A.shape[1] or not A.flags.c_contiguous or not A.flags.aligned
+        ):
+            raise ValueError(f"A is {A.dtype} {A.shape}; wanted a C-ordered (n, n) of real numbers")
         self.A, self.n, self.K = A, len(A), &table_chosen()[A.itemsize == 8]
         self.sums = np.empty(self.n if A.itemsize == 4 else 0)
         self.at, self.out = pointer(A), <double *>pointer(self.sums) if A.itemsize == 4 else NULL

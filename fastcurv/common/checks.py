@@ -347,8 +347,13 @@ class MatrixOperator(SelfAdjoint):
     def __init__(self, A: Any) -> None:
         super().__init__(A.dtype, A.shape)
         self.A: Any = A
-        if isinstance(A, np.ndarray) and A.flags.c_contiguous and 0 < A.size <= NEAR_MATRIX:
-            self._times = MatrixTimes(A)  # for searches
+
+    @property
+    def _times(self) -> MatrixTimes | None:
+        """The engine's products with a small matrix, for one search."""
+        A = self.A
+        near = isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX
+        return MatrixTimes(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
         return self.A @ V

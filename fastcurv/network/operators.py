@@ -39,6 +39,7 @@ DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies a
 PER_FLOP = 5e-11  # seconds, in estimates
 PRODUCT, SUMMED = 1.3e-6, 1e-5  # seconds that a product and a matrix by the engine take at least
 SHARED = 1e-4  # seconds from which on products are worth more than one thread
+MOST_KEPT = 1 << 28  # bytes of all rows beside the plan, for a matrix summed over them
 EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
 
 
@@ -306,13 +307,15 @@ class Curvature(Quadratic):
     def _summed_price(self) -> float:
         """Return an estimate of the seconds that the engine's matrix takes: a multiply-add for each
         pair of parameters, and for each pair of units and column what has to be read from memory;
-        infinite where there is none. It is made by one thread: where products are shared by more,
-        it costs so many times as much beside them.
+        infinite where there is none, or what it keeps of all rows takes much memory. It is made by
+        one thread: where products are shared by more, it costs so many times as much beside them.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if self.kind == "fisher" or not (ob._steps_by_matrix if bent else ob._has_matrix):
             return np.inf
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
+        if 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
+            return np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
         shared = self.layout["threads"] if self._product_price() > SHARED else 1

@@ -269,7 +269,10 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
         return op.to_dense(), 0
     dtype = operator_dtype(op)
     if n <= BLOCK:
-        return times(op, np.eye(n, dtype=dtype)), n
+        A = times(op, np.eye(n, dtype=dtype))
+        if A.shape != (n, n):
+            raise ValueError(f"op @ V has shape {A.shape} for V of {(n, n)}; wanted the same")
+        return A, n
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
         check_time()

@@ -37,7 +37,7 @@ from ..common.protocols import (
 from ..common.runtime import interruptible, to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
-from .dense import matrix_pays
+from .dense import LARGEST_SOLVED, matrix_pays
 from .density import random_signs
 from .reduced import reduction
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
@@ -179,10 +179,15 @@ class CountingRows:
         for start in range(0, self.n, BLOCK):
             yield np.eye(min(BLOCK, self.n - start), self.n, start, self.dtype)
 
+    def summed(self) -> Floats | None:
+        """Return the matrix of a small operator that sums it over rows, else None."""
+        near = self.n <= LARGEST_SOLVED and hasattr(self.op, "_summed")
+        return self.op._summed() if near else None
+
     def exact_diagonal(self) -> Floats:
-        normal = self.op._summed() if hasattr(self.op, "_summed") else None
-        if normal is not None:
-            return np.diagonal(normal).copy()
+        summed = self.summed()
+        if summed is not None:
+            return np.diagonal(summed).copy()
         found = [np.diagonal(self.products(E), i * BLOCK) for i, E in enumerate(self.unit_rows())]
         return np.concatenate(found).astype(np.float64)
 
@@ -605,6 +610,9 @@ def _frobenius_norm(
     apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.exactly(m, method):
+            summed = apply.summed()
+            if summed is not None:
+                return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squares(E).sum() for E in apply.unit_rows()))
             error, method = 0.0, "exact"
         elif method == "hutch++" or (method == "auto" and m >= LEAST):

@@ -99,6 +99,11 @@ def test_a_hessian_of_numbers_far_from_one_is_left_to_its_products(rng):
     assert H._summed() is None
     values = fc.eigvalsh(H)
     assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
+    # squares of inputs underflow, and there is no bias beside them
+    ob = fc.Objective(fc.MLP([3, 4, 1], "identity", bias=False), 1e-170 * X, y, "mse")
+    theta = ob.model.init(seed=0)
+    theta[-4:] *= 1e49
+    assert ob.hessian(theta)._summed() is None
 
 
 @pytest.mark.parametrize("classes", [1, 2, 6])

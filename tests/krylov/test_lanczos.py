@@ -71,6 +71,28 @@ def test_recurrence_identity_beside_locked_rows(name, least, dtype, rng, monkeyp
     check_identity(run, op, dtype)
 
 
+def test_rows_stay_orthogonal_to_locked_ones_where_the_spectrum_is_narrow_and_far_from_0(
+    dtype, rng
+):
+    """What a row has along them is not multiplied by its own coefficient over the norm left, here
+    twentyfold, from step to step.
+    """
+    op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), seed=3, dtype=dtype)
+    run = Recurrence(op, 90)
+    run.insert_random(rng)
+    while run.m < 30:
+        run.step()
+    run.lock(*run.nearly(5, "LM", 1e-4 * run.scale))
+    run.insert_random(rng)
+    start = run.m
+    while run.m < start + 30:
+        run.step()
+        Q = run.rows[: run.m + run.p].astype(float)
+        assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 10 * run.contamination
+    run.reorthogonalise()
+    check_identity(run, op, dtype)
+
+
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 def test_rows_orthonormal_to_the_root_of_eps_give_the_same_matrix(name, dtype, rng):
     """T is that of the rows made orthonormal, up to rounding, and knows no copy that is none."""

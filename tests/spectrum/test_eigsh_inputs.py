@@ -27,6 +27,33 @@ def test_ctrl_c_keeps_what_is_known(rng):
     assert (true <= pairs.residuals * (1 + 1e-6)).all()
 
 
+@pytest.mark.parametrize("more", [-5, 1, 400])
+def test_products_of_another_shape_are_an_error(more):
+    class Wrong(sla.LinearOperator):
+        def __init__(self):
+            super().__init__(np.float64, (40, 40))
+
+        def _matvec(self, v):
+            return v
+
+        def _matmat(self, V):
+            return np.ones((40, V.shape[1] + more))
+
+    with pytest.raises(ValueError, match="wanted the same"):
+        eigsh(Wrong(), 3, seed=0)
+
+
+def test_a_matrix_that_is_misaligned(rng):
+    A = rng.standard_normal((120, 120))
+    A += A.T
+    raw = np.frombuffer(bytearray(A.nbytes + 1), np.float64, offset=1, count=A.size)
+    shifted = raw.reshape(A.shape)
+    shifted[...] = A
+    assert not shifted.flags.aligned
+    found, wanted = eigsh(shifted, 3, seed=0), eigsh(A, 3, seed=0)
+    assert np.allclose(found.values, wanted.values, rtol=1e-12)
+
+
 def test_values_that_are_not_finite_are_an_error(rng):
     class Broken(Prescribed):
         def _matvec(self, v):

@@ -8,6 +8,7 @@ from fastcurv.common.vectors import growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.testing import PrescribedSpectrum
 
+from ..nets import EPS
 from .multiple import operators
 from .spectra import SPECTRA, Prescribed, picked, symmetric
 
@@ -38,6 +39,39 @@ def test_copies_within_the_tolerance_of_one_another_are_told_apart(near, options
         assert pairs.converged.all() and pairs.probed
         assert off <= pairs.unseen + pairs.residuals.max()
         assert n > 64 or pairs.unseen == 0
+
+
+@pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
+def test_copies_in_a_narrow_band_far_from_0(width, dtype):
+    """Each value six times, as of a net without a hidden layer: four of six were found, and nothing
+    was said of the others.
+    """
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        C = symmetric(rng, 1 + width * np.linspace(-1, 1, 20))
+        A = np.kron(np.eye(6), (C + C.T) / 2).astype(dtype)
+        pairs = eigsh(A, 8, "LA", seed=seed)
+        every = np.linalg.eigvalsh(A.astype(float))
+        off = np.abs(pairs.values - every[-8:]).max()
+        assert off <= pairs.residuals.max() + pairs.unseen
+        V = pairs.vectors.astype(float)
+        true = np.linalg.norm(A.astype(float) @ V - V * pairs.values, axis=0)
+        assert (true <= pairs.residuals + 100 * EPS[dtype] * pairs.scale).all()
+        assert pairs.residuals.max() <= 4 * pairs.tol * pairs.scale
+
+
+def test_residuals_hold_beside_deflated_vectors_where_copies_end_the_space():
+    """Fourteen copies of each value, and a Krylov space of few dimensions beside two vectors."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        Z = np.c_[rng.standard_normal((40, 7)), np.ones(40)]
+        A = np.kron(np.eye(14), Z.T @ Z / 280)
+        V = np.linalg.qr(rng.standard_normal((56, 2)))[0]
+        pairs = eigsh(
+            A, 20, "SA", probe=False, seed=seed, max_products=55, against=np.vstack([V, V])
+        )
+        true = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+        assert (true <= pairs.residuals + 2000 * EPS["float64"] * np.linalg.norm(A, 2)).all()
 
 
 def lacking(pairs, values, k, which):

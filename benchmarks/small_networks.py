@@ -162,6 +162,8 @@ def matrices(ob):
     from scipy.linalg.blas import dsyrk
     from scipy.linalg.lapack import dpotrf
 
+    from fastcurv.spectrum.dense import matrix_of
+
     if ob.n_params > DENSE:
         return {}
     theta = ob.model.init(0)
@@ -169,9 +171,9 @@ def matrices(ob):
     dense = J.to_dense()
     damped = G.to_dense() + np.eye(ob.n_params)
     return {
-        "ggn": G._normal_matrix,
+        "ggn": lambda: matrix_of(G),
         "factor": lambda: cho_factor(damped),
-        "hessian": H.to_dense,
+        "hessian": lambda: matrix_of(H),
         "eigenpairs": lambda: eigh(damped, driver="evd"),
         "jacobian": lambda: ob.jacobian(theta).to_dense(),
         "square": lambda: dsyrk(1.0, dense.T, lower=1),

@@ -457,4 +457,6 @@ def times(op: Any, V: Array) -> Array:
         found = found.astype(np.float64)
     if found.dtype.kind not in "fiub":
         raise TypeError(f"a product of the operator has dtype {found.dtype}; wanted real numbers")
+    if found.shape != V.shape:
+        raise ValueError(f"op @ V has shape {found.shape} for V of {V.shape}; wanted the same")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive_int
+from ..common.checks import check_positive_int, check_symmetric_operator
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
@@ -238,7 +238,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
 
 def every_pair(hessian: Any) -> Eigenpairs:
     """Return all n eigenpairs, from the dense matrix."""
-    P, n_products = matrix_of(hessian)
+    P, n_products = matrix_of(check_symmetric_operator(hessian))
     P = P.astype(np.float64, copy=False)
     values, V, _ = eigh(P)
     scale = float(np.abs(values).max(initial=0.0))

@@ -233,7 +233,7 @@ def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any
     entries = ENTRY * op.shape[0] ** 2
     if not summed + products * entries < products * price:
         return op, price
-    A = op._summed()
+    A = summed_matrix(op)
     if A is None:
         return op, price
     return MatrixOperator(A.astype(operator_dtype(op), copy=False)), entries
@@ -254,9 +254,16 @@ def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
     """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
     of products that it took.
     """
-    op = check_symmetric_operator(op)
-    summed = op._summed() if hasattr(op, "_summed") else None
+    summed = summed_matrix(op)
     return (summed, 0) if summed is not None else _products(op, op.shape[0])
+
+
+def summed_matrix(op: Any) -> Floats | None:
+    """Return the matrix of an operator that sums it over rows, where that costs less than n
+    products; else None.
+    """
+    found: Floats | None = op._summed() if hasattr(op, "_summed") else None
+    return found
 
 
 def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
@@ -269,10 +276,7 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
         return op.to_dense(), 0
     dtype = operator_dtype(op)
     if n <= BLOCK:
-        A = times(op, np.eye(n, dtype=dtype))
-        if A.shape != (n, n):
-            raise ValueError(f"op @ V has shape {A.shape} for V of {(n, n)}; wanted the same")
-        return A, n
+        return times(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
         check_time()

@@ -79,12 +79,11 @@ def extreme_pairs(
     usual = FIRST + EACH * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         usual = n  # many eigenvalues near 0, where a search goes on to the end
-    price, summed = product_price(op), summed_price(op)
+    # without a probe few products are made, and no matrix for them
+    price, summed = product_price(op), summed_price(op) if asked.probe else np.inf
     if may_be_whole and n <= asked.max_products and matrix_pays(op, usual, summed=summed):
         return matrix_pairs(op, asked, against=deflated)
-    inner = op
-    if asked.probe:  # else few products are made
-        inner, price = searched(op, min(usual, asked.max_products), price, summed)
+    inner, price = searched(op, min(usual, asked.max_products), price, summed)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03

@@ -37,7 +37,7 @@ from ..common.protocols import (
 from ..common.runtime import interruptible, to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
-from .dense import LARGEST_SOLVED, matrix_pays
+from .dense import LARGEST_SOLVED, matrix_pays, summed_matrix
 from .density import random_signs
 from .reduced import reduction
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
@@ -181,8 +181,7 @@ class CountingRows:
 
     def summed(self) -> Floats | None:
         """Return the matrix of a small operator that sums it over rows, else None."""
-        near = self.n <= LARGEST_SOLVED and hasattr(self.op, "_summed")
-        return self.op._summed() if near else None
+        return summed_matrix(self.op) if self.n <= LARGEST_SOLVED else None
 
     def exact_diagonal(self) -> Floats:
         summed = self.summed()

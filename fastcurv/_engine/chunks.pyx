@@ -99,10 +99,18 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
     return value
 
 
-cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) noexcept nogil:
-    """A matrix of a layer's state for the chunk at hand into out (N, m), where both are there."""
+cdef void take_rows(
+    PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out, Py_ssize_t ld
+) noexcept nogil:
+    """A matrix of a layer's state for the chunk at hand into out (N, m), where both are there; with
+    ld, a row for each unit: (m, ld).
+    """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
-    if state != NULL and out != NULL:
+    if state == NULL or out == NULL:
+        return
+    if ld:
+        take_units(P, state, y.m, y.ldm, rows, out + r0 * P.K.real_bytes, ld)
+    else:
         take_pieces(
             P, state, y.m, y.ldm, rows, 0, pieces_of(P, rows), out + r0 * y.m * P.K.real_bytes
         )
@@ -118,27 +126,31 @@ cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
             (<float *>x)[i] = NAN
 
 
-cdef void take_unfolded(PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p) noexcept nogil:
+cdef void take_unfolded(
+    PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p, Py_ssize_t ld
+) noexcept nogil:
     """The same of a and phi' that are kept folded, each unless it is NULL."""
-    cdef Py_ssize_t numbers = min(P.chunk, P.N - r0) * y.m
-    cdef Py_ssize_t on = r0 * y.m * P.K.real_bytes
+    cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
+    cdef Py_ssize_t count = rows if ld else rows * y.m
     cdef char *folded = a if a != NULL else p
+    cdef Py_ssize_t on
     if y.folded == NULL or folded == NULL:
         return
-    take_rows(P, y, y.folded, r0, folded)
-    if a != NULL:
-        a += on
-    if p != NULL:
-        p += on
-    P.K.unfold(y.phi, numbers, folded + on, a, p)
-    if P.nan:                               # which number was NaN is not known any more
-        fill_nan(P, numbers, a)
-        fill_nan(P, numbers, p)
+    take_rows(P, y, y.folded, r0, folded, ld)
+    for j in range(y.m if ld else 1):
+        on = (r0 + j * ld if ld else r0 * y.m) * size
+        P.K.unfold(
+            y.phi, count, folded + on, a + on if a != NULL else NULL, p + on if p != NULL else NULL
+        )
+        if P.nan:                           # which number was NaN is not known any more
+            fill_nan(P, count, a + on if a != NULL else NULL)
+            fill_nan(P, count, p + on if p != NULL else NULL)
 
 
-cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
+cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
     """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each; then
-    what the loss keeps of its second derivative, h (N, d_out) and s (N,).
+    what the loss keeps of its second derivative, h (N, d_out) and s (N,). With ld, a row for each
+    unit: (m, ld).
     """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
@@ -147,12 +159,12 @@ cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
             at_rows(P, r0, back, NULL, False)
         for l in range(P.n_layers):
             y = &P.layer[l]
-            take_rows(P, y, y.a, r0, out[4 * l])
-            take_rows(P, y, y.p, r0, out[4 * l + 1])
-            take_unfolded(P, y, r0, out[4 * l], out[4 * l + 1])
-            take_rows(P, y, y.q, r0, out[4 * l + 2])
-            take_rows(P, y, y.delta, r0, out[4 * l + 3])
-        take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers])
+            take_rows(P, y, y.a, r0, out[4 * l], ld)
+            take_rows(P, y, y.p, r0, out[4 * l + 1], ld)
+            take_unfolded(P, y, r0, out[4 * l], out[4 * l + 1], ld)
+            take_rows(P, y, y.q, r0, out[4 * l + 2], ld)
+            take_rows(P, y, y.delta, r0, out[4 * l + 3], ld)
+        take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers], ld)
         if out[4 * P.n_layers + 1] != NULL:
             memcpy(
                 out[4 * P.n_layers + 1] + r0 * P.K.real_bytes, P.loss.s,

@@ -48,6 +48,9 @@ cdef enum:
     PAIR_NUMBERS = 1 << 15      # of T or A at a time: a quarter of a megabyte, in a near cache
     LINE = FC_ALIGN // 8        # numbers
     KEPT = 1 << 19              # numbers of room that are kept
+    WHOLE = 64                  # rows of F, and ...
+    WHOLE_NUMBERS = 1 << 13     # ... numbers, up to which it is made
+    STRIP = 12                  # rows of F that meet those from their first on
     SQUARE = 16                 # rows and columns of a part of a matrix that is read across
 
 # the room of the last one, for the next: pages anew take longer than the sums of a small network
@@ -63,12 +66,13 @@ cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept
     """So many has one of the states, by its place in `states_of`; 0: it is not needed."""
     cdef Py_ssize_t l = i // 4
     cdef Layer *y = &P.layer[l]
+    cdef Py_ssize_t ld = lines_of(P.N)
     if l == P.n_layers:
-        return P.N * (P.d_out if i % 4 == 0 else 1)
+        return ld * (P.d_out if i % 4 == 0 else 1)
     if i % 4 == 0 or i % 4 == 1 and has_slopes(y):
-        return P.N * y.m
+        return ld * y.m
     if hessian and (i % 4 == 3 or i % 4 == 2 and y.q != NULL):
-        return P.N * y.m
+        return ld * y.m
     return 0
 
 
@@ -79,7 +83,7 @@ cdef class CurvatureMatrix:
     cdef Plan plan
     cdef const fc_table *K
     cdef object X               # in double precision
-    cdef object states          # of the engine, (N, m) each, and again in double precision
+    cdef object states          # of the engine, (m, ld) each, and again in double precision
     cdef char **kept            # where they begin: see `states_of`
     cdef const double **state   # where X and they in double precision begin
     cdef double **D             # of each layer, (m, its parts times samples)
@@ -96,11 +100,14 @@ cdef class CurvatureMatrix:
     cdef double *A              # (a_rows, samples)
     cdef double *C              # (t_rows, a_rows): their product
     cdef double *W              # theta
+    cdef double *F              # (n, samples), NULL where it is not made
     cdef double *gemm           # the kernels' own
-    cdef char **moved           # of states the outputs alone, elsewhere: (N, d_out)
+    cdef char **moved           # of states the outputs alone, elsewhere: (d_out, ld)
     cdef double *z              # the same in double precision
     cdef Py_ssize_t block       # samples of a block, whole lines
+    cdef Py_ssize_t ld          # all samples up to whole lines
     cdef Py_ssize_t each        # columns a sample in the last layer
+    cdef Py_ssize_t at          # the first sample whose inputs are in a of the first layer
     cdef bint hessian
     cdef Py_ssize_t t_rows, a_rows
     cdef readonly Py_ssize_t n
@@ -109,9 +116,11 @@ cdef class CurvatureMatrix:
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t l, widest = 1, numbers = 0, wide_k = 1, wide_m = 1, size = 0, weighed = 0
         cdef Py_ssize_t count = 4 * P.n_layers + 2, kept, apart, parts
+        cdef bint whole
         cdef Layer *y
         cdef double *at_
         self.plan, self.n, self.K, self.hessian = plan, P.n, &table_chosen()[1], hessian
+        self.at, self.ld = -1, lines_of(P.N)
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         self.kept = <char **>malloc(count * sizeof(char *))
         self.moved = <char **>calloc(count, sizeof(char *))
@@ -136,36 +145,37 @@ cdef class CurvatureMatrix:
             if hessian and l < P.n_layers - 1:
                 parts += y.m
         for l in range(count):
-            size += lines_of(numbers_of(P, l, hessian))
+            size += numbers_of(P, l, hessian)
         self.X = np.ascontiguousarray(plan.rows.X, np.float64)
         apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
-        self.states = np.zeros(size + apart + 2 * P.N * P.d_out)
+        self.states = np.zeros(size + apart + 2 * self.ld * P.d_out)
         at_ = <double *>pointer(self.states)
         self.state[0] = <double *>pointer(self.X)
         for l in range(count):
             kept = numbers_of(P, l, hessian)
             self.kept[l] = <char *>at_ if kept else NULL
             self.state[l + 1] = at_ + apart if kept else NULL
-            at_ += lines_of(kept)
+            at_ += kept
         self.z = at_ + apart
-        self.moved[4 * P.n_layers - 4] = <char *>(self.z + P.N * P.d_out)
+        self.moved[4 * P.n_layers - 4] = <char *>(self.z + self.ld * P.d_out)
         widest = max(wide_k, wide_m)
         numbers += self.parts[0] * widest + (widest if not hessian else weighed)
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
-        self.block = min(lines_of(P.N), self.block)
+        self.block = min(self.ld, self.block)
         self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
         self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
-        numbers += self.t_rows + self.a_rows
+        whole = self.each == 1 and not hessian and P.n <= WHOLE
+        whole = whole and self.ld * P.n <= WHOLE_NUMBERS
+        numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
-        numbers += self.K.scratch // sizeof(double) + 1
+        kept = numbers + self.K.scratch // sizeof(double) + 1
         try:
             self.room = ROOM.pop()
         except IndexError:
             self.room = None
-        if self.room is None or self.room.size < numbers:
-            self.room = padded_rows(1, numbers, np.float64)
+        if self.room is None or self.room.size < kept:
+            self.room = padded_rows(1, kept, np.float64)
         at_ = <double *>pointer(self.room)
-        memset(at_, 0, numbers * sizeof(double))
         for l in range(P.n_layers):
             y = &P.layer[l]
             self.D[l] = at_
@@ -183,7 +193,8 @@ cdef class CurvatureMatrix:
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
-        self.gemm = self.W + lines_of(P.n)
+        self.F = self.W + lines_of(P.n) if whole else NULL
+        self.gemm = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
 
     def __del__(self):
         if self.room is not None and self.room.size <= KEPT and not ROOM:
@@ -220,7 +231,7 @@ cdef class CurvatureMatrix:
         """The same, but only the half that a row of G has from its diagonal on."""
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
-        states_of(P, self.hessian, self.kept)
+        states_of(P, self.hessian, self.kept, self.ld)
         self.doubled(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
             self.doubled(
@@ -232,6 +243,8 @@ cdef class CurvatureMatrix:
             count = min(self.block, P.N - first)
             if not self.fill(P, first, count):
                 return False
+            if self.F != NULL and self.add_whole(P, lines_of(count), G):
+                return True
             for l in range(P.n_layers):
                 if self.parts[l] > self.each:
                     self.weigh_columns(P, l, lines_of(count))
@@ -266,10 +279,12 @@ cdef class CurvatureMatrix:
         for l in range(P.n_layers):
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
-            self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (y.k + (y.b >= 0)) * step        # without biases its ones are nothing
-            )
+            if l or self.at != first:
+                self.exponents[P.n_layers + l] = self.bring_near_one(
+                    self.a[l], (y.k + (y.b >= 0)) * step    # without biases its ones are nothing
+                )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
+        self.at = first
         return near or not self.hessian
 
     cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -281,22 +296,28 @@ cdef class CurvatureMatrix:
         self.top(P, first, count, step * self.each)
         for l in range(P.n_layers - 1, -1, -1):
             y, columns = &P.layer[l], step * self.parts[l]
-            self.across(
-                self.state[1 + 4 * (l - 1)] if l else self.state[0], y.k, first, count, self.a[l]
-            )
-            for i in range(y.k * step, (y.k + 1) * step):
-                self.a[l][i] = 1
+            if l or self.at != first:
+                if l:
+                    self.across(self.state[1 + 4 * (l - 1)], y.k, first, step, self.a[l])
+                else:
+                    self.inputs(y.k, first, count)
+                for i in range(y.k * step, (y.k + 1) * step):
+                    self.a[l][i] = 1
             if self.hessian:
                 self.bend(y, l, first, count)
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
-            self.product(
-                y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, line,
-                y.skip
-            )
+            if y.m == 1 and not y.skip:     # without what a product takes to begin
+                for i in range(y.k):
+                    self.K.scale(columns, self.W[y.w + i], self.D[l], self.E + i * line)
+            else:
+                self.product(
+                    y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, line,
+                    y.skip
+                )
             if has_slopes(x):
-                self.across(self.state[2 + 4 * (l - 1)], x.m, first, count, p)
+                self.across(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
             else:                       # what a's sign tells, or 1
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
@@ -328,11 +349,11 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t i, step = lines_of(count)
         cdef double *q = self.q[l]
         cdef const double *a
-        self.across(self.state[4 + 4 * l], y.m, first, count, self.delta[l])
+        self.across(self.state[4 + 4 * l], y.m, first, step, self.delta[l])
         if q == NULL:
             return
         if y.q != NULL:
-            self.across(self.state[3 + 4 * l], y.m, first, count, q)
+            self.across(self.state[3 + 4 * l], y.m, first, step, q)
             return
         a = self.a[l + 1]                   # of tanh, or of a sigmoid
         for i in range(y.m * step):
@@ -343,7 +364,8 @@ cdef class CurvatureMatrix:
     ) noexcept nogil:
         """D = B' in the last layer, a row for each output."""
         cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
-        cdef const double *h = self.state[1 + 4 * P.n_layers] + first * d
+        cdef Py_ssize_t ld = self.ld
+        cdef const double *h = self.state[1 + 4 * P.n_layers] + first
         cdef const double *w = self.state[2 + 4 * P.n_layers] + first
         cdef double *D = self.D[P.n_layers - 1]
         cdef double root, last, other
@@ -352,26 +374,36 @@ cdef class CurvatureMatrix:
             return                      # one class: there is nothing to learn
         for r in range(count):
             for k in range(self.each):
-                root = sqrt(h[r * d + k])
+                root = sqrt(h[k * ld + r])
                 if P.loss.kind != FC_CROSS_ENTROPY:
                     D[k * columns + k * step + r] = root
                     continue
-                root, last = root * sqrt(w[r]), sqrt(h[r * d + d - 1])
+                root, last = root * sqrt(w[r]), sqrt(h[(d - 1) * ld + r])
                 other = last            # with 1 - p_k, of which a sum keeps all digits
                 for i in range(d):
-                    D[i * columns + k * step + r] = -root * h[r * d + i] / (1 + last)
-                    other += h[r * d + i] if i != k else 0
+                    D[i * columns + k * step + r] = -root * h[i * ld + r] / (1 + last)
+                    other += h[i * ld + r] if i != k else 0
                 D[k * columns + k * step + r] = root * other / (1 + last)
                 D[(d - 1) * columns + k * step + r] = -root * last
 
     cdef void across(
-        self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t count, double *out
+        self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out
     ) noexcept nogil:
-        """out = the samples of x (N, m), each a column, and zeros up to whole lines of them."""
-        cdef Py_ssize_t i, ld = lines_of(count)
-        self.K.columns(count, m, x + first * m, m, 1, 0, count, out, ld)
+        """out = the samples of x (m, ld) from the first on, zeros past the last."""
+        cdef Py_ssize_t i
+        if step == self.ld:
+            memcpy(out, x, m * step * sizeof(double))
+            return
         for i in range(m):
-            memset(out + i * ld + count, 0, (ld - count) * sizeof(double))
+            memcpy(out + i * step, x + i * self.ld + first, step * sizeof(double))
+
+    cdef void inputs(self, Py_ssize_t k, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """a of the first layer = the samples of X, each a column, and zeros past the last."""
+        cdef Py_ssize_t i, step = lines_of(count)
+        cdef double *a = self.a[0]
+        self.K.columns(count, k, self.state[0] + first * k, k, 1, 0, count, a, step)
+        for i in range(k):
+            memset(a + i * step + count, 0, (step - count) * sizeof(double))
 
     cdef void product(
         self, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double *a, Py_ssize_t a_rs, Py_ssize_t a_cs,
@@ -409,8 +441,8 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
         cdef double scale
-        states_of(P, False, self.moved)
-        self.doubled(self.moved[4 * top], self.z, P.N * P.d_out)
+        states_of(P, False, self.moved, self.ld)
+        self.doubled(self.moved[4 * top], self.z, self.ld * P.d_out)
         while first < P.N:
             count = min(self.block, P.N - first)
             step = lines_of(count)
@@ -444,10 +476,38 @@ cdef class CurvatureMatrix:
         for i in range(P.d_out):
             for k in range(self.each):
                 for r in range(count):
-                    way = self.z[(first + r) * P.d_out + i] - before[(first + r) * P.d_out + i]
+                    way = self.z[i * self.ld + first + r] - before[i * self.ld + first + r]
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
 
     # --- what a block adds to G
+
+    cdef bint add_whole(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
+        """G = F F' of all samples; False, and it is not, where one of D and a is divided."""
+        cdef Py_ssize_t l, i, end
+        cdef Layer *y
+        for l in range(2 * P.n_layers):
+            if self.exponents[l]:
+                return False
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            for i in range(y.m):
+                self.K.times(
+                    y.k, 1, step, self.D[l] + i * step, 0, self.a[l], step,
+                    self.F + (y.w + i * y.k) * step, step
+                )
+            if y.b >= 0:
+                memcpy(self.F + y.b * step, self.D[l], y.m * step * sizeof(double))
+        i = 0
+        while i < P.n:
+            end = min(P.n, i + STRIP)
+            for l in range(i, end):
+                memset(G + l * P.n + i, 0, (l - i) * sizeof(double))
+            self.K.dots(
+                P.n - i, end - i, step, self.F + i * step, step, self.F + i * step, step,
+                G + i * (P.n + 1), P.n
+            )
+            i = end
+        return True
 
     cdef void add_layers(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *G

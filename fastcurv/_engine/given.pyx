@@ -174,6 +174,22 @@ cdef void take_pieces(
         piece += 1
 
 
+cdef void take_units(
+    PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, char *out, Py_ssize_t ldo
+) noexcept nogil:
+    """All pieces of the same into out (m, ldo), a row for each unit."""
+    cdef Py_ssize_t piece = 0, n, j, size = P.K.real_bytes
+    cdef char *from_
+    if not P.across:
+        P.K.columns(rows, m, place_of(P, state, 0, ld), ld, 1, 0, rows, out, ldo)
+        return
+    for piece in range(pieces_of(P, rows)):
+        n, from_ = row_of(P, rows, piece + 1) - row_of(P, rows, piece), place_of(P, state, piece, ld)
+        for j in range(m):
+            memcpy(out + j * ldo * size, from_ + j * P.across * size, n * size)
+        out += n * size
+
+
 cdef void put_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *source

@@ -421,7 +421,7 @@ cdef class Plan:
                 to[i] = NULL if one is None else pointer(one)
             with self.lock, nogil:
                 before = watch()
-                states_of(&self.P, back, to)
+                states_of(&self.P, back, to, 0)
                 self.end(before)
         finally:
             free(to)

@@ -152,7 +152,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
             f"the checkpoint to resume was saved {'with' if watched else 'without'} validation; "
             "wanted the same of the run that goes on"
         )
-    for key in run.history:
+    for key in run.recorded:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
             raise damaged(f"its history of {key} is no list of {facts['records']} numbers")
@@ -252,7 +252,10 @@ class Saver:
         if self.snapshot is None:
             return
         arrays, facts = self.snapshot
-        past = prefixed("run.", loop.run.past(facts["run"]["records"]))
+        past = {
+            "run.history." + name: values.astype(np.float64)
+            for name, values in loop.run.past(facts["run"]["records"]).items()
+        }
         try:
             write_tensors(self.path, arrays | past, facts)
         except OSError as error:  # such as a full disk: the run goes on without a new checkpoint

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import same
-from ..critical.evidence import is_plain
 from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
@@ -41,7 +40,7 @@ class LevenbergMarquardt(GaussNewton):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = None
-        if len(run.theta) <= MOST and self.sample is None and is_plain(run.ob):
+        if len(run.theta) <= MOST and self.sample is None and run.plain:
             self._start()
         if self.engine is not None:
             run.curvature = None

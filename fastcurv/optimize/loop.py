@@ -5,7 +5,8 @@ result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ IDLE = 50  # iterations of a second-order method without progress that end the r
 TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
 LITTLE = 1e-4  # ... where the loss is so little above its lower bound, as a share of the start's
 CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is checked for kinks
+LOSS = itemgetter(1)  # of a record
 DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
 REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
@@ -41,17 +43,16 @@ SENTENCES = {  # of some rules that end a run
 }
 
 
-def _mark(
-    mark: list[Any], records: Iterable[tuple[int, float, float]], share: float, origin: float
-) -> None:
-    """Mark which records (iteration, f, gradient's norm) got on since the last mark: the loss fell,
-    by a share of what it is away from `origin`, or the gradient was halved.
+def _mark(mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float) -> None:
+    """Mark which records got on since the last mark: the loss fell, by a share of what it is away
+    from `origin`, or the gradient was halved.
     """
     at, lowest, gnorm = mark
-    for i, f, g in records:
+    for record in records:
+        i, f, g = record[:3]
         if f < lowest - share * abs(f - origin) or g < 0.5 * gnorm:
             at, lowest, gnorm = i, f, min(g, gnorm)
-    mark[:] = [at, lowest, gnorm]
+    mark[:] = at, lowest, gnorm
 
 
 class Loop:
@@ -78,7 +79,7 @@ class Loop:
         self.by_default = gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
         self.ending = Finisher(run, gradient_tol, maker, options)
-        self.bottom = lower_bound(run.ob)
+        self.bottom = self.low = lower_bound(run.ob)  # low: where next to nothing is left to gain
         self.shown: Any = None
         self.method: Method
         self.why: str | None = None
@@ -103,7 +104,8 @@ class Loop:
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
-        run.f0 = run.history["loss"][0] if run.history["loss"] else run.f
+        run.f0 = run.records[0][1] if run.records else run.f
+        self.low = self.bottom + LITTLE * (run.f0 - self.bottom)
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_objective(run, facts["run"])
@@ -122,7 +124,7 @@ class Loop:
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
-            if run.spent_here is not None and run.iteration == run.history["iteration"][-1]:
+            if run.spent_here is not None and run.iteration == run.records[-1][0]:
                 run.iteration += 1  # the last of several steps is not counted yet
         except Exception:  # of the objective or the callback
             self.saver.write(self)
@@ -242,9 +244,9 @@ class Loop:
         it overflows.
         """
         run = self.run
-        far = 1e30 if run.theta.dtype == np.float64 else 1e8
-        down = run.f < run.f0 and self.bottom == -np.inf
-        if not (down and np.abs(run.theta).max() > far):
+        if self.bottom > -np.inf or not run.f < run.f0:
+            return False
+        if not np.abs(run.theta).max() > (1e30 if run.theta.dtype == np.float64 else 1e8):
             return False
         f = run.f
         for i in range(1, DOUBLINGS + 1):
@@ -268,22 +270,17 @@ class Loop:
         """Mark which of so many last records got on, and which did in a valley, where less of a
         fall is none.
         """
-        run, before = self.run, slice(-count, None)
-        losses, norms = run.history["loss"][before], run.history["gradient_norm"][before]
-        at = range(run.iteration + 1 - count, run.iteration + 1)
-        _mark(run.mark, zip(at, losses, norms), 1e-8, 0.0)
-        low = self.bottom + LITTLE * (run.f0 - self.bottom)
-        if min(losses) <= low < np.inf:
-            valley = [record for record in zip(at, losses, norms) if record[1] <= low]
-            _mark(run.walked, valley, TRIFLE, run.f0)
+        run, last = self.run, self.run.records[-count:]
+        _mark(run.mark, last, 1e-8, 0.0)
+        if min(last, key=LOSS)[1] <= self.low < np.inf:
+            _mark(run.walked, [one for one in last if one[1] <= self.low], TRIFLE, run.f0)
 
     def _in_a_valley(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
         for.
         """
-        run, low = self.run, self.bottom + LITTLE * (self.run.f0 - self.bottom)
-        by_default = self.by_default and run.fun_target == -np.inf
-        return by_default and run.f <= low < np.inf
+        by_default = self.by_default and self.run.fun_target == -np.inf
+        return by_default and self.run.f <= self.low < np.inf
 
     # where the gradient is zero
 
@@ -377,8 +374,8 @@ class Loop:
         if self.why not in ("stalled", "max_iter") or not self.method.curvature or at_rest:
             return
         stalled, held = self.why == "stalled", None
-        losses = self.run.history["loss"][-CRAWL:]
-        crawls = len(losses) == CRAWL and losses[0] - losses[-1] < 0.01 * abs(losses[0])
+        last = [record[1] for record in self.run.records[-CRAWL:]]
+        crawls = len(last) == CRAWL and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.verdict and (stalled or crawls):
             self.shown.note("looking for kinks that hold it")
             held = self.ending.held(self.run.theta, patient=stalled)
@@ -391,7 +388,7 @@ class Loop:
 
     def _finish(self) -> OptimizeResult:
         self.saver.at_the_end(self)
-        if self.run.history["iteration"][-1] != self.run.iteration:  # always record the last point
+        if self.run.records[-1][0] != self.run.iteration:  # always record the last point
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
@@ -449,11 +446,7 @@ class Loop:
             kind=kind,
             message=f"{message[0].upper()}{message[1:]}.",
             report=report,
-            history=History(
-                {key: np.asarray(values) for key, values in run.history.items()},
-                self.name,
-                self.method.settings(),
-            ),
+            history=History(run.past(), self.name, self.method.settings()),
             method=self.name,
             wall_time=run.elapsed(),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from ..critical.evidence import (
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
 
+# of the current point, by the names of a history, where a validation loss follows if there is one
+RECORDED = "iteration", "loss", "gradient_norm", "products", "time"
 FADING = 0.7  # decay per check of the longest time seen between two checks of the clock
 
 
@@ -59,11 +61,39 @@ class Run(Saved):
     best, best_score
         The recorded point with the lowest score: the validation loss if there is one, else the
         loss.
-    history : dict of str to list
-        One entry per record: ``iteration loss gradient_norm products time``, and ``validation``.
+    records : list of tuple
+        What has been recorded, each with a number for each name in `recorded`.
     cut : str or None
         The budget that ended inside a step, as `exhausted` names it.
     """
+
+    f = f0 = gnorm = np.inf
+    g: Any = None
+    best: Any = None
+    best_score = best_f = best_gnorm = np.inf
+    since_best = 0
+    n_values = n_gradients = n_products = iteration = 0
+    spent = gap = asked = 0.0  # gap: the longest recent time between two checks; asked: the last
+    # of the next step: iterations that it may stand for, and a gradient's norm that is enough
+    ahead, enough = 1, 0.0
+    in_a_valley = False  # where next to nothing is left to gain, and no more is asked for
+    at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
+    # the engine's, of an objective whose passes take as little as Python around them; else None
+    points: Any = None
+    sought = False  # they have been asked for
+    rows: Any = None
+    # records not yet among the others, from which on, the iteration there, and, of the current
+    # point alone, the score
+    pending: tuple[list[tuple[Any, ...]], int, int, float | None] | None = None
+    cut: str | None = None
+    stale = False
+    spent_here: int | None = None  # products up to here, where others have followed
+    # the tolerance asked for, and the one in force, smaller where a verdict needs that
+    wanted = gradient_tol = 0.0
+    rest: int | None = None  # iteration up to which it goes on past the default tolerance
+    small_gains = 0  # in a row, along negative curvature
+    moves = small = 0  # to other points from rest, and those in a row that gained little
+    _product: Any = None
 
     def __init__(
         self,
@@ -81,56 +111,30 @@ class Run(Saved):
         self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
         self.pressed = who_tells_of_interrupts()
-        self.curvature = curvature
+        self.curvature, self.sample = curvature, sample
         self.fun_target = -np.inf if fun_target is None else fun_target
-        # of the next step: iterations that it may stand for, and a gradient's norm that is enough
-        self.ahead, self.enough = 1, 0.0
-        self.in_a_valley = False  # where next to nothing is left to gain, and no more is asked for
-        self.at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
-        # the engine's, of an objective whose passes take as little as Python around them; else None
-        self.points: Any = None
-        self.sought = False  # they have been asked for
-        self._product: Any = None
-        self.sample = sample
-        self.rows: Any = None
-        self.theta = theta
-        self.spare = np.empty_like(theta)
-        self.eps = float(np.finfo(theta.dtype).eps)
-        self.n_values = self.n_gradients = self.n_products = self.iteration = 0
-        self.spent, self.started = 0.0, time.perf_counter()
-        self.gap = self.asked = 0.0  # longest recent time between two checks of the clock; last one
-        self.history: dict[str, list[Any]] = {
-            key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")
-        }
-        if validation is not None:
-            self.history["validation"] = []
-        self.best: Any = None
-        # columns not yet in the history, from where on, the iteration there, and, of the current
-        # point alone, the score
-        self.pending: tuple[tuple[Any, ...], int, int, float | None] | None = None
-        self.best_score, self.since_best = np.inf, 0
-        self.best_f = self.best_gnorm = np.inf
-        self.f = self.f0 = self.gnorm = np.inf
-        self.g = np.empty(0, theta.dtype)
-        self.cut: str | None = None
-        self.stale = False
-        self.spent_here: int | None = None  # products up to here, where others have followed
-        # the tolerance asked for, and the one in force, smaller where a verdict needs that
-        self.wanted = self.gradient_tol = 0.0
+        self.theta, self.spare = theta, np.empty_like(theta)
+        self.started = time.perf_counter()
+        self.records: list[tuple[Any, ...]] = []
         # where it last got on (iteration, loss, gradient's norm), and where in a valley
         self.mark: list[Any] = [0, np.inf, np.inf]
         self.walked: list[Any] = [0, np.inf, np.inf]
-        self.rest: int | None = None  # iteration up to which it goes on past the default tolerance
-        self.small_gains = 0  # in a row, along negative curvature
-        self.moves = self.small = (
-            0  # to other points from rest, and those in a row that gained little
-        )
 
     @property
     def rng(self) -> np.random.Generator:
         """The run's generator, made when first asked for: most runs on small nets end without."""
         rng = self.seed = np.random.default_rng(self.seed)  # a generator is passed through
         return rng
+
+    @cached_property
+    def eps(self) -> float:
+        """The relative spacing of numbers of theta's dtype."""
+        return float(np.finfo(self.theta.dtype).eps)
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether what the objective's own class makes at theta is of this loss."""
+        return is_plain(self.ob)
 
     @cached_property
     def at_once(self) -> bool:
@@ -211,7 +215,7 @@ class Run(Saved):
         self.at_hand = None
         if self._at_points():
             f, g = self.points.arrive(self.theta)
-        elif operator is not None and self.sample is None and is_plain(self.ob):
+        elif operator is not None and self.sample is None and self.plain:
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
@@ -251,7 +255,7 @@ class Run(Saved):
         if not self.sought:
             make = getattr(type(self.ob), "_points", None)  # its own, not of what it wraps
             self.sought = True
-            self.points = make(self.ob) if make is not None and is_plain(self.ob) else None
+            self.points = make(self.ob) if make is not None and self.plain else None
         return self.points is not None
 
     def product(self, v: np.ndarray, out: Any) -> Any:
@@ -284,17 +288,25 @@ class Run(Saved):
 
     # history and state
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The names of what is recorded."""
+        return RECORDED if self.validation is None else (*RECORDED, "validation")
+
+    def past(self, count: int | None = None) -> dict[str, np.ndarray]:
+        """Return so many records, or all, as an array for each name."""
+        return dict(zip(self.recorded, map(np.array, zip(*self.records[:count]))))
+
     def record(self) -> None:
         """Record the current point, and keep a copy if it is the best."""
         spent = self.n_products if self.spent_here is None else self.spent_here
-        entry: tuple[Any, ...] = [self.iteration], [self.f], [self.gnorm], [spent], [self.elapsed()]
+        record: tuple[Any, ...] = self.iteration, self.f, self.gnorm, spent, self.elapsed()
         score = self.f
         if self.validation is not None:
             inside = all_finite(self.theta)
             score = value_at(self.validation, self.theta) if inside else np.inf
-            entry = *entry, [score]
-        count = len(self.history["loss"])
-        self.pending, self.spent_here = (entry, count, self.iteration, score), None
+            record = *record, score
+        self.pending, self.spent_here = ([record], len(self.records), self.iteration, score), None
         self.settle()
 
     def follow(self, engine: Any) -> None:
@@ -314,18 +326,14 @@ class Run(Saved):
         self.cut = "max_time" if ending == "max_time" else self.cut
         if not len(records):
             return
-        losses, norms, times, *products = records.T.tolist()
-        spent = [*map(int, products[0])] if products else [self.n_products] * len(losses)
-        self.spent_here, passed = spent.pop(), len(spent)
-        columns = (
-            range(self.iteration + 1, self.iteration + 1 + passed),
-            losses[:-1],
-            norms[:-1],
-            spent,
-            [time + begun for time in times[:-1]],
-        )
-        after = self.iteration + passed + (not whole)
-        self.pending = columns, len(self.history["loss"]), after, None
+        *before, last = records.tolist()
+        at, spent = self.iteration + 1, self.n_products
+        self.spent_here = int(last[3]) if len(last) > 3 else spent
+        rows: list[tuple[Any, ...]] = [
+            (i, f, norm_there, int(products[0]) if products else spent, time + begun)
+            for i, (f, norm_there, time, *products) in enumerate(before, at)
+        ]
+        self.pending = rows, len(self.records), at + len(rows) - whole, None
         self.settle()
 
     def settle(self) -> None:
@@ -334,11 +342,11 @@ class Run(Saved):
         """
         if self.pending is None:
             return
-        columns, count, self.iteration, score = self.pending
-        for key, values in zip(self.history, columns):
-            self.history[key][count:] = values
+        rows, count, self.iteration, score = self.pending
+        self.records[count:] = rows
         if score is not None and score < self.best_score:
-            self.best = np.array(self.theta) if self.best is None else self.best
+            if self.best is None:
+                self.best = np.empty_like(self.theta)
             np.copyto(self.best, self.theta)
             self.best_score, self.since_best = score, 0
             self.best_f, self.best_gnorm = self.f, self.gnorm
@@ -369,17 +377,10 @@ class Run(Saved):
     def state(self) -> State:
         """Return everything a resumed run needs except the history: arrays, and facts for JSON."""
         arrays, facts = super().state()
-        facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
+        facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
         facts["rng"] = plain(self.rng.bit_generator.state)
         facts["f"] = None if self.stale else float(self.f)
         return arrays, facts
-
-    def past(self, records: int) -> dict[str, np.ndarray]:
-        """Return the history up to a number of records, as arrays."""
-        return {
-            "history." + key: np.asarray(values[:records], dtype=np.float64)
-            for key, values in self.history.items()
-        }
 
     def load(self, arrays: Any, facts: Any) -> None:
         """Restore what `state` and `past` returned; raise ValueError if they cannot have returned
@@ -387,11 +388,11 @@ class Run(Saved):
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
-        for key in self.history:
-            values = arrays["history." + key].tolist()
-            self.history[key] = (
-                [int(value) for value in values] if key in ("iteration", "products") else values
-            )
+        columns = (arrays["history." + name].tolist() for name in self.recorded)
+        self.records = [
+            (int(i), f, norm_there, int(spent), *rest)
+            for i, f, norm_there, spent, *rest in zip(*columns)
+        ]
         self.spent, self.started = facts["elapsed"], time.perf_counter()
         self.seed = generator(facts.get("rng"))
 
@@ -472,9 +473,9 @@ class Method(Saved):
         """Return the options in force, for the history of the run."""
         return {name: getattr(self, name) for name in self.defaults}
 
-    def __getattr__(self, name: str) -> Any:
-        """Refuse unknown attributes. Options are set as attributes at the start."""
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+    if TYPE_CHECKING:  # options are set as attributes at the start
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def step(self) -> str | None:
         """Move the run and return None, or return the reason why no step was possible."""

@@ -237,7 +237,9 @@ cdef class CurvatureMatrix:
             self.doubled(
                 self.kept[l], <double *>self.state[l + 1], numbers_of(P, l, self.hessian)
             )
-        for i in range(P.n):
+        if self.F != NULL:
+            memset(G, 0, P.n * P.n * sizeof(double))
+        for i in range(P.n if self.F == NULL else 0):
             memset(G + i * (P.n + 1), 0, (P.n - i) * sizeof(double))
         while first < P.N and not fc_watch_off():
             count = min(self.block, P.N - first)
@@ -500,8 +502,6 @@ cdef class CurvatureMatrix:
         i = 0
         while i < P.n:
             end = min(P.n, i + STRIP)
-            for l in range(i, end):
-                memset(G + l * P.n + i, 0, (l - i) * sizeof(double))
             self.K.dots(
                 P.n - i, end - i, step, self.F + i * step, step, self.F + i * step, step,
                 G + i * (P.n + 1), P.n

@@ -228,6 +228,8 @@ class Saver:
         """Save after a step if a save is due: every `every` iterations, or after `OFTEN`
         seconds.
         """
+        if self.path is None:
+            return
         if self.every is not None:
             due = loop.run.iteration % self.every == 0
         else:
@@ -240,6 +242,8 @@ class Saver:
         """Save the final state, or the start of the last step if that was cut short or left the
         finite numbers.
         """
+        if self.path is None:
+            return
         before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
         if self.snapshot is None or not before:
             self.take(loop)

@@ -44,7 +44,8 @@ class LevenbergMarquardt(GaussNewton):
             self._start()
         if self.engine is not None:
             run.curvature = None
-            run.at_hand = self.engine.value, self.engine.gradient.copy()
+            engine = self.engine
+            run.at_hand = engine.value, engine.gradient.copy(), engine.gradient_norm
 
     def load(self, arrays: Any, facts: Any) -> None:
         if not facts["since"] < AT_ONCE:

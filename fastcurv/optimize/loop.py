@@ -49,9 +49,9 @@ def _mark(mark: list[Any], records: list[tuple[Any, ...]], share: float, origin:
     """
     at, lowest, gnorm = mark
     for record in records:
-        i, f, g = record[:3]
-        if f < lowest - share * abs(f - origin) or g < 0.5 * gnorm:
-            at, lowest, gnorm = i, f, min(g, gnorm)
+        f = record[1]
+        if f < lowest - share * abs(f - origin) or record[2] < 0.5 * gnorm:
+            at, lowest, gnorm = record[0], f, min(record[2], gnorm)
     mark[:] = at, lowest, gnorm
 
 
@@ -75,6 +75,8 @@ class Loop:
         self.run, self.maker, self.name, self.options = run, maker, name, options
         self.max_iter, self.callback, self.patience = max_iter, callback, patience
         self.saver, self.verdict = saver, verdict
+        alone = callback is None and patience is None and run.validation is None
+        self.watched = not (alone and saver.path is None)  # step by step
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
@@ -215,8 +217,7 @@ class Loop:
 
     def _unwatched(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
-        watched = (self.callback, self.patience, self.run.validation, self.saver.path)
-        if self.critical() or self.bottom == -np.inf or any(one is not None for one in watched):
+        if self.watched or self.bottom == -np.inf or self.critical():
             return 1
         idle = self._idle_in(self.run.mark)
         if self.run.in_a_valley:

@@ -381,8 +381,9 @@ def _checked(
         matrix = small and getattr(ob, "_steps_by_matrix", False)
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
-    _check_options(chosen, maker, options)
-    if maker.curvature is not None:
+    if options:
+        _check_options(chosen, maker, options)
+    if maker.curvature is not None and not hasattr(ob, maker.curvature):
         _check_protocol(ob, chosen, (*PROTOCOL, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"

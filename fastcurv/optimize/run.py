@@ -77,7 +77,7 @@ class Run(Saved):
     # of the next step: iterations that it may stand for, and a gradient's norm that is enough
     ahead, enough = 1, 0.0
     in_a_valley = False  # where next to nothing is left to gain, and no more is asked for
-    at_hand: Any = None  # value and gradient at theta, where the next `bind` finds them
+    at_hand: Any = None  # value, gradient and its norm at theta, where the next `bind` finds them
     # the engine's, of an objective whose passes take as little as Python around them; else None
     points: Any = None
     sought = False  # they have been asked for
@@ -109,6 +109,7 @@ class Run(Saved):
         fun_target: float | None = None,
     ) -> None:
         self.ob, self.seed, self.validation = ob, seed, validation
+        self.plain = is_plain(ob)  # what its own class makes at theta is of this loss
         self.max_time, self.max_products = max_time, max_products
         self.pressed = who_tells_of_interrupts()
         self.curvature, self.sample = curvature, sample
@@ -130,11 +131,6 @@ class Run(Saved):
     def eps(self) -> float:
         """The relative spacing of numbers of theta's dtype."""
         return float(np.finfo(self.theta.dtype).eps)
-
-    @cached_property
-    def plain(self) -> bool:
-        """Whether what the objective's own class makes at theta is of this loss."""
-        return is_plain(self.ob)
 
     @cached_property
     def at_once(self) -> bool:
@@ -211,8 +207,11 @@ class Run(Saved):
 
     def bind(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
-        operator, (f, g) = self.bind_operator(), self.at_hand or (None, None)
-        self.at_hand = None
+        operator, f, g = self.bind_operator(), None, None
+        if self.at_hand is not None:
+            (self.f, self.g, self.gnorm), self.at_hand, self.stale = self.at_hand, None, False
+            self.n_gradients += 1
+            return
         if self._at_points():
             f, g = self.points.arrive(self.theta)
         elif operator is not None and self.sample is None and self.plain:
@@ -328,11 +327,13 @@ class Run(Saved):
             return
         *before, last = records.tolist()
         at, spent = self.iteration + 1, self.n_products
-        self.spent_here = int(last[3]) if len(last) > 3 else spent
-        rows: list[tuple[Any, ...]] = [
-            (i, f, norm_there, int(products[0]) if products else spent, time + begun)
-            for i, (f, norm_there, time, *products) in enumerate(before, at)
-        ]
+        rows: list[tuple[Any, ...]]
+        if len(last) == 3:
+            self.spent_here = spent
+            rows = [(i, f, g, spent, time + begun) for i, (f, g, time) in enumerate(before, at)]
+        else:
+            self.spent_here, each = int(last[3]), enumerate(before, at)
+            rows = [(i, f, g, int(spent), time + begun) for i, (f, g, time, spent) in each]
         self.pending = rows, len(self.records), at + len(rows) - whole, None
         self.settle()
 

@@ -68,6 +68,7 @@ cdef class Levenberg:
     cdef double *g
     cdef double *l2             # what l2 adds to the diagonal
     cdef bint blind             # the last step's gain was below the rounding of the loss
+    cdef bint formed            # whether G is that at theta: the last point of a run needs none
 
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
@@ -76,8 +77,8 @@ cdef class Levenberg:
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
         self.ld = padded(n, sizeof(double))
-        self.room = padded_rows(1, n * (n + self.ld + PANEL + 3), np.float64)
-        self.A = <double *>pointer(self.room)
+        self.room = np.empty(n * (n + self.ld + PANEL + 3) + LINE)
+        self.A = <double *>to_line(pointer(self.room))
         self.minus = self.A + n * self.ld
         self.G = self.minus + n * PANEL
         self.s = self.G + n * n
@@ -97,6 +98,7 @@ cdef class Levenberg:
             before = watch()
             self.value = self.loss(P, at_)
             self.arrive(P, gradient)
+            self.form(P)
             plan.end(before)
         self.lowest = self.value
         for i in range(n):
@@ -145,8 +147,11 @@ cdef class Levenberg:
                 ending[0] = TARGET
             elif (now() - begin) * 1e-9 > seconds:
                 ending[0] = LATE
-            elif not self.descend(P, theta, trial):
-                ending[0] = OFF if fc_watch_off() else STALLED
+            else:
+                if not self.formed:
+                    self.form(P)
+                if not self.descend(P, theta, trial):
+                    ending[0] = OFF if fc_watch_off() else STALLED
             if ending[0] != GOING:
                 return k
             memcpy(theta, trial, P.n * P.K.real_bytes)
@@ -364,16 +369,21 @@ cdef class Levenberg:
         return f
 
     cdef void arrive(self, PlanS *P, char *gradient) noexcept nogil:
-        """The gradient and the matrix where the plan is."""
+        """The gradient where the plan is."""
         cdef Py_ssize_t i
         cdef double square = 0
         if self.plan.l2 != 0:
             decay(P, self.plan.l2, P.theta, gradient)
         at_theta(P, True, gradient, self.plan.l2 != 0)
-        self.normal.half(self.G)
         self.normal.doubled(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]
-            if self.l2 != NULL:
-                self.G[i * (P.n + 1)] += self.l2[i]
-        self.gradient_norm = sqrt(square)
+        self.gradient_norm, self.formed = sqrt(square), False
+
+    cdef void form(self, PlanS *P) noexcept nogil:
+        """The matrix there."""
+        cdef Py_ssize_t i
+        self.normal.half(self.G)
+        for i in range(P.n if self.l2 != NULL else 0):
+            self.G[i * (P.n + 1)] += self.l2[i]
+        self.formed = not fc_watch_off()

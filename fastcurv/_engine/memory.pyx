@@ -110,11 +110,16 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
     return start
 
 
+cdef inline char *to_line(char *x) noexcept nogil:
+    """The first place from x on where a line begins."""
+    return x + (-<Py_ssize_t><uintptr_t>x % FC_ALIGN + FC_ALIGN) % FC_ALIGN
+
+
 def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
     """A padded matrix with room for (rows, cols): whole rows (rows, leading dimension)."""
     cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
     owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
-    shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
+    shift = (to_line(pointer(owner)) - pointer(owner)) // size
     return owner[shift:shift + rows * ld].reshape(-1, ld)
 
 

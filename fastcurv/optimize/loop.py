@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -78,9 +79,8 @@ class Loop:
         alone = callback is None and patience is None and run.validation is None
         self.watched = not (alone and saver.path is None)  # step by step
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
-        self.by_default = gradient_tol is None
+        self.gradient_tol, self.by_default = gradient_tol, gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
-        self.ending = Finisher(run, gradient_tol, maker, options)
         self.bottom = self.low = lower_bound(run.ob)  # low: where next to nothing is left to gain
         self.shown: Any = None
         self.method: Method
@@ -88,6 +88,13 @@ class Loop:
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
         self.jumps = False  # the gradient, where the run stalled
+
+    @cached_property
+    def ending(self) -> Finisher:
+        """Make what judges points where the gradient is zero; runs without a verdict end without
+        it.
+        """
+        return Finisher(self.run, self.gradient_tol, self.maker, self.options)
 
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
@@ -397,7 +404,7 @@ class Loop:
         whole = self.why not in ("interrupted", "unbounded")
         if self.outcome is None and at_rest and self.verdict and whole:
             self._judge_the_end(x)
-        return self._result(np.array(x), fun, gnorm)
+        return self._result(x, fun, gnorm)
 
     def _judge_the_end(self, x: np.ndarray) -> None:
         try:
@@ -416,7 +423,7 @@ class Loop:
         run, outcome = self.run, self.outcome
         kind, success, report = None, False, None
         if outcome is not None:
-            x, kind, success = np.array(outcome.theta), outcome.kind, outcome.success
+            x, kind, success = outcome.theta, outcome.kind, outcome.success
             sentence, report = outcome.sentence, outcome.report
         elif gnorm <= run.wanted:
             asked = "reached" if self.verdict else "asked for"
@@ -424,7 +431,7 @@ class Loop:
         else:  # kinks may hold a minimum, where no gradient is small
             kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
-        known = same(x, run.theta) and not run.stale
+        known = (x is run.theta or same(x, run.theta)) and not run.stale
         if outcome is not None and not known:
             fun = run.value(x)
         jac = run.g if known else run.value_and_gradient(x)[1]
@@ -434,7 +441,7 @@ class Loop:
         if report is None and self.verdict and hasattr(run.ob, "hessian"):
             message += NO_REPORT
         return as_result(
-            x=x,
+            x=np.array(x),
             fun=fun,
             jac=np.array(jac),
             nit=run.iteration,

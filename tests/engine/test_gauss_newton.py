@@ -68,19 +68,46 @@ def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng)
     close(*problem(rng, [4, 7, 30], 50, "relu", loss))
 
 
+@pytest.mark.parametrize("loss", _engine.LOSSES)
+def test_matrix_of_a_few_rows_and_parameters_is_made_of_all_columns(loss, rng):
+    """With one output, or two classes, and beside the limits on its size."""
+    d = 1 + (loss == "cross_entropy")
+    for i, N in enumerate((1, 8, 9, 41, 128, 136, 500)):
+        dtype = ("float64", "float32")[i % 2]
+        close(*problem(rng, [1, 5, d], N, "tanh", loss, dtype, l2=0.1 * (i % 3)))
+        close(*problem(rng, [3, 3, 3, d], N, "leaky_relu", loss, dtype, residual=True))
+        close(*problem(rng, [2, 4, 3, d], N, "gelu", loss, dtype, bias=False))
+        close(*problem(rng, [61, d], N, "tanh", loss, dtype, weighted=True))
+        close(*problem(rng, [8, 6, d], N, "softplus", loss, dtype))
+
+
+def test_matrix_after_one_that_left_its_room_full_of_nan(rng):
+    ob, theta = problem(rng, [3, 5, 1], 30, "tanh", "mse")
+    wanted = [matrix_of(ob, theta, hessian) for hessian in (False, True)]
+    lost, far = problem(rng, [6, 9, 9, 1], 200, "identity", "mse")
+    plan = lost._new_plan()
+    plan.bind(np.full_like(far, np.nan))
+    for hessian in (False, True):
+        G = np.zeros((lost.n_params,) * 2)
+        _engine.CurvatureMatrix(plan, hessian).matrix(G)
+        assert np.isnan(G).any()
+        assert np.array_equal(matrix_of(ob, theta, hessian), wanted[hessian])
+
+
 @pytest.mark.parametrize("size, weight", [(-565, 300), (400, -700), (530, -980), (0, -900), (0, 0)])
-def test_matrix_of_numbers_far_from_one(size, weight, rng):
+@pytest.mark.parametrize("d", [1, 2])
+def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
     """The squares of inputs, or of what comes down, leave the range of numbers where those of the
     matrix do not.
     """
-    X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
-    model = fc.MLP([3, 4, 2], "identity")
-    theta = model.init(seed=0)
+    X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
+    model = fc.MLP([3, 4, d], "identity")
+    theta, at = model.init(seed=0), np.arange(16 + 5 * d)
     theta[12:16] = 0.0  # so that all that W multiplies is of one size
     near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
     weights = np.full(12, 2.0**weight)
     far = fc.Objective(model, np.ldexp(X, size), y, "mse", sample_weight=weights)
-    sizes = np.where((np.arange(26) < 12) | ((np.arange(26) >= 16) & (np.arange(26) < 24)), size, 0)
+    sizes = np.where((at < 12) | ((at >= 16) & (at < 16 + 4 * d)), size, 0)
     G, exact = matrix_of(far, theta), matrix_of(near, theta)
     wanted = np.ldexp(exact, weight + sizes[:, None] + sizes)
     assert np.isfinite(G).all() and np.abs(wanted).max() > 0

@@ -83,6 +83,7 @@ KERNELS = [
         "w[r * ldw + x] -= (REAL)c[r * ldc + i] * q[i * ldq + x];",
         "w[r * ldw + x] += (REAL)c[r * ldc + i] * q[i * ldq + x];",
     ),
+    ("rows.inc", "left > 1 ? NAME(ceil_div)(rows, left)", "left > 2 ? NAME(ceil_div)(rows, left)"),
     ("rows.inc", "if (squares && i + nq == m)", "if (squares && i == 0)"),
     ("rows.inc", "left >= 4 ? 4 :", "left >= 3 ? 4 :"),
     # copies and sums
@@ -328,6 +329,18 @@ PASSES = [
         "self.more[i] = self.g[i]",
     ),
     ("fastcurv/_engine/levenberg.pyx", "A + first, ld, 1,", "A + first, ld, 0,"),
+    ("fastcurv/_engine/levenberg.pyx", "if not self.formed:", "if False:"),
+    ("fastcurv/_engine/gauss_newton.pyx", "if self.exponents[l]:", "if False:"),
+    (
+        "fastcurv/_engine/gauss_newton.pyx",
+        "if l or self.at != first:\n                if l:",
+        "if l or self.at < 0:\n                if l:",
+    ),
+    (
+        "fastcurv/_engine/given.pyx",
+        "out += n * size\n\n\ncdef void put",
+        "out += size\n\n\ncdef void put",
+    ),
     ("fastcurv/_engine/gauss_newton.pyx", "if count < P.N:", "if 0:"),
     ("fastcurv/_engine/gauss_newton.pyx", "if scale != 1:", "if 0:"),
     (

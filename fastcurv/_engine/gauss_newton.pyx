@@ -11,8 +11,9 @@ s = sqrt(p) and the last output t,
 
 that is sqrt(w) diag(s) times the reflection that takes s to the last unit vector, without its last
 column. Backward makes of B', for each column alone, D = B' in the last layer, E_below = W' D [+ E]
-and D_below = E_below * phi'. F, whose rows are those of D times those of a below, is not made: of
-two layers x and y, with 1 in a for b,
+and D_below = E_below * phi'. F, whose rows are those of D times those of a below, is made only
+where it has one column a sample and is so small that one product takes least. Else, of two layers x
+and y, with 1 in a for b,
 
     G[(i, a), (j, b)] = sum over samples of T_ij A_ab
     T_ij = sum over columns of Dx_i * Dy_j,    A_ab = a_x[a] * a_y[b]

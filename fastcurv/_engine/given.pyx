@@ -184,7 +184,8 @@ cdef void take_units(
         P.K.columns(rows, m, place_of(P, state, 0, ld), ld, 1, 0, rows, out, ldo)
         return
     for piece in range(pieces_of(P, rows)):
-        n, from_ = row_of(P, rows, piece + 1) - row_of(P, rows, piece), place_of(P, state, piece, ld)
+        n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
+        from_ = place_of(P, state, piece, ld)
         for j in range(m):
             memcpy(out + j * ldo * size, from_ + j * P.across * size, n * size)
         out += n * size

@@ -165,8 +165,8 @@ cdef class CurvatureMatrix:
         self.block = min(self.ld, self.block)
         self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
         self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
-        whole = self.each == 1 and not hessian and P.n <= WHOLE
-        whole = whole and self.ld * P.n <= WHOLE_NUMBERS
+        whole = self.each == 1 and not hessian and self.block == self.ld
+        whole = whole and P.n <= WHOLE and self.ld * P.n <= WHOLE_NUMBERS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
         kept = numbers + self.K.scratch // sizeof(double) + 1 + LINE

@@ -79,6 +79,7 @@ def test_matrix_of_a_few_rows_and_parameters_is_made_of_all_columns(loss, rng):
         close(*problem(rng, [2, 4, 3, d], N, "gelu", loss, dtype, bias=False))
         close(*problem(rng, [61, d], N, "tanh", loss, dtype, weighted=True))
         close(*problem(rng, [8, 6, d], N, "softplus", loss, dtype))
+        close(*problem(rng, [1, d], 4 * N, "tanh", loss, dtype))  # more than a block of rows
 
 
 def test_matrix_after_one_that_left_its_room_full_of_nan(rng):

@@ -341,6 +341,7 @@ PASSES = [
         "out += n * size\n\n\ncdef void put",
         "out += size\n\n\ncdef void put",
     ),
+    ("fastcurv/_engine/gauss_newton.pyx", "not hessian and self.block == self.ld", "not hessian"),
     ("fastcurv/_engine/gauss_newton.pyx", "if count < P.N:", "if 0:"),
     ("fastcurv/_engine/gauss_newton.pyx", "if scale != 1:", "if 0:"),
     (

@@ -133,18 +133,19 @@ cdef void take_unfolded(
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
     cdef Py_ssize_t count = rows if ld else rows * y.m
     cdef char *folded = a if a != NULL else p
+    cdef char *a_at
+    cdef char *p_at
     cdef Py_ssize_t on
     if y.folded == NULL or folded == NULL:
         return
     take_rows(P, y, y.folded, r0, folded, ld)
     for j in range(y.m if ld else 1):
         on = (r0 + j * ld if ld else r0 * y.m) * size
-        P.K.unfold(
-            y.phi, count, folded + on, a + on if a != NULL else NULL, p + on if p != NULL else NULL
-        )
+        a_at, p_at = a + on if a != NULL else NULL, p + on if p != NULL else NULL
+        P.K.unfold(y.phi, count, folded + on, a_at, p_at)
         if P.nan:                           # which number was NaN is not known any more
-            fill_nan(P, count, a + on if a != NULL else NULL)
-            fill_nan(P, count, p + on if p != NULL else NULL)
+            fill_nan(P, count, a_at)
+            fill_nan(P, count, p_at)
 
 
 cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:

@@ -169,13 +169,13 @@ cdef class CurvatureMatrix:
         whole = whole and P.n <= WHOLE and self.ld * P.n <= WHOLE_NUMBERS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
-        kept = numbers + self.K.scratch // sizeof(double) + 1 + LINE
+        numbers += self.K.scratch // sizeof(double) + 1 + LINE
         try:
             self.room = ROOM.pop()
         except IndexError:
             self.room = None
-        if self.room is None or self.room.size < kept:
-            self.room = np.empty(kept)
+        if self.room is None or self.room.size < numbers:
+            self.room = np.empty(numbers)
         at_ = <double *>to_line(pointer(self.room))
         for l in range(P.n_layers):
             y = &P.layer[l]

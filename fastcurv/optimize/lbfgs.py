@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import QuasiNewton, norm, same
-from ..critical.evidence import is_plain
 from .checkpoint import State, damaged
 from .run import Method
 
@@ -44,7 +43,7 @@ class LBFGS(Method):
         self.take_steps = self.layers = None
         if self.precondition:
             made = getattr(run.ob, "_layer_coordinates", None)
-            self.layers = made() if made and is_plain(run.ob) else None
+            self.layers = made() if made and run.plain else None
             if self.layers is None:
                 raise ValueError(
                     f"precondition is True for {run.ob!r}; wanted an Objective with all rows in "
@@ -52,7 +51,7 @@ class LBFGS(Method):
                 )
         else:
             steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps
-            if steps_of is not None and is_plain(run.ob):
+            if steps_of is not None and run.plain:
                 self.take_steps = steps_of(run.ob, self.engine)
 
     def _start(self) -> None:

@@ -68,28 +68,27 @@ def compare(args, numbers):
     print(
         f"{command.cpu_name()}, {args.threads} threads, float32, {time.strftime('%Y-%m-%d %H:%M')}"
     )
-    for name in [] if args.small or args.mixed else args.workload:
-        numbers[name] = measure(WORKLOADS[name], args)
+    ratios = {
+        name: measure(WORKLOADS[name], args)
+        for name in args.workload * (not (args.small or args.mixed))
+    }
     small = {name: measure_small(WORKLOADS[name]) for name in SMALL * args.small}
     mixed = {
         name: measure_mixed(WORKLOADS[name], args)
         for name in args.workload * args.mixed
         if name != "few-100"
     }
-    numbers.update({**small, **mixed})
-    if not (args.small or args.mixed):
-        quasi_newton(args, numbers)
+    iterations = quasi_newton(args) if ratios else {}
+    numbers.update({**ratios, **small, **mixed, **iterations})
     if not args.bounds:
         return
     print("\nBounds\n")
-    for job, found in numbers.items():
-        if job.startswith("l-bfgs"):
-            command.met(found["ratio"] <= 1, f"{job}: {found['ratio']:.2f} of {MOST}")
-    for name, bounds in BOUNDS.items():
-        for job, bound in bounds.items():
-            if name in numbers:
-                ratio = numbers[name][job]
-                command.met(ratio <= bound, f"{name}: {job} {ratio:.2f}, wanted at most {bound}")
+    for job, found in iterations.items():
+        command.met(found["ratio"] <= 1, f"{job}: {found['ratio']:.2f} of {MOST}")
+    for name, found in ratios.items():
+        for job, bound in BOUNDS.get(name, {}).items():
+            ratio = found[job]
+            command.met(ratio <= bound, f"{name}: {job} {ratio:.2f}, wanted at most {bound}")
     for name, (took, *ways) in small.items():
         bound = SMALL_BOUND * min(ways) + SMALL_FREE
         said = f"{took * 1e6:.0f} us, wanted at most {bound * 1e6:.0f}"
@@ -160,15 +159,17 @@ def measure(workload, args):
     return {job: inside / outside for job, (inside, outside, _) in each.items()}
 
 
-def quasi_newton(args, numbers):
-    """Iterations of L-BFGS on every net, in both dtypes."""
+def quasi_newton(args):
+    """``{what: its numbers}``, an iteration of L-BFGS on every net, in both dtypes."""
     print(f"\nAn iteration of L-BFGS, one thread, us of processor time; at most {MOST}\n")
     print("| net | dtype | n | gradient | iteration | gradients in it | sweeps | of the most |")
     print("|---|---|---|---|---|---|---|---|")
+    numbers = {}
     for name in args.nets:
         for dtype in DTYPES:
             command.step(f"L-BFGS on {name}, {dtype}")
             numbers[f"l-bfgs, {name}, {dtype}"] = iteration(NETS[name], dtype, args.rounds)
+    return numbers
 
 
 def iteration(net, dtype, rounds):

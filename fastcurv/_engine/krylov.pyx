@@ -51,9 +51,14 @@ cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
 
 cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
     """||x||, safe from overflow and underflow; infinite if one number is not finite."""
-    cdef double largest = largest_of(n, x), total = 0, unit
+    cdef double largest, total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
+    if real is double:
+        total = inner_of(n, x, x)
+        if 1e-280 < total < 1e280:
+            return sqrt(total)
+    largest, total = largest_of(n, x), 0
     if not 0 < largest < INFINITY:
         return largest
     frexp(largest, &exponent)

@@ -47,14 +47,17 @@ cdef class Lanczos:
     cdef readonly double eps
     cdef public object rows, T, err, leak, against, product
     cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
-    cdef public int exponent            # products are scaled by 2^-exponent; T is not scaled
+    cdef int exponent                   # products are scaled by 2^-exponent; T is not scaled
+    cdef readonly double unit           # by which they have to be multiplied: 2^exponent
     cdef public bint tridiagonal, semi
     cdef public double contamination, scale, noise, ghosts
     cdef Times times                    # of an operator of the engine's
     cdef Ritz found
     cdef double lost                    # estimated loss of orthogonality of the pending row
     cdef bint followed                  # `along` is of rows m - 1 and m
-    cdef object along
+    cdef object along                   # (3, apart), of which the one that is first goes round
+    cdef double *trail
+    cdef Py_ssize_t apart, phase
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
     cdef Py_ssize_t parts, taken, line, ld, leaks   # leading dimensions of rows, T and leak
@@ -72,14 +75,9 @@ cdef class Lanczos:
         self.n, self.dtype, self.product = n, np.dtype(dtype), product
         self.times = times if isinstance(times, Times) and (<Times>times).there() else None
         self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
-        self.found = Ritz()
-        self.along = np.empty(0)
+        self.found, self.unit = Ritz(), 1
+        self.along = np.empty((3, 0))
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
-
-    @property
-    def unit(self):
-        """Power of two by which stored products have to be multiplied."""
-        return ldexp(1.0, self.exponent)
 
     cdef bint is_full(self) noexcept:
         """Whether there is no room for the next step; the first block may fill the basis."""
@@ -297,7 +295,7 @@ cdef class Lanczos:
         if self.scale == 0:
             self.choose_unit(w)
         if self.exponent:
-            self.sweep.K.scale(self.n, ldexp(1.0, -self.exponent), w, w)
+            self.sweep.K.scale(self.n, 1 / self.unit, w, w)
         return 0
 
     cdef int choose_unit(self, char *w) except -1:
@@ -317,6 +315,7 @@ cdef class Lanczos:
         if abs(self.exponent) <= window:
             self.exponent = 0
         self.exponent = max(-most, min(self.exponent, most))
+        self.unit = ldexp(1.0, self.exponent)
         return 0
 
     def bring_into_range(self, W):
@@ -327,7 +326,7 @@ cdef class Lanczos:
             self.begin()
             self.choose_unit(pointer(W[i]))
         if self.exponent:
-            W *= self.dtype.type(ldexp(1.0, -self.exponent))
+            W *= self.dtype.type(1 / self.unit)
 
     # --- steps
 
@@ -363,32 +362,32 @@ cdef class Lanczos:
         c = self.small.room_for(j + 2)
         beta = self.take_out(j, low, c)
         if not isfinite(beta):          # too large for the unit, or not a number
-            self.scale, self.exponent = 0, 0
+            self.scale, self.exponent, self.unit = 0, 0, 1
             try:
                 self.apply(j)
             finally:
                 self.scale = scale
             beta = self.take_out(j, low, c)
         size = length_of(count, c)
-        if not isfinite(ldexp(size + beta, self.exponent)):
+        if not isfinite((size + beta) * self.unit):
             raise ValueError(NOT_FINITE)
         if beta <= 0.1 * size or count > 2:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
         for i in range(count - 1):      # the coupling to older rows: that in T, or asymmetry
-            one = ldexp(c[i], self.exponent)
+            one = c[i] * self.unit
             if low == 0 and self.locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
             else:
                 gap = hypot(gap, one - self.t[(low + i) * self.ld + j])
-        self.scale = fmax(self.scale, ldexp(hypot(size, beta), self.exponent))
+        self.scale = fmax(self.scale, hypot(size, beta) * self.unit)
         self.noise = fmax(self.noise, fmax(gap, ROUNDING * self.eps * self.scale))
-        self.t[j * (self.ld + 1)] = ldexp(c[count - 1], self.exponent)
+        self.t[j * (self.ld + 1)] = c[count - 1] * self.unit
         self.e[j] = self.noise
         if self.echo is not None:
             self.e[j] += self.echo_error
-        return self.close(j, low, w, ldexp(beta, self.exponent))
+        return self.close(j, low, w, beta * self.unit)
 
     cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Subtract from the next row its projection on the rows from `low` to j, whose coefficients
@@ -413,12 +412,12 @@ cdef class Lanczos:
             along = self.dots(self.q, locked, w, 1)
             square = self.take(self.q, locked, w, 1, along)[0]
             for i in range(locked):
-                self.t[i * self.ld + j] = self.t[j * self.ld + i] = ldexp(along[i], self.exponent)
+                self.t[i * self.ld + j] = self.t[j * self.ld + i] = along[i] * self.unit
         if self.taken:
             along = self.dots(self.off, self.taken, w, 1)
             square = self.take(self.off, self.taken, w, 1, along)[0]
             for i in range(self.taken):
-                along[i] = self.l[i * self.leaks + j] = ldexp(along[i], self.exponent)
+                along[i] = self.l[i * self.leaks + j] = along[i] * self.unit
             self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))  # left in w
         return sqrt(square)
 
@@ -426,13 +425,13 @@ cdef class Lanczos:
         """Make w the next row, or end the recurrence if nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.restore(j + 1)
-            beta = ldexp(self.outside(self.q, j + 1, w, 2), self.exponent)
+            beta = self.outside(self.q, j + 1, w, 2) * self.unit
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
             self.e[j] += beta if j + 1 < self.dimension else 0.0
             self.clean = min(self.clean, self.m)
             return self.restore(-1)
-        self.divide(w, ldexp(beta, -self.exponent))
+        self.divide(w, beta / self.unit)
         if self.taken and beta <= NEAR * self.scale:    # rounding along them was scaled up
             self.outside(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
@@ -451,37 +450,40 @@ cdef class Lanczos:
         grows, the estimate would be 20 to 200 times the loss. It only decides when to
         reorthogonalise: the loss itself is then measured.
         """
-        cdef Py_ssize_t end = j + 1, i, room = len(self.err) + 1, locked = min(self.locked, low)
-        cdef double own = self.t[j * (self.ld + 1)]
-        cdef double back = self.t[(j - 1) * self.ld + j] if j else 0
-        cdef double spread = self.noise / (beta * sqrt(<double>end)), lost, most, one
+        cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.locked, low)
+        cdef double *t = self.t
+        cdef double own = t[j * (ld + 1)], back = t[(j - 1) * ld + j] if j else 0
+        cdef double root = sqrt(<double>end), spread = self.noise / (beta * root), beside = 0
+        cdef double lost, most, one
         cdef unsigned long long coin = j
         cdef double *before
         cdef double *here
         cdef double *ahead
-        if len(self.along) != 3 * room:
-            along, held = np.zeros((3, room)), len(self.along) // 3
-            along[:, :held] = self.along.reshape(3, held)
-            self.along = along.ravel()
-        before = <double *>pointer(self.along)
-        here, ahead = before + room, before + 2 * room
+        if self.apart < len(self.err) + 2:
+            along, held = np.zeros((3, len(self.err) + 2)), self.apart
+            along[:, :held] = self.along
+            self.along, self.apart = along, along.shape[1]
+            self.trail = <double *>pointer(along) + 1   # each may be read a place before its first
+        before = self.trail + self.phase % 3 * self.apart
+        here = self.trail + (self.phase + 1) % 3 * self.apart
+        ahead = self.trail + (self.phase + 2) % 3 * self.apart
         if not self.followed:           # all rows are orthonormal to rounding
             for i in range(end):
-                before[i] = here[i] = self.eps / sqrt(<double>end)
+                before[i] = here[i] = self.eps / root
             here[j] = 1
             if j:
                 before[j - 1] = 1
+        here[-1] = here[end] = 0
         for i in range(end):
-            one = self.t[i * (self.ld + 1)] * here[i]
+            one = t[i * (ld + 1)] * here[i]
             if self.tridiagonal:
-                if i:
-                    one += self.t[i * self.ld + i - 1] * here[i - 1]
-                if i < j:
-                    one += self.t[i * self.ld + i + 1] * here[i + 1]
+                one += beside * here[i - 1]
+                beside = t[i * (ld + 1) + 1]
+                one += beside * here[i + 1]
             else:
-                one = inner_of(end, self.t + i * self.ld, here)
+                one = inner_of(end, t + i * ld, here)
                 if i < locked:                  # taken out by itself
-                    one -= self.t[i * self.ld + j]
+                    one -= t[i * ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
             coin = coin * TOSS + 1
             ahead[i] = one - spread if coin >> 63 else one + spread
@@ -491,9 +493,7 @@ cdef class Lanczos:
         most = fmin(lost / self.lost, most) if self.lost else most
         self.lost = INFINITY if lost * most > self.contamination else lost
         ahead[end] = 1
-        memcpy(before, here, end * sizeof(double))
-        before[end] = 0
-        memcpy(here, ahead, (end + 1) * sizeof(double))
+        self.phase += 1
         self.followed = True
         return 0
 

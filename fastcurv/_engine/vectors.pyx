@@ -275,10 +275,10 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
     cdef Py_ssize_t line = combined.lds * size
     cdef char *rows = combined.scratch + member * t.s * line
-    memset(rows, 0, t.s * line)
+    for r in range(t.s):
+        memset(rows + r * line, 0, width * size)
     t.K.take(
-        t.m, t.s, width, t.q + a * size, t.ldq, rows, combined.lds, t.c, t.m,
-        t.out + member * t.s
+        t.m, t.s, width, t.q + a * size, t.ldq, rows, combined.lds, t.c, t.m, NULL
     )
     for r in range(t.s):
         memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
@@ -303,9 +303,7 @@ def combine_rows(Q, S, Y):
     C = np.negative(np.asarray(S, np.float64).T, order="C")
     combined.lds = min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // t.K.real_bytes
     scratch = np.empty((threads, t.s, combined.lds), Q.dtype)
-    squares = np.zeros((threads, t.s))
-    t.c, t.out = <const double *>pointer(C), <double *>pointer(squares)
-    combined.scratch = <char *>pointer(scratch)
+    t.c, combined.scratch = <const double *>pointer(C), <char *>pointer(scratch)
     with nogil:
         before = watch()
         fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)

@@ -342,17 +342,19 @@ class SelfAdjoint(LinearOperator):
 
 
 class MatrixOperator(SelfAdjoint):
-    """A symmetric matrix, dense or sparse, as an operator with this library's optional methods."""
+    """A symmetric matrix, dense or sparse, as an operator with this library's optional methods.
+    `exact` says that entries equal their mirror images to the bit: then half of them need be read.
+    """
 
-    def __init__(self, A: Any) -> None:
+    def __init__(self, A: Any, exact: bool = False) -> None:
         super().__init__(A.dtype, A.shape)
-        self.A: Any = A
+        self.A, self.exact = A, exact
 
     @property
     def _times(self) -> MatrixTimes | None:
         """The engine's products with a small matrix, for one search."""
-        A = self.A
-        near = isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX
+        A: Any = self.A
+        near = self.exact and isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX
         return MatrixTimes(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
@@ -368,7 +370,7 @@ class MatrixOperator(SelfAdjoint):
         return self.A.toarray() if is_sparse(self.A) else self.A.copy()
 
     def astype(self, dtype: Any) -> MatrixOperator:
-        return MatrixOperator(self.A.astype(dtype))
+        return MatrixOperator(self.A.astype(dtype), self.exact)
 
 
 def slabs(m: int, n: int) -> Iterator[slice]:
@@ -397,7 +399,7 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
             f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
             f"wanted a symmetric matrix, (A + A.T)/2 for instance"
         )
-    return MatrixOperator(A)
+    return MatrixOperator(A, gap == 0)
 
 
 def check_symmetric_operator(op: Any, name: str = "op") -> Any:

@@ -554,7 +554,7 @@ def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
 # large basis takes a tenth of a product and at times more than one. The memory of a run is kept as
 # long as its operator lives, and no longer.
 
-LEAST, MOST = 1 << 16, 1 << 30  # bytes: the least that is worth keeping, the most that is kept
+LEAST, MOST = 1 << 20, 1 << 30  # bytes: the least that is worth keeping, the most that is kept
 PAGE = 4096  # bytes
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
@@ -578,8 +578,9 @@ class held_rows:
 
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.op, rows = op, None
-        with suppress(TypeError):  # cannot be a key
-            rows = _held.pop(op, None)
+        if shape[0] * shape[1] * dtype.itemsize >= LEAST:
+            with suppress(TypeError):  # cannot be a key
+                rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
             rows = padded_rows(shape[0], _apart(shape[1], dtype), dtype)[:, : shape[1]]
         self.rows = rows

@@ -304,32 +304,34 @@ class Curvature(Quadratic):
             A[np.diag_indices(n)] += l2_diagonal(self.objective)
         return A
 
-    def _summed_price(self) -> float:
-        """Return an estimate of the seconds that the engine's matrix takes: a multiply-add for each
-        pair of parameters, and for each pair of units and column what has to be read from memory;
-        infinite where there is none, or what it keeps of all rows takes much memory. It is made by
-        one thread: where products are shared by more, it costs so many times as much beside them.
+    @cached_property
+    def _seconds(self) -> tuple[float, float]:
+        """Estimates of the seconds that a product takes on one core, infinite if the rows come in
+        blocks; and that the engine's matrix takes: a multiply-add for each pair of parameters, and
+        for each pair of units and column what has to be read from memory; infinite where there is
+        none, or what it keeps of all rows takes much memory. The matrix is made by one thread:
+        where products are shared by more, it costs so many times as much beside them.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
-        if self.kind == "fisher" or not (ob._steps_by_matrix if bent else ob._has_matrix):
-            return np.inf
+        if ob._by_blocks:
+            return np.inf, np.inf
+        product = PRODUCT + PER_FLOP * prices(ob.model.shapes, ob.n_samples, self.kind)[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
-        if 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
-            return np.inf
+        there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
+        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
+            return product, np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
-        shared = self.layout["threads"] if self._product_price() > SHARED else 1
-        return float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
+        shared = self.layout["threads"] if product > SHARED else 1
+        return product, float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
 
     def _product_price(self) -> float:
-        """Return an estimate of the seconds that a product takes on one core; infinite if the rows
-        come in blocks.
-        """
-        ob = self.objective
-        if ob._by_blocks:
-            return np.inf
-        _, price = prices(ob.model.shapes, ob.n_samples, self.kind)
-        return PRODUCT + PER_FLOP * price
+        """Return an estimate of the seconds that a product takes on one core."""
+        return self._seconds[0]
+
+    def _summed_price(self) -> float:
+        """Return an estimate of the seconds that the engine's matrix takes; infinite without."""
+        return self._seconds[1]
 
     def _matrix_price(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""

@@ -193,7 +193,7 @@ def _lengths(rows: Floats) -> Floats:
 # Every estimate of what a matrix costs is made here. In seconds, on one core.
 SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
 PAIRS = (45e-6, 1e-6, 2e-8, 1.2e-10)  # a few eigenpairs of a matrix: for each power of n
-ENTRY = 1.5e-10  # a product with a matrix in a near cache, by entries
+ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
 
 
 def product_price(op: Any) -> float:
@@ -236,7 +236,7 @@ def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any
     A = summed_matrix(op)
     if A is None:
         return op, price
-    return MatrixOperator(A.astype(operator_dtype(op), copy=False)), entries
+    return MatrixOperator(A.astype(operator_dtype(op), copy=False), exact=True), entries
 
 
 def matrix_pairs(

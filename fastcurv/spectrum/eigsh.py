@@ -292,7 +292,7 @@ def mixed_pairs(
         )
     high, low = op.astype("float64"), op.astype("float32")
     tol = resolve_tol(asked.tol, np.dtype(np.float64))
-    found = extreme_pairs(low, replace(asked, tol=max(tol, LOW_TOL)), rng, v0, against)
+    found = extreme_pairs(low, asked._replace(tol=max(tol, LOW_TOL)), rng, v0, against)
     deflated = orthonormal_rows(against, high.shape[0], np.dtype(np.float64))
     refiner = _Refiner(high, low, asked.which, found.vectors.T.astype(np.float64), deflated)
     refiner.n_low = found.n_products
@@ -313,7 +313,7 @@ def mixed_pairs(
     left = asked.max_products - spent
     if pairs.converged.all() or 2 * asked.k > left or found.interrupted:
         return pairs
-    further = replace(asked, tol=tol, max_products=left, probe=False)
+    further = asked._replace(tol=tol, max_products=left, probe=False)
     rest = extreme_pairs(high, further, rng, pairs.vectors, against)
     kept = {name: getattr(pairs, name) for name in ("n_low", "probed", "unseen")}
     return replace(rest, n_products=spent + rest.n_products, **kept)

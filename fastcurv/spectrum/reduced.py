@@ -9,8 +9,8 @@ callers need not distinguish the two.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ ROUNDINGS = 64  # asymmetry allowed in products, in eps times the largest |lam|
 DEFAULT_TOL = {8: 1e-8, 4: 2e-5}  # by the bytes of a number
 
 
-@dataclass(frozen=True)
-class EigshOptions:
+class EigshOptions(NamedTuple):
     """The options of a search; the fields are arguments of `eigsh`."""
 
     k: int
@@ -182,7 +181,7 @@ def reduced_pairs(
     if v0 is not None:
         start = small.project(check_vectors(v0, small.n, "v0", dtype).T)
         v0 = start.T if start.any() else None
-    inner = replace(asked, k=min(asked.k, left))
+    inner = asked._replace(k=min(asked.k, left))
     if small.lowest:
         inner = above(inner, asked, small)
     if not inner.k:  # the copies of `rest` are all that is wanted
@@ -203,11 +202,11 @@ def above(inner: Any, asked: Any, small: Reduction) -> Any:
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
-    inner = replace(inner, tol=tol, relative="value")
+    inner = inner._replace(tol=tol, relative="value")
     low = {"SA": asked.k, "BE": asked.k // 2}.get(asked.which, 0)
     if low > small.n_rest:
         return inner
-    return replace(inner, k=min(asked.k - low, inner.k), which="LA")
+    return inner._replace(k=min(asked.k - low, inner.k), which="LA")
 
 
 def few(small: Any, k: int) -> bool:

@@ -458,6 +458,9 @@ typedef struct fc_table {
      * squares[r] += ||w_r||^2 of the result. */
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
+    /* y = A x for a symmetric A (n, n), rows at lda; of most entries above its diagonal the mirror
+     * image is read. */
+    void (*symmetric)(ptrdiff_t n, const void *A, ptrdiff_t lda, const void *x, void *y);
     /* x = Z x for x (m, k), with Z the product of the rotations; k is a multiple of FC_TURNED. */
     void (*turn)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
     /* out = x for n numbers, which do not overlap; whether all are finite. */

@@ -50,6 +50,23 @@ def test_combined_rows_against_float64(arch, n, dtype, rng):
         assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258])
+def test_products_of_a_symmetric_matrix_against_float64(arch, n, dtype, rng):
+    """From any place of a longer vector, into any place of one, of which no more is written."""
+    A = rng.standard_normal((n, n)).astype(dtype)
+    A += A.T.copy()
+    x, y = rng.standard_normal(n + 6).astype(dtype), np.full(n + 6, np.nan, dtype)
+    times = engine.MatrixTimes(A)
+    assert times.take(x[1 : n + 1], y[3 : n + 3]) is not None and times.count == 1
+    wide, v = A.astype(float), x[1 : n + 1].astype(float)
+    bound = (n / 4 + 8) * np.finfo(dtype).eps * np.abs(wide) @ np.abs(v)
+    assert (np.abs(y[3 : n + 3] - wide @ v) <= bound).all()
+    assert np.isnan(y[:3]).all() and np.isnan(y[n + 3 :]).all()
+    assert np.array_equal(times.take(x[1 : n + 1].copy()), y[3 : n + 3])
+    assert times.take(x[:n], x[n // 2 :][:n]) is None, "they share memory"
+    assert times.take(x) is None and times.count == 2
+
+
 @pytest.mark.parametrize("n", LENGTHS)
 def test_a_step_of_adam_against_float64(arch, n, dtype, rng):
     """In place, and what lies beside the vectors is not touched."""

@@ -311,6 +311,20 @@ def test_a_want_of_symmetry_is_named_and_shows_in_the_residuals(size, rng):
             assert 0.1 * size <= pairs.asymmetry <= 5 * size
 
 
+def test_a_matrix_symmetric_to_rounding_alone_is_read_whole(rng):
+    """Of one whose entries differ from their mirror images, one half says nothing of the other."""
+    n, eps = 400, np.finfo(float).eps
+    A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], seed=0) @ np.eye(n)
+    A = (A + A.T) / 2
+    skew = 40 * eps * n**0.5 * np.abs(A).max() * np.sign(rng.standard_normal((n, n)))
+    B = A + np.triu(skew, 20) - np.triu(skew, 20).T
+    for given in (A, B):
+        pairs = eigsh(given, 4, "BE", tol=1e-15, seed=0)
+        assert pairs.n_products < n, "no search"
+        true = np.linalg.norm(given @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+        assert (true <= pairs.residuals + 16 * eps * pairs.scale).all()
+
+
 def random_case(rng):
     """An operator of known matrix, at any scale, and a call of eigsh that is allowed."""
     n = int(rng.choice([1, 2, 3, 4, 5, 7, 10, 20, 40]))

@@ -86,6 +86,8 @@ KERNELS = [
     ("rows.inc", "left > 1 ? NAME(ceil_div)(rows, left)", "left > 2 ? NAME(ceil_div)(rows, left)"),
     ("rows.inc", "if (squares && i + nq == m)", "if (squares && i == 0)"),
     ("rows.inc", "left >= 4 ? 4 :", "left >= 3 ? 4 :"),
+    ("rows.inc", "images += b * f[r];", "images -= b * f[r];"),
+    ("rows.inc", "for (whole = i; i < n;", "for (whole = 0; i < n;"),
     # copies and sums
     ("sweeps.inc", "y[j] = j < cols ? x[j] : (REAL)0;", "if (j < cols) y[j] = x[j];"),
     (

@@ -39,6 +39,34 @@ cdef extern from "tridiagonal.h" nogil:
     )
 
 
+cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
+    """A lower triangular R (s, s) with R gram R' = I, for a Gram matrix of rows; a dependent row
+    counts as one of rounding. False where it is not finite.
+    """
+    cdef Py_ssize_t i, j, k
+    cdef double one, trace = 0
+    for i in range(s):
+        trace += gram[i * s + i]
+    if not isfinite(trace):
+        return False
+    memset(R, 0, s * s * sizeof(double))
+    for i in range(s):                  # work = the Cholesky factor
+        for j in range(i + 1):
+            one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
+            if j < i:
+                work[i * s + j] = one / work[j * s + j]
+            else:
+                work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
+    for j in range(s):                  # R = its inverse
+        R[j * s + j] = 1 / work[j * s + j]
+        for i in range(j + 1, s):
+            one = 0
+            for k in range(j, i):
+                one -= work[i * s + k] * R[k * s + j]
+            R[i * s + j] = one / work[i * s + i]
+    return True
+
+
 cdef class Scratchpad:
     """Room for numbers, kept."""
     cdef object numbers

@@ -83,10 +83,9 @@ cdef class CurvatureMatrix:
     """
     cdef Plan plan
     cdef const fc_table *K
-    cdef object X               # in double precision
-    cdef object states          # of the engine, (m, ld) each, and again in double precision
+    cdef object states          # of the engine, (m, ld) each, again in double precision, and X
     cdef char **kept            # where they begin: see `states_of`
-    cdef const double **state   # where X and they in double precision begin
+    cdef const double **state   # where X, turned as they are, and they in double precision begin
     cdef double **D             # of each layer, (m, its parts times samples)
     cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
     cdef double **p             # of each hidden layer phi', (m, samples); of G one room for all
@@ -108,7 +107,6 @@ cdef class CurvatureMatrix:
     cdef Py_ssize_t block       # samples of a block, whole lines
     cdef Py_ssize_t ld          # all samples up to whole lines
     cdef Py_ssize_t each        # columns a sample in the last layer
-    cdef Py_ssize_t at          # the first sample whose inputs are in a of the first layer
     cdef bint hessian
     cdef Py_ssize_t t_rows, a_rows
     cdef readonly Py_ssize_t n
@@ -121,7 +119,7 @@ cdef class CurvatureMatrix:
         cdef Layer *y
         cdef double *at_
         self.plan, self.n, self.K, self.hessian = plan, P.n, &table_chosen()[1], hessian
-        self.at, self.ld = -1, lines_of(P.N)
+        self.ld = lines_of(P.N)
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         self.kept = <char **>malloc(count * sizeof(char *))
         self.moved = <char **>calloc(count, sizeof(char *))
@@ -147,11 +145,9 @@ cdef class CurvatureMatrix:
                 parts += y.m
         for l in range(count):
             size += numbers_of(P, l, hessian)
-        self.X = np.ascontiguousarray(plan.rows.X, np.float64)
         apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
-        self.states = np.zeros(size + apart + 2 * self.ld * P.d_out)
+        self.states = np.zeros(size + apart + (2 * P.d_out + P.layer[0].k) * self.ld)
         at_ = <double *>pointer(self.states)
-        self.state[0] = <double *>pointer(self.X)
         for l in range(count):
             kept = numbers_of(P, l, hessian)
             self.kept[l] = <char *>at_ if kept else NULL
@@ -159,6 +155,12 @@ cdef class CurvatureMatrix:
             at_ += kept
         self.z = at_ + apart
         self.moved[4 * P.n_layers - 4] = <char *>(self.z + self.ld * P.d_out)
+        at_ = self.z + 2 * self.ld * P.d_out
+        X = np.ascontiguousarray(plan.rows.X, np.float64)
+        self.K.columns(
+            P.N, P.layer[0].k, <double *>pointer(X), P.layer[0].k, 1, 0, P.N, at_, self.ld
+        )
+        self.state[0] = at_
         widest = max(wide_k, wide_m)
         numbers += self.parts[0] * widest + (widest if not hessian else weighed)
         self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
@@ -282,12 +284,10 @@ cdef class CurvatureMatrix:
         for l in range(P.n_layers):
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
-            if l or self.at != first:
-                self.exponents[P.n_layers + l] = self.bring_near_one(
-                    self.a[l], (y.k + (y.b >= 0)) * step    # without biases its ones are nothing
-                )
+            self.exponents[P.n_layers + l] = self.bring_near_one(
+                self.a[l], (y.k + (y.b >= 0)) * step    # without biases its ones are nothing
+            )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
-        self.at = first
         return near or not self.hessian
 
     cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -299,13 +299,9 @@ cdef class CurvatureMatrix:
         self.top(P, first, count, step * self.each)
         for l in range(P.n_layers - 1, -1, -1):
             y, columns = &P.layer[l], step * self.parts[l]
-            if l or self.at != first:
-                if l:
-                    self.across(self.state[1 + 4 * (l - 1)], y.k, first, step, self.a[l])
-                else:
-                    self.inputs(y.k, first, count)
-                for i in range(y.k * step, (y.k + 1) * step):
-                    self.a[l][i] = 1
+            self.across(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
+            for i in range(y.k * step, (y.k + 1) * step):
+                self.a[l][i] = 1
             if self.hessian:
                 self.bend(y, l, first, count)
             if l == 0:
@@ -399,14 +395,6 @@ cdef class CurvatureMatrix:
             return
         for i in range(m):
             memcpy(out + i * step, x + i * self.ld + first, step * sizeof(double))
-
-    cdef void inputs(self, Py_ssize_t k, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """a of the first layer = the samples of X, each a column, and zeros past the last."""
-        cdef Py_ssize_t i, step = lines_of(count)
-        cdef double *a = self.a[0]
-        self.K.columns(count, k, self.state[0] + first * k, k, 1, 0, count, a, step)
-        for i in range(k):
-            memset(a + i * step + count, 0, (step - count) * sizeof(double))
 
     cdef void product(
         self, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double *a, Py_ssize_t a_rs, Py_ssize_t a_cs,

@@ -67,6 +67,8 @@ cdef class Lanczos:
     cdef double *t
     cdef double *e
     cdef double *l
+    cdef object errors                  # err as it was after a restart, and a bound on the
+    cdef double joint                   # Frobenius norm of those rows of F, see `become`
     cdef object echo, coupled           # see `follow`; None: not known
     cdef double echo_error
     cdef int echo_exponent
@@ -75,7 +77,7 @@ cdef class Lanczos:
         self.n, self.dtype, self.product = n, np.dtype(dtype), product
         self.times = times if isinstance(times, Times) and (<Times>times).there() else None
         self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
-        self.found, self.unit = Ritz(), 1
+        self.found, self.unit, self.errors = Ritz(), 1, np.empty(0)
         self.along = np.empty((3, 0))
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 
@@ -185,6 +187,7 @@ cdef class Lanczos:
             self.e[i] = 0
         self.m = self.p = self.clean = self.reach = self.locked = 0
         self.tridiagonal, self.lost, self.followed, self.echo = True, 0, False, None
+        self.errors, self.joint = np.empty(0), 0
 
     cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
         """The rows and columns of T from the first on become 0; those from the end on are."""
@@ -627,10 +630,11 @@ cdef class Lanczos:
 
     def become(self, theta, S):
         """T, err and `leak` become those of the Ritz vectors S (m, l) with values theta, and the
-        pending rows follow these.
+        pending rows follow these. Rows of F are turned as those of the basis are, and all of them
+        together grow no longer by that, where sums of their bounds would with every restart.
         """
-        cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), i, j, k
-        cdef double one
+        cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
+        cdef double one, added = 0, others = 0
         self.begin()
         rows = np.ascontiguousarray(S.T, np.float64)
         coupling, errors = np.empty((p, count)), np.empty(count)
@@ -639,11 +643,16 @@ cdef class Lanczos:
         cdef double *b = <double *>pointer(coupling) if p else NULL
         cdef double *e = <double *>pointer(errors) if count else NULL
         cdef double *l = <double *>pointer(leaks) if self.taken else NULL
+        for i in range(held):
+            added = hypot(added, self.e[i] - (<double *>pointer(self.errors))[i])
+        for i in range(held, m):
+            others = hypot(others, self.e[i])
+        self.joint = hypot(self.joint + added, others)
         for j in range(count):
             one = 0
             for i in range(m):
                 one += fabs(s[j * m + i]) * self.e[i]
-            e[j] = one + self.eps * self.scale
+            e[j] = fmin(one, self.joint) + self.eps * self.scale
             for i in range(p):
                 b[i * count + j] = inner_of(m, self.t + (m + i) * self.ld, s + j * m)
             for k in range(self.taken):
@@ -656,6 +665,7 @@ cdef class Lanczos:
                 self.t[j * self.ld + count + i] = b[i * count + j]
             for k in range(self.taken):
                 self.l[k * self.leaks + j] = l[k * count + j]
+        self.errors, self.joint = errors, self.joint + self.eps * self.scale * sqrt(<double>count)
         self.m, self.clean, self.reach, self.tridiagonal = count, count + p, 0, False
         self.locked, self.echo = count if self.locked else 0, None
         self.forget_loss()
@@ -870,31 +880,3 @@ cdef class Lanczos:
             out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
             out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)
         return theta, known, excess, apart
-
-
-cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
-    """A lower triangular R (s, s) with R gram R' = I, for a Gram matrix of rows; a dependent row
-    counts as one of rounding. False where it is not finite.
-    """
-    cdef Py_ssize_t i, j, k
-    cdef double one, trace = 0
-    for i in range(s):
-        trace += gram[i * s + i]
-    if not isfinite(trace):
-        return False
-    memset(R, 0, s * s * sizeof(double))
-    for i in range(s):                  # work = the Cholesky factor
-        for j in range(i + 1):
-            one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
-            if j < i:
-                work[i * s + j] = one / work[j * s + j]
-            else:
-                work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
-    for j in range(s):                  # R = its inverse
-        R[j * s + j] = 1 / work[j * s + j]
-        for i in range(j + 1, s):
-            one = 0
-            for k in range(j, i):
-                one -= work[i * s + k] * R[k * s + j]
-            R[i * s + j] = one / work[i * s + i]
-    return True

@@ -334,11 +334,6 @@ PASSES = [
     ("fastcurv/_engine/levenberg.pyx", "if not self.formed:", "if False:"),
     ("fastcurv/_engine/gauss_newton.pyx", "if self.exponents[l]:", "if False:"),
     (
-        "fastcurv/_engine/gauss_newton.pyx",
-        "if l or self.at != first:\n                if l:",
-        "if l or self.at < 0:\n                if l:",
-    ),
-    (
         "fastcurv/_engine/given.pyx",
         "out += n * size\n\n\ncdef void put",
         "out += size\n\n\ncdef void put",

@@ -643,8 +643,9 @@ cdef class Lanczos:
         cdef double *b = <double *>pointer(coupling) if p else NULL
         cdef double *e = <double *>pointer(errors) if count else NULL
         cdef double *l = <double *>pointer(leaks) if self.taken else NULL
+        cdef double *was = <double *>pointer(self.errors) if held else NULL
         for i in range(held):
-            added = hypot(added, self.e[i] - (<double *>pointer(self.errors))[i])
+            added = hypot(added, self.e[i] - was[i])
         for i in range(held, m):
             others = hypot(others, self.e[i])
         self.joint = hypot(self.joint + added, others)

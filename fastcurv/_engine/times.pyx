@@ -61,6 +61,7 @@ cdef class MatrixTimes(Times):
     """
     cdef object A
     cdef const fc_table *K
+    cdef char *at
 
     def __init__(self, A):
         if A.dtype != np.float32 and A.dtype != np.float64 or A.ndim != 2 or (
@@ -68,14 +69,13 @@ cdef class MatrixTimes(Times):
         ):
             raise ValueError(f"A is {A.dtype} {A.shape}; wanted a C-ordered (n, n) of real numbers")
         self.A, self.n, self.dtype = A, len(A), A.dtype
-        self.K = &table_chosen()[A.itemsize == 8]
+        self.K, self.at = &table_chosen()[A.itemsize == 8], pointer(A)
 
     cdef bint there(self) noexcept:
         return True
 
     cdef int into(self, char *v, char *out) except -1:
-        cdef char *at = pointer(self.A)
         with nogil:
-            self.K.symmetric(self.n, at, self.n, v, out)
+            self.K.symmetric(self.n, self.at, self.n, v, out)
         self.count += 1
         return 0

@@ -337,6 +337,20 @@ class SelfAdjoint(LinearOperator):
     def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
+    def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
+        """Return the constructor's arguments and this library's attributes, and none of SciPy's,
+        which differ between its versions.
+        """
+        blank = object.__new__(type(self))
+        SelfAdjoint.__init__(blank, self.dtype, self.shape)
+        own = {name: x for name, x in vars(self).items() if name not in vars(blank)}
+        return self.dtype, self.shape, own
+
+    def __setstate__(self, state: tuple[Any, tuple[int, ...], dict[str, Any]]) -> None:
+        dtype, shape, own = state
+        SelfAdjoint.__init__(self, dtype, shape)
+        vars(self).update(own)
+
     def _adjoint(self) -> LinearOperator:
         return self
 

@@ -94,7 +94,7 @@ class Reduced(Symmetric):
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.whole,)
+        return type(self), (self.whole,), {"n_products": self.n_products}
 
     def __repr__(self) -> str:
         m = self.shape[0]
@@ -823,7 +823,8 @@ class SampleSpace(RowPasses, InCoordinates):
         super().__init__(dtype, (m, m))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SampleSpace, (self.whole, self.rotate, None, self.dtype)
+        made = self.whole, self.rotate, None, self.dtype
+        return SampleSpace, made, {"n_products": self.n_products}
 
     # --- products
 

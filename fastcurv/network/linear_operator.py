@@ -48,6 +48,17 @@ class Operator(LinearOperator, Answering, subject="operator"):
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
         vars(self).update(_given_by_scipy(dtype, shape))
 
+    @abstractmethod
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the class, the arguments of its constructor and, if a copy needs more, a dict of
+        attributes. SciPy's attributes are never part of a copy: they differ between its versions.
+        """
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes that `__reduce__` returned; SciPy's own method expects its own."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
     @property
     def n_threads(self) -> int | None:
         """The objective's `n_threads`, to which algorithms on this operator keep, too."""
@@ -295,6 +306,9 @@ class Transposed(Operator):
     def __init__(self, whole: Any) -> None:
         self.whole = whole
         super().__init__(whole.dtype, whole.shape[::-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Transposed, (self.whole,)
 
     def _matvec(self, u: np.ndarray) -> np.ndarray:
         return np.asarray(self.whole._rmatvec(u))

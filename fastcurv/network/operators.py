@@ -152,7 +152,7 @@ class Curvature(Quadratic):
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = self.objective, np.array(self.theta), self.kind
-        return type(self), given, (None, {"n_products": self.n_products})
+        return type(self), given, {"n_products": self.n_products}
 
     @property
     def value(self) -> float:

@@ -222,26 +222,26 @@ class OutputSpace(Reduced):
     space = "outputs"
     lowest = True  # no eigenvalue is below `rest`
 
-    def __init__(self, whole: Any) -> None:
+    def __init__(self, whole: Any, dtype: Any = None) -> None:
         why = output_refusal(whole)
         if why:
             raise ValueError(f"space is 'outputs' for {why}")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self._made = _made_of(whole)
-        self._K = self._made.K
+        dtype = whole.dtype if dtype is None else dtype
+        self._K = self._made.K.astype(dtype, copy=False)
         self._complement: list[Array] = []
         q = len(self._K)
         self.n_rest = self.n - q
-        super().__init__(whole.dtype, (q, q))
+        super().__init__(dtype, (q, q))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutputSpace, (self.whole, self.dtype), {"n_products": self.n_products}
 
     def astype(self, dtype: Any) -> Any:
         """Return the same matrix in another precision."""
         dtype = check_dtype(dtype)
-        if dtype == self.dtype:
-            return self
-        other = OutputSpace(self.whole)
-        other._K, other.dtype = self._K.astype(dtype), dtype
-        return other
+        return self if dtype == self.dtype else OutputSpace(self.whole, dtype)
 
     # --- the matrix
 

@@ -9,10 +9,12 @@ import pickle
 import numpy as np
 import pytest
 import scipy.optimize
-from scipy.sparse.linalg import eigsh, lobpcg, minres
+from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg, minres
 
 import fastcurv as fc
 from fastcurv import MLP, Objective
+from fastcurv.common.checks import MatrixOperator
+from fastcurv.testing import PrescribedSpectrum
 
 from ..certify.longdouble import Truth
 from ..nets import EPS, draw
@@ -253,6 +255,38 @@ def test_pickle_and_copy(duplicate, drawn):
         assert type(other) is type(operator) and np.array_equal(other @ v, operator @ v)
         assert getattr(other, "kind", "") == getattr(operator, "kind", "")
     assert duplicate(H).n_products == H.n_products
+
+
+def test_copies_hold_no_state_of_scipys(monkeypatch, drawn):
+    """SciPy's own state of an operator is not documented, and differs between its versions."""
+
+    def refused(self, *_):
+        raise AssertionError("SciPy's state was used")
+
+    for name in ("__getstate__", "__setstate__"):
+        monkeypatch.setattr(LinearOperator, name, refused, raising=False)
+    p = drawn("tall")
+    H, G = p.ob.hessian(p.theta), p.ob.ggn(p.theta)
+    J = p.ob.jacobian(p.theta)
+    operators = [
+        H,
+        G,
+        J,
+        J.T,
+        H.restrict(layers=[1]),
+        H.shift(0.5),
+        H.restrict(layers=[0]).shift(1),
+    ]
+    R = H.reduced("samples")
+    operators += [R, R.astype("float32")]
+    operators += [PrescribedSpectrum([1.0, 2.0, 4.0], seed=0), MatrixOperator(np.diag([1.0, 2.0]))]
+    for op in operators:
+        v = np.resize(p.v, op.shape[1])
+        for duplicate in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+            other = duplicate(op)
+            assert type(other) is type(op) and other.dtype == op.dtype
+            assert getattr(other, "n_products", 0) == getattr(op, "n_products", 0)
+            assert np.array_equal(other @ v, op @ v) and other.H.shape == op.H.shape
 
 
 def test_pickles_hold_data_and_no_state(drawn):

@@ -6,28 +6,34 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import as_numpy
+from ..common.checks import as_numpy, caller_depth
 from ..common.errors import accept_aliases, typed
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, agreed, foreign, refuse, stacked
+from .sklearn import Stack, agreed, foreign, refuse, stacked, warn_left_out
 
 KERNELS = "(in, out) matrices, each with a bias"
 BIAS = re.compile(r"b(ias(es)?)?_?\d*")
 NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
 NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
+KERAS_EPSILON = 1e-7  # least standard deviation by which Normalization divides
 KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
-PASSED = ("InputLayer", "Dropout", "Flatten")
+PASSED = {  # layers that compute nothing at prediction
+    *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
+    *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
+}
+SCALED = {"BatchNormalization", "Normalization", "Rescaling"}  # folded into the linear maps
 IN_KERAS = (
     f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
-    "slope of 0.01, Flatten and Dropout, or get_weights() of such"
+    f"slope of 0.01, {', '.join(sorted(SCALED))}, Flatten and Dropout, or get_weights() of such"
 )
 
 
@@ -90,7 +96,11 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     weights : list of array_like, or a model
         The result of ``model.get_weights()``: kernels ``(in, out)``, each followed by its bias if
         there is one; kernels are transposed. Or the model itself, a stack of ``Dense``,
-        ``Activation ReLU LeakyReLU ELU``, ``Flatten`` and ``Dropout`` layers.
+        ``Activation ReLU LeakyReLU ELU``, ``Flatten``, ``Dropout`` and noise layers.
+        ``BatchNormalization``, as it predicts, ``Normalization`` and ``Rescaling`` are folded into
+        the linear layers, with a warning, since the parameters then differ from the layers' own. A
+        softmax or sigmoid at the end belongs to the loss and is left out, with a warning unless
+        the model was compiled with a cross entropy of probabilities.
     activation : str or sequence of str, optional
         Activation of the hidden layers, by this library's names; the last layer's softmax or
         sigmoid belongs to the loss. Default: that of the model. Required for a list of weights with
@@ -145,7 +155,27 @@ def _of_model(network: Any, activation: Any) -> Model:
         _read(stack, layer, name)
     model, theta = stack.finish()
     agreed(model, activation)
+    if not _takes_probabilities(getattr(network, "loss", None)):
+        warn_left_out(stack)
+    folded = sorted(SCALED.intersection(map(_kind, _layers(network))))
+    if folded:
+        warnings.warn(
+            f"{' and '.join(folded)} of the network {'are' if folded[1:] else 'is'} folded into "
+            f"the linear layers: n is {theta.size}, and gradient, Hessian and sharpness are those "
+            "of the folded parameters, not of the layers' own.",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
     return model, theta
+
+
+def _takes_probabilities(loss: Any) -> bool:
+    """Return True if a Keras loss is a cross entropy of probabilities, to which the softmax or
+    sigmoid at the end of a network belongs.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    logits = getattr(loss, "_fn_kwargs", getattr(loss, "fn_kwargs", {})).get("from_logits", False)
+    return name.lower().replace("_", "").endswith("crossentropy") and not logits
 
 
 def _layers(network: Any) -> list[Any]:
@@ -209,10 +239,10 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
     if kind in ("Dense", "Activation"):
         phi = settings.get("activation", "linear")
-        if phi == "softmax":
-            stack.close(name)
+        if phi in ("softmax", "log_softmax"):
+            stack.close(f"the {phi} of {name}", said=phi == "softmax")
         elif isinstance(phi, str) and phi in known and phi.islower():
-            stack.named("keras", phi, {}, name)
+            stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)
             raise foreign(f"the activation {said!r} of {name}", IN_KERAS)
@@ -220,8 +250,47 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)
+    elif kind in SCALED:
+        _scale(stack, kind, layer, settings, name)
     elif kind not in PASSED or settings.get("data_format") == "channels_first":
         raise foreign(name, IN_KERAS)
+
+
+def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str) -> None:
+    """Read a layer that scales and shifts features, as it does at prediction, into the stack."""
+    parts: list[Any]
+    like: Any
+    if kind == "Rescaling":
+        scale, shift = (np.asarray(settings[key], np.float64) for key in ("scale", "offset"))
+        parts, like = [scale, shift], np.float32(0)
+    else:
+        keys = ["gamma", "beta", "moving_mean", "moving_variance"]
+        keys = keys if kind == "BatchNormalization" else ["mean", "variance"]
+        held = [getattr(layer, key, None) for key in keys]
+        if held[-1] is None or held[-2] is None:
+            cure = "model.build((None, inputs))" if keys[2:] else "layer.adapt(X)"
+            raise ValueError(f"{name} has no mean and variance yet; wanted {cure} first")
+        parts = [None if x is None else as_numpy(x, f"a weight of {name}") for x in held]
+        like = parts[-1]
+    axis = settings.get("axis", -1)
+    axis = list(axis) if isinstance(axis, (list, tuple)) else [] if axis is None else [axis]
+    last = axis in ([], [-1], [_axes(layer) - 1])
+    refuse(
+        _axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
+        f"{name} of an input with {_axes(layer)} axes before any Flatten",
+        IN_KERAS,
+    )
+    refuse(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", IN_KERAS)
+    if kind == "BatchNormalization":
+        ones = np.ones_like(like)
+        gamma, beta = (d if x is None else x for x, d in zip(parts, (ones, 0 * ones)))
+        stack.frozen_norm([gamma, beta, *parts[2:]], settings["epsilon"], name)
+        return
+    if kind == "Normalization":
+        mean, variance = (np.asarray(x, np.float64).reshape(-1) for x in parts)
+        scale = np.maximum(np.sqrt(variance), KERAS_EPSILON)
+        scale, shift = (scale, mean) if settings.get("invert") else (1 / scale, -mean / scale)
+    stack.affine(scale, shift, name, like)
 
 
 def _axes(layer: Any) -> int:

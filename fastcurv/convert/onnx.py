@@ -21,7 +21,7 @@ from ..common.errors import accept_aliases
 from ..common.files import shown
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, foreign, refuse
+from .sklearn import Stack, foreign, refuse, warn_left_out
 
 FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
@@ -34,6 +34,8 @@ LABELS = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
 SHAPES = ("Flatten", "Reshape", "Squeeze")
 AFTER = {*SAME, *LABELS, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
 GATES = {  # activations of several nodes, with the inputs of sums and products sorted
+    "Where(Greater(z, 0.0), z, 0.0)": "Relu",
+    "Where(Less(z, 0.0), 0.0, z)": "Relu",
     "Mul(Sigmoid(z), z)": "Swish",
     "Where(Greater(z, 20.0), z, Softplus(z))": "Softplus",  # torch's threshold
     "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
@@ -41,8 +43,8 @@ GATES = {  # activations of several nodes, with the inputs of sums and products 
 }
 SPARE = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
 WANTED = (
-    "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, "
-    "BatchNormalization, Scaler, Flatten, Identity and Cast"
+    "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
+    "at 0, BatchNormalization, Scaler, Flatten, Identity and Cast"
 )
 
 
@@ -169,8 +171,8 @@ class Graph:
     def number(self, name: str) -> str:
         """Return a constant as text if it is a single number, else ""."""
         one = self.value(name)
-        if one is None or one.size != 1 or one.dtype.kind in "OSU":  # these are words
-            return ""
+        if one is None or one.size != 1 or one.ndim > 2 or one.dtype.kind in "OSU":
+            return ""  # words, or a constant with which the result has more axes
         number = float(one.reshape(()))
         near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 is off by 2.4e-8
         return "sqrt2" if near else str(number)
@@ -261,11 +263,14 @@ def _step(graph: Graph, node: Any) -> None:
         stack.affine(scale, -scale * offset, name, np.float32(0))
     elif kind in activations_of("onnx"):
         stack.named("onnx", kind, attributes, name)
+    elif kind in ("Clip", "Max") and _is_relu(stack, node, held, attributes):
+        stack.activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
-        stack.close(name)
+        stack.close(name, said=kind == "Softmax")
     elif not _passes(graph, node, held, attributes):
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
+        words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
         raise foreign(f"{name}{words.get(kind, axis)}", WANTED)
 
 
@@ -306,8 +311,30 @@ def _row(c: np.ndarray, name: str) -> np.ndarray:
     return _real(c, name).reshape(-1)
 
 
-def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
-    """Return whether a node leaves all numbers, and the division into rows, unchanged."""
+def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
+    """Return True if a Clip or Max node computes ``max(a, 0)`` and nothing else."""
+    if node.op_type == "Max":
+        zeros = [x for x in held if x is not None]
+        if len(held) != 2 or len(zeros) != 1 or zeros[0].dtype.kind not in "fiu":
+            return False
+        zero = _row(zeros[0], _name(node))
+        return zero.size in (1, stack.width) and not zero.any()
+    if any(name and x is None for name, x in zip(node.input[1:], held[1:])):
+        return False  # a bound that is computed
+    limits = [attributes.get("min"), attributes.get("max")]  # attributes before opset 11
+    for i, bound in enumerate(held[1:3]):
+        limits[i] = bound if bound is not None else limits[i]
+    low, high = limits
+    unbounded = high is None or np.all(np.asarray(high) >= np.finfo(np.float32).max)
+    return bool(low is not None and np.size(low) == 1 and np.all(np.equal(low, 0)) and unbounded)
+
+
+def _passes(
+    graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
+) -> bool:
+    """Return whether a node leaves all numbers, and the division into rows, unchanged; `width` is
+    the length of a row if it is not that of the last layer.
+    """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
         return bool(attributes.get("to") in FLOATS)
@@ -321,15 +348,19 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
         said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
-        return said in ([1], [-1]) and stack.reshaped([-1], _name(node))
+        return said in ([1], [-1]) and stack.reshaped([-1], _name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        if shape == [-1, 1] and stack.layers and not graph.readers[node.output[0]]:
-            return True  # as at the end of skl2onnx exports, whatever the width
+        refuse(
+            shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
+            f"{_name(node)} of rows of {width or stack.width} numbers to a column, which skl2onnx "
+            "writes of a regressor with several outputs,",
+            f"{WANTED}; fastcurv.from_sklearn(estimator) reads that regressor",
+        )
         if len(shape) == 2:
             graph.axes = 2
             shape[0] = 0 if 0 < shape[0] == graph.rows else shape[0]
-        return stack.reshaped(shape, _name(node))
+        return stack.reshaped(shape, _name(node), width)
     return bool(kind == "Identity")
 
 
@@ -392,11 +423,12 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     ----------
     source : path-like, bytes or onnx.ModelProto
         Nodes: ``Gemm``, ``MatMul`` and ``Add``, ``Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu``
-        and SiLU, ``BatchNormalization`` and ``Scaler`` (folded), ``Flatten Reshape Identity Cast
-        Dropout``. A ``Softmax`` or ``Sigmoid`` at the end belongs to the loss, and nodes that turn
-        its probabilities into labels are ignored. An array that several nodes read, such as zeros
-        that an exporter stores once, becomes separate parameters of each. Weights in separate files
-        are read only if the model is given by its path.
+        and SiLU, ``Clip`` and ``Max`` at 0, ``BatchNormalization`` and ``Scaler`` (folded),
+        ``Flatten Reshape Identity Cast Dropout`` if rows stay as they are. A ``Softmax`` or
+        ``Sigmoid`` at the end belongs to the loss and is left out, with a warning unless nodes
+        follow that turn its probabilities into labels, which are ignored. An array that several
+        nodes read, such as zeros that an exporter stores once, becomes separate parameters of each.
+        Weights in separate files are read only if the model is given by its path.
     max_params : int, optional
         The largest number of parameters that the model may have. Default: the number of bytes of
         its file, so that the memory used for an untrusted file is of the order of its size.
@@ -437,7 +469,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     proto, size, folder = _load(source)
     room = SPARE + size if max_params is None else check_positive_int(max_params, "max_params")
     try:
-        return _follow(Graph(proto, folder, Stack(room)))
+        stack = Stack(room)
+        found = _follow(Graph(proto, folder, stack))
     except ValueError:
         raise
     except Exception as error:  # for nodes without inputs, or tensors without data
@@ -445,6 +478,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         raise ValueError(
             f"the ONNX model is damaged ({text}); wanted a stack of {WANTED}"
         ) from None
+    warn_left_out(stack)
+    return found
 
 
 def _follow(graph: Graph) -> Model:
@@ -466,8 +501,10 @@ def _follow(graph: Graph) -> Model:
                 and {node.op_type for node in readers} <= AFTER
             )
         ):
-            _only_labels(graph, at)
-            return _finish(graph, at)
+            labelled = _only_labels(graph, at)
+            found = _finish(graph, at)
+            stack.left_out = "" if labelled else stack.left_out
+            return found
         elif not readers:
             return _finish(graph, at)
         elif len(readers) == 2 and len(sums) == 1 and not saved:
@@ -502,14 +539,17 @@ def _finish(graph: Graph, at: str) -> Model:
     return found
 
 
-def _only_labels(graph: Graph, at: str) -> None:
-    """Raise a ValueError unless the nodes after the probabilities only pass them on or turn them
-    into labels.
+def _only_labels(graph: Graph, at: str) -> bool:
+    """Return whether nodes after the probabilities turn them into labels; raise a ValueError if
+    they do more than that and pass them on.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"
-    same, labels, rest = {at}, set(), set()
+    same: dict[str, int | None] = {at: width}  # probabilities, each with the length of its rows
+    labels: set[str] = set()
+    rest: set[str] = set()
     for node in _below(graph, at):
         kind, attributes = node.op_type, graph.attributes(node)
+        held: list[Any] = [graph.value(x) for x in node.input]
         ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
         if kind == "Sub" and not graph.stack.closed and width == 1:  # 1 - p of a sigmoid
@@ -518,18 +558,22 @@ def _only_labels(graph: Graph, at: str) -> None:
         elif kind == "Concat":  # 1 - p and p
             fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same
             fits = fits and axis in (1, -1)
-            same.update(node.output)
+            same.update(dict.fromkeys(node.output, 2))
         elif any(x in rest for x in ours) or kind not in AFTER:
             fits = False
         elif kind in LABELS or all(x in labels for x in ours):
             fits = kind != "ArgMax" or axis in (1, -1)
             labels.update(node.output)
         else:
-            fits = kind in SAME and attributes.get("norm", b"L1") == b"L1"
-            fits = fits and (kind != "Cast" or attributes.get("to") in FLOATS)
-            same.update(node.output)
+            of = same.get(node.input[0])
+            fits = kind in ("ZipMap", "Normalizer") or (
+                kind in SAME and _passes(graph, node, held, attributes, of)
+            )
+            fits = fits and attributes.get("norm", b"L1") == b"L1"
+            same.update(dict.fromkeys(node.output, of))
         refuse(not fits, f"{_name(node)} after {end}", WANTED)
-    refuse(not graph.outputs & (same | labels), f"what the graph gives after {end}", WANTED)
+    refuse(not graph.outputs & {*same, *labels}, f"what the graph gives after {end}", WANTED)
+    return bool(labels)
 
 
 def _below(graph: Graph, at: str) -> list[Any]:

@@ -8,13 +8,14 @@ to the loss here.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _engine
-from ..common.checks import as_numpy, check_array
+from ..common.checks import as_numpy, caller_depth, check_array
 from ..common.errors import typed
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
@@ -57,6 +58,7 @@ class Stack:
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
+        self.left_out = ""  # the softmax or sigmoid at the end, if the caller is to hear of it
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # the dtype of torch's parameters
 
@@ -83,14 +85,16 @@ class Stack:
         """The length of a row after the last linear layer, or before the first if it is known."""
         return len(self.layers[-1][0]) if self.layers else self.takes
 
-    def reshaped(self, shape: Sequence[Any], name: str) -> bool:
+    def reshaped(self, shape: Sequence[Any], name: str, width: int | None = None) -> bool:
         """Return whether a change to a shape, with 0 for the number of rows, leaves rows as they
-        are, or turns rows of one number into numbers.
+        are, or turns rows of one number into numbers. `width` is the length of a row if it is not
+        that of the last layer.
         """
+        width = self.width if width is None else width
         if shape == [-1]:
             self.column = name
-            return bool(self.layers) and self.width == 1
-        return shape in ([0, -1], [0, self.width], [-1, self.width])
+            return bool(self.layers) and width == 1
+        return shape in ([0, -1], [0, width], [-1, width])
 
     def linear(self, W: Any, b: Any, name: str) -> None:
         """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None if there is
@@ -220,10 +224,13 @@ class Stack:
         self.skips.add(l)
         self.names[-1] += f" and {name}"
 
-    def close(self, name: str) -> None:
-        """Add a softmax, after which nothing may follow."""
+    def close(self, name: str, said: bool = True) -> None:
+        """Add a softmax, after which nothing may follow, or, if `said` is False, a log-softmax,
+        which changes no cross entropy that follows it.
+        """
         self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
         self.closed = name
+        self.left_out = name if said else ""
 
     def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
         array = as_numpy(x, name)
@@ -239,6 +246,7 @@ class Stack:
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
+            self.left_out = self.names[-1].split(" and ")[-1]
         refuse(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
@@ -271,6 +279,19 @@ class Stack:
             for l, (W, b) in enumerate(self.layers)
         ]
         return model, model.flatten(layers)
+
+
+def warn_left_out(stack: Stack) -> None:
+    """Warn that the source ends with a softmax or sigmoid that the model does not have."""
+    if stack.left_out:
+        warnings.warn(
+            f"{stack.left_out} at the end is left out: the model returns the outputs before it, "
+            "and the loss 'cross_entropy' or 'binary_cross_entropy' applies it. The loss differs "
+            "from the source's if that was trained by a loss which applies it a second time, such "
+            "as torch's CrossEntropyLoss.",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
 
 
 def agreed(model: MLP, activation: Any) -> None:

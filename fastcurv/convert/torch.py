@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 import os
 import warnings
@@ -17,7 +18,7 @@ from ..common.errors import accept_aliases, require, typed
 from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
-from .sklearn import SUPPORTED, Stack, agreed, foreign, refuse, stacked
+from .sklearn import SUPPORTED, Stack, agreed, foreign, refuse, stacked, warn_left_out
 
 WRAPPED = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
@@ -36,6 +37,10 @@ FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arg
     "softmax": ("Softmax", ("dim",)),
     "log_softmax": ("LogSoftmax", ("dim",)),
     "squeeze": ("squeeze", ("dim",)),
+    **dict.fromkeys(("clamp", "clip"), ("clamp", ("min", "max"))),
+    "clamp_min": ("clamp_min", ("min",)),
+    "hardtanh": ("Hardtanh", ("min_val", "max_val")),
+    **dict.fromkeys(("threshold", "_threshold"), ("Threshold", ("threshold", "value"))),
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
 }
@@ -45,7 +50,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # defaults of these functions that diff
     "Softmax": {"dim": None},
     "LogSoftmax": {"dim": None},
     "squeeze": {"dim": None},
+    "clamp": {"min": None, "max": None},
+    "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
     "Linear": {"bias": None},
+}
+RELUS = {  # functions that are relu with these settings
+    "clamp": ({"min": 0, "max": None}, {"min": 0, "max": math.inf}),
+    "clamp_min": ({"min": 0},),
+    "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
+    "Threshold": ({"threshold": 0, "value": 0},),
 }
 SAME = 1e-6  # relative, in float64: far above rounding, far below the effect of another function
 DROPS = ("Dropout", "AlphaDropout", "Dropout1d")
@@ -291,12 +304,17 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     elif kind in activations_of("torch"):
         wanted = activations_of("torch")[kind][1]
         stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
+    elif kind in RELUS:
+        given = {key: getattr(module, key) for key in RELUS[kind][0]}
+        said = " and ".join(f"{key}={value!r}" for key, value in given.items())
+        refuse(given not in RELUS[kind], f"{name} with {said}")
+        stack.activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
                 f"{name} has dim={module.dim}, which mixes rows; wanted 1 or -1, the classes"
             )
-        stack.close(name)
+        stack.close(name, said=kind == "Softmax")
     elif kind in DROPS:
         if module.training and module.p > 0:
             raise ValueError(
@@ -343,12 +361,14 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         A Sequential, nested or not, or a class with its own ``forward``, which is traced by
         ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``),
         ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Layers: ``Linear``,
-        ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``Flatten``, ``Dropout`` in
-        eval mode, ``BatchNorm1d``, and at the end ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which
-        belong to the loss; ``LeakyReLU`` only with a slope of 0.01, ``GELU`` only in its exact
-        form. Batch normalisation in eval mode is folded into the linear layers, with a warning: the
-        function stays the same, but the parameters change, and so does the Hessian with respect to
-        them. In training mode, after each hidden ``Linear``, it gives a model with
+        ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
+        ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
+        ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out, with a warning for
+        ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and ``BCEWithLogitsLoss``
+        apply theirs a second time; ``LeakyReLU`` only with a slope of 0.01, ``GELU`` only in its
+        exact form. Batch normalisation in eval mode is folded into the linear layers, with a
+        warning: the function stays the same, but the parameters change, and so does the Hessian
+        with respect to them. In training mode, after each hidden ``Linear``, it gives a model with
         ``batch_norm=True``, in which all linear layers have biases and all normalisations have
         scales and shifts, with a warning if the module has none. A state dict must hold the weights
         and biases of linear layers in the order of the forward pass.
@@ -397,6 +417,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         _read(stack, step, seen)
     model, theta = stack.finish()
     agreed(model, activation)
+    warn_left_out(stack)
     if any(not _kind(part) for part in module.modules()):
         _same_numbers(module, model, theta)
     folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)

@@ -437,3 +437,49 @@ def test_functions_of_other_libraries_are_activations_where_they_are_ours():
     assert fc.MLP([1] * 6, given).activation == ("relu", "silu", "tanh", "softplus")
     with pytest.raises(ValueError, match="jax.nn.gelu, the tanh approximation by default"):
         fc.MLP([1, 1, 1], jax.nn.gelu)
+
+
+def test_every_spelling_of_relu_is_read_and_no_other():
+    """A clamp at 0, as a method, a function and in place, and modules that compute it."""
+    F, inf = torch.nn.functional, float("inf")
+    relus = [lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0), lambda x: x.clamp_(0.0)]
+    relus += [lambda x: x.clip(0, inf), lambda x: torch.clamp(x, min=0, max=None)]
+    relus += [lambda x: x.clamp_min(0), torch.relu, lambda x: F.threshold(x, 0, 0)]
+    relus += [lambda x: F.hardtanh(x, 0.0, inf), nn.Threshold(0, 0), nn.Hardtanh(0, inf)]
+    others = [lambda x: x.clamp(max=0), lambda x: x.clamp(0, 6), lambda x: x.clamp(min=1e-3)]
+    others += [lambda x: torch.clamp_min(x, -1), lambda x: F.threshold(x, 0, 1), F.hardtanh]
+    others += [nn.Threshold(1, 0), nn.Threshold(0, 1), nn.Hardtanh(0, 6), nn.ReLU6(), F.relu6]
+
+    class Net(nn.Module):
+        def __init__(self, phi):
+            super().__init__()
+            self.a, self.b, self.phi = nn.Linear(4, 5), nn.Linear(5, 2), phi
+
+        def forward(self, x):
+            return self.b(self.phi(self.a(x)))
+
+    X = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4)))
+    for phi in relus:
+        net = Net(phi).double()
+        model, theta = fc.from_torch(net)
+        assert model.activation == ("relu",)
+        theirs = net(X).detach().numpy()
+        assert np.allclose(model.predict(theta, X.numpy()), theirs, rtol=1e-12, atol=1e-14)
+    for phi in others:
+        with pytest.raises(ValueError, match="has no counterpart here"):
+            fc.from_torch(Net(phi).double())
+
+
+def test_a_softmax_before_cross_entropy_is_named():
+    """torch's CrossEntropyLoss applies a second softmax, so the values differ."""
+    for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
+        net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            model, theta = fc.from_torch(net)
+        words = f"module[3] ({type(end).__name__}) at the end is left out"
+        assert [str(one.message)[: len(words)] for one in found] == [words] * told
+        rows, y = torch.randn(9, 4), torch.arange(9) % 3
+        theirs = float(nn.CrossEntropyLoss()(net(rows), y))
+        ours = fc.Objective(model, rows.numpy(), y.numpy(), "cross_entropy").value(theta)
+        assert (abs(ours - theirs) > 1e-3) == bool(told)

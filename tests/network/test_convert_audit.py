@@ -72,6 +72,8 @@ def odd_layer(rng, width, layers):
         lambda: nn.BatchNorm1d(width, eps=pick(rng, 1e-5, 1e-2)),
         lambda: layers[int(rng.integers(len(layers)))] if layers else nn.Identity(),
         lambda: nn.Hardtanh(),
+        lambda: nn.Hardtanh(pick(rng, 0.0, -1.0), np.inf),
+        lambda: nn.Threshold(0.0, pick(rng, 0.0, 0.0, 1.0)),
         lambda: nn.Bilinear(width, width, width),
     )()
 
@@ -162,6 +164,10 @@ def steps_of_a_class(width):
         lambda s, x: torch.relu_(x) + x,
         lambda s, x: (torch.relu_(x), x)[1],
         lambda s, x: x.clamp(min=0),
+        lambda s, x: torch.clamp(x, 0.0, np.inf),
+        lambda s, x: x.clamp_min_(0),
+        lambda s, x: x.clamp(-1, 0),
+        lambda s, x: F.threshold(x, 0.0, 0.0),
         lambda s, x: x.squeeze(-1),
         lambda s, x: x.float().double(),
         lambda s, x: s.parts[0](x),
@@ -418,7 +424,7 @@ class Graph:
     def oddity(self):
         before, k = self.at, self.width
         vector = self.rng.uniform(0.5, 2, self.pick((k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
-        which = self.rng.integers(18)
+        which = self.rng.integers(19)
         if which < 9:
             self.odd_node(which)
         elif which == 9:
@@ -449,6 +455,9 @@ class Graph:
             self.add("Add", [before, self.constant(self.rng.integers(-3, 3, k), np.int64)])
         elif which == 16:
             self.add("Neg", [before])
+        elif which == 17:
+            pair = [before, self.constant(self.pick(1, 0, 0, 0) * vector)]
+            self.add("Max", pair if self.rng.random() < 0.6 else pair[::-1])
         else:
             self.add("Add", [before, self.add("Tanh", [before])])
 
@@ -459,6 +468,7 @@ class Graph:
             self.add("Flatten", [before], **self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
         elif which == 1:
             to = self.pick((-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k))
+            to = (-1, 1) if self.rng.random() < 0.1 else to
             zero = {"allowzero": 1} if self.opset >= 14 and self.rng.random() < 0.1 else {}
             self.add("Reshape", [before, self.shape(*to)], **zero)
         elif which == 2:
@@ -482,8 +492,9 @@ class Graph:
             parts = [self.constant(self.rng.uniform(0.5, 2, k)) for _ in range(4)]
             self.add("BatchNormalization", [before, *parts], epsilon=self.pick(1e-5, 1e-2))
         elif which == 8:
-            low = [self.constant(0.0)] if self.opset >= 11 else []
-            self.add("Clip", [before, *low], **({} if low else {"min": 0.0}))
+            low = [self.constant(self.pick(0.0, 0.0, -0.5))] if self.opset >= 11 else []
+            low += [self.constant(0.5)] if low and self.rng.random() < 0.2 else []
+            self.add("Clip", [before, *low], **({} if low else {"min": self.pick(0.0, 0.0, 0.1)}))
 
 
 def onnx_graph(rng):
@@ -560,7 +571,11 @@ def odd_dense(rng, keras):
         lambda: layers.ELU(alpha=pick(rng, 1.0, 0.5)),
         lambda: layers.Flatten(),
         lambda: layers.Dropout(0.5),
-        lambda: layers.BatchNormalization(),
+        lambda: layers.BatchNormalization(axis=pick(rng, -1, 1), scale=bool(rng.integers(2))),
+        lambda: layers.Normalization(mean=0.3, variance=2.0, invert=bool(rng.integers(2))),
+        lambda: layers.GaussianNoise(0.3),
+        lambda: layers.ActivityRegularization(0.1),
+        lambda: layers.Rescaling(0.5, offset=2.0),
         lambda: layers.Dense(2, activation=relu),
         lambda: layers.Dense(2, activation="leaky_relu"),
         lambda: layers.Activation(keras.activations.gelu),
@@ -568,7 +583,6 @@ def odd_dense(rng, keras):
         lambda: layers.Softmax(axis=pick(rng, -1, 1)),
         lambda: Mine(2),
         lambda: layers.Reshape((-1, 1)),
-        lambda: layers.Rescaling(0.5),
         lambda: layers.PReLU(),
         lambda: layers.Activation("hard_sigmoid"),
         lambda: keras.Sequential([layers.Dense(2, activation="tanh"), layers.Dropout(0.1)]),
@@ -609,6 +623,8 @@ def keras_model(rng):
         return None
     for w in model.trainable_weights:
         w.assign(rng.standard_normal(w.shape))
+    for w in (w for w in model.weights if "moving" in w.path):
+        w.assign(rng.uniform(0.5, 1.5, w.shape))
 
     def outputs(X):
         rows = X.astype(np.float32).reshape(len(X), *shape)
@@ -726,7 +742,8 @@ def examine(maker, seed):
                 return "none"
             raise AssertionError(f"read, and the source fails: {error}") from None
         ours = model.predict(theta, X.astype(model.dtype))
-        assert theirs.size == ours.size, f"{ours.shape} for {theirs.shape}"
+        shapes = [ours.shape, ours.shape[:1]] if ours.shape[1] == 1 else [ours.shape]
+        assert theirs.shape in shapes, f"{ours.shape} for {theirs.shape}"
         theirs = theirs.reshape(ours.shape).astype(np.float64)
         gaps = {}
         for end, turned in ENDS.items():

@@ -1,5 +1,7 @@
 """Weights of Keras and JAX: arrays in an order, models that say what they compute."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -146,18 +148,100 @@ FIRST, LAST = layer("Dense", [K1, b1], activation="tanh"), layer("Dense", [K2, b
         ([layer("LeakyReLU", negative_slope=0.01)], "leaky_relu"),
         ([layer("ReLU", max_value=None, negative_slope=0.0, threshold=0.0)], "relu"),
         ([layer("ELU", alpha=1.0), layer("Dropout"), layer("Flatten")], "elu"),
+        ([layer("ELU", alpha=1.0), layer("GaussianNoise"), layer("Identity")], "elu"),
     ],
 )
 def test_a_model_of_keras_has_its_own_activations(middle, phi):
     first = layer("Dense", [K1, b1]) if middle else FIRST
     last = layer("Dense", [K2, b2], activation="softmax")
     network = sequential(layer("InputLayer"), sequential(first, *middle), last)
+    network.loss = "categorical_crossentropy"
     model, theta = fc.from_keras(network)
     assert model == fc.MLP([4, 6, 2], phi)
     assert np.array_equal(theta, fc.from_keras([K1, b1, K2, b2], phi)[1])
     assert fc.from_keras(network, activation=phi)[0] == model
     with pytest.raises(ValueError, match="activation is 'softplus', and the model's layers have"):
         fc.from_keras(network, activation="softplus")
+
+
+def scaling(kind, parts=None, **settings):
+    """A Keras layer that scales features, with its weights as attributes."""
+    parts = parts or {}
+    one = layer(kind, list(parts.values()), **settings)
+    vars(one).update(parts)
+    return one
+
+
+U6, U4 = RNG.uniform(0.5, 2, (4, 6)), RNG.uniform(0.5, 2, (3, 4))
+PARTS = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), U6))
+
+
+def batch_norm(a, gamma=U6[0], beta=U6[1]):
+    return gamma * (a - U6[2]) / np.sqrt(U6[3] + 1e-2) + beta
+
+
+@pytest.mark.parametrize(
+    "between, by_hand",
+    [
+        (scaling("BatchNormalization", PARTS, axis=-1, epsilon=1e-2), batch_norm),
+        (
+            scaling("BatchNormalization", {**PARTS, "gamma": None}, axis=1, epsilon=1e-2),
+            lambda a: batch_norm(a, gamma=1.0),
+        ),
+        (
+            scaling("BatchNormalization", {**PARTS, "beta": None}, axis=[1], epsilon=1e-2),
+            lambda a: batch_norm(a, beta=0.0),
+        ),
+        (
+            scaling("Normalization", {"mean": U6[:1], "variance": U6[1:2]}, axis=(-1,)),
+            lambda a: (a - U6[0]) / np.sqrt(U6[1]),
+        ),
+        (
+            scaling("Normalization", {"mean": 2.0, "variance": 0.0}, axis=None, invert=True),
+            lambda a: 2.0 + 1e-7 * a,
+        ),
+        (scaling("Rescaling", scale=0.1, offset=3.0), lambda a: 0.1 * a + 3.0),
+        (scaling("Rescaling", scale=list(U6[0]), offset=0.0), lambda a: U6[0] * a),
+    ],
+)
+def test_scalings_of_keras_are_folded_with_a_warning(between, by_hand):
+    """After an activation, and after a Dense layer."""
+    for first, phi in ((FIRST, np.tanh), (layer("Dense", [K1, b1]), lambda z: z)):
+        with pytest.warns(UserWarning, match="folded into the linear layers: n is 44"):
+            model, theta = fc.from_keras(sequential(first, between, LAST))
+        expected = by_hand(phi(X @ K1 + b1)) @ K2 + b2
+        assert np.allclose(model.predict(theta, X), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_normalization_of_keras_without_moments_is_refused():
+    for kind, cure in (("Normalization", "layer.adapt"), ("BatchNormalization", "model.build")):
+        with pytest.raises(ValueError, match=f"{kind} .a. has no mean .*wanted {cure}"):
+            fc.from_keras(sequential(scaling(kind, axis=-1, epsilon=1e-3), FIRST, LAST))
+    with pytest.raises(ValueError, match="BatchNormalization .a. along axis 0"):
+        fc.from_keras(sequential(FIRST, scaling("BatchNormalization", PARTS, axis=0), LAST))
+
+
+@pytest.mark.parametrize(
+    "loss, warned",
+    [
+        ("categorical_crossentropy", False),
+        ("sparse_categorical_crossentropy", False),
+        (type("BinaryCrossentropy", (), {"_fn_kwargs": {"from_logits": False}})(), False),
+        (type("BinaryCrossentropy", (), {"_fn_kwargs": {"from_logits": True}})(), True),
+        ("mse", True),
+        (None, True),
+    ],
+)
+def test_a_softmax_of_keras_that_is_left_out_is_named_unless_its_loss_has_it(loss, warned):
+    for phi in ("softmax", "sigmoid"):
+        network = sequential(FIRST, layer("Dense", [K2, b2], activation=phi))
+        network.loss = loss
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            fc.from_keras(network)
+        assert [f"the {phi} of Dense (a) at the end" in str(one.message) for one in told] == [
+            True
+        ] * warned
 
 
 @pytest.mark.parametrize(

@@ -271,8 +271,128 @@ def test_torch_writes(tmp_path):
         assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in another order
 
 
-def test_skl2onnx_writes_several_numbers_as_a_column():
-    """Its regressors end with a Reshape to (-1, 1), whatever their width."""
+ROW_CHANGES = [  # nodes that join, cut, reorder or add rows of (N, 2), with their attributes
+    ("Reshape", ["to 1"], {}),
+    ("Reshape", ["to row"], {}),
+    ("Reshape", ["to all"], {}),
+    ("Reshape", ["to 4"], {}),
+    ("Reshape", ["to 3 axes"], {}),
+    ("Flatten", [], {"axis": 0}),
+    ("Flatten", [], {"axis": 2}),
+    ("Squeeze", [], {}),
+    ("Squeeze", ["0"], {}),
+    ("Unsqueeze", ["1"], {}),
+    ("Transpose", [], {}),
+    ("Gather", ["order"], {"axis": 0}),
+    ("Gather", ["order"], {"axis": 1}),
+    ("Slice", ["0", "1"], {}),
+    ("Expand", ["to 3 axes"], {}),
+    ("Tile", ["twos"], {}),
+    ("Concat", ["m"], {"axis": 0}),
+    ("Max", ["flat zero"], {}),
+    ("Max", ["tall zero"], {}),
+    ("Mul", ["deep one"], {}),
+    ("ReduceSum", [], {"keepdims": 1}),
+    ("Shape", [], {}),
+]
+
+
+def test_no_node_that_changes_rows_is_dropped():
+    """At the end, after a softmax, before another layer: each is refused where an Identity in its
+    place is read.
+    """
+    arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
+    arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
+    arrays |= {"flat zero": np.zeros((1, 1, 1)), "tall zero": np.zeros((9, 1))}
+    arrays |= {"deep one": np.ones((1, 1, 2)), "K": np.ones((2, 2)), "K1": np.ones((1, 2))}
+
+    def graphs(op, more, attributes):
+        first = [FIRST, *ENDS]  # q has two columns
+        yield [*first, (op, ["q", *more], ["y"], attributes)]
+        for end in ("Softmax", "Sigmoid"):
+            after = (op, ["p", *["p" if x == "m" else x for x in more]], ["y"], attributes)
+            yield [*first, (end, ["q"], ["p"], {}), after]
+        for K in ("K", "K1"):
+            last = ("Gemm", ["r", K, "b2"], ["y"], {})
+            yield [*first, (op, ["q", *more], ["r"], attributes), last]
+
+    for nodes in list(graphs("Identity", [], {}))[:-1]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fc.from_onnx(model_of(nodes, arrays))
+    for change in ROW_CHANGES:
+        for nodes in graphs(*change):
+            with pytest.raises(
+                ValueError, match="Reshape|takes 1 numbers|no counterpart"
+            ) as caught:
+                fc.from_onnx(model_of(nodes, arrays))
+            assert "\n" not in str(caught.value), (change, nodes)
+
+
+@pytest.mark.parametrize(
+    "nodes, fits",
+    [
+        ([("Clip", ["z", "zero"], ["a"], {})], True),
+        ([("Clip", ["z", "zero", "much"], ["a"], {})], True),
+        ([("Clip", ["z", "", "one"], ["a"], {})], False),
+        ([("Clip", ["z", "zero", "one"], ["a"], {})], False),
+        ([("Clip", ["z", "half"], ["a"], {})], False),
+        ([("Clip", ["z"], ["a"], {})], False),
+        ([("Identity", ["half"], ["h"], {}), ("Clip", ["z", "h"], ["a"], {})], False),
+        ([("Max", ["z", "zero"], ["a"], {})], True),
+        ([("Max", ["zeros", "z"], ["a"], {})], True),
+        ([("Max", ["z", "half"], ["a"], {})], False),
+        ([("Max", ["z", "zero", "half"], ["a"], {})], False),
+        ([("Max", ["z"], ["a"], {})], False),
+        ([("Min", ["z", "zero"], ["a"], {})], False),
+        ([("Greater", ["z", "zero"], ["g"], {}), ("Where", ["g", "z", "zero"], ["a"], {})], True),
+        ([("Less", ["z", "zero"], ["g"], {}), ("Where", ["g", "zero", "z"], ["a"], {})], True),
+        ([("Greater", ["z", "zero"], ["g"], {}), ("Where", ["g", "zero", "z"], ["a"], {})], False),
+    ],
+)
+def test_every_spelling_of_relu_is_read_and_no_other(nodes, fits):
+    arrays = {**ARRAYS, "zero": 0.0, "zeros": np.zeros(6), "much": np.inf}
+    proto = model_of([FIRST, *nodes, *LAST], arrays)
+    if not fits:
+        with pytest.raises(ValueError, match="has no counterpart here"):
+            fc.from_onnx(proto)
+        return
+    model, theta = fc.from_onnx(proto)
+    assert model.activation == ("relu",)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_clip_by_attributes_of_old_opsets_is_read():
+    for limits, fits in (({"min": 0.0}, True), ({"min": 0.0, "max": 6.0}, False), ({}, False)):
+        proto = model_of([FIRST, ("Clip", ["z"], ["a"], limits), *LAST], ARRAYS)
+        proto.opset_import[0].version = 9
+        if fits:
+            assert fc.from_onnx(proto)[0].activation == ("relu",)
+            continue
+        with pytest.raises(ValueError, match="Clip .a. at other bounds than 0"):
+            fc.from_onnx(proto)
+
+
+def test_a_softmax_that_is_left_out_is_named_once_unless_labels_follow():
+    for kind, warned in (("Softmax", 1), ("Sigmoid", 1), ("LogSoftmax", 0), ("Identity", 0)):
+        nodes = [FIRST, *ENDS, (kind, ["q"], ["y"], {})]
+        for labels in (False, True) if "Softmax" in kind else (False,):
+            proto = model_of(nodes + [("ArgMax", ["y"], ["l"], {"axis": 1})] * labels, ARRAYS)
+            if labels:
+                kind_of_l = helper.make_tensor_value_info("l", TensorProto.INT64, None)
+                proto.graph.output.append(kind_of_l)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                fc.from_onnx(proto)
+            assert len(told) == (0 if labels else warned), (kind, labels)
+            for one in told:
+                assert f"{kind} (y) at the end is left out" in str(one.message)
+                assert one.filename == __file__
+
+
+def test_a_column_of_several_outputs_is_refused_with_the_way_to_read_it():
+    """skl2onnx ends its regressors with a Reshape to (-1, 1), whatever their width."""
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.neural_network import MLPRegressor
 
@@ -280,8 +400,8 @@ def test_skl2onnx_writes_several_numbers_as_a_column():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         est.fit(X, X[:, :2])
-    model, theta = fc.from_onnx(skl2onnx.to_onnx(est, X[:1].astype(np.float32)))
-    assert np.allclose(model.predict(theta, X), est.predict(X), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"Reshape .* of rows of 2 numbers .*from_sklearn"):
+        fc.from_onnx(skl2onnx.to_onnx(est, X[:1].astype(np.float32)))
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3])

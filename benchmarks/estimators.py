@@ -29,10 +29,16 @@ import time
 import warnings
 
 import numpy as np
-from sklearn import datasets
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler, scale
+
+import fastcurv as fc
+from fastcurv.common.optional import optional
+
+with optional("comparisons", "bench"):
+    import sklearn.neural_network
+    from sklearn import datasets
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler, scale
 
 PROBLEMS = [
     ("digits", (100,), "relu", 1e-4),
@@ -149,10 +155,7 @@ def split(name, seed):
 def scored_fit(whose, name, seed, more):
     """Accuracy and balanced accuracy, or R^2, on the rows held out; the time of the fit."""
     hidden, labels, X, X_held, y, y_held = split(name, seed)
-    if whose == "ours":
-        import fastcurv as kinds
-    else:
-        import sklearn.neural_network as kinds
+    kinds = fc if whose == "ours" else sklearn.neural_network
     kind = kinds.MLPClassifier if labels else kinds.MLPRegressor
     net = kind(hidden_layer_sizes=hidden, random_state=seed, **more)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -168,10 +171,7 @@ def scored_fit(whose, name, seed, more):
 
 def estimator(whose, name, hidden, activation, alpha, seed, **more):
     """Ours or scikit-learn's, for the data of this name."""
-    if whose == "ours":
-        import fastcurv as kinds
-    else:
-        import sklearn.neural_network as kinds
+    kinds = fc if whose == "ours" else sklearn.neural_network
     kind = kinds.MLPRegressor if name in REGRESSION else kinds.MLPClassifier
     common = {"hidden_layer_sizes": hidden, "activation": activation, "alpha": alpha}
     return kind(**common, random_state=seed, **REGRESSION.get(name, {}), **more)
@@ -339,10 +339,6 @@ def main():
     names = HELD_OUT if args.scores else [problem[0] for problem in PROBLEMS]
     if args.only and not any(args.only in name for name in names):
         parser.error(f"no data set has {args.only!r} in its name; {parser.epilog}")
-    import sklearn
-
-    import fastcurv as fc
-
     config = fc.show_versions("dict")
     if not args.json:
         print(f"{platform.machine()}, {os.cpu_count()} processors; ", end="")

@@ -25,6 +25,7 @@ import command  # noqa: E402
 import numpy as np  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.common.optional import optional  # noqa: E402
 
 SECOND_ORDER = {
     "trust-region": ("trust-region", {}),
@@ -41,7 +42,8 @@ FAR = 10**9  # the clock ends a run, not a count
 
 def digits(args):
     """Objective and starts of the digits net."""
-    from sklearn.datasets import load_digits
+    with optional("digits", "bench"):
+        from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)
     model = fc.MLP([64, 32, 16, 10], activation="tanh")
@@ -52,7 +54,8 @@ def patches(args):
     """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of
     192.
     """
-    from sklearn.datasets import load_sample_images
+    with optional("patches", "bench"):
+        from sklearn.datasets import load_sample_images
 
     cuts = []
     for image in load_sample_images().images:

@@ -235,6 +235,22 @@ def fingerprint(product):
     return [float(np.linalg.norm(product)), *map(float, u @ product.astype(np.float64))]
 
 
+def reason(error):
+    """Return why a contender cannot be measured; for a missing package, with what installs it.
+
+    fastcurv is imported here only, since its threads have no place beside a peer's.
+    """
+    from fastcurv.common.optional import optional
+
+    try:
+        with optional("its products", "bench"):
+            raise error
+    except ImportError as missing:
+        return str(missing)
+    except Exception:
+        return f"{type(error).__name__}: {error}"
+
+
 def serve(Worker, name):
     """Read requests, write answers. Whatever the libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
@@ -245,7 +261,7 @@ def serve(Worker, name):
         try:
             answer = getattr(worker, request.pop("do"))(**request)
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer = {"error": reason(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -25,6 +25,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for work at the exp
 import command  # noqa: E402
 import numpy as np  # noqa: E402
 
+from fastcurv.common.optional import optional  # noqa: E402
+
 BOUND = 1.5, 2, 60e-6  # arithmetic, gradients and seconds that an iteration may take
 MARQUARDT = 1.5, 5e-6  # arithmetic and seconds of one of levenberg-marquardt
 SHARE = 0.2  # of the time of others that its fits may take
@@ -69,7 +71,8 @@ def scaled(X):
 
 def problems():
     """``{name: (sizes, X, Y)}``, targets as columns of numbers."""
-    from sklearn import datasets
+    with optional("the problems", "bench"):
+        from sklearn import datasets
 
     x = np.linspace(-1, 1, 41)[:, None]
     bits = np.array([[(i >> k) & 1 for k in range(3)] for i in range(8)], float)
@@ -268,8 +271,9 @@ def by_numpy(sizes, X, Y, theta, target=LITTLE, steps=500):
 
 def by_torch(sizes, X, Y, theta, seconds):
     """Levenberg-Marquardt of torch-levenberg-marquardt, by Cholesky as here."""
-    import torch
-    from torch_levenberg_marquardt.training import LevenbergMarquardtModule
+    with optional("its fits"):
+        import torch
+        from torch_levenberg_marquardt.training import LevenbergMarquardtModule
 
     torch.set_num_threads(1)
     layers = [torch.nn.Linear(a, b).double() for a, b in zip(sizes[:-1], sizes[1:], strict=True)]

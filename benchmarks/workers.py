@@ -25,6 +25,7 @@ import command
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.common.optional import optional
 from fastcurv.network.sums import FAN
 
 
@@ -48,7 +49,8 @@ def seconds(action, repeat):
 
 def product(n_workers, args, sizes):
     """(seconds of a product, its bits, what the parts cost) with so many workers."""
-    from distributed import Client, LocalCluster
+    with optional("workers", "dask"):
+        from distributed import Client, LocalCluster
 
     with (
         LocalCluster(

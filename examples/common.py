@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcurv import plots
+from fastcurv.common.optional import optional
 
 SCALES = ("quick", "normal", "full")
 DATA = Path(__file__).parent / "data"
@@ -176,7 +177,8 @@ def digits(n_samples=None, n_features=64, seed=0):
     -------
     X (n_samples, n_features), y (n_samples,)
     """
-    from sklearn.datasets import load_digits
+    with optional("the data", "demo"):
+        from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)
     X = (X - X.mean(axis=0)) / X.std()

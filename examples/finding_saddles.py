@@ -25,6 +25,7 @@ from common import Outcome, binomial_interval, command_line, digits, pick, save,
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.common.optional import optional
 from fastcurv.optimize.sample import CriticalSample, SampledPoint, why_trivial
 
 ASKED = (0, 1, 0, 2, 0, 3)
@@ -49,7 +50,8 @@ WORDS = {
 
 def objective(name, widths, l2):
     """A tanh network on one of scikit-learn's data sets, whole."""
-    from sklearn import datasets
+    with optional("the data", "demo"):
+        from sklearn import datasets
 
     if name == "digits":
         X, y = digits(n_features=12)

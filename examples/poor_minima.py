@@ -28,6 +28,7 @@ from common import (
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.common.optional import optional
 
 DATA_SETS = ("two spirals", "two moons", "waves", "diabetes", "random labels")
 WIDTHS = (2, 3, 4, 6, 8, 16, 32)
@@ -44,7 +45,8 @@ def objective(name, sizes, l2=1e-4):
 
 def data(name):
     """Features, targets, and which loss fits them."""
-    from sklearn import datasets
+    with optional("the data", "demo"):
+        from sklearn import datasets
 
     rng = np.random.default_rng(0)
     if name == "two spirals":

@@ -30,6 +30,7 @@ import numpy as np
 from . import _engine
 from .common.checks import caller_depth, random_batches
 from .common.errors import accept_aliases
+from .common.optional import optional
 from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -512,12 +513,9 @@ def _answered() -> Iterator[None]:
 
 def _client(client: Any) -> tuple[Any, bool]:
     """Return (the client, whether it was started here)."""
-    try:
+    with optional("distributed objectives"):
         from distributed import Client, default_client
-    except ImportError:
-        raise ImportError(
-            "fastcurv.distributed needs dask; wanted: pip install 'fastcurv[dask]'"
-        ) from None
+
     if client == "":
         raise ValueError("client is ''; wanted a Client or the address of a scheduler, or None")
     if client is not None and not isinstance(client, str):

@@ -60,7 +60,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != f"{__name__}.core":
         raise
-    raise ImportError("fastcurv is not built here: pip install . (or -e .) in its folder") from None
+    from .unbuilt import reason
+
+    raise ImportError(reason()) from None
 
 __all__ = [
     "Arithmetic",

@@ -16,6 +16,7 @@ import fastcurv as fc
 
 from ..common.checks import check_choice
 from ..common.files import refuse_device
+from ..common.optional import optional
 from ..common.runtime import unbroken
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..plots.spectrum import extremes
@@ -48,6 +49,9 @@ def demo(args: Namespace, out: Output) -> None:
 
     check_out(args.out, kinds=PAGES)
     check_picture(args.picture, "picture")
+    with optional("the data and pictures of the demo", "demo"):
+        import matplotlib.figure  # noqa: F401
+        import sklearn.datasets  # noqa: F401
     out.working = True
     facts = run(
         args.out,

@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..common.files import refuse_device, shown
+from ..common.optional import optional
 from ..structure.tables import LOSSES, SUITS, check_loss
 
 # --------------------------------------------------------------------------------------------------
@@ -390,12 +391,9 @@ def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarra
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in NAMES:
         raise ValueError(f"data is {name!r}; wanted {WHAT}")
-    try:
+    with optional(f"the data of {name}"):
         from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            f"the data set {name} comes with scikit-learn: pip install scikit-learn"
-        ) from error
+
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     return np.asarray(X, dtype=np.float64), y
 

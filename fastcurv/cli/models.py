@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.files import read_tensors, shown
+from ..common.optional import optional
 from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch
 from ..network.mlp import MLP
@@ -134,13 +135,9 @@ def _torch_state(path: Path) -> Any:
     """Read the state dict from a file of torch.save; only tensors are read, and no code in it is
     run.
     """
-    try:
+    with optional("files of torch"):
         import torch
-    except ImportError:
-        raise ImportError(
-            f"{path} is a file of torch: pip install torch, or write its state dict with "
-            "safetensors.torch.save_file"
-        ) from None
+
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile and torch raise many kinds

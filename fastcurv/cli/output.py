@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.files import check_place, escaped, shown, write_atomically
+from ..common.optional import optional
 from ..common.progress import on_terminal
 from ..optimize.finish import NO_REPORT
 from ..spectrum.results import as_json, left_open
@@ -210,5 +211,8 @@ def check_out(
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:
-    """Check the path of a picture with `check_out`."""
+    """Check the path of a picture with `check_out`, and that matplotlib can be imported."""
     check_out(path, name, (".png", ".svg", ".pdf"), ", ")
+    if path is not None:
+        with optional("pictures"):
+            import matplotlib.figure  # noqa: F401

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..common.files import escaped, write_atomically
+from ..common.optional import optional
 from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json
 
@@ -233,7 +234,8 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
     `salt` keeps its internal ids distinct from those of the page's other pictures. Black becomes
     the page's text colour, in light and dark mode, and blue its accent colour.
     """
-    import matplotlib
+    with optional("plots"):
+        import matplotlib
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(salt)}):

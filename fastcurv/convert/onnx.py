@@ -19,6 +19,7 @@ import numpy as np
 from ..common.checks import check_positive_int
 from ..common.errors import accept_aliases
 from ..common.files import shown
+from ..common.optional import optional
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, foreign, refuse, warn_left_out
@@ -384,10 +385,9 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
     """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and, for a
     path, its folder.
     """
-    try:
+    with optional("ONNX models"):
         import onnx
-    except ImportError:
-        raise ImportError("from_onnx needs the onnx package: pip install onnx") from None
+
     if isinstance(source, onnx.ModelProto):
         return source, source.ByteSize(), None
     try:

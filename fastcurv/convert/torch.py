@@ -15,6 +15,7 @@ import numpy as np
 
 from ..common.checks import caller_depth
 from ..common.errors import accept_aliases, require, typed
+from ..common.optional import optional
 from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
@@ -544,10 +545,9 @@ def to_torch(model: MLP, theta: Any) -> Any:
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
     refuse_own(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
-    try:
+    with optional("networks of torch"):
         import torch
-    except ImportError:
-        raise ImportError("to_torch needs the torch package: pip install torch") from None
+
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
     net, layers = torch.nn.Sequential(), model.unflatten(theta)
     for l, (W, b, *norm) in enumerate(layers):

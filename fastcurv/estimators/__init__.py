@@ -2,12 +2,16 @@
 dependency.
 """
 
-try:
-    from sklearn.utils.validation import validate_data as _validate_data  # noqa: F401  1.6 or newer
-except ImportError as error:
+from ..common.optional import optional
+
+with optional("the estimators"):
+    import sklearn.utils.validation
+
+if not hasattr(sklearn.utils.validation, "validate_data"):
     raise ImportError(
-        f"the estimators need scikit-learn 1.6 or newer: pip install 'fastcurv[sklearn]' ({error})"
-    ) from None
+        f"the estimators need scikit-learn 1.6 or newer, got {sklearn.__version__}. Run: "
+        'pip install -U "fastcurv[sklearn]"'
+    )
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor

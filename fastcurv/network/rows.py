@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, in_memory
 from ..common.checks import as_numpy, is_sparse
+from ..common.optional import optional
 from ..structure.tables import LOSSES
 from .arguments import check_targets, check_weight
 from .mlp import MLP
@@ -444,12 +445,9 @@ class Parquet(RowSource):
 
     def open(self) -> Any:
         """Return the file as a pyarrow ``ParquetFile``."""
-        try:
+        with optional("Parquet files"):
             from pyarrow import parquet
-        except ImportError:
-            raise ImportError(
-                "a Parquet file needs pyarrow; wanted: pip install 'fastcurv[parquet]'"
-            ) from None
+
         if not isinstance(self.file, Path):
             return self.file
         return parquet.ParquetFile(self.file, pre_buffer=False)  # it would keep all data

@@ -16,6 +16,7 @@ from ..common.checks import (
     check_vector,
 )
 from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.optional import optional
 from ..common.protocols import Array
 from ..common.runtime import unbroken
 from ..spectrum.eigsh import eigsh
@@ -70,7 +71,8 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     """Draw a loss z, indexed ``(y, x)``, as filled contours with lines between them and a colour
     bar.
     """
-    from matplotlib.ticker import MaxNLocator
+    with optional("plots"):
+        from matplotlib.ticker import MaxNLocator
 
     z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
     filled = ax.contourf(x, y, z, levels=levels, cmap="cividis")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.checks import check_choice
 from ..common.errors import names_of, refuse_unknown
+from ..common.optional import optional
 from ..spectrum.density_curve import plain_numbers, shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
@@ -73,10 +74,8 @@ def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     """Create a figure without pyplot: it has no global state and no window, and is safe in threads
     and without a display.
     """
-    try:
+    with optional("plots"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
     return Figure(figsize=figsize, layout="constrained")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..common.checks import check_array, check_choice, check_positive, check_positive_int
 from ..common.errors import Answering, typed
+from ..common.optional import optional
 from ..common.protocols import Axis, Floats
 from .results import Estimate, InOneLine, alike, mean_of, number
 
@@ -422,7 +423,8 @@ def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         return pyplot.figure(figsize=figsize, layout="constrained").add_subplot()
-    from matplotlib.figure import Figure
+    with optional("plots"):
+        from matplotlib.figure import Figure
 
     return Figure(figsize=figsize, layout="constrained").add_subplot()
 

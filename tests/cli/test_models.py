@@ -170,7 +170,7 @@ def test_mistakes_are_one_line_and_status_2(case, tmp_path, capsys, monkeypatch)
     try:
         import onnx  # noqa: F401
     except ImportError:
-        cases.append(([tmp_path / "junk.onnx", *data], "pip install onnx"))
+        cases.append(([tmp_path / "junk.onnx", *data], 'pip install "fastcurv[onnx]"'))
     else:
         cases.append(([tmp_path / "junk.onnx", *data], "cannot be read as an ONNX model"))
     monkeypatch.setattr(fc, "classify", lambda *_, **__: pytest.fail("work was begun"))

@@ -60,15 +60,26 @@ def test_the_compiled_side_is_hardened():
     assert re.search(r"UND __stack_chk_fail\b", said("--dyn-syms"))
 
 
-def test_a_checkout_that_is_not_built_says_so(tmp_path, python):
-    shutil.copytree(PACKAGE, tmp_path / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_source_folder_that_is_not_built_says_what_to_do(installed, tmp_path, python):
+    """Where a copy is installed, as by `pip install .`, it is hidden by the folder: leave it."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(PACKAGE, source / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    site.mkdir()
+    if installed:
+        (site / "fastcurv").symlink_to(PACKAGE, target_is_directory=True)
     done = python(
-        f"import sys; sys.meta_path = [x for x in sys.meta_path if 'editable' not in repr(x)]\n"
-        f"sys.path.insert(0, {str(tmp_path)!r})\nimport fastcurv",
+        "import sys\n"
+        "sys.meta_path = [x for x in sys.meta_path if 'editable' not in repr(x)]\n"
+        f"sys.path = [x for x in sys.path if x and x != {str(PACKAGE.parent)!r}]\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+        f"sys.path.insert(0, {str(source)!r})\nimport fastcurv",
         check=False,
     )
-    said = "ImportError: fastcurv is not built here: pip install . (or -e .) in its folder"
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == said
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and said.startswith("ImportError: ") and str(source) in said
+    assert said.endswith("pip install -e .")
+    assert (str(site) in said and "Leave the source folder" in said) == installed
 
 
 @from_a_checkout

@@ -1,0 +1,60 @@
+"""Optional packages: one message for all of them, with the command that installs the package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Import name: the package's own name, and what to install, an extra of fastcurv or the package.
+PACKAGES = {
+    "matplotlib": ("matplotlib", "fastcurv[plot]"),
+    "sklearn": ("scikit-learn", "fastcurv[sklearn]"),
+    "onnx": ("onnx", "fastcurv[onnx]"),
+    "torch": ("torch", "fastcurv[torch]"),
+    "pyarrow": ("pyarrow", "fastcurv[parquet]"),
+    "dask": ("dask", "fastcurv[dask]"),
+    "distributed": ("dask[distributed]", "fastcurv[dask]"),
+    "jax": ("jax", "fastcurv[bench]"),
+    "curvlinops": ("curvlinops", "curvlinops-for-pytorch"),
+    "torch_levenberg_marquardt": ("torch-levenberg-marquardt", "torch-levenberg-marquardt"),
+    "pyhessian": ("PyHessian", "pyhessian"),
+}
+
+
+@contextmanager
+def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
+    """Run imports of optional packages; if one is not installed, say so in one sentence.
+
+    Parameters
+    ----------
+    purpose : str
+        Subject of the message, a plural such as "plots".
+    extra : str or None
+        Extra of fastcurv that brings all that the purpose needs; by default the one of the package.
+
+    Raises
+    ------
+    ImportError
+        If one of `PACKAGES` is missing. Other errors of an import pass unchanged, such as those of
+        a package that is installed and broken.
+
+    Examples
+    --------
+    >>> with optional("plots"):
+    ...     raise ModuleNotFoundError(name="matplotlib.figure")
+    Traceback (most recent call last):
+    ImportError: plots need matplotlib, which is not installed. Run: pip install "fastcurv[plot]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES or sys.modules.get(package) is not None:
+            raise
+        name, source = PACKAGES[package]
+        source = source if extra is None else f"fastcurv[{extra}]"
+        raise ImportError(
+            f'{purpose} need {name}, which is not installed. Run: pip install "{source}"',
+            name=package,
+        ) from None

@@ -1,0 +1,197 @@
+"""Optional packages: wherever one is missing, one sentence says what to install."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fastcurv.common.optional import PACKAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("fastcurv", "benchmarks", "examples")
+HERE = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
+ALWAYS = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | HERE
+# Imports that only run once the package is there, and why.
+BEHIND = {
+    "fastcurv/estimators/base.py": "estimators/__init__.py imports the package first",
+    "fastcurv/estimators/classifier.py": "estimators/__init__.py imports the package first",
+    "fastcurv/estimators/regressor.py": "estimators/__init__.py imports the package first",
+    "fastcurv/convert/torch.py: _as_called": "takes a module of torch",
+    "fastcurv/convert/torch.py: _traced": "takes a module of torch",
+    "fastcurv/convert/torch.py: _function": "takes a graph of torch",
+    "fastcurv/convert/torch.py: _same_numbers": "takes a module of torch",
+    "fastcurv/convert/onnx.py": "_load imports the package first",
+    "fastcurv/network/arguments.py: shaped_like": "takes a tensor of torch",
+    "fastcurv/distributed.py": "an objective has a client of the package",
+    "benchmarks/peers.py": "`reason` has the message of what a peer's process raises",
+    "benchmarks/spectrum_peers.py": "`reason` has the message of what a peer's process raises",
+}
+
+
+def is_guarded(node):
+    """Whether a statement handles a missing package: `with optional` or what takes ImportErrors."""
+    if isinstance(node, ast.With):
+        calls = [item.context_expr for item in node.items]
+        names = {ast.unparse(call.func) for call in calls if isinstance(call, ast.Call)}
+        return "optional" in names or ("suppress" in names and "ImportError" in ast.unparse(node))
+    if isinstance(node, ast.Try):
+        caught = {ast.unparse(h.type) for h in node.handlers if h.type is not None}
+        return bool(caught & {"ImportError", "ModuleNotFoundError"})
+    return False
+
+
+def unguarded(node, function="", guarded=False):
+    """The functions and packages of imports that end in a bare ModuleNotFoundError."""
+    for child in ast.iter_child_nodes(node):
+        names = []
+        if isinstance(child, ast.Import):
+            names = [alias.name for alias in child.names]
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            names = [child.module]
+        if not guarded:
+            yield from ((function, n) for n in names if n.partition(".")[0] not in ALWAYS)
+        inside = child.name if isinstance(child, ast.FunctionDef) else function
+        yield from unguarded(child, inside, guarded or is_guarded(child))
+
+
+def test_every_import_of_an_optional_package_says_what_to_install_where_it_is_missing():
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            for function, package in unguarded(ast.parse(path.read_text())):
+                if name not in BEHIND and f"{name}: {function}" not in BEHIND:
+                    found[f"{name}: {function}"] = package
+    assert found == {}
+    text = "import torch\ndef f():\n    with optional('x'):\n        import jax\n    import onnx.a"
+    assert [*unguarded(ast.parse(text))] == [("", "torch"), ("f", "onnx.a")]
+
+
+def test_the_extras_that_messages_name_bring_the_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, (name, source) in PACKAGES.items():
+        extra = re.fullmatch(r"fastcurv\[(\w+)\]", source)
+        if extra:
+            assert any(
+                name.startswith(re.match(r"[\w-]+", have)[0]) for have in extras[extra[1]]
+            ), package
+    used = {
+        extra
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        for extra in re.findall(r'optional\([^)]*, "(\w+)"\)', path.read_text())
+    }
+    assert used and used <= set(extras)
+
+
+# What a user types, by the package it needs. Each is tried where no optional package is there.
+LINES = {
+    "matplotlib": """
+        fc.spectral_density(H, n_probes=2, n_steps=4, seed=0).plot()
+        fc.diagnose(ob, theta).plot()
+        fc.SpectrumDisplay.from_operator(H)
+        fc.LandscapeDisplay.from_objective(ob, theta, n_grid=3)
+        fc.LandscapeDisplay.slice(ob, theta, n_dims=2, n_grid=3).plot()
+        fc.ConvergenceDisplay.from_results(run)
+        fc.plots.new_axes()
+        fc.plots.new_figure()
+        fc.plots.surface(lambda x, y: x + y, (0, 1), (0, 1))
+        cli("diagnose n.npz --figure a.png --data points.npz")
+        cli("spectrum n.npz --figure a.png --data points.npz")
+        cli("demo --quick")
+    """,
+    "sklearn": """
+        fc.MLPClassifier()
+        fc.MLPRegressor
+        fc.estimators
+        cli("train iris --out a.npz")
+        cli("demo --quick")
+    """,
+    "torch": """
+        fc.to_torch(ob.model, theta)
+        cli("classify net.pt --data points.npz --activation tanh")
+    """,
+    "onnx": """
+        fc.from_onnx("net.onnx")
+        cli("classify net.onnx --data points.npz")
+    """,
+    "pyarrow": 'fc.StreamedObjective(fc.MLP([2, 1]), "rows.parquet", "y")',
+    "dask": 'fc.distributed.Objective(fc.MLP([2, 1]), [lambda: 0], "mse")',
+}
+PROGRAM = """
+import contextlib, io, os, sys
+for name in {names!r}:
+    sys.modules[name] = None
+import numpy as np
+import fastcurv as fc
+from fastcurv.cli import main
+X = np.random.default_rng(0).standard_normal((20, 2))
+np.savez("points.npz", X=X, y=X[:, 0])
+for name in ("net.pt", "net.onnx", "rows.parquet"):
+    open(name, "wb").close()
+ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1], loss="mse", l2=0.1)
+theta = ob.model.init(seed=0)
+H, run = ob.hessian(theta), fc.minimize(ob, theta, max_iter=2, verdict=False)
+
+def cli(line):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(line.split())
+    text = said.getvalue()
+    assert status == 2 and text.count("\\n") == 1, (line, status, text)
+    raise ImportError(text.rstrip())
+
+with contextlib.redirect_stdout(io.StringIO()):
+    line = "train points.npz --hidden 3 --epochs 1 --max-steps 2 --out n.npz"
+    assert main(line.split()) in (0, 1)
+for package, lines in {lines!r}.items():
+    for line in lines.split("\\n"):
+        if line.strip():
+            try:
+                exec(line.strip())
+            except ImportError as error:
+                text = str(error)
+                assert "which is not installed. Run: pip install" in text, (line, text)
+                wanted = {packages!r}[package][1]
+                assert wanted in text or '"fastcurv[demo]"' in text, (line, text)
+            else:
+                raise SystemExit(line + " worked without " + package)
+"""
+
+
+def test_a_missing_package_is_one_sentence_with_its_extra(python, tmp_path, monkeypatch):
+    """Functions, methods and commands; nothing else is needed where the package is not."""
+    monkeypatch.chdir(tmp_path)
+    names = [*PACKAGES, "tqdm", "threadpoolctl"]
+    python(PROGRAM.format(names=names, lines=LINES, packages=PACKAGES), timeout=600)
+
+
+SCRIPTS = (
+    "benchmarks/workers.py --rows 64",
+    "benchmarks/estimators.py",
+    "benchmarks/optimisers.py digits",
+    "examples/poor_minima.py",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_without_its_packages_names_the_extra(script, python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *arguments = script.split()
+    path = ROOT / name
+    done = python(
+        "import runpy, sys\n"
+        f"for name in {[*PACKAGES]!r}:\n    sys.modules[name] = None\n"
+        f"sys.argv = [{str(path)!r}, *{arguments!r}]\n"
+        f"sys.path.insert(0, {str(path.parent)!r})\n"
+        f"runpy.run_path({str(path)!r}, run_name='__main__')",
+        check=False,
+    )
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert re.fullmatch(r"ImportError: .* need .*, which is not installed\. Run: pip .*\]\"", said)

@@ -227,9 +227,11 @@ class ReferenceObjective:
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
         terms, delta = LOSSES[self.loss].terms(zs[-1], self.y)
-        l2 = l2_diagonal(self)
-        value = (self._scale() * terms).sum() + 0.5 * (theta @ (l2 * theta))
-        return value, self.model.backward(theta, zs, below, self._scale() * delta) + l2 * theta
+        l2, scale = l2_diagonal(self), self._scale()
+        # 0 times a term that overflows would be NaN
+        terms, delta = (np.where(scale == 0, 0, scale * part) for part in (terms, delta))
+        value = terms.sum() + 0.5 * (theta @ (l2 * theta))
+        return value, self.model.backward(theta, zs, below, delta) + l2 * theta
 
     def value(self, theta: ArrayLike) -> float:
         return float(self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[0])

@@ -302,6 +302,7 @@ cdef class CurvatureMatrix:
             self.across(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
             for i in range(y.k * step, (y.k + 1) * step):
                 self.a[l][i] = 1
+            self.clear_idle(P, first, count, y.k + 1, step, self.a[l])
             if self.hessian:
                 self.bend(y, l, first, count)
             if l == 0:
@@ -317,6 +318,7 @@ cdef class CurvatureMatrix:
                 )
             if has_slopes(x):
                 self.across(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
+                self.clear_idle(P, first, count, x.m, step, p)
             else:                       # what a's sign tells, or 1
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
@@ -330,6 +332,24 @@ cdef class CurvatureMatrix:
                     x.m, 1, step, p, step, self.E + i * step, line, self.D[l - 1] + i * step,
                     step * self.parts[l - 1]
                 )
+
+    cdef void clear_idle(
+        self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
+    ) noexcept nogil:
+        """Zero the samples of weight 0 in x (m, step). They add nothing to the matrix, but if their
+        numbers are very large, `bring_near_one` would round those of all other samples to 0.
+        """
+        cdef Py_ssize_t i, r
+        cdef bint idle
+        if P.data.weight == NULL:
+            return
+        for r in range(count):
+            if P.K.real_bytes == 8:
+                idle = (<const double *>P.data.weight)[first + r] == 0
+            else:
+                idle = (<const float *>P.data.weight)[first + r] == 0
+            for i in range(m if idle else 0):
+                x[i * step + r] = 0
 
     cdef void begin_columns(
         self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
@@ -469,6 +489,7 @@ cdef class CurvatureMatrix:
                 for r in range(count):
                     way = self.z[i * self.ld + first + r] - before[i * self.ld + first + r]
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
+        self.clear_idle(P, first, count, self.each, step, self.E)
 
     # --- what a block adds to G
 

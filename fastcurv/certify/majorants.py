@@ -34,7 +34,14 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.linalg import eigh
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_once
+from ..structure.parameters import (
+    divisor_of,
+    l2_diagonal,
+    layers_of,
+    normalised,
+    rows_in_range,
+    rows_once,
+)
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
 from .arithmetic import EPS, ETA, GROWTH, TINY, gram_norm, norm, norms, spectral, stack_norms
 from .passes import Passes, State, checked_theta, passes_at
@@ -338,7 +345,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b, gap = propagate(passes, s, radius), s.z[-1].x - passes.ob.y[s.rows]
+            b, gap = propagate(passes, s, radius), s.z[-1].x - passes.y[s.rows]
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
             off = s.z[-1].dx.nu + 1e-15 * norms(np.abs(gap))
@@ -606,7 +613,7 @@ def by_units(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the block of
     each hidden unit.
     """
-    X = np.asarray(passes.ob.X, dtype=float)
+    X = np.asarray(passes.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
     x = norms(np.abs(X1))
     slopes, bends, deltas = [], [], []
@@ -702,7 +709,7 @@ def loss_lower_bound(ob: Any) -> float:
     row = LOSSES[ob.loss]
     if row.given is not None:
         return 0.0 if row.given.lower is not None and row.given.lower >= 0 else -np.inf
-    return -np.inf if row.link == "softmax" and np.min(ob.y) < 0 else 0.0
+    return -np.inf if row.link == "softmax" and np.min(rows_in_range(ob)[1]) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
@@ -811,7 +818,7 @@ def classified(ob: Any, at: Floats) -> bool:
     passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
-        y, z, E = passes.ob.y[s.rows], s.z[-1].x, s.z[-1].dx.E
+        y, z, E = passes.y[s.rows], s.z[-1].x, s.z[-1].dx.E
         if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():
             return False
     return not passes.arithmetic.overflow

@@ -90,6 +90,7 @@ from ..structure.parameters import (
     layers_of,
     normalised,
     norms_of,
+    rows_in_range,
     skips,
 )
 from ..structure.tables import LOSSES, bell, one_hot
@@ -128,7 +129,7 @@ class State:
 
     def __init__(self, rounding: Any, rows: slice) -> None:
         self.R, self.rows = rounding, rows
-        self.a = [exact(rounding.ob.X[rows], rounding.arithmetic)]
+        self.a = [exact(rounding.X[rows], rounding.arithmetic)]
         self.z: list[Num] = []
         self.phi: list[Phi] = []
         self.norm: list[Normed | None] = []
@@ -157,7 +158,7 @@ class State:
             if R.joint:
                 self.join(products, l)
             self.a.append(chain.cap(l + 1, a))
-        self.loss = LossRows(R.ob, self.rows, z)
+        self.loss = LossRows(R.ob, R.y, self.rows, z)
 
     def join(self, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
@@ -206,6 +207,8 @@ class LossRows:
     Parameters
     ----------
     ob : Objective
+    y : ndarray
+        Targets of all rows, as `rows_in_range` returns them.
     rows : slice
     z : Num
         Outputs of these rows.
@@ -224,8 +227,8 @@ class LossRows:
     bend: Any
     bounds: Any  # of a given loss: the loss, outputs and targets
 
-    def __init__(self, ob: Any, rows: slice, z: Num) -> None:
-        self.row, self.r, y, weight = LOSSES[ob.loss], z.r, ob.y[rows], ob.sample_weight
+    def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Num) -> None:
+        self.row, self.r, y, weight = LOSSES[ob.loss], z.r, y[rows], ob.sample_weight
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
         moves = f != 0
@@ -492,6 +495,7 @@ class ErrorPass:
     ) -> None:
         model, N = ob.model, ob.n_samples
         self.ob, self.measured = ob, measured
+        self.X, self.y = rows_in_range(ob)
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
         chunk = max(CHUNK_BYTES, CHUNK_THETAS * 8 * self.theta.size)

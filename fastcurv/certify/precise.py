@@ -30,7 +30,14 @@ from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.given import EPS, LONG_EPS, OUTWARD, Activation, Loss
-from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
+from ..structure.parameters import (
+    divisor_of,
+    l2_diagonal,
+    layers_of,
+    normalised,
+    rows_in_range,
+    skips,
+)
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, norms, spectral
 from .passes import checked_theta, gradient_bound
@@ -451,6 +458,7 @@ class Precise:
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
+        self.X, self.y = rows_in_range(ob)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
         sizes = [spectral(W) for W, _ in layers]
         self.up = [Factor(W, size) for (W, _), size in zip(layers, sizes, strict=True)]
@@ -467,7 +475,7 @@ class Precise:
         """Run forward pass, loss and backward pass for some rows; return their part, and z and e of
         every hidden layer.
         """
-        X = np.array(self.ob.X[rows], dtype=float)
+        X = np.array(self.X[rows], dtype=float)
         a, bends, last = [Bounded(pair(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
         zs, es = [self.linear(0, a[0])], list[Bounded]()
         for l in range(last):
@@ -508,7 +516,7 @@ class Precise:
 
     def loss(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
         """Return the sum of the rows' losses, a bound on its error, and delta of the last layer."""
-        ob, y = self.ob, self.ob.y[rows]
+        ob, y = self.ob, self.y[rows]
         if LOSSES[ob.loss].given is None:
             y = one_hot(y, z.value.hi.shape[1])
         y = np.array(y, dtype=float)

@@ -311,6 +311,14 @@ def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, An
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
+def rows_that_count(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
+    """Return the rows whose weight is not 0, with their targets and weights."""
+    kept = weight > 0
+    if not kept.any():
+        raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
+    return (X, y, weight) if kept.all() else rows_of(kept, X, y, weight)
+
+
 class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
@@ -406,14 +414,12 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         )
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
+            X, y, weight = rows_that_count(X, y, weight)  # first: they name no class
         labels = y
         y, loss, m = self._targets(y, reset)
         weight = self._weighted(labels, weight, X.dtype)
         if weight is not None:
-            kept = weight > 0
-            if not kept.any():
-                raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
-            X, y, weight = rows_of(kept, X, y, weight)
+            X, y, weight = rows_that_count(X, y, weight)
         return X, y, loss, weight, m
 
     # --- the fit
@@ -429,9 +435,10 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         X : array_like (N, k)
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
-            A weight of 2 is the same as repeating the row, 0 the same as leaving it out; but
-            ``class_weight="balanced"`` counts rows, and `early_stopping` holds rows out, repeated
-            ones apart.
+            A weight of 2 is the same as repeating the row; but ``class_weight="balanced"`` counts
+            rows, and `early_stopping` holds rows out, repeated ones apart. A weight of 0 is the
+            same as leaving the row out, in everything: a class that has no other rows is none of
+            ``classes_``.
         X_val, y_val : array_like, optional
             Rows for early stopping, instead of a share of X; needs ``early_stopping=True``.
 

@@ -131,9 +131,9 @@ def _refuse_words(y: Any) -> None:
             )
 
 
-def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
+def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> np.ndarray:
     """Return targets in the form the engine takes: (N, d_out) of the model's dtype, or int32
-    classes (N,).
+    classes (N,). A new loss is tried with rows whose `weight` (N,) is not 0.
 
     Classes are copied: the engine uses them as indices, so they must not change after the check.
     """
@@ -175,11 +175,11 @@ def check_targets(y: Any, N: int, model: Any, loss: Any) -> np.ndarray:
             f"{loss.replace('_', ' ')} is for"
         )
     if given is not None:
-        _check_given(given, array, d)
+        _check_given(given, array, d, weight)
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
-def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:
+def _check_given(given: Loss, y: np.ndarray, d_out: int, weight: Any) -> None:
     """Raise a ValueError for targets outside the range of a loss; try a new loss of the
     user's with some rows, which tells the shapes it returns.
     """
@@ -190,7 +190,8 @@ def _check_given(given: Loss, y: np.ndarray, d_out: int) -> None:
             wanted = f">= {least:g}" if itself else f"> {least:g}"
             raise ValueError(f"y holds {low:g}; wanted numbers {wanted}, which {given.name} is for")
     if given.coupled is None:
-        given.attempt(y, d_out)
+        counts = slice(None) if weight is None or not np.any(weight) else weight != 0
+        given.attempt(y[counts], d_out)
 
 
 def _others(*targets: str) -> str:

@@ -465,6 +465,12 @@ class LossCurve:
     def __init__(self, ob: Any, z: Array) -> None:
         z, y = z.astype(np.float64), ob.y
         self.loss, self.dtype = ob.loss, ob.dtype
+        if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
+            idle = ob.sample_weight == 0  # where 0 times a loss that overflows would be NaN
+            z, y = (
+                np.where(idle[:, None], 0, z),
+                np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
+            )
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
         self.f, self.n_samples = (weight / divisor_of(ob))[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)

@@ -58,9 +58,10 @@ class LayerCoordinates:
         """Make P at theta."""
         self.factors, self.scale = [], 1.0
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
+        roots = self._weight_roots()
         for l, u in enumerate(self._outputs_by_layer(state)):
-            left = self._moment(u, False)
-            right = self._moment(state.a[l], self.model.bias) / len(u)
+            left = self._moment(u, None, False)
+            right = self._moment(state.a[l], roots, self.model.bias) / len(u)
             means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
             size = means[0] * means[1]
             share = ADDED + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
@@ -95,11 +96,20 @@ class LayerCoordinates:
             root /= scale
             inverse *= scale
 
-    def _moment(self, a: Array, bias: bool) -> Array:
+    def _weight_roots(self) -> Array | None:
+        """Return the square roots (N, 1) of the weights over their mean; None for equal weights."""
+        weight = self.ob.sample_weight
+        if weight is None or not weight.any():
+            return None
+        return np.sqrt(weight / weight.mean(dtype=float))[:, None].astype(self.model.dtype)
+
+    def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
         """Return a'a, in float64, with a 1 after each row of a if `bias`; its diagonal where it is
-        large.
+        large. `roots` (N, 1) are those of weights of the rows, of mean 1.
         """
         N, k = a.shape
+        if roots is not None:
+            a = np.where(roots == 0, 0, roots * a)
         if k > self.widest:
             squares = np.einsum("ij,ij->j", a, a, dtype=np.float64)
             return np.append(squares, float(N)) if bias else squares
@@ -108,7 +118,7 @@ class LayerCoordinates:
         moment = np.full((k + bias, k + bias), float(N))
         moment[:k, :k] = held
         if bias:
-            moment[k, :k] = moment[:k, k] = a.sum(axis=0)
+            moment[k, :k] = moment[:k, k] = (a if roots is None else roots * a).sum(axis=0)
         return moment
 
     def _roots(self, moment: Array, added: float) -> tuple[Array, Array]:

@@ -732,9 +732,15 @@ def _unbounded(model: MLP, loss: Any) -> str:
 
 
 def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
-    """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list."""
+    """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list; of
+    the rows whose weight is not 0, 0 without any.
+    """
     z = ob.model.predict(theta, ob.X).astype(float)
     _, _, second = loss(z, ob.y)
+    if ob.sample_weight is not None:
+        second = second[ob.sample_weight != 0]
+        if not len(second):
+            return [0.0]
     if second.ndim == 2:
         return [float(second.min())]
     values, eps = np.linalg.eigvalsh(second), np.finfo(float).eps

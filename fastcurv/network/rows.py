@@ -114,8 +114,8 @@ def checked(
         if is_sparse(X)
         else model.check_rows(X, finite=finite)
     )
-    y = check_targets(y, X.shape[0], model, loss)
-    return X, y, check_weight(weight, X.shape[0], model.dtype)
+    weight = check_weight(weight, X.shape[0], model.dtype)
+    return X, check_targets(y, X.shape[0], model, loss, weight), weight
 
 
 def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:

@@ -56,6 +56,7 @@ from ..common.linalg import svd
 from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
 from ..common.runtime import to_nearest
+from ..structure.parameters import rows_in_range
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
@@ -520,16 +521,17 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     there is none.
     """
     ob, m = whole.objective, whole.objective.model
-    turn = Rotation(ob.X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
+    X, y = rows_in_range(ob)
+    turn = Rotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
     if not turn.off <= BIAS_APART:
-        turn = Rotation(ob.X, False, m.sizes[1])
+        turn = Rotation(X, False, m.sizes[1])
     sizes = turn.features.shape[1], *m.sizes[1:]
     small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
     if small.skips != m.skips or (m.skips and m.skips[0]):
         return turn, "a net whose first layer has a skip, or would have one"
-    X, l2 = turn.features.astype(m.dtype), 0.0 if turn.joint else ob.l2
+    features, l2 = turn.features.astype(m.dtype), 0.0 if turn.joint else ob.l2
     how = ob.sample_weight, ob.n_threads, ob.memory
-    other = type(ob)(small, X, ob.y, ob.loss, l2, *how, l2_biases=ob.l2_biases)
+    other = type(ob)(small, features, y, ob.loss, l2, *how, l2_biases=ob.l2_biases)
     theta = turn.project(whole.theta)
     theta[turn.bias] *= turn.s
     operator = other._curvature(theta, whole.kind)
@@ -553,9 +555,10 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     kinked = [row.kink > 0 for row in rows] + [False]
     bent = [row.bend > 0 or row.kink > 0 for row in rows] + [LOSSES[ob.loss].link != "identity"]
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
-    step = len(ob.X) if m.batch_norm else Z_ROWS
-    for start in range(0, len(ob.X) if any(bent) else 0, step):
-        below, F = ob.X[start : start + step], other.X[start : start + step]
+    X, _ = rows_in_range(ob)
+    step = len(X) if m.batch_norm else Z_ROWS
+    for start in range(0, len(X) if any(bent) else 0, step):
+        below, F = X[start : start + step], other.X[start : start + step]
         zs, others = m.preactivations(theta, below), other.model.preactivations(turned, F)
         for l, (z, z_turned) in enumerate(zip(zs, others)):
             if kinked[l] and ((z > 0) != (z_turned > 0)).any():

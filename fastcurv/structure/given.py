@@ -228,11 +228,20 @@ class AskedLoss(Given):
         self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
     ) -> tuple[float, NDArray[Any], NDArray[Any]]:
         """Return the loss of rows, weighted and divided, and its first and second derivatives in
-        this dtype, computed in float64 and rounded once.
+        this dtype, computed in float64 and rounded once. Rows of weight 0 add exactly 0, even if
+        the function overflows there.
         """
         value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
-            f: Any = 1 / divisor if weight is None else weight.astype(float) / divisor
+            f: Any = 1 / divisor
+            if weight is not None:
+                f = weight.astype(float) / divisor
+                if not weight.all():  # 0 times infinity would be NaN
+                    idle = weight == 0
+                    value, first, second = (
+                        np.where(idle.reshape(-1, *[1] * (part.ndim - 1)), 0, part)
+                        for part in (value, first, second)
+                    )
             by_rows = f if weight is None else f.reshape(-1, *[1] * (second.ndim - 1))
             return (
                 float((f * value).sum()),

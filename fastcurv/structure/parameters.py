@@ -102,6 +102,25 @@ def rows_that_count(ob: Any) -> NDArray[np.float64]:
     return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
 
 
+def rows_in_range(ob: Any) -> tuple[Any, Any]:
+    """Return X and y in which the first row that counts stands in for each row of weight 0.
+
+    A row of weight 0 adds 0 to the loss and its derivatives, whatever it holds, but a pass that
+    multiplies its numbers by the weight finds 0 times infinity where they overflow. With batch
+    normalisation X is returned as it is, since all rows enter the statistics.
+    """
+    weight = ob.sample_weight
+    if weight is None or np.all(weight):
+        return ob.X, ob.y
+    idle = np.asarray(weight) == 0
+    if idle.all():
+        X, y = np.zeros_like(ob.X), ob.y
+    else:
+        rows = np.where(idle, np.argmin(idle), np.arange(len(idle)))
+        X, y = ob.X[rows], ob.y[rows]
+    return (ob.X if normalised(ob.model) else X), y
+
+
 def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return ``(rows, weight)``: the first of each group of rows that are equal in X and y, and the
     sum of the absolute weights of the group. Groups whose weights are all 0 are left out.

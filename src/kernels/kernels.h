@@ -402,7 +402,7 @@ typedef struct fc_table {
     void (*unfold)(fc_activation phi, ptrdiff_t n, const void *folded, void *a, void *p);
 
     /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows, cols)
-     * padded --- */
+     * padded. Of a row of weight 0 value, delta and h are exactly 0, whatever its z and y. --- */
     double (*loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *z,
                    ptrdiff_t ldz);
 

@@ -1,0 +1,202 @@
+"""What a row of weight 0 holds changes nothing, also where its loss overflows."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import fastcurv as fc
+
+from .. import nets
+from ..plans import laid_out
+
+HUGE = {"float32": 1e25, "float64": 1e200}
+SENTINEL = {"mse": 1e300, "pseudo_huber": 1e300, "log_cosh": 1e300, "quantile": 1e300}
+
+
+def exponential(z, y):
+    """exp(z) - y z, a loss of one's own that overflows at z = 710."""
+    e = np.exp(z)
+    return (e - y * z).sum(axis=1), e - y, e
+
+
+def coupled(z, y):
+    """log sum exp(z) + |z|^4 / 4 - y'z, whose second derivative is a matrix, by a softmax that
+    overflows.
+    """
+    e = np.exp(z)
+    total, square = e.sum(axis=1), (z * z).sum(axis=1)
+    p = e / total[:, None]
+    bend = np.eye(z.shape[1]) * (p + square[:, None])[:, None] + 2 * z[:, :, None] * z[:, None]
+    first = p + square[:, None] * z - y
+    return (
+        np.log(total) + square**2 / 4 - (y * z).sum(axis=1),
+        first,
+        bend - p[:, :, None] * p[:, None],
+    )
+
+
+def rows(rng, loss, N, d_out, dtype, soft=False):
+    """Return X, y, weights with zeros, and X and y with rows of weight 0 whose loss overflows."""
+    kind = loss if isinstance(loss, str) else {"exponential": "poisson"}.get(loss.name, "mse")
+    X = rng.standard_normal((N, 4)).astype(dtype)
+    y = nets.targets(rng, kind, N, d_out, dtype, soft)
+    weight = rng.uniform(0.5, 2, N).astype(dtype)
+    idle = rng.random(N) < 0.4
+    idle[[0, -1]] = True, False
+    weight[idle] = 0
+    far, wild = X.copy(), y.copy()
+    far[idle] *= HUGE[dtype]
+    if loss in SENTINEL:
+        wild[idle] = SENTINEL[loss] if dtype == "float64" else 1e30
+    return X, y, weight, far, wild
+
+
+def facts(ob, theta, rng):
+    """Return, by name, what an objective says at theta."""
+    V = rng.standard_normal((theta.size, 3)).astype(theta.dtype)
+    found = {
+        "value": ob.value(theta),
+        "gradient": ob.gradient(theta),
+        "hessp": ob.hessp(theta, V[:, 0]),
+    }
+    for kind in nets.CURVATURES if not ob.model.batch_norm else nets.CURVATURES[:2]:
+        try:
+            H = getattr(ob, kind)(theta)
+        except ValueError as error:  # a loss that is not convex
+            found[kind] = str(error)
+            continue
+        found[kind] = np.column_stack([H @ V[:, 0], H @ V[:, 1:]])
+        found[kind + " form"] = H.quadratic(V[:, 0])
+    return found
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.array_equal(a[name], b[name]), name
+        assert isinstance(a[name], str) or np.isfinite(a[name]).all(), name
+
+
+LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled)]
+
+
+@pytest.mark.parametrize("across", [0, None])
+def test_what_a_row_of_weight_zero_holds_changes_no_bit(rng, arch, across):
+    """Values and products with all kinds of curvature, in both layouts, with every table of
+    kernels: the same bits as where these rows hold ordinary numbers.
+    """
+    for case, loss in enumerate(LOSSES):
+        dtype, soft = nets.DTYPES[case % 2], bool(case % 3)
+        for d_out, N in ((1, 9), (3, 33), (17, 20)):
+            model = fc.MLP([4, 6, d_out], "relu", dtype=dtype)
+            X, y, weight, far, wild = rows(rng, loss, N, d_out, dtype, soft)
+            theta, seed = model.init(seed=case), int(rng.integers(2**32))
+            with laid_out(**({} if across is None else {"across": across})):
+                obs = [
+                    fc.Objective(model, *one, loss, 1e-2, weight) for one in ((X, y), (far, wild))
+                ]
+                found = [facts(ob, theta, np.random.default_rng(seed)) for ob in obs]
+            same(*found)
+
+
+def test_streams_sparse_rows_and_matrices_leave_rows_of_weight_zero_out(rng):
+    for case, loss in enumerate(LOSSES):
+        dtype = nets.DTYPES[case % 2]
+        model = fc.MLP([4, 5, 2], "relu", dtype=dtype)
+        X, y, weight, far, wild = rows(rng, loss, 40, 2, dtype)
+        weight[8:16] = 0  # a block without a row that counts
+        theta, seed = model.init(seed=case), int(rng.integers(2**32))
+        how = {"loss": loss, "l2": 1e-2, "sample_weight": weight}
+        pairs = [
+            [
+                fc.StreamedObjective(model, A, b, block_rows=8, **how)
+                for A, b in ((X, y), (far, wild))
+            ],
+            [
+                fc.Objective(model, scipy.sparse.csr_matrix(A), b, **how)
+                for A, b in ((X, y), (far, wild))
+            ],
+        ]
+        for obs in pairs:
+            same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+        obs = [fc.Objective(model, A, b, **how) for A, b in ((X, y), (far, wild))]
+        for kind in ("hessian", "ggn"):
+            for space in ("samples", "inputs", "parameters"):
+                try:
+                    whole = [getattr(ob, kind)(theta) for ob in obs]
+                except ValueError:  # a loss that is not convex
+                    continue
+                found = [fc.eigsh(H, 2, "LA", seed=0, space=space).values for H in whole]
+                gap = np.abs(found[0] - found[1]).max()
+                assert gap <= 100 * nets.EPS[dtype] * np.abs(found[0]).max(), (loss, kind, space)
+
+
+def test_proofs_leave_rows_of_weight_zero_out(rng):
+    """Bounds, precise gradients, verdicts and their sentences do not depend on what they hold."""
+    for case, loss in enumerate(LOSSES):
+        model = fc.MLP([4, 3, 2], "softplus" if case % 2 else "identity")
+        X, y, weight, far, wild = rows(rng, loss, 40, 2, "float64")
+        obs = [fc.Objective(model, A, b, loss, 1e-1, weight) for A, b in ((X, y), (far, wild))]
+        run = fc.minimize(obs[0], model.init(seed=case), seed=0)
+        verdicts = [fc.classify(ob, run.x) for ob in obs]
+        assert verdicts[0].kind != "not_critical", loss
+        assert np.array_equal(obs[0].gradient(run.x), obs[1].gradient(run.x))
+        one, other = (
+            {k: v for k, v in verdict.to_dict().items() if k != "wall_time"} for verdict in verdicts
+        )
+        assert one == other, (loss, verdicts)
+        if isinstance(loss, str):
+            assert obs[0].rounding_bound(run.x) == obs[1].rounding_bound(run.x) < np.inf, loss
+            proofs = [ob.certificates for ob in obs]
+            for name in ("third_bound", "precise_gradient", "precise_value"):
+                more = (1e-3,) if name == "third_bound" else ()
+                got = [
+                    np.append(*x) if isinstance(x := getattr(p, name)(run.x, *more), tuple) else x
+                    for p in proofs
+                ]
+                assert np.array_equal(*got) and np.isfinite(got).all(), (loss, name)
+            assert proofs[0].loss_lower_bound == proofs[1].loss_lower_bound
+
+
+def test_rows_of_weight_zero_change_no_verdict(rng):
+    """An objective with rows of weight 0 is the one without them, times the share of rows that
+    count; l2 is scaled alike. Integer weights are repeated rows.
+    """
+    for case, loss in enumerate(LOSSES):
+        model = fc.MLP([4, 2, 2], "tanh" if case % 2 else "identity")
+        X, y, weight, far, wild = rows(rng, loss, 60, 2, "float64")
+        weight = np.where(weight > 0, np.ceil(weight), 0)
+        counts = weight > 0
+        share, times = counts.mean(), weight[counts].astype(int)
+        ob = fc.Objective(model, far, wild, loss, 2e-2, weight)
+        drop = fc.Objective(model, X[counts], y[counts], loss, 2e-2 / share, weight[counts])
+        total = times.sum() / 60
+        again = fc.Objective(
+            model,
+            np.repeat(X[counts], times, 0),
+            np.repeat(y[counts], times, 0),
+            loss,
+            2e-2 / total,
+        )
+        theta = fc.minimize(ob, model.init(seed=case), seed=0).x
+        for at in (theta, np.zeros_like(theta)):
+            verdicts = [fc.classify(one, at) for one in (ob, drop, again)]
+            for scale, verdict in zip((1, share, total), verdicts, strict=True):
+                assert verdict.kind == verdicts[0].kind, (loss, verdicts)
+                assert verdict.certified == verdicts[0].certified, (loss, verdicts)
+                assert verdict.n_negative == verdicts[0].n_negative, (loss, verdicts)
+                assert verdict.n_symmetry == verdicts[0].n_symmetry, (loss, verdicts)
+                assert np.isclose(scale * verdict.lambda_max, verdicts[0].lambda_max, rtol=1e-6)
+
+
+def test_batch_normalisation_takes_its_means_over_rows_of_weight_zero(rng, dtype):
+    """Their targets change nothing, but their inputs do: statistics are those of all rows of X."""
+    for loss in ("mse", "log_cosh", fc.Loss(exponential)):
+        model = fc.MLP([4, 6, 2], "tanh", batch_norm=True, dtype=dtype)
+        X, y, weight, far, wild = rows(rng, loss, 30, 2, dtype)
+        wild[weight == 0] = 1e30
+        theta, seed = model.init(seed=1), int(rng.integers(2**32))
+        obs = [fc.Objective(model, A, b, loss, 1e-2, weight) for A, b in ((X, y), (X, wild))]
+        same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+        moved = fc.Objective(model, np.where(weight[:, None] > 0, X, 2 * X), y, loss, 1e-2, weight)
+        assert moved.value(theta) != obs[0].value(theta)

@@ -90,8 +90,8 @@ def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indi
         yield order[begin : begin + size]
 
 
-def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
-    """Spawn n generators that are independent of each other and of `rng`.
+def spawned(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
+    """Spawn n generators that are independent of each other and of `rng`, one at a time.
 
     Examples
     --------
@@ -99,8 +99,9 @@ def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
     3
     """
     bits: Any = rng.bit_generator
-    seeds = bits._seed_seq.spawn(n)  # public in NumPy 1.25 and later
-    return [np.random.Generator(type(bits)(seed)) for seed in seeds]
+    for _ in range(n):
+        (seed,) = bits._seed_seq.spawn(1)  # public in NumPy 1.25 and later
+        yield np.random.Generator(type(bits)(seed))
 
 
 def one_seed(seed: Any, rng: Any) -> Any:

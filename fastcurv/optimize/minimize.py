@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
@@ -321,28 +321,31 @@ def _lowest(
             "run"
         )
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
-    seeds = rng.integers(2**32, size=count)
     begun, over, pressed = time.perf_counter(), threading.Event(), None
 
     def left() -> float | None:
         return None if max_time is None else max(max_time - time.perf_counter() + begun, 1e-3)
 
-    def run(i: int) -> OptimizeResult | None:
+    # one at a time, so that neither time nor memory goes with the number of starts; a copy draws
+    # them, whose state depends on the number of threads where a run reaches `fun_target`
+    seeds = deepcopy(rng)
+
+    def run(i: int, seed: int) -> OptimizeResult | None:
         limit = left()
         if limit == 1e-3 and i:
             return None
-        start = ob.model.init(int(seeds[i])) if i or theta0 is None else theta0
+        start = ob.model.init(seed) if i or theta0 is None else theta0
         own = copy(ob)  # since one thread would wait for the value that another asks for
         with told_of_interrupts(over.is_set):
             return minimize(
-                own, start, verdict=False, progress=False, seed=int(seeds[i]), max_time=limit,
+                own, start, verdict=False, progress=False, seed=seed, max_time=limit,
                 fun_target=fun_target, **given,
             )  # fmt: skip
 
     ended: list[OptimizeResult] = []
     threads = min(count, default_threads())
     pool = ThreadPoolExecutor(threads)
-    waiting = deque(pool.submit(run, i) for i in range(threads))
+    waiting = deque(pool.submit(run, i, int(seeds.integers(2**32))) for i in range(threads))
     try:
         with bar(count, "starts", bool(progress)) as shown:
             for i in range(count):
@@ -355,7 +358,8 @@ def _lowest(
                 if fun_target is not None and one.fun <= fun_target:
                     break
                 if i + threads < count:
-                    waiting.append(pool.submit(run, i + threads))
+                    seed = int(seeds.integers(2**32))
+                    waiting.append(pool.submit(run, i + threads, seed))
     except KeyboardInterrupt:
         over.set()
         pressed = over.is_set

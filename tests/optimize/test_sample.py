@@ -198,6 +198,44 @@ def test_copies_of_a_point_count_once():
     assert len(found.distinct) == len(spectra) >= 2
 
 
+@pytest.mark.parametrize("own", ["hyperbolic", "arctan", "wave", "bell", "square"])
+def test_flips_of_odd_and_even_activations_of_ones_own_are_copies(own):
+    """tanh by hand is as odd as tanh; of an even function the signs of the weights into a unit turn
+    alone. Other flips are other networks, and no copies.
+    """
+    rng = np.random.default_rng(0)
+    odd = own in ("hyperbolic", "arctan", "wave")
+    model = fc.MLP([3, 4, 2], nets.OWN[own])
+    X, theta = rng.standard_normal((30, 3)), rng.standard_normal(model.n_params)
+    ob = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse", 1e-2)
+    point = sampling.SampledPoint(theta, ob.value(theta), fc.classify(ob, theta), "walk")
+
+    def flipped(inner, outer):
+        layers = [[part.copy() for part in layer] for layer in model.unflatten(theta)]
+        for part in layers[0]:
+            part[[0, 2]] *= inner
+        layers[1][0][:, [0, 2]] *= outer
+        return model.flatten(layers)
+
+    copy, other = flipped(-1, -1 if odd else 1), flipped(-1, 1 if odd else -1)
+    assert np.allclose(model.predict(copy, X), model.predict(theta, X), rtol=1e-12)
+    assert not np.allclose(model.predict(other, X), model.predict(theta, X), rtol=1e-2)
+    for at, count in ((copy, 1), (other, 2)):
+        two = sampling.CriticalSample([point, replace(point, theta=at)], 2, 2, model)
+        assert len(two.distinct) == count
+
+
+def test_searches_that_never_begin_cost_nothing(ob):
+    """Neither time nor memory goes with the number asked for: 2^40 generators would take 2^46
+    bytes, and are never made.
+    """
+    rng = np.random.default_rng(0)
+    found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, seed=rng)
+    assert found.n_tries <= 1 and rng.bit_generator.seed_seq.n_children_spawned <= 2
+    run = fc.minimize(ob, n_init=2**40, max_time=1e-3, seed=0, verdict=False)
+    assert 1 <= len(run.starts) <= 64
+
+
 def test_a_search_without_an_end_is_counted(ob, monkeypatch):
     """No walk that is lost hides: it gives no point, and four walks are told."""
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731

@@ -109,7 +109,9 @@ class CriticalSample:
 
     @property
     def distinct(self) -> tuple[SampledPoint, ...]:
-        """One point of each set that permutations and flips of hidden units turn into each other.
+        """One point of each set whose members are copies of each other: by permutations of hidden
+        units, and by flips of the signs of units whose activation is odd, as tanh and identity are,
+        or even. Of an `Activation` of your own that is found at numbers up to 30.
 
         Two are the same if a copy of one lies within their radii of the other, or, where these are
         not certified, within 1e-6 of its length. So certified points that are told apart by a

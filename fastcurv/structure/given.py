@@ -512,6 +512,19 @@ class AskedActivation(Given):
         below, above = self(np.array([[-30.0, 30.0]]))[1][0]
         return bool(above > 0.5 and abs(below) < 0.1)
 
+    @property
+    def parity(self) -> int:
+        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, at numbers up to 30 and within
+        rounding; else 0. Not proved.
+        """
+        z = np.concatenate([SAMPLE.ravel(), np.linspace(0.1, 30.0, 64)])[None]
+        with np.errstate(all="ignore"):
+            above, below = self(z)[0], self(-z)[0]
+            for sign in (-1, 1):
+                if (np.abs(below - sign * above) <= 1e-12 * (1e-6 + np.abs(above))).all():
+                    return sign
+        return 0
+
     def size(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
         """Return what the errors of the numbers that the function returned are relative to."""
         a, p, q = (np.abs(part) for part in found)

@@ -301,7 +301,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 @accept_aliases("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Return another theta with the same function: the signs of the incoming and outgoing weights
-    of `units` flipped.
+    of `units` of an odd activation flipped.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
             f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh "
             "or identity"
         )
-    return _scaled(model, theta, layer, units, -1.0)
+    return _scaled(model, theta, layer, units, -1.0, -1.0)
 
 
 @accept_aliases("rescale_relu")
@@ -382,12 +382,16 @@ def rescale_relu(
             f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or "
             "identity"
         )
-    return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
+    factor = check_positive(factor, "factor")
+    return _scaled(model, theta, layer, units, factor, factor)
 
 
 def _scaled(
-    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
+    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float, output: float
 ) -> NDArray[Any]:
+    """Return theta with the incoming weights of `units` times `factor`, and the outgoing ones over
+    `output`.
+    """
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_ints(units, "units")))
     if units.size and not (units[0] >= 0 and units[-1] < width):
@@ -398,13 +402,14 @@ def _scaled(
     for part in norms_of(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor
-    W_out[:, units] /= factor
+    W_out[:, units] /= output
     return theta
 
 
 def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
     """Return the copy of `other` nearest to theta, among those that permutations of hidden units
-    and flips of odd ones make of it.
+    and flips make of it: of the signs of the weights into and out of units whose activation is odd,
+    or into units whose activation is even.
 
     With one hidden layer it is the nearest, by optimal assignment. With several, layers are matched
     in turn by their incoming weights and the sizes of their outgoing ones: if theta itself is such
@@ -435,28 +440,33 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     for layer, name in enumerate(model.activation):
         if in_skip(model, layer):
             continue
-        (turning, fixed), (others, others_fixed) = (_units(model, t, layer) for t in (theta, copy))
+        odd, even = ACTIVATIONS[name].odd, ACTIVATIONS[name].even
+        (turning, fixed), (others, others_fixed) = (
+            _units(model, t, layer, even) for t in (theta, copy)
+        )
         apart = cdist(fixed, others_fixed, "sqeuclidean")
         straight = apart + cdist(turning, others, "sqeuclidean")
-        odd = ACTIVATIONS[name].odd
-        turned = apart + cdist(turning, -others, "sqeuclidean") if odd else straight
+        turned = apart + cdist(turning, -others, "sqeuclidean") if odd or even else straight
         rows, order = linear_sum_assignment(np.minimum(straight, turned))
         copy = permute_hidden(model, copy, layer, order)
         flipped = np.flatnonzero((turned < straight)[rows, order])
         if flipped.size:
-            copy = flip_tanh(model, copy, layer, flipped)
+            copy = _scaled(model, copy, layer, flipped, -1.0, 1.0 if even else -1.0)
     return copy
 
 
-def _units(model: Any, theta: NDArray[Any], layer: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _units(
+    model: Any, theta: NDArray[Any], layer: int, even: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return, by unit of a hidden layer, the numbers that a flip turns, and those that stay: of
-    weights into a layer that is matched later these are the sizes alone, in order.
+    weights into a layer that is matched later these are the sizes alone, in order. A flip of a unit
+    with an even activation leaves its outgoing weights as they are.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
     norm = norms_of(model, theta)[layer]
     turning, fixed = ([W, b], []) if norm is None else (list(norm), [W])
     if layer == len(model.activation) - 1:
-        turning.append(W_out.T)
+        (fixed if even else turning).append(W_out.T)
     else:
         fixed.append(np.sort(np.abs(W_out.T), axis=1))
     columns = [

@@ -335,9 +335,9 @@ class ActivationRow:
     gaussian : bool
         Whether phi holds ``exp(-z^2 / 2)``, which plain kernels compute with an error that grows
         with z^2.
-    like_relu, homogeneous, odd : bool
+    like_relu, homogeneous, odd, even : bool
         Whether weights are best drawn as for relu; whether ``phi(c z) = c phi(z)`` for c > 0;
-        whether ``phi(-z) = -phi(z)``.
+        whether ``phi(-z) = -phi(z)``; whether ``phi(-z) = phi(z)``.
     names : dict
         By library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
         (string), its names with the settings that make it the same function.
@@ -363,6 +363,7 @@ class ActivationRow:
     like_relu: bool = False
     homogeneous: bool = False
     odd: bool = False
+    even: bool = False
     names: dict[str, Settings] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     differs: dict[str, str] = field(default_factory=dict)
@@ -386,6 +387,8 @@ def _given_activation(own: Activation) -> ActivationRow:
         lipschitz=math.inf if own.first is None else own.first,
         bend=math.inf if own.second is None else own.second,
         like_relu=own.like_relu,
+        odd=own.parity == -1,
+        even=own.parity == 1,
         given=own,
     )
 

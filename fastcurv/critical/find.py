@@ -23,17 +23,20 @@ from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_ne
 from ..common.vectors import extent, safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual, trust_region
 from ..spectrum.dense import PRODUCT_EPS, Assembling
-from .dense import nearness_at
+from .dense import ZERO_MODE, nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,
     RELATIVE_GRADIENT,
     Products,
+    annihilated,
     as_curvature,
     as_gradient,
     call_unmodified,
     gradient_bound,
     hessian_products,
+    independent,
     proved,
+    tangents,
     value_at,
     why_no_minimum,
 )
@@ -197,18 +200,28 @@ def check_index(index: Any, n: int) -> int:
 
 @dataclass(frozen=True)
 class Compass:
-    """The eigenpairs at a point and the sign of the way along each: -1 up, 1 down."""
+    """The eigenpairs at a point, without the zeros of symmetries, and the sign of the way along
+    each: -1 up, 1 down.
+    """
 
     values: np.ndarray
     U: np.ndarray
     signs: np.ndarray
 
     @classmethod
-    def at(cls, A: np.ndarray, index: int, before: np.ndarray | None) -> Compass:
+    def at(cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None) -> Compass:
         """Choose the `index` eigenvectors of A to climb: those that overlap most with `before`, or
-        the lowest.
+        the lowest. Of the tangents T (n, k) of symmetries those that A maps to almost zero are left
+        out: along them the loss is constant, and their eigenvalues have the signs of rounding.
         """
-        values, U, _ = eigh(A)
+        span = independent(T)
+        span = annihilated(A @ span, span, ZERO_MODE * float(np.abs(A).sum(axis=1).max()))
+        if span.shape[1]:
+            Z = np.linalg.qr(span, mode="complete")[0][:, span.shape[1] :]
+            values, inner, _ = eigh(Z.T @ A @ Z)
+            U = Z @ inner
+        else:
+            values, U, _ = eigh(A)
         signs = np.ones(len(values))
         if before is None:
             signs[:index] = -1
@@ -452,7 +465,7 @@ def find_critical_point(
         Seconds after which the search ends, at the end of a step; from n = 400 on, inside it.
     index : int, optional
         The number of negative eigenvalues wanted: 0 for a minimum, 1 for a pass between two, and
-        so on. Steps then follow eigenvectors before ``newton-mr`` polishes: up along the `index`
+        so on; zeros of symmetries are not counted. Steps then follow eigenvectors before ``newton-mr`` polishes: up along the `index`
         lowest ones and down along all others, each by the gradient over the absolute curvature
         [3]_ [4]_, in a trust region. Such a walk comes to rest at points of this index alone. Each
         step takes all eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. From a
@@ -471,7 +484,7 @@ def find_critical_point(
         the loss is proved to decrease for ever), ``message``, ``nit``, ``nfev`` (gradients),
         ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
         was, and a walk to an `index` that is lost, far from where it started or without a step that
-        its model allows, ends with status 2 too. ``||g||`` at `x` is never larger than at `theta0`.
+        its model allows, ends with status 2 too, as one does that ends at a point of another index. ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
@@ -522,8 +535,11 @@ def find_critical_point(
         try:
             if method == "gradient-norm":
                 _descend(walk)
-            if index is None or _follow(walk, index):
+            if index is None:
                 _newton(walk)
+            elif _follow(walk, index):
+                _newton(walk)
+                _check_index_reached(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
     return walk.result()
@@ -545,7 +561,8 @@ def _follow(walk: FinderState, index: int) -> bool:
             walk.n_products += H.count
             if not np.isfinite(A).all() or not A.any():
                 break
-            way = Compass.at(A, index, climbed if number % CHOSEN_FOR else None)
+            T = tangents(walk.ob, walk.theta).columns
+            way = Compass.at(A, T, index, climbed if number % CHOSEN_FOR else None)
             climbed, number, size = (
                 way.U[:, way.signs < 0],
                 number + 1,
@@ -578,6 +595,24 @@ def _follow(walk: FinderState, index: int) -> bool:
     why = "the budget ended" if spent else "the walk was lost"
     walk.stop(1 if spent else 2, f"{why} before an index of {index}; least ||g|| {walk.norm:.3g}")
     return False
+
+
+def _check_index_reached(walk: FinderState, index: int) -> None:
+    """Take the success from a walk that has ended at a point of another index."""
+    H = walk.hessian(walk.theta) if walk.status == 0 else None
+    if H is None:
+        return
+    A = H(np.eye(H.n, dtype=H.dtype))
+    walk.n_products += H.count
+    way = Compass.at(A, tangents(walk.ob, walk.theta).columns, index, None)
+    eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
+    found = int((way.values < -max(1e-10, 64 * eps) * np.abs(way.values).max(initial=0.0)).sum())
+    if found != index:
+        walk.stop(
+            2,
+            f"the walk ended at a critical point with {found} negative eigenvalues, zeros of "
+            f"symmetries not counted; index={index} was wanted",
+        )
 
 
 def _newton(walk: FinderState) -> None:

@@ -312,6 +312,27 @@ def test_the_height_of_a_pass_in_closed_form():
     assert none.gradient_norm <= np.linalg.norm(ob.gradient(np.array([0.4, 0.7])))
 
 
+def test_zeros_of_symmetries_are_neither_climbed_nor_counted(rng):
+    """Identity networks, whose Hessians have a zero for every direction of their symmetries: each
+    success has the index that was asked for, by the certified verdict, and each is reached.
+    """
+    reached = dict.fromkeys(range(3), 0)
+    for seed in range(4):
+        X = rng.standard_normal((20, 3))
+        Y = X @ rng.standard_normal((3, 3))
+        ob = fc.Objective(fc.MLP([3, 2, 3], "identity", bias=False), X, Y, "mse")
+        for index in reached:
+            found = find_critical_point(ob, ob.model.init(seed=seed), index=index)
+            if found.success:
+                verdict = classify(ob, found.x)
+                assert verdict.certified and verdict.n_negative == index
+                assert verdict.n_symmetry == 4 or index == 2
+                reached[index] += 1
+            else:
+                assert f"index={index}" in found.message or f"index of {index}" in found.message
+    assert min(reached.values()) >= 1, reached
+
+
 def test_a_walk_to_an_index_keeps_its_budget():
     ob, theta = tiny_net()
     few = find_critical_point(ob, theta, index=1, max_products=4 * ob.n_params)

@@ -464,12 +464,13 @@ def find_critical_point(
     max_time : float, optional
         Seconds after which the search ends, at the end of a step; from n = 400 on, inside it.
     index : int, optional
-        The number of negative eigenvalues wanted: 0 for a minimum, 1 for a pass between two, and
-        so on; zeros of symmetries are not counted. Steps then follow eigenvectors before ``newton-mr`` polishes: up along the `index`
-        lowest ones and down along all others, each by the gradient over the absolute curvature
-        [3]_ [4]_, in a trust region. Such a walk comes to rest at points of this index alone. Each
-        step takes all eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. From a
-        critical point of another index it steps off along the eigenvectors of wrong sign.
+        The number of negative eigenvalues wanted: 0 for a minimum, 1 for a pass between two, and so
+        on; zeros of symmetries are not counted. Steps then follow eigenvectors before ``newton-mr``
+        polishes: up along the `index` lowest ones and down along all others, each by the gradient
+        over the absolute curvature [3]_ [4]_, in a trust region. Such a walk comes to rest at
+        points of this index alone. Each step takes all eigenpairs, n products and ``O(n^3)`` work,
+        so n is at most 4096. From a critical point of another index it steps off along the
+        eigenvectors of wrong sign.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
@@ -484,7 +485,8 @@ def find_critical_point(
         the loss is proved to decrease for ever), ``message``, ``nit``, ``nfev`` (gradients),
         ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
         was, and a walk to an `index` that is lost, far from where it started or without a step that
-        its model allows, ends with status 2 too, as one does that ends at a point of another index. ``||g||`` at `x` is never larger than at `theta0`.
+        its model allows, ends with status 2 too, as one does that ends at a point of another index.
+        ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------

@@ -101,7 +101,8 @@ class LayerCoordinates:
         weight = self.ob.sample_weight
         if weight is None or not weight.any():
             return None
-        return np.sqrt(weight / weight.mean(dtype=float))[:, None].astype(self.model.dtype)
+        roots = np.sqrt(weight / weight.mean(dtype=float))
+        return np.asarray(roots[:, None], self.model.dtype)
 
     def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
         """Return a'a, in float64, with a 1 after each row of a if `bias`; its diagonal where it is

@@ -190,7 +190,7 @@ KERNELS = [
     ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
     ("across.inc", "if (j % VL == 0) NAME(transpose)", "if (j == 0) NAME(transpose)"),
     ("across.inc", "return load(square + j % VL * VL);", "return load(square);"),
-    ("across.inc", "keep(p, left, 0)", "p"),
+    ("across.inc", "(VEC)((IVEC)p & counts)", "p"),
     ("across.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
     # few rows

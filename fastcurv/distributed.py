@@ -31,6 +31,7 @@ from . import _engine
 from .common.checks import caller_depth, random_batches
 from .common.errors import accept_aliases
 from .common.optional import optional
+from .common.runtime import as_callback
 from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -81,7 +82,7 @@ class Recipe:
 
     def _read(self) -> Any:
         if callable(self.source):
-            return self.source()
+            return as_callback(self.source)()
         path = Path(self.source)
         if path.suffix == ".npz":
             with np.load(path) as held:

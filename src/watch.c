@@ -47,24 +47,40 @@ fc_arithmetic fc_arithmetic_begin(void) {
     return before;
 }
 
-/* What was raised inside counts where nothing else was changed, as it does for any function. */
+/* Exception flags raised in between stay raised, as after any function, unless the control bits have
+ * to be loaded again. */
 void fc_arithmetic_end(fc_arithmetic before) {
-    if ((before.sse & ~(unsigned)FLAGS) != SSE_FIXED) _mm_setcsr(before.sse);
-    if (before.x87 != X87_FIXED) LOAD_X87(before.x87);
+    unsigned short x87;
+    STORE_X87(x87);
+    if ((_mm_getcsr() ^ before.sse) & ~(unsigned)FLAGS) _mm_setcsr(before.sse);
+    if (x87 != before.x87) LOAD_X87(before.x87);
+}
+
+int fc_arithmetic_is_fixed(void) {
+    unsigned short x87;
+    STORE_X87(x87);
+    return (_mm_getcsr() & ~(unsigned)FLAGS) == SSE_FIXED && x87 == X87_FIXED;
 }
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
 static void load(unsigned long long fpcr) { __asm__ __volatile__("msr fpcr, %0" : : "r"(fpcr)); }
 
+static unsigned long long stored(void) {
+    unsigned long long fpcr;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+}
+
 fc_arithmetic fc_arithmetic_begin(void) {
-    fc_arithmetic before;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(before.fpcr));
+    const fc_arithmetic before = {stored()};
     if (before.fpcr) load(0);
     return before;
 }
 
 void fc_arithmetic_end(fc_arithmetic before) {
-    if (before.fpcr) load(before.fpcr);
+    if (stored() != before.fpcr) load(before.fpcr);
 }
+
+int fc_arithmetic_is_fixed(void) { return !stored(); }
 #else
 fc_arithmetic fc_arithmetic_begin(void) {
     fc_arithmetic before;
@@ -74,6 +90,8 @@ fc_arithmetic fc_arithmetic_begin(void) {
 }
 
 void fc_arithmetic_end(fc_arithmetic before) { fesetenv(&before); }
+
+int fc_arithmetic_is_fixed(void) { return fegetround() == FE_TONEAREST; }
 #endif
 
 /* --- the watch -------------------------------------------------------------------------------- */

@@ -20,8 +20,9 @@ typedef struct {
 #include <fenv.h>
 typedef fenv_t fc_arithmetic;
 #endif
-fc_arithmetic fc_arithmetic_begin(void); /* nanoseconds; a few more where it differs */
-void fc_arithmetic_end(fc_arithmetic before);
+fc_arithmetic fc_arithmetic_begin(void);      /* nanoseconds; a few more where it differs */
+void fc_arithmetic_end(fc_arithmetic before); /* whatever has been set in between */
+int fc_arithmetic_is_fixed(void);             /* is it the one that all compute in? */
 
 /* How many threads this one asks for where nobody says how many; 0: as many as there are. */
 int fc_threads_wanted(void);

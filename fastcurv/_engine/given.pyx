@@ -72,6 +72,7 @@ cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
             given_layer(P, l, r0, job.rows, piece, end)
         else:
             given_rows(P, r0, job.rows, piece, end)
+        fc_arithmetic_begin()   # signal handlers may have run in between
         group = last
 
 

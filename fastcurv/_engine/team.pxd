@@ -24,6 +24,7 @@ cdef extern from "watch.h" nogil:
         pass
     fc_arithmetic fc_arithmetic_begin()
     void fc_arithmetic_end(fc_arithmetic)
+    int fc_arithmetic_is_fixed()
     int fc_threads_wanted()
     int fc_want_threads(int threads)
     int fc_watch_off()                  # whether the job is called off, asked outside of all parts

@@ -4,7 +4,9 @@ The main thread looks for signals now and then while a pass runs; what a handler
 pass.
 """
 import os
+import sys
 import threading
+import time
 from weakref import WeakSet
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
@@ -15,6 +17,8 @@ cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
     ctypedef void *PyThread_type_lock
     ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
         PY_LOCK_INTR
     enum:
         NOWAIT_LOCK
@@ -36,6 +40,9 @@ def _know_main_thread():
 def _after_fork_in_child():
     global main_thread
     main_thread = PyThread_get_thread_ident()
+    for table in (_regions, _callbacks, _waiting):
+        for thread in [one for one in table if one != main_thread]:
+            del table[thread]
     for lock in list(_locks):
         lock.after_fork()
 
@@ -77,34 +84,123 @@ cdef int unwatch(fc_watch before) except -1 nogil:
 # --- arithmetic: to nearest, nothing flushed to zero ----------------------------------------------
 
 
+cdef dict _regions = {}         # {thread: number of `Arithmetic` contexts that it is inside}
+
+
 cdef class Arithmetic:
-    """``with Arithmetic():`` this thread computes to nearest and keeps subnormal numbers, whatever
-    it did before and does again after. With `threads`, it wakes no more than these where nobody
-    says how many.
+    """A context in which this thread rounds to nearest and keeps subnormal numbers. The thread's
+    own settings are restored at the end, whatever has been set in between: `disturbed` is then True
+    if these were not the settings of the context any more. With `threads`, no more than these are
+    used where no number is given.
     """
     cdef fc_arithmetic before
     cdef int threads, wanted
+    cdef readonly bint disturbed
 
     def __cinit__(self, threads=None):
         known = isinstance(threads, int) and threads > 0
         self.threads = min(threads, FC_MAX_THREADS) if known else 0
 
     def __enter__(self):
+        me = PyThread_get_thread_ident()
         self.before, self.wanted = fc_arithmetic_begin(), fc_threads_wanted()
         if self.threads and not 0 < self.wanted <= self.threads:
             fc_want_threads(self.threads)
+        _regions[me] = _regions.get(me, 0) + 1
+        return self
 
     def __exit__(self, *error):
+        me = PyThread_get_thread_ident()
+        count = _regions.pop(me, 1) - 1
+        if count:
+            _regions[me] = count
         fc_want_threads(self.wanted)
+        self.disturbed = not fc_arithmetic_is_fixed()
         fc_arithmetic_end(self.before)
+
+
+def resume_arithmetic():
+    """Load the settings of the `Arithmetic` context around this call again, if there is one, after
+    user-defined code may have changed them.
+    """
+    if PyThread_get_thread_ident() in _regions:
+        fc_arithmetic_begin()
+
+
+# --- callbacks ------------------------------------------------------------------------------------
+
+cdef dict _callbacks = {}       # {thread: (thread that waits for the callback, number of the call)}
+cdef dict _waiting = {}         # {thread: Lock that it waits for}
+cdef long long _calls = 0
+
+# how long a callback may make no progress before another thread, which waits for what the caller of
+# the callback holds, concludes that the callback waits for that thread
+CALLBACK_WAIT_SECONDS = 10.0
+cdef enum:
+    POLL_MICROSECONDS = 100000  # between two looks at such a callback
+
+
+cdef class Callback:
+    """A context in which this thread runs user-defined code, for itself or for the thread `caller`,
+    which waits for it. The code runs in the engine's arithmetic, and what it does to the thread's
+    settings is undone.
+    """
+    cdef fc_arithmetic before
+    cdef object caller, outer
+
+    def __cinit__(self, caller=None):
+        self.caller = caller
+
+    def __enter__(self):
+        global _calls
+        me = PyThread_get_thread_ident()
+        _calls += 1
+        self.outer = _callbacks.get(me)
+        if self.caller is None:
+            self.caller = me if self.outer is None else self.outer[0]
+        _callbacks[me] = self.caller, _calls
+        self.before = fc_arithmetic_begin()
+
+    def __exit__(self, *error):
+        me = PyThread_get_thread_ident()
+        fc_arithmetic_end(self.before)
+        if self.outer is None:
+            _callbacks.pop(me, None)
+        else:
+            _callbacks[me] = self.outer
+
+
+cdef object progress_of(unsigned long holder):
+    """Return a mark of how far the callbacks have come that run for the thread `holder`: it stays
+    equal as long as they wait for other threads, or use no time of a processor. None if there are
+    none, or if one is computing in a call of this library.
+    """
+    frames, marks = None, []
+    for thread, (caller, call) in list(_callbacks.items()):
+        if caller != holder:
+            continue
+        frames = sys._current_frames() if frames is None else frames
+        frame = frames.get(thread)
+        if frame is None:
+            continue
+        module = str(frame.f_globals.get("__name__", ""))
+        if thread in _waiting or module == "threading":     # joins, events, futures, queues
+            marks.append((thread, call, None))
+        elif module.partition(".")[0] == "fastcurv" or not hasattr(time, "pthread_getcpuclockid"):
+            return None
+        else:
+            clock = time.pthread_getcpuclockid(thread)
+            marks.append((thread, call, time.clock_gettime_ns(clock)))
+    return marks or None
 
 
 # --- one caller at a time -------------------------------------------------------------------------
 
 
 cdef class Lock:
-    """What one thread holds at a time, and no thread twice: a handler of signals, or a finaliser,
-    that asks in the middle of its own thread's turn would find things half made, or wait for ever.
+    """A lock that one thread holds at a time, and no thread twice: a callback, a handler of signals
+    or a finaliser that runs in the middle of its own thread's call would find things half made, or
+    wait for ever.
     """
     cdef PyThread_type_lock free
     cdef object __weakref__
@@ -127,14 +223,19 @@ cdef class Lock:
 
     cdef int take(self) except -1:
         if self.holder == PyThread_get_thread_ident():
-            raise RuntimeError(
-                "a signal handler or finaliser asked for what its own thread was in the middle of; "
-                "wanted copy.copy() of the objective or operator there, or the question later"
-            )
+            self.refuse_nested()
         if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
             self.wait()
         self.holder = PyThread_get_thread_ident()
         return 0
+
+    cdef int refuse_nested(self) except -1:
+        raise RuntimeError(
+            "This objective or operator is in the middle of a call, and a callback (a loss, an "
+            "activation, a source of rows), a signal handler or a finaliser that runs during that "
+            "call has called it again. Use copy.copy() of it there, or make the call after the "
+            "first one has returned."
+        )
 
     @property
     def held(self):
@@ -142,13 +243,35 @@ cdef class Lock:
         return self.holder != 0
 
     cdef int wait(self) except -1:
-        """Until it is free; raises what a handler of signals raises."""
+        """Wait until the lock is free; raises what a handler of signals raises, and a RuntimeError
+        if the holder's callback waits for this thread.
+        """
         cdef PyLockStatus got = PY_LOCK_INTR
-        while got == PY_LOCK_INTR:
-            with nogil:
-                got = PyThread_acquire_lock_timed(self.free, -1, 1)
-            if got == PY_LOCK_INTR:
-                PyErr_CheckSignals()
+        cdef long long since = 0
+        me, stands = PyThread_get_thread_ident(), None
+        if me in _callbacks and _callbacks[me][0] == self.holder:
+            self.refuse_nested()
+        _waiting[me] = self
+        try:
+            while got != PY_LOCK_ACQUIRED:
+                with nogil:
+                    got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
+                if got == PY_LOCK_INTR:
+                    PyErr_CheckSignals()
+                elif got != PY_LOCK_ACQUIRED:
+                    here = progress_of(self.holder)
+                    if here is None or here != stands:
+                        stands, since = here, fc_now_ns()
+                    elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
+                        raise RuntimeError(
+                            "This thread waits for an objective or operator whose callback (a "
+                            "loss, an activation, a source of rows) has not moved for "
+                            f"{CALLBACK_WAIT_SECONDS:g} seconds in another thread, and may itself "
+                            "wait for this thread. Use copy.copy() of the objective or operator in "
+                            "each thread."
+                        )
+        finally:
+            del _waiting[me]
         return 0
 
     cdef void give_back(self) noexcept:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import MatrixTimes, inner
+from .._engine import MatrixTimes, inner, resume_arithmetic
 from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
@@ -465,11 +465,14 @@ def times(op: Any, V: Array) -> Array:
     its input or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
-        return np.asarray(op @ V)
+        found = np.asarray(op @ V)
+        resume_arithmetic()
+        return found
     if hasattr(op, "__matmul__"):
         found = np.array(op @ V.copy())
     else:
         found = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
+    resume_arithmetic()
     if found.dtype.kind == "O":
         found = found.astype(np.float64)
     if found.dtype.kind not in "fiub":

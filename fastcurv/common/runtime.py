@@ -16,6 +16,8 @@ import numpy as np
 import scipy
 
 from .. import _engine
+from .._engine import Callback as Callback
+from .._engine import resume_arithmetic as resume_arithmetic
 
 try:
     VERSION = version("fastcurv")
@@ -26,11 +28,36 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
+MAX_DISTURBED_CALLS = 3  # calls of a proof in a row that a signal handler may disturb
+
+
 def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function to run with the floating-point settings that proofs assume: rounding to
-    nearest, and no flushing to zero. The caller's own settings (``fesetround``,
-    ``torch.set_flush_denormal``) are restored afterwards. Nothing in it uses more threads than the
-    objective or operator that comes first, if that says how many.
+    """Decorate a function without side effects to run with the floating-point settings that proofs
+    assume: rounding to nearest, and no flushing to zero. The caller's own settings (``fesetround``,
+    ``torch.set_flush_denormal``) are restored afterwards. If a signal handler or a finaliser has
+    changed the settings in the middle of a call, the call is repeated. No more threads are used
+    than the first argument, an objective or operator, specifies.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Given.args, **named: Given.kwargs) -> Result:
+        for _ in range(MAX_DISTURBED_CALLS):
+            with _engine.Arithmetic(getattr(args[0], "n_threads", None) if args else None) as mode:
+                found = function(*args, **named)
+            if not mode.disturbed:
+                return found
+        raise RuntimeError(
+            "A signal handler or finaliser must leave the rounding mode and flush-to-zero as they "
+            f"are, got a change in each of {MAX_DISTURBED_CALLS} calls of {function.__name__}. "
+            "Restore them before it returns."
+        )
+
+    return run
+
+
+def starts_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate an algorithm like `to_nearest`, without repeating it: the settings are loaded again
+    after each callback, and the proofs inside it are protected by `to_nearest`.
     """
 
     @functools.wraps(function)
@@ -39,6 +66,19 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
             return function(*args, **named)
 
     return run
+
+
+def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Return a user-defined function as one after which the thread's floating-point settings are
+    what they were before it.
+    """
+
+    @functools.wraps(function, updated=())
+    def call(*args: Given.args, **named: Given.kwargs) -> Result:
+        with _engine.Callback():
+            return function(*args, **named)
+
+    return call
 
 
 ALONE = 90  # rows of a matrix up to which BLAS has no use for threads

@@ -23,7 +23,7 @@ from ..common.errors import typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
 from ..common.protocols import Array, Certificate, Floats
-from ..common.runtime import late
+from ..common.runtime import late, resume_arithmetic
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
@@ -107,7 +107,11 @@ def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
 def proved(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
     """Return the result of the method `offered` by that name, or the default without one."""
     method = offered(ob, name)
-    return default if method is None else method(*at)
+    if method is None:
+        return default
+    found = method(*at)
+    resume_arithmetic()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +196,8 @@ SHORT = 4096  # bytes of theta that take less time to copy than to ask whether t
 
 
 class call_unmodified:
-    """Context manager that raises ValueError if theta was modified within.
+    """Context manager for calls of a user-defined objective: the floating-point settings are loaded
+    again at its end, and ValueError is raised if theta was modified within.
 
     An objective that writes into the theta it is given reports values and derivatives of a point
     other than the one asked for. Objectives with a true `keeps_theta` attribute are not checked
@@ -210,6 +215,7 @@ class call_unmodified:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        resume_arithmetic()
         if self.before is None or not (error is None or isinstance(error, Exception)):
             return
         if self.theta.tobytes() != self.before:
@@ -221,6 +227,7 @@ class call_unmodified:
 
 def as_number(value: Any) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
+    resume_arithmetic()
     if isinstance(value, (float, int)):
         return float(value)
     found = np.asarray(value)
@@ -236,6 +243,7 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
     """Return an objective's gradient, which may be a buffer of its own, as an array of shape (n,):
     a new one where it is `kept` while the objective is asked again.
     """
+    resume_arithmetic()
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
         raise ValueError(f"the objective's gradient has shape {shape}; wanted ({n},)")
@@ -247,6 +255,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     """Validate an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, and return
     it.
     """
+    resume_arithmetic()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} is {typed(H)}; wanted a symmetric matrix, numpy.array(...), "

@@ -19,7 +19,14 @@ from ..common.errors import OBJECTIVE, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
 from ..common.progress import bar, outcome
 from ..common.protocols import Walking, Whole
-from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
+from ..common.runtime import (
+    OutOfTime,
+    as_callback,
+    late,
+    one_blas_thread,
+    starts_to_nearest,
+    time_limit,
+)
 from ..common.vectors import extent, safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual, trust_region
 from ..spectrum.dense import PRODUCT_EPS, Assembling
@@ -282,7 +289,8 @@ class FinderState:
         *,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
-        self.ob, self.theta, self.callback = ob, theta, callback
+        self.ob, self.theta = ob, theta
+        self.callback = None if callback is None else as_callback(callback)
         self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
         self.nit = self.nfev = self.n_products = 0
         self.excursions, self.asked = EXCURSIONS, np.inf
@@ -421,7 +429,7 @@ FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is sta
 
 
 @accept_aliases("find_critical_point")
-@to_nearest
+@starts_to_nearest
 def find_critical_point(
     ob: Whole,
     theta0: Any,

@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._engine import Lock
+from .._engine import Arithmetic, Callback, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
+from ..common.runtime import as_callback
 from ..structure.given import Loss
 from ..structure.tables import DEFAULT_LOSS, LossName
 from .arguments import row_numbers
@@ -244,15 +246,17 @@ class StreamedObjective(Objective):
         and a function that the caller calls once it no longer holds the previous block: it starts
         reading the next one.
         """
-        size = 0
+        size, caller = 0, get_ident()
 
         def read() -> tuple[int, CHECKED] | None:
             nonlocal size
-            block = next(raw, None)
+            with Callback(caller):
+                block = next(raw, None)
             if block is None:
                 return None
             start, size = size, size + block[0].shape[0]
-            return start, check(block, start)
+            with Arithmetic():
+                return start, check(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
             coming: Any = submitted(reader, read)
@@ -341,7 +345,7 @@ class StreamedObjective(Objective):
             rows = rows if held.rows is None else held.rows[rows]
             return self._over(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
-        block = self._source.take(each)
+        block = as_callback(self._source.take)(each)
         self.n_rows_read += len(each)
         return self._in_memory(take_rows(block, back))
 

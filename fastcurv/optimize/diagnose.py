@@ -23,7 +23,7 @@ import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require, typed
-from ..common.runtime import one_blas_thread, to_nearest, unbroken
+from ..common.runtime import one_blas_thread, starts_to_nearest, unbroken
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
@@ -636,7 +636,7 @@ class Diagnosis:
 
 
 @accept_aliases("diagnose")
-@to_nearest
+@starts_to_nearest
 def diagnose(
     ob: Any,
     theta: Any,

@@ -11,7 +11,7 @@ from ..common.checks import as_rng, check_positive_int, check_theta, check_vecto
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.progress import outcome
 from ..common.protocols import Curved
-from ..common.runtime import to_nearest
+from ..common.runtime import starts_to_nearest
 from ..common.vectors import norm
 from ..critical.evidence import (
     Products,
@@ -98,7 +98,7 @@ def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarr
 
 
 @accept_aliases("escape")
-@to_nearest
+@starts_to_nearest
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> OptimizeResult:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import all_finite, check_positive, random_batches
+from ..common.runtime import as_callback
 from ..common.vectors import adam_step
 from .run import Method, rows_at_a_time
 from .schedules import as_schedule
@@ -57,7 +58,7 @@ class _FirstOrder(Method):
                     f"learning_rate is a function and schedule is {self.schedule!r}; wanted one of "
                     "the two"
                 )
-            self.rate = rate
+            self.rate = as_callback(rate)
         else:
             rate = check_positive(rate, "learning_rate")
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)

@@ -36,7 +36,7 @@ from ..common.errors import (
 from ..common.progress import bar
 from ..common.progress import outcome as as_result
 from ..common.protocols import Smooth, Solver, Valued
-from ..common.runtime import to_nearest, told_of_interrupts
+from ..common.runtime import as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
@@ -60,7 +60,7 @@ from .run import Method, Run, check_not_negative, rows_at_a_time
 # Callbacks, in either of SciPy's forms.
 
 
-def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
+def read_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
     """Convert a callback in either of SciPy's forms to a function of the intermediate result that
     returns whether to stop.
     """
@@ -74,6 +74,7 @@ def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
         whole = False
     # scipy.optimize.minimize wraps the user's callback; its wrapper unpacks the result itself
     wrapped = hasattr(callback, "stop_iteration")
+    callback = as_callback(callback)
 
     def call(result: OptimizeResult) -> bool:
         try:
@@ -110,7 +111,7 @@ STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defa
 
 
 @accept_aliases("minimize")
-@to_nearest
+@starts_to_nearest
 def minimize(
     ob: Smooth,
     theta0: Any = None,
@@ -293,7 +294,7 @@ def minimize(
         run, maker, chosen, options,
         gradient_tol=_if_given(gradient_tol, "gradient_tol", check_not_negative),
         max_iter=_if_given(max_iter, "max_iter") or usual,
-        callback=as_callback(callback),
+        callback=read_callback(callback),
         patience=_if_given(patience, "patience"),
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         verdict=bool(verdict),

@@ -194,7 +194,8 @@ class Run(Saved):
             if self.at_once if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
-                f, g = ob.value(theta), ob.gradient(theta)
+                f = as_number(ob.value(theta))
+                g = ob.gradient(theta)
         return as_number(f), as_gradient(g, theta.size, self.theta.dtype, kept=kept)
 
     def step_price(self) -> float:

@@ -13,7 +13,7 @@ from ..common.checks import as_rng, check_choice, check_positive, check_positive
 from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
-from ..common.runtime import OutOfTime, late, rest_of_time, time_limit, to_nearest
+from ..common.runtime import OutOfTime, late, rest_of_time, starts_to_nearest, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..critical.find import DENSE_BELOW, check_index, find_critical_point
@@ -149,7 +149,7 @@ class CriticalSample:
 
 
 @accept_aliases("classify")
-@to_nearest
+@starts_to_nearest
 def sample_critical_points(
     ob: Any,
     n_tries: int = 30,

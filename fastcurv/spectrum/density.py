@@ -18,7 +18,7 @@ from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
-from ..common.runtime import to_nearest
+from ..common.runtime import starts_to_nearest
 from ..krylov.lanczos import (
     Recurrence,
     combine,
@@ -41,7 +41,7 @@ SETTLED = 0.05
 
 
 @accept_aliases("spectral_density")
-@to_nearest
+@starts_to_nearest
 def spectral_density(
     op: Operator,
     n_probes: int = 10,

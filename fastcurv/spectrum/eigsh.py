@@ -25,7 +25,7 @@ from ..common.errors import accept_aliases
 from ..common.linalg import eigh, wanted
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
-from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, to_nearest
+from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, starts_to_nearest
 from ..common.vectors import Seeker, norm
 from ..krylov.lanczos import (
     Recurrence,
@@ -405,7 +405,7 @@ class _Refiner:
 
 
 @accept_aliases("eigsh")
-@to_nearest
+@starts_to_nearest
 def eigsh(
     op: Operator,
     k: int = 6,

@@ -34,7 +34,7 @@ from ..common.protocols import (
     Tracing,
     Written,
 )
-from ..common.runtime import interruptible, to_nearest
+from ..common.runtime import interruptible, starts_to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .dense import LARGEST_SOLVED, matrix_pays, summed_matrix
@@ -347,7 +347,7 @@ LEAST = 12  # applications from which on a sketch, of half of them, can estimate
 
 
 @accept_aliases("estimate")
-@to_nearest
+@starts_to_nearest
 def trace(
     op: Operator,
     n_probes: int | None = None,
@@ -454,7 +454,7 @@ def _trace(
 
 
 @accept_aliases("estimate")
-@to_nearest
+@starts_to_nearest
 def diagonal(
     op: Operator,
     n_probes: int | None = None,
@@ -533,7 +533,7 @@ def diagonal(
 
 
 @accept_aliases("estimate")
-@to_nearest
+@starts_to_nearest
 def frobenius_norm(
     op: Operator,
     n_probes: int | None = None,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..common.checks import check_positive
 from ..common.errors import accept_aliases, typed
 from ..common.protocols import Floats
+from ..common.runtime import Callback
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 EPS = float(np.finfo(float).eps)
@@ -72,7 +73,7 @@ class Given:
         at = tuple(part.view() for part in at)
         for part in at:
             part.flags.writeable = False
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), Callback():
             found = self.function(*at)
         if not isinstance(found, tuple) or len(found) != 3:
             raise TypeError(f"{self!r} returned {typed(found)}; wanted ({', '.join(self.parts)})")
@@ -111,7 +112,7 @@ class Given:
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
             return np.full(shapes[:2][-1], np.inf if self.third is None else float(self.third))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), Callback():
             found = np.asarray(self.third(z, *at), float)
         if found.shape not in shapes:
             which = " or ".join(map(str, shapes))

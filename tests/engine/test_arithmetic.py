@@ -264,3 +264,147 @@ while not seen:
 assert seen == [1] and libm.now() == 4, (seen, libm.now())
 """
     )
+
+
+CALLBACKS = (
+    PROGRAM
+    + """
+import copy
+from scipy.sparse.linalg import LinearOperator
+from fastcurv.network.rows import RowSource
+
+HOW = 0  # what callbacks set before they return
+def leaving(function):
+    def call(*args, **named):
+        found = function(*args, **named)
+        libm.set(HOW)
+        return found
+    return call
+
+def arctan(z):
+    w = 1 / (1 + z * z)
+    return np.arctan(z), w, -2 * z * w * w
+def square(z, y):
+    r = z - y
+    return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
+def coupled(z, y):
+    value, first, _ = square(z, y)
+    return value, first, np.tile(np.eye(z.shape[1]), (len(z), 1, 1))
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((900, 3)) / 3, rng.standard_normal((900, 2)) / 3
+phi = fc.Activation(leaving(arctan), first=1.0, second=0.65, third=2.0, ulps=8)
+none = leaving(lambda z, y, move: np.zeros(len(z)))
+losses = [
+    "mse",
+    fc.Loss(leaving(square), third=none, lower=0.0, ulps=8),
+    fc.Loss(leaving(coupled), third=none, lower=0.0, ulps=8),
+]
+class Rows(RowSource):
+    n_rows = 900
+    def blocks(self, size):
+        for start in range(0, 900, size):
+            libm.set(HOW)
+            yield X[start:start + size], Y[start:start + size], None
+class Own:  # an objective of a user's own
+    n_params = 4
+    value = leaving(lambda self, x: float(np.cosh(x / 3).sum()) + float(x @ x) / 7)
+    gradient = leaving(lambda self, x: np.sinh(x / 3) / 3 + x * (2 / 7))
+    def hessian(self, x):
+        d = np.cosh(x / 3) / 9 + 2 / 7
+        libm.set(HOW)
+        return LinearOperator((4, 4), matvec=leaving(lambda v: d * v.ravel()), dtype=float)
+S = rng.standard_normal((40, 40))
+S = S + S.T
+foreign = LinearOperator((40, 40), matvec=leaving(lambda v: S @ v), dtype=float)
+
+def verdict(found):
+    return str({{key: x for key, x in found.to_dict().items() if key != "wall_time"}})
+def run_of(*args, **options):
+    run = fc.minimize(*args, seed=0, verdict=False, **options)
+    return run.x, np.array(run.fun)
+
+calls = {{}}
+model = fc.MLP([3, 4, 2], phi)
+theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+for i, loss in enumerate(losses):
+    for options in ({{}}, {{"memory": 300_000}}, {{"n_threads": 2}}):
+        ob = fc.Objective(model, X, Y, loss, l2=0.1, **options)
+        def facts(ob=ob):
+            new = copy.copy(ob)
+            value, gradient = new.value_and_gradient(theta)
+            H = new.hessian(theta)
+            return value, gradient, H @ v, new.ggn(theta).quadratic(v)
+        calls[f"facts {{i}} {{options}}"] = facts
+    ob = fc.Objective(model, X[:20], Y[:20], loss, l2=0.1)
+    calls[f"bound {{i}}"] = lambda ob=ob: (
+        ob.rounding_bound(theta), ob.hessian(theta).rounding_bound(v))
+    calls[f"verdict {{i}}"] = lambda ob=ob: verdict(fc.classify(copy.copy(ob), theta, seed=0))
+    calls[f"run {{i}}"] = lambda ob=ob: run_of(copy.copy(ob), theta, max_iter=5)
+single = fc.MLP([3, 4, 2], dtype="float32")
+streamed = fc.StreamedObjective(single, Rows(), loss="mse", block_rows=200)
+calls["source"] = lambda: streamed.value_and_gradient(theta)
+calls["verdict of a source"] = lambda: verdict(fc.classify(streamed, theta.astype("f"), seed=0))
+plain = fc.Objective(fc.MLP([3, 4, 2]), X[:20], Y[:20], "mse", l2=0.1)
+silent = leaving(lambda x: None)
+for method in ("l-bfgs", "newton-cg", "levenberg-marquardt", "adam"):
+    calls[f"callback {{method}}"] = lambda method=method: run_of(
+        plain, theta, method, max_iter=5, callback=silent)
+rate = leaving(lambda t: 0.1 / t)
+calls["rate"] = lambda: run_of(plain, theta, "sgd", max_iter=5, learning_rate=rate)
+find = fc.find_critical_point
+calls["callback of find"] = lambda: find(plain, theta, callback=silent).x
+calls["own"] = lambda: run_of(Own(), np.ones(4), max_iter=5)
+calls["verdict of own"] = lambda: verdict(fc.classify(Own(), np.zeros(4), seed=0))
+calls["eigsh"] = lambda: (lambda p: (p.values, p.residuals))(fc.eigsh(foreign, k=3, seed=0))
+calls["trace"] = lambda: np.array(fc.trace(foreign, seed=0).value)
+def said(call):
+    found = call()
+    return found if isinstance(found, str) else bits(found)
+wrong = []
+for name, call in calls.items():
+    HOW = 0
+    expected = said(call)
+    for HOW in (1, 4):
+        found = said(call)
+        assert libm.now() == 0, (name, HOW, libm.now())
+        wrong += [(name, HOW)] * (found != expected)
+assert not wrong, wrong
+"""
+)
+
+
+def test_callbacks_that_change_the_rounding_mode_change_no_result(library, python):
+    """Neither in the pass that calls them nor after it, proofs and the thread's own settings
+    included.
+    """
+    python(CALLBACKS.format(library=library))
+
+
+def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, python):
+    """A proof in the middle of which a handler rounds upward from then on is made again."""
+    python(
+        PROGRAM.format(library=library)
+        + """
+import sys
+from fastcurv.common.runtime import to_nearest
+calls = []
+@to_nearest
+def third():
+    calls.append(libm.now())
+    if len(calls) == 1:
+        libm.set(1)  # as a handler that Python runs here would
+    return 1.0 / 3.0
+assert third() == 1.0 / 3.0 and calls == [0, 0] and libm.now() == 0
+@to_nearest
+def disturbed():
+    libm.set(4)
+libm.set(2)
+try:
+    disturbed()
+except RuntimeError as error:
+    assert "must leave the rounding mode" in str(error), error
+else:
+    raise AssertionError("no error")
+assert libm.now() == 2
+"""
+    )

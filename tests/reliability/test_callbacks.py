@@ -1,0 +1,190 @@
+"""Callbacks that call the objective or operator which is calling them, from their own thread or by
+way of another one.
+"""
+
+PROGRAM = """
+import copy, threading, time
+import numpy as np
+import fastcurv as fc
+from fastcurv._engine import core
+from fastcurv.network.rows import RowSource
+
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((40, 2)), rng.standard_normal((40, 1))
+inside = lambda: None  # what callbacks do
+
+def square(z, y):
+    inside()
+    r = z - y
+    return (r * r).sum(axis=1), 2 * r, np.full_like(r, 2.0)
+
+def parabola(z):
+    inside()
+    return z * z, 2 * z, np.full_like(z, 2.0)
+
+class Rows(RowSource):
+    n_rows = 40
+    def blocks(self, size):
+        inside()
+        for start in range(0, 40, size):
+            yield X[start:start + size], Y[start:start + size], None
+
+def objectives():
+    for phi in ("tanh", fc.Activation(parabola)):
+        model = fc.MLP([2, 3, 1], phi)
+        for loss in ("mse", fc.Loss(square)):
+            yield fc.Objective(model, X, Y, loss)
+            yield fc.Objective(model, X, Y, loss, memory=10**6)
+            if loss == "mse":
+                yield fc.StreamedObjective(model, Rows(), loss=loss, block_rows=16)
+
+def calls(ob, theta):
+    H = ob.hessian(theta)
+    return [
+        lambda x: ob.value(x), lambda x: ob.gradient(x), lambda x: ob.hessp(x, x),
+        lambda x: ob.hessian(x).value, lambda x: H @ x,
+    ]
+"""
+
+
+def test_a_callback_that_calls_its_own_objective_is_refused(python):
+    """Directly, or from the thread that reads blocks of rows; the message names callbacks, and the
+    objective works afterwards.
+    """
+    python(
+        PROGRAM
+        + """
+refused = 0
+for ob in objectives():
+    theta = ob.model.init(seed=0)
+    for call in calls(ob, theta):
+        asked = []
+        def inside():
+            if not asked:
+                asked.append(1)
+                call(theta)
+        try:
+            call(theta + 0.1)
+        except (RuntimeError, ValueError) as error:
+            assert "a callback (a loss, an activation, a source of rows)" in str(error), error
+            assert "copy.copy()" in str(error)
+            refused += 1
+        inside = lambda: None
+        assert np.isfinite(call(theta + 0.1)).all()
+assert refused >= 15, refused
+""",
+        timeout=300,
+    )
+
+
+def test_a_callback_that_waits_for_a_thread_that_calls_its_objective_is_refused(python):
+    """The thread that would wait for ever raises, however the callback waits for it."""
+    python(
+        PROGRAM
+        + """
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+core.CALLBACK_WAIT_SECONDS = 0.3
+
+def by_join(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+def by_short_joins(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+def by_future(call):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
+def by_queue(call):
+    queue = SimpleQueue()
+    threading.Thread(target=lambda: queue.put(call())).start()
+    queue.get()
+
+ways = [by_join, by_short_joins, by_future, by_queue]
+ways = ways if hasattr(time, "pthread_getcpuclockid") else ways[:3]
+refused = []
+for i, ob in enumerate(objectives()):
+    inside = lambda: None
+    theta, asked, before = ob.model.init(seed=0), [], len(refused)
+    expected = [ob.value(theta + 0.1 * j) for j in range(3)]
+    def attempt():
+        try:
+            ob.value(theta)
+        except RuntimeError as error:
+            refused.append(str(error))
+    def inside():
+        if not asked:
+            asked.append(1)
+            ways[i % len(ways)](attempt)
+    found = [ob.value(theta + 0.1 * j) for j in (2, 1, 0)]
+    assert found == expected[::-1] and len(refused) - before == len(asked)
+assert len(refused) == 8, refused
+assert all("may itself wait for this thread. Use copy.copy()" in text for text in refused)
+""",
+        timeout=300,
+    )
+
+
+def test_threads_wait_for_a_slow_callback_of_another_thread(python):
+    """However long its calls take, as long as it does something now and then."""
+    python(
+        PROGRAM
+        + """
+core.CALLBACK_WAIT_SECONDS = 0.5
+ob = fc.Objective(fc.MLP([2, 3, 1]), X, Y, fc.Loss(square))
+theta = ob.model.init(seed=0)
+expected, begun = [ob.value(theta + i) for i in range(3)], threading.Event()
+def inside():
+    if not begun.is_set():
+        begun.set()
+        for _ in range(40):
+            time.sleep(0.05)
+found = [None] * 3
+def ask(i):
+    found[i] = ob.value(theta + i)
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
+threads[0].start()
+begun.wait()
+for thread in threads[1:]:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert found == expected, (found, expected)
+""",
+        timeout=300,
+    )
+
+
+def test_two_objectives_whose_losses_call_each_other_end_in_an_error(python):
+    """In two threads at once, each of which waits for the other's objective."""
+    python(
+        PROGRAM
+        + """
+core.CALLBACK_WAIT_SECONDS = 0.3
+meet, found = threading.Barrier(2), []
+both = [fc.Objective(fc.MLP([2, 3, 1]), X, Y, fc.Loss(square)) for _ in range(2)]
+theta = both[0].model.init(seed=0)
+local = threading.local()
+def inside():
+    if getattr(local, "other", None) is not None:
+        other, local.other = local.other, None
+        meet.wait()
+        other.value(theta)
+def ask(i):
+    local.other = both[1 - i]
+    try:
+        both[i].value(theta + 0.1)
+    except RuntimeError as error:
+        found.append(str(error))
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert found and all("copy.copy()" in text for text in found), found
+""",
+        timeout=300,
+    )

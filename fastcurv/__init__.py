@@ -154,11 +154,11 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{_ROOMS[name]}", __name__)
     if name not in _HOMES:
         import_module(".common.errors", __name__).no_attribute(
-            "fastcurv", "module 'fastcurv'", name
+            "fastcurv", "module 'fastcurv'", name, import_module(__name__)
         )
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, *_ROOMS, "__version__"])

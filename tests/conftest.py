@@ -46,6 +46,14 @@ def rng(request):
     return generator
 
 
+@pytest.fixture(autouse=True)
+def no_figures_left_open():
+    """Close the figures of pyplot that a test leaves, of which it warns at the twentieth."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def samples_as_rows():
     """Plans made while the test runs keep samples as rows, however narrow the net."""

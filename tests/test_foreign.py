@@ -88,6 +88,51 @@ def here():
             "has no argument 'seed'; it takes ob, theta0",
         ),
         ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
+        ("fc.save('net.mat', model, theta)", "path ends in .mat; wanted .safetensors, or scipy.io"),
+        ("fc.save('net.RData', model, theta)", "path ends in .rdata; wanted .safetensors"),
+        ("fc.save('net.json', model, theta)", "path ends in .json; wanted .safetensors"),
+        ("fc.Objective(model, ob.X[0], ob.y)", r"got \(4,\). Use X\[None, :\] for one sample"),
+        ("fc.Objective(model, ob.X.T, ob.y)", r"got \(4, 30\). Use X.T if samples are its columns"),
+        (
+            "model.predict(theta, np.ones((9, 2, 2)))",
+            r"got \(9, 2, 2\). Use X.reshape\(len\(X\), -1",
+        ),
+        (
+            "fc.Objective(fc.MLP([1, 2, 1]), ob.X[:, 0], ob.X, 'mse')",
+            r"X must have shape \(N, 1\) with N >= 1, got \(30,\). Use X\[:, None\] for",
+        ),
+        ("model.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
+        ("ob.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
+        ("H.cuda()", "has no attribute 'cuda': fastcurv runs on the CPU only"),
+        ("fc.MLP([4, 3], device='cuda')", "MLP has no 'device': fastcurv runs on the CPU only"),
+        ("fc.minimize(ob, theta, device='cuda')", "has no 'device': fastcurv runs on the CPU only"),
+        (
+            "fc.minimize(ob, theta, bounds=[0])",
+            "has no 'bounds': parameters are unconstrained",
+        ),
+        (
+            "fc.minimize(ob, theta, beta1=0.8)",
+            r"minimize\(method='auto'\) has no option 'beta1'; wanted method='adam'",
+        ),
+        (
+            "fc.minimize(ob, theta, learning_rate=0.1)",
+            "option 'learning_rate'; wanted method='sgd', or one of 'momentum', .*'adam'",
+        ),
+        ("fc.minimize(ob, theta, learning_rat=1)", "method='auto'.*did you mean 'learning_rate'"),
+        ("fc.minimize(ob, theta, 'newton', beta1=1)", "method='newton'.* wanted method='adam'"),
+        ("fc.minimize(ob, theta, goal=1e-3)", "wanted 'fun_target'"),
+        ("fc.minimize(ob, theta, max_fail=6)", "wanted 'patience'"),
+        ("fc.minimize(ob, theta, show=1)", "wanted 'progress'"),
+        ("fc.minimize(ob, theta, decay=1)", "wanted l2 of the objective"),
+        ("fc.minimize(ob, theta, 'trainlm')", "wanted 'levenberg-marquardt'"),
+        ("fc.minimize(ob, theta, 'trainbr')", "'levenberg-marquardt', with l2 in the objective"),
+        ("fc.MLP([4, 3, 3], 'tansig')", "wanted 'tanh'"),
+        ("fc.MLP([4, 3, 3], 'logsig')", "wanted 'sigmoid'"),
+        ("fc.MLP([4, 3, 3], 'purelin')", "wanted 'identity'"),
+        ("fc.fitnet", r"wanted fc.MLPRegressor\(\(10,\)\), or"),
+        ("fc.nnet", "wanted fc.MLPClassifier or fc.MLPRegressor"),
+        ("fc.HessianLinearOperator", r"wanted ob.hessian\(theta\)"),
+        ("fc.KFACLinearOperator", r"wanted ob.ggn\(theta\) .*which is exact"),
         ("fc.save(model, theta, 'net')", r"path is an MLP; .*: fc.save\(path, model, theta\)"),
         ("fc.load(model)", "path is an MLP; wanted the name of a file"),
         ("fc.minimize(ob, theta, checkpoint=3)", "checkpoint is an int; wanted the name of a file"),
@@ -99,7 +144,6 @@ def here():
         ("fc.classify(model, theta)", r"ob is an MLP .*: ob = fc.Objective\(model, X, y\)"),
         ("fc.minimize(model, ob.X, ob.y)", r"MLP lacks value.*: ob = fc.Objective\(model, X, y\)"),
         ("fc.minimize(ob, theta, 'adam', 9)", r"wanted minimize\(ob, theta0, method, ...\)$"),
-        ("fc.minimize(ob)", r"theta0 is None .*ob.model.init\(\)"),
         (
             "fc.find_critical_point(model, ob.X, ob.y)",
             r"ob is an MLP .*fc.Objective\(model, X, y\)",
@@ -188,8 +232,7 @@ def test_every_foreign_argument_is_answered(here, where):
             if name not in own:
                 with pytest.raises(TypeError) as raised:
                     call(**{name: 1})
-                wanted = repr(words) if words.isidentifier() else words
-                assert str(raised.value).endswith(f" has no {name!r}; wanted {wanted}")
+                assert str(raised.value).endswith(f" has no {name!r}{errors.advice(words)}")
 
 
 def test_every_foreign_attribute_and_choice_is_answered(here):
@@ -198,7 +241,8 @@ def test_every_foreign_attribute_and_choice_is_answered(here):
         "operator": here.H, "objective": here.ob, "model": here.model, "look": fit.curvature_,
         "pairs": fc.eigsh(here.H, 1), "estimate": fc.trace(here.H, 3),
         "density": fc.spectral_density(here.H, 2, 5), "estimator": fc.MLPClassifier(),
-        "verdict": fc.classify(here.ob, here.theta),
+        "verdict": fc.classify(here.ob, here.theta), "result": fc.escape(here.ob, here.theta),
+        "run": fc.minimize(here.ob, here.theta, max_iter=1, verdict=False),
     }  # fmt: skip
     tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
     tables.append((fc, errors.FUNCTIONS))
@@ -206,7 +250,8 @@ def test_every_foreign_attribute_and_choice_is_answered(here):
         for name in names.keys() - IMPLICIT.keys():
             with pytest.raises(AttributeError) as raised:
                 getattr(thing, name)
-            assert str(raised.value).endswith(f"{name!r}; wanted {names[name]}")
+            words = names[name] if names[name][0] == ":" else f"; wanted {names[name]}"
+            assert str(raised.value).endswith(f"{name!r}{words}")
     for name, words in errors.CHOICES["method"].items():
         if name in ALIASES:
             continue
@@ -350,6 +395,13 @@ def test_what_lacks_something_is_told_what(here, call, words):
         eval(call, known)
 
 
+def test_dir_lists_the_subpackages_that_the_pages_use():
+    """Each of them is reached by its name."""
+    for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
+        assert name in dir(fc)
+    assert set(fc._ROOMS) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
+
+
 def test_scipy_is_told_how_it_gets_a_matrix(here):
     from scipy.optimize import minimize
 
@@ -407,7 +459,7 @@ def test_names_of_scikit_learn_that_mean_the_same(here):
     assert few.value == few.estimate
 
 
-def test_a_density_is_shown_by_pyplot_where_that_is_imported(here):
+def test_a_density_is_shown_by_pyplot(here):
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.close("all")
     fc.spectral_density(here.H, 2, 5, seed=0).plot()

@@ -19,6 +19,7 @@ from ..common.files import check_place, escaped, shown, write_atomically
 from ..common.optional import optional
 from ..common.progress import on_terminal
 from ..optimize.finish import NO_REPORT
+from ..plots.style import new_axes
 from ..spectrum.results import as_json, left_open
 
 PAGES = (".html", ".htm")
@@ -64,7 +65,7 @@ class Output:
     def picture(self, made: Any, path: str | None) -> None:
         """Plot a density or a diagnosis and write it there, if a path is given."""
         if path is not None:
-            write_picture(made.plot().figure, path)
+            write_picture(made.plot(new_axes()).figure, path)
             self.say(f"picture: {path}")
             self.fact(figure=path)
 

@@ -320,6 +320,27 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
     return check_vector(theta, ob.n_params, name, dtype)
 
 
+def rows_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> ValueError:
+    """Return the error for rows that are not of shape ``(N, d)``; d is None if it is not known.
+
+    Examples
+    --------
+    >>> str(rows_error((200,), 1))
+    'X must have shape (N, 1) with N >= 1, got (200,). Use X[:, None] for samples of one feature.'
+    """
+    cure = ""
+    if len(shape) == 1 and d in (1, None):
+        cure = f" Use {name}[:, None] for samples of one feature."
+    elif shape == (d,):
+        cure = f" Use {name}[None, :] for one sample."
+    elif len(shape) == 2 and shape[0] == d:
+        cure = f" Use {name}.T if samples are its columns."
+    elif len(shape) > 2:
+        cure = f" Use {name}.reshape(len({name}), -1) to flatten samples."
+    wanted = f"(N, {'features' if d is None else d}) with N >= 1"
+    return ValueError(f"{name} must have shape {wanted}, got {tuple(map(int, shape))}.{cure}")
+
+
 def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
     """Return `V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as
     k = 1.

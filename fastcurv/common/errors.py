@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
@@ -34,6 +33,7 @@ PROBES = dict.fromkeys(
 )
 TOLERANCES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
 
+_CPU_ONLY = ": fastcurv runs on the CPU only"
 TOLD = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
 ARGUMENTS: dict[str, dict[str, str]] = {
     "minimize": {
@@ -54,24 +54,32 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "hessp": "an objective, which has its own hessian",
         "fun": "ob",
         "args": "an objective, which holds its data",
-        "bounds": "no bounds: parameters are free",
-        "constraints": "no constraints: parameters are free",
+        "bounds": ": parameters are unconstrained. For bounds use scipy.optimize.minimize("
+        "ob.value, theta0, jac=ob.gradient, method='L-BFGS-B', bounds=...)",
+        "constraints": ": parameters are unconstrained. For constraints use "
+        "scipy.optimize.minimize(ob.value, theta0, jac=ob.gradient, constraints=...)",
         "optimizer": "method",
         "solver": "method",
         "initial_trust_radius": "radius",
         "max_trust_radius": "radius",
-        "batch": "batch_size of 'sgd' and its kin",
-        "batch_size": "batch_size of 'sgd' and its kin",
+        "batch": "batch_size, with method='adam' or another first-order method",
         "momentum": "method='momentum'",
         "nesterov": "method='nesterov'",
         "shuffle": "seed: every epoch is shuffled",
         "early_stopping": "validation and patience",
         "n_iter_no_change": "patience",
         "validation_data": "validation",
+        **dict.fromkeys(("goal", "abstol"), "fun_target"),  # MATLAB's names, and those of R
+        **dict.fromkeys(("min_grad", "reltol", "threshold"), "gradient_tol"),
+        "max_fail": "patience",
+        **dict.fromkeys(("show", "showWindow", "showCommandLine", "trace"), "progress"),
+        **dict.fromkeys(("maxit", "stepmax"), "max_iter"),
+        "rep": "n_init",
+        "startweights": "theta0",
+        "decay": "l2 of the objective",
     },
     "Objective": {
-        "weight_decay": "l2",
-        "alpha": "l2",
+        **dict.fromkeys(("weight_decay", "alpha", "decay"), "l2"),
         "criterion": "loss",
         "loss_fn": "loss",
         "weights": "sample_weight",
@@ -88,7 +96,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "MLP": {
         "hidden_layer_sizes": "sizes, the widths of input, hidden layers and output",
         "layers": "sizes",
-        "hidden": "sizes, the widths of input, hidden layers and output",
+        **dict.fromkeys(("hidden", "size"), "sizes, the widths of input, hidden layers and output"),
         "activations": "activation",
         "nonlinearity": "activation",
         "batchnorm": "batch_norm",
@@ -178,7 +186,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("lr", "eta", "step_size"), "learning_rate_init"),
         **dict.fromkeys(("learning_rate", "power_t"), "learning_rate_init: rates are constant"),
         **dict.fromkeys(("beta_1", "beta_2", "epsilon"), "fastcurv.minimize(ob, theta, 'adam')"),
-        **dict.fromkeys(("l2", "weight_decay"), "alpha"),
+        **dict.fromkeys(("l2", "weight_decay", "decay"), "alpha"),
         **dict.fromkeys(("epochs", "n_epochs", "maxiter", "max_fun"), "max_iter"),
         "class_weight": "sample_weight of fit",
         **dict.fromkeys(("seed", "rng"), "random_state"),
@@ -192,6 +200,8 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "loss": "MLPClassifier or MLPRegressor: each has its loss",
     },
 }
+for _names in ARGUMENTS.values():
+    _names["device"] = _CPU_ONLY
 ARGUMENTS["saddle_free_newton_step"] = ARGUMENTS["newton_step"] | {"n_components": "k"}
 
 # Keys have no capitals, hyphens, underscores or blanks. Values in quotes are names in this library.
@@ -207,6 +217,14 @@ _METHODS = {
     **dict.fromkeys(("adamw", "nadam", "amsgrad", "adamax"), "'adam', with l2 in the objective"),
     **dict.fromkeys(("gd", "gradientdescent"), "'sgd' without batch_size"),
     **dict.fromkeys(("neldermead", "powell", "cobyla"), "'trust-region': gradients are exact here"),
+    "trainlm": "'levenberg-marquardt'",  # from here on, MATLAB's and R's
+    "trainbr": "'levenberg-marquardt', with l2 in the objective",
+    **dict.fromkeys(("trainscg", "traincgf", "traincgb", "traincgp"), "'newton-cg'"),
+    **dict.fromkeys(("trainbfg", "trainoss"), "'l-bfgs'"),
+    "traingd": "'sgd' without batch_size",
+    "traingdm": "'momentum'",
+    **dict.fromkeys(("traingda", "traingdx"), "'adam'"),
+    **dict.fromkeys(("trainrp", "rprop", "rprop+"), "'rmsprop'"),
 }
 CHOICES: dict[str, dict[str, str]] = {
     "method": _METHODS,
@@ -214,6 +232,10 @@ CHOICES: dict[str, dict[str, str]] = {
     "activation": {  # and what `fastcurv.structure.tables` adds, which fills "loss", too
         "softmax": "none on the last layer: outputs are logits",
         "hardtanh": "'tanh': a bounded one",
+        "tansig": "'tanh'",
+        "logsig": "'sigmoid'",
+        "purelin": "'identity'",
+        "poslin": "'relu'",
     },
     "scheme": {
         **dict.fromkeys(("glorot", "glorotuniform", "glorotnormal", "xavieruniform"), "'xavier'"),
@@ -239,8 +261,27 @@ _OF_HESSIANS = (
     "frobenius_norm",
     "spectral_density",
 )
+_DEVICES = dict.fromkeys(("cuda", "cpu", "gpu", "device"), _CPU_ONLY)
+_OF_RESULTS = {
+    **dict.fromkeys(
+        ("theta", "params", "parameters", "weights", "best_x", "best_params", "solution"), "run.x"
+    ),
+    **dict.fromkeys(
+        ("loss", "value", "f", "fval", "cost", "best_loss", "minimum", "objective"), "run.fun"
+    ),
+    **dict.fromkeys(("grad", "gradient", "g"), "ob.gradient(run.x), which is run.jac of minimize"),
+    **dict.fromkeys(("hess", "hessian", "hess_inv"), "ob.hessian(run.x)"),
+    **dict.fromkeys(("converged", "ok", "successful"), "run.success"),
+    **dict.fromkeys(("reason", "msg", "sentence"), "run.message"),
+    "predict": "ob.model.predict(run.x, X)",
+    "model": "ob.model, with run.x as its theta",
+    "summary": "print(run)",
+    "save": "fc.save(path, ob.model, run.x)",
+}
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "operator": {
+        **_DEVICES,
+        "to": f"{_CPU_ONLY}. H.astype('float32') changes the dtype",
         **dict.fromkeys(("toarray", "todense", "numpy", "to_numpy", "dense", "A"), "H.to_dense()"),
         **dict.fromkeys(("eigenvalues", "eigvals"), "fc.eigvalsh(H), or fc.eigsh(H, k)"),
         "eigvalsh": "fc.eigvalsh(H), or fc.eigsh(H, k)",
@@ -256,6 +297,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
     },
     "objective": {
+        **_DEVICES,
+        "to": f"{_CPU_ONLY}. The dtype is that of its model",
         "hvp": "ob.hessp(theta, v)",
         **dict.fromkeys(("grad", "jac", "backward"), "ob.gradient(theta)"),
         **dict.fromkeys(("hess", "H"), "ob.hessian(theta)"),
@@ -299,6 +342,24 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
         **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was asked about"),
     },
+    "result": _OF_RESULTS,
+    "run": {
+        **_OF_RESULTS,
+        **dict.fromkeys(("n_iter", "n_iter_", "niter", "iterations", "iteration"), "run.nit"),
+        **dict.fromkeys(("n_steps", "steps", "epochs"), "run.nit"),
+        **dict.fromkeys(("n_products", "nhess", "n_matvecs"), "run.nhev, the Hessian products"),
+        "gradient_norm": "run.history['gradient_norm'][-1], or the norm of run.jac",
+        **dict.fromkeys(
+            ("verdict", "point", "critical_point", "classification", "certified", "n_negative"),
+            "run.report, the verdict of classify or None",
+        ),
+        **dict.fromkeys(
+            ("losses", "loss_curve", "loss_curve_", "trajectory", "log", "best_perf", "perf"),
+            "run.history['loss']",
+        ),
+        **dict.fromkeys(("time", "duration", "elapsed", "seconds"), "run.wall_time"),
+        **dict.fromkeys(("plot", "show"), "fc.ConvergenceDisplay.from_results(run)"),
+    },
     "estimator": {
         "partial_fit": "a solver by mini-batches: solver='sgd', 'momentum', 'nesterov', 'rmsprop' "
         "or 'adam'",
@@ -317,6 +378,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "certified": "the whole verdict, of MLPClassifier(verdict=True)",
     },
     "model": {
+        **_DEVICES,
+        "to": f"{_CPU_ONLY}. model.astype('float64') changes the dtype",
         **dict.fromkeys(("forward", "__call__", "apply", "transform"), "model.predict(theta, X)"),
         **dict.fromkeys(
             ("parameters", "params", "weights", "get_weights", "coefs_"),
@@ -327,7 +390,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("n_parameters", "num_params", "count_params", "size"), "model.n_params"),
         "summary": "print(model)",
         **dict.fromkeys(("initialize", "reset_parameters"), "model.init(seed=0)"),
-        **dict.fromkeys(("double", "float", "to", "half"), "model.astype('float64')"),
+        **dict.fromkeys(("double", "float", "half"), "model.astype('float64')"),
         "load_state_dict": "fc.from_torch(state_dict, activation=...)",
         "save": "fc.save(path, model, theta)",
     },
@@ -336,6 +399,32 @@ SCHEDULES = ("constant", "constant_then_decay", "inverse_time", "power", "robbin
 FUNCTIONS = {
     **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
     "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
+    "HessianLinearOperator": "ob.hessian(theta) of ob = fc.Objective(...)",  # of curvlinops
+    **dict.fromkeys(
+        ("GGNLinearOperator", "FisherMCLinearOperator"), "ob.ggn(theta) of ob = fc.Objective(...)"
+    ),
+    **dict.fromkeys(
+        ("KFACLinearOperator", "EKFACLinearOperator"),
+        "ob.ggn(theta) of ob = fc.Objective(...), which is exact, without Kronecker factors",
+    ),
+    "EFLinearOperator": "ob.empirical_fisher(theta) of ob = fc.Objective(...)",
+    "JacobianLinearOperator": "ob.jacobian(theta) of ob = fc.Objective(...)",
+    **dict.fromkeys(
+        ("CGInverseLinearOperator", "LSMRInverseLinearOperator", "NeumannInverseLinearOperator"),
+        "fc.newton_step(H, g, damping=...)",
+    ),
+    **dict.fromkeys(("hutchinson_trace", "hutchpp_trace", "xtrace"), "fc.trace(H)"),
+    **dict.fromkeys(("hutchinson_diag", "xdiag"), "fc.diagonal(H)"),
+    "lanczos_approximate_spectrum": "fc.spectral_density(H)",
+    **dict.fromkeys(
+        ("fitnet", "feedforwardnet", "newff"),  # of MATLAB
+        "fc.MLPRegressor((10,)), or fc.MLP([in, 10, out]) and fc.minimize",
+    ),
+    "patternnet": "fc.MLPClassifier((10,)), or fc.MLP([in, 10, out]) and fc.minimize",
+    **dict.fromkeys(
+        ("nnet", "neuralnet"),  # of R
+        "fc.MLPClassifier or fc.MLPRegressor, or fc.MLP([in, size, out]) and fc.minimize",
+    ),
     **dict.fromkeys(("grad", "gradient", "jacobian", "ggn"), "a method of fc.Objective(...)"),
     **dict.fromkeys(("eigh", "eig", "eigs", "eigvals"), "fc.eigsh or fc.eigvalsh"),
     **dict.fromkeys(("Linear", "Sequential", "NeuralNetwork", "Net"), "fc.MLP([in, ..., out])"),
@@ -406,6 +495,20 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
 
 
+def advice(words: str) -> str:
+    """Return the end of a message that suggests `words` for another library's name. A name of ours
+    is quoted; words that begin with a colon are a reason.
+
+    Examples
+    --------
+    >>> advice("l2"), advice("fc.trace(H)"), advice(": fastcurv runs on the CPU only")
+    ("; wanted 'l2'", '; wanted fc.trace(H)', ': fastcurv runs on the CPU only')
+    """
+    if words.startswith(":"):
+        return words
+    return f"; wanted {words!r}" if words.isidentifier() else f"; wanted {words}"
+
+
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
     """Raise a TypeError that suggests the right argument if a name is another library's.
 
@@ -421,9 +524,7 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
     names = ARGUMENTS.get(where, {})
     for name in given:
         if name in names:
-            words = names[name]
-            wanted = repr(words) if words.isidentifier() else words
-            raise TypeError(f"{called or where} has no {name!r}; wanted {wanted}") from None
+            raise TypeError(f"{called or where} has no {name!r}{advice(names[name])}") from None
 
 
 def refuse_unknown(
@@ -507,18 +608,22 @@ def refuse_call(
     raise TypeError(f"{said.replace(function.__qualname__, called)}; wanted {wanted}") from None
 
 
-def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
-    """Raise an AttributeError that suggests the right name, if known."""
+def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
+    """Raise an AttributeError that suggests the right name: that of another library's name, or the
+    closest attribute of `owner`.
+    """
     known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
     hint = ""
     if name in known:
-        hint = f"; wanted {known[name]}"
-    elif subject == "fastcurv":  # an objective is asked for much that it may lack
-        near = difflib.get_close_matches(name, dir(sys.modules["fastcurv"]), 1)
+        hint = known[name] if known[name].startswith(":") else f"; wanted {known[name]}"
+    elif subject not in PROBED and not name.startswith("_"):
+        public = [x for x in dir(owner) if not x.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
+PROBED = ("objective", "operator")  # checked for optional attributes often, so without a search
 IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
@@ -545,7 +650,7 @@ class Answering:
     if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
 
         def __getattr__(self, name: str) -> NoReturn:
-            no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name)
+            no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
 
 
 def typed(x: Any) -> str:

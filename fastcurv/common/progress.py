@@ -1,6 +1,4 @@
-"""Progress bars, shown on request or for long work on a terminal; cached answers; SciPy's
-results.
-"""
+"""Progress bars, shown on request or for long work on a terminal; cached answers."""
 
 from __future__ import annotations
 
@@ -10,15 +8,12 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import cache, wraps
+from functools import wraps
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from scipy.optimize import OptimizeResult
 
 PATIENCE = 2.0  # seconds of work that need no bar
 EVERY = 0.1  # seconds between two notes drawn, as between tqdm's updates
@@ -170,25 +165,3 @@ def cache_last(
         return new[2]
 
     return found
-
-
-# --------------------------------------------------------------------------------------------------
-# Results of optimisers in SciPy's form.
-
-
-def outcome(**fields: Any) -> OptimizeResult:
-    """Create an `OptimizeResult` with these fields, which SciPy's type stubs declare read-only.
-
-    Examples
-    --------
-    >>> outcome(x=0.5, success=True).x
-    0.5
-    """
-    return _result_class()(fields)  # type: ignore[no-any-return]
-
-
-@cache
-def _result_class() -> Any:
-    from scipy.optimize import OptimizeResult  # takes longer to import than all of fastcurv
-
-    return OptimizeResult

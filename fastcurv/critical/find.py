@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
 from ..common.errors import OBJECTIVE, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
-from ..common.progress import bar, outcome
+from ..common.outcome import Result, outcome
+from ..common.progress import bar
 from ..common.protocols import Walking, Whole
 from ..common.runtime import (
     OutOfTime,
@@ -406,8 +406,9 @@ class FinderState:
     def stop(self, status: int, message: str) -> None:
         self.status, self.message = status, message
 
-    def result(self) -> OptimizeResult:
+    def result(self) -> CriticalPointResult:
         return outcome(
+            CriticalPointResult,
             x=self.theta,
             fun=value_at(self.ob, self.theta),
             jac=self.g,
@@ -421,6 +422,18 @@ class FinderState:
             n_products=self.n_products,
             history=np.array(self.history),
         )
+
+
+class CriticalPointResult(Result):
+    """The result of `find_critical_point`, which documents its entries."""
+
+    jac: np.ndarray
+    gradient_norm: float
+    gradient_tol: float
+    status: int
+    nit: int
+    n_products: int
+    history: np.ndarray
 
 
 STALL = 5  # number of steps that together should at least halve the norm of the gradient
@@ -442,7 +455,7 @@ def find_critical_point(
     index: int | None = None,
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
-) -> OptimizeResult:
+) -> CriticalPointResult:
     """Find a point where the gradient vanishes, of any kind, starting from theta0; `classify`
     tells the kind.
 

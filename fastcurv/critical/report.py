@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import Answering
+from ..common.html import html_table
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS
-from ..spectrum.results import as_json, html_table, number
+from ..spectrum.results import as_json, number
 from .decide import Decision, Evidence
 from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
 from .theorem import EPS
@@ -282,8 +283,8 @@ class CriticalPoint(Answering, subject="verdict"):
         return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self.evidence()])
 
     def _repr_html_(self) -> str:
-        title = f"{self._title()}. {self.sentence} {self.reason}"
-        return html_table(title, ["evidence", ""], [list(row) for row in self.evidence()])
+        title = f"{self.kind.replace('_', ' ')}, {self._how('certified', 'not certified')}"
+        return html_table(title, ["evidence", ""], self.evidence(), [self.sentence, self.reason])
 
     def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")

@@ -19,8 +19,10 @@ from ..common.checks import (
     check_choice,
     check_vector,
     check_vectors,
+    rows_error,
 )
 from ..common.errors import Answering, accept_aliases, typed
+from ..common.html import html_table
 from ..common.protocols import Scheme
 from ..structure.parameters import layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
@@ -121,6 +123,16 @@ class MLP(Answering, subject="model"):
             f"residual={self.residual}, "
             f"dtype={self.dtype.name!r}{', batch_norm=True' if self.batch_norm else ''})"
         )
+
+    def _repr_html_(self) -> str:
+        phis = [*self.activation, "identity"]
+        rows = [
+            (l + 1, f"{k} -> {m}", phis[l], sum(map(math.prod, self.parts(l))))
+            for l, (m, k) in enumerate(self.shapes)
+        ]
+        title = f"MLP with {self.n_params} parameters in {self.dtype.name}"
+        title += ", residual" * self.residual + ", batch normalisation" * self.batch_norm
+        return html_table(title, ["layer", "widths", "activation", "parameters"], rows)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -392,8 +404,7 @@ class MLP(Answering, subject="model"):
         rows = _engine.in_memory(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
-            wanted = f"(N, {self.sizes[0]}) with N >= 1"
-            raise ValueError(f"{name} has shape {rows.shape}; wanted {wanted}")
+            raise rows_error(rows.shape, self.sizes[0], name)
         if (
             any(stride % rows.itemsize for stride in rows.strides)
             or not rows.flags.aligned

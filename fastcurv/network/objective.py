@@ -23,6 +23,7 @@ from ..common.checks import (
     random_batches,
 )
 from ..common.errors import Answering, accept_aliases, entry, typed
+from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
@@ -328,6 +329,16 @@ class Objective(Answering, subject="objective"):
         spared = "" if self.l2_biases else ", l2_biases=False"
         data = f"N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared}"
         return f"Objective({self.model!r}, {data}{self._more()})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("model", repr(self.model)),
+            ("parameters", self.n_params),
+            ("samples", self.n_samples),
+            ("loss", self.loss),
+            ("l2", f"{self.l2:g}" + ", not of biases" * (not self.l2_biases)),
+        ]
+        return html_table(type(self).__name__, [], rows)
 
     def _more(self) -> str:
         """Return what else is said of the rows."""

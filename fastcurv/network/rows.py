@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, in_memory
-from ..common.checks import as_numpy, is_sparse
+from ..common.checks import as_numpy, is_sparse, rows_error
 from ..common.optional import optional
 from ..structure.tables import LOSSES
 from .arguments import check_targets, check_weight
@@ -121,7 +121,7 @@ def checked(
 def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:
     """Return a sparse matrix as CSR of the model's dtype: finite, without repeated entries."""
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
-        raise ValueError(f"X has shape {X.shape}; wanted (N, {model.sizes[0]}), N > 0")
+        raise rows_error(X.shape, model.sizes[0])
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
     with np.errstate(over="ignore"):
@@ -348,7 +348,7 @@ class Arrays(RowSource):
         self.X, self.y, self.weight = X, _sliced(y, "y"), _sliced(weight, "sample_weight")
         self.parts, self.rows = (self.X, self.y, self.weight), rows
         if len(X.shape) != 2:
-            raise ValueError(f"X has shape {tuple(X.shape)}; wanted (N, columns)")
+            raise rows_error(X.shape, None)
         self.whole = int(X.shape[0])
         for name, part in (("y", self.y), ("sample_weight", self.weight)):
             if part is not None and part.shape[0] != self.whole:

@@ -5,6 +5,7 @@ header. When a file is read, everything it states is checked, and nothing in it 
 from __future__ import annotations
 
 import os
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ OTHERS = {  # suffixes of other programs' files: what writes them
     ".onnx": ", or torch.onnx.export of fc.to_torch(model, theta)",
     **dict.fromkeys((".npz", ".npy", ".csv"), ", or NumPy for theta alone"),
     **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
+    ".mat": ", or scipy.io.savemat of model.unflatten(theta)",
+    **dict.fromkeys((".rds", ".rda", ".rdata", ".parquet", ".feather", ".arrow"), ""),
+    **dict.fromkeys((".pb", ".tflite", ".gguf", ".mlmodel", ".ckpt", ".msgpack", ".hdf5"), ""),
+    **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
 }
 HOMES = {  # suffixes of other programs' files: what reads them
     ".onnx": "fc.from_onnx(path)",
@@ -85,8 +90,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
-    if kind in OTHERS:
-        raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS[kind]}")
+    if kind in OTHERS or kind in MimeTypes(filenames=()).types_map[True]:
+        raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS.get(kind, '')}")
     write_tensors(path, *contents(model, theta))
 
 

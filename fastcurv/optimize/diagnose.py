@@ -23,11 +23,12 @@ import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require, typed
+from ..common.html import html_table
 from ..common.runtime import one_blas_thread, starts_to_nearest, unbroken
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
-from ..spectrum.results import html_table, number
+from ..spectrum.results import number
 from ..structure.tables import TINY
 from .facts import ROWS, Facts, measure, steps_of, usual_size, where_finite
 from .minimize import minimize

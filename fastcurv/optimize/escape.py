@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
 from ..common.errors import OBJECTIVE, accept_aliases, require
-from ..common.progress import outcome
+from ..common.outcome import Result, outcome
 from ..common.protocols import Curved
 from ..common.runtime import starts_to_nearest
 from ..common.vectors import norm
@@ -97,11 +96,20 @@ def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarr
     return [*starts, *probes(ob, theta).T[:4]]
 
 
+class EscapeResult(Result):
+    """The result of `escape`, which documents its entries."""
+
+    step: float
+    direction: np.ndarray
+    curvature: float
+    n_products: int
+
+
 @accept_aliases("escape")
 @starts_to_nearest
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
-) -> OptimizeResult:
+) -> EscapeResult:
     """Leave a saddle: follow negative curvature to the lowest point found on the line, in either
     direction.
 
@@ -162,7 +170,7 @@ def escape(
 
 def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
-) -> OptimizeResult:
+) -> EscapeResult:
     """Run `escape` on checked arguments."""
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
@@ -181,7 +189,14 @@ def _escape(
     H.norm = max(H.norm, size, norm(Hv))
     negative = curvature < -max(error, rounding if rounding else H.bound(v))
     result: Any = outcome(
-        x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, nfev=1
+        EscapeResult,
+        x=theta.copy(),
+        fun=f0,
+        success=False,
+        step=0.0,
+        direction=v,
+        curvature=curvature,
+        nfev=1,
     )
     if negative or direction is not None:
         _follow(ob, theta, v, result, negative)
@@ -192,7 +207,7 @@ def _escape(
             f"{max(rounding, error):.1g}."
         )
     result.n_products = H.count
-    found: OptimizeResult = result
+    found: EscapeResult = result
     return found
 
 

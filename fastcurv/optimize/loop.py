@@ -11,18 +11,17 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 
 from ..common.linalg import NotConvexError
+from ..common.outcome import outcome as as_result
 from ..common.progress import SILENT, bar
-from ..common.progress import outcome as as_result
 from ..common.vectors import norm, same
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
 from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Outcome
 from .line_search import first_length, line_minimum
-from .run import History, Method, Run
+from .run import History, Method, MinimizeResult, Run
 
 IDLE = 50  # iterations of a second-order method without progress that end the run
 TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
@@ -68,7 +67,7 @@ class Loop:
         *,
         gradient_tol: float | None,
         max_iter: int,
-        callback: Callable[[OptimizeResult], bool] | None,
+        callback: Callable[[MinimizeResult], bool] | None,
         patience: int | None,
         saver: Saver,
         verdict: bool,
@@ -98,7 +97,7 @@ class Loop:
 
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
-    ) -> OptimizeResult:
+    ) -> MinimizeResult:
         """Run to the end, from the start or from the state in a checkpoint."""
         run = self.run
         if facts:
@@ -194,7 +193,7 @@ class Loop:
         if self.callback is not None:
             known = {} if run.stale else {"jac": run.g.copy()}
             at = {"x": run.theta.copy(), "fun": run.f, "nit": run.iteration}
-            if self.callback(as_result(**at, nhev=run.n_products, **known)):
+            if self.callback(as_result(MinimizeResult, **at, nhev=run.n_products, **known)):
                 self.why = "callback"
         self.saver.now_and_then(self)
 
@@ -394,7 +393,7 @@ class Loop:
             self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
             self.jumps = bool(jump)
 
-    def _finish(self) -> OptimizeResult:
+    def _finish(self) -> MinimizeResult:
         self.saver.at_the_end(self)
         if self.run.records[-1][0] != self.run.iteration:  # always record the last point
             self.run.bind()
@@ -419,7 +418,7 @@ class Loop:
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._spent() or self.why
 
-    def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
+    def _result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
         run, outcome = self.run, self.outcome
         kind, success, report = None, False, None
         if outcome is not None:
@@ -441,6 +440,7 @@ class Loop:
         if report is None and self.verdict and hasattr(run.ob, "hessian"):
             message += NO_REPORT
         return as_result(
+            MinimizeResult,
             x=np.array(x),
             fun=fun,
             jac=np.array(jac),

@@ -14,7 +14,6 @@ from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 
 from ..common.checks import (
     as_rng,
@@ -33,8 +32,8 @@ from ..common.errors import (
     require,
     typed,
 )
+from ..common.outcome import outcome as as_result
 from ..common.progress import bar
-from ..common.progress import outcome as as_result
 from ..common.protocols import Smooth, Solver, Valued
 from ..common.runtime import as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
@@ -54,13 +53,13 @@ from .newton import (
     SaddleFreeNewton,
     TrustRegion,
 )
-from .run import Method, Run, check_not_negative, rows_at_a_time
+from .run import Method, MinimizeResult, Run, check_not_negative, rows_at_a_time
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
 
 
-def read_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
+def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     """Convert a callback in either of SciPy's forms to a function of the intermediate result that
     returns whether to stop.
     """
@@ -76,7 +75,7 @@ def read_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
     wrapped = hasattr(callback, "stop_iteration")
     callback = as_callback(callback)
 
-    def call(result: OptimizeResult) -> bool:
+    def call(result: MinimizeResult) -> bool:
         try:
             if wrapped:
                 return bool(callback(result))
@@ -133,7 +132,7 @@ def minimize(
     resume: Any = None,
     verdict: bool = True,
     **options: Any,
-) -> OptimizeResult:
+) -> MinimizeResult:
     """Minimise an objective, and classify the point that was reached.
 
     Parameters
@@ -143,7 +142,8 @@ def minimize(
         verdicts, ``hessian``; ``value_and_gradient`` is used if present; mini-batches need
         ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
     theta0 : ndarray, shape (n,)
-        The start; not changed. May be None with `resume` or `n_init`.
+        The start; not changed. By default the model of the objective draws one,
+        ``ob.model.init(seed)``, unless there is a checkpoint to resume.
     method : str
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
         rows are in memory, else ``trust-region``, as where an option or `max_products` is given.
@@ -180,7 +180,7 @@ def minimize(
         raising StopIteration ends the run. After an epoch that `record_every` skips, the result has
         no ``jac``, and ``fun`` is the mean loss of the batches, each at the theta it was used at.
     seed : None, int or Generator
-        Seed of mini-batches and random probes.
+        Seed of mini-batches and random probes, and of a start that is not given.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
         With output to a pipe or a log, pass True or a `callback` that prints.
@@ -256,6 +256,14 @@ def minimize(
     Examples
     --------
     >>> import numpy as np, fastcurv as fc
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> ob = fc.Objective(fc.MLP([1, 4, 1]), X, np.sin(3 * X), "mse", l2=1e-3)
+    >>> run = fc.minimize(ob, seed=0)
+    >>> run.success, run.kind, run.report.certified
+    (True, 'minimum', True)
+
+    Any function with a gradient and a Hessian:
+
     >>> class Valley:  # a saddle at 0, minima at (0, -1) and (0, 1)
     ...     n_params = 2
     ...     def value(self, t): return t[0] ** 2 + (t[1] ** 2 - 1) ** 2
@@ -277,9 +285,7 @@ def minimize(
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
     if theta0 is None and resume is None:
-        raise ValueError(
-            "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
-        )
+        theta0 = _drawn(ob, seed)
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
@@ -302,7 +308,17 @@ def minimize(
     run.pressed = pressed or run.pressed  # in the runs before: this one ends as after Ctrl-C in it
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
-    return result if losses is None else as_result(**result, starts=losses)
+    return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
+
+
+def _drawn(ob: Any, seed: Any) -> Any:
+    """Return the start of a run that is given none: what the objective's model draws."""
+    if not hasattr(getattr(ob, "model", None), "init"):
+        raise ValueError(
+            "theta0 must be a start, since ob has no model that draws one, got None. Pass a vector "
+            "(n_params,), or a checkpoint as resume."
+        )
+    return ob.model.init(seed)
 
 
 def _lowest(
@@ -331,7 +347,7 @@ def _lowest(
     # them, whose state depends on the number of threads where a run reaches `fun_target`
     seeds = deepcopy(rng)
 
-    def run(i: int, seed: int) -> OptimizeResult | None:
+    def run(i: int, seed: int) -> MinimizeResult | None:
         limit = left()
         if limit == 1e-3 and i:
             return None
@@ -343,7 +359,7 @@ def _lowest(
                 fun_target=fun_target, **given,
             )  # fmt: skip
 
-    ended: list[OptimizeResult] = []
+    ended: list[MinimizeResult] = []
     threads = min(count, default_threads())
     pool = ThreadPoolExecutor(threads)
     waiting = deque(pool.submit(run, i, int(seeds.integers(2**32))) for i in range(threads))
@@ -380,14 +396,15 @@ def _checked(
     """Check that the objective has what the method needs, and the method the options."""
     _check_protocol(ob, "minimize", PROTOCOL, theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
-    if isinstance(name, str) and name == "auto":
+    automatic = isinstance(name, str) and name == "auto"
+    if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
         matrix = small and getattr(ob, "_steps_by_matrix", False)
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     if options:
-        _check_options(chosen, maker, options)
+        _check_options("auto" if automatic else chosen, maker, options)
     if maker.curvature is not None and not hasattr(ob, maker.curvature):
         _check_protocol(ob, chosen, (*PROTOCOL, maker.curvature), theta0)
     if validation is not None:
@@ -409,16 +426,27 @@ def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_
 
 
 def _check_options(method: str, maker: type[Method], options: dict[str, Any]) -> None:
-    refuse_foreign("minimize", (name for name in options if name not in maker.defaults))
-    for name in options:
-        if name not in maker.defaults:
-            near = difflib.get_close_matches(name, (*maker.defaults, *names_of(minimize)), 1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else f"; it takes {', '.join(maker.defaults)}."
+    """Raise a TypeError for an option that the method lacks; the message names the methods that
+    have it, or the closest name.
+    """
+    unknown = [name for name in options if name not in maker.defaults]
+    refuse_foreign("minimize", unknown)
+    every = sorted({name for other in METHODS.values() for name in other.defaults})
+    for name in unknown:
+        takers = [repr(other) for other, its in METHODS.items() if name in its.defaults]
+        known = (*(every if method == "auto" else maker.defaults), *names_of(minimize))
+        near = difflib.get_close_matches(name, known, 1)
+        if takers:
+            hint = f"wanted method={takers[0]}" + f", or one of {', '.join(takers[1:])}" * (
+                len(takers) > 1
             )
-            raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
+        elif near:
+            hint = f"did you mean {near[0]!r}?"
+        else:
+            takes = names_of(minimize)[3:] if method == "auto" else maker.defaults
+            hint = f"it takes {', '.join(takes)}"
+            hint += ", and the options of the method that is named" * (method == "auto")
+        raise TypeError(f"minimize(method={method!r}) has no option {name!r}; {hint}")
 
 
 def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:

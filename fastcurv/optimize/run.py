@@ -16,6 +16,7 @@ import numpy as np
 
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
 from ..common.linalg import NotConvexError
+from ..common.outcome import Result
 from ..common.runtime import who_tells_of_interrupts
 from ..common.vectors import norm
 from ..critical.evidence import (
@@ -27,6 +28,7 @@ from ..critical.evidence import (
     is_plain,
     value_at,
 )
+from ..critical.report import CriticalPoint
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
 
@@ -49,6 +51,30 @@ class History(dict[str, np.ndarray]):
     def __init__(self, records: dict[str, np.ndarray], method: str, options: dict[str, Any]):
         super().__init__(records)
         self.method, self.options = method, options
+
+
+class MinimizeResult(Result):
+    """The result of `minimize`, which documents its entries."""
+
+    _subject = "run"
+    jac: np.ndarray
+    nit: int
+    njev: int
+    nhev: int
+    status: int
+    stopped: str | None
+    kind: str | None
+    report: CriticalPoint | None
+    history: History
+    method: str
+    wall_time: float
+    starts: np.ndarray
+
+    def _title(self) -> str:
+        report = self.get("report")
+        if report is None:
+            return f"{super()._title()}, no verdict"
+        return f"{report.kind.replace('_', ' ')}, {'not ' * (not report.certified)}certified"
 
 
 class Run(Saved):

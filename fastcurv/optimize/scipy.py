@@ -9,13 +9,13 @@ from operator import matmul
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_array
 from ..common.protocols import Descent
 from .finish import NO_REPORT
 from .minimize import minimize
+from .run import MinimizeResult
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
@@ -55,7 +55,7 @@ class _FunctionObjective:
         self.hessian = hessian
 
 
-def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:
+def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> MinimizeResult:
     """Run `minimize` on SciPy's callables; `given` holds the other arguments that SciPy passes."""
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
@@ -75,7 +75,7 @@ def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeR
     return result
 
 
-def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
+def newton_cg(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     """Run ``newton-cg`` of `minimize` as a method of ``scipy.optimize.minimize(method=...)``.
 
     Parameters
@@ -110,7 +110,7 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     return _run("newton-cg", fun, x0, given)
 
 
-def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
+def trust_region(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     """Run ``trust-region`` of `minimize` as a method of ``scipy.optimize.minimize(method=...)``;
     for the parameters see `newton_cg`.
 
@@ -139,7 +139,7 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     return _run("trust-region", fun, x0, given)
 
 
-def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
+def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     """Run ``saddle-free-newton`` of `minimize` as a method of
     ``scipy.optimize.minimize(method=...)``; for the parameters see `newton_cg`.
 

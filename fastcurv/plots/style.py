@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 from ..common.checks import check_choice
@@ -124,6 +125,19 @@ def _with_legend(ax: Any, label: str | None) -> Any:
     return ax
 
 
+def in_pyplot(figure: Any) -> bool:
+    """Return True if pyplot holds a figure and so shows it."""
+    helpers = sys.modules.get("matplotlib._pylab_helpers")
+    managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
+    return any(manager.canvas.figure is figure for manager in managers)
+
+
+def close_in_pyplot(figure: Any) -> None:
+    """Remove a figure from those of pyplot, if it is one of them."""
+    if in_pyplot(figure):
+        sys.modules["matplotlib.pyplot"].close(figure)
+
+
 # --------------------------------------------------------------------------------------------------
 # The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
@@ -154,9 +168,15 @@ class Display:
         unknown = [name for name in look if name not in known]
         refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
+        """Return the picture for a notebook, or None if pyplot holds its figure, which the notebook
+        then shows at the end of the cell.
+        """
         if not hasattr(self, "figure_"):
             self.plot()
+            close_in_pyplot(self.figure_)
+        elif in_pyplot(self.figure_):
+            return None
         file = io.BytesIO()
         self.figure_.savefig(file, format="png", dpi=110)
         return file.getvalue()

@@ -5,7 +5,7 @@ further products.
 from __future__ import annotations
 
 import numbers
-import sys
+import threading
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_args
@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike
 
 from ..common.checks import check_array, check_choice, check_positive, check_positive_int
 from ..common.errors import Answering, typed
+from ..common.html import InOneLine
 from ..common.optional import optional
 from ..common.protocols import Axis, Floats
-from .results import Estimate, InOneLine, alike, mean_of, number
+from .results import Estimate, alike, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
 # From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
@@ -417,13 +418,14 @@ SHOWN = 1e-290  # matplotlib's logarithmic axes show no numbers below it or abov
 
 
 def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return Axes in a new figure: a pyplot figure if the caller has imported pyplot, so that
-    ``plt.show()`` shows it, otherwise one without a window.
+    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks show; outside the
+    main thread, where pyplot may not open windows, in a figure without one.
     """
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        return pyplot.figure(figsize=figsize, layout="constrained").add_subplot()
     with optional("plots"):
+        if threading.current_thread() is threading.main_thread():
+            from matplotlib import pyplot
+
+            return pyplot.figure(figsize=figsize, layout="constrained").add_subplot()
         from matplotlib.figure import Figure
 
     return Figure(figsize=figsize, layout="constrained").add_subplot()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 from ..common.errors import Answering
+from ..common.html import InOneLine, html_table
 from ..common.protocols import Array, Floats
 
 # Student's interval is too narrow for squares of Gaussians, the distribution of ``v'Hv`` if one
@@ -87,17 +87,6 @@ def as_json(x: Any) -> Any:
     if isinstance(x, float):
         return x if np.isfinite(x) else None
     return x if x is None or isinstance(x, (bool, int, str)) else str(x)
-
-
-def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """Return a small table for a notebook; every cell is escaped."""
-
-    def line(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    top = f"<thead>{line(head, 'th')}</thead>" if head else ""
-    return f"<table><caption>{escape(title)}</caption>{top}<tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -292,13 +281,6 @@ class ReducedEigenpairs(Eigenpairs):
         if self.outside[i] >= 0:
             return np.asarray(self.reduction.outside(self.outside[i], self.outside[i] + 1)[0])
         return np.asarray(self.reduction.embed(self.coordinates[i]))
-
-
-class InOneLine:
-    """Base of results that a notebook shows as their repr."""
-
-    def _repr_html_(self) -> str:
-        return f"<code>{escape(repr(self))}</code>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

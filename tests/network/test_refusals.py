@@ -106,7 +106,11 @@ def test_estimators_of_another_kind(field, value, words):
 
 SOURCES = {
     "columns": (lambda: as_source(X, Y, None, columns=["a"]), TypeError, "no Parquet file"),
-    "axes": (lambda: Arrays(np.zeros(12), Y, None), ValueError, r"wanted \(N, columns\)"),
+    "axes": (
+        lambda: Arrays(np.zeros(12), Y, None),
+        ValueError,
+        r"X must have shape \(N, features\)",
+    ),
     "y twice": (lambda: list(as_source([(X, Y)], Y, None).blocks(9)), ValueError, "one of the two"),
     "y short": (lambda: list(as_source([X], Y[:5], None).blocks(9)), ValueError, "y has 5 rows"),
 }

@@ -223,5 +223,5 @@ def test_what_is_no_source_is_refused():
             for X, y, weight in super().blocks(size):
                 yield np.hstack([X, X]), y, weight
 
-    with pytest.raises(ValueError, match=r"in rows 0 to 89: X has shape \(90, 8\); wanted"):
+    with pytest.raises(ValueError, match=r"in rows 0 to 89: X must have .* got \(90, 8\)"):
         fc.StreamedObjective(model, Wide(), loss="mse").value(theta)

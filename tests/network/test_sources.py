@@ -144,7 +144,7 @@ def test_errors_say_which_rows(rng):
     bad[101, 2], labels[120] = np.nan, 3
     refused(ValueError, "in rows 96 to 127: X holds NaN or infinity", bad, y, block_rows=32)
     refused(ValueError, "rows 96 to 127: y holds labels from 0 to 3", X, labels, block_rows=32)
-    refused(ValueError, r"rows 0 to 31: X has shape \(32, 4\); wanted", X[:, 1:], y, block_rows=32)
+    refused(ValueError, r"rows 0 to 31: X must have .* got \(32, 4\)", X[:, 1:], y, block_rows=32)
     refused(
         TypeError,
         "rows 0 to 31: y has dtype float64 and loss is 'cross_entropy'; wanted int",

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, minimize
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 
@@ -227,7 +228,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     "call, error, words",
     [
         (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
-        (lambda: minimize(valley()), ValueError, "theta0 is None"),
+        (lambda: minimize(valley()), ValueError, "theta0 must be a start"),
         (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
         (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
         (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
@@ -342,3 +343,19 @@ def test_last_bits_do_not_decide_how_a_run_ends(method, power, turned):
         assert found.fun < 1e-6 and not found.success
         ends.add((found.stopped, found.kind))
     assert len(ends) == 1 and ends.pop()[0] == "degenerate"
+
+
+def test_a_run_without_a_start_begins_where_the_model_draws_one():
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    ob = fc.Objective(fc.MLP([3, 4, 1]), X, X[:, :1], "mse", l2=1e-2)
+    for method, options in (("auto", {}), ("adam", {"max_iter": 5}), ("trust-region", {})):
+        given = fc.minimize(ob, ob.model.init(seed=7), method, seed=7, verdict=False, **options)
+        drawn = fc.minimize(ob, method=method, seed=7, verdict=False, **options)
+        assert np.array_equal(given.x, drawn.x)
+    first, second = (fc.minimize(ob, seed=rng, max_iter=1, verdict=False) for rng in twice(3))
+    assert np.array_equal(first.x, second.x)
+
+
+def twice(seed):
+    """Two generators with the same numbers."""
+    return np.random.default_rng(seed), np.random.default_rng(seed)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+plt = pytest.importorskip("matplotlib.pyplot")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
@@ -29,6 +29,26 @@ def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
     assert shown._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(NotImplementedError):
         Display()._repr_png_()
+
+
+def test_a_notebook_shows_a_display_once():
+    """Either pyplot holds the figure, which the inline backend shows at the end of the cell, or the
+    display is its picture.
+    """
+    plt.close("all")
+    never_plotted, plotted, on_axes, own = Line(), Line(), Line(), Line()
+    plotted.plot()
+    on_axes.plot(plt.figure().add_subplot())
+    own.plot(new_axes())
+    current = plt.gcf()
+    for shown in (never_plotted, plotted, on_axes, own):
+        picture = shown._repr_png_()
+        held = [plt.figure(number) for number in plt.get_fignums()]
+        assert (picture is None) == any(figure is shown.figure_ for figure in held)
+        plt.figure(current)
+    assert plotted._repr_png_() is None and own._repr_png_() is not None
+    plt.close("all")  # as the inline backend does after each cell
+    assert all(shown._repr_png_() is not None for shown in (never_plotted, plotted, on_axes, own))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,10 @@ def spectrum(H: LinearOperator[Any]) -> None:
 def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     found = fc.minimize(objective, theta, "trust-region", max_iter=200, seed=0)
     x: Floats = found.x
+    at_the_end = found.report  # known to checkers: the verdict, or None
+    assert at_the_end is not None and at_the_end.certified and found.fun < 2.0 and found.nit > 0
+    losses: Floats = found.history["loss"]
+    assert found.kind == "minimum" and losses[-1] <= losses[0] and found.message.endswith(".")
     report = fc.classify(objective, x, seed=0)
     words: str = report.reason
     proved: bool = report.certified
@@ -102,10 +106,10 @@ def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     causes: list[str] = [advice.call for advice in fc.diagnose(objective, x, found.history).causes]
     assert all(causes)
     walked = fc.find_critical_point(objective, theta, max_iter=5)
-    assert np.isfinite(walked.fun)
+    assert np.isfinite(walked.fun) and walked.gradient_norm >= 0.0
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     down = fc.escape(toy, np.zeros(2))
-    assert bool(down.success)
+    assert bool(down.success) and down.curvature < 0.0
     return x
 
 

@@ -1,0 +1,75 @@
+"""Results of optimisers in SciPy's form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from scipy.optimize import OptimizeResult
+
+from .errors import no_attribute
+from .html import html_table
+from .protocols import Array
+
+Kind = TypeVar("Kind", bound="Result")
+
+
+class Result(OptimizeResult):
+    """An `OptimizeResult` of this library: a dictionary whose entries are attributes, too. Its
+    errors for unknown names suggest the right one.
+
+    Attributes
+    ----------
+    x : ndarray (n,)
+        The point reached.
+    fun : float
+        The objective there.
+    success : bool
+    message : str
+        How the search ended.
+    nfev : int
+        Number of values computed.
+    """
+
+    _subject: ClassVar[str] = "result"  # its key in `errors.ATTRIBUTES`
+    x: Array
+    fun: float
+    success: bool
+    message: str
+    nfev: int
+
+    if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in self:
+                no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
+            return self[name]
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = []
+        for name, value in self.items():
+            if isinstance(value, (bool, int, str)) or value is None:
+                rows.append((name, value))
+            elif isinstance(value, float):
+                rows.append((name, f"{value:.9g}"))
+            elif hasattr(value, "shape") and value.ndim:
+                rows.append((name, f"array of shape {value.shape}"))
+            elif isinstance(value, dict):
+                rows.append((name, f"arrays of {', '.join(map(str, value))}"))
+        rows = [row for row in rows if row[0] not in ("message", "kind")]
+        return html_table(self._title(), [], rows, [self.get("message", "")])
+
+    def _title(self) -> str:
+        """Return the heading of the HTML representation."""
+        return "success" if self.get("success") else "no success"
+
+
+def outcome(kind: type[Kind], /, **fields: Any) -> Kind:
+    """Create a result of class `kind` with these fields, which SciPy's type stubs declare
+    read-only.
+
+    Examples
+    --------
+    >>> outcome(Result, x=0.5, success=True).x
+    0.5
+    """
+    return kind(fields)  # type: ignore[call-arg]

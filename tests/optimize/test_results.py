@@ -1,0 +1,92 @@
+"""Results of optimisers: their attributes, their errors for other names, their HTML."""
+
+import copy
+import pickle
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy.optimize import OptimizeResult
+
+import fastcurv as fc
+from fastcurv.common.errors import ATTRIBUTES
+
+from .. import nets
+
+
+@pytest.fixture(scope="module")
+def results():
+    """A problem, and one result of each function that returns an `OptimizeResult`."""
+    p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30, l2=1e-2)
+    found = {
+        "minimum": fc.minimize(p.ob, p.theta),
+        "cut short": fc.minimize(p.ob, p.theta, max_iter=1),
+        "of no verdict": fc.minimize(p.ob, p.theta, verdict=False, max_iter=2),
+        "starts": fc.minimize(p.ob, n_init=2, max_iter=3, seed=0),
+        "point": fc.find_critical_point(p.ob, p.theta, max_iter=2),
+        "escape": fc.escape(p.ob, p.theta, seed=0),
+    }
+    return p, found
+
+
+def test_results_are_those_of_scipy_and_copies_keep_their_class(results):
+    for result in results[1].values():
+        assert isinstance(result, OptimizeResult)
+        for other in (pickle.loads(pickle.dumps(result)), copy.copy(result), copy.deepcopy(result)):
+            assert type(other) is type(result) and other.keys() == result.keys()
+            assert other.fun == result.fun and np.array_equal(other.x, result.x)
+        assert set(type(result).__annotations__) - {"starts"} <= result.keys()
+
+
+def test_an_unknown_name_of_a_result_is_answered_with_the_right_one(results):
+    """Every entry misspelt, names of other libraries, and those that no result has."""
+    for result in results[1].values():
+        for name in result:
+            assert getattr(result, name) is result[name]
+            if len(name) > 3:
+                with pytest.raises(AttributeError, match=f"has no attribute .* '{name}'"):
+                    getattr(result, name[:-1] + "q")
+        for name, words in ATTRIBUTES[result._subject].items():
+            if name not in result:
+                with pytest.raises(AttributeError) as caught:
+                    getattr(result, name)
+                assert str(caught.value).endswith(f"{name!r}; wanted {words}")
+                key = words.removeprefix("run.").split("[")[0].split(",")[0]
+                assert not words.startswith("run.") or key in result, (name, words)
+        for name in ("zzz", "__array__", "_private"):
+            assert not hasattr(result, name)
+
+
+def test_misspelt_names_of_a_verdict_are_answered_with_the_nearest(results):
+    with pytest.raises(AttributeError, match="did you mean 'certified'"):
+        _ = results[1]["minimum"].report.certifid
+    with pytest.raises(AttributeError, match="did you mean 'n_params'"):
+        _ = results[0].model.n_param
+
+
+def text_of(page):
+    return " ".join(ElementTree.fromstring(page).itertext())
+
+
+def test_runs_objectives_and_models_have_html_with_what_their_repr_says(results):
+    p, found = results
+    for result in found.values():
+        page = text_of(result._repr_html_())
+        assert result.message in page and f"{result.fun:.9g}" in page
+    assert "4 -> 5" in text_of(p.model._repr_html_())
+    rows = text_of(p.model._repr_html_())
+    assert f"MLP with {p.model.n_params} parameters" in rows and "tanh" in rows
+    for said in (repr(p.model), "cross_entropy", "0.01", str(p.ob.n_samples)):
+        assert said in text_of(p.ob._repr_html_())
+
+
+def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
+    """The sentence, the proof and the evidence are below it; a run has its verdict's heading."""
+    run = results[1]["minimum"]
+    for shown in (run, run.report):
+        page = ElementTree.fromstring(shown._repr_html_())
+        assert page.find("h4").text == "minimum, certified"
+    texts = [paragraph.text for paragraph in page.iter("p")]
+    assert texts == [run.report.sentence, run.report.reason]
+    cut = ElementTree.fromstring(results[1]["cut short"]._repr_html_())
+    assert cut.find("h4").text == "no success, no verdict"

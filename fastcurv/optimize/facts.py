@@ -20,7 +20,7 @@ from ..common.checks import is_sparse
 from ..common.errors import typed
 from ..critical.evidence import proved
 from ..critical.report import CriticalPoint
-from ..structure.parameters import l2_diagonal
+from ..structure.parameters import branch_scale, l2_diagonal
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
@@ -253,7 +253,7 @@ def usual_size(model: Any, layer: int) -> float:
     """Return the root mean square of a layer's W as `MLP.init` draws it."""
     m, k = model.shapes[layer]
     like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
-    return math.sqrt(2 / k if like_relu else 2 / (k + m))
+    return math.sqrt(2 / k if like_relu else 2 / (k + m)) * branch_scale(model, layer)
 
 
 def steps_of(history: Any) -> Steps:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import slabs
-from .tables import LOSSES
+from .tables import ACTIVATIONS, LOSSES
 
 
 def normalised(model: Any) -> bool:
@@ -57,6 +57,19 @@ def skips(model: Any, layer: int) -> bool:
         and 0 <= layer < n_hidden
         and model.sizes[layer] == model.sizes[layer + 1]
     )
+
+
+def branch_scale(model: Any, layer: int) -> float:
+    """Return the factor by which `MLP.init` scales W of a layer: ``1/L`` around which a skip leads,
+    one of L in the network, if its activation is unbounded and its outputs are not normalised; else
+    1.
+    """
+    if not skips(model, layer) or model.batch_norm:
+        return 1.0
+    ends = ACTIVATIONS[model.activation[layer]].phi(np.array([[-30.0, 30.0]]))
+    if not np.abs(ends).max() > 10:
+        return 1.0
+    return 1 / sum(skips(model, l) for l in range(len(model.sizes) - 2))
 
 
 def in_skip(model: Any, layer: int) -> bool:

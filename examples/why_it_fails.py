@@ -1,5 +1,5 @@
-"""L2, L10. Trainings fail for reasons that can be told apart: a plateau by depth, saturated or dead
-units, weights, rates and inputs of a wrong size each leave their own mark.
+"""L2, L10. Trainings fail for reasons that can be told apart: a gradient that vanishes with depth,
+saturated or dead units, weights, rates and inputs of a wrong size each leave their own mark.
 
 Six trainings of a network that reads digits are broken on purpose. `diagnose` is asked of each what
 is wrong, and the call that it names is followed: the loss of the failed run, and the loss reached
@@ -55,10 +55,10 @@ def broken(X, y, depth):
     plain, one, deep = net(X), net(far), net(X, (10,) * depth, "sigmoid")
     saturated, dead = net(X, phi="sigmoid"), net(X, phi="relu")
     stands = {
-        "rate too large": (plain, 1.0, 0.0, 1000.0),
+        "learning rate too large": (plain, 1.0, 0.0, 1000.0),
         "initial weights too large": (plain, 20.0, 0.0, 0.1),
-        "one input of another scale": (one, 1.0, 0.0, 0.1),
-        "plateau by depth": (deep, 1.0, 0.0, 0.5),
+        "one feature on a different scale": (one, 1.0, 0.0, 0.1),
+        "vanishing gradient with depth": (deep, 1.0, 0.0, 0.5),
         "saturated sigmoids": (saturated, 1.0, 15.0, 0.5),
         "dead relus": (dead, 1.0, -15.0, 0.5),
     }

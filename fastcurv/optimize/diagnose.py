@@ -3,7 +3,7 @@
 Each cause is a row of a table: what in the facts speaks for it, a sentence with its number, and the
 call that mends it. Rows stand in the order in which one thing brings about another: data, loss,
 weight decay, rate, start, size. The first that holds is named first, since inputs of a wrong scale
-saturate units and make any rate too large, while no rate spoils the inputs.
+saturate units and make any learning rate too large, while no rate spoils the inputs.
 
 Causes of a poor fit are only looked for where the fit is poor: where the network explains less of
 the targets than kernel regressions explain of rows that they have not seen.
@@ -30,7 +30,7 @@ from ..critical.report import CriticalPoint
 from ..spectrum.density_curve import plain_numbers, shown_axes
 from ..spectrum.results import number
 from ..structure.tables import TINY
-from .facts import ROWS, Facts, measure, steps_of, usual_size, where_finite
+from .facts import Facts, counting_rows, measure, steps_of, usual_size, where_finite
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -46,29 +46,34 @@ def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
 
 def _shuffled(f: Facts) -> Found:
     # so many parameters explain as much of targets that are mere noise
-    by_chance = 1.5 * f.ob.n_params / (f.ob.n_samples * f.ob.model.sizes[-1]) + 0.1
+    N = len(counting_rows(f.ob))
+    by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
-    return _if(not related and f.ob.n_samples >= 30, f.relation)
+    # that regressions fail is measured; targets that vary fast make them fail as well
+    return _if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
 def _classes_as_numbers(f: Facts) -> Found:
     count, gaps = len(f.values), np.diff(f.values)
-    few = 3 <= count <= 20 and 5 * count <= min(f.ob.n_samples, ROWS)
-    return _if(f.link == "identity" and few and np.ptp(gaps) <= 1e-6 * gaps.max(), count)
+    few = 3 <= count <= 20 and 5 * count <= len(f.y)
+    even = few and np.ptp(gaps) <= 1e-6 * gaps.max()
+    return _if(f.link == "identity" and even, count, SUSPECTED)
 
 
 def _numbers_as_labels(f: Facts) -> Found:
-    count, N = len(f.values), min(f.ob.n_samples, ROWS)
+    count = len(f.values)
     inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
-    return _if(f.link == "sigmoid" and inside > 0.5 and count > max(20, 0.25 * N), count)
+    many = count > max(20, 0.25 * len(f.y))
+    return _if(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
 
 
 def _outliers(f: Facts) -> Found:
-    y = np.asarray(f.ob.y, dtype=float)
-    if f.link != "identity" or len(y) < 100:
+    if f.link != "identity" or len(f.y) < 100:
         return None
-    parts = np.sort(np.square(y - np.median(y, axis=0)).sum(axis=1))
-    share = parts[-(len(y) // 50) :].sum() / max(parts.sum(), TINY)
+    parts = f.weight * np.square(f.y - np.median(f.y, axis=0)).sum(axis=1)
+    order = np.argsort(-parts / f.weight, kind="stable")
+    most = np.cumsum(f.weight[order]) <= len(f.y) / 50  # 2% of the weight
+    share = parts[order][most].sum() / max(parts.sum(), TINY)
     return _if(share > 0.5, 100 * share)
 
 
@@ -113,7 +118,7 @@ def _rate_large(f: Facts) -> Found:
 
 
 def _jumped(f: Facts) -> bool:
-    """Return whether the loss has been far above its first, and is not much below it now."""
+    """Return whether the loss has been far above its first value, and is not much below it now."""
     known = f.steps.losses
     if len(known) < 2:
         return False
@@ -164,7 +169,7 @@ def _weights_were_small(f: Facts) -> Found:
     off = abs(f.start - 1)
     grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
     stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
-    return _if(off < 2e-3 and grown or off < 0.02 and stuck, off)
+    return _if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
 
 
 def _rate_small(f: Facts) -> Found:
@@ -179,7 +184,7 @@ def _rate_small(f: Facts) -> Found:
 
 
 def _targets(f: Facts) -> Found:
-    size = np.sqrt(np.mean(np.square(f.ob.y, dtype=float)))
+    size = np.sqrt(np.mean(f.weight[:, None] * np.square(f.y)))
     looked_for = f.link == "identity" and not f.at_rest
     return _if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
@@ -231,15 +236,39 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
 LESS_L2 = partial(_on, l2=1e-4)
 
 
+def _counted(f: Facts, name: str) -> str:
+    """Return the expression of X or y, of the rows that count alone where some do not."""
+    weight = f.ob.sample_weight
+    return f"ob.{name}" + "[ob.sample_weight > 0]" * (weight is not None and not np.all(weight))
+
+
 def _standardised(f: Facts) -> str:
+    X = _counted(f, "X")
     if is_sparse(f.ob.X):  # whose zeros stay zero
-        largest = "(m := abs(ob.X).max(0).toarray())"
+        largest = f"(m := abs({X}).max(0).toarray())"
         return _on(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
-    return _on(f, X="(ob.X - ob.X.mean(0)) / (ob.X.std(0) + (ob.X.std(0) == 0))")
+    return _on(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
 
 
 def _as_numbers(f: Facts) -> str:
-    return _on(f, [*f.ob.model.sizes[:-1], 1], y="(ob.y - ob.y.mean()) / ob.y.std()", loss="mse")
+    y = _counted(f, "y")
+    return _on(f, [*f.ob.model.sizes[:-1], 1], y=f"(ob.y - {y}.mean()) / {y}.std()", loss="mse")
+
+
+def _clipped(f: Facts) -> str:
+    return _on(f, y=f"np.clip(ob.y, *np.quantile({_counted(f, 'y')}, [0.02, 0.98], axis=0))")
+
+
+def _scaled_targets(f: Facts) -> str:
+    y = _counted(f, "y")
+    return _on(f, y=f"(ob.y - {y}.mean(0)) / {y}.std(0)")
+
+
+def _as_classes(f: Facts) -> str:
+    y, count = _counted(f, "y"), len(f.values)
+    codes = f"np.searchsorted(np.unique({y}), ob.y.ravel())"
+    codes = codes if y == "ob.y" else f"np.minimum({codes}, {count - 1})"
+    return _on(f, [*f.ob.model.sizes[:-1], count], y=codes, loss="cross_entropy")
 
 
 def _wider(f: Facts) -> str:
@@ -273,27 +302,22 @@ class Cause:
     poor: bool = True
 
 
-UNFIT, LARGE, SMALL = "loss unfit for the targets", "rate too large", "initial weights too small"
-SADDLE = "start at a symmetric saddle"
+UNFIT, LARGE = "loss does not match the targets", "learning rate too large"
+SMALL, SADDLE = "initial weights too small", "start at a symmetric saddle"
 CAUSES: tuple[Cause, ...] = (
     Cause(
         UNFIT,
         _classes_as_numbers,
-        "the targets are {number} evenly spaced values, as of classes, where {f.ob.loss} is for "
-        "numbers",
-        lambda f: _on(
-            f,
-            [*f.ob.model.sizes[:-1], len(f.values)],
-            y="np.unique(ob.y, return_inverse=True)[1].ravel()",
-            loss="cross_entropy",
-        ),
+        "the targets take {number} evenly spaced values, as class numbers do, but {f.ob.loss} is "
+        "for quantities",
+        _as_classes,
         poor=False,
     ),
     Cause(
         UNFIT,
         _numbers_as_labels,
-        "the targets take {number} values, most of them between 0 and 1: numbers, where "
-        "{f.ob.loss} is for labels",
+        "the targets take {number} different values, most of them between 0 and 1, but "
+        "{f.ob.loss} is for the labels 0 and 1",
         _as_numbers,
         poor=False,
     ),
@@ -301,86 +325,93 @@ CAUSES: tuple[Cause, ...] = (
         UNFIT,
         # neighbours in X are neighbours in number, and yet of other classes
         lambda f: _if(
-            f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2, f.order
+            f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
+            100 * f.order,
+            SUSPECTED,
         ),
-        "the numbers of the classes can be predicted, a share of {number} of their variance, far "
-        "better than the classes: they are numbers, where {f.ob.loss} is for classes",
+        "kernel regressions predict {number}% of the variance of the class numbers in rows left "
+        "out, and much less of the classes, as if the targets were quantities; {f.ob.loss} is for "
+        "classes",
         _as_numbers,
         poor=False,
     ),
     Cause(
         UNFIT,
         _outliers,
-        "2% of the rows have {number}% of the squared deviations of the targets, and {f.ob.loss} "
-        "follows them alone",
-        partial(_on, y="np.clip(ob.y, *np.quantile(ob.y, [0.02, 0.98], axis=0))"),
+        "2% of the rows have {number}% of the squared deviations of the targets, so {f.ob.loss} "
+        "fits mostly these rows",
+        _clipped,
         poor=False,
     ),
     Cause(
         "labels shuffled",
         _shuffled,
-        "no regression tells anything of rows it has not seen: its predictions correlate with the "
-        "targets by {number} standard errors; were X and y joined in one order?",
+        "kernel regressions predict little or nothing of the targets of rows left out; the "
+        "predictions correlate with the targets by {number} standard errors. The rows of X and y "
+        "may be in different orders, or the targets may vary too fast for so few rows",
         lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
     Cause(
         "separable classes without l2",
         lambda f: _if(f.infinite, f.loss, PROVED),
-        "larger weights lower the loss for ever, from {number} here: it has no minimum",
+        "the loss has no minimum: along a ray it decreases without end, from {number} here",
         LESS_L2,
         poor=False,
     ),
     Cause(
-        "one input of another scale",
+        "one feature on a different scale",
         partial(_columns, alone=True),
-        "one column of X is {number} times as large as the others, or that far from 0",
+        "the root mean square of one column of X is {number} times the median of the others",
         _standardised,
         poor=False,
     ),
     Cause(
         "inputs unscaled",
         partial(_columns, alone=False),
-        "the columns of X have a root mean square of {number}, or means far from 0, where weights "
-        "are drawn for columns of mean 0 and variance 1",
+        "the columns of X have root mean squares from {f.smallest_scale:.3g} to "
+        "{f.largest_scale:.3g}, {number} together, and means of {f.offset:.2g} times their "
+        "standard deviations, but weights are drawn for means of 0 and variances of 1",
         _standardised,
         poor=False,
     ),
     Cause(
         "l2 too large",
         _l2,
-        "l2 = {number} holds the weights down, and the fit with them",
+        "l2 = {number} is so large that weight decay, more than the data, determines the weights",
         LESS_L2,
     ),
     Cause(
         LARGE,
         lambda f: _if(f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable),
-        "the run diverged; along the largest curvature rates below {number} do not",
+        "the run diverged; along the largest curvature measured, learning rates below {number} are "
+        "stable",
     ),
     Cause(
         LARGE,
         lambda f: _if(
             f.steps.scaled and (f.steps.rate or 0.0) > f.usual, (f.steps.rate or 0.0) / f.usual
         ),
-        "each step moves every weight by about the rate, {number} times the size that weights are "
-        "drawn with",
+        "each step moves every weight by about the learning rate, which is {number} times the "
+        "size of initial weights",
     ),
     Cause(
         LARGE,
         _rate_large,
-        "the rate is {number} times {f.stable:.3g}, beyond which steps overshoot along the "
-        "largest curvature by more each time",
+        "the learning rate is {number} times {f.stable:.3g}, above which steps along the largest "
+        "curvature overshoot by more each time",
     ),
     Cause(
         LARGE,
         _rises,
-        "the loss rises, to {number} times the first; along the largest curvature rates below "
-        "{f.stable:.3g} are stable",
+        "the loss rose on the way, and its last value is {number} times the first; along the "
+        "largest curvature learning rates below {f.stable:.3g} are stable",
     ),
     Cause(
-        "plateau by depth",
+        "vanishing gradient with depth",
         _depth,
-        "the gradient of the first layer is {number} times smaller than that of the last",
+        "the gradient or the curvature of the first layer is {number} times smaller than that of "
+        "the last layer",
         # around layers of different widths no skip connection leads
         lambda f: (
             _on(f, more=", residual=True")
@@ -391,7 +422,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         SADDLE,
         _copied,
-        "{number}% of the units of a layer are copies of one another or 0, and steps keep them so",
+        "{number}% of the units of a layer are copies of one another or have only weights of 0, "
+        "and gradient steps keep them so",
     ),
     Cause(
         SADDLE,
@@ -400,7 +432,7 @@ CAUSES: tuple[Cause, ...] = (
             f.verdict.lambda_min,
             PROVED if f.verdict.certified else MEASURED,
         ),
-        "theta is at a saddle, with a curvature of {number} along the way down",
+        "theta is at a saddle, where the smallest eigenvalue of the Hessian is {number}",
         lambda f: "fc.minimize(ob, fc.escape(ob, theta).x)",
     ),
     Cause(
@@ -409,57 +441,62 @@ CAUSES: tuple[Cause, ...] = (
             f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
             1 / max(f.weights, TINY),
         ),
-        "the weights are {number} times smaller than `MLP.init` draws them, near the saddle at 0",
+        "the weights are {number} times smaller than those that `MLP.init` draws, and the loss has "
+        "a saddle at weights of 0",
     ),
     Cause(
         SMALL,
         _weights_were_small,
-        "the first loss is that of the best constant, but for {number} of it, and the gradient "
-        "grew from there, as beside the saddle at 0",
+        "the first loss differs from that of the best constant outputs by a fraction of {number}, "
+        "as near the saddle at weights of 0, which training leaves slowly",
     ),
     Cause(
         "initial weights too large",
         _weights_large,
-        "the weights are {number} times the size that `MLP.init` draws, and began far above the "
-        "loss of a constant",
+        "the weights are {number} times as large as those that `MLP.init` draws",
     ),
     Cause(
         "saturated sigmoids",
         _saturated,
-        "{number}% of the outputs of a layer hardly react to their input",
+        "{number}% of the outputs of a layer are saturated: they hardly react to their input",
     ),
     Cause(
         "dead relus",
         lambda f: _if(f.dead >= 0.5, 100 * f.dead),
-        "{number}% of the units of a layer are off on every row",
+        "{number}% of the units of a layer are off for every row",
     ),
     Cause(
-        "rate too small",
+        "learning rate too small",
         _rate_small,
-        "steps could be some {number} times longer",
+        "steps could be about {number} times longer",
     ),
     Cause(
         "targets unscaled",
         _targets,
-        "the targets have a root mean square of {number}, where weights are drawn for 1",
-        partial(_on, y="(ob.y - ob.y.mean(0)) / ob.y.std(0)"),
+        "the targets have a root mean square of {number}, but weights are drawn for one near 1",
+        _scaled_targets,
     ),
     Cause(
         "batch too small",
-        lambda f: _if(f.steps.flat and f.noise > 4 * (f.steps.batch or np.inf), f.noise, SUSPECTED),
-        "the noise of a mini-batch of {f.steps.batch} rows hides the gradient; {number} rows would "
-        "make them equal",
+        lambda f: _if(
+            f.steps.flat and f.noise > 4 * (f.steps.batch or np.inf),
+            min(f.noise, f.ob.n_samples),
+            SUSPECTED,
+        ),
+        "the noise of the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient; "
+        "they would be equal for at least {number} rows",
     ),
     Cause(
         "too few units",
         _few_units,
-        "at rest, with {number} times the error of a regression on unseen rows, or of a wider net",
+        "training has stopped at {number} times the error that a wider network, or a kernel "
+        "regression on rows left out, leaves",
         _wider,
     ),
     Cause(
         "a simpler network does as well",
         _simpler,
-        "the loss of a linear or a shallower network is {number}",
+        "a linear or a shallower network reaches a loss of {number}",
         lambda f: _on(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
 )
@@ -530,10 +567,14 @@ class Diagnosis:
             first = self.causes[0]
             return f"{first.name.capitalize()}, {first.sure}: {first.sentence}."
         if self.facts.fits:
-            return "Healthy: the network explains the targets about as well as can be told."
+            return (
+                "Healthy: the network explains the targets about as well as kernel regressions "
+                "predict rows left out, or better."
+            )
         return (
-            "Healthy so far: nothing speaks against going on, fastcurv.minimize(ob, theta), though "
-            "there is more to explain."
+            "Healthy so far: no cause of failure was found, but kernel regressions predict rows "
+            "left out better than the network explains them. Continue with "
+            "fastcurv.minimize(ob, theta)."
         )
 
     def __repr__(self) -> str:
@@ -562,16 +603,23 @@ class Diagnosis:
             ("loss", f"{number(f.loss)}; of the best constant {number(f.constant)}"),
             (
                 "explained",
-                f"{f.explained:.0%} of the targets' variance; by regressions, of unseen rows, "
-                f"{f.reachable:.0%}",
+                f"{f.explained:.0%} of the targets' variance; kernel regressions predict "
+                f"{f.reachable:.0%} of it in rows left out",
             ),
         ]
         if f.steps.rate:
             known = not f.steps.scaled and math.isfinite(f.stable)
             held = f"; along the largest curvature {number(f.stable)} is stable" * known
             rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
-        if np.isfinite(f.noise):
-            rows.append(("noise", f"equals the gradient in batches of {number(f.noise)} rows"))
+        if np.isfinite(f.noise) and at.kind == "not_critical":  # else the gradient is rounding
+            rows.append(
+                (
+                    "noise",
+                    f"of mini-batches equals the gradient at {number(f.noise)} rows"
+                    if f.noise <= f.ob.n_samples
+                    else f"exceeds the gradient in every mini-batch of the {f.ob.n_samples} rows",
+                )
+            )
         ends = f.layers[0], f.layers[-1]
         rows.append(("gradient", " to ".join(f"{layer.gradient:.1e}" for layer in ends)
                      + ", first to last layer, by parameter"))  # fmt: skip
@@ -600,7 +648,8 @@ class Diagnosis:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw how gradient and curvature go with depth, and which layers are saturated or dead;
-        needs matplotlib.
+        needs matplotlib. At a stationary point, where the gradient is 0 to rounding, the weights
+        over those of `MLP.init` are drawn in its place.
 
         Parameters
         ----------
@@ -615,9 +664,14 @@ class Diagnosis:
         ax = shown_axes() if ax is None else ax
         layers = self.facts.layers
         at = np.arange(1, len(layers) + 1)
-        for name, colour in (("gradient", "#0072B2"), ("curvature", "#E69F00")):
+        moving = self.verdict.kind == "not_critical"
+        drawn = (
+            {"gradient": "gradient"} if moving else {"weights": "weights over those of MLP.init"}
+        )
+        drawn["curvature"] = "curvature"
+        for (name, label), colour in zip(drawn.items(), ("#0072B2", "#E69F00"), strict=True):
             sizes = np.array([getattr(layer, name) for layer in layers])
-            ax.plot(at, np.where(sizes > 0, sizes, np.nan), "o-", color=colour, label=name)
+            ax.plot(at, np.where(sizes > 0, sizes, np.nan), "o-", color=colour, label=label)
         ax.set_yscale("log")
         names = [
             f"{i}" + (f"\n{max(layer.off * layer.bounded, layer.dead):.0%} off" if i < len(at) else
@@ -687,8 +741,10 @@ def diagnose(
     rows. Rows past 2048 are not looked at one by one.
 
     Most causes are looked for only where the fit is poor: where the network leaves more of the
-    targets' variance unexplained than a kernel ridge regression does of rows left out [1]_. They
-    are told in the order in which one thing brings about another: data, loss, decay, rate, start,
+    targets' variance unexplained than a kernel ridge regression does of rows left out [1]_. Rows
+    of weight 0 count nowhere, and equal rows count once, by the sum of their weights. If the loss
+    grows like a distance, rows whose targets lie far out are left out of squares. Causes are
+    given in the order in which one thing brings about another: data, loss, decay, rate, start,
     size. A rate is too large beyond 2 (1 + momentum) over the largest curvature [2]_.
 
     References
@@ -706,7 +762,7 @@ def diagnose(
     >>> run = fc.minimize(ob, ob.model.init(seed=0), "sgd", learning_rate=1e-2, max_iter=100)
     >>> found = fc.diagnose(ob, run.x, run.history)
     >>> found.causes[0].name, found.causes[0].sure
-    ('one input of another scale', 'measured')
+    ('one feature on a different scale', 'measured')
     """
     started = time.perf_counter()
     wanted = "a fastcurv.Objective with its rows in memory"

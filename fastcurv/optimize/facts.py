@@ -1,8 +1,11 @@
 """What is measured of a training, once, for all that `diagnose` holds against it: layers, steps,
-rows, and how much of the targets can be told from them.
+rows, and how much of the targets can be predicted from them.
 
-How much can be told is what kernel ridge regressions tell of rows left out; their errors come from
-the inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
+How much can be predicted is what kernel ridge regressions predict of rows left out; their errors
+come from the inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
+
+Rows of weight 0 are left out of everything, and equal rows are one row with the sum of their
+weights: left out alone, a row that has a copy would be predicted from the copy.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from ..common.checks import is_sparse
 from ..common.errors import typed
 from ..critical.evidence import proved
 from ..critical.report import CriticalPoint
-from ..structure.parameters import branch_scale, l2_diagonal
+from ..structure.parameters import branch_scale, l2_diagonal, rows_once
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
@@ -123,6 +126,12 @@ class Facts:
     ob : Objective
     loss, constant : float
         The loss at theta, and that of the best constant outputs, without weight decay.
+    y, weight : ndarray
+        Targets (rows, k) of the rows that are looked at, and their weights, of mean 1; where the
+        loss grows like a distance, without rows whose targets are beyond Tukey's outer fences.
+    robust : bool
+        Whether the loss grows like a distance, not like a square, so that squares say nothing of
+        outliers.
     decay, balance : float
         ``l2 ||theta||^2``, and ``|g'theta|`` over it: 0 where the rest of the loss pulls as much
         the other way.
@@ -158,6 +167,9 @@ class Facts:
     ob: Any
     loss: float
     constant: float
+    y: np.ndarray
+    weight: np.ndarray
+    robust: bool
     decay: float
     balance: float
     explained: float
@@ -194,6 +206,16 @@ class Facts:
     def hidden(self) -> list[Layer]:
         """All layers but the last."""
         return self.layers[:-1]
+
+    @property
+    def smallest_scale(self) -> float:
+        """The smallest root mean square of a column of X that varies."""
+        return float(self.scales.min(initial=math.inf))
+
+    @property
+    def largest_scale(self) -> float:
+        """The largest root mean square of a column of X that varies."""
+        return float(self.scales.max(initial=0.0))
 
     @property
     def link(self) -> str:
@@ -292,20 +314,74 @@ def _numbers(values: Any, name: str) -> np.ndarray:
         raise TypeError(f"{name} of the history is {typed(values)}; wanted numbers") from None
 
 
-def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most `ROWS` rows of X, dense, and their targets (rows, outputs)."""
-    rows = np.sort(np.random.default_rng(0).permutation(ob.n_samples)[:ROWS])
-    X = ob.X[rows]
+def counting_rows(ob: Any) -> np.ndarray:
+    """Return the indices of the rows whose weight is not 0; of all rows if all weights are 0."""
+    weight = ob.sample_weight
+    if weight is None or not np.any(weight):
+        return np.arange(ob.n_samples)
+    return np.flatnonzero(weight)
+
+
+def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return at most `ROWS` different rows of X, dense, their targets (rows, outputs), and their
+    weights, of mean 1.
+    """
+    rows = counting_rows(ob)
+    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:ROWS])]
+    X, y = ob.X[rows], np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
-    return X, one_hot(np.asarray(ob.y)[rows], ob.model.sizes[-1]).astype(float).reshape(len(X), -1)
+    weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
+    weight = weight if weight.any() else np.ones(len(X))
+    first, weight = rows_once(SimpleNamespace(X=X, y=y, sample_weight=weight))
+    y = one_hot(y[first], ob.model.sizes[-1]).astype(float).reshape(len(first), -1)
+    return X[first], y, weight / weight.mean()
+
+
+def _mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the weighted means of the columns of x, for weights of mean 1."""
+    return np.asarray((weight[:, None] * x).mean(axis=0))
+
+
+def _squares(x: np.ndarray, weight: np.ndarray) -> float:
+    """Return the weighted sum of the squares of x."""
+    return float((weight[:, None] * np.square(x)).sum())
+
+
+def _is_robust(ob: Any, y: np.ndarray) -> bool:
+    """Return whether the slope of the loss hardly grows from targets 10 to 1000 standard deviations
+    away, as that of pseudo_huber, log_cosh and quantile; that of squares grows a hundredfold.
+    """
+    given = LOSSES[ob.loss].given
+    if given is None:
+        return False
+    far = float(y.std()) + 1.0
+    z = np.zeros((2, ob.model.sizes[-1]))
+    near, away = np.abs(given(z, np.full((2, y.shape[1]), [[10 * far], [1000 * far]]))[1]).sum(
+        axis=1
+    )
+    return bool(0 < away < 10 * near)
+
+
+def _within_fences(y: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows whose targets are within Tukey's outer fences, three interquartile
+    ranges from the quartiles.
+    """
+    low, high = np.quantile(y, [0.25, 0.75], axis=0)
+    reach = np.where(high > low, 3 * (high - low), np.inf)
+    return np.asarray(((low - reach <= y) & (y <= high + reach)).all(axis=1))
 
 
 def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
     """Return the targets less the predictions of their means, from the outputs. Of a loss of the
-    user's it is not known what these are: then the targets less their mean, scaled to leave that
+    user's outputs are predictions if its slope is 0 where they equal the targets; otherwise it is
+    not known what they are, and the targets less their mean are returned, scaled to leave that
     share of their variance.
     """
     row = LOSSES[ob.loss]
+    if row.given is not None and not row.given.per_target and y.shape == f.shape:
+        there, off = (np.abs(row.given(y + move, y)[1]).max() for move in (0.0, y.std() + 1.0))
+        if there <= 1e-9 * off < math.inf:
+            return np.asarray(y - f)
     if row.given is not None and not row.given.per_target:
         return np.asarray((y - y.mean(axis=0)) * math.sqrt(share if 0 <= share < math.inf else 1.0))
     if row.given is not None:
@@ -317,11 +393,14 @@ def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndar
     return np.asarray(y - f if row.link == "identity" else -row.terms(f, y)[1])
 
 
-def _unseen(X: np.ndarray, targets: list[np.ndarray]) -> list[tuple[float, float]]:
+def _unseen(
+    X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
+) -> list[tuple[float, float]]:
     """Return, for each of some targets (rows, k), the least squared error, over that of the mean,
     of kernel ridge regressions of rows left out, and the largest correlation of such predictions
-    with the targets, in standard errors.
+    with the targets, in standard errors. Squares are weighted; the regressions are not.
     """
+    w = np.ones(len(X)) if weight is None else weight
     sd = X.std(axis=0)
     Z = (X[:, sd > 0] - X[:, sd > 0].mean(axis=0)) / sd[sd > 0]
     inner = Z @ Z.T / max(Z.shape[1], 1)
@@ -329,7 +408,7 @@ def _unseen(X: np.ndarray, targets: list[np.ndarray]) -> list[tuple[float, float
     apart = np.maximum(square[:, None] + square - 2 * inner, 0)
     usual = float(np.median(apart)) or 1.0
     kernels = [inner, np.exp(-apart / usual), np.exp(-apart / (0.1 * usual))]
-    spread = [np.square(y - y.mean(axis=0)).sum() for y in targets]
+    spread = [_squares(y - _mean(y, w), w) for y in targets]
     joined = np.hstack(targets)
     ends = np.cumsum([0, *(y.shape[1] for y in targets)])
     found = [(1.0, 0.0) for _ in targets]
@@ -343,11 +422,11 @@ def _unseen(X: np.ndarray, targets: list[np.ndarray]) -> list[tuple[float, float
                 if spread[i] <= 0:
                     continue
                 error = errors[:, ends[i] : ends[i + 1]]
-                guess, wanted = y - error, y - y.mean(axis=0)
-                guess = guess - guess.mean(axis=0)
-                size = math.sqrt(float(np.square(guess).sum()) * spread[i])
-                seen = float((guess * wanted).sum()) / size if size > 0 else 0.0
-                share = float(np.square(error).sum()) / spread[i]
+                guess, wanted = y - error, y - _mean(y, w)
+                guess = guess - _mean(guess, w)
+                size = math.sqrt(_squares(guess, w) * spread[i])
+                seen = float((w[:, None] * guess * wanted).sum()) / size if size > 0 else 0.0
+                share = _squares(error, w) / spread[i]
                 found[i] = min(found[i][0], share), max(found[i][1], seen * math.sqrt(len(y)))
     return found
 
@@ -392,25 +471,36 @@ def _copies(units: np.ndarray) -> float:
 
 
 def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
-    """Return the number of rows at which a mini-batch's gradient is as noisy as it is long."""
-    N, size = ob.n_samples, float(np.square(g, dtype=float).sum())
+    """Return the number of rows at which a mini-batch's gradient is as noisy as it is long; of rows
+    that count, whose gradient is longer, since an objective is divided by the number of all rows.
+    """
+    rows = counting_rows(ob)
+    N = len(rows)
+    size = float(np.square(g, dtype=float).sum()) * (ob.n_samples / N) ** 2
     if N < 2 * BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
         return math.nan
-    order = np.random.default_rng(0).permutation(N)
+    order = rows[np.random.default_rng(0).permutation(N)]
     parts = [ob.batch(np.sort(order[i::BATCHES])).gradient(theta) for i in range(BATCHES)]
     between = float(np.var(np.array(parts, dtype=float), axis=0, ddof=1).sum())
     return float(between * (N / BATCHES) / size)
 
 
 def constant_loss(ob: Any) -> float:
-    """Return the loss of the best constant outputs, for weights of mean 1, without weight decay."""
-    y, weight = np.asarray(ob.y), ob.sample_weight
-    shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
+    """Return the loss of the best constant outputs, without weight decay, as the objective has it:
+    divided by the number of all rows.
+    """
+    rows, weight = counting_rows(ob), ob.sample_weight
+    y = np.asarray(ob.y)[rows]
+    shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)[rows]
+    total = float(shares.sum())
+    if total == 0:
+        return 0.0
     if LOSSES[ob.loss].targets != "classes":
         y = y.reshape(len(y), -1).astype(float)
     elif y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
-    return float(LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1]))
+    found = LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1])
+    return float(found * total / ob.n_samples)
 
 
 def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
@@ -446,35 +536,44 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     signs = np.random.default_rng(0).choice([-1.0, 1.0], theta.size).astype(ob.dtype)
     at = theta.astype(float)
     decay = float(np.sum(l2_diagonal(ob) * at * at))
-    X, y = _sample(ob)
+    X, y, w = _sample(ob)
+    robust = _is_robust(ob, y)
+    if robust and (near := _within_fences(y)).any():
+        X, y, w = X[near], y[near], w[near] / w[near].mean()
     constant = constant_loss(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = ob.model.predict(theta, X, known).astype(float)
     left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
-    spread = float(np.square(y - y.mean(axis=0)).sum())
-    few = slice(0, PAIRED)
+    spread = _squares(y - _mean(y, w), w)
+    few = np.sort(np.random.default_rng(0).permutation(len(y))[:PAIRED])
+    wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
-    (error, relation), (further, _), *ordered = _unseen(X[few], targets)
-    here = max(float(np.square(y[few] - y[few].mean(axis=0)).sum()), TINY)
-    beside = further * float(np.square(left[few] - left[few].mean(axis=0)).sum()) / here
-    sd, mean = X.std(axis=0), X.mean(axis=0)
+    (error, relation), (further, _), *ordered = _unseen(X[few], targets, wf)
+    here = max(_squares(y[few] - _mean(y[few], wf), wf), TINY)
+    beside = further * _squares(left[few] - _mean(left[few], wf), wf) / here
+    mean = _mean(X, w)
+    variance = _mean(np.square(X - mean), w)
+    sd = np.sqrt(variance)
     varies = sd > 1e-12 * (np.abs(mean) + sd)
     return Facts(
         ob=ob,
         loss=float(H.value),
         constant=constant,
+        y=y,
+        weight=w,
+        robust=robust,
         decay=decay,
         balance=abs(float(g @ at)) / max(decay, TINY),
-        explained=1 - float(np.square(left).sum()) / spread if spread > 0 else 0.0,
+        explained=1 - _squares(left, w) / spread if spread > 0 else 0.0,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
         unseen=1 - error,
         order=1 - ordered[0][0] if ordered else math.nan,
         layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
-        scales=np.sqrt(np.square(X[:, varies]).mean(axis=0)),
-        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(np.var(X, axis=0).sum()), TINY)),
+        scales=np.sqrt(_mean(np.square(X[:, varies]), w)),
+        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), TINY)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
         noise=_noise(ob, theta, g),
         steps=steps,

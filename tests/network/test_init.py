@@ -10,8 +10,8 @@ from .. import nets
 def test_deep_networks_with_skip_connections_begin_where_a_gradient_step_lowers_the_loss(rng):
     """Of unbounded activations at depths 5, 10 and 20, one's own among them: the loss, 1 for a
     constant, begins no higher than outputs that grow in proportion to depth make it, and three
-    steps at a rate of 1e-5 lower it. Unscaled, 20 layers of relu begin at a loss of 1e8, and no rate
-    from 1e-5 to 1 lowers it.
+    steps at a rate of 1e-5 lower it. Unscaled, 20 layers of relu begin at a loss of 1e8, and no
+    rate from 1e-5 to 1 lowers it.
     """
     X = rng.standard_normal((100, 6))
     y = np.sin(1.5 * X[:, 0]) + X[:, 1] * X[:, 2]

@@ -264,12 +264,12 @@ def rate_too_large(d: Draw) -> Case:
         stable = 2.0 if method == "sgd" else 3.8
         rate = stable / largest(ob, theta) * d.between(3.0, 60.0)
         run = d.run(ob, theta, method=method, learning_rate=rate)
-    return wrong("rate too large", d, run, ob)
+    return wrong("learning rate too large", d, run, ob)
 
 
 def rate_too_small(d: Draw) -> Case:
     ob = d.objective(d.data())
-    return wrong("rate too small", d, d.run(ob, d.start(ob), d.between(1e-5, 4e-3)), ob)
+    return wrong("learning rate too small", d, d.run(ob, d.start(ob), d.between(1e-5, 4e-3)), ob)
 
 
 def weights_too_large(d: Draw) -> Case:
@@ -310,7 +310,7 @@ def one_input_unscaled(d: Draw) -> Case:
     Z = X.copy()
     Z[:, d.rng.integers(X.shape[1])] *= d.between(30.0, 3000.0)
     ob, good = d.twins((Z, y, kind), (X, y, kind))
-    return wrong("one input of another scale", d, d.run(ob, d.start(ob)), ob, good)
+    return wrong("one feature on a different scale", d, d.run(ob, d.start(ob)), ob, good)
 
 
 def saturated_sigmoids(d: Draw) -> Case:
@@ -361,7 +361,7 @@ def depth_plateau(d: Draw) -> Case:
     ob = d.objective(d.data(), [width] * depth, "sigmoid", 0.0)
     run = d.run(ob, d.start(ob), batch_size=None, max_iter=100)
     flat = fc.Objective(fc.MLP([ob.model.sizes[0], width, ob.model.sizes[-1]]), ob.X, ob.y, ob.loss)
-    return wrong("plateau by depth", d, run, ob, flat)
+    return wrong("vanishing gradient with depth", d, run, ob, flat)
 
 
 def separable(d: Draw) -> Case:
@@ -419,7 +419,7 @@ def loss_unfit(d: Draw) -> Case:
         X, y, kind = d.data(kind=NUMBERS)
         y = np.unique(np.round(y * d.rng.integers(5, 12)).astype(int), return_inverse=True)[1]
         ob = d.objective((X, y, CLASSES))
-    return Case("loss unfit for the targets", ob, *_ran(d.run(ob, d.start(ob))), name=d.name)
+    return Case("loss does not match the targets", ob, *_ran(d.run(ob, d.start(ob))), name=d.name)
 
 
 def l2_too_large(d: Draw) -> Case:
@@ -448,25 +448,25 @@ def healthy(d: Draw) -> Case:
 
 
 KINDS: dict[str, Callable[[Draw], Case]] = {
-    "rate too large": rate_too_large,
-    "rate too small": rate_too_small,
+    "learning rate too large": rate_too_large,
+    "learning rate too small": rate_too_small,
     "initial weights too large": weights_too_large,
     "initial weights too small": weights_too_small,
     "inputs unscaled": inputs_unscaled,
-    "one input of another scale": one_input_unscaled,
+    "one feature on a different scale": one_input_unscaled,
     "saturated sigmoids": saturated_sigmoids,
     "dead relus": dead_relus,
     "start at a symmetric saddle": symmetric_saddle,
-    "plateau by depth": depth_plateau,
+    "vanishing gradient with depth": depth_plateau,
     "separable classes without l2": separable,
     "too few units": too_few_units,
     "labels shuffled": labels_shuffled,
-    "loss unfit for the targets": loss_unfit,
+    "loss does not match the targets": loss_unfit,
     "l2 too large": l2_too_large,
     HEALTHY: healthy,
 }
 # where another network, other targets or no limit at all leave no loss to compare
-NO_LOWER = ("separable classes without l2", "labels shuffled", "loss unfit for the targets")
+NO_LOWER = ("separable classes without l2", "labels shuffled", "loss does not match the targets")
 
 
 def draw(kind: str, seed: int, judged: bool) -> Case:

@@ -10,13 +10,15 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize.diagnose import CAUSES
+from fastcurv.optimize.diagnose import CAUSES, UNFIT
 from fastcurv.optimize.facts import BATCHES, _noise, _unseen, steps_of
+from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
 
+from .. import nets
 from .broken import HEALTHY, KINDS, NO_LOWER, draw, helped
 
-FOLLOWED = ("rate too large", "one input of another scale")
+FOLLOWED = ("learning rate too large", "one feature on a different scale")
 
 
 def wave(rng, n=120, d=2, dtype="float64", **options):
@@ -133,8 +135,9 @@ def test_a_run_that_was_lost_is_the_rates_fault(rng):
     start = ob.model.init(seed=0)
     run = fc.minimize(ob, start, "sgd", learning_rate=1e3, max_iter=50, verdict=False)
     forms = (run, run.history, {"loss": run.history["loss"]}, list(run.history["loss"]))
-    assert [fc.diagnose(ob, run.x, form).causes[0].name for form in forms] == ["rate too large"] * 4
-    assert fc.diagnose(ob, np.full(ob.n_params, np.nan)).causes[0].name == "rate too large"
+    named = [fc.diagnose(ob, run.x, form).causes[0].name for form in forms]
+    named.append(fc.diagnose(ob, np.full(ob.n_params, np.nan)).causes[0].name)
+    assert named == ["learning rate too large"] * 5
 
 
 def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
@@ -144,7 +147,7 @@ def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
     normed = fc.Objective(fc.MLP([2, 6, 6, 1], batch_norm=True, dtype=dtype), far.X, ob.y, "mse")
     for one in (far, sparse, normed):
         found = fc.diagnose(one, one.model.init(seed=0))
-        assert found.causes[0].name == "one input of another scale"
+        assert found.causes[0].name == "one feature on a different scale"
         assert 500 < found.causes[0].number < 2000
 
 
@@ -239,6 +242,111 @@ def test_cost_is_at_most_20_gradients_beside_the_verdict(rng, monkeypatch):
     monkeypatch.setattr(module, "classify", lambda *a, **k: verdict)
     fc.diagnose(ob, theta)
     assert 0 < sum(spent) + 2 <= 20  # and the product of the only operator
+
+
+# --------------------------------------------------------------------------------------------------
+# Guesses are not called measured, and rows count by their weights.
+
+
+def huber(z, y):
+    """A loss of one's own that grows like a distance."""
+    r = z - y
+    root = np.sqrt(1 + r * r)
+    return (root - 1).sum(axis=1), r / root, 1 / root**3
+
+
+@pytest.mark.parametrize("loss", ["pseudo_huber", "log_cosh", "quantile", fc.Loss(huber)], ids=str)
+def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
+    """2% of the targets are 50 standard deviations off, which such a loss ignores: squares of these
+    rows say nothing of the fit. `mse` is told of them.
+    """
+    ob = wave(rng, n=250)
+    y = ob.y.copy()
+    y[rng.permutation(250)[:5]] += 50 * rng.choice([-1, 1], (5, 1))
+    fit, squared = (fc.Objective(ob.model, ob.X, y, one, l2=1e-4) for one in (loss, "mse"))
+    run = fc.minimize(fit, fit.model.init(seed=0), "l-bfgs", max_iter=500, verdict=False)
+    found = fc.diagnose(fit, run.x, run.history)
+    assert found.facts.robust and found.facts.explained > 0.9
+    assert not {"labels shuffled", UNFIT} & {cause.name for cause in found.causes}, found
+    first = fc.diagnose(squared, run.x).causes[0]
+    assert (first.name, first.sure) == (UNFIT, "measured") and "2% of the rows" in first.sentence
+
+
+def test_targets_that_vary_too_fast_are_called_suspected_only(rng):
+    """sin(40 x) and parity, trained too short, have their rows in order: that regressions predict
+    nothing is measured, that labels are shuffled is not.
+    """
+    line, bits = rng.uniform(-1, 1, (60, 1)), rng.integers(2, size=(60, 8))
+    for X, y in ((line, np.sin(40 * line)), (2.0 * bits - 1, 1.0 - 2 * (bits.sum(axis=1) % 2))):
+        ob = fc.Objective(fc.MLP([X.shape[1], 16, 1]), X, y, "mse")
+        run = fc.minimize(ob, ob.model.init(seed=0), "adam", max_iter=30, verdict=False)
+        causes = {cause.name: cause for cause in fc.diagnose(ob, run.x, run.history).causes}
+        assert causes["labels shuffled"].sure == "suspected"
+        assert "may be in different orders" in causes["labels shuffled"].sentence
+
+
+@pytest.mark.parametrize("loss", [*nets.LOSSES, fc.Loss(huber)], ids=str)
+def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
+    """60% of the rows masked, with targets and inputs that overflow, are rows left out; a weight of
+    2 is a row repeated. An objective is divided by the number of all its rows, and l2 with it.
+    """
+    X = rng.uniform(-1.7, 1.7, (200, 2))
+    y = {
+        "numbers": np.sin(2 * X[:, 0]),
+        "labels": 1.0 * (X[:, 0] > 0),
+        "classes": 1 * (X[:, 0] > 0),
+    }
+    kind = "numbers" if not isinstance(loss, str) else tables.LOSSES[loss].targets
+    y = np.exp(y[kind]).round(loss != "poisson" and 9) if loss in ("poisson", "gamma") else y[kind]
+    counts = rng.random(200) < 0.4
+    weight = np.where(counts, rng.integers(1, 4, 200), 0)
+    far, wild = X.copy(), y.copy()
+    far[~counts] *= 1e150
+    if kind == "numbers":
+        wild[~counts] = 1e150
+    model = fc.MLP([2, 8, 2 if kind == "classes" else 1], "relu")
+    times, share, total = weight[counts], counts.mean(), weight.sum() / 200
+    obs = [
+        fc.Objective(model, far, wild, loss, 1e-4, weight),
+        fc.Objective(model, X[counts], y[counts], loss, 1e-4 / share, times),
+        fc.Objective(
+            model, np.repeat(X[counts], times, 0), np.repeat(y[counts], times, 0), loss,
+            1e-4 / total,
+        ),
+    ]  # fmt: skip
+    run = fc.minimize(obs[1], model.init(seed=0), "l-bfgs", max_iter=300, verdict=False)
+    for theta in (run.x, 20 * model.init(seed=0), model.init(seed=1)):
+        one, *others = (fc.diagnose(ob, theta) for ob in obs)
+        for other, scale in zip(others, (share, total), strict=True):
+            assert [a.name for a in one.causes] == [a.name for a in other.causes]
+            for name in ("explained", "reachable", "relation", "unseen", "offset"):
+                a, b = getattr(one.facts, name), getattr(other.facts, name)
+                assert a == pytest.approx(b, rel=1e-6, abs=1e-9), name
+            assert one.facts.loss == pytest.approx(scale * other.facts.loss, rel=1e-9)
+            assert one.facts.constant == pytest.approx(scale * other.facts.constant, rel=1e-6)
+            assert np.allclose(one.facts.scales, other.facts.scales, rtol=1e-9)
+    healthy = fc.diagnose(obs[0], run.x)
+    assert "labels shuffled" not in [cause.name for cause in healthy.causes]
+
+
+def test_at_a_minimum_no_noise_is_named_and_the_picture_has_no_rounding_in_it(rng):
+    pytest.importorskip("matplotlib")
+    ob = wave(rng, l2=1e-3)
+    run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    found = fc.diagnose(ob, run.x, run.history)
+    assert found.verdict.kind == "minimum"
+    assert "noise" not in dict(found.evidence()) and "e+" not in repr(found).split("verdict")[0]
+    ax = found.plot()
+    assert [line.get_label() for line in ax.lines] == [
+        "weights over those of MLP.init",
+        "curvature",
+    ]
+    for line in ax.lines:
+        sizes = line.get_ydata()
+        assert (sizes > 1e-6).all() and sizes.max() < 1e6
+    near = fc.diagnose(ob, run.x + 1e-3)
+    noise = dict(near.evidence())["noise"]
+    assert ("equals" in noise) == (near.facts.noise <= 120) and near.verdict.kind == "not_critical"
 
 
 # --------------------------------------------------------------------------------------------------

@@ -101,9 +101,11 @@ class RemoteShard(Shard):
     sending its rows.
     """
 
+    recipe: Recipe
+
     def __init__(self, recipe: Recipe, *of_rows: Any) -> None:
         super().__init__(*of_rows)
-        self.recipe = recipe
+        vars(self)["recipe"] = recipe
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.recipe.source is None:
@@ -161,7 +163,7 @@ LOOK = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
-class Objective(AnyObjective):
+class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     """A `fastcurv.Objective` over shards of rows held by Dask workers.
 
     Parameters
@@ -223,6 +225,9 @@ class Objective(AnyObjective):
     >>> fc.eigsh(ob.hessian(ob.model.init(seed=0)), k=2).values  # doctest: +SKIP
     """
 
+    client: Any
+    kernels: tuple[str, ...]
+    frame: Frame
     _by_blocks = True
 
     @accept_aliases("Objective")
@@ -242,7 +247,7 @@ class Objective(AnyObjective):
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
-        self.client, self._own = _client(client)
+        vars(self)["client"], self._own = _client(client)
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
@@ -271,7 +276,7 @@ class Objective(AnyObjective):
         ]
         known = self.client.gather(self.client.map(rows_and_kernels, loaded, pure=False))
         self._unpin(loaded)
-        self.kernels = tuple(sorted({arch for _, arch in known}))
+        vars(self)["kernels"] = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
                 f"workers have different kernels ({', '.join(self.kernels)}), so bits depend on "
@@ -285,9 +290,10 @@ class Objective(AnyObjective):
         """Become the objective over these shards, or over some `rows` of each, rebuilt as parts of
         one whole.
         """
-        self._n_samples, self.n_shards = sum(sizes), len(sizes)
+        self._n_samples = sum(sizes)
         frame = replace(frame, n_samples=self._n_samples)
-        self.frame, self._sizes, self._firsts = frame, sizes, np.cumsum([0, *sizes[:-1]]).tolist()
+        vars(self).update(n_shards=len(sizes), frame=frame)
+        self._sizes, self._firsts = sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards that are moved to other workers for this sum
@@ -405,7 +411,7 @@ class Objective(AnyObjective):
     def _like(self, model: MLP) -> Objective:
         other = object.__new__(Objective)
         other.__dict__.update(self.__dict__, _shards=[], _sent=[])
-        other.model, other._own = model, False
+        vars(other)["model"], other._own = model, False
         return other
 
     def batch(self, rows: Any) -> Objective:

@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
+from .common.read_only import ReadOnly
 from .structure.given import Activation
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
 from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, check_loss, normalise, one_hot
 
 
-class ReferenceModel:
+class ReferenceModel(ReadOnly):
     """A stack of linear layers with activations between them, whose parameters are one flat float64
     vector.
 
@@ -40,6 +41,12 @@ class ReferenceModel:
     """
 
     dtype = np.dtype(np.float64)
+    sizes: tuple[int, ...]
+    activation: tuple[Any, ...]
+    bias: bool
+    residual: bool
+    batch_norm: bool
+    n_params: int
 
     def __init__(
         self,
@@ -69,8 +76,8 @@ class ReferenceModel:
             for name in names
         )
         self.bias, self.residual, self.batch_norm = bool(bias), bool(residual), bool(batch_norm)
-        self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
-        self.n_params += 2 * sum(self.sizes[1:-1]) * self.batch_norm
+        n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
+        self.n_params = n_params + 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
     def unflatten(self, theta: NDArray[Any]) -> list[Any]:
         """Return ``[(W, b), ...]`` as views of `theta`; b is None without biases. With `batch_norm`
@@ -155,7 +162,7 @@ class ReferenceModel:
         return self.flatten(grads[::-1])
 
 
-class ReferenceObjective:
+class ReferenceObjective(ReadOnly):
     """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the
     conventions are those of `Objective`.
 
@@ -180,6 +187,15 @@ class ReferenceObjective:
     """
 
     dtype = np.dtype(np.float64)
+    model: ReferenceModel
+    loss: Any
+    l2: float
+    l2_biases: bool
+    X: Floats
+    y: Floats
+    sample_weight: Floats | None
+    n_params: int
+    n_samples: int
 
     def __init__(
         self,
@@ -194,7 +210,7 @@ class ReferenceObjective:
     ) -> None:
         self.model, self.loss, self.l2 = model, check_loss(loss), float(l2)
         self.l2_biases = l2_biases
-        self.X = np.asarray(X, dtype=float)
+        self.X = np.array(X, dtype=float)
         targets = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
         row = LOSSES[self.loss]
@@ -208,7 +224,9 @@ class ReferenceObjective:
                 f"and ({N}, {width})"
             )
         self.sample_weight = (
-            None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
+            None
+            if sample_weight is None
+            else np.array(check_vector(sample_weight, N, "sample_weight"))
         )
         self.n_params, self.n_samples = model.n_params, N
 
@@ -243,10 +261,16 @@ class ReferenceObjective:
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
-class ReferenceHessian(SelfAdjoint):
+class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
     """The Hessian by complex steps: ``H v = Im gradient(theta + i h v) / h``. No difference is
     taken, so there is no cancellation.
     """
+
+    objective: ReferenceObjective
+    theta: Floats
+    value: Any
+    gradient: Any
+    n_products: int
 
     def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
         super().__init__(float, (theta.size, theta.size))

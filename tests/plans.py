@@ -3,6 +3,7 @@
 import re
 from contextlib import contextmanager
 
+import fastcurv as fc
 from fastcurv import _engine as engine
 
 LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
@@ -40,3 +41,9 @@ def least_memory(ask):
     except ValueError as refusal:
         return int(re.match(r"memory=1 bytes is not enough: (\d+) are needed", str(refusal))[1])
     raise AssertionError("one byte of memory was enough")
+
+
+def limited(ob, memory):
+    """The same objective with another `memory`."""
+    how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, memory
+    return fc.Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
+from ..common.read_only import ReadOnly
 from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.parameters import layers_of, normalised, norms_of, skips
@@ -31,7 +32,7 @@ def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
     return [majorants.kink_margin(ob, theta)]
 
 
-class Certificates:
+class Certificates(ReadOnly):
     """Proved statements about the loss of a network objective near theta. Each holds for the exact
     function of the stored numbers, taken as float64 numbers.
 
@@ -50,8 +51,10 @@ class Certificates:
 
     growth = 1.0  # for the rounding of sums of bounds
 
+    objective: Any
+
     def __init__(self, objective: Any) -> None:
-        self.objective = objective
+        vars(self)["objective"] = objective
 
     def _sum(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
         """Return ``part(ob, theta, *more)``; of rows in shards, the sum over these."""
@@ -226,10 +229,18 @@ class Certificates:
         return curvature_floor(self.objective, theta)
 
 
-class ForwardCertificates:
+class ForwardCertificates(ReadOnly):
     """The part that passes forward tell, where nothing bounds the error of a loss or an activation:
     a verdict has to know of kinks though nothing is proved of derivatives.
     """
+
+    objective: Any
+    keeps_theta: bool
+    loss_lower_bound: Any
+    kinks: Any
+    probes: Any
+    ranges: Any
+    saturation: Any
 
     def __init__(self, proofs: Certificates) -> None:
         self.objective, self.keeps_theta = proofs.objective, proofs.keeps_theta

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..common.errors import Answering
 from ..common.html import html_table
+from ..common.read_only import Record
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.results import as_json, number
@@ -34,7 +35,7 @@ OF_FIT = "net.objective(X, y), net.theta_", "fit with a smaller tol or a larger 
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CriticalPoint(Answering, subject="verdict"):
+class CriticalPoint(Record, Answering, subject="verdict"):
     """The verdict on a point, with its evidence, as returned by `classify`.
 
     Attributes

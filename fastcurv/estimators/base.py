@@ -43,6 +43,7 @@ from ..optimize.run import Run
 from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
+from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
@@ -319,7 +320,7 @@ def rows_that_count(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     return (X, y, weight) if kept.all() else rows_of(kept, X, y, weight)
 
 
-class BaseMLP(Answering, BaseEstimator, subject="estimator"):
+class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float
@@ -462,13 +463,13 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     @contextmanager
     def _as_before(self) -> Iterator[None]:
         """Keep the attributes of the last fit if this one ends by an error before it has a
-        ``theta_`` of its own.
+        network of its own.
         """
         before = vars(self).copy()
         try:
             yield
         except BaseException:
-            if vars(self).get("theta_") is before.get("theta_"):
+            if vars(self).get("_stored") is before.get("_stored"):
                 for name in vars(self).keys() - before.keys():
                     delattr(self, name)
                 self.__dict__.update(before)
@@ -718,7 +719,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         After Ctrl-C this raises KeyboardInterrupt, with the fit so far kept.
         """
         last = runs[-1]
-        self.model_, self.theta_ = ob.model, np.asarray(last.x, ob.dtype)
+        self._keep_weights(ob.model, last.x)
         self.loss_ = float(last.fun) * self._scale
         curves = [np.asarray(run.history["loss"], dtype=float) for run in runs]
         self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]
@@ -730,9 +731,6 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()
-        layers = self.model_.unflatten(self.theta_)
-        self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
-        self.intercepts_ = [b for _, b in layers]
         self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
         if self.stopped_ == "interrupted":
             raise KeyboardInterrupt

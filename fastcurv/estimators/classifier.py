@@ -87,11 +87,13 @@ PARAMETERS = """
         held out improved no more, ``patience`` after `n_iter_no_change`, and others as in
         `fastcurv.minimize`.
     curvature_ : SpectrumCheck or CriticalPoint
-        The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``.
+        The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``. None
+        if `coefs_` or `intercepts_` have been changed since.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.
     coefs_, intercepts_ : list of ndarray
-        Weights ``(in, out)`` and biases of each layer, as in scikit-learn.
+        Weights ``(in, out)`` and biases of each layer, as in scikit-learn. They may be assigned or
+        written to: predictions, ``theta_``, ``warm_start`` and `fastcurv.from_sklearn` use them.
     validation_loss_curve_ : list of float
         With early stopping, the loss of the rows held out, without the penalty.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_

@@ -79,6 +79,7 @@ class Reduced(Symmetric):
 
     whole: Any
     n: int
+    n_rest: int
     n_products: int
     space: str
     lowest = False
@@ -810,6 +811,9 @@ class SampleSpace(RowPasses, InCoordinates):
     """
 
     space = "samples"
+    rotate: Any
+    state: RowState
+    M: Scratch
 
     def __init__(
         self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None

@@ -49,6 +49,7 @@ from ..certify.columns import norm_passes
 from ..certify.passes import ErrorPass
 from ..common.linalg import UNIT, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
+from ..common.read_only import ReadOnly
 from ..structure.parameters import layers_of, rows_once
 from .gram import InLayers, Layer, layer_size
 
@@ -158,7 +159,7 @@ def estimate(model: Any, N: int) -> int:
     )
 
 
-class RangeBounds(InLayers):
+class RangeBounds(InLayers, ReadOnly):
     """The space that a Hessian's products can reach: a `ProvedReach`.
 
     Parameters
@@ -168,6 +169,13 @@ class RangeBounds(InLayers):
     """
 
     space = "samples"
+    whole: Any
+    n: int
+    R: ErrorPass
+    m: int
+    n_rest: int
+    rest: float
+    leak: float
 
     def __init__(self, H: Any) -> None:
         self.whole, self.n = H, H.shape[0]

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import as_numpy, check_array
 from ..common.errors import Answering
 from ..common.protocols import Array
+from ..common.read_only import ReadOnly
 from ..common.runtime import to_nearest
 from ..common.vectors import safe_norm
 from .arguments import as_block, as_output, as_real, as_vector, shaped_like
@@ -38,7 +39,14 @@ def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, A
     return given
 
 
-class Operator(LinearOperator, Answering, subject="operator"):
+class Operator(
+    LinearOperator,
+    Answering,
+    ReadOnly,
+    subject="operator",
+    made_by="ob.hessian",
+    assignable=("n_products",),
+):
     """A real `LinearOperator` that checks its arguments and raises descriptive errors.
 
     Vectors may be arrays, torch tensors on the CPU (the result is then a tensor), or anything that
@@ -217,6 +225,10 @@ class OfWhole:
         """Number of vectors multiplied by the whole operator, including those multiplied here."""
         return int(self.whole.n_products)
 
+    @n_products.setter
+    def n_products(self, count: int) -> None:
+        self.whole.n_products = count
+
     @property
     def layout(self) -> Mapping[str, Any]:
         """The layout of the whole operator."""
@@ -244,8 +256,11 @@ class Shifted(OfWhole, Symmetric):
     array([1., 1.])
     """
 
+    mu: float
+
     def __init__(self, whole: Any, mu: float) -> None:
-        self.whole, self.mu = whole, float(check_array(mu, "mu", np.float64).reshape(()))
+        mu = float(check_array(mu, "mu", np.float64).reshape(()))
+        vars(self).update(whole=whole, mu=mu)
         super().__init__(whole.dtype, whole.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -303,8 +318,10 @@ class Shifted(OfWhole, Symmetric):
 class Transposed(Operator):
     """The transpose of an operator that has ``_rmatvec``."""
 
+    whole: Any
+
     def __init__(self, whole: Any) -> None:
-        self.whole = whole
+        vars(self)["whole"] = whole
         super().__init__(whole.dtype, whole.shape[::-1])
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.html import html_table
 from ..common.protocols import Scheme
+from ..common.read_only import ReadOnly
 from ..structure.parameters import branch_scale, layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
@@ -32,7 +33,7 @@ SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict
 
 
-class MLP(Answering, subject="model"):
+class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     """A multilayer perceptron of the given widths; the last layer is linear.
 
     Parameters
@@ -89,6 +90,16 @@ class MLP(Answering, subject="model"):
     [(3, 2), (1, 3)]
     """
 
+    sizes: tuple[int, ...]
+    activation: tuple[Any, ...]
+    bias: bool
+    residual: bool
+    dtype: np.dtype[Any]
+    batch_norm: bool
+    shapes: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+    n_params: int
+
     @accept_aliases("MLP")
     def __init__(
         self,
@@ -99,18 +110,19 @@ class MLP(Answering, subject="model"):
         dtype: DTypeLike = "float64",
         batch_norm: bool = False,
     ) -> None:
-        self.sizes = check_sizes(sizes)
-        self.activation = check_activation(activation, len(self.sizes) - 2)
-        self.bias, self.residual = check_bool(bias, "bias"), check_bool(residual, "residual")
-        self.dtype, self.batch_norm = check_dtype(dtype), check_bool(batch_norm, "batch_norm")
-        self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
-        self.starts = (
-            0,
-            *itertools.accumulate(
-                sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes))
-            ),
+        sizes = check_sizes(sizes)
+        vars(self).update(
+            sizes=sizes,
+            activation=check_activation(activation, len(sizes) - 2),
+            bias=check_bool(bias, "bias"),
+            residual=check_bool(residual, "residual"),
+            dtype=check_dtype(dtype),
+            batch_norm=check_bool(batch_norm, "batch_norm"),
+            shapes=tuple(zip(sizes[1:], sizes[:-1])),
         )
-        self.n_params = self.starts[-1]
+        lengths = (sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes)))
+        starts = (0, *itertools.accumulate(lengths))
+        vars(self).update(starts=starts, n_params=starts[-1])
         if self.n_params * 8 >= 2**62:
             raise ValueError(
                 f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold"

@@ -10,6 +10,7 @@ from sys import getrefcount
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..certify.certificates import Certificates, ForwardCertificates
@@ -25,6 +26,7 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
+from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
@@ -40,6 +42,9 @@ MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian", "ggn"}
+MAKER = "fastcurv.Objective"
+# counters, and what an instance may replace: see `certificates`
+FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
 # what lets the engine take steps by itself
 ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
@@ -63,7 +68,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(Answering, subject="objective"):
+class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assignable=FREE):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 
@@ -123,6 +128,11 @@ class Objective(Answering, subject="objective"):
 
     Notes
     -----
+    Attributes are read-only, and so are the arrays `X`, `y` and `sample_weight`, since plans and
+    proofs were made from them: for another `l2`, `n_threads` or `memory` make a new objective. The
+    methods `value`, `gradient`, `value_and_gradient`, `hessian` and `ggn` may be replaced, in a
+    subclass or on an instance; nothing is proved of such a loss.
+
     X, y, sample_weight, l2 and theta must be finite, including every entry of a masked array;
     otherwise `ValueError` is raised. The vectors of products may hold NaN or infinity, which
     propagates to the result.
@@ -169,6 +179,8 @@ class Objective(Answering, subject="objective"):
 
     model: MLP
     loss: LossName | Loss
+    y: Any
+    sample_weight: Any
     l2: float
     l2_biases: bool
     n_threads: int | None
@@ -181,6 +193,7 @@ class Objective(Answering, subject="objective"):
     _order: Any = None  # index in the caller's order of each row of the blocks; None: the same
     _whole: Shard  # of a sparse X
     _rows: Any
+    _X: Any
     _n_samples: int
     _plan: Any
     _spare: list[Any]
@@ -236,7 +249,7 @@ class Objective(Answering, subject="objective"):
                 "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
                 "StreamedObjective"
             )
-        self.X, self.y, self.sample_weight = checked(model, loss, (X, y, sample_weight))
+        self._rows_of(*checked(model, loss, (X, y, sample_weight)))
         self._start()
 
     def _settings(
@@ -245,16 +258,16 @@ class Objective(Answering, subject="objective"):
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
-        self.model, self.loss = model, check_loss(loss)
-        self._unbounded = _unbounded(model, self.loss)
-        if self._unbounded:  # nothing bounds the error of the loss: the method is not offered
-            self.__dict__["rounding_bound"] = None
-        self.l2 = check_positive(l2, "l2", zero=True)
-        self.l2_biases = check_bool(l2_biases, "l2_biases")
+        loss = check_loss(loss)
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
-        self.n_threads = n_threads
-        self.memory = memory if memory is None else check_memory(memory)
+        memory = memory if memory is None else check_memory(memory)
+        vars(self).update(model=model, loss=loss, n_threads=n_threads, memory=memory)
+        vars(self)["l2"] = check_positive(l2, "l2", zero=True)
+        vars(self)["l2_biases"] = check_bool(l2_biases, "l2_biases")
+        self._unbounded = _unbounded(model, loss)
+        if self._unbounded:  # nothing bounds the error of the loss: the method is not offered
+            vars(self)["rounding_bound"] = None
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""
             raise ValueError(
@@ -262,17 +275,32 @@ class Objective(Answering, subject="objective"):
                 f"statistics tie all rows together; wanted one without, or an Objective{dense}"
             )
 
+    @property
+    def X(self) -> Any:
+        """The rows ``(N, sizes[0])``: a read-only array, or a new `csr_matrix` over such arrays."""
+        X = self._X
+        return csr_matrix((X.data, X.indices, X.indptr), shape=X.shape) if is_sparse(X) else X
+
+    def _rows_of(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Store rows, targets and weights that are checked, so that no array can be written to."""
+        if is_sparse(X):
+            for part in (X.data, X.indices, X.indptr):
+                part.flags.writeable = False
+        kept = {"_X": X, "y": y, "sample_weight": sample_weight}
+        vars(self).update({name: read_only_view(part) for name, part in kept.items()})
+
     def _start(self) -> None:
         """Begin with the rows of X, y and sample_weight."""
-        if not is_sparse(self.X):
+        if not is_sparse(self._X):
             self._have(_engine.Rows(*self._given()))
             return
-        self._n_samples = self.X.shape[0]
+        self._rows_of(self._X, self.y, self.sample_weight)  # arrays of a copy can be written to
+        self._n_samples = self._X.shape[0]
         self._begin()
-        rows = SparseRows(self.X, self.n_threads)
+        rows = SparseRows(self._X, self.n_threads)
         self._whole = Shard(self._frame(2), rows, self.y, self.sample_weight)
-        self.block_rows = max(SMALLEST, min(self.n_samples, self._dense_rows))
-        self.n_shards, self.n_passes = -(-self.n_samples // self.block_rows), 0
+        size = max(SMALLEST, min(self.n_samples, self._dense_rows))
+        vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
     def _frame(self, keep: int = 1) -> Frame:
         return Frame(self.model, self.loss, self.n_samples, self.n_threads, keep)
@@ -289,12 +317,12 @@ class Objective(Answering, subject="objective"):
     def _given(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form the engine takes."""
         labels = self.y if self.y.dtype == np.int32 else None
-        return self.X, None if labels is not None else self.y, labels, self.sample_weight
+        return self._X, None if labels is not None else self.y, labels, self.sample_weight
 
     def _have(self, rows: Any) -> None:
         """Adopt the engine's rows; their arrays are never written to."""
-        self._rows, self.X, self.sample_weight = rows, rows.X, rows.weight
-        self.y = rows.y if rows.labels is None else rows.labels
+        self._rows = rows
+        self._rows_of(rows.X, rows.y if rows.labels is None else rows.labels, rows.weight)
         self._n_samples = len(rows.X)
         self._begin()
 
@@ -342,7 +370,7 @@ class Objective(Answering, subject="objective"):
 
     def _more(self) -> str:
         """Return what else is said of the rows."""
-        return f", nnz={self.X.nnz}" if self._sparse else ""
+        return f", nnz={self._X.nnz}" if self._sparse else ""
 
     @property
     def n_params(self) -> int:
@@ -636,10 +664,10 @@ class Objective(Answering, subject="objective"):
 
     def _on(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows; the caller must still start it."""
-        y, X, weight = selected(rows, self.y, self.X, self.sample_weight)
+        y, X, weight = selected(rows, self.y, self._X, self.sample_weight)
         other: Objective = self._unstarted()
-        other.X, other.y = X, np.ascontiguousarray(y)
-        other.sample_weight = None if weight is None else np.ascontiguousarray(weight)
+        weight = None if weight is None else np.ascontiguousarray(weight)
+        other._rows_of(X, np.ascontiguousarray(y), weight)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
@@ -776,32 +804,37 @@ class Shard(Objective):
         Index of the first row among all rows.
     """
 
+    frame: Frame
+    first: int
+    seen: bool
+    fisher_scale: float
+    outputs: slice
     _plans: list[Any]
     bounds: Any
     layout: Any = None  # the order of summation, where it is not the engine's
     _transient = (*Objective._transient, "_plans", "bounds")
 
     def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
-        self.frame, self.first = frame, first
-        self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
+        how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
+        # seen: True if X was found finite while it was copied
+        own = {"frame": frame, "first": first, "seen": False}
+        vars(self).update(how, model=frame.model, loss=frame.loss, **own)
         self._unbounded = _unbounded(frame.model, frame.loss)
-        self.l2, self.l2_biases, self.memory = 0.0, True, None
-        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self._rows_of(X, y, sample_weight)
         self._start()
-        self.seen = False  # True if X was found finite while it was copied
         n, d = frame.n_samples, self.model.sizes[-1]
         self._divisor = n * terms_of_a_row(self)
-        self.fisher_scale = n / self.n_samples  # the engine's Fisher is by the shard's own rows
-        self.outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
+        outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
+        # the engine's Fisher is by the shard's own rows
+        vars(self).update(fisher_scale=n / self.n_samples, outputs=outputs)
 
     def _start(self) -> None:
-        if isinstance(self.X, SparseRows):
-            self._n_samples = len(self.X)
+        if isinstance(self._X, SparseRows):
+            self._n_samples = len(self._X)
             self._begin()
         else:
             super()._start()
-        self._plans = []
-        self.bounds = None  # rounding bounds at the theta last used
+        vars(self).update(_plans=[], bounds=None)  # rounding bounds at the theta last used
 
     def _after_fork(self) -> None:
         """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
@@ -809,10 +842,10 @@ class Shard(Objective):
         """
         super()._after_fork()
         if self._lock.lost:
-            self._plans, self.bounds = [], None
+            vars(self).update(_plans=[], bounds=None)
 
     def _new_plan(self) -> Any:
-        return SparsePlan(self) if isinstance(self.X, SparseRows) else super()._new_plan()
+        return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
         """Return a shard of as many other rows that takes over the memory of this one, which is
@@ -823,7 +856,7 @@ class Shard(Objective):
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
-            other.seen = plan.renew(*other._given())
+            vars(other)["seen"] = plan.renew(*other._given())
         if not (finite or other.seen):
             check_finite(X, "X")
         other._plans, self._plans = self._plans, []
@@ -837,9 +870,15 @@ class Shard(Objective):
         for start in range(0, self.n_samples, size):
             rows = slice(start, start + size)
             weight = None if self.sample_weight is None else self.sample_weight[rows]
-            X = self.X.X[rows].toarray()
+            X = self._X.X[rows].toarray()
             piece = Shard(self.frame, X, self.y[rows], weight, self.first + start)
-            piece.layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
+            vars(piece)["layout"] = {
+                "arch": "numpy",
+                "chunk": n,
+                "panel": 0,
+                "groups": 0,
+                "rows": n,
+            }
             yield piece
 
     def _bound(self, theta: Any, gradient: bool) -> Any:

@@ -18,6 +18,7 @@ from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
+from ..common.read_only import read_only_view
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
@@ -137,15 +138,23 @@ class Curvature(Quadratic):
     4
     """
 
+    theta: np.ndarray
+    _plan: Any
+    _times: Times
+    _take: Any
+
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        self.objective, self.kind = objective, kind
-        n = objective.n_params
-        self._plan = objective._plan_at(theta)
-        self.theta = self._plan.theta
-        self.theta.flags.writeable = False
-        direct = None if objective._by_blocks else self._plan
-        self._times = Times(direct, kind, kind != "fisher")
-        self._take = self._times.take
+        n, plan = objective.n_params, objective._plan_at(theta)
+        plan.theta.flags.writeable = False
+        times = Times(None if objective._by_blocks else plan, kind, kind != "fisher")
+        vars(self).update(
+            objective=objective,
+            kind=kind,
+            theta=plan.theta,
+            _plan=plan,
+            _times=times,
+            _take=times.take,
+        )
         super().__init__(objective.dtype, (n, n))
 
     __del__ = give_back
@@ -423,13 +432,24 @@ class BlockCurvature(OfWhole, Quadratic):
     It shares the whole operator's state and product counter.
     """
 
+    indices: Indices
+    value: float
+    gradient: np.ndarray
+    _active: np.ndarray
+
     def __init__(self, whole: Curvature, indices: Indices) -> None:
-        self.whole, self.indices = whole, indices
         model, starts = whole.objective.model, whole.objective.model.starts
-        self._active = np.zeros(len(model.shapes), np.int8)
-        self._active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
-        self.kind, self.objective = whole.kind, whole.objective
-        self.value, self.gradient = whole.value, whole.gradient[indices]
+        active = np.zeros(len(model.shapes), np.int8)
+        active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
+        vars(self).update(
+            whole=whole,
+            indices=read_only_view(np.array(indices)),
+            kind=whole.kind,
+            objective=whole.objective,
+            value=whole.value,
+            gradient=read_only_view(whole.gradient[indices]),
+            _active=active,
+        )
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -517,10 +537,14 @@ class Jacobian(Operator):
     ``J.T`` and ``J.H`` are its transpose.
     """
 
+    objective: Any
+    theta: np.ndarray
+    _plan: Any
+
     def __init__(self, objective: Any, theta: Any) -> None:
-        self.objective = objective
-        self._plan = objective._plan_at(theta)
-        self.theta = self._plan.theta
+        plan = objective._plan_at(theta)
+        plan.theta.flags.writeable = False
+        vars(self).update(objective=objective, theta=plan.theta, _plan=plan)
         super().__init__(
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )

@@ -591,6 +591,8 @@ class InputSpace(InCoordinates):
     """
 
     space = "inputs"
+    turn: Rotation
+    small: Any
 
     def __init__(self, whole: Any) -> None:
         why = input_refusal(whole)

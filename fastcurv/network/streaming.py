@@ -41,7 +41,7 @@ ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and
 CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them
 
 
-class StreamedObjective(Objective):
+class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     """An `Objective` whose rows are read block by block in bounded memory. All functions that take
     an objective accept it; sums equal those of `Objective` up to rounding.
 
@@ -155,15 +155,14 @@ class StreamedObjective(Objective):
         self.n_passes = self.n_rows_read = 0
         self._start()
         if block_rows is not None:
-            self.block_rows = check_positive_int(block_rows, "block_rows")
-        else:
-            self.block_rows = self._room()
+            block_rows = check_positive_int(block_rows, "block_rows")
+        vars(self)["block_rows"] = self._room() if block_rows is None else block_rows
         if source.n_rows is None:
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X has no rows; wanted at least one")
-        self.n_shards = -(-self._n_samples // self.block_rows)
+        vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
     def _start(self) -> None:
         self._begin()
@@ -351,7 +350,7 @@ class StreamedObjective(Objective):
 
     def _over(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
-        other.model = model or self.model
+        vars(other)["model"] = model or self.model
         other._of(source, self.block_rows)
         return other
 

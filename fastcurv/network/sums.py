@@ -250,7 +250,8 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float,
         bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
         if bounds is None or not np.array_equal(bounds.theta, theta):
             measured = shard.dtype == np.float32 and not shard.layout
-            bounds = shard.bounds = ErrorPass(shard, theta, _layout(shard, theta), measured)
+            bounds = ErrorPass(shard, theta, _layout(shard, theta), measured)
+            vars(shard)["bounds"] = bounds
         if not shard.layout:
             plan = shard._bound(theta, v is None)
             if v is None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..common.checks import is_sparse
 from ..common.errors import typed
+from ..common.read_only import Record
 from ..critical.evidence import proved
 from ..critical.report import CriticalPoint
 from ..structure.parameters import branch_scale, l2_diagonal, rows_once
@@ -118,7 +119,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Record):
     """What is measured, once, for all causes.
 
     Attributes

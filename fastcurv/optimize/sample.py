@@ -13,6 +13,7 @@ from ..common.checks import as_rng, check_choice, check_positive, check_positive
 from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
+from ..common.read_only import ReadOnly, Record
 from ..common.runtime import OutOfTime, late, rest_of_time, starts_to_nearest, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
@@ -31,7 +32,7 @@ EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in t
 
 
 @dataclass(frozen=True, eq=False)
-class SampledPoint:
+class SampledPoint(Record):
     """A critical point, how it was found, and the verdict on it.
 
     Attributes
@@ -65,7 +66,7 @@ class SampledPoint:
         return str(self.verdict.kind)
 
 
-class CriticalSample:
+class CriticalSample(ReadOnly):
     """The result of `sample_critical_points`: a sequence of `SampledPoint`.
 
     Attributes
@@ -77,6 +78,10 @@ class CriticalSample:
     n_walks : int
         Number of walks, descents and narrower networks that the searches took, at most four each.
     """
+
+    points: tuple[SampledPoint, ...]
+    n_tries: int
+    n_walks: int
 
     def __init__(
         self, points: list[SampledPoint], n_tries: int, n_walks: int = 0, model: Any = None

@@ -105,6 +105,11 @@ class ConvergenceDisplay(Display):
     ['newton-cg']
     """
 
+    curves: Any
+    xlabel: Any
+    ylabel: Any
+    ends: Any
+
     @accept_aliases("ConvergenceDisplay")
     def __init__(
         self,
@@ -330,6 +335,12 @@ class MinimumRatioDisplay(Display):
     >>> shown.ratios
     array([1. , 0.4])
     """
+
+    losses: Any
+    ratios: Any
+    kinds: Any
+    trivial: Any
+    quantity: Any
 
     @accept_aliases("MinimumRatioDisplay")
     def __init__(

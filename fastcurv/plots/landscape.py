@@ -145,6 +145,12 @@ class LandscapeDisplay(Display):
     array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
     """
 
+    steps: Any
+    losses: Any
+    directions: Any
+    names: Any
+    taylor: Any
+
     @accept_aliases("LandscapeDisplay")
     def __init__(
         self,

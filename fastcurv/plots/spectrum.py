@@ -55,6 +55,10 @@ class SpectrumDisplay(Display):
     array([0.5 , 0.53, 1.97, 2.  ])
     """
 
+    density: Any
+    eigenvalues: Any
+    bounds: Any
+
     @accept_aliases("SpectrumDisplay")
     def __init__(
         self,

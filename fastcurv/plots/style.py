@@ -9,6 +9,7 @@ from typing import Any
 from ..common.checks import check_choice
 from ..common.errors import names_of, refuse_unknown
 from ..common.optional import optional
+from ..common.read_only import ReadOnly
 from ..spectrum.density_curve import plain_numbers, shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
@@ -142,7 +143,7 @@ def close_in_pyplot(figure: Any) -> None:
 # The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
 
-class Display:
+class Display(ReadOnly, assignable=("ax_", "figure_")):
     """A plot that keeps its data and is drawn by ``plot``, as scikit-learn's Displays are.
 
     Attributes

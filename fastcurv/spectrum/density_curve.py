@@ -18,6 +18,7 @@ from ..common.errors import Answering, typed
 from ..common.html import InOneLine
 from ..common.optional import optional
 from ..common.protocols import Axis, Floats
+from ..common.read_only import Record
 from .results import Estimate, alike, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(InOneLine, Answering, subject="density"):
+class SpectralDensity(Record, InOneLine, Answering, subject="density"):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from ..common.errors import Answering
 from ..common.html import InOneLine, html_table
 from ..common.protocols import Array, Floats
+from ..common.read_only import Record
 
 # Student's interval is too narrow for squares of Gaussians, the distribution of ``v'Hv`` if one
 # eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide to cover the truth 19 times in
@@ -90,7 +91,7 @@ def as_json(x: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Eigenpairs(Answering, subject="pairs"):
+class Eigenpairs(Record, Answering, subject="pairs"):
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
     Unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
@@ -253,6 +254,7 @@ class ReducedEigenpairs(Eigenpairs):
     together: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.__dict__["vectors"] is None:  # so that the property below is used
             object.__delattr__(self, "vectors")
 
@@ -268,6 +270,7 @@ class ReducedEigenpairs(Eigenpairs):
             )
             Q, R = np.linalg.qr(rows[first].T)
             rows[first] = (Q * np.where(np.diagonal(R) < 0, -1, 1)).T
+        rows.flags.writeable = False
         return rows.T
 
     @property
@@ -284,7 +287,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(InOneLine, Answering, subject="estimate"):
+class Estimate(Record, InOneLine, Answering, subject="estimate"):
     """A random estimate with its standard error and its cost.
 
     Attributes
@@ -330,7 +333,7 @@ class Estimate(InOneLine, Answering, subject="estimate"):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Inertia:
+class Inertia(Record):
     """The numbers of eigenvalues that are positive, negative, and zero within `bound`.
 
     Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.

@@ -20,6 +20,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
+from ..common.read_only import ReadOnly
 from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, extend, quadrature, with_rest
 from .density_curve import SpectralDensity, check_look
@@ -29,7 +30,7 @@ from .results import Eigenpairs
 MAX_BYTES = 4 << 30
 
 
-class Krylov:
+class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     """Lanczos runs on one operator that are kept: eigenpairs, densities and verdicts use the same
     products.
 
@@ -74,6 +75,14 @@ class Krylov:
     'demo'
     """
 
+    op: Any
+    name: str
+    rng: np.random.Generator
+    n: int
+    dtype: np.dtype[Any]
+    small: Any
+    max_bytes: int
+
     @accept_aliases("Krylov")
     def __init__(
         self,
@@ -85,7 +94,7 @@ class Krylov:
         space: Space | None = None,
     ) -> None:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
-        self.n: int = self.op.shape[0]
+        self.n = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.small = reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")

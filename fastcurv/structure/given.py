@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..common.checks import check_positive
 from ..common.errors import accept_aliases, typed
 from ..common.protocols import Floats
+from ..common.read_only import ReadOnly
 from ..common.runtime import Callback
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -33,7 +34,7 @@ TRIED = 16  # rows with which a new loss is tried
 STEP = 1e-5  # of differences, beside numbers of size 1
 
 
-class Given:
+class Given(ReadOnly):
     """A function that returns a value and two derivatives, and what is known of it."""
 
     function: Callable[..., Values]
@@ -210,7 +211,7 @@ class AskedLoss(Given):
         self._check_shape("first", first, [(N, d)], z, y)
         self._check_shape("second", second, [(N, d), (N, d, d)], z, y)
         if self.coupled is None:
-            self.coupled = second.ndim == 3
+            vars(self)["coupled"] = second.ndim == 3
         if self.coupled != (second.ndim == 3):
             raise ValueError(f"{self!r} returned second of another number of axes than before")
         if self.coupled and d > MOST_COUPLED:
@@ -311,7 +312,7 @@ class AskedLoss(Given):
         return found.x, float(found.fun)
 
 
-class Loss(AskedLoss):
+class Loss(AskedLoss, made_by="fastcurv.Loss"):
     """A loss of your own, as a function of the outputs and targets of some rows.
 
     The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
@@ -392,8 +393,7 @@ class Loss(AskedLoss):
         self._keep(function, "function(z, y) -> (value, first, second)", third, ulps)
         if lower is not None and not math.isfinite(lower):
             raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
-        self.lower = lower
-        self.per_target = 0
+        vars(self).update(lower=lower, per_target=0)
 
     @staticmethod
     def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
@@ -554,7 +554,7 @@ class AskedActivation(Given):
         return first, second, third
 
 
-class Activation(AskedActivation):
+class Activation(AskedActivation, made_by="fastcurv.Activation"):
     """An activation of your own, as a function of a layer's z.
 
     Everything but the proofs needs the function alone: values, gradients, products with Hessian and
@@ -701,10 +701,8 @@ def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
 
 def _built(name: str, function: Any, third: Any, ulps: float, **facts: Any) -> Loss:
     loss = Loss(function, third=third, lower=facts.pop("lower", 0.0), ulps=ulps)
-    loss.name, loss.built_in, loss.per_target, loss.coupled = name, True, 1, False
-    loss.convex = True
-    for key, value in facts.items():
-        setattr(loss, key, value)
+    known = {"name": name, "built_in": True, "per_target": 1, "coupled": False, "convex": True}
+    vars(loss).update(known | facts)
     return loss
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int
+from ..common.read_only import ReadOnly, Record
 from ..reference import ReferenceModel, ReferenceObjective
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(Record):
     """A point whose verdict is known: the result that `classify` must give. A count is None if it
     is not known in closed form.
     """
@@ -30,7 +31,7 @@ class Case:
     value: float | None = None
 
 
-class LinearAutoencoder:
+class LinearAutoencoder(ReadOnly):
     """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`, all of whose
     critical points are known in closed form.
 
@@ -66,6 +67,12 @@ class LinearAutoencoder:
     >>> [(case.name, case.kind, case.n_negative) for case in net.cases()][:2]
     [('3-1-3 autoencoder, I = {}', 'saddle', 3), ('3-1-3 autoencoder, I = {1}', 'minimum', 0)]
     """
+
+    spectrum: np.ndarray
+    p: int
+    U: np.ndarray
+    X: np.ndarray
+    objective: ReferenceObjective
 
     def __init__(self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0) -> None:
         self.spectrum = np.asarray(spectrum, dtype=float)

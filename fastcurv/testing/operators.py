@@ -15,9 +15,13 @@ from ..common.checks import (
     check_vector,
 )
 from ..common.protocols import Array
+from ..common.read_only import ReadOnly
+
+# methods that an instance may replace, since nothing else was computed from them
+PARTS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 
-class PrescribedSpectrum(SelfAdjoint):
+class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
     The operator is ``P diag(values) P'`` with P a product of Householder reflections. A product
@@ -37,6 +41,10 @@ class PrescribedSpectrum(SelfAdjoint):
     >>> np.linalg.eigvalsh(H @ np.eye(3)).round(12)
     array([-1.,  2.,  5.])
     """
+
+    values: Array
+    mirrors: Array
+    n_products: int
 
     def __init__(
         self, values: np.ndarray, n_reflections: int = 3, *, seed: Any = 0, dtype: Any = np.float64
@@ -74,7 +82,7 @@ class PrescribedSpectrum(SelfAdjoint):
         return self._reflect(e, range(len(self.mirrors)))
 
 
-class QuadraticObjective:
+class QuadraticObjective(ReadOnly, assignable=PARTS):
     """The quadratic ``offset + (theta - center)' H (theta - center) / 2`` for any symmetric
     operator or matrix H.
 
@@ -84,6 +92,11 @@ class QuadraticObjective:
     >>> ob.value([2.0, 0.0]), ob.gradient([2.0, 1.0])
     (2.0, array([ 2., -1.]))
     """
+
+    H: Any
+    n_params: int
+    center: Array
+    offset: float
 
     def __init__(self, H: Any, center: Any = None, offset: float = 0.0) -> None:
         self.H = check_symmetric_operator(H)
@@ -115,7 +128,7 @@ class QuadraticObjective:
         return 0.0
 
 
-class FunctionObjective:
+class FunctionObjective(ReadOnly, assignable=PARTS):
     """A function of a few variables, given by its value, gradient and Hessian matrix. With
     ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
 
@@ -127,6 +140,8 @@ class FunctionObjective:
     >>> ob.gradient([1.0, 1.0])
     array([ 2., -2.])
     """
+
+    n_params: int
 
     def __init__(
         self, n_params: int, value: Any, gradient: Any, hessian: Any, third_bound: Any = None

@@ -215,7 +215,7 @@ def test_memory_that_cannot_do():
     ob = Objective(MODEL, X, LABELS, memory=100)
     refused(lambda: ob.value(THETA), ValueError, "memory=100", "needed")
     refused(lambda: ob.hessian(THETA), ValueError, "memory=100", "needed")
-    ob.memory = 10**6
+    ob = Objective(MODEL, X, LABELS, memory=10**6)
     assert ob.hessian(THETA).nbytes <= 10**6
 
 

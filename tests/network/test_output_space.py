@@ -217,7 +217,7 @@ def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
 def test_rows_that_are_equal_have_zeros(rng):
     """A Gram matrix of low rank: what it cannot show is of the complement."""
     ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
-    ob.sample_weight = None
+    ob = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, l2_biases=ob.l2_biases)
     G = ob.ggn(theta)
     pairs = fc.eigsh(G, 16, "LA", space="outputs", seed=0)
     assert (pairs.outside >= 0).sum() == 6 and pairs.converged.all()

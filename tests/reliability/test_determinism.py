@@ -12,7 +12,7 @@ from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 
 from .. import nets
-from ..plans import least_memory
+from ..plans import least_memory, limited
 
 NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 3000)}
 
@@ -21,9 +21,7 @@ def in_chunks(ob, theta):
     """Bytes that hold the state of some rows and not of all."""
 
     def bounded(memory):
-        other = ob.batch(slice(None))
-        other.memory = memory
-        return other.hessian(theta)
+        return limited(ob, memory).hessian(theta)
 
     memory = int(1.5 * least_memory(bounded))
     assert bounded(memory).layout["chunk"] < ob.n_samples

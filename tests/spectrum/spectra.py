@@ -13,7 +13,7 @@ class Prescribed(PrescribedSpectrum):
 
     def astype(self, dtype):
         other = Prescribed(self.values, 0, dtype=dtype)
-        other.mirrors = self.mirrors.astype(dtype)
+        vars(other)["mirrors"] = self.mirrors.astype(dtype)
         return other
 
 

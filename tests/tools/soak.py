@@ -21,6 +21,7 @@ import numpy as np
 import fastcurv as fc
 
 from .. import nets
+from ..plans import limited
 
 
 class Scene:
@@ -79,8 +80,7 @@ class Scene:
         return block @ np.ones(block.shape[1]), self.ob.batch(rows).gradient(self.theta)
 
     def in_chunks(self) -> object:
-        ob = self.ob.batch(slice(None))
-        ob.memory = int(self.dice.uniform(0.3, 2) * self.H.nbytes) + 1
+        ob = limited(self.ob, int(self.dice.uniform(0.3, 2) * self.H.nbytes) + 1)
         return ob.hessian(self.theta) @ self.v
 
     def spectrum(self) -> object:

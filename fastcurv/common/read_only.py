@@ -1,0 +1,99 @@
+"""Attributes that cannot be assigned, since other parts of the object were computed from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+OF_SCIPY = (*vars(LinearOperator), "dtype", "shape")  # what SciPy's operators have
+
+
+class ReadOnly:
+    """A mixin whose public attributes raise AttributeError when they are assigned once they have a
+    value. The message says how to make a new object. Arrays are kept as read-only views.
+
+    Only names that this library's classes define are read-only: subclasses outside of it may add
+    and assign attributes of their own. Classes that are made often, or that set an attribute more
+    than once, write to ``vars(self)``, which also takes less time.
+
+    Parameters
+    ----------
+    made_by : str, optional
+        What makes a new object, such as ``fastcurv.Objective``, for the message.
+    assignable : iterable of str
+        Public attributes on which nothing else depends, such as counters.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> fc.MLP([2, 3, 1]).bias = False
+    Traceback (most recent call last):
+    AttributeError: MLP.bias is read-only. Make a new one with fastcurv.MLP(..., bias=...).
+    """
+
+    _read_only: ClassVar[frozenset[str]] = frozenset()
+    _assignable: ClassVar[frozenset[str]] = frozenset()
+    _made_by: ClassVar[str] = ""
+
+    def __init_subclass__(
+        cls, *, made_by: str | None = None, assignable: Iterable[str] = (), **options: Any
+    ) -> None:
+        super().__init_subclass__(**options)
+        if made_by is not None:
+            cls._made_by = made_by
+        if cls.__module__.partition(".")[0] == "fastcurv":
+            mixins = [c for c in cls.__mro__ if c.__module__.partition(".")[0] == "fastcurv"]
+            parts = [c for c in mixins if c is cls or not issubclass(c, ReadOnly)]
+            names = [name for c in parts for name in (*vars(c), *inspect.get_annotations(c))]
+            names += OF_SCIPY if issubclass(cls, LinearOperator) else ()
+            own = {name for name in names if name[0] != "_"}
+            free = {name for name in own if getattr(getattr(cls, name, None), "fset", None)}
+            cls._assignable = cls._assignable | free | set(assignable)
+            cls._read_only = (cls._read_only | own) - cls._assignable
+
+    if not TYPE_CHECKING:  # hidden from type checkers, which know the declared attributes
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in self._read_only:
+                if name in vars(self) or hasattr(type(self), name):
+                    raise AttributeError(refusal(self, name))
+                value = read_only_view(value)
+            object.__setattr__(self, name, value)
+
+
+def refusal(x: Any, name: str) -> str:
+    """Return the message for an attribute that cannot be assigned."""
+    kind, maker = type(x), x._made_by
+    said = f"{kind.__name__}.{name} is read-only."
+    if callable(getattr(kind, name, None)):
+        return f"{said} Define it in a subclass."
+    if not maker:
+        return f"{said} Make a new one."
+    if maker.startswith("fastcurv.") and name in inspect.signature(kind.__init__).parameters:
+        return f"{said} Make a new one with {maker}(..., {name}=...)."
+    return f"{said} It follows from the arguments of {maker}(...): make a new one."
+
+
+def read_only_view(x: Any) -> Any:
+    """Return an array as a view that cannot be written to, and anything else unchanged."""
+    if not isinstance(x, np.ndarray):
+        return x
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+class Record:
+    """A base of frozen dataclasses whose arrays cannot be written to, in copies neither."""
+
+    def __post_init__(self) -> None:
+        known = vars(self)
+        known.update({name: read_only_view(part) for name, part in known.items()})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        Record.__post_init__(self)

@@ -1,0 +1,98 @@
+"""The weights of a fitted network: `coefs_` and `intercepts_` hold them, as in scikit-learn, where
+they may be assigned or written to, and everything else follows from them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..network.mlp import MLP
+
+
+class FittedWeights:
+    """A mixin for estimators whose ``theta_``, ``model_`` and ``curvature_`` belong to the weights
+    that `coefs_` and `intercepts_` hold at the moment.
+    """
+
+    coefs_: list[Any]
+    intercepts_: list[Any]
+    _network: MLP
+    # theta, and the views into it that were `coefs_` and `intercepts_` when it was stored
+    _stored: tuple[np.ndarray, list[Any]]
+    _seen: tuple[Any, np.ndarray]  # the verdict, and its theta
+
+    def _keep_weights(self, model: MLP, theta: Any) -> None:
+        """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
+        self._network = model
+        theta = np.array(theta, model.dtype)
+        layers = model.unflatten(theta)
+        self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
+        self.intercepts_ = [b for _, b in layers]
+        self._stored = theta, [*self.coefs_, *self.intercepts_]
+
+    @property
+    def model_(self) -> MLP:
+        """The network, whose sizes are those of `coefs_`."""
+        model, coefs = self._network, self.coefs_
+        if len(coefs) != len(model.shapes) or len(self.intercepts_) != len(coefs):
+            raise ValueError(
+                f"coefs_ and intercepts_ must be {len(model.shapes)} arrays each, one for each "
+                f"layer, got {len(coefs)} and {len(self.intercepts_)}."
+            )
+        sizes = (np.shape(coefs[0])[0], *(np.shape(W)[-1] for W in coefs))
+        return model if sizes == model.sizes else MLP(sizes, model.activation, dtype=model.dtype)
+
+    @model_.setter
+    def model_(self, model: Any) -> NoReturn:
+        raise AttributeError(
+            f"{type(self).__name__}.model_ is read-only. Assign coefs_ and intercepts_, or fit a "
+            "new estimator with other parameters."
+        )
+
+    @property
+    def theta_(self) -> np.ndarray:
+        """The parameters as a vector of `model_`: that of the fit, of which `coefs_` and
+        `intercepts_` are views, or a new one if either was assigned.
+        """
+        model, parts = self.model_, [*self.coefs_, *self.intercepts_]
+        theta, views = self._stored
+        if all(part is view for part, view in zip(parts, views)):
+            return theta
+        count = len(self.coefs_)
+        parts = [np.asarray(part, model.dtype) for part in parts]
+        for l, (part, shape) in enumerate(
+            zip(parts, [(k, m) for m, k in model.shapes] + [(m,) for m, _ in model.shapes])
+        ):
+            if part.shape != shape:
+                name = f"coefs_[{l}]" if l < count else f"intercepts_[{l - count}]"
+                raise ValueError(f"{name} must be an array {shape}, got shape {part.shape}.")
+        return model.flatten(list(zip((W.T for W in parts[:count]), parts[count:])))
+
+    @theta_.setter
+    def theta_(self, theta: Any) -> None:
+        model = self.model_
+        self._keep_weights(model, model.check_theta(theta))
+
+    @property
+    def curvature_(self) -> Any:
+        """The verdict of the fit; None if `verdict` is False, or if the weights are not those of
+        the fit any more.
+        """
+        seen, theta = self._seen
+        return seen if seen is None or np.array_equal(theta, self.theta_) else None
+
+    @curvature_.setter
+    def curvature_(self, seen: Any) -> None:
+        self._seen = seen, np.zeros(0) if seen is None else np.array(self.theta_)
+
+    def __getstate__(self) -> Any:
+        state: Any = super().__getstate__()
+        return {name: part for name, part in state.items() if name != "_stored"}
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        if "_network" in vars(self):
+            self._stored = np.zeros(0), [None]
+            self._keep_weights(self.model_, self.theta_)

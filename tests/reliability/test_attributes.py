@@ -1,0 +1,369 @@
+"""Public attributes are read-only, or assigning them changes all that depends on them."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import warnings
+from importlib import import_module
+from pkgutil import iter_modules
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+import fastcurv as fc
+from fastcurv.common.read_only import ReadOnly, Record
+from fastcurv.network.rows import RowSource
+
+# on which nothing else depends: counters, what was drawn last
+COUNTERS = {"n_products", "n_passes", "n_rows_read"}
+DRAWN = {"ax_", "figure_"}
+# functions that an instance may replace: see `test_replaced_functions_are_used_everywhere`
+FUNCTIONS = {"value", "gradient", "value_and_gradient", "hessian", "ggn", "rounding_bound"}
+# no objects of a user's: an error, a base class, the working memory of a proof
+OTHERS = {"IndefiniteHessianWarning", "ErrorPass"}
+
+
+def parabola(z):
+    return z * z / 2, z, np.ones_like(z)
+
+
+def square(z, y):
+    r = z - y
+    return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
+
+
+class Rows(RowSource):
+    """The rows of two arrays."""
+
+    n_rows = 30
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def blocks(self, size):
+        for start in range(0, 30, size):
+            yield self.X[start : start + size], self.y[start : start + size], None
+
+
+def objectives():
+    """Objectives of every kind, each on arrays of its own."""
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
+    X[:, 4:] = X[:, :2]  # redundant columns, so that there is a space of inputs
+    own, model = fc.Loss(square, third=0.0, lower=0.0, ulps=8), fc.MLP([6, 4, 2])
+    phi = fc.Activation(parabola, second=1.0, third=0.0, ulps=8)
+    how = {"loss": "mse", "l2": 0.1}
+    dense = fc.Objective(model, X.copy(), y.copy(), **how)
+    return [
+        dense,
+        fc.Objective(model, X.copy(), y.copy(), sample_weight=weight, **how),
+        fc.Objective(model, X.copy(), y.copy(), memory=10**6, **how),
+        fc.Objective(model, X.copy(), np.arange(30) % 2, l2=0.1, l2_biases=False),
+        fc.Objective(fc.MLP([6, 4, 2], phi), X.copy(), y.copy(), own, l2=0.1),
+        fc.Objective(model, X.copy(), y.copy(), fc.Loss(square), l2=0.1),
+        fc.Objective(fc.MLP([6, 4, 2], batch_norm=True), X.copy(), y.copy(), **how),
+        fc.Objective(model, csr_matrix(X * (X > 0)), y.copy(), **how),
+        fc.StreamedObjective(model, X.copy(), y.copy(), block_rows=16, **how),
+        fc.StreamedObjective(model, Rows(X, y), block_rows=16, **how),
+        dense.batch(slice(3, 20)),
+        next(dense.batches(8, np.random.default_rng(0))),
+        dense.astype("float32"),
+    ]
+
+
+def operators(ob):
+    """The operators of an objective."""
+    theta = ob.model.init(seed=0) / 4
+    H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
+    yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))
+    for A, space in ((H, "samples"), (G, "samples"), (G, "outputs"), (H, "inputs")):
+        try:
+            small = A.reduced(space)
+        except ValueError:  # not of this kind of objective
+            continue
+        if small is not None:
+            yield small
+    if ob.dtype == np.float64 and hasattr(H, "rounding_bound"):
+        yield H.reach(10**6)
+
+
+def results(ob):
+    """What is computed of an objective and its Hessian."""
+    theta = ob.model.init(seed=0) / 4
+    run = fc.minimize(ob, theta, seed=0)
+    H, few = ob.hessian(run.x), ob.batch(slice(0, 2)).ggn(theta)
+    krylov = fc.spectrum.Krylov(H)
+    density = fc.spectral_density(H)
+    model = fc.reference.ReferenceModel([6, 4, 2])
+    yield from (fc.classify(ob, run.x), fc.classify(ob, theta), run.report)
+    yield from (fc.eigsh(H, k=2), fc.eigsh(few, k=2, space="samples"))
+    yield from (krylov, krylov.eigsh(2, "LA"), density, fc.inertia(H), fc.diagonal(H), fc.trace(H))
+    yield from (fc.diagnose(ob, run.x), fc.sample_critical_points(ob, 2, seed=0))
+    yield fc.schedules.power(0.1, 0.75)
+    yield from (reference := fc.reference.ReferenceObjective(model, ob.X, ob.y),)
+    yield reference.hessian(theta)
+    yield fc.testing.PrescribedSpectrum([1.0, 2.0])
+    yield fc.testing.QuadraticObjective(np.eye(2))
+    yield fc.testing.FunctionObjective(1, np.sum, np.ones_like, np.diag)
+    yield (auto := fc.testing.LinearAutoencoder([2.0, 1.0], 1))
+    yield auto.cases()[0]
+    yield fc.SpectrumDisplay(density)
+    yield fc.LandscapeDisplay.from_objective(ob, run.x)
+    yield fc.ConvergenceDisplay({"run": ([0, 1], [1.0, 0.5])})
+    yield fc.MinimumRatioDisplay([1.0], [0.5], ["minimum"])
+
+
+@pytest.fixture(scope="module")
+def objects():
+    """All objects that can be reached from those above by public attributes."""
+    found, waiting = {}, objectives()
+    waiting += [op for ob in waiting for op in operators(ob)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        waiting += results(objectives()[0])
+    while waiting:
+        x = waiting.pop()
+        if id(x) in found:
+            continue
+        found[id(x)] = x
+        for name in public(x):
+            part = getattr(x, name, None)
+            parts = [*part] if isinstance(part, (list, tuple)) else [part]
+            waiting += [one for one in parts if isinstance(one, (ReadOnly, Record))]
+    return list(found.values())
+
+
+def public(x):
+    return [name for name in dir(x) if not name.startswith("_")]
+
+
+def test_every_public_class_is_walked(objects):
+    """Those that the package and its subpackages export."""
+    names = [m.name for m in iter_modules(fc.__path__) if m.ispkg and m.name[0] != "_"]
+    rooms = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
+    exported = {
+        part
+        for room in rooms
+        for name in getattr(room, "__all__", ())
+        if inspect.isclass(part := getattr(room, name)) and name not in OTHERS
+    }
+    estimators = {fc.MLPClassifier, fc.MLPRegressor}  # see the tests below
+    assert len(exported) >= 15
+    assert exported - estimators <= {type(x) for x in objects}
+
+
+def test_every_public_attribute_is_read_only_with_a_message(objects):
+    """Or a counter, or a function that may be replaced."""
+    wrong, refused = set(), 0
+    for x in objects:
+        for name in public(x):
+            before = getattr(x, name, None)
+            try:
+                setattr(x, name, 7 if name in COUNTERS else object())
+            except AttributeError as error:
+                refused += 1
+                frozen = dataclasses.is_dataclass(x) and "cannot assign to field" in str(error)
+                if not (frozen or f"{name} is read-only. " in str(error)):
+                    wrong.add((type(x).__name__, name, str(error)))
+                continue
+            if name in vars(x):
+                delattr(x, name)
+            if name in COUNTERS:
+                setattr(x, name, before)
+            elif name not in DRAWN | FUNCTIONS | {"third_bound"} or not isinstance(x, ReadOnly):
+                wrong.add((type(x).__name__, name, "assigned"))
+    assert not wrong and refused > 1000, (wrong, refused)
+
+
+def test_no_public_array_can_be_written_to(objects):
+    """Except for copies, which are made when they are asked for."""
+    wrong, seen = set(), 0
+    for x in objects:
+        for name in public(x):
+            for part in parts(getattr(x, name, None)):
+                seen += 1
+                again = [*parts(getattr(x, name))]
+                if part.flags.writeable and any(np.shares_memory(part, one) for one in again):
+                    wrong.add((type(x).__name__, name))
+    assert not wrong and seen > 100, (wrong, seen)
+
+
+def parts(x):
+    """The arrays that an attribute is or holds."""
+    held = x if isinstance(x, (list, tuple)) else [x]
+    return [one for one in held if isinstance(one, np.ndarray)]
+
+
+def test_rows_cannot_be_written_to_in_copies_either():
+    """A sparse X is a matrix of its own, whose changes are not the objective's."""
+    for ob in objectives():
+        if not hasattr(ob, "X"):
+            continue
+        theta = ob.model.init(seed=0)
+        expected = ob.value(theta)
+        for other in (ob, copy.copy(ob), copy.deepcopy(ob), pickle.loads(pickle.dumps(ob))):
+            views = [part for part in (other.y, other.sample_weight) if part is not None]
+            if isinstance(other.X, np.ndarray):
+                views.append(other.X)
+            else:
+                views.append(other.X.data)
+                X = other.X
+                X.data, X[0, 1] = 2 * X.data, 5.0
+            for view in [*views, other.hessian(theta).theta, other.hessian(theta).gradient]:
+                with pytest.raises(ValueError, match="read-only"):
+                    view[0] = 0
+            W = other.model.unflatten(other.jacobian(theta).theta)[0][0]
+            with pytest.raises(ValueError, match="read-only"):
+                W[0] = 0
+            assert copy.copy(other).value(theta) == other.value(theta) == expected
+
+
+def test_a_path_over_l2_makes_new_objectives():
+    """Assigned l2 and weights gave false certified minima."""
+    ob = objectives()[0]
+    for name, value in (("l2", 1e-2), ("sample_weight", np.ones(30)), ("n_threads", 1)):
+        with pytest.raises(AttributeError, match=rf"fastcurv\.Objective\(\.\.\., {name}=\.\.\.\)"):
+            setattr(ob, name, value)
+    with pytest.raises(AttributeError, match=r"fastcurv\.StreamedObjective\(\.\.\., l2=\.\.\.\)"):
+        objectives()[8].l2 = 0.0
+
+
+def test_subclasses_keep_attributes_of_their_own():
+    """Under any name that is not the library's, and through copies."""
+
+    ob = objectives()[0]
+    mine = Scaled(ob.model, ob.X, ob.y, loss="mse")
+    mine.factor, mine.extra = 3.0, [1]
+    theta = ob.model.init(seed=0)
+    for other in (mine, copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
+        assert other.value(theta) == 3 * fc.Objective.value(other, theta) and other.extra == [1]
+        other.extra = other.factor = 0.0
+        with pytest.raises(AttributeError, match="read-only"):
+            other.l2 = 1.0
+
+
+class Scaled(fc.Objective):
+    """Another loss, with an attribute of its own."""
+
+    factor = 2.0
+
+    def value(self, theta):
+        return self.factor * super().value(theta)
+
+
+def test_replaced_functions_are_used_everywhere():
+    """An objective whose functions are another's has its values, its minimum, and no proof."""
+    ob, other = objectives()[0], objectives()[2]
+    other = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=0.3)
+    for name in ("value", "gradient", "value_and_gradient", "hessian", "ggn"):
+        setattr(ob, name, getattr(other, name))
+    theta = ob.model.init(seed=0)
+    for method in ("auto", "l-bfgs", "newton-cg", "levenberg-marquardt"):
+        run = fc.minimize(ob, theta, method, seed=0)
+        assert run.fun == other.value(run.x)
+        assert np.linalg.norm(other.gradient(run.x)) <= 1e-6
+        assert not run.report.certified
+    assert not fc.classify(ob, run.x).certified
+
+
+def test_writing_to_a_result_changes_nothing_else():
+    """The point of a run is a copy: its verdict and the objective do not depend on it."""
+
+    def said(verdict):
+        return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})
+
+    ob = objectives()[0]
+    run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    x, value, report = run.x.copy(), ob.value(run.x), said(run.report)
+    verdict = said(fc.classify(ob, x, seed=0))
+    run.x[:] = np.nan
+    assert said(run.report) == report and ob.value(x) == value
+    assert said(fc.classify(ob, x, seed=0)) == verdict
+
+
+# --- estimators, whose weights may be assigned as scikit-learn's
+
+
+def fitted():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for of, y in ((fc.MLPRegressor, X[:, 0]), (fc.MLPClassifier, (X[:, 0] > 0).astype(int))):
+            yield of((5,), "tanh", random_state=0, max_iter=30).fit(X, y), X, y
+
+
+def predicted(est, X):
+    """What scikit-learn predicts with these weights."""
+    (W1, W2), (b1, b2) = est.coefs_, est.intercepts_
+    z = (np.tanh(X @ W1 + b1) @ W2 + b2).ravel()
+    return z if isinstance(est, fc.MLPRegressor) else (z > 0).astype(int)
+
+
+def assign_all(est, rng):
+    est.coefs_ = [rng.standard_normal(W.shape) for W in est.coefs_]
+    est.intercepts_ = [rng.standard_normal(b.shape) for b in est.intercepts_]
+
+
+def assign_one(est, rng):
+    est.coefs_[0] = rng.standard_normal(est.coefs_[0].shape)
+
+
+def write_into(est, rng):
+    est.coefs_[1][:] = rng.standard_normal(est.coefs_[1].shape)
+    est.intercepts_[0][0] = 7.0
+
+
+def prune(est, rng):
+    est.coefs_ = [est.coefs_[0][:, :3], est.coefs_[1][:3]]
+    est.intercepts_[0] = est.intercepts_[0][:3]
+
+
+def move(est, rng):
+    est.theta_ = rng.standard_normal(est.theta_.size)
+
+
+def test_assigned_weights_of_estimators_are_used_everywhere():
+    """As in scikit-learn: lists, single layers, entries, fewer units; in copies too."""
+    copies = [lambda e: e, copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+    for est, X, _ in fitted():
+        for change in (assign_all, assign_one, write_into, prune, move):
+            for made in copies:
+                new = made(copy.deepcopy(est))
+                assert np.array_equal(new.predict(X), est.predict(X))
+                assert new.curvature_ is not None
+                change(new, np.random.default_rng(1))
+                assert np.allclose(new.predict(X), predicted(new, X), rtol=1e-10)
+                assert new.curvature_ is None
+                model, theta = fc.from_sklearn(new)
+                assert np.array_equal(theta, new.theta_) and model.sizes == new.model_.sizes
+                again = made(new)
+                assert np.array_equal(again.predict(X), new.predict(X))
+                write_into(again, np.random.default_rng(2)) if change is not prune else None
+                assert np.allclose(again.predict(X), predicted(again, X), rtol=1e-10)
+
+
+def test_assigned_weights_are_where_a_warm_start_begins():
+    for est, X, y in fitted():
+        assign_one(est, np.random.default_rng(3))
+        start = est.objective(X, y).value(est.theta_) * est._scale
+        est.set_params(warm_start=True, max_iter=2, solver="l-bfgs", tol=1e-9)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            est.fit(X, y)
+        assert est.loss_curve_[0] == pytest.approx(start, rel=1e-12)
+
+
+def test_weights_that_do_not_fit_are_refused_by_their_names():
+    est, X, _ = next(fitted())
+    est.coefs_[1] = est.coefs_[1].T
+    with pytest.raises(ValueError, match=r"coefs_|intercepts_"):
+        est.predict(X)
+    est, X, _ = next(fitted())
+    est.intercepts_[0] = np.zeros(4)
+    with pytest.raises(ValueError, match=r"intercepts_\[0\] must be an array \(5,\), got shape"):
+        est.predict(X)
+    with pytest.raises(AttributeError, match="model_ is read-only"):
+        est.model_ = fc.MLP([3, 5, 1])

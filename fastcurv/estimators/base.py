@@ -19,8 +19,13 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    validate_data,
+)
 
 from ..common.checks import (
     as_numpy,
@@ -318,6 +323,17 @@ def rows_that_count(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     if not kept.any():
         raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
     return (X, y, weight) if kept.all() else rows_of(kept, X, y, weight)
+
+
+def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return rows to score without those of weight 0, whose predictions may overflow."""
+    w = None if weight is None else np.asarray(weight)
+    if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
+        return X, y, weight
+    if not len(w) == _num_samples(X) == _num_samples(y):
+        return X, y, weight  # scikit-learn says what is wrong
+    kept = np.flatnonzero(w)
+    return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
 
 class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):

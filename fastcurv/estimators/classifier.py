@@ -16,7 +16,7 @@ from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..structure.given import Loss
 from ..structure.tables import SUITS, Layered, LossName
-from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
+from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
 
 PARAMETERS = """
     Parameters
@@ -278,7 +278,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the share of rows whose class, or all of whose labels, are right."""
         rows = unhidden(y, "y"), unhidden(sample_weight, "sample_weight")
-        return float(super().score(X, *rows))
+        return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:

@@ -14,7 +14,7 @@ from ..common.protocols import Solver
 from ..network.mlp import MLP
 from ..structure.given import Loss
 from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
-from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
+from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
 
 LOSS = """    loss : str or fastcurv.Loss
@@ -131,8 +131,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R^2, of these rows."""
-        weight = unhidden(sample_weight, "sample_weight")
-        return float(super().score(X, unhidden(y, "y"), weight))
+        rows = unhidden(y, "y"), unhidden(sample_weight, "sample_weight")
+        return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:

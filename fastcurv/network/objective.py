@@ -104,7 +104,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         Same as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
         Nonnegative weights, each of which scales one sample's term; the divisor stays N (or N
-        d_out).
+        d_out). A row of weight 0 adds exactly 0, also if its loss overflows; with batch
+        normalisation its inputs still enter the means and variances. Its entries above the root of
+        the largest number of the dtype are kept as 0.
     n_threads : int, optional
         Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
         Results are bitwise independent of it; algorithms keep to it for vectors of their own, too.

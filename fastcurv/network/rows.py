@@ -115,7 +115,30 @@ def checked(
         else model.check_rows(X, finite=finite)
     )
     weight = check_weight(weight, X.shape[0], model.dtype)
-    return X, check_targets(y, X.shape[0], model, loss, weight), weight
+    y = check_targets(y, X.shape[0], model, loss, weight)
+    return X if model.batch_norm else _tame(X, weight), y, weight
+
+
+def _tame(X: Any, weight: Any) -> Any:
+    """Return X with 0 for entries of rows of weight 0 that are so large that hidden units could
+    overflow: 0 times infinity would be NaN in products.
+    """
+    idle = None if weight is None or weight.all() else weight == 0
+    if idle is None:
+        return X
+    most = float(np.finfo(X.dtype).max) ** 0.5
+
+    def large(x: Any) -> Any:  # infinity is an error, found where X is read
+        return (np.abs(x) > most) & (np.abs(x) < np.inf)
+
+    if is_sparse(X):
+        far = np.repeat(idle, np.diff(X.indptr)) & large(X.data)
+        if far.any():
+            X = X.copy()
+            X.data[far] = 0
+    elif large(X[idle]).any():
+        X = np.where(idle[:, None] & large(X), X.dtype.type(0), X)
+    return X
 
 
 def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:

@@ -487,21 +487,17 @@ def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
 
 
 def constant_loss(ob: Any) -> float:
-    """Return the loss of the best constant outputs, without weight decay, as the objective has it:
-    divided by the number of all rows.
-    """
+    """Return the loss of the best constant outputs, for weights of mean 1, without weight decay."""
     rows, weight = counting_rows(ob), ob.sample_weight
     y = np.asarray(ob.y)[rows]
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)[rows]
-    total = float(shares.sum())
-    if total == 0:
-        return 0.0
+    shares = shares if shares.any() else np.ones(len(y))
     if LOSSES[ob.loss].targets != "classes":
         y = y.reshape(len(y), -1).astype(float)
     elif y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
     found = LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1])
-    return float(found * total / ob.n_samples)
+    return float(found)
 
 
 def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
@@ -541,7 +537,8 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     robust = _is_robust(ob, y)
     if robust and (near := _within_fences(y)).any():
         X, y, w = X[near], y[near], w[near] / w[near].mean()
-    constant = constant_loss(ob)
+    mean_weight = 1.0 if ob.sample_weight is None else float(np.mean(ob.sample_weight, dtype=float))
+    constant = mean_weight * constant_loss(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = ob.model.predict(theta, X, known).astype(float)
     left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))

@@ -42,6 +42,7 @@ from .evidence import (
     Products,
     as_stored,
     call_unmodified,
+    check_operator,
     check_run,
     hessian_products,
     in_float64,
@@ -119,10 +120,11 @@ def classify(
         if the products reach a space of fewer dimensions than this. If the gradient is far above
         its tolerance, and n above 256, products alone show it.
     krylov : Krylov, optional
-        A run on the Hessian at theta, `spectrum.Krylov`. Its operator is used; at large n its
-        products count as the verdict's own and new ones are added to it, so that eigenpairs,
-        density and steps can reuse them at no cost. The result names the run in `shared` and gives
-        the number of new products in `n_new`.
+        A run on ``ob.hessian(theta)``, `spectrum.Krylov`; one on any other operator is refused. If
+        the operator is none of a network, up to three products check this. The run's operator is
+        used; at large n its products count as the verdict's own and new ones are added to it, so
+        that eigenpairs, density and steps can reuse them at no cost. The result names the run in
+        `shared` and gives the number of new products in `n_new`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same integer gives bitwise the same result.
     progress : bool, optional
@@ -137,7 +139,8 @@ def classify(
     Raises
     ------
     ValueError
-        If theta, the gradient or a product is not finite, or an option has an invalid value.
+        If theta, the gradient or a product is not finite, an option has an invalid value, or
+        `krylov` is a run on another operator than the Hessian of `ob` at theta.
     TypeError
         If `ob` or an option has the wrong type.
 
@@ -249,7 +252,11 @@ def classify(
 
 def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
-    H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
+    H = hessian_products(ask.ob, ask.theta)
+    if run is not None:
+        spent = check_operator(run, H)
+        H = Products(run.op, np.float64)
+        H.tell(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, found = _examined(ask, H)

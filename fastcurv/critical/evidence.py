@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
+    MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
     times,
@@ -716,7 +717,9 @@ class ClassifyOptions:
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:
-    """Check that `run` is a `Krylov` run on the Hessian at theta, and return it."""
+    """Check that `run` is a `Krylov` run on an operator that may be the Hessian at theta, and
+    return it; `check_operator` compares the operators.
+    """
     if not isinstance(run, Krylov):
         raise TypeError(
             f"krylov is a {type(run).__name__}; wanted a fastcurv.spectrum.Krylov on the Hessian "
@@ -733,3 +736,67 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
             "krylov runs on the Hessian at another theta; wanted one made from ob.hessian(theta)"
         )
     return run
+
+
+STALE = 100.0  # sqrt(eps) that a Lanczos relation may be off by; semi-orthogonality loses a few
+
+
+def check_operator(run: Krylov, H: Products) -> int:
+    """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
+    of products that this took.
+
+    An operator of a network is known by its objective and its kind. Any other operator must have
+    the same product with a random vector, and the products that the run holds must be those of H:
+    a random combination of the basis shows this in one product.
+    """
+    op, native, rng = run.op, H.native, np.random.default_rng(0)
+    if _is_same_curvature(op, native):
+        return 0
+    spent, same = 0, True
+    if op is not native:
+        v, other = rng.standard_normal(H.n), Products(op, np.float64)
+        mine, its = H(v), other(v)
+        rounding = PRODUCT_EPS * max(H.eps, other.eps)
+        off = H.bound(v) + other.bound(v) + rounding * (safe_norm(mine) + safe_norm(its))
+        same, spent = bool(safe_norm(mine - its) <= off), 1
+    x, expected, size = _held_products(run, rng)
+    if same and size > 0:
+        found = H(x)
+        most = STALE * float(np.finfo(run.dtype).eps) ** 0.5 * max(size, safe_norm(found))
+        same, spent = bool(safe_norm(found - expected) <= most), spent + 1
+    if not same:
+        raise ValueError(
+            f"krylov must be a run on ob.hessian(theta), got one on {_described(op)}, whose "
+            "products differ. Make one by fastcurv.spectrum.Krylov(ob.hessian(theta))."
+        )
+    return spent
+
+
+def _described(op: Any) -> str:
+    return f"a matrix of shape {op.shape}" if isinstance(op, MatrixOperator) else repr(op)
+
+
+def _is_same_curvature(op: Any, native: Any) -> bool:
+    """Return whether both are operators of fastcurv at one theta, of one kind and of the very same
+    objective.
+    """
+    ours = type(op) is type(native) and type(op).__module__.startswith("fastcurv.network.")
+    if not (ours and all(hasattr(op, name) for name in ("objective", "kind", "theta"))):
+        return False
+    same = op.objective is native.objective and op.kind == native.kind
+    return bool(same and op.dtype == native.dtype and np.array_equal(op.theta, native.theta))
+
+
+def _held_products(run: Krylov, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+    """Return a random combination x of the bases of a run, the product with it that the run holds,
+    and the largest that the norm of this product may be; zeros for a run without products.
+    """
+    x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
+    for start, one in run._runs:
+        y = rng.standard_normal(one.m)
+        small = run.small if start is None else None
+        for T, total in ((np.eye(one.m), x), (one.T[: one.m + one.p, : one.m], product)):
+            part = (T @ y) @ one.rows[: len(T)].astype(float)
+            total += part if small is None else small.embed(part).astype(float)
+        size += one.scale * safe_norm(y)
+    return x, product, size

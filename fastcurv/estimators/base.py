@@ -45,6 +45,7 @@ from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
+from ..spectrum.dense import PRODUCT_EPS
 from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
@@ -276,8 +277,10 @@ def check_spectrum(
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
     if near and low + errors[0] < 0:  # a saddle must hold with rounding
-        off = scale * float(ob.hessian(theta).rounding_bound(vector))
-        errors = errors[0] + off, errors[1]
+        H = ob.hessian(theta)  # of a user-defined loss or activation it may have no bound
+        assumed = PRODUCT_EPS * float(np.finfo(theta.dtype).eps) * float(np.abs(values).max())
+        off = H.rounding_bound(vector) if hasattr(H, "rounding_bound") else assumed
+        errors = errors[0] + scale * float(off), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,23 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
+class if_whole_has:
+    """A decorator of methods of an operator derived from another, `whole`: the method exists only
+    if the whole operator has one of that name, as `hasattr` shows. Operators of user-defined losses
+    have no bounds on rounding, so operators derived from them have none either.
+    """
+
+    def __init__(self, method: Any) -> None:
+        self.method, self.name, self.__doc__ = method, method.__name__, method.__doc__
+
+    def __get__(self, op: Any, owner: Any = None) -> Any:
+        if op is None:
+            return self.method
+        if not hasattr(op.whole, self.name):
+            raise AttributeError(self.name)
+        return MethodType(self.method, op)
+
+
 class OfWhole:
     """A mixin for operators derived from another, `whole`, whose product counter and layout they
     share.
@@ -295,6 +313,7 @@ class Shifted(OfWhole, Symmetric):
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
+    @if_whole_has
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed - exact||`` for the product with v: that of H, plus the

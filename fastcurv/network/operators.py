@@ -32,7 +32,7 @@ from .arguments import (
 )
 from .gram import InCoordinates, prices
 from .gram_bounds import RangeBounds, reach
-from .linear_operator import OfWhole, Operator, Symmetric, Transposed
+from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_whole_has
 from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -499,6 +499,7 @@ class BlockCurvature(OfWhole, Quadratic):
             forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
         return forms
 
+    @if_whole_has
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the error of the block's product with v ``(n,)``, derived like the
@@ -514,6 +515,7 @@ class BlockCurvature(OfWhole, Quadratic):
         self.whole.n_products -= 1  # like the whole operator's bound, this counts no product
         return float(self.whole._bounds.product(full, self.kind, computed))
 
+    @if_whole_has
     @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Return bounds on the errors of the block's columns: those of the whole operator's

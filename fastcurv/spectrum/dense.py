@@ -372,7 +372,7 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     small = dense_reduction(check_symmetric_operator(op), space)
     if small is None:
         return every_eigenvalue(_as_products_have_it(op))
-    A = small.matrix if isinstance(small, Written) else dense_matrix(small).A
+    A = small.matrix if isinstance(small, Written) else _as_products_have_it(small)
     values = every_eigenvalue(A)
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 

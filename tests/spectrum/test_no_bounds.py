@@ -1,0 +1,53 @@
+"""Spectra of losses and activations that come without bounds: every space answers, and operators
+derived from one without bounds have none either.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+
+def logistic_error(z, y):
+    p = 1 / (1 + np.exp(z * y))
+    value = np.logaddexp(0.0, -z * y) + 0.1 * z * z
+    return value.sum(axis=1), 0.2 * z - y * p, 0.2 + p * (1 - p)
+
+
+def softplus(z):
+    p = 1 / (1 + np.exp(-z))
+    return np.logaddexp(0.0, z), p, p * (1 - p)
+
+
+@pytest.mark.parametrize("loss", [fc.Loss(logistic_error), "mse"], ids=["user loss", "mse"])
+def test_eigvalsh_and_inertia_need_no_bounds_of_the_user(loss, rng):
+    X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
+    model = fc.MLP([20, 5, 2], fc.Activation(softplus) if loss == "mse" else "tanh")
+    ob = fc.Objective(model, X, y, loss, l2=0.01)
+    theta = model.init(seed=0)
+    operators = [ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta)]
+    for H in operators:
+        exact = np.linalg.eigvalsh(H.to_dense())
+        close = 1e-9 * np.abs(exact).max()
+        for space in (None, "parameters", "samples", "inputs"):
+            assert np.abs(fc.eigvalsh(H, space=space) - exact).max() <= close
+            found = fc.inertia(H, space=space)
+            assert 0 < found.bound <= close
+            assert found.n_positive == (exact > found.bound).sum()
+            assert found.n_negative == (exact < -found.bound).sum()
+        for derived in (H.shift(0.5), H.restrict(indices=np.arange(30)), H.restrict(layers=[0])):
+            exact = np.linalg.eigvalsh(derived.to_dense())
+            found = fc.inertia(derived)
+            assert 0 < found.bound <= close and found.n_positive == (exact > found.bound).sum()
+
+
+def test_operators_derived_from_one_without_bounds_have_none(rng):
+    X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
+    model = fc.MLP([20, 5, 2])
+    theta = model.init(seed=0)
+    for loss, there in ((fc.Loss(logistic_error), False), ("mse", True)):
+        H = fc.Objective(model, X, y, loss).hessian(theta)
+        assert hasattr(H, "column_bounds") is hasattr(H, "rounding_bound") is there
+        for derived in (H.shift(0.5), H.restrict(layers=[0]), H.reduced("samples")):
+            assert hasattr(derived, "rounding_bound") is there
+        assert hasattr(H.reduced("inputs"), "column_bounds") is there

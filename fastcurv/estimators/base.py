@@ -38,6 +38,7 @@ from ..common.checks import (
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Descent
 from ..critical.classify import classify
+from ..critical.evidence import hessian_products
 from ..krylov.lanczos import Recurrence, combine
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -45,7 +46,6 @@ from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from ..spectrum.dense import PRODUCT_EPS
 from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
@@ -277,10 +277,9 @@ def check_spectrum(
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
     if near and low + errors[0] < 0:  # a saddle must hold with rounding
-        H = ob.hessian(theta)  # of a user-defined loss or activation it may have no bound
-        assumed = PRODUCT_EPS * float(np.finfo(theta.dtype).eps) * float(np.abs(values).max())
-        off = H.rounding_bound(vector) if hasattr(H, "rounding_bound") else assumed
-        errors = errors[0] + scale * float(off), errors[1]
+        H = hessian_products(ob, theta, best=False)
+        H.norm = float(np.abs(values).max())  # scales the rounding of products without a bound
+        errors = errors[0] + scale * H.bound(vector), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
 

@@ -268,3 +268,16 @@ def test_a_verdict_that_is_true_in_other_words(verdict, kind):
     net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
     net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))
     assert type(net.curvature_).__name__ == kind
+
+
+def test_the_last_look_at_the_spectrum_needs_no_bounds_of_the_user(rng):
+    """An activation without bounds, at the saddle of zero weights."""
+
+    def own_tanh(z):
+        t = np.tanh(z)
+        return t, 1 - t * t, -2 * t * (1 - t * t)
+
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
+    ob = fc.Objective(fc.MLP([3, 4, 1], fc.Activation(own_tanh)), X, y - y.mean(), "mse")
+    found, _ = check_spectrum(ob, np.zeros(ob.n_params), 1.0, 1e-4)
+    assert found.kind == "saddle"

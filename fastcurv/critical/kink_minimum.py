@@ -64,11 +64,6 @@ class KinkMinimum:
     missing: str
 
     @property
-    def kind(self) -> str:
-        """The kind, ``minimum`` if it is proved, else ``undecided``."""
-        return "minimum" if self.certified else "undecided"
-
-    @property
     def reason(self) -> str:
         """The reason for the verdict as one sentence."""
         kinks = _count(self.n_kinks, "kink")

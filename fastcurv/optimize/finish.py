@@ -591,18 +591,21 @@ class Finisher:
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
     def _held(self, theta: np.ndarray, floor: float) -> Outcome | None:
-        """End on the kinks that hold the point."""
+        """End on the kinks that hold the point, with the verdict of `classify` there."""
         if theta.dtype != np.float64:
             return None
         found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
         f = self.run.value(theta)
         if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
             return None
-        proof = found.verdict
+        proof, at = found.verdict, Rest(found.theta, moves=False, on_kinks=False)
         if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
-            return self._first(FIRST, Rest(found.theta, moves=False, on_kinks=False))
-        stopped = "critical" if proof.certified else "kinks"
-        return Outcome(found.theta, stopped, proof.kind, proof.certified, proof.reason, proof)
+            return self._first(FIRST, at)
+        at.below = self.dense_below() or 0
+        self._classified(at)
+        if at.report.certified and at.report.kind == "minimum":
+            return at.ends("critical", True)
+        return at.ends("kinks", sentence="" if proof.certified else proof.reason)
 
     def _beyond_a_rise(self, at: Rest) -> Outcome | None:
         """Test a minimum that is not certified further: along no direction tried may the loss fall

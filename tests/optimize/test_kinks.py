@@ -196,6 +196,24 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
     assert certified >= 2
 
 
+def test_the_report_of_a_run_on_kinks_is_what_classify_returns():
+    """All fields and words of a verdict are there, whichever way a run ended."""
+    held = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((12, 2))
+        ob = fc.Objective(fc.MLP([2, 3, 1], "relu"), X, np.sin(X[:, :1]), "mse", l2=1e-2)
+        run = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        verdict, seen = fc.classify(ob, run.x), run.report
+        assert type(seen) is type(verdict) and seen.sentence == verdict.sentence
+        same = ("kind", "certified", "radius", "kantorovich", "n_positive", "n_held", "reason")
+        assert [getattr(seen, name) for name in same] == [getattr(verdict, name) for name in same]
+        assert run.success == seen.certified and run.kind == seen.kind
+        assert seen.to_dict()["kind"] == seen.kind in repr(seen)
+        held += bool(seen.n_held)
+    assert held >= 3
+
+
 def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
     """y = 0.01 x, l2 = 0.1: every unit's weights decay to 0, and l2 exceeds what opening gains."""
     X = np.linspace(-1, 1, 20)[:, None]

@@ -36,7 +36,7 @@ from .network.arguments import row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
 from .network.objective import Shard
-from .network.rows import Block, as_source, checked, located, take_rows
+from .network.rows import Block, as_source, checked, located, readable, take_rows
 from .network.sums import FAN, Frame, total
 from .structure.given import Loss
 from .structure.tables import DEFAULT_LOSS, LossName
@@ -85,11 +85,12 @@ class Recipe:
             return as_callback(self.source)()
         path = Path(self.source)
         if path.suffix == ".npz":
-            with np.load(path) as held:
-                for name in ("X", "y"):
-                    if name not in held:
-                        raise ValueError(f"the file {path.name} has no {name}; wanted X and y")
-                return tuple(held[n] for n in ("X", "y", "sample_weight") if n in held)
+            with readable(path, ".npz"), np.load(path) as held:
+                arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
+            for name in ("X", "y"):
+                if name not in arrays:
+                    raise ValueError(f"the file {path.name} has no {name}; wanted X and y")
+            return tuple(arrays.values())
         source: Any = as_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
             raise ValueError(f"the file {path.name} has no rows; wanted at least one")

@@ -22,6 +22,7 @@ from .protocols import Array, Indices
 
 Name = TypeVar("Name", bound=str)
 INTEGRAL = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
+MAX_COUNT = (1 << 63) - 1  # largest int argument; a float and the engine's sizes can hold it
 NEAR_MATRIX = 1 << 18  # numbers of a matrix that a near cache holds
 SLAB = 1 << 20  # size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
 
@@ -77,7 +78,9 @@ def check_seed(seed: Any) -> Any:
             f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
         )
     if seed < 0:
-        raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
+        raise ValueError(
+            f"seed is {short(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
+        )
     return int(seed)
 
 
@@ -120,29 +123,52 @@ def caller_depth() -> int:
     return level
 
 
-def _said(x: Any) -> str:
-    """Return the repr of `x`, or its type if the repr is long."""
-    written = repr(x)
-    return typed(x) if len(written) > 80 or "\n" in written else written
-
-
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
     """Return `x` as an int >= `least`, and <= `most` if given."""
     known = isinstance(x, INTEGRAL) and not isinstance(x, bool)
-    if known and x >= least and (most is None or x <= most):
+    if known and least <= x <= (MAX_COUNT if most is None else most):
         return int(x)
+    if known and most is None and x > MAX_COUNT:
+        raise ValueError(f"{name} must be an int below 2**63, got {short(x)}.")
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
     if known:
-        raise ValueError(f"{name} is {x}; wanted {wanted}")
-    raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
+        raise ValueError(f"{name} is {short(x)}; wanted {wanted}")
+    raise TypeError(f"{name} is {short(x)}; wanted {wanted}")
+
+
+def check_real(x: Any, name: str, wanted: str = "a number") -> float:
+    """Return a real number as a float. A number too large for that is a ValueError."""
+    if type(x) is float:
+        return x
+    if isinstance(x, bool) or not isinstance(x, numbers.Real):
+        raise TypeError(f"{name} is {short(x)}; wanted {wanted}")
+    try:
+        return float(x)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be {wanted} in the range of float64, got {short(x)}."
+        ) from None
+
+
+def short(x: Any) -> str:
+    """Return the repr of a value for a message; the size of a large int, the type if the repr is
+    long or has more than one line.
+
+    Examples
+    --------
+    >>> short(-3), short(10**400)
+    ('-3', 'an int of 1329 bits')
+    """
+    if isinstance(x, int) and x.bit_length() > 128:
+        return f"an int of {x.bit_length()} bits"
+    written = repr(x)
+    return written if len(written) <= 80 and written.isprintable() else typed(x)
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     """Return `x` as a finite float > 0, or >= 0 if `zero` is True."""
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
-    if type(x) is not float and (isinstance(x, bool) or not isinstance(x, numbers.Real)):
-        raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
-    number = float(x)
+    number = check_real(x, name, wanted)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} is {number}; wanted {wanted}")
     return number
@@ -150,7 +176,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 def check_bool(x: Any, name: str) -> bool:
     if not isinstance(x, (bool, np.bool_)):
-        raise TypeError(f"{name} is {x!r}; wanted True or False")
+        raise TypeError(f"{name} is {short(x)}; wanted True or False")
     return bool(x)
 
 
@@ -162,7 +188,7 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     other = suggestion(x, choices, name)
     wanted = other or f"one of {', '.join(choices)}"
     if isinstance(x, str):
-        raise ValueError(f"{name} is {x!r}; wanted {wanted}")
+        raise ValueError(f"{name} is {short(x)}; wanted {wanted}")
     if other is None:
         raise TypeError(f"{name} is {typed(x)}; wanted {wanted}")
     raise ValueError(f"{name} is {getattr(x, '__name__', type(x).__name__)}; wanted {wanted}")

@@ -82,7 +82,19 @@ def text_of(path: Any, name: str = "path", cure: str = "") -> str:
     """Return a path as text; raise a TypeError if it is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} is {typed(path)}; wanted the name of a file{cure}")
-    return os.fsdecode(path)
+    text = os.fsdecode(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        fits = False
+    else:
+        fits = "\0" not in text
+    if not fits:
+        raise ValueError(
+            f"{name} must be the name of a file, without null characters and halves of letters, "
+            f"got '{shown(text)}'."
+        )
+    return text
 
 
 def refuse_device(path: str | os.PathLike[str]) -> None:
@@ -124,7 +136,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         to.
     """
     text, made = text_of(path, name), []
-    called = f"{name} is {text!r}"
+    called = f"{name} is '{shown(text, 300)}'"
     target = Path(text).expanduser() if folders else Path(text)
     try:
         if not text or text.endswith(os.sep) or target.is_dir():
@@ -467,6 +479,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     path = text_of(path)
     refuse_device(path)
     with open(path, "rb") as raw:
+        path = shown(path, 300)  # for messages
         size = os.fstat(raw.fileno()).st_size
         header, head = _read_header(path, raw, size)
         metadata = header.pop("__metadata__", None)

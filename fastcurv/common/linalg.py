@@ -154,7 +154,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
         if error < np.inf:
             near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
             off = _bounds_back(np.array([error, near]), exponent)
-            return Apart(_back(values, exponent), V, float(off[0]), float(off[1]))
+            return Apart(unscaled(values, exponent), V, float(off[0]), float(off[1]))
     return _eigensystem(S, exponent, first)
 
 
@@ -174,7 +174,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     if best is None or not np.isfinite(best[2]).all():
         raise _failed(len(S))
     values, V, bounds = best
-    return Eigensystem(_back(values, exponent), V, _bounds_back(bounds, exponent))
+    return Eigensystem(unscaled(values, exponent), V, _bounds_back(bounds, exponent))
 
 
 @alone
@@ -195,7 +195,7 @@ def eigvalsh(A: Floats) -> Floats:
     for driver in DRIVERS:
         values = _attempt(partial(_lapack, S, driver, only=True))
         if values is not None and _credible(values, trace, squares):
-            return _back(np.asarray(values, dtype=np.float64), exponent)
+            return unscaled(np.asarray(values, dtype=np.float64), exponent)
     raise _failed(len(S))
 
 
@@ -272,7 +272,7 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     found = _attempt(partial(linalg.eigh_tridiagonal, d, e, **how))
     if found is None or not _plausible(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
-    return _back(found[0], exponent), found[1]
+    return unscaled(found[0], exponent), found[1]
 
 
 def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
@@ -345,7 +345,7 @@ def _scaled(A: Floats) -> tuple[Floats, int]:
     return S, exponent
 
 
-def _back(x: Floats, exponent: int) -> Floats:
+def unscaled(x: Floats, exponent: int) -> Floats:
     """Return ``2^exponent x``; raise LinAlgError if it overflows."""
     with np.errstate(over="ignore"):
         out = np.ldexp(x, exponent)
@@ -361,7 +361,7 @@ def _bounds_back(bounds: Floats, exponent: int) -> Floats:
     """Return ``2^exponent bounds`` of the errors of values that are scaled with them, rounded up:
     in the subnormal range both are rounded.
     """
-    up: Floats = np.nextafter(_back(bounds, exponent), np.inf) + SUBNORMAL
+    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + SUBNORMAL
     return up
 
 

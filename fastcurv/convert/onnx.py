@@ -18,7 +18,7 @@ import numpy as np
 
 from ..common.checks import check_positive_int
 from ..common.errors import accept_aliases
-from ..common.files import shown
+from ..common.files import shown, text_of
 from ..common.optional import optional
 from ..network.mlp import Model
 from ..structure.tables import activations_of
@@ -393,13 +393,14 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
     try:
         if isinstance(source, (bytes, bytearray)):
             return onnx.load_model_from_string(bytes(source)), len(source), None
-        path = Path(os.fsdecode(source))
+        os.fspath(source)
     except TypeError:
         raise TypeError(
             f"source is a {type(source).__name__}; wanted a path, bytes or an onnx.ModelProto"
         ) from None
     except Exception:
         raise ValueError("source holds bytes that are no ONNX model") from None
+    path = Path(text_of(source, "source"))
     if not path.is_file():
         raise ValueError(f"{shown(path)} is not a file; wanted an ONNX model")
     try:

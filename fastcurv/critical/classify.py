@@ -4,7 +4,6 @@ shown.
 
 from __future__ import annotations
 
-import numbers
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from ..common.checks import (
     MatrixOperator,
     check_positive,
     check_positive_int,
+    check_real,
     check_seed,
     check_theta,
 )
@@ -213,9 +213,9 @@ def classify(
     array([0.707, 0.707])
     """
     started = time.perf_counter()
-    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
-    if not real or np.isnan(dense_below):
-        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+    dense_below = check_real(dense_below, "dense_below", "a number of parameters")
+    if dense_below != dense_below:
+        raise TypeError(f"dense_below is {dense_below}; wanted a number of parameters")
     require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
     theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     check_seed(seed)  # here, since few code paths draw from it

@@ -13,7 +13,14 @@ from typing import Any, get_args
 import numpy as np
 from scipy.optimize import minimize as scipy_minimize
 
-from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
+from ..common.checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_theta,
+    short,
+    times,
+)
 from ..common.errors import OBJECTIVE, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
 from ..common.outcome import Result, outcome
@@ -193,7 +200,7 @@ LOST = 30.0  # a walk this many times as far from 0 as it started climbs to infi
 def check_index(index: Any, n: int) -> int:
     """Return an index that was asked for, as an int, for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
-        raise TypeError(f"index is {index!r}; wanted an int from 0 to {n}, the parameters")
+        raise TypeError(f"index is {short(index)}; wanted an int from 0 to {n}, the parameters")
     number = int(index)
     if not 0 <= number <= n:
         raise ValueError(f"index is {index}; wanted one from 0 to {n}, the parameters")

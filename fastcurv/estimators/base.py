@@ -34,6 +34,7 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     is_sparse,
+    short,
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Descent
@@ -152,11 +153,11 @@ def check_parameters(est: Any) -> None:
     for name, (check, instead) in CHECKS.items():
         given = getattr(est, name)
         if instead and isinstance(given, str) and given != "auto":
-            raise ValueError(f"{name} is {given!r}; wanted 'auto' or {instead}")
+            raise ValueError(f"{name} is {short(given)}; wanted 'auto' or {instead}")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
-    if est.verdict not in (True, False, "quick"):
-        raise ValueError(f"verdict is {est.verdict!r}; wanted 'quick', True or False")
+    if not isinstance(est.verdict, (bool, np.bool_)) and est.verdict != "quick":
+        raise ValueError(f"verdict is {short(est.verdict)}; wanted 'quick', True or False")
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
             f"validation_fraction is {est.validation_fraction}; wanted a number between 0 and 1"
@@ -175,10 +176,12 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
         cure = f", which comes first here, wanted loss={sizes!r}" if sizes in THEIRS else ""
-        raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several{cure}")
+        raise TypeError(
+            f"hidden_layer_sizes is {short(sizes)}; wanted an int >= 1 or several{cure}"
+        )
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
-        raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
+        raise ValueError(f"hidden_layer_sizes is {short(sizes)}; wanted ints >= 1")
     alone = isinstance(activation, (str, Activation))
     if not alone and not hasattr(activation, "__iter__"):
         raise TypeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from ..common.checks import is_sparse
+from ..common.checks import is_sparse, short
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..structure.given import Loss
@@ -214,15 +215,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
-        if isinstance(self.class_weight, str) and self.class_weight != "balanced":
-            raise ValueError(
-                f"class_weight is {self.class_weight!r}; wanted 'balanced', or weights by class"
-            )
+        given, by_name = short(self.class_weight), isinstance(self.class_weight, str)
+        if by_name and self.class_weight != "balanced":
+            raise ValueError(f"class_weight is {given}; wanted 'balanced', or weights by class")
+        if not by_name and not isinstance(self.class_weight, (Mapping, list)):
+            raise TypeError(f"class_weight is {given}; wanted 'balanced', or weights by class")
         of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
         if not (of_class >= 0).all() or not np.isfinite(of_class).all():
-            raise ValueError(
-                f"class_weight is {self.class_weight!r}; wanted finite weights >= 0 by class"
-            )
+            raise ValueError(f"class_weight is {given}; wanted finite weights >= 0 by class")
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..common.checks import (
+    as_numpy,
     check_choice,
     check_positive_int,
     check_vectors,
@@ -227,8 +228,8 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
     if against is None:
         return None
 
-    V = getattr(against, "vectors", against)  # of Eigenpairs, or an array
-    if np.ndim(V) == 2 and np.shape(V)[1] == 0:
+    V = as_numpy(getattr(against, "vectors", against), "against")  # of Eigenpairs, or an array
+    if V.ndim == 2 and V.shape[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
     bring_near_one(rows)

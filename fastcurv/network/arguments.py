@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._engine import columns_as_rows, in_memory
-from ..common.checks import as_numpy, check_array, check_choice, check_positive_int
+from ..common.checks import as_numpy, check_array, check_choice, check_positive_int, short
 from ..common.errors import CHOICES, suggestion, typed
 from ..common.files import shown
 from ..common.protocols import Array
@@ -29,7 +29,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
     except TypeError:  # an array without dimensions has __iter__, too
         widths = None
     if widths is None:
-        raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
+        raise TypeError(
+            f"sizes is {short(sizes)}; wanted a sequence of widths such as [64, 32, 10]"
+        )
     sizes = widths
     if len(sizes) < 2:
         raise ValueError(
@@ -37,9 +39,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
         )
     for width in sizes:
         if isinstance(width, bool) or not isinstance(width, numbers.Integral):
-            raise TypeError(f"sizes holds {width!r}; wanted ints >= 1")
+            raise TypeError(f"sizes holds {short(width)}; wanted ints >= 1")
         if width < 1:
-            raise ValueError(f"sizes holds {width}; wanted ints >= 1")
+            raise ValueError(f"sizes holds {short(width)}; wanted ints >= 1")
     return tuple(int(width) for width in sizes)
 
 
@@ -114,7 +116,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         for kind in (np.dtype(np.float32), np.dtype(np.float64)):
             if np.dtype(dtype) == kind:
                 return kind
-    raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
+    raise ValueError(f"dtype is {short(dtype)}; wanted 'float64' or 'float32'")
 
 
 def _refuse_words(y: Any) -> None:
@@ -306,7 +308,7 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
         raise TypeError(
-            f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}"
+            f"layers is {short(layers.tolist())}; wanted one or more ints from 0 to {count - 1}"
         )
     if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
         raise ValueError(

@@ -20,6 +20,7 @@ from ..common.checks import (
     check_vector,
     check_vectors,
     rows_error,
+    short,
 )
 from ..common.errors import Answering, accept_aliases, typed
 from ..common.html import html_table
@@ -247,7 +248,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         b)]``: the inverse of `unflatten`.
         """
         if not hasattr(layers, "__iter__"):
-            raise TypeError(f"layers is {layers!r}; wanted a list with (W, b) for each layer")
+            raise TypeError(f"layers is {short(layers)}; wanted a list with (W, b) for each layer")
         layers = list(layers)
         if len(layers) != len(self.shapes):
             raise ValueError(

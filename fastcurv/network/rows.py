@@ -7,9 +7,11 @@ from it: values, gradients, products, spectra and proofs are sums over its block
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
@@ -19,6 +21,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, in_memory
 from ..common.checks import as_numpy, is_sparse, rows_error
+from ..common.files import shown, text_of
 from ..common.optional import optional
 from ..structure.tables import LOSSES
 from .arguments import check_targets, check_weight
@@ -219,6 +222,34 @@ def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Futur
 PARQUET = (".parquet", ".pq")
 
 
+@contextmanager
+def readable(path: Any, kind: str) -> Iterator[None]:
+    """Raise a ValueError with one sentence for any error of NumPy or pyarrow that comes from the
+    bytes of a file. Errors of the system, and a lack of memory, pass unchanged.
+    """
+    try:
+        yield
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        words = shown(error, 160) or type(error).__name__
+        raise ValueError(
+            f"{shown(os.fsdecode(path), 200)} is not a {kind} file that can be read: {words}"
+        ) from None
+
+
+def _mapped(path: Any, name: str) -> np.ndarray:
+    """Return the array of an ``.npy`` file, mapped into memory."""
+    path = text_of(path, name)
+    with readable(path, ".npy"):
+        array = np.load(path, mmap_mode="r")
+        if not isinstance(array, np.ndarray):  # an archive by another name
+            raise ValueError("it is an archive of arrays")
+    return array
+
+
 def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
     if isinstance(X, RowSource):
@@ -226,13 +257,13 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
             raise TypeError("X is a RowSource, whose blocks hold y; wanted no other targets")
         return X
     if isinstance(X, (str, Path)):
-        X = Path(X)
+        X = Path(text_of(X, "X"))
         if X.suffix == ".npy":
-            X = np.load(X, mmap_mode="r")
+            X = _mapped(X, "X")
         elif X.suffix not in PARQUET:
-            raise ValueError(f"X is the file {X.name!r}; wanted .npy or .parquet")
+            raise ValueError(f"X is the file '{shown(X.name)}'; wanted .npy or .parquet")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
-        y = np.load(y, mmap_mode="r")
+        y = _mapped(y, "y")
     if is_sparse(X):
         X = SparseSource(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
@@ -473,7 +504,8 @@ class Parquet(RowSource):
 
         if not isinstance(self.file, Path):
             return self.file
-        return parquet.ParquetFile(self.file, pre_buffer=False)  # it would keep all data
+        with readable(self.file, ".parquet"):
+            return parquet.ParquetFile(self.file, pre_buffer=False)  # it would keep all data
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
@@ -483,7 +515,16 @@ class Parquet(RowSource):
             for group in range(file.num_row_groups)
             for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
         )
-        yield from regrouped((self._block(part) for part in parts), size)
+        yield from regrouped(map(self._block, self._readable(parts)), size)
+
+    def _readable(self, parts: Iterator[Any]) -> Iterator[Any]:
+        """Yield parts of the file, with the errors of `readable` for those that are damaged."""
+        while True:
+            with readable(self.file if isinstance(self.file, Path) else "X", ".parquet"):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
     def _block(self, part: Any) -> Block:
         def column(name: str) -> Any:

@@ -177,6 +177,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 def _refuse_archive(path: str) -> None:
     with Path(path).open("rb") as raw:
         head, suffix = raw.read(4), Path(path).suffix.lower()
+        path = shown(path, 300)
         archive = head == b"PK\x03\x04"
         if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):  # or a pickle
             raise ValueError(
@@ -196,6 +197,7 @@ def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -
     """Return the model and theta from the output of `contents`; the records of a training run are
     ignored.
     """
+    path = shown(path, 300)
     model = _architecture(path, facts)
     if RUN in facts:
         arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}

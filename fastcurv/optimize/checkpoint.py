@@ -320,5 +320,5 @@ def saved(
     )
     for right, what in checks:
         if not right:
-            raise ValueError(f"{path} {what}")
+            raise ValueError(f"{shown(path, 300)} {what}")
     return arrays, facts

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import is_sparse
+from ..common.checks import check_positive_int, is_sparse
 from ..common.errors import typed
 from ..common.read_only import Record
 from ..critical.evidence import proved
@@ -296,22 +296,24 @@ def steps_of(history: Any) -> Steps:
     rate = told.get("learning_rate", options.get("learning_rate"))
     losses = _numbers(told["loss"], "loss")
     norms = _numbers(told.get("gradient_norm", ()), "gradient_norm")
+    rates = _numbers(() if rate is None else rate, "learning_rate")
+    size = options.get("batch_size")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
     return Steps(
         losses,
         norms,
         _numbers(told.get("iteration", np.arange(len(losses))), "iteration"),
         method,
-        float(np.ravel(rate)[-1]) if rate is not None and np.size(rate) else None,
-        float(options.get("momentum") or default),
-        options.get("batch_size"),
+        float(rates[-1]) if rates.size else None,
+        float(_numbers(options.get("momentum") or default, "momentum")[-1]),
+        None if size is None else check_positive_int(size, "batch_size of the history"),
     )
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} of the history is {typed(values)}; wanted numbers") from None
 
 

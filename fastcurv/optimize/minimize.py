@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import numbers
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from ..common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
+    check_real,
     check_seed,
     check_theta,
 )
@@ -414,11 +414,10 @@ def _checked(
 
 
 def _check_number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {typed(value)}; wanted a number")
-    if value != value:
-        raise ValueError(f"{name} is {value}; wanted a number")
-    return float(value)
+    number = check_real(value, name)
+    if number != number:
+        raise ValueError(f"{name} is {number}; wanted a number")
+    return number
 
 
 def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_bool, check_positive, check_positive_int
+from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short
 from ..common.linalg import NotConvexError
 from ..common.outcome import Result
 from ..common.runtime import who_tells_of_interrupts
@@ -428,7 +428,7 @@ class Run(Saved):
 def check_fraction(value: Any, name: str) -> float:
     """Return `value` as a float >= 0 and < 1."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} is {value!r}; wanted a number in [0, 1)")
+        raise ValueError(f"{name} is {short(value)}; wanted a number in [0, 1)")
     return float(value)
 
 

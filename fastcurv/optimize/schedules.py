@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_choice, check_positive, check_positive_int
+from ..common.checks import check_choice, check_positive, check_positive_int, check_real
 from ..common.errors import accept_aliases, typed
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
@@ -44,7 +44,13 @@ class Schedule:
 
     def __call__(self, t: float) -> float:
         """Return the learning rate of update number `t`, counted from 1."""
-        return _FORMS[self.name][0](self, t)
+        t = check_real(t, "t")
+        if not t > (0 if self.name == "power" else -1):
+            raise ValueError(f"t must be the number of an update, counted from 1, got {t}.")
+        try:
+            return _FORMS[self.name][0](self, t)
+        except OverflowError:  # the rate is below the range of float64
+            return 0.0
 
     @property
     def exponent(self) -> Any:

@@ -89,6 +89,7 @@ def _solved(
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
     damping = check_positive(damping, "damping", zero=True)
+    tol = check_positive(tol, "tol", zero=True)
     k = k if k is None else check_positive_int(k, "k")
     if not np.any(g):
         return np.zeros_like(g), np.zeros(1), 0.0

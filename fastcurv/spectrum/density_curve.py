@@ -13,7 +13,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..common.checks import check_array, check_choice, check_positive, check_positive_int
+from ..common.checks import (
+    check_array,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_real,
+    short,
+)
 from ..common.errors import Answering, typed
 from ..common.html import InOneLine
 from ..common.optional import optional
@@ -40,7 +47,7 @@ def check_look(
     return {
         "axis": axis,
         "grid": grid,
-        "n_grid": check_positive_int(n_grid, "n_grid"),
+        "n_grid": check_positive_int(n_grid, "n_grid", MAX_GRID),
         "width": None if width is None else check_positive(width, "width"),
         "linear_below": None
         if linear_below is None
@@ -54,6 +61,7 @@ ONE = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
 NARROWEST = 1e-300
 HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 # the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
+MAX_GRID = 1 << 24  # points of a grid, 128 MiB
 REACH = 6.0
 
 
@@ -257,7 +265,8 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         quadrature adds no error to that of the probes.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
-            raise ValueError(f"power is {power!r}; wanted an int >= 0")
+            raise ValueError(f"power is {short(power)}; wanted an int >= 0")
+        power = check_positive_int(power, "power", least=0)
         with np.errstate(over="ignore", invalid="ignore"):
             per_probe = (self.weights * self.nodes ** int(power)).sum(axis=1)
         if not np.isfinite(per_probe).all():
@@ -275,8 +284,9 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         miss one eigenvalue of n, and the standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
-            if not isinstance(end, numbers.Real) or np.isnan(end):
-                raise ValueError(f"{name} is {end!r}; wanted a number, which may be infinite")
+            if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
+                raise ValueError(f"{name} is {short(end)}; wanted a number, which may be infinite")
+        low, high = float(low), float(high)
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
             per_probe[i] = w[(x > low) & (x < high)].sum()

@@ -21,7 +21,7 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import SUBNORMAL, eigh_some, residuals, symmetrised, wanted
+from ..common.linalg import SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
 from ..krylov.lanczos import column_lengths
 from .results import Eigenpairs, ReducedEigenpairs
@@ -105,7 +105,7 @@ def answered(
         A = (A + A.T) * 0.5
 
     def pick(theta: Floats) -> Indices:
-        return wanted(np.ldexp(theta, exponent) + rest, asked.k, asked.which)
+        return wanted(unscaled(theta, exponent) + rest, asked.k, asked.which)
 
     theta, at, V = eigh_some(A, pick)
     V = np.asfortranarray(V if N is None else N @ V, dtype)

@@ -16,6 +16,7 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vector,
     operator_dtype,
+    short,
 )
 from ..common.errors import accept_aliases
 from ..common.progress import SILENT, Bar, bar
@@ -144,7 +145,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         the coordinates of `small` if there is one.
         """
         if not isinstance(i, (int, np.integer)) or i < 0:
-            raise ValueError(f"i is {i!r}; wanted the number of a probe, an int >= 0")
+            raise ValueError(f"i is {short(i)}; wanted the number of a probe, an int >= 0")
         while len(self._probes) <= i:
             self._reserve(self._inner, None, n_steps)
             run = Recurrence(self._inner, min(n_steps, self._inner.shape[0]))

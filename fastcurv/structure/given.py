@@ -10,7 +10,6 @@ on the third derivative, the error of the function, and for a loss a lower bound
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import check_positive
+from ..common.checks import check_positive, check_real
 from ..common.errors import accept_aliases, typed
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnly
@@ -414,9 +413,8 @@ class Loss(AskedLoss, made_by="fastcurv.Loss"):
         >>> fc.Loss.quantile(0.9)
         Loss.quantile(0.9, 0.05)
         """
-        if isinstance(level, bool) or not isinstance(level, numbers.Real):
-            raise TypeError(f"level is {typed(level)}; wanted a number between 0 and 1")
-        return _quantile_loss(float(level), check_positive(width, "width"))
+        level = check_real(level, "level", "a number between 0 and 1")
+        return _quantile_loss(level, check_positive(width, "width"))
 
     @staticmethod
     def pseudo_huber(delta: float = 1.0) -> Loss:
@@ -710,7 +708,7 @@ def _built(name: str, function: Any, third: Any, ulps: float, **facts: Any) -> L
 def _quantile_loss(level: float, width: float) -> Loss:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; wanted a number between 0 and 1")
-    name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width**2
+    name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
     return _built(name, partial(_quantile, level=level, width=width), third, 16)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_positive_int
+from ..common.checks import as_rng, check_array, check_positive_int
 from ..common.read_only import ReadOnly, Record
 from ..reference import ReferenceModel, ReferenceObjective
 
@@ -75,8 +75,10 @@ class LinearAutoencoder(ReadOnly):
     objective: ReferenceObjective
 
     def __init__(self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0) -> None:
-        self.spectrum = np.asarray(spectrum, dtype=float)
+        self.spectrum = np.atleast_1d(check_array(spectrum, "spectrum", np.float64))
         n = self.spectrum.size
+        if self.spectrum.ndim != 1 or not n:
+            raise ValueError(f"spectrum has shape {self.spectrum.shape}; wanted (n,) with n >= 1")
         if not (np.diff(self.spectrum) < 0).all() or not self.spectrum[-1] > 0:
             raise ValueError(
                 f"spectrum is {self.spectrum}; wanted distinct positive numbers, descending"

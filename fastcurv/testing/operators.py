@@ -10,6 +10,7 @@ import numpy as np
 from ..common.checks import (
     SelfAdjoint,
     as_rng,
+    check_array,
     check_positive_int,
     check_symmetric_operator,
     check_vector,
@@ -49,7 +50,8 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
     def __init__(
         self, values: np.ndarray, n_reflections: int = 3, *, seed: Any = 0, dtype: Any = np.float64
     ) -> None:
-        self.values = np.asarray(values, dtype=dtype)
+        self.values = np.atleast_1d(check_array(values, "values", dtype, finite=False))
+        n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)
         n = self.values.size
         super().__init__(dtype, (n, n))
         mirrors = as_rng(seed).standard_normal((n_reflections, n))

@@ -1,0 +1,249 @@
+"""Arguments and files that no caller means: numbers beyond float64, NaN, other types, names with
+control characters. Each is used, or refused in one sentence of this library.
+"""
+
+import inspect
+import io
+import traceback
+import warnings
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS
+
+from .. import nets
+
+ABSURD = (
+    *(10**400, -(10**400), float("nan"), float("inf"), -0.0, 5e-324, True, "1", "a\x1b[31m\nb\0"),
+    *("\ud800", "x" * 3000, b"\xff", 1j, Decimal("NaN"), [], [[1], [2, 3]], {}, object()),
+    np.ma.array([1.0], mask=[True]),
+    *(np.datetime64("NaT"), np.timedelta64(1, "s"), np.array(None), np.longdouble("1e400")),
+)
+PACKAGE = str(Path(fc.__file__).parent)
+
+
+def own_sentence(error):
+    """Return what is wrong with an error: its class, its text, or that it is another library's."""
+    text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, with a name as repr
+        return "" if text.isprintable() else "has control characters"
+    if type(error) not in (ValueError, TypeError, MemoryError, np.linalg.LinAlgError):
+        return f"is a {type(error).__name__}"
+    if not text or not text.isprintable() or len(text) > 700:
+        return "is no sentence"
+    own = last.filename.startswith((PACKAGE, "fastcurv/"))  # the second of compiled modules
+    return "" if own else f"comes from {last.filename}"
+
+
+def calls(net):
+    """Yield the public functions that take scalars, each with arguments that it accepts."""
+    ob, theta, model = net.ob, net.theta, net.model
+    H = ob.hessian(theta)
+    density = fc.spectral_density(H, 2, 5, seed=0)
+    few = {"max_iter": 1, "verdict": False}
+    yield fc.MLP, {"sizes": [3, 2]}
+    yield model.init, {}
+    yield model.astype, {"dtype": "float32"}
+    yield fc.Objective, {"model": model, "X": net.X, "y": net.y}
+    yield fc.eigsh, {"op": H}
+    yield fc.eigvalsh, {"op": H}
+    yield fc.inertia, {"op": H}
+    yield fc.spectral_density, {"op": H, "n_probes": 2, "n_steps": 3, "n_grid": 64}
+    yield fc.trace, {"op": H, "n_probes": 2}
+    yield fc.diagonal, {"op": H, "n_probes": 2}
+    yield fc.frobenius_norm, {"op": H, "n_probes": 2}
+    yield fc.classify, {"ob": ob, "theta": theta}
+    yield fc.find_critical_point, {"ob": ob, "theta0": theta, "max_iter": 1}
+    yield fc.escape, {"ob": ob, "theta": theta}
+    yield fc.newton_step, {"H": H, "g": H.gradient, "damping": 10.0}
+    yield fc.saddle_free_newton_step, {"H": H, "g": H.gradient}
+    yield fc.minimize, {"ob": ob, "theta0": theta, **few}
+    for name, method in METHODS.items():
+        yield fc.minimize, {"ob": ob, "theta0": theta, "method": name, **few}, method.defaults
+    yield H.restrict, {"layers": [0]}
+    yield H.shift, {"mu": 1.0}
+    yield ob.batch, {"rows": [0]}
+    yield density.mass, {}
+    yield density.moment, {}
+    yield density.regrid, {"n_grid": 64}
+    yield fc.Loss.quantile, {"level": 0.5}
+    yield fc.structure.permute_hidden, {"model": model, "theta": theta, "layer": 0, "order": [0]}
+    for name in ("constant", "inverse_time", "power"):
+        make = getattr(fc.schedules, name)
+        needed = inspect.signature(make).parameters
+        yield make, dict.fromkeys(needed, 0.5)
+        yield make(*[0.5] * len(needed)).__call__, {"t": 3}
+    yield fc.load, {"path": "none"}
+
+
+NOT_SCALAR = {"progress", "callback", "self"}
+
+
+@pytest.mark.parametrize(
+    "values", [ABSURD[::4], pytest.param(ABSURD, marks=pytest.mark.nightly)], ids=["few", "all"]
+)
+def test_absurd_arguments_are_used_or_refused_in_one_sentence(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net, wrong = nets.draw(0, [3, 3, 2], loss="cross_entropy", N=12, l2=1e-2), []
+    for function, given, *options in calls(net):
+        names = [*inspect.signature(function).parameters, *(options[0] if options else ())]
+        for name in (name for name in names if name not in NOT_SCALAR | {"options"}):
+            if options and name not in options[0]:
+                continue  # of `minimize` itself, which was called before
+            for value in values:
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        function(**{**given, name: value})
+                except Exception as error:
+                    fault = own_sentence(error)
+                    if fault:
+                        called = getattr(function, "__qualname__", str(function))
+                        wrong.append((called, name, ascii(value)[:40], fault, ascii(error)[:120]))
+    assert wrong == []
+
+
+def test_odd_histories_of_a_diagnosis_are_refused_in_one_sentence():
+    net = nets.draw(0, [3, 3, 2], loss="cross_entropy", N=12)
+    keys = ("loss", "gradient_norm", "iteration", "learning_rate", "momentum", "batch_size")
+    wrong = []
+    for key in keys:
+        for value in (*ABSURD[::2], [10**400], ["a"], [None], [[1.0], [2, 3]], {"a": 1}):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    fc.diagnose(net.ob, net.theta, {"loss": [3.0, 2.0], key: value})
+            except Exception as error:
+                if own_sentence(error):
+                    wrong.append((key, ascii(value)[:40], own_sentence(error), ascii(error)[:90]))
+    assert wrong == []
+
+
+def test_names_of_files_with_null_characters_are_refused_in_one_sentence(tmp_path):
+    model = fc.MLP([2, 1])
+    theta = model.init(seed=0)
+    ob = fc.Objective(model, np.ones((2, 2)), np.ones((2, 1)), "mse")
+    for name in ("\0", f"{tmp_path}/a\0b", "\ud800", b"a\0"):
+        for call in (
+            lambda name: fc.save(name, model, theta),
+            fc.load,
+            lambda name: fc.minimize(ob, theta, checkpoint=name),
+            lambda name: fc.minimize(ob, theta, resume=name),
+        ):
+            with pytest.raises(
+                ValueError, match="must be the name of a file, without null"
+            ) as told:
+                call(name)
+            assert own_sentence(told.value) == ""
+        if isinstance(name, str):
+            with pytest.raises(ValueError, match="X must be the name of a file"):
+                fc.StreamedObjective(model, f"{name}.npy", "y.npy")
+
+
+def test_control_characters_in_names_of_files_are_escaped(tmp_path):
+    """A terminal would obey them."""
+    path, model = tmp_path / "a\x1b[31m\nb.safetensors", fc.MLP([2, 1])
+    fc.save(path, model, model.init(seed=0))
+    whole = path.read_bytes()
+    contents = [whole[:-1], whole[:4], b"PK\x03\x04", b"\x80", whole[:200] + b"x" + whole[201:]]
+    contents += [whole.replace(b"sizes", b"sizez"), b"\2\0\0\0\0\0\0\0{}"]
+    wrong, refused = refused_or_read(lambda: fc.load(path), path, contents)
+    assert wrong == [] and refused == len(contents)
+    with pytest.raises(OSError) as told:
+        fc.load(tmp_path / "a\x1b[31m\n")
+    assert own_sentence(told.value) == ""
+
+
+def damaged(content, dice, reach):
+    """Return bytes with a few of the first `reach` changed or removed."""
+    content = bytearray(content)
+    for _ in range(1 + dice.integers(4)):
+        at = int(dice.integers(reach))
+        if dice.random() < 0.3:
+            del content[at : at + int(dice.integers(1, 9))]
+        else:
+            content[at] = dice.integers(256)
+    return bytes(content)
+
+
+def refused_or_read(ask, path, contents):
+    """Write each of `contents` to the path and ask; return those whose errors are no sentence."""
+    wrong, refused = [], 0
+    for content in contents:
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ask()
+        except Exception as error:
+            refused += 1
+            if own_sentence(error):
+                wrong.append((content[:140], own_sentence(error), ascii(error)[:120]))
+    return wrong, refused
+
+
+def test_damaged_npy_files_are_refused_in_one_sentence(tmp_path):
+    """Headers that are cut, no Python, of other types, and mutated at random."""
+    buffer, path, model = io.BytesIO(), tmp_path / "X.npy", fc.MLP([3, 1])
+    np.save(buffer, np.ones((6, 3)))
+    whole = buffer.getvalue()
+    archive = io.BytesIO()
+    np.savez(archive, X=np.ones((6, 3)))
+    by_hand = [b"", whole[:9], whole[:60], whole[:200], archive.getvalue()]
+    for old, new in (
+        (b"(6, 3)", b"(6, 3"),
+        (b"(6, 3)", b"(-6,3)"),
+        (b"{", b"'''"),
+        (b"<f8", b"|O8"),
+    ):
+        by_hand.append(whole.replace(old, new))
+    by_hand += [whole.replace(b"'descr'", b"'desc\x1b'"), whole.replace(b"(6, 3)", b"((((((")]
+    dice, theta = np.random.default_rng(0), model.init(seed=0)
+    np.save(tmp_path / "y.npy", np.ones((6, 1)))
+
+    def ask():
+        return fc.StreamedObjective(model, path, tmp_path / "y.npy", loss="mse").value(theta)
+
+    drawn = [damaged(whole, dice, 120) for _ in range(150)]
+    wrong, refused = refused_or_read(ask, path, by_hand + drawn)
+    assert wrong == [] and refused > 50
+    assert refused_or_read(ask, path, by_hand)[1] == len(by_hand)
+
+
+def test_damaged_parquet_files_are_refused_in_one_sentence(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path, model, dice = tmp_path / "rows.parquet", fc.MLP([2, 1]), np.random.default_rng(0)
+    columns = {name: np.arange(50.0) for name in ("a", "b\x1b", "y")}
+    parquet.write_table(arrow.table(columns), path)
+    whole = path.read_bytes()
+
+    def ask():
+        return fc.StreamedObjective(model, path, "y", loss="mse").value(model.init(seed=0))
+
+    ask()
+    drawn = [damaged(whole, dice, len(whole)) for _ in range(150)]
+    cut = [whole[:n] for n in (0, 3, 4, 12, len(whole) // 2, len(whole) - 1)]
+    wrong, refused = refused_or_read(ask, path, cut + drawn)
+    assert wrong == [] and refused > 50
+
+
+def test_a_matrix_beyond_float64_is_refused_in_one_sentence():
+    """Its largest eigenvalue overflows although its entries do not."""
+    A = np.full((5, 5), 1e308)
+    for ask in (
+        lambda: fc.eigsh(A, 1),
+        lambda: fc.eigsh(A, 2, "BE"),
+        lambda: fc.eigvalsh(A),
+        lambda: fc.inertia(A),
+        lambda: fc.newton_step(A, np.ones(5)),
+        lambda: fc.spectrum.Krylov(A).eigsh(1),
+    ):
+        with pytest.raises(ValueError) as told:
+            ask()
+        assert own_sentence(told.value) == ""

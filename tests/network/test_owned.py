@@ -95,7 +95,7 @@ def ask():
 
 thread = threading.Thread(target=write)
 thread.start()
-for _ in range(150):
+for _ in range(50):
     try:
         ask()
     except ValueError as error:

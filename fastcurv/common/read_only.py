@@ -83,7 +83,7 @@ def read_only_view(x: Any) -> Any:
     if not isinstance(x, np.ndarray):
         return x
     view = x.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

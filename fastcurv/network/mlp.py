@@ -111,19 +111,15 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         dtype: DTypeLike = "float64",
         batch_norm: bool = False,
     ) -> None:
-        sizes = check_sizes(sizes)
-        vars(self).update(
-            sizes=sizes,
-            activation=check_activation(activation, len(sizes) - 2),
-            bias=check_bool(bias, "bias"),
-            residual=check_bool(residual, "residual"),
-            dtype=check_dtype(dtype),
-            batch_norm=check_bool(batch_norm, "batch_norm"),
-            shapes=tuple(zip(sizes[1:], sizes[:-1])),
-        )
+        own = self.__dict__  # assigning attributes takes longer
+        own["sizes"] = sizes = check_sizes(sizes)
+        own["activation"] = check_activation(activation, len(sizes) - 2)
+        own["bias"], own["residual"] = check_bool(bias, "bias"), check_bool(residual, "residual")
+        own["dtype"], own["batch_norm"] = check_dtype(dtype), check_bool(batch_norm, "batch_norm")
+        own["shapes"] = tuple(zip(sizes[1:], sizes[:-1]))
         lengths = (sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes)))
         starts = (0, *itertools.accumulate(lengths))
-        vars(self).update(starts=starts, n_params=starts[-1])
+        own["starts"], own["n_params"] = starts, starts[-1]
         if self.n_params * 8 >= 2**62:
             raise ValueError(
                 f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold"

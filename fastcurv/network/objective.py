@@ -43,7 +43,7 @@ SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
 LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian", "ggn"}
 MAKER = "fastcurv.Objective"
-# counters, and what an instance may replace: see `certificates`
+# attributes that may be assigned: counters, and what an instance may replace, see `certificates`
 FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
 # what lets the engine take steps by itself
 ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
@@ -130,14 +130,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     Notes
     -----
-    Attributes are read-only, and so are the arrays `X`, `y` and `sample_weight`, since plans and
-    proofs were made from them: for another `l2`, `n_threads` or `memory` make a new objective. The
-    methods `value`, `gradient`, `value_and_gradient`, `hessian` and `ggn` may be replaced, in a
-    subclass or on an instance; nothing is proved of such a loss.
-
-    X, y, sample_weight, l2 and theta must be finite, including every entry of a masked array;
-    otherwise `ValueError` is raised. The vectors of products may hold NaN or infinity, which
-    propagates to the result.
+    Attributes and their arrays are read-only. Functions of the loss, such as `value`, may be
+    replaced; nothing is proved of such a loss. X, y, sample_weight, l2 and theta must be finite,
+    including every entry of a masked array; otherwise `ValueError` is raised. The vectors of
+    products may hold NaN or infinity, which propagates to the result.
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed in both orders: of the order of ``6 N sum(widths) + 2 n`` numbers including the scratch
@@ -181,8 +177,6 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     model: MLP
     loss: LossName | Loss
-    y: Any
-    sample_weight: Any
     l2: float
     l2_biases: bool
     n_threads: int | None
@@ -195,7 +189,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     _order: Any = None  # index in the caller's order of each row of the blocks; None: the same
     _whole: Shard  # of a sparse X
     _rows: Any
-    _X: Any
+    _X: Any  # rows, targets and weights as the engine has them
+    _y: Any
+    _weight: Any
     _n_samples: int
     _plan: Any
     _spare: list[Any]
@@ -243,7 +239,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         *,
         l2_biases: bool = True,
     ) -> None:
-        self._by_blocks = self._sparse = is_sparse(X)
+        own = self.__dict__  # assigning attributes takes longer
+        own["_by_blocks"] = own["_sparse"] = is_sparse(X)
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
@@ -251,7 +248,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
                 "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
                 "StreamedObjective"
             )
-        self._rows_of(*checked(model, loss, (X, y, sample_weight)))
+        rows = checked(model, loss, (X, y, sample_weight))
+        own["_X"], own["_y"], own["_weight"] = rows
         self._start()
 
     def _settings(
@@ -264,12 +262,13 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
         memory = memory if memory is None else check_memory(memory)
-        vars(self).update(model=model, loss=loss, n_threads=n_threads, memory=memory)
-        vars(self)["l2"] = check_positive(l2, "l2", zero=True)
-        vars(self)["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        self._unbounded = _unbounded(model, loss)
-        if self._unbounded:  # nothing bounds the error of the loss: the method is not offered
-            vars(self)["rounding_bound"] = None
+        own = self.__dict__
+        own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
+        own["l2"] = check_positive(l2, "l2", zero=True)
+        own["l2_biases"] = check_bool(l2_biases, "l2_biases")
+        own["_unbounded"] = unbounded = _unbounded(model, loss)
+        if unbounded:  # nothing bounds the error of the loss: the method is not offered
+            own["rounding_bound"] = None
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""
             raise ValueError(
@@ -281,26 +280,29 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     def X(self) -> Any:
         """The rows ``(N, sizes[0])``: a read-only array, or a new `csr_matrix` over such arrays."""
         X = self._X
-        return csr_matrix((X.data, X.indices, X.indptr), shape=X.shape) if is_sparse(X) else X
+        if not self._sparse:
+            return read_only_view(X)
+        return csr_matrix(tuple(map(read_only_view, (X.data, X.indices, X.indptr))), shape=X.shape)
 
-    def _rows_of(self, X: Any, y: Any, sample_weight: Any) -> None:
-        """Store rows, targets and weights that are checked, so that no array can be written to."""
-        if is_sparse(X):
-            for part in (X.data, X.indices, X.indptr):
-                part.flags.writeable = False
-        kept = {"_X": X, "y": y, "sample_weight": sample_weight}
-        vars(self).update({name: read_only_view(part) for name, part in kept.items()})
+    @property
+    def y(self) -> Any:
+        """The targets, or int32 classes, as a read-only array."""
+        return read_only_view(self._y)
+
+    @property
+    def sample_weight(self) -> Any:
+        """The weights of the rows as a read-only array, or None."""
+        return read_only_view(self._weight)
 
     def _start(self) -> None:
         """Begin with the rows of X, y and sample_weight."""
-        if not is_sparse(self._X):
+        if not self._sparse:
             self._have(_engine.Rows(*self._given()))
             return
-        self._rows_of(self._X, self.y, self.sample_weight)  # arrays of a copy can be written to
         self._n_samples = self._X.shape[0]
         self._begin()
         rows = SparseRows(self._X, self.n_threads)
-        self._whole = Shard(self._frame(2), rows, self.y, self.sample_weight)
+        self._whole = Shard(self._frame(2), rows, self._y, self._weight)
         size = max(SMALLEST, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
@@ -318,21 +320,20 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _given(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form the engine takes."""
-        labels = self.y if self.y.dtype == np.int32 else None
-        return self._X, None if labels is not None else self.y, labels, self.sample_weight
+        labels = self._y if self._y.dtype == np.int32 else None
+        return self._X, None if labels is not None else self._y, labels, self._weight
 
     def _have(self, rows: Any) -> None:
         """Adopt the engine's rows; their arrays are never written to."""
-        self._rows = rows
-        self._rows_of(rows.X, rows.y if rows.labels is None else rows.labels, rows.weight)
-        self._n_samples = len(rows.X)
+        own = self.__dict__
+        own["_rows"], own["_X"], own["_weight"] = rows, rows.X, rows.weight
+        own["_y"], own["_n_samples"] = rows.y if rows.labels is None else rows.labels, len(rows.X)
         self._begin()
 
     def _begin(self) -> None:
         """Create the state that belongs to this process: no plan, no spare plans, a new lock."""
-        self._plan = None
-        self._spare, self._known = [], {}
-        self._lock = _engine.Lock()
+        own = self.__dict__
+        own["_plan"], own["_spare"], own["_known"], own["_lock"] = None, [], {}, _engine.Lock()
         _living.add(self)
 
     def _after_fork(self) -> None:
@@ -343,7 +344,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             self._plan = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dict__ if name not in self._transient}
+        return {name: x for name, x in self.__dict__.items() if name not in self._transient}
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
@@ -666,10 +667,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _on(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows; the caller must still start it."""
-        y, X, weight = selected(rows, self.y, self._X, self.sample_weight)
+        y, X, weight = selected(rows, self._y, self._X, self._weight)
         other: Objective = self._unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
-        other._rows_of(X, np.ascontiguousarray(y), weight)
+        vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
@@ -706,7 +707,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         rows, plan = other._rows, other._plan
         plan.renew(*self._given())
         self._have(rows)
-        self._plan, self._theta, other._plan, other._rows = plan, other._theta, None, None
+        vars(self).update(_plan=plan, _theta=other._theta)
+        vars(other).update(_plan=None, _rows=None)
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
         """Return the quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
@@ -747,8 +749,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _with_model(self, model: MLP) -> Objective:
         """Return the objective of another model on the same rows."""
-        how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
-        return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)
+        how = self.loss, self.l2, self._weight, self.n_threads, self.memory
+        return Objective(model, self.X, self._y, *how, l2_biases=self.l2_biases)
 
     # --- sums over blocks of rows
 
@@ -767,9 +769,11 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
 def _unbounded(model: MLP, loss: Any) -> str:
     """Return what keeps everything about a loss from being proved, as a clause; "" for nothing."""
-    asked = [ACTIVATIONS[name].given for name in model.activation]
-    known = (part.unbounded for part in (LOSSES[loss].given, *asked) if part is not None)
-    return next(filter(None, known), "")
+    rows = (LOSSES[loss], *map(ACTIVATIONS.__getitem__, model.activation))
+    for given in [row.given for row in rows if row.given is not None]:
+        if given.unbounded:
+            return given.unbounded
+    return ""
 
 
 def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
@@ -822,7 +826,7 @@ class Shard(Objective):
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
         self._unbounded = _unbounded(frame.model, frame.loss)
-        self._rows_of(X, y, sample_weight)
+        vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]
         self._divisor = n * terms_of_a_row(self)
@@ -871,16 +875,11 @@ class Shard(Objective):
         n = self.frame.n_samples
         for start in range(0, self.n_samples, size):
             rows = slice(start, start + size)
-            weight = None if self.sample_weight is None else self.sample_weight[rows]
+            weight = None if self._weight is None else self._weight[rows]
             X = self._X.X[rows].toarray()
-            piece = Shard(self.frame, X, self.y[rows], weight, self.first + start)
-            vars(piece)["layout"] = {
-                "arch": "numpy",
-                "chunk": n,
-                "panel": 0,
-                "groups": 0,
-                "rows": n,
-            }
+            piece = Shard(self.frame, X, self._y[rows], weight, self.first + start)
+            names, order = ("arch", "chunk", "panel", "groups", "rows"), ("numpy", n, 0, 0, n)
+            vars(piece)["layout"] = dict(zip(names, order))
             yield piece
 
     def _bound(self, theta: Any, gradient: bool) -> Any:

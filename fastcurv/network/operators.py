@@ -18,7 +18,6 @@ from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
-from ..common.read_only import read_only_view
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
@@ -376,7 +375,7 @@ class Curvature(Quadratic):
             self,
             layer_indices(self.objective.model, layers)
             if layers is not None
-            else check_indices(indices, self.shape[0]),
+            else np.array(check_indices(indices, self.shape[0])),
         )
 
     def reduced(self, space: str | None = None) -> InCoordinates | OutputSpace | None:
@@ -441,13 +440,16 @@ class BlockCurvature(OfWhole, Quadratic):
         model, starts = whole.objective.model, whole.objective.model.starts
         active = np.zeros(len(model.shapes), np.int8)
         active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
+        gradient = whole.gradient[indices]
+        for own in (indices, gradient):
+            own.setflags(write=False)
         vars(self).update(
             whole=whole,
-            indices=read_only_view(np.array(indices)),
+            indices=indices,
             kind=whole.kind,
             objective=whole.objective,
             value=whole.value,
-            gradient=read_only_view(whole.gradient[indices]),
+            gradient=gradient,
             _active=active,
         )
         super().__init__(whole.dtype, (len(indices), len(indices)))

@@ -19,7 +19,9 @@ from ..common.files import refuse_device
 from ..common.optional import optional
 from ..common.runtime import unbroken
 from ..optimize.minimize import METHODS, STOCHASTIC
-from ..plots.spectrum import extremes
+from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, ends, every_pair, extremes
+from ..spectrum.density import density_of
+from ..spectrum.density_curve import counted
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
 from .data import Dataset, absolute
@@ -151,7 +153,9 @@ def spectrum(args: Namespace, out: Output) -> int:
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
-    pairs = extremes(hessian, args.k, args.seed, args.progress)
+    dense = hessian.shape[0] <= DENSE_BELOW
+    known = every_pair(hessian) if dense else extremes(hessian, args.k, args.seed, args.progress)
+    pairs = ends(known, args.k) if dense else known
     out.say(pair_lines(pairs))
     density = fc.spectral_density(
         hessian,
@@ -160,12 +164,11 @@ def spectrum(args: Namespace, out: Output) -> int:
         seed=args.seed,
         progress=args.progress,
     )
-    negative = density.mass(high=0.0)
-    error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
-    out.say(
-        f"density: {args.probes} probes x {args.steps} steps; "
-        f"{negative.estimate:.1%}{error} of its mass is negative"
-    )
+    every = density_of(known.values, hessian.dtype) if dense else density
+    negative = every.mass(high=0.0)
+    made = "from all eigenvalues" if density.exact else f"{args.probes} probes x {args.steps} steps"
+    out.say(f"density: {made}; {counted(every)}")
+    picture = SpectrumDisplay(every, eigenvalues=pairs.values)
     out.fact(
         **description(objective, data),
         eigenvalues=pairs.values,
@@ -180,7 +183,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         negative_mass=negative.estimate,
         negative_mass_stderr=negative.stderr,
     )
-    out.picture(density, args.figure)
+    out.picture(picture, args.figure)
     return 0 if np.all(pairs.converged) else 1
 
 

@@ -63,9 +63,10 @@ class Output:
         self.facts.update(facts)
 
     def picture(self, made: Any, path: str | None) -> None:
-        """Plot a density or a diagnosis and write it there, if a path is given."""
+        """Plot a display or a diagnosis and write it there, if a path is given."""
         if path is not None:
-            write_picture(made.plot(new_axes()).figure, path)
+            shown = made.plot(new_axes())
+            write_picture(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
             self.say(f"picture: {path}")
             self.fact(figure=path)
 

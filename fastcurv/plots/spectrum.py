@@ -14,7 +14,14 @@ from ..common.protocols import Axis
 from ..common.runtime import unbroken
 from ..spectrum.dense import matrix_of
 from ..spectrum.density import spectral_density
-from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
+from ..spectrum.density_curve import (
+    SpectralDensity,
+    counted,
+    draw_density,
+    legend_above,
+    plain_numbers,
+    within,
+)
 from ..spectrum.eigsh import eigsh
 from ..spectrum.results import Eigenpairs
 from .predictions import objective_of
@@ -33,7 +40,7 @@ class SpectrumDisplay(Display):
     density : SpectralDensity
         What `fastcurv.spectral_density` returned.
     eigenvalues : (k,) array or None
-        Eigenvalues drawn as ticks on the axis, negative ones in red.
+        Eigenvalues drawn as ticks on the axis, negative ones in red, zeros within rounding in grey.
     bounds : (float, float)
         Proved bounds on all eigenvalues; the density is cut off there.
 
@@ -190,7 +197,8 @@ class SpectrumDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            Where to draw; None: a new figure. Empty axes get a title, which says how many
+            eigenvalues are negative.
         band : float
             Half width of the error band, in standard errors.
         scale : {"log", "linear"}
@@ -206,11 +214,14 @@ class SpectrumDisplay(Display):
             The display itself, with ``ax_`` and ``figure_`` set.
         """
         ax = self._axes(ax)
+        alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:
+            near = getattr(self.density, "rounding", 0.0)  # zeros of symmetries have either sign
             for sign, tone, mine in (
-                ("negative", RED, self.eigenvalues < 0),
-                ("positive", color, self.eigenvalues >= 0),
+                ("negative", RED, self.eigenvalues < -near),
+                ("zero", GREY, np.abs(self.eigenvalues) <= near),
+                ("positive", color, self.eigenvalues > near),
             ):
                 if mine.any():
                     ax.plot(
@@ -225,6 +236,8 @@ class SpectrumDisplay(Display):
                         clip_on=False,
                     )
             legend_above(ax, float(self.density.density.max()))
+        if alone and isinstance(self.density, SpectralDensity):
+            ax.set_title(counted(self.density))
         return self
 
 
@@ -263,7 +276,7 @@ def eigenvalues(
     values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
 ) -> Any:
     """Draw eigenvalues in ascending order, with different markers and colours for negative and
-    positive ones.
+    positive ones and for zeros within rounding.
 
     Parameters
     ----------
@@ -285,8 +298,9 @@ def eigenvalues(
     values, rank = values[order], np.arange(1, values.size + 1)
     threshold = 1e-12 * max(np.abs(values).max(initial=0.0), np.finfo(float).tiny)
     for sign, marker, color, mask in (
-        ("negative", "v", RED, values < 0),
-        ("positive", "^", BLUE, values >= 0),
+        ("negative", "v", RED, values < -threshold),
+        ("zero", "o", GREY, np.abs(values) <= threshold),
+        ("positive", "^", BLUE, values > threshold),
     ):
         if mask.any():
             bars = None if errors is None else errors[mask]

@@ -38,6 +38,8 @@ STEP = 10e-6  # seconds that a density spends on each product, besides
 SLICE = 0.1  # seconds of steps after which progress is shown
 # an outlier is deflated once its residual is below this share of its distance from the bulk
 SETTLED = 0.05
+# error of a node in eps times the largest; of all eigenvalues it is n of these, see `eigvalsh`
+ROUNDED_STEPS = 64
 
 
 @accept_aliases("spectral_density")
@@ -146,12 +148,12 @@ def spectral_density(
     rng = as_rng(one_seed(seed, rng))
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
-        return every(eigvalsh(small.matrix), small, n, 0, look)
+        return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
     m = n_probes * min(n_steps, n)
     whole = small is None and against is None and deflate is None and n <= m
     if whole and matrix_pays(op, m, STEP):
         P, n_products = matrix_of(op)
-        return every(eigvalsh(P), None, n, n_products, look)
+        return every(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     known, spent = known_pairs(op, against)
@@ -178,18 +180,29 @@ def spectral_density(
         quadratures = quadratures[1:]
     quadratures = [with_rest(one, small, len(known.values)) for one in quadratures]
     facts = {"n_products": n_products, "ghosts": ghosts}
-    return assemble(quadratures, known.values, n, look, small, **facts)
+    return assemble(quadratures, known.values, n, look, small, run.dtype, **facts)
 
 
 def every(
-    values: Floats, small: Any, n: int, n_products: int, look: dict[str, Any]
+    values: Floats,
+    small: Any,
+    n: int,
+    n_products: int,
+    look: dict[str, Any],
+    dtype: np.dtype[Any],
 ) -> SpectralDensity:
     """Return the density of an operator whose eigenvalues, or those of the smaller operator
     `small`, are all known.
     """
     one = with_rest(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
-    return assemble([one, one], np.zeros(0), n, look, small, **known)
+    return assemble([one, one], np.zeros(0), n, look, small, dtype, **known)
+
+
+def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
+    """Return the density of an operator of this dtype from all its eigenvalues ``(n,)``."""
+    look = check_look("linear", None, None, 1024, None)
+    return every(values, None, len(values), 0, look, dtype)
 
 
 class Quadrature(NamedTuple):
@@ -313,10 +326,11 @@ def assemble(
     n: int,
     look: dict[str, Any],
     small: Reduction | None,
+    dtype: np.dtype[Any],
     **facts: Any,
 ) -> SpectralDensity:
-    """Return a `SpectralDensity` from the probes' quadratures, those of the full operator, and the
-    deflated eigenvalues.
+    """Return a `SpectralDensity` from the probes' quadratures, those of the full operator of this
+    dtype, and the deflated eigenvalues.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))
@@ -329,5 +343,8 @@ def assemble(
     order = np.argsort(nodes, axis=1, kind="stable")
     nodes, weights = (np.take_along_axis(x, order, axis=1) for x in (nodes, weights))
     facts = {"n_deflated": len(exact), "space": getattr(small, "space", "parameters")} | facts
+    largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
+    steps = n if facts["n_deflated"] >= n else ROUNDED_STEPS
+    facts["rounding"] = max(steps, ROUNDED_STEPS) * float(np.finfo(dtype).eps) * largest
     spread = smear(nodes, weights, **look, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

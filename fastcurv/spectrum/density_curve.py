@@ -211,6 +211,9 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
     n_deflated : int
         Number of eigenvalues that enter the density exactly, as nodes of weight 1/n common to all
         probes.
+    rounding : float
+        Eigenvalues and nodes this close to a number, zeros of symmetries for example, cannot be
+        told from it.
     ghosts : float
         The largest ``|<q_i, q_j>|``, i != j, measured among Lanczos vectors; spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
@@ -237,6 +240,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
     shared: str | None = None
     n_new: int | None = None
     space: str = "parameters"
+    rounding: float = 0.0
 
     @property
     def n_probes(self) -> int:
@@ -244,8 +248,8 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         return len(self.nodes)
 
     @property
-    def _exact(self) -> bool:
-        """True if every eigenvalue is known."""
+    def exact(self) -> bool:
+        """True if all eigenvalues were computed, in place of an estimate from random probes."""
         return 0 < self.n <= self.n_deflated
 
     @property
@@ -278,10 +282,12 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
         """Estimate the fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
-        A node next to an end represents eigenvalues on both sides of it, so half of the weight of
-        the two nodes on either side of each end is uncertain; that is added to the standard error
-        over the probes, which is NaN for a single probe. If a few probes are all alike they may
-        miss one eigenvalue of n, and the standard error is at least 1/n.
+        Nodes within `rounding` of an end count as equal to it, so they are left out, and half of
+        their weight is added to the standard error. A node next to an end represents eigenvalues
+        on both sides of it, unless all eigenvalues are known, so half of the weight of the two
+        nodes on either side of each end is uncertain; that is added to the standard error over the
+        probes, which is NaN for a single probe. If a few probes are all alike they may miss one
+        eigenvalue of n, and the standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
@@ -289,10 +295,13 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         low, high = float(low), float(high)
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
-            per_probe[i] = w[(x > low) & (x < high)].sum()
-            unsure[i] = sum(astride(x, w, end) for end in (low, high))
+            per_probe[i] = w[(x > low + self.rounding) & (x < high - self.rounding)].sum()
+            for end in (low, high):
+                equal = np.abs(x - end) <= self.rounding
+                unsure[i] += float(w[equal].sum())
+                unsure[i] += 0.0 if self.exact else astride(x[~equal], w[~equal], end)
         estimate = self._over_probes(per_probe, "mass", known=True)
-        one = 0.0 if self._exact or not alike(per_probe) else 1 / max(1, self.n)
+        one = 0.0 if self.exact or not alike(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
         return replace(estimate, stderr=float(stderr))
 
@@ -339,7 +348,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         arguments as in `spectral_density`.
         """
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
-        return replace(self, **smear(self.nodes, self.weights, **look, unsure=not self._exact))
+        return replace(self, **smear(self.nodes, self.weights, **look, unsure=not self.exact))
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
         """Return the density from the probes of both, which must be of the same operator, with the
@@ -360,7 +369,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
             axis=self.axis,
             width=self.width,
             linear_below=self.linear_below,
-            unsure=not (self._exact and other._exact),
+            unsure=not (self.exact and other.exact),
         )
         return replace(
             self,
@@ -369,12 +378,13 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
             n_products=self.n_products + other.n_products,
             n_deflated=min(self.n_deflated, other.n_deflated),
             ghosts=max(self.ghosts, other.ghosts),
+            rounding=max(self.rounding, other.rounding),
             **spread,
         )
 
     def _over_probes(self, per_probe: np.ndarray, method: str, known: bool = False) -> Estimate:
         mean, stderr = mean_of(per_probe)
-        if not (known or self._exact) and alike(per_probe):
+        if not (known or self.exact) and alike(per_probe):
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
 
@@ -397,12 +407,14 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]
+        made = "all eigenvalues computed,"
+        if not self.exact:
+            made = f"{self.n_probes} probes, {self.nodes.shape[1]} nodes each"
+        deflated = "" if self.exact else f"{self.n_deflated} deflated, "
         return (
-            f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes "
-            "each on "
+            f"SpectralDensity: n = {self.n}, {made} on "
             f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} "
-            f"({self.axis} axis), "
-            f"{self.n_deflated} deflated, {self.n_products} products"
+            f"({self.axis} axis), {deflated}{self.n_products} products"
         )
 
 
@@ -473,6 +485,7 @@ def draw_density(
         contributes. A horizontal axis in decades covers the range of the density, and includes 0
         only if that does.
     """
+    density = within(density, *definite(density))
     grid, height = np.asarray(density.grid), np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
     top = max([float(height.max()), *earlier])
@@ -494,7 +507,12 @@ def draw_density(
         ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
         plain_numbers(ax.xaxis)
     color = ax.plot(grid, height, **line)[0].get_color()
-    if band and np.shape(density.stderr) == height.shape and np.isfinite(density.stderr).all():
+    if (
+        band
+        and not density.exact
+        and np.shape(density.stderr) == height.shape
+        and np.isfinite(density.stderr).all()
+    ):
         low = np.maximum(height - band * density.stderr, floor)
         high = np.maximum(height + band * density.stderr, floor)
         name = f"$\\pm${band:g} standard errors of {density.n_probes} probes"
@@ -564,6 +582,35 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
     if low >= 1e-4 and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
         return f"{sign}{abs(x):g}"
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
+
+
+def definite(density: Any) -> tuple[float, float]:
+    """Return bounds on the eigenvalues: 0 on a side of it where all of them are known and none
+    lies, up to rounding; else infinite ones.
+    """
+    if not density.exact:
+        return -np.inf, np.inf
+    used = density.nodes[density.weights > 0]
+    low, high = float(used.min()), float(used.max())
+    if max(-low, high) <= density.rounding:
+        return -np.inf, np.inf
+    return (
+        0.0 if low >= -density.rounding else -np.inf,
+        0.0 if high <= density.rounding else np.inf,
+    )
+
+
+def counted(density: Any) -> str:
+    """Return how many of all eigenvalues are negative, positive and zero within rounding, or the
+    estimated fraction of negative ones.
+    """
+    n, negative = density.n, density.mass(high=0.0)
+    if not density.exact:
+        error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
+        return f"{negative.estimate:.1%}{error} of {n} eigenvalues negative"
+    below, above = (round(n * density.mass(*ends).estimate) for ends in ((-np.inf, 0), (0, np.inf)))
+    zero = f", {n - below - above} zero within rounding" if below + above < n else ""
+    return f"{below} of {n} eigenvalues negative, {above} positive{zero}"
 
 
 def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:

@@ -82,7 +82,7 @@ def test_an_error_that_nobody_knows_is_null(run, capsys, monkeypatch):
 )
 def test_what_products_leave_open_is_said(unseen, words, told, run, capsys, monkeypatch):
     found = spectrum.extremes
-    monkeypatch.setattr(spectrum, "DENSE_BELOW", 10)
+    monkeypatch.setattr(commands, "DENSE_BELOW", 10)
     monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)

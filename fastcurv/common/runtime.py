@@ -17,6 +17,7 @@ import scipy
 
 from .. import _engine
 from .._engine import Callback as Callback
+from .._engine import Lock as Lock
 from .._engine import resume_arithmetic as resume_arithmetic
 
 try:

@@ -5,7 +5,7 @@ shown.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -246,8 +246,9 @@ def classify(
         call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
         one_blas_thread(n > ALONE and min(n, ask.dense_below) <= LARGEST_ALONE),
+        nullcontext() if krylov is None else krylov.held() as runs,
     ):
-        return _judge(ask, shown, started)
+        return _judge(replace(ask, krylov=runs), shown, started)
 
 
 def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:

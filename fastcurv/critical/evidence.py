@@ -27,7 +27,7 @@ from ..common.protocols import Array, Certificate, Floats
 from ..common.runtime import late, resume_arithmetic
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
-from ..spectrum.shared_run import Krylov
+from ..spectrum.shared_run import Krylov, Runs
 from .decide import Nearness, Proof, Spectrum
 from .theorem import Contraction
 
@@ -701,7 +701,7 @@ class ClassifyOptions:
     max_products: int | None
     dense_below: float
     seed: Any
-    krylov: Krylov | None
+    krylov: Any  # None, a `Krylov` run, or its `Runs` once this thread holds them
     max_time: float | None = None
     seek: bool = True
 
@@ -741,7 +741,7 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
 STALE = 100.0  # sqrt(eps) that a Lanczos relation may be off by; semi-orthogonality loses a few
 
 
-def check_operator(run: Krylov, H: Products) -> int:
+def check_operator(run: Runs, H: Products) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
     of products that this took.
 
@@ -787,12 +787,12 @@ def _is_same_curvature(op: Any, native: Any) -> bool:
     return bool(same and op.dtype == native.dtype and np.array_equal(op.theta, native.theta))
 
 
-def _held_products(run: Krylov, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+def _held_products(run: Runs, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
     """Return a random combination x of the bases of a run, the product with it that the run holds,
     and the largest that the norm of this product may be; zeros for a run without products.
     """
     x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
-    for start, one in run._runs:
+    for start, one in run.by_start:
         y = rng.standard_normal(one.m)
         small = run.small if start is None else None
         for T, total in ((np.eye(one.m), x), (one.T[: one.m + one.p, : one.m], product)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from sys import getrefcount
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -127,8 +128,17 @@ class Basis:
         return self.T[: self.m + self.p, : self.m]
 
     def widen(self, more: int) -> None:
-        """Enlarge the arrays by `more` rows, keeping their contents."""
-        self.rows.resize((len(self.rows) + more, self.rows.shape[1]), refcheck=False)
+        """Enlarge the arrays by `more` rows, keeping their contents.
+
+        Memory moves only if there is no other view of it: operators receive rows and may keep them.
+        """
+        rows, unshared = self.rows, np.empty(0)
+        shape = (len(rows) + more, rows.shape[1])
+        if getrefcount(rows) - 1 > getrefcount(unshared) or not rows.flags.owndata:
+            self.rows = np.empty(shape, rows.dtype)
+            self.rows[: len(rows)] = rows
+        else:
+            rows.resize(shape, refcheck=False)
         T, held = np.zeros((len(self.rows),) * 2), len(self.T)
         T[:held, :held] = self.T
         self.T = T
@@ -267,6 +277,7 @@ class Recurrence(Lanczos, Basis):
         is no restart.
     """
 
+    arrays: Any
     n_products: int
     clean: int
     reach: int
@@ -306,6 +317,7 @@ class Recurrence(Lanczos, Basis):
         """Enlarge the capacity to `max_basis` rows, keeping the contents."""
         more = min(max_basis, self.dimension) - self.capacity
         if more > 0:
+            self.arrays = None  # which holds the rows as well
             self.widen(more)
             self.err = np.pad(self.err, (0, more))
             self.leak = np.pad(self.leak, ((0, 0), (0, more)))

@@ -142,11 +142,12 @@ class _Made:
         """Solve ``(K + shift) x = y``."""
         if not shift > 0:  # K is 0
             return 0 * y
-        if shift not in self.roots:
+        roots = self.roots  # another thread may replace them
+        if shift not in roots:
             K = self.K.astype(np.float64)
             K[np.diag_indices(len(K))] += shift
-            self.roots = {shift: cho_factor(K, overwrite_a=True, check_finite=False)}
-        return np.asarray(cho_solve(self.roots[shift], y, check_finite=False))
+            self.roots = roots = {shift: cho_factor(K, overwrite_a=True, check_finite=False)}
+        return np.asarray(cho_solve(roots[shift], y, check_finite=False))
 
 
 def _gram(ob: Any, state: RowState, S: Array) -> Array:

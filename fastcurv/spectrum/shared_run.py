@@ -4,6 +4,8 @@ repeating a product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from ..common.errors import accept_aliases
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..common.read_only import ReadOnly
+from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, extend, quadrature, with_rest
 from .density_curve import SpectralDensity, check_look
@@ -29,6 +32,94 @@ from .reduced import completed, reduction, resolve_tol
 from .results import Eigenpairs
 
 MAX_BYTES = 4 << 30
+
+
+class Runs:
+    """The state of a `Krylov` run, for one thread at a time: its recurrences, by their starts.
+
+    Attributes
+    ----------
+    op, name, rng, n, dtype, small, max_bytes
+        As in `Krylov`.
+    """
+
+    def __init__(self, op: Any, name: str, seed: Seed, max_bytes: int, space: Space | None) -> None:
+        self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
+        self.n: int = self.op.shape[0]
+        self.dtype = operator_dtype(self.op)
+        self.small = reduction(self.op, space)
+        self.max_bytes = check_positive_int(max_bytes, "max_bytes")
+        self.by_start: list[tuple[Any, Recurrence]] = []  # the start None: random
+
+    @property
+    def n_products(self) -> int:
+        """Products made so far, by all runs."""
+        return sum(run.n_products for _, run in self.by_start)
+
+    @property
+    def probes(self) -> list[Recurrence]:
+        """The runs from random starts, in their order."""
+        return [run for start, run in self.by_start if start is None]
+
+    @property
+    def inner(self) -> Any:
+        """The operator on which the random probes run."""
+        return self.op if self.small is None else self.small
+
+    def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
+        """Reserve memory for `steps` products in a run, or raise MemoryError."""
+        n = op.shape[0]
+        steps = min(steps, n)
+        if run is not None and run.capacity >= steps:
+            return
+        held = sum(one.rows.nbytes for _, one in self.by_start if one is not run)
+        if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
+            raise MemoryError(
+                f"a basis of {steps} vectors of length {n} next to the {held / 1e9:.2g} GB "
+                "held takes "
+                f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or "
+                "more memory"
+            )
+        if run is not None:
+            run.reserve(steps)
+
+    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
+        """See `Krylov.probe`."""
+        if not isinstance(i, (int, np.integer)) or i < 0:
+            raise ValueError(f"i is {short(i)}; wanted the number of a probe, an int >= 0")
+        while len(self.probes) <= i:
+            self.reserve(self.inner, None, n_steps)
+            run = Recurrence(self.inner, min(n_steps, self.inner.shape[0]))
+            run.insert_random(self.rng)
+            self.by_start.append((None, run))
+        self.grow(self.probes[i], n_steps, shown)
+        return self.probes[i]
+
+    def grow(self, run: Recurrence, n_steps: int, shown: Bar = SILENT) -> None:
+        """Extend a run to at least `n_steps` products, unless its space is exhausted."""
+        if run.p and run.m < n_steps:
+            self.reserve(run.op, run, n_steps)
+            extend(run, n_steps, shown)
+
+    def steps_from(self, g: Any = None) -> int:
+        """See `Krylov.steps_from`."""
+        return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
+
+    def start_from(self, g: Array, n_steps: int) -> Recurrence:
+        """See `Krylov.start_from`."""
+        g = check_vector(g, self.n, "g")
+        if not g.any():
+            raise ValueError("g is zero; wanted a direction")
+        for start, run in self.by_start:  # noqa: B007  used where the loop is left
+            if np.array_equal(start, g):
+                break
+        else:
+            self.reserve(self.op, None, n_steps)
+            run = Recurrence(self.op, min(n_steps, self.n))
+            run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
+            self.by_start.append((g.copy(), run))
+        self.grow(run, n_steps)
+        return run
 
 
 class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
@@ -40,6 +131,10 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     eigenvector with few entries can be orthogonal to them. Further random runs are started when a
     density needs more probes, and others from given vectors. Runs are never restarted, so each can
     be extended, and each keeps its basis: memory is one vector of length n for every product.
+
+    Threads may share one: each call waits until the others have ended. A call from within a product
+    of its own operator, or from a signal handler or finaliser that interrupts a call, raises
+    `RuntimeError`.
 
     Parameters
     ----------
@@ -94,15 +189,13 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         max_bytes: int = MAX_BYTES,
         space: Space | None = None,
     ) -> None:
-        self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
-        self.n = self.op.shape[0]
-        self.dtype = operator_dtype(self.op)
-        self.small = reduction(self.op, space)
-        self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        self._runs: list[tuple[Any, Recurrence]] = []  # by their starts; None: random
+        self._runs = runs = Runs(op, name, seed, max_bytes, space)
+        self._lock = Lock()
+        self.op, self.name, self.n, self.dtype = runs.op, runs.name, runs.n, runs.dtype
+        self.rng, self.small, self.max_bytes = runs.rng, runs.small, runs.max_bytes
 
     def __repr__(self) -> str:
-        steps = [run.m for run in self._probes]
+        steps = [run.m for run in self._runs.probes]
         return (
             f"Krylov({self.name!r}, n = {self.n}, probes of {steps} steps, {self.n_products} "
             "products)"
@@ -111,57 +204,50 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     @property
     def n_products(self) -> int:
         """Products made so far, by all runs."""
-        return sum(run.n_products for _, run in self._runs)
+        return self._runs.n_products
 
-    @property
-    def _probes(self) -> list[Recurrence]:
-        """The runs from random starts, in their order."""
-        return [run for start, run in self._runs if start is None]
+    @contextmanager
+    def held(self) -> Iterator[Runs]:
+        """Return a context in which this thread alone uses the runs; other threads wait.
 
-    @property
-    def _inner(self) -> Any:
-        """The operator on which the random probes run."""
-        return self.op if self.small is None else self.small
+        Raises
+        ------
+        RuntimeError
+            If this thread uses them already, further up its stack.
 
-    def _reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
-        """Reserve memory for `steps` products in a run, or raise MemoryError."""
-        n = op.shape[0]
-        steps = min(steps, n)
-        if run is not None and run.capacity >= steps:
-            return
-        held = sum(one.rows.nbytes for _, one in self._runs if one is not run)
-        if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
-            raise MemoryError(
-                f"a basis of {steps} vectors of length {n} next to the {held / 1e9:.2g} GB "
-                "held takes "
-                f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or "
-                "more memory"
-            )
-        if run is not None:
-            run.reserve(steps)
+        Examples
+        --------
+        >>> import numpy as np
+        >>> with Krylov(np.diag([1.0, 2.0, 5.0]), seed=0).held() as runs:
+        ...     runs.probe(0, 2).m
+        2
+        """
+        if self._lock.lost:  # in a forked process: another thread's call has left them half made
+            self._lock, self._runs.by_start = Lock(), []
+        try:
+            self._lock.__enter__()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the Krylov run {self.name!r} must not be used from a product of its own "
+                "operator, or from a signal handler or finaliser that interrupts a call of it. "
+                "Use another Krylov run there, or call it later."
+            ) from error
+        try:
+            yield self._runs
+        finally:
+            self._lock.__exit__()
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
-        the coordinates of `small` if there is one.
+        the coordinates of `small` if there is one. Read it within `held` if threads share the run.
         """
-        if not isinstance(i, (int, np.integer)) or i < 0:
-            raise ValueError(f"i is {short(i)}; wanted the number of a probe, an int >= 0")
-        while len(self._probes) <= i:
-            self._reserve(self._inner, None, n_steps)
-            run = Recurrence(self._inner, min(n_steps, self._inner.shape[0]))
-            run.insert_random(self.rng)
-            self._runs.append((None, run))
-        self._grow(self._probes[i], n_steps, shown)
-        return self._probes[i]
-
-    def _grow(self, run: Recurrence, n_steps: int, shown: Bar = SILENT) -> None:
-        if run.p and run.m < n_steps:
-            self._reserve(run.op, run, n_steps)
-            extend(run, n_steps, shown)
+        with self.held() as runs:
+            return runs.probe(i, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
         """Return the number of products made from the first random start, or from `g`."""
-        return next((run.m for start, run in self._runs if np.array_equal(start, g)), 0)
+        with self.held() as runs:
+            return runs.steps_from(g)
 
     def extend(self, n_steps: int) -> Krylov:
         """Extend the first probe to at least `n_steps` products and return self."""
@@ -199,38 +285,37 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             call.
         """
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
-        before = self.n_products
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
-        k = min(wanted, self._inner.shape[0])
-        run = self.probe(0, min(k, limit))
-        limit += run.m - (self.n_products - before)
-        with bar(None, f"{self.name}: eigsh", progress) as shown:
+        with self.held() as runs, bar(None, f"{self.name}: eigsh", progress) as shown:
+            before, k = runs.n_products, min(wanted, runs.inner.shape[0])
+            run = runs.probe(0, min(k, limit))
+            limit += run.m - (runs.n_products - before)
             while True:
                 theta, S, residuals, limits = run.ritz(k, which)
                 target = max(tol * run.scale, 2 * run.noise)
                 if run.m >= limit or not run.p or (len(theta) == k and (residuals <= target).all()):
                     break
                 try:
-                    self._grow(run, min(limit, run.m + max(2, run.m // 10)), shown)
+                    runs.grow(run, min(limit, run.m + max(2, run.m // 10)), shown)
                 except MemoryError:
                     break
-        run.reorthogonalise()
-        found = Eigenpairs(
-            values=theta,
-            vectors=combine(run.rows[: run.m], S).T,
-            residuals=limits,
-            tol=tol,
-            converged=limits <= tol * run.scale,
-            n_products=run.m,
-            scale=run.scale,
-            shared=self.name,
-            n_new=self.n_products - before,
-            asymmetry=run.asymmetry,
-        )
+            run.reorthogonalise()
+            found = Eigenpairs(
+                values=theta,
+                vectors=combine(run.rows[: run.m], S).T,
+                residuals=limits,
+                tol=tol,
+                converged=limits <= tol * run.scale,
+                n_products=run.m,
+                scale=run.scale,
+                shared=self.name,
+                n_new=runs.n_products - before,
+                asymmetry=run.asymmetry,
+            )
         if self.small is None:
             return found
         whole = completed(found, self.small, wanted, which, np.random.default_rng(0))
-        return replace(whole, n_products=run.m, shared=found.shared, n_new=found.n_new)
+        return replace(whole, n_products=found.n_products, shared=found.shared, n_new=found.n_new)
 
     @accept_aliases("spectral_density")
     def spectral_density(
@@ -252,38 +337,29 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         of the first probe, at least 80. The other arguments are as in `fastcurv.spectral_density`.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
-        n_steps = max(80, self.steps_from()) if n_steps is None else n_steps
-        n_steps = check_positive_int(n_steps, "n_steps")
+        n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
         look = check_look(axis, width, grid, n_grid, linear_below)
-        before = self.n_products
-        with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
-            runs = [self.probe(i, n_steps, shown) for i in range(n_probes)]
-        return assemble(
-            [with_rest(quadrature(run), self.small) for run in runs],
-            np.zeros(0),
-            self.n,
-            look,
-            self.small,
-            n_products=sum(run.m for run in runs),
-            ghosts=max(run.ghosts for run in runs),
-            shared=self.name,
-            n_new=self.n_products - before,
-        )
+        with self.held() as runs:
+            n_steps = max(80, runs.steps_from()) if n_steps is None else n_steps
+            before = runs.n_products
+            with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
+                probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
+            return assemble(
+                [with_rest(quadrature(run), self.small) for run in probes],
+                np.zeros(0),
+                self.n,
+                look,
+                self.small,
+                self.dtype,
+                n_products=sum(run.m for run in probes),
+                ghosts=max(run.ghosts for run in probes),
+                shared=self.name,
+                n_new=runs.n_products - before,
+            )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run that starts from g ``(n,)``, not 0, an existing or a new one, extended to
-        at least n_steps.
+        at least n_steps. Read it within `held` if threads share the run.
         """
-        g = check_vector(g, self.n, "g")
-        if not g.any():
-            raise ValueError("g is zero; wanted a direction")
-        for start, run in self._runs:  # noqa: B007  used where the loop is left
-            if np.array_equal(start, g):
-                break
-        else:
-            self._reserve(self.op, None, n_steps)
-            run = Recurrence(self.op, min(n_steps, self.n))
-            run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
-            self._runs.append((g.copy(), run))
-        self._grow(run, n_steps)
-        return run
+        with self.held() as runs:
+            return runs.start_from(g, n_steps)

@@ -181,7 +181,7 @@ def test_a_run_made_before_its_operator_changed_is_refused(rng):
     ob = QuadraticObjective(A)
     run = fc.spectrum.Krylov(ob.hessian(np.zeros(40)), seed=0).extend(6)
     assert classify(ob, np.zeros(40), krylov=run).kind == "saddle"
-    run._runs[0][1].T[2, 2] += 0.1  # as if the operator had been another one
+    run._runs.by_start[0][1].T[2, 2] += 0.1  # as if the operator had been another one
     with pytest.raises(ValueError, match=r"must be a run on ob.hessian\(theta\)"):
         classify(ob, np.zeros(40), krylov=run)
 

@@ -21,7 +21,7 @@ from ..common.runtime import late, unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
-from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
+from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from ..spectrum.eigsh import eigsh
 from ..spectrum.reduced import reduction
@@ -589,7 +589,10 @@ class ByProducts(Inertia):
             H.note(f"{steps} Lanczos steps")
             self.main = search.from_random(steps, both_signs)
         main = self.main
-        risk = 1.0 if main is None else lanczos_risk(H.n, main.m, eps) if main.p else 0.0
+        if main is None:
+            risk = 1.0
+        else:
+            risk = lanczos_risk(H.n, main.m, eps) if main.p else exhausted_risk(main, H.n, eps)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
         if deep and search.one_sided:

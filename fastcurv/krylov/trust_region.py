@@ -14,7 +14,7 @@ import numpy as np
 
 from ..common.linalg import svd
 from ..common.protocols import Floats
-from ..common.vectors import Space, small_problem
+from ..common.vectors import Space, growth, small_problem
 from .lanczos import Basis, decompose, length
 
 # --------------------------------------------------------------------------------------------------
@@ -177,6 +177,23 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
     """
     k = 0.5 * (1 + np.log(1.648 * np.sqrt(n) / risk) / np.sqrt(eps))
     return int(min(n, max(1, np.ceil(k))))
+
+
+def exhausted_risk(run: Any, n: int, eps: float) -> float:
+    """Return an upper bound on the probability that a run from a random start, whose space is
+    exhausted, has missed an eigenvalue further than eps of `scale` outside its Ritz values.
+
+    Exhausted means that the last product has nothing but rounding outside the space. An eigenvector
+    of another eigenvalue is then almost orthogonal to the start: as far as `growth` tells, with
+    that rounding as the last off-diagonal entry.
+    """
+    if run.m >= run.dimension or not run.scale > 0:
+        return 0.0
+    values, _ = decompose(run)
+    T, far = run.T[: run.m, : run.m], eps * run.scale
+    beside = np.append(np.diag(T, 1), max(run.err[run.m - 1], 1e-290))
+    seen = growth(np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far])
+    return min(1.0, float(np.exp(0.5 * (math.log(2 * n / math.pi) - seen)).sum()))
 
 
 def blind(n: int, risk: float) -> float:

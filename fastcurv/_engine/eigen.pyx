@@ -82,6 +82,23 @@ cdef class Scratchpad:
         return self.at
 
 
+cdef object vector_of(x, Py_ssize_t count=-1):
+    """Return x as a contiguous float64 vector, after checking its shape: (count,), or any length if
+    count is negative.
+    """
+    x = np.ascontiguousarray(x, np.float64)
+    if x.ndim != 1 or 0 <= count != len(x):
+        raise ValueError(f"a vector has shape {x.shape}; wanted ({'m' if count < 0 else count},)")
+    return x
+
+
+cdef int check_floats(x, shape) except -1:
+    """Check that x is a writeable, C-ordered float64 array of this shape."""
+    if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
+        raise ValueError(f"an array is {x.dtype} {x.shape}; wanted C-ordered float64 {shape}")
+    return 0
+
+
 cdef object floats_of(Py_ssize_t count, const double *x):
     """A new array of them."""
     found = np.empty(count)
@@ -302,9 +319,9 @@ def wanted(values, Py_ssize_t k, str which):
     """Return the indices (k,) of the k wanted ones of ascending values (m,), ascending; m of them
     where these are fewer.
     """
-    values = np.ascontiguousarray(values, np.float64)
+    values = vector_of(values)
     cdef Py_ssize_t m = len(values), i, low
-    k = min(k, m)
+    k = max(0, min(k, m))
     at = np.empty(k, np.intp)
     if k:
         low = at_low_end(m, <double *>pointer(values), k, ENDS[which])
@@ -370,7 +387,7 @@ def residuals(S, values, rows):
     near 1 or smaller.
     """
     S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
-    values = np.ascontiguousarray(values, np.float64)
+    values = vector_of(values)
     if S.ndim != 2 or S.shape[0] != S.shape[1] or rows.shape != (len(values), len(S)):
         raise ValueError(
             f"S {S.shape}, {len(values)} values and rows {rows.shape}; wanted (n, n), k, (k, n)"

@@ -215,10 +215,11 @@ cdef class CurvatureMatrix:
         """The matrix without l2 at the plan's theta into out (n, n), double, contiguous. False, and
         it is not there, where numbers of the Hessian are too large or small to be multiplied.
         """
-        cdef double *G = <double *>pointer(out)
         cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
         cdef bint made
+        check_floats(out, (n, n))
+        cdef double *G = <double *>pointer(out)
         with self.plan.lock, nogil:
             before = watch()
             made = self.half(G)

@@ -61,7 +61,7 @@ cdef class Lanczos:
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
     cdef Py_ssize_t parts, taken, line, ld, leaks   # leading dimensions of rows, T and leak
-    cdef tuple arrays                   # rows, against, T, err, leak: see `begin`
+    cdef public tuple arrays            # rows, against, T, err, leak: see `begin`
     cdef char *q                        # where they are
     cdef char *off
     cdef double *t
@@ -220,7 +220,7 @@ cdef class Lanczos:
         """
         cdef double most = 0
         cdef Py_ssize_t j
-        lost = np.ascontiguousarray(lost, np.float64)
+        lost = vector_of(lost, self.m)
         cdef double *gone = <double *>pointer(lost) if self.m else NULL
         self.begin()
         for j in range(self.m):
@@ -238,7 +238,10 @@ cdef class Lanczos:
         are two sweeps over one vector, w and `echo`, the sum of the locked rows times ``coupled /
         unit``, in place of two over all of them.
         """
-        self.echo, self.coupled = np.stack([w, echo]), np.array(coupled, np.float64)
+        self.coupled = vector_of(coupled, self.locked).copy()
+        self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
+        if self.echo.shape != (2, self.n):
+            raise ValueError(f"rows to follow have shape {self.echo.shape}; wanted (2, {self.n})")
         self.echo_exponent, self.echo_error = self.exponent, error
 
     def append(self, W):
@@ -250,6 +253,9 @@ cdef class Lanczos:
         cdef char *w
         cdef char *new
         cdef double size
+        if np.shape(W)[1:] != (self.n,):
+            raise ValueError(f"rows have shape {np.shape(W)}; wanted (p, {self.n})")
+        W = np.ascontiguousarray(W, self.dtype)
         self.drop_block()
         for one in W:
             if self.m + self.p >= min(self.capacity + 1, self.dimension):
@@ -636,7 +642,9 @@ cdef class Lanczos:
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
         self.begin()
-        rows = np.ascontiguousarray(S.T, np.float64)
+        theta, rows = vector_of(theta), np.ascontiguousarray(S.T, np.float64)
+        if rows.shape != (count, m) or count + p > len(self.err):
+            raise ValueError(f"{count} values with vectors {S.shape}; wanted ({m}, {count})")
         coupling, errors = np.empty((p, count)), np.empty(count)
         leaks = np.empty((self.taken, count))
         cdef double *s = <double *>pointer(rows)
@@ -801,6 +809,8 @@ cdef class Lanczos:
         """Return the Ritz values (l,) whose known residuals are at most `close`, and the k wanted
         ones whatever theirs, with the coordinates (m, l) of their vectors.
         """
+        if not 0 <= k <= self.m:
+            raise ValueError(f"k is {k} of {self.m} rows; wanted 0 to {self.m}")
         values, _, known = self.ritz_spectrum()
         cdef Py_ssize_t *places = self.choose(k, which)
         cdef Py_ssize_t i, m = self.m, count = 0
@@ -819,6 +829,8 @@ cdef class Lanczos:
     def ritz_vectors(self, which):
         """Return the coordinates (k, m) of vectors of the Ritz values looked at last."""
         which = np.ascontiguousarray(which, np.intp)
+        if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
+            raise ValueError(f"indices are {which}; wanted some of the {self.found.m} values")
         return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
 
     def targets(self, theta, double tol, bint by_value):
@@ -860,6 +872,8 @@ cdef class Lanczos:
         cdef Py_ssize_t i, m = self.m
         cdef double worst = 0
         cdef bint apart = True
+        if not 0 < k <= m:
+            raise ValueError(f"k is {k} of {m} rows; wanted 1 to {m}")
         self.diagonalise(True)
         theta, known, excess = np.empty((3, k))
         cdef double *out = <double *>pointer(theta)

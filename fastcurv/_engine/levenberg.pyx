@@ -73,6 +73,8 @@ cdef class Levenberg:
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
+        if ready(theta, n, plan.dtype, True) == NULL:
+            raise ValueError(f"theta is {theta!r}; wanted ({n},) {plan.dtype}")
         self.plan, self.normal, self.spare, self.most = plan, CurvatureMatrix(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
@@ -117,6 +119,9 @@ cdef class Levenberg:
         """
         cdef Py_ssize_t done
         cdef Ending ending = GOING
+        if len(record) < count:
+            raise ValueError(f"a record has {len(record)} rows; wanted {count}")
+        check_floats(record, (len(record), 3))
         cdef double *rows = <double *>pointer(record)
         cdef char *theta = pointer(self.theta)
         cdef char *trial = pointer(self.trial)

@@ -423,6 +423,8 @@ cdef class QuasiNewton:
         """
         cdef Quasi *q = &self.q
         cdef Py_ssize_t i
+        if not (0 <= count <= q.most and 0 <= first < max(q.most, 1)):
+            raise ValueError(f"{count} pairs from row {first}; wanted some of {q.most}")
         with Arithmetic(), nogil:
             q.first, q.count = first, count
             for i in range(count):      # from the oldest on
@@ -507,6 +509,9 @@ cdef class QuasiNewton:
             ``stalled``, ``max_time``.
         """
         cdef Py_ssize_t count = len(record)
+        check_floats(record, (count, 3))
+        if plan.P.n != self.q.n or plan.dtype != self.vectors.dtype:
+            raise ValueError(f"the plan has {plan.P.n} numbers; wanted {self.q.n} of one dtype")
         cdef double *rows = <double *>pointer(record)
         cdef Ending ending = GOING
         self.steps = 0

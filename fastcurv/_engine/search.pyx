@@ -22,13 +22,15 @@ cdef enum:
 
 # a probe for missed copies continues until a copy of any wanted value would be missed with at most
 # the probability `sure`, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
-# where these are little work; once copies were found, for as many products as before it
+# where these are little work; for as many products as before it once copies were found, or where a
+# start has exhausted its space, since another start then needs as many to exhaust its own
 cdef double PROBE_SHARE = 0.25, LITTLE_SHARE = 0.5
 cdef double WHOLE_SHARE = 0.25  # of the products made: what the matrix may cost in their place
 cdef double ROUNDED = -0.25     # residuals below eps ** ROUNDED times the noise count as rounding
 cdef double NEARLY = 1e-3       # residual over `scale` of pairs that are kept beside a new start
 cdef double STEEPEST = 2.5      # largest factor by which one step reduces residuals
 cdef double SLICE = 0.1         # seconds of steps after which progress is shown
+cdef double MIN_OFF_DIAGONAL = 1e-290   # whose inverse may be multiplied by one that is near 1
 
 
 cdef class Seeker:
@@ -52,6 +54,7 @@ cdef class Seeker:
     cdef public Py_ssize_t probe_until  # the row at which it ends at the latest
     # `growth` from which on nothing is missed, for a probe to end and for `unseen`
     cdef public double sure, risk
+    cdef public bint given              # the first start is not random
     cdef public double left_open        # `unseen` over the tolerance up to which it is not shown
     cdef public double unseen           # see `Eigenpairs`
     cdef public bint quick              # the search takes no time that anybody notices
@@ -182,6 +185,18 @@ cdef class Seeker:
             run.narrow_block(run.coupling() @ S[:, excess > 1])
         return False
 
+    def is_closed(self):
+        """Return True if a start that was given spans an invariant subspace, up to the tolerance.
+        It then shows nothing of other eigenvalues, which may lie further out.
+        """
+        cdef Lanczos run = self.run
+        cdef Py_ssize_t i
+        cdef double coupling = 0
+        run.begin()
+        for i in range(run.m, run.m + run.p):
+            coupling = hypot(coupling, length_of(run.m, run.t + i * run.ld))
+        return self.given and 0 < run.m < run.dimension and coupling <= self.tol * run.scale
+
     # --- probes for missed copies
 
     cdef bint begin_probe(self, theta, known) except -1:
@@ -200,7 +215,7 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
         cdef Py_ssize_t left = run.dimension + run.aside - run.m
-        if not self.probe or run.m >= run.dimension:
+        if not self.probe or run.m >= run.dimension or self.is_closed():
             return False
         if (
             left <= FEW_LEFT and run.capacity >= run.dimension
@@ -214,7 +229,9 @@ cdef class Seeker:
         if not far.any():
             self.leave(theta)
             return False
-        if not self.copies:
+        if not run.p:
+            steps += 4                  # eigenvalues that the exhausted start has missed as well
+        elif not self.copies:
             steps = <Py_ssize_t>((LITTLE_SHARE if self.quick else PROBE_SHARE) * steps)
         steps = max(steps, 4)
         if run.capacity < run.dimension:
@@ -254,7 +271,7 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef double resolved = self.tol * run.scale, missed
         cdef double near = self.outside(theta)[2], least = 2 * resolved if run.p else 0
-        if self.settled is not None and run.p:
+        if self.settled is not None and run.m > self.probe_from:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
                 self.gives_way = self.is_long()
@@ -319,7 +336,7 @@ cdef class Seeker:
         """
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
-        theta = np.ascontiguousarray(theta, np.float64)
+        theta = vector_of(theta)
         near = self.split(k, <double *>pointer(theta), <double *>pointer(distance), pointer(far))
         return distance, far, near
 
@@ -334,14 +351,26 @@ cdef class Seeker:
         return out
 
     cdef int growth(self, Py_ssize_t count, const double *at, double *out) except -1:
-        """`growth` for the rows of the probe."""
+        """`growth` for the rows of the probe. If they have exhausted their space, what was left of
+        the last product counts as one more row: its bound is the last off-diagonal entry, so that
+        only eigenvectors of Ritz values can be almost orthogonal to the start.
+        """
         cdef Lanczos run = self.run
-        cdef Py_ssize_t first = self.probe_from
+        cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
+        cdef double *d
+        cdef double *T
         run.begin()
-        fc_growth(
-            run.m - first, run.t + first * (run.ld + 1), run.t + first * (run.ld + 1) + 1,
-            run.ld + 1, count, at, out
-        )
+        T = run.t + first * (run.ld + 1)
+        if run.p or not rows:
+            fc_growth(rows, T, T + 1, run.ld + 1, count, at, out)
+            return 0
+        d = run.small.room_for(2 * rows)
+        for i in range(rows):
+            d[i] = T[i * (run.ld + 1)]
+            d[rows + i] = T[i * (run.ld + 1) + 1] if i < rows - 1 else fmax(
+                run.e[run.m - 1], MIN_OFF_DIAGONAL
+            )
+        fc_growth(rows + 1, d, d + rows, 1, count, at, out)
         return 0
 
     def missed(self, theta, double sure):
@@ -350,7 +379,7 @@ cdef class Seeker:
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
-        theta = np.ascontiguousarray(theta, np.float64)
+        theta = vector_of(theta)
         cdef double *grown = self.grown(k, <double *>pointer(theta), &far)
         cdef double most = 0
         for i in range(k):
@@ -453,6 +482,7 @@ cdef class Seeker:
         cdef Py_ssize_t k = len(before), i, steps
         cdef double seen = INFINITY
         cdef bint ended
+        before = vector_of(before, self.k)
         cdef double *values = <double *>pointer(before)
         cdef char *far
         cdef double *grown = self.grown(k, values, &far)
@@ -547,9 +577,11 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
         cdef double back = 0, gap
-        theta, known = np.ascontiguousarray(theta, np.float64), np.ascontiguousarray(known)
-        mask = np.ascontiguousarray(mask, bool)
+        theta = vector_of(theta)
         cdef Py_ssize_t k = len(theta)
+        known, mask = vector_of(known, k), np.ascontiguousarray(mask, bool)
+        if mask.shape != (k,) or not m:
+            raise ValueError(f"a mask has shape {mask.shape} of {k} values in {m} rows")
         cdef double *values = <double *>pointer(theta)
         cdef double *left = <double *>pointer(known)
         cdef char *picked = pointer(mask)
@@ -576,9 +608,12 @@ cdef class Seeker:
         cdef double *beyond = at + 4 * BEYOND
         cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * BEYOND)
         cdef char *asked = NULL
-        theta, found = np.ascontiguousarray(theta, np.float64), np.zeros(BEYOND, bool)
+        theta, found = vector_of(theta, self.k), np.zeros(BEYOND, bool)
         cdef char *mask = pointer(found)
         if among is not None:
+            among = np.ascontiguousarray(among, bool)
+            if among.shape != (BEYOND,):
+                raise ValueError(f"a mask has shape {among.shape}; wanted ({BEYOND},)")
             asked = pointer(among)
         self.between(<double *>pointer(theta), &low, &high)
         factor, value = (2 / self.tol) ** (1. / (BEYOND - 1)), self.tol * self.run.scale
@@ -612,7 +647,7 @@ def growth(diagonal, beside, at):
     >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
-    diagonal, beside, at = (np.ascontiguousarray(x, np.float64) for x in (diagonal, beside, at))
+    diagonal, beside, at = (vector_of(x) for x in (diagonal, beside, at))
     if len(beside) + 1 < len(diagonal):
         raise ValueError(f"{len(beside)} numbers beside {len(diagonal)}; wanted one less")
     out = np.empty(len(at))

@@ -75,12 +75,13 @@ def extreme_pairs(
             f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
         )
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    may_be_whole = asked.probe and asked.max_basis is None
+    sought = asked.probe and v0 is None
+    may_be_whole = sought and asked.max_basis is None
     usual = FIRST + EACH * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         usual = n  # many eigenvalues near 0, where a search goes on to the end
     # without a probe few products are made, and no matrix for them
-    price, summed = product_price(op), summed_price(op) if asked.probe else np.inf
+    price, summed = product_price(op), summed_price(op) if sought else np.inf
     if may_be_whole and n <= asked.max_products and matrix_pays(op, usual, summed=summed):
         return matrix_pairs(op, asked, against=deflated)
     inner, price = searched(op, min(usual, asked.max_products), price, summed)
@@ -96,11 +97,19 @@ def extreme_pairs(
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
-        search = ThickRestart(run, asked, tol, price, quick, quick_rng(seed), shown, may_be_whole)
+        rng = quick_rng(seed)
+        search = ThickRestart(run, asked, tol, price, quick, rng, shown, may_be_whole)
         found = search.solve(start)
     if search.gives_way:
         return matrix_pairs(inner, asked, against=deflated, spent=found.n_products)
-    return found
+    if not (search.closed and asked.outside) or found.interrupted:
+        return found
+    budget = asked.max_products - found.n_products
+    if budget < 1:
+        return replace(found, converged=np.zeros(len(found), bool))
+    # the start was of no use: what it spans shows nothing of the other eigenvalues
+    again = extreme_pairs(op, asked._replace(probe=True, max_products=budget), rng, None, against)
+    return replace(again, n_products=found.n_products + again.n_products)
 
 
 class ThickRestart(Seeker):
@@ -109,6 +118,7 @@ class ThickRestart(Seeker):
     """
 
     run: Recurrence
+    given: bool
     stop: Interrupts
     interrupted: bool
     settled: tuple[Floats, Floats, Floats] | None
@@ -127,31 +137,35 @@ class ThickRestart(Seeker):
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.quick, self.rng, self.shown, self.left_open = quick, rng, shown, LEFT_OPEN
         self.sure, self.risk = blind(run.n, SURE), blind(run.n, RISK)
-        self.max_products, self.probe = asked.max_products, asked.probe
+        self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         self.may_give_way = may_give_way and run.n <= LARGEST_SOLVED
+        self.closed = False  # whether the search ended in an invariant subspace of a given start
         # the result so far, while its residuals are measured again
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run the search to its end and return Eigenpairs."""
+        run = self.run
         with nullcontext(Interrupts()) if self.quick else deferred_interrupts() as stop:
-            self.stop = self.run.around = stop
+            self.stop = run.around = stop
+            self.given = start is not None
             try:
                 if start is None:
-                    self.run.insert_random(self.rng)
-                elif self.run.insert(start[: min(self._widest(), self.max_products)]) == 0:
+                    run.insert_random(self.rng)
+                elif run.insert(start[: min(self._widest(), self.max_products)]) == 0:
                     raise ValueError(
                         "v0 is zero, or lies in the span of against; wanted a start with a part "
                         "outside it"
                     )
                 self.grow()
+                self.closed = self.is_closed()
                 for _ in range(3):
                     if self.gives_way or not self._confirm():
                         break
                     self.grow()
             except Interrupted:  # raised within a product: the state before it is intact
                 self.interrupted = True
-            if self.run.m == 0:  # before the first product, of the search or of what is measured
+            if run.m == 0:  # before the first product, of the search or of what is measured
                 if self.held is None:
                     raise KeyboardInterrupt
                 return replace(self.held, interrupted=True)
@@ -246,11 +260,15 @@ class ThickRestart(Seeker):
     def _result(self) -> Eigenpairs:
         run = self.run
         theta, limits = self._known()
+        converged = limits <= self.targets(theta)
+        unknown = self.unseen > LEFT_OPEN * self.tol * run.scale
+        if self.asked and unknown and self.k > 1 and not self.closed:
+            converged &= self.outside(theta)[0] > self.unseen  # a copy may have been missed
         return Eigenpairs(
             values=theta,
             vectors=self._vectors().T,
             residuals=limits,
-            converged=limits <= self.targets(theta),
+            converged=converged,
             n_products=run.n_products,
             scale=run.scale,
             tol=self.tol,
@@ -313,7 +331,7 @@ def mixed_pairs(
     left = asked.max_products - spent
     if pairs.converged.all() or 2 * asked.k > left or found.interrupted:
         return pairs
-    further = asked._replace(tol=tol, max_products=left, probe=False)
+    further = asked._replace(tol=tol, max_products=left, probe=False, outside=False)
     rest = extreme_pairs(high, further, rng, pairs.vectors, against)
     kept = {name: getattr(pairs, name) for name in ("n_low", "probed", "unseen")}
     return replace(rest, n_products=spent + rest.n_products, **kept)
@@ -458,9 +476,10 @@ def eigsh(
         is about ``(max_basis + k + 2) n`` numbers, and another ``8 n`` if blocks are needed.
         Default: 512 MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
-        Start vectors. Columns that are eigenvectors already cost one product each; at most a third
-        of the ``max_basis - k`` vectors left are used, the first ones. A start from `v0` is
-        trusted: `probe` is then off by default.
+        Start vectors; at most a third of the ``max_basis - k`` vectors left are used, the first
+        ones. If they span an invariant subspace, up to the tolerance, they show nothing of other
+        eigenvalues, and the search starts anew from a random vector. ``probe=False`` trusts them:
+        columns that are eigenvectors already then cost one product each.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
@@ -474,10 +493,12 @@ def eigsh(
         start finds one each. Each start continues until it would have found a copy of any wanted
         value but the innermost, with a probability of error of 0.3%. If there are none, this
         usually adds a sixth to the products, and at most a quarter, or 4 products; if that is too
-        few, `unseen` of the result, and its repr, tell what is left open. Default: True unless `v0`
-        is given. If the spectrum is known to be simple, ``probe=False`` saves these products: from
-        the same start the search then takes no more products than ARPACK's, which restarts in a
-        smaller basis.
+        few, `unseen` of the result, and its repr, tell what is left open, and no pair that may have
+        lost a copy is called `converged`. A start that has exhausted its space, as that of a matrix
+        with few distinct eigenvalues does, is followed by others of up to as many products.
+        Default: True unless `v0` has several columns. If the spectrum is known to be simple,
+        ``probe=False`` saves these products: from the same start the search then takes no more
+        products than ARPACK's, which restarts in a smaller basis.
     space : str, optional
         The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. A
         Hessian over fewer rows than it has units is exactly a smaller operator in the range of its
@@ -532,17 +553,22 @@ def eigsh(
     True
     """
     op = check_symmetric_operator(op)
+    # several columns are approximate eigenvectors, one is a start like any other
+    n, several = op.shape[0], False
+    if v0 is not None:
+        several = check_vectors(v0, n, "v0", operator_dtype(op)).shape[1] > 1
     asked = EigshOptions(
-        check_wanted(k, which, op.shape[0]),
+        check_wanted(k, which, n),
         which,
         tol=tol,
         relative=check_choice(relative, ("scale", "value"), "relative"),
-        max_products=max(1000, 20 * op.shape[0])
+        max_products=max(1000, 20 * n)
         if max_products is None
         else check_positive_int(max_products, "max_products"),
         max_basis=max_basis,
-        probe=v0 is None if probe is None else bool(probe),
+        probe=not several if probe is None else bool(probe),
         progress=progress,
+        outside=probe is None or bool(probe),
     )
     run = extreme_pairs
     if precision is not None:

@@ -24,7 +24,7 @@ from ..common.checks import (
 from ..common.linalg import SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
 from ..krylov.lanczos import column_lengths
-from .results import Eigenpairs, ReducedEigenpairs
+from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
 
 # --------------------------------------------------------------------------------------------------
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
@@ -46,6 +46,7 @@ class EigshOptions(NamedTuple):
     max_basis: int | None
     probe: bool
     progress: bool | None = False
+    outside: bool = True  # whether a start whose space is exhausted is searched beyond
 
 
 def eps_of(dtype: np.dtype[Any]) -> float:
@@ -192,7 +193,11 @@ def reduced_pairs(
         found = answered(small.bare, inner, dtype, float(small.rest))
     else:
         found = search(small, inner, rng, v0, V)
-    found = replace(found, tol=resolve_tol(asked.tol, dtype))
+    tol = resolve_tol(asked.tol, dtype)
+    if left_open(found) and found.unseen < np.inf:  # said in the wider tolerance as well
+        least = (LEFT_OPEN + 1) * tol * max(found.scale, abs(small.rest))
+        found = replace(found, unseen=max(found.unseen, least))
+    found = replace(found, tol=tol)
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
 

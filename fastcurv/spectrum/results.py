@@ -108,8 +108,10 @@ class Eigenpairs(Record, Answering, subject="pairs"):
         product computed again may give some 40 eps ``scale`` more; ``H.rounding_bound(u)`` is a
         worst-case bound on its rounding, if the operator offers that.
     converged : ndarray of bool, shape (k,)
-        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` for
-        ``relative="value"``.
+        Whether ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
+        ``relative="value"``, and no copy may have been missed: False within `unseen` of the
+        innermost value, if `unseen` exceeds 64 tolerances. Of a single pair, and where no search
+        for copies was asked for (`probed` is then False), it speaks of residuals alone.
     n_products : int
         Number of products with the operator, in any precision; 0 where all eigenvalues are from a
         matrix that was made without them.
@@ -183,10 +185,10 @@ class Eigenpairs(Record, Answering, subject="pairs"):
         return self.vectors[:, i]
 
     def _title(self) -> str:
-        open_still = left_open(self)
+        open_still, good = left_open(self), int(self.converged.sum())
         head = (
-            f"Eigenpairs: {len(self)} of n = {self.n}, {int(self.converged.sum())} "
-            f"{'with residuals within' if open_still else 'converged to'} "
+            f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
+            f"{'with residuals within' if self._by_residuals else 'converged to'} "
             f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
@@ -196,6 +198,12 @@ class Eigenpairs(Record, Answering, subject="pairs"):
         head += f", {open_still}" if open_still else ""
         return head + (", interrupted" if self.interrupted else "")
 
+    @property
+    def _by_residuals(self) -> bool:
+        """True if `converged` speaks of residuals alone, although copies may have been missed."""
+        some = bool(self.converged.any()) and bool(left_open(self))
+        return some and (not self.probed or self.n_low > 0 or len(self) == 1)
+
     def _repr_html_(self) -> str:
         rows = [
             [f"{v:.8g}", f"{r:.1e}", "yes" if c else "no"]
@@ -203,7 +211,8 @@ class Eigenpairs(Record, Answering, subject="pairs"):
         ]
         if len(rows) > 24:
             rows[12:-12] = [["...", "...", f"{len(rows) - 24} more"]]
-        return html_table(self._title(), ["eigenvalue", "residual", "converged"], rows)
+        last = "within tolerance" if self._by_residuals else "converged"
+        return html_table(self._title(), ["eigenvalue", "residual", last], rows)
 
     def __repr__(self) -> str:
         head = self._title()

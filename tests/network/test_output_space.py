@@ -211,7 +211,8 @@ def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
     assert not forced.converged.all()
     assert fc.eigsh(G, 2, "LA", seed=0).space == "outputs"
     own = fc.eigsh(G, 40, "LA", seed=0)
-    assert own.space == "parameters" and own.converged.all()
+    assert own.space == "parameters"
+    assert (own.residuals <= own.tol * own.scale).all() and (own.converged.all() or own.unseen > 0)
 
 
 def test_rows_that_are_equal_have_zeros(rng):

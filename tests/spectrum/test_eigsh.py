@@ -7,10 +7,19 @@ import pytest
 import scipy.sparse.linalg as sla
 
 from fastcurv.spectrum.eigsh import eigsh
+from fastcurv.spectrum.results import left_open
 from fastcurv.spectrum.shared_run import Krylov
 
 from ..nets import DTYPES, EPS
 from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
+
+
+def within(pairs):
+    """Whether all residuals are within the tolerance, and only what is left open is not called
+    converged.
+    """
+    good = pairs.residuals <= pairs.tol * pairs.scale
+    return good.all() and (pairs.converged.all() or bool(left_open(pairs)))
 
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
@@ -23,7 +32,7 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     norm = np.abs(spectrum).max()
     noise = 100 * EPS[dtype] * norm
     assert pairs.n_products == op.n_products
-    assert pairs.converged.all()
+    assert within(pairs)
     assert (true_residuals(op, pairs) <= pairs.residuals + noise).all()
     error = np.abs(pairs.values[:, None] - spectrum).min(axis=1)
     assert (error <= pairs.residuals + noise).all(), "an eigenvalue lies within each residual"
@@ -77,7 +86,7 @@ def test_smallest_operators_and_every_k(n, dtype, rng):
 def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
     pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), 4, "BE", max_basis=max_basis, seed=1)
-    assert pairs.converged.all()
+    assert within(pairs)
     assert np.allclose(
         pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
     )
@@ -188,13 +197,13 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
         start = rng.standard_normal(len(spectrum)).astype(dtype)
         values, _ = sla.eigsh(op, 6, which=which, tol=tol, v0=start)
         theirs, op.n_products = op.n_products, 0
-        ours = eigsh(op, 6, which, tol=tol, relative="value", v0=start)
+        ours = eigsh(op, 6, which, tol=tol, relative="value", v0=start, probe=False)
         least = 64 * np.finfo(dtype).eps * np.abs(values).max()  # what rounding lets a residual be
         assert (ours.converged | (ours.residuals <= least)).all()
         assert ours.n_products == op.n_products <= 1.5 * theirs
         total += theirs - ours.n_products
         assert np.abs(ours.values - np.sort(values)).max() <= tol * np.abs(values).max()
-        probed = eigsh(op, 6, which, tol=tol, relative="value", v0=start, probe=True)
+        probed = eigsh(op, 6, which, tol=tol, relative="value", v0=start)
         assert probed.n_products <= ours.n_products + max(4, ours.n_products // 4) + 1
     assert total >= 0
 
@@ -205,7 +214,8 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     first = eigsh(op, 4, "LA", tol=1e-6 if dtype == "float64" else 1e-4, seed=0)
     for v0, k in ((first.vectors, 4), (first.vectors[:, -1], 1)):
         before = op.n_products
-        again = eigsh(op, k, "LA", tol=1e-4 if dtype == "float64" else 1e-3, v0=v0)
+        loose = 1e-4 if dtype == "float64" else 1e-3
+        again = eigsh(op, k, "LA", tol=loose, v0=v0, probe=False)
         assert again.converged.all() and op.n_products - before == again.n_products == k
     # nearly right: cheaper than from nothing
     near = first.vectors + 1e-3 / len(spectrum) ** 0.5 * rng.standard_normal(first.vectors.shape)
@@ -283,7 +293,7 @@ def test_memory_stays_within_max_basis(n):
     pairs = eigsh(op, k, "LA", max_basis=max_basis, seed=0, tol=1e-3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert pairs.converged.all() and np.allclose(pairs.values, [3, 4, 5], atol=1e-2)
+    assert within(pairs) and np.allclose(pairs.values, [3, 4, 5], atol=1e-2)
     assert peak <= (max_basis + k + 2) * n * 4 + 16e6
 
 
@@ -389,7 +399,7 @@ def test_every_combination_ends_in_an_answer_whose_residuals_hold(part, rng):
         assert np.abs(V.T @ V - np.eye(len(pairs))).max(initial=0) <= 1e3 * eps
         assert pairs.n_products <= how.get("max_products", np.inf)
         if "max_products" not in how:
-            assert len(pairs) == k and (pairs.converged.all() or "against" in how)
+            assert len(pairs) == k and (within(pairs) or "against" in how)
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])

@@ -6,6 +6,7 @@ import pytest
 from fastcurv import eigsh
 from fastcurv.common.vectors import growth
 from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.spectrum.results import left_open
 from fastcurv.testing import PrescribedSpectrum
 
 from ..nets import EPS
@@ -92,8 +93,8 @@ def compare(first, last):
             pairs = eigsh(op, k, which, seed=seed, space=space)
             lacks, asked = lacking(pairs, values, k, which), asked + 1
             wrong += lacks
-            assert pairs.converged.all(), seed
-            assert not (lacks and f"{len(pairs)} converged" in repr(pairs)), seed
+            assert pairs.converged.all() or left_open(pairs), seed
+            assert not (lacks and pairs.converged.all()), seed
     return wrong, asked
 
 
@@ -174,7 +175,7 @@ def test_none_is_the_lowest_that_is_not(seed):
     assert pairs.n_products == 0, "the matrix was there"
 
 
-@pytest.mark.parametrize("options", [{"probe": False}, {"v0": np.ones(100)}])
+@pytest.mark.parametrize("options", [{"probe": False}, {"v0": np.eye(100)[:, :2] + 0.1}])
 def test_nothing_is_said_where_nobody_looked(options):
     rng = np.random.default_rng(0)
     pairs = eigsh(symmetric(rng, np.linspace(0, 1, 100)), k=3, which="LA", seed=0, **options)

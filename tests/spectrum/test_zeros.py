@@ -1,0 +1,73 @@
+"""Eigenvalues within rounding of 0, as those of symmetries, are counted by no sign."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.common.vectors import growth
+from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.spectrum.density import density_of
+from fastcurv.spectrum.density_curve import counted
+
+from .spectra import symmetric
+
+VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
+
+
+def test_zeros_of_symmetries_are_no_negative_mass(rng):
+    """28.6% +- 0.5% was said of 16 negative ones among 98, with 22 zeros on either side of 0."""
+    values = np.linalg.eigvalsh(symmetric(rng, VALUES))
+    assert (values[16:38] < 0).any() and (values[16:38] > 0).any()
+    d = density_of(values, np.dtype(float))
+    mass = d.mass(high=0.0)
+    assert d.exact and round(98 * mass.estimate) == 16
+    assert abs(98 * mass.stderr - 11) < 1e-9, "half of the zeros"
+    assert counted(d) == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
+    assert "all eigenvalues computed" in repr(d) and "probes" not in repr(d)
+    assert density_of(values[:16], np.dtype(float)).mass().stderr == 0
+
+
+def test_an_estimate_counts_no_zeros_as_negative(rng):
+    d = fc.spectral_density(symmetric(rng, VALUES), 12, 40, seed=0)
+    assert not d.exact and abs(d.mass().estimate - 16 / 98) <= 2 * d.mass().stderr + 0.02
+    assert d.merge(d).rounding == d.regrid(axis="log").rounding == d.rounding > 0
+
+
+def test_the_picture_of_a_definite_spectrum_ends_at_0_and_has_a_title():
+    pytest.importorskip("matplotlib")
+    for sign in (1, -1):
+        shown = fc.SpectrumDisplay(density_of(sign * np.abs(VALUES), np.dtype(float))).plot()
+        x = sign * shown.ax_.lines[0].get_xdata()
+        assert x.min() >= 0 and "22 zero within rounding" in shown.ax_.get_title()
+    both = fc.SpectrumDisplay(density_of(VALUES, np.dtype(float)), eigenvalues=VALUES).plot()
+    assert both.ax_.lines[0].get_xdata().min() < -1
+    names = both.ax_.get_legend_handles_labels()[1]
+    assert names[1:] == [f"{n} {sign} eigenvalues" for n, sign in
+                         ((16, "negative"), (22, "zero"), (60, "positive"))]  # fmt: skip
+
+
+def test_the_engine_reads_no_array_beyond_its_end():
+    """Shapes that it took on trust: [[]] has one row and no number."""
+    from fastcurv import _engine
+
+    for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):
+        for call in (
+            lambda x: _engine.core.wanted(x, 1, "LM") if np.ndim(x) else [][0],
+            lambda x: growth([1.0], [], x) if np.ndim(x) else [][0],
+        ):
+            with pytest.raises((ValueError, IndexError)):
+                call(wrong)
+    run = Recurrence(fc.testing.PrescribedSpectrum(np.arange(9.0), seed=0), 9)
+    run.insert_random(np.random.default_rng(0))
+    run.extend(4)
+    for call in (
+        lambda: run.look(5, "LA", 1e-8, False),
+        lambda: run.nearly(5, "LA", 1.0),
+        lambda: run.drop_coupling(np.zeros(2)),
+        lambda: run.become(np.zeros(2), np.zeros((4, 1))),
+        lambda: run.append(np.zeros((1, 3))),
+        lambda: run.follow(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
+        lambda: (run.ritz(2, "LA"), run.ritz_vectors([4]))[1],
+    ):
+        with pytest.raises(ValueError, match="wanted|same shape"):
+            call()

@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_and_grows_again_amid_passes(asked, order, program):
     """
     program(
         f"""
-import threading, time
+import threading, time, warnings
 
 N, model = 60_000, fc.MLP([20, 5, 3])
 theta = model.init(seed=0)
@@ -201,7 +201,6 @@ asks = {{
         lambda: fc.MLPRegressor((2,), max_iter=1, verdict=False).fit(mapped[:, :3], labels),
     ],
 }}[{asked!r}]
-import warnings
 warnings.simplefilter("ignore")
 thread, tried = threading.Thread(target=cut), 0
 thread.start()

@@ -769,10 +769,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
 def _unbounded(model: MLP, loss: Any) -> str:
     """Return what keeps everything about a loss from being proved, as a clause; "" for nothing."""
-    rows = (LOSSES[loss], *map(ACTIVATIONS.__getitem__, model.activation))
-    for given in [row.given for row in rows if row.given is not None]:
-        if given.unbounded:
-            return given.unbounded
+    asked = [ACTIVATIONS[name].given for name in model.activation]
+    for part in (LOSSES[loss].given, *asked):
+        if part is not None and part.unbounded:
+            return str(part.unbounded)
     return ""
 
 

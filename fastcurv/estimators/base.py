@@ -48,14 +48,13 @@ from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.given import Activation, Loss
-from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
+from ..structure.tables import LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-SMALL, LARGE = 0.03, 30.0  # root mean squares between these need no scaling
 ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
 SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
@@ -110,20 +109,55 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
     return True
 
 
-def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
-    """Suggest what would help a fit that reached max_iter: scaling, if features or targets are far
-    from unit size, and more iterations, unless weight decay may hold units at a kink of their
-    activation.
-    """
-    far = [
-        name
-        for name, x in (("features", X.data if is_sparse(X) else X), ("targets", y))
-        if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
-    ]
-    kinked = sorted({n for n in model.activation if ACTIVATIONS[n].like_relu}) if alpha > 0 else []
-    scaled = f"scaled {' and '.join(far)} or " if far else ""
-    unless = f", unless a kink of {kinked[0]} holds the gradient there" if kinked else ""
-    return f"{scaled}more iterations would help{unless}"
+MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation of a feature of usual scale
+MIN_ROWS_FOR_SCALE = 10  # with fewer rows the scale of a feature is not known
+
+
+def unscaled_features(X: Any) -> list[int]:
+    """Return the columns of X that are too large, too small, or too far from 0 for their range."""
+    if X.shape[0] < MIN_ROWS_FOR_SCALE:
+        return []
+    if is_sparse(X):  # zeros belong to every column, so that no column is far from 0
+        return np.flatnonzero(abs(X).max(axis=0).toarray().ravel() > 4 * MAX_SPREAD).tolist()
+    low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
+    reach, nearest = high - low, np.maximum(np.maximum(low, -high), 0.0)
+    with np.errstate(over="ignore"):
+        large = X.std(axis=0, dtype=float) > MAX_SPREAD
+    return np.flatnonzero((reach > 0) & ((nearest > reach) | large | (reach < MIN_RANGE))).tolist()
+
+
+ENDS_WELL = ("callback", "held_out", "patience", "critical")
+CURES = {
+    "max_iter": "increase max_iter",
+    "max_time": "increase max_time",
+    "diverged": "lower learning_rate_init",
+    "stalled": "use a float64 X, or a smooth activation such as 'tanh'",
+}
+
+
+def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
+    """Warn once if a fit did not end well, or if the scale of a feature limits it."""
+    ended = est.stopped_ not in ENDS_WELL and gradient > est._tol
+    far = unscaled_features(X)
+    if not (ended or far):
+        return
+    parts = []
+    if ended:
+        limit = getattr(est, est.stopped_, None) if est.stopped_.startswith("max_") else None
+        why = f"{est.stopped_}={limit}" if limit is not None else f"stopped_={est.stopped_!r}"
+        parts.append(
+            f"{type(est).__name__} ended at {why} with a gradient of {gradient:.2g}, above "
+            f"tol={est._tol:g}. To converge, {CURES.get(est.stopped_, 'increase max_iter')}."
+        )
+    if far:
+        names = getattr(est, "feature_names_in_", None)
+        shown = ", ".join(str(i if names is None else names[i]) for i in far[:5])
+        more = f" and {len(far) - 5} more" if len(far) > 5 else ""
+        parts.append(
+            f"Features {shown}{more} are far from zero mean and unit variance. Scale them, as with "
+            "sklearn.preprocessing.StandardScaler."
+        )
+    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=caller_depth())
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
@@ -371,6 +405,12 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         """Improve the random start in place, if the targets suggest a better one."""
 
+    def _standardised(
+        self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
+    ) -> tuple[np.ndarray, LossName | Loss]:
+        """Return the targets and the loss that are fitted, in units that do not depend on y's."""
+        return y, loss
+
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         """Return the weights of the rows, including those of their classes."""
         return weight
@@ -442,6 +482,7 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         weight = self._weighted(labels, weight, X.dtype)
         if weight is not None:
             X, y, weight = rows_that_count(X, y, weight)
+        y, loss = self._standardised(y, weight, loss, reset or not hasattr(self, "theta_"))
         return X, y, loss, weight, m
 
     # --- the fit
@@ -518,25 +559,23 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
             watch = self._unseen(model, X, y, loss, weight, theta)
         ob = self._objective(model, X, y, loss, weight)
         self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
-        if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
-            size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
-            warnings.warn(
-                f"{type(self).__name__} ended at max_iter={self.max_iter} with a gradient of "
-                f"{size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
-                ConvergenceWarning,
-                stacklevel=caller_depth(),
-            )
+        size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
+        warn_of_the_end(self, X, size)
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Split the rows into those to train on and those held out."""
-        labels = y if self._stratify and y.ndim == 1 else None
-        rows = train_test_split(
-            np.arange(X.shape[0]),
-            test_size=self.validation_fraction,
-            random_state=rng,
-            stratify=labels,
+        rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
+        if self._stratify and y.ndim == 1:
+            _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+            single = counts[codes] == 1  # the only row of a class is always trained on
+            rows, lone = rows[~single], rows[single]
+            held = int(np.ceil(self.validation_fraction * len(rows)))
+            if min(held, len(rows) - held) >= np.count_nonzero(counts > 1):
+                labels = y[rows]  # else there are more classes than rows to hold out
+        fitted, out = train_test_split(
+            rows, test_size=self.validation_fraction, random_state=rng, stratify=labels
         )
-        return [rows_of(r, X, y, weight) for r in rows]
+        return [rows_of(r, X, y, weight) for r in (np.concatenate([fitted, lone]), out)]
 
     def _unseen(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
@@ -590,8 +629,13 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
             seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // SHARE)
         elif self.verdict != "quick":
-            seen = classify(ob, self.theta_, progress=False)._of_fit() if self.verdict else None
+            seen = self._verdict(ob) if self.verdict else None
         self.curvature_ = seen
+
+    def _verdict(self, ob: Objective) -> Any:
+        """Return the verdict on theta_, within what is left of max_time."""
+        left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
+        return classify(ob, self.theta_, max_time=left, progress=False)._of_fit()
 
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]
@@ -659,6 +703,8 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         options = {"validation": None, "seed": seed, "record_every": self.max_iter + 1}
         options |= self._batches(ob)
         run = self._minimize(ob, theta, solver, self.max_iter, options, idles)
+        if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved on the start
+            run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
         if held is not None:
             run.history["validation"] = scores
@@ -779,6 +825,11 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         run.bind()
         before = run.f
         method.step()  # computes the value at its end
+        if not (np.isfinite(run.f) and np.isfinite(run.theta).all()):
+            raise ValueError(
+                "partial_fit must end at finite parameters, but this epoch diverged. Lower "
+                "learning_rate_init."
+            )
         self._epochs = (self.solver, *method.state())
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
@@ -793,10 +844,10 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         X = unhidden(X, "X")
         X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
         if not is_sparse(X):
-            return self.model_.predict(self.theta_, X)
+            return self.model_.predict(self._weights, X)
         step = max(1, BLOCK // X.shape[1])
         parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
-        return np.concatenate([self.model_.predict(self.theta_, part) for part in parts])
+        return np.concatenate([self.model_.predict(self._weights, part) for part in parts])
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """Return the objective that `fit` minimises, on these rows, for use with `classify`,

@@ -202,6 +202,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         from sklearn.utils.validation import column_or_1d
 
         y = column_or_1d(y, warn=True)
+        if reset and self.warm_start and hasattr(self, "classes_"):
+            labels = classes_of(y)
+            if not np.array_equal(labels, self.classes_):
+                raise ValueError(
+                    f"y must have the labels of the last fit, {self.classes_.tolist()}, with "
+                    f"warm_start=True, got {labels.tolist()}. Use warm_start=False for others."
+                )
         if reset:
             self.classes_, self._multilabel = classes_of(y), False
         known = len(self.classes_)

@@ -26,6 +26,9 @@ LOSS = """    loss : str or fastcurv.Loss
 OF_NUMBERS = PARAMETERS.replace("    solver :", LOSS + "    solver :")
 
 
+MIN_SPREAD = 1e-14  # a spread below this share of the largest target is rounding
+
+
 class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
 
@@ -34,6 +37,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     The loss is half the mean squared error, of one output or several, or half the mean Poisson
     deviance, as in scikit-learn's ``MLPRegressor``, or one of those below. The last biases start at
     the best constant prediction. X may be a sparse matrix.
+
+    Unlike in scikit-learn, the fit does not depend on the unit of y. Each target is shifted and
+    scaled to mean 0 and variance 1 (for ``poisson`` and ``gamma``: to mean 1), and ``alpha``,
+    ``tol``, ``loss_``, ``theta_`` and `objective` refer to these targets. ``predict``, ``coefs_``
+    and ``intercepts_`` are in units of y: the last layer includes ``y_scale_`` and ``y_shift_``,
+    the scale and shift of each target. `warm_start` and `partial_fit` keep those of the first call.
+    The width of ``fc.Loss.quantile(0.9, width)`` and the like is in units of y, that of a loss
+    given by name in units of the standard deviation. A user-defined loss takes y as it is.
 {OF_NUMBERS}
     See Also
     --------
@@ -100,6 +111,68 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(f"loss is {loss!r}, which is for classes; wanted one for numbers")
         given = LOSSES[loss].given
         return y, loss, m * max(1, given.per_target) if given else m
+
+    def _standardised(
+        self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
+    ) -> tuple[np.ndarray, Any]:
+        """Shift and scale targets to mean 0 and variance 1, or those of a logarithmic link to mean
+        1. A width given in units of y is scaled with them; a user-defined loss takes y as it is.
+        """
+        given = LOSSES[loss].given
+        foreign = given is not None and not given.built_in
+        width = next((k for k in ("width", "delta") if k in getattr(
+            getattr(given, "function", None), "keywords", {})), None)  # fmt: skip
+        own = width and not (isinstance(self.loss, str) and "(" not in self.loss)
+        if fresh and not (self.warm_start and hasattr(self, "y_scale_")):
+            rows = y.reshape(len(y), -1).astype(float)
+            self.y_shift_, self.y_scale_ = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+            if not foreign:
+                mean, scale = np.average(rows, axis=0, weights=weight), None
+                if given is not None and given.exponential:
+                    scale = mean
+                else:
+                    self.y_shift_ = mean
+                    size = np.abs(rows).max(axis=0)
+                    part = (rows - mean) / np.where(size > 0, size, 1.0)  # no square underflows
+                    scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
+                    scale = np.where(scale > MIN_SPREAD * size, scale, 0.0)
+                self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
+            if own:  # one width for all targets is in one unit
+                self.y_scale_ = np.full_like(self.y_scale_, np.sqrt(np.mean(self.y_scale_**2)))
+        if own:
+            known = dict(given.function.keywords)
+            known[width] /= float(self.y_scale_[0])
+            make = Loss.quantile if width == "width" else Loss.pseudo_huber
+            loss = make(**known)
+        if foreign:
+            return y, loss
+        shift, scale = (x[0] if y.ndim == 1 else x for x in (self.y_shift_, self.y_scale_))
+        return (y - shift) / scale, loss
+
+    def _units(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scale and the shift that turn outputs of the fit into outputs for y."""
+        scale, shift = self.y_scale_, self.y_shift_
+        given = LOSSES[self._loss()].given
+        if given is not None and given.exponential:
+            return np.ones_like(scale), np.log(scale)
+        if given is not None and given.per_target == 2:  # means, then logarithms of variances
+            shift = np.concatenate([shift, 2 * np.log(scale)])
+            scale = np.concatenate([scale, np.ones_like(scale)])
+        return scale, shift
+
+    def _in_units_of_y(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+        scale, shift = self._units()
+        theta = theta.copy()
+        W, b = model.unflatten(theta)[-1]
+        W[:], b[:] = W * scale[:, None], b * scale + shift
+        return theta
+
+    def _in_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+        scale, shift = self._units()
+        theta = theta.copy()
+        W, b = model.unflatten(theta)[-1]
+        W[:], b[:] = W / scale[:, None], (b - shift) / scale
+        return theta
 
     def _loss(self) -> Any:
         return check_loss(SUITS["numbers"] if self.loss == "squared_error" else self.loss)

@@ -21,12 +21,15 @@ class FittedWeights:
     _network: MLP
     # theta, and the views into it that were `coefs_` and `intercepts_` when it was stored
     _stored: tuple[np.ndarray, list[Any]]
+    _fitted: tuple[np.ndarray, np.ndarray]  # the weights at the end of the fit, and their theta
     _seen: tuple[Any, np.ndarray]  # the verdict, and its theta
 
     def _keep_weights(self, model: MLP, theta: Any) -> None:
         """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
         self._network = model
-        theta = np.array(theta, model.dtype)
+        fitted = np.array(theta, model.dtype)
+        theta = self._in_units_of_y(model, fitted)
+        self._fitted = theta.copy(), fitted
         layers = model.unflatten(theta)
         self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
         self.intercepts_ = [b for _, b in layers]
@@ -51,10 +54,29 @@ class FittedWeights:
             "new estimator with other parameters."
         )
 
+    def _in_units_of_y(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+        """Return the parameters with the units of the targets folded into the last layer."""
+        return theta
+
+    def _in_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+        """Return the parameters without the units of the targets."""
+        return theta
+
     @property
     def theta_(self) -> np.ndarray:
-        """The parameters as a vector of `model_`: that of the fit, of which `coefs_` and
-        `intercepts_` are views, or a new one if either was assigned.
+        """The parameters as a vector of `model_`, for targets as they are fitted. Without units
+        of the targets, `coefs_` and `intercepts_` are views of it.
+        """
+        theta = self._weights
+        folded, fitted = self._fitted
+        if np.array_equal(theta, folded):  # exactly the parameters of the fit
+            return theta if np.array_equal(theta, fitted) else fitted
+        return self._in_fitted_units(self.model_, theta)
+
+    @property
+    def _weights(self) -> np.ndarray:
+        """The weights in `coefs_` and `intercepts_` as a vector of `model_`: a view if they are
+        those of the fit, or a new one if either was assigned.
         """
         model, parts = self.model_, [*self.coefs_, *self.intercepts_]
         theta, views = self._stored

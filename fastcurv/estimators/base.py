@@ -48,7 +48,7 @@ from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.given import Activation, Loss
-from ..structure.tables import LOSSES, LossName, activations_of
+from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .weights import FittedWeights
 
@@ -131,13 +131,16 @@ CURES = {
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
     "diverged": "lower learning_rate_init",
-    "stalled": "use a float64 X, or a smooth activation such as 'tanh'",
+    "stalled": "use a float64 X and scaled features",
 }
 
 
 def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
+    kinks = est.alpha > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in ENDS_WELL and gradient > est._tol
+    if est.stopped_ == "stalled" and kinks:  # a minimum on kinks, where no gradient is small
+        ended = False
     far = unscaled_features(X)
     if not (ended or far):
         return

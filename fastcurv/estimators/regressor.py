@@ -31,6 +31,7 @@ MIN_SPREAD = 1e-14  # a spread below this share of the largest target is roundin
 
 class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
+    _fitted_loss: Any  # for targets of unit variance
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
@@ -57,7 +58,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn.preprocessing import scale
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> net = fc.MLPRegressor((5,), "tanh", alpha=100.0, max_iter=2000, random_state=0)
+    >>> net = fc.MLPRegressor((5,), "tanh", alpha=1.0, max_iter=2000, random_state=0)
     >>> net = net.fit(scale(X), y)
     >>> bool(net.score(scale(X), y) > 0.5)
     True
@@ -144,6 +145,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             known[width] /= float(self.y_scale_[0])
             make = Loss.quantile if width == "width" else Loss.pseudo_huber
             loss = make(**known)
+        self._fitted_loss = loss
         if foreign:
             return y, loss
         shift, scale = (x[0] if y.ndim == 1 else x for x in (self.y_shift_, self.y_scale_))
@@ -178,7 +180,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return check_loss(SUITS["numbers"] if self.loss == "squared_error" else self.loss)
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._loss()].given
+        y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._fitted_loss].given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
         b, shares = model.unflatten(theta)[-1][1], shares / shares.sum()
         if given is None:

@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -307,3 +308,44 @@ def test_what_is_whole_goes_on(saved):
     assert saved("adam", lambda *_: None).nit == 6
     assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
     assert saved("sgd", lambda *_: None, np.random.MT19937).nit == 6
+
+
+FORGED = {
+    "a better loss": put("run", "best_f", 1e-9),
+    "a loss of another size": put("run", "best_f", 1e9),
+    "a loss a little off": lambda _, facts: facts["run"].update(
+        best_f=facts["run"]["best_f"] * (1 - 1e-9), best_score=facts["run"]["best_f"] * (1 - 1e-9)
+    ),
+    "an infinite loss": put("run", "best_f", np.inf),
+    "a better score": put("run", "best_score", -1.0),
+    "no gradient": put("run", "best_gnorm", 0.0),
+    "another loss": put("run", "f", 1e-9),
+    "another best point": put("arrays", "run.best", np.ones(13)),
+    "another point": put("arrays", "run.theta", np.ones(13)),
+    "another point, without its loss": lambda arrays, facts: (
+        arrays.__setitem__("run.theta", np.ones(13)), facts["run"].__setitem__("f", None)
+    ),
+    "a better past": lambda arrays, _: arrays["run.history.loss"].__imul__(0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
+@pytest.mark.parametrize("limit", [3, 6])
+def test_no_result_holds_a_loss_that_a_file_made_up(method, limit, tmp_path):
+    """Whether the run goes on from there or ends at once."""
+    path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
+    minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)
+    for name, change in FORGED.items():
+        arrays, facts = read_tensors(path)
+        arrays = {key: np.array(x) for key, x in arrays.items()}
+        change(arrays, facts)
+        write_tensors(tmp_path / "forged", arrays, facts)
+        try:
+            run = minimize(OB, None, method, resume=tmp_path / "forged", max_iter=limit, **options)
+        except ValueError as error:
+            assert "checkpoint" in str(error), name
+            continue
+        assert run.fun == pytest.approx(OB.value(run.x), rel=1e-14), name
+        assert run.jac == pytest.approx(OB.gradient(run.x), rel=1e-12, abs=1e-15), name
+        shown = re.search("has norm ([^ ,;]*[0-9])", run.message)
+        assert float(shown[1]) == pytest.approx(np.linalg.norm(run.jac), rel=1e-2), name

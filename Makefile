@@ -1,20 +1,28 @@
 # Each target sets up what it needs in a virtual environment inside the checkout, and is quick the second time.
 PYTHON ?= python3
+# Where a Python of this name runs: on PATH, or among pyenv's, whose names on PATH need not run.
+find = $(shell for python in $(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1:python%=%)*/bin/python; do \
+  "$$python" -c "" 2>/dev/null && echo "$$python" && exit; done)
+override PYTHON := $(or $(call find,$(PYTHON)),$(PYTHON))
 VENV   := .venv
 PY     := $(VENV)/bin/python
 LINT   := $(VENV)-lint/bin
+# The minor version of PYTHON, and the one that the environment was made with: another one makes the environment again.
+WANTED := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+MADE   := $(shell cat $(VENV)/.python 2>/dev/null)
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint lint-text lint-types lint-built minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean
+.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
 
 # A worker takes neighbours, which share what they prepare; what is compiled stays, for every process that a test starts.
+# TESTS="tests/engine" runs a part, PYTHON=python3.12 runs it with another Python.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
-	$(PY) -m pytest -q -n auto --dist worksteal
+	$(PY) -m pytest -q -n auto --dist worksteal $(TESTS)
 
 # Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them, in parts that `make -j` takes side
 # by side; stubs are held against the engine that `make test` compiles.
@@ -39,6 +47,15 @@ lint-built: $(VENV)-lint/.done $(VENV)/.test
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done
 	$(VENV)-minimum/bin/python -m pytest -q -n auto
+
+# The suite with the newest Python that is found, on PATH or in pyenv, and the newest NumPy, SciPy and scikit-learn: what a
+# new machine has. TESTS chooses a part.
+NEWEST = $(firstword $(foreach minor,14 13 12 11,$(call find,python3.$(minor))))
+newest:
+	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest $(VENV)-newest/.test
+	$(VENV)-newest/bin/python -m pip install -q --upgrade numpy scipy scikit-learn
+	$(VENV)-newest/bin/python -c "import sys, numpy, scipy; print('Python', sys.version.split()[0], 'NumPy', numpy.__version__, 'SciPy', scipy.__version__)"
+	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest TESTS="$(TESTS)" test
 
 # What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
 nightly: $(VENV)/.test
@@ -120,7 +137,7 @@ CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
 UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or hunt or drift or memory_is or \
   is_what_it_says or the_memory or strides_beyond or guard or stay_inside or killed or exits or fork or spawn
-TESTS ?= tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
+SANE_TESTS := tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
   tests/optimize tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test
 	mkdir -p $(SANITIZED)
@@ -129,7 +146,7 @@ sanitize: $(VENV)/.test
 	for table in $(TABLES); do (cd $(SANITIZED) && FASTCURV_ARCH=$$table \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  $(abspath $(PY)) -m pytest -q -n auto --dist worksteal -p no:cacheprovider -k "not ($(UNSANITIZED))" $(TESTS)) || exit 1; done
+	  $(abspath $(PY)) -m pytest -q -n auto --dist worksteal -p no:cacheprovider -k "not ($(UNSANITIZED))" $(or $(TESTS),$(SANE_TESTS))) || exit 1; done
 	$(CC) -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc -o build/callerstest $(CALLERS)
 	build/callerstest 8 12500
 
@@ -182,11 +199,13 @@ windows:
 	WINEDEBUG=-all wine build/selftest.exe
 
 # What the build needs lies in the environment itself: one NumPy and one SciPy instead of two of each.
-$(VENV)/.python:
-	@echo "making an environment in $(VENV): NumPy, SciPy, Cython"
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/.python: $(if $(filter-out $(WANTED),$(MADE)),always)
+	@echo "making an environment in $(VENV): Python $(WANTED), NumPy, SciPy, Cython"
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1" numpy scipy
-	touch $@
+	echo $(WANTED) > $@
+
+always:
 
 # One installation for each set of extras; the engine that the first of them compiles serves all.
 $(VENV)/.demo: $(VENV)/.python $(SOURCE)
@@ -226,4 +245,4 @@ $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-newest $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures

@@ -39,7 +39,9 @@ def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
     searched = found.n_products > 0
     # gaps are wider than size / 8
     error = 8 * found.residuals.max() ** 2 / size if searched else 0.0
-    assert np.abs(found.values - picked(every, 5, which)).max() <= 64 * EPS[dtype] * size + error
+    # LAPACK's eigenvalues are off by up to n roundings, and each product adds one to those found
+    rounding = (64 + len(every) + found.n_products) * EPS[dtype] * size
+    assert np.abs(found.values - picked(every, 5, which)).max() <= rounding + error
     V = found.vectors.astype(np.float64)
     assert np.abs(V.T @ V - np.eye(5)).max() <= 32 * EPS[dtype]
     again = np.linalg.norm((H @ found.vectors) - V * found.values, axis=0)

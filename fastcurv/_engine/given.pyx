@@ -76,6 +76,18 @@ cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
         group = last
 
 
+cdef int check_returned(found, tuple shape, dtype) except -1:
+    """Refuse what a function returned where it does not have the form that the state is laid out
+    by: it is copied to there without another look.
+    """
+    if found.shape != shape or found.dtype != dtype or not found.flags.c_contiguous:
+        raise ValueError(
+            f"a function returned an array of shape {found.shape} and dtype {found.dtype}; wanted "
+            f"{shape} and {dtype}"
+        )
+    return 0
+
+
 cdef void given_layer(
     PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
@@ -94,6 +106,8 @@ cdef void given_layer(
             z = np.empty((count, y.m), plan.dtype)
             take_pieces(P, y.a, y.m, y.ldm, rows, piece, until, pointer(z))
             a, p, q = plan.activations[l].rounded(z)
+            for part in (a, p, q):
+                check_returned(part, z.shape, plan.dtype)
             if y.skip and l:
                 below = np.empty((count, y.m), plan.dtype)      # z may be phi'' itself
                 take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
@@ -123,6 +137,8 @@ cdef void given_rows(
         total, delta, h = plan.given(
             z, plan.rows.y[here], None if weight is None else weight[here]
         )
+        check_returned(delta, z.shape, plan.dtype)
+        check_returned(h, z.shape + (y.m,) if P.coupled else z.shape, plan.dtype)
         P.given_value += total
         put_pieces(P, <char *>P.loss.delta, y.m, y.ldm, rows, piece, end, pointer(delta))
         put_pieces(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, piece, end, pointer(h))

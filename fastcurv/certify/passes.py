@@ -127,23 +127,22 @@ class State:
 
     loss: LossRows
 
-    def __init__(self, rounding: Any, rows: slice) -> None:
-        self.R, self.rows = rounding, rows
-        self.a = [exact(rounding.X[rows], rounding.arithmetic)]
+    def __init__(self, R: Any, rows: slice) -> None:
+        self.rows, self.W, self.skips = rows, R.W, R.skips
+        self.a = [exact(R.X[rows], R.arithmetic)]
         self.z: list[Num] = []
         self.phi: list[Phi] = []
         self.norm: list[Normed | None] = []
-        self.d: list[Any] = [None] * len(rounding.W)
-        self.eq: list[Num | None] = [None] * len(rounding.W)
-        self.kappa: dict[tuple[int, int], Floats] | None = {} if rounding.joint else None
-        self.forward()
+        self.d: list[Any] = [None] * len(R.W)
+        self.eq: list[Num | None] = [None] * len(R.W)
+        self.kappa: dict[tuple[int, int], Floats] | None = {} if R.joint else None
+        self.forward(R)  # R keeps the state, and so the state does not keep R
         self.backward()
 
-    def forward(self) -> None:
+    def forward(self, R: Any) -> None:
         """Run the forward pass: ``z = a W' + b [, normalised]``, ``a = phi(z) [+ the layer's
         input]``.
         """
-        R = self.R
         products: dict[int, tuple[Floats, Floats]] = {}
         chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
@@ -156,15 +155,15 @@ class State:
             self.phi.append(Phi(R.names[l], self.z[l], R.skips[l]))
             a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
             if R.joint:
-                self.join(products, l)
+                self.join(R, products, l)
             self.a.append(chain.cap(l + 1, a))
         self.loss = LossRows(R.ob, R.y, self.rows, z)
 
-    def join(self, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
+    def join(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
         bounds on the effect of underflow; record the norms of the products in `kappa`.
         """
-        W, p, skip = self.R.W[l], self.phi[l].p, self.R.skips[l]
+        W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
         assert self.kappa is not None
         for i, (K, off) in products.items():
             above, off_above = W.A @ K, scaled(off, W.norm) + K[0].size * W.A.size * ETA
@@ -173,7 +172,7 @@ class State:
                 off_above = scaled(off_above, top) + above[0].size * ETA
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
-        if l + 2 < len(self.R.W):  # there are hidden layers above
+        if l + 2 < len(R.W):  # there are hidden layers above
             products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
@@ -182,7 +181,7 @@ class State:
         """
         chain, e = Chain(self.kappa), None
         self.d[-1] = self.loss.d
-        for l in range(len(self.R.W) - 1, 0, -1):
+        for l in range(len(self.W) - 1, 0, -1):
             d, e = self.step_back(l, chain, self.d[l], e)
             self.eq[l - 1], normed = self.phi[l - 1].curvature(e, d), self.norm[l - 1]
             self.d[l - 1] = d if normed is None else normed.backward(d)
@@ -191,8 +190,8 @@ class State:
         """Return ``e phi'`` and e of the layer below l, for delta or another vector that goes the
         same way; e is that of layer l itself, None at the top.
         """
-        below = linear(d, self.R.W[l].T)
-        e = chain.cap(l, below if e is None or not self.R.skips[l] else below + e)
+        below = linear(d, self.W[l].T)
+        e = chain.cap(l, below if e is None or not self.skips[l] else below + e)
         return e * self.phi[l - 1].p, e
 
 

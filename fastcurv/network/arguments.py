@@ -191,9 +191,7 @@ def _check_given(given: Loss, y: np.ndarray, d_out: int, weight: Any) -> None:
         if low < least or (low == least and not itself):
             wanted = f">= {least:g}" if itself else f"> {least:g}"
             raise ValueError(f"y holds {low:g}; wanted numbers {wanted}, which {given.name} is for")
-    if given.coupled is None:
-        counts = slice(None) if weight is None or not np.any(weight) else weight != 0
-        given.attempt(y[counts], d_out)
+    given.learn(y, d_out, weight)
 
 
 def _others(*targets: str) -> str:

@@ -296,6 +296,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _start(self) -> None:
         """Begin with the rows of X, y and sample_weight."""
+        self._learn()
         if not self._sparse:
             self._have(_engine.Rows(*self._given()))
             return
@@ -305,6 +306,12 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         self._whole = Shard(self._frame(2), rows, self._y, self._weight)
         size = max(SMALLEST, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
+
+    def _learn(self) -> None:
+        """See to it that everything is known of the loss by which a plan is laid out."""
+        given = LOSSES[self.loss].given
+        if given is not None:
+            given.learn(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _frame(self, keep: int = 1) -> Frame:
         return Frame(self.model, self.loss, self.n_samples, self.n_threads, keep)
@@ -419,7 +426,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         asked = LOSSES[self.loss].given
         if asked is not None:
             options["given"] = partial(asked.weighted, divisor_of(self), self.dtype)
-            options["coupled"] = bool(asked.coupled)
+            options["coupled"] = asked.coupled
         plan = _engine.Plan(*facts, batch_norm=m.batch_norm, **options)
         _living.add(plan)
         return plan
@@ -448,9 +455,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         normalisation, nor where rows come in blocks or memory is limited, nor of a loss of one's
         own that couples outputs, whose roots are not at hand.
         """
+        if self._by_blocks or self.model.batch_norm or self.memory:
+            return False
         given = LOSSES[self.loss].given
-        coupled = given is not None and given.coupled
-        return not (coupled or self._by_blocks or self.model.batch_norm or self.memory)
+        return given is None or not given.coupled
 
     @property
     def _steps_by_matrix(self) -> bool:
@@ -836,6 +844,7 @@ class Shard(Objective):
 
     def _start(self) -> None:
         if isinstance(self._X, SparseRows):
+            self._learn()
             self._n_samples = len(self._X)
             self._begin()
         else:

@@ -10,6 +10,7 @@ products.
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
@@ -118,12 +119,18 @@ class SparsePlan(RowPasses):
     Parameters
     ----------
     ob : Shard
+        Its rows are released with its last reference: the plans that it keeps refer to it weakly.
     """
 
     def __init__(self, ob: Any) -> None:
-        self.ob, self.M = ob, Scratch(ob.dtype, ob.n_threads)
+        self._owner, self.M = weakref.ref(ob), Scratch(ob.dtype, ob.n_threads)
         self.theta: Any = None
         self.gradient: Any = None  # the rows' part of it, (n,)
+
+    @property
+    def ob(self) -> Any:
+        """The shard, which whoever uses the plan holds."""
+        return self._owner()
 
     @to_nearest
     @quiet

@@ -18,7 +18,7 @@ from ..common.checks import as_numpy, check_finite, check_positive_int, is_spars
 from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
 from ..structure.given import Loss
-from ..structure.tables import DEFAULT_LOSS, LossName
+from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import row_numbers
 from .mlp import MLP
 from .objective import SMALLEST, STATE, Objective, Shard
@@ -154,6 +154,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._start()
+        self._learn()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
         vars(self)["block_rows"] = self._room() if block_rows is None else block_rows
@@ -163,6 +164,20 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         if not self._n_samples:
             raise ValueError("X has no rows; wanted at least one")
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
+
+    def _learn(self) -> None:
+        """Read a few rows for a loss that is not known yet: the room for a block depends on it."""
+        given = LOSSES[self.loss].given
+        if given is None or given.known:
+            return
+        blocks = iter(self._source.blocks(SMALLEST))
+        try:
+            block = next(blocks, None)
+        finally:
+            getattr(blocks, "close", lambda: None)()
+        if block is not None:
+            self._checked(block, 0)
+            self.n_rows_read += block[0].shape[0]
 
     def _start(self) -> None:
         self._begin()
@@ -299,7 +314,6 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         if self._sparse:
             entries = Shard(self._frame(), X, y, weight, start)
             yield from entries.pieces(max(1, self._dense_rows)) if dense else (entries,)
-            entries._plans.clear()  # which hold references to the shard
             return
         shard = self._shards.pop(len(X), None)
         try:

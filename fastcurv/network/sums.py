@@ -21,6 +21,7 @@ here take into account.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -363,7 +364,8 @@ class SumPlan:
 
     Binding to a point costs nothing; value and gradient are computed on first use and kept. `norms`
     holds, by index, the sum over shards of the norms of the parts, for each unit vector multiplied
-    at theta.
+    at theta. The objective is held by a weak reference: it has plans of its own, and would
+    otherwise keep its files and maps open until a collection of cycles.
     """
 
     in_place = False
@@ -373,8 +375,13 @@ class SumPlan:
     _gradient: Any
 
     def __init__(self, ob: Any) -> None:
-        self.ob = ob
+        self._owner = weakref.ref(ob)
         self.unbind()
+
+    @property
+    def ob(self) -> Any:
+        """The objective, which whoever uses the plan holds."""
+        return self._owner()
 
     def unbind(self) -> None:
         """Forget theta and all results at it."""

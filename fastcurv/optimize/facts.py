@@ -351,17 +351,19 @@ def _squares(x: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _is_robust(ob: Any, y: np.ndarray) -> bool:
-    """Return whether the slope of the loss hardly grows from targets 10 to 1000 standard deviations
-    away, as that of pseudo_huber, log_cosh and quantile; that of squares grows a hundredfold.
+    """Return whether the slope of the loss hardly grows from outputs 10 to 1000 standard deviations
+    of the targets away, on both sides, as that of pseudo_huber, log_cosh and quantile; that of
+    squares grows a hundredfold. The targets are the data's, since a user's loss may take no others.
     """
     given = LOSSES[ob.loss].given
-    if given is None:
+    if given is None or given.coupled:
         return False
     far = float(y.std()) + 1.0
-    z = np.zeros((2, ob.model.sizes[-1]))
-    near, away = np.abs(given(z, np.full((2, y.shape[1]), [[10 * far], [1000 * far]]))[1]).sum(
-        axis=1
+    z = np.multiply.outer(
+        [10 * far, -10 * far, 1000 * far, -1000 * far], np.ones(ob.model.sizes[-1])
     )
+    slopes = np.abs(given(z, np.repeat(y[:1], 4, axis=0))[1]).sum(axis=1)
+    near, away = slopes[:2].sum(), slopes[2:].sum()
     return bool(0 < away < 10 * near)
 
 

@@ -201,6 +201,12 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             "products)"
         )
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a Krylov keeps the bases of its runs and cannot be copied or saved. Copy its results, "
+            "or make another Krylov of the operator."
+        )
+
     @property
     def n_products(self) -> int:
         """Products made so far, by all runs."""

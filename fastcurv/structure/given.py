@@ -183,7 +183,7 @@ class AskedLoss(Given):
 
     parts = ("value", "first", "second")
     by_row = True
-    coupled: bool | None = None  # whether outputs share a term; known after the first call
+    _coupled: bool | None = None  # see `coupled`; None before the first call
     convex: bool = False  # by the outputs
     exponential: bool = False  # whether the mean is exp(z)
     logarithmic: bool = False  # whether it is minus the logarithm of a density
@@ -191,11 +191,29 @@ class AskedLoss(Given):
     least: tuple[float, bool] | None = None  # least target, and whether it is one itself
     lower: float | None
 
-    def __reduce__(self) -> Any:
-        if self.built_in:
-            return named, (self.name,)
-        made = partial(Loss, third=self.third, lower=self.lower, ulps=self.ulps)
-        return made, (self.function,)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return the name of a loss that is built in. A copy of any other knows what it knows."""
+        return (named, (self.name,)) if self.built_in else super().__reduce_ex__(protocol)
+
+    @property
+    def coupled(self) -> bool:
+        """Whether outputs share a term: state is laid out by it, and there is no default."""
+        if self._coupled is None:
+            raise RuntimeError(f"{self!r} has not been called yet; wanted `learn` before")
+        return self._coupled
+
+    @property
+    def known(self) -> bool:
+        """Whether the function has been called, so that `coupled` is known."""
+        return self._coupled is not None
+
+    def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
+        """Try the function with d outputs, at some of the targets of rows that count, unless it is
+        `known`.
+        """
+        if not self.known:
+            counts = slice(None) if weight is None or not np.any(weight) else weight != 0
+            self.attempt(y[counts], d)
 
     # --- the function
 
@@ -209,11 +227,12 @@ class AskedLoss(Given):
         self._check_shape("value", value, [(N,)], z, y)
         self._check_shape("first", first, [(N, d)], z, y)
         self._check_shape("second", second, [(N, d), (N, d, d)], z, y)
-        if self.coupled is None:
-            vars(self)["coupled"] = second.ndim == 3
-        if self.coupled != (second.ndim == 3):
+        coupled = second.ndim == 3
+        if self._coupled is None:
+            vars(self)["_coupled"] = coupled
+        if self._coupled != coupled:
             raise ValueError(f"{self!r} returned second of another number of axes than before")
-        if self.coupled and d > MOST_COUPLED:
+        if coupled and d > MOST_COUPLED:
             raise ValueError(
                 f"{self!r} couples {d} outputs by its second derivative; wanted at most "
                 f"{MOST_COUPLED}"
@@ -446,9 +465,12 @@ class AskedActivation(Given):
     first: float | None
     second: float | None
 
-    def __reduce__(self) -> Any:
-        facts = zip(("first", "second", "third", "ulps"), self._facts()[1:])
-        return partial(Activation, **dict(facts)), (self.function,)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what is known of the function, and try it: a pickle holds it by reference, and
+        in another process the name may stand for another function.
+        """
+        vars(self).update(state)
+        self.attempt()
 
     def _facts(self) -> tuple[Any, ...]:
         return self.function, self.first, self.second, self.third, self.ulps
@@ -699,8 +721,8 @@ def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
 
 def _built(name: str, function: Any, third: Any, ulps: float, **facts: Any) -> Loss:
     loss = Loss(function, third=third, lower=facts.pop("lower", 0.0), ulps=ulps)
-    known = {"name": name, "built_in": True, "per_target": 1, "coupled": False, "convex": True}
-    vars(loss).update(known | facts)
+    known = {"name": name, "built_in": True, "per_target": 1, "convex": True}
+    vars(loss).update(known | {"_coupled": facts.pop("coupled", False)} | facts)
     return loss
 
 

@@ -80,7 +80,7 @@ class LossRow:
         or complex, neither weighted nor divided; y has the shape of one f.
     per_entry : bool
         Whether each entry of f has a term of its own, so that the second derivative by f is
-        diagonal.
+        diagonal. Of a loss that is given by a function, `given` knows it once it has been tried.
     terms_of_row : callable
         By d_out, the number of terms of a row, over all of which the loss is a mean.
     targets : {"numbers", "labels", "classes"}
@@ -110,7 +110,7 @@ class LossRow:
 
     link: Literal["identity", "sigmoid", "softmax", "given"]
     terms: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
-    per_entry: bool
+    separate: bool | None  # `per_entry` of a loss that has a kernel
     targets: Literal["numbers", "labels", "classes"]
     attained: bool
     bends: tuple[float, float]
@@ -126,6 +126,10 @@ class LossRow:
         np.zeros(d_out, dtype=bool),
         np.zeros(d_out, dtype=bool),
     )
+
+    @property
+    def per_entry(self) -> bool:
+        return bool(self.separate) if self.given is None else not self.given.coupled
 
 
 def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
@@ -192,7 +196,7 @@ def _given_row(loss: Loss, *aliases: str) -> LossRow:
     return LossRow(
         "given",
         loss.terms,
-        per_entry=not loss.coupled,
+        separate=None,
         terms_of_row=terms_of_row,
         targets="numbers",
         attained=True,  # or not: nothing is claimed
@@ -222,7 +226,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
         "mse": LossRow(
             "identity",
             lambda f, y: ((f - y) ** 2, 2 * (f - y)),
-            per_entry=True,
+            separate=True,
             targets="numbers",
             attained=True,
             bends=(2.0, 0.0),
@@ -234,7 +238,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
         "cross_entropy": LossRow(
             "softmax",
             _cross,
-            per_entry=False,
+            separate=False,
             targets="classes",
             attained=False,
             bends=(0.5, 0.28),
@@ -251,7 +255,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
         "binary_cross_entropy": LossRow(
             "sigmoid",
             lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
-            per_entry=True,
+            separate=True,
             targets="labels",
             attained=False,
             bends=(0.25, 0.09623),

@@ -389,6 +389,45 @@ def test_copies_and_names():
     assert repr(Loss.quantile(0.9)) == "Loss.quantile(0.9, 0.05)" and "cross_entropy" in repr(ob)
 
 
+def test_nothing_is_laid_out_before_it_is_known_whether_outputs_are_coupled():
+    new = Loss(cross_entropy)
+    with pytest.raises(RuntimeError, match="has not been called yet"):
+        new.coupled  # noqa: B018
+    with pytest.raises(RuntimeError, match="has not been called yet"):
+        LOSSES[new].per_entry  # noqa: B018
+    ob = problem(new)
+    assert new.coupled and not LOSSES[new].per_entry and pickle.loads(pickle.dumps(new)).coupled
+    state = ob.__getstate__()  # as saved by what did not know it
+    state["loss"] = Loss(cross_entropy)
+    other = object.__new__(fc.Objective)
+    other.__setstate__(state)
+    theta = ob.model.init(seed=0)
+    assert np.array_equal(other.hessian(theta) @ theta, ob.hessian(theta) @ theta)
+
+
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("form", ["axes", "rows", "dtype", "order"])
+def test_the_engine_refuses_numbers_in_another_form(part, form):
+    """It copies them to where its own layout says."""
+    loss = Loss(cross_entropy)
+    ob = problem(loss)
+    change = {
+        "axes": lambda x: x[..., None],
+        "rows": lambda x: x[:-1],
+        "dtype": lambda x: x.astype("float32"),
+        "order": np.asfortranarray,
+    }[form]
+
+    def weighted(*how):
+        found = list(Loss.weighted(loss, *how))
+        found[part] = change(found[part])
+        return tuple(found)
+
+    vars(loss)["weighted"] = weighted
+    with pytest.raises(ValueError, match="^a function returned an array of shape"):
+        ob.value(ob.model.init(seed=0))
+
+
 def rows_alone(z):
     """tanh as a function, which layers have to ask for."""
     a = np.tanh(z)

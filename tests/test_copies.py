@@ -1,0 +1,442 @@
+"""Copies: whatever can be copied, in each way in which Python copies, answers as its original does,
+bit by bit: values, products, proofs and verdicts. A state that is laid out by what a copy has
+forgotten would be read past its end.
+"""
+
+import copy
+import gc
+import multiprocessing
+import pickle
+import re
+import threading
+import warnings
+import weakref
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+import fastcurv as fc
+from fastcurv.common.checks import MatrixOperator
+from fastcurv.network.rows import RowSource, regrouped
+from fastcurv.testing import PrescribedSpectrum
+
+from . import nets
+from .structure.test_losses import cauchy, cross_entropy, squares
+
+WAYS = {
+    "pickle": lambda x: pickle.loads(pickle.dumps(x)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+N = 24
+SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # and addresses
+
+
+def correlated(z, y):
+    """A Gaussian with covariance: outputs that are coupled, and a constant second derivative."""
+    P = np.eye(z.shape[1], dtype=z.dtype) + z.dtype.type(0.5)
+    r = z - y
+    Pr = r @ P
+    return (r * Pr).sum(axis=1) / 2, Pr, np.broadcast_to(P, (len(z), *P.shape)).copy()
+
+
+OWN_LOSSES = {  # (loss, targets)
+    "own": (fc.Loss(squares, third=0.0, lower=0.0, ulps=8), "mse"),
+    "own, not bounded": (fc.Loss(cauchy), "mse"),
+    "own, coupled": (fc.Loss(cross_entropy, third=0.28, lower=0.0, ulps=32), "column"),
+    "own, coupled, not bounded": (fc.Loss(cross_entropy), "column"),
+    "own, correlated": (fc.Loss(correlated, third=0.0, lower=0.0, ulps=32), "mse"),
+}
+LOSSES = [*nets.LOSSES, "gaussian_nll", "quantile(0.8, 0.1)", *OWN_LOSSES]
+ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
+
+
+class Waves(RowSource):
+    """Rows of a user's own source."""
+
+    n_rows = N
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def blocks(self, size):
+        return regrouped([(self.X[:7], self.y[:7], None), (self.X[7:], self.y[7:], None)], size)
+
+
+KINDS = {
+    "dense": fc.Objective,
+    "in chunks": lambda *rows, **how: fc.Objective(*rows, memory=450_000, **how),
+    "sparse": lambda m, X, *rest, **how: fc.Objective(m, csr_matrix(X), *rest, **how),
+    "streamed": lambda *rows, **how: fc.StreamedObjective(*rows, block_rows=13, **how),
+    "streamed sparse": lambda m, X, y, loss, **how: fc.StreamedObjective(
+        m, lambda_blocks(csr_matrix(X), y), loss=loss, block_rows=13, **how
+    ),
+    "own source": lambda m, X, y, loss, **how: fc.StreamedObjective(
+        m, Waves(X, y), loss=loss, block_rows=13, **how
+    ),
+}
+
+
+def lambda_blocks(X, y):
+    return [(X[:10], y[:10]), (X[10:], y[10:])]
+
+
+def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
+    """Return an objective and a point."""
+    rng = np.random.default_rng(len(loss) + len(activation))
+    X = rng.standard_normal((N, 3))
+    if loss in OWN_LOSSES:
+        loss, of = OWN_LOSSES[loss]
+        y = rng.integers(3, size=(N, 1)).astype(float)
+        y = y if of == "column" else rng.standard_normal((N, 3))
+    else:
+        d = 4 if loss == "gaussian_nll" else 3
+        y = nets.targets(rng, loss.partition("(")[0], N, 3 - (d == 4))
+    d = 4 if isinstance(loss, str) and loss == "gaussian_nll" else 3
+    m = fc.MLP([3, 4, d], nets.OWN.get(activation, activation), dtype=dtype, **model)
+    ob = KINDS[kind](m, X, y, loss, l2=0.02, l2_biases=len(activation) % 2 == 0)
+    return ob, m.init(seed=1)
+
+
+# --- what a thing says
+
+
+def contents(x, depth=4):
+    """Return all that is public in a result, as arrays, numbers and strings."""
+    if isinstance(x, str):
+        return SECONDS.sub("# s", x)
+    if isinstance(x, (np.ndarray, int, float, type(None), np.generic)):
+        return x
+    if isinstance(x, dict):
+        return {str(key): contents(value, depth) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [contents(part, depth) for part in x]
+    home = type(x).__module__
+    if callable(x) or not home.startswith(("fastcurv", "sklearn")) or not depth:
+        return type(x).__name__
+    said = contents(repr(x))
+    if isinstance(x, (fc.Objective, fc.MLP)) or hasattr(x, "matvec"):
+        return said
+    public = {name: value for name, value in vars(x).items() if not name.startswith("_")}
+    return {"": said} | contents(public, depth - 1)
+
+
+def asked(function, *arguments):
+    """Return what a function returns, or the error of one that is not there or has no answer."""
+    try:
+        return contents(function(*arguments))
+    except (AttributeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def of_operator(op, v):
+    """Return what an operator says; a block counts the products of the whole operator."""
+    whole = hasattr(op, "whole") and not hasattr(op, "space")
+    found = {
+        "": repr(op),
+        "dtype": str(op.dtype),
+        "products": whole or getattr(op, "n_products", 0),
+    }
+    v = np.resize(v, op.shape[1]).astype(op.dtype)
+    u = np.resize(v, op.shape[0])
+    found |= {"H V": op @ np.stack([v, v[::-1]], axis=1), "H v": op @ v, "v' H": op.T @ u}
+    for name in ("theta", "value", "gradient", "kind", "mu", "indices"):
+        found[name] = contents(getattr(op, name, None))
+    for name in ("quadratic", "rounding_bound"):
+        found[name] = asked(lambda name=name: getattr(op, name)(v))
+    for name in ("to_dense", "column_bounds", "row_bounds"):
+        found[name] = asked(lambda name=name: getattr(op, name)())
+    return found
+
+
+def of_objective(ob, theta, proofs=True):
+    v = np.cos(np.arange(len(theta))).astype(ob.dtype)
+    V, J = np.stack([v, v[::-1]], axis=1), ob.jacobian(theta)
+    found = {"": repr(ob), "value": ob.value(theta), "g": ob.gradient(theta), "N": ob.n_samples}
+    found |= {"hessp": ob.hessp(theta, v), "J": J @ v, "J'": J.T @ np.resize(v, J.shape[0])}
+    for kind in nets.CURVATURES:
+        found[kind] = asked(lambda kind=kind: getattr(ob, kind)(theta) @ V)
+    found["form"] = ob.hessian(theta).quadratic(V)
+    found["batch"], found["matrix"] = ob.batch(slice(2, 9)).gradient(theta), ob._has_matrix
+    if proofs:
+        found["float32"] = ob.astype("float32").value(theta.astype("float32"))
+        found["bound"] = asked(lambda: ob.rounding_bound(theta))
+        found["lower"] = asked(lambda: ob.certificates.loss_lower_bound)
+        found["third"] = asked(lambda: ob.certificates.third_bound(theta, 1e-3))
+        found["verdict"] = contents(fc.classify(ob, theta))
+    return found
+
+
+def of_network(model, theta):
+    rows = np.linspace(-2, 2, 12).reshape(4, 3).astype(model.dtype)
+    return [
+        repr(model),
+        model.init(seed=3),
+        model.predict(theta, rows),
+        model.shapes,
+        model.n_params,
+    ]
+
+
+def of_estimator(estimator, X, y):
+    found = {name: x for name, x in vars(estimator).items() if name.endswith("_")}
+    found["predict"], found["score"] = estimator.predict(X), estimator.score(X, y)
+    again = estimator.fit(X, y)
+    return [repr(estimator), contents(found), again.predict(X), contents(again.get_params())]
+
+
+def of_display(display):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = display.plot().figure_
+    lines = [line.get_xydata() for ax in figure.axes for line in ax.get_lines()]
+    return [contents(display, 1), lines, [text.get_text() for text in figure.texts]]
+
+
+# --- what can be copied: a name, a thing, the function that says what it is, its other arguments
+
+
+def objectives():
+    for i, loss in enumerate(LOSSES):
+        ob, theta = drawn(loss, ACTIVATIONS[i % len(ACTIVATIONS)])
+        yield f"objective, {loss}", ob, of_objective, (theta,)
+    for i, activation in enumerate(ACTIVATIONS):
+        loss = list(OWN_LOSSES)[i % len(OWN_LOSSES)]
+        ob, theta = drawn(loss, activation, residual=True, dtype=("float32", "float64")[i % 2])
+        yield f"objective, {activation}, {loss}", ob, of_objective, (theta, False)
+        yield f"model, {activation}", ob.model, of_network, (theta,)
+    for kind in KINDS:
+        for loss in ("mse", "own", "own, coupled", "own, coupled, not bounded"):
+            ob, theta = drawn(loss, "wave" if loss == "own" else "tanh", kind)
+            proofs = loss == "own, coupled"
+            if loss != "mse":  # what has been used is copied as well
+                ob.hessian(theta) @ theta, ob.value(theta)
+            yield f"objective, {kind}, {loss}", ob, of_objective, (theta, proofs)
+    ob, theta = drawn("own, coupled", batch_norm=True)
+    yield "objective, batch norm", ob, of_objective, (theta,)
+
+
+def operators():
+    for loss in ("mse", "own, coupled", "own, not bounded"):
+        for dtype in nets.DTYPES:
+            ob, theta = drawn(loss, dtype=dtype)
+            H, few = ob.hessian(theta), ob.batch(slice(0, 4))
+            wide = fc.Objective(
+                fc.MLP([30, 5, 1], dtype=dtype), np.ones((N, 30)), ob.y[:, 0], "mse"
+            )
+            ops = {"hessian": H, "block": H.restrict(layers=[1]), "shift": H.shift(0.5)}
+            ops |= {"some": H.restrict(indices=[0, 3]), "jacobian": ob.jacobian(theta)}
+            ops |= {"J'": ob.jacobian(theta).T, "samples": H.reduced("samples")}
+            if loss == "mse":
+                K = few.ggn(theta).reduced("outputs")
+                ops |= {"outputs": K, "outputs, cast": K.astype("float32")}
+                ops |= {"inputs": wide.hessian(wide.model.init(seed=0)).reduced("inputs")}
+            if dtype == "float64":
+                ops["samples, cast"] = H.reduced("samples").astype("float32")
+            for name, op in ops.items():
+                yield f"operator, {name}, {loss}, {dtype}", op, of_operator, (theta,)
+                op @ np.ones(op.shape[1])  # a count of products that is not 0
+                yield f"operator, {name}, {loss}, {dtype}, used", op, of_operator, (theta,)
+    A = np.diag(np.arange(1.0, 9))
+    yield "matrix", MatrixOperator(A, True), of_operator, (A[0],)
+    yield "spectrum", PrescribedSpectrum(np.arange(1.0, 9), seed=0), of_operator, (A[0],)
+
+
+def results():
+    ob, theta = drawn("own, coupled")
+    run = fc.minimize(ob, theta, seed=0)
+    assert run.report.certified and run.kind == "minimum"
+    yield "objective at a proved minimum", ob, of_objective, (run.x,)
+    H, G = ob.hessian(run.x), drawn("mse")[0].ggn(theta)
+    results = {"run": run, "verdict": run.report, "eigenpairs": fc.eigsh(H, 2, seed=0)}
+    results["pairs in a space"] = fc.eigsh(G, 2, seed=0, space="outputs") if G.shape[0] > 72 else ()
+    results |= {"density": fc.spectral_density(H, seed=0), "inertia": fc.inertia(H)}
+    results |= {"trace": fc.trace(H, seed=0), "diagonal": fc.diagonal(H, seed=0)}
+    results |= {"norm": fc.frobenius_norm(H, seed=0), "eigenvalues": fc.eigvalsh(H)}
+    results |= {"diagnosis": fc.diagnose(ob, run.x), "search": fc.find_critical_point(ob, theta)}
+    results["sample"] = fc.sample_critical_points(ob, 2, seed=0)
+    for method in ("adam", "lbfgs", "gauss-newton"):
+        results[method] = fc.minimize(drawn("mse")[0], theta, method=method, max_iter=5, seed=0)
+    for name, result in results.items():
+        yield f"result, {name}", result, contents, ()
+
+
+def estimators():
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    y = X[:, 0] * X[:, 1]
+    how = {"max_iter": 30, "random_state": 0}
+    phi = nets.OWN["arctan"]
+    fitted = {
+        "regressor": fc.MLPRegressor((5,), **how).fit(X, y),
+        "classifier": fc.MLPClassifier((5,), verdict=True, **how).fit(X, y > 0),
+        "own activation": fc.MLPRegressor((5,), phi, **how).fit(X, y),
+        "own loss": fc.MLPRegressor((5,), loss=OWN_LOSSES["own"][0], **how).fit(X, y),
+    }
+    for name, estimator in fitted.items():
+        yield f"estimator, {name}", estimator, of_estimator, (X, y > 0 if "class" in name else y)
+
+
+def displays():
+    ob, theta = drawn("own, coupled")
+    run = fc.minimize(ob, theta, max_iter=5, seed=0)
+    shown = {
+        "convergence": fc.ConvergenceDisplay.from_results(run),
+        "landscape": fc.LandscapeDisplay.from_objective(ob, run.x),
+        "spectrum": fc.SpectrumDisplay.from_operator(ob.hessian(theta)),
+    }
+    for name, display in shown.items():
+        yield f"display, {name}", display, of_display, ()
+
+
+def differences(x, y, place=""):
+    """Yield the places at which two things that were said differ."""
+    if type(x) is not type(y):
+        yield f"{place}: {type(x).__name__} is {type(y).__name__}"
+    elif isinstance(x, dict):
+        if list(x) != list(y):
+            yield f"{place}: {list(x)} are {list(y)}"
+        for key in x.keys() & y.keys():
+            yield from differences(x[key], y[key], f"{place}/{key}")
+    elif isinstance(x, (list, tuple)):
+        if len(x) != len(y):
+            yield f"{place}: {len(x)} are {len(y)}"
+        for i, (one, other) in enumerate(zip(x, y)):
+            yield from differences(one, other, f"{place}[{i}]")
+    elif isinstance(x, np.ndarray):
+        if (x.dtype, x.shape) != (y.dtype, y.shape):
+            yield f"{place}: {x.dtype} {x.shape} is {y.dtype} {y.shape}"
+        elif x.dtype == object:
+            yield from differences(x.tolist(), y.tolist(), place)
+        elif x.tobytes() != y.tobytes():
+            yield f"{place}: {x!r} is {y!r}"
+    elif not (x == y or x != x and y != y):
+        yield f"{place}: {x!r} is {y!r}"
+
+
+def timeless(x):
+    """Return what was said without the seconds that something took."""
+    if isinstance(x, dict):
+        return {key: timeless(y) for key, y in x.items() if "time" not in key}
+    return [timeless(y) for y in x] if isinstance(x, list) else x
+
+
+def say(pickled):
+    """Return what a thing says, in another process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        thing, function, more = pickle.loads(pickled)
+        return timeless(function(thing, *more))
+
+
+def test_every_copy_answers_as_its_original_does_bit_by_bit(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found, waiting = [], []
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            for name, thing, function, more in chain(
+                objectives(), operators(), results(), estimators(), displays()
+            ):
+                copies = {way: duplicate(thing) for way, duplicate in WAYS.items()}
+                elsewhere = pool.submit(say, pickle.dumps((thing, function, more)))
+                expected = timeless(function(thing, *more))
+                waiting.append((name, expected, elsewhere))
+                for way, other in copies.items():
+                    assert type(other) is type(thing)
+                    said = timeless(function(other, *more))
+                    found += [f"{name}, {way}{gap}" for gap in differences(expected, said)]
+            for name, expected, elsewhere in waiting:
+                gaps = differences(expected, elsewhere.result())
+                found += [f"{name}, spawned{gap}" for gap in gaps]
+    assert len(waiting) > 100 and not found, "\n".join(found)
+
+
+def test_a_krylov_run_refuses_to_be_copied():
+    """Its basis is memory that a copy would share, and write to."""
+    for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
+        run.extend(1)
+        for duplicate in WAYS.values():
+            with pytest.raises(TypeError, match="^a Krylov .* cannot be copied or saved"):
+                duplicate(run)
+
+
+USES = {
+    "a value": lambda ob, theta: ob.value(theta),
+    "a gradient": lambda ob, theta: ob.gradient(theta),
+    "hessp": lambda ob, theta: ob.hessp(theta, theta),
+    "a product": lambda ob, theta: ob.hessian(theta) @ theta,
+    "a matrix": lambda ob, theta: ob.ggn(theta).to_dense(),
+    "blocks": lambda ob, theta: ob.hessian(theta).restrict(layers=[1]).shift(1.0) @ np.ones(15),
+    "a Jacobian": lambda ob, theta: ob.jacobian(theta).T @ np.ones(3 * N),
+    "a bound": lambda ob, theta: ob.rounding_bound(theta),
+    "column bounds": lambda ob, theta: ob.hessian(theta).column_bounds(),
+    "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, seed=0),
+    "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, seed=0),
+    "a density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), seed=0),
+    "a verdict": lambda ob, theta: fc.classify(ob, theta),
+    "a run": lambda ob, theta: fc.minimize(ob, theta, max_iter=3, seed=0),
+    "L-BFGS": lambda ob, theta: fc.minimize(ob, theta, method="lbfgs", max_iter=3),
+    "adam": lambda ob, theta: fc.minimize(ob, theta, method="adam", max_iter=3, seed=0),
+    "least squares": lambda ob, theta: fc.minimize(ob, theta, method="gauss-newton", max_iter=3),
+    "a batch": lambda ob, theta: ob.batch(slice(1, 9)).gradient(theta),
+    "batches": lambda ob, theta: [
+        batch.gradient(theta) for batch in ob.batches(10, np.random.default_rng(0))
+    ],
+    "other precision": lambda ob, theta: ob.astype("float32").value(theta.astype("float32")),
+    "a copy": lambda ob, theta: copy.deepcopy(ob).value(theta),
+}
+
+
+def open_files():
+    """Return what this process holds open, on systems that say so."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def released(make, uses):
+    """Return the uses after which an objective outlives its last reference, or files or threads
+    outlive it.
+    """
+    kept = []
+    for name in uses:
+        files, threads = open_files(), threading.active_count()
+        ob, theta = make()
+        USES[name](ob, theta)
+        alive = weakref.ref(ob)
+        del ob
+        if alive() is not None or open_files() > files or threading.active_count() > threads:
+            kept.append(name)
+            gc.collect()
+    return kept
+
+
+def test_what_is_dropped_is_released_without_a_collection_of_cycles(tmp_path):
+    """Rows, files, maps and threads of an objective, whatever it was used for."""
+    X = np.random.default_rng(0).standard_normal((N, 3))
+    for name in "Xy":
+        np.save(tmp_path / f"{name}.npy", X)
+    m = fc.MLP([3, 4, 3])
+    theta = m.init(seed=0)
+
+    def of_files():
+        names = tmp_path / "X.npy", tmp_path / "y.npy"
+        return fc.StreamedObjective(m, *names, loss="mse", block_rows=13), theta
+
+    makers = {kind: lambda kind=kind: drawn("own, coupled", kind=kind) for kind in KINDS}
+    makers |= {"files": of_files, "dense, mse": lambda: drawn("mse")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in USES:  # what is made once
+            USES[name](*drawn("mse"))
+        gc.collect()
+        gc.disable()
+        try:
+            found = {name: released(make, USES) for name, make in makers.items()}
+        finally:
+            gc.enable()
+    assert not any(found.values()), found

@@ -158,6 +158,13 @@ core = Extension(
     extra_link_args=link_args + counters,
 )
 
+# The archive of sources and the metadata need no C from Cython, which takes most of a minute.
+described = {"sdist", "egg_info", "dist_info"} & set(sys.argv)
+built = [word for word in sys.argv[1:] if word.startswith(("build", "bdist", "install"))]
+extensions = [core]
+if built or not described:
+    extensions = cythonize(extensions, language_level=3, build_dir="build/cython")
+
 # An index of packages shows the README without the folder that its links and pictures lie in: there
 # they are words that say where.
 IN_FOLDER = r"\((?!https?:)([^)]+)\)"
@@ -167,6 +174,6 @@ readme = re.sub(rf"\[([^\]]+)\]{IN_FOLDER}", r"\1 (`\2`)", readme)
 setup(
     long_description=readme,
     long_description_content_type="text/markdown",
-    ext_modules=cythonize([core], language_level=3, build_dir="build/cython"),
+    ext_modules=extensions,
     cmdclass={"build_ext": Build},
 )

@@ -1,0 +1,74 @@
+"""The README, typed line by line where nothing is installed yet."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ..test_archive import copied, tracked
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^((?:make|pip) [^#\n]*?) *(?:#.*)?$", TEXT, re.MULTILINE)
+BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", TEXT, re.DOTALL)
+(INSTALL,) = (line for line in COMMANDS if line.startswith("pip"))
+
+
+def test_the_readme_installs_what_its_code_imports_and_names_commands_that_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extra,) = re.findall(r"\[(\w+)\]", INSTALL)
+    brought = " ".join([*project["optional-dependencies"][extra], *project["dependencies"]])
+    brought = brought.replace("scikit-learn", "sklearn")
+    imported = {m for code, _ in BLOCKS for m in re.findall(r"^(?:import|from) (\w+)", code, re.M)}
+    assert {"sklearn", "numpy"} <= imported
+    assert {name for name in imported - {"fastcurv"} if name not in brought} == set()
+    targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    made = [line.split()[1] for line in COMMANDS if line.startswith("make")]
+    assert made and set(made) <= set(targets)
+    from fastcurv.cli.parser import COMMANDS as known
+
+    named = re.search(r"^\| a shell \| (.*) \|$", TEXT, re.MULTILINE)[1]
+    assert {name.removeprefix("fastcurv ") for name in re.findall(r"`([^`]+)`", named)} <= set(
+        known
+    )
+
+
+@pytest.mark.nightly
+def test_the_readme_can_be_typed_where_nothing_is_installed(tmp_path):
+    """Its install line, each block of its code in that folder and in another, and `make demo`; then
+    what `pip install .` leads to.
+    """
+    source, elsewhere, place = (tmp_path / name for name in ("source", "elsewhere", "environment"))
+    copied(tracked(), source)
+    elsewhere.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTCURV"))}
+    known |= {"PATH": f"{place / 'bin'}{os.pathsep}{known['PATH']}"}
+
+    def typed(line, folder=source):
+        options = {"capture_output": True, "text": True, "env": known}
+        return subprocess.run(["bash", "-c", line], cwd=folder, **options)
+
+    done = typed(INSTALL)
+    assert done.returncode == 0, done.stderr
+    for folder in (source, elsewhere):
+        for code, printed in BLOCKS:
+            (folder / "block.py").write_text(code)
+            done = typed("python block.py", folder)
+            assert done.returncode == 0 and done.stdout == printed, (code, done)
+    for line in ("make demo", "fastcurv info", "make -n test"):
+        done = typed(line)
+        assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
+    assert (source / "fastcurv-demo.html").is_file()
+
+    for engine in (source / "fastcurv/_engine").glob("core.*.so"):
+        engine.unlink()
+    done = typed("pip uninstall -q -y fastcurv && pip install -q .")
+    assert done.returncode == 0, done.stderr
+    done = typed("python -c 'import fastcurv'")
+    assert "Leave the source folder, or run in it: pip install -e ." in done.stderr
+    assert typed("python -c 'import fastcurv'", elsewhere).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..common.checks import check_choice
-from ..common.files import refuse_device
+from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import unbroken
 from ..optimize.minimize import METHODS, STOCHASTIC
@@ -24,10 +25,13 @@ from ..spectrum.density import density_of
 from ..spectrum.density_curve import counted
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
-from .data import Dataset, absolute
-from .models import is_model, on_cluster, open_model
+from .advice import Shell
+from .data import WHAT, Coding, Dataset, absolute
+from .models import is_model, on_cluster, open_model, read_model
 from .output import (
     PAGES,
+    TABLES,
+    TRAINED,
     Output,
     check_out,
     check_picture,
@@ -42,7 +46,7 @@ from .output import (
 )
 from .recipe import FORMATS, RECORDS, Recipe, SavedRun, load_run, save_run
 
-TRAINED = "theta.safetensors"  # the file that `train` writes by default
+NETWORK = ("hidden", "activation", "residual", "batch_norm")  # what a file says of its network
 
 
 def demo(args: Namespace, out: Output) -> None:
@@ -77,25 +81,12 @@ def demo(args: Namespace, out: Output) -> None:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
-    if args.out is None and Path(TRAINED).exists():
-        raise ValueError(
-            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
-            f"--out {TRAINED} to replace it"
-        )
-    place = TRAINED if args.out is None else args.out
-    check_out(place, kinds=FORMATS)
+    check_out(args.out or TRAINED, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
-    names = ("hidden", "activation", "residual", "batch_norm", "dtype", "l2", "seed", "loss")
-    recipe = Recipe(
-        args.data,
-        **{name: getattr(args, name) for name in (*names, "target", "raw", "held_out")},
-    )
-    data = recipe.dataset()
-    recipe = replace(recipe, data=absolute(args.data), loss=data.loss, digest=data.digest)
-    objective = on_cluster(args.dask, recipe.objective(data, args.threads), recipe.dataset)
+    recipe, data, objective, theta = begin(args)
+    shell = Shell(recipe)
     out.working = True
-    theta = objective.model.init(seed=args.seed)
     out.say(describe(objective, data))
     out.say(f"  start         {state(objective, theta, data)}")
     out.fact(**description(objective, data))
@@ -107,10 +98,14 @@ def train(args: Namespace, out: Output) -> int:
         if intermediate_result.fun < best[1]:
             best = intermediate_result.x, intermediate_result.fun
 
-    def save(theta: np.ndarray) -> None:
+    def save(theta: np.ndarray) -> Shell:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
+        place = args.out or unused(TRAINED)
         history = joined([r for _, r in results])
-        out.fact(out=save_run(place, recipe, objective.model, theta, history, counts))
+        coding = coding_at(objective, theta, data)
+        path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
+        out.fact(out=path)
+        return replace(shell, model=str(place))
 
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.polish == "none"}
     if args.method in STOCHASTIC:
@@ -126,15 +121,129 @@ def train(args: Namespace, out: Output) -> int:
         if best[0] is not None:
             save(best[0])
         raise
-    save(theta)
+    shell = save(theta)
     asked, end = args.polish != "none", results[-1][1] if results else None
+    done = not asked or (end is not None and bool(end.success))
     if asked and end is not None:
-        out.say(f"  {told(end)}")
-    out.say(f"saved {out.facts['out']}")
+        out.say(f"  {shell.said(told(end))}")
+    out.say(f"saved {out.facts['out']}" + f"; `{shell.onward()}` trains on" * (not done))
     out.fact(**standing(objective, theta, data))
     if end is not None:
-        out.fact(success=bool(end.success), kind=end.kind, message=told(end))
-    return 0 if not asked or (end is not None and end.success) else 1
+        out.fact(success=bool(end.success), kind=end.kind, message=shell.said(told(end)))
+    return 0 if done else 1
+
+
+def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
+    """Return the recipe, the data, the objective and the start of a training, after validating the
+    input.
+    """
+    given = {
+        name: value
+        for name in (*NETWORK, "dtype", "l2", "loss", "target", "raw", "held_out")
+        if (value := getattr(args, name)) not in (None, False)
+    }
+    if args.start is None:
+        if args.data is None:
+            raise ValueError(f"data must be given: {WHAT}. Begin with: fastcurv train iris")
+        recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
+    else:
+        recipe, model, theta = started(args, given)
+    data = recipe.dataset()
+    recipe = replace(recipe, data=absolute(recipe.data), loss=data.loss, digest=data.digest)
+    if model is not None and data.X.shape[1] != model.sizes[0]:
+        raise ValueError(
+            f"{args.data} has {data.X.shape[1]} features, and {args.start} takes {model.sizes[0]}"
+        )
+    objective: Any = recipe.objective(data, args.threads, model)
+    theta = objective.model.init(seed=args.seed) if theta is None else theta
+    if theta.shape != (objective.n_params,):
+        raise ValueError(
+            f"{args.start} holds {theta.size} parameters, a net for {data.name} has "
+            f"{objective.n_params}: give the data it was trained on"
+        )
+    value, gradient = objective.value_and_gradient(theta)
+    if not np.isfinite(value) or not np.isfinite(gradient).all():
+        raise ValueError(
+            f"the loss at the start must be finite with its gradient, got {value:g}. Scale the "
+            "columns of the data, or leave out --raw."
+        )
+    return recipe, data, on_cluster(args.dask, objective, recipe.dataset), theta
+
+
+def started(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
+    """Return the recipe, the model if the recipe does not describe it, and theta of the network
+    that a training goes on from.
+    """
+    path = Path(args.start).expanduser()
+    refuse_device(path)
+    network = path.is_file() and is_model(path)
+    for name in NETWORK:
+        if name in given and not (name == "activation" and network):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} must be left out with --from, whose file says its own.")
+    if not network:
+        kept = {name: given.get(name) for name in ("l2", "loss", "target", "raw", "held_out")}
+        saved = load_run(path, data=args.data, dtype=given.get("dtype"), **kept)
+        assert saved.recipe is not None
+        return saved.recipe, saved.model, saved.theta
+    if args.data is None:
+        line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
+        raise ValueError(f"data must be given, since {path} names none. Use: {line}")
+    if Path(args.out or TRAINED).suffix.lower() == ".npz":
+        raise ValueError(
+            "out must end in .safetensors, which holds the network of another program."
+        )
+    model, theta = read_model(path, given.pop("activation", None))
+    if "dtype" in given:
+        model, theta = model.astype(given["dtype"]), theta.astype(given["dtype"])
+    described = recipe_of(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
+    return replace(described, **(given | {"raw": True})), model, theta
+
+
+def recipe_of(model: Any, data: str, **facts: Any) -> Recipe:
+    """Return a recipe with the architecture of a model, for data as they stand."""
+    return Recipe(
+        data,
+        hidden=tuple(model.sizes[1:-1]),
+        activation=model.activation[0] if model.activation else "identity",
+        residual=bool(model.residual),
+        batch_norm=bool(model.batch_norm),
+        dtype=model.dtype.name,
+        raw=True,
+        **facts,
+    )
+
+
+def unused(name: str) -> str:
+    """Return a name that no file has: with -2, -3, ... before its suffix if there is one."""
+    path = Path(name)
+    numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
+    return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
+
+
+def coding_at(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
+    """Return how numbers of a file become inputs and outputs of a trained network."""
+    coding = replace(data.coding, sizes=tuple(objective.model.sizes))
+    if not objective.model.batch_norm:
+        return coding
+    known = objective.statistics(theta)
+    moments = tuple((tuple(map(float, m)), tuple(map(float, v))) for m, v in known)
+    return replace(coding, statistics=moments)
+
+
+def predict(args: Namespace, out: Output) -> None:
+    """Write the predictions of a network for the samples of a file, as CSV."""
+    from .predict import as_csv, predictions
+
+    check_out(args.out, kinds=TABLES)
+    columns = predictions(args)
+    out.working = True
+    if args.out is None:
+        out.table(as_csv(columns))
+    else:
+        out.say(f"saved {write_atomically(args.out, as_csv(columns).encode())}")
+        out.fact(out=args.out)
+    out.fact(predictions=columns)
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:
@@ -191,7 +300,8 @@ def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
-    point = judge(objective, saved.theta, data, args, out)
+    shell = shell_of(args, objective, saved, data)
+    point = judge(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
 
 
@@ -203,8 +313,11 @@ def diagnose(args: Namespace, out: Output) -> None:
     found = fc.diagnose(
         objective, saved.theta, saved.told, compare=args.compare, max_time=args.max_time
     )
-    out.say(repr(found))
-    out.fact(**description(objective, data), **found.to_dict())
+    shell = shell_of(args, objective, saved, data)
+    facts = shell.cures(found)
+    out.say(shell.said(repr(facts)))
+    out.fact(**description(objective, data), **facts.to_dict())
+    out.fact(sentence=shell.said(facts.sentence))
     out.picture(found, args.figure)
 
 
@@ -214,8 +327,9 @@ def report(args: Namespace, out: Output) -> int:
 
     check_out(args.out, kinds=PAGES)
     data, objective, saved = open_run(args, out)
-    point = judge(objective, saved.theta, data, args, out)
-    path = run_page(objective, saved, data, point, args).write(args.out)
+    shell = shell_of(args, objective, saved, data)
+    point = judge(objective, saved.theta, data, args, out, shell)
+    path = run_page(objective, saved, data, point, args, shell).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
     return int(args.certified and not point.certified)
@@ -301,7 +415,7 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
             f"{recipe.data} holds other numbers than {args.theta} was trained on; "
             "give --data to use it all the same"
         )
-    objective = recipe.objective(data, args.threads)
+    objective = recipe.objective(data, args.threads, saved.model)
     if saved.theta.shape != (objective.n_params,):
         raise ValueError(
             f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
@@ -314,7 +428,7 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
 
 
 def judge(
-    objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output
+    objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output, shell: Shell
 ) -> fc.CriticalPoint:
     """Return the verdict on a point, after printing it with its evidence."""
     point = fc.classify(
@@ -328,9 +442,19 @@ def judge(
         seed=args.seed,
         progress=args.progress,
     )
-    out.say(verdict_lines(point))
+    out.say(shell.said(verdict_lines(point)))
     out.fact(**(description(objective, data) | verdict_facts(point)))
+    out.fact(reason=shell.said(point.reason))
     return point
+
+
+def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
+    """Return what the commands of advice need to know of a run, or of another program's network."""
+    if saved.recipe is not None:
+        changed = args.data if saved.recipe.digest == "" else None  # other data than recorded
+        return Shell(replace(saved.recipe, loss=data.loss), args.theta, changed)
+    facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
+    return Shell(recipe_of(objective.model, args.data, **facts), args.theta, args.data)
 
 
 def tell_versions(out: Output) -> None:

@@ -1,5 +1,5 @@
 """Data for the shell command: five data sets that come with scikit-learn, or the user's own arrays
-from a ``.npz`` or ``.csv`` file.
+from a ``.npz``, ``.csv`` or ``.tsv`` file.
 
 scikit-learn is imported only for its own data sets.
 """
@@ -95,23 +95,26 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Samples and targets from ``.csv`` files, with one-sentence errors for all defects.
+# Samples and targets from ``.csv`` and ``.tsv`` files, with one-sentence errors for all defects.
 
 MANY = 5  # columns from which on no sample is 0, 1, 2, ...
-MARKS = {";": "semicolons", "\t": "tabs"}
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
 NO_NAMES = (
     "",
     "Unnamed: 0",
 )  # names of an index column written by pandas, once and after reading it back
 
 
-def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Read features ``(N, d)`` and targets ``(N,)`` from a file of numbers.
+def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
+    """Read features ``(N, d)``, targets ``(N,)``, the names of the features and that of the target
+    from a file of numbers.
 
     Parameters
     ----------
     path : path
-        Comma-separated file with one sample per line, with or without a header line.
+        File with one sample per line, with or without a header line; columns are separated by
+        commas, or by tabs in a ``.tsv`` file.
     target : str or None
         The column of y, by name or by number from 0; the last one if None. It may hold words.
 
@@ -121,14 +124,29 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
         If the file cannot be read, has another separator, lines of different lengths, an index
         column, or cells that are not finite numbers.
     """
+    names, lines = _table(path, 2)
+    column = _column(path, target, names, len(lines[0]))
+    y = [row[column] for row in lines]
+    rest = [i for i in range(len(lines[0])) if i != column]
+    X = _numbers(path, lines, rest, names)
+    features = () if names is None else tuple(names[i] for i in rest)
+    name = "" if names is None else names[column]
+    return X, _target_column(f"{path}, {_called(column, names)}", y), features, name
+
+
+def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
+    """Read the names of the columns, None without a header line, and the cells of all samples; at
+    least so many lines and columns.
+    """
     lines = _lines(path)
     _refuse_separator(path, lines)
     first = [row[0] for row in lines]
     names = lines.pop(0) if _is_header(lines[0], lines[1:]) else None
-    if len(lines) < 2 or len(lines[0]) < 2:
+    if len(lines) < least or len(lines[0]) < least:
+        wanted = "two lines and two columns" if least == 2 else "a line of numbers"
+        marks = MARKS[SEPARATORS[path.suffix.lower()]]
         raise ValueError(
-            f"{path} holds too little; wanted two lines and two columns, separated by commas, at "
-            "least"
+            f"{path} holds too little; wanted {wanted}, separated by {marks}, at least"
         )
     _refuse_index(path, first, names is not None)
     width = len(lines[0])
@@ -140,16 +158,74 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     for number, row in enumerate(lines, 1 + (names is not None)):
         if len(row) != width:
             raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
-    column = _column(path, target, names, width)
-    y = [row.pop(column) for row in lines]
-    X = np.array([[_number(cell) for cell in row] for row in lines])
+    return names, lines
+
+
+def _numbers(
+    path: Path, lines: list[list[str]], columns: list[int], names: list[str] | None
+) -> np.ndarray:
+    """Return some columns of the cells as finite numbers."""
+    X = np.array([[_number(row[i]) for i in columns] for row in lines])
     if not np.isfinite(X).all():
         row, at = np.argwhere(~np.isfinite(X))[0]
-        where = _called(int(at + (at >= column)), names)
+        cell = lines[row][columns[at]]
+        where = _called(columns[at], names)
         raise ValueError(
-            f"{path}, sample {row + 1}, {where}: {shown(lines[row][at])!r} is not a finite number"
+            f"{path}, sample {row + 1}, {where}: {shown(cell)!r} is not a finite number"
         )
-    return X, _target_column(f"{path}, {_called(column, names)}", y)
+    return X
+
+
+def read_features(
+    source: str | Path, columns: tuple[str, ...], target: str | None, width: int
+) -> np.ndarray:
+    """Read the features ``(N, width)`` of samples to predict.
+
+    Parameters
+    ----------
+    source : str or path
+        A ``.csv`` or ``.tsv`` file, a ``.npz`` file with an array X, or the name of a data set.
+    columns : tuple of str
+        Names of the features in training, empty if not known. A file that has them all may have
+        other columns too, in any order.
+    target : str or None
+        The column of y in training, as in `load_dataset`. Without names it is left out of a file
+        that has one column more than `width`.
+    width : int
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or has other columns.
+    """
+    path, kind = Path(str(source)).expanduser(), Path(str(source)).suffix.lower()
+    if kind not in SEPARATORS:
+        X = _from_npz(_found(path), ("X",))[0] if kind == ".npz" else _from_sklearn(str(source))[0]
+        if X.shape[1] != width:
+            raise ValueError(f"{source} has {X.shape[1]} features; wanted {width}")
+        return X
+    names, lines = _table(_found(path), 1)
+    places = [*range(len(lines[0]))]
+    if names is not None and columns:
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise ValueError(
+                f"{path} has no column {shown(missing[0])!r}; wanted "
+                f"{shown(', '.join(columns), 400)}"
+            )
+        places = [names.index(name) for name in columns]
+    elif len(places) == width + 1:
+        last = target is None or not target.isdecimal() or int(target) > width
+        places.pop(-1 if last else int(target or 0))
+    if len(places) != width:
+        raise ValueError(f"{path} has {len(places)} columns; wanted the {width} features")
+    return _numbers(path, lines, places, names)
+
+
+def _found(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    return path
 
 
 def _is_header(first: list[str], below: list[list[str]]) -> bool:
@@ -174,28 +250,32 @@ def _lines(path: Path) -> list[list[str]]:
     refuse_device(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+            reader = csv.reader(file, delimiter=SEPARATORS[path.suffix.lower()])
+            lines = [[cell.strip() for cell in row] for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a .csv file that can be read: {error}") from None
+        kind = path.suffix.lower()
+        raise ValueError(f"{path} is not a {kind} file that can be read: {error}") from None
     if not lines:
-        raise ValueError(f"{path} is empty; wanted numbers separated by commas, one sample a line")
+        marks = MARKS[SEPARATORS[path.suffix.lower()]]
+        raise ValueError(f"{path} is empty; wanted numbers separated by {marks}, one sample a line")
     return lines
 
 
 def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
-    """Refuse a file with a separator other than the comma. With decimal commas, the numbers are
-    split at the commas, and the other separator shows up inside a cell of every line.
+    """Refuse a file with a separator other than that of its suffix. With decimal commas, the
+    numbers of a .csv file are split at the commas, and the other separator shows up inside a cell
+    of every line.
     """
-    top = lines[:20]
+    top, own = lines[:20], SEPARATORS[path.suffix.lower()]
     for mark, name in MARKS.items():
         everywhere = all(any(mark in cell for cell in row) for row in top)
         beside = any(
             mark in cell and any(map(_is_number, cell.split(mark))) for row in top for cell in row
         )
-        if (len(top[0]) == 1 and mark in top[0][0]) or (everywhere and beside):
+        if mark != own and ((len(top[0]) == 1 and mark in top[0][0]) or (everywhere and beside)):
             raise ValueError(
-                f"{path} is separated by {name}; wanted commas between columns and points in "
-                "numbers"
+                f"{path} is separated by {name}; wanted {MARKS[own]} between columns and points in "
+                "numbers" + (", or a name that ends in .tsv" if mark == "\t" else "")
             )
 
 
@@ -256,7 +336,28 @@ def _number(cell: str) -> float:
 
 
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
-WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv file"
+WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How numbers of a file become inputs of a network, and its outputs predictions.
+
+    ``columns`` are the names of the features and ``target`` that of y, empty if the file names
+    none. ``shift``, ``scale`` (d,) and ``y_shift``, ``y_scale`` (d_out,) are subtracted and divided
+    by; ``classes`` are the labels in the order of the outputs, empty for numbers. ``statistics``
+    are those of `MLP.predict` where the network normalises batches, ``sizes`` its widths.
+    """
+
+    columns: tuple[str, ...] = ()
+    target: str = ""
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    y_shift: tuple[float, ...] = ()
+    y_scale: tuple[float, ...] = ()
+    classes: tuple[Any, ...] = ()
+    statistics: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -276,6 +377,7 @@ class Dataset:
     loss: Any
     n_outputs: int
     digest: str = ""
+    coding: Coding = Coding()
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
         """Return the accuracy for classes, or R squared for numbers, of outputs (N, n_outputs)."""
@@ -301,13 +403,15 @@ def load_dataset(
     Parameters
     ----------
     source : str or path
-        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a comma-separated ``.csv``
-        file of numbers with one sample per line, with or without a header line.
+        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a file of numbers with one
+        sample per line, with or without a header line, separated by commas (``.csv``) or tabs
+        (``.tsv``).
     loss : str or None
         The name of one, with parameters as in ``quantile(0.9)``.
         By default cross entropy for whole numbers and words, mse for other numbers.
     target : str or None
-        The column of a ``.csv`` file with y, by name or by number from 0; by default the last.
+        The column of a ``.csv`` or ``.tsv`` file with y, by name or by number from 0; by default
+        the last.
     test_fraction : float in [0, 1)
         Share of the samples held out, the same for every class.
     raw : bool
@@ -338,23 +442,32 @@ def load_dataset(
     """
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
-    X, y = _read(source, target)
+    X, y, columns, name = _read(source, target)
     digest = _digest(X, y)
-    loss, y, n_outputs = _targets(source, y, loss, n_outputs)
+    loss, y, n_outputs, classes = _targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
     numbers = LOSSES[loss].targets == "numbers"
     rows, held_out = _split(None if numbers else y.reshape(-1), len(X), test_fraction, rng)
+    shifts: dict[str, Any] = {}
     if not raw:
         # pixels share one scale
-        shift, scale = (4.88, 6.02) if source == "digits" else _standard(X[rows])
+        shift, scale = (4.88, 6.02) if source == "digits" else _standard(f"{source}: X", X[rows])
         X -= shift
         X /= scale
+        shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
+        shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
         given = LOSSES[loss].given
         if numbers and (given is None or given.least is None):  # counts stay as they are
-            shift, scale = _standard(y[rows])
+            shift, scale = _standard(f"{source}: y", y[rows])
             y = (y - shift) / scale
+            shifts |= {"y_shift": shift, "y_scale": scale}
+    else:
+        _refuse_huge(f"{source}: X", X)
+        _refuse_huge(f"{source}: y", y)
     parts = (X[rows], y[rows], X[held_out], y[held_out])
-    return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest)
+    plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
+    coding = Coding(columns, name, classes=classes, **plain)
+    return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest, coding)
 
 
 def absolute(source: str) -> str:
@@ -376,16 +489,19 @@ def _digest(X: np.ndarray, y: np.ndarray) -> str:
     return found.hexdigest()[:16]
 
 
-def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    source: str | Path, target: str | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
+    """Return features, targets, the names of the features and that of the target."""
     kind = Path(str(source)).suffix.lower()
-    if target is not None and kind != ".csv":
-        raise ValueError(f"target is {target!r}, but only a .csv file has columns to choose from")
-    if kind not in (".npz", ".csv"):
-        return _from_sklearn(str(source))
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
-    return _from_npz(path) if kind == ".npz" else read_csv(path, target)
+    if target is not None and kind not in SEPARATORS:
+        raise ValueError(
+            f"target is {target!r}, but only a .csv or .tsv file has columns to choose from"
+        )
+    if kind != ".npz" and kind not in SEPARATORS:
+        return *_from_sklearn(str(source)), (), ""
+    path = _found(Path(source).expanduser())
+    return (*_from_npz(path), (), "") if kind == ".npz" else read_csv(path, target)
 
 
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -398,17 +514,21 @@ def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(X, dtype=np.float64), y
 
 
-def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    arrays = read_npz(path, ("X", "y"))
-    if not {"X", "y"} <= set(arrays):
+def _from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
+    """Return X and y of a file, with y all zeros where it is not among the names."""
+    arrays = read_npz(path, names)
+    if not set(names) <= set(arrays):
+        wanted = "arrays X and y" if len(names) > 1 else "an array X"
         raise ValueError(
-            f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted arrays X and y"
+            f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted {wanted}"
         )
-    X, y = arrays["X"], arrays["y"]
-    if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < 2 or not X.size:
-        raise ValueError(
-            f"{path}: X has shape {X.shape} and y {y.shape}; wanted (N, d), and (N,) or (N, d_out)"
-        )
+    X = arrays["X"]
+    y = arrays["y"] if "y" in names else np.zeros(len(X) if X.ndim else 0)
+    least = len(names)  # samples: one can be predicted, and none held out of one
+    if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < least or not X.size:
+        given = f"X has shape {X.shape}" + f" and y {y.shape}" * ("y" in names)
+        wanted = "(N, d), and (N,) or (N, d_out)" if "y" in names else "(N, d)"
+        raise ValueError(f"{path}: {given}; wanted {wanted}")
     if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiubUS":
         raise ValueError(f"{path}: X is {X.dtype} and y {y.dtype}; wanted numbers")
     X = X.astype(np.float64, copy=False)
@@ -421,8 +541,11 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
-) -> tuple[str, np.ndarray, int]:
-    """Return the loss, the targets in the form it takes, and the width of the last layer."""
+) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
+    """Return the loss, the targets in the form it takes, the width of the last layer, and the
+    labels of classes.
+    """
+    labels: tuple[Any, ...] = ()
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = SUITS["classes" if whole else "numbers"]
@@ -436,10 +559,13 @@ def _targets(
         y, asked = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
         width = y.shape[1] * (1 if asked is None else asked.per_target)
     else:
+        labels = tuple(np.unique(y).tolist())
         y, width = _classes(source, y, loss, given)
+        if len(labels) < width:  # the model's own class numbers
+            labels = tuple(range(width)) if width > 1 else labels
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
-    return loss, y, width
+    return loss, y, width, labels
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
@@ -490,9 +616,23 @@ def _split(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _standard(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+LARGEST = 1e150  # numbers whose squares and sums of squares are finite
+
+
+def _refuse_huge(what: str, A: np.ndarray) -> None:
+    """Refuse numbers whose squares overflow: no loss, mean or variance of them is finite."""
+    size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
+    if size > LARGEST:
+        raise ValueError(
+            f"{what} must be numbers of at most {LARGEST:g}, got {size:g}. Divide the columns by "
+            "their unit."
+        )
+
+
+def _standard(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
     one.
     """
+    _refuse_huge(what, A)
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

@@ -20,6 +20,7 @@ from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
 from ..plots.spectrum import extremes
 from ..spectrum.density_curve import SpectralDensity
+from .advice import Shell
 from .data import Dataset
 from .output import Output, describe, standing, state, told, verdict_lines, write_picture
 from .page import what_helps
@@ -40,6 +41,11 @@ NARROWER = (
     "gradient is still zero: a critical point of the full network's loss."
 )
 
+ESCAPE = (
+    "The saddle of this section, along its escape direction: the loss, its second-order Taylor "
+    "polynomial, and the step taken. Along some other directions the loss rises."
+)
+ORDINALS = ("second", "third", "fourth", "fifth")
 LAYERS = (
     "How gradient and curvature go with depth, by parameter, and the share of units that hardly "
     "react to their input."
@@ -86,7 +92,6 @@ def run(
         held-out samples.
     """
     started, say = time.perf_counter(), say or Output().say
-    say("reading scikit-learn's handwritten digits")
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.dataset()
     if quick:
@@ -97,27 +102,28 @@ def run(
     moments, result = train(objective, data, seed, quick, progress, say)
     say("\nThe Hessian's spectrum on the way")
     found = spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
-    densities = {name: density for name, (density, _) in found.items()}
 
     say("\nWhere training stopped")
-    point = fc.classify(objective, result.x, seed=seed)
-    say(verdict_lines(point))
+    point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
+    say(shell.said(verdict_lines(point)))
 
     say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    say(verdict_lines(saddle))
+    say(shell.said(verdict_lines(saddle)))
     escaped, way = leave(objective, theta, saddle, progress)
     say("  " + way)
     if picture is not None and escaped is not None:
+        densities = {name: density for name, (density, _) in found.items()}
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
-    failed = fail(objective, seed, progress, say)
-    page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
+    failed = shell.cures(fail(objective, seed, progress))
+    say(f"\nA training that fails, and why\n{shell.said(repr(failed))}")
+    page = Report("Where did training stop?", shell.said)
+    _verdict_section(page, objective, data, point)
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
-    page.section("The verdict at the end").verdict(point)
-    page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
+    _saddle_section(page, objective, saddle, theta, escaped, way)
     what_helps(page.section("A training that fails, and why").text(FAILED), failed)
     page.figure(failed.plot(plots.new_axes()), LAYERS)
     seconds = time.perf_counter() - started
@@ -137,25 +143,29 @@ def run(
     }
 
 
-def _front_page(
-    objective: fc.Objective,
-    data: Dataset,
-    point: CriticalPoint,
-    step: tuple[Array, Array] | None,
-) -> Report:
-    """Begin the report with the verdict in one sentence, and a picture of the loss along an escape
-    from a saddle, if one was found.
-    """
-    page = Report("Where did training stop?").sentence(point)
+def _verdict_section(
+    page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
+) -> None:
+    """Begin with the verdict on the end of training, and its evidence."""
+    page.sentence(point)
     page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
-    if step is None:
-        return page
-    theta, after = step
-    return page.figure(
-        along(objective, theta, after - theta),
-        "A saddle of the same loss: the loss along the way down, what the second-order Taylor "
-        "polynomial says of it, and the step taken.",
-    )
+    page.section("The evidence for this verdict").text(point.reason)
+    page.table(["evidence", "value"], point.evidence())
+
+
+def _saddle_section(
+    page: Report,
+    objective: fc.Objective,
+    saddle: CriticalPoint,
+    theta: Array,
+    escaped: OptimizeResult | None,
+    way: str,
+) -> None:
+    """Add the verdict on the saddle, and a picture of the loss along the escape if there is one."""
+    page.section("Another point: a saddle, and the way down from it").text(NARROWER)
+    page.verdict(saddle).text(way)
+    if escaped is not None:
+        page.figure(along(objective, theta, escaped.x - theta), ESCAPE)
 
 
 def train(
@@ -198,8 +208,8 @@ def spectra(
         density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, seed=seed)
         pairs = extremes(hessian, 5, seed, progress)
         found[name] = density, pairs
-        low, high = _listed(pairs.values[:5]), _listed(pairs.values[-5:])
-        say(f"  {name:<7} lowest {low}   highest {high}")
+        say(f"  {name:<7} lowest  {_listed(pairs.values[:5])}")
+        say(f"  {'':<7} highest {_listed(pairs.values[-5:])}")
     return found
 
 
@@ -220,7 +230,6 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
     table.
     """
     figures: dict[str, Any] = {}
-    rows: list[list[Any]] = []
     for name, (density, pairs) in found.items():
         ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE)
         ax.get_legend().remove()  # the pictures are small, and the caption explains them
@@ -230,9 +239,7 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
             outliers, np.full(len(outliers), 0.04), "|", ms=10, mew=1.5, color=plots.ORANGE,
             transform=ax.get_xaxis_transform(),
         )  # fmt: skip
-        ax.set(title=name, ylabel="density" if not rows else "")
-        rows.append([name, _listed(low), _listed(high), int(pairs.n_products)])
-        rows[-1].append(f"{pairs.residuals.max():.0e}")
+        ax.set(title=name, ylabel="density" if len(figures) == 1 else "")
     page.section("The spectrum on the way").row(
         figures,
         "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
@@ -240,7 +247,21 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
         "orange the five lowest and five highest. The bulk lies at zero; a few large eigenvalues "
         "stand out.",
     )
-    page.table(["moment", "five lowest", "five highest", "products", "largest residual"], rows)
+    pairs_of = {name: pairs for name, (_, pairs) in found.items()}
+    ranks = [
+        "lowest",
+        *(f"{i} lowest" for i in ORDINALS),
+        *(f"{i} highest" for i in ORDINALS[::-1]),
+    ]
+    rows: list[list[Any]] = [
+        [rank, *(f"{pairs.values[i]:.3g}" for pairs in pairs_of.values())]
+        for i, rank in zip((*range(5), *range(-5, 0)), [*ranks, "highest"])
+    ]
+    rows.append(["products", *(str(int(pairs.n_products)) for pairs in pairs_of.values())])
+    rows.append(
+        ["largest residual", *(f"{pairs.residuals.max():.0e}" for pairs in pairs_of.values())]
+    )
+    page.table(["eigenvalue", *pairs_of], rows)
 
 
 def find_saddle(
@@ -278,14 +299,12 @@ def leave(
     )
 
 
-def fail(objective: fc.Objective, seed: int, progress: bool, say: Say) -> Diagnosis:
+def fail(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
     """Train from weights that are ten times too large, and return why that fails."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
     result = unbroken(fc.minimize(objective, start, "sgd", **options))
-    found = fc.diagnose(objective, result.x, result.history)
-    say(f"\nA training that fails, and why\n{found!r}")
-    return found
+    return fc.diagnose(objective, result.x, result.history)
 
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
@@ -299,7 +318,8 @@ def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) ->
     lines = {"loss": losses, "second-order Taylor": [quadratic(s * direction) for s in t]}
     for label, values in lines.items():
         plots.curve(t, values, ax, label=label, log=False)
-    ax.set(xlabel="distance along the direction", ylabel="loss")
+    ax.set(xlabel="distance along the escape direction", ylabel="loss")
+    ax.set_title("A saddle, along its escape direction")
     low, high = min(losses), max(losses)
     ax.set_ylim(low - 0.5 * (high - low), high + 0.1 * (high - low))
     plots.mark(ax, 0.0, objective.value(theta), "saddle", "saddle")
@@ -316,9 +336,9 @@ def summary(
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
         density.plot(left, label=name, color=color)
     left.set_title("The Hessian's spectrum in training")
-    along(objective, theta, step, right).set_title("A saddle, and the way down")
+    along(objective, theta, step, right)
     return figure
 
 
 def _listed(values: Array) -> str:
-    return " ".join(f"{x:.3g}" for x in values)
+    return " ".join(f"{x:>9.3g}" for x in values)

@@ -63,7 +63,6 @@ def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
 
 
 TORCH = (".pt", ".pth")
-WHAT = "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 
 
 def is_model(path: Path) -> bool:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
+# Modules that compute are imported where they are needed: `--help` does not wait for them.
 from ..common.files import check_place, escaped, shown, write_atomically
 from ..common.optional import optional
 from ..common.progress import on_terminal
-from ..optimize.finish import NO_REPORT
-from ..plots.style import new_axes
-from ..spectrum.results import as_json, left_open
 
-PAGES = (".html", ".htm")
+PAGES, TABLES = (".html", ".htm"), (".csv",)
+TRAINED = "theta.safetensors"  # the file that `train` writes by default
 
 
 class Output:
@@ -58,6 +57,11 @@ class Output:
             text = "\n".join(map(escaped, text.split("\n")))
             self.lost = write("stdout", fitted(text) + "\n") or self.lost
 
+    def table(self, text: str) -> None:
+        """Print comma-separated values for a program, unchanged."""
+        if not self.as_json:
+            self.lost = write("stdout", text) or self.lost
+
     def fact(self, **facts: Any) -> None:
         """Store facts for a program."""
         self.facts.update(facts)
@@ -65,6 +69,8 @@ class Output:
     def picture(self, made: Any, path: str | None) -> None:
         """Plot a display or a diagnosis and write it there, if a path is given."""
         if path is not None:
+            from ..plots.style import new_axes
+
             shown = made.plot(new_axes())
             write_picture(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
             self.say(f"picture: {path}")
@@ -72,6 +78,8 @@ class Output:
 
     def close(self) -> None:
         if self.as_json:
+            from ..spectrum.results import as_json
+
             text = json.dumps(as_json(self.facts), indent=2, allow_nan=False)
             self.lost = write("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
 
@@ -174,10 +182,14 @@ def state(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 def told(run: Any) -> str:
     """Return why a run ended, without the advice to call `classify` in Python."""
+    from ..optimize.finish import NO_REPORT
+
     return str(run.message).replace(NO_REPORT, "")
 
 
 def pair_lines(pairs: Any) -> str:
+    from ..spectrum.results import left_open
+
     lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
         lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")

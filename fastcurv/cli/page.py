@@ -15,6 +15,7 @@ from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import ends, every_pair, extremes
 from ..spectrum.density_curve import BAND, within
 from ..spectrum.results import left_open
+from .advice import Shell
 from .output import describe, standing
 from .recipe import SavedRun
 from .report import Report
@@ -22,20 +23,22 @@ from .report import Report
 DENSE_BELOW = 1500  # up to this n all eigenvalues are computed, in seconds
 
 
-def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace) -> Report:
+def run_page(
+    objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: Shell
+) -> Report:
     """Build the page of `fastcurv report`, without writing it."""
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
-    page = Report(f"Curvature of a network trained on {data.name}")
-    page.text(describe(objective, data) + ".")
+    page = Report(f"Curvature of a network trained on {data.name}", shell.said)
+    page.section("Verdict").verdict(point)
+    page.section("The end of training").text(describe(objective, data) + ".")
     facts = standing(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
     page.table(["at the end", "value"], rows)
     _training(page, saved)
-    page.section("Verdict").verdict(point)
     page.section("What would help")
-    what_helps(page, explain(objective, saved.theta, saved.told, point))
+    what_helps(page, shell.cures(explain(objective, saved.theta, saved.told, point)))
     spent = _spectrum(page, hessian, point, args)
     _landscape(page, objective, saved.theta, args.seed)
     _layers(page, objective, hessian, saved.theta, args.seed)
@@ -53,7 +56,7 @@ def what_helps(page: Report, found: Diagnosis) -> None:
     page.text(found.sentence)
     if found.causes:
         rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]
-        page.table(["cause", "how sure", "evidence", "the call that mends it"], rows)
+        page.table(["cause", "how sure", "evidence", "what helps"], rows)
     page.table(["fact", "value"], found.evidence()[1:])
 
 
@@ -131,7 +134,7 @@ def _landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> No
     fine = {"n_grid": 61}
     scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
     page.chart(
-        [_slice_view([scaled], "steps, as long as each unit's weights")],
+        [_slice_view([scaled], scaled.names, "steps, as long as each unit's weights")],
         "The loss along a random direction, scaled unit by unit to the weights. One random "
         "direction of many hardly ever shows a way out.",
     )
@@ -141,16 +144,14 @@ def _landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> No
     lines = [
         LandscapeDisplay.slice(objective, theta, directions=d, **fine) for d in plane.directions
     ]
-    for line, name in zip(lines, plane.names):
-        line.names = (name,)
     page.chart(
-        [_slice_view(lines, "distance")],
+        [_slice_view(lines, plane.names, "distance")],
         "The loss along the eigenvectors of the lowest and the highest eigenvalue.",
     )
 
 
-def _slice_view(slices: list[Any], xlabel: str) -> dict[str, Any]:
-    lines = [{"name": s.names[0], "x": s.steps, "y": s.losses} for s in slices]
+def _slice_view(slices: list[Any], names: tuple[str, ...], xlabel: str) -> dict[str, Any]:
+    lines = [{"name": name, "x": s.steps, "y": s.losses} for s, name in zip(slices, names)]
     view = {"lines": lines, "x": "linear", "y": "linear"}
     return {**view, "xlabel": xlabel, "ylabel": "loss"}
 

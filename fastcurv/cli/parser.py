@@ -10,22 +10,28 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
-
-import fastcurv as fc
+from importlib import import_module
+from typing import Any, NoReturn, get_args
 
 from ..common.files import escaped
 from ..common.progress import on_terminal
-from ..plots.spectrum import DENSE_BELOW
-from ..structure.tables import LOSSES, check_loss
-from . import commands
+from ..common.protocols import Descent
+from ..common.runtime import VERSION
+from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import WHAT
-from .models import WHAT as MODELS
-from .output import Output, write
+from .output import TRAINED, Output, write
+
+# What is imported above takes as long as NumPy and SciPy; the commands are imported when one runs.
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024
 Option = tuple[tuple[str, ...], dict[str, Any]]
+MODELS = (
+    "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
+)
+DENSE_BELOW = 1000  # as in plots/spectrum.py
+ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
+METHODS = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
     "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
     "--certified asked; 2 the input is bad, found before any work; 3 a file or standard output "
@@ -120,7 +126,9 @@ def _positive(text: str) -> float:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    """Parse ``64,32`` or ``64-32`` as a tuple of positive integers."""
+    """Parse ``64,32`` or ``64-32`` as a tuple of positive integers, and ``none`` as none."""
+    if text == "none":
+        return ()
     try:
         widths = tuple(int(part) for part in text.replace("-", ",").split(",") if part)
     except ValueError:
@@ -163,9 +171,9 @@ DASK = option(
     help="of a scheduler whose workers hold the rows and see the data under the same path; "
     "'local' starts workers here",
 )
-ACTIVATION = option(
-    "--activation", default="tanh", help="of the hidden layers (default %(default)s)"
-)
+OF_HIDDEN = f"of the hidden layers: {ACTIVATION_NAMES}"
+ACTIVATION = option("--activation", default="tanh", help=f"{OF_HIDDEN} (default %(default)s)")
+OF_STATE = option("--activation", default=None, help=f"{OF_HIDDEN}; where a state dict is given")
 JSON = option("--json", action="store_true", help="one JSON object, nothing else")
 COMMON = [
     option("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
@@ -184,7 +192,7 @@ DATA = [
     option(
         "--target",
         default=None,
-        help="column of a .csv that holds y (default: last); commas between columns, no index",
+        help="column of a .csv or .tsv that holds y, by name or number from 0 (default: last)",
     ),
 ]
 SAVED = [
@@ -196,7 +204,7 @@ SAVED = [
         "them as they stand",
     ),
     *DATA,
-    option("--activation", default=None, help="of the hidden layers, where a state dict is given"),
+    OF_STATE,
     option("--dtype", choices=DTYPES, default=None, help="other precision than its own"),
     option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
@@ -246,14 +254,20 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         "help": "train a network to a critical point and save it",
         "description": "Mini-batches first, then a second-order method until the gradient is gone.",
         "options": [
-            option("data", help=WHAT),
+            option("data", nargs="?", help=f"{WHAT}; may be left out with --from"),
+            option(
+                "--from",
+                dest="start",
+                metavar="MODEL",
+                help=f"go on from a trained network: {MODELS}; another program's takes the data as "
+                "they stand",
+            ),
             option(
                 "--hidden",
                 type=_widths,
-                default=(32, 16),
-                help="widths of the hidden layers (32,16)",
+                help="widths of the hidden layers, or 'none' (default 32,16)",
             ),
-            ACTIVATION,
+            option("--activation", help=f"{OF_HIDDEN} (default tanh)"),
             option("--residual", action="store_true", help="skip connections where widths agree"),
             option(
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
@@ -263,11 +277,12 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             option(
                 "--held-out",
                 type=_real(0, 0.9),
-                default=0.2,
-                help="share of the samples kept for the score (default %(default)s)",
+                help="share of the samples kept for the score (default 0.2)",
             ),
-            option("--l2", type=_real(0), default=1e-3, help="weight decay (default %(default)s)"),
-            option("--method", default="adam", help="first method (default %(default)s)"),
+            option("--l2", type=_real(0), help="weight decay (default 0.001)"),
+            option(
+                "--method", default="adam", help=f"first method (default %(default)s): {METHODS}"
+            ),
             option(
                 "--epochs",
                 type=_whole(0),
@@ -278,7 +293,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             option(
                 "--polish",
                 default="newton-cg",
-                help="second method, or 'none' (default %(default)s)",
+                help="second method, any of these, or 'none' (default %(default)s)",
             ),
             option(
                 "--max-steps",
@@ -287,14 +302,29 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 help="of the second method (default %(default)s)",
             ),
             option("--max-time", type=_positive, default=None, help="seconds for each method"),
-            option("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)"),
+            option("--dtype", choices=DTYPES, help="(default float64)"),
             option(
                 "--out",
                 help="file to write, .npz or .safetensors; one that is there is replaced (default "
-                f"{commands.TRAINED}, which is never replaced unasked)",
+                f"{TRAINED}, or where that is there theta-2.safetensors and so on)",
             ),
             DASK,
             *COMMON,
+        ],
+    },
+    "predict": {
+        "help": "the predictions of a trained network for new samples, as CSV",
+        "description": "One line a sample, in the units and words of the training data; outputs as "
+        "they come of another program's network. Columns are found by their names where the data "
+        "have some.",
+        "options": [
+            option("theta", metavar="model", help=MODELS),
+            option("data", help="a .csv or .tsv file, a .npz file with an array X, or a data set"),
+            OF_STATE,
+            option(
+                "--probabilities", action="store_true", help="of each class, in further columns"
+            ),
+            option("--out", help="file to write, .csv (default: standard output)"),
         ],
     },
     "spectrum": {
@@ -327,8 +357,8 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
     },
     "diagnose": {
         "help": "why training fails, most likely cause first, and what helps",
-        "description": "A verdict, a few gradients and regressions on the rows. Calls that help "
-        "are those of Python, where ob and theta are the objective and the parameters.",
+        "description": "A verdict, a few gradients and regressions on the rows. What helps is a "
+        "command.",
         "options": [
             *SAVED,
             option(
@@ -387,19 +417,26 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
         "from saddles.",
-        epilog="'fastcurv COMMAND --help' explains a command. Begin with: fastcurv demo. "
-        f"{_EPILOG}.",
+        epilog=f"'fastcurv help COMMAND' explains a command. Begin with: fastcurv demo. {_EPILOG}.",
     )
-    version = option("--version", action="version", version=f"fastcurv {fc.__version__}")
+    version = option("--version", action="version", version=f"fastcurv {VERSION}")
     parser.add_argument(*version[0], **version[1])
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, told in COMMANDS.items():
         words = {key: text for key, text in told.items() if key != "options"}
         command = group.add_parser(name, epilog=_EPILOG, **words)
-        command.set_defaults(run=getattr(commands, name))
         for names, how in (JSON, version, *told["options"]):
             command.add_argument(*names, **how)
     return parser
+
+
+def _as_options(words: list[str]) -> list[str]:
+    """Return the arguments with ``help`` and ``version``, as other programs have them, as
+    options.
+    """
+    if words[:1] == ["help"]:
+        return [*words[1:2], "--help"]
+    return ["--version"] if words == ["version"] else words
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -407,12 +444,13 @@ def main(argv: list[str] | None = None) -> int:
 
     Mistakes in the input are reported in one line on standard error.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(_as_options(sys.argv[1:] if argv is None else argv))
     args.progress = not getattr(args, "quiet", True) and on_terminal("stderr")
     out = Output(args.json)
     status, words = 0, ""
     try:
-        status = int(args.run(args, out) or 0)
+        run = getattr(import_module(".commands", __package__), args.command)
+        status = int(run(args, out) or 0)
         out.close()
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split()) or type(error).__name__

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from ..common.files import damaged, read_tensors, shown, write_atomically, write
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents
-from .data import Dataset, load_dataset, read_npz
+from .data import Coding, Dataset, load_dataset, read_npz
 
 FORMATS = (".npz", ".safetensors")
 RECORDS = ("loss", "gradient_norm", "time")
+SCALING = ("shift", "scale", "y_shift", "y_scale")  # numbers of a `Coding`
 SEAL = b"fastcurv sha256 "  # archive comment; then the hex SHA-256 of everything before the digits
 
 
@@ -29,7 +31,8 @@ class Recipe:
     """The settings of a training run; ``data`` is a data set's name or a file's path.
 
     A ``loss`` of None stands for the default loss of the data. ``digest`` is the fingerprint of the
-    training data, empty if not known.
+    training data, empty if not known. ``n_outputs`` is set where the training went on from a
+    network of another program, whose class numbers the targets are.
     """
 
     data: str
@@ -45,6 +48,7 @@ class Recipe:
     raw: bool = False
     held_out: float = 0.2
     digest: str = ""
+    n_outputs: int | None = None
 
     def dataset(self) -> Dataset:
         return load_dataset(
@@ -54,24 +58,34 @@ class Recipe:
             raw=self.raw,
             test_fraction=self.held_out,
             seed=self.seed,
+            n_outputs=self.n_outputs,
         )
 
     def model(self, data: Dataset) -> MLP:
-        sizes = [data.X.shape[1], *self.hidden, data.n_outputs]
+        return self.network(data.X.shape[1], data.n_outputs)
+
+    def network(self, n_features: int, n_outputs: int) -> MLP:
+        """Return the network between inputs and outputs of these widths."""
         return MLP(
-            sizes,
+            [n_features, *self.hidden, n_outputs],
             activation=self.activation,
             residual=self.residual,
             batch_norm=self.batch_norm,
             dtype=self.dtype,
         )
 
-    def objective(self, data: Dataset | None = None, n_threads: int | None = None) -> Objective:
-        """Return the objective over the training samples."""
+    def objective(
+        self,
+        data: Dataset | None = None,
+        n_threads: int | None = None,
+        model: MLP | None = None,
+    ) -> Objective:
+        """Return the objective over the training samples, of a model that is not the recipe's if
+        one is given.
+        """
         data = self.dataset() if data is None else data
-        return Objective(
-            self.model(data), data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads
-        )
+        model = self.model(data) if model is None else model
+        return Objective(model, data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads)
 
 
 @dataclass(frozen=True)
@@ -81,13 +95,16 @@ class SavedRun:
 
     ``history`` holds arrays ``loss gradient_norm time`` of equal length, or is empty if nothing was
     recorded; ``phases`` lists the methods with the number of records each made. A network from
-    another program has no recipe.
+    another program has no recipe. ``model`` is None where the recipe alone describes it, and
+    ``coding`` is None where the file does not say how its data were scaled.
     """
 
     recipe: Recipe | None
     theta: np.ndarray
     history: dict[str, np.ndarray] = field(default_factory=dict)
     phases: tuple[tuple[str, int], ...] = ()
+    model: MLP | None = None
+    coding: Coding | None = None
 
     def __iter__(self) -> Any:
         return iter((self.recipe, self.theta))
@@ -107,6 +124,8 @@ def save_run(
     theta: np.ndarray,
     history: dict[str, np.ndarray] | None = None,
     phases: tuple[tuple[str, int], ...] = (),
+    *,
+    coding: Coding | None = None,
 ) -> Path:
     """Write parameters and recipe atomically, and return the path.
 
@@ -119,10 +138,16 @@ def save_run(
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays, facts = contents(model, theta)
         facts[RUN] = {"recipe": asdict(recipe), "phases": phases}
+        if coding is not None:
+            facts[RUN]["coding"] = asdict(coding)
         write_tensors(path, arrays | records, facts)
         return path
+    if recipe.n_outputs is not None:
+        raise ValueError(f"{path} must end in .safetensors to hold a network of another program.")
     file = io.BytesIO()
     words: Any = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
+    if coding is not None:
+        words["coding"] = json.dumps(asdict(coding))
     np.savez(file, **({"theta": theta} | records | words))
     raw = file.getvalue()[:-2] + (len(SEAL) + 64).to_bytes(2, "little") + SEAL  # it ends in 0, 0
     return write_atomically(path, raw + hashlib.sha256(raw).hexdigest().encode())
@@ -166,27 +191,68 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     if "data" in instead:
         instead["digest"] = ""
     try:
-        arrays, facts, phases = _read(path)
+        arrays, facts, model, more = _read(path)
         theta = np.asarray(arrays["theta"])
         if theta.ndim != 1 or theta.dtype.kind != "f":
             raise ValueError("theta is no vector of numbers")
         recipe = _checked(facts, instead)
+        coding = None if more.get("coding") is None else _coding(more["coding"])
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
-        counted = _counted(history, phases)
+        counted = _counted(history, more.get("phases", ()))
     except Exception as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
         raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
-    return SavedRun(recipe, theta, history, counted)
+    if recipe.n_outputs is None:
+        model = None
+    elif model is not None and recipe.dtype != model.dtype.name:
+        model = model.astype(recipe.dtype)
+    return SavedRun(recipe, theta, history, counted, model, coding)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:
+    """Return the arrays, the entries of the recipe, the model if the file describes it, and what
+    else is recorded.
+    """
     if path.suffix.lower() == ".safetensors":
         arrays, facts = read_tensors(path)
-        arrays["theta"] = assembled(path, arrays, facts)[1]
-        return arrays, facts[RUN]["recipe"], facts[RUN]["phases"]
+        model, arrays["theta"] = assembled(path, arrays, facts)
+        return arrays, facts[RUN]["recipe"], model, facts[RUN]
     arrays = read_npz(path)
     _check_seal(path)
-    return arrays, json.loads(str(arrays["recipe"])), json.loads(str(arrays.get("phases", "[]")))
+    more: dict[str, Any] = {
+        key: json.loads(str(arrays[key])) for key in ("phases", "coding") if key in arrays
+    }
+    return arrays, json.loads(str(arrays["recipe"])), None, more
+
+
+def _coding(facts: Any) -> Coding:
+    """Return the scaling, names and classes of the data, after checking the type of every field."""
+
+    def numbers(values: Any) -> tuple[float, ...]:
+        if not isinstance(values, (list, tuple)) or not all(
+            type(x) in (int, float) and math.isfinite(x) for x in values
+        ):
+            raise ValueError("its scaling is no list of finite numbers")
+        return tuple(map(float, values))
+
+    known: dict[str, Any] = {name: numbers(facts[name]) for name in SCALING}
+    known["statistics"] = tuple((numbers(m), numbers(v)) for m, v in facts["statistics"])
+    if not isinstance(facts["target"], str) or not all(type(x) is str for x in facts["columns"]):
+        raise ValueError("its columns have no names")
+    if not all(type(x) in (str, int, float) for x in facts["classes"]):
+        raise ValueError("its classes are neither words nor numbers")
+    if not all(x > 0 for name in ("scale", "y_scale") for x in known[name]):
+        raise ValueError("its data were divided by numbers that are not positive")
+    sizes = facts["sizes"]
+    if len(sizes) < 2 or not all(type(m) is int and 0 < m < 1 << 31 for m in sizes):
+        raise ValueError("its sizes are no widths of a network")
+    if len(facts["classes"]) not in (0, max(2, sizes[-1])) or any(
+        len(known[name]) not in (0, width)
+        for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
+    ):
+        raise ValueError("its scaling does not fit its network")
+    names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
+    return Coding(**known, **names, target=facts["target"])
 
 
 def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
@@ -218,12 +284,15 @@ def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
         "l2": (int, float),
         "held_out": (int, float),
     }
-    kinds |= dict.fromkeys(("residual", "batch_norm", "raw"), (bool,)) | {"seed": (int,)}
+    kinds |= dict.fromkeys(("residual", "batch_norm", "raw"), (bool,)) | {
+        "seed": (int,),
+        "n_outputs": (int,),
+    }
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():
         if name not in known:
             raise ValueError(f"its recipe names {shown(name)!r}, which is nothing known")
-        optional = name in ("loss", "target") and value is None
+        optional = name in ("loss", "target", "n_outputs") and value is None
         if not (optional or isinstance(value, kinds.get(name, (str,)))):
             raise ValueError(f"its recipe says {name} is {shown(repr(value))}")
     if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):

@@ -6,7 +6,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..common.optional import optional
 from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json
 
+NARROW = 44  # characters of a table's line that a screen of 390 pixels has room for
 _CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
@@ -60,6 +61,7 @@ table { border-collapse: collapse; min-width: min(100%, 22rem); margin: 1rem 0;
         font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 th { text-align: left; color: var(--soft); font-weight: 600; }
+td + td { overflow-wrap: anywhere; }
 th, td { padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
@@ -99,6 +101,11 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
   body { font-size: 16px; } table { font-size: .76rem; } th, td { padding-right: .8rem; }
+  .stacked thead { display: none; } .stacked tr { display: block; padding: .4rem 0;
+    border-bottom: 1px solid var(--rule); }
+  .stacked td, .stacked td.number { display: grid; grid-template-columns: 8.5rem 1fr; gap: .6rem;
+    border: 0; text-align: left; padding: .15rem 0; white-space: normal; }
+  .stacked td::before { content: attr(data-label); color: var(--soft); font-weight: 600; }
   .image { overflow-x: auto; } .image img { width: 32rem; max-width: none; } }
 @media print { .bar { display: none; } main { max-width: none; }
   h2, figure { break-inside: avoid; } }
@@ -111,6 +118,9 @@ class Report:
     Parameters
     ----------
     title : str
+    said : callable, optional
+        Applied to every sentence and to words in tables, to put them as the page's reader knows
+        them.
 
     Examples
     --------
@@ -122,8 +132,9 @@ class Report:
     True
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, said: Callable[[str], str] = str) -> None:
         self.title = str(title)
+        self._said = said
         self._parts: list[str] = []
         self._charts = False
         self._headings: list[str] = []
@@ -138,21 +149,25 @@ class Report:
 
     def text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, with text between backticks set as code."""
-        return self._add(f"<p>{_set(sentence)}</p>")
+        return self._add(f"<p>{_set(self._said(sentence))}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
-        """Add a table; numbers are aligned right, with at most six digits."""
-        cells = [list(row) for row in rows]
+        """Add a table; numbers are aligned right, with at most six digits. If it is wide, the cells
+        of a row stand below each other on narrow screens, each with its heading.
+        """
+        cells = [[self._said(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
+        widths = [max(len(_plain(c)) for c in column) for column in zip(header, *cells)]
+        stacked = len(header) > 2 and sum(widths) > NARROW
+        look = "wide stacked" if stacked else "wide"
+        labels = header if stacked else [""] * len(header)
         head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
         body = "".join(
-            "<tr>"
-            + "".join(_cell("td", cell, right) for cell, right in zip(row, numeric))
-            + "</tr>\n"
+            "<tr>" + "".join(_cell("td", *cell) for cell in zip(row, numeric, labels)) + "</tr>\n"
             for row in cells
         )
         return self._add(
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+            f'<div class="{look}"><table><thead><tr>{head}</tr></thead>\n'
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
@@ -204,7 +219,8 @@ class Report:
         """Add a summary of a verdict: its kind, how sure it is, and what to do next."""
         kind = point.kind.replace("_", " ")
         return self._add(
-            f'<div class="verdict"><b>{_escape(kind)}</b><br>{_escape(point.sentence)}</div>'
+            f'<div class="verdict"><b>{_escape(kind)}</b><br>'
+            f"{_set(self._said(point.sentence))}</div>"
         )
 
     def to_html(self) -> str:
@@ -258,9 +274,10 @@ def _plain(x: Any) -> str:
     return f"{x:.6g}" if _is_number(x) else str(x)
 
 
-def _cell(tag: str, value: Any, right: bool) -> str:
+def _cell(tag: str, value: Any, right: bool, label: str = "") -> str:
     look = ' class="number"' if right else ""
-    return f"<{tag}{look}>{_escape(_plain(value))}</{tag}>"
+    look += f' data-label="{html.escape(label, quote=True)}"' if label else ""
+    return f"<{tag}{look}>{_set(_plain(value))}</{tag}>"
 
 
 def _set(text: Any) -> str:

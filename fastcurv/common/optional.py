@@ -41,10 +41,10 @@ def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
 
     Examples
     --------
-    >>> with optional("plots"):
-    ...     raise ModuleNotFoundError(name="matplotlib.figure")
+    >>> with optional("peers", "bench"):
+    ...     raise ModuleNotFoundError(name="pyhessian.hessian")
     Traceback (most recent call last):
-    ImportError: plots need matplotlib, which is not installed. Run: pip install "fastcurv[plot]"
+    ImportError: peers need PyHessian, which is not installed. Run: pip install "fastcurv[bench]"
     """
     try:
         yield

@@ -41,8 +41,8 @@ def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
     run, page = made
     text = page.read_text()
     heads = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
-    wanted = ["Training", "Verdict", "What would help", "Spectrum", "Landscape", "Layer by layer"]
-    wanted += ["Cost"]
+    wanted = ["Verdict", "The end of training", "Training", "What would help", "Spectrum"]
+    wanted += ["Landscape", "Layer by layer", "Cost"]
     assert heads == wanted and len(charts(page)) == 5
     assert text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|/|\.)", text)

@@ -145,15 +145,19 @@ def test_a_point_without_a_way_down_is_not_left():
     assert step is None and sentence == "No direction of negative curvature was found."
 
 
-def test_a_trained_network_is_not_replaced_unasked(tmp_path, monkeypatch, capsys):
-    """The default name is refused before any work where it is taken, and can be given."""
+def test_a_second_training_is_numbered_and_replaces_nothing_unasked(tmp_path, monkeypatch, capsys):
+    """The default name gets a number where it is taken; a mistake is reported before that."""
     monkeypatch.chdir(tmp_path)
     words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--polish", "none", "--quiet"]
     assert main(words) == 0
     first = (tmp_path / "theta.safetensors").read_bytes()
-    assert main([*words, "--seed", "1"]) == 2
-    assert "theta.safetensors is there already" in capsys.readouterr().err
+    assert main([*words, "--seed", "1"]) == 0
+    assert "theta-2.safetensors" in capsys.readouterr().out
+    assert main([*words, "--activation", "wish"]) == 2
+    assert "activation is 'wish'" in capsys.readouterr().err
+    assert main([*words, "--seed", "2"]) == 0
     assert (tmp_path / "theta.safetensors").read_bytes() == first
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"theta.safetensors", "theta-2.safetensors", "theta-3.safetensors"}
     assert main([*words, "--seed", "1", "--out", "theta.safetensors"]) == 0
     assert (tmp_path / "theta.safetensors").read_bytes() != first
-    assert [path.name for path in tmp_path.iterdir()] == ["theta.safetensors"]

@@ -414,8 +414,9 @@ class Reader(HTMLParser):
 
 
 HEADINGS = [
-    "Training",
     "Verdict",
+    "The end of training",
+    "Training",
     "What would help",
     "Spectrum",
     "Landscape",

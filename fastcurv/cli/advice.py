@@ -1,0 +1,117 @@
+"""Advice in the shell: the library's sentences and calls, which are Python, as commands to type."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..optimize.diagnose import Diagnosis
+from .recipe import Recipe
+
+# Arguments of functions that are options of the commands.
+_OPTION = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
+# Names of Python in messages, in the words of the commands.
+WORDS = {"`reason`": "the reason", "max_iter": "--max-steps", "gradient_tol = ": "the tolerance "}
+# A function of the library, with the objective as its argument or with none.
+_CALL = re.compile(
+    r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
+)
+# No command looks for saddles.
+_FINDER = re.compile(
+    r"(?:,| or| and)* (?:use )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
+)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What commands of advice are made of: how a network was trained, and the file it is in.
+
+    ``model`` is None if no file holds the network: sentences then go without their advice to train
+    on from it. ``data`` is given to commands that read a file of another program, which names none.
+    """
+
+    recipe: Recipe
+    model: str | None = None
+    data: str | None = None
+
+    def onward(self, **options: Any) -> str:
+        """Return the command that trains on from the network, or afresh if it is in no file."""
+        if self.model is None:
+            return self.afresh(**options)
+        data = [] if self.data is None else [self.data]
+        return _line("train", "--from", self.model, *data, *_options(options))
+
+    def afresh(self, recipe: Recipe | None = None, **options: Any) -> str:
+        """Return the command that trains by a recipe, by default that of the network."""
+        recipe = recipe or self.recipe
+        usual = Recipe(recipe.data)
+        told = {
+            f.name: getattr(recipe, f.name)
+            for f in fields(Recipe)
+            if f.name not in ("data", "digest", "n_outputs")
+            and getattr(recipe, f.name) != getattr(usual, f.name)
+        }
+        return _line("train", recipe.data, *_options(told | options))
+
+    def said(self, text: str) -> str:
+        """Return a text with commands and options in place of Python's calls and arguments."""
+        text = _FINDER.sub("", text)
+        if self.model is None:
+            text = re.sub(rf"[;,.] *(?:Use )?{_CALL.pattern}[^;.]*", "", text)
+        text = _CALL.sub(lambda _: f"`{self.onward(epochs=0)}`", text)
+        text = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
+        for name, word in WORDS.items():
+            text = text.replace(name, word)
+        return text
+
+    def cures(self, found: Diagnosis) -> Diagnosis:
+        """Return a diagnosis with commands as its calls."""
+        return replace(found, causes=[replace(a, call=self.cure(a.call)) for a in found.causes])
+
+    def cure(self, call: str) -> str:
+        """Return the command for a call of `Advice`, an expression in fc, np, ob and theta."""
+        if "fc.escape(" in call:
+            return self.onward(epochs=0)
+        tree = ast.parse(call, mode="eval").body
+        made = next(
+            (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
+        )
+        if not isinstance(made, ast.Call):  # the same network, or rows whose order is to be checked
+            again = "fc.minimize" in call
+            return self.afresh(epochs=0) if again else "join X and y again, row by row"
+        model, X, y, loss, l2 = map(ast.unparse, made.args[:5])
+        changes: dict[str, Any] = {"l2": float(l2)}
+        if loss.startswith("'"):
+            changes["loss"] = ast.literal_eval(loss)
+        if "np.clip" in y:  # a loss that outliers do not rule
+            changes["loss"] = "pseudo_huber"
+        if X != "ob.X" or ".mean(" in y:
+            changes["raw"] = False
+        network: Any = ast.parse(model, mode="eval").body
+        if isinstance(network, ast.Call):
+            sizes, activation = map(ast.literal_eval, network.args[:2])
+            changes |= {"hidden": tuple(sizes[1:-1]), "activation": activation}
+            changes |= {key.arg: ast.literal_eval(key.value) for key in network.keywords
+                        if key.arg in ("residual", "batch_norm")}  # fmt: skip
+        return self.afresh(replace(self.recipe, **changes), epochs=0)
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    """Return arguments of ``fastcurv train``; flags that are False are left out."""
+    words = []
+    for name, value in given.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if name == "hidden":
+            words.append(",".join(map(str, value)) or "none")
+        elif value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return words
+
+
+def _line(*words: str) -> str:
+    return shlex.join(["fastcurv", *words])

@@ -1,0 +1,327 @@
+"""Advice in the shell is a command that works when it is typed; so are its first words."""
+
+import io
+import json
+import re
+import shlex
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli.advice import Shell
+from fastcurv.cli.parser import build_parser, main
+from fastcurv.cli.recipe import Recipe, load_run
+from fastcurv.optimize.diagnose import CAUSES
+from fastcurv.plots.spectrum import DENSE_BELOW
+
+PYTHON = re.compile(
+    r"\bfc\.|fastcurv\.[a-z_]+\b(?<!fastcurv\.html)|\bob\b|\bnp\.|\w\(|max_iter|_tol"
+)
+COMMAND = re.compile(r"`(fastcurv [^`\n]*)`|^ +(fastcurv train .*)$", re.MULTILINE)
+
+
+def said(line):
+    """The status and the output of a command."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        status = main(shlex.split(line))
+    return status, out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data of two kinds, and networks where there is something to advise."""
+    place = tmp_path_factory.mktemp("my runs")  # a name that needs quotes
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((80, 3))
+    y = 100 + 30 * np.tanh(X[:, 0] * X[:, 1])
+    lines = ["a,b,c,y", *(",".join(map(repr, map(float, row))) for row in np.c_[X, y])]
+    (place / "d.csv").write_text("\n".join(lines) + "\n")
+    words = np.where(X[:, 0] > 0, "yes", "no")
+    lines = [
+        "a\tb\tc\tkind",
+        *("\t".join([*map(repr, map(float, r)), k]) for r, k in zip(X, words)),
+    ]
+    (place / "k.tsv").write_text("\n".join(lines) + "\n")
+    model = fc.MLP([3, 4, 1])
+    fc.save(place / "zero.safetensors", model, np.zeros(model.n_params))
+    fc.save(place / "large.safetensors", model, 10 * model.init(seed=0))
+    d, k = (shlex.quote(str(place / name)) for name in ("d.csv", "k.tsv"))
+    for name, line in (
+        ("short", f"{d} --hidden 3 --epochs 1 --max-steps 1"),
+        ("raw", f"{d} --hidden 3 --epochs 2 --polish none --raw"),
+        ("apart", f"{k} --hidden 3 --epochs 2 --l2 0 --max-steps 5"),
+        ("words", f"{k} --hidden 3 --epochs 5 --l2 0.01"),
+        ("normal", f"{k} --hidden 4 --epochs 5 --batch-norm --max-steps 5"),
+        ("counts", f"{d} --hidden 3 --epochs 5 --loss gamma --max-steps 20"),
+        ("spread", f"{d} --hidden 3 --epochs 2 --loss gaussian_nll --max-steps 20"),
+    ):
+        out = shlex.quote(str(place / f"{name}.safetensors"))
+        assert said(f"train {line} --quiet --out {out}")[0] in (0, 1), line
+    return place
+
+
+def quoted(*parts):
+    return shlex.quote("/".join(map(str, parts)))
+
+
+def test_all_advice_is_a_command_that_works_when_typed(folder, monkeypatch, tmp_path):
+    """Of runs and of networks from elsewhere, at saddles, on the way, and where training fails; and
+    in the pages.
+    """
+    monkeypatch.chdir(tmp_path)
+    data = f"--data {quoted(folder, 'd.csv')}"
+    typed = set()
+    for name, more in (
+        ("short", ""),
+        ("short", "--l2 10"),
+        ("short", f"{data} --max-time 100"),
+        ("raw", ""),
+        ("apart", ""),
+        ("zero", data),
+        ("large", data),
+        ("words", ""),
+    ):
+        model = quoted(folder, f"{name}.safetensors")
+        for command in (
+            f"classify {model} {more}",
+            f"classify {model} {more} --max-products 3",
+            f"diagnose {model} {more}",
+            f"report {model} {more} --probes 1 --steps 3 --out page.html",
+        ):
+            status, text = said(f"{command} --quiet")
+            assert status == 0, command
+            rest = COMMAND.sub("", text.replace("f(x)", "").replace("(its last digits)", ""))
+            found = PYTHON.search(rest)
+            assert not found or found[0].startswith("v'"), (command, found, rest)
+            typed |= {a or b for a, b in COMMAND.findall(text)}
+        page = (tmp_path / "page.html").read_text()
+        assert not re.search(r"fastcurv\.(escape|minimize)|fc\.minimize|fc\.Objective", page)
+    assert any("--from" in line for line in typed) and any("--l2" in line for line in typed)
+    for number, line in enumerate(sorted(typed)):
+        assert line.startswith("fastcurv ")
+        words = f"{line.removeprefix('fastcurv ')} --max-steps 2 --quiet --out {number}.safetensors"
+        assert said(words)[0] in (0, 1), line
+
+
+def test_every_cause_of_a_failed_training_has_a_command():
+    """The calls of the table, with what they change, for networks of several kinds."""
+    rng = np.random.default_rng(0)
+    X, parser, changed = rng.standard_normal((12, 3)), build_parser(), set()
+    for model in (
+        fc.MLP([3, 4, 4, 1], "relu"),
+        fc.MLP([3, 1]),
+        fc.MLP([3, 5, 4, 1], ["tanh", "relu"], residual=True),
+    ):
+        ob = fc.Objective(model, X, X[:, :1], loss="mse", l2=0.5)
+        recipe = Recipe(
+            "my data.csv", tuple(model.sizes[1:-1]), "relu", loss="mse", l2=0.5, raw=True
+        )
+        facts = SimpleNamespace(ob=ob, values=np.arange(4))
+        for cause in CAUSES:
+            line = Shell(recipe, "net.safetensors").cure(cause.call(facts))
+            if not line.startswith("fastcurv train"):
+                assert cause.name == "labels shuffled" and "row by row" in line
+                continue
+            args = parser.parse_args(shlex.split(line)[1:])
+            assert args.start == "net.safetensors" or args.data == "my data.csv"
+            changed |= {
+                (name, str(getattr(args, name)))
+                for name, usual in (
+                    ("loss", "mse"),
+                    ("l2", 0.5),
+                    ("raw", True),
+                    ("residual", False),
+                )
+                if getattr(args, name) not in (usual, None)
+            }
+    assert changed >= {("loss", "pseudo_huber"), ("loss", "cross_entropy"), ("l2", "0.0001")}
+    assert changed >= {("raw", "False"), ("residual", "True")}
+
+
+def test_training_goes_on_from_a_network(folder, tmp_path, monkeypatch):
+    """From a run with its own data and settings, or with others; from another program's network,
+    whose data are taken as they stand, and whose result is a run again.
+    """
+    monkeypatch.chdir(tmp_path)
+    short = quoted(folder, "short.safetensors")
+    first = load_run(folder / "short.safetensors")
+    assert said(f"train --from {short} --quiet")[0] == 0
+    found = load_run("theta.safetensors")
+    assert found.recipe == first.recipe
+    ob = found.recipe.objective()
+    assert ob.value(found.theta) < ob.value(first.theta)
+    assert said(f"train --from {short} --quiet --l2 0.5 --epochs 0 --max-steps 1")[0] == 1
+    assert load_run("theta-2.safetensors").recipe.l2 == 0.5
+    model, zero = fc.load(folder / "large.safetensors")
+    data = quoted(folder, "d.csv")
+    start = f"train --from {quoted(folder, 'large.safetensors')} {data} --quiet --epochs 0"
+    assert said(f"{start} --max-steps 1 --out on.safetensors")[0] == 1
+    assert fc.load("on.safetensors")[0] == model
+    on = load_run("on.safetensors")
+    assert on.recipe.raw and on.recipe.l2 == 1e-3
+    ob = on.recipe.objective(model=on.model)
+    assert ob.value(on.theta) < ob.value(zero)
+    status, text = said("classify on.safetensors --json")
+    assert status == 0 and json.loads(text)["gradient_norm"] == pytest.approx(
+        np.linalg.norm(ob.gradient(on.theta))
+    )
+
+
+def test_training_from_a_network_reports_what_does_not_fit(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    zero, short = (quoted(folder, f"{name}.safetensors") for name in ("zero", "short"))
+    for line, words in (
+        (f"train --from {zero}", "data must be given"),
+        (f"train --from {zero} iris", "iris has 4 features, and "),
+        (f"train --from {short} --hidden 4", "--hidden must be left out with --from"),
+        (f"train --from {short} --activation relu", "--activation must be left out"),
+        (f"train --from {short} iris", "give the data it was trained on"),
+        ("train --from nowhere.onnx d.csv", "no file"),
+        (f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz", "must end in .safetensors"),
+        ("train", "data must be given"),
+    ):
+        assert main(shlex.split(line)) == 2, line
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, (line, error)
+    assert not list(tmp_path.iterdir())
+
+
+def columns(text):
+    names, *rows = (line.split(",") for line in text.splitlines())
+    return dict(zip(names, zip(*rows)))
+
+
+def test_predictions_come_in_the_units_and_words_of_the_training_data(folder, tmp_path):
+    """Against a forward pass in NumPy of the numbers in the file, by columns in another order."""
+    table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
+    (tmp_path / "new.csv").write_text(
+        "c,extra,b,a\n" + "".join(f"{c!r},x,{b!r},{a!r}\n" for a, b, c, _ in table.tolist())
+    )
+    (tmp_path / "bare.csv").write_text(
+        "".join(f"{a!r},{b!r},{c!r}\n" for a, b, c, _ in table.tolist())
+    )
+    np.savez(tmp_path / "X.npz", X=table[:, :3])
+    run = load_run(folder / "short.safetensors")
+    model, theta = fc.load(folder / "short.safetensors")
+    trained = run.recipe.dataset()
+    rows = np.isin(np.arange(80), np.flatnonzero([*map(bool, np.ones(80))]))
+    assert rows.all() and len(trained.X) == 64
+    (W, b), (V, c) = model.unflatten(theta)
+    shift, scale = np.array(run.coding.shift), np.array(run.coding.scale)
+    exact = (np.tanh((table[:, :3] - shift) / scale @ W.T + b) @ V.T + c)[:, 0]
+    exact = exact * run.coding.y_scale[0] + run.coding.y_shift[0]
+    assert abs(table[:, 3].mean() - run.coding.y_shift[0]) < 0.2 * table[:, 3].std()
+    short = quoted(folder, "short.safetensors")
+    for source in (folder / "d.csv", *(tmp_path / n for n in ("new.csv", "bare.csv", "X.npz"))):
+        status, text = said(f"predict {short} {quoted(source)}")
+        assert status == 0
+        gaps = np.abs(np.array(columns(text)["y"], float) - exact)
+        assert gaps.max() <= 1e-12 * np.abs(exact).max(), source
+    out = tmp_path / "p.csv"
+    assert said(f"predict {short} {quoted(tmp_path, 'X.npz')} --out {quoted(out)}")[0] == 0
+    assert out.read_text() == text
+    status, text = said(f"predict {short} {quoted(tmp_path, 'X.npz')} --json")
+    assert np.array_equal(
+        json.loads(text)["predictions"]["y"], np.array(columns(out.read_text())["y"], float)
+    )
+
+
+def test_predictions_of_classes_counts_spreads_and_other_programs(folder):
+    k, d = quoted(folder, "k.tsv"), quoted(folder, "d.csv")
+    kinds = [line.split("\t")[3] for line in (folder / "k.tsv").read_text().splitlines()[1:]]
+    for name in ("words", "normal"):
+        found = columns(
+            said(f"predict {quoted(folder, name + '.safetensors')} {k} --probabilities")[1]
+        )
+        assert np.mean(np.array(found["kind"]) == np.array(kinds)) > 0.85
+        shares = np.array([found[f"probability of {c}"] for c in ("no", "yes")], float)
+        assert np.abs(shares.sum(axis=0) - 1).max() < 1e-12
+        assert np.array_equal(np.array(["no", "yes"])[shares.argmax(axis=0)], found["kind"])
+    run = load_run(folder / "normal.safetensors")
+    ob = run.recipe.objective()
+    data = run.recipe.dataset()
+    known = ob.statistics(run.theta)
+    alone = columns(said(f"predict {quoted(folder, 'normal.safetensors')} {k} --probabilities")[1])
+    outputs = ob.model.predict(run.theta, data.X, known)
+    p = np.exp(outputs[:, 1]) / np.exp(outputs).sum(axis=1)
+    assert set(np.round(p, 9)) <= set(np.round(np.array(alone["probability of yes"], float), 9))
+    counts = columns(said(f"predict {quoted(folder, 'counts.safetensors')} {d}")[1])
+    assert abs(np.mean(np.array(counts["y"], float)) - 100) < 30  # the mean, not its logarithm
+    spread = columns(said(f"predict {quoted(folder, 'spread.safetensors')} {d}")[1])
+    assert min(map(float, spread["y standard deviation"])) > 0
+    model, theta = fc.load(folder / "large.safetensors")
+    plain = columns(said(f"predict {quoted(folder, 'large.safetensors')} {d}")[1])
+    table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)[:, :3]
+    assert np.array_equal(np.array(plain["output"], float), model.predict(theta, table)[:, 0])
+
+
+def test_predict_reports_what_does_not_fit(folder, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "w.csv").write_text("a,b,c\n1,2,x\n")
+    (tmp_path / "e.csv").write_text("a,b,c\n")
+    (tmp_path / "h.csv").write_text("a,b,c\n1,2,1e308\n-1e308,1,2\n")
+    short, large = (quoted(folder, f"{name}.safetensors") for name in ("short", "large"))
+    for model, data, words in (
+        (short, quoted(tmp_path, "a.csv"), "has no column 'c'"),
+        (short, quoted(tmp_path, "w.csv"), "'x' is not a finite number"),
+        (short, quoted(tmp_path, "e.csv"), "holds too little; wanted a line of numbers"),
+        (short, "nowhere.csv", "no file"),
+        (short, "iris", "has 4 features; wanted 3"),
+        (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
+        (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
+        (short, f"{quoted(folder, 'd.csv')} --activation relu", "says its own"),
+        (large, quoted(tmp_path, "a.csv"), "has 2 columns; wanted the 3 features"),
+        ("nothing.safetensors", "iris", "no file"),
+    ):
+        assert main(shlex.split(f"predict {model} {data}")) == 2, (model, data)
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, error
+    assert main(["predict", str(folder / "short.safetensors"), str(tmp_path / "h.csv")]) == 0
+
+
+@pytest.mark.parametrize("raw", ["", "--raw"])
+@pytest.mark.parametrize("where", ["X", "y"])
+def test_numbers_whose_squares_overflow_are_one_sentence(where, raw, tmp_path, capsys, monkeypatch):
+    """And nothing is printed before; of float32, where a raw number has no such value."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for size, more in ((1e308, ""), (1e200, ""), (1e39, "--dtype float32"), (1e155, "")):
+        X, y = rng.uniform(-1, 1, (40, 2)), rng.uniform(-1, 1, 40)
+        {"X": X[:, 0], "y": y}[where][...] *= size
+        np.savez("big.npz", X=X, y=y)
+        status = main(f"train big.npz --hidden 2 --epochs 1 --max-steps 2 {raw} {more}".split())
+        told = capsys.readouterr()
+        if size < 1e100 and not raw:  # standardised, and then ordinary
+            assert status in (0, 1)
+            continue
+        assert status == 2 and told.out == "" and told.err.count("\n") == 1, (size, told)
+        assert "NaN" not in told.err and "nan" not in told.err, told.err
+
+
+def test_first_words_of_other_programs(capsys):
+    """`help`, `help COMMAND` and `version`; help lists what can be chosen."""
+    for words, wanted in (
+        ("help", ("usage: fastcurv", "predict")),
+        ("help train", ("usage: fastcurv train", "leaky_relu", "levenberg-marquardt", "--from")),
+        ("train --help", ("softplus", "saddle-free-newton", "l-bfgs")),
+        ("version", (f"fastcurv {fc.__version__}\n",)),
+        ("spectrum --help", (f"Up to {DENSE_BELOW} parameters",)),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words.split())
+        text = capsys.readouterr().out
+        assert stop.value.code == 0 and all(word in text for word in wanted), (words, text)
+
+
+def test_help_imports_no_module_that_computes(python):
+    python("""
+import sys
+from fastcurv.cli.parser import build_parser
+build_parser().format_help()
+heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.plots", "fastcurv.critical", "matplotlib")
+assert not [name for name in heavy if name in sys.modules]
+""")

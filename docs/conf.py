@@ -30,7 +30,8 @@ autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
 autosummary_ignore_module_all = False
 html_theme = "pydata_sphinx_theme"
-html_title = "fastcurv"
+html_title = "fastcurv documentation"
+html_favicon = "_static/favicon.svg"
 html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,

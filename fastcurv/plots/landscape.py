@@ -94,7 +94,9 @@ def sine(first: Array, second: Array) -> float:
     return float(np.linalg.norm(w - u * (u @ w)))
 
 
-NAMES = ("random", "eigenvectors", "gradient")
+NAMES = ("auto", "eigenvectors", "random", "gradient")
+AUTO_MAX_N = 20_000  # parameters up to which "auto" takes eigenvectors: seconds of products
+HIDES = "random directions: a saddle often looks like a minimum"
 DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
 EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
 
@@ -170,11 +172,11 @@ class LandscapeDisplay(Display):
         objective: Any,
         theta: Any,
         *,
-        directions: Any = "random",
+        directions: Any = "auto",
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
-        seed: Any = None,
+        seed: Any = 0,
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
@@ -186,13 +188,14 @@ class LandscapeDisplay(Display):
             For "eigenvectors" also ``hessian(theta)``. Costs ``n_grid ** n_dims`` values.
         theta : (n,) array
             The point.
-        directions : {"random", "eigenvectors", "gradient"}, or array of shape (n,) or (2, n)
-            "random": normal numbers, scaled unit by unit to the length of the unit's weights, zero
-            for biases [1]_; a unit whose weights are zero is moved about as far as the others of
-            its layer, or by about 1 if all are zero. "eigenvectors": those of the lowest
-            eigenvalue and, for a plane, the highest, of unit length. "gradient": the negative
-            gradient, of unit length, in one dimension only. Rows of an array must not be zero, and
-            two must span a plane.
+        directions : {"auto", "eigenvectors", "random", "gradient"} or array (n,) or (2, n)
+            "auto": eigenvectors if the objective has a Hessian and up to 20 000 parameters, else
+            random ones, of which the title says what they hide. "random": normal numbers, scaled
+            unit by unit to the length of the unit's weights, zero for biases [1]_; a unit whose
+            weights are zero is moved about as far as the others of its layer, or by about 1 if all
+            are zero. "eigenvectors": those of the lowest eigenvalue and, for a plane, the highest,
+            of unit length. "gradient": the negative gradient, of unit length, in one dimension
+            only. Rows of an array must not be zero, and two must span a plane.
         n_dims : {1, 2}
             Number of directions; ignored if an array of directions is given.
         radius : float
@@ -200,7 +203,8 @@ class LandscapeDisplay(Display):
         n_grid : int
             Number of points along each direction.
         seed : None, int or Generator
-            Seed of the random choices; the same integer gives bitwise the same result.
+            Seed of the random choices; the same integer gives bitwise the same result. None: other
+            ones in each call.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **look
@@ -254,11 +258,11 @@ class LandscapeDisplay(Display):
         objective: Any,
         theta: Any,
         *,
-        directions: Any = "random",
+        directions: Any = "auto",
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
-        seed: Any = None,
+        seed: Any = 0,
     ) -> LandscapeDisplay:
         """Evaluate the loss on the slice like `from_objective`, without drawing it; needs no
         matplotlib.
@@ -274,6 +278,9 @@ class LandscapeDisplay(Display):
         n_grid = check_positive_int(n_grid, "n_grid")
         n_dims = check_positive_int(n_dims, "n_dims", 2)
         radius = check_positive(radius, "radius", zero=True)
+        if isinstance(directions, str) and directions == "auto":
+            known = hasattr(objective, "hessian") and np.size(theta) <= AUTO_MAX_N
+            directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
         more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
         require(objective, ("value", *more), "objective", OBJECTIVE, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
@@ -324,6 +331,8 @@ class LandscapeDisplay(Display):
             level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
             ax.plot([0], [0], "o", color="white", mec="black", ms=6)
             ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
+        if any("random direction" in name for name in self.names) and not ax.get_title():
+            ax.set_title(HIDES, fontsize="medium")
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:

@@ -1,6 +1,7 @@
 """Slices of losses that know no network, and directions there are none of."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,12 +69,14 @@ def test_the_saddle_at_the_origin_is_seen(seed):
     one that has no chance in it both are one, or opposite, half the time.
     """
     at = np.zeros(2)
-    shown = LandscapeDisplay.from_objective(saddle(), at, n_dims=2, n_grid=21, seed=seed)
+    shown = LandscapeDisplay.from_objective(
+        saddle(), at, n_dims=2, n_grid=21, seed=seed, directions="random"
+    )
     u, w = (v / np.linalg.norm(v) for v in shown.directions)
     assert abs(u @ w) <= 0.75**0.5, "30 degrees"
     middle = shown.losses[10, 10]
     assert shown.losses.min() < middle < shown.losses.max()
-    line = LandscapeDisplay.slice(saddle(), at, n_grid=5, seed=seed)
+    line = LandscapeDisplay.slice(saddle(), at, n_grid=5, seed=seed, directions="random")
     assert line.directions.all() and np.ptp(line.losses) > 0
 
 
@@ -95,10 +98,12 @@ def test_units_of_zeros_are_moved_as_far_as_the_others_of_their_layer():
 @pytest.mark.parametrize("seed", range(8))
 def test_two_random_directions_span_a_plane(seed):
     """Of two units of one weight each only signs are random."""
-    plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed)
+    plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed, directions="random")
     assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
     assert np.linalg.matrix_rank(plane.directions) == 2
-    thin = LandscapeDisplay.slice(saddle(), [1e-3, 1.0], n_dims=2, n_grid=3, seed=seed)
+    thin = LandscapeDisplay.slice(
+        saddle(), [1e-3, 1.0], n_dims=2, n_grid=3, seed=seed, directions="random"
+    )
     assert abs(np.linalg.det(thin.directions)) == pytest.approx(2e-3), "the best there is"
 
 
@@ -135,3 +140,36 @@ def test_axes_say_which_direction_they_are():
     shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), n_grid=3)
     assert shown.ax_.get_xlabel() == "steps along the first direction"
     assert shown.ax_.get_ylabel() == "steps along the second direction"
+
+
+def test_the_default_slice_shows_the_way_out_of_a_saddle():
+    """Along eigenvectors, the same in each call; random directions are seeded, and their title says
+    what they hide.
+    """
+    saddle = fc.testing.lecture_toy()
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    wide = fc.Objective(fc.MLP([3, 5, 4, 1]), X, X[:, :1], loss="mse", l2=1e-3)
+    for ob, theta in ((saddle, np.zeros(2)), (wide, np.zeros(wide.n_params))):
+        assert np.linalg.norm(ob.gradient(theta)) < 1 and fc.eigvalsh(ob.hessian(theta))[0] < 1e-3
+        line = LandscapeDisplay.slice(ob, theta, n_grid=5, radius=0.1)
+        again = LandscapeDisplay.slice(ob, theta, n_grid=5, radius=0.1)
+        assert np.array_equal(line.losses, again.losses) and "eigenvector" in line.names[0]
+    line = LandscapeDisplay.slice(saddle, np.zeros(2), n_grid=5)
+    assert line.losses[2] > max(line.losses[0], line.losses[-1])
+    plane = LandscapeDisplay.slice(saddle, np.zeros(2), n_dims=2, n_grid=5)
+    assert plane.losses[2, 2] > plane.losses[2, 0] and plane.losses[2, 2] < plane.losses[0, 2]
+    bowl = SimpleNamespace(value=BOWL.value)  # no Hessian
+    bare = LandscapeDisplay.slice(bowl, AT, n_grid=3)
+    same = LandscapeDisplay.slice(bowl, AT, directions="random", n_grid=3)
+    assert np.array_equal(bare.directions, same.directions) and "random" in bare.names[0]
+    other = LandscapeDisplay.slice(bowl, AT, n_grid=3, seed=1)
+    assert not np.array_equal(other.directions, bare.directions)
+
+
+def test_a_title_says_what_random_directions_hide():
+    pytest.importorskip("matplotlib")
+    for dims in (1, 2):
+        shown = LandscapeDisplay.slice(BOWL, AT, directions="random", n_dims=dims, n_grid=3).plot()
+        assert "saddle often looks like a minimum" in shown.ax_.get_title()
+    toy = fc.testing.lecture_toy()
+    assert not LandscapeDisplay.from_objective(toy, np.zeros(2), n_grid=3).ax_.get_title()

@@ -23,17 +23,10 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
-# Half the wheel is code. No product waits for reference and baseline, or they serve processors
-# without AVX2; nor does what Cython makes gain by -O2, but that GCC's -Os calls what a product
-# wants inlined, unless told how much is little.
-LEVELS = dict.fromkeys(("reference", "baseline", "core"), ["-Os"])
-GNU_LEVELS = LEVELS | {"core": ["-Os", "--param=max-inline-insns-size=12"]}
-# -O3 is worth 2% where products are made (FC_HOT, in kernels.inc), and 40 kB everywhere. Functions
-# that begin where a line of the cache does are worth 1 to 3% of the products of the smallest nets,
-# which change by as much from one text to the next where they begin anywhere.
-GNU_LEVELS |= dict.fromkeys(
-    ("avx2", "avx512"), ["-O2", "-fno-gcse", "-falign-functions=64", "-DFC_HOT"]
-)
+# GCC's -O3 is worth 2% where products are made (FC_HOT, in kernels.inc), and 40 kB everywhere.
+# Functions aligned to cache lines are worth 1 to 3% of the products of the smallest networks,
+# which otherwise change by as much from one edit to the next.
+GNU_KERNELS = dict.fromkeys(("avx2", "avx512"), ["-fno-gcse", "-falign-functions=64", "-DFC_HOT"])
 # The kernels are written in vectors: what compilers add by themselves are copies of loops, for
 # cases that no product has. (Batch normalisation asks for it, in its file.)
 GNU = ("tree-vectorize", "unswitch-loops", "split-loops", "ipa-cp-clone", "peel-loops")
@@ -51,7 +44,7 @@ else:
     # import time.
     compile_args = [
         "-std=gnu11",
-        "-O3",
+        "-O2",
         "-fno-math-errno",
         "-fno-trapping-math",
         "-ffp-contract=fast",
@@ -60,7 +53,7 @@ else:
     link_args = ["-pthread"]
     if sanitize:
         flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
-        compile_args += [*flags, "-O1"]  # -O3 takes several times as long to build, and finds less
+        compile_args += [*flags, "-O1"]  # -O2 takes longer to build and finds less
         link_args += flags
     else:  # what writes past its end, or over the table of functions, ends the process
         compile_args += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
@@ -82,13 +75,13 @@ class Build(build_ext):
                 [self.compiler.compiler_so[0], "--version"], capture_output=True, text=True
             )
             gnu = "Free Software Foundation" in version.stdout
-            levels = GNU_LEVELS if gnu else LEVELS
+            flags = GNU_KERNELS if gnu else {}
             plain = [f"-fno-{name}" for name in (GNU if gnu else CLANG)]
 
             def compile(sources, **options):
                 def one(source):
                     more = list(options.get("extra_postargs") or [])
-                    more += [] if sanitize else [*levels.get(Path(source).stem, []), *plain]
+                    more += [] if sanitize else [*flags.get(Path(source).stem, []), *plain]
                     more += counters * (source in C_SOURCES)
                     return one_by_one([source], **{**options, "extra_postargs": more})
 
@@ -102,11 +95,6 @@ class Build(build_ext):
         for_wheel = "bdist_wheel" in self.distribution.command_obj
         if for_wheel and sys.platform != "win32" and not sanitize:
             extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
-            # tables for exceptions, which C has none of
-            extension.extra_compile_args += [
-                "-fno-unwind-tables",
-                "-fno-asynchronous-unwind-tables",
-            ]
             extension.extra_link_args.append(
                 "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
             )
@@ -114,9 +102,6 @@ class Build(build_ext):
             extension.define_macros.append(("FC_OLD_GLIBC", "1"))
             # where the names of threads are before glibc 2.34
             extension.extra_link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0"]
-            # side by side what differs in dtype or instruction set alone: 15 kB less when deflated
-            extension.extra_compile_args.append("-ffunction-sections")
-            extension.extra_link_args.append("-Wl,--sort-section=name")
         super().build_extensions()
 
     def build_extension(self, extension):

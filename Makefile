@@ -5,15 +5,16 @@ find = $(shell for python in $(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1:pyt
   "$$python" -c "" 2>/dev/null && echo "$$python" && exit; done)
 override PYTHON := $(or $(call find,$(PYTHON)),$(PYTHON))
 VENV   := .venv
-PY     := $(VENV)/bin/python
-LINT   := $(VENV)-lint/bin
+BIN    := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY     := $(VENV)/$(BIN)/python
+LINT   := $(VENV)-lint/$(BIN)
 # The minor version of PYTHON, and the one that the environment was made with: another one makes the environment again.
 WANTED := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 MADE   := $(shell cat $(VENV)/.python 2>/dev/null)
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean always
+.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -46,15 +47,15 @@ lint-built: $(VENV)-lint/.done $(VENV)/.test
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done
-	$(VENV)-minimum/bin/python -m pytest -q -n auto
+	$(VENV)-minimum/$(BIN)/python -m pytest -q -n auto
 
 # The suite with the newest Python that is found, on PATH or in pyenv, and the newest NumPy, SciPy and scikit-learn: what a
 # new machine has. TESTS chooses a part.
 NEWEST = $(firstword $(foreach minor,14 13 12 11,$(call find,python3.$(minor))))
 newest:
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest $(VENV)-newest/.test
-	$(VENV)-newest/bin/python -m pip install -q --upgrade numpy scipy scikit-learn
-	$(VENV)-newest/bin/python -c "import sys, numpy, scipy; print('Python', sys.version.split()[0], 'NumPy', numpy.__version__, 'SciPy', scipy.__version__)"
+	$(VENV)-newest/$(BIN)/python -m pip install -q --upgrade numpy scipy scikit-learn
+	$(VENV)-newest/$(BIN)/python -c "import sys, numpy, scipy; print('Python', sys.version.split()[0], 'NumPy', numpy.__version__, 'SciPy', scipy.__version__)"
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest TESTS="$(TESTS)" test
 
 # What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
@@ -94,20 +95,45 @@ experiments: $(VENV)/.demo
 figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv) | $(VENV)/.demo
 	$(PY) examples/gallery.py
 
-# A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.
+# A wheel for each Python that is found: built twice, bitwise identical, stripped, tested in an environment of its own.
 wheels wheel:
 	$(PYTHON) packaging/wheels.py
 
-# What releases are made by: the workflow against GitHub's schema, YAML, and the wheels that cibuildwheel would build.
-release-check: $(VENV)-release/.done
-	$(VENV)-release/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(VENV)-release/bin/yamllint -d "{extends: default, rules: {line-length: {max: 130}, document-start: disable, truthy: disable, comments: disable}}" .github packaging
-	for platform in linux macos windows; do $(VENV)-release/bin/python -m cibuildwheel --print-build-identifiers --platform $$platform || exit 1; done
+# Play a release: the source archive and wheels are built, installed by version from a folder into fresh environments, and
+# used there. Some ten minutes for each Python.
+rehearse:
+	$(PYTHON) packaging/rehearse.py
 
-$(VENV)-release/.done:
+# The source archive of this checkout, and the software bill of materials of a release, in dist.
+sdist: $(VENV)-release/.done
+	$(VENV)-release/$(BIN)/python -m pip install -q --require-hashes -r packaging/build-requirements.txt
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/$(BIN)/python -m build --sdist --no-isolation
+
+sbom: $(VENV)-release/.done
+	mkdir -p dist
+	$(VENV)-release/$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type library --output-reproducible \
+	  --short-PURLs -o dist/fastcurv.cdx.json packaging/build-requirements.txt
+
+# The wheels of every Python for this machine's platform, built and tested by cibuildwheel: the release workflow's job.
+platform-wheels: $(VENV)-release/.done
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/$(BIN)/python -m cibuildwheel --output-dir dist
+
+# What a release relies on: workflows, Dependabot, issue forms and the citation by their schemas, YAML, the wheels that
+# cibuildwheel would build, and one address of the repository. With PUBLISH=1 a placeholder for the address is an error.
+RELEASE_SCHEMA := $(VENV)-release/$(BIN)/check-jsonschema --builtin-schema vendor
+release-check: $(VENV)-release/.done
+	$(RELEASE_SCHEMA).github-workflows .github/workflows/*.yml
+	$(RELEASE_SCHEMA).dependabot .github/dependabot.yml
+	$(RELEASE_SCHEMA).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(RELEASE_SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(RELEASE_SCHEMA).citation-file-format CITATION.cff
+	$(VENV)-release/$(BIN)/yamllint -s -d "{extends: default, rules: {line-length: {max: 130}, document-start: disable, truthy: disable, comments: disable, braces: {max-spaces-inside: 1}}}" .github packaging CITATION.cff
+	for platform in linux macos windows; do $(VENV)-release/$(BIN)/python -m cibuildwheel --print-build-identifiers --platform $$platform || exit 1; done
+	$(VENV)-release/$(BIN)/python packaging/placeholder.py $(if $(PUBLISH),--publish)
+
+$(VENV)-release/.done: packaging/release-requirements.txt
 	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/bin/python -m pip install -q --require-hashes -r packaging/release-requirements.txt
-	$(VENV)-release/bin/python -m pip install -q yamllint check-jsonschema
+	$(VENV)-release/$(BIN)/python -m pip install -q --require-hashes -r packaging/release-requirements.txt
 	touch $@
 
 # The suite by the compiler that macOS has, built aside and run where no other build can be imported: needs clang.
@@ -172,6 +198,12 @@ mutants: $(VENV)/.test
 SECONDS ?= 3600
 soak: $(VENV)/.test
 	$(PY) -m tests.tools.soak $(SECONDS)
+
+# Coverage-guided fuzzing of everything that reads a file, for as many seconds as SECONDS says; needs atheris, which has
+# wheels for Linux and Python 3.11 to 3.13.
+fuzz: $(VENV)/.test
+	$(PY) -m pip install -q atheris
+	$(PY) -m tests.tools.fuzz_readers $(SECONDS)
 
 # The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
 valgrind:
@@ -239,8 +271,8 @@ $(VENV)-lint/.done: pyproject.toml
 # setuptools is new, as the build needs it; what runs is old.
 $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	$(PYTHON) -m venv $(VENV)-minimum
-	$(VENV)-minimum/bin/python -m pip install -q --upgrade pip
-	$(VENV)-minimum/bin/python -m pip install -q -e ".[test]" $$($(PYTHON) -c "import re; \
+	$(VENV)-minimum/$(BIN)/python -m pip install -q --upgrade pip
+	$(VENV)-minimum/$(BIN)/python -m pip install -q -e ".[test]" $$($(PYTHON) -c "import re; \
 	  print(*re.findall(r'\w+>=[\d.]+', re.search(r'^dependencies = .*', open('pyproject.toml').read(), re.M)[0]))" | sed 's/>=/==/g')
 	touch $@
 

@@ -102,6 +102,41 @@ def test_workflows_may_only_read_and_pin_what_they_use(path):
 
 
 @from_a_checkout
+def test_workflows_run_targets_of_the_makefile():
+    """So that every job can be run on a developer's machine."""
+    targets = set(re.findall(r"^([\w-]+)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M))
+    for path in WORKFLOWS:
+        text = path.read_text()
+        commands = re.findall(r"^\s+(?:- )?run: (.+)$", text, re.M)
+        assert commands, path
+        for command in commands:
+            if command.startswith("mkdir -p attested"):  # moves files between two actions
+                continue
+            words = re.sub(r"\$\{\{ matrix\.(\w+) \}\}", "", command).split()
+            assert words[0] == "make", command
+            assert all(word in targets or "=" in word for word in words[1:]), command
+        for listed in re.findall(r"target: \[(.+)\]", text):
+            assert {name.strip(' "').split()[0] for name in listed.split(",")} <= targets
+        assert set(re.findall(r"target: ([a-z-]+) \}", text)) <= targets
+
+
+@from_a_checkout
+def test_the_address_of_the_repository_is_one_and_a_placeholder_is_never_published():
+    """The same in every file that names it; `--publish` refuses the placeholder."""
+
+    def check(*options):
+        command = [sys.executable, ROOT / "packaging" / "placeholder.py", *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert check().returncode == 0
+    refused = check("--publish")
+    if "github.com/OWNER/" in (ROOT / "pyproject.toml").read_text():
+        assert refused.returncode == 1 and "placeholder" in refused.stderr
+    else:
+        assert refused.returncode == 0
+
+
+@from_a_checkout
 @pytest.mark.parametrize("name", ["build-requirements.txt", "release-requirements.txt"])
 def test_every_requirement_of_a_release_has_hashes(name):
     lines = (ROOT / "packaging" / name).read_text().replace("\\\n", " ").splitlines()

@@ -1,0 +1,44 @@
+"""Check that the address of the repository is the same placeholder, or none, wherever it stands.
+
+python packaging/placeholder.py [--publish]
+
+Addresses are written with the placeholder until the repository has its public home. With --publish
+the placeholder is an error: a release that names it would carry dead links.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACEHOLDER = "github.com/OWNER/fastcurv"
+FILES = (
+    "pyproject.toml",
+    "README.md",
+    "CITATION.cff",
+    "SECURITY.md",
+    ".github/ISSUE_TEMPLATE/config.yml",
+)
+
+
+def main():
+    texts = {name: (ROOT / name).read_text("utf-8") for name in FILES}
+    found = {
+        name: set(re.findall(r"github\.com/[\w.-]+/fastcurv", text)) for name, text in texts.items()
+    }
+    missing = [name for name in FILES if not found[name]]
+    if missing:
+        sys.exit(f"{', '.join(missing)} must name the address of the repository")
+    homes = set().union(*found.values())
+    if len(homes) > 1:
+        sys.exit(f"the address of the repository must be one, got {', '.join(sorted(homes))}")
+    if homes == {PLACEHOLDER}:
+        said = f"{PLACEHOLDER} is a placeholder: replace it in {', '.join(FILES)} to publish"
+        if "--publish" in sys.argv[1:]:
+            sys.exit(said)
+        print(said)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

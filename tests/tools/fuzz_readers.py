@@ -1,0 +1,94 @@
+"""Fuzz everything that reads a file, guided by coverage: `make fuzz SECONDS=60`.
+
+The first byte of an input chooses the reader, the rest is the file. A reader must return or raise
+ValueError with one printable line; any other exception, a crash, a hang of more than TIMEOUT
+seconds or more than MEMORY_MB of memory is a finding, which atheris writes to a file named
+crash-*, timeout-* or oom-*.
+"""
+
+import io
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+import numpy as np
+
+with atheris.instrument_imports(include=["fastcurv"]):
+    import fastcurv as fc
+    from fastcurv.cli.data import load_dataset
+    from fastcurv.cli.models import read_model
+    from fastcurv.cli.recipe import load_run
+
+from tests.files.test_files import READERS, examples, mutated
+
+TIMEOUT = 20  # seconds for one input
+MEMORY_MB = 4096
+N_SEEDS = 40  # generated files of each kind that the search begins with
+
+
+def resume(method, options):
+    """Return a reader of checkpoints: a run that goes on from the file for one step at most."""
+    X = np.random.default_rng(0).standard_normal((6, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.1)
+
+    def read(path):
+        fc.minimize(ob, None, method, resume=path, max_iter=1, verdict=False, **options)
+
+    return read
+
+
+TARGETS = [
+    (".safetensors", fc.load),
+    (".ckpt", resume("trust-region", {})),
+    (".ckpt", resume("adam", {"batch_size": 1})),
+    (".npz", load_dataset),
+    (".csv", load_dataset),
+    (".safetensors", lambda path: read_model(path, "tanh")),
+    (".npz", load_run),
+    (".safetensors", load_run),
+]
+
+
+def one_input(data):
+    if not data:
+        return
+    ending, reader = TARGETS[data[0] % len(TARGETS)]
+    path = FOLDER / f"input{ending}"
+    path.write_bytes(data[1:])
+    try:
+        with np.errstate(all="ignore"):
+            reader(path)
+    except ValueError as error:
+        said = str(error)
+        if not said or not said.isprintable() or len(said) > 1000:
+            raise AssertionError(f"unreadable message: {said!r}") from error
+
+
+def write_seeds(folder):
+    """Write valid and slightly damaged files of every kind, with the byte that chooses a reader."""
+    dice = random.Random(0)
+    for i, (content, _) in enumerate(examples(folder)):
+        for k in range(N_SEEDS):
+            damaged = mutated(content, dice) if k else content
+            (folder / f"seed-{i}-{k}").write_bytes(bytes([i]) + damaged)
+    for i, (ending, _) in enumerate(TARGETS):
+        for kind, (suffix, drawn, _) in enumerate(READERS.values()):
+            for k in range(N_SEEDS * (suffix == ending)):
+                (folder / f"seed-{i}-{kind}-{k}x").write_bytes(bytes([i]) + drawn(dice))
+    buffer = io.BytesIO()
+    np.savez(buffer, X=np.eye(4, 3), y=np.arange(4))
+    (folder / "seed-npz").write_bytes(b"\3" + buffer.getvalue())
+
+
+if __name__ == "__main__":
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    with tempfile.TemporaryDirectory() as name:
+        FOLDER = Path(name)
+        corpus = FOLDER / "corpus"
+        corpus.mkdir()
+        write_seeds(corpus)
+        limits = [f"-max_total_time={seconds}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY_MB}"]
+        atheris.Setup([sys.argv[0], str(corpus), *limits, "-max_len=20000"], one_input)
+        atheris.Fuzz()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator
 
 OF_SCIPY = (*vars(LinearOperator), "dtype", "shape")  # what SciPy's operators have
@@ -79,7 +80,11 @@ def refusal(x: Any, name: str) -> str:
 
 
 def read_only_view(x: Any) -> Any:
-    """Return an array as a view that cannot be written to, and anything else unchanged."""
+    """Return an array, or a CSR matrix of such arrays, as a view that cannot be written to, and
+    anything else unchanged.
+    """
+    if isinstance(x, csr_matrix):
+        return csr_matrix(tuple(map(read_only_view, (x.data, x.indices, x.indptr))), shape=x.shape)
     if not isinstance(x, np.ndarray):
         return x
     view = x.view()

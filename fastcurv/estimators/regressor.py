@@ -140,8 +140,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
             if own:  # one width for all targets is in one unit
                 self.y_scale_ = np.full_like(self.y_scale_, np.sqrt(np.mean(self.y_scale_**2)))
-        if own:
-            known = dict(given.function.keywords)
+        if given and own:
+            known = dict(getattr(given.function, "keywords", {}))
             known[width] /= float(self.y_scale_[0])
             make = Loss.quantile if width == "width" else Loss.pseudo_huber
             loss = make(**known)

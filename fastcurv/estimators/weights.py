@@ -73,6 +73,11 @@ class FittedWeights:
             return theta if np.array_equal(theta, fitted) else fitted
         return self._in_fitted_units(self.model_, theta)
 
+    @theta_.setter
+    def theta_(self, theta: Any) -> None:
+        model = self.model_
+        self._keep_weights(model, model.check_theta(theta))
+
     @property
     def _weights(self) -> np.ndarray:
         """The weights in `coefs_` and `intercepts_` as a vector of `model_`: a view if they are
@@ -91,11 +96,6 @@ class FittedWeights:
                 name = f"coefs_[{l}]" if l < count else f"intercepts_[{l - count}]"
                 raise ValueError(f"{name} must be an array {shape}, got shape {part.shape}.")
         return model.flatten(list(zip((W.T for W in parts[:count]), parts[count:])))
-
-    @theta_.setter
-    def theta_(self, theta: Any) -> None:
-        model = self.model_
-        self._keep_weights(model, model.check_theta(theta))
 
     @property
     def curvature_(self) -> Any:

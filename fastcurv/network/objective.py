@@ -10,7 +10,6 @@ from sys import getrefcount
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..certify.certificates import Certificates, ForwardCertificates
@@ -30,7 +29,7 @@ from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of, terms_of_a_row
-from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS, LOSSES, LossName, check_loss
+from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
 from .arguments import as_vector, check_dtype, check_memory, selected
 from .mlp import MLP
 from .operators import Curvature, Jacobian, UnboundedCurvature, bind_copy
@@ -266,7 +265,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
         own["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        own["_unbounded"] = unbounded = _unbounded(model, loss)
+        own["_unbounded"] = unbounded = unbounded_reason(loss, model.activation)
         if unbounded:  # nothing bounds the error of the loss: the method is not offered
             own["rounding_bound"] = None
         if self._by_blocks and model.batch_norm:
@@ -279,10 +278,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     @property
     def X(self) -> Any:
         """The rows ``(N, sizes[0])``: a read-only array, or a new `csr_matrix` over such arrays."""
-        X = self._X
-        if not self._sparse:
-            return read_only_view(X)
-        return csr_matrix(tuple(map(read_only_view, (X.data, X.indices, X.indptr))), shape=X.shape)
+        return read_only_view(self._X)
 
     @property
     def y(self) -> Any:
@@ -775,15 +771,6 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return tree.total()
 
 
-def _unbounded(model: MLP, loss: Any) -> str:
-    """Return what keeps everything about a loss from being proved, as a clause; "" for nothing."""
-    asked = [ACTIVATIONS[name].given for name in model.activation]
-    for part in (LOSSES[loss].given, *asked):
-        if part is not None and part.unbounded:
-            return str(part.unbounded)
-    return ""
-
-
 def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
     """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list; of
     the rows whose weight is not 0, 0 without any.
@@ -833,7 +820,7 @@ class Shard(Objective):
         # seen: True if X was found finite while it was copied
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
-        self._unbounded = _unbounded(frame.model, frame.loss)
+        self._unbounded = unbounded_reason(frame.loss, frame.model.activation)
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]

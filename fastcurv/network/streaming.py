@@ -149,6 +149,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._dtype_read = model.dtype
         self._of(as_source(X, y, sample_weight, columns), block_rows)
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
+
     def _of(self, source: RowSource, block_rows: int | None) -> None:
         """Begin with the rows of a source."""
         self._source, self._sparse = source, source.entries is not None

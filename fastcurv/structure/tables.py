@@ -721,6 +721,16 @@ CHOICES["activation"].update(
 )
 
 
+def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
+    """Return why nothing can be proved about this loss of a network with these activations, as a
+    clause, or an empty string.
+    """
+    for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
+        if part is not None and part.unbounded:
+            return str(part.unbounded)
+    return ""
+
+
 def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return, for a library's names of activations, ours and the settings with which both are the
     same function.

@@ -234,7 +234,7 @@ def test_steps_are_those_of_numpy(loss, l2_biases, rng):
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize(
     "N, dtype, memory",
-    [(1100, "float64", None), (500, "float64", 60_000), (60, "float32", None)],
+    [(1100, "float64", None), (5000, "float64", 400_000), (60, "float32", None)],
     ids=["more rows than a block", "than memory keeps", "single"],
 )
 def test_steps_bend(N, dtype, memory, loss, rng):

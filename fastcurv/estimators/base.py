@@ -193,8 +193,8 @@ def check_parameters(est: Any) -> None:
             raise ValueError(f"{name} is {short(given)}; wanted 'auto' or {instead}")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
-    if not isinstance(est.verdict, (bool, np.bool_)) and est.verdict != "quick":
-        raise ValueError(f"verdict is {short(est.verdict)}; wanted 'quick', True or False")
+    if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
+        raise ValueError(f"verdict must be 'quick', True or False, got {short(est.verdict)}.")
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
             f"validation_fraction is {est.validation_fraction}; wanted a number between 0 and 1"

@@ -248,9 +248,9 @@ def test_float32_where_it_serves():
 def test_columns_are_brought_to_mean_0_and_deviation_1():
     """A constant one is shifted alone, however large."""
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
-    mean, scale = _standard(A)
+    mean, scale = _standard("X", A)
     assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
-    assert _standard(4 * A)[1].tolist() == [4, 1, 1]
+    assert _standard("X", 4 * A)[1].tolist() == [4, 1, 1]
 
 
 @pytest.mark.parametrize(

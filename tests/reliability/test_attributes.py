@@ -338,7 +338,10 @@ def test_assigned_weights_of_estimators_are_used_everywhere():
                 assert np.allclose(new.predict(X), predicted(new, X), rtol=1e-10)
                 assert new.curvature_ is None
                 model, theta = fc.from_sklearn(new)
-                assert np.array_equal(theta, new.theta_) and model.sizes == new.model_.sizes
+                outputs = np.ravel(model.predict(theta, X))  # in the units of y, as coefs_ are
+                shown = outputs if isinstance(new, fc.MLPRegressor) else (outputs > 0).astype(int)
+                assert np.allclose(shown, predicted(new, X), rtol=1e-10)
+                assert model.sizes == new.model_.sizes
                 again = made(new)
                 assert np.array_equal(again.predict(X), new.predict(X))
                 write_into(again, np.random.default_rng(2)) if change is not prune else None

@@ -27,6 +27,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell run
 _first_draws = {}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as nightly what `by_day` leaves out: of cases that differ only in the parameter
+    `one_of`, all but one; of cases with a `share` below 1, the rest. Which ones follows from their
+    names, so every run takes the same.
+    """
+    groups = {}
+    for item in items:
+        for marker in item.iter_markers("by_day"):
+            name, share = marker.kwargs.get("one_of"), marker.kwargs.get("share", 1.0)
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            if name in params:
+                rest = item.nodeid.replace(str(params[name]), "")  # the name of the case without it
+                groups.setdefault(rest, []).append(item)
+            if zlib.crc32(item.nodeid.encode()) / 2**32 >= share:
+                item.add_marker(pytest.mark.nightly)
+    for key, group in groups.items():
+        kept = zlib.crc32(key.encode()) % len(group)
+        for i, item in enumerate(group):
+            if i != kept:
+                item.add_marker(pytest.mark.nightly)
+
+
 def pytest_collection_finish():
     """What stays to the end, thousands of tests among it, is no longer looked at for garbage."""
     gc.collect()
@@ -61,7 +84,7 @@ def samples_as_rows():
         yield
 
 
-@pytest.fixture(params=engine.available_archs())
+@pytest.fixture(params=nets.kernel_tables())
 def arch(request):
     """Each table of kernels in turn, in force while the test runs."""
     before = engine.set_arch(request.param)

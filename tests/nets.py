@@ -36,6 +36,16 @@ EPS = {dtype: float(np.finfo(dtype).eps) for dtype in DTYPES}
 CURVATURES = ("hessian", "ggn", "empirical_fisher")  # operators of an objective, by its methods
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every width of a vector
 
+
+def kernel_tables(without: str = "") -> list[Any]:
+    """Return the tables of kernels that this CPU can run: by day the one that this process chose
+    and the plain loops, the others nightly.
+    """
+    day = {_engine.chosen_arch(), "reference"}
+    names = [name for name in _engine.available_archs() if name != without]
+    return [n if n in day else pytest.param(n, marks=pytest.mark.nightly) for n in names]
+
+
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 

@@ -93,15 +93,16 @@ def test_the_reader_of_imports_sees(tmp_path):
     assert "_engine" in imports_of("network.objective")
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_every_import_is_downward(name):
+def test_every_import_is_downward():
     """A room sees itself, the leaves, and the rooms it is built on; the leaves see each other."""
-    here = room(name)
-    assert here in ROOMS or here in LEAVES, f"{name} stands in no room"
-    allowed = {here} | LEAVES | ROOMS.get(here, set())
-    if name in ENGINE_ALONE:
-        allowed |= {"_engine"}
-    assert {room(other) for other in imports_of(name)} <= allowed
+    assert len(INSIDE) > 100
+    for name in INSIDE:
+        here = room(name)
+        assert here in ROOMS or here in LEAVES, f"{name} stands in no room"
+        allowed = {here} | LEAVES | ROOMS.get(here, set())
+        if name in ENGINE_ALONE:
+            allowed |= {"_engine"}
+        assert {room(other) for other in imports_of(name)} <= allowed, name
 
 
 def test_the_core_knows_no_door():
@@ -334,12 +335,11 @@ def test_examples_in_docstrings(name):
     )
 
 
-@pytest.mark.parametrize("name", sorted(public()))
-def test_public_names_are_documented(name):
-    """What `import fastcurv` offers says what it is, and shows it."""
-    text = public()[name].__doc__ or ""
-    assert text.strip(), f"fastcurv.{name} has no docstring"
-    assert ">>>" in text, f"the docstring of fastcurv.{name} has no example"
+def test_public_names_are_documented():
+    """Every public name has a docstring with an example."""
+    texts = {name: found.__doc__ or "" for name, found in public().items()}
+    assert len(texts) > 40
+    assert [name for name, text in texts.items() if ">>>" not in text] == []
 
 
 def test_one_version():

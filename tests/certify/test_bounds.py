@@ -18,6 +18,8 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import Truth, size
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
     """``{what: (bound, error)}`` of the gradient and of products; in float32 what was measured as

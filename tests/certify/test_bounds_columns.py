@@ -12,6 +12,8 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import LD, Truth, activation, size
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 # --- what else it promises
 # --------------------------------------------------------------------------------------------
 

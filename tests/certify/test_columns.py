@@ -14,6 +14,8 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE
 from .longdouble import Truth, size
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
 def test_long_sums(arch, dtype, k):

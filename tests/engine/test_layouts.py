@@ -12,6 +12,8 @@ from .. import nets
 from ..network import product_cases
 from ..plans import laid_out, least_memory
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 # sizes, rows, activation, loss, and other options
 NETS = [
     ([5, 7, 3], 50, "tanh", "cross_entropy", {}),

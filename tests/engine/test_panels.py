@@ -8,6 +8,8 @@ import fastcurv as fc
 from .. import nets
 from ..golden import served_by
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 NETS = {  # samples across, as rows, in chunks too
     "across": {"sizes": [13, 30, 1]},
     "rows": {"sizes": [16, 32, 32, 16], "activation": "gelu", "loss": "cross_entropy",

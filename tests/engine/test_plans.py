@@ -9,6 +9,8 @@ from .. import nets
 from ..plans import LAYOUTS, laid_out
 from ..programs import NET
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 NETS = [  # sizes, rows, options of the model
     ([3, 5, 2], 4, {"bias": False}),
     ([40, 70, 33, 5], 50, {}),
@@ -44,9 +46,7 @@ def test_theta_is_copied_on_the_way(arch, net, dtype, layout):
 
 
 # plain loops write nothing past caches
-@pytest.mark.parametrize(
-    "arch", [name for name in _engine.available_archs() if name != "reference"], indirect=True
-)
+@pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
 def test_theta_past_the_caches(arch, dtype):
     """Matrices that no cache holds are written past all of them: the same as those read as they
     lie, for any number of threads.

@@ -12,11 +12,10 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv._engine import probe
 
+from .. import nets
 from ..plans import laid_out
 
-but_blas = pytest.mark.parametrize(
-    "arch", [name for name in _engine.available_archs() if name != "blas"], indirect=True
-)
+but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), indirect=True)
 
 
 def lost(total, count, eps):

@@ -25,6 +25,8 @@ from fastcurv.spectrum.eigsh import eigsh
 from ..nets import EPS, draw
 from ..spectrum.spectra import SPECTRA, Prescribed, diagonal, symmetric
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 @pytest.mark.parametrize("contamination", [None, 1e-3])

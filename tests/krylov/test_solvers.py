@@ -10,6 +10,8 @@ from fastcurv.krylov.solvers import Workspace, _slow_direction, capped_cg, minre
 
 from ..spectrum.spectra import symmetric
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 @pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
 @pytest.mark.parametrize("eps", [0.1, 0.3])

@@ -19,6 +19,8 @@ from fastcurv.krylov.trust_region import (
     trust_region,
 )
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 @pytest.mark.parametrize("n_others", [0, 1, 2])
 def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):

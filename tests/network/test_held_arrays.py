@@ -15,6 +15,8 @@ from scipy.sparse.linalg._interface import IdentityOperator
 import fastcurv as fc
 from fastcurv.common.checks import as_numpy
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 RNG = np.random.default_rng(5)
 MODEL = fc.MLP([3, 4, 2])
 FOLDER = tempfile.TemporaryDirectory()

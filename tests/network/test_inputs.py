@@ -11,6 +11,8 @@ from fastcurv import MLP, Objective, StreamedObjective
 
 from .product_cases import NETS
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 every_net = pytest.mark.parametrize("net", NETS)
 
 

@@ -10,6 +10,8 @@ import fastcurv as fc
 from fastcurv.network import kronecker
 from tests import nets
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 def fitted(net):
     made = net.ob._layer_coordinates()

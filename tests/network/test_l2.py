@@ -9,6 +9,8 @@ import fastcurv as fc
 from fastcurv.structure.parameters import l2_diagonal
 from fastcurv.testing import compiled
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 CASES = {
     "tall": {"sizes": [4, 6, 3], "loss": "cross_entropy", "N": 40},
     "chunks": {"sizes": [5, 9, 7, 1], "loss": "mse", "N": 700, "memory": 600_000},

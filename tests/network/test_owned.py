@@ -10,6 +10,8 @@ import scipy.sparse
 
 import fastcurv as fc
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 N, MODEL = 200, fc.MLP([4, 8, 3])
 THETA = MODEL.init(seed=0)
 

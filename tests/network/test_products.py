@@ -21,6 +21,8 @@ from ..nets import EPS, draw
 from ..plans import least_memory
 from .product_cases import NETS, again, everything
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 every_net = pytest.mark.parametrize("net", NETS)
 
 

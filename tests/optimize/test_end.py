@@ -18,6 +18,8 @@ from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 
 from .problems import MONKEY
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 @pytest.fixture
 def unhurried(monkeypatch):

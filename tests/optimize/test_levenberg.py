@@ -12,6 +12,8 @@ from tests import nets
 
 from .problems import same
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 def sine(l2=0.0, **more):
     x = np.linspace(-1, 1, 41)[:, None]

@@ -17,6 +17,8 @@ from tests import nets
 
 from .problems import same as same_run
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-newton"
 
 

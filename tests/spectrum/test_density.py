@@ -14,6 +14,8 @@ from fastcurv.spectrum.trace import mean_of
 
 from .spectra import SPECTRA, Prescribed, hessian_like
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 def at_the_end(size):
     """A symmetric matrix of numbers of that size, 30 rows."""

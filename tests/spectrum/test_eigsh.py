@@ -13,6 +13,8 @@ from fastcurv.spectrum.shared_run import Krylov
 from ..nets import DTYPES, EPS
 from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 def within(pairs):
     """Whether all residuals are within the tolerance, and only what is left open is not called

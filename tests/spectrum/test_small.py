@@ -12,6 +12,8 @@ from fastcurv.spectrum.eigsh import ThickRestart
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 NETS = [  # sizes, rows: parameters 16 to 241
     ([1, 5, 1], 41),
     ([3, 8, 2], 60),

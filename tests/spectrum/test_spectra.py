@@ -15,6 +15,8 @@ from fastcurv.spectrum.trace import diagonal, frobenius_norm, trace
 from ..nets import EPS
 from .spectra import SPECTRA, Prescribed, hessian_like
 
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
 
 class Quadratic(Prescribed):
     """Also offers ``v'Av``, and counts it apart."""

@@ -80,6 +80,6 @@ def callables():
                 yield f"{name}.{part}", method
 
 
-@pytest.mark.parametrize("name, found", callables())
-def test_help_begins_with_a_signature_that_can_be_read(name, found):
-    assert len(f"{name}{inspect.signature(found)}") <= 700
+def test_help_begins_with_a_signature_that_can_be_read():
+    lengths = {name: len(f"{name}{inspect.signature(found)}") for name, found in callables()}
+    assert len(lengths) > 100 and {name: n for name, n in lengths.items() if n > 700} == {}

@@ -503,4 +503,5 @@ def _result(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> Critica
         kantorovich=theorem.h if known else None,
         n_reached=None if inside is None else inside.m,
         rest=None if inside is None else inside.rest,
+        _because=outcome.because,
     )

@@ -26,7 +26,9 @@ _THEOREM = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2
 _WEAKEST = "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
 _RANGE = "from {spectrum.low} to {spectrum.high}"
 _COUNTS = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
-_LASTING = "; signs were measured to last over several lengths of Newton's step"
+_LASTING = (
+    "; the signs were checked numerically at several multiples of the Newton step (not proved)"
+)
 _FLOOR = "no eigenvalue at theta lies below {floor}"
 _ZEROS = "of which symmetry explains {n_symmetry}"
 _SEARCHED = f"Undecided: {{near}}, and {{n_products}} products found Ritz values {_RANGE} only, "
@@ -101,7 +103,7 @@ class Reason(Enum):
     )
     MEASURED = (
         f"{{kind}}{{up_to}}: {{near}}, and all {{others}} eigenvalues at theta are {{known}} "
-        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient to be smaller at its end; "
+        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient was smaller at its end; "
         "not certified, since {hypothesis}"
     )
     MEASURED_SADDLE = (
@@ -120,7 +122,7 @@ class Reason(Enum):
         f"Undecided: {{near}}, but curvature seen at theta, {_RANGE}, does not keep its sign and "
         "size up to the critical point that theta stands for; reduce the gradient first"
     )
-    NOTHING = f"{_SEARCHED}whose signs are within what the products may be off by"
+    NOTHING = f"{_SEARCHED}smaller than the error of the products"
     NO_RISK_ASKED = (
         f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the rest; with "
         "failure_probability={risk_to_ask:.2g} this would be an answer down to "
@@ -138,8 +140,9 @@ class Reason(Enum):
     RISK = (
         f"{{kind}}{{up_to}}, at a risk of {_RISK}: {{near}}, and but for that risk no {{other}}"
         f"eigenvalue at theta lies {{side}}{_WIDTH}, the extreme Ritz values {{of_these}}being "
-        "{across[0]} and {across[1]}, which were measured to last over several lengths of Newton's "
-        "step; smaller curvature of the other sign, and zeros, are not excluded"
+        "{across[0]} and {across[1]}, whose signs were checked numerically at several multiples of "
+        "the Newton step (not proved); smaller curvature of the other sign, and zeros, are not "
+        "excluded"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from math import ceil, log10
 from string import Formatter
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..common.read_only import Record
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.results import as_json, number
-from .decide import Decision, Evidence
+from .decide import Decision, Evidence, Reason
 from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
 from .theorem import EPS
 
@@ -29,9 +30,14 @@ def noun(point: CriticalPoint) -> str:
     return special.get(point.kind, of_kind)
 
 
-# how an objective is asked, and what goes on where it has stopped; the same of an estimator
-OF_OBJECTIVE = "ob, theta", "fastcurv.minimize(ob, theta)"
-OF_FIT = "net.objective(X, y), net.theta_", "fit with a smaller tol or a larger max_iter"
+# the arguments of a call, and what to do at a point that is not critical: for an objective, for an
+# estimator, and for the result of a run, which that same run cannot improve
+OF_OBJECTIVE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
+OF_FIT = (
+    "net.objective(X, y), net.theta_",
+    "To continue, fit with a smaller tol or a larger max_iter.",
+)
+OF_RUN = "ob, theta", "The message of the run says why it ended."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -161,7 +167,7 @@ class CriticalPoint(Record, Answering, subject="verdict"):
     nearest: np.ndarray | None = None
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
-    # how the objective is asked, and what goes on where it has stopped
+    _because: Reason | None = field(default=None, compare=False)
     _advice: tuple[str, str] = field(default=OF_OBJECTIVE, compare=False)
 
     def _of_fit(self) -> CriticalPoint:
@@ -169,6 +175,10 @@ class CriticalPoint(Record, Answering, subject="verdict"):
         there = None if self.at_nearest is None else self.at_nearest._of_fit()
         reason = self.reason.replace(self._advice[0], OF_FIT[0])
         return replace(self, reason=reason, at_nearest=there, _advice=OF_FIT)
+
+    def _of_run(self) -> CriticalPoint:
+        """Return the same as the report of a run that ended here, without advice to run again."""
+        return replace(self, reason=f"{without_calls(self.reason)}.", _advice=OF_RUN)
 
     @property
     def index(self) -> float | None:
@@ -185,35 +195,84 @@ class CriticalPoint(Record, Answering, subject="verdict"):
         """A statement of the verdict in at most 25 words for a first reader: the kind, how sure it
         is, and what to do next. `reason` gives the evidence.
         """
-        asked, onward = self._advice
-        sure = self._how("proved", "measured, not proved")
-        if self.kind == "saddle":
-            way = f"fastcurv.escape({asked}) takes a way down"
-            return f"A saddle, {sure}: the loss falls on some sides and rises on others; {way}."
         if self.kind in ("minimum", "maximum"):
-            goes = "up" if self.kind == "minimum" else "down"
-            but = ", but for directions in which nothing changes" if self.n_symmetry else ""
-            end = "training is done here" if goes == "up" else "fastcurv.escape leaves it"
-            return f"A {self.kind}, {sure}: every direction goes {goes}{but}; {end}."
+            return self._extremum()
+        if self.kind == "saddle":
+            return self._saddle()
         if self.kind == "degenerate":
-            flat = "some directions" if not self.n_zero else f"{self.n_zero} directions"
+            return self._degenerate()
+        return self._not_critical() if self.kind == "not_critical" else self._undecided()
+
+    def _extremum(self) -> str:
+        minimum = self.kind == "minimum"
+        sign, side = ("positive", "below -") if minimum else ("negative", "above ")
+        leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
+        if self.certified:
+            where = f"lies {_within(self.radius)}"
+            along = "; the loss is constant along its symmetries" if self.n_symmetry else ""
+            then = "Training has converged." if minimum else leave
+            return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
+        aside = ", symmetry directions aside," if self.n_symmetry else ""
+        if self._because is Reason.RISK:
             return (
-                f"Degenerate: the curvature of {flat} is zero without a known reason, so it "
-                f"decides nothing; fastcurv.minimize({asked}) tries them."
+                f"{self._how(self.kind.capitalize())}: no eigenvalue at theta{aside} lies "
+                f"{side}{number(self.curvature_tol)} times the spectrum's width. See `reason`."
             )
-        if self.kind == "not_critical":
-            where = "On a plateau" if self.plateau else "Not at rest"
-            times = self.gradient_norm / self.gradient_tol if self.gradient_tol else np.inf
-            held = f"{number(times)} times its tolerance" if times > 1 else "not small enough here"
-            return f"{where}: the gradient is {held}; {onward} goes on."
-        if self.gradient_norm > self.gradient_tol:
+        then = "Training has probably converged." if minimum else leave
+        return (
+            f"{self._how(self.kind.capitalize())}: every eigenvalue of the Hessian at "
+            f"theta{aside} is {sign}. {then}"
+        )
+
+    def _saddle(self) -> str:
+        sure = "Proved saddle" if self.certified else self._how("Saddle")
+        side = " on this side of the kinks" if self._because is Reason.KINKS_FALL else ""
+        return (
+            f"{sure}: the Hessian has eigenvalues of both signs{side}. "
+            f"Use fastcurv.escape({self._advice[0]}) to leave it."
+        )
+
+    def _degenerate(self) -> str:
+        unexplained = (self.n_zero or 0) - (self.n_symmetry or 0)
+        flat = f"{unexplained} eigenvalue{_s(unexplained)} count{'s' * (unexplained == 1)} as zero"
+        if self.n_zero == self.n_params:
+            flat = "every eigenvalue counts as zero"
+        elif unexplained <= 0:
+            flat = "some eigenvalues count as zero"
+        known = "" if self.n_zero == self.n_params else " without a known symmetry"
+        look = f" Use fastcurv.minimize({self._advice[0]}) to look for descent."
+        then = "" if self._advice == OF_RUN else look
+        return f"Degenerate: {flat}{known}, so the kind is not determined.{then}"
+
+    def _not_critical(self) -> str:
+        if self._because is Reason.INFINITY:
             return (
-                "Undecided: too little was tried to tell how far from rest this is; more time or "
-                "products would."
+                "Not critical: the loss is proved to decrease without end from here, towards an "
+                "infimum that no point attains."
+            )
+        if self.gradient_norm <= self.gradient_tol:
+            return "Not critical: the value at theta is not finite."
+        size = f"the gradient norm is {number(self.gradient_norm)}, above its tolerance"
+        if self.gradient_tol > 0:
+            times = number(self.gradient_norm / self.gradient_tol)
+            size = f"the gradient norm is {times} times its tolerance"
+        where = ", on a plateau" if self.plateau else ""
+        return f"Not critical: {size}{where}. {self._advice[1]}"
+
+    def _undecided(self) -> str:
+        if self._because is Reason.HELD:
+            return (
+                "Undecided: the gradient is above its tolerance, but the loss was not seen to "
+                "decrease across the kinks. See `reason`."
+            )
+        if self._because is Reason.SHORT_FAR:
+            return (
+                "Undecided: the budget ended before the distance to a critical point was known. "
+                "Allow more time or products."
             )
         return (
-            "Undecided: at rest, and what was seen settles no kind; `reason` says what is missing "
-            "and which call gets it."
+            "Undecided: the point is stationary within its tolerance, but the evidence does not "
+            "determine its kind. See `reason`."
         )
 
     def summary(self) -> str:
@@ -239,7 +298,7 @@ class CriticalPoint(Record, Answering, subject="verdict"):
         >>> facts["kind"], facts["n_negative"], len(facts["escape_direction"])
         ('saddle', 1, 2)
         """
-        names = [known.name for known in fields(self) if known.name != "_advice"]
+        names = [known.name for known in fields(self) if not known.name.startswith("_")]
         return {name: as_json(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
 
     def evidence(self) -> list[tuple[str, str]]:
@@ -270,21 +329,21 @@ class CriticalPoint(Record, Answering, subject="verdict"):
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
-    def _how(self, proved: str, measured: str) -> str:
-        """Return how sure the verdict is: by these words, or by its risk."""
-        risk = f"wrong with probability at most {number(self.failure_probability)}"
-        known = proved if self.certified else measured
-        return risk if 0 < self.failure_probability < 1 else known
+    def _how(self, what: str, unproved: str = "not proved") -> str:
+        """Return `what` with how sure it is: certified, its risk, or neither."""
+        if 0 < self.failure_probability < 1:
+            return f"{what} at a risk of {number(self.failure_probability)}"
+        return f"{what}, certified" if self.certified else f"{what}, {unproved}"
 
     def _title(self) -> str:
-        return f"CriticalPoint: {self.kind}, {self._how('certified', 'not certified')}"
+        return f"CriticalPoint: {self._how(self.kind, 'not certified')}"
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
         return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self.evidence()])
 
     def _repr_html_(self) -> str:
-        title = f"{self.kind.replace('_', ' ')}, {self._how('certified', 'not certified')}"
+        title = self._how(self.kind.replace("_", " "), "not certified")
         return html_table(title, ["evidence", ""], self.evidence(), [self.sentence, self.reason])
 
     def _end(self, which: str) -> str:
@@ -491,6 +550,11 @@ def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
 
 def _s(count: int) -> str:
     return "s" * (count != 1)
+
+
+def _within(radius: float | None) -> str:
+    """Return a phrase for a place within `radius` of theta, rounded up to a power of ten."""
+    return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
 
 
 def cut_short(ask: ClassifyOptions, n_products: int, ended: bool) -> str:

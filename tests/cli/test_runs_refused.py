@@ -132,7 +132,7 @@ def test_a_risk_is_said_on_the_page():
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
     doubted = replace(point, certified=False, failure_probability=0.004)
-    assert "wrong with probability at most 0.004" in Report("r").verdict(doubted).to_html()
+    assert "at a risk of 0.004" in Report("r").verdict(doubted).to_html()
     assert "not proved" in Report("r").verdict(replace(doubted, failure_probability=0.0)).to_html()
 
 

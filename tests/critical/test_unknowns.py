@@ -317,7 +317,7 @@ def sentence(because, near=NEAR, **seen):
 
 def test_sentences_for_what_hardly_happens():
     assert "H is zero as far as it was looked at" in sentence(Reason.FLAT)
-    assert "signs are within what the products may be off by" in sentence(Reason.NOTHING)
+    assert "only, smaller than the error of the products" in sentence(Reason.NOTHING)
     over = replace(NEAR, gradient_norm=0.0, gradient_tol=0.0)
     assert sentence(Reason.FAR, over) == "Not critical: the value at theta is not finite."
     loose = sentence(Reason.LOOSE, risk=1e-3)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -30,7 +31,10 @@ def test_all_of_it_is_plain(point, seed):
     )  # fmt: skip
     facts = odd.to_dict()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-    assert set(facts) == {f.name for f in fields(odd)} - {"_advice"} | {"index", "minimum_ratio"}
+    assert set(facts) == {f.name for f in fields(odd)} - {"_advice", "_because"} | {
+        "index",
+        "minimum_ratio",
+    }
     assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
     assert facts["failure_probability"] is facts["lambda_max"] is facts["rest"] is None
     assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
@@ -50,7 +54,7 @@ def test_risks_kinks_and_bounds_are_shown(point):
         n_positive=None, n_negative_bounds=(1, 3), at_nearest=point, distance=0.25,
     )  # fmt: skip
     text, page = repr(odd), odd._repr_html_()
-    assert "wrong with probability at most 0.001" in text
+    assert "minimum at a risk of 0.001" in text
     assert "between 1 and 3 of 3 eigenvalues negative" in text
     assert "4 pre-activations within rounding" in text
     assert "nearest     a certified minimum at a distance of 0.25" in text
@@ -65,8 +69,8 @@ def test_a_first_reader_is_told_in_a_sentence():
     """Kind, how sure, what to do next: at most 25 words, whatever is known."""
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2), seed=0)
     assert point.sentence == (
-        "A saddle, proved: the loss falls on some sides and rises on others; "
-        "fastcurv.escape(ob, theta) takes a way down."
+        "Proved saddle: the Hessian has eigenvalues of both signs. "
+        "Use fastcurv.escape(ob, theta) to leave it."
     )
     kinds = ("minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided")
     for kind, certified, risk, zeros, plateau in itertools.product(
@@ -76,8 +80,148 @@ def test_a_first_reader_is_told_in_a_sentence():
             point, kind=kind, certified=certified, failure_probability=risk, n_zero=zeros,
             n_symmetry=zeros, plateau=plateau,
         )  # fmt: skip
-        for told in (other, other._of_fit()):
+        for told in (other, other._of_run(), other._of_fit()):
             assert len(told.sentence.split()) <= 25 and told.sentence.endswith(".")
         assert "ob, theta" not in told.sentence
-        assert kind.replace("_", " ").split()[0] in other.sentence.lower() or kind == "not_critical"
+        assert kind.replace("_", " ") in other.sentence.lower()
         assert repr(other).splitlines()[1].strip() == other.sentence
+
+
+def square(rank):
+    """``sum of the first `rank` x_i^2``: constant along the other axes, by no symmetry known."""
+    return QuadraticObjective(np.diag([1.0] * rank + [0.0] * (3 - rank)))
+
+
+class Function:
+    """A function of two parameters by its value, gradient and Hessian."""
+
+    def __init__(self, value, gradient, hessian, n_params=2):
+        self.n_params = n_params
+        self.value, self.gradient = value, lambda x: np.array(gradient(x), dtype=float)
+        self.hessian = lambda x: np.array(hessian(x), dtype=float)
+
+
+def test_a_proved_minimum_claims_a_minimum_nearby_and_no_rise():
+    """At loss 0 with more parameters than residuals, and on kinks with copies of a unit, the loss
+    is constant along directions that no symmetry counts."""
+    X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
+    ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
+    run = fc.minimize(ob, ob.model.init(seed=0), "levenberg-marquardt", seed=0, gradient_tol=1e-14)
+    point = fc.classify(ob, run.x)
+    assert point.certified and point.n_zero > 0 and not point.n_symmetry
+    assert re.fullmatch(
+        r"Proved minimum: a local minimum lies within 1e[-+]\d\d of theta. Training has converged.",
+        point.sentence,
+    )
+    within = float(re.search(r"within (\S+) of", point.sentence)[1])
+    assert point.radius <= within <= 10 * point.radius
+    flat = np.linalg.svd(ob.jacobian(run.x).to_dense())[2][-1]
+    assert ob.value(run.x + 1e-6 * flat) < 1e-20  # it does not rise, and the sentence says no more
+
+
+def test_minima_on_kinks_with_copies_of_units_claim_no_rise():
+    """A minimum that relu kinks hold, and the same with one unit split into two."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((32, 3))
+    y = np.maximum(X @ rng.standard_normal((3, 1)), 0) + 0.1 * rng.standard_normal((32, 1))
+    ob = fc.Objective(fc.MLP([3, 3, 1], "relu"), X, y, "mse", l2=0.1)
+    small = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    assert small.report.certified and small.report.n_held
+    (W, b), (V, c) = ob.model.unflatten(small.x.copy())
+    i = int(np.argmax(np.linalg.norm(W, axis=1)))
+    split = np.diag(np.where(np.arange(3) == i, 0.8, 1.0))
+    split = np.vstack([split, 0.6 * (np.arange(3) == i)])
+    wide = fc.Objective(fc.MLP([3, 4, 1], "relu"), X, y, "mse", l2=0.1)
+    theta = wide.model.flatten([(split @ W, split @ b), (V @ split.T, c)])
+    copied = fc.classify(wide, theta)
+    assert copied.certified and "of a family with the same loss" in copied.reason
+    for point in (small.report, copied):
+        assert re.fullmatch(
+            r"Proved minimum: a local minimum lies within 1e-\d\d of theta. "
+            "Training has converged.",
+            point.sentence,
+        )
+
+
+def test_each_sentence_says_what_its_rule_shows():
+    """One point for each rule, and what a first reader is told there."""
+    said = {}
+
+    def tell(name, ob, theta, **options):
+        said[name] = fc.classify(ob, np.asarray(theta, dtype=float), **options)
+        return said[name].sentence
+
+    use = "Use fastcurv.escape(ob, theta) to leave it."
+    assert tell("minimum", BOWL, [0, 0, 0]) == (
+        "Proved minimum: a local minimum lies at theta. Training has converged."
+    )
+    top = QuadraticObjective(-np.diag([1.0, 2.0]))
+    assert tell("top", top, [0, 0]) == f"Proved maximum: a local maximum lies at theta. {use}"
+    assert tell("flat", square(2), [0, 0, 0]) == (
+        "Degenerate: 1 eigenvalue counts as zero without a known symmetry, so the kind is not "
+        "determined. Use fastcurv.minimize(ob, theta) to look for descent."
+    )
+    assert tell("zero", square(0), [0, 0, 0]).startswith(
+        "Degenerate: every eigenvalue counts as zero, so"
+    )
+    assert re.fullmatch(
+        r"Not critical: the gradient norm is \S+ times its tolerance\. "
+        r"Use fastcurv\.minimize\(ob, theta\) to continue\.",
+        tell("far", BOWL, [1, 1, 1]),
+    )
+    assert tell("none", BOWL, [1, 1, 1], gradient_tol=0.0).startswith(
+        "Not critical: the gradient norm is 3.742, above its tolerance. "
+    )
+    bare = Function(
+        lambda x: x[0] ** 2 + x[1] ** 2 + x[0] ** 4,
+        lambda x: [2 * x[0] + 4 * x[0] ** 3, 2 * x[1]],
+        lambda x: [[2 + 12 * x[0] ** 2, 0], [0, 2]],
+    )
+    assert tell("measured", bare, [0, 0]) == (
+        "Minimum, not proved: every eigenvalue of the Hessian at theta is positive. "
+        "Training has probably converged."
+    )
+    ridge = Function(
+        lambda x: x[0] ** 2 - x[1] ** 2 + x[0] ** 4,
+        lambda x: [2 * x[0] + 4 * x[0] ** 3, -2 * x[1]],
+        lambda x: [[2 + 12 * x[0] ** 2, 0], [0, -2]],
+    )
+    assert tell("ridge", ridge, [0, 0]) == (
+        f"Saddle, not proved: the Hessian has eigenvalues of both signs. {use}"
+    )
+    one = fc.Objective(fc.MLP([1, 2], []), [[1.0], [2.0]], [0, 0], "cross_entropy")
+    assert tell("infinity", one, np.zeros(4)) == (
+        "Not critical: the loss is proved to decrease without end from here, towards an infimum "
+        "that no point attains."
+    )
+    big = QuadraticObjective(np.diag(np.linspace(1.0, 2.0, 60)))
+    at = {"dense_below": 0, "seed": 0, "curvature_tol": 0.2}
+    hidden = Function(big.value, big.gradient, lambda x: None, 60)
+    hidden.hessian = big.hessian
+    assert tell("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
+        "Minimum at a risk of "
+    ) and said["risk"].sentence.endswith(
+        "lies below -0.2 times the spectrum's width. See `reason`."
+    )
+    assert tell("open", hidden, np.zeros(60), max_products=5, **at) == (
+        "Undecided: the point is stationary within its tolerance, but the evidence does not "
+        "determine its kind. See `reason`."
+    )
+    assert {point.kind for point in said.values()} == {
+        "minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"
+    }  # fmt: skip
+
+
+def test_the_report_of_a_run_does_not_advise_the_same_run():
+    """What `minimize` could not improve is not sent back to `minimize`."""
+    rng = np.random.default_rng(1)
+    x = np.linspace(-1, 1, 200)[:, None]
+    y = np.sin(3 * x) + 0.1 * rng.standard_normal(x.shape)
+    ob = fc.Objective(fc.MLP([1, 10, 1], "tanh"), x, y, "mse")
+    point = fc.classify(ob, ob.model.init(seed=0))
+    assert "Use fastcurv.minimize(ob, theta) to continue." in point.sentence
+    ended = point._of_run()
+    assert ended.sentence.endswith("The message of the run says why it ended.")
+    assert "fastcurv.minimize" not in repr(ended)
+    run = fc.minimize(ob, ob.model.init(seed=0), max_time=2, seed=0)
+    assert run.report is None or "fastcurv.minimize" not in repr(run.report)

@@ -183,7 +183,7 @@ def test_recipes_print_what_the_readme_says(code, output):
     with contextlib.redirect_stdout(printed):
         exec(code, {})
     assert printed.getvalue() == output
-    assert re.search("A (minimum|saddle), proved", output)
+    assert re.search("Proved (minimum|saddle): ", output)
 
 
 def test_the_readme_begins_with_the_question_the_picture_and_the_commands():

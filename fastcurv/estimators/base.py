@@ -132,6 +132,7 @@ CURES = {
     "max_time": "increase max_time",
     "diverged": "lower learning_rate_init",
     "stalled": "use a float64 X and scaled features",
+    "slow": "scale the features or increase alpha",
 }
 
 
@@ -139,7 +140,8 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
     kinks = est.alpha > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in ENDS_WELL and gradient > est._tol
-    if est.stopped_ == "stalled" and kinks:  # a minimum on kinks, where no gradient is small
+    # a minimum on kinks, where no gradient is small
+    if est.stopped_ in ("stalled", "slow") and kinks:
         ended = False
     far = unscaled_features(X)
     if not (ended or far):

@@ -348,20 +348,19 @@ STATUS = {
     "unbounded": 11,
     "kinks": 12,
     "target": 13,
-    "valley": 14,
+    "slow": 14,
 }
 ENDINGS = {
-    "max_iter": "ended by max_iter",
-    "max_time": "ended by max_time",
-    "max_products": "ended by max_products",
-    "callback": "the callback asked to stop",
-    "target": "ended at fun_target",
-    "patience": "the validation loss has not improved for `patience` records",
-    "diverged": "the loss is no longer finite",
-    "interrupted": "interrupted from the keyboard: this is the best point known",
-    "unbounded": "the loss falls without end, as far as seen",
+    "max_iter": "stopped at the limit of iterations, max_iter",
+    "max_time": "stopped at the limit of time, max_time",
+    "max_products": "stopped at the limit of products, max_products",
+    "callback": "stopped by the callback",
+    "target": "the loss reached fun_target",
+    "diverged": "diverged: the loss or its gradient is no longer finite",
+    "interrupted": "interrupted from the keyboard",
+    "unbounded": "the loss appears to be unbounded below (not proved)",
 }
-NO_REPORT = "; report is None, and classify(ob, x) makes one"
+NO_REPORT = ". No classification was made; call fastcurv.classify(ob, result.x)"
 CURVATURE_TOL = 1e-4  # negative curvature beyond this share of the spectrum is looked for ...
 RISK = 1e-3  # ... and missed with at most this probability if n is too large for all eigenvalues
 
@@ -787,8 +786,8 @@ class Finisher:
 
 
 AT_INFINITY_SEEN = (
-    "the infimum is at infinity, as far as seen: along a ray from here the loss and its gradient "
-    "fall at every doubling of the distance"
+    "the infimum appears to be at infinity (not proved): along a ray from here neither the loss "
+    "nor its gradient grows at any of forty doublings of the distance"
 )
 
 Strategy = Callable[[Finisher, Rest], Outcome | None]

@@ -31,16 +31,24 @@ LOSS = itemgetter(1)  # of a record
 DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
 REST = 12  # steps past the default tolerance, at most, ...
 SHARE = 1e-4  # ... or until the gradient is this share of it
-SENTENCES = {  # of some rules that end a run
-    "stalled": (
-        "for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by "
-        "half: steps have become too short"
-    ),
-    "valley": (
-        "in a valley: over {IDLE} iterations the loss fell from {run.walked[1]:.4g} to "
-        "{run.f:.4g}, a millionth of its fall before or less, and the gradient not by half"
-    ),
-}
+GAIN = 1e-8  # share of the loss by which it must fall, in `IDLE` iterations or since a fresh start
+IDLED = (
+    f"slow progress: in {IDLE} iterations the loss did not decrease by {GAIN:.0e} of its value, "
+    "nor the gradient norm by half"
+)
+
+
+def slow_progress(before: float, after: float) -> str:
+    """Return the sentence on `IDLE` iterations in which the loss went from `before` to `after`,
+    with as many digits as tell the two apart.
+    """
+    if not after < before:
+        return f"slow progress: the loss did not decrease from {before:.4g} in {IDLE} iterations"
+    digits = next(d for d in range(4, 18) if f"{after:.{d}g}" != f"{before:.{d}g}")
+    return (
+        f"slow progress: the loss decreased only from {before:.{digits}g} to {after:.{digits}g} in "
+        f"{IDLE} iterations"
+    )
 
 
 def _mark(mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float) -> None:
@@ -87,6 +95,7 @@ class Loop:
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
         self.jumps = False  # the gradient, where the run stalled
+        self.rounded = False  # True if no step lowers the loss, by a method started afresh either
 
     @cached_property
     def ending(self) -> Finisher:
@@ -113,6 +122,7 @@ class Loop:
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
         run.f0 = run.records[0][1] if run.records else run.f
+        run.fresh = run.fresh if facts else run.f
         self.low = self.bottom + LITTLE * (run.f0 - self.bottom)
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
@@ -154,7 +164,7 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
-            run.in_a_valley = self._in_a_valley()
+            run.near_bound = self._is_near_bound()
             before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
             run.enough = 0.0 if self.critical() else run.gradient_tol
             try:
@@ -169,7 +179,11 @@ class Loop:
                 if self.critical():
                     self.sentence, run.rest = None, run.iteration
                     continue
+                if self._starts_afresh():
+                    continue
                 self.why = "stalled"
+                if self.rounded:
+                    self.sentence = f"limit of rounding: {self.sentence}"
                 return
             if run.cut and stayed and self.method.curvature:
                 self.why = run.cut
@@ -202,31 +216,54 @@ class Loop:
         count only while the gradient is not zero.
         """
         why = self.why or self._rule()
-        if why in SENTENCES:
-            self.sentence = SENTENCES[why].format(run=self.run, IDLE=IDLE)
         return why or (None if self.critical() else self._spent())
 
     def _rule(self) -> str | None:
         """Return why a run ends whatever its gradient: the first rule that holds, or None."""
         run = self.run
+        if math.isfinite(run.f) and run.f <= run.fun_target and not run.stale:
+            return "target"
         if self._falls_without_end():
             return "unbounded"
         if not (math.isfinite(run.f) and math.isfinite(run.gnorm)):
             return "diverged"
-        if run.f <= run.fun_target and not run.stale:
-            return "target"
         if self.patience is not None and run.since_best >= self.patience:
+            watched = "loss" if run.validation is None else "validation loss"
+            self.sentence = f"the {watched} has not decreased for `patience` records"
             return "patience"
         if self._idle_in(run.mark) <= 0:
-            return "stalled"
-        return "valley" if self._in_a_valley() and self._idle_in(run.walked) <= 0 else None
+            self.sentence = IDLED
+            return "slow"
+        if self._is_near_bound() and self._idle_in(run.walked) <= 0:
+            self.sentence = slow_progress(run.walked[1], run.f)
+            return "slow"
+        return None
+
+    def _starts_afresh(self) -> bool:
+        """Make the method anew where it finds no step, as a repeated call of `minimize` would;
+        return False if the loss has hardly decreased since the last time, or the method has no
+        radius or damping.
+
+        The rounding of values near the end makes a radius or a damping collapse, from which it
+        does not recover, though longer steps still lower the loss.
+        """
+        run = self.run
+        if not self.method.adapts:
+            return False
+        if not run.fresh - run.f > GAIN * abs(run.f):
+            self.rounded = True
+            return False
+        run.fresh, self.sentence = run.f, None
+        self.method = self.maker(run, **self.options)
+        run.bind()
+        return True
 
     def _unwatched(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
         if self.watched or self.bottom == -np.inf or self.critical():
             return 1
         idle = self._idle_in(self.run.mark)
-        if self.run.in_a_valley:
+        if self.run.near_bound:
             idle = min(idle, self._idle_in(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
@@ -274,15 +311,15 @@ class Loop:
         return run.gnorm > SHARE * run.gradient_tol and run.iteration < run.rest
 
     def _notice(self, count: int) -> None:
-        """Mark which of so many last records got on, and which did in a valley, where less of a
-        fall is none.
+        """Mark which of so many last records made progress, and which did near the lower bound of
+        the loss, where a smaller decrease is none.
         """
         run, last = self.run, self.run.records[-count:]
-        _mark(run.mark, last, 1e-8, 0.0)
+        _mark(run.mark, last, GAIN, 0.0)
         if min(last, key=LOSS)[1] <= self.low < np.inf:
             _mark(run.walked, [one for one in last if one[1] <= self.low], TRIFLE, run.f0)
 
-    def _in_a_valley(self) -> bool:
+    def _is_near_bound(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
         for.
         """
@@ -378,9 +415,9 @@ class Loop:
         to a point on them, or else mention a jump of the gradient.
         """
         at_rest = self.run.gnorm <= self.run.gradient_tol
-        if self.why not in ("stalled", "max_iter") or not self.method.curvature or at_rest:
+        if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:
             return
-        stalled, held = self.why == "stalled", None
+        stalled, held = self.why != "max_iter", None
         last = [record[1] for record in self.run.records[-CRAWL:]]
         crawls = len(last) == CRAWL and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.verdict and (stalled or crawls):
@@ -399,7 +436,7 @@ class Loop:
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
-        at_rest = gnorm <= self.run.wanted or self.why == "valley"
+        at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())
         whole = self.why not in ("interrupted", "unbounded")
         if self.outcome is None and at_rest and self.verdict and whole:
             self._judge_the_end(x)
@@ -412,11 +449,23 @@ class Loop:
             self.why = "interrupted"
             return
         self.outcome = outcome
-        explained = self.why == "stalled" and outcome.stopped != "critical"
+        idle = self.why == "stalled" or (self.why == "slow" and not self._is_near_bound())
+        explained = idle and outcome.stopped != "critical"
         if self.why == "critical" or outcome.success or explained:
             self.why, self.sentence = outcome.stopped, None
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._spent() or self.why
+
+    def _is_at_rounding(self, gnorm: float) -> bool:
+        """Return True if the run has come to where no step lowers the loss by more than rounding,
+        with a gradient within its tolerance and no negative curvature.
+        """
+        report = None if self.outcome is None else self.outcome.report
+        if report is None or not (self.why == "stalled" and self.rounded):
+            return False
+        known = report.kind in ("not_critical", "undecided") and report.n_negative == 0
+        moved = self.run.f < self.run.f0 and not report.plateau
+        return bool(known and moved and gnorm <= self.run.wanted)
 
     def _result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
         run, outcome = self.run, self.outcome
@@ -430,9 +479,11 @@ class Loop:
         else:  # kinks may hold a minimum, where no gradient is small
             kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
+        success = success or self._is_at_rounding(gnorm)
         known = (x is run.theta or same(x, run.theta)) and not run.stale
         if outcome is not None and not known:
             fun = run.value(x)
+        success = success or fun <= run.fun_target
         jac = run.g if known else run.value_and_gradient(x)[1]
         ending = self.sentence or ENDINGS.get(self.why or "")
         message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence

@@ -199,7 +199,7 @@ def minimize(
         Continue a saved run of the same method, options, objective and validation, with results
         bit-identical to an uninterrupted run. A different loss at the saved theta is an error.
     verdict : bool
-        If False, `classify` is not called at the end, and `success` stays False.
+        If False, `classify` is not called at the end, and `success` is True only at `fun_target`.
     **options
         Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
         record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
@@ -227,17 +227,20 @@ def minimize(
         * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
           measured (`message` says which); and at a point, degenerate or with a gradient that is all
           rounding, where the loss equals its lower bound, such as an mse of 0, to rounding or to
-          1e-24 of the loss at the start. False everywhere else.
+          1e-24 of the loss at the start. It is also True if `fun` is at most `fun_target`, and if
+          the run stalled at the limit of rounding with a gradient within `gradient_tol`, no
+          negative curvature and no plateau. False everywhere else.
         * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
           vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
           (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
-          without a proof), ``target`` (at `fun_target`), ``valley`` (with the default tolerance:
-          the loss is within 1e-4 of its lower bound, as a share of the start's, and 50 iterations
-          lower it by a millionth of its fall at most). `status` is its number in this order, 0 for
-          ``critical``.
+          without a proof), ``target`` (at `fun_target`), ``slow`` (50 iterations of a second-order
+          method lower neither the loss by 1e-8 of itself nor the gradient norm by half; or, with
+          the default tolerance and a loss within 1e-4 of its lower bound, as a share of the
+          start's, the loss by a millionth of the start's). `status` is its number in this order, 0
+          for ``critical``. ``stalled``: the method finds no step that lowers the loss.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that goes on from the one chosen.
 

@@ -155,6 +155,7 @@ class TrustRegion(_InSpace):
     """
 
     problem, by = "trust-region", "radius"
+    adapts = True
     radius: Any
     defaults = {**_SCALED, "radius": None}
     kept_facts = ("radius",)
@@ -168,6 +169,7 @@ class Cubic(_InSpace):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
     problem, by = "cubic", "weight"
+    adapts = True
     defaults = {**_SCALED, "weight": 1.0}
     kept_facts = ("weight",)
 
@@ -179,6 +181,7 @@ class SaddleFreeNewton(_InSpace):
     """
 
     problem = "absolute"
+    adapts = True
     damping: Any
     defaults = {**_SCALED, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)

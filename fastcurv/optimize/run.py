@@ -102,7 +102,7 @@ class Run(Saved):
     spent = gap = asked = 0.0  # gap: the longest recent time between two checks; asked: the last
     # of the next step: iterations that it may stand for, and a gradient's norm that is enough
     ahead, enough = 1, 0.0
-    in_a_valley = False  # where next to nothing is left to gain, and no more is asked for
+    near_bound = False  # next to nothing is left to gain, and no smaller tolerance was given
     at_hand: Any = None  # value, gradient and its norm at theta, where the next `bind` finds them
     # the engine's, of an objective whose passes take as little as Python around them; else None
     points: Any = None
@@ -116,6 +116,7 @@ class Run(Saved):
     spent_here: int | None = None  # products up to here, where others have followed
     # the tolerance asked for, and the one in force, smaller where a verdict needs that
     wanted = gradient_tol = 0.0
+    fresh = np.inf  # the loss when the method was last made
     rest: int | None = None  # iteration up to which it goes on past the default tolerance
     small_gains = 0  # in a row, along negative curvature
     moves = small = 0  # to other points from rest, and those in a row that gained little
@@ -396,6 +397,7 @@ class Run(Saved):
         "gradient_tol",
         "mark",
         "walked",
+        "fresh",
         "rest",
         "small_gains",
         "moves",
@@ -461,11 +463,14 @@ class Method(Saved):
         Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
     leaves_saddles : bool
         Whether the run follows negative curvature and goes on where the gradient vanishes.
+    adapts : bool
+        Whether a radius or damping is adapted, so that a fresh start may find a step where the
+        method finds none.
     """
 
     defaults: dict[str, Any] = {}
     curvature: str | None = None
-    leaves_saddles = False
+    leaves_saddles = adapts = False
     checks: dict[str, Callable[[Any, str], Any]] = {
         "forcing": check_positive,
         "thrift": check_not_negative,

@@ -156,7 +156,7 @@ def test_every_end_has_a_report_or_says_which_call_makes_one(method, options, ac
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
     ob = fc.Objective(fc.MLP([3, 4, 2], activation), X, y, l2=1e-3)
     run = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
-    said = "report is None, and classify(ob, x) makes one" in run.message
+    said = "No classification was made; call fastcurv.classify(ob, result.x)" in run.message
     assert said == (run.report is None) == ("gradient_tol" not in options)
     point = run.report or fc.classify(ob, run.x)
     assert point.sentence and point.kind == run.kind

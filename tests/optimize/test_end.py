@@ -64,7 +64,11 @@ def test_the_side_of_a_cube_is_no_minimum(n, start, unhurried):
     """Sum of x^3 at x = start: positive definite, a small gradient, and no minimum anywhere."""
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
-    assert not found.success and found.stopped == "unbounded" and "without end" in found.message
+    assert (
+        not found.success
+        and found.stopped == "unbounded"
+        and "unbounded below (not proved)" in found.message
+    )
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
@@ -90,7 +94,7 @@ def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
     if found.stopped == "degenerate":
         assert "no descent found" in found.message and found.status == 9
     else:  # LAPACK's last bits decide whether the run rests before its steps end
-        assert found.stopped == "stalled" and "certify" in found.message
+        assert found.stopped in ("stalled", "slow") and "certify" in found.message
     ob.loss_lower_bound = 0.0
     found = fc.minimize(ob, np.zeros(2), seed=0)
     assert found.success and found.kind == "degenerate" and "no loss is below 0" in found.message
@@ -146,7 +150,7 @@ def test_a_run_to_an_infimum_at_infinity_is_no_success():
     ob = function(1, lambda t: np.exp(-t[0]), lambda t: -np.exp(-t), lambda t: [[np.exp(-t[0])]])
     found = fc.minimize(ob, np.ones(1), seed=0)
     assert not found.success and found.stopped == "infinity" and found.status == 10
-    assert "infimum is at infinity" in found.message
+    assert "infimum appears to be at infinity" in found.message
 
 
 def test_separable_classes_without_l2_are_named():
@@ -391,17 +395,17 @@ def test_a_definite_point_that_stands_for_no_minimum_is_stepped_on_from(n):
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_in_a_valley_to_the_bound_ends_there_and_says_so(method, seed):
+def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     """Five tanh units on 41 points of a sine: the loss falls like a power of the iterations."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
     start = ob.model.init(seed)
     found = fc.minimize(ob, start, method, seed=0)
     losses = found.history["loss"]
-    assert found.stopped == "valley" and found.status == 14 and not found.success
+    assert found.stopped == "slow" and found.status == 14 and not found.success
     assert found.nit < 1500 and found.fun <= 1e-4 * losses[0]
     assert losses[-51] - losses[-1] <= 1e-6 * losses[0]
-    assert found.message.startswith("In a valley: over 50 iterations the loss fell from ")
+    assert found.message.startswith("Slow progress: the loss decreased only from ")
     assert found.report is not None and found.kind == found.report.kind != "minimum"
     # a tolerance of the caller's own is kept to: the run goes on
     more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)

@@ -185,7 +185,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
         found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
         assert found.success == bool(found.report is not None and found.report.certified)
         if not found.success:
-            assert found.stopped in ("kinks", "stalled") and "kink" in found.message
+            assert found.stopped in ("kinks", "stalled", "slow") and "kink" in found.message
             continue
         certified += 1
         kinks = found.report.n_kinks

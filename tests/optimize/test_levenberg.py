@@ -29,7 +29,7 @@ def test_a_sine_is_fitted_from_every_start():
     for seed in range(30):
         found = run(ob, ob.model.init(seed=seed), fun_target=2e-3)
         assert found.stopped == "target" and found.fun <= 2e-3 and found.nit < 60
-        assert "ended at fun_target" in found.message.lower() and found.status == 13
+        assert "the loss reached fun_target" in found.message.lower() and found.status == 13
 
 
 def test_the_minimum_of_least_squares_and_a_verdict():

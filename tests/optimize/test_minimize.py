@@ -295,7 +295,8 @@ def test_a_kink_ends_a_run_without_success(method):
         lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]),
     )
     found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
-    assert found.stopped == "stalled" and not found.success and found.kind == "undecided"
+    assert found.stopped in ("stalled", "slow") and not found.success
+    assert found.kind == "undecided"
     assert found.nit < 1000 and found.fun < 0.1
     assert "a kink" in found.message and "jumps" in found.message
 
@@ -304,7 +305,7 @@ def test_a_run_that_stalls_for_another_reason_is_not_said_to_be_at_a_kink():
     """A smooth function whose gradient is given with the wrong sign: no step lowers the loss."""
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
-    assert found.stopped == "stalled" and "kink" not in found.message
+    assert found.stopped in ("stalled", "slow") and "kink" not in found.message
 
 
 class Valley:

@@ -243,9 +243,8 @@ def test_a_relu_network_that_stops_at_a_kink_says_so(method, monkeypatch):
     found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0)
     z = ob.model.preactivations(found.x, X)[0]
     assert abs(z).min() < 1e-5 * abs(z).max()
-    assert (
-        found.stopped == "stalled" and not found.success and "kink, such as ReLU's" in found.message
-    )
+    assert found.stopped in ("stalled", "slow") and not found.success
+    assert "kink, such as ReLU's" in found.message
 
 
 def test_ctrl_c_returns_what_is_known():
@@ -268,7 +267,9 @@ def test_a_run_whose_budget_ends_short_of_a_critical_point_says_the_budget():
     found = fc.minimize(ob, ob.model.init(seed=3), "trust-region", seed=0, max_iter=40)
     assert found.kind == "not_critical" and not found.success
     assert found.stopped == "max_iter" and found.status == 1 and found.nit == 40
-    assert found.message.startswith("Ended by max_iter; not critical: ||g|| = ")
+    assert found.message.startswith(
+        "Stopped at the limit of iterations, max_iter; not critical: ||g|| = "
+    )
     assert "fastcurv.minimize" not in found.message
 
 

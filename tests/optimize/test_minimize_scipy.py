@@ -71,7 +71,7 @@ def test_scipys_own_name_of_the_tolerance_is_no_old_one():
         how = {"gtol": 1e-7, "maxiter": 3}
         found = by_scipy(rosen, np.full(3, 2.0), method=trust_region, options=how, **DERIVATIVES)
     assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
-    assert found.message.startswith("Ended by max_iter;")
+    assert found.message.startswith("Stopped at the limit of iterations, max_iter;")
     assert found.report is None and "classify" not in found.message  # no call makes one
 
 

@@ -153,7 +153,7 @@ def test_a_budget_ends_them_where_it_ends_the_watched(method):
     found = minimize(
         net.ob, net.theta, method, max_time=0.05, gradient_tol=0.0, fun_target=-1.0, max_iter=10**6
     )
-    assert found.stopped in ("max_time", "stalled") and time.perf_counter() - begun < 2.0
+    assert found.stopped in ("max_time", "stalled", "slow") and time.perf_counter() - begun < 2.0
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
@@ -166,7 +166,7 @@ def test_an_idle_run_ends_as_early_as_one_that_is_watched(method):
         watched = minimize(net.ob, net.theta, method, gradient_tol=1e-12, callback=lambda r: False)
         assert (found.nit, found.stopped) == (watched.nit, watched.stopped)
         assert np.array_equal(found.history["products"], watched.history["products"])
-        ended += found.stopped == "stalled"
+        ended += found.stopped == "slow"
     assert ended >= 2
 
 
@@ -189,7 +189,7 @@ def test_ctrl_c_among_them_keeps_the_steps_so_far(method):
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    assert found.stopped in ("interrupted", "stalled")
+    assert found.stopped in ("interrupted", "stalled", "slow")
     assert len(found.history["loss"]) == found.nit + 1
     assert found.fun == net.ob.value(found.x) == found.history["loss"].min()
     again = minimize(net.ob, net.theta, method, max_iter=max(found.nit, 1), **limits)

@@ -1,0 +1,127 @@
+"""How runs end: for each ending one run constructed for it, its status, success and sentence."""
+
+import re
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.optimize.finish import STATUS
+from fastcurv.optimize.loop import slow_progress
+
+from .problems import FunctionObjective
+
+
+def sine(activation="tanh", l2=0.0):
+    x = np.linspace(-3, 3, 41)[:, None]
+    return fc.Objective(fc.MLP([1, 5, 1], activation), x, np.sin(x), "mse", l2=l2)
+
+
+def cube():
+    return FunctionObjective(1, lambda t: t[0] ** 3, lambda t: 3 * t**2, lambda t: np.diag(6 * t))
+
+
+def decay():
+    return FunctionObjective(
+        1, lambda t: np.exp(-t[0]), lambda t: -np.exp(-t), lambda t: np.diag(np.exp(-t))
+    )
+
+
+def noisy(seed=0):
+    """200 noisy rows, which ten units fit without weight decay."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, (200, 1))
+    return fc.Objective(
+        fc.MLP([1, 10, 1], "tanh"), x, np.sin(2 * x) + 0.1 * rng.standard_normal((200, 1)), "mse"
+    )
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+# ending: the objective, the words of the call, whether it is a success, and the first sentence
+ENDINGS = {
+    "critical": (lambda: sine(l2=1e-2), {}, True, "Minimum"),
+    "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter;"),
+    "max_time": (sine, {"max_time": 1e-9}, False, "Stopped at the limit of time, max_time;"),
+    "max_products": (
+        sine, {"max_products": 3}, False, "Stopped at the limit of products, max_products;",
+    ),
+    "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback;"),
+    "patience": (
+        sine, {"method": "sgd", "learning_rate": 0.5, "patience": 2}, False,
+        "The loss has not decreased for `patience` records;",
+    ),
+    "diverged": (
+        sine, {"method": "sgd", "learning_rate": 1e6}, False,
+        "Diverged: the loss or its gradient is no longer finite;",
+    ),
+    "interrupted": (sine, {"callback": interrupt}, False, "Interrupted from the keyboard;"),
+    "infinity": (decay, {}, False, "The infimum appears to be at infinity (not proved): "),
+    "unbounded": (
+        cube, {"theta0": [-1.0]}, False, "The loss appears to be unbounded below (not proved);",
+    ),
+    "target": (sine, {"fun_target": 0.1}, True, "The loss reached fun_target;"),
+    "slow": (sine, {}, False, "Slow progress: the loss decreased only from "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_ending_has_its_status_and_sentence(ending):
+    make, words, success, sentence = ENDINGS[ending]
+    ob = make()
+    start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
+    run = fc.minimize(ob, **{"theta0": start, "seed": 0} | words)
+    assert run.stopped == ending and run.status == STATUS[ending]
+    assert run.success is success and run.message.startswith(sentence), run.message
+    advice = ". No classification was made; call fastcurv.classify(ob, result.x)."
+    assert (run.report is None) == run.message.endswith(advice)
+    if run.report is None:
+        assert fc.classify(ob, run.x).kind
+
+
+def test_slow_progress_is_reported_with_digits_that_differ():
+    words = slow_progress(0.123456789, 0.123456788)
+    before, after = map(float, re.findall(r"\d\.\d+", words))
+    assert before > after and "decreased only from" in words
+    assert "did not decrease from 0.1 in" in slow_progress(0.1, 0.1)
+
+
+@pytest.mark.parametrize("verdict", [False, True])
+def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
+    """With a validation loss, the point returned may be an earlier one."""
+    ob = sine()
+    start, options = ob.model.init(seed=0), {"seed": 0, "verdict": verdict}
+    assert fc.minimize(ob, start, fun_target=0.1, **options).success
+    other = fc.Objective(ob.model, ob.X, ob.model.predict(start, ob.X), "mse")
+    run = fc.minimize(ob, start, fun_target=0.1, validation=other, **options)
+    assert run.stopped == "target" and run.fun > 0.1 and not run.success
+
+
+def test_a_fit_down_to_its_noise_ends_well_or_slowly():
+    """No ending claims a limit of rounding where the method, made anew, takes further steps."""
+    ob, ends = noisy(), []
+    for seed in range(8):
+        run = fc.minimize(ob, seed=seed)
+        ends.append(run.stopped)
+        assert run.fun < 0.01 and run.stopped in ("stalled", "slow", "critical")
+        small = np.linalg.norm(run.jac) <= 1e-6
+        if run.stopped == "stalled":
+            assert run.message.startswith(
+                "Limit of rounding: steps have become as short as rounding"
+            )
+            assert run.success == (small and run.report.n_negative == 0 and not run.report.plateau)
+        elif run.stopped == "slow":
+            assert run.message.startswith("Slow progress: ") and not run.success
+            losses = run.history["loss"]
+            assert losses[-51] - losses[-1] <= 1e-8 * losses[-1]
+    assert "stalled" in ends
+
+
+def test_a_plateau_at_the_start_is_no_success():
+    """Saturated units leave a gradient within the tolerance, and no step lowers the loss."""
+    ob = sine()
+    start = 200 * ob.model.init(seed=0)
+    run = fc.minimize(ob, start, "trust-region", max_iter=200, seed=0)
+    assert not run.success or run.fun < 1e-3 * ob.value(start)

@@ -181,7 +181,7 @@ def test_where_there_is_none():
         ob, theta = objective((4, 3), "identity", loss, l2=0.3)
         assert curvature_floor(ob, theta) == 0.3
         turned, theta = objective((4, 3, 2), loss=loss, l2=0.3)
-        turned.sample_weight = np.r_[-1.0, np.ones(19)]  # which `Objective` refuses
+        turned._weight = np.r_[-1.0, np.ones(19)]  # which `Objective` refuses
         assert curvature_floor(turned, theta) == -np.inf
     model = fc.MLP([3, 4, 2], batch_norm=True)
     X = np.random.default_rng(0).standard_normal((9, 3))

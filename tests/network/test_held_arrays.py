@@ -169,8 +169,8 @@ def refusals():
 
     return {
         "masked": (hidden, ValueError, "masked in 1 of"),
-        "0-d": (lambda a: np.float64(1.0), ValueError, "shape ()"),
-        "0-d array": (lambda a: np.array(1.0), ValueError, "shape ()"),
+        "0-d": (lambda a: np.float64(1.0), ValueError, "()"),
+        "0-d array": (lambda a: np.array(1.0), ValueError, "()"),
         "complex": (lambda a: a + 0j, TypeError, "complex128"),
         "strings": (lambda a: a.astype(str), TypeError, "real numbers"),
         "objects": (lambda a: a.astype(object), TypeError, "object"),
@@ -182,7 +182,7 @@ def refusals():
         "bfloat16": (lambda a: torch_tensor(a).bfloat16(), TypeError, "bfloat16"),
         "sparse": (lambda a: sparse.csr_matrix(np.atleast_2d(a)), TypeError, "toarray"),
         "ragged": (lambda a: [[1.0], [1.0, 2.0]], ValueError, "list"),
-        "too many axes": (lambda a: a[None, None], ValueError, "shape (1, 1"),
+        "too many axes": (lambda a: a[None, None], ValueError, "(1, 1"),
     }
 
 

@@ -88,10 +88,10 @@ def test_oracle_bounds_and_floor(problem, rng, loss):
     below the floor.
     """
     p = problem(rng, [3, 4, 2], loss=loss, N=15)
-    p.ref.l2, p.ref.l2_biases = 0.5, False
-    ob, v = compiled(p.ref), rng.standard_normal(p.n)
+    ref = p.reference(l2=0.5, l2_biases=False)
+    ob, v = compiled(ref), rng.standard_normal(p.n)
     assert ob.l2_biases is False
-    H, R = ob.hessian(p.theta), p.ref.hessian(p.theta)
+    H, R = ob.hessian(p.theta), ref.hessian(p.theta)
     assert np.linalg.norm(H @ v - R @ v) <= 2 * H.rounding_bound(v)
     assert np.linalg.norm(H.gradient - R.gradient) <= 2 * ob.rounding_bound(p.theta)
     assert np.all(np.linalg.norm(H.to_dense() - R @ np.eye(p.n), axis=0) <= 2 * H.column_bounds())

@@ -121,7 +121,7 @@ def classify(
         its tolerance, and n above 256, products alone show it.
     krylov : Krylov, optional
         A run on ``ob.hessian(theta)``, `spectrum.Krylov`; one on any other operator is refused. If
-        the operator is none of a network, up to three products check this. The run's operator is
+        the operator is none of a network, up to two products check this. The run's operator is
         used; at large n its products count as the verdict's own and new ones are added to it, so
         that eigenpairs, density and steps can reuse them at no cost. The result names the run in
         `shared` and gives the number of new products in `n_new`.

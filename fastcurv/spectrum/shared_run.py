@@ -216,6 +216,11 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     def held(self) -> Iterator[Runs]:
         """Return a context in which this thread alone uses the runs; other threads wait.
 
+        Yields
+        ------
+        Runs
+            The runs by their start vectors.
+
         Raises
         ------
         RuntimeError

@@ -197,8 +197,8 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         exponential in the sum of the scales of the branches [4]_; with ``1/L`` that sum is 1 at any
         depth. 20 relu layers of width 16 then start at a loss of 3 instead of 3e8. Outputs of tanh
         and sigmoid are bounded and grow in proportion to L at most: their weights are not scaled,
-        since deep tanh networks were measured to train more slowly by SGD with scaled ones. Nor is anything with batch
-        normalisation, where outputs do not depend on the scale.
+        since deep tanh networks were measured to train more slowly by SGD with scaled ones. Nor is
+        anything with batch normalisation, where outputs do not depend on the scale.
 
         References
         ----------

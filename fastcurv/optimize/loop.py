@@ -16,6 +16,7 @@ from ..common.linalg import NotConvexError
 from ..common.outcome import outcome as as_result
 from ..common.progress import SILENT, bar
 from ..common.vectors import norm, same
+from ..critical.evidence import value_at
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
@@ -88,7 +89,7 @@ class Loop:
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.gradient_tol, self.by_default = gradient_tol, gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
-        self.bottom = self.low = lower_bound(run.ob)  # low: where next to nothing is left to gain
+        self.bottom = lower_bound(run.ob)
         self.shown: Any = None
         self.method: Method
         self.why: str | None = None
@@ -123,7 +124,6 @@ class Loop:
             )
         run.f0 = run.records[0][1] if run.records else run.f
         run.fresh = run.fresh if facts else run.f
-        self.low = self.bottom + LITTLE * (run.f0 - self.bottom)
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_objective(run, facts["run"])
@@ -316,15 +316,29 @@ class Loop:
         """
         run, last = self.run, self.run.records[-count:]
         _mark(run.mark, last, GAIN, 0.0)
-        if min(last, key=LOSS)[1] <= self.low < np.inf:
-            _mark(run.walked, [one for one in last if one[1] <= self.low], TRIFLE, run.f0)
+        if self._is_low(min(last, key=LOSS)[1]):
+            _mark(run.walked, [one for one in last if self._is_low(one[1])], TRIFLE, self.scale)
 
     def _is_near_bound(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
         for.
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
-        return by_default and self.run.f <= self.low < np.inf
+        return by_default and self._is_low(self.run.f)
+
+    @cached_property
+    def scale(self) -> float:
+        """The loss at the start, or that of theta = 0 if it is less: a start whose outputs are
+        larger than the targets by orders of magnitude is no measure of what is left to gain.
+        """
+        zero = value_at(self.run.ob, np.zeros_like(self.run.theta))
+        return zero if zero < self.run.f0 else self.run.f0
+
+    def _is_low(self, f: float) -> bool:
+        """Return True if a loss is so near its lower bound that next to nothing is left to gain."""
+        if not f - self.bottom <= LITTLE * (self.run.f0 - self.bottom) < np.inf:
+            return False
+        return f - self.bottom <= LITTLE * (self.scale - self.bottom)
 
     # where the gradient is zero
 

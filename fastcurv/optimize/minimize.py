@@ -239,8 +239,9 @@ def minimize(
           without a proof), ``target`` (at `fun_target`), ``slow`` (50 iterations of a second-order
           method lower neither the loss by 1e-8 of itself nor the gradient norm by half; or, with
           the default tolerance and a loss within 1e-4 of its lower bound, as a share of the
-          start's, the loss by a millionth of the start's). `status` is its number in this order, 0
-          for ``critical``. ``stalled``: the method finds no step that lowers the loss.
+          start's and of that at theta = 0, the loss by a millionth of these).
+          `status` is its number in this order, 0 for ``critical``. ``stalled`` means that the
+          method finds no step that lowers the loss.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that goes on from the one chosen.
 

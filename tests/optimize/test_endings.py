@@ -125,3 +125,51 @@ def test_a_plateau_at_the_start_is_no_success():
     start = 200 * ob.model.init(seed=0)
     run = fc.minimize(ob, start, "trust-region", max_iter=200, seed=0)
     assert not run.success or run.fun < 1e-3 * ob.value(start)
+
+
+def test_a_start_far_above_small_targets_does_not_end_a_run():
+    """What is left to gain is measured by the targets, not by a start of outputs of size 1."""
+    x = np.linspace(-2, 2, 60)[:, None]
+    model = fc.MLP([1, 6, 1], "tanh")
+    for unit in (1e-9, 1e-6, 1e-3, 1.0):
+        y = unit * np.sin(3 * x)
+        run = fc.minimize(
+            fc.Objective(model, x, y, "mse"), model.init(seed=0), max_iter=300, verdict=False
+        )
+        assert run.stopped != "slow" or run.fun <= 1e-4 * np.mean(y**2)
+
+
+def advised(ob, run):
+    """Follow each call that the message or the verdict's sentence advises, and return how many
+    there were.
+    """
+    verdict = run.report or fc.classify(ob, run.x)
+    calls = set(re.findall(r"fastcurv\.(\w+)\(ob", f"{run.message} {verdict.sentence}"))
+    assert calls <= {"minimize", "escape", "classify", "find_critical_point"}
+    if "classify" in calls:
+        assert run.report is None
+    for name in calls & {"minimize", "escape"}:
+        limit = {"max_iter": 100} if name == "minimize" else {}
+        x = getattr(fc, name)(ob, run.x, **limit).x
+        lower = ob.value(x) < run.fun
+        assert lower or fc.classify(ob, x).kind != verdict.kind, (run.message, verdict.sentence)
+    return len(calls)
+
+
+def test_calls_that_are_advised_have_an_effect():
+    """Each lowers the loss or changes the verdict."""
+    count = 0
+    for seed in range(5):
+        for words in ({"max_iter": 3}, {"max_iter": 60}, {"fun_target": 0.1}, {"max_products": 40}):
+            ob = sine(l2=1e-3 * (seed % 2))
+            count += advised(ob, fc.minimize(ob, ob.model.init(seed=seed), seed=0, **words))
+    assert count >= 10
+
+
+@pytest.mark.nightly
+def test_calls_that_are_advised_at_the_noise_have_an_effect():
+    for seed in range(0, 60, 5):
+        ob = noisy(seed // 10)
+        run = fc.minimize(ob, seed=seed)
+        if run.report is not None or run.stopped == "slow":
+            advised(ob, run)

@@ -184,6 +184,8 @@ class Tridiagonal:
 
 NOT_FINITE: str
 
+class NotFiniteError(ValueError): ...
+
 @disjoint_base
 class Scratchpad: ...
 

@@ -39,6 +39,10 @@ cdef extern from "tridiagonal.h" nogil:
     )
 
 
+class NotFiniteError(ValueError):
+    """Numbers that this library computed, or was given, hold NaN or infinity."""
+
+
 cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
     """A lower triangular R (s, s) with R gram R' = I, for a Gram matrix of rows; a dependent row
     counts as one of rounding. False where it is not finite.
@@ -151,7 +155,9 @@ cdef class Ritz:
         self.exponent = 0
         frexp(largest, &self.exponent)
         if not isfinite(largest):
-            raise ValueError("the projected matrix holds NaN or infinity; wanted finite numbers")
+            raise NotFiniteError(
+                "the projected matrix holds NaN or infinity; wanted finite numbers"
+            )
         return 0
 
     cdef bint by_turns(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
@@ -360,7 +366,7 @@ def symmetrised(P):
     cdef double largest = largest_of(size, p), unit, one, skew = 0
     cdef int exponent = 0
     if not isfinite(largest):
-        raise ValueError(NOT_FINITE)
+        raise NotFiniteError(NOT_FINITE)
     frexp(largest, &exponent)
     scaled, mean = np.empty((2, n, n))
     cdef double *s = <double *>pointer(scaled) if size else NULL

@@ -318,7 +318,7 @@ cdef class Lanczos:
         cdef int window = 300 if wide else 30
         cdef int most = 1000 if wide else 4 * window - 2    # 2^-exponent is representable
         if not isfinite(largest):
-            raise ValueError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE)
         self.exponent = 0
         frexp(largest, &self.exponent)
         if abs(self.exponent) <= window:
@@ -379,7 +379,7 @@ cdef class Lanczos:
             beta = self.take_out(j, low, c)
         size = length_of(count, c)
         if not isfinite((size + beta) * self.unit):
-            raise ValueError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE)
         if beta <= 0.1 * size or count > 2:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import MatrixTimes, inner, resume_arithmetic
+from .._engine import MatrixTimes, NotFiniteError, inner, resume_arithmetic
 from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
@@ -315,7 +315,7 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
     if not all_finite(a):
         beyond = given is not None and all_finite(given)
         said = f"numbers beyond the range of {a.dtype}" if beyond else "NaN or infinity"
-        raise ValueError(f"{name} holds {said}; wanted finite numbers")
+        raise NotFiniteError(f"{name} holds {said}; wanted finite numbers")
     return a
 
 
@@ -453,7 +453,7 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
     size = gap = 0.0
     for part, mirrored in parts:  # Ctrl-C is handled between slabs
         if not np.isfinite(part.data if is_sparse(A) else part).all():
-            raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+            raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
         with np.errstate(over="ignore", invalid="ignore"):
             size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
     if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import linalg
 
+from .._engine import NotFiniteError as NotFiniteError
 from .._engine import Tridiagonal
 from .._engine import residuals as residuals
 from .._engine import symmetrised as symmetrised
@@ -314,10 +315,6 @@ def _failed(n: int) -> np.linalg.LinAlgError:
         f"LAPACK's eigensolvers {', '.join(DRIVERS)} all failed on a finite symmetric matrix of "
         f"n = {n}; wanted one that succeeds: another BLAS/LAPACK build may"
     )
-
-
-class NotFiniteError(ValueError):
-    """A matrix holds NaN or infinity, as after products that overflowed."""
 
 
 class NotConvexError(ValueError):

@@ -20,7 +20,7 @@ from ..common.checks import (
     check_theta,
 )
 from ..common.errors import OBJECTIVE, accept_aliases, require
-from ..common.linalg import PER_CUBE
+from ..common.linalg import PER_CUBE, NotFiniteError
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import (
@@ -456,7 +456,7 @@ def _nearest(
     )
     try:
         at = _judge(there, shown, time.perf_counter())
-    except (ValueError, ArithmeticError):  # the objective has no derivatives there
+    except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):  # no derivatives there
         return None
     H.count += at.n_products
     if at.kind == "not_critical":

@@ -330,12 +330,12 @@ class FinderState:
         with call_unmodified(self.ob, theta):
             try:
                 H = self.ob.hessian(theta)
-            except (ValueError, OverflowError, FloatingPointError):
+            except (NotFiniteError, OverflowError, FloatingPointError):
                 return None
         as_curvature(H, theta.size)
         try:
             return Products(H)
-        except (ValueError, OverflowError, FloatingPointError):  # the matrix is not finite
+        except (NotFiniteError, OverflowError, FloatingPointError):  # the matrix is not finite
             return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:

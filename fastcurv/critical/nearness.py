@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.linalg import NotFiniteError
 from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, check_time
 from ..common.vectors import extent, safe_norm
@@ -158,7 +159,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
         g, bound = gradient_at(ob, theta, H), gradient_bound(ob, theta, H)
         error = np.nan if bound is None else bound
     if not np.isfinite(g).all():
-        raise ValueError(
+        raise NotFiniteError(
             "the gradient at theta holds NaN or infinity; wanted a theta where the loss is finite"
         )
     return g, error
@@ -376,7 +377,7 @@ def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
         return np.full(U.shape[1], np.nan)
     try:
         found = (U * hessian_products(ob, theta)(U)).sum(axis=0)
-    except (ValueError, ArithmeticError):  # the objective is undefined there
+    except (NotFiniteError, ArithmeticError):  # the objective is undefined there
         return np.full(U.shape[1], np.nan)
     return np.asarray(found)
 
@@ -387,7 +388,7 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     """
     try:
         found = gradient_and_error(in_float64(ob), theta + step)[0]
-    except (ValueError, ArithmeticError):  # the objective is undefined there
+    except (NotFiniteError, ArithmeticError):  # the objective is undefined there
         return None
     return found if np.isfinite(found).all() else None
 

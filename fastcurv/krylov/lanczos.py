@@ -24,7 +24,7 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.linalg import eigh, eigh_tridiagonal, svd, wanted
+from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted
 from ..common.protocols import Array, Floats, Indices, Which
 from ..common.runtime import as_callback, check_time, time_left
 from ..common.vectors import (
@@ -490,7 +490,7 @@ class Recurrence(Lanczos, Basis):
         W = self._apply_block(m, p)
         sizes = [self.unit * norm(w) for w in W]
         if not np.isfinite(sizes).all():
-            raise ValueError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE)
         self.scale = max(self.scale, *sizes)
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]

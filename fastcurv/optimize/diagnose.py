@@ -24,6 +24,7 @@ import numpy as np
 from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require, typed
 from ..common.html import html_table
+from ..common.linalg import NotFiniteError
 from ..common.runtime import one_blas_thread, starts_to_nearest, unbroken
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
@@ -825,7 +826,7 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
         model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
         ob = f.ob._with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
-        with suppress(ValueError):  # a loss that is not finite where it would begin
+        with suppress(NotFiniteError):  # a loss that is not finite where it would begin
             run = unbroken(minimize(ob, model.init(seed=0), "l-bfgs", **options))
             losses[name] = float(run.fun)
     return losses

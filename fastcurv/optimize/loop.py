@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import NotConvexError
+from ..common.linalg import NotConvexError, NotFiniteError
 from ..common.outcome import outcome as as_result
 from ..common.progress import SILENT, bar
 from ..common.vectors import norm, same
@@ -119,7 +119,7 @@ class Loop:
         self.method = self.maker(run, **self.options)  # which says what to bind
         run.bind()
         if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
-            raise ValueError(
+            raise NotFiniteError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
         run.f0 = run.records[0][1] if run.records else run.f

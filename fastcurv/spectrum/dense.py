@@ -19,7 +19,7 @@ from ..common.checks import (
     times,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import Eigensystem, eigh, halfway
+from ..common.linalg import Eigensystem, NotFiniteError, eigh, halfway
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
@@ -176,7 +176,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
             asymmetry[s] = _lengths(here - there)
             A[s] = np.where(bounds < own, here, np.where(own < bounds, there, halfway(here, there)))
     if not np.isfinite(asymmetry).all():
-        raise ValueError(
+        raise NotFiniteError(
             "products with the operator hold NaN or infinity, or overflow when they are "
             "symmetrised; wanted finite numbers for a finite vector"
         )
@@ -328,7 +328,7 @@ def _as_products_have_it(op: Any) -> Floats:
     """Return the symmetric matrix of an operator, on the side of a kink where its products are."""
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
-        raise ValueError(NOT_FINITE)
+        raise NotFiniteError(NOT_FINITE)
     return halfway(P, P.T)
 
 

@@ -22,6 +22,7 @@ from ..common.checks import (
     times,
 )
 from ..common.errors import accept_aliases
+from ..common.linalg import NotFiniteError
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import (
     Array,
@@ -136,7 +137,7 @@ class CountingRows:
             with np.errstate(over="ignore"):
                 Y = Y * Y.dtype.type(2.0 ** (short - (self.exponent or 0)))
         if not np.isfinite(Y).all():
-            raise ValueError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE)
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:

@@ -1,0 +1,107 @@
+"""Errors of a user's objective reach the user, whichever call raised them."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.testing import QuadraticObjective
+
+STARTS = {"near": [1e-6, 0.0, 0.0], "far": [1.0, -1.0, 0.5]}
+
+
+class Raising:
+    """A quartic bowl, a call of which raises: the `at`-th of the method `name`."""
+
+    n_params = 3
+
+    def __init__(self, name=None, at=0, error=None):
+        self.name, self.at, self.error = name, at, error or ValueError("mine")
+        self.calls = dict.fromkeys(("value", "gradient", "hessian"), 0)
+
+    def _count(self, name):
+        self.calls[name] += 1
+        if name == self.name and self.calls[name] == self.at:
+            raise self.error
+
+    def value(self, x):
+        self._count("value")
+        return 0.5 * x @ x + np.sum(x**4)
+
+    def gradient(self, x):
+        self._count("gradient")
+        return x + 4 * x**3
+
+    def hessian(self, x):
+        self._count("hessian")
+        return np.diag(1 + 12 * x**2)
+
+
+CALLS = {
+    "classify": lambda ob, x: fc.classify(ob, x, seed=0),
+    "find": lambda ob, x: fc.find_critical_point(ob, x),
+    "minimize": lambda ob, x: fc.minimize(ob, x, seed=0, max_iter=20),
+    "by products": lambda ob, x: fc.classify(ob, x, seed=0, dense_below=0),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_value_error_of_an_objective_reaches_its_user(call):
+    """At the first call of each method, at the last, and at those between."""
+    raised = 0
+    for start in STARTS.values():
+        counted = Raising()
+        CALLS[call](counted, np.array(start))
+        for name, n in counted.calls.items():
+            for at in sorted({1, 2, n // 2, n - 1, n} & set(range(1, n + 1))):
+                with pytest.raises(ValueError, match="^mine$"):
+                    CALLS[call](Raising(name, at), np.array(start))
+                raised += 1
+    assert raised >= 6
+
+
+def test_what_is_not_finite_on_the_way_is_no_error():
+    """A Hessian with NaN where Newton's steps lead ends the search in words; a user's own error of
+    another kind is not swallowed either."""
+
+    class Lost(Raising):
+        def hessian(self, x):
+            return np.full((3, 3), np.nan)
+
+    found = fc.find_critical_point(Lost(), np.ones(3))
+    assert not found.success and "the Hessian is not finite here" in found.message
+    with pytest.raises(RuntimeError, match="^mine$"):
+        fc.find_critical_point(Raising("hessian", 1, RuntimeError("mine")), np.ones(3))
+
+
+def test_matrices_and_vectors_that_are_not_finite_are_still_value_errors():
+    with pytest.raises(ValueError, match="wanted finite numbers"):
+        fc.classify(QuadraticObjective(np.eye(3)), [np.nan, 0, 0])
+    with pytest.raises(ValueError, match="wanted finite numbers"):
+        fc.eigsh(np.full((3, 3), np.nan))
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
+    """Only a start where the loss is not finite leaves a network out of the comparison."""
+    from fastcurv.common.linalg import NotFiniteError
+    from fastcurv.optimize import diagnose
+
+    X = np.linspace(-1, 1, 24).reshape(12, 2)
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")
+    theta, minimize, calls = ob.model.init(seed=0), diagnose.minimize, []
+
+    def fail(error):
+        def run(*args, **options):
+            calls.append(0)
+            if len(calls) == at:
+                raise error
+            return minimize(*args, **{**options, "max_iter": 3})
+
+        return run
+
+    monkeypatch.setattr(diagnose, "minimize", fail(ValueError("mine")))
+    with pytest.raises(ValueError, match="^mine$"):
+        fc.diagnose(ob, theta, compare=True)
+    calls.clear()
+    monkeypatch.setattr(diagnose, "minimize", fail(NotFiniteError("at its start")))
+    assert fc.diagnose(ob, theta, compare=True).causes is not None

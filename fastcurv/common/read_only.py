@@ -83,13 +83,13 @@ def read_only_view(x: Any) -> Any:
     """Return an array, or a CSR matrix of such arrays, as a view that cannot be written to, and
     anything else unchanged.
     """
+    if isinstance(x, np.ndarray):
+        view = x.view()
+        view.setflags(write=False)
+        return view
     if isinstance(x, csr_matrix):
         return csr_matrix(tuple(map(read_only_view, (x.data, x.indices, x.indptr))), shape=x.shape)
-    if not isinstance(x, np.ndarray):
-        return x
-    view = x.view()
-    view.setflags(write=False)
-    return view
+    return x
 
 
 class Record:
@@ -97,7 +97,9 @@ class Record:
 
     def __post_init__(self) -> None:
         known = vars(self)
-        known.update({name: read_only_view(part) for name, part in known.items()})
+        for name, part in known.items():
+            if isinstance(part, np.ndarray):
+                known[name] = read_only_view(part)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -120,7 +120,7 @@ def test_points_are_there_for_small_networks_of_known_losses(rng):
     net = one("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
     assert net.ob._points() is not None and bent._points() is None  # its GGN may be indefinite
-    little = fc.Objective(net.model, net.X, net.y, "mse", memory=100_000)
+    little = fc.Objective(net.model, net.X, net.y, "mse", memory=2_000_000)
     many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
     assert many._points() is None
     for ob in (little, bent):

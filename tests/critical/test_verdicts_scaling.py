@@ -51,16 +51,14 @@ def verdict(i):
 
 def scale_loss(ob, factor):
     scaled = copy.copy(ob)
-    scaled.sample_weight = np.full(ob.n_samples, factor) * (
-        1 if ob.sample_weight is None else ob.sample_weight
-    )
-    scaled.l2 = factor * ob.l2
+    weight = np.full(ob.n_samples, factor) * (1 if ob.sample_weight is None else ob.sample_weight)
+    vars(scaled).update(sample_weight=weight, l2=factor * ob.l2)  # past the read-only attributes
     return scaled
 
 
 def scale_inputs(ob, theta, factor):
     scaled, theta = copy.copy(ob), theta.copy()
-    scaled.X = factor * ob.X
+    vars(scaled)["X"] = factor * ob.X  # past the read-only attribute
     W1, _ = ob.model.unflatten(theta)[0]
     W1 /= factor
     return scaled, theta

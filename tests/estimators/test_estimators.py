@@ -361,7 +361,7 @@ OF_NO_VALUE = [
     ({"max_iter": 0}, "max_iter is 0"),
     ({"max_time": -1}, "max_time is -1.0; wanted a finite number > 0"),
     ({"tol": "tight"}, "tol is 'tight'; wanted 'auto' or a number"),
-    ({"verdict": "slow"}, "verdict is 'slow'"),
+    ({"verdict": "slow"}, "verdict must be .*, got 'slow'"),
     ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is \\(0,\\); wanted ints"),
     ({"batch_size": 0, "solver": "adam"}, "batch_size is 0"),
     ({"batch_size": "all"}, "batch_size is 'all'; wanted 'auto' or an int >= 1"),

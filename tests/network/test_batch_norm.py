@@ -375,7 +375,7 @@ def test_flat_directions(activation, bias):
     is none of them.
     """
     p = normed([4, 3, 3, 2], activation, N=60, bias=bias)
-    p.ob.X[:, 3] = 2.0  # constant: nothing that the mean lets through
+    p.X[:, 3] = 2.0  # constant: nothing that the mean lets through
     model = p.model
     T = p.ob.certificates.flat_directions(p.theta)
     H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv import _engine
 from fastcurv.optimize.minimize import METHODS
 
 from .. import nets
@@ -31,7 +32,8 @@ def own_sentence(error):
     text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, OSError) and error.errno is not None:  # the system's, with a name as repr
         return "" if text.isprintable() else "has control characters"
-    if type(error) not in (ValueError, TypeError, MemoryError, np.linalg.LinAlgError):
+    known = (ValueError, TypeError, MemoryError, np.linalg.LinAlgError, _engine.NotFiniteError)
+    if type(error) not in known:
         return f"is a {type(error).__name__}"
     if not text or not text.isprintable() or len(text) > 700:
         return "is no sentence"

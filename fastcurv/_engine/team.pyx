@@ -256,9 +256,9 @@ cdef class Lock:
             while got != PY_LOCK_ACQUIRED:
                 with nogil:
                     got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
-                if got == PY_LOCK_INTR:
-                    PyErr_CheckSignals()
-                elif got != PY_LOCK_ACQUIRED:
+                if got != PY_LOCK_ACQUIRED:
+                    PyErr_CheckSignals()    # a signal may come between two waits as well
+                if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
                     here = progress_of(self.holder)
                     if here is None or here != stands:
                         stands, since = here, fc_now_ns()

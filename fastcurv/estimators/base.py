@@ -299,8 +299,8 @@ class SpectrumCheck(Answering, subject="look"):
         if self.kind == "not_critical":
             return f"The gradient, up to {self.gradient_norm:.3g}, is above tol; {ends}."
         if self.kind == "saddle":
-            return f"The gradient is within tol, and there is a way down: {ends}."
-        return f"The gradient is within tol, and no way down was found: {ends}."
+            return f"The gradient is within tol, and a descent direction was found: {ends}."
+        return f"The gradient is within tol, and no descent direction was found: {ends}."
 
 
 def check_spectrum(

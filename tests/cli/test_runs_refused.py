@@ -57,7 +57,7 @@ def test_what_json_can_hold():
 
 
 @pytest.mark.parametrize(
-    "kind, words", [("saddle", "there is a way down"), ("not_critical", "is above tol")]
+    "kind, words", [("saddle", "a descent direction was found"), ("not_critical", "is above tol")]
 )
 def test_a_look_in_one_sentence(kind, words):
     seen = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)

@@ -99,7 +99,8 @@ class Record:
         known = vars(self)
         for name, part in known.items():
             if isinstance(part, np.ndarray):
-                known[name] = read_only_view(part)
+                known[name] = view = part.view()
+                view.setflags(write=False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

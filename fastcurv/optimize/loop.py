@@ -452,7 +452,7 @@ class Loop:
         x, fun, gnorm = self._choose()
         at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())
         whole = self.why not in ("interrupted", "unbounded")
-        at_rest = at_rest or (self.why == "stalled" and self.rounded)
+        at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
         if self.outcome is None and at_rest and self.verdict and whole:
             self._judge_the_end(x)
         return self._result(x, fun, gnorm)

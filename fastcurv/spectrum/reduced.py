@@ -35,6 +35,11 @@ ROUNDINGS = 64  # asymmetry allowed in products, in eps times the largest |lam|
 DEFAULT_TOL = {8: 1e-8, 4: 2e-5}  # by the bytes of a number
 
 
+# Eigenvalues of a matrix with entries up to 1 are below its number of rows, which is below 2**60:
+# scaled by a smaller power of two than this one they do not overflow.
+MAX_SAFE_EXPONENT = 960
+
+
 class EigshOptions(NamedTuple):
     """The options of a search; the fields are arguments of `eigsh`."""
 
@@ -106,7 +111,10 @@ def answered(
         A = (A + A.T) * 0.5
 
     def pick(theta: Floats) -> Indices:
-        return wanted(unscaled(theta, exponent) + rest, asked.k, asked.which)
+        values = (
+            np.ldexp(theta, exponent) if exponent < MAX_SAFE_EXPONENT else unscaled(theta, exponent)
+        )
+        return wanted(values + rest, asked.k, asked.which)
 
     theta, at, V = eigh_some(A, pick)
     V = np.asfortranarray(V if N is None else N @ V, dtype)

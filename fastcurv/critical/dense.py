@@ -488,6 +488,10 @@ class ByEigenpairs(Inertia):
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
+        if found[0].holds and (self.signs == 0).any():  # it holds in theta's units, as all signs do
+            own = View(view.plain, view.plain, view.held)
+            self.view, self.cut, self.signs, self.n_found = self._signs_in(own)
+            return found
         untried = view.best is view.plain and full.n <= BALANCED_BELOW  # balanced coordinates
         if found[0].missing in ("h", "orbit") and untried:
             best = full.cut(full.flat(view.held.columns), full.d)

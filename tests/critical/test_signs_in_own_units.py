@@ -1,0 +1,46 @@
+"""Saddles whose signs are all proved in theta's own units, but not in balanced ones."""
+
+import numpy as np
+
+import fastcurv as fc
+
+
+def drawn(seed):
+    """Return rows with features and targets of very different units."""
+    rng = np.random.default_rng(seed)
+    d, h, o = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    rng.choice(["tanh", "identity", "sigmoid"])
+    N, units = int(rng.integers(6, 30)), 10.0 ** rng.uniform(-4, 4, d)
+    X = rng.standard_normal((N, d)) * units
+    y = rng.standard_normal((N, o)) * 10.0 ** rng.uniform(-3, 3)
+    l2, bias = float(10.0 ** rng.uniform(-8, -1)), bool(rng.integers(2))
+    return fc.Objective(fc.MLP([d, h + 1, o], bias=bias), X, y, "mse", l2)
+
+
+# Minima of networks with one unit less, with a unit of weights near 0: [3, 2, 2] and [2, 3, 1].
+SADDLES = {
+    488: [
+        39.752426898513164, -10.062312062192952, 0.021277446640280605, -6.6708650988252365e-25,
+        6.551503510444821e-24, -1.7993050614479248e-22, -13.864371209701778,
+        -1.6739615852562607e-22, 44.369423226698345, -1.8313464343731354e-24, -41.772779547561484,
+        1.3576491515426022e-24, -1.019534923917196, 40.9347841646927,
+    ],
+    630: [
+        1.7337744234864496, 0.07656552141903569, -0.22252802632237903, 0.0396909651597159,
+        -3.533487863766245e-25, -1.0965693582997404e-25, -0.12339985968840543, -0.16598316216058678,
+        2.025663045442825e-33,
+    ],
+}  # fmt: skip
+
+
+def test_a_theorem_that_holds_in_own_units_proves_all_signs():
+    for seed, theta in SADDLES.items():
+        ob, theta = drawn(seed), np.array(theta, dtype=float)
+        point = fc.classify(ob, theta)
+        assert point.kantorovich < 0.5 and point.certified and point.kind == "saddle"
+        assert point.n_zero == 0 and "no theorem was tried" not in point.reason
+        # the inertia of D H D is that of H (Sylvester)
+        H = ob.hessian(theta).to_dense()
+        D = 1 / np.sqrt(np.abs(np.diag(H)))
+        values = np.linalg.eigvalsh(D[:, None] * H * D)
+        assert (values < 0).sum() == point.n_negative and np.abs(values).min() > 1e-9

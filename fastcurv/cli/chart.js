@@ -21,8 +21,9 @@
   const short = (x) => {
     if (x === 0) return "0";
     const size = Math.abs(x);
-    if (size >= 1e5 || size < 1e-3) return x.toExponential().replace("e+", "e").replace(/\.0+e/, "e");
-    return String(+x.toPrecision(6));
+    const rounded = +x.toPrecision(6); // 3 * 2e-4 is 6.000000000000001e-4
+    if (size >= 1e5 || size < 1e-3) return rounded.toExponential().replace("e+", "e");
+    return String(rounded);
   };
   const evenTicks = (low, high, n) => {
     const raw = (high - low) / n;

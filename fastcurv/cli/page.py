@@ -113,10 +113,17 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
             }
         )
     marked = f"all {n} eigenvalues" if dense else f"the {len(ticks)} outermost eigenvalues"
+    made = (
+        ""
+        if density.exact
+        else (
+            f" by stochastic Lanczos quadrature; the band is {BAND:g} standard errors of "
+            f"{density.n_probes} probes"
+        )
+    )
     page.section("Spectrum").chart(
         views,
-        f"Density of the Hessian's {n} eigenvalues by stochastic Lanczos quadrature; the band is "
-        f"{BAND:g} standard errors of {density.n_probes} probes; marks on the axis: {marked}."
+        f"Density of the Hessian's {n} eigenvalues{made}; marks on the axis: {marked}."
         + (" All are proved positive: nothing lies at or below 0." if low > 0 else ""),
     )
     page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))

@@ -13,12 +13,14 @@ from ..common.checks import (
     check_symmetric_operator,
     one_seed,
     operator_dtype,
+    times,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
 from ..common.runtime import starts_to_nearest
+from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
     combine,
@@ -89,8 +91,8 @@ def spectral_density(
         left out. Costs memory for as many vectors and their orthogonalisation. Default: True if n
         is at most 100 000, so that this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
-        Known eigenpairs, deflated in the same way; for vectors without values, the values cost s
-        products.
+        Known eigenpairs of `op`, deflated in the same way. One product checks the pairs; for
+        vectors without values, the values cost s products.
     axis : str
         ``"linear"``, or ``"log"``: per decade of ``|lam|`` on either side of zero, linear below
         `linear_below`, see `SpectralDensity`.
@@ -234,8 +236,14 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     """Return `against` as `KnownPairs`, and the number of products that its values cost."""
     n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
     if isinstance(against, Eigenpairs):
+        if against.vectors.shape[0] != n:
+            raise ValueError(
+                f"against must hold eigenvectors of {n} entries, as the operator has rows, got "
+                f"{against.vectors.shape[0]}."
+            )
         vectors = np.ascontiguousarray(against.vectors.T, dtype)
-        return KnownPairs(against.values, vectors, against.residuals), 0
+        known = KnownPairs(against.values, vectors, against.residuals)
+        return known, check_pairs(op, known) if len(vectors) else 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
         return KnownPairs(none, np.zeros((0, n), dtype), none), 0
@@ -244,6 +252,27 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     run.step()
     values, S = decompose(run)
     return KnownPairs(values, combine(run.rows[: run.m], S), none), run.n_products
+
+
+def check_pairs(op: Any, known: KnownPairs) -> int:
+    """Raise if the pairs are not eigenpairs of `op`, by its product with the sum of their vectors;
+    return the number of products.
+
+    The error of the product is at most the sum of the residuals and the product's own rounding,
+    for which sqrt(eps) times its size is ample.
+    """
+    got = times(op, known.rows.sum(axis=0))
+    missing = norm(got - known.values.astype(got.dtype) @ known.rows)
+    allowed = float(known.residuals.sum()) + np.sqrt(np.finfo(got.dtype).eps) * max(
+        norm(got), norm(known.values)
+    )
+    if not missing <= allowed:
+        raise ValueError(
+            "against must hold eigenpairs of this operator, got pairs whose residual is "
+            f"{missing:.3g} where their own residuals allow {allowed:.3g}. Call eigsh on this "
+            "operator."
+        )
+    return 1
 
 
 def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_positive_int
+from ..common.checks import as_rng, check_array, check_positive_int, short
 from ..common.read_only import ReadOnly, Record
 from ..reference import ReferenceModel, ReferenceObjective
 
@@ -156,6 +156,8 @@ def compiled(ob: Any) -> Any:
     from ..network.mlp import MLP
     from ..network.objective import Objective
 
+    if not isinstance(ob, ReferenceObjective):
+        raise TypeError(f"ob must be a fastcurv.reference.ReferenceObjective, got {short(ob)}.")
     m = ob.model
     model = MLP(
         m.sizes,

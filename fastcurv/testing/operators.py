@@ -12,11 +12,13 @@ from ..common.checks import (
     as_rng,
     check_array,
     check_positive_int,
+    check_real,
     check_symmetric_operator,
     check_vector,
 )
 from ..common.protocols import Array
 from ..common.read_only import ReadOnly
+from ..network.arguments import check_dtype
 
 # methods that an instance may replace, since nothing else was computed from them
 PARTS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
@@ -50,7 +52,10 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
     def __init__(
         self, values: np.ndarray, n_reflections: int = 3, *, seed: Any = 0, dtype: Any = np.float64
     ) -> None:
+        dtype = check_dtype(dtype)
         self.values = np.atleast_1d(check_array(values, "values", dtype, finite=False))
+        if self.values.ndim != 1 or not self.values.size:
+            raise ValueError(f"values must have shape (n,) with n >= 1, got {self.values.shape}.")
         n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)
         n = self.values.size
         super().__init__(dtype, (n, n))
@@ -108,7 +113,7 @@ class QuadraticObjective(ReadOnly, assignable=PARTS):
             if center is None
             else check_vector(center, self.n_params, "center")
         )
-        self.offset = float(offset)
+        self.offset = check_real(offset, "offset")
 
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         d = check_vector(theta, self.n_params, "theta", float) - self.center

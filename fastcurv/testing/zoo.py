@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.checks import as_rng
+from ..common.checks import as_rng, check_positive_int, check_theta, short
 from ..reference import ReferenceModel, ReferenceObjective
 from ..structure.tables import SUITS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
@@ -80,6 +80,7 @@ def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
 
     The smallest negative curvature may be as small as 1e-6 times the largest positive one.
     """
+    count = check_positive_int(count, "count", most=100_000, least=0)
     rng = as_rng(seed)
     cases = []
     for i in range(count):
@@ -122,9 +123,13 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
     """Refine a critical point of a small objective to rounding, by Newton's method with a
     pseudo-inverse.
     """
-    best = np.array(theta, dtype=float)
+    if not (hasattr(ob, "gradient") and hasattr(ob, "hessian")):
+        raise TypeError(
+            f"ob must be an objective with gradient(theta) and hessian(theta), got {short(ob)}."
+        )
+    best = check_theta(ob, theta, dtype=float).copy()
     g = ob.gradient(best)
-    for _ in range(steps):
+    for _ in range(check_positive_int(steps, "steps", most=100_000, least=0)):
         H = np.asarray(ob.hessian(best) @ np.eye(best.size))
         new = best - np.linalg.lstsq(H, g, rcond=1e-10)[0]
         g_new = ob.gradient(new)

@@ -98,7 +98,8 @@ window.addEventListener("load", () => {
     svg.dispatchEvent(new WheelEvent("wheel", { ...at, deltaY: -100, ctrlKey: true }));
     views.wheel = box.dataset.view;
     svg.dispatchEvent(new MouseEvent("dblclick"));
-    return { first, before, after: box.dataset.view, views, ready: box.dataset.ready,
+    const labels = [...svg.querySelectorAll("text")].map((text) => text.textContent);
+    return { labels, first, before, after: box.dataset.view, views, ready: box.dataset.ready,
              lines: box.querySelectorAll("polyline").length, wide: r.width };
   });
   const page = document.documentElement;
@@ -134,6 +135,8 @@ def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
     assert len(result["seen"]) == 5
     for chart in result["seen"]:
         assert chart["ready"] == "yes" and chart["lines"] >= 1 and chart["wide"] <= width
+        numbers = [text for text in chart["labels"] if re.fullmatch(r"-?[\d.]+(e-?\d+)?", text)]
+        assert len(numbers) >= 4 and max(map(len, numbers)) <= len("-1.23456e-10"), numbers
         resets = chart["views"].pop("show all")
         assert resets == chart["first"]
         for name, view in chart["views"].items():

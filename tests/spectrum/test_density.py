@@ -119,11 +119,28 @@ def test_known_pairs_are_exact_in_the_density(rng):
     spectrum = hessian_like(rng)
     op = Prescribed(spectrum, seed=0)
     top = eigsh(op, 10, "LA", seed=0)
-    for against, extra in ((top, 0), (top.vectors, 10)):
+    for against, extra in ((top, 1), (top.vectors, 10)):
         d = spectral_density(op, 3, 40, seed=0, against=against)
         assert d.n_deflated == 10 and d.n_products == 120 + extra
         mass = d.mass(0.95, np.inf)
         assert mass.estimate == pytest.approx(10 / len(spectrum), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pairs_of_another_operator_are_refused(rng, dtype):
+    """The known pairs of a density are those of its own operator, at both ends of the spectrum."""
+    net = fc.MLP([3, 4, 2], "tanh", dtype=dtype)
+    X, y = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
+    ob = fc.Objective(net, X, y, loss="cross_entropy")
+    here, there = ob.hessian(net.init(0)), ob.hessian(net.init(0) + 0.1)
+    for which in ("LA", "SA"):
+        pairs = fc.eigsh(here, 3, which, seed=0, space="parameters")
+        assert fc.spectral_density(here, 2, 8, seed=0, against=pairs).n_deflated == 3
+        for other in (there, -1 * here, 1.01 * here):
+            with pytest.raises(ValueError, match="eigenpairs of this operator"):
+                fc.spectral_density(other, 2, 8, seed=0, against=pairs)
+    with pytest.raises(ValueError, match="eigenvectors of 5 entries"):
+        fc.spectral_density(np.eye(5), 2, 3, seed=0, against=pairs)
 
 
 def test_mass_and_moments_cover(rng):

@@ -3,10 +3,12 @@ fresh interpreter.
 """
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
 
 os.environ.setdefault(
@@ -121,6 +123,18 @@ def clock(request):
     time of the process and its threads, where nothing else runs the clock's.
     """
     return request.param
+
+
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.nightly)], ids=["", "seconds"])
+def ticks(request, monkeypatch):
+    """Replace `time.perf_counter` by a clock that advances by a millisecond whenever it is read, so
+    that limits of time end after a number of readings and not after what a machine needs; nightly
+    leave the clock itself. Return the seconds by which a limit may be passed.
+    """
+    readings = itertools.count()
+    if request.param:
+        monkeypatch.setattr(time, "perf_counter", lambda: 1e-3 * next(readings))
+    return 0.02 if request.param else 0.3
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ TESTS = {
         "optimize/test_minimize.py",
     ],
     "spectrum": ["spectrum", "critical/test_verdicts_large.py"],
-    "critical": ["critical", "optimize/test_end.py"],
+    "critical": ["critical", "optimize/test_final_point.py"],
     "optimize": ["optimize"],
     "estimators": ["estimators"],
     "plots": ["plots"],

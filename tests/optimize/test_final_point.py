@@ -1,8 +1,11 @@
-"""What `minimize` and `escape` may say at the end: success at minima alone, ways down found along
-zeros, losses without a minimum named, and checks that keep to their time.
+"""Where `minimize` and `escape` end: success only at minima, descent found along flat directions,
+losses without a minimum named, checks that keep to their time, and the parts of these checks.
 """
 
+import re
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,20 +13,36 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize import finish
-from fastcurv.optimize.finish import PROOF, ROUND
+from fastcurv.common.vectors import reduction_ratio
+from fastcurv.critical.evidence import hessian_products
+from fastcurv.optimize import checkpoint, finish
+from fastcurv.optimize.finish import (
+    PROOF,
+    ROUND,
+    STATUS,
+    Finisher,
+    Rest,
+    _factor,
+    directions,
+    falls_for_ever,
+    flat_space,
+    lower_along,
+    polish,
+)  # fmt: skip
+from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective as function
-from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
+from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 
 from .problems import MONKEY
+
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Checks may take as long as a slow machine with other work needs for them."""
+    """Checks may take as long as a slow machine needs for them."""
     monkeypatch.setattr(finish, "ROUND", 600.0)
 
 
@@ -50,9 +69,29 @@ DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a 
 }
 
 
+def overlapping(sizes, l2, N, seed=0, activation="tanh"):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, sizes[0]))
+    y = rng.integers(0, sizes[-1], N)
+    return fc.Objective(fc.MLP(sizes, activation=activation), X, y, l2=l2)
+
+
+def line(value, slope=1.0, curvature=1.0):
+    """A function of one number whose gradient and curvature are claimed to be constant."""
+    return function(
+        1,
+        lambda x: float(value(x[0])),
+        lambda x: np.array([slope]),
+        lambda x: np.eye(1) * curvature,
+    )
+
+
+# --- points that are no minimum, and minima
+
+
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
 @pytest.mark.parametrize("name", DESCENDING)
-def test_a_degenerate_point_is_left_where_anything_goes_down(name, method, unhurried):
+def test_degenerate_points_with_a_descent_are_left(name, method, unhurried):
     found = fc.minimize(DESCENDING[name], np.zeros(2), method, seed=0)
     assert not found.success and found.stopped in ("unbounded", "max_iter", "diverged")
     assert found.fun < -1.0
@@ -60,7 +99,7 @@ def test_a_degenerate_point_is_left_where_anything_goes_down(name, method, unhur
 
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
-def test_the_side_of_a_cube_is_no_minimum(n, start, unhurried):
+def test_a_cube_is_unbounded_and_has_no_minimum(n, start, unhurried):
     """Sum of x^3 at x = start: positive definite, a small gradient, and no minimum anywhere."""
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
@@ -108,7 +147,7 @@ def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], activation=activation, bias=False), X, Y, loss="mse")
     zeros = np.zeros(ob.n_params)
     assert not np.any(ob.gradient(zeros)) and not np.any(ob.hessian(zeros).to_dense())
-    best = min(fc.minimize(ob, ob.model.init(seed=s), seed=0).fun for s in range(1))
+    best = fc.minimize(ob, ob.model.init(seed=0), seed=0).fun
     found = fc.minimize(ob, zeros, seed=0)
     assert found.fun < 0.9 * ob.value(zeros) and found.fun <= 2.0 * best
 
@@ -145,17 +184,9 @@ def test_products_that_overflow_end_a_run(method):
         assert run.fun < 0.1 * ob.value(start) or "overflow" in run.message
 
 
-def test_a_run_to_an_infimum_at_infinity_is_no_success():
-    """exp(-x): the gradient is as small as one likes, and there is no minimum."""
-    ob = function(1, lambda t: np.exp(-t[0]), lambda t: -np.exp(-t), lambda t: [[np.exp(-t[0])]])
-    found = fc.minimize(ob, np.ones(1), seed=0)
-    assert not found.success and found.stopped == "infinity" and found.status == 10
-    assert "infimum appears to be at infinity" in found.message
-
-
 def test_separable_classes_without_l2_are_named():
     class Ray:
-        """A net whose classes are separated, with the direction that lowers its loss for ever."""
+        """A net whose classes are separated, with the direction that lowers its loss without end."""
 
         def __init__(self, ob):
             self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
@@ -171,15 +202,8 @@ def test_separable_classes_without_l2_are_named():
     assert "infimum is at infinity" in found.message
 
 
-def overlapping(sizes, l2, N, seed=0, activation="tanh"):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((N, sizes[0]))
-    y = rng.integers(0, sizes[-1], N)
-    return fc.Objective(fc.MLP(sizes, activation=activation), X, y, l2=l2)
-
-
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
-def test_the_last_newton_steps_reach_the_rounding_of_theta(method):
+def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
     """Straight from `minimize` the Newton decrement is that of rounding, whatever the method."""
     ob = overlapping([4, 5, 3], 1e-2, 50)
     options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
@@ -220,59 +244,6 @@ def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
     cubic = DESCENDING["x^2 + y^3"]
     found = fc.escape(cubic, np.zeros(2), np.array([0.0, 1.0]))
     assert found.success and found.fun < 0 and found.x[1] < 0
-
-
-def test_max_time_holds_checks_included(clock, monkeypatch):
-    """By one clock for the run and for who looks on."""
-    monkeypatch.setattr(time, "perf_counter", getattr(time, clock))
-    ob = overlapping([20, 30, 10], 1e-3, 400)
-    theta = ob.model.init(seed=0)
-    for limit in (0.2, 0.6):
-        taken = []
-        while min(taken, default=np.inf) > 1.1 * limit + 0.2:  # the machine has other work, too
-            assert len(taken) < 3, taken
-            begun = time.perf_counter()
-            found = fc.minimize(ob, theta, max_time=limit, max_iter=10**6)
-            taken.append(max(time.perf_counter() - begun, found.wall_time))
-            assert found.success or found.stopped == "max_time" or found.kind == "undecided"
-
-
-def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
-    """Time is over where the longest wait between two looks at the clock would pass it: later
-    looks, with a shorter wait in mind, do not give it back.
-    """
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
-    clock[0] = 0.1
-    assert not run.out_of_budget() and run.exhausted() is None
-    clock[0] = 0.6
-    assert run.out_of_budget()
-    for clock[0] in (0.61, 0.62, 0.63):
-        assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
-
-
-def test_checks_cost_no_more_than_the_training_and_their_floor(clock, monkeypatch):
-    """Separable classes without l2 and nothing known of it: rounds of checks do not go on and
-    on.
-    """
-    monkeypatch.setattr(time, "perf_counter", getattr(time, clock))
-    X = np.random.default_rng(0).standard_normal((200, 10))
-    plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
-    begun = time.perf_counter()
-    fc.minimize(plain, plain.model.init(seed=0), verdict=False)
-    training = time.perf_counter() - begun
-    begun = time.perf_counter()
-    found = fc.minimize(plain, plain.model.init(seed=0))
-    assert not found.success
-    assert time.perf_counter() - begun <= 3 * training + 2 * ROUND + 2.0 < PROOF
-
-
-def test_both_steps_take_the_same_arguments_in_the_same_order():
-    H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
-    for step in (fc.newton_step, fc.saddle_free_newton_step):
-        assert np.allclose(step(H, g, 1.0), [-2 / 3, -2 / 5])
-        assert np.allclose(step(H, g, 1.0, k=2, tol=1e-9), [-2 / 3, -2 / 5])
 
 
 def test_a_weak_minimum_is_proved_too():
@@ -320,7 +291,7 @@ def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, label
         assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
         said = fc.classify(ob, theta)
         assert said.kind == "not_critical" and "no point is critical" in said.reason
-    found = fc.minimize(ob, model.init(seed=0), max_time=1.0, seed=0)
+    found = fc.minimize(ob, model.init(seed=0), max_iter=100, seed=0)
     assert not found.success and found.stopped not in ("critical", "degenerate")
     walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
     assert not walked.success
@@ -334,11 +305,11 @@ def test_a_tiny_unit_of_the_loss_makes_no_success():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], bias=False), X, Y, loss="mse")
-    found = fc.minimize(ob, np.zeros(ob.n_params), seed=0, max_time=2.0)
+    found = fc.minimize(ob, np.zeros(ob.n_params), seed=0, max_iter=100)
     assert not found.success or found.fun < 1e-3 * ob.value(np.zeros(ob.n_params))
 
 
-def test_an_interpolating_start_is_its_bound():
+def test_an_interpolating_start_is_a_success_in_either_precision():
     """Where the residuals are those of rounding, in either precision, nothing is lower."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3, 4))
@@ -372,7 +343,7 @@ def test_a_run_steps_on_around_a_ring_that_falls_slowly():
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_a_definite_point_that_stands_for_no_minimum_is_stepped_on_from(n):
+def test_a_definite_point_far_from_its_minimum_is_left(n):
     """In the valley of Rosenbrock's function, which adds next to nothing to the loss: the gradient
     is within its tolerance, H is definite, and Newton's step leaves the valley.
     """
@@ -461,3 +432,262 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         assert run.fun <= ob.value(start) and np.isfinite(run.fun)
         met += "concave" in run.message
     assert met
+
+
+# --- methods on functions whose derivatives lie, and numbers that end
+
+
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        ("newton-cg", "no lower value, along the Newton-CG step or the gradient"),
+        ("trust-region", "as short as rounding without lowering the loss"),
+        ("l-bfgs", "no lower value along the gradient"),
+        ("newton-mr", "no smaller gradient along the Newton-MR step"),
+    ],
+)
+def test_a_gradient_that_lies_stalls_the_run_where_it_began(method, words):
+    found = fc.minimize(line(abs), np.zeros(1), method, max_iter=50, verdict=False)
+    assert not found.success and found.stopped == "stalled" and words in found.message
+    assert np.array_equal(found.x, [0.0]) and found.fun == 0
+
+
+def test_newton_mr_on_a_slope_without_curvature():
+    found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
+    assert not found.success and "orthogonal to the range of the Hessian" in found.message
+
+
+def test_a_newton_step_to_an_infinite_loss_stalls_the_run():
+    wall = function(
+        1,
+        lambda x: float(x[0] - np.log(x[0])) if x[0] > 0 else np.inf,
+        lambda x: 1 - 1 / x,
+        lambda x: np.diag(1 / x**2),
+    )
+    found = fc.minimize(wall, np.full(1, 3.0), "newton", max_iter=5, verdict=False)
+    assert found.stopped == "stalled" and "a loss that is not finite" in found.message
+    assert np.array_equal(found.x, [3.0])
+
+
+def test_the_reduction_ratio_ignores_rounding():
+    eps = 2.0**-52
+    assert reduction_ratio(2.0, 1.0, 0.5, eps) == pytest.approx(2, rel=1e-13)
+    assert reduction_ratio(1.0, 1.0 + eps, eps / 10, eps) == pytest.approx(1, rel=0.2)
+    assert (
+        reduction_ratio(1.0, np.inf, 1.0, eps) == reduction_ratio(1.0, np.nan, 1.0, eps) == -np.inf
+    )
+    assert reduction_ratio(0.0, 0.0, 0.0, eps) == -np.inf
+
+
+# --- time
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.6])
+def test_max_time_holds_checks_included(limit, ticks):
+    """One step or check may pass the limit."""
+    ob = overlapping([20, 30, 10], 1e-3, 400)
+    begun = time.perf_counter()
+    found = fc.minimize(ob, ob.model.init(seed=0), "trust-region", max_time=limit, max_iter=10**6)
+    assert found.wall_time <= time.perf_counter() - begun <= 1.1 * limit + ticks
+    assert found.stopped == "max_time" and found.nit > 10
+
+
+def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
+    """Time has ended if the longest recent interval between two readings of the clock would pass
+    the limit; later, shorter intervals do not reopen the run.
+    """
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
+    clock[0] = 0.1
+    assert not run.out_of_budget() and run.exhausted() is None
+    clock[0] = 0.6
+    assert run.out_of_budget()
+    for clock[0] in (0.61, 0.62, 0.63):
+        assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
+
+
+def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatch):
+    """Separable classes without l2, of which nothing is known: the rounds of checks end."""
+    monkeypatch.setattr(finish, "ROUND", 0.05)  # seconds, or fifty readings of the clock
+    X = np.random.default_rng(0).standard_normal((200, 10))
+    plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
+    begun = time.perf_counter()
+    fc.minimize(plain, plain.model.init(seed=0), verdict=False)
+    training = time.perf_counter() - begun
+    begun = time.perf_counter()
+    found = fc.minimize(plain, plain.model.init(seed=0))
+    assert not found.success
+    assert time.perf_counter() - begun <= 3 * training + 0.1 + 5 * ticks and 2 * ROUND < PROOF
+
+
+@pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
+def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit):
+    """Checks may take a second if the run took less; no time is used up at first."""
+    run = SimpleNamespace(
+        n_products=10, n_gradients=5, theta=np.zeros(2000), elapsed=lambda: elapsed, max_time=limit
+    )
+    run.left = partial(Run.left, run)
+    end = Finisher(run, None, METHODS["trust-region"], {})
+    assert not end.over() and end.price() == elapsed / 25
+    room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
+    assert end.left(1.0) == pytest.approx(room)
+    end.spent = elapsed / 2
+    assert end.training() == elapsed / 2
+    assert end.over() == (elapsed >= 2 or end.left(1.0) <= 0)
+
+
+def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    saver = checkpoint.Saver("there", None)
+    wrote = []
+    saver.take = lambda loop: None
+    saver.write = lambda loop: wrote.append(now[0])
+    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
+    for now[0] in (1.0, 29.0, 31.0):
+        saver.now_and_then(loop)
+    assert wrote == [31.0]
+    often = checkpoint.Saver("there", 3)
+    often.take, often.write = saver.take, saver.write
+    often.now_and_then(loop)
+    assert len(wrote) == 2
+
+
+# --- parts
+
+
+def test_both_steps_take_the_same_arguments_in_the_same_order():
+    H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
+    for step in (fc.newton_step, fc.saddle_free_newton_step):
+        assert np.allclose(step(H, g, 1.0), [-2 / 3, -2 / 5])
+        assert np.allclose(step(H, g, 1.0, k=2, tol=1e-9), [-2 / 3, -2 / 5])
+
+
+def test_statuses_are_numbered_as_minimize_lists_them():
+    listed = re.search(r"``stopped``: (.*?)`status` is its number", fc.minimize.__doc__, re.S)[1]
+    names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
+    assert {name: i for i, name in enumerate(names)} == STATUS
+
+
+def test_the_default_of_epochs_and_of_iterations(problem, rng):
+    """100 epochs where rows are taken some at a time, 1000 iterations else."""
+    p = problem(rng, (2, 2, 1), N=4)
+    words = {"gradient_tol": 1e-300, "verdict": False}
+    run = fc.minimize(p.ob, p.theta, "sgd", batch_size=4, learning_rate=1e-6, **words)
+    assert run.nit == 100
+    run = fc.minimize(p.ob, p.theta, "sgd", learning_rate=1e-9, **words)
+    assert run.nit == 1000
+
+
+def test_patience_ends_where_a_loss_only_stays(problem, rng):
+    """As low as before is no progress: the best point is the first of its score."""
+    p = problem(rng, (2, 2, 1), N=4)
+    flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
+    words = {"learning_rate": 1e-3, "gradient_tol": 1e-300, "verdict": False}
+    run = fc.minimize(p.ob, p.theta, "sgd", validation=flat, patience=4, max_iter=30, **words)
+    assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
+
+
+def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
+    """At most 1e-5 of the largest, weakest first; empty if n reaches the limit."""
+    ob = QuadraticObjective(PrescribedSpectrum([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0], 0))
+    flat, n_products = flat_space(ob, np.zeros(6), 7)
+    assert n_products == 6 and flat.shape == (6, 3)
+    assert np.array_equal(np.abs(flat).argmax(axis=0), [5, 2, 1])
+    assert np.allclose(np.abs(flat).max(axis=0), 1)
+    none, n_products = flat_space(ob, np.zeros(6), 6)
+    assert none.shape == (6, 0) and n_products == 0
+
+
+@pytest.mark.parametrize("dense_below", [0, 100])
+def test_the_last_steps_report_their_cost(dense_below):
+    """One Newton step solves a quadratic, by n products and a factor or by a Krylov space. Steps
+    go on while they halve the gradient.
+    """
+    ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
+    at = np.full(9, 1e-3)
+    theta, n_steps, n_products, n_gradients = polish(ob, at, dense_below, lambda: False)
+    assert n_steps >= 1 and np.abs(theta).max() < 1e-8 and (at == 1e-3).all()
+    if dense_below:
+        assert n_products % 9 == 0
+    assert n_products >= 9 and n_gradients > n_steps
+    theta, n_steps, n_products, _ = polish(ob, at, dense_below, lambda: True)
+    assert n_steps == n_products == 0 and (theta == at).all()
+
+
+def test_polish_keeps_to_what_is_no_higher():
+    """Newton's step halves the gradient of x^3/3 - x beside its maximum, and climbs."""
+    top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
+    start, never = np.full(1, -0.95), lambda: False
+    assert np.array_equal(polish(top, start, 100, never)[0], start)
+    low, n_steps, *_ = polish(top, np.full(1, 1.02), 100, never)
+    assert abs(low[0] - 1) <= 1e-15 and n_steps >= 2
+    assert _factor(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
+    climbs = function(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
+    assert np.array_equal(polish(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "certified", "value", "dtype", "taken"),
+    [
+        ("minimum", True, 1.0, "float64", True),
+        ("minimum", True, 0.5, "float64", True),
+        ("minimum", True, 1.1, "float64", False),
+        ("minimum", False, 0.5, "float64", False),
+        ("saddle", True, 0.5, "float64", False),
+        ("minimum", True, 0.5, "float32", False),
+    ],
+)
+def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
+    kind, certified, value, dtype, taken
+):
+    at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
+    report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
+    point = Rest(np.zeros(2, dtype), moves=False, report=report)
+    run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
+    found = Finisher._nearest(SimpleNamespace(run=run), point)
+    assert (found is not None) == taken
+    if taken:
+        assert found.kind == "minimum" and (found.theta == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "free", "walled"),
+    [
+        (lambda t: t**2, False, False),
+        (lambda t: t**2 + 0.1 * t, True, True),
+        (lambda t: t**2 - 0.1 * t, True, True),
+        (lambda t: t**2 - 2 * t**4, True, False),
+        (lambda t: 1.0 + 1e-16 * np.sign(t), False, False),
+    ],
+    ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
+)
+def test_a_lower_point_on_a_line_is_lower(shape, free, walled):
+    """Where there is one, on either side; one that lies over a wall is none with `barrier`."""
+    for barrier, there in ((False, free), (True, walled)):
+        start, along = np.zeros(2), np.array([1.0, 0.0])
+        found = lower_along(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
+        assert (found is not None) == there
+        if there:
+            assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
+
+
+def test_rays_along_which_the_value_falls():
+    falling = function(
+        1, lambda x: np.exp(-x[0]), lambda x: -np.exp(-x), lambda x: np.diag(np.exp(-x))
+    )
+    at = np.zeros(1)
+    assert falls_for_ever(falling, falling.value, at, 1.0, np.ones(1))
+    for direction in (-1.0, 0.0, np.inf):
+        assert not falls_for_ever(falling, falling.value, at, 1.0, np.full(1, direction))
+    bowl = QuadraticObjective(np.diag([1.0, 2.0]))
+    assert not falls_for_ever(bowl, bowl.value, np.ones(2), 1.5, -np.ones(2))
+
+
+def test_probes_of_length_zero_are_no_directions(rng):
+    probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
+    flat = np.eye(2)[:, 1:]
+    found = list(directions(probed, np.zeros(2), flat, rng))
+    assert np.allclose(found[-1], [0.6, 0.8]) and np.array_equal(found[-2], flat[:, 0])
+    assert all(np.linalg.norm(v) == pytest.approx(1) for v in found)

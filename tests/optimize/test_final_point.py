@@ -36,7 +36,6 @@ from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObj
 
 from .problems import MONKEY
 
-
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
 
@@ -186,7 +185,7 @@ def test_products_that_overflow_end_a_run(method):
 
 def test_separable_classes_without_l2_are_named():
     class Ray:
-        """A net whose classes are separated, with the direction that lowers its loss without end."""
+        """A net whose classes are separated, with the direction that lowers its loss."""
 
         def __init__(self, ob):
             self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype

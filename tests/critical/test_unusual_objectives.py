@@ -1,0 +1,729 @@
+"""Objectives of a user's own, and verdicts where something is unknown, empty or out of range."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.certify.certificates import Certificates
+from fastcurv.common.linalg import cholesky_floor
+from fastcurv.common.protocols import Certificate
+from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
+from fastcurv.critical.dense import definite, inverse
+from fastcurv.critical.evidence import annihilated, curvature_floor, offered, tangents, third_bound
+from fastcurv.critical.find import Steps, dense_steps, grow, krylov_steps, lower_gradient
+from fastcurv.critical.nearness import (
+    Coordinates,
+    best_gradient,
+    curvatures,
+    gradient_and_error,
+    newton_limit,
+)
+from fastcurv.critical.report import Words, noun, reason
+from fastcurv.krylov.trust_region import KrylovSpace
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
+from fastcurv.testing.zoo import polish
+from tests import nets
+
+pytestmark = pytest.mark.by_day(one_of="dtype")
+
+BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
+
+
+# --- parts of an objective that do not fit, or are written to
+
+
+class Wrong:
+    """``t't`` of two parameters, with one part of it that does not fit."""
+
+    n_params = 2
+
+    def __init__(self, **parts):
+        self.parts = {"gradient": lambda t: 2 * t, "hessian": lambda t: 2 * np.eye(2)} | parts
+
+    def value(self, t):
+        return float(t @ t)
+
+    def gradient(self, t):
+        return self.parts["gradient"](t)
+
+    def hessian(self, t):
+        return self.parts["hessian"](t)
+
+
+WRONG = [
+    ("hessian", [[2.0, 0.0], [0.0, 2.0]], TypeError, "hessian is a list; wanted a symmetric"),
+    ("hessian", np.eye(3), ValueError, r"hessian has shape \(3, 3\); wanted \(2, 2\)"),
+    ("hessian", np.ones(2), ValueError, r"hessian has shape \(2,\); wanted \(2, 2\)"),
+    ("gradient", np.ones(3), ValueError, r"gradient has shape \(3,\); wanted \(2,\)"),
+    ("gradient", np.ones((2, 1)), ValueError, r"gradient has shape \(2, 1\); wanted"),
+    ("gradient", None, ValueError, r"gradient has shape \(\); wanted \(2,\)"),
+]
+CALLS = [fc.classify, fc.escape, fc.find_critical_point, fc.minimize]
+
+
+@pytest.mark.parametrize("method", [None, "newton-cg", "l-bfgs"])
+def test_a_gradient_or_hessian_that_does_not_fit_is_named(method):
+    for call in [partial(fc.minimize, method=method)] if method else CALLS:
+        for part, given, kind, words in WRONG:
+            with pytest.raises(kind, match=f"^the objective's {words}"):
+                call(Wrong(**{part: lambda t, given=given: given}), np.ones(2))
+        call(Wrong(), np.ones(2))
+
+
+def test_a_gradient_of_one_number_may_be_a_scalar():
+    square = FunctionObjective(1, lambda t: t[0] ** 2, lambda t: 2 * t[0], lambda t: 2 * np.eye(1))
+    assert fc.minimize(square, [1.0], "newton-cg").success
+    assert fc.classify(square, [0.0]).kind == "minimum"
+
+
+class Shaped:
+    """A bowl whose value is an array."""
+
+    n_params = 2
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def value(self, theta):
+        return np.full(self.shape, 0.5 * float(theta @ theta))
+
+    def gradient(self, theta):
+        return theta.copy()
+
+    def hessian(self, theta):
+        return np.eye(2)
+
+
+def test_a_value_may_be_an_array_of_one_number_and_no_more():
+    start = np.ones(2)
+    for ob in (Shaped((1,)), Shaped((1, 1)), Shaped(())):
+        assert fc.classify(ob, np.zeros(2)).kind == "minimum"
+        for method in ("newton", "trust-region", "l-bfgs", "newton-cg"):
+            found = fc.minimize(ob, start, method)
+            assert found.success and isinstance(found.fun, float), found.message
+        assert fc.find_critical_point(ob, start).fun == 0
+        assert isinstance(fc.escape(ob, start).fun, float)
+    for call in CALLS:
+        with pytest.raises(TypeError, match=r"shape \(3,\).*wanted a number"):
+            call(Shaped((3,)), np.zeros(2))
+
+
+class Infinite(FunctionObjective):
+    """A value that is finite, a gradient that is not."""
+
+    def __init__(self):
+        super().__init__(2, lambda x: 0.0, lambda x: np.array([np.inf, 0.0]), lambda x: np.eye(2))
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="the gradient at theta holds NaN or infinity"):
+        fc.classify(Infinite(), np.zeros(2))
+    with pytest.raises(ValueError, match="the gradient at theta0 holds NaN or infinity"):
+        fc.find_critical_point(Infinite(), np.zeros(2))
+
+
+class Writing:
+    """``||theta||^2 / 2 - theta_0^2``, by methods of which one works in place."""
+
+    n_params = 3
+
+    def __init__(self, careless):
+        self.careless = careless
+
+    def given(self, theta, name):
+        return theta if name in self.careless else theta.copy()
+
+    def value(self, theta):
+        theta = self.given(theta, "value")
+        theta -= 1.0
+        return float(theta @ theta - 2 * theta[0] ** 2) / 2
+
+    def gradient(self, theta):
+        theta = self.given(theta, "gradient")
+        theta -= 1.0
+        return theta * [-1.0, 1.0, 1.0]
+
+    def hessian(self, theta):
+        theta = self.given(theta, "hessian")
+        theta -= 1.0
+        return np.diag([-1.0, 1.0, 1.0])
+
+
+def test_an_objective_that_writes_into_theta_is_refused():
+    """Its later answers are of another point: a saddle could be called a minimum."""
+    for call in CALLS:
+        for careless in ("value", "gradient", "hessian"):
+            if call is fc.escape and careless == "gradient":
+                continue  # of which it takes none
+            theta = np.full(3, 1.5)
+            with pytest.raises(ValueError, match="writes into the theta"):
+                call(Writing({careless}), theta)
+            assert np.all(theta == 1.5)
+
+
+class Writes(LinearOperator):
+    """A symmetric matrix as an operator that returns one buffer again and again, or the vector it
+    was given with the product in its place.
+    """
+
+    def __init__(self, A, way):
+        super().__init__(A.dtype, A.shape)
+        self.A, self.way, self.out = A, way, np.empty(len(A))
+
+    def _matvec(self, v):
+        v = v.reshape(-1)
+        if self.way == "plain":
+            return self.A @ v
+        out = v if self.way == "in place" else self.out
+        out[:] = self.A @ v
+        return out
+
+    def _matmat(self, V):
+        return np.stack([self._matvec(v).copy() for v in V.T.copy()], axis=1)
+
+
+@pytest.mark.parametrize("way", ["in place", "one buffer"])
+def test_operators_that_write_where_they_read_change_nothing(way):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((40, 40))
+    A, b = A + A.T, rng.standard_normal(40)
+    one, two = Writes(A, "plain"), Writes(A, way)
+    for ask in (
+        lambda H: fc.eigsh(H, 3, "LA", seed=0).values,
+        lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], seed=0).values,
+        lambda H: fc.trace(H, 20, seed=0).estimate,
+        lambda H: fc.spectral_density(H, 4, 10, seed=0).nodes,
+        lambda H: fc.newton_step(H, b, damping=30.0),
+        lambda H: fc.saddle_free_newton_step(H, b, k=10),
+        fc.eigvalsh,
+    ):
+        assert np.array_equal(ask(one), ask(two))
+    for options in ({}, {"dense_below": 1, "failure_probability": 1e-6}):
+        first, second = (fc.classify(QuadraticObjective(H), 0 * b, **options) for H in (one, two))
+        assert first.kind == second.kind == "saddle" and first.reason == second.reason
+
+
+def test_complex_products_are_refused():
+    A = np.diag(np.arange(1.0, 9.0))
+    H = LinearOperator((8, 8), matvec=lambda v: (A @ v) * (1 + 1e-3j), dtype=float)
+    for ask in (lambda H: fc.eigsh(H, 2), fc.inertia, lambda H: fc.trace(H, 4)):
+        with pytest.raises(TypeError, match="wanted real numbers"):
+            ask(H)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam", "cubic"])
+def test_a_gradient_returned_in_one_buffer_changes_nothing(method):
+    def gradient(t):
+        return np.array([4 * t[0] * (t[0] ** 2 - 1) + 0.1, t[1]])
+
+    def value(t):
+        return float((t[0] ** 2 - 1) ** 2 + 0.5 * t[1] ** 2 + 0.1 * t[0])
+
+    def hessian(t):
+        return np.diag([12 * t[0] ** 2 - 4, 1.0])
+
+    buffer = np.empty(2)
+
+    def reused(t):
+        buffer[:] = gradient(t)
+        return buffer
+
+    start, ends = np.array([0.3, 0.2]), []
+    for g in (gradient, reused):
+        ob = FunctionObjective(2, value, g, hessian)
+        ends.append(fc.minimize(ob, start, method, seed=0, max_iter=100))
+    assert np.array_equal(ends[0].x, ends[1].x) and ends[0].message == ends[1].message
+
+
+# --- subclasses and wrappers
+
+
+def test_proofs_of_an_objective_itself_precede_its_certificates():
+    """In a subclass and in a wrapper; what neither has claims nothing."""
+
+    class Floorless(fc.Objective):
+        def curvature_floor(self, theta):
+            return -np.inf
+
+    class Bounded(nets.Around):
+        kinks = None  # not offered
+
+        def __init__(self, ob):
+            super().__init__(ob)
+            self.third_bound = lambda theta, radius: 7.0
+
+    X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
+    plain, floorless = (
+        kind(fc.MLP([1, 1]), X, y, loss="mse", l2=0.5) for kind in (fc.Objective, Floorless)
+    )
+    theta = np.ones(2)
+    assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
+    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Bounded(plain), theta, 1.0) == 7.0
+    assert curvature_floor(Bounded(plain), theta) == curvature_floor(plain, theta)
+    assert offered(Bounded(plain), "kinks", "nothing") == "nothing"
+    bare = SimpleNamespace(n_params=2)
+    assert offered(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
+    assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_certificates_claim_nothing_of_a_loss_that_a_subclass_replaces(power, dtype):
+    """A linear term, which leaves the Hessian, and a quadratic one: where the gradient is not 0
+    nothing is critical, and `minimize` goes to where it is.
+    """
+
+    class Pulled(fc.Objective):
+        def value(self, theta):
+            return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
+
+        def value_and_gradient(self, theta):  # which `gradient` asks
+            g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
+            return self.value(theta), g
+
+        if power == 2:
+
+            def hessian(self, theta):
+                return super().hessian(theta).shift(2.0)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    plain, pulled = (
+        kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
+    )
+    theta = fc.minimize(plain, plain.model.init(seed=0)).x
+    assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
+    point = fc.classify(pulled, theta)
+    assert point.kind == "not_critical" and not point.certified
+    found = fc.minimize(pulled, theta)
+    assert np.linalg.norm(pulled.gradient(found.x)) < 1e-4
+    again = fc.classify(pulled, found.x)
+    assert again.kind in ("minimum", "undecided") and not again.certified
+    assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
+
+
+@pytest.mark.parametrize("disowned", [False, True])
+def test_certificates_claim_nothing_of_a_loss_that_a_wrapper_changes(dtype, disowned):
+    """Proofs that it hands on, and the gradient that its operators hold, are of the loss within."""
+
+    class Pulled(nets.Around):
+        if disowned:
+            certificates = rounding_bound = None
+
+        def value(self, theta):
+            return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
+
+        def gradient(self, theta):
+            return self.ob.gradient(theta) + 1
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
+    theta = fc.minimize(ob, ob.model.init(seed=0)).x
+    point = fc.classify(Pulled(ob), theta)
+    assert fc.classify(ob, theta).certified and point.kind == "not_critical"
+    assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
+    for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+        found = fc.minimize(Pulled(ob), theta, method)
+        assert found.fun == pytest.approx(Pulled(ob).value(found.x), rel=1e-6)
+        assert np.linalg.norm(Pulled(ob).gradient(found.x)) < 1e-3
+        assert found.report is None or not found.report.certified
+
+
+def test_results_are_of_the_outermost_loss():
+    """However it came to replace the one of `fc.Objective`: by a subclass in part or by a mixin, by
+    a wrapper within another or one that dispatches, by attributes of the object.
+    """
+    X = np.linspace(-1, 1, 20)[:, None]
+    given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
+    inner = fc.Objective(*given)
+
+    class Parts:
+        def value(self, theta):
+            return inner.value(theta) + 0.5 * float(np.sum((theta - 1) ** 2))
+
+        def gradient(self, theta):
+            return inner.gradient(theta) + theta - 1
+
+        def hessian(self, theta):
+            return inner.hessian(theta).shift(1.0)
+
+        def ggn(self, theta):
+            return inner.ggn(theta).shift(1.0)
+
+    class Changed(Parts, nets.Around):
+        pass
+
+    class Mixed(Parts, fc.Objective):
+        pass
+
+    class Dispatching(nets.Around):
+        def __getattr__(self, name):
+            return getattr(parts if hasattr(Parts, name) else self.ob, name)
+
+    parts, patched = Parts(), fc.Objective(*given)
+    for name in ("value", "gradient", "hessian", "ggn"):
+        setattr(patched, name, getattr(parts, name))
+    start, at = inner.model.init(seed=0), fc.minimize(inner, inner.model.init(seed=0)).x
+    around = nets.Around
+    kinds = [Mixed(*given), Changed(inner), around(Changed(inner)), Changed(around(inner))]
+    for ob in (*kinds, around(kinds[0]), Dispatching(inner), patched):
+        for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+            found = fc.minimize(ob, start, method)
+            assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
+            assert np.linalg.norm(parts.gradient(found.x)) < 1e-5
+            assert found.report is None or not found.report.certified
+        point = fc.classify(ob, at)
+        assert point.kind == "not_critical" and not point.certified
+        with pytest.raises(ValueError, match="no rows"):
+            fc.minimize(ob, start, "adam", batch_size=5)
+    assert fc.classify(around(inner), at).certified == fc.classify(inner, at).certified
+
+
+def test_a_wrapper_that_only_counts_may_pass_on_certificates():
+    class Watching(nets.Around):
+        asked = 0
+        certificates = property(lambda self: self.ob.certificates)
+
+        def value_and_gradient(self, theta):
+            self.asked += 1
+            return self.ob.value_and_gradient(theta)
+
+    X = np.linspace(-1, 1, 12)[:, None]
+    ob = Watching(fc.Objective(fc.MLP([1, 2, 1]), X, X**2, "mse", l2=0.1))
+    found = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs")
+    assert ob.asked > 5 and found.kind == "minimum" and found.report.certified
+
+
+def test_every_certificate_that_is_used_exists():
+    assert set(get_args(Certificate)) <= set(dir(Certificates))
+
+
+# --- unknown errors and bounds
+
+
+class Unbounded(LinearOperator):
+    """A matrix whose products have no known error bound."""
+
+    def __init__(self, A):
+        super().__init__(A.dtype, A.shape)
+        self.A = A
+
+    def _matvec(self, v):
+        return self.A @ v
+
+    def column_bounds(self):
+        return np.full(len(self.A), np.inf)
+
+
+@pytest.mark.parametrize(
+    "diagonal, kind",
+    [
+        ((1.0, 2.0, 3.0), "undecided"),
+        ((0.0, 0.0, 0.0), "undecided"),
+        ((-1.0, 2.0, 3.0), "saddle"),  # by two vectors, whose own products are bounded
+    ],
+)
+def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
+    A = np.diag(diagonal)
+    ob = QuadraticObjective(A)
+    ob.hessian = lambda theta: Unbounded(A)
+    said = fc.classify(ob, np.zeros(3))
+    assert said.kind == kind and ("nothing bounds" in said.reason) == (kind == "undecided")
+    assert said.n_positive is said.n_negative is said.n_zero is None
+    assert said.n_negative_bounds[0] <= sum(x < 0 for x in diagonal) <= said.n_negative_bounds[1]
+
+
+def test_a_gradient_comes_with_the_best_bound_there_is():
+    g, error = gradient_and_error(BOWL, np.ones(3))
+    assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
+    said = SimpleNamespace(gradient=BOWL.gradient, rounding_bound=lambda theta: 0.5)
+    assert gradient_and_error(said, np.ones(3))[1] == 0.5
+    vague = SimpleNamespace(
+        gradient=BOWL.gradient, precise_gradient=lambda theta: (np.ones(3), np.inf)
+    )
+    g, error = gradient_and_error(vague, np.ones(3))
+    assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        best_gradient(
+            SimpleNamespace(
+                gradient=lambda theta: np.full(3, np.nan),
+                precise_gradient=lambda theta: (np.ones(3), np.inf),
+            ),
+            np.ones(3),
+            None,
+        )
+
+
+def test_curvature_along_no_direction_and_at_an_infinite_theta():
+    assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
+    assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
+    assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+
+
+def test_flat_directions_without_a_proof_have_no_bounds():
+    flat = SimpleNamespace(flat_directions=lambda theta: np.eye(3)[:, :1])
+    found = tangents(flat, np.zeros(3))
+    assert np.array_equal(found.columns, np.eye(3)[:, :1])
+    assert found.change == np.inf and found.error == np.inf
+    assert tangents(BOWL, np.zeros(3)).columns.shape == (3, 0)
+
+
+def test_the_annihilated_space_of_a_matrix_is_orthonormal():
+    A = np.diag([0.0, 1e-9, 1.0, 2.0])
+    Q = np.eye(4)[:, :3]
+    kept = annihilated(A @ Q, Q, 1e-8)
+    assert kept.shape == (4, 2) and np.abs(A @ kept).max() <= 1e-9
+    assert np.allclose(kept.T @ kept, np.eye(2), atol=1e-15)
+    assert annihilated(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
+
+
+def test_only_definite_matrices_are_factored():
+    A = np.diag([1.0, 2.0, 4.0])
+    assert np.allclose(inverse(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
+    assert inverse(np.diag([1.0, -1.0, 1.0])) is None
+    assert 0.5 * (1 - 1e-12) <= cholesky_floor(A.copy(), 0.5) <= 0.5
+    assert all(cholesky_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
+    for norm in (1.0, np.inf):
+        assert definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
+
+
+def test_the_flat_ratio_is_a_share():
+    """||Hg|| / (||H|| ||g||) is 1 along the top eigenvector, which power steps from a start beside
+    it miss, and never more.
+    """
+    n = 300
+    values = np.linspace(0.9, 1.0, n)
+    ob = QuadraticObjective(np.diag(values))
+    said = fc.classify(ob, 1e3 * np.eye(n)[-1], gradient_tol=1e-9)
+    assert 1 - 1e-12 <= said.gradient_flat_ratio <= 1
+
+
+def test_bounds_on_negative_eigenvalues_hold_where_orbits_are_bent():
+    """Off a critical point the orbits of a symmetry carry curvature, of either sign."""
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
+    model, wider = fc.MLP([2, 3, 2], "identity", bias=False), 0
+    ob = fc.Objective(model, X, y, loss="mse")
+    for seed in range(20):
+        theta = fc.minimize(ob, model.init(seed=seed), "trust-region", max_iter=6, verdict=False).x
+        said = fc.classify(ob, theta)
+        values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
+        low, high = said.n_negative_bounds
+        if said.certified:  # then they speak of the point nearby
+            continue
+        assert low <= (values < 1e-13).sum() and (values < -1e-13).sum() <= high, said
+        wider += int((values < -1e-13).sum()) > said.n_negative
+    assert wider > 0  # by these the counts alone would have been passed
+
+
+def test_one_class_alone_makes_every_point_degenerate():
+    """The loss is 0 everywhere: no infimum at infinity, and nothing is lower anywhere."""
+    X = np.random.default_rng(0).standard_normal((6, 2))
+    ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
+    assert ob.certificates.ray_to_infimum(np.ones(3)) is None
+    said = fc.classify(ob, np.ones(3))
+    assert said.kind == "degenerate" and "infinity" not in said.reason
+
+
+def test_no_minimum_is_explained_for_weights_whose_squares_overflow():
+    """Far out along the ray too, where the length of theta overflows."""
+    ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
+    for size in (1.0, 1e200):
+        theta = np.array([-size, size, 0.0])
+        ray = ob.certificates.ray_to_infimum(theta)
+        assert np.linalg.norm(ray) == pytest.approx(1)
+        assert "classified rightly" in ob.certificates.why_no_minimum(theta)
+
+
+# --- numbers that end
+
+
+def test_no_steps_come_from_nan_and_zero_matrices():
+    g = np.ones(3)
+    assert dense_steps(np.full((3, 3), np.nan), g).vectors == []
+    flat = dense_steps(np.zeros((3, 3)), g)
+    assert flat.vectors == [] and flat.norm == 0
+    steep = dense_steps(np.diag([1.0, 2.0, 3.0]), g)
+    assert len(steep.vectors) > 0 and all(slope < 0 for slope in steep.slopes)
+
+
+def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
+    """Where its share of the gradient at hand has no square either."""
+    steps = Steps([np.ones(2)], [-1.0], 1.0)
+    for far in (1e200, np.inf):
+        found = lower_gradient(
+            lambda x, far=far: np.full(2, far if x[0] > 0.1 else 1e-42), np.zeros(2), 1e-40, steps
+        )
+        assert found is not None and 0 < found[0][0] <= 0.1 and found[1][0] == 1e-42
+
+
+def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
+    space = KrylovSpace(3, np.dtype(float), 5)
+    space.start(lambda v, out: out.fill(0), np.zeros(3))
+    grow(space, 1e-3, 5, lambda: False)
+    assert space.m == 0 and krylov_steps(space).norm == 0
+    space.start(lambda v, out: out.fill(0), np.ones(3))
+    grow(space, 1e-3, 5, lambda: False)
+    assert krylov_steps(space).vectors == [] and krylov_steps(space).norm == 0
+
+
+@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+def test_a_search_stays_where_the_gradient_is_finite(method):
+    wall = FunctionObjective(
+        2,
+        lambda x: float(np.sum(np.sqrt(1 - x**2))),
+        lambda x: -x / np.sqrt(1 - x**2),
+        lambda x: np.diag(-((1 - x**2) ** -1.5)),
+    )
+    with np.errstate(all="ignore"):
+        found = fc.find_critical_point(wall, np.array([0.9, -0.6]), method=method, max_iter=50)
+    assert np.isfinite(found.x).all() and np.abs(found.x).max() < 1
+    assert np.linalg.norm(found.x) <= 1e-3
+
+
+@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+def test_a_critical_start_takes_no_iteration(method):
+    ob = QuadraticObjective(np.diag([1.0, -2.0]))
+    found = fc.find_critical_point(ob, np.zeros(2), method=method)
+    assert found.success and np.array_equal(found.x, np.zeros(2)) and found.nit == 0
+
+
+def test_the_newton_limit_is_none_where_steps_do_not_converge():
+    bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
+    free = Coordinates()
+    assert newton_limit(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
+    none, _, spent = newton_limit(bowl, at, bowl.gradient(at), free, most_products=0)
+    assert none is None and spent == 0
+    there, _, spent = newton_limit(bowl, at, bowl.gradient(at), free)
+    assert np.abs(there).max() <= 1e-12 and spent > 0
+    root = FunctionObjective(
+        1, lambda x: abs(x[0]) ** 1.5, lambda x: 1.5 * np.sign(x) * np.sqrt(abs(x)),
+        lambda x: np.array([[0.75 / np.sqrt(abs(x[0]))]]),
+    )  # fmt: skip
+    away = newton_limit(root, np.ones(1), np.full(1, 1.5), free)
+    assert away[0] is None, "each step crosses to the other side and halves nothing"
+    steep = FunctionObjective(
+        1, lambda x: float(x[0]), lambda x: np.ones(1), lambda x: np.full((1, 1), 1e-310)
+    )
+    with np.errstate(all="ignore"):
+        assert newton_limit(steep, np.ones(1), np.ones(1), free)[0] is None
+    quartic = FunctionObjective(
+        1, lambda x: x[0] ** 20, lambda x: 20 * x**19, lambda x: 380 * np.diag(x**18)
+    )
+    slow = newton_limit(quartic, np.ones(1), np.full(1, 20.0), free)[0]
+    assert slow is None or abs(slow[0]) < 1
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "scale, size",
+    [(1e-300, 1e300), (1e-160, 1e155), (1.0, 1e155), (1e160, 1e-160), (1e160, 1.0), (1e300, 1.0)],
+)
+def test_numbers_whose_squares_overflow_end_in_an_answer_or_a_value_error(scale, size):
+    """A saddle of any curvature from any distance: an answer, or ValueError for what overflows."""
+    ob = QuadraticObjective(scale * np.diag([-1.0, 0.1, 0.4, 1.0]))
+    theta = size * np.array([0.5, -1.0, 0.3, 2.0])
+    calls = [fc.classify, fc.find_critical_point, fc.escape]
+    methods = ("newton", "trust-region", "cubic", "newton-cg", "saddle-free-newton", "l-bfgs")
+    calls += [partial(fc.minimize, method=name, max_iter=20) for name in methods]
+    calls += [partial(fc.classify, dense_below=1, failure_probability=1e-3)]
+    for call in calls:
+        try:
+            call(ob, theta)
+        except ValueError as error:
+            assert "wanted" in str(error) or "finite" in str(error)
+
+
+def test_invalid_autoencoders_are_refused():
+    for spectrum in ([1.0, 1.0], [2.0, 0.0], [1.0, 2.0], [np.nan, 1.0]):
+        with pytest.raises(ValueError, match="distinct positive numbers, desc|finite numbers"):
+            LinearAutoencoder(spectrum, 1)
+    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
+    for wrong in ([1, 1], [1, 2, 3], [0], [4]):
+        with pytest.raises(ValueError, match="at most 2 different numbers from 1 to 3"):
+            net.critical_point(wrong)
+    for indices in ([], [1], [3, 1]):
+        theta = net.critical_point(indices, seed=1)
+        assert np.abs(net.objective.gradient(theta)).max() <= 1e-12
+
+
+def test_newtons_method_takes_at_most_the_steps_allowed():
+    quartic = FunctionObjective(
+        1, lambda x: x[0] ** 4, lambda x: 4 * x**3, lambda x: np.diag(12 * x**2)
+    )
+    assert polish(quartic, np.ones(1), steps=2) == pytest.approx(4 / 9, rel=1e-14)
+    assert np.abs(polish(BOWL, np.ones(3))).max() <= 1e-15
+
+
+def test_reference_products_with_zero_and_nan():
+    net = ReferenceObjective(ReferenceModel([2, 3, 1]), np.ones((4, 2)), np.zeros(4), "mse")
+    H = net.hessian(np.linspace(-1, 1, net.n_params))
+    assert not (H @ np.zeros(net.n_params)).any()
+    assert np.isnan(H @ np.full(net.n_params, np.nan)).all()
+
+
+# --- sentences
+
+
+ASK = SimpleNamespace(
+    ob=SimpleNamespace(l2=0.0), theta=np.ones(4), gradient_tol=None,
+    curvature_tol=1e-4, failure_probability=None, max_products=9, max_time=None,
+)  # fmt: skip
+
+
+NEAR = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
+
+
+SEEN = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
+
+
+def sentence(because, near=NEAR, **seen):
+    found = Evidence(gradient=near, spectrum=replace(SEEN, **seen), n_products=40)
+    return reason(ASK, found, Decision("undecided", False, because))
+
+
+def test_rare_reasons_have_their_sentences():
+    assert "H is zero as far as it was looked at" in sentence(Reason.FLAT)
+    assert "only, smaller than the error of the products" in sentence(Reason.NOTHING)
+    over = replace(NEAR, gradient_norm=0.0, gradient_tol=0.0)
+    assert sentence(Reason.FAR, over) == "Not critical: the value at theta is not finite."
+    loose = sentence(Reason.LOOSE, risk=1e-3)
+    assert "an eigenvalue is zero within 1e-07" in loose and "risk of 0.001" in loose
+
+
+def test_every_sentence_has_all_its_words():
+    """No name in braces is left, or unknown, whatever was found."""
+    for because in Reason:
+        for inertia in ({}, {"n_positive": 3, "n_negative": 1, "n_zero": 0}):
+            words = sentence(because, **inertia)
+            assert words[0].isupper() and words.endswith(".") and not set("{}") & set(words)
+
+
+def test_the_radius_of_a_claim_in_words():
+    words = {
+        0.0: "at theta exactly",
+        1e-120: "at theta, nearer than any number here can tell",
+        1e-16: "within 1e-16 of theta (its last digits)",
+        1e-9: "within 1e-09 of theta",
+    }
+    for radius, place in words.items():
+        outcome = Decision("minimum", True, Reason.THEOREM, radius)
+        assert Words(ASK, Evidence(), outcome).place == place
+
+
+def test_the_point_that_newton_leads_to_in_words():
+    bowl = fc.classify(BOWL, np.zeros(3))
+    assert noun(bowl) == "a certified minimum"
+    for kind, words in (
+        ("saddle", "a saddle"),
+        ("degenerate", "a degenerate point"),
+        ("undecided", "a point that stays undecided"),
+    ):
+        assert noun(replace(bowl, kind=kind, certified=False)) == words

@@ -4,6 +4,7 @@ fresh interpreter.
 
 import gc
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -32,23 +33,27 @@ _first_draws = {}
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark as nightly what `by_day` leaves out: of cases that differ only in the parameter
-    `one_of`, all but one; of cases with a `share` below 1, the rest. Which ones follows from their
-    names, so every run takes the same.
+    `one_of`, all but one; then of each function's cases all but a `share`, rounded up. Which ones
+    are kept follows from their names, so every run keeps the same.
     """
-    groups = {}
+    by_day, shares = {}, {}
     for item in items:
+        if item.get_closest_marker("nightly") or item.get_closest_marker("large"):
+            continue
+        function, group = item.nodeid.partition("[")[0], item.nodeid
+        params = item.callspec.params if hasattr(item, "callspec") else {}
         for marker in item.iter_markers("by_day"):
             name, share = marker.kwargs.get("one_of"), marker.kwargs.get("share", 1.0)
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            if name in params:
-                rest = item.nodeid.replace(str(params[name]), "")  # the name of the case without it
-                groups.setdefault(rest, []).append(item)
-            if zlib.crc32(item.nodeid.encode()) / 2**32 >= share:
-                item.add_marker(pytest.mark.nightly)
-    for key, group in groups.items():
-        kept = zlib.crc32(key.encode()) % len(group)
-        for i, item in enumerate(group):
-            if i != kept:
+            shares[function] = min(share, shares.get(function, 1.0))
+            if name in params:  # a group has the name of its cases without this parameter
+                group = group.replace(str(params[name]), "")
+        by_day.setdefault(function, {}).setdefault(group, []).append(item)
+    for function, groups in by_day.items():
+        kept = [group[zlib.crc32(name.encode()) % len(group)] for name, group in groups.items()]
+        kept.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        kept = set(kept[: math.ceil(shares.get(function, 1.0) * len(kept))])
+        for item in itertools.chain(*groups.values()):
+            if item not in kept:
                 item.add_marker(pytest.mark.nightly)
 
 

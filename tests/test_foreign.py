@@ -27,174 +27,174 @@ def here():
     return SimpleNamespace(fc=fc, np=np, **known)
 
 
-@pytest.mark.parametrize(
-    "call, words",
-    [
-        ("fc.minimize(ob, theta, 'Newton-CG')", "wanted 'newton-cg'"),
-        ("fc.minimize(ob, theta, 'SGD')", "wanted 'sgd'"),
-        ("fc.minimize(ob, theta, 'Adam')", "wanted 'adam'"),
-        ("fc.Objective(model, 0, 0, type('MSELoss', (), {})())", "loss is MSELoss; wanted 'mse'"),
-        ("fc.Objective(model, 0, 0, 'bce')", "loss is 'bce'; wanted 'binary_cross_entropy'"),
-        ("fc.diagonal(H, n_samples=3, n_probes=3)", "n_probes"),
-        ("fc.MLP([4, 5, 3], activation='ReLU')", "wanted 'relu'"),
-        ("fc.MLP([4, 5, 3], activation='swish')", "wanted 'silu'"),
-        ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "wanted 'cross_entropy'"),
-        (
-            "fc.spectral_density(H, n_probes=2).plot('log')",
-            "ax is a str; wanted Axes of matplotlib",
-        ),
-        ("fc.from_keras('net.keras')", "weights is a str; .*keras.saving.load_model"),
-        ("fc.from_torch('net.pt')", "module is a str; .*torch.load"),
-        (
-            "fc.Objective(model, np.ones((2, 4)), ['a', 'b'])",
-            "y holds words such as 'a'; wanted .*numpy.unique",
-        ),
-        ("fc.Objective(model, np.ones((2, 4)), np.array(['0', '1']))", "numpy.unique"),
-        ("fc.eigsh(H, which='SM')", "wanted 'SA', or fc.eigvalsh"),
-        ("fc.eigsh(ob)", "op is an Objective; .*op.hessian"),
-        ("fc.spectral_density(H, k=3)", "wanted 'n_steps'"),
-        ("fc.newton_step(H, H.gradient, dampin=0.1)", "did you mean 'damping'"),
-        ("fc.escape(H, theta)", "wanted the objective itself"),
-        ("H.restrict(layers=[0]).todense()", "wanted H.to_dense"),
-        ("H.shift(0.1).eigvals()", "wanted fc.eigvalsh"),
-        ("ob.value(dict(a=1).keys())", "theta"),
-        ("np.asarray(H)", r"is an operator, no array; wanted H.to_dense\(\)"),
-        ("fc.Objective(model, H, 0)", "X is a Curvature, an operator; wanted an array"),
-        ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "wanted a density, fc.spectral_dens"),
-        ("fc.SpectrumDisplay.from_operator(H, colour='red')", "did you mean 'color'"),
-        ("fc.LandscapeDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
-        ("fc.SpectrumDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
-        ("fc.SpectrumDisplay.from_operator(H, n_step=1)", "from_op.* did you mean 'n_steps'"),
-        ("fc.ConvergenceDisplay.from_results(0, xlim=1)", "y.from_results has no argument 'xlim'"),
-        ("fc.ConvergenceDisplay.from_estimator(0, xlim=1)", "y.from_estimator has no .*'xlim'"),
-        ("fc.MinimumRatioDisplay.from_points([], xlim=1)", "y.from_points has no argument 'xlim'"),
-        ("fc.LandscapeDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
-        ("fc.SpectrumDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
-        (
-            "fc.ConvergenceDisplay({}).plot(xlim=1)",
-            "ConvergenceDisplay.plot has no argument 'xlim'",
-        ),
-        ("fc.trace(H, maxiter=3)", "^trace has no 'maxiter'; wanted 'n_probes'"),
-        ("fc.diagonal(H, maxiter=3)", "^diagonal has no 'maxiter'; wanted 'n_probes'"),
-        ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
-        ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
-        ("fc.Objective(model, [ob.X])", "all rows at once as X .N, d. and y; of a loader"),
-        ("fc.Objective(model, ob.X, ob.X[:, 0])", "for numbers loss='mse'"),
-        ("fc.SpectrumDisplay(H)", "SpectrumDisplay.from_operator takes the operator"),
-        ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),
-        ("fc.MLPClasifier", "did you mean 'MLPClassifier'"),
-        (
-            "fc.find_critical_point(ob, theta, seed=0)",
-            "has no argument 'seed'; it takes ob, theta0",
-        ),
-        ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
-        ("fc.save('net.mat', model, theta)", "path ends in .mat; wanted .safetensors, or scipy.io"),
-        ("fc.save('net.RData', model, theta)", "path ends in .rdata; wanted .safetensors"),
-        ("fc.save('net.json', model, theta)", "path ends in .json; wanted .safetensors"),
-        ("fc.Objective(model, ob.X[0], ob.y)", r"got \(4,\). Use X\[None, :\] for one sample"),
-        ("fc.Objective(model, ob.X.T, ob.y)", r"got \(4, 30\). Use X.T if samples are its columns"),
-        (
-            "model.predict(theta, np.ones((9, 2, 2)))",
-            r"got \(9, 2, 2\). Use X.reshape\(len\(X\), -1",
-        ),
-        (
-            "fc.Objective(fc.MLP([1, 2, 1]), ob.X[:, 0], ob.X, 'mse')",
-            r"X must have shape \(N, 1\) with N >= 1, got \(30,\). Use X\[:, None\] for",
-        ),
-        ("model.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
-        ("ob.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
-        ("H.cuda()", "has no attribute 'cuda': fastcurv runs on the CPU only"),
-        ("fc.MLP([4, 3], device='cuda')", "MLP has no 'device': fastcurv runs on the CPU only"),
-        ("fc.minimize(ob, theta, device='cuda')", "has no 'device': fastcurv runs on the CPU only"),
-        (
-            "fc.minimize(ob, theta, bounds=[0])",
-            "has no 'bounds': parameters are unconstrained",
-        ),
-        (
-            "fc.minimize(ob, theta, beta1=0.8)",
-            r"minimize\(method='auto'\) has no option 'beta1'; wanted method='adam'",
-        ),
-        (
-            "fc.minimize(ob, theta, learning_rate=0.1)",
-            "option 'learning_rate'; wanted method='sgd', or one of 'momentum', .*'adam'",
-        ),
-        ("fc.minimize(ob, theta, learning_rat=1)", "method='auto'.*did you mean 'learning_rate'"),
-        ("fc.minimize(ob, theta, 'newton', beta1=1)", "method='newton'.* wanted method='adam'"),
-        ("fc.minimize(ob, theta, goal=1e-3)", "wanted 'fun_target'"),
-        ("fc.minimize(ob, theta, max_fail=6)", "wanted 'patience'"),
-        ("fc.minimize(ob, theta, show=1)", "wanted 'progress'"),
-        ("fc.minimize(ob, theta, decay=1)", "wanted l2 of the objective"),
-        ("fc.minimize(ob, theta, 'trainlm')", "wanted 'levenberg-marquardt'"),
-        ("fc.minimize(ob, theta, 'trainbr')", "'levenberg-marquardt', with l2 in the objective"),
-        ("fc.MLP([4, 3, 3], 'tansig')", "wanted 'tanh'"),
-        ("fc.MLP([4, 3, 3], 'logsig')", "wanted 'sigmoid'"),
-        ("fc.MLP([4, 3, 3], 'purelin')", "wanted 'identity'"),
-        ("fc.fitnet", r"wanted fc.MLPRegressor\(\(10,\)\), or"),
-        ("fc.nnet", "wanted fc.MLPClassifier or fc.MLPRegressor"),
-        ("fc.HessianLinearOperator", r"wanted ob.hessian\(theta\)"),
-        ("fc.KFACLinearOperator", r"wanted ob.ggn\(theta\) .*which is exact"),
-        ("fc.save(model, theta, 'net')", r"path is an MLP; .*: fc.save\(path, model, theta\)"),
-        ("fc.load(model)", "path is an MLP; wanted the name of a file"),
-        ("fc.minimize(ob, theta, checkpoint=3)", "checkpoint is an int; wanted the name of a file"),
-        (
-            "fc.classify(model, ob.X, ob.y)",
-            r"wanted classify\(ob, theta, ...\): ob = fc.Objective\(model, X, y\), theta = ",
-        ),
-        ("fc.classify(ob)", r"missing .*'theta'; wanted classify\(ob, theta, ...\)$"),
-        ("fc.classify(model, theta)", r"ob is an MLP .*: ob = fc.Objective\(model, X, y\)"),
-        ("fc.minimize(model, ob.X, ob.y)", r"MLP lacks value.*: ob = fc.Objective\(model, X, y\)"),
-        ("fc.minimize(ob, theta, 'adam', 9)", r"wanted minimize\(ob, theta0, method, ...\)$"),
-        (
-            "fc.find_critical_point(model, ob.X, ob.y)",
-            r"ob is an MLP .*fc.Objective\(model, X, y\)",
-        ),
-        ("fc.sample_critical_points(model, ob.X, ob.y)", r": ob = fc.Objective\(model, X, y\)"),
-        ("fc.escape(model, ob.X, ob.y)", r"ob is an MLP .*: ob = fc.Objective\(model, X, y\)"),
-        (
-            "fc.eigsh(ob, theta, k=5)",
-            r"wanted eigsh\(op, k, which, ...\): .* ob.hessian\(theta\) its operator",
-        ),
-        ("fc.eigvalsh(ob, theta)", r"eigvalsh\(op, ...\): .* ob.hessian\(theta\) its operator"),
-        ("fc.inertia(ob, theta)", r"inertia\(op, ...\): .* ob.hessian\(theta\) its operator"),
-        ("fc.spectral_density(ob, theta)", r"op is an Objective; .*op.hessian\(theta\)"),
-        ("fc.trace(ob, theta)", r"op is an Objective; .*op.hessian\(theta\)"),
-        ("fc.trace(H, theta)", "n_probes is an ndarray; wanted an int"),
-        ("fc.eigsh(model)", r"op is an MLP; .* H = ob.hessian\(theta\)"),
-        ("ob(theta)", r"'Objective' object is not callable; wanted ob.value\(theta\)"),
-        ("ob[3:9]", r"wanted ob.batch\(rows\)"),
-        ("model(ob.X)", r"wanted model.predict\(theta, X\)"),
-        ("model.predict(ob.X)", r"missing .*'X'; wanted MLP.predict\(theta, X, statistics\)"),
-        ("H[0, 0]", r"H @ e of a unit vector e, a column, or H.to_dense\(\)"),
-        ("list(H)", r"H.to_dense\(\)"),
-        ("fc.to_torch(model, ob.X)", r"theta has shape \(30, 4\); wanted \(43,\)"),
-        ("fc.to_torch(ob, theta)", "wanted a fastcurv.MLP: ob.model is its network"),
-        (
-            "ob.value([part for layer in model.unflatten(theta) for part in layer])",
-            r"layers has 4 entries; wanted 2, one \(W, b\) for each layer",
-        ),
-        ("fc.Objective(model, dict(a=1), ob.y)", "X is a dict; wanted real numbers"),
-        ("fc.Objective(model, None, ob.y)", "X is a NoneType; wanted real numbers"),
-        ("fc.classify(fc.MLPClassifier(), theta)", "ob is an MLPClassifier .*: a fitted one has"),
-        ("fc.escape(ob, theta, fc.eigsh(H, 1))", r"one of its vectors: pairs.vectors\[:, i\]"),
-        ("fc.classify(ob, theta)['kind']", "wanted point.kind and others by name"),
-        ("value, error = fc.trace(H, 3)", "wanted t.estimate and t.stderr"),
-        ("grid, _ = fc.spectral_density(H, 2)", "wanted density.grid and density.density"),
-        ("fc.LandscapeDisplay(ob, theta)", r"or LandscapeDisplay.from_objective\(ob, theta\)"),
-        (
-            "fc.MinimumRatioDisplay.from_points(5)",
-            "a point is an int without .*sample_critical_points",
-        ),
-        (
-            "fc.MinimumRatioDisplay.from_points([fc.classify(ob, theta)])",
-            "a point is a CriticalPoint without verdict, loss; wanted .*sample_critical_points",
-        ),
-        ("ob.value((model, theta))", r"layers\[0\] is an MLP; wanted a tuple"),
-    ],
-)
-def test_the_sentence_names_the_right_one(here, call, words):
-    with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
-        exec(call, vars(here).copy())
-    assert "\n" not in str(raised.value)
+MISTAKES = [
+    ("fc.minimize(ob, theta, 'Newton-CG')", "wanted 'newton-cg'"),
+    ("fc.minimize(ob, theta, 'SGD')", "wanted 'sgd'"),
+    ("fc.minimize(ob, theta, 'Adam')", "wanted 'adam'"),
+    ("fc.Objective(model, 0, 0, type('MSELoss', (), {})())", "loss is MSELoss; wanted 'mse'"),
+    ("fc.Objective(model, 0, 0, 'bce')", "loss is 'bce'; wanted 'binary_cross_entropy'"),
+    ("fc.diagonal(H, n_samples=3, n_probes=3)", "n_probes"),
+    ("fc.MLP([4, 5, 3], activation='ReLU')", "wanted 'relu'"),
+    ("fc.MLP([4, 5, 3], activation='swish')", "wanted 'silu'"),
+    ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "wanted 'cross_entropy'"),
+    (
+        "fc.spectral_density(H, n_probes=2).plot('log')",
+        "ax is a str; wanted Axes of matplotlib",
+    ),
+    ("fc.from_keras('net.keras')", "weights is a str; .*keras.saving.load_model"),
+    ("fc.from_torch('net.pt')", "module is a str; .*torch.load"),
+    (
+        "fc.Objective(model, np.ones((2, 4)), ['a', 'b'])",
+        "y holds words such as 'a'; wanted .*numpy.unique",
+    ),
+    ("fc.Objective(model, np.ones((2, 4)), np.array(['0', '1']))", "numpy.unique"),
+    ("fc.eigsh(H, which='SM')", "wanted 'SA', or fc.eigvalsh"),
+    ("fc.eigsh(ob)", "op is an Objective; .*op.hessian"),
+    ("fc.spectral_density(H, k=3)", "wanted 'n_steps'"),
+    ("fc.newton_step(H, H.gradient, dampin=0.1)", "did you mean 'damping'"),
+    ("fc.escape(H, theta)", "wanted the objective itself"),
+    ("H.restrict(layers=[0]).todense()", "wanted H.to_dense"),
+    ("H.shift(0.1).eigvals()", "wanted fc.eigvalsh"),
+    ("ob.value(dict(a=1).keys())", "theta"),
+    ("np.asarray(H)", r"is an operator, no array; wanted H.to_dense\(\)"),
+    ("fc.Objective(model, H, 0)", "X is a Curvature, an operator; wanted an array"),
+    ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "wanted a density, fc.spectral_dens"),
+    ("fc.SpectrumDisplay.from_operator(H, colour='red')", "did you mean 'color'"),
+    ("fc.LandscapeDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
+    ("fc.SpectrumDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
+    ("fc.SpectrumDisplay.from_operator(H, n_step=1)", "from_op.* did you mean 'n_steps'"),
+    ("fc.ConvergenceDisplay.from_results(0, xlim=1)", "y.from_results has no argument 'xlim'"),
+    ("fc.ConvergenceDisplay.from_estimator(0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+    ("fc.MinimumRatioDisplay.from_points([], xlim=1)", "y.from_points has no argument 'xlim'"),
+    ("fc.LandscapeDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+    ("fc.SpectrumDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+    (
+        "fc.ConvergenceDisplay({}).plot(xlim=1)",
+        "ConvergenceDisplay.plot has no argument 'xlim'",
+    ),
+    ("fc.trace(H, maxiter=3)", "^trace has no 'maxiter'; wanted 'n_probes'"),
+    ("fc.diagonal(H, maxiter=3)", "^diagonal has no 'maxiter'; wanted 'n_probes'"),
+    ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
+    ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
+    ("fc.Objective(model, [ob.X])", "all rows at once as X .N, d. and y; of a loader"),
+    ("fc.Objective(model, ob.X, ob.X[:, 0])", "for numbers loss='mse'"),
+    ("fc.SpectrumDisplay(H)", "SpectrumDisplay.from_operator takes the operator"),
+    ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),
+    ("fc.MLPClasifier", "did you mean 'MLPClassifier'"),
+    (
+        "fc.find_critical_point(ob, theta, seed=0)",
+        "has no argument 'seed'; it takes ob, theta0",
+    ),
+    ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
+    ("fc.save('net.mat', model, theta)", "path ends in .mat; wanted .safetensors, or scipy.io"),
+    ("fc.save('net.RData', model, theta)", "path ends in .rdata; wanted .safetensors"),
+    ("fc.save('net.json', model, theta)", "path ends in .json; wanted .safetensors"),
+    ("fc.Objective(model, ob.X[0], ob.y)", r"got \(4,\). Use X\[None, :\] for one sample"),
+    ("fc.Objective(model, ob.X.T, ob.y)", r"got \(4, 30\). Use X.T if samples are its columns"),
+    (
+        "model.predict(theta, np.ones((9, 2, 2)))",
+        r"got \(9, 2, 2\). Use X.reshape\(len\(X\), -1",
+    ),
+    (
+        "fc.Objective(fc.MLP([1, 2, 1]), ob.X[:, 0], ob.X, 'mse')",
+        r"X must have shape \(N, 1\) with N >= 1, got \(30,\). Use X\[:, None\] for",
+    ),
+    ("model.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
+    ("ob.to('cuda')", "has no attribute 'to': fastcurv runs on the CPU only"),
+    ("H.cuda()", "has no attribute 'cuda': fastcurv runs on the CPU only"),
+    ("fc.MLP([4, 3], device='cuda')", "MLP has no 'device': fastcurv runs on the CPU only"),
+    ("fc.minimize(ob, theta, device='cuda')", "has no 'device': fastcurv runs on the CPU only"),
+    (
+        "fc.minimize(ob, theta, bounds=[0])",
+        "has no 'bounds': parameters are unconstrained",
+    ),
+    (
+        "fc.minimize(ob, theta, beta1=0.8)",
+        r"minimize\(method='auto'\) has no option 'beta1'; wanted method='adam'",
+    ),
+    (
+        "fc.minimize(ob, theta, learning_rate=0.1)",
+        "option 'learning_rate'; wanted method='sgd', or one of 'momentum', .*'adam'",
+    ),
+    ("fc.minimize(ob, theta, learning_rat=1)", "method='auto'.*did you mean 'learning_rate'"),
+    ("fc.minimize(ob, theta, 'newton', beta1=1)", "method='newton'.* wanted method='adam'"),
+    ("fc.minimize(ob, theta, goal=1e-3)", "wanted 'fun_target'"),
+    ("fc.minimize(ob, theta, max_fail=6)", "wanted 'patience'"),
+    ("fc.minimize(ob, theta, show=1)", "wanted 'progress'"),
+    ("fc.minimize(ob, theta, decay=1)", "wanted l2 of the objective"),
+    ("fc.minimize(ob, theta, 'trainlm')", "wanted 'levenberg-marquardt'"),
+    ("fc.minimize(ob, theta, 'trainbr')", "'levenberg-marquardt', with l2 in the objective"),
+    ("fc.MLP([4, 3, 3], 'tansig')", "wanted 'tanh'"),
+    ("fc.MLP([4, 3, 3], 'logsig')", "wanted 'sigmoid'"),
+    ("fc.MLP([4, 3, 3], 'purelin')", "wanted 'identity'"),
+    ("fc.fitnet", r"wanted fc.MLPRegressor\(\(10,\)\), or"),
+    ("fc.nnet", "wanted fc.MLPClassifier or fc.MLPRegressor"),
+    ("fc.HessianLinearOperator", r"wanted ob.hessian\(theta\)"),
+    ("fc.KFACLinearOperator", r"wanted ob.ggn\(theta\) .*which is exact"),
+    ("fc.save(model, theta, 'net')", r"path is an MLP; .*: fc.save\(path, model, theta\)"),
+    ("fc.load(model)", "path is an MLP; wanted the name of a file"),
+    ("fc.minimize(ob, theta, checkpoint=3)", "checkpoint is an int; wanted the name of a file"),
+    (
+        "fc.classify(model, ob.X, ob.y)",
+        r"wanted classify\(ob, theta, ...\): ob = fc.Objective\(model, X, y\), theta = ",
+    ),
+    ("fc.classify(ob)", r"missing .*'theta'; wanted classify\(ob, theta, ...\)$"),
+    ("fc.classify(model, theta)", r"ob is an MLP .*: ob = fc.Objective\(model, X, y\)"),
+    ("fc.minimize(model, ob.X, ob.y)", r"MLP lacks value.*: ob = fc.Objective\(model, X, y\)"),
+    ("fc.minimize(ob, theta, 'adam', 9)", r"wanted minimize\(ob, theta0, method, ...\)$"),
+    (
+        "fc.find_critical_point(model, ob.X, ob.y)",
+        r"ob is an MLP .*fc.Objective\(model, X, y\)",
+    ),
+    ("fc.sample_critical_points(model, ob.X, ob.y)", r": ob = fc.Objective\(model, X, y\)"),
+    ("fc.escape(model, ob.X, ob.y)", r"ob is an MLP .*: ob = fc.Objective\(model, X, y\)"),
+    (
+        "fc.eigsh(ob, theta, k=5)",
+        r"wanted eigsh\(op, k, which, ...\): .* ob.hessian\(theta\) its operator",
+    ),
+    ("fc.eigvalsh(ob, theta)", r"eigvalsh\(op, ...\): .* ob.hessian\(theta\) its operator"),
+    ("fc.inertia(ob, theta)", r"inertia\(op, ...\): .* ob.hessian\(theta\) its operator"),
+    ("fc.spectral_density(ob, theta)", r"op is an Objective; .*op.hessian\(theta\)"),
+    ("fc.trace(ob, theta)", r"op is an Objective; .*op.hessian\(theta\)"),
+    ("fc.trace(H, theta)", "n_probes is an ndarray; wanted an int"),
+    ("fc.eigsh(model)", r"op is an MLP; .* H = ob.hessian\(theta\)"),
+    ("ob(theta)", r"'Objective' object is not callable; wanted ob.value\(theta\)"),
+    ("ob[3:9]", r"wanted ob.batch\(rows\)"),
+    ("model(ob.X)", r"wanted model.predict\(theta, X\)"),
+    ("model.predict(ob.X)", r"missing .*'X'; wanted MLP.predict\(theta, X, statistics\)"),
+    ("H[0, 0]", r"H @ e of a unit vector e, a column, or H.to_dense\(\)"),
+    ("list(H)", r"H.to_dense\(\)"),
+    ("fc.to_torch(model, ob.X)", r"theta has shape \(30, 4\); wanted \(43,\)"),
+    ("fc.to_torch(ob, theta)", "wanted a fastcurv.MLP: ob.model is its network"),
+    (
+        "ob.value([part for layer in model.unflatten(theta) for part in layer])",
+        r"layers has 4 entries; wanted 2, one \(W, b\) for each layer",
+    ),
+    ("fc.Objective(model, dict(a=1), ob.y)", "X is a dict; wanted real numbers"),
+    ("fc.Objective(model, None, ob.y)", "X is a NoneType; wanted real numbers"),
+    ("fc.classify(fc.MLPClassifier(), theta)", "ob is an MLPClassifier .*: a fitted one has"),
+    ("fc.escape(ob, theta, fc.eigsh(H, 1))", r"one of its vectors: pairs.vectors\[:, i\]"),
+    ("fc.classify(ob, theta)['kind']", "wanted point.kind and others by name"),
+    ("value, error = fc.trace(H, 3)", "wanted t.estimate and t.stderr"),
+    ("grid, _ = fc.spectral_density(H, 2)", "wanted density.grid and density.density"),
+    ("fc.LandscapeDisplay(ob, theta)", r"or LandscapeDisplay.from_objective\(ob, theta\)"),
+    (
+        "fc.MinimumRatioDisplay.from_points(5)",
+        "a point is an int without .*sample_critical_points",
+    ),
+    (
+        "fc.MinimumRatioDisplay.from_points([fc.classify(ob, theta)])",
+        "a point is a CriticalPoint without verdict, loss; wanted .*sample_critical_points",
+    ),
+    ("ob.value((model, theta))", r"layers\[0\] is an MLP; wanted a tuple"),
+]
+
+
+def test_the_sentence_names_the_right_one(here):
+    for call, words in MISTAKES:
+        with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
+            exec(call, vars(here).copy())
+        assert "\n" not in str(raised.value)
 
 
 def callers(here):
@@ -483,22 +483,24 @@ def _callables():
     yield from (f"{c}.fit" for c in ("MLPClassifier", "MLPRegressor"))
 
 
-@pytest.mark.parametrize("name", _callables())
-def test_an_unknown_argument_is_answered_with_those_there_are(name):
+def test_an_unknown_argument_is_answered_with_those_there_are():
     """Before any other is looked at, and a misspelt one with the nearest."""
-    found = fc
-    for part in name.split("."):
-        found = getattr(found, part)
-    parameters = inspect.signature(found).parameters.values()
-    needed = [None for p in parameters if p.default is p.empty and p.kind in (0, 1)]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters) and name == "minimize":
-        needed = [SimpleNamespace(n_params=1, value=abs, gradient=abs, hessian=abs), [0.0]]
-    with pytest.raises(TypeError, match=r"has no (argument|option) 'zzzqx'; it takes \w+"):
-        found(*needed, zzzqx=1)
-    *_, last = (p.name for p in _by_name(found) if len(p.name) > 4) if _by_name(found) else ("",)
-    if last and name != "sample_critical_points":
-        with pytest.raises(TypeError, match=f"did you mean '{last}'|wanted '?{last}"):
-            found(*needed, **{f"{last[:-1]}qq": 1})
+    for name in _callables():
+        found = fc
+        for part in name.split("."):
+            found = getattr(found, part)
+        parameters = inspect.signature(found).parameters.values()
+        needed = [None for p in parameters if p.default is p.empty and p.kind in (0, 1)]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters) and name == "minimize":
+            needed = [SimpleNamespace(n_params=1, value=abs, gradient=abs, hessian=abs), [0.0]]
+        with pytest.raises(TypeError, match=r"has no (argument|option) 'zzzqx'; it takes \w+"):
+            found(*needed, zzzqx=1)
+        *_, last = (
+            (p.name for p in _by_name(found) if len(p.name) > 4) if _by_name(found) else ("",)
+        )
+        if last and name != "sample_critical_points":
+            with pytest.raises(TypeError, match=f"did you mean '{last}'|wanted '?{last}"):
+                found(*needed, **{f"{last[:-1]}qq": 1})
 
 
 def test_what_is_told_of_progress_has_the_names_of_others(here):

@@ -1,5 +1,7 @@
 """Loss rows of every kernel table this CPU has, against long double."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,6 @@ from fastcurv._engine import probe
 
 from ..certify.longdouble import LD, built_in
 from ..nets import KERNELS, LENGTHS
-
-every_kind = pytest.mark.parametrize("kind", KERNELS)
 
 
 def true_loss(kind, z, y, weight, divisor):
@@ -40,67 +40,68 @@ def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
 # --------------------------------------------------------------------------------------------------
 
 
-@every_kind
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_value_and_delta(arch, dtype, kind, soft):
-    eps = float(np.finfo(dtype).eps)
-    shapes = [(n, 3) for n in LENGTHS] + [(10, 1), (10, 16), (10, 19), (70, 19), (1000, 3)]
-    for cols, rows in shapes:
-        rng = np.random.default_rng([cols, rows, soft])
-        z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
-        value, delta, h, s, top = probe.loss(arch, kind, z, y, weight, 7.0)
-        want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
-        cross, w = kind == "cross_entropy", weight[:, None]
-        size = np.abs(y).sum(axis=1, keepdims=True) if cross and soft else 1  # T may have cancelled
-        summed = 4 + np.sqrt(cols)  # rounding of a sum of cols terms
-        scale = np.sum(w * (size + 1) * (np.abs(z).max() + 8) ** 2) * (1 if cross else cols)
-        assert abs(value - want) <= eps * summed * scale / 7
-        room = eps * summed * w * (4 * size + np.abs(z)) / 7
-        assert np.all(np.abs(delta - want_delta) <= room)
-        if cross:
-            np.testing.assert_array_equal(top, z.argmax(axis=1))
-            T = y.astype(LD).sum(axis=1) if soft else np.ones(rows)
-            assert np.all(np.abs(s - weight * T / 7) <= eps * summed * weight * np.ravel(size) / 7)
+def test_value_and_delta(arch, dtype):
+    for kind, soft in itertools.product(KERNELS, [False, True]):
+        eps = float(np.finfo(dtype).eps)
+        shapes = [(n, 3) for n in LENGTHS] + [(10, 1), (10, 16), (10, 19), (70, 19), (1000, 3)]
+        for cols, rows in shapes:
+            rng = np.random.default_rng([cols, rows, soft])
+            z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
+            value, delta, h, s, top = probe.loss(arch, kind, z, y, weight, 7.0)
+            want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
+            cross, w = kind == "cross_entropy", weight[:, None]
+            size = (
+                np.abs(y).sum(axis=1, keepdims=True) if cross and soft else 1
+            )  # T may have cancelled
+            summed = 4 + np.sqrt(cols)  # rounding of a sum of cols terms
+            scale = np.sum(w * (size + 1) * (np.abs(z).max() + 8) ** 2) * (1 if cross else cols)
+            assert abs(value - want) <= eps * summed * scale / 7
+            room = eps * summed * w * (4 * size + np.abs(z)) / 7
+            assert np.all(np.abs(delta - want_delta) <= room)
+            if cross:
+                np.testing.assert_array_equal(top, z.argmax(axis=1))
+                T = y.astype(LD).sum(axis=1) if soft else np.ones(rows)
+                assert np.all(
+                    np.abs(s - weight * T / 7) <= eps * summed * weight * np.ravel(size) / 7
+                )
 
 
-@every_kind
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
-    eps, rows = float(np.finfo(dtype).eps), 5
-    for cols in LENGTHS + [10]:
-        rng = np.random.default_rng([cols, soft])
-        z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
-        _, _, h, s, top = probe.loss(arch, kind, z, y, weight, 3.0)
-        H = true_loss(kind, z, y, weight, 3.0)[2]
-        rz = rng.standard_normal((rows, cols)).astype(dtype)
-        size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
-        extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
-        gap = probe.r_loss(arch, kind, h, s, top, rz) - np.einsum("rij,rj->ri", H, rz)
-        assert np.all(np.abs(gap) <= extra * 3 * (1 + np.abs(rz).max()))
+def test_rdelta_is_the_hessian_times_rz(arch, dtype):
+    for kind, soft in itertools.product(KERNELS, [False, True]):
+        eps, rows = float(np.finfo(dtype).eps), 5
+        for cols in LENGTHS + [10]:
+            rng = np.random.default_rng([cols, soft])
+            z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
+            _, _, h, s, top = probe.loss(arch, kind, z, y, weight, 3.0)
+            H = true_loss(kind, z, y, weight, 3.0)[2]
+            rz = rng.standard_normal((rows, cols)).astype(dtype)
+            size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
+            extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
+            gap = probe.r_loss(arch, kind, h, s, top, rz) - np.einsum("rij,rj->ri", H, rz)
+            assert np.all(np.abs(gap) <= extra * 3 * (1 + np.abs(rz).max()))
 
 
-@pytest.mark.parametrize("cols", [2, 10, 33])
-@pytest.mark.parametrize("margin", [3, 10.6, 30.2, 60.7, 80])
-def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, cols, margin):
+def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
     """Where p of the true class is 1 in every bit, the loss and its derivatives still are right to
     some ULP.
     """
-    rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
-    z = (0.3 * rng.standard_normal((6, cols))).astype(dtype)
-    z[:, 1] += margin
-    y = np.ones(6, np.int32)
-    for targets in (y, np.eye(cols, dtype=dtype)[y]):
-        value, delta, h, s, top = probe.loss(arch, "cross_entropy", z, targets)
-        want, want_delta, H = true_loss("cross_entropy", z, y, np.ones(6), 1.0)
-        assert abs(value - want) <= 4 * eps * want
-        assert np.all(np.abs(delta - want_delta) <= 8 * eps * np.abs(want_delta))
-        rz = rng.standard_normal((6, cols)).astype(dtype)
-        u = np.abs(rz - rz[:, 1:2]).astype(LD)
-        got = probe.r_loss(arch, "cross_entropy", h, s, top, rz)
-        want = np.einsum("rij,rj->ri", H, rz.astype(LD) - rz[:, 1:2])
-        room = np.einsum("rij,rj->ri", np.abs(H), u + np.sum(h * u, axis=1, keepdims=True))
-        assert np.all(np.abs(got - want) <= 16 * eps * room)
-        assert np.all(got[:, 1] != 0)
+    for cols, margin in itertools.product([2, 10, 33], [3, 10.6, 30.2, 60.7, 80]):
+        rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
+        z = (0.3 * rng.standard_normal((6, cols))).astype(dtype)
+        z[:, 1] += margin
+        y = np.ones(6, np.int32)
+        for targets in (y, np.eye(cols, dtype=dtype)[y]):
+            value, delta, h, s, top = probe.loss(arch, "cross_entropy", z, targets)
+            want, want_delta, H = true_loss("cross_entropy", z, y, np.ones(6), 1.0)
+            assert abs(value - want) <= 4 * eps * want
+            assert np.all(np.abs(delta - want_delta) <= 8 * eps * np.abs(want_delta))
+            rz = rng.standard_normal((6, cols)).astype(dtype)
+            u = np.abs(rz - rz[:, 1:2]).astype(LD)
+            got = probe.r_loss(arch, "cross_entropy", h, s, top, rz)
+            want = np.einsum("rij,rj->ri", H, rz.astype(LD) - rz[:, 1:2])
+            room = np.einsum("rij,rj->ri", np.abs(H), u + np.sum(h * u, axis=1, keepdims=True))
+            assert np.all(np.abs(got - want) <= 16 * eps * room)
+            assert np.all(got[:, 1] != 0)
 
 
 def test_binary_cross_entropy_of_large_logits(arch, dtype):
@@ -143,34 +144,34 @@ def test_ties_and_single_class(arch, dtype):
     assert value == 0 and np.all(delta == 0) and np.all(h == 1)
 
 
-@every_kind
-def test_nan_spoils_its_row_and_no_other(arch, dtype, kind):
-    z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
-    clean = probe.loss(arch, kind, z, y, weight)[1]
-    for column in (0, 4, 9):
-        spoilt = z.copy()
-        spoilt[7, column] = np.nan
-        value, delta, h, _, _ = probe.loss(arch, kind, spoilt, y, weight)
-        assert np.isnan(value) and np.isnan(delta[7, column])
-        others = np.arange(20) != 7
-        np.testing.assert_array_equal(delta[others], clean[others])
-    spoilt[7] = np.nan
-    assert np.isnan(probe.loss(arch, kind, spoilt, y, weight)[0])
+def test_nan_spoils_its_row_and_no_other(arch, dtype):
+    for kind in KERNELS:
+        z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
+        clean = probe.loss(arch, kind, z, y, weight)[1]
+        for column in (0, 4, 9):
+            spoilt = z.copy()
+            spoilt[7, column] = np.nan
+            value, delta, h, _, _ = probe.loss(arch, kind, spoilt, y, weight)
+            assert np.isnan(value) and np.isnan(delta[7, column])
+            others = np.arange(20) != 7
+            np.testing.assert_array_equal(delta[others], clean[others])
+        spoilt[7] = np.nan
+        assert np.isnan(probe.loss(arch, kind, spoilt, y, weight)[0])
 
 
-@every_kind
-def test_targets_with_any_stride_between_rows(arch, dtype, kind):
+def test_targets_with_any_stride_between_rows(arch, dtype):
     """To two roundings: a compiler may contract a product in one reading of a row and not in the
     other.
     """
-    z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
-    wide = np.full((14, 9), np.nan, dtype)
-    wide[::2, 2:7] = y
-    want = probe.loss(arch, kind, z, y, weight)
-    for view in (wide[::2, 2:7], np.ascontiguousarray(y[::-1])[::-1]):
-        for got, expected in zip(probe.loss(arch, kind, z, view, weight), want):
-            atol = 2 * np.finfo(dtype).eps * np.abs(expected).max(initial=0)
-            np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
+    for kind in KERNELS:
+        z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
+        wide = np.full((14, 9), np.nan, dtype)
+        wide[::2, 2:7] = y
+        want = probe.loss(arch, kind, z, y, weight)
+        for view in (wide[::2, 2:7], np.ascontiguousarray(y[::-1])[::-1]):
+            for got, expected in zip(probe.loss(arch, kind, z, view, weight), want):
+                atol = 2 * np.finfo(dtype).eps * np.abs(expected).max(initial=0)
+                np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
 
 
 def test_fisher_rows(arch, dtype):

@@ -5,14 +5,11 @@ promised.
 """
 
 import numpy as np
-import pytest
 
 from fastcurv._engine import probe
 
 from ..certify.longdouble import LD, activation
 from ..nets import ACTIVATIONS, LENGTHS, STRAIGHT
-
-every_name = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
 def true_activation(name, z):
@@ -47,52 +44,54 @@ def sample(dtype, n, rng):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "elu"])
-def test_values_are_within_four_ulp(arch, dtype, name):
+def test_values_are_within_four_ulp(arch, dtype):
     """exp, expm1, log1p, tanh and the sigmoid, each as the activation that is made of it."""
-    z = sample(dtype, 4000, np.random.default_rng(0))
-    with np.errstate(under="ignore"):
-        assert ulps(probe.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
+    for name in ["tanh", "sigmoid", "softplus", "elu"]:
+        z = sample(dtype, 4000, np.random.default_rng(0))
+        with np.errstate(under="ignore"):
+            assert ulps(probe.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
 
 
-@every_name
-def test_values_and_derivatives_are_within_four_eps(arch, dtype, name):
-    z = sample(dtype, 4000, np.random.default_rng(1))
-    bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
-    for got, true in zip(probe.activate(arch, name, z[None]), true_activation(name, z)):
-        assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
+def test_values_and_derivatives_are_within_four_eps(arch, dtype):
+    for name in ACTIVATIONS:
+        z = sample(dtype, 4000, np.random.default_rng(1))
+        bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
+        for got, true in zip(probe.activate(arch, name, z[None]), true_activation(name, z)):
+            assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus"])
-def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
+def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
     """1 - tanh^2 would be 0 or an ULP of 1 from |z| = 9 on in float32."""
-    z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
-    got, true = probe.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
-    assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
+    for name in ["tanh", "sigmoid", "softplus"]:
+        z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
+        got, true = probe.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
+        assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
-def test_folded_values_are_as_accurate(arch, dtype, name):
+def test_folded_values_are_as_accurate(arch, dtype):
     """phi to four ULP and phi' relative to itself, from one number, to the bit that it unfolds to;
     NaN stays where it was.
     """
-    rng = np.random.default_rng(5)
-    z = np.concatenate([sample(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)])
-    found, unfolded = probe.fold(arch, name, z[None])
-    with np.errstate(under="ignore"):
-        a, p = true_activation(name, z)[:2]
-    assert ulps(found[0][0], a) <= 4
-    off, eps = np.abs(found[1][0].astype(LD) - p), np.finfo(dtype).eps
-    assert off.max() <= 4 * eps and np.all(off[-5000:] <= 8 * eps * p[-5000:])
-    for one, other in zip(found, unfolded):
-        np.testing.assert_array_equal(one, other)
-    for cols in LENGTHS:
-        z = rng.uniform(-8, 8, (5, cols)).astype(dtype)
-        whole, _ = probe.fold(arch, name, z.reshape(1, -1))
-        z[3, cols // 2] = np.nan
-        for got, want in zip(probe.fold(arch, name, z)[0], whole):
-            assert np.isnan(got[3, cols // 2]) and np.isnan(got).sum() == 1
-            np.testing.assert_array_equal(got[~np.isnan(z)], want.reshape(z.shape)[~np.isnan(z)])
+    for name in ["tanh", "sigmoid"]:
+        rng = np.random.default_rng(5)
+        z = np.concatenate([sample(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)])
+        found, unfolded = probe.fold(arch, name, z[None])
+        with np.errstate(under="ignore"):
+            a, p = true_activation(name, z)[:2]
+        assert ulps(found[0][0], a) <= 4
+        off, eps = np.abs(found[1][0].astype(LD) - p), np.finfo(dtype).eps
+        assert off.max() <= 4 * eps and np.all(off[-5000:] <= 8 * eps * p[-5000:])
+        for one, other in zip(found, unfolded):
+            np.testing.assert_array_equal(one, other)
+        for cols in LENGTHS:
+            z = rng.uniform(-8, 8, (5, cols)).astype(dtype)
+            whole, _ = probe.fold(arch, name, z.reshape(1, -1))
+            z[3, cols // 2] = np.nan
+            for got, want in zip(probe.fold(arch, name, z)[0], whole):
+                assert np.isnan(got[3, cols // 2]) and np.isnan(got).sum() == 1
+                np.testing.assert_array_equal(
+                    got[~np.isnan(z)], want.reshape(z.shape)[~np.isnan(z)]
+                )
 
 
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
@@ -117,18 +116,18 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 }
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_limits_and_kinks(arch, dtype, name):
+def test_limits_and_kinks(arch, dtype):
     """Saturated, huge and infinite z give the limits; at 0 the left derivatives hold."""
-    largest = np.finfo(dtype).max
-    for place, points in enumerate(
-        [(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]
-    ):
-        z = np.array([points], dtype)
-        for got, want in zip(probe.activate(arch, name, z), LIMITS[name][place]):
-            np.testing.assert_allclose(
-                got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps
-            )
+    for name in LIMITS:
+        largest = np.finfo(dtype).max
+        for place, points in enumerate(
+            [(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]
+        ):
+            z = np.array([points], dtype)
+            for got, want in zip(probe.activate(arch, name, z), LIMITS[name][place]):
+                np.testing.assert_allclose(
+                    got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps
+                )
 
 
 def test_leaky_relu_has_torchs_slope(arch, dtype):
@@ -141,27 +140,27 @@ def test_leaky_relu_has_torchs_slope(arch, dtype):
     assert np.all(q == 0)
 
 
-@every_name
-def test_nan_gives_nan_and_stays_in_its_place(arch, dtype, name):
-    z = np.linspace(-3, 3, 33, dtype=dtype)
-    clean = probe.activate(arch, name, z[None])
-    z[13] = np.nan
-    spoilt = probe.activate(arch, name, z[None])
-    others = np.arange(33) != 13
-    for k, (got, want) in enumerate(zip(spoilt, clean)):
-        np.testing.assert_array_equal(got[0, others], want[0, others])
-        constant = k == 2 and name in STRAIGHT or k == 1 and name == "identity"
-        assert np.isnan(got[0, 13]) or constant
+def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
+    for name in ACTIVATIONS:
+        z = np.linspace(-3, 3, 33, dtype=dtype)
+        clean = probe.activate(arch, name, z[None])
+        z[13] = np.nan
+        spoilt = probe.activate(arch, name, z[None])
+        others = np.arange(33) != 13
+        for k, (got, want) in enumerate(zip(spoilt, clean)):
+            np.testing.assert_array_equal(got[0, others], want[0, others])
+            constant = k == 2 and name in STRAIGHT or k == 1 and name == "identity"
+            assert np.isnan(got[0, 13]) or constant
 
 
-@every_name
-def test_an_element_does_not_know_its_place(arch, dtype, name):
+def test_an_element_does_not_know_its_place(arch, dtype):
     """The same bits in any row, column and length."""
-    for cols in LENGTHS:
-        z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)
-        whole = probe.activate(arch, name, z.reshape(1, -1))
-        for got, want in zip(probe.activate(arch, name, z), whole):
-            np.testing.assert_array_equal(got.ravel(), want.ravel())
+    for name in ACTIVATIONS:
+        for cols in LENGTHS:
+            z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)
+            whole = probe.activate(arch, name, z.reshape(1, -1))
+            for got, want in zip(probe.activate(arch, name, z), whole):
+                np.testing.assert_array_equal(got.ravel(), want.ravel())
 
 
 def test_odd_functions_are_odd_in_every_bit(arch, dtype):

@@ -1,5 +1,7 @@
 """What a plan takes over: a theta, copied on the way; other rows in place of its own."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -20,29 +22,28 @@ NETS = [  # sizes, rows, options of the model
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("net", range(len(NETS)))
-def test_theta_is_copied_on_the_way(arch, net, dtype, layout):
+def test_theta_is_copied_on_the_way(arch, dtype):
     """The same bits as bound where it lies, in every number of it; what is not finite is found
     wherever it stands, and leaves the plan nowhere.
     """
-    sizes, rows, options = NETS[net]
-    with laid_out(*LAYOUTS[layout]):
-        p = nets.draw(0, sizes, N=rows, dtype=dtype, n_threads=2, **options)
-        theta, plan, there = p.theta, p.ob._new_plan(), p.ob._new_plan()
-    there.bind(theta)
-    own = np.full_like(theta, 7)
-    assert plan.take(theta, own)
-    assert np.array_equal(own, theta) and plan.value == there.value
-    assert np.array_equal(plan.gradient, there.gradient)
-    rng = np.random.default_rng(2)
-    for place in (0, len(theta) - 1, *rng.integers(len(theta), size=12)):
-        odd = theta.copy()
-        odd[place] = (np.nan, np.inf, -np.inf)[place % 3]
-        assert not plan.take(odd, own) and plan.theta is None
-    for foreign in (theta.tolist(), theta[::-1], theta[:-1], theta.astype("float16")):
-        assert not plan.take(foreign, own) and plan.theta is None
-    assert plan.take(theta, own) and np.array_equal(plan.gradient, there.gradient)
+    for layout, net in itertools.product(LAYOUTS, range(len(NETS))):
+        sizes, rows, options = NETS[net]
+        with laid_out(*LAYOUTS[layout]):
+            p = nets.draw(0, sizes, N=rows, dtype=dtype, n_threads=2, **options)
+            theta, plan, there = p.theta, p.ob._new_plan(), p.ob._new_plan()
+        there.bind(theta)
+        own = np.full_like(theta, 7)
+        assert plan.take(theta, own)
+        assert np.array_equal(own, theta) and plan.value == there.value
+        assert np.array_equal(plan.gradient, there.gradient)
+        rng = np.random.default_rng(2)
+        for place in (0, len(theta) - 1, *rng.integers(len(theta), size=12)):
+            odd = theta.copy()
+            odd[place] = (np.nan, np.inf, -np.inf)[place % 3]
+            assert not plan.take(odd, own) and plan.theta is None
+        for foreign in (theta.tolist(), theta[::-1], theta[:-1], theta.astype("float16")):
+            assert not plan.take(foreign, own) and plan.theta is None
+        assert plan.take(theta, own) and np.array_equal(plan.gradient, there.gradient)
 
 
 # plain loops write nothing past caches

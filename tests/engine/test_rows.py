@@ -11,83 +11,83 @@ from fastcurv._engine import probe
 LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_rows_against_float64(arch, n, dtype, rng):
+def test_rows_against_float64(arch, dtype, rng):
     """Within the error of one panel's sum, and nothing outside the rows is touched."""
-    gamma = 600 * np.finfo(dtype).eps
-    for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8), (6, 10), (7, 16)]:
-        whole = rng.standard_normal((m + s, n + 5)).astype(dtype)
-        before = whole.copy()
-        Q, W = whole[:m, 2 : n + 2], whole[m:, 2 : n + 2]
-        wide = [a.astype(float) for a in (Q, W)]
-        C = engine.project_rows(Q, W)
-        assert C.shape == (s, m) and C.dtype == np.float64
-        room = gamma * np.abs(wide[1]) @ np.abs(wide[0]).T
-        assert (np.abs(C - wide[1] @ wide[0].T) <= room).all()
-        squares = engine.subtract_rows(Q, W, C)
-        bound = gamma * (np.abs(wide[1]) + np.abs(C) @ np.abs(wide[0]))
-        assert (np.abs(W - (wide[1] - C @ wide[0])) <= bound).all()
-        assert np.allclose(squares, (W.astype(float) ** 2).sum(axis=1), rtol=gamma)
-        assert np.array_equal(whole[:m], before[:m])
-        assert np.array_equal(whole[:, :2], before[:, :2])
-        assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
+    for n in LENGTHS:
+        gamma = 600 * np.finfo(dtype).eps
+        for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8), (6, 10), (7, 16)]:
+            whole = rng.standard_normal((m + s, n + 5)).astype(dtype)
+            before = whole.copy()
+            Q, W = whole[:m, 2 : n + 2], whole[m:, 2 : n + 2]
+            wide = [a.astype(float) for a in (Q, W)]
+            C = engine.project_rows(Q, W)
+            assert C.shape == (s, m) and C.dtype == np.float64
+            room = gamma * np.abs(wide[1]) @ np.abs(wide[0]).T
+            assert (np.abs(C - wide[1] @ wide[0].T) <= room).all()
+            squares = engine.subtract_rows(Q, W, C)
+            bound = gamma * (np.abs(wide[1]) + np.abs(C) @ np.abs(wide[0]))
+            assert (np.abs(W - (wide[1] - C @ wide[0])) <= bound).all()
+            assert np.allclose(squares, (W.astype(float) ** 2).sum(axis=1), rtol=gamma)
+            assert np.array_equal(whole[:m], before[:m])
+            assert np.array_equal(whole[:, :2], before[:, :2])
+            assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_combined_rows_against_float64(arch, n, dtype, rng):
+def test_combined_rows_against_float64(arch, dtype, rng):
     """Into new rows and into the first of the old ones, which the rest of them outlive."""
-    gamma = 40 * np.finfo(dtype).eps
-    for m, s in [(1, 1), (3, 2), (5, 5), (9, 4), (17, 8), (4, 0)]:
-        whole = rng.standard_normal((m, n + 5)).astype(dtype)
-        before, Q, S = whole.copy(), whole[:, 2 : n + 2], rng.standard_normal((m, s))
-        wide = Q.astype(float)
-        Y = engine.combine_rows(Q, S, np.full((s, n), np.nan, dtype))
-        assert (np.abs(Y - S.T @ wide) <= gamma * np.abs(S.T) @ np.abs(wide)).all()
-        assert np.array_equal(whole, before)
-        engine.combine_rows(Q, S, Q[:s])
-        assert np.array_equal(Q[:s], Y) and np.array_equal(whole[s:], before[s:])
-        assert np.array_equal(whole[:, :2], before[:, :2])
-        assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
+    for n in LENGTHS:
+        gamma = 40 * np.finfo(dtype).eps
+        for m, s in [(1, 1), (3, 2), (5, 5), (9, 4), (17, 8), (4, 0)]:
+            whole = rng.standard_normal((m, n + 5)).astype(dtype)
+            before, Q, S = whole.copy(), whole[:, 2 : n + 2], rng.standard_normal((m, s))
+            wide = Q.astype(float)
+            Y = engine.combine_rows(Q, S, np.full((s, n), np.nan, dtype))
+            assert (np.abs(Y - S.T @ wide) <= gamma * np.abs(S.T) @ np.abs(wide)).all()
+            assert np.array_equal(whole, before)
+            engine.combine_rows(Q, S, Q[:s])
+            assert np.array_equal(Q[:s], Y) and np.array_equal(whole[s:], before[s:])
+            assert np.array_equal(whole[:, :2], before[:, :2])
+            assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258])
-def test_products_of_a_symmetric_matrix_against_float64(arch, n, dtype, rng):
+def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
     """From any place of a longer vector, into any place of one, of which no more is written."""
-    A = rng.standard_normal((n, n)).astype(dtype)
-    A += A.T.copy()
-    x, y = rng.standard_normal(n + 6).astype(dtype), np.full(n + 6, np.nan, dtype)
-    times = engine.MatrixTimes(A)
-    assert times.take(x[1 : n + 1], y[3 : n + 3]) is not None and times.count == 1
-    wide, v = A.astype(float), x[1 : n + 1].astype(float)
-    bound = (n / 4 + 8) * np.finfo(dtype).eps * np.abs(wide) @ np.abs(v)
-    assert (np.abs(y[3 : n + 3] - wide @ v) <= bound).all()
-    assert np.isnan(y[:3]).all() and np.isnan(y[n + 3 :]).all()
-    assert np.array_equal(times.take(x[1 : n + 1].copy()), y[3 : n + 3])
-    assert times.take(x[:n], x[n // 2 :][:n]) is None, "they share memory"
-    assert times.take(x) is None and times.count == 2
+    for n in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258]:
+        A = rng.standard_normal((n, n)).astype(dtype)
+        A += A.T.copy()
+        x, y = rng.standard_normal(n + 6).astype(dtype), np.full(n + 6, np.nan, dtype)
+        times = engine.MatrixTimes(A)
+        assert times.take(x[1 : n + 1], y[3 : n + 3]) is not None and times.count == 1
+        wide, v = A.astype(float), x[1 : n + 1].astype(float)
+        bound = (n / 4 + 8) * np.finfo(dtype).eps * np.abs(wide) @ np.abs(v)
+        assert (np.abs(y[3 : n + 3] - wide @ v) <= bound).all()
+        assert np.isnan(y[:3]).all() and np.isnan(y[n + 3 :]).all()
+        assert np.array_equal(times.take(x[1 : n + 1].copy()), y[3 : n + 3])
+        assert times.take(x[:n], x[n // 2 :][:n]) is None, "they share memory"
+        assert times.take(x) is None and times.count == 2
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_a_step_of_adam_against_float64(arch, n, dtype, rng):
+def test_a_step_of_adam_against_float64(arch, dtype, rng):
     """In place, and what lies beside the vectors is not touched."""
-    whole = rng.standard_normal((4, n + 5)).astype(dtype)
-    whole[3] = whole[3] ** 2
-    before, wide = whole.copy(), whole.astype(float)
-    theta, g, m, s = whole[:, 2 : n + 2]
-    engine.adam_step(theta, g, m, s, 0.9, 0.75, 1.5, 0.1, 1e-2)
-    eps = np.finfo(dtype).eps
-    average, squares = 0.9 * wide[2] + 0.1 * wide[1], 0.75 * wide[3] + 0.25 * wide[1] ** 2
-    step = 0.1 * average / (np.sqrt(1.5 * squares) + 1e-2)
-    rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # of the average, which may cancel
-    slack = 0.1 * rounded / (np.sqrt(1.5 * squares) + 1e-2) + np.abs(wide[0]) + np.abs(step)
-    stepped = (whole[0], wide[0] - step, slack)
-    moments = (whole[2], average, rounded), (whole[3], squares, squares)
-    for mine, true, size in (*moments, stepped):
-        inside = slice(2, n + 2)
-        assert (np.abs(mine - true) <= 16 * eps * size)[inside].all()
-    assert np.array_equal(whole[1], before[1])
-    for outside in (slice(0, 2), slice(n + 2, None)):
-        assert np.array_equal(whole[:, outside], before[:, outside])
+    for n in LENGTHS:
+        whole = rng.standard_normal((4, n + 5)).astype(dtype)
+        whole[3] = whole[3] ** 2
+        before, wide = whole.copy(), whole.astype(float)
+        theta, g, m, s = whole[:, 2 : n + 2]
+        engine.adam_step(theta, g, m, s, 0.9, 0.75, 1.5, 0.1, 1e-2)
+        eps = np.finfo(dtype).eps
+        average, squares = 0.9 * wide[2] + 0.1 * wide[1], 0.75 * wide[3] + 0.25 * wide[1] ** 2
+        step = 0.1 * average / (np.sqrt(1.5 * squares) + 1e-2)
+        rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # of the average, which may cancel
+        slack = 0.1 * rounded / (np.sqrt(1.5 * squares) + 1e-2) + np.abs(wide[0]) + np.abs(step)
+        stepped = (whole[0], wide[0] - step, slack)
+        moments = (whole[2], average, rounded), (whole[3], squares, squares)
+        for mine, true, size in (*moments, stepped):
+            inside = slice(2, n + 2)
+            assert (np.abs(mine - true) <= 16 * eps * size)[inside].all()
+        assert np.array_equal(whole[1], before[1])
+        for outside in (slice(0, 2), slice(n + 2, None)):
+            assert np.array_equal(whole[:, outside], before[:, outside])
 
 
 def test_adam_refuses_what_is_no_memory_of_its_own(rng):

@@ -2,10 +2,14 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import fastcurv as fc
+from fastcurv.cli.parser import COMMANDS
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
@@ -24,7 +28,7 @@ version = release = fc.__version__
 extensions = ["sphinx.ext.autosummary", "numpydoc", "myst_parser"]
 myst_heading_anchors = 2
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "_pictures.md"]
+exclude_patterns = ["_build", "_pictures.md", "_commands.md"]
 numpydoc_show_class_members = False
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
@@ -37,7 +41,8 @@ html_theme_options = {
     "navigation_with_keys": False,
     "header_links_before_dropdown": 5,
 }
-html_sidebars = {"**": []}  # a page is one column: the header leads to the others
+# The header shows the four groups, the sidebar the pages of the current one.
+html_sidebars = {"index": [], "**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system says
 html_show_sourcelink = False
 html_css_files = ["site.css"]
@@ -49,42 +54,85 @@ suppress_warnings = [
 ]  # inherited docstrings name scikit-learn's own labels
 
 
-AT_HOME = {  # reached by `fc.schedules`, `fc.scipy`, `fc.structure`, `fc.spectrum`
-    "optimize.schedules": (
-        "constant",
-        "constant_then_decay",
-        "inverse_time",
-        "power",
-        "robbins_monro",
+# The public names by task: heading, one sentence, and names below ``fastcurv``.
+TASKS = {
+    "Networks and objectives": (
+        "The network, its loss on data, and user-defined functions.",
+        "MLP Objective StreamedObjective Loss Activation",
     ),
-    "optimize.scipy": ("newton_cg", "saddle_free_newton", "trust_region"),
-    "structure.symmetry": ("flip_tanh", "permute_hidden", "rescale_relu"),
-    "spectrum.shared_run": ("Krylov",),
+    "Spectra": (
+        "Eigenvalues and estimates of symmetric operators.",
+        "eigsh eigvalsh inertia spectral_density trace diagonal frobenius_norm spectrum.Krylov",
+    ),
+    "Critical points": (
+        "Classify a point, leave a saddle, find points where the gradient vanishes.",
+        "classify escape find_critical_point sample_critical_points",
+    ),
+    "Training": (
+        "Minimise an objective, find out why that fails, and take single steps.",
+        "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",
+    ),
+    "Learning rates": (
+        "Schedules for first-order methods of ``minimize``.",
+        "optimize.schedules.constant optimize.schedules.constant_then_decay "
+        "optimize.schedules.inverse_time optimize.schedules.power "
+        "optimize.schedules.robbins_monro",
+    ),
+    "Methods for SciPy": (
+        "Values for ``method=`` of ``scipy.optimize.minimize``; ``fc.scipy.newton_cg`` and so on.",
+        "optimize.scipy.newton_cg optimize.scipy.saddle_free_newton optimize.scipy.trust_region",
+    ),
+    "Estimators": ("In the manner of scikit-learn.", "MLPClassifier MLPRegressor"),
+    "Plots": (
+        "Each has a method ``plot``.",
+        "SpectrumDisplay LandscapeDisplay ConvergenceDisplay MinimumRatioDisplay",
+    ),
+    "Converters and files": (
+        "Networks of other libraries, and files.",
+        "from_torch to_torch from_sklearn from_onnx from_keras from_jax save load",
+    ),
+    "Symmetries": (
+        "Other parameters with the same function; ``fc.structure.flip_tanh`` and so on.",
+        "structure.symmetry.flip_tanh structure.symmetry.permute_hidden "
+        "structure.symmetry.rescale_relu",
+    ),
+    "Installation": ("Versions, kernels and threads.", "show_versions"),
 }
 
 
 def write_api():
-    """Write the page of public names, grouped by subpackage."""
-    rooms = {}
-    for name in fc.__all__:
-        thing = getattr(fc, name)
-        module = getattr(thing, "__module__", "fastcurv").split(".")
-        rooms.setdefault(module[1] if len(module) > 1 else "runtime", []).append(name)
-    text = [
-        "API",
-        "===",
-        "",
-        "Everything is called as ``fc.name`` after ``import fastcurv as fc``.",
-        "",
-    ]
-    for home, names in AT_HOME.items():
-        rooms.setdefault(home.split(".")[0], []).extend(f"{home}.{name}" for name in names)
-    for room, names in rooms.items():
-        text += [room, "-" * len(room), "", ".. autosummary::", "   :toctree: generated", ""]
-        text += [f"   fastcurv.{name}" for name in sorted(names)] + [""]
-    text += ["Operators", "---------", "", "What ``ob.hessian(theta)`` and its kin return.", ""]
+    """Write the page of public names, grouped by task, and check that it has all of them."""
+    text = ["API by task", "===========", ""]
+    text += ["Everything is called as ``fc.name`` after ``import fastcurv as fc``.", ""]
+    shown = set()
+    for heading, (sentence, names) in TASKS.items():
+        text += [heading, "-" * len(heading), "", sentence]
+        text += ["", ".. autosummary::", "   :toctree: generated", ""]
+        text += [f"   fastcurv.{name}" for name in names.split()] + [""]
+        shown |= set(names.split())
+    missing = set(fc.__all__) - shown
+    if missing:
+        raise ValueError(f"TASKS must have every public name, lacks {sorted(missing)}.")
+    text += ["Operators", "---------", ""]
+    text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:", ""]
     write("api.rst", text)
+
+
+def write_commands():
+    """Write the help of every shell command, for the page of the command line."""
+    text = []
+    for command in COMMANDS:
+        shown = subprocess.run(
+            [sys.executable, "-m", "fastcurv", command, "--help"],
+            env={**os.environ, "COLUMNS": "100"},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        shown = shown.partition("\nexit status:")[0].rstrip()
+        text += [f"## fastcurv {command}", "", "```text", shown, "```", ""]
+    write("_commands.md", text)
 
 
 def write_gallery():
@@ -189,4 +237,5 @@ def write(name, lines):
 
 
 write_api()
+write_commands()
 write_gallery()

@@ -18,6 +18,7 @@ LEFT_BEHIND = (
     "docs/api.rst",
     "docs/gallery.md",
     "docs/_pictures.md",
+    "docs/_commands.md",
     "examples/__pycache__/common.cpython-311.pyc",
     "fastcurv/_engine/core.cpython-311-x86_64-linux-gnu.so",
     "fastcurv/_engine/core.cp311-win_amd64.pyd",

@@ -514,7 +514,7 @@ class Advice:
     Attributes
     ----------
     name : str
-        The cause, as in the table of docs/which-call.md.
+        The cause, as in the table of docs/diagnose.md.
     number : float
         The number in the sentence.
     sure : str

@@ -21,7 +21,9 @@ from tests.public import public
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(
-    path for path in (ROOT / "docs").glob("*.md") if path.name not in ("gallery.md", "_pictures.md")
+    path
+    for path in (ROOT / "docs").glob("*.md")
+    if path.name not in ("gallery.md", "_pictures.md", "_commands.md")
 )
 PAGES = [ROOT / "README.md", *WRITTEN]
 
@@ -31,7 +33,7 @@ def blocks(page):
 
 
 def test_there_are_pages():
-    assert {"quickstart", "mathematics", "cost", "limits"} <= {page.stem for page in PAGES}
+    assert {"tutorial", "mathematics", "cost", "limits"} <= {page.stem for page in PAGES}
     assert sum(len(blocks(page)) for page in PAGES) >= 12
 
 
@@ -70,31 +72,51 @@ def test_an_objective_shows_what_a_user_calls(kind):
     assert {name for name in dir(ob) if not name.startswith("_")} == names and len(names) <= 28
 
 
-def test_what_a_page_shows_in_a_session_is_what_comes():
-    """Of the page by question: each call, and a line that it prints."""
-    text = (ROOT / "docs/which-call.md").read_text()
+SESSIONS = [page for page in WRITTEN if "```pycon" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.stem)
+def test_sessions_on_pages_print_what_they_show(page):
+    text = page.read_text()
+    if "sklearn" in text:
+        pytest.importorskip("sklearn")
     sessions = re.findall(r"^```pycon\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    questions = re.findall(r"^## .*$", text, re.MULTILINE)
-    assert len(sessions) >= 12 and len(questions) >= 15
-    test = doctest.DocTestParser().get_doctest("".join(sessions), {}, "which-call", None, 0)
+    test = doctest.DocTestParser().get_doctest("".join(sessions), {}, page.stem, None, 0)
     said = []
     doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
     assert not said, "".join(said)
 
 
-def test_every_page_is_in_the_table_of_contents_and_every_link_leads_somewhere():
-    """Of every page that is written: to what is written too, as a repository shows it. What is
-    generated is Sphinx's to link, by roles and by names in code.
+def test_the_index_of_tasks_has_an_example_for_most_questions():
+    text = (ROOT / "docs/which-call.md").read_text()
+    assert text.count("```pycon") >= 12 and len(re.findall(r"^## ", text, re.MULTILINE)) >= 15
+
+
+def test_every_page_is_in_one_of_four_groups_and_every_link_leads_somewhere():
+    """Links lead to written files, as a repository shows them. Links to generated pages are
+    roles, or names in code.
     """
-    index = (ROOT / "docs/index.md").read_text()
-    listed = set(re.search(r":hidden:\n\n(.*?)```", index, re.DOTALL)[1].split())
-    assert listed == {page.stem for page in WRITTEN if page.stem != "index"} | {"gallery", "api"}
+    trees = {}
+    for page in WRITTEN:
+        for tree in re.findall(
+            r"^```{toctree}\n:hidden:\n\n(.*?)```", page.read_text(), re.M | re.S
+        ):
+            trees[page.stem] = tree.split()
+    groups = trees.pop("index")
+    assert groups == ["getting-started", "which-call", "explanation", "reference"]
+    assert set(trees) == set(groups)
+    listed = [*groups, *(name for tree in trees.values() for name in tree)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {page.stem for page in WRITTEN if page.stem != "index"} | {
+        "gallery",
+        "api",
+    }
     pages = [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]
-    written = {ROOT / name for name in ("docs/gallery.md", "docs/_pictures.md", "docs/api.rst")}
+    generated = {ROOT / "docs" / name for name in ("gallery.md", "_pictures.md", "api.rst")}
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text()):
             there = (page.parent / target).resolve()
-            assert there.exists() and there not in written, (page.name, target)
+            assert there.exists() and there not in generated, (page.name, target)
             assert "generated" not in there.parts, (page.name, target)
 
 
@@ -173,7 +195,7 @@ TEXT = (ROOT / "README.md").read_text()
 PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["recipe", "sklearn", "toy"])
+@pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
 def test_recipes_print_what_the_readme_says(code, output):
     """Each is short, and ends in a verdict that a first reader understands."""
     if "# needs: sklearn" in code:
@@ -186,9 +208,12 @@ def test_recipes_print_what_the_readme_says(code, output):
     assert re.search("Proved (minimum|saddle): ", output)
 
 
-def test_the_readme_begins_with_the_question_the_picture_and_the_commands():
-    order = [
-        TEXT.index(x)
-        for x in ("Where did training stop", "docs/demo.png", "make demo", "```python")
+def test_the_readme_begins_with_what_it_is_a_picture_and_the_commands():
+    begin = [
+        "fastcurv is a Python library",
+        "no convolutions and no GPU",
+        "Where did training stop",
     ]
+    begin += ["docs/demo.png", "pip install", "make demo", "make test", "```python"]
+    order = [TEXT.index(text) for text in begin]
     assert order == sorted(order) and TEXT.count("\n", 0, order[-1]) < 40

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .convert.sklearn import from_sklearn
     from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
-    from .critical.find import find_critical_point
     from .estimators.classifier import MLPClassifier
     from .estimators.regressor import MLPRegressor
     from .network.mlp import MLP
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from .optimize import scipy as scipy
     from .optimize.diagnose import diagnose
     from .optimize.escape import escape
+    from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
     from .optimize.sample import sample_critical_points
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
@@ -102,7 +102,7 @@ _HOMES = {
     "eigsh": "spectrum.eigsh",
     "eigvalsh": "spectrum.dense",
     "escape": "optimize.escape",
-    "find_critical_point": "critical.find",
+    "find_critical_point": "optimize.find",
     "frobenius_norm": "spectrum.trace",
     "from_jax": "convert.keras_jax",
     "from_keras": "convert.keras_jax",

@@ -1,1 +1,1 @@
-"""Search for critical points, and verdicts on them with their evidence."""
+"""Verdicts on critical points, with their evidence."""

@@ -1,1 +1,3 @@
-"""Minimisation: optimisers, single Newton steps, learning-rate schedules, escapes from saddles."""
+"""Minimisation and the search for critical points: optimisers, single Newton steps, learning-rate
+schedules, escapes from saddles.
+"""

@@ -25,10 +25,10 @@ import numpy as np
 
 from ..common.linalg import NotFiniteError
 from ..common.vectors import NewtonSteps, Workspace, dot, norm
-from ..critical.find import grow, krylov_steps, lower_gradient
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum
+from .residual import grow, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_BELOW
 

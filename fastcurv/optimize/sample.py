@@ -17,9 +17,9 @@ from ..common.read_only import ReadOnly, Record
 from ..common.runtime import OutOfTime, late, rest_of_time, starts_to_nearest, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
-from ..critical.find import DENSE_BELOW, check_index, find_critical_point
 from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
+from .find import DENSE_BELOW, check_index, find_critical_point
 from .finish import STATUS
 from .minimize import minimize
 

@@ -12,8 +12,9 @@ import numpy as np
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.critical import dense, find
+from fastcurv.critical import dense
 from fastcurv.critical.report import CriticalPoint
+from fastcurv.optimize import find
 from fastcurv.testing import QuadraticObjective, zoo
 
 from ..golden import drawn, masked

@@ -16,7 +16,6 @@ from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
 from fastcurv.critical.dense import definite, inverse
 from fastcurv.critical.evidence import annihilated, curvature_floor, offered, tangents, third_bound
-from fastcurv.critical.find import Steps, dense_steps, grow, krylov_steps, lower_gradient
 from fastcurv.critical.nearness import (
     Coordinates,
     best_gradient,
@@ -26,6 +25,7 @@ from fastcurv.critical.nearness import (
 )
 from fastcurv.critical.report import Words, noun, reason
 from fastcurv.krylov.trust_region import KrylovSpace
+from fastcurv.optimize.residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 from fastcurv.testing.zoo import polish

@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import independent
-from fastcurv.critical.find import find_critical_point
+from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import rows_that_count
 from fastcurv.structure.symmetry import (

@@ -83,7 +83,7 @@ FIRST = {
     "spectrum": [SPECTRA],
     "krylov": [SPECTRA, RUNS],
     "critical": [VERDICTS],
-    "optimize": [RUNS],
+    "optimize": [RUNS, VERDICTS],
     "linalg": [SPECTRA, VERDICTS],
     "structure": ["tests/structure/test_golden.py"],
     "estimators": ["tests/estimators/test_golden.py"],

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import find
 from fastcurv.critical.classify import classify
-from fastcurv.critical.find import find_critical_point
 from fastcurv.critical.nearness import held
+from fastcurv.optimize import find
+from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     FunctionObjective,

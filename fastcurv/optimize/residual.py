@@ -1,0 +1,129 @@
+"""The steps of Newton-MR, of least residual, and their line search on the gradient's norm.
+
+The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``: from
+all eigenpairs if n is small, else in the Krylov space of g, where it is what MINRES-QLP computes
+[2]_. The line search tries the steps of all dampings and keeps the one that lowers ``||g||`` most
+[1]_.
+
+References
+----------
+.. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum
+       residual sub-problem solver, EURO J. Comput. Optim. 10, 2022.
+.. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..common.linalg import NotFiniteError, eigh
+from ..common.vectors import safe_norm
+from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
+
+DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # of ||H||: smaller curvature is damped
+ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of all dampings, least damping first, the slopes ``p'Hg / ||g||^2`` along them, and
+    ||H||.
+
+    `norm` is NaN if the Hessian could not be decomposed, so that its size is unknown.
+    """
+
+    vectors: list[np.ndarray] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
+    norm: float = float("nan")
+
+
+def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
+    """Compute the steps from all eigenpairs of the matrix A."""
+    try:
+        values, U, _ = eigh(A)
+    except (np.linalg.LinAlgError, NotFiniteError):
+        return Steps()
+    norm = float(np.abs(values).max(initial=0.0))
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    c = U.T @ g
+    unit = c / (safe_norm(g) or 1.0)
+    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in DAMPINGS]
+    return Steps(
+        [-(U @ (w * c)) for w in weights],
+        [-float((w * values * unit) @ unit) for w in weights],
+        norm,
+    )
+
+
+def krylov_steps(space: KrylovSpace) -> Steps:
+    """Compute the steps in a Krylov space of g that has been grown."""
+    if space.m == 0:
+        return Steps(norm=0.0)
+    norm = float(np.abs(space.ritz()[0]).max())
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    found = [least_residual(space, space.gamma, share * norm)[0] for share in DAMPINGS]
+    first = space.T[0, : space.m]
+    kept = [y for y in found if y.any()]
+    return Steps(
+        [space.combine(y).astype(np.float64) for y in kept],
+        [float(first @ (y / space.gamma)) for y in kept],
+        norm,
+    )
+
+
+def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
+    """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||``, or cannot
+    be lowered further.
+
+    The latter is detected by ``||H r|| <= tolerance ||H|| ||r||`` for the last residual r: it lies
+    in the space whose rows have been multiplied since, so H r is known.
+    """
+    look_at, last = 1, np.zeros(0)
+    while True:
+        while space.m < look_at and not space.exhausted and not (space.m and stop()):
+            space.extend()
+        if space.m == 0:
+            return
+        _, residual = least_residual(space, space.gamma)
+        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
+        if len(last) and len(last) <= space.m:
+            tall = space.tall()[:, : len(last)]
+            if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
+                return
+        if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():
+            return
+        last = residual
+        look_at = min(space.m + space.p + space.m // 8, limit)
+
+
+def lower_gradient(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    theta: np.ndarray,
+    size: float,
+    steps: Steps,
+    lengths: int = 20,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the point and gradient at the first step length that lowers ``||g||`` enough, or None.
+
+    All steps are shortened together; of those that satisfy the condition at the first such length,
+    the one with the smallest gradient is taken.
+    """
+    alpha = 1.0
+    for _ in range(lengths if size > 0 else 0):
+        best = None
+        for p, slope in zip(steps.vectors, steps.slopes):
+            point = theta + (alpha * p).astype(theta.dtype)
+            g = gradient(point)
+            ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
+            square = ratio * ratio
+            if square <= 1 + 2 * ARMIJO * alpha * slope and (best is None or square < best[0]):
+                best = square, point, g
+        if best is not None:
+            return best[1:]
+        alpha /= 4
+    return None

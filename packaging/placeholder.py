@@ -15,6 +15,7 @@ PLACEHOLDER = "github.com/OWNER/fastcurv"
 FILES = (
     "pyproject.toml",
     "README.md",
+    "CHANGELOG.md",
     "CITATION.cff",
     "SECURITY.md",
     ".github/ISSUE_TEMPLATE/config.yml",

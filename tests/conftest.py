@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         for marker in item.iter_markers("by_day"):
             name, share = marker.kwargs.get("one_of"), marker.kwargs.get("share", 1.0)
-            shares[function] = min(share, shares.get(function, 1.0))
+            shares.setdefault(function, share)  # the function's own marker comes first
             if name in params:  # a group has the name of its cases without this parameter
                 group = group.replace(str(params[name]), "")
         by_day.setdefault(function, {}).setdefault(group, []).append(item)

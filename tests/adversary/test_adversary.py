@@ -15,6 +15,7 @@ LONG = (  # a case of them takes more than a tenth of a second
 WIDE = ("spaces_are_the_matrix",)  # spaces, operators, estimators
 
 
+@pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
     """Each statement holds on twelve cases, on six where one takes long, on many where there are

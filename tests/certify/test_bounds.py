@@ -18,7 +18,7 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import Truth, size
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
@@ -246,6 +246,7 @@ def test_directions_that_cancel():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_no_more_than_so_far_above_the_error(act, loss):

@@ -12,7 +12,7 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import LD, Truth, activation, size
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 # --- what else it promises
 # --------------------------------------------------------------------------------------------

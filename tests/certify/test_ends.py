@@ -17,6 +17,8 @@ from ..golden import drawn
 from .bound_cases import problem
 from .golden import HELD, on_kinks
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 NETS = {"plain": {}, "batch norm": {"batch_norm": True}, "skips": {"residual": True}}
 every_net = pytest.mark.parametrize("net", NETS)
 

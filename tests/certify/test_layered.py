@@ -11,6 +11,8 @@ from fastcurv.spectrum.dense import dense_matrix
 from ..nets import ACTIVATIONS, KERNELS
 from .longdouble import Truth
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def drawn(seed):
     """A net of any kind: skips, biases spared, columns of any size, weighted rows."""

@@ -12,6 +12,8 @@ from fastcurv.structure.tables import ACTIVATIONS
 from .bound_cases import objective
 from .longdouble import LD, Truth, activation, size
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def steepest(ob, theta, radius, rng, trials, c=1.0):
     """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or

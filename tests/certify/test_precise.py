@@ -15,6 +15,8 @@ from fastcurv.certify.precise import Pair
 from .bound_cases import objective
 from .longdouble import LD, Truth, size
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)

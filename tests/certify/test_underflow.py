@@ -16,6 +16,8 @@ from fastcurv.certify.passes import gradient_bound, product_bound
 
 from .exact import Exact, distance
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "40")) // 2
 SEEDS = [pytest.param(range(first, min(first + 10, COUNT)), id=f"{first}")
          for first in range(0, COUNT, 10)]  # fmt: skip

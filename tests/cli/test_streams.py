@@ -55,6 +55,7 @@ def train(folder, out):
     return f"{PROGRAM} train {folder}/d.npz {more} --out '{out}'"
 
 
+@pytest.mark.by_day(share=1 / 3)
 @posix
 @pytest.mark.parametrize("json_", ["", "--json"])
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ def test_training_is_saved_whatever_standard_output_does(
     assert ran.stderr.count(b"\n") == bool(words)
 
 
+@pytest.mark.by_day(share=1 / 3)
 @posix
 @FULL
 @pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --certified"])
@@ -89,6 +91,7 @@ def test_an_answer_that_could_not_be_written_is_status_3(command, folder):
     assert ran.returncode in (0, 1) and ran.stderr == b""
 
 
+@pytest.mark.by_day(share=1 / 3)
 @posix
 @pytest.mark.parametrize("where", [">&-", ">&- 2>&-", "2>/dev/full"])
 def test_a_mistake_is_status_2_whatever_standard_error_does(where):
@@ -205,6 +208,7 @@ def test_notes_are_drawn_ten_times_a_second(monkeypatch):
     assert 9 <= len(set(re.findall("note [0-9]+;", screen.getvalue()))) <= 11
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_letters_that_an_output_has_not_are_escaped(name, encoding, folder, tmp_path, monkeypatch):

@@ -141,6 +141,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("inertia", [None, (3, 0, 0, 0), (2, 0, 1, 0), (1, 1, 1, 1), (0, 0, 3, 0)])
 def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
     """All combinations of findings: what a certificate needs, and what the risk is for."""

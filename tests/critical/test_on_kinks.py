@@ -8,6 +8,8 @@ from fastcurv.critical.nearness import falls_across
 
 from ..nets import falls_nowhere
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
     rng = np.random.default_rng(seed)

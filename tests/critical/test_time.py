@@ -16,6 +16,8 @@ from fastcurv.common.runtime import OutOfTime, interruptible, late, one_blas_thr
 from fastcurv.critical.classify import classify
 from fastcurv.spectrum.dense import BLOCK
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 class Slow:
     """``x'Ax / 2``, whose products take a while each, by the clock `now`."""

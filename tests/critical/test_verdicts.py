@@ -48,6 +48,7 @@ def test_zoo(case):
     check(case, classify(case.objective, case.theta))
 
 
+@pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda c: c.name)
 def test_zoo_by_the_engine(case):
     ob = compiled(case.objective)
@@ -190,6 +191,7 @@ def test_kinks_take_the_certificate():
     assert clear.n_kinks == 0 and clear.certified and clear.kind == "minimum"
 
 
+@pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("dense_below", [0, 4096])
 def test_at_a_kink_a_minimum_is_proved_or_not_claimed_and_a_saddle_must_fall(dense_below):
     """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its
@@ -316,6 +318,7 @@ def small_net():
     return ob, (fc.minimize(ob, start, seed=0).x, start, 0 * start)
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("most", [1, 2, 5, 12, 17, 30, 83, 90, 200])
 def test_no_more_products_are_spent_than_were_allowed(most, small_net):
     ob, points = small_net

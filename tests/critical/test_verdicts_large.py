@@ -21,6 +21,8 @@ from fastcurv.testing import (
     zoo,
 )
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def plain(ob):
     """What an objective offers by the bare protocol."""
@@ -237,6 +239,7 @@ class Bare(LinearOperator):
         return self
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     """A GGN of few samples is positive semidefinite and mostly singular: whatever is negative in it

@@ -8,6 +8,8 @@ import pytest
 from fastcurv.critical.classify import classify
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy, zoo
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def beside(value, slope, curve):
     """``h(x) + (z - 1)^2`` for a function h of one variable, at z = 1."""

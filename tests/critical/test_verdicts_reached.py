@@ -10,6 +10,8 @@ from fastcurv.critical.iterative import Reached
 
 from .test_on_kinks import held
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 SIZES, N = (24, 18, 16, 3), 3
 
 

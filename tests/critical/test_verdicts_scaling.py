@@ -15,6 +15,8 @@ from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 
 from .units import KINDS, pairs
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 COUNTS = ("n_positive", "n_negative", "n_zero")
 
 

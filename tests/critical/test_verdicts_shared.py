@@ -17,6 +17,8 @@ from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import number
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def soft_net(rng, n_units=8):
     """A net at the minimum of its cross entropy to soft targets that are its own, and theta."""

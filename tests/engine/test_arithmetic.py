@@ -109,6 +109,7 @@ def library(tmp_path_factory):
     return path
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("order", ["0, 4, 1", "4, 0, 1, 4", "1, 0, 2, 3"])
 def test_the_same_bits_on_any_number_of_threads(library, python, order, norm):

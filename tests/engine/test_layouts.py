@@ -14,7 +14,7 @@ from .. import nets
 from ..network import product_cases
 from ..plans import laid_out, least_memory
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 # sizes, rows, activation, loss, and other options
 NETS = [

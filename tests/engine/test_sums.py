@@ -15,6 +15,8 @@ from fastcurv._engine import probe
 from .. import nets
 from ..plans import laid_out
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), indirect=True)
 
 

@@ -419,6 +419,7 @@ def compare(ours, theirs, X, y, folds):
 ADAM = pytest.mark.nightly  # scikit-learn's default takes half a minute
 
 
+@pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize("solver", ["lbfgs", pytest.param("adam", marks=ADAM)])
 @pytest.mark.parametrize("alpha", [None, 1.0])
 @pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer", "diabetes"])

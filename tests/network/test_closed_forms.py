@@ -7,6 +7,8 @@ import pytest
 
 from fastcurv import MLP, Objective
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def test_lecture_toy():
     """(1 - w2 w1)^2 at 0: the Hessian [[0, -2], [-2, 0]], and down along (1, 1) both ways."""

@@ -12,6 +12,8 @@ from fastcurv.network.spaces import InputSpace, shrinks
 from ..nets import CURVATURES
 from .product_cases import EXACT, in_coordinates
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def table(rng, N, kind):
     """Rows with columns that are constant, sums of others, zero, or none of these."""

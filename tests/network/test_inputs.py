@@ -11,7 +11,7 @@ from fastcurv import MLP, Objective, StreamedObjective
 
 from .product_cases import NETS
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 every_net = pytest.mark.parametrize("net", NETS)
 
@@ -119,6 +119,7 @@ def test_the_spread_that_a_scheme_gives_its_weights(scheme):
         assert abs(W.mean()) <= 6 * (variance / W.size) ** 0.5
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("what", ["value", "gradient", "value_and_gradient", "hessian", "ggn"])
 def test_a_theta_of_the_right_length_in_other_axes(what, rng):
     """Whichever question is the first: a row of parameters is none."""

@@ -17,6 +17,8 @@ from ..spectrum.spectra import picked
 from . import product_cases
 from .product_cases import EXACT
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 EVERY_END = ("LM", "LA", "SA", "BE")
 objective = functools.partial(product_cases.objective, loss="cross_entropy")
 

@@ -16,6 +16,7 @@ N, MODEL = 200, fc.MLP([4, 8, 3])
 THETA = MODEL.init(seed=0)
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("wrong", ["5000", "y + 1", "-400_000"])
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", ">i4"])
 @pytest.mark.parametrize("way", ["plain", "mapped", "batch", "sparse", "streamed", "blocks"])
@@ -125,6 +126,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", BROKEN)
 def test_sparse_indices_that_lead_anywhere(name, python):
     """SciPy's loops trust them: they are refused when they are given, and when they are read."""

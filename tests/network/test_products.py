@@ -21,7 +21,7 @@ from ..nets import EPS, draw
 from ..plans import least_memory
 from .product_cases import NETS, again, everything
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 every_net = pytest.mark.parametrize("net", NETS)
 
@@ -413,6 +413,7 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     assert error < 200 * EPS[dtype] * np.abs(wanted).max()
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
 def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
@@ -441,6 +442,7 @@ def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
 # --- skips beside narrow layers, whose samples lie across and whose delta is partly made anew
 
 
+@pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
 def test_products_of_a_skip_above_a_narrow_layer(width, activation, rng):

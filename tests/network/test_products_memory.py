@@ -12,6 +12,8 @@ from ..nets import CURVATURES
 from ..plans import least_memory
 from .product_cases import again, everything
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 # --- memory
 # --------------------------------------------------------------------------------------------------
 
@@ -199,6 +201,7 @@ def self_check(block, true, size, rng):
     assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
 def test_the_least_of_samples_across(arch, rng, problem):
     """Where samples across take less than a row with packed weights, that is the least."""

@@ -3,6 +3,7 @@ against long double, and the eigenvalues against the dense matrix.
 """
 
 import numpy as np
+import pytest
 
 import fastcurv as fc
 from fastcurv.network import gram_bounds
@@ -11,6 +12,8 @@ from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth
 from ..nets import KERNELS, draw, every_activation
+
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **options):

@@ -12,6 +12,8 @@ from fastcurv.network.rows import RowSource, as_source
 from ..nets import CURVATURES
 from .product_cases import same_facts
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 N, BLOCK = 90, 40
 
 

@@ -24,6 +24,8 @@ from ..plans import LAYOUTS, laid_out
 from ..spectrum.spectra import picked
 from .product_cases import EXACT, in_coordinates, objective
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 EVERY = [True] * 3
 
 
@@ -38,6 +40,7 @@ def check(H, rotate=None, tol=EXACT):
     return R
 
 
+@pytest.mark.by_day(share=1 / 3)
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_is_the_hessian_in_other_coordinates(activation, loss, rng):

@@ -14,6 +14,8 @@ import fastcurv as fc
 from fastcurv._engine import in_memory
 from fastcurv.network.rows import RowSource, regrouped
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 N, SIZES = 137, [5, 7, 4, 3]
 
 
@@ -185,6 +187,7 @@ def test_rows_that_come_and_go(rng):
         ob.gradient(np.zeros(ob.n_params))
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
 def test_rows_that_change_are_an_error(change, rng):
     """A product and its gradient of different rows are worth nothing."""

@@ -15,6 +15,8 @@ from ..certify.longdouble import Truth
 from ..nets import CURVATURES, KERNELS, draw, every_activation
 from .product_cases import same_facts
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def pair(
     rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), kind=sp.csr_array, **options

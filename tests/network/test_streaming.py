@@ -15,6 +15,8 @@ from fastcurv.structure.symmetry import dependencies
 
 from .product_cases import same_facts
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 N, SIZES = 137, [5, 7, 4, 3]
 CASES = [
     ("cross_entropy", "tanh", 1e-2, True),
@@ -254,6 +256,7 @@ def test_minibatches_are_reproducible_and_descend(rng):
     assert runs[0].fun < ob.value(theta)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("sizes", [[3, 5, 2], [40, 90, 70, 2]])  # with and without a copy of X
 def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
     """Rows that change between passes are looked at again, and named by their numbers; sizes whose

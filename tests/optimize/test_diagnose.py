@@ -307,6 +307,7 @@ def test_targets_that_vary_too_fast_are_called_suspected_only(rng):
         assert "may be in different orders" in causes["labels shuffled"].sentence
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("loss", [*nets.LOSSES, fc.Loss(huber)], ids=str)
 def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
     """60% of the rows masked, with targets and inputs that overflow, are rows left out; a weight of

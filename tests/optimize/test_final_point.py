@@ -36,7 +36,7 @@ from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObj
 
 from .problems import MONKEY
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from fastcurv.testing import (
 )
 from tests.nets import draw
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 METHODS = ("newton-mr", "gradient-norm")
 
 
@@ -134,6 +136,7 @@ def test_never_worse_than_the_start_however_short_the_search():
         assert result.gradient_norm <= np.linalg.norm(ob.gradient(theta)) * (1 + 1e-12)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
     [

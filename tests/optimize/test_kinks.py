@@ -14,6 +14,8 @@ from fastcurv.optimize.finish import find_held
 
 from ..nets import falls_nowhere
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
 
 

@@ -312,6 +312,7 @@ def alone_tol(dtype):
     return 1e-6 if dtype == "float64" else 1e-3
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
 def test_to_the_end_of_precision_the_lowest_point_is_reported(activation, rng):
     """Where values differ by rounding alone they rise, too: the best one counts, watched or not."""

@@ -12,7 +12,7 @@ from tests import nets
 
 from .problems import same
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def sine(l2=0.0, **more):

@@ -13,6 +13,8 @@ from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObje
 
 from .problems import LeastSquares, regression, rosenbrock
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 DRAWN = ["newton", "damped-newton", "newton-mr"]
 FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
@@ -224,6 +226,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     assert found.fun <= 1e-8 and found.fun == ob.value(found.x)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "call, error, words",
     [

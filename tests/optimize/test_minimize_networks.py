@@ -16,6 +16,8 @@ from fastcurv.testing import QuadraticObjective
 
 from .problems import same
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
 
@@ -290,6 +292,7 @@ def test_directions_of_any_length_are_followed_in_float32_too(size):
     assert one.success and np.allclose(other.x, one.x, rtol=1e-6)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), ("a", TypeError)])
 def test_seeds_are_checked_where_nothing_is_drawn(seed, error):
     toy = QuadraticObjective(np.diag([1.0, -1.0]))

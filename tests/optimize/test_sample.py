@@ -16,6 +16,8 @@ from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
 from tests import nets
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 @pytest.fixture(scope="module")
 def ob():
@@ -119,6 +121,7 @@ def test_rows_may_lie_anywhere(ob, kind):
         assert found.n_tries == 1
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

@@ -125,6 +125,7 @@ def test_directions_that_lead_nowhere_are_refused(call, words):
         call()
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.01, 0.15, 0.3, 0.75, 1.0, 3.0, 12.5, 4000.0, 1e6])
 def test_numbers_below_a_plane_leave_room_between_them(radius):
     shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), radius=radius, n_grid=3)

@@ -37,6 +37,7 @@ def answered(call, clock, after, again):
 )
 
 
+@pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize(
     "N, memory, call",
     [

@@ -28,6 +28,7 @@ def in_chunks(ob, theta):
     return memory
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("net", NETS)
 def test_a_thousand_repeats(net, dtype, rng):
     sizes, N = NETS[net]

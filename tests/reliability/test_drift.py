@@ -41,6 +41,7 @@ CALLS = {
 }
 
 
+@pytest.mark.by_day(share=1 / 3)
 @needs_proc
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.nightly)])

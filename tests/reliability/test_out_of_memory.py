@@ -116,6 +116,7 @@ def shim(tmp_path_factory):
     return library
 
 
+@pytest.mark.by_day(share=1 / 3)
 @glibc
 @pytest.mark.skipif(
     int(np.__version__.split(".")[0]) < 2,

@@ -95,6 +95,7 @@ def test_operators_travel_to_new_processes(method, rng):
 AT_WORK = "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=True).start()\n"
 
 
+@pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize(
     "end", ["pass", "sys.exit(0)", AT_WORK + "time.sleep(0.05)", AT_WORK], ids=range(4)
 )

@@ -14,7 +14,7 @@ from fastcurv.spectrum.trace import mean_of
 
 from .spectra import SPECTRA, Prescribed, hessian_like
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def at_the_end(size):
@@ -126,6 +126,7 @@ def test_known_pairs_are_exact_in_the_density(rng):
         assert mass.estimate == pytest.approx(10 / len(spectrum), rel=1e-9)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_pairs_of_another_operator_are_refused(rng, dtype):
     """The known pairs of a density are those of its own operator, at both ends of the spectrum."""
@@ -238,6 +239,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("ask, words", REFUSED)
 def test_what_no_density_tells_is_refused(ask, words):
     d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)

@@ -13,7 +13,7 @@ from fastcurv.spectrum.shared_run import Krylov
 from ..nets import DTYPES, EPS
 from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def within(pairs):

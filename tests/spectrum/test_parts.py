@@ -18,6 +18,8 @@ from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, 
 
 from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=None):
     """In two dimensions half of all signs are a multiple of (1, 1)."""

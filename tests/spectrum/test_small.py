@@ -12,7 +12,7 @@ from fastcurv.spectrum.eigsh import ThickRestart
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
 
-pytestmark = pytest.mark.by_day(one_of="dtype")
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 NETS = [  # sizes, rows: parameters 16 to 241
     ([1, 5, 1], 41),

@@ -22,6 +22,8 @@ from ..network.product_cases import same_facts
 from ..plans import least_memory
 from .test_losses import KINDS, is_measured
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 TANH = nets.OWN["hyperbolic"]
 SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
 
@@ -171,6 +173,7 @@ def test_bounds_that_are_not_known_are_infinite():
         Activation(nets.arctan, third=lambda z, move: np.ones(3), ulps=8)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "bounds, words",
     [
@@ -326,6 +329,7 @@ def test_numbers_that_overflow_are_those_of_a_loss_that_does():
     assert np.isfinite(fc.minimize(ob, theta, seed=0).fun)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "function, words",
     [
@@ -356,6 +360,7 @@ def test_functions_with_kinks_are_taken():
     assert relative(two.hessian(theta) @ v, one.hessian(theta) @ v) < 1e-13
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "known, words",
     [

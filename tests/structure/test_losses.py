@@ -21,6 +21,8 @@ from .. import nets
 from ..certify.longdouble import LD, LONG, given, in_long_double
 from ..network.product_cases import same_facts
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 NAMES = [*losses.BUILT_IN, "quantile(0.9, 0.001)", "quantile(0.02, 7.0)", "pseudo_huber(0.01)"]
 every_name = pytest.mark.parametrize("name", NAMES)
 
@@ -296,6 +298,7 @@ def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
     assert calls == [50]  # once for a theta and block of rows
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "function, words",
     [
@@ -316,6 +319,7 @@ def changed(value=1.0, first=1.0, second=1.0):
     return lambda z, y: tuple(x * c for x, c in zip(cauchy(z, y), (value, first, second)))
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "loss, words",
     [
@@ -347,6 +351,7 @@ def test_an_error_above_its_bound_is_refused():
         problem(Loss(rough, third=1.5, ulps=8))
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "loss, y, words",
     [
@@ -405,6 +410,7 @@ def test_nothing_is_laid_out_before_it_is_known_whether_outputs_are_coupled():
     assert np.array_equal(other.hessian(theta) @ theta, ob.hessian(theta) @ theta)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("form", ["axes", "rows", "dtype", "order"])
 def test_the_engine_refuses_numbers_in_another_form(part, form):

@@ -23,6 +23,8 @@ from fastcurv.testing import LinearAutoencoder, compiled, zoo
 
 from .. import nets
 
+pytestmark = pytest.mark.by_day(share=1 / 2)
+
 
 def flat_directions(ob, theta):
     return ob.certificates.flat_directions(theta)
@@ -232,6 +234,7 @@ def test_rescaling_relu_units_keeps_the_function(batch_norm):
         rescale_relu(objective()[0].model, theta[:43], 0, [0], 2.0)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "call, error",
     [

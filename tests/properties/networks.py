@@ -15,7 +15,7 @@ from .units import units
 WIDTHS = [width for width in nets.LENGTHS if width <= 33]
 
 examples = settings(
-    max_examples=int(os.environ.get("FASTCURV_EXAMPLES", "200")),
+    max_examples=int(os.environ.get("FASTCURV_EXAMPLES", "100")),
     deadline=None,
     derandomize="FASTCURV_EXAMPLES" not in os.environ,
     suppress_health_check=list(HealthCheck),

@@ -13,7 +13,7 @@ from ..certify.longdouble import Truth, in_long_double
 from .networks import WIDTHS, make
 from .units import units
 
-COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "500"))
+COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "250"))
 
 
 def draw_net(index):

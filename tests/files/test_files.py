@@ -198,7 +198,7 @@ def test_writers_side_by_side(tmp_path):
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
-@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
 def test_killed_while_saving(times, tmp_path):
     """SIGKILL at random moments of a save: the file is whole, and after one more save alone."""
     path, moments, left = tmp_path / "x", random.Random(3), 0
@@ -636,7 +636,7 @@ def mutated(content, dice):
     return bytes(content)
 
 
-@pytest.mark.parametrize("times", [20_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [8_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
 def test_mutated_files(times, tmp_path):
     """Readers of mutated files read or say ValueError; nothing else comes out."""
     dice, known = random.Random(0), list(examples(tmp_path))

@@ -76,6 +76,7 @@ for after in range(1, 7):
     )
 
 
+@pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("memory", [None, 2_000_000])
 def test_rows_of_a_plain_objective_are_in_memory(memory, program):
     """Of a file, of views and of plain arrays of its pages: whatever becomes of it, the answers are
@@ -157,6 +158,7 @@ for order in "CF":
     )
 
 
+@pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("asked", ["streamed", "batches", "predict", "objective", "fit"])
 def test_a_file_that_is_cut_and_grows_again_amid_passes(asked, order, program):

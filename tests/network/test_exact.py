@@ -38,6 +38,7 @@ def check(problem, dtype, *case):
     compare(p, known, V, u, SLACK[dtype], case)
 
 
+@pytest.mark.by_day(share=1 / 2)
 @every_activation
 def test_every_combination(arch, activation, dtype, problem):
     """loss x bias x residual x weights, the widths and batches cycling through all lengths."""

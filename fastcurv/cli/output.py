@@ -182,7 +182,7 @@ def state(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 def told(run: Any) -> str:
     """Return why a run ended, without the advice to call `classify` in Python."""
-    from ..optimize.finish import NO_REPORT
+    from ..optimize.run import NO_REPORT
 
     return str(run.message).replace(NO_REPORT, "")
 

@@ -34,7 +34,7 @@ from ..critical.report import without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
 from .newton import first_radius
-from .run import Method, Run
+from .run import Method, Outcome, Run
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
@@ -332,65 +332,8 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 # --------------------------------------------------------------------------------------------------
 # The verdict of `minimize` on its last point: one outcome, one sentence.
 
-#: `OptimizeResult.status` for each `OptimizeResult.stopped`
-STATUS = {
-    "critical": 0,
-    "max_iter": 1,
-    "max_time": 2,
-    "max_products": 3,
-    "callback": 4,
-    "patience": 5,
-    "stalled": 6,
-    "diverged": 7,
-    "interrupted": 8,
-    "degenerate": 9,
-    "infinity": 10,
-    "unbounded": 11,
-    "kinks": 12,
-    "target": 13,
-    "slow": 14,
-}
-ENDINGS = {
-    "max_iter": "stopped at the limit of iterations, max_iter",
-    "max_time": "stopped at the limit of time, max_time",
-    "max_products": "stopped at the limit of products, max_products",
-    "callback": "stopped by the callback",
-    "target": "the loss reached fun_target",
-    "diverged": "diverged: the loss or its gradient is no longer finite",
-    "interrupted": "interrupted from the keyboard",
-    "unbounded": "the loss appears to be unbounded below (not proved)",
-}
-NO_REPORT = ". No classification was made; call fastcurv.classify(ob, result.x)"
 CURVATURE_TOL = 1e-4  # negative curvature beyond this share of the spectrum is looked for ...
 RISK = 1e-3  # ... and missed with at most this probability if n is too large for all eigenvalues
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The claim about a point with zero gradient, or the point from which the run is to go on.
-
-    Attributes
-    ----------
-    theta : ndarray, shape (n,)
-    stopped : str or None
-        One of `STATUS`; None if the run goes on from theta, where the loss is lower, or a smaller
-        gradient is wanted.
-    kind : str or None
-        The kind of point by `classify`; None if that was not called.
-    success : bool
-    sentence : str
-    report : CriticalPoint or None
-    finer : bool
-        Whether a smaller gradient is wanted from here on.
-    """
-
-    theta: np.ndarray
-    stopped: str | None = None
-    kind: str | None = None
-    success: bool = False
-    sentence: str = ""
-    report: Any = None
-    finer: bool = False
 
 
 @dataclass
@@ -515,7 +458,7 @@ class Finisher:
             moves = moves and self.run.moves < MOVES and not self.over()
             return self._first(FIRST, Rest(theta, moves))
 
-    def held(self, theta: np.ndarray, patient: bool) -> Any:
+    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
 
         `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.

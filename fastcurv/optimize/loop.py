@@ -20,9 +20,18 @@ from ..critical.evidence import value_at
 from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
-from .finish import ENDINGS, NO_REPORT, STATUS, Finisher, Outcome
 from .line_search import first_length, line_minimum
-from .run import History, Method, MinimizeResult, Run
+from .run import (
+    ENDINGS,
+    NO_REPORT,
+    STATUS,
+    Ending,
+    History,
+    Method,
+    MinimizeResult,
+    Outcome,
+    Run,
+)
 
 IDLE = 50  # iterations of a second-order method without progress that end the run
 TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
@@ -65,7 +74,9 @@ def _mark(mark: list[Any], records: list[tuple[Any, ...]], share: float, origin:
 
 
 class Loop:
-    """The main loop of `minimize`, and the verdict after it, on validated arguments."""
+    """The main loop of `minimize` on validated arguments, and the outcome after it as `ending`
+    judges it; without one there is no verdict.
+    """
 
     def __init__(
         self,
@@ -79,15 +90,15 @@ class Loop:
         callback: Callable[[MinimizeResult], bool] | None,
         patience: int | None,
         saver: Saver,
-        verdict: bool,
+        ending: Ending | None,
     ) -> None:
         self.run, self.maker, self.name, self.options = run, maker, name, options
         self.max_iter, self.callback, self.patience = max_iter, callback, patience
-        self.saver, self.verdict = saver, verdict
+        self.saver, self.ending = saver, ending
         alone = callback is None and patience is None and run.validation is None
         self.watched = not (alone and saver.path is None)  # step by step
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
-        self.gradient_tol, self.by_default = gradient_tol, gradient_tol is None
+        self.by_default = gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
         self.bottom = lower_bound(run.ob)
         self.shown: Any = None
@@ -97,13 +108,6 @@ class Loop:
         self.outcome: Outcome | None = None
         self.jumps = False  # the gradient, where the run stalled
         self.rounded = False  # True if no step lowers the loss, by a method started afresh either
-
-    @cached_property
-    def ending(self) -> Finisher:
-        """Make what judges points where the gradient is zero; runs without a verdict end without
-        it.
-        """
-        return Finisher(self.run, self.gradient_tol, self.maker, self.options)
 
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
@@ -304,7 +308,7 @@ class Loop:
         cost little.
         """
         run = self.run
-        if not self.by_default or not self.method.curvature or not self.verdict:
+        if not self.by_default or not self.method.curvature or self.ending is None:
             return False
         if run.rest is None:
             run.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
@@ -347,7 +351,7 @@ class Loop:
         run, method = self.run, self.method
         if self._spent() or not method.leaves_saddles:
             return "critical"
-        if not (self.verdict and self.ending.over()):
+        if self.ending is None or not self.ending.over():
             H = run.ob.hessian(run.theta)
             curvature, v, rounding, spent = lowest_curvature(
                 H,
@@ -359,9 +363,9 @@ class Loop:
             run.n_products += spent
             if curvature < -rounding and self._go_along(v):
                 return None
-        if not self.verdict:
+        if self.ending is None:
             return "critical"
-        outcome: Outcome = self.ending.judge(run.theta, moves=True)
+        outcome = self.ending.judge(run.theta, moves=True)
         if outcome.stopped is not None:
             self.outcome = outcome
         else:
@@ -434,7 +438,7 @@ class Loop:
         stalled, held = self.why != "max_iter", None
         last = [record[1] for record in self.run.records[-CRAWL:]]
         crawls = len(last) == CRAWL and last[0] - last[-1] < 0.01 * abs(last[0])
-        if self.verdict and (stalled or crawls):
+        if self.ending is not None and (stalled or crawls):
             self.shown.note("looking for kinks that hold it")
             held = self.ending.held(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
@@ -453,13 +457,13 @@ class Loop:
         at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())
         whole = self.why not in ("interrupted", "unbounded")
         at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
-        if self.outcome is None and at_rest and self.verdict and whole:
-            self._judge_the_end(x)
+        if self.outcome is None and at_rest and self.ending is not None and whole:
+            self._judge_the_end(x, self.ending)
         return self._result(x, fun, gnorm)
 
-    def _judge_the_end(self, x: np.ndarray) -> None:
+    def _judge_the_end(self, x: np.ndarray, ending: Ending) -> None:
         try:
-            outcome: Outcome = self.ending.judge(x, moves=False)
+            outcome = ending.judge(x, moves=False)
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
@@ -489,7 +493,7 @@ class Loop:
             x, kind, success = outcome.theta, outcome.kind, outcome.success
             sentence, report = outcome.sentence, outcome.report
         elif gnorm <= run.wanted:
-            asked = "reached" if self.verdict else "asked for"
+            asked = "asked for" if self.ending is None else "reached"
             sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
         else:  # kinks may hold a minimum, where no gradient is small
             kind = "undecided" if self.jumps else "not_critical"
@@ -503,7 +507,7 @@ class Loop:
         ending = self.sentence or ENDINGS.get(self.why or "")
         message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence
         message = message.rstrip(".")
-        if report is None and self.verdict and hasattr(run.ob, "hessian"):
+        if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
             message += NO_REPORT
         return as_result(
             MinimizeResult,

@@ -39,6 +39,7 @@ from ..common.runtime import as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
+from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .levenberg import LevenbergMarquardt
@@ -300,14 +301,14 @@ def minimize(
         sample=rows_at_a_time(ob, options.get("sample"), "sample"),
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
+    tol = _if_given(gradient_tol, "gradient_tol", check_not_negative)
     loop = Loop(
-        run, maker, chosen, options,
-        gradient_tol=_if_given(gradient_tol, "gradient_tol", check_not_negative),
+        run, maker, chosen, options, gradient_tol=tol,
         max_iter=_if_given(max_iter, "max_iter") or usual,
         callback=read_callback(callback),
         patience=_if_given(patience, "patience"),
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
-        verdict=bool(verdict),
+        ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # in the runs before: this one ends as after Ctrl-C in it
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,9 +29,11 @@ from ..critical.evidence import (
     is_plain,
     value_at,
 )
-from ..critical.report import CriticalPoint
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
+
+if TYPE_CHECKING:
+    from ..critical.report import CriticalPoint
 
 # of the current point, by the names of a history, where a validation loss follows if there is one
 RECORDED = "iteration", "loss", "gradient_norm", "products", "time"
@@ -75,6 +78,81 @@ class MinimizeResult(Result):
         if report is None:
             return f"{super()._title()}, no verdict"
         return f"{report.kind.replace('_', ' ')}, {'not ' * (not report.certified)}certified"
+
+
+# --------------------------------------------------------------------------------------------------
+# How a run may end, and what may be claimed of its last point.
+
+#: `OptimizeResult.status` for each `OptimizeResult.stopped`
+STATUS = {
+    "critical": 0,
+    "max_iter": 1,
+    "max_time": 2,
+    "max_products": 3,
+    "callback": 4,
+    "patience": 5,
+    "stalled": 6,
+    "diverged": 7,
+    "interrupted": 8,
+    "degenerate": 9,
+    "infinity": 10,
+    "unbounded": 11,
+    "kinks": 12,
+    "target": 13,
+    "slow": 14,
+}
+ENDINGS = {
+    "max_iter": "stopped at the limit of iterations, max_iter",
+    "max_time": "stopped at the limit of time, max_time",
+    "max_products": "stopped at the limit of products, max_products",
+    "callback": "stopped by the callback",
+    "target": "the loss reached fun_target",
+    "diverged": "diverged: the loss or its gradient is no longer finite",
+    "interrupted": "interrupted from the keyboard",
+    "unbounded": "the loss appears to be unbounded below (not proved)",
+}
+NO_REPORT = ". No classification was made; call fastcurv.classify(ob, result.x)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The claim about a point with zero gradient, or the point from which the run is to go on.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n,)
+    stopped : str or None
+        One of `STATUS`; None if the run goes on from theta, where the loss is lower, or a smaller
+        gradient is wanted.
+    kind : str or None
+        The kind of point by `classify`; None if that was not called.
+    success : bool
+    sentence : str
+    report : CriticalPoint or None
+    finer : bool
+        Whether a smaller gradient is wanted from here on.
+    """
+
+    theta: np.ndarray
+    stopped: str | None = None
+    kind: str | None = None
+    success: bool = False
+    sentence: str = ""
+    report: Any = None
+    finer: bool = False
+
+
+class Ending(Protocol):
+    """What judges the points at which a run's gradient is zero, and where kinks hold it."""
+
+    def over(self) -> bool:
+        """Return True if the time for trial moves is used up."""
+
+    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+        """Return the outcome at theta; with `moves` it may be a point to go on from."""
+
+    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+        """Return the outcome at the kinks that hold the run, or None if none do."""
 
 
 class Run(Saved):

@@ -20,8 +20,8 @@ from ..critical.classify import classify
 from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
 from .find import DENSE_BELOW, check_index, find_critical_point
-from .finish import STATUS
 from .minimize import minimize
+from .run import STATUS
 
 SOURCES = ("narrower", "walk", "descent")
 WALKS = 4  # at most, from new starts each, in one search

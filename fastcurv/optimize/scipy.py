@@ -13,9 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_array
 from ..common.protocols import Descent
-from .finish import NO_REPORT
 from .minimize import minimize
-from .run import MinimizeResult
+from .run import NO_REPORT, MinimizeResult
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 

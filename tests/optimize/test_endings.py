@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.finish import STATUS
 from fastcurv.optimize.loop import slow_progress
+from fastcurv.optimize.run import STATUS
 
 from .problems import FunctionObjective
 

@@ -19,7 +19,6 @@ from fastcurv.optimize import checkpoint, finish
 from fastcurv.optimize.finish import (
     PROOF,
     ROUND,
-    STATUS,
     Finisher,
     Rest,
     _factor,
@@ -30,7 +29,7 @@ from fastcurv.optimize.finish import (
     polish,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
-from fastcurv.optimize.run import Run
+from fastcurv.optimize.run import STATUS, Run
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 

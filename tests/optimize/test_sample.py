@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize import sample as sampling
-from fastcurv.optimize.finish import STATUS
+from fastcurv.optimize.run import STATUS
 from fastcurv.optimize.sample import WALKS, _add_unit, why_trivial
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective

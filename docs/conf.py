@@ -73,7 +73,7 @@ TASKS = {
         "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",
     ),
     "Learning rates": (
-        "Schedules for first-order methods of ``minimize``.",
+        "Schedules for first-order methods of ``minimize``; ``fc.schedules.constant`` and so on.",
         "optimize.schedules.constant optimize.schedules.constant_then_decay "
         "optimize.schedules.inverse_time optimize.schedules.power "
         "optimize.schedules.robbins_monro",
@@ -107,7 +107,7 @@ def write_api():
     shown = set()
     for heading, (sentence, names) in TASKS.items():
         text += [heading, "-" * len(heading), "", sentence]
-        text += ["", ".. autosummary::", "   :toctree: generated", ""]
+        text += ["", ".. autosummary::", "   :toctree: generated", "   :nosignatures:", ""]
         text += [f"   fastcurv.{name}" for name in names.split()] + [""]
         shown |= set(names.split())
     missing = set(fc.__all__) - shown
@@ -125,7 +125,7 @@ def write_commands():
     for command in COMMANDS:
         shown = subprocess.run(
             [sys.executable, "-m", "fastcurv", command, "--help"],
-            env={**os.environ, "COLUMNS": "100"},
+            env={**os.environ, "COLUMNS": "78"},
             capture_output=True,
             check=True,
             text=True,
@@ -202,8 +202,10 @@ def picture(name, alt, target, caption):
 
 
 def thumbnails(figures):
-    """Return small pictures in rows."""
+    """Return small pictures in rows, or nothing if `make examples` has not drawn any."""
     lines = [line for figure in figures for line in [*figure, ""]]
+    if not lines:
+        return [""]
     return ["````{container} thumbnails", "", *lines, "````", ""]
 
 

@@ -753,8 +753,11 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _with_model(self, model: MLP) -> Objective:
         """Return the objective of another model on the same rows."""
+        return self._with(model, self._y)
+
+    def _with(self, model: MLP, y: Any) -> Objective:
         how = self.loss, self.l2, self._weight, self.n_threads, self.memory
-        return Objective(model, self.X, self._y, *how, l2_biases=self.l2_biases)
+        return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
     # --- sums over blocks of rows
 

@@ -109,6 +109,21 @@ class Loop:
         self.jumps = False  # the gradient, where the run stalled
         self.rounded = False  # True if no step lowers the loss, by a method started afresh either
 
+    def follow(
+        self, before: MinimizeResult, theta: np.ndarray, records: list[tuple[Any, ...]]
+    ) -> None:
+        """Go on from theta, where another run for the same objective ended, as if its steps were of
+        this one, and end there if a limit ended that run.
+        """
+        run = self.run
+        np.copyto(run.theta, theta)
+        run.iteration, run.n_products = before.nit, before.nhev
+        run.n_gradients += before.njev + 1  # that at the start
+        run.n_values += before.nfev - before.njev
+        run.spent, run.records = before.wall_time, records[: before.nit]
+        limits = "max_iter", "max_time", "max_products", "callback", "interrupted"
+        self.why = before.stopped if before.stopped in limits else None
+
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
     ) -> MinimizeResult:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ from .newton import (
     TrustRegion,
 )
 from .run import Method, MinimizeResult, Run, check_not_negative, rows_at_a_time
+from .units import begin_in_units, units_of
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
@@ -148,6 +150,10 @@ def minimize(
     method : str
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
         rows are in memory, else ``trust-region``, as where an option or `max_products` is given.
+        Then, for ``mse`` without l2, the loss reached does not depend on the unit of y: if the
+        targets are far from mean 0 and variance 1, the run minimises the loss of scaled targets
+        first, and takes the last layer of a start that explains nothing for one of that loss. It
+        does not if a gradient_tol, validation, patience, checkpoint or option is given.
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
         saddles, and ``newton damped-newton newton-mr``, which are drawn to them.
@@ -285,7 +291,7 @@ def minimize(
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
         theta0, losses, max_time, pressed = _lowest(
-            ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=chosen,
+            ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=method,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
@@ -311,9 +317,29 @@ def minimize(
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # in the runs before: this one ends as after Ctrl-C in it
+    given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
+    _begin_in_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
     return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
+
+
+def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
+    """Let the loop begin where a run for scaled targets ends if the method is the default one and
+    its steps depend on the unit of y, unless any of `given`, which refers to theta as it is, is not
+    None.
+    """
+    run, units = loop.run, None
+    chosen: Any = loop.name
+    if isinstance(method, str) and method == "auto" and all(one is None for one in given):
+        units = units_of(run.ob)
+    if units is not None:
+        go: Any = partial(
+            minimize, method=chosen, max_iter=loop.max_iter, max_time=run.max_time,
+            max_products=run.max_products, fun_target=run.fun_target / units.unit**2, seed=seed,
+            progress=progress, verdict=False,
+        )  # fmt: skip
+        loop.follow(*begin_in_units(units, run.theta, go, loop.callback))
 
 
 def _drawn(ob: Any, seed: Any) -> Any:

@@ -1,0 +1,129 @@
+"""Runs in units of the targets, for squared errors without weight decay.
+
+Damping and trust regions measure steps of all parameters by one length, and a start is drawn for
+outputs of size 1. If targets are larger or smaller by orders of magnitude, or far from 0, the
+parameters of the last layer are out of proportion to the others. Since the last layer is linear,
+such a run first minimises the loss of targets of mean 0 and spread 1, and goes on in the units of
+the caller from the point where that ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..common.outcome import outcome as as_result
+from ..common.vectors import norm
+from ..critical.evidence import as_number, is_plain, value_at
+from .run import MinimizeResult
+
+USUAL_SPREADS = 1 / 8, 8.0  # spreads of targets that need no other unit, ...
+USUAL_SHIFT = 8.0  # ... if no mean is more than this many spreads from 0
+EXPLAINED = 0.99  # a start whose loss is below this share of the variance is kept
+MAX_START_LOSS = 64.0  # largest loss of a start in units of the targets, in their mean squares
+
+
+class Units(NamedTuple):
+    """An objective in units in which its targets have mean 0 and spread 1.
+
+    Attributes
+    ----------
+    ob : objective
+        The one of the caller.
+    scaled : objective
+        The same with targets ``(y - shift) / unit``.
+    unit : float
+        The spread of the targets.
+    shift : ndarray, shape (d_out,)
+        The mean of each target; 0 if the last layer has no biases.
+    """
+
+    ob: Any
+    scaled: Any
+    unit: float
+    shift: np.ndarray
+
+    def outward(self, theta: np.ndarray) -> np.ndarray:
+        """Return the point for the caller's objective, whose loss is unit^2 times the scaled."""
+        theta = theta.copy()
+        W, b = self.ob.model.unflatten(theta)[-1]
+        W *= self.unit
+        if b is not None:
+            b[:] = b * self.unit + self.shift
+        return theta
+
+    def inward(self, theta: np.ndarray) -> np.ndarray:
+        """Return the point for the scaled objective: the inverse of `outward`."""
+        theta = theta.copy()
+        W, b = self.ob.model.unflatten(theta)[-1]
+        W /= self.unit
+        if b is not None:
+            b[:] = (b - self.shift) / self.unit
+        return theta
+
+    def start(self, theta: np.ndarray) -> np.ndarray:
+        """Return the start in scaled units: the same point if it explains some of the targets or
+        its outputs are of another order than 1, else theta as it is, drawn for outputs of size 1.
+        """
+        same, zero = self.inward(theta), np.zeros_like(theta)
+        loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
+        untrained = loss >= EXPLAINED and drawn <= max(MAX_START_LOSS * none, loss)
+        return theta.copy() if untrained else same
+
+    def result(self, run: MinimizeResult) -> MinimizeResult:
+        """Return an intermediate result in the units of the caller."""
+        g = run.jac * run.jac.dtype.type(self.unit**2)
+        for part in self.ob.model.unflatten(g)[-1]:
+            if part is not None:
+                part /= self.unit
+        x, fun = self.outward(run.x), run.fun * self.unit**2
+        return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
+
+
+def units_of(ob: Any) -> Units | None:
+    """Return units for an objective whose targets are far from mean 0 and spread 1; None for any
+    other, and if its loss is no mean of squares.
+    """
+    in_memory = hasattr(ob, "_whole") or not getattr(ob, "_by_blocks", True)
+    if not in_memory or not is_plain(ob) or ob.loss != "mse" or ob.l2 != 0:
+        return None
+    y, weight = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1), ob.sample_weight
+    if weight is not None:
+        if not weight.any():
+            return None
+        y[weight == 0] = 0.0  # targets that count for nothing may be of any size
+    size = float(np.abs(y).max(initial=0.0))
+    if not 1e-100 < size < 1e100:  # squares neither overflow nor underflow
+        return None
+    shift = np.average(y, axis=0, weights=weight)
+    away = (y - shift) / size
+    spread = size * float(np.sqrt(np.average(away * away, axis=0, weights=weight).mean()))
+    near = bool((abs(shift) <= USUAL_SHIFT * spread).all()) or not ob.model.bias
+    if not 1e-12 * size < spread or near and USUAL_SPREADS[0] <= spread < USUAL_SPREADS[1]:
+        return None
+    shift *= ob.model.bias
+    return Units(ob, ob._with(ob.model, (y - shift) / spread), spread, shift)
+
+
+def begin_in_units(
+    units: Units, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
+) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
+    """Minimise the scaled objective by ``go(ob, theta0, callback=)``.
+
+    Returns the result, the point in the units of the caller, and the records of the steps in these
+    units.
+    """
+    begun = time.perf_counter()
+    f, g = as_number(units.ob.value(theta)), units.ob.gradient(theta)
+    records: list[tuple[Any, ...]] = [(0, f, norm(g), 0, 0.0)]
+
+    def record(intermediate_result: MinimizeResult) -> bool:
+        at = units.result(intermediate_result)
+        records.append((at.nit, at.fun, norm(at.jac), at.nhev, time.perf_counter() - begun))
+        return callback is not None and bool(callback(at))
+
+    run = go(units.scaled, units.start(theta), callback=record)
+    return run, units.outward(run.x), records

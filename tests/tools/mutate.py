@@ -61,7 +61,7 @@ TESTS = {
     "estimators": ["estimators"],
     "plots": ["plots"],
     "cli": ["cli"],
-    "files": ["files", "network/test_saved.py"],
+    "files": ["files"],
     "checks": ["network/test_bad_input.py", "network/test_held_arrays.py", "spectrum"],
     "linalg": ["spectrum/test_eigensolver.py", "spectrum"],
     "vectors": ["spectrum"],

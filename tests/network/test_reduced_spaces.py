@@ -1,0 +1,890 @@
+"""Operators reduced to the spaces of samples, outputs and inputs against dense matrices, and the
+eigenpairs that are found there.
+"""
+
+import functools
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.network.gram import (
+    InCoordinates,
+    Reflectors,
+    RowState,
+    SampleSpace,
+    Scratch,
+    layer_size,
+    prices,
+    rotates,
+)
+from fastcurv.network.spaces import InputSpace, OutputSpace, shrinks
+
+from ..certify.longdouble import LD, Truth, in_long_double, softmax
+from ..nets import CURVATURES, KERNELS, every_activation
+from ..plans import LAYOUTS, laid_out
+from ..spectrum.spectra import picked
+from . import product_cases
+from .product_cases import EXACT, in_coordinates
+
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+
+EVERY = [True] * 3
+EVERY_END = ("LM", "LA", "SA", "BE")
+objective = functools.partial(product_cases.objective, loss="cross_entropy")
+WIDE = {
+    "samples": (4, "hessian"),
+    "outputs": (6, "ggn"),
+}  # rows and operator, where a space is small
+
+
+@pytest.fixture
+def wide(request):
+    """An operator of more parameters than its space has dimensions, and its eigenvalues."""
+    rows, kind = WIDE[getattr(request, "param", "samples")]
+    ob, theta = objective(np.random.default_rng(0), [12, 11, 9, 3], rows, l2=0.01)
+    H = getattr(ob, kind)(theta)
+    return H, np.linalg.eigvalsh(H.to_dense())
+
+
+of_outputs = pytest.mark.parametrize("wide", ["outputs"], indirect=True)
+
+
+# --- samples
+
+
+def worthwhile(model, N, kind):
+    here, there = prices(model.shapes, N, kind)
+    return here < there
+
+
+def check(H, rotate=None, tol=EXACT):
+    R = SampleSpace(H, rotate)
+    in_coordinates(R, H, tol)
+    return R
+
+
+@pytest.mark.by_day(share=1 / 3)
+@every_activation
+@pytest.mark.parametrize("loss", KERNELS)
+def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng):
+    """Every activation and loss, each with options drawn in turn; rows fewer than units, one row,
+    and more rows than units.
+    """
+    for N in (1, 4, 9):
+        for bias, residual in ((True, False), (False, True))[N == 1 : 2 - (N == 9)]:
+            ob, theta = objective(
+                rng, [7, 6, 6, 3], N, activation, loss=loss, bias=bias, residual=residual,
+                copies=N == 4, l2=0.1, l2_biases=N != 4,
+                sample_weight=rng.random(N) if N > 1 else None,
+            )  # fmt: skip
+            for name in CURVATURES:
+                kind = "hessian" if name == "empirical_fisher" and residual else name
+                check(getattr(ob, kind)(theta), EVERY)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rotate", [None, [True, False, True], [False, True, False], [False] * 3])
+def test_layers_may_be_mixed(rotate, bias, rng):
+    ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", l2=0.01, bias=bias)
+    R = check(ob.hessian(theta), rotate)
+    if rotate == [False] * 3:
+        assert R.n_rest == 0
+
+
+def test_sample_space_agrees_with_complex_steps(problem, rng):
+    """Complex steps of a NumPy gradient share no line with these passes."""
+    p = problem(rng, [12, 10, 9, 2], "silu", "cross_entropy", N=3, soft=True, weights=True, l2=0.1)
+    R = SampleSpace(p.ob.hessian(p.theta), EVERY)
+    H, x = p.ref.hessian(p.theta), rng.standard_normal(R.shape[0])
+    gap = np.linalg.norm(H @ R.embed(x) - R.embed(R @ x))
+    assert gap <= EXACT * np.linalg.norm(R @ x)
+
+
+def test_sample_space_with_dead_units_and_zero_errors(rng):
+    """Units that no row switches on, rows that fit exactly, rows of weight zero."""
+    ob, theta = objective(rng, [10, 12, 11, 2], 4, "relu", loss="mse")
+    W, b = ob.model.unflatten(theta)[0]
+    b[:] = -100.0
+    check(ob.hessian(theta), EVERY)
+    b[::2] = 1.0
+    fitted = fc.Objective(ob.model, ob.X, ob.model.predict(theta, ob.X), "mse")
+    check(fitted.hessian(theta), EVERY)
+    weight = np.array([0.0, 1.0, 0.0, 2.0])
+    check(fc.Objective(ob.model, ob.X, ob.y, "mse", sample_weight=weight).hessian(theta), EVERY)
+    zeros = np.zeros_like(theta)
+    check(ob.hessian(zeros), EVERY)
+
+
+def test_rounding_bounds_of_sample_space_hold(wide, rng):
+    """The product's own, and the matrix's: against the dense matrix of the other space."""
+    H, truth = wide
+    R = SampleSpace(H, EVERY)
+    x = rng.standard_normal(R.shape[0])
+    gap = np.linalg.norm(R @ x - R.project(H @ R.embed(x)))
+    assert gap <= R.rounding_bound(x) <= 1e-8
+    E = R.embed(np.eye(R.shape[0])).T
+    error = np.linalg.norm(R @ np.eye(R.shape[0]) - E.T @ H.to_dense() @ E)
+    assert error <= np.linalg.norm(R.column_bounds()) <= 1e-6
+
+
+def test_lowered_shares_its_coordinates(rng):
+    """The same vector means the same in both precisions, so mixed precision can use both."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.01)
+    R = SampleSpace(ob.hessian(theta))
+    low, x = R.astype("float32"), rng.standard_normal(R.shape[0])
+    eps = np.finfo(np.float32).eps
+    assert np.linalg.norm(low @ x - R @ x) <= 50 * eps * np.linalg.norm(R @ x)
+    assert np.linalg.norm(low.embed(x) - R.embed(x)) <= 50 * eps * np.linalg.norm(x)
+    with pytest.raises(ValueError, match=r"wanted H.astype\('float64'\).reduced"):
+        low.astype("float64")
+
+
+def test_nearly_certain_rows_keep_their_accuracy(rng):
+    """Logits far apart: the curvature is tiny, and right relative to itself."""
+    for space, bias, tiny in (("samples", 40.0, 1e-12), ("outputs", 60.0, 1e-20)):
+        ob, theta = objective(rng, [7, 6, 6, 3], 4)
+        ob.model.unflatten(theta)[-1][1][:] = [bias, 0.0, 0.0]
+        certain = fc.Objective(ob.model, ob.X, np.zeros(4, int))
+        H = certain.hessian(theta) if space == "samples" else certain.ggn(theta)
+        truth = np.linalg.eigvalsh(H.to_dense())
+        assert 0 < np.abs(truth).max() < tiny
+        if space == "samples":
+            check(H, EVERY)
+        else:
+            assert np.abs(every(H.reduced("outputs")) - truth).max() <= EXACT * truth.max()
+
+
+def test_smallest_of_a_ggn_are_those_of_the_complement(rng):
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.25)
+    pairs = fc.eigsh(ob.ggn(theta), 6, "SA", space="samples", seed=0)
+    assert np.abs(pairs.values - 0.25).max() <= 1e-14 and pairs.converged.all()
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(6)).max() <= 1e-13
+    assert np.abs(ob.ggn(theta) @ V - 0.25 * V).max() <= 1e-14
+
+
+def test_sample_space_is_chosen_by_itself_and_agrees(rng):
+    """By itself, and the same values as in parameter space."""
+    ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu")
+    H = ob.hessian(theta)
+    there = fc.eigsh(H, 3, "BE", seed=0)
+    here = fc.eigsh(H, 3, "BE", space="parameters", seed=0)
+    assert there.space == "samples" and there.reduction.shape[0] < H.shape[0] / 20
+    scale = np.abs(here.values).max()
+    assert np.abs(there.values - here.values).max() <= EXACT * scale
+
+
+def test_zeros_outside_the_space_are_zeros(rng):
+    """Without l2 at least n - m eigenvalues are zero, and counted so."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 3)
+    H = ob.hessian(theta)
+    found = fc.inertia(H, space="samples")
+    R = H.reduced("samples")
+    assert sum(found) == H.shape[0] and found.n_zero >= H.shape[0] - R.shape[0] > 100
+    assert tuple(found) == tuple(fc.inertia(H))
+
+
+@pytest.mark.parametrize("deflate", [True, False])
+def test_density_has_the_copies_in_it(wide, deflate):
+    """Its moments are those of the whole spectrum, within their errors, and zero noise is put where
+    the copies are.
+    """
+    H, truth = wide
+    d = fc.spectral_density(H, 6, 60, space="samples", deflate=deflate, seed=0)
+    assert d.space == "samples" and d.n == len(truth)
+    assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
+    for power in (1, 2):
+        moment = d.moment(power)
+        assert abs(float(moment) - (truth**power).mean()) <= 4 * moment.stderr + 1e-10
+    copies = d.weights[np.abs(d.nodes - 0.01) <= 1e-12].sum() / len(d.weights)
+    assert copies >= H.reduced("samples").n_rest / len(truth) - 1e-12
+
+
+def test_krylov_serves_the_whole_operator(rng):
+    """A run in sample space says of H what a run in parameter space says."""
+    ob, theta = objective(rng, [30, 40, 30, 3], 2, l2=0.01)
+    H = ob.hessian(theta)
+    A = H.to_dense()
+    exact = np.linalg.eigvalsh(A)
+    run = fc.spectrum.Krylov(H, "few rows", space="samples")
+    assert run.n == H.shape[0] > run.small.shape[0] == run.probe(0).n
+    for which, wanted in (("LA", exact[-3:]), ("SA", exact[:3])):
+        pairs = run.eigsh(3, which)
+        assert np.allclose(pairs.values, wanted, rtol=0, atol=1e-7 * exact[-1])
+        left = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+        assert (left <= pairs.residuals + 1e-12 * exact[-1]).all()
+        assert pairs.space == "samples" and pairs.shared == "few rows"
+    density = run.spectral_density(3)
+    assert density.n == H.shape[0] and abs(density.integral() - 1) < 1e-6
+    share = run.small.n_rest / H.shape[0]
+    at_rest = np.isclose(density.nodes, 0.01, rtol=0, atol=1e-9)
+    assert (density.weights * at_rest).sum(axis=1).min() >= share - 1e-9
+    here = fc.spectrum.Krylov(H, space="parameters")
+    assert here.small is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
+    g = H.gradient
+    assert run.start_from(g, 5).n == H.shape[0]
+
+
+def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
+    """The same verdict at a risk, from shorter vectors; a negative eigenvalue is found in them."""
+    ob, _ = objective(rng, [30, 40, 30, 3], 2, loss="mse", l2=0.01)
+    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
+    H = ob.hessian(theta)
+    asked = {"dense_below": 0, "failure_probability": 0.01}
+    runs = [fc.spectrum.Krylov(H, name, space=name) for name in ("parameters", "samples")]
+    points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
+    assert points[0].kind == points[1].kind == "minimum"
+    assert np.isclose(points[0].lambda_max, points[1].lambda_max)
+    monkeypatch.setattr("fastcurv.network.spaces.prices", lambda *given: (0.0, 1.0))
+    assert fc.classify(ob, theta, **asked).kind == "minimum"
+    X, y = rng.standard_normal((2, 30)), np.array([[1.0], [-1.0]])
+    toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)
+    saddle = fc.classify(toy, np.zeros(toy.n_params), dense_below=0)
+    assert saddle.kind == "saddle" and saddle.certified
+
+
+def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(rng):
+    ob, theta = objective(rng, [30, 4, 2], 5, loss="mse")
+    H = ob.hessian(theta)
+    asked = SampleSpace(H, [False, True])
+    first, second = SampleSpace(H), SampleSpace(H)
+    again = SampleSpace(H, [False, True])
+    assert second.layers is first.layers and second.state is first.state
+    assert asked.layers is not first.layers and again.layers is not asked.layers
+    assert [layer.rest > 0 for layer in asked.layers] != [layer.rest > 0 for layer in first.layers]
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("residual", [False, True])
+def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
+    """What the engine keeps, whole or in chunks, is what NumPy makes of theta, to rounding."""
+    for phi in ("tanh", "relu", "leaky_relu", "sigmoid", "softplus", "silu", "gelu", "elu"):
+        model = fc.MLP([5, 7, 7, 3], [phi, "identity" if residual else phi], residual=residual,
+                       dtype=dtype)  # fmt: skip
+        X, y = rng.standard_normal((601, 5)), rng.integers(3, size=601)
+        with laid_out(*LAYOUTS[layout]):
+            for memory in (None, 600_000):
+                ob = fc.Objective(model, X, y, memory=memory)
+                H = ob.hessian(model.init(seed=0) + 0.01)
+                H @ np.ones(model.n_params)
+                given = RowState(ob, H.theta, H._plan)
+                made = RowState(ob, H.theta, multiply=Scratch(dtype, 1))
+                for name in ("a", "p", "eq", "delta"):
+                    for one, other in zip(getattr(given, name), getattr(made, name)):
+                        assert (one is None) == (other is None), (phi, name)
+                        room = 50 * np.finfo(dtype).eps
+                        assert one is None or np.abs(one - other).max() <= room, (phi, name)
+
+
+@pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
+def test_reflectors_are_orthogonal_and_hold_the_rows(N, k, rng):
+    """Whatever the rank of A."""
+    for A in (
+        rng.standard_normal((N, k)),
+        np.ones((N, k)),
+        np.zeros((N, k)),
+        np.eye(N, k),
+        rng.standard_normal((N, 1)) * rng.standard_normal(k),
+    ):
+        Q = Reflectors(A)
+        full = Q.right(np.eye(k))
+        assert np.abs(full @ full.T - np.eye(k)).max() <= 1e-14
+        assert np.abs(Q.right_transposed(np.eye(k)) - full.T).max() <= 1e-14
+        assert np.abs(Q.thin() - full[:, : Q.r]).max() <= 1e-14
+        assert np.abs(Q.L @ full[:, : Q.r].T - A).max() <= 1e-14 * max(1, np.abs(A).max() * k)
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn"])
+def test_passes_share_their_memory_and_nothing_else(kind, rng):
+    """Later products take no memory for their matrices, and change no earlier one's result."""
+    model = fc.MLP([200, 150, 150, 10], residual=True)
+    ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
+    R = SampleSpace(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
+    x, y = rng.standard_normal((2, R.shape[0]))
+    out = np.empty_like(x)
+    first = R.product(x).copy()
+    R.product(y)
+    tracemalloc.start()
+    try:
+        found = R.product(x, out)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is out and np.array_equal(out, first)
+    matrix = 8 * 32 * 150
+    most = 2 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 2.5  # 1.23: a temporary more
+    assert peak < most * matrix, peak / matrix  # with skips, and the loss
+
+
+# --- outputs
+
+
+def every(R):
+    """Return all eigenvalues in parameter space, by those of R."""
+    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
+
+
+@every_activation
+@pytest.mark.parametrize("loss", KERNELS)
+def test_output_space_has_the_eigenvalues_of_the_whole(activation, loss, rng):
+    """Every activation and loss, with options drawn in turn; proved errors hold the difference."""
+    for N in (1, 6):
+        for bias, residual in ((True, False), (False, True)):
+            ob, theta = objective(
+                rng, [7, 6, 6, 3], N, activation, loss=loss, bias=bias, residual=residual,
+                copies=N == 6, soft=residual, l2=0.1 * bias,
+                sample_weight=rng.random(N) * (np.arange(N) != 2) if N > 1 else None,
+            )  # fmt: skip
+            for G in (ob.ggn(theta), ob.empirical_fisher(theta)):
+                R, truth = G.reduced("outputs"), np.linalg.eigvalsh(G.to_dense())
+                scale = np.abs(truth).max()
+                assert np.abs(every(R) - truth).max() <= EXACT * scale
+                proved = R.enclosed()
+                gap = np.linalg.norm(proved.products - R.matrix)
+                assert gap <= 2 * np.linalg.norm(proved.bounds) <= 1e-9 * scale
+                v = rng.standard_normal(R.n)
+                form = np.sum(R.project(v) ** 2) + R.rest * v @ v  # v'AA'v
+                assert abs(form - v @ (G @ v)) <= EXACT * scale * (v @ v)
+
+
+def exact_gram(ob, theta):
+    """K of a net with cross entropy in extended precision, a backward pass a row and column."""
+    truth, columns = Truth(ob, theta), []
+    N, c = truth.z.shape
+    for k in range(c - 1):
+        for n, s in enumerate(np.sqrt(softmax(truth.z)[0])):
+            t, d = s.argmax(), np.zeros((N, c), LD)
+            j = k + (k >= t)
+            d[n] = -(s**2) * s[j] / (1 + s[t])
+            d[n, j] += s[j]
+            d[n, t] = -s[t] * s[j]
+            columns.append(truth.backward(d / np.sqrt(LD(N)))[0])
+    A = np.array(columns)
+    return A @ A.T
+
+
+@in_long_double
+def test_proved_bounds_hold_against_extended_precision(rng):
+    ob, theta = objective(rng, [9, 8, 7, 4], 5)
+    for scale in (1.0, 6.0):  # of the parameters: nearly certain rows at 6
+        R = ob.ggn(scale * theta).reduced("outputs")
+        truth = exact_gram(ob, scale * theta)
+        proved = R.enclosed()
+        assert (np.linalg.norm(proved.products - truth, axis=0) <= proved.bounds).all()
+        assert np.abs(R.matrix - truth).max() <= 1e-14 * np.abs(truth).max()
+        assert np.linalg.norm(proved.bounds) <= 1e-9 * np.linalg.norm(truth)
+
+
+@in_long_double
+def test_what_adding_l2_rounds_off_is_in_the_bounds():
+    """A matrix far below l2, of which only its leading digits are left beside it."""
+    rng = np.random.default_rng(0)
+    X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
+    model = fc.MLP([9, 2], bias=False)
+    R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(seed=0)).reduced("outputs")
+    wide = X.astype(np.longdouble)
+    truth = np.kron(np.eye(2), wide @ wide.T / 3)  # 2/N, N = 6, for each of the outputs
+    truth[np.diag_indices(12)] += np.longdouble(0.1)
+    proved = R.enclosed()
+    gap = np.linalg.norm((proved.products - truth).astype(float), axis=0)
+    assert gap.any() and (gap <= proved.bounds).all() and (proved.bounds <= 1e-16).all()
+
+
+@of_outputs
+def test_vectors_and_rows_of_them(wide):
+    """`embed` and `project` take either, and undo each other along eigenvectors."""
+    G, _ = wide
+    small = G.reduced("outputs")
+    values, U = np.linalg.eigh(small @ np.eye(small.shape[0]))
+    V, one = small.embed(U.T), small.embed(U[:, -1])
+    assert np.array_equal(one, V[-1]) and np.abs(V @ V.T - np.eye(len(V))).max() <= 1e-12
+    back = small.project(one)
+    assert small.project(V).shape == V.shape[:1] * 2 and np.array_equal(small.project(V)[-1], back)
+    assert abs(back @ U[:, -1]) == pytest.approx(np.linalg.norm(back), rel=1e-12)
+
+
+@pytest.mark.parametrize("directly", [True, False])
+def test_small_eigenvalues_in_output_space(rng, directly, monkeypatch):
+    """Rows that are nearly equal: eigenvalues over ten decades, vectors orthogonal all the same,
+    residuals that say what they are.
+    """
+    if not directly:
+        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
+    ob, theta = objective(rng, [12, 11, 9, 3], 6)
+    X = ob.X[0] + np.logspace(0, -6, 6)[:, None] * ob.X
+    G = fc.Objective(ob.model, X, ob.y).ggn(theta)
+    truth = np.linalg.eigvalsh(G.to_dense())
+    q = G.reduced("outputs").shape[0]
+    for relative in ("scale", "value"):
+        pairs = fc.eigsh(G, q, "LA", space="outputs", relative=relative, seed=0)
+        assert pairs.together and np.abs(pairs.values - truth[-q:]).max() <= EXACT * truth.max()
+        V = pairs.vectors
+        assert np.abs(V.T @ V - np.eye(q)).max() <= 1e-12
+        residuals = np.linalg.norm(G @ V - V * pairs.values, axis=0)
+        assert (residuals <= pairs.residuals + 1e-16).all()
+        if relative == "scale":
+            assert pairs.converged.all()
+        else:  # what is asked of them is below the rounding of the products
+            assert 4 < pairs.converged.sum() < q
+            told = pairs.converged & (pairs.outside < 0)  # others are zeros to rounding
+            assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[told].all()
+
+
+def test_multiple_eigenvalues_are_complete_in_output_space(rng):
+    """One layer and mse: K is ``(a a' + 1)`` times the identity of the classes."""
+    ob, theta = objective(rng, [20, 5], 4, loss="mse")
+    G = ob.ggn(theta)
+    pairs = fc.eigsh(G, 15, "LA", space="outputs", seed=0)
+    truth = np.linalg.eigvalsh(G.to_dense())[-15:]
+    assert pairs.probed and pairs.n_products == 1
+    assert np.abs(pairs.values - truth).max() <= EXACT * truth.max()
+    assert np.abs(pairs.values.reshape(3, 5) - truth[::5, None]).max() <= EXACT * truth.max()
+
+
+def test_rows_of_weight_zero_alone_leave_l2_in_output_space(rng):
+    """Weights that are all zero: K is 0, and any orthonormal vectors will do."""
+    ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
+    G = ob.ggn(theta)
+    for which in EVERY_END:
+        pairs = fc.eigsh(G, 11, which, space="outputs", seed=0)
+        V = pairs.vectors
+        assert (pairs.values == 0.5).all() and pairs.converged.all()
+        assert np.abs(V.T @ V - np.eye(11)).max() <= 1e-12
+    assert tuple(fc.inertia(G)) == (ob.n_params, 0, 0)
+
+
+def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
+    """In float32 vectors of small eigenvalues are off by more than was asked: by itself `eigsh`
+    then goes to parameter space, and says so.
+    """
+    monkeypatch.setattr("fastcurv.network.spaces.cost", lambda *given: 0.0)
+    ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
+    X = ob.X[0] + np.logspace(0, -3, 6)[:, None] * ob.X
+    G = fc.Objective(ob.model, X, ob.y).ggn(theta)
+    forced = fc.eigsh(G, 40, "LA", space="outputs", seed=0)
+    assert not forced.converged.all()
+    assert fc.eigsh(G, 2, "LA", seed=0).space == "outputs"
+    own = fc.eigsh(G, 40, "LA", seed=0)
+    assert own.space == "parameters"
+    assert (own.residuals <= own.tol * own.scale).all() and (own.converged.all() or own.unseen > 0)
+
+
+def test_rows_that_are_equal_have_zeros(rng):
+    """A Gram matrix of low rank: what it cannot show is of the complement."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
+    ob = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, l2_biases=ob.l2_biases)
+    G = ob.ggn(theta)
+    pairs = fc.eigsh(G, 16, "LA", space="outputs", seed=0)
+    assert (pairs.outside >= 0).sum() == 6 and pairs.converged.all()
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(16)).max() <= 1e-12
+    assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
+
+
+def test_zeros_of_a_ggn_are_counted(rng):
+    """Without l2 all but the outputs' eigenvalues are zero, and every other one positive."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 6)
+    found = fc.inertia(ob.ggn(theta))
+    assert tuple(found) == (12, 0, ob.n_params - 12) and found.space == "outputs"
+    assert tuple(fc.inertia(ob.ggn(theta), space="parameters")) == tuple(found)
+
+
+@pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
+@pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
+def test_residuals_of_vectors_out_of_reach_hold(kind, size, rng):
+    """Of eigenvectors at 0 or l2 too, where K is as large as it may be and nearly singular."""
+    for i in range(12):
+        loss = KERNELS[i % 3]
+        sizes = [4, *(int(w) for w in rng.integers(1, 6, size=2)), 2]
+        n, each = fc.MLP(sizes).n_params, 1 if kind[0] == "e" or loss == "cross_entropy" else 2
+        ob, theta = objective(
+            rng, sizes, (n - 1) // each, "leaky_relu", loss=loss, l2=0.1 * (i % 2)
+        )
+        ob = fc.Objective(ob.model, ob.X * size, ob.y, loss, l2=ob.l2)
+        G = getattr(ob, kind)(theta * 10.0 ** rng.uniform(0, 2))
+        found = fc.eigsh(G, 6, "SA", space="outputs", seed=i)
+        assert (abs(np.linalg.norm(found.vectors, axis=0) - 1) <= 1e-14).all()
+        off = np.linalg.norm(G @ found.vectors - found.vectors * found.values, axis=0)
+        assert (off <= found.residuals + 20 * np.finfo(float).eps * found.scale).all(), sizes
+
+
+# --- inputs
+
+
+def table(rng, N, kind):
+    """Rows with columns that are constant, sums of others, zero, or none of these."""
+    X = rng.standard_normal((N, 4))
+    return {
+        "constant": np.hstack([X, np.full((N, 2), 3.0)]),
+        "dependent": np.hstack([X, X[:, :2] + 1.0, 2 * X[:, :1]]),
+        "zero": np.zeros((N, 3)),
+        "full": X,
+    }[kind]
+
+
+@pytest.mark.parametrize("data", ["constant", "dependent", "zero", "full"])
+@pytest.mark.parametrize("kind", CURVATURES)
+def test_input_space_is_the_operator_in_other_coordinates(data, kind, rng):
+    for N in (1, 3, 30):
+        for bias, l2_biases, norm in ((1, 1, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1), (0, 0, 1)):
+            if norm and (kind == "empirical_fisher" or N == 1):
+                continue
+            X = table(rng, N, data)
+            sizes = [X.shape[1], 4, 3]
+            model = fc.MLP(sizes, bias=bool(bias), batch_norm=bool(norm))
+            y = rng.integers(3, size=N)
+            ob = fc.Objective(model, X, y, l2=0.1, l2_biases=bool(l2_biases))
+            H = getattr(ob, kind)(rng.standard_normal(model.n_params))
+            in_coordinates(H.reduced("inputs"), H)
+
+
+def test_input_space_has_the_rank_of_the_inputs(rng):
+    """As many coordinates as the rank of [X, 1], or of X where the biases are spared."""
+    X, y = table(rng, 30, "dependent"), rng.integers(3, size=30)
+    model = fc.MLP([7, 5, 3])
+    theta = model.init(seed=0)
+    joint = fc.Objective(model, X, y, l2=0.1).hessian(theta).reduced("inputs")
+    spared = fc.Objective(model, X, y, l2=0.1, l2_biases=False).hessian(theta).reduced("inputs")
+    assert joint.n_rest == 5 * 3  # X has rank 5, with the column of ones still 5 of 8
+    assert spared.n_rest == 5 * 2
+
+
+def test_input_space_is_chosen_where_columns_are_dependent(rng):
+    """Chosen where many columns are for nothing, and right; a skip is refused in a sentence."""
+    X = np.hstack([rng.standard_normal((40, 6)), np.ones((40, 60))])
+    ob = fc.Objective(fc.MLP([66, 8, 3]), X, rng.integers(3, size=40), l2=0.01)
+    H = ob.hessian(ob.model.init(seed=0))
+    pairs = fc.eigsh(H, 9, "BE", tol=1e-12, space="inputs", seed=0)
+    assert pairs.space == "inputs" and pairs.converged.all()
+    truth = fc.eigvalsh(H)
+    assert np.abs(pairs.values - np.r_[truth[:4], truth[-5:]]).max() <= EXACT
+    V = pairs.vectors
+    assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-14).all()
+    assert np.abs(fc.eigvalsh(H, space="inputs") - truth).max() <= EXACT
+    assert tuple(fc.inertia(H, space="inputs")) == tuple(fc.inertia(H))
+    assert H.reduced() is None and not shrinks(ob)  # too small to be worth while
+    large = fc.Objective(fc.MLP([306, 40, 3]), np.hstack([X] * 5)[:, :306], ob.y)
+    assert shrinks(large) and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
+    again = pickle.loads(pickle.dumps(InputSpace(H)))
+    assert again.shape == InputSpace(H).shape
+    skip = fc.Objective(fc.MLP([4, 4, 1], residual=True), X[:, :4], X[:, 0], "mse")
+    assert skip.hessian(skip.model.init(seed=0)).reduced() is None
+    with pytest.raises(ValueError, match="first layer has a skip"):
+        skip.hessian(skip.model.init(seed=0)).reduced("inputs")
+
+
+@pytest.mark.parametrize("space", ["samples", "inputs"])
+def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatch):
+    """A pair found in a space stands in parameter space, where products are the operator's own."""
+    X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
+    model = fc.MLP([X.shape[1], 30, 30, 2])
+    H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
+    plain = fc.eigsh(H, 2, space=space, seed=0)
+    monkeypatch.setattr(InCoordinates, "defect", lambda self, x: 0.25)
+    assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
+    assert plain.residuals.max() < 1e-3
+
+
+def test_bounds_on_columns_add_what_both_spaces_differ_by(problem, rng):
+    """Together they are what the columns of parameter space are proved to, and eight times the
+    difference that eight random vectors show.
+    """
+    p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
+    K = p.ob.ggn(p.theta).reduced("inputs")
+    bounds = InCoordinates.column_bounds(K)
+    m, draw = K.shape[0], np.random.default_rng(0)
+    seen = [K.defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
+    whole = np.linalg.norm(p.ob.ggn(p.theta).column_bounds())
+    assert np.linalg.norm(bounds) == pytest.approx(8 * np.mean(seen) ** 0.5 + whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
+@pytest.mark.parametrize("kind", CURVATURES)
+def test_a_kink_that_is_hit_is_hit_in_every_space(kind, phi, dtype, rng):
+    """Rows of zeros and copies under biases of 0, and z that are 0 by what cancels exactly."""
+    X = rng.integers(-2, 3, (9, 12)) / 2
+    X[2], X[5], X[7] = 0, 0, X[3]
+    for hidden, residual in (([4], False), ([4, 4, 4], True)):
+        model = fc.MLP([12, *hidden, 2], phi, residual=residual, dtype=dtype)
+        weight = rng.choice([1.0, 2.0], 9)
+        weight[[2, 8]] = 0  # leaves rows of more directions than a layer has units
+        ob = fc.Objective(model, X, rng.integers(2, size=9), l2=0.01, sample_weight=weight)
+        start = model.init(seed=0)
+        assert (model.preactivations(start, X)[0][[2, 5]] == 0).all()
+        for theta in (start, rng.integers(-2, 3, len(start)) / 2):
+            op = getattr(ob, kind)(theta)
+            A = op.to_dense()
+            room = (1e3 if dtype == "float64" else 1e2) * np.finfo(dtype).eps * np.linalg.norm(A)
+            for space in ("inputs", "samples") if kind == "hessian" else ("inputs", "outputs"):
+                gap = fc.eigvalsh(op, space=space) - np.linalg.eigvalsh(A.astype(float))
+                assert np.abs(gap).max() <= room, space
+
+
+def test_the_default_space_of_sparse_rows_at_a_start_converges(rng):
+    """Rows of zeros, as of empty documents, under the biases that `init` makes."""
+    X = rng.standard_normal((60, 2000)) * (rng.random((60, 2000)) < 0.05)
+    X[[3, 7]] = 0
+    model = fc.MLP([2000, 8, 2], "relu")
+    H = fc.Objective(model, X, rng.integers(2, size=60)).hessian(model.init(seed=1))
+    found = fc.eigsh(H, 2, "LA", seed=0)
+    wanted = fc.eigsh(H, 2, "LA", seed=0, space="parameters")
+    assert found.space == "inputs" and found.converged.all()
+    assert np.abs(found.values - wanted.values).max() <= 1e-7
+
+
+def test_a_fisher_near_a_fit_is_that_of_the_products_in_every_space(rng):
+    """What is left of delta is rounding: all spaces square the same."""
+    x, p = rng.standard_normal((1, 10)), np.array([[0.125, 0.1875, 0.1875, 0.5]])
+    ob = fc.Objective(fc.MLP([10, 4]), x, p)
+    F = ob.empirical_fisher(np.r_[1e-18 * rng.standard_normal(40), np.log(p[0] * 1.3)])
+    wanted = np.trace(F.to_dense())
+    assert wanted > 0
+    for space in ("outputs", "samples", "inputs"):
+        assert np.isclose(fc.trace(F, space=space).estimate, wanted, rtol=1e-10, atol=0), space
+
+
+def test_a_column_of_ones_beside_large_columns_is_turned_by_itself(rng):
+    """Beside columns of 1e71 it is lost in rounding; the bias then keeps its own numbers."""
+    X = rng.standard_normal((30, 7)) * 1e71
+    model = fc.MLP([7, 3, 2], "identity")
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    A = G.to_dense()
+    values = np.linalg.eigvalsh(A)
+    assert np.abs(fc.eigvalsh(G, space="inputs") - values).max() <= 1e-12 * values[-1]
+    X[:] = 1e71  # and where ones are orthogonal to what is kept
+    X[::2] *= -1
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
+
+
+def test_no_smaller_operator_has_no_rows(rng):
+    """Where products reach nothing the matrix is 0, and no default trips over a space."""
+    ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
+    assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0
+    X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as units
+    wide = fc.Objective(fc.MLP([900, 20, 3], residual=True), X, rng.integers(3, size=40))
+    H = wide.hessian(wide.model.init(seed=0))
+    found = H.reduced()
+    assert found is None or found.space != "inputs"
+
+
+# --- eigenpairs, choices and other questions in each space
+
+
+PAIRS = [("samples", k, end, True) for k in (9, 200, 281) for end in EVERY_END]
+PAIRS += [
+    ("outputs", k, end, way) for k in (1, 12, 30) for end in EVERY_END for way in (True, False)
+]
+
+
+@pytest.mark.parametrize(
+    "wide, k, which, directly", [*PAIRS, ("outputs", 281, "BE", True)], indirect=["wide"]
+)
+def test_eigenpairs_have_exact_values_and_residuals_that_hold(
+    wide, k, which, directly, monkeypatch
+):
+    """Residuals hold in parameter space, and eigenvalues outside the space are in their places,
+    whether a Gram matrix is decomposed or searched.
+    """
+    H, truth = wide
+    space = "samples" if H.kind == "hessian" else "outputs"
+    if not directly:
+        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
+    pairs = fc.eigsh(H, k, which, space=space, tol=1e-12 if space == "samples" else 1e-11, seed=0)
+    scale = np.abs(truth).max()
+    assert pairs.space == space and pairs.converged.all() and len(pairs) == k
+    assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * scale
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(k)).max() <= (1e-11 if space == "samples" else 1e-12)
+    rounding = 1e-14 * scale if space == "samples" else 1e-16  # of H @ V and the subtraction here
+    assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + rounding).all()
+    assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
+
+
+def test_vectors_are_made_one_at_a_time(wide):
+    H, _ = wide
+    pairs = fc.eigsh(H, 5, "LA", space="samples", seed=0)
+    one = pairs.vector(3)
+    assert "vectors" not in vars(pairs) and pairs.n == H.shape[0]
+    assert "in the space of samples" in repr(pairs)
+    w, V = pairs
+    assert np.array_equal(V[:, 3], one) and "vectors" in vars(pairs)
+
+
+def test_both_spaces_agree(wide, rng):
+    H, _ = wide
+    there = fc.eigsh(H, 4, "BE", space="samples", seed=0)
+    here = fc.eigsh(H, 4, "BE", space="parameters", seed=0)
+    assert (there.space, here.space) == ("samples", "parameters")
+    assert np.abs(there.values - here.values).max() <= 1e-13
+    again = fc.eigsh(H, 4, "BE", space="samples", v0=here.vectors, probe=False, seed=0)
+    assert again.n_products < here.n_products / 2
+    assert np.abs(again.values - here.values).max() <= 1e-13
+    mixed = fc.eigsh(H, 4, "BE", space="samples", precision="mixed", seed=0)
+    assert mixed.n_low > 0 and mixed.converged.all()
+    assert np.abs(mixed.values - here.values).max() <= 1e-13
+
+
+def test_deflation_in_and_out_of_the_space(wide, rng):
+    """Vectors that lie in the space are taken out there; for others the search stays outside."""
+    H, truth = wide
+    first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
+    rest = fc.eigsh(H, 3, "LA", space="samples", against=first, seed=0)
+    assert rest.space == "samples"
+    assert np.abs(rest.values - truth[-6:-3]).max() <= 1e-12
+    outside = rng.standard_normal((H.shape[0], 1))
+    other = fc.eigsh(H, 3, "LA", space="samples", against=outside, seed=0)
+    assert other.space == "parameters"
+
+
+@of_outputs
+def test_starts_deflation_and_mixed_precision_in_output_space(wide, rng, monkeypatch):
+    G, truth = wide
+    monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
+    first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
+    rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
+    assert rest.space == "outputs"
+    assert np.abs(rest.values - truth[-6:-3]).max() <= EXACT * truth.max()
+    for other in (rng.standard_normal((G.shape[0], 1)), first.reduction.outside(0, 1).T):
+        there = fc.eigsh(G, 3, "LA", space="outputs", against=other, seed=0)
+        assert there.space == "parameters"
+    again = fc.eigsh(G, 3, "LA", space="outputs", v0=first.vectors, probe=True, seed=0)
+    assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
+    mixed = fc.eigsh(G, 3, "LA", space="outputs", precision="mixed", seed=0)
+    assert mixed.n_low > 0 and mixed.converged.all()
+    assert np.abs(mixed.values - truth[-3:]).max() <= EXACT * truth.max()
+
+
+def test_spaces_in_float32(rng):
+    """Each is exact to a few hundred roundings of float32."""
+    eps = np.finfo(np.float32).eps
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
+    R = check(ob.hessian(theta), EVERY, tol=400 * eps)
+    assert R.dtype == np.float32 and R.embed(np.ones(R.shape[0])).dtype == np.float32
+    ob, theta = objective(rng, [12, 11, 9, 3], 6, dtype="float32", l2=0.01)
+    G = ob.ggn(theta)
+    truth = np.linalg.eigvalsh(G.to_dense().astype(float))
+    R = G.reduced("outputs")
+    assert R.dtype == np.float32 and np.abs(every(R) - truth).max() <= 400 * eps * truth.max()
+    pairs = fc.eigsh(G, 8, "LA", space="outputs", seed=0)
+    assert pairs.vectors.dtype == np.float32 and pairs.converged.all()
+    V = pairs.vectors.astype(float)
+    gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
+    assert (gaps <= pairs.residuals + 20 * eps * truth.max()).all()
+    assert np.abs(V.T @ V - np.eye(8)).max() <= 200 * eps
+    high = G.astype("float64").reduced("outputs").enclosed()  # float64 of the stored numbers
+    assert np.array_equal(R.enclosed().products, high.products)
+    X = table(rng, 30, "dependent").astype(np.float32)
+    ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
+    H = ob.hessian(ob.model.init(seed=0))
+    R = H.reduced("inputs")
+    x = rng.standard_normal(R.shape[0]).astype(np.float32)
+    assert R.defect(x) <= 100 * eps * np.linalg.norm(R @ x)
+
+
+def test_other_questions_in_sample_space_are_completed(wide):
+    """Trace, norm, density, every eigenvalue and inertia count the copies outside the space."""
+    H, truth = wide
+    n, scale = len(truth), np.abs(truth).max()
+    R = SampleSpace(H)
+    exact = fc.trace(H, R.shape[0], space="samples", seed=0)
+    assert exact.space == "samples" and exact.stderr == 0
+    assert abs(float(exact) - truth.sum()) <= EXACT * n * scale
+    norm = fc.frobenius_norm(H, R.shape[0], space="samples", seed=0)
+    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
+    few = fc.trace(H, 60, space="samples", seed=0)
+    assert abs(float(few) - truth.sum()) <= 4 * few.stderr
+    every = fc.eigvalsh(H, space="samples")
+    assert every.shape == (n,) and np.abs(every - truth).max() <= EXACT * scale
+    here, there = fc.inertia(H), fc.inertia(H, space="samples")
+    assert tuple(there) == tuple(here) and there.space == "samples"
+    assert len(there.values) == R.shape[0] and there.bound <= 1e-9
+
+
+@of_outputs
+def test_other_questions_in_output_space_are_completed(wide):
+    """Trace, norm, density, every eigenvalue and inertia, all exact and at no product."""
+    G, truth = wide
+    n, scale = len(truth), truth.max()
+    trace = fc.trace(G, space="outputs")
+    norm = fc.frobenius_norm(G, space="outputs")
+    assert (trace.stderr, trace.n_products, trace.space) == (0.0, 0, "outputs")
+    assert abs(float(trace) - truth.sum()) <= EXACT * n * scale
+    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
+    few = fc.trace(G, 8, "hutchinson", space="outputs", seed=0)
+    assert few.n_products == 8 and abs(float(few) - truth.sum()) <= 5 * few.stderr
+    d = fc.spectral_density(G, space="outputs")
+    assert d.space == "outputs" and d.n_products == 0 and abs(d.integral() - 1) < 1e-6
+    assert abs(float(d.moment(2)) - (truth**2).mean()) <= EXACT * scale**2
+    assert d.moment(2).stderr <= 1e-15 * scale**2 and d.wasserstein(truth) <= EXACT * scale
+    before = G.n_products
+    assert np.abs(fc.eigvalsh(G) - truth).max() <= EXACT * scale and G.n_products == before
+    here, there = fc.inertia(G, space="parameters"), fc.inertia(G)
+    assert tuple(there) == tuple(here) == (n, 0, 0)
+    assert there.space == "outputs" and there.n_products == 0 and there.bound <= 1e-9
+    run = fc.spectrum.Krylov(G, space="outputs")
+    assert np.abs(run.eigsh(3, "LA").values - truth[-3:]).max() <= 1e-8 * scale
+
+
+def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
+    """The cost model, by sizes; a caller's word; a refusal where there is no such space."""
+    big = fc.MLP([1024, 2048, 2048, 1000])
+    assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
+    assert not worthwhile(big, 4096, "hessian")
+    assert not worthwhile(fc.MLP([2, 16, 16, 1]), 4, "hessian")
+    assert rotates(2048, 2048, 64, True) and not rotates(2048, 2048, 2000, True)
+    assert not rotates(10, 2048, 64, True) and rotates(10, 2048, 64, False)
+    assert layer_size(20, 30, 4, True, True) == 20 * 4 + 4 * 26
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, loss="mse")
+    H = ob.hessian(theta)
+    assert H.reduced() is None and H.reduced("parameters") is None
+    assert fc.eigsh(H, 2, seed=0).space == "parameters"
+    with pytest.raises(ValueError, match="wanted one of samples, outputs, inputs, parameters"):
+        fc.eigsh(H, 2, space="rows")
+    with pytest.raises(ValueError, match="has no such form"):
+        fc.eigsh(np.eye(3), 2, space="samples")
+    normed = fc.Objective(fc.MLP([3, 4, 1], batch_norm=True), np.eye(3), np.ones(3), "mse")
+    with pytest.raises(ValueError, match="batch normalisation"):
+        normed.hessian(normed.model.init(seed=0)).reduced("samples")
+
+
+def test_the_cost_model_or_the_caller_chooses_output_space(rng):
+    """The cost model, a caller's word, and a refusal that says what is wanted."""
+    ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
+    G = ob.ggn(theta)
+    assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
+    there, here = fc.eigsh(G, 4, seed=0), fc.eigsh(G, 4, space="parameters", seed=0)
+    assert there.space == "outputs"
+    assert np.abs(there.values - here.values).max() <= EXACT * here.values.max()
+    few, theta = objective(rng, [4, 3, 2], 50)
+    refused = [
+        (few.ggn(theta), "50 pairs of row and class and n = 23"),
+        (few.hessian(theta), "a Hessian"),
+    ]
+    spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)
+    refused.append((spared.ggn(theta), "spares biases"))
+    normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
+    refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
+    one = fc.Objective(fc.MLP([2, 3, 1]), np.ones((5, 2)), np.zeros(5, int), "cross_entropy")
+    flat = one.ggn(one.model.init(seed=0))
+    refused.append((flat, "one class"))
+    assert float(fc.trace(flat)) == 0 and not fc.eigsh(flat, 2).values.any()
+    for G, why in refused:
+        with pytest.raises(ValueError, match=why):
+            G.reduced("outputs")
+        assert G.written() is None and G.reduced() is None
+    assert spared.empirical_fisher(theta).written() is not None  # it holds no l2
+
+
+@pytest.mark.parametrize("wide", WIDE, indirect=True)
+def test_reduced_operators_and_their_pairs_are_pickled(wide):
+    H, _ = wide
+    space = "samples" if H.kind == "hessian" else "outputs"
+    R = SampleSpace(H, [True, False, True]) if space == "samples" else OutputSpace(H)
+    again, I = pickle.loads(pickle.dumps(R)), np.eye(R.shape[0])
+    assert again.shape == R.shape and np.array_equal(again @ I, R @ I)
+    pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space=space, seed=0)))
+    assert pairs.vector(0).shape == (H.shape[0],)

@@ -1,13 +1,14 @@
 """Protocols of objectives and operators: the required methods. Vectors are ``(n,)`` arrays.
 
 Optional methods are used where an object has them. Of an objective: ``value_and_gradient(theta)``,
-``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``,
-``batch(rows)`` with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and
-what it proves, see `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product),
-``column_bounds()`` (n,), ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)``
-(a `Reduction` or None), ``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at
-most that many dimensions, or None), and, for the choice between a search and the matrix,
-``_product_price()`` and ``_matrix_price()`` in seconds, with ``_summed()`` (n, n) or None.
+``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
+with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), ``engine_steps``
+(`EngineSteps` or None), and what it proves, see `Certificate`. Of an operator:
+``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,), ``quadratic(V)``, ``to_dense()``,
+``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None), ``written()`` (a `Written` or None),
+``reach(most)`` (a `ProvedReach` of at most that many dimensions, or None), and, for the choice
+between a search and the matrix, ``_product_price()`` and ``_matrix_price()`` in seconds, with
+``_summed()`` (n, n) or None.
 """
 
 from __future__ import annotations
@@ -239,3 +240,31 @@ class ProvedReach(Subspace, Protocol):
 
     def outside(self, seed: int = 0) -> np.ndarray:
         """Return a unit vector orthogonal to the range."""
+
+
+class EngineSteps(Protocol):
+    """What the engine does for a minimiser of an objective whose loss it evaluates by itself: the
+    attribute ``engine_steps`` of such an objective. A method returns None where the engine cannot.
+    """
+
+    objective: Any
+
+    @property
+    def by_matrix(self) -> bool:
+        """Whether `damped_steps` returns a run: the Gauss-Newton matrix is convex anywhere."""
+
+    def damped_steps(self, theta: Array) -> Any:
+        """Return a run of Levenberg-Marquardt steps from `theta`, which it moves."""
+
+    def points(self) -> Any:
+        """Return the point of a run and trial points, with their losses, gradients and products,
+        where these take so little time that Python around them is felt and the GGN is convex.
+        """
+
+    def run_of(self, minimiser: Any) -> Any:
+        """Return ``minimiser.run`` with the objective's own plan as its first argument."""
+
+    def layer_coordinates(self) -> Any:
+        """Return coordinates of the parameters, layer by layer: see
+        `fastcurv.network.kronecker.LayerCoordinates`.
+        """

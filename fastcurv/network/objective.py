@@ -45,7 +45,7 @@ MAKER = "fastcurv.Objective"
 # attributes that may be assigned: counters, and what an instance may replace, see `certificates`
 FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
 # what lets the engine take steps by itself
-ENGINES = "_points", "_damped_steps", "_steps_by_matrix", "_steps_of", "_layer_coordinates"
+ENGINES = "engine_steps", "_steps_by_matrix"
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -462,13 +462,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         given = LOSSES[self.loss].given
         return self._has_matrix and (given is None or given.convex)
 
-    def _damped_steps(self, theta: np.ndarray) -> Any:
-        """Return the engine's Levenberg-Marquardt run from theta, which it moves; None where there
-        is no matrix. `minimize` asks for it.
-        """
-        if not self._steps_by_matrix:
-            return None
-        return _engine.Levenberg(self._lend_plan(), theta, self._spare, self._most_spare)
+    @property
+    def engine_steps(self) -> Any:
+        """What the engine does for a minimiser of this loss; None for a loss of a subclass."""
+        return _Steps(self)
 
     @property
     def _is_little(self) -> bool:
@@ -479,37 +476,6 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     def _most_spare(self) -> int:
         """The number of plans kept for operators to come."""
         return 2 if self._is_little else 1
-
-    def _points(self) -> Any:
-        """Return a run's point and trial points beside it, with their losses, gradients and
-        products, where these take so little time that Python around them is felt; else None, and
-        where the GGN may not be convex. `minimize` asks for it.
-        """
-        given = LOSSES[self.loss].given
-        convex = given is None or given.convex
-        if self._by_blocks or not (convex and self._is_little):
-            return None
-        here, there = self._lend_plan(), self._lend_plan()
-        return _engine.Points(here, there, self._spare, self._most_spare)
-
-    def _steps_of(self, method: Any) -> Any:
-        """Return `run` of an engine's minimiser with this objective's own plan as its first
-        argument; None where rows come in blocks. `minimize` asks for it.
-        """
-
-        def run(*how: Any) -> Any:
-            with self._lock:
-                return method.run(self._own_plan(), *how)
-
-        return None if self._by_blocks else run
-
-    def _layer_coordinates(self) -> Any:
-        """Return coordinates of the parameters, layer by layer, for a minimiser; None with batch
-        normalisation and where rows come in blocks. `minimize` asks for it.
-        """
-        from .kronecker import LayerCoordinates
-
-        return None if self._by_blocks or self.model.batch_norm else LayerCoordinates(self)
 
     def _lend_plan(self) -> Any:
         """Return a plan for an operator to own: a spare one left by a deleted operator if there is
@@ -897,3 +863,39 @@ class Shard(Objective):
         if gradient:
             plan.finish()
         return plans[0]
+
+
+class _Steps:
+    """The `EngineSteps` of an objective, whose plans it uses."""
+
+    def __init__(self, ob: Objective) -> None:
+        self.objective, self.by_matrix = ob, ob._steps_by_matrix
+
+    def damped_steps(self, theta: np.ndarray) -> Any:
+        ob = self.objective
+        if not self.by_matrix:
+            return None
+        return _engine.Levenberg(ob._lend_plan(), theta, ob._spare, ob._most_spare)
+
+    def points(self) -> Any:
+        ob, given = self.objective, LOSSES[self.objective.loss].given
+        convex = given is None or given.convex
+        if ob._by_blocks or not (convex and ob._is_little):
+            return None
+        here, there = ob._lend_plan(), ob._lend_plan()
+        return _engine.Points(here, there, ob._spare, ob._most_spare)
+
+    def run_of(self, minimiser: Any) -> Any:
+        ob = self.objective
+
+        def run(*how: Any) -> Any:
+            with ob._lock:
+                return minimiser.run(ob._own_plan(), *how)
+
+        return None if ob._by_blocks else run
+
+    def layer_coordinates(self) -> Any:
+        from .kronecker import LayerCoordinates
+
+        ob = self.objective
+        return None if ob._by_blocks or ob.model.batch_norm else LayerCoordinates(ob)

@@ -42,17 +42,14 @@ class LBFGS(Method):
         self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
-            made = getattr(run.ob, "_layer_coordinates", None)
-            self.layers = made() if made and run.plain else None
+            self.layers = None if run.engine is None else run.engine.layer_coordinates()
             if self.layers is None:
                 raise ValueError(
                     f"precondition is True for {run.ob!r}; wanted an Objective with all rows in "
                     "memory, dense, of a network without batch normalisation"
                 )
-        else:
-            steps_of = getattr(type(run.ob), "_steps_of", None)  # its own, not of what it wraps
-            if steps_of is not None and run.plain:
-                self.take_steps = steps_of(run.ob, self.engine)
+        elif run.own_engine is not None:
+            self.take_steps = run.own_engine.run_of(self.engine)
 
     def _start(self) -> None:
         run, self.started = self.run, True

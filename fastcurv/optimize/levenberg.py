@@ -56,8 +56,8 @@ class LevenbergMarquardt(GaussNewton):
 
     def _start(self) -> None:
         """Start the engine's run, where there is one, from the point of this one."""
-        start = getattr(self.run.ob, "_damped_steps", None)
-        self.engine = start and start(self.run.theta.copy())
+        steps = self.run.engine
+        self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
         self._damp()
 
     def _damp(self) -> None:

@@ -35,7 +35,7 @@ from ..common.errors import (
 )
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
-from ..common.protocols import Smooth, Solver, Valued
+from ..common.protocols import EngineSteps, Smooth, Solver, Valued
 from ..common.runtime import as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
@@ -431,7 +431,8 @@ def _checked(
     if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
-        matrix = small and getattr(ob, "_steps_by_matrix", False)
+        engine: EngineSteps | None = getattr(ob, "engine_steps", None) if small else None
+        matrix = engine is not None and engine.by_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     if options:

@@ -18,6 +18,7 @@ import numpy as np
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short
 from ..common.linalg import NotConvexError
 from ..common.outcome import Result
+from ..common.protocols import EngineSteps
 from ..common.runtime import who_tells_of_interrupts
 from ..common.vectors import norm
 from ..critical.evidence import (
@@ -242,6 +243,17 @@ class Run(Saved):
         """Whether the objective has value and gradient in one call."""
         return is_of_its_loss(self.ob, "value_and_gradient")
 
+    @cached_property
+    def engine(self) -> EngineSteps | None:
+        """What the engine does for a minimiser of this loss; None if it does not know the loss."""
+        return getattr(self.ob, "engine_steps", None) if self.plain else None
+
+    @property
+    def own_engine(self) -> EngineSteps | None:
+        """The same, but None for a wrapper of another objective, whose own methods are called."""
+        engine = self.engine
+        return None if engine is None or engine.objective is not self.ob else engine
+
     # costs and budgets
 
     def elapsed(self) -> float:
@@ -358,9 +370,8 @@ class Run(Saved):
         if self.curvature is None or self.sample is not None:
             return False
         if not self.sought:
-            make = getattr(type(self.ob), "_points", None)  # its own, not of what it wraps
             self.sought = True
-            self.points = make(self.ob) if make is not None and self.plain else None
+            self.points = None if self.own_engine is None else self.own_engine.points()
         return self.points is not None
 
     def product(self, v: np.ndarray, out: Any) -> Any:

@@ -163,14 +163,12 @@ def write_gallery():
                 for paragraph in rest
                 if paragraph.startswith(told["CORRECTIONS"])
             ]
-    text = [
-        "# Gallery",
-        "",
-        "Claims about the surface that training moves on, run on real networks",
-    ]
-    text += ["by `make examples`.", told["LECTURES"], ""]
+    text = ["# Gallery", ""]
+    text += ["Each picture shows one claim about the loss surfaces of networks, measured on real"]
+    text += ["networks by the script below it. `make examples` runs all of them.", ""]
+    text += [told["LECTURES"], ""]
     text += ['Three pictures <a href="moving.html">move under sliders</a>, offline too.', ""]
-    text += [*thumbnails(small.values()), "## Where the lectures are wrong, or half right", ""]
+    text += [*thumbnails(small.values()), "## Claims that are wrong, or half right", ""]
     text += [*corrections, "", *full]
     write("gallery.md", text)
     write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))

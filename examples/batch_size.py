@@ -1,14 +1,15 @@
 """L16. A larger batch gives a more accurate gradient, like 1 / sqrt(b), and each of its samples
-costs less: matrix-vector products become matrix-matrix products, at which the hardware is fast.
+costs less, because matrix-vector products become matrix-matrix products, which the hardware
+computes faster.
 
-Left, how far the gradient of a random batch is from that of all rows, as a share of its norm, at
-five points on the way of one training. Right, time per sample of a gradient and of a Hessian
-product on one thread: processor time, so that other work on the machine counts little.
+Left: the distance between the gradient of a random batch and that of all samples, relative to its
+norm, at five points of one training run. Right: the time for each sample of a gradient and of a
+Hessian product on one thread. It is processor time, so other work on the machine has little effect.
 
-Half right: that 128 is a size to choose. On the left nothing happens at 128; on the right it is
-near the floor on this machine, where it is marked.
+Half right: that 128 is a size to choose. On the left nothing special happens at 128. On the right
+it is near the lowest time on this machine, which is marked.
 
-Not shown: what the noise of small batches is good for, and graphics processors.
+Not shown: benefits of the noise of small batches, and graphics processors.
 """
 
 import time

@@ -1,12 +1,12 @@
-"""L11. Covariate shift inside the network: what a layer receives moves while those below it learn;
-batch normalisation holds it still.
+"""L11. Covariate shift inside the network: the inputs of a layer move while the layers below it
+learn; batch normalisation holds them in place.
 
-The same deep relu network trained with and without `batch_norm=True`. After every epoch the inputs
-of the fifth layer's units are looked at over all samples: in the plain network their means wander
-and their spread grows sixfold; with normalisation both stay.
+The same deep relu network is trained with and without `batch_norm=True`. After every epoch the
+inputs of the fifth layer's units are computed for all samples. In the plain network their means
+move and their spread grows sixfold; with normalisation both stay.
 
-Not shown: that this shift is what slows training. What is drawn at right is after normalisation, so
-it stays by construction.
+Not shown: that this shift is what slows training. The right picture is after normalisation, where
+means and spread stay by construction.
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
 """L5. The eigenvalues of H tell what a critical point is: all positive, all negative, or both.
 
-A linear autoencoder has one critical point for every set of eigenvectors it may keep (Baldi and
-Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every one of them
-is classified here: only the one that keeps the leading eigenvectors is a minimum, and the further a
-point lies above it, the more ways lead down.
+A linear autoencoder has one critical point for every set of eigenvectors that it may keep (Baldi
+and Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every one of
+them is classified here. Only the one that keeps the leading eigenvectors is a minimum. The higher
+the loss of a point, the more negative eigenvalues it has.
 
-Not shown: a maximum. A loss with a convex last layer has none: along the last layer's weights it
-never bends down.
+Not shown: a maximum. A loss with a convex last layer has none, because it never curves downward
+along the weights of the last layer.
 """
 
 from itertools import combinations

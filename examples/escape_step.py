@@ -1,13 +1,13 @@
-"""L7. At a saddle, step along an eigenvector with a negative eigenvalue and the loss falls: but how
-far?
+"""L7. At a saddle, a step along an eigenvector with a negative eigenvalue lowers the loss: but how
+long should it be?
 
-From saddles of a network that reads digits, along negative eigenvectors and both signs, the exact
-line minimum is found and set against `1/|lambda|`, the step that a second-order model with `|H|`
-takes. Alain et al. (2019) saw the same: the best step bears little relation to `1/|lambda|`, so a
-line search is needed.
+From saddles of a network that reads digits, along negative eigenvectors and in both directions, the
+exact minimum on the line is found and compared with `1/|lambda|`, the step of a second-order model
+with `|H|`. Alain et al. (2019) made the same observation: the best step bears little relation to
+`1/|lambda|`, so a line search is needed.
 
-Not shown: positive eigenvalues, along which 1 / lambda is as rough; and saddles other than those of
-narrower networks at rest, whose missing units bring equal eigenvalues.
+Not shown: positive eigenvalues, for which 1 / lambda is as inaccurate; and saddles other than those
+made from minima of narrower networks, whose added units bring equal eigenvalues.
 """
 
 import numpy as np

@@ -1,22 +1,22 @@
-"""L7, L17. How long gradient descent stays near a saddle is foretold by its most negative
-eigenvalue, the rate, the momentum and the size of the start.
+"""L7, L17. The time that gradient descent stays near a saddle is predicted by the most negative
+eigenvalue, the rate, the momentum and the distance of the start.
 
-Along the eigenvector of the lowest eigenvalue, -m, a step of gradient descent multiplies the
-distance by 1 + a m, a the rate; with momentum b the distance grows by the larger root of
-z^2 - (1 + b + a m) z + b. So the number of steps until the loss has fallen by one hundredth is
-known before the first. Saddles of networks that read digits, starts in random directions from them,
-all rows in every step.
+Along the eigenvector of the lowest eigenvalue, -m, a step of gradient descent with rate a
+multiplies the distance by 1 + a m. With momentum b the distance grows by the larger root of z^2 -
+(1 + b + a m) z + b. So the number of steps until the loss has fallen by one hundredth is known
+before the first step. The saddles are those of networks that read digits, the starts lie in random
+directions from them, and every step uses all samples.
 
 Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
-most, which a larger rate does as well; the time still grows with the logarithm of how near to the
-saddle the start is. Adam divides by the gradient's size, and leaves in about as many steps from
-anywhere.
+most, and so does a larger rate. The time still grows with the logarithm of the inverse distance
+between start and saddle. Adam divides by the size of the gradient, and leaves in about as many
+steps from anywhere.
 
-Four of the 480 runs are outside the tenth, by up to 17%: begun at a distance of 0.01, where the
-next lower eigenvectors still count.
+Four of the 480 runs differ from the prediction by more than a tenth, by up to 17%. They begin at a
+distance of 0.01, where the next lowest eigenvectors still matter.
 
-Not shown: mini-batches, whose noise pushes off the saddle; Adam's time, which is measured and not
-foretold; and saddles other than those of narrower networks at rest, in which units are missing.
+Not shown: mini-batches, whose noise pushes theta off the saddle; a prediction of Adam's time, which
+is only measured; and saddles other than those made from minima of narrower networks.
 """
 
 import numpy as np

@@ -1,15 +1,15 @@
-"""L2, L10. Whether a deep network failed to train is told by its training loss beside that of
-shallower ones.
+"""L2, L10. The training loss of a deep network, compared with that of shallower ones, shows whether
+training failed.
 
-The lecture's own test: a deep network holds all that a shallow one can compute, so if its loss on
-the training samples is higher, the optimiser failed, and it is no matter of overfitting. Five
-starts of each network, plain SGD, each network at its best of the same seven rates. A linear
-network, one hidden layer, twenty layers of tanh, twenty of sigmoid: the last stays where the output
-is the frequency of the classes, at a loss of ln 10.
+This is the lecture's own test. A deep network can compute everything that a shallow one can. If its
+loss on the training samples is higher, the optimiser failed, and overfitting is not the reason.
+There are five starts of each network, trained by plain SGD at the best of the same seven rates: a
+linear network, one hidden layer, twenty layers of tanh, twenty of sigmoid. The last one stays where
+the output is the frequency of the classes, at a loss of ln 10.
 
 Half right: that the deep network is then at a point of small gradient. Its gradient over the first
-layers is nothing (1e-13 of that over the last), but the norm of the whole is not, and `classify`
-calls it not critical.
+layers is nearly zero (1e-13 of that over the last), but the norm of the whole gradient is not, and
+`classify` calls the point not critical.
 
 Not shown: which network classifies new samples best, and other optimisers.
 """

@@ -1,21 +1,22 @@
 """L8. Critical points of every index can be found on purpose, and proved: nearly every search ends
 at one.
 
-The lectures' picture of index against loss needs critical points, and a search for them mostly
-fails: bringing the norm of the gradient down ends where the norm is stationary and not 0, and plain
-Newton leaves for wherever its model points. Here each of four ways has as many tries on the same
-networks, half of them asking for an index of 1 to 3. Three start at the same points: Newton-MR on
-the gradient's norm, plain Newton, and a walk that goes up along as many eigenvectors as were asked
-for and down along all others. The fourth is `sample_critical_points`, which does the latter from up
-to four starts. Left, how many tries ended at a proved critical point, and at one of the index asked
-for; right, the distinct points by index and loss.
+The lectures' picture of index against loss needs critical points, and most searches for them fail.
+Minimising the norm of the gradient ends where that norm is stationary and not 0, and plain Newton
+steps go wherever the model leads. Here four methods have the same number of tries on the same
+networks, and half of the tries ask for an index of 1 to 3. Three methods share their starts:
+Newton-MR on the norm of the gradient, plain Newton, and a walk that goes up along as many
+eigenvectors as the index says and down along all others. The fourth is `sample_critical_points`,
+which makes such walks from up to four starts. Left: the tries that ended at a proved critical
+point, and at one of the requested index. Right: the distinct points by index and loss.
 
-Half right: that saddles of a high index are all that one finds. One finds what one asks for. As a
-rule the higher the index, the higher the loss: the rank correlation is positive on every network.
+Half right: that all one finds are saddles of a high index. The index that is found is the one that
+is asked for. In general a higher index goes with a higher loss: the rank correlation is positive on
+every network.
 
-Not shown: points at which nothing passes through the network, counted in the sentence alone; tries
-that ended at no proved critical point, but for their share; an index above 3; and any count of the
-critical points that there are, since a search draws from them as it likes.
+Not shown: points at which nothing passes through the network, which only the sentence counts;
+details of tries that ended at no proved critical point; an index above 3; and how many critical
+points exist, because no search draws from all of them evenly.
 """
 
 import time

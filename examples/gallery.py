@@ -72,11 +72,12 @@ CONTENTS = "<!-- contents -->"
 CORRECTIONS = ("Half right: ", "Wrong: ")
 # What L1 to L18 are, in one sentence.
 LECTURES = (
-    "L1 to L18 number the claims of five lectures on how neural networks are trained: Andrew Ng's "
-    "on local optima and plateaus (L1 to L3); Hung-yi Lee's two on points of small gradient, their "
-    "Hessian and the ways out (L4 to L9); a course's on vanishing gradients, initialisation, batch "
-    "normalisation and skip connections (L10, L11); and Hugo Larochelle's on symmetry, stochastic "
-    "gradient descent, early stopping, mini-batches, momentum and Newton's method (L12 to L18)."
+    "The numbers L1 to L18 refer to claims of five lectures on how neural networks are trained: "
+    "Andrew Ng's on local optima and plateaus (L1 to L3); Hung-yi Lee's two on points of small "
+    "gradient, their Hessian and how to leave them (L4 to L9); one on vanishing gradients, "
+    "initialisation, batch normalisation and skip connections (L10, L11); and Hugo Larochelle's on "
+    "symmetry, stochastic gradient descent, early stopping, mini-batches, momentum and Newton's "
+    "method (L12 to L18)."
 )
 
 
@@ -192,12 +193,12 @@ def correct(page, names):
 
 
 def chapter(name):
-    """The heading of the story under which an example stands."""
+    """Return the heading under which an example appears."""
     return next(heading for heading, names in STORY.items() if name in names)
 
 
 def docstring(name):
-    """The paragraphs of an example's docstring: the claim first, last what it does not show."""
+    """Return the paragraphs of an example's docstring: the claim first, the limits last."""
     text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 

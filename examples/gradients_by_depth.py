@@ -1,10 +1,11 @@
-"""L10. Gradients vanish or explode with depth, unless the initialisation keeps their scale: Xavier,
-and He for ReLU.
+"""L10. Gradients vanish or explode with depth, unless the initialisation keeps their scale:
+Xavier's does, and He's for relu.
 
-For each activation and initialisation, from the first layer to the last: the norm of the gradient
-over a layer's biases, which is what backpropagation brings there, and the largest curvature in the
-layer's own block of the Hessian. With relu and twice He's start it has no curve: the outputs are so
-large that every softmax is saturated, and the curvature is 0 or below 1e-16.
+For each activation and initialisation, from the first layer to the last, the picture shows two
+quantities: the norm of the gradient over the layer's biases, which is what backpropagation brings
+there, and the largest curvature in the layer's own block of the Hessian. For relu with twice He's
+scale there is no curve of the curvature: the outputs are so large that every softmax is saturated,
+and the curvature is 0 or below 1e-16.
 
 Not shown: the curvature from more than one start (the gradients are means of five), and trained
 networks.

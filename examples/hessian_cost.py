@@ -1,7 +1,7 @@
 """L18. The whole Hessian costs about n products with it; one product stays cheap as n grows.
 
-Networks that read digits, of growing width: the time of one product H v, and of the whole matrix,
-which is n columns. That is why methods for large networks use products alone.
+For networks of growing width that read digits, the time of one product H v is compared with that of
+the whole matrix, which has n columns. This is why methods for large networks use only products.
 
 Not shown: the cost of an eigenvalue, which is tens to hundreds of products.
 """

@@ -1,13 +1,13 @@
-"""L9. A slice along random directions hides the way out of a saddle.
+"""L9. A slice along random directions hides the escape direction of a saddle.
 
-A network that reads digits rests on a saddle with few ways down. Along random directions through it
-the loss rises on both sides, as it would at a minimum; along the eigenvector of the lowest
-eigenvalue it falls. The share of random directions that show the way is counted. Below, two planes
-through the same saddle: a plane of random directions has one basin, though it is easy to draw a
-surface of many; the way down, shaded, is seen in a plane that holds it.
+A network that reads digits is at a saddle with few negative eigenvalues. Along random directions
+the loss rises on both sides, as it would at a minimum. Along the eigenvector of the lowest
+eigenvalue it falls. The share of random directions that show this is counted. Below are two planes
+through the same saddle. A plane of random directions shows one basin; a plane that contains the
+escape direction shows the descent, which is shaded.
 
-Not shown: other saddles; this is the one with the fewest ways down among those found, and with more
-of them more random directions fall.
+Not shown: other saddles. This is the one with the fewest negative eigenvalues of those found; with
+more of them, the loss falls along more random directions.
 """
 
 import numpy as np

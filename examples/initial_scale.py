@@ -1,15 +1,16 @@
-"""L10. Weights that start too small vanish, too large saturate or explode: training works between.
+"""L10. Initial weights that are too small make gradients vanish, and too large ones saturate or
+explode: training works between.
 
-Ten hidden layers, tanh from Xavier's start and relu from He's, all weights times one factor from
-1/8 to 8, five starts each. Left, at the start: for tanh the share of units within 1% of their
-limits; for relu the norm of the gradient over all weights, in units of that at factor 1. Right,
-the loss after 20 epochs of SGD at the best of five rates, the same for all. A run that diverged or
-ended above its start counts with the loss of its start.
+Ten hidden layers, tanh with Xavier's initialisation and relu with He's, have all weights multiplied
+by a factor from 1/8 to 8, with five starts each. Left, at the start: for tanh the share of units
+within 1% of their limits; for relu the norm of the gradient over all weights, relative to that at
+factor 1. Right: the loss after 20 epochs of SGD at the best of five rates, the same for all. A run
+that diverged, or that ended above its start, counts with the loss of its start.
 
 Half right: that a gradient that explodes makes the weights diverge. The gradient at the start grows
-like the factor to the power of the depth; whether a run diverges is then a matter of the rate. With
-relu and eight times He's start the softmax is saturated besides: the loss is in the millions, and
-the curvature 0, as in the picture of gradients by depth.
+like the factor to the power of the depth, but whether a run diverges depends on the rate. For relu
+with eight times He's scale the softmax is saturated too: the loss is in the millions and the
+curvature is 0, as in the picture of gradients by depth.
 
 Not shown: schemes that scale each layer by its own activations, and normalisation, which undoes the
 factor (see the picture of skip connections).

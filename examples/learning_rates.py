@@ -1,14 +1,14 @@
-"""L14. Stochastic gradient descent converges if the sum of its rates diverges and the sum of
-their squares does not.
+"""L14. Stochastic gradient descent converges if the sum of its rates diverges and the sum of their
+squares does not.
 
 On a strictly convex problem (softmax regression with weight decay) the distance to the one minimum
-is known. Under a constant rate SGD stops at a distance that its noise decides; under a rate that
-meets both conditions it goes on; where their sum is finite it may stop short. Five orders of the
-samples: lines are medians, bands reach from the least to the most. Every mark is the median of the
-epochs since the one before, since single epochs jump.
+is known. With a constant rate, SGD stops at a distance that its noise determines. With rates that
+meet both conditions it continues. If the sum of the rates is finite, it may stop short. There are
+five orders of the samples: lines are medians, and bands reach from the smallest to the largest
+value. Every mark is the median of the epochs since the mark before, because single epochs vary.
 
-Not shown: losses that are not convex, for which the two conditions promise less; and other first
-rates, of which all of these have the same.
+Not shown: losses that are not convex, for which the two conditions guarantee less; and other first
+rates, since all runs have the same.
 """
 
 import numpy as np

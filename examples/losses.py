@@ -1,7 +1,7 @@
-"""What a network predicts is what its loss asks for: quantiles, or a mean and its spread.
+"""What a network predicts depends on its loss: quantiles, or a mean and its spread.
 
-One network for each of three quantiles, and one for mean and standard deviation, on data whose
-noise grows and is skewed: as many fresh samples lie below each curve as its loss promises.
+There is one network for each of three quantiles, and one for mean and standard deviation, on data
+with skewed noise that grows. As many fresh samples lie below each curve as its loss intends.
 
 Not shown: other seeds, and data with several features.
 """

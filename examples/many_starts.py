@@ -1,12 +1,12 @@
-"""L13. The same network started anew classifies every training sample rightly each time, and new
-ones differently.
+"""L13. The same network, trained from new starts, classifies every training sample correctly each
+time, and new samples differently.
 
-Two spirals of 40 samples, one network of eight units, eight seeds: decision regions side by side
-from the lowest loss to the highest, each a proved minimum. Two starts with one and the same loss
-have ended at copies of one solution: hidden units permuted, signs flipped.
+Two spirals of 40 samples are learnt by one network of eight units from eight seeds. The decision
+regions are shown from the lowest loss to the highest, and each is a proved minimum. Two starts with
+the same loss have ended at copies of one solution, with hidden units permuted and signs flipped.
 
-Not shown: that more samples bring the solutions together; with 60 samples and ten units eight
-starts fit too, and differ on 2% of the plane.
+Not shown: that more samples bring the solutions together. With 60 samples and ten units, eight
+starts also fit, and differ on 2% of the plane.
 """
 
 import numpy as np

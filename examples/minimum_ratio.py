@@ -1,19 +1,20 @@
-"""L8. The minimum ratio, positive eigenvalues over all: what keeps it below 1 at the lowest losses
-is zeros, not ways down.
+"""L8. The minimum ratio, positive eigenvalues over all: at the lowest losses it stays below 1
+because of zeros, not of negative eigenvalues.
 
-The lecture's picture: hundreds of networks trained until the gradient is gone, and even at the
+The lecture's picture shows hundreds of networks trained until the gradient vanishes. Even at the
 lowest losses only 0.5 to 0.6 of the eigenvalues are positive, so a true minimum would hardly ever
 be found. Here networks with fewer and with more parameters than residuals are trained, with and
-without l2, nothing added by hand. Left, the signs of what `eigvalsh` computes; right, at the same
-points, the three counts that are proved: positive, negative, and zero within the error.
+without l2; no point is constructed. Left: the signs of what `eigvalsh` computes. Right, at the same
+points: the three counts that are proved, positive, negative, and zero within the error.
 
-Wrong: that a ratio of 0.5 to 0.6 means no minimum. Networks of loss 1e-30 are at proved global
-minima without a single negative eigenvalue. As many eigenvalues are positive as there are
-residuals, the others are zero, and rounding gives half of these a sign: the signs then read 1/2 and
-a little more, the less the wider the network. With l2 every network at rest has the ratio 1.
+Wrong: that a ratio of 0.5 to 0.6 means no minimum. Networks with a loss of 1e-30 are at proved
+global minima without a single negative eigenvalue. As many eigenvalues are positive as there are
+residuals, and the others are zero. Rounding gives half of these a positive sign, so the ratio of
+computed signs is 1/2 and a little more, and nearer to 1/2 the wider the network. With l2 every
+converged network has the ratio 1.
 
-Not shown: networks trained by SGD until its noise decides, where the gradient is not gone; and
-networks that came to no critical point, which are counted in the sentence and left out at right.
+Not shown: networks trained by SGD down to its noise, where the gradient does not vanish; and
+networks that reached no critical point, which the sentence counts and the right picture leaves out.
 """
 
 import numpy as np

@@ -1,11 +1,12 @@
-"""L18. In one variable Newton's step goes to the vertex of a parabola: down where it is convex, up
-where it is concave.
+"""L18. In one variable Newton's step goes to the vertex of a parabola: down where the function is
+convex, up where it is concave.
 
-One weight of a network is free, L(w) its loss. The parabola that shares value, slope and curvature
-with it at a point has its vertex one Newton step away. Where the curve bends down, that vertex is
-its top. The saddle-free step, the same with |curvature|, goes down from both.
+One weight of a network is free, and L(w) is its loss. The parabola with the same value, slope and
+curvature at a point has its vertex one Newton step away. Where the curve is concave, that vertex is
+the top of the parabola. The saddle-free step, with |curvature| in place of the curvature, goes down
+from both points.
 
-Not shown: more than one weight, where a step may go down along some and up along others.
+Not shown: more than one weight, where a step may go down along some directions and up along others.
 """
 
 import warnings

@@ -1,11 +1,11 @@
-"""L18. Newton's step needs a locally convex surface and a Hessian too large to form; other methods
-cure both.
+"""L18. Newton's step needs a locally convex surface and a Hessian that may be too large to compute;
+other methods need neither.
 
-Started next to critical points of a linear autoencoder that are not minima, Newton's method, damped
-or as Newton-MR too, is drawn to them. Methods that use the curvature's sign, from products alone,
-reach the global loss, which is known in closed form.
+The starts are next to critical points of a linear autoencoder that are not minima. Newton's method,
+also damped or as Newton-MR, is attracted to them. Methods that use the sign of the curvature, from
+products alone, reach the global minimum, which is known in closed form.
 
-Not shown: the time of each step, and objectives other than this family's.
+Not shown: the time of each step, and objectives outside this family.
 """
 
 from itertools import combinations

@@ -1,9 +1,9 @@
 """L12. Permuting hidden units gives another theta with the same function: theta is not
 identifiable.
 
-A trained network, hidden units permuted and (tanh) signs flipped: loss, gradient norm and every
-eigenvalue stay, while theta moves far away. Between the copies, on the straight line, the loss
-rises.
+In a trained network, hidden units are permuted and (for tanh) signs flipped. Loss, gradient norm
+and every eigenvalue stay the same, while theta moves far away. On the straight line between the
+copies the loss rises.
 
 Not shown: paths between copies other than the straight line, some of which are level.
 """

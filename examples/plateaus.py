@@ -1,18 +1,19 @@
-"""L2, L3, L17. Plateaus slow learning: each at its best rate, momentum leaves the one near a saddle
-twice as fast as SGD, RMSProp and Adam five times as fast as momentum; L-BFGS leaves without a rate.
+"""L2, L3, L17. Plateaus slow learning. With the best rate for each, momentum leaves the one near a
+saddle twice as fast as SGD, and RMSProp and Adam leave it five times as fast as momentum; L-BFGS
+leaves it without a rate.
 
-Two starts of networks that read digits. Left, small weights: the loss is flat near the saddle where
-all weights are zero. Right, tanh units saturated on every sample: the gradient is tiny, and
-`classify` says "plateau" instead of "converged". Every method runs on all rows with every rate of
-one grid, from the same ten starts, until the loss is halved.
+There are two starts of networks that read digits. Left, small weights: the loss is flat near the
+saddle where all weights are zero. Right, tanh units that are saturated on every sample: the
+gradient is tiny, and `classify` reports a plateau instead of convergence. Every method runs on all
+samples with every rate of one grid, from the same ten starts, until the loss is halved.
 
-Half right: that momentum gets past a plateau sooner. At one and the same rate it does so because
-its steps are ten times as long, 1 / (1 - 0.9): SGD with ten times the rate is as fast, or faster up
-to rates of 3. What momentum truly buys is that such steps stay stable: at the best rate of each it
-takes half as many gradients near the saddle, and about as many from the saturated start.
+Half right: that momentum gets past a plateau sooner. At the same rate it does, because its steps
+are ten times as long, 1 / (1 - 0.9). SGD with ten times the rate is as fast, or faster for rates up
+to 3. The advantage of momentum is that such steps stay stable: at the best rate of each it takes
+half as many gradients near the saddle, and about as many from the saturated start.
 
-Not shown: mini-batches and their noise, momentum other than 0.9, how the methods go on once the
-plateau is left, and rates at which one of the starts did not halve its loss within 3000 gradients.
+Not shown: mini-batches and their noise, momentum other than 0.9, how the methods continue after the
+plateau, and rates at which one of the starts did not halve its loss within 3000 gradients.
 """
 
 import numpy as np

@@ -1,17 +1,19 @@
 """L1. Poor local minima are real in small networks, and rare at width 32.
 
-One hidden layer of 2 to 32 units, 20 starts for each width on each of five data sets, trained until
-they rest: the share of starts that end within 10% of the lowest loss found at that width, with 95%
-intervals. Then the same for one, two and four hidden layers of six units.
+Networks with one hidden layer of 2 to 32 units are trained until they converge, from 20 starts for
+each width on each of five data sets. The picture shows the share of starts that end within 10% of
+the lowest loss found at that width, with 95% intervals; and the same for one, two and four hidden
+layers of six units.
 
 Half right: "you are unlikely to get stuck in bad local optima so long as the network is reasonably
-large". Width does it, once there are far more parameters than it takes to fit. On the way there it
-gets worse before it gets better: on four of the five most starts end above at 4 or 8 units. Depth
-at one width follows no such rule.
+large". Width helps, once there are far more parameters than a fit needs. Before that it gets worse
+before it gets better: on four of the five data sets, the share of starts that end higher is largest
+at 4 or 8 units. Depth at a fixed width follows no such rule.
 
-Not shown: whether the lowest loss found is the lowest there is; fresh data, since all losses are of
-training; widths above 32; and, of the 900 ends, which are no proved minimum: 60, most of them at
-width 32 and in four layers, where 500 steps of Newton's method did not come to rest.
+Not shown: whether the lowest loss found is the lowest there is; fresh data, since all losses are
+those of training; widths above 32; and which of the 900 end points are no proved minimum. There are
+60 of these, most of them at width 32 and in four layers, where 500 steps of Newton's method did not
+converge.
 """
 
 import numpy as np

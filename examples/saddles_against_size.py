@@ -1,21 +1,21 @@
-"""L1. The larger a network, the more of its critical points are saddles; and yet a minimum is far
+"""L1. The larger a network, the more of its critical points are saddles; yet a minimum is far
 likelier than by chance.
 
-The lecture tosses coins: each of n directions bends up or down, so all bend up in 2^-n of the
-cases, 2^-20000 in 20 000 dimensions. Here the roots of the gradient of small networks, taught by
-five teachers, are searched from many starts, judged, and told apart, so that a point found often
-counts once. Left, the share of minima among them, with 95% intervals, beside the coins and beside
-random symmetric matrices, whose chance is computed exactly. Right, the same points by loss and
-share of negative eigenvalues.
+The lecture tosses coins: each of n directions curves up or down, so all curve up in 2^-n of the
+cases, 2^-20000 in 20 000 dimensions. Here the zeros of the gradient of small networks, with data
+from five teacher networks, are searched from many starts and classified. Copies are recognised, so
+a point found often counts once. Left: the share of minima among them, with 95% intervals, compared
+with the coins and with random symmetric matrices, whose chance is computed exactly. Right: the same
+points by loss and share of negative eigenvalues.
 
 Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random
-entries, the chance would be far less still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks
-it falls too, but slowly: from all at n = 5 to one or two in a hundred at n = 33. Low points are no
-random draw: they have few negative eigenvalues.
+entries, the chance would be smaller still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks it
+falls too, but slowly: from all points at n = 5 to one or two in a hundred at n = 33. Low points are
+no random sample: they have few negative eigenvalues.
 
 Not shown: points at which nothing passes through the network, which are critical trivially; more
-than 33 parameters; points that the search did not come to, which need not be of the same mixture;
-and searches that ended at no critical point, about half, but for their number.
+than 33 parameters; points that the search did not reach, which may be of other kinds; and details
+of searches that ended at no critical point, about half.
 """
 
 import numpy as np

@@ -1,19 +1,20 @@
-"""L11. Through twenty layers skip connections and batch normalisation keep the gradient alive, and
+"""L11. Through twenty layers, skip connections and batch normalisation keep the gradient alive, and
 training works over a wider range of rates.
 
-Deep networks, plain, with `residual=True` and with `batch_norm=True`, ten starts each; the last
-layer is scaled so that all start at the same loss. Left, sigmoid units: the gradient over the
-weights of each layer. Middle, tanh units: the share of the loss that a step along -g takes off
-before Taylor's second-order polynomial errs by a tenth of the change it foretells. Right, tanh
+Deep networks, plain, with `residual=True` and with `batch_norm=True`, have ten starts each; the
+last layer is scaled so that all start at the same loss. Left, sigmoid units: the gradient over the
+weights of each layer. Middle, tanh units: the share of the loss that a step along -g removes before
+Taylor's second-order polynomial is wrong by a tenth of the change that it predicts. Right, tanh
 units: the training loss after 40 epochs of SGD with each rate of one grid.
 
 Half right: that batch normalisation makes the surface smooth and training faster. Skip connections
-do: the quadratic picture holds farther, and the loss is lower at every rate up to 0.3. With batch
-normalisation the quadratic picture holds less far than in the plain network, and at that one's best
-rate the loss is no lower; what it buys is a rate three times as large, at which the other fails.
+do: the quadratic model holds farther, and the loss is lower at every rate up to 0.3. With batch
+normalisation the quadratic model holds less far than in the plain network, and at the plain
+network's best rate the loss is no lower. Its advantage is a rate three times as large, at which the
+plain network fails.
 
-Not shown: convolutions, other depths, and batch normalisation by the statistics of mini-batches:
-here the statistics are those of the rows in hand, differentiated exactly.
+Not shown: convolutions, other depths, and batch normalisation by the statistics of mini-batches.
+Here the statistics are those of all samples, differentiated exactly.
 """
 
 import numpy as np

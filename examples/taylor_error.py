@@ -1,10 +1,10 @@
 """L4. Near a point the loss is `L + g'd + d'Hd/2`, and the error falls as the cube of the distance.
 
-Measured on a network that reads digits, at its start and after training, along random directions
-and along the gradient: the slope of log error against log distance is 3 while the error is above
-rounding. Without the quadratic term it is 2.
+The error is measured on a network that reads digits, at its start and after training, along random
+directions and along the gradient. The slope of log error against log distance is 3 while the error
+is above rounding. Without the quadratic term it is 2.
 
-Not shown: steps so short that rounding outweighs the terms left out, and other networks.
+Not shown: steps so short that rounding is larger than the missing terms, and other networks.
 """
 
 import numpy as np

@@ -1,15 +1,15 @@
-"""L1, L9. At the lectures' scale, ten million parameters, a product with the Hessian is quick, and
-a saddle is proved to be one.
+"""L1, L9. With ten million parameters, the scale of the lectures, a product with the Hessian is
+quick, and a saddle is proved to be one.
 
 "You are operating in a 20 000 dimensional space", "tens of millions of parameters": no matrix of
-that order can be formed, but products with it can. A network that reads digits is trained until it
-rests at a minimum, then widened by units of zero weights up to n = 10 000 000, which leaves its
-function and makes the point a saddle. Time and memory of one product with the Hessian, and of one
-verdict from at most 30 of them, on one thread; `python examples/experiments.py --only ten_million`
-measures them again, in a minute or two and 9 GB.
+that order can be stored, but products with it can be computed. A network that reads digits is
+trained until it converges to a minimum. It is then widened by units of zero weights up to n = 10
+000 000, which keeps its function and makes the point a saddle. The time and memory of one product
+with the Hessian, and of one verdict from at most 30 products, are those of one thread. `python
+examples/experiments.py --only ten_million` measures them again, in a minute or two and 9 GB.
 
-Not shown: a saddle of that size that training came to by itself; more than 20 rows, with which
-times grow in proportion; and another machine, on which they differ.
+Not shown: a saddle of that size that training reached by itself; more than 20 samples, with which
+times grow in proportion; and other machines, on which they differ.
 """
 
 import resource

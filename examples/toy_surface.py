@@ -1,11 +1,11 @@
-"""L6. The smallest network with a saddle has two weights, and its error surface can be drawn whole.
+"""L6. The smallest network with a saddle has two weights, so its whole error surface can be drawn.
 
-`y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`: a saddle at the origin, where `H = [[0, -2],
-[-2, 0]]` has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima, `w1 w2 =
-1`.
+The network is `y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`. It has a saddle at the
+origin, where `H = [[0, -2], [-2, 0]]` has the eigenvalues -2 and 2 and the escape direction is (1,
+1), and two valleys of minima, `w1 w2 = 1`.
 
-Not shown: that a surface over two weights says little of one over many; the pictures of wider
-networks do.
+Not shown: networks with more weights, whose surfaces differ from one over two weights; the pictures
+of wider networks show them.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""L2, L10. Trainings fail for reasons that can be told apart: a gradient that vanishes with depth,
-saturated or dead units, weights, rates and inputs of a wrong size each leave their own mark.
+"""L2, L10. Causes of failed training can be distinguished: a gradient that vanishes with depth,
+saturated or dead units, and weights, rates and inputs of a wrong size each show in other numbers.
 
-Six trainings of a network that reads digits are broken on purpose. `diagnose` is asked of each what
-is wrong, and the call that it names is followed: the loss of the failed run, and the loss reached
-then.
+Six training runs of a network that reads digits are broken on purpose. `diagnose` names the cause
+of each, and the call that it suggests is made. The picture compares the loss of the failed run with
+the loss reached then.
 
 Not shown: other networks, data and seeds, and failures with two causes at once.
 """

@@ -1,14 +1,14 @@
 """L9. What looks like a minimum in few dimensions is a saddle in more.
 
-A small network is trained until it is stuck: a proved minimum. Then it gets one more hidden unit,
-with zero weights in and out, which changes nothing of its function. The Hessian gains the block
-`[[0, B], [B', 0]]` (plus weight decay on its diagonal), and eigenvalues of both signs with it: the
-minimum has become a saddle, and the way down it opened leads to a lower minimum. Again and again.
+A small network is trained until it is stuck at a proved minimum. Then it gets one more hidden unit
+with zero weights in and out, which does not change its function. The Hessian gains the block `[[0,
+B], [B', 0]]` (plus weight decay on its diagonal), and with it eigenvalues of both signs. The
+minimum has become a saddle, and its escape direction leads to a lower minimum. This is repeated.
 
-Ten starts, and two spirals drawn anew for each: left, the losses of all, one of them with its
-marks; right, what that network has learnt.
+There are ten starts, and two spirals drawn anew for each. Left: the losses of all, one of them with
+marks. Right: what that network has learnt.
 
-Not shown: how little a way down may give, since it leads to the next minimum and no further.
+Not shown: that an escape may gain little, because it leads to the next minimum only.
 """
 
 import numpy as np

@@ -46,7 +46,7 @@ def copied(names, folder):
 def archive(folder):
     """Build the archive in a folder of sources, and return its path."""
     command = [sys.executable, "setup.py", "-q", "sdist", "--formats", "gztar"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=600)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=1200)
     (path,) = (folder / "dist").iterdir()
     return path
 

@@ -93,6 +93,9 @@ def test_silence_is_broken(monkeypatch, capsys):
     monkeypatch.setattr(command, "SILENT", 0.5)
     with command.run(Namespace(json=None)):
         command.step("a long one")
-        time.sleep(2.5)
-    told = capsys.readouterr().err.splitlines()
+        told = ""
+        while not told:  # as long as another thread may wait for its turn
+            time.sleep(0.1)
+            told = capsys.readouterr().err
+    told = told.splitlines()
     assert told and all(re.fullmatch(r"  \d+ s: a long one", line) for line in told)

@@ -293,6 +293,7 @@ assert not heavy, heavy
 """)
 
 
+@pytest.mark.nightly  # by day `test_import_is_light` holds what is imported
 def test_import_takes_at_most_100_ms(clock, python):
     """Beyond NumPy and SciPy's sparse.linalg; the shortest of a few, as the machine has other
     work.

@@ -168,7 +168,7 @@ def test_a_missing_package_is_one_sentence_with_its_extra(python, tmp_path, monk
     """Functions, methods and commands; nothing else is needed where the package is not."""
     monkeypatch.chdir(tmp_path)
     names = [*PACKAGES, "tqdm", "threadpoolctl"]
-    python(PROGRAM.format(names=names, lines=LINES, packages=PACKAGES), timeout=600)
+    python(PROGRAM.format(names=names, lines=LINES, packages=PACKAGES))
 
 
 SCRIPTS = (

@@ -21,7 +21,7 @@ def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
 
 def held(seed, **options):
     ob = relu_net(seed, **options)
-    found = fc.minimize(ob, ob.model.init(seed=seed), max_time=400)
+    found = fc.minimize(ob, ob.model.init(seed=seed))
     return ob, found
 
 
@@ -71,7 +71,7 @@ def test_what_kinks_may_hold_is_never_said_to_be_no_critical_point():
             verdict = fc.classify(other, found.x.astype(other.dtype))
             assert verdict.kind in ("undecided", "degenerate"), verdict.reason
             n_held += verdict.gradient_norm > verdict.gradient_tol
-            end = fc.minimize(other, found.x.astype(other.dtype), max_time=20)
+            end = fc.minimize(other, found.x.astype(other.dtype))
             assert end.fun <= other.value(found.x.astype(other.dtype)) * (1 + 1e-6)
             assert end.kind != "not_critical" or other.dtype == np.float32, end.message
     assert n_held  # else this shows nothing

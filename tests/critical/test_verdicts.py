@@ -366,5 +366,5 @@ def test_what_is_said_of_a_plateau_is_so(seed):
     assert said.plateau and "another start" not in said.reason
     assert "fastcurv.minimize(ob, theta) goes down" in said.reason
     for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
-        found = fc.minimize(ob, theta, max_time=5, seed=0, verdict=False, **options)
+        found = fc.minimize(ob, theta, max_iter=300, seed=0, verdict=False, **options)
         assert found.fun < 0.5 * ob.value(theta)

@@ -234,5 +234,5 @@ def test_the_report_of_a_run_does_not_advise_the_same_run():
     ended = point._of_run()
     assert ended.sentence.endswith("The message of the run says why it ended.")
     assert "fastcurv.minimize" not in repr(ended)
-    run = fc.minimize(ob, ob.model.init(seed=0), max_time=2, seed=0)
+    run = fc.minimize(ob, ob.model.init(seed=0), max_iter=300, seed=0)
     assert run.report is None or "fastcurv.minimize" not in repr(run.report)

@@ -369,20 +369,20 @@ def test_no_more_threads_are_used_than_pay_and_eight_always_where_two_do(asked):
     assert used[2] == asked
 
 
-def test_workers_sleep_soon_after_the_last_product(rng, problem):
-    """They stay awake between products that follow each other closely, but not after the last."""
+def test_workers_sleep_after_the_last_product(rng, problem):
+    """None computes or spins for long: of the pauses that follow, one uses no processor time."""
     case = problem(rng, (64, 32, 16, 10), N=900, n_threads=2)
     H = case.ob.hessian(case.theta)
     v = rng.standard_normal(H.shape[0])
-    used = []
     for _ in range(5):
         for _ in range(60):
             H @ v
-            time.sleep(1e-4)
-        before = time.process_time()
-        time.sleep(0.1)
-        used.append(time.process_time() - before)
-    assert min(used) < 5e-3
+        used = []
+        while min(used, default=1.0) > 1e-3:
+            before = time.process_time()
+            time.sleep(0.02)
+            used.append(time.process_time() - before)
+            assert len(used) <= 50, used
 
 
 @pytest.mark.parametrize("sizes, N", [((40, 90, 90, 3), 33), ((5, 30, 2), 2000)])

@@ -99,7 +99,7 @@ def test_losses_that_are_given(loss, N, rng):
     assert found.facts.explained > 0.5
 
 
-def test_a_loss_that_is_not_finite_is_the_datas_or_the_rates_fault(rng):
+def test_a_loss_that_is_not_finite_is_the_datas_or_the_rates_fault(rng, ticks):
     """A finite theta whose loss overflows, here also where weights are drawn."""
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
@@ -173,7 +173,7 @@ def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
         assert 500 < found.causes[0].number < 2000
 
 
-def test_compare_says_where_a_simpler_network_does_as_well(rng):
+def test_compare_says_where_a_simpler_network_does_as_well(rng, ticks):
     X = rng.standard_normal((150, 3))
     ob = fc.Objective(fc.MLP([3, 8, 8, 1], "sigmoid"), X, X @ [1.0, -1.0, 0.5], loss="mse")
     found = fc.diagnose(ob, ob.model.init(seed=0), compare=True, max_time=3)

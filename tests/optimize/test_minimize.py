@@ -2,7 +2,6 @@
 stopped and resumed.
 """
 
-import time
 
 import numpy as np
 import pytest
@@ -154,14 +153,13 @@ def test_whatever_the_order_of_bytes_that_an_objective_names(method):
     assert np.array_equal(one.x, two.x) and one.fun == two.fun and two.x.dtype.isnative
 
 
-def test_budgets_end_a_run_inside_a_step(monkeypatch):
-    monkeypatch.setattr(time, "perf_counter", time.process_time)  # the machine has other work
+def test_budgets_end_a_run_inside_a_step(ticks):
     ob = rosenbrock(30)
     found = minimize(ob, np.full(30, -1.5), "trust-region", max_products=25, seed=0)
     assert found.stopped == "max_products" and 25 <= found.nhev <= 26 and found.status == 3
     assert found.fun < ob.value(np.full(30, -1.5))
     found = minimize(ob, np.full(30, -1.5), "adam", max_time=0.05, max_iter=10**6)
-    assert found.stopped == "max_time" and found.nit > 0 and found.wall_time <= 1.0
+    assert found.stopped == "max_time" and found.nit > 0 and found.wall_time <= 0.05 + ticks
 
 
 def test_callbacks_see_the_run_and_may_end_it():

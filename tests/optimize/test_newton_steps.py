@@ -5,7 +5,6 @@ stopped.
 
 import pickle
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -139,7 +138,7 @@ def test_points_are_there_for_small_networks_of_known_losses(rng):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_budget_ends_them_where_it_ends_the_watched(method):
+def test_a_budget_ends_them_where_it_ends_the_watched(method, ticks):
     net = one("tanh", sizes=[3, 20, 20, 2])
     for most in (1, 2, 7, 40, 111):
         how = {"max_products": most, "gradient_tol": 0.0}
@@ -150,11 +149,10 @@ def test_a_budget_ends_them_where_it_ends_the_watched(method):
     target = 0.9 * net.ob.value(net.theta)
     found = minimize(net.ob, net.theta, method, fun_target=target, gradient_tol=0.0)
     assert found.stopped == "target" and found.fun <= target < found.history["loss"][-2]
-    begun = time.perf_counter()
     found = minimize(
         net.ob, net.theta, method, max_time=0.05, gradient_tol=0.0, fun_target=-1.0, max_iter=10**6
     )
-    assert found.stopped in ("max_time", "stalled", "slow") and time.perf_counter() - begun < 2.0
+    assert found.stopped in ("max_time", "stalled", "slow") and found.wall_time <= 0.05 + ticks
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])

@@ -77,7 +77,7 @@ def test_what_passes_nothing_on_is_trivial(ob):
     assert "and trivial: 2 minimum" in repr(found)
 
 
-def test_time_is_kept_and_mistakes_are_one_sentence(ob):
+def test_time_is_kept_and_mistakes_are_one_sentence(ob, ticks):
     quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, seed=0)
     assert quick.n_tries < 1000
     deep = fc.Objective(fc.MLP([3, 4, 4, 2], residual=True), ob.X, ob.y)
@@ -90,15 +90,15 @@ def test_time_is_kept_and_mistakes_are_one_sentence(ob):
 
 
 @pytest.mark.parametrize("options", [{}, {"sources": "descent"}, {"index": [0, 2]}])
-def test_a_search_that_takes_long_is_left(options):
+def test_a_search_that_takes_long_is_left(options, ticks):
     """One search alone takes tens of times as long here."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
     widths = [20, 30, 3] if "index" in options else [20, 60, 60, 3]
     large = fc.Objective(fc.MLP(widths), X, y, l2=3e-3)
-    began = time.process_time()
+    began = time.perf_counter()
     left = fc.sample_critical_points(large, 1000, max_time=0.1, seed=0, **options)
-    assert left.n_tries <= 1 and time.process_time() - began < 2
+    assert left.n_tries <= 1 and time.perf_counter() - began <= 0.1 + 5 * ticks
     assert all(point.kind != "undecided" for point in left)
 
 

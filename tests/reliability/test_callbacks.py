@@ -73,7 +73,6 @@ for ob in objectives():
         assert np.isfinite(call(theta + 0.1)).all()
 assert refused >= 15, refused
 """,
-        timeout=300,
     )
 
 
@@ -124,7 +123,6 @@ for i, ob in enumerate(objectives()):
 assert len(refused) == 8, refused
 assert all("may itself wait for this thread. Use copy.copy()" in text for text in refused)
 """,
-        timeout=300,
     )
 
 
@@ -154,7 +152,6 @@ for thread in threads:
     thread.join()
 assert found == expected, (found, expected)
 """,
-        timeout=300,
     )
 
 
@@ -186,5 +183,4 @@ for thread in threads:
     thread.join()
 assert found and all("copy.copy()" in text for text in found), found
 """,
-        timeout=300,
     )

@@ -1,5 +1,5 @@
 """The matrices of small nets, Gauss-Newton's and the Hessian, against products of the operators,
-which have an oracle of their own (tests/network/test_exact.py), and the engine's
+which have an oracle of their own (tests/network/test_products.py), and the engine's
 Levenberg-Marquardt steps against NumPy's.
 """
 

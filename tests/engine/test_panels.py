@@ -8,7 +8,7 @@ import fastcurv as fc
 from .. import nets
 from ..golden import served_by
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype")
 
 NETS = {  # samples across, as rows, in chunks too
     "across": {"sizes": [13, 30, 1]},

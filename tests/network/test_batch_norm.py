@@ -13,7 +13,7 @@ from fastcurv.reference import ReferenceModel, ReferenceObjective
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
 from .product_cases import agrees_with_torch, answers, compare, normed, torch_net, truth
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype")
 
 SLACK = {"float64": 2e-11, "float32": 1e-3}
 

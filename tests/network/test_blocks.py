@@ -11,7 +11,7 @@ from fastcurv.network.operators import as_block
 
 from ..plans import least_memory
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype")
 
 NETS = {  # widths around one, two, three and four vectors of every instruction set
     "narrow": {"sizes": [5, 3, 7, 2], "activation": "tanh", "loss": "mse", "N": 200},

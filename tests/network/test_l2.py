@@ -9,7 +9,7 @@ import fastcurv as fc
 from fastcurv.structure.parameters import l2_diagonal
 from fastcurv.testing import compiled
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype")
 
 CASES = {
     "tall": {"sizes": [4, 6, 3], "loss": "cross_entropy", "N": 40},

@@ -1,10 +1,13 @@
-"""What a product promises besides its numbers: symmetry, the same bits, a memory bound, blocks, and
-good manners with inputs.
+"""Value, gradient and every product: exact against complex steps through plain NumPy, in every
+layout of a plan, symmetric, with the same bits on any number of threads, and careful with inputs.
 """
 
 import copy
+import functools
 import inspect
+import itertools
 import pickle
+import zlib
 
 import numpy as np
 import pytest
@@ -13,25 +16,167 @@ from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg, minres
 
 import fastcurv as fc
 from fastcurv import MLP, Objective
+from fastcurv import _engine as engine
 from fastcurv.common.checks import MatrixOperator
 from fastcurv.testing import PrescribedSpectrum
 
+from .. import nets
 from ..certify.longdouble import Truth
-from ..nets import EPS, draw
-from ..plans import least_memory
-from .product_cases import NETS, again, everything
+from ..nets import ACTIVATIONS, CURVATURES, EPS, KERNELS, draw, every_activation
+from ..plans import laid_out, least_memory
+from .product_cases import NETS, SLACK, again, compare, everything, truth
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+one_dtype = pytest.mark.by_day(one_of="dtype")
+
 
 every_net = pytest.mark.parametrize("net", NETS)
 
 
+LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every vector width and tile
+
+
+# --- exact
+
+
+@functools.cache
+def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, l2, soft):
+    """A problem and its truth, once for all tables."""
+    key = repr((sizes, activation, loss, N, bias, residual, weights))
+    rng = np.random.default_rng(zlib.crc32(key.encode()))
+    how = {"bias": bias, "residual": residual, "weights": weights, "l2": l2, "soft": soft}
+    p = problem(rng, list(sizes), activation, loss, N, dtype=dtype, **how)
+    V = rng.standard_normal((p.n, 2)).astype(dtype)
+    u = rng.standard_normal((N, sizes[-1])).astype(dtype)
+    return p, V, u, truth(p.ref, p.theta, V, u)
+
+
+def check(problem, dtype, *case):
+    p, V, u, known = solved(problem, dtype, *case)
+    p.ob.__setstate__(p.ob.__getstate__())  # plans of this table, not of the one before
+    compare(p, known, V, u, SLACK[dtype], case)
+
+
+@every_activation
+def test_products_are_exact_for_every_combination_of_options(arch, activation, dtype, problem):
+    """loss x bias x residual x weights, the widths and batches cycling through all lengths."""
+    short = LENGTHS[:-1]
+    start = ACTIVATIONS.index(activation)
+    for i, (loss, bias, residual, weights) in enumerate(
+        itertools.product(KERNELS, (True, False), (True, False), (True, False))
+    ):
+        a, b, c, d = (short[(start + step * i) % len(short)] for step in (1, 3, 5, 8))
+        sizes = (a, a, b, b, c) if residual else (a, b, c)
+        more = bias, residual, weights, 0.1 * (i % 2), i % 3 == 0
+        check(problem, dtype, sizes, activation, loss, d, *more)
+
+
+def test_products_are_exact_at_every_length(arch, dtype, problem):
+    """Each length as input, hidden width, output and batch; mixed activations."""
+    for i in range(len(LENGTHS)):
+        sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
+        names = (ACTIVATIONS[i % 9], ACTIVATIONS[(i + 4) % 9])
+        more = LENGTHS[(i + 10) % len(LENGTHS)], i % 2 == 0, False, i % 4 > 1, 0.0, False
+        check(problem, dtype, sizes, names, KERNELS[i % 3], *more)
+
+
+@pytest.mark.usefixtures("samples_as_rows")
+def test_products_of_wide_nets_are_exact(arch, dtype, problem):
+    """Nets too large for the second-level cache are served layer by layer: their own way through
+    the engine. Of the activations each table and dtype takes a third.
+    """
+    archs = engine.available_archs()
+    first = archs.index(arch) + (dtype == "float32")
+    for i, activation in list(enumerate(ACTIVATIONS))[first % 3 :: 3]:
+        loss, N = KERNELS[(i + archs.index(arch)) % 3], (9, 17, 33)[i % 3]
+        more = i % 2 == 0, i % 4 < 2, i % 3 == 0, 0.0, False
+        case = (129, 131, 131, 257, 33), activation, loss, N, *more
+        check(problem, dtype, *case)
+        p = solved(problem, dtype, *case)[0]
+        assert p.ob.hessian(p.theta).layout["panel"] == 0
+
+
+@pytest.mark.parametrize("loss", KERNELS)
+def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
+    """`to_dense` is the whole matrix, and no layer at all is a network too."""
+    for sizes in ([3, 5, 4, 3], [4, 3]):
+        p = problem(rng, sizes, "softplus", loss, 9, weights=True, l2=0.3, dtype=dtype)
+        I = np.eye(p.n)
+        true = truth(p.ref, p.theta, I, np.zeros((9, 3)))
+        for kind, name in zip(CURVATURES, ("HV", "GV", "FV")):
+            dense = getattr(p.ob, kind)(p.theta).to_dense()
+            assert np.array_equal(dense, dense.T)
+            assert np.linalg.norm(dense - true[name]) <= SLACK[dtype] * np.linalg.norm(true[name])
+
+
+def certain(kind, margin):
+    """Logits of a sample that is nearly certain of class 0, exact in float32."""
+    logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
+    return np.array([logits.get(kind, [0.0, margin, 1.0])])
+
+
+def test_nearly_certain_samples(arch, dtype, rng):
+    """The relative accuracy of value, gradient and product of one sample does not fade as it grows
+    certain.
+
+    One layer without data: the logits are its biases. Truth: log1p of the other terms, in long
+    double.
+    """
+    for margin, kind, soft in itertools.product(
+        [4.0, 16.0, 30.0, 60.0], ["true", "top twice", "wrong"], [False, True]
+    ):
+        model = fc.MLP([1, 3], dtype=dtype)
+        z = certain(kind, margin)
+        y = np.array([[1.0, 0.0, 0.0]]) if soft else np.array([0])
+        theta = np.r_[np.zeros(3), z[0]].astype(dtype)
+        v = np.r_[np.zeros(3), rng.standard_normal(3)].astype(dtype)
+        long = z[0].astype(np.longdouble)
+        e = np.exp(long - long[0])
+        others = e[1:].sum()
+        p = e / e.sum()
+        delta = p.copy()
+        delta[0] = -others / (1 + others)
+        r = v[3:].astype(np.longdouble)
+        centre = (
+            r - r[np.argmax(long)]
+        )  # H r = p (r - p'r), free of cancellation where p is nearly e_i
+        true = p * (centre - p @ centre)
+        top = np.argmax(long)
+        true[top] = -np.delete(true, top).sum()
+        ob = fc.Objective(model, np.zeros((1, 1)), y, "cross_entropy")
+        H = ob.hessian(theta)
+        eps = 8 * (1 + margin) * np.finfo(dtype).eps  # of exp at an argument that is itself rounded
+        assert abs(ob.value(theta) - np.log1p(others)) <= eps * np.log1p(others)
+        assert np.all(np.abs(H.gradient[3:] - delta) <= eps * np.abs(delta))
+        room = np.abs(p * (np.abs(centre) + abs(p @ centre)))
+        room += (np.arange(3) == top) * np.abs(true[top])
+        assert np.all(np.abs((H @ v)[3:] - true) <= 4 * eps * room)
+        form = (p * centre**2).sum() - (p @ centre) ** 2
+        assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
+
+
+def test_nearly_certain_batch(arch, dtype, rng, problem):
+    """A trained net in float32: every sample right by a wide margin, and the Hessian still right to
+    its last digits.
+    """
+    y, v = np.zeros(33, int), rng.standard_normal(94).astype(dtype)
+    p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", y=y, N=33, dtype=dtype)
+    p.model.unflatten(p.theta)[1][1][:] = [21.0, 0.0, 1.0, 2.0]
+    value, gradient = p.ref.value_and_gradient(p.theta.astype(np.longdouble))
+    product = p.exact(v)
+    slack = {"float32": 3e-4, "float64": 1e-9}[dtype]  # the oracle forms p - y: 1e-19 over 1e-9
+    assert value < 1e-6
+    norm = np.linalg.norm
+    assert abs(p.ob.value(p.theta) - value) <= slack * value
+    assert norm(p.ob.gradient(p.theta) - gradient) <= slack * norm(gradient)
+    assert norm(p.ob.hessian(p.theta) @ v - product) <= slack * norm(product)
+
+
 # --- algebra
-# --------------------------------------------------------------------------------------------------
 
 
+@one_dtype
 @every_net
-def test_symmetric_and_linear(arch, net, dtype, drawn):
+def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
     """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product
     itself may vanish.
     """
@@ -46,9 +191,10 @@ def test_symmetric_and_linear(arch, net, dtype, drawn):
         assert norm(both - (2 * Hu - 3 * Hv)) <= slack * (2 * norm(Hu) + 3 * norm(Hv))
 
 
+@one_dtype
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
-def test_same_bits(arch, net, dtype, drawn):
+def test_products_have_the_same_bits_in_blocks_and_on_any_threads(arch, net, dtype, drawn):
     """For two calls, for columns and blocks, and for any number of threads."""
     plain = arch == "reference"  # loops take their time
     p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
@@ -69,7 +215,7 @@ def test_same_bits(arch, net, dtype, drawn):
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
-def test_gauss_newton_is_positive(net, drawn):
+def test_gauss_newton_and_fisher_are_positive(net, drawn):
     p = drawn(net)
     G = p.ob.ggn(p.theta)
     forms = G.quadratic(p.V)
@@ -81,6 +227,7 @@ def test_gauss_newton_is_positive(net, drawn):
         assert eigenvalues[0] >= -1e-14 * eigenvalues[-1]
 
 
+@one_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
 def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng, problem):
@@ -116,7 +263,7 @@ def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng
         )
 
 
-def test_restricted_products_do_less(drawn):
+def test_restricted_products_move_only_their_layers(drawn):
     """The last layer alone: nothing below it is moved, so NaN that would come from there does
     not.
     """
@@ -131,11 +278,7 @@ def test_restricted_products_do_less(drawn):
     assert np.array_equal(block.gradient, H.gradient[block.indices]) and block.value == H.value
 
 
-# --- other people's algorithms
-# ------------------------------------------------------------------------------------------
-
-
-def test_scipy_takes_them_as_they_are(rng, problem):
+def test_scipys_solvers_take_the_operators(rng, problem):
     p = problem(rng, [4, 6, 3], "tanh", "cross_entropy", 40, l2=0.5)
     H = p.ob.hessian(p.theta)
     dense = H.to_dense()
@@ -155,10 +298,6 @@ def test_scipy_takes_them_as_they_are(rng, problem):
         assert np.linalg.norm(p.ob.gradient(found.x)) <= 1e-4
     sums = 2 * H + G.T - H.H
     assert np.allclose(sums @ p.theta, H @ p.theta + G @ p.theta)
-
-
-# --- whose state is it
-# --------------------------------------------------------------------------------------------------
 
 
 @every_net
@@ -239,7 +378,7 @@ def test_a_trial_step_that_is_taken_costs_one_forward_pass(rng):
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))]
 )
-def test_pickle_and_copy(duplicate, drawn):
+def test_pickles_and_copies_give_the_same_products(duplicate, drawn):
     p = drawn("tall", n_threads=2)
     ob = duplicate(p.ob)
     assert ob.value(p.theta) == p.ob.value(p.theta) and repr(ob) == repr(p.ob)
@@ -297,7 +436,7 @@ def test_pickles_hold_data_and_no_state(drawn):
     assert len(pickle.dumps(H)) < p.X.nbytes + p.theta.nbytes + 20000 < H.nbytes
 
 
-def test_data_is_referenced(rng):
+def test_data_that_fits_is_not_copied(rng):
     """X of the model's dtype is not copied, whatever its strides; unflatten gives views."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
@@ -326,10 +465,6 @@ def test_data_is_referenced(rng):
     assert (theta == 7).sum() == 4
 
 
-# --- counts
-# --------------------------------------------------------------------------------------------------
-
-
 def test_products_are_counted(drawn):
     p = drawn("tiny")
     H = p.ob.hessian(p.theta)
@@ -351,11 +486,7 @@ def test_products_are_counted(drawn):
     assert np.diff(spent).tolist() == [1, 5, 1, 1, 1, 5, p.n, 1, 2, 0]
 
 
-# --- a model around theta
-# -----------------------------------------------------------------------------------------------
-
-
-def test_taylor(drawn):
+def test_the_error_of_the_quadratic_model_is_cubic(drawn):
     """The error of the quadratic model falls as the cube of the step."""
     p = drawn("tiny")
     model = p.ob.taylor(p.theta)
@@ -366,7 +497,7 @@ def test_taylor(drawn):
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
-def test_batch(loss, rng, problem):
+def test_a_batch_is_the_objective_of_its_rows(loss, rng, problem):
     """Some rows, by slice, indices or mask: the objective that has only these; sums over batches
     make the whole.
     """
@@ -394,9 +525,6 @@ def test_batch(loss, rng, problem):
     assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)
 
 
-# --- the short way of a single product, and what must not take it
-
-
 def test_a_vector_of_length_one_and_a_net_of_one_parameter():
     ob = fc.Objective(fc.MLP([1, 1], bias=False), [[2.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(1))
@@ -404,6 +532,7 @@ def test_a_vector_of_length_one_and_a_net_of_one_parameter():
     assert np.array_equal(H @ np.ones((3, 1))[::3, 0], [8.0])
 
 
+@one_dtype
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 100, 127, 128, 129, 200, 500])
 def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     net = draw(n_rows, [2, 6, 1], N=n_rows, dtype=dtype, n_threads=2)
@@ -413,6 +542,7 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     assert error < 200 * EPS[dtype] * np.abs(wanted).max()
 
 
+@one_dtype
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
@@ -428,6 +558,7 @@ def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
     assert ob.value(model.init(seed=0)) == value
 
 
+@one_dtype
 def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
     model = fc.MLP([2, 1], bias=False, dtype=dtype)
     ob = fc.Objective(model, [[1.0, -1.0]], [0.0], loss="mse")
@@ -437,9 +568,6 @@ def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
     assert ob.value(theta) == 0
     theta[:] = 0
     assert (H.theta == large).all()
-
-
-# --- skips beside narrow layers, whose samples lie across and whose delta is partly made anew
 
 
 @pytest.mark.by_day(share=1 / 4)
@@ -462,3 +590,264 @@ def test_products_of_a_skip_above_a_narrow_layer(width, activation, rng):
             assert np.allclose(H @ V, exact, rtol=1e-11, atol=1e-11 * np.abs(exact).max())
             forms = (V * exact).sum(axis=0)
             assert np.allclose(H.quadratic(V), forms, atol=1e-11 * np.abs(forms).max())
+
+
+# --- layouts: samples across or as rows, W and V packed or read as they lie
+
+
+SHAPES = [
+    ([5, 7, 3], 50, "tanh", "cross_entropy", {}),
+    ([2, 16, 16, 1], 100, "softplus", "mse", {}),
+    ([20, 100, 2], 333, "relu", "binary_cross_entropy", {}),
+    ([1, 20, 1], 17, "sigmoid", "mse", {}),
+    ([3, 2], 9, "identity", "cross_entropy", {}),
+    ([6, 20, 20, 20, 19], 133, "gelu", "cross_entropy", {"residual": True}),
+    ([33, 17, 17, 2], 65, "leaky_relu", "mse", {"residual": True}),
+]
+
+
+WIDE = [
+    ([40, 130, 70, 12], 200, "tanh", "cross_entropy", {}),
+    ([33, 81, 1], 77, "sigmoid", "binary_cross_entropy", {}),
+]
+
+
+FEW = [
+    ([40, 130, 70, 12], 3, "tanh", "cross_entropy", {}),
+    ([33, 81, 1], 1, "sigmoid", "binary_cross_entropy", {}),
+    ([300, 17, 17, 5], 8, "gelu", "mse", {"residual": True}),
+    ([5, 64, 128, 3], 4, "relu", "cross_entropy", {}),
+    ([17000, 3, 2], 2, "softplus", "mse", {}),  # deeper than one chain of additions
+    ([1, 1, 1], 1, "tanh", "mse", {}),
+    ([9, 31, 31, 2], 27, "leaky_relu", "mse", {"residual": True}),
+    ([20, 33, 17], 8, "tanh", "mse", {"bias": False}),  # nothing follows the last matrix
+]
+
+
+FOLDED = [  # one hidden layer whose phi' follows from phi, under three outputs or fewer
+    ([1, 20, 1], 17, "tanh", "mse", {}),
+    ([20, 100, 2], 333, "sigmoid", "binary_cross_entropy", {}),
+    ([33, 17, 3], 65, "tanh", "cross_entropy", {}),
+    ([5, 7, 1], 50, "sigmoid", "mse", {"bias": False}),
+]
+# How they are laid out: lines of a panel, one, a few, and more than there are rows; one panel for
+# all threads, cut into items; nothing packed.
+
+
+CASES = [(net, {"across": lines}) for net in SHAPES for lines in (1, 3, 25)]
+CASES += [(net, {"across": 1, "shared": True}) for net in SHAPES + WIDE]
+CASES += [(net, {"across": 0, "unpacked": 64}) for net in FEW]
+CASES += [(net, {"across": lines, "folds": 1}) for net in FOLDED for lines in (1, 3, 25)]
+
+
+def laid(net, dtype, **options):
+    sizes, rows, activation, loss, more = net
+    how = {"weights": True, "l2": 0.01, "n_threads": 2, "dtype": dtype, **more, **options}
+    return nets.draw(5, sizes, activation, loss, rows, **how)
+
+
+def all_passes(net, dtype, **options):
+    """All that the passes make, by name, and the layout it was made with."""
+    p, rng = laid(net, dtype, **options), np.random.default_rng(6)
+    V, ob, theta = p.direction(rng, 3), p.ob, p.theta
+    H, G = ob.hessian(theta), ob.ggn(theta)
+    top = H.restrict(layers=[len(net[0]) - 2])
+    more = {
+        "V'GV": G.quadratic(V),
+        "predict": p.model.predict(theta, p.X),
+        "the last layer": top @ np.ones(top.shape[0], dtype),
+    }
+    return everything(ob, theta, V) | more, H.layout
+
+
+def agree(found, expected, room):
+    for name, y in expected.items():
+        assert np.linalg.norm(found[name] - y) <= room * np.linalg.norm(y), name
+
+
+@one_dtype
+@pytest.mark.parametrize(
+    "net, how", CASES, ids=["-".join([*map(str, net[0]), *map(str, how.values())])
+                            for net, how in CASES]
+)  # fmt: skip
+def test_every_layout_gives_the_same_results(arch, net, how, dtype):
+    """With samples as packed rows, in all that the passes make; the same bits for any number of
+    threads, and a column of a block is the single product.
+    """
+    with laid_out(across=0, unpacked=0):
+        expected, _ = all_passes(net, dtype)
+    with laid_out(**how):
+        found, layout = all_passes(net, dtype, n_threads=1)
+        more = [all_passes(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
+    agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
+    assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
+    assert layout["folded"] == ("folds" in how and arch not in ("blas", "reference"))
+    if "unpacked" in how:
+        assert layout["panel"] == 0 or arch in ("blas", "reference")
+    else:
+        assert layout["panel"] % (64 // np.dtype(dtype).itemsize) == 0
+        assert layout["panel"] >= net[1] or "shared" not in how
+        assert np.array_equal(found["H @ v"], found["H @ V"][:, 0])
+
+
+@one_dtype
+@pytest.mark.parametrize("wide, dtype, panels", [
+    ((300, 512, 400, 10), "float64", {64: 64, 60: 64, 33: 40, 9: 16, 5: 8, 600: 0}),
+    ((300, 512, 400, 10), "float32", {64: 64, 36: 48, 22: 32, 18: 0, 9: 0, 600: 0}),
+    ((1100, 1600, 2), "float32", {18: 32, 9: 16, 600: 0}),
+    ((64, 128, 64), "float64", {1: 0, 4: 0, 5: 8}),
+    ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
+    ((2, 16, 16, 1), "float64", {1: 8}),
+    ((2, 16, 16, 1), "float32", {1: 16}),
+    # inputs of a panel would not stay near, unless rows leave as many lanes empty
+    ((500, 12, 1), "float64", {600: 152}),
+    ((7684, 12, 1), "float64", {600: 0}),
+    ((7684, 12, 1), "float32", {600: 0}),
+    ((7684, 3, 1), "float64", {600: 15}),
+    # W and V are much to read twice; with more rows, two panels
+    ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
+    ((500, 300, 200, 5), "float32", {100: 64}),
+    # what is kept of all rows is beyond the third-level cache; others without 64-byte vectors
+    ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
+    ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
+])  # fmt: skip
+def test_the_panel_of_a_wide_net_follows_from_its_rows(wide, dtype, panels):
+    """They share one panel, in float32 where they fill most of its lines or the net is large; many
+    are rows, and so are half a line of samples or fewer over parameters that fill some pages, and
+    those of so many inputs that a panel's would not stay near; very many lie across again, in
+    64-byte vectors.
+    """
+    if engine.chosen_arch() in ("blas", "reference"):
+        pytest.skip("no vectors")
+    if engine.chosen_arch() == "baseline" and (wide, dtype) == ((2, 16, 16, 1), "float64"):
+        panels = {1: 1}  # of vectors of two lanes none would be empty
+    model = fc.MLP(wide, dtype=dtype)
+    for rows, panel in panels.items():
+        X = np.ones((rows, wide[0]), dtype)
+        ob = fc.Objective(model, X, np.zeros((rows, wide[-1])), loss="mse")
+        wanted = panel if isinstance(panel, int) else panel[engine.chosen_arch() != "avx512"]
+        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
+
+
+@pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "folded"])
+def test_chunks_are_as_short_as_memory_asks(net):
+    """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
+    with laid_out(across=1, folds=1):
+        whole, _ = all_passes(net, "float64")
+        least = least_memory(lambda memory: all_passes(net, "float64", memory=memory))
+        for memory in (least, least + 50_000):
+            found, layout = all_passes(net, "float64", memory=memory)
+            assert layout["chunk"] < net[1]
+            agree(found, whole, 1e-12)
+
+
+def folds_and_not(ask):
+    """What is found where phi and phi' are kept in one number, and in two."""
+    found = []
+    for folds in (1, 0):
+        with laid_out(across=3, folds=folds):
+            found.append(ask())
+    return found
+
+
+@one_dtype
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_folding_keeps_what_saturated_units_have_left(activation, dtype, rng):
+    """Relative to itself: 1 - a^2 would be 0 or noise."""
+    X = rng.choice([-1.0, 1.0], (70, 3)).astype(dtype) * rng.uniform(0.9, 1.1, (70, 1)).astype(
+        dtype
+    )
+    model = fc.MLP([3, 4, 1], activation, bias=False, dtype=dtype)
+    theta, v = np.ones(model.n_params, dtype), np.zeros(model.n_params, dtype)
+    theta[:12], v[:12] = 12 if activation == "tanh" else 24, rng.uniform(0.5, 1, 12)
+    folded, plain = folds_and_not(
+        lambda: fc.Objective(model, X, np.ones((70, 1), dtype)).jacobian(theta) @ v
+    )
+    assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
+    np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
+
+
+def test_folded_states_make_the_same_gauss_newton_steps(rng):
+    """Levenberg-Marquardt's matrix is made from a and phi' of all rows."""
+    X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
+    ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
+    theta = ob.model.init(seed=0)
+    folded, plain = folds_and_not(
+        lambda: (
+            fc.minimize(
+                fc.Objective(ob.model, X, y),
+                theta,
+                "levenberg-marquardt",
+                max_iter=4,
+                verdict=False,
+            ).x
+        )
+    )
+    assert np.linalg.norm(folded - theta) > 0.1
+    np.testing.assert_allclose(folded, plain, rtol=1e-9)
+
+
+def test_folding_loses_no_nan():
+    """As sums of huge numbers of either sign leave it: where it was, or everywhere."""
+    if engine.chosen_arch() in ("blas", "reference"):
+        pytest.skip("no vectors")
+    X, model = np.ones((60, 2000), "float32"), fc.MLP([2000, 5, 1], "tanh", dtype="float32")
+    X[7] = 3e38
+    theta = model.init(seed=1)
+    theta[4000:5000], theta[5000:6000] = 2, -2
+
+    def ask():
+        ob = fc.Objective(model, X, np.zeros((60, 1), "float32"), n_threads=1)
+        ones, J = np.ones_like(theta), ob.jacobian(theta)
+        assert np.isnan(ob.value(theta))
+        found = (
+            [op(theta) @ ones for op in (ob.hessian, ob.ggn, ob.empirical_fisher)]
+            + [ob.gradient(theta), ob.hessian(theta).quadratic(ones), ob.ggn(theta).quadratic(ones)]
+            + [J @ ones, J.T @ ones[:60]]
+        )
+        return [np.isnan(one) for one in found]
+
+    folded, plain = folds_and_not(ask)
+    assert all(np.all(one >= other) for one, other in zip(folded, plain))
+    assert folded[-2].sum() == plain[-2].sum() == 1
+
+
+@one_dtype
+def test_targets_of_many_outputs_where_samples_lie_across(arch, dtype):
+    """They are turned in squares, with what is left over at both edges; rows may lie apart."""
+    for loss, d_out, N in itertools.product(nets.LOSSES, [3, 8, 16, 33], [7, 35]):
+        y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
+        y /= y[:, :d_out].sum(axis=1, keepdims=True)
+        found = []
+        for lines in (0, 2):
+            with laid_out(across=lines):
+                p = nets.draw(0, [2, 5, d_out], loss=loss, N=N, y=y[:, :d_out], dtype=dtype)
+                found.append((*p.ob.value_and_gradient(p.theta), p.ob.hessian(p.theta) @ p.theta))
+        for rows, across in zip(*found):
+            np.testing.assert_allclose(
+                across, rows, rtol=0, atol=2e-5 if dtype == "float32" else 1e-13
+            )
+
+
+@one_dtype
+@pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, chunks):
+    """Of a block in place: the same bits as single products, whose vectors stay as they are; shared
+    by two threads where the net is large; and where rows go in chunks, each of which asks for the
+    vectors again.
+    """
+    net = (sizes, 4, "tanh", "mse", {"bias": False})
+    with laid_out(across=0, unpacked=64):
+        memory = None
+        if chunks:
+            memory = least_memory(
+                lambda memory: (p := laid(net, dtype, memory=memory)).ob.hessian(p.theta)
+            )
+        p = laid(net, dtype, memory=memory)
+        H, V = p.ob.hessian(p.theta), p.direction(np.random.default_rng(0), 3)
+        before, block = V.copy(), H @ V
+        assert not chunks or H.layout["chunk"] < 4
+        assert np.array_equal(V, before)
+        for j in range(3):
+            assert np.array_equal(block[:, j], H @ np.ascontiguousarray(V[:, j]))

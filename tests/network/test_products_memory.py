@@ -12,8 +12,6 @@ from ..nets import CURVATURES
 from ..plans import least_memory
 from .product_cases import again, everything
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
-
 # --- memory
 # --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 stopped and resumed.
 """
 
-
 import numpy as np
 import pytest
 

@@ -184,8 +184,8 @@ def remember(path, name, sentence):
 
 
 def correct(page, names):
-    """Say first where the lectures are wrong or half right."""
-    page.section("Where the lectures are wrong, or half right")
+    """List first the claims that are wrong or half right."""
+    page.section("Claims that are wrong, or half right")
     for name in names:
         for paragraph in docstring(name):
             if paragraph.startswith(CORRECTIONS):

@@ -184,11 +184,19 @@ def test_code_on_the_page_runs(page, tmp_path):
 
 
 def test_what_holds_a_promise_is_there():
-    """Of the page in tests/: every file and folder that it names."""
-    named = re.findall(r"`([\w/*]+(?:\.py|/))`", (ROOT / "tests/README.md").read_text())
-    assert len(named) > 30
-    for name in named:
-        assert [*(ROOT / "tests").rglob(name.rstrip("/")), *ROOT.glob(name)], name
+    """Every file, folder and test that the page in tests/ names; a test alone is of the file before
+    it.
+    """
+    named = re.findall(
+        r"`(?:([\w/*]+(?:\.py|/))(?:::(\w+))?|(test_\w+))`", (ROOT / "tests/README.md").read_text()
+    )
+    assert len(named) > 60
+    for name, test, alone in named:
+        if name:
+            found = [*(ROOT / "tests").rglob(name.rstrip("/")), *ROOT.glob(name)]
+        assert found, name
+        function = f"def {test or alone}("
+        assert not test + alone or any(function in path.read_text() for path in found), function
 
 
 TEXT = (ROOT / "README.md").read_text()

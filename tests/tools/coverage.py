@@ -4,8 +4,8 @@
 
 In a copy of the checkout, `build/coverage`, whose C is compiled with counters. What subprocesses
 run is counted, and for `mutate` which test ran a line. `--more` adds to what earlier runs counted.
-The exit status is 1 where C has less than 97% of its lines or Python less than 97% of its branches,
-or where a test fails.
+The exit status is 1 if fewer lines of C or branches of Python ran than 96% by the day's cases, or
+than 97% where the arguments choose the nightly ones with `-m`, or if a test fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import defaultdict
 from .mutants import ROOT, copy_checkout
 
 FOLDER = ROOT / "build" / "coverage"
-WANTED = 97.0
+BY_DAY, BY_NIGHT = 96.0, 97.0  # percent
 # a signal that arrives inside coverage.py leaves its own lock taken, and the next line waits for
 # it; what it notes of lines is memory that a product did not ask for
 UNFIT = " or ".join(  # tests by words of their names
@@ -115,7 +115,8 @@ def main() -> int:
         f"C: {ran} of {lines} lines, {c:.1f}%; Python: {taken} of {branches} branches, "
         f"{python:.1f}%"
     )
-    return not (passed and c >= WANTED and python >= WANTED)
+    wanted = BY_NIGHT if "-m" in arguments else BY_DAY
+    return not (passed and c >= wanted and python >= wanted)
 
 
 if __name__ == "__main__":

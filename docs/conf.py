@@ -33,6 +33,7 @@ numpydoc_show_class_members = False
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
 autosummary_ignore_module_all = False
+highlight_language = "none"  # blocks that name no language are plain
 html_theme = "pydata_sphinx_theme"
 html_title = "fastcurv documentation"
 html_favicon = "_static/favicon.svg"

@@ -1,22 +1,24 @@
-"""Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units,
-samples), and vectors hold a unit's numbers of some samples. No lane is empty whatever the widths,
-and W and V are read from flat vectors: nothing is packed. The passes are the same text; what
-differs is in here, and in `lead` of state.pxd, `start` and `add_...` of products.pxd.
+"""The transposed layout: matrices of a panel are (units, samples), and a SIMD vector holds one
+unit's numbers of several samples.
 
-A panel's samples are padded to whole lines with copies of its last one, whose delta and second
-derivatives of the loss are 0: every sum over samples counts them as nothing.
+It suits panel-parallel plans with narrow layers: no lane is empty whatever the widths, and W and V
+are read from flat vectors, so that nothing is packed. The passes are the same source; the
+differences are in this file, in `lead` of state.pxd, and in `start` and `add_...` of products.pxd.
 
-Few rows of a wide net are one panel, `shared` by all threads, who go through the passes together,
-product by product. What sums over samples read of a and ra is turned into rows first: the items of
-a product would each turn it again.
+A panel's samples are padded to whole cache lines with copies of its last one, whose delta and
+second derivatives of the loss are 0, so that they add nothing to sums over samples.
+
+Few rows of a wide network form one panel, `shared` by all threads, which go through the passes
+together, product by product. The operands a and ra of sums over samples are packed by rows first,
+because otherwise each item of a product would transpose them again.
 """
 from libc.math cimport isnan, NAN
 from libc.string cimport memcpy
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
-    """The b part of out = [it +] sums over samples of d (units, samples): ones times d', whose
-    tiles are wide.
+    """Set the b part of out to [out +] the sums over samples of d (units, samples), computed as
+    ones times d', whose tiles are wide.
     """
     cdef fc_product job
     cdef Matrix ones
@@ -31,8 +33,8 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
 
 
 cdef bint narrow_top(Pass *t) noexcept nogil:
-    """Whether the last layer has so few units that its products go with the sweeps of the layer
-    below it.
+    """Return True if the last layer has so few units that its products are fused with the sweeps of
+    the layer below.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
@@ -44,8 +46,9 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
 
 
 cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
-    """The step on the layer below the last gives the last one's rz, and keeps no ra; of a quadratic
-    form also what each sample brings to it but by the loss's second derivatives.
+    """Make the epilogue of the layer below the last one compute the last layer's rz, without
+    storing ra. For a quadratic form it also computes each sample's contribution, except that of the
+    loss's second derivatives.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -63,8 +66,8 @@ cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
 
 
 cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
-    """R-backward from the last layer's rdelta to the one below it: rdW, and below rdelta and
-    rdb.
+    """Run R-backward from the last layer's rdelta to the layer below: compute rdW of the last
+    layer, and rdelta and rdb of the layer below.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -88,7 +91,9 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
 
 
 cdef void unfold(Pass *t) noexcept nogil:
-    """a and p of the layer that folds them into scratch, unless they are there."""
+    """Unpack a and p of the layer that stores them as packed pairs into scratch, unless that is
+    done.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[0]
     if not t.unfolded:
@@ -97,7 +102,8 @@ cdef void unfold(Pass *t) noexcept nogil:
 
 
 cdef void bring_nan(Pass *t) noexcept nogil:
-    """NaN into the last layer's rz where z is, as it would be if nothing was folded."""
+    """Copy NaN from the last layer's z to its rz, as results would have them without packed pairs.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i
@@ -113,7 +119,7 @@ cdef void bring_nan(Pass *t) noexcept nogil:
 cdef double loss_across(
     Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """The loss of a panel's samples from `first` on, at which `here` points."""
+    """Compute the loss of a panel's samples from `first` on; `here` points at their arrays."""
     cdef PlanS *P = t.P
     here.ldd = here.ldh = P.across
     return P.K.loss_across(
@@ -124,8 +130,8 @@ cdef double loss_across(
 cdef void r_loss_across(
     Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """rdelta of some of a panel's samples in rz's place; u: of a VJP, which has all at once,
-    (rows, d_out) of the chunk.
+    """Compute rdelta of some of a panel's samples in place of rz. u: the left factor of a VJP,
+    which has all samples at once, (rows, d_out) of the chunk.
     """
     cdef PlanS *P = t.P
     cdef char *rz = t.scratch.rz[P.n_layers - 1] + first * P.K.real_bytes
@@ -142,11 +148,12 @@ cdef void r_loss_across(
         P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
 
 
-# --- shared: what sums over samples read lies by rows ---------------------------------------------
+# --- shared plans: operands of sums over samples are packed by rows ------------------------------
 
 cdef enum:
-    TURN_UNITS = 64             # of a layer, for one part of the job
-    TURN_ALONE = 20000          # numbers that one thread turns faster than it wakes another
+    TURN_UNITS = 64             # units of a layer per part of the job
+    # numbers that one thread transposes in less time than it takes to wake another
+    TURN_ALONE = 20000
 
 
 cdef struct Turn:
@@ -167,7 +174,7 @@ cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void turn(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
-    """A matrix (units, samples) packed as one of (samples, units)."""
+    """Pack a matrix (units, samples) as one of shape (samples, units)."""
     cdef Turn c
     c.t, c.units, c.source, c.to = t, units, source, to
     fc_team_run(
@@ -177,7 +184,9 @@ cdef void turn(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil
 
 
 cdef void add_turned(Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a) noexcept nogil:
-    """One more term: d times what layer l is given, packed, or X as it is padded."""
+    """Add a term to a product: d times the input of layer l, as packed, or the padded X for layer
+    0.
+    """
     cdef PlanS *P = t.P
     cdef fc_term *term = &job.term[job.n_terms]
     job.n_terms += 1
@@ -189,7 +198,7 @@ cdef void add_turned(Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a) 
 
 
 cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-    """A chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
+    """Copy a chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
     cdef Py_ssize_t panel, first, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
     cdef Data *D = P.data
     cdef char *to

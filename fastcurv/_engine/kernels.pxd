@@ -1,4 +1,4 @@
-"""The table of kernels, as src/kernels/kernels.h has it, and the choice of one."""
+"""The kernel tables, as declared in src/kernels/kernels.h, and the choice of one."""
 from libc.stdint cimport int32_t
 
 cdef extern from "kernels/kernels.h" nogil:
@@ -118,7 +118,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
-    enum: FC_TURNED             # columns that `turn` takes at a time
+    enum: FC_TURNED             # columns that `turn` rotates at a time
     ctypedef struct fc_rotation:
         pass
     ctypedef struct fc_adam:
@@ -225,4 +225,4 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef enum:
-    BLOCK_ROWS = 64             # rows of a block of a sweep over rows, where they are served wide
+    BLOCK_ROWS = 64             # rows of a block of a sweep over the rows of a layer-parallel plan

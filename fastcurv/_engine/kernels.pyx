@@ -1,6 +1,7 @@
-"""Which kernels this processor gets: the tables, their order, the one in use, and how they sum.
+"""Selection of the kernel table for this CPU: the tables, their order, the one in use, and the
+order of their sums.
 
-scipy's BLAS is handed to the table that multiplies by BLAS, so that nothing here links against one.
+SciPy's BLAS is passed to the table that multiplies by BLAS, so that the engine links against none.
 """
 import os
 import time
@@ -32,7 +33,7 @@ fc_arch_init(<fc_gemm_f32>sgemm, <fc_gemm_f64>dgemm)
 
 
 def available_archs():
-    """Names of the kernel tables this CPU can run, best first."""
+    """Return the names of the kernel tables that this CPU can run, best first."""
     return tuple(fc_arch_at(i).name.decode() for i in range(fc_arch_count()))
 
 
@@ -53,13 +54,13 @@ cdef const fc_table *table_chosen() noexcept:
 
 
 def chosen_arch():
-    """Name of the kernel table in use."""
+    """Return the name of the kernel table in use."""
     return chosen.name.decode()
 
 
 def set_arch(str name):
-    """Use another table for plans made from now on; returns the name of the one before. For tests
-    and benchmarks.
+    """Use another kernel table for plans made from now on, for tests and benchmarks. Return the
+    name of the previous one.
     """
     global chosen
     before = chosen_arch()
@@ -68,8 +69,7 @@ def set_arch(str name):
 
 
 def summation(arch=None, dtype="float64"):
-    """How the kernels cut their sums: what a count of roundings rests on, and all that it may share
-    with them.
+    """Return how the kernels order their sums: the facts on which a count of roundings is based.
 
     Parameters
     ----------
@@ -80,45 +80,47 @@ def summation(arch=None, dtype="float64"):
     Returns
     -------
     dict
-        A chain of L numbers takes each of them through at most L roundings, its own product's
-        included (with a fused multiply-add or without); what goes on from a number that is there
-        already, through L + 1 of that number's terms. Then:
+        A chain is a sequence of additions to one accumulator. A chain of L numbers takes each of
+        them through at most L roundings, that of its own product included (with a fused
+        multiply-add or without). A chain that continues from an existing number takes the terms of
+        that number through up to L + 1 further roundings. The keys are:
 
         slice
-            Products that one chain of a matrix product holds; both terms of a product share it. A
+            Number of products in one chain of a matrix product; both terms of a product share it. A
             term of depth k is cut evenly into ``ceil(k / slice)`` slices, and a term that still
-            fits goes into the chain of the one before it. Each chain is summed by itself and added
-            to the others in order: one rounding for each. So a product of terms of depths k_1, k_2
-            passes its numbers through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i / slice)``
-            roundings, and one more where it is added to what stands in C. 0: one chain of any
-            length in any order, then ``k_1 + k_2 + 1``.
+            fits joins the chain of the one before it. Each chain is summed by itself and added to
+            the others in order, with one rounding each. So a product of terms of depths k_1, k_2
+            takes its numbers through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i / slice)``
+            roundings, and one more if it is added to C. 0: one chain of any length in any order,
+            which gives ``k_1 + k_2 + 1``.
         from_c
-            Whether the chain of an accumulating product (sums over panels and chunks of rows) may
-            go on from what stands in C, so that it is as long as all rows together; else C is added
-            to the chain's own sum.
+            True if the chain of an accumulating product (sums over panels and chunks of rows) may
+            continue from C, so that it is as long as all rows together; else C is added to the
+            chain's own sum.
         items_of, item_rows
-            Where rows are served wide, a product's m rows come in ``ceil(m / items_of)`` items or
-            fewer, each of item_rows or fewer: the column sums of a bias are one chain down an item,
-            then the items' sums in order. 0: one item. A panel of rows (tall) is always one item.
+            If rows run layer-parallel, a product's m rows come in ``ceil(m / items_of)`` items or
+            fewer, each of at most item_rows rows: the column sums of a bias are one chain per item,
+            then the items' sums are added in order. 0: one item. A panel is always one item.
         block_rows
-            Rows of a block of the loss's sweep where served wide: the last layer's column sums, the
-            loss's values, the top term of quadratic forms, and all sums of batch normalisation are
-            made by blocks, then over the blocks in order. Batch normalisation's are in float64, as
-            are the loss's values past a row.
+            Rows of a block of the loss's sweep in layer-parallel plans: the last layer's column
+            sums, the loss's values, the top term of quadratic forms, and all sums of batch
+            normalisation are computed by blocks, then added over the blocks in order. The sums of
+            batch normalisation are in float64, as are the loss's values beyond one row.
         lanes
             Sums along a row of cols numbers (loss rows, their derivatives, the empirical Fisher)
             are `lanes` chains of ``ceil(cols / lanes)`` numbers, joined in ``log2(lanes)``
-            roundings. A step's total over rows x cols numbers likewise, with chains of ``rows *
-            ceil(cols / lanes)`` and float64 from there on; rows are at most a panel's where tall,
-            an item's or a block's where wide (BLAS: all of them). Where a tall plan keeps samples
-            across, a total's rows are the layer's units and its cols the panel's samples at
-            most, of the top term a block's; column sums of biases are `lanes` chains too.
+            roundings. An epilogue's total over rows x cols numbers has chains of ``rows *
+            ceil(cols / lanes)`` numbers and float64 from there on; rows are at most those of a
+            panel (panel-parallel), or of an item or block (layer-parallel; BLAS: all rows). In the
+            transposed layout of a panel-parallel plan a total's rows are the layer's units and its
+            cols at most the panel's samples (for the top term, a block's); column sums of biases
+            are `lanes` chains, too.
         exact_totals
-            Whether such sums, and totals, are in float64 whatever the dtype.
+            True if such sums and totals are in float64 whatever the dtype.
         panel
-            Numbers of an inner product (projections, norms of rows) summed in the dtype itself, as
-            `lanes` chains of ``ceil(panel / lanes)``; panels are added in float64. 0: all of it in
-            float64.
+            Numbers of an inner product (projections, norms of rows) that are summed in the dtype
+            itself, as `lanes` chains of ``ceil(panel / lanes)``; panels are added in float64. 0:
+            all of it is in float64.
 
     Examples
     --------
@@ -144,7 +146,7 @@ def summation(arch=None, dtype="float64"):
     }
 
 
-# --- the machine's peak ---------------------------------------------------------------------------
+# --- peak rate of the CPU -------------------------------------------------------------------------
 
 cdef struct Peak:
     const fc_table *K
@@ -159,8 +161,8 @@ cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
-    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few
-    milliseconds.
+    """Measure the flops per second of multiply-adds on registers, as the best of `rounds` runs of a
+    few milliseconds.
     """
     cdef const fc_table *K = chosen if arch is None else table_named(arch)
     cdef Peak c

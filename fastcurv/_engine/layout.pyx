@@ -1,6 +1,6 @@
-"""How a plan serves its rows, and how its memory is laid out.
+"""The choice of chunks, panels and threads, and the layout of a plan's memory.
 
-With an arena that only measures, pointers are NULL.
+An arena whose base is NULL only measures: all pointers are NULL then.
 """
 import numpy as np
 
@@ -11,34 +11,44 @@ from libc.string cimport memcpy
 
 
 cdef enum:
-    MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
-    FEW_GROUPS = 4              # of so many panels or fewer: each more is n numbers through caches
-    LEAST_PANEL = 24            # rows of one of two panels: each costs as much as ten rows more
-    PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
-    ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead; with 64-byte
-    ASKING_SOON = 1 << 20       # vectors, where so much is kept of all rows
+    # panel-parallel: maximum number of partial sums, whatever the number of threads
+    MAX_GROUPS = 16
+    # groups used for at most MAX_GROUPS panels: each further one moves n numbers through the caches
+    FEW_GROUPS = 4
+    # minimum rows of each of two panels: a panel's fixed cost equals that of ten rows
+    LEAST_PANEL = 24
+    PANEL_BYTES = 1 << 18       # bytes of the second-level cache that a panel's rows may fill
+    # Prefetching pays if a panel's rows fill more than ASKING_BYTES; with 64-byte vectors, and if
+    # the state of all rows exceeds ASKING_KEPT, from ASKING_SOON on.
+    ASKING_BYTES = 7 << 19
+    ASKING_SOON = 1 << 20
     ASKING_KEPT = 5 << 20
-    CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
-    ASKED_BYTES = 1 << 21       # kept of the rows for which a function is asked at once
-    WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
-    FEW_THREADS = 8             # as many are given whatever the work is
+    # maximum rows of a panel if rows come in chunks, since scratch counts towards the memory limit
+    CHUNK_PANEL = 128
+    # bytes of state of the rows for which a user-defined function is called at one time
+    ASKED_BYTES = 1 << 21
+    # flops that a core could do in the time that waking and joining one more thread takes
+    WAKE_FLOPS = 75000
+    FEW_THREADS = 8             # number of threads that is allowed whatever the work
 
 
 cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
-    """For how many the team is called in a product."""
+    """Return the number of jobs of the thread team in one product."""
     return 2 if P.panel and not P.shared else jobs_shared(P)
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
-    """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
+    """Choose the rows per chunk, the layout, the panels and the number of threads by a simple cost
+    model.
 
-    Tall, each row stays with one thread; a wide net's products are large enough to be shared. A
-    panel costs about as much as ten of its rows: W and V are read once more, sums over rows written
-    and added. So panels are long where rows are read from the third-level cache as fast as they are
-    worked on.
+    Panel-parallel plans keep each row on one thread; products of a wide network are large enough to
+    be shared. A panel costs about as much as ten of its rows, because W and V are read once more
+    and sums over rows are written and added. Panels are therefore long if rows can be read from the
+    third-level cache as fast as they are processed.
 
-    Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
-    least at T = sqrt(work / (jobs wake)): more are not used."""
+    Below SERIAL_FLOPS one thread does everything. Above, T threads take a time of work / T + jobs
+    wake T, which is least at T = sqrt(work / (jobs wake)); no more threads than that are used.
+    """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0
     cdef bint soon
     cdef int most
@@ -50,7 +60,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         rows = max(16, min(256, PANEL_BYTES // row_bytes))
         count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N, False)
         if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
-            count = 2                       # two threads share few rows, too
+            count = 2                       # two threads share even few rows
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
@@ -69,13 +79,14 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
-    """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number
-    of threads.
+    """Choose the largest chunk that fits `memory` bytes, by sizes and the bound alone, so that no
+    result depends on the number of threads.
 
-    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a
-    thread's scratch. All N rows are kept where B(N) fits; else as many as leave room for further
-    threads: the largest c with ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads
-    then serve as fit beside it. `across`: bytes with samples across, or 0."""
+    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of one
+    thread's scratch. All N rows are kept if B(N) fits; else the chunk is the largest c with ``B(c)
+    <= memory - min(63 s, (memory - B(1)) / 4)``, which leaves room for further threads. The number
+    of threads is then as large as fits. `across`: bytes of the plan in the transposed layout, or 0.
+    """
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
     P.threads = 2
@@ -95,7 +106,7 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
                 "needed to keep the state of one row"
             )
         room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
-        low, high = 1, P.N - 1          # bytes grow with rows
+        low, high = 1, P.N - 1          # the bytes of a plan grow with the rows of a chunk
         while low < high:
             middle = (low + high + 1) // 2
             P.chunk = middle
@@ -111,8 +122,9 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
 
 
 cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
-    """Whether samples lie across, and how many a panel has. Under a bound that it passes they are
-    rows, which can come in chunks. Returns the bytes that it would take, 0 where it is no choice.
+    """Choose the transposed layout and its panels where that is faster. If a plan in that layout
+    exceeds `memory`, samples are rows, which can come in chunks. Return the bytes that the
+    transposed layout would take, or 0 if they were not needed.
     """
     cdef Py_ssize_t l, line = line_of(P), lines
     P.shared = is_shared(P)
@@ -122,7 +134,8 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
     if P.panels:
         lines = (whole_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
-        P.across = P.panel + (line if lines % 8 == 0 else 0)    # no power of two between units
+        # never a multiple of 512 bytes between units
+        P.across = P.panel + (line if lines % 8 == 0 else 0)
         P.ldx = P.layer[0].k
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
@@ -138,7 +151,8 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef size_t measure(PlanS *P) except 0:
-    """Bytes of the block for the present chunk, its rows padded to whole panels."""
+    """Return the bytes of the plan's block for the current chunk, with rows padded to whole panels.
+    """
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
     lay_out(P, &arena)
@@ -151,12 +165,16 @@ cdef size_t measure(PlanS *P) except 0:
 
 
 cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
-    """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n -
-    first layer) for W both ways; R D of a, delta, and of phi' and e phi'' where they are neither
-    constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
-    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall.
-    Shared: R D of a turned, and N times the widest D in scratch. Unpacked: no W. Both: n of a
-    vector whose place its product takes."""
+    """Set all pointers of the plan into its block.
+
+    Sizes in numbers of the real type, with R rows in a chunk and D the sum of the padded widths: n
+    + (n - first layer) for W both ways; R D each for a, for delta, and per layer for phi' and e
+    phi'' unless they are constant or derived from a and delta; R D_L for the loss; scratch of r
+    times (1 or 2 D by layer, plus 2 max D), where r is the rows of a chunk if layer-parallel, and
+    of a panel for each thread if panel-parallel. Shared plans add R D for packed a, and N times the
+    widest D in scratch. Unpacked plans have no W. Both of these have n numbers more, for a copy of
+    a vector that its product overwrites.
+    """
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
     cdef bint wide = P.panel == 0 or P.shared
@@ -200,7 +218,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
         take(A, P.K.scratch, 1)
-    if wide:                                # its products run on the members' scratch
+    if wide:                                # products of the team run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
     if P.groups > FEW_GROUPS and P.groups == panels_of(P, P.chunk) and at_once(P) and not P.asking:
@@ -228,7 +246,7 @@ cdef void lay_scratch(
     if scratch == NULL:
         scratch = &nowhere
     scratch.ra, scratch.rz = ra, rz
-    # where phi does not bend, rz is not needed once ra is there
+    # if phi'' is 0, rz is not needed once ra is computed, so both share one matrix
     for l in range(P.n_layers):
         one = take(A, rows * P.layer[l].ldm, size)
         if rz != NULL:
@@ -248,7 +266,7 @@ cdef void lay_scratch(
 
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
-    """Scratch for the vectors that a panel takes side by side, for each member of the team."""
+    """Lay out one scratch per thread for the vectors that a panel takes side by side."""
     cdef Py_ssize_t l, widest = 0, i
     cdef size_t start
     P.side_step = 0
@@ -267,8 +285,8 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
-    """The packed parts of `block` vectors side by side, and where tall the sums of each group for
-    each of them.
+    """Lay out the packed parts of `block` vectors side by side, and for panel-parallel plans the
+    sums of each work unit for each of them.
     """
     cdef size_t size = P.K.real_bytes, start = A.used
     cdef Py_ssize_t l
@@ -291,7 +309,7 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
-    """Of `block` vectors side by side; 0: more than memory can be."""
+    """Return the bytes for `block` vectors side by side; 0 if the size overflows."""
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
     lay_out_vectors(P, &arena, block)
@@ -299,7 +317,7 @@ cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
 
 
 cdef int add_norm(PlanS *P, Layer *y) except -1:
-    """gamma and beta after the layer's W and b."""
+    """Place gamma and beta after the layer's W and b in theta."""
     y.norm = <Norm *>calloc(1, sizeof(Norm))
     if y.norm == NULL:
         raise MemoryError("no memory for a plan")
@@ -316,7 +334,7 @@ cdef void free_norms(PlanS *P) noexcept nogil:
 
 
 cdef object moments_of(Layer *y):
-    """(mean, variance) of a layer's z without b, as two arrays."""
+    """Return (mean, variance) of a normalised layer's z without b, as two arrays (m,)."""
     moments = np.empty((2, y.m))
     cdef double *to = <double *>pointer(moments)
     memcpy(to, y.norm.moments, y.m * sizeof(double))
@@ -325,7 +343,9 @@ cdef object moments_of(Layer *y):
 
 
 cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
-    """h, and du which is returned: (rows, m) each; the vectors; sums by blocks of rows."""
+    """Lay out h and du, (rows, m) each, the vectors of a normalised layer and its sums by blocks of
+    rows. Return du.
+    """
     cdef Norm *n = y.norm
     cdef size_t size = P.K.real_bytes
     n.h = take(A, P.chunk * y.ldm, size)

@@ -10,7 +10,9 @@ ndarray = np.ndarray
 
 
 cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
-    """`count` things of `size` bytes, 64-byte aligned; an overflow of the count is remembered."""
+    """Return the address of `count` items of `size` bytes, 64-byte aligned; NULL while measuring.
+    If the size overflows, set `arena.overflow` and return NULL.
+    """
     cdef size_t bytes_ = count * size
     if size and count > (<size_t>-1) // 2 // size:
         arena.overflow = True
@@ -24,15 +26,16 @@ cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
 
 
 cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
-    """Leading dimension of a padded matrix: whole 64-byte lines, and for long rows never a multiple
-    of 512 bytes, since rows at such distances share a few sets of the caches."""
+    """Return the leading dimension of a padded matrix: whole 64-byte cache lines, and for rows of 8
+    lines or more never a multiple of 512 bytes, since rows at such distances share few cache sets.
+    """
     cdef Py_ssize_t lines = (cols * size + FC_ALIGN - 1) // FC_ALIGN
     if lines >= 8:
         lines += (10 - lines % 8) % 8 if lines % 8 == 0 or lines % 8 == 1 else 0
     return lines * FC_ALIGN // size
 
 
-# --- large memory, by the team: touched first by whoever will use it, and Ctrl-C is heard ---------
+# --- large memory, filled in parallel: pages are first touched by the thread that uses them ------
 
 
 cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -53,7 +56,7 @@ cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
-    """The parts, and freed again where a signal's handler raises."""
+    """Run the parts of a fill in parallel. Free the block if a signal handler raises."""
     cdef fc_watch before
     try:
         with nogil:
@@ -67,7 +70,7 @@ cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
 
 
 cdef char *zeroed(size_t size, int threads, what) except NULL:
-    """A block of zeros; a MemoryError says what it was for."""
+    """Return a block of `size` zero bytes; raise MemoryError(what) if there is no memory."""
     cdef Touch t
     memset(&t, 0, sizeof(t))
     t.base, t.size = <char *>fc_block(size), size
@@ -81,7 +84,8 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
 
 
 cdef char *pointer(array) except? NULL:
-    """Where an array's numbers begin, each at a multiple of its size."""
+    """Return the address of an array's first element; raise ValueError if elements are misaligned.
+    """
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     cdef char *start = <char *>view.buf
@@ -93,14 +97,15 @@ cdef char *pointer(array) except? NULL:
 
 
 cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
-    """Where the numbers of a vector (n,) begin, if it is a contiguous, aligned array of this very
-    dtype that may be written where it must; else NULL.
+    """Return the address of a vector's elements, or NULL unless the array is a contiguous, aligned
+    ndarray of shape (n,) and of exactly this dtype, and is writeable if `written`.
     """
     cdef Py_buffer view
     cdef char *start = NULL
     if type(array) is not ndarray or (array.dtype is not dtype and array.dtype != dtype):
         return NULL
-    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)     # its format would cost a microsecond
+    # requesting the format would cost a microsecond
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     if (
         view.ndim == 1 and view.shape[0] == n and (view.strides[0] == view.itemsize or n == 1)
         and <uintptr_t>view.buf % view.itemsize == 0 and not (written and view.readonly)
@@ -111,12 +116,14 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
 
 
 cdef inline char *to_line(char *x) noexcept nogil:
-    """The first place from x on where a line begins."""
+    """Return the first address from x on that is a multiple of FC_ALIGN."""
     return x + (-<Py_ssize_t><uintptr_t>x % FC_ALIGN + FC_ALIGN) % FC_ALIGN
 
 
 def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
-    """A padded matrix with room for (rows, cols): whole rows (rows, leading dimension)."""
+    """Return an uninitialised padded matrix for (rows, cols) numbers, of shape (rows, leading
+    dimension).
+    """
     cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
     owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
     shift = (to_line(pointer(owner)) - pointer(owner)) // size
@@ -124,8 +131,8 @@ def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
 
 
 def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
-    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows,
-    cols), leading dimension).
+    """Copy a 2-D array into a padded matrix, with `fill` in the padding and in `extra_rows` more
+    rows. Return (owner, view of shape (rows, cols), leading dimension).
     """
     array = np.atleast_2d(array)
     whole = padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)
@@ -135,9 +142,9 @@ def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
     return whole, view, whole.shape[1]
 
 
-# --- a block's columns as rows --------------------------------------------------------------------
+# --- columns of a block as rows -------------------------------------------------------------------
 
-cdef enum: COLUMN_ROWS = 2048   # of a block, for one part of the job
+cdef enum: COLUMN_ROWS = 2048   # rows of the block per part of the job
 
 
 cdef struct Columns:
@@ -156,8 +163,8 @@ cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 def columns_as_rows(V, out, int threads=1):
-    """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is
-    contiguous. One pass over V.
+    """Set out (k, n) = V' in one pass over V. V (n, k) has the dtype of out and any strides that
+    are whole numbers of elements; out is contiguous.
     """
     cdef Columns t
     cdef fc_watch before

@@ -1,49 +1,50 @@
-"""Theta taken over, and matrices packed both ways as products want them.
+"""Copying of theta, and packing of matrices for products from both sides.
 
-Where matrices are read as they lie, biases alone are copied; where samples lie
-across, nothing is.
+Unpacked plans copy only biases; in the transposed layout nothing is packed.
 
-A large W comes from memory and goes there, so it is read once: block by block it is copied and
-packed both ways while the second-level cache has the block.
+A large W is read from memory and its copies are written there, so W is read once: block by block it
+is copied and packed both ways while the block is in the second-level cache.
 """
 from libc.string cimport memset
 
 
 cdef enum:
-    ROWS = 64                   # of W, at most, for one part of the job, and bytes of them
+    # Blocks of W, one per part of the job: at most ROWS rows and ROW_BYTES bytes.
+    ROWS = 64
     ROW_BYTES = 1 << 17
     COLUMNS = ROW_BYTES // FC_ALIGN
-    FLAT = 1 << 16              # numbers of theta where nothing is packed
-    ALONE = 30000               # up to which one thread is done before two have met
+    FLAT = 1 << 16              # numbers of theta per part of a job that only copies
+    # numbers up to which one thread finishes before a second one has woken
+    ALONE = 30000
 
 
 cdef struct Packing:
     PlanS *P
-    char *source                # flat
-    char *copied                # theta of the plan's own, or NULL
-    bint is_v                   # into V, of the vector `place` of a block
+    char *source                # the flat vector to pack
+    char *copied                # the plan's own theta, to which `source` is copied, or NULL
+    bint is_v                   # pack into V of vector `place` of a block, not into W
     Py_ssize_t place
-    bint far
-    char odd[FC_MAX_THREADS]    # by member: it has copied numbers that are not finite
+    bint far                    # the packed copies exceed the cache: write past it
+    char odd[FC_MAX_THREADS]    # per thread: it has copied numbers that are not finite
 
 
-cdef struct Block:              # of W
+cdef struct Block:              # rows top to bottom and columns left to right of a W
     Py_ssize_t top, bottom, left, right
 
 
 cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
-    """Of a block: whole lines of its transpose."""
+    """Return the rows of a block: a multiple of the numbers per cache line."""
     cdef Py_ssize_t line = line_of(P)
     return max(<Py_ssize_t>1, min(ROWS // line, COLUMNS // y.k)) * line
 
 
 cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
-    """How many blocks lie side by side."""
+    """Return the number of blocks in a row of blocks."""
     return (y.k + COLUMNS - 1) // COLUMNS
 
 
 cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
-    """Where W of a layer goes."""
+    """Return the destination of a layer's packed W or V."""
     return moved(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
 
 
@@ -61,7 +62,7 @@ cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil
 cdef void copy_numbers(
     Packing *c, Py_ssize_t first, Py_ssize_t last, int member
 ) noexcept nogil:
-    """Of the source, into theta."""
+    """Copy numbers `first` to `last` of the source into theta, and note if one is not finite."""
     cdef Py_ssize_t size = c.P.K.real_bytes
     if c.copied != NULL and not c.P.K.copy_finite(
         last - first, c.source + first * size, c.far, c.copied + first * size
@@ -84,7 +85,9 @@ cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
 
 
 cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
-    """Its rows are rows of one packed matrix and columns of the other."""
+    """Pack block b of layer l into both packed copies: its rows are rows of one and columns of the
+    other.
+    """
     cdef PlanS *P = c.P
     cdef Layer *y = &P.layer[l]
     cdef Py_ssize_t size = P.K.real_bytes
@@ -102,8 +105,8 @@ cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
 
 
 cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """A block of a W, and with its first one what follows W in theta; found by counting parts off
-    layer by layer.
+    """Copy and pack one block of a W. The first block of a layer also copies the biases that follow
+    W in theta. The block is found by subtracting the parts of each layer in turn.
     """
     cdef Packing *c = <Packing *>context
     cdef PlanS *P = c.P
@@ -127,7 +130,7 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void copy_biases(Packing *c) noexcept nogil:
-    """The biases, padded."""
+    """Copy the biases into padded vectors."""
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
@@ -160,8 +163,8 @@ cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
 
 
 cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
-    """Be at theta; with a source, whose numbers become theta's on the way. Whether those are
-    finite.
+    """Set the plan's theta and pack it. If `source` is not NULL, copy theta from `source` on the
+    way. Return False if a number copied is not finite.
     """
     cdef Packing c = packing(P, theta if source == NULL else source)
     cdef Py_ssize_t l
@@ -178,7 +181,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
 
 
 cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
-    """A vector of a block, into its place."""
+    """Pack vector v of a block into its place."""
     cdef Packing c
     if P.across:
         return

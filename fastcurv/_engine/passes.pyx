@@ -9,31 +9,31 @@
                  re_below = rdelta W + delta V  [+ re]
                  rdelta = re * phi'(z) + e * phi''(z) * rz
 
-What is in brackets holds where a layer is residual.
+Terms in brackets apply to residual layers only.
 
 Design notes
 
-A. One text for both dtypes: the passes move byte pointers and never look at a number; the table of
-   the dtype does.
-B. A plan owns one block of memory, laid out once. `lay_out` walks it twice: to measure it, and to
-   hand out the pieces.
-C. Rows come in chunks (what `memory=` lets us keep the state of), and a chunk is served in one of
-   two ways. Tall: panels of rows, each taken through all layers by one thread, sums kept per group
-   of panels. Wide: the whole chunk layer by layer, every product cut into items over all threads,
-   samples as rows or, where they are few, across: see across.pyx.
-D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and what the loss needs.
-   Fixed at v: V packed both ways. Everything else is scratch.
-E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are
-   added in a fixed order.
+A. One source for both dtypes: the passes move byte pointers and never read a number; only the
+   kernel table of the dtype does.
+B. A plan owns one block of memory. `lay_out` runs twice: first to measure the block, then to set
+   the pointers into it.
+C. Rows come in chunks (as many as `memory=` allows to keep the state of). A chunk runs either
+   panel-parallel (panels of rows, each taken through all layers by one thread, with sums per group
+   of panels) or layer-parallel (the whole chunk layer by layer, every product cut into items over
+   all threads). Samples are rows of the matrices or, in the transposed layout, columns.
+D. Fixed at theta and stored: W packed both ways, a, phi', e * phi'', delta, and the derivatives of
+   the loss. Fixed at v: V packed both ways. Everything else is scratch.
+E. No result depends on the number of threads: items and groups are cut by sizes alone, and sums
+   are added in a fixed order.
 
-Notation: `y` is the layer at hand, `x` the one below it.
+Notation: `y` is the current layer, `x` the one below it.
 """
 from libc.string cimport memset
 
 
 cdef void forward(Pass *t) noexcept nogil:
-    """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept. Where a function
-    has to be asked for these (given.pyx), z in a's place.
+    """Run the forward pass: z = a W' + b, a = phi(z) [+ the layer's input]; store phi' and phi''.
+    If the layer's activation is user-defined (callbacks.pyx), store z in place of a.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l
@@ -89,7 +89,9 @@ cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil
 cdef void column_sums(
     Pass *t, Py_ssize_t part, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift
 ) noexcept nogil:
-    """The part's row of the pass's sums, `shift` bytes on: the column sums of d (rows, m)."""
+    """Write the column sums of d (rows, m) to row `part` of the pass's sums, `shift` bytes further
+    on.
+    """
     cdef fc_step step
     if t.P.across:                          # see bias_across
         return
@@ -102,7 +104,7 @@ cdef void column_sums(
 cdef void put_bias(
     Pass *t, Layer *y, Matrix d, Py_ssize_t blocks, char *out, bint add
 ) noexcept nogil:
-    """The b part of each out = [it +] the sum over blocks of d's rows."""
+    """Set the b part of each out to [out +] the sum over blocks of the column sums of d."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
     if P.across:
@@ -118,8 +120,9 @@ cdef void put_bias(
 
 
 cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
-    """dW = delta' a_below;  db = sum of delta's rows;  e_below = delta W [+ e];
-    delta = e * phi';  e * phi'' is kept.  out NULL: delta and e * phi'' only."""
+    """Run the backward pass: dW = delta' a_below; db = column sums of delta; e_below = delta W [+
+    e]; delta = e * phi'; store e * phi''. If `out` is NULL, compute only delta and e * phi''.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
     cdef Layer *x
@@ -165,5 +168,5 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
-    """How many blocks of rows the loss is made in."""
+    """Return the number of blocks of rows in which the loss is computed."""
     return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS

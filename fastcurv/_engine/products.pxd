@@ -1,9 +1,10 @@
-"""Products of a pass, and sweeps over its rows: written down, and run by one thread or all."""
+"""Descriptions of the products of a pass and of sweeps over its rows; run by one thread or by all.
+"""
 from libc.string cimport memset
 
 
-# libc's memset by its address: a product's description has 600 bytes, and compilers that save space
-# clear them by one slow instruction (2 to 3% of the smallest products)
+# libc's memset is called through a pointer: a product's description has 600 bytes, and compilers
+# that optimise for size clear it by one slow instruction (2 to 3% of the smallest products).
 cdef void *(*clear)(void *, int, size_t) noexcept nogil
 clear = memset
 
@@ -16,7 +17,7 @@ cdef struct Blocks:
 # --- a product: its shape, its terms, what it writes ----------------------------------------------
 
 cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
-    """Of a number for each row and unit."""
+    """Start the description of a product with one output per row and unit."""
     clear(job, 0, sizeof(job[0]))
     if t.P.across:
         job.m, job.n, job.step.by_row = units, whole_lines(t.P, t.rows), True
@@ -26,13 +27,17 @@ cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogi
 
 
 cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
-    """Of the shape of W, a sum over rows; into a flat vector."""
+    """Start the description of a product of the shape of W, a sum over rows, that is written to a
+    flat vector.
+    """
     clear(job, 0, sizeof(job[0]))
     job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
 
 
 cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:
-    """The pass's vectors share every matrix of a product until said otherwise."""
+    """Let the pass's vectors share every matrix of a stacked product; the caller then sets the
+    others.
+    """
     if t.count > 1:
         memset(&stack.count, 0, sizeof(stack[0]) - sizeof(stack.job))
 
@@ -42,7 +47,9 @@ cdef inline void into(fc_product *job, Matrix c) noexcept nogil:
 
 
 cdef inline void into_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) noexcept nogil:
-    """e of layer x, below layer l: a skip or means over rows alone ask for it after the step."""
+    """Set the output of a product to e of layer x, below layer l. Only a residual layer or means
+    over rows read it after the epilogue.
+    """
     into(job, own(t, x, t.scratch.e[l & 1]))
     job.spent = not x.skip and x.norm == NULL
 
@@ -54,7 +61,7 @@ cdef inline void into_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept 
 cdef inline void add_flat(
     PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x
 ) noexcept nogil:
-    """One more term: a matrix of k columns of any strides times x (k, samples)."""
+    """Add a term: a matrix of k columns of any strides times x (k, samples), transposed layout."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
@@ -64,7 +71,7 @@ cdef inline void add_flat(
 cdef inline void add_packed(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *b
 ) noexcept nogil:
-    """One more term: a times a packed matrix of k rows."""
+    """Add a term: a times a packed matrix of k rows."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
@@ -74,7 +81,7 @@ cdef inline void add_packed(
 cdef inline void add_lying(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
 ) noexcept nogil:
-    """One more term: a times a matrix of k rows where it lies, any strides."""
+    """Add a term: a times a matrix of k rows read in place, of any strides."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
@@ -84,7 +91,7 @@ cdef inline void add_lying(
 cdef inline void add_onward(
     Pass *t, fc_product *job, Layer *y, Matrix a, Weights W
 ) noexcept nogil:
-    """One more term: a W'. Where samples lie across: W a."""
+    """Add the term a W', or W a in the transposed layout."""
     if t.P.across:
         add_flat(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
     elif t.P.unpacked:
@@ -96,7 +103,7 @@ cdef inline void add_onward(
 cdef inline void add_back(
     Pass *t, fc_product *job, Layer *y, Matrix d, Weights W
 ) noexcept nogil:
-    """One more term: d W. Where samples lie across: W' d."""
+    """Add the term d W, or W' d in the transposed layout."""
     if t.P.across:
         add_flat(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
     elif t.P.unpacked:
@@ -108,7 +115,7 @@ cdef inline void add_back(
 
 
 cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
-    """One more term: d a', a sum over samples that lie across."""
+    """Add the term d a', a sum over samples, in the transposed layout."""
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
@@ -117,7 +124,7 @@ cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
 
 
 cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
-    """One more term: d' a, a sum over rows."""
+    """Add the term d' a, a sum over rows."""
     cdef fc_term *t = &job.term[job.n_terms]
     if p.P.across:
         add_inner(p, job, d, a)
@@ -127,10 +134,10 @@ cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
     t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(p.P), 0
 
 
-# --- its step: the matrices that kernels.h names --------------------------------------------------
+# --- the epilogue: its matrices, as kernels.h names them ------------------------------------------
 
 cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
-    """b padded, or where it lies."""
+    """Return b: padded, or in place in the flat vector for the transposed layout."""
     if y.b < 0:
         return NULL
     return W.flat + y.b * P.K.real_bytes if P.across else W.b
@@ -157,12 +164,13 @@ cdef inline void put_skip(fc_step *step, Matrix skip) noexcept nogil:
 
 
 cdef inline void put_sums(Pass *t, fc_step *step) noexcept nogil:
-    """Column sums; where samples lie across they are a product of their own."""
+    """Let the epilogue write column sums. In the transposed layout bias_across computes them."""
     step.sums, step.ldsums = NULL if t.P.across else t.scratch.sums, t.scratch.ldsums
 
 
 cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexcept nogil:
-    """phi', and e * phi'' where wanted: as they are kept, or as what they are made from."""
+    """Set phi' and, if `second`, e * phi'': as stored, or the matrices that they are computed from.
+    """
     if not y.has_p:
         return
     step.phi = y.phi if y.derived else FC_IDENTITY
@@ -172,10 +180,10 @@ cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexce
         step.a, step.lda = a_of(t, y).at, lead(t.P, y.ldm)
 
 
-# --- where samples lie across ---------------------------------------------------------------------
+# --- transposed layout ----------------------------------------------------------------------------
 
 cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) noexcept nogil:
-    """While this product runs, fetch the next panel's part of a matrix that is kept."""
+    """Prefetch the next panel's part of a stored matrix while this product runs."""
     cdef int i = 0
     if not t.more or whole == NULL:
         return
@@ -186,8 +194,8 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
 
 
 cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
-    """Whether products make delta of layer l anew: phi'' alone needs it, few units are above and no
-    skip, whose part of e is not kept.
+    """Return True if products recompute delta of layer l instead of storing it: only phi'' needs
+    it, few units are above, and the layer above has no skip, whose part of e is not stored.
     """
     cdef Layer *y = &P.layer[l]
     cdef Layer *above = &P.layer[1]
@@ -196,11 +204,11 @@ cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
 
 
 cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
-    """delta below layer y from y's: W' delta * phi'."""
+    """Recompute delta below layer y as W' delta_y * phi'."""
     cdef Matrix delta = kept(t, y, y.delta)
     step.q = NULL
     step.made.rank, step.made.b, step.made.ldb = y.m, delta.at, delta.ld
     step.made.w, step.made.w_ts, step.made.w_is = y.W.flat + y.w * t.P.K.real_bytes, y.k, 1
 
 
-# --- run ------------------------------------------------------------------------------------------
+# --- running products -----------------------------------------------------------------------------

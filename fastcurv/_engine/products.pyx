@@ -1,18 +1,20 @@
 """See products.pxd.
 
-Tall, a few vectors of a block go side by side: the passes take them through a panel together, so
-that what theta decides is read once for all of them, and narrow products fill their tiles. The same
-bits as one after the other.
+Panel-parallel plans take a few vectors of a block side by side: the passes take them through a
+panel together, so that matrices that depend on theta alone are read once for all of them, and
+narrow products fill their tiles. Results are bitwise identical to those of one vector after the
+other.
 """
 from libc.string cimport memset
 
 
-# --- running a product, a sweep: alone or over the team -------------------------------------------
+# --- running a product or a sweep, on one thread or on the team -----------------------------------
 
-cdef struct Items:
+cdef struct Items:              # one round of a product cut into items, for the thread team
     const fc_table *K
     fc_product *job
-    int round
+    int round                   # slice of depth that is computed
+    # items per row of items; bytes from one thread's scratch to the next
     Py_ssize_t col_items, step
     char *scratch
 
@@ -28,7 +30,9 @@ cdef fc_product plain_product(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, char *a, Py_ssize_t a_rs, Py_ssize_t a_cs, char *b,
     Py_ssize_t b_rs, Py_ssize_t b_cs, char *c, Py_ssize_t ldc, bint add
 ) noexcept nogil:
-    """c (m, n) = [c +] a b, with k between them, strides in numbers; no step."""
+    """Describe the product c (m, n) = [c +] a b of inner dimension k, strides in numbers, without
+    an epilogue.
+    """
     cdef fc_product job
     memset(&job, 0, sizeof(job))
     job.m, job.n, job.n_terms, job.exact, job.accumulate = m, n, 1, True, add
@@ -41,8 +45,8 @@ cdef fc_product plain_product(
 cdef Py_ssize_t run_items(
     const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
 ) noexcept nogil:
-    """The product and its step over the team, each thread with scratch of its own, `step` bytes
-    after that of the one before. Returns how many blocks of rows it was cut into.
+    """Run a product and its epilogue on the team, each thread with scratch of its own, `step` bytes
+    after that of the thread before. Return the number of blocks of rows into which it was cut.
     """
     cdef Items items
     cdef int round
@@ -61,8 +65,8 @@ cdef Py_ssize_t run_items(
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
-    """The product and its step. Returns how many blocks of rows it was cut into: the rows of
-    `sums`.
+    """Run a product and its epilogue. Return the number of blocks of rows into which it was cut,
+    which is the number of rows of `sums`.
     """
     cdef PlanS *P = t.P
     cdef Scratch *members = P.members
@@ -79,7 +83,7 @@ cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
 
 
 cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
-    """The sum of the items' totals, in order."""
+    """Return the sum of the items' totals, added in order."""
     cdef double total = 0
     cdef Py_ssize_t i
     cdef Py_ssize_t items = (
@@ -91,7 +95,7 @@ cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
 
 
 cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
-    """A sweep over the pass's rows: all at once for a panel, in blocks for a chunk."""
+    """Run a sweep over the pass's rows: one part for a panel, blocks of rows for a chunk."""
     blocks.t = t
     if t.serial:
         part(blocks, -1, 0)
@@ -102,7 +106,7 @@ cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
 cdef void rows_of(
     Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block
 ) noexcept nogil:
-    """Rows of a block, counted within the pass, and its number among the chunk's."""
+    """Return the rows of a block, counted within the pass, and the block's number in the chunk."""
     if part < 0:
         first[0], rows[0] = 0, t.rows
         block[0] = t.x0 // state_of(t.P, 1)
@@ -113,8 +117,9 @@ cdef void rows_of(
 
 
 cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
-    """The products of the pass's vectors and their steps: by the table's own way where it has one,
-    else one after the other. Returns as `run` does."""
+    """Run the products and epilogues of all the pass's vectors: by the table's stacked kernel if it
+    has one, else one vector after the other. Return as `run` does.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t _x, size = P.K.real_bytes
     cdef fc_product *job = &stack.job

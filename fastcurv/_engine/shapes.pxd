@@ -1,11 +1,16 @@
-"""How samples lie, as rows or across, and in how many panels: by sizes alone."""
+"""Choice of layout (samples as rows, or transposed) and of the number of panels, by sizes alone."""
 
 
 cdef enum:
-    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which products are better served tall
-    SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
-    # the same where samples lie across: a product is one job, and nothing is packed before it
+    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which products run panel-parallel
+    # flops of a product below which waking a second thread costs more than it saves
+    SERIAL_FLOPS = 3000000
+    # The same bound in the transposed layout, where a product is one job and needs no packing
+    # first.
     SERIAL_ACROSS = 300000
-    FAR_BYTES = 24 << 20        # more does not stay in the third-level cache,
-    NEAR_BYTES = 10 << 20       # nor in the share of it that two cores of a machine have, of which
-    # others use the rest: up to there asking for the next panel costs more than waiting for it
+    # bytes of state that stay in the third-level cache; the state of larger plans is read from
+    # memory
+    FAR_BYTES = 24 << 20
+    # The share of that cache that two cores of a server have, with the rest in use by others. Below
+    # this size, prefetching the next panel costs more than waiting for it.
+    NEAR_BYTES = 10 << 20

@@ -2,41 +2,52 @@
 
 
 cdef enum:
-    PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
-    PANEL_WORK = 250000000      # flops of a panel that may well be two
-    FOUR_WORK = 12000000        # flops of a product that may well be four
-    # TALL_WEIGHTS where samples lie across: nothing is packed
+    PANEL_ROWS = 512            # rows of a panel if the state fits the third-level cache
+    PANEL_WORK = 250000000      # flops of a panel above which the rows are cut into more panels
+    FOUR_WORK = 12000000        # flops of a product above which at least four panels are used
+    # TALL_WEIGHTS for the transposed layout, where nothing is packed
     ACROSS_WEIGHTS = 5 << 18
-    # up to which packing V, of so many bytes or more, costs more than samples across do
+    # Few rows and many parameters: up to FEW_ROWS rows and from FEW_WEIGHTS bytes of parameters on,
+    # packing V costs more than the transposed layout does.
     FEW_ROWS = 400
     FEW_WEIGHTS = 1 << 16
-    # as many or fewer, in one panel whose products all threads share; with W in memory
+    # Shared layout (one transposed panel, each product split over all threads): maximum rows, and
+    # maximum rows if W is read from memory.
     SHARED_ROWS = 256
     SHARED_FAR = 48
-    SHARED_WORK = 1500000       # flops of a product, beside which waking a thread is not felt
-    # in float32 that is so where panels are a choice, too, each of which would read W, V and the
-    # sum once more: from so many bytes of parameters on, up to so many lines of rows (odd ones,
-    # which two panels share badly, up to more), and where a product has so many flops
+    # flops of a product next to which the time to wake a thread is negligible
+    SHARED_WORK = 1500000
+    # In float32 the shared layout also replaces several panels, each of which would read W, V and
+    # the sum once more: from SOON_WEIGHTS bytes of parameters and SOON_WORK flops per product on,
+    # up to SOON_LINES cache lines of rows. Odd numbers of lines, which two panels would share
+    # unevenly, go up to SOON_ODD.
     SOON_WEIGHTS = 1 << 20
     SOON_LINES = 7
     SOON_ODD = 13
     SOON_WORK = 8000000
-    # bytes of parameters up to which packing costs less than a third of all lanes left empty, in
-    # float32
+    # bytes of parameters, in float32, up to which packing costs less than a third of the lanes
+    # being empty
     SHARED_WEIGHTS = 6 << 20
-    # rows in half a line or less, where samples across would leave as many lanes empty: bytes of
-    # them, and of parameters above which W and V are read as they lie
+    # Unpacked W and V: rows of half a cache line or less (in bytes over all rows), for which the
+    # transposed layout would leave as many lanes empty; bytes of parameters above which it pays.
     UNPACKED_LINE = 32
     UNPACKED_WEIGHTS = 1 << 14
-    ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
-    ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
-    NARROW_BYTES = 1 << 21      # what is kept of its 12 lines may, under a narrow top
-    INPUT_BYTES = 3 << 19       # its inputs', from which on rows without empty lanes do better
-    ACROSS_LINES = 8            # of it at least
-    FOLD_BYTES = 400000         # of phi and phi', from which on they are kept in one number
-    LONG_LINES = 16             # of it in float32 where it would be shorter,
-    SHORT_LINES = 10            # and in float64
-    SHORT_ROWS = 50             # of a panel: no more, and far away, had better lie across
+    ACROSS_WIDTH = 8192         # maximum bytes of a sample's widest layer in the transposed layout
+    ACROSS_BYTES = 450000       # bytes of the second-level cache that a transposed panel may fill
+    # bytes of state of 12 cache lines of samples that may fill it under a narrow output layer
+    NARROW_BYTES = 1 << 21
+    # bytes of a panel's inputs from which on rows without empty lanes are faster
+    INPUT_BYTES = 3 << 19
+    # minimum cache lines of samples in a panel, unless the state comes from the third level
+    ACROSS_LINES = 8
+    # bytes of phi and phi' from which on they are stored as packed pairs
+    FOLD_BYTES = 400000
+    # minimum panel length in float32, in cache lines, if the second-level cache cannot hold the
+    # state
+    LONG_LINES = 16
+    SHORT_LINES = 10            # minimum panel length in float64
+    # panels of this many rows or fewer use the transposed layout if the state exceeds the cache
+    SHORT_ROWS = 50
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -48,50 +59,53 @@ cdef bint no_stack = False
 
 
 def force_across(Py_ssize_t lines, bint shared=False):
-    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples
-    across; 0: none has; -1: as is best. `shared`: one panel of all rows, however many lines.
+    """Set the panel length of plans made from now on, for tests.
+
+    `lines` is the number of 64-byte cache lines of samples per panel in the transposed layout; 0
+    selects row-major layout, -1 the automatic choice. `shared`: use one panel of all rows, shared
+    by all threads.
     """
     global forced_lines, forced_shared
     forced_lines, forced_shared = lines, shared
 
 
 def force_unpacked(Py_ssize_t rows=-1):
-    """For tests: plans of so many rows or fewer made from now on are wide and pack no W and V; -1:
-    as is best.
+    """Make new plans of at most `rows` rows layer-parallel without packing W and V, for tests; -1:
+    automatic choice.
     """
     global forced_unpacked
     forced_unpacked = rows
 
 
 def force_folds(int folds=-1):
-    """For tests and benchmarks: plans made from now on that can keep phi and phi' in one number do,
-    1, or do not, 0; -1: as is best.
+    """Store phi and phi' as packed pairs in new plans that can (1), or never (0), for tests and
+    benchmarks; -1: automatic choice.
     """
     global forced_folds
     forced_folds = folds
 
 
 def leave_out(bint narrow=False, bint stack=False):
-    """For benchmarks: whether plans do without the kernels of a narrow last layer, or without
-    those of several vectors side by side.
+    """Disable the kernels of a narrow output layer, or those of several vectors side by side, for
+    benchmarks.
     """
     global no_narrow, no_stack
     no_narrow, no_stack = narrow, stack
 
 
 cdef bint is_forced() noexcept nogil:
-    """Whether tests have said how samples lie."""
+    """Return True if `force_across` has fixed the layout."""
     return forced_lines >= 0
 
 
 cdef inline Py_ssize_t jobs_shared(PlanS *P) noexcept nogil:
-    """For how many the team is called in a product of which each is shared."""
+    """Return the number of jobs of the thread team in a layer-parallel product."""
     return 3 * P.n_layers + 2
 
 
 cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
-    """The multiply-adds of a product with samples as rows, empty lanes included, over those that
-    count, in the first so many layers.
+    """Return the multiply-adds of a row-major product, empty lanes included, divided by the useful
+    ones, over the first `layers` layers.
     """
     cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
     cdef double counted = 0, done = 0
@@ -104,7 +118,7 @@ cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
 
 
 cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
-    """The bytes that are kept of a sample at theta, with its row of X."""
+    """Return the bytes of state stored per sample at theta, with its row of X."""
     cdef Py_ssize_t l, numbers = P.layer[0].k
     cdef Layer *y
     for l in range(P.n_layers):
@@ -117,9 +131,10 @@ cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
 
 
 cdef bint could_fold(PlanS *P) noexcept nogil:
-    """Whether phi and phi' of one hidden layer under a narrow one are kept in one number, if
-    samples lie across. Measured on Zen 5: from FOLD_BYTES on unfolding costs less than reading
-    both, by 5% in the second-level cache and 8 to 15% beyond; below it costs up to 5% more.
+    """Return True if phi and phi' of one hidden layer below a narrow output layer are stored as
+    packed pairs in the transposed layout. On Zen 5, from FOLD_BYTES on, unpacking is faster than
+    reading both, by 5% in the second-level cache and by 8 to 15% beyond; below, it is up to 5%
+    slower.
     """
     cdef Layer *y = &P.layer[0]
     if P.n_layers != 2 or P.asking != NULL or normalised(P) or P.K.vector_bytes == P.K.real_bytes:
@@ -132,8 +147,9 @@ cdef bint could_fold(PlanS *P) noexcept nogil:
 
 
 cdef bint state_is_near(PlanS *P) noexcept nogil:
-    """Whether what is kept at theta stays near enough from product to product. One hidden layer's
-    is read so evenly that the whole third level counts: the share costs 13-64-1 7%.
+    """Return True if the state at theta stays in the third-level cache from product to product. One
+    hidden layer's state is read so evenly that the whole cache counts: the smaller bound would make
+    the network 13-64-1 7% slower.
     """
     return P.N * kept_of_sample(P) <= (FAR_BYTES if P.n_layers == 2 else NEAR_BYTES)
 
@@ -141,12 +157,14 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
 cdef Py_ssize_t panels_for(
     PlanS *P, Py_ssize_t rows, Py_ssize_t most, bint nearest
 ) noexcept nogil:
-    """How many panels N rows are cut into: of `rows` where nothing else matters, `most` at most.
+    """Return the number of panels for N rows, at most `most`.
 
-    Four where they have a quarter of PANEL_ROWS, two where that is little work, and so many that
-    each is PANEL_WORK at most if it has as many rows. 2 or 4 threads share them evenly, so they
-    come in twos or fours: with `rows` or fewer each, or the nearest so many, which short panels had
-    better be."""
+    The starting point is panels of `rows` rows. At least four panels are used if each has a quarter
+    of PANEL_ROWS rows (two if a product has fewer than FOUR_WORK flops), and enough panels that
+    each has at most PANEL_WORK flops, as far as that quarter allows. To balance 2 or 4 threads the
+    number is rounded to a multiple of two or four: up, or, for `nearest`, which suits short panels,
+    to the nearest.
+    """
     cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
     cdef Py_ssize_t even = 4 if work >= FOUR_WORK else 2
     count = max(count, min(P.N // (PANEL_ROWS // 4), max(even, work // PANEL_WORK)))
@@ -156,10 +174,11 @@ cdef Py_ssize_t panels_for(
 
 
 cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
-    """Lines of a panel of one hidden layer under a narrow one: where the state comes from memory
-    whole panels of a product's tiles, of four lines or, deep, of three; and so many that what is
-    kept of them and of the next ones, inputs aside, leaves the second-level cache room. On Zen 5,
-    21 cost 2 to 7% more than 20; 16 would lie 17 apart.
+    """Return the panel length, in cache lines of samples, for one hidden layer below a narrow
+    output layer. If the state comes from memory, a panel is a whole number of product tiles: four
+    lines, or three for deep products. The state of a panel and of the next one, inputs aside,
+    leaves room in the second-level cache. On Zen 5, 21 lines cost 2 to 7% more than 20; 16 would
+    put rows 17 lines apart.
     """
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW else 18
@@ -168,20 +187,22 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
 
 
 cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
-    """How many panels samples lie across in, or 0 where they had better be rows.
+    """Return the number of panels in the transposed layout, or 0 if samples should be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent, or one in what is
-    below the last layer, whose few units are not the rule; where V packed would come from the
-    third-level cache, or so few rows follow that packing it is felt; where the state comes from
-    beyond that cache, since only what lies across is asked for ahead: without 64-byte vectors if
-    rows would come in short panels (on Zen 3, up to 50 of them, 3 to 15% less time; from 70 on, as
-    16-16-16-16, up to 1.4 times as much); and for one hidden layer under a narrow last one however
-    wide it is. It does not where a panel's inputs would come from the third level, unless rows
-    leave that many lanes empty. A panel's state, scratch and the next one's state leave the
-    second-level cache room, but where it would be so short that joining the lanes of sums over
-    samples is felt, and reading W and V: then it comes from the third level, and is long in
-    float32, less so in float64, where that brings 1 to 4%. With one wide layer the cache matters
-    more. What one thread does anyway is one panel.
+    The transposed layout is used in these cases. Padding to whole vectors costs more than 3%, or 1%
+    in the layers below the last one, whose few units are not the rule. Packed V would come from the
+    third-level cache, or so few rows use it that packing is noticeable. The state comes from beyond
+    that cache, because only the transposed layout prefetches it; without 64-byte vectors only if
+    row-major panels would be short (on Zen 3, up to 50 rows, 3 to 15% less time; from 70 rows on,
+    as in 16-16-16-16, up to 1.4 times as much). One hidden layer of any width is below a narrow
+    output layer.
+
+    It is not used if a panel's inputs would come from the third-level cache, unless row-major
+    layout leaves as many lanes empty. A panel's state, its scratch and the next panel's state leave
+    room in the second-level cache. If such a panel would be too short (joining the lanes of sums
+    over samples and reading W and V become noticeable), the state comes from the third level
+    instead and panels are long in float32 and shorter in float64, where that gains 1 to 4%. If only
+    one thread is used, there is one panel as far as the cache allows.
     """
     cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
@@ -204,7 +225,8 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
     if narrow:
-        long_, rows = lines, lines_under_narrow(P) * line       # alone: one panel
+        # SIMD lanes: with one thread, one panel
+        long_, rows = lines, lines_under_narrow(P) * line
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
@@ -223,11 +245,14 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
 
 
 cdef bint is_shared(PlanS *P) noexcept nogil:
-    """Whether samples lie across in one panel, whose products all threads share: where the net is
-    too wide for panels, and so few rows follow the packing of V that it is felt. Lanes are samples
-    then, some of them empty, and W and V are read as they lie, by rows and down columns, which from
-    memory is slower than packing. And where two panels would be of one line and none or a part of
-    one, two and one, or three and two; or of a few more, and W and V much to read twice.
+    """Return True if the transposed layout uses one panel of all rows, whose products all threads
+    share.
+
+    That is so if the network is too wide for panels and so few rows use packed V that packing is
+    noticeable. The lanes are samples then, some of them empty, and W and V are read in place, by
+    rows and by columns, which from memory is slower than from a packed copy. It is also so if two
+    panels would have an uneven number of lines (1 and a part of one, 2 and 1, 3 and 2), or a few
+    more lines while W and V are expensive to read twice.
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
@@ -251,8 +276,8 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
 
 
 cdef bint is_unpacked(PlanS *P) noexcept nogil:
-    """Whether W and V are read where they lie, along their rows: so few rows follow that packing
-    would cost more than it saves.
+    """Return True if W and V are read in place, along their rows, because so few rows use them that
+    packing would cost more than it saves.
     """
     if P.K.vector_bytes == P.K.real_bytes or normalised(P):
         return False

@@ -1,7 +1,7 @@
-"""Threads, and Ctrl-C in the middle of a pass.
+"""Threads, and handling of Ctrl-C during a pass.
 
-The main thread looks for signals now and then while a pass runs; what a handler raises ends the
-pass.
+While a pass runs, the main thread looks for signals from time to time. If a signal handler raises,
+the pass ends with that exception.
 """
 import os
 import sys
@@ -29,7 +29,7 @@ cdef extern from "Python.h" nogil:
     void PyThread_release_lock(PyThread_type_lock)
 
 cdef unsigned long main_thread
-_locks = WeakSet()              # all that there are
+_locks = WeakSet()              # every live Lock, for _after_fork_in_child
 
 
 def _know_main_thread():
@@ -53,15 +53,17 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef int look_for_signals() noexcept nogil:
-    """Run Python's handlers of the signals that came in: not 0 where one raised. The exception
-    waits in the thread.
+    """Run Python's handlers of pending signals. Return nonzero if one raised; its exception is then
+    set in this thread.
     """
     with gil:
         return run_handlers()
 
 
 cdef fc_watch watch() noexcept nogil:
-    """Begin to look for signals, in the main thread; no other may run their handlers."""
+    """Start looking for signals if this is the main thread; no other thread may run signal
+    handlers.
+    """
     cdef fc_check check = NULL
     if PyThread_get_thread_ident() == main_thread:
         check = look_for_signals
@@ -69,7 +71,7 @@ cdef fc_watch watch() noexcept nogil:
 
 
 cdef int unwatch(fc_watch before) except -1 nogil:
-    """End it; raises what a handler raised."""
+    """Stop looking for signals; raise what a handler raised."""
     if not fc_watch_end(before):
         return 0
     with gil:
@@ -88,10 +90,10 @@ cdef dict _regions = {}         # {thread: number of `Arithmetic` contexts that 
 
 
 cdef class Arithmetic:
-    """A context in which this thread rounds to nearest and keeps subnormal numbers. The thread's
-    own settings are restored at the end, whatever has been set in between: `disturbed` is then True
-    if these were not the settings of the context any more. With `threads`, no more than these are
-    used where no number is given.
+    """A context in which this thread rounds to nearest and keeps subnormal numbers. On exit the
+    thread's own settings are restored; `disturbed` is True if the settings of the context had been
+    changed in between. If `threads` is given, calls without a number of threads use at most this
+    many.
     """
     cdef fc_arithmetic before
     cdef int threads, wanted
@@ -133,17 +135,17 @@ cdef dict _callbacks = {}       # {thread: (thread that waits for the callback, 
 cdef dict _waiting = {}         # {thread: Lock that it waits for}
 cdef long long _calls = 0
 
-# how long a callback may make no progress before another thread, which waits for what the caller of
-# the callback holds, concludes that the callback waits for that thread
+# Seconds without progress after which a thread that waits for a lock concludes that the holder's
+# callback waits for that very thread.
 CALLBACK_WAIT_SECONDS = 10.0
 cdef enum:
-    POLL_MICROSECONDS = 100000  # between two looks at such a callback
+    POLL_MICROSECONDS = 100000  # microseconds between two checks of such a callback
 
 
 cdef class Callback:
     """A context in which this thread runs user-defined code, for itself or for the thread `caller`,
-    which waits for it. The code runs in the engine's arithmetic, and what it does to the thread's
-    settings is undone.
+    which waits for the result. The code runs with the engine's floating-point settings; changes
+    that it makes to the thread's settings are undone.
     """
     cdef fc_arithmetic before
     cdef object caller, outer
@@ -171,9 +173,9 @@ cdef class Callback:
 
 
 cdef object progress_of(unsigned long holder):
-    """Return a mark of how far the callbacks have come that run for the thread `holder`: it stays
-    equal as long as they wait for other threads, or use no time of a processor. None if there are
-    none, or if one is computing in a call of this library.
+    """Return a mark of the progress of the callbacks that run for the thread `holder`. The mark
+    stays equal while they wait for other threads or use no CPU time. Return None if there are no
+    callbacks, or if one is computing inside this library.
     """
     frames, marks = None, []
     for thread, (caller, call) in list(_callbacks.items()):
@@ -198,13 +200,14 @@ cdef object progress_of(unsigned long holder):
 
 
 cdef class Lock:
-    """A lock that one thread holds at a time, and no thread twice: a callback, a handler of signals
-    or a finaliser that runs in the middle of its own thread's call would find things half made, or
-    wait for ever.
+    """A lock that one thread holds at a time, and no thread twice: a callback, a signal handler or
+    a finaliser that runs during its own thread's call would find inconsistent state, or wait for a
+    lock that is never released.
     """
     cdef PyThread_type_lock free
     cdef object __weakref__
-    cdef readonly bint lost     # in a child: its holder was another thread, which is no more
+    # in a forked child: the lock was held by a thread that does not exist in the child
+    cdef readonly bint lost
     cdef unsigned long holder
 
     def __cinit__(self):
@@ -239,12 +242,12 @@ cdef class Lock:
 
     @property
     def held(self):
-        """Whether a thread holds it."""
+        """Return True if a thread holds the lock."""
         return self.holder != 0
 
     cdef int wait(self) except -1:
-        """Wait until the lock is free; raises what a handler of signals raises, and a RuntimeError
-        if the holder's callback waits for this thread.
+        """Wait until the lock is free. Raise what a signal handler raises, and RuntimeError if the
+        holder's callback waits for this thread.
         """
         cdef PyLockStatus got = PY_LOCK_INTR
         cdef long long since = 0
@@ -257,7 +260,7 @@ cdef class Lock:
                 with nogil:
                     got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
                 if got != PY_LOCK_ACQUIRED:
-                    PyErr_CheckSignals()    # a signal may come between two waits as well
+                    PyErr_CheckSignals()    # a signal may arrive between two waits, too
                 if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
                     here = progress_of(self.holder)
                     if here is None or here != stands:
@@ -285,14 +288,16 @@ cdef class Lock:
         self.give_back()
 
     def after_fork(self):
-        """In a child: what another thread held is free, and what that was making there is `lost`.
-        The lock is asked: a thread that has only just been let in is not yet its holder.
+        """Reset the lock in a forked child. `lost` is set if another thread held the lock: the data
+        that it was changing are then incomplete. The lock itself is tried, because a thread that
+        has just acquired it may not have set `holder` yet.
         """
         self.lost = False
         if self.holder != PyThread_get_thread_ident():
             self.lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
             self.holder = 0
-            self.renew()        # the old one may have a thread waiting that is no more
+            # the old lock may count a waiting thread that does not exist in the child
+            self.renew()
 
 
 # --- how many -------------------------------------------------------------------------------------
@@ -302,8 +307,8 @@ MAX_THREADS = FC_MAX_THREADS
 
 
 def default_threads():
-    """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow; no more than the
-    `Arithmetic` around asks for.
+    """Return FASTCURV_NUM_THREADS if set, else the number of CPUs that affinity and cgroup limits
+    allow, in either case at most the `threads` of the surrounding `Arithmetic` context.
     """
     cdef int wanted = fc_threads_wanted()
     text = os.environ.get("FASTCURV_NUM_THREADS")
@@ -320,40 +325,43 @@ def default_threads():
 
 
 def thread_workers():
-    """Workers alive."""
+    """Return the number of worker threads alive."""
     return fc_team_workers()
 
 
 def set_thread_limit(int threads):
-    """No product uses more threads than this from now on, in the whole process; 0: no limit."""
+    """Limit the threads of every later job in the process to `threads`; 0: no limit."""
     fc_team_limit(threads)
 
 
 def get_thread_limit():
-    """The limit in force, 0: none."""
+    """Return the thread limit of the process, or 0 if there is none."""
     return fc_team_get_limit()
 
 
 # --- one thread or all ----------------------------------------------------------------------------
-# What one thread has written another fetches line by line. Where caches are far apart, as on a
-# machine whose processors move about, a short pass is over before that is done: with two threads it
-# took 0.3 to 3.7 times as long as with one, from minute to minute. No sizes tell which, so a few
-# passes of TURNS are timed either way. Bits do not depend on it.
+# The state written by one thread is fetched by another line by line. Where caches are far apart, as
+# on a virtual machine whose CPUs migrate, a short pass ends before that is done: two threads took
+# 0.3 to 3.7 times as long as one, varying from minute to minute. Sizes do not determine which is
+# faster, so a few passes of every TURNS are timed with all threads and with one. Results do not
+# depend on the choice.
 
 cdef enum:
-    TURNS = 256
-    TRIED = 6                   # of each; the first ones find caches as others left them ...
-    SETTLED = 3                 # ... and are not timed
+    TURNS = 256                 # passes per period, at whose start both choices are timed again
+    # passes timed per choice and period; the first ones run with cold caches ...
+    TRIED = 6
+    SETTLED = 3                 # ... so this many are not timed
 
 
 cdef int threads_of_turn(const Trial *trial, int threads) noexcept nogil:
-    """How many threads take the next pass, of so many; what it took."""
+    """Return the number of threads for the next pass: 1 or `threads`, by the timings so far."""
     cdef unsigned at = trial.turn % TURNS
     cdef bint every = at < TRIED if at < 2 * TRIED else trial.least[1] <= trial.least[0]
     return threads if every else 1
 
 
 cdef void turn_took(Trial *trial, long long since) noexcept nogil:
+    """Record the time of the pass that began at `since` (in nanoseconds)."""
     cdef unsigned at = trial.turn % TURNS
     cdef long long took = fc_now_ns() - since
     cdef long long *least = &trial.least[at < TRIED]

@@ -148,7 +148,7 @@ cdef void r_loss_across(
         P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
 
 
-# --- shared plans: operands of sums over samples are packed by rows ------------------------------
+# --- shared plans: operands of sums over samples are packed by rows -------------------------------
 
 cdef enum:
     TURN_UNITS = 64             # units of a layer per part of the job

@@ -13,10 +13,10 @@ of all rows.
                         + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
     v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
 
-The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every
-mean wants all rows before a row can go on: a normalised net is served wide, and where `memory=`
-makes chunks, the means of one layer after the other are gathered first, each by a pass over all
-rows, while those of the layers before it are already known.
+The mean cancels b, so the passes omit it: derivatives with respect to b are exactly 0. Every mean
+needs all rows before a row can continue, so a normalised network runs layer-parallel. If `memory=`
+cuts the rows into chunks, the means are accumulated first, one layer after the other, each by a
+pass over all rows in which the means of the layers before it are already known.
 """
 from libc.math cimport sqrt
 from libc.string cimport memset
@@ -48,12 +48,13 @@ cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
 
 # --- sums and sweeps over the pass's rows, in blocks over the team --------------------------------
 
-cdef struct NormSweeps:
+cdef struct NormSweeps:         # sweeps over the pass's rows, in blocks over the team
     Pass *t
     Layer *y
     int n_jobs
-    fc_norm job[2]              # one after the other on each block
-    fc_step step                # and then a step of the table on c
+    fc_norm job[2]              # run one after the other on each block
+    # then an epilogue of the table on c, unless its kind is FC_STEP_NONE
+    fc_step step
     char *c
 
 
@@ -72,7 +73,7 @@ cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noex
 
 
 cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogil:
-    """The job from a row on."""
+    """Return the job, advanced to row `row`."""
     cdef fc_norm here = job[0]
     here.x, here.h = at(P, <char *>job.x, row, job.ld), at(P, <char *>job.h, row, job.ld)
     here.y, here.r = at(P, <char *>job.y, row, job.ld), at(P, <char *>job.r, row, job.ld)
@@ -92,8 +93,8 @@ cdef void take_sums(
     Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
     const double *mean
 ) noexcept nogil:
-    """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in
-    order.
+    """Set norm.here to (sum of x, sum of x h [+ other r]) over the rows of the pass; blocks are
+    added in order.
     """
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
@@ -137,7 +138,7 @@ cdef void run_sweeps(NormSweeps *s) noexcept nogil:
 # --- means over all rows --------------------------------------------------------------------------
 
 cdef bint seen_all(Pass *t) noexcept nogil:
-    """Count the pass's rows: True with the last of them."""
+    """Count the pass's rows; return True if they are the last ones."""
     cdef PlanS *P = t.P
     P.seen += t.rows
     if P.seen < P.N:
@@ -147,8 +148,10 @@ cdef bint seen_all(Pass *t) noexcept nogil:
 
 
 cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
-    """Mean and variance of z: the rows at hand about their own mean, then merged with those before
-    (Chan, Golub and LeVeque 1979). True where the pass may go on."""
+    """Update mean and variance of z by the chunk's rows, centred at their own mean and merged with
+    those before (Chan, Golub and LeVeque 1979). Return True if the pass may continue, since all
+    rows are in memory.
+    """
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
     cdef Py_ssize_t j, before = P.seen
@@ -179,7 +182,7 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
 
 
 cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
-    """Two means of a layer from the sums at hand and those before. True: the pass may go on."""
+    """Update two means of a layer by the chunk's sums. Return True if the pass may continue."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -209,7 +212,7 @@ cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
 
 
 cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
-    """out's gamma and beta parts = [they +] the sums at hand."""
+    """Set the gamma and beta parts of out to [out +] the current sums."""
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
     cdef Py_ssize_t j
@@ -223,7 +226,7 @@ cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
 # --- the passes of a normalised layer -------------------------------------------------------------
 
 cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
-    """h = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
+    """Compute h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the layer's input]."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -247,8 +250,8 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
 cdef Py_ssize_t norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
-    """du = e phi';  dgamma = sum du h;  dbeta = sum du;
-    delta = s gamma (du - mean du - h mean (du h)).
+    """Compute du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s gamma (du - mean du - h
+    mean (du h)).
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -270,7 +273,7 @@ cdef Py_ssize_t norm_backward(
 
 
 cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
-    """out = ru = vgamma h + gamma rh + vbeta."""
+    """Compute out = ru = vgamma h + gamma rh + vbeta."""
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
     cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
@@ -279,14 +282,14 @@ cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil
 
 
 cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
-    """rh = s (rz - mean rz - h c), in rz's place;  ra = phi' ru [+ the input's ra]."""
+    """Compute rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the input's ra]."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
-    # a total wants ru to outlive ra
+    # The epilogue's total needs ru after ra has been written, so ru gets a matrix of its own.
     s.step, s.c = job.step, t.scratch.e[0] if job.step.total != NULL else t.scratch.ra[l]
     s.step.u = NULL
     memset(&job.step, 0, sizeof(job.step))
@@ -299,14 +302,15 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
     add_ru(t, l, &s, s.c)
     run_sweeps(&s)
-    job.row_block, job.col_block = BLOCK_ROWS, job.n            # how the step's totals were cut
+    # block sizes of the epilogue's totals
+    job.row_block, job.col_block = BLOCK_ROWS, job.n
     return 0
 
 
 cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
-    """sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the part of
-    the rows at hand: <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows,
-    mean (rh h) = s c (1 - mean (h h)) = s c (eps s s).
+    """Return sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the
+    part of the pass's rows. Uses <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh
+    h) = s c (1 - mean (h h)) = s c (eps s s).
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -328,8 +332,9 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
 cdef Py_ssize_t norm_r_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
-    """rdu = re phi' + (e phi'') ru;  rdgamma = sum (rdu h + du rh);  rdbeta = sum rdu;
-    rdelta as at the head of this file, in rh's place. Not for the Hessian: rdu's own terms only.
+    """Compute rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh); rdbeta = sum rdu;
+    rdelta, as given at the head of this file, in place of rh. For operators other than the Hessian,
+    only the terms in rdu are computed.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]

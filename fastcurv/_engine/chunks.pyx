@@ -1,5 +1,5 @@
-"""All rows of a plan, chunk by chunk: at theta, along v, and where batch normalisation takes the
-chunks in turns, the means of one layer after the other.
+"""Loops over all rows of a plan, chunk by chunk: at theta, along v, and, with batch normalisation,
+the accumulation of means layer after layer.
 """
 from libc.math cimport NAN
 from libc.string cimport memcpy, memset
@@ -8,8 +8,8 @@ from libc.string cimport memcpy, memset
 # --- at theta -------------------------------------------------------------------------------------
 
 cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-    """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole
-    is not.
+    """Point the plan at the chunk's rows of data. X is padded into the plan's own memory unless a
+    padded copy of all of it exists.
     """
     cdef int size = P.K.real_bytes
     cdef Data *D = P.data
@@ -30,8 +30,9 @@ cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
 
 
 cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
-    """Whether a panel's state can make way for the next one's, in whose caches it lies: a gradient
-    of many panels alone, the last of which may be short.
+    """Return True if the state of a panel may be overwritten by the next panel's, so that it stays
+    in the caches. That holds for a lone gradient over more panels than threads; the last panel may
+    be short.
     """
     return (
         P.passing and job.out != NULL and job.stages == FORWARD | BACKWARD
@@ -42,8 +43,8 @@ cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
 
 
 cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
-    """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the
-    gradient into out.
+    """Bring the state of the chunk that begins at row r0 up to date: forward, then, if `back`,
+    backward with the gradient added to `out` unless it is NULL.
     """
     cdef Job job
     cdef bint fresh = P.at_chunk != r0 or P.done == 0, passing
@@ -73,7 +74,7 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
 
 
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
-    """The part of the loss that the chunk at hand has, its blocks added in order."""
+    """Return the part of the loss of the current chunk, its blocks added in order."""
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), i
     cdef bint tall = P.panel and not P.shared
     cdef double value = 0
@@ -87,7 +88,7 @@ cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
 
 
 cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogil:
-    """All chunks forward, and backward into out where the gradient is wanted; returns the loss."""
+    """Run all chunks forward, and backward into out if `gradient`; return the loss."""
     cdef Py_ssize_t r0 = 0
     cdef double value = 0
     gather_at_theta(P, gradient)
@@ -102,8 +103,8 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
 cdef void take_rows(
     PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out, Py_ssize_t ld
 ) noexcept nogil:
-    """A matrix of a layer's state for the chunk at hand into out (N, m), where both are there; with
-    ld, a row for each unit: (m, ld).
+    """Copy a matrix of a layer's state, for the current chunk, into out (N, m). With ld, out has
+    one row per unit: (m, ld). Do nothing if `state` or `out` is NULL.
     """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
     if state == NULL or out == NULL:
@@ -117,7 +118,7 @@ cdef void take_rows(
 
 
 cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
-    """n numbers from x on, unless that is NULL."""
+    """Set n numbers from x on to NaN, unless x is NULL."""
     cdef Py_ssize_t i
     for i in range(n if x != NULL else 0):
         if P.K.real_bytes == 8:
@@ -129,7 +130,9 @@ cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
 cdef void take_unfolded(
     PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p, Py_ssize_t ld
 ) noexcept nogil:
-    """The same of a and phi' that are kept folded, each unless it is NULL."""
+    """Copy a and phi' from their packed pairs, each unless its destination is NULL; the layout of a
+    and p is that of `take_rows`.
+    """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
     cdef Py_ssize_t count = rows if ld else rows * y.m
     cdef char *folded = a if a != NULL else p
@@ -143,15 +146,15 @@ cdef void take_unfolded(
         on = (r0 + j * ld if ld else r0 * y.m) * size
         a_at, p_at = a + on if a != NULL else NULL, p + on if p != NULL else NULL
         P.K.unfold(y.phi, count, folded + on, a_at, p_at)
-        if P.nan:                           # which number was NaN is not known any more
+        if P.nan:                           # packed pairs do not record which numbers were NaN
             fill_nan(P, count, a_at)
             fill_nan(P, count, p_at)
 
 
 cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
-    """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each; then
-    what the loss keeps of its second derivative, h (N, d_out) and s (N,). With ld, a row for each
-    unit: (m, ld).
+    """Copy the state at theta into out: per layer a, phi', e * phi'' and delta, (N, m) each; then
+    the loss's second derivative h (N, d_out) and s (N,). With ld, matrices have one row per unit:
+    (m, ld).
     """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
@@ -177,7 +180,9 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
 # --- along v --------------------------------------------------------------------------------------
 
 cdef void select(PlanS *P, const char *active) noexcept nogil:
-    """Which layers v moves; NULL: all. What stays is not written: it is in the caches of all."""
+    """Set which layers v is nonzero in; NULL: all. Values that do not change are not written,
+    because all threads' caches hold them.
+    """
     cdef Py_ssize_t l, first = P.n_layers
     cdef char moved
     for l in range(P.n_layers - 1, -1, -1):
@@ -191,14 +196,14 @@ cdef void select(PlanS *P, const char *active) noexcept nogil:
 
 
 cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
-    """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step
-    bytes a vector.
+    """Run the job over all chunks. out: a sum over rows, (n,), or for JVP one row per sample, with
+    out_step bytes from one vector to the next.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t r0, j
     cdef bint by_rows = job.kind == JVP
     job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-    # else one by one, see serve_wide
+    # otherwise vectors are packed one by one, see serve_wide
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)
@@ -217,11 +222,11 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
             return
 
 
-# --- the means of one layer after the other -------------------------------------------------------
+# --- means of normalised layers, one layer after the other ----------------------------------------
 
 cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
-    """One pass over all rows for the means of one layer; what the pass needs of the layers before
-    it is known.
+    """Accumulate the means of layer l in one pass over all rows. The means of the layers that the
+    pass needs before it are known.
     """
     cdef Pass t = new_pass(P, &P.wide, False, job.kind)
     cdef Py_ssize_t r0 = 0
@@ -246,7 +251,7 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
                 r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
                 r_backward(&t, NULL, False)
         if stage == MOMENTS or stage == DU_MEANS:
-            P.at_chunk = -1                 # left half way
+            P.at_chunk = -1                 # the chunk's state is incomplete
         P.stage = NO_STAGE
         r0 += P.chunk
         if fc_watch_off():
@@ -254,7 +259,9 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
 
 
 cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
-    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
+    """Accumulate means and variances from the first layer upwards, then, if `gradient`, the means
+    of du downwards.
+    """
     cdef Py_ssize_t l
     cdef Job job
     if not in_turns(P):
@@ -267,7 +274,9 @@ cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
 
 
 cdef void gather_along_v(Job *job) noexcept nogil:
-    """Along one vector: those of rz upwards, of rdu downwards, as far as the job needs them."""
+    """Accumulate, along one vector, the means of rz upwards and those of rdu downwards, as far as
+    the job needs them.
+    """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l
     if not in_turns(P):

@@ -336,7 +336,7 @@ def wanted(values, Py_ssize_t k, str which):
     return at
 
 
-# --- dense operators -----------------------------------------------------------------------------
+# --- dense operators ------------------------------------------------------------------------------
 
 cdef enum:
     REFLECTORS = 32             # applied at a time

@@ -1,40 +1,43 @@
-"""The Gauss-Newton matrix of a small net and its Hessian, as matrices. The first, from J (N d, n),
-the outputs' derivatives:
+"""The Gauss-Newton matrix and the Hessian of a small network, as dense matrices.
+
+The Gauss-Newton matrix comes from J (N d, n), the derivatives of the outputs:
 
     G = J' H J = F F',    F' = B J,    B'B = H = d2 loss / dz2 of a sample
 
-where B is diagonal if each output has a loss of its own. Of cross entropy H has rank d - 1, and so
-has F as many columns a sample: with the probabilities p and the weight w of a sample,
+B is diagonal if each output has a loss of its own. For cross entropy H has rank d - 1, so F needs
+only that many columns per sample: with the probabilities p and the weight w of a sample,
 s = sqrt(p) and the last output t,
 
     B'_ik = sqrt(w) (s_i (i = k) - p_i s_k / (1 + s_t))     B'_tk = - sqrt(w) s_t s_k     i, k < t
 
-that is sqrt(w) diag(s) times the reflection that takes s to the last unit vector, without its last
-column. Backward makes of B', for each column alone, D = B' in the last layer, E_below = W' D [+ E]
-and D_below = E_below * phi'. F, whose rows are those of D times those of a below, is made only
-where it has one column a sample and is so small that one product takes least. Else, of two layers x
-and y, with 1 in a for b,
+This is sqrt(w) diag(s) times the reflection that maps s to the last unit vector, without its last
+column. Backward starts from B' and treats each column separately: D = B' in the last layer,
+E_below = W' D [+ E] and D_below = E_below * phi'. F, whose rows are products of rows of D and of a
+below, is formed only if it has one column per sample and is so small that a single product is
+fastest. Otherwise, for two layers x and y, with a row of ones appended to a for b,
 
     G[(i, a), (j, b)] = sum over samples of T_ij A_ab
     T_ij = sum over columns of Dx_i * Dy_j,    A_ab = a_x[a] * a_y[b]
 
-where T_ij = T_ji and A_ab = A_ba if x is y: with d outputs this takes 1 / d of the multiply-adds of
+where T_ij = T_ji and A_ab = A_ba if x is y. With d outputs this takes 1 / d of the multiply-adds of
 F F', and half of these for a layer with itself.
 
-The Hessian has the same form, but T_ij is the second derivative of a sample's loss by the inputs of
-two units. Each hidden unit u adds a column, which begins as the unit vector of u in its own layer h
-and goes down as D does, so that it is dz_u / dz of the layers below, and weighs s = e_u phi''_u:
+The Hessian has the same form, but T_ij is the second derivative of a sample's loss with respect to
+the inputs of two units. Each hidden unit u adds a column, which starts as the unit vector of u in
+its own layer h and is propagated backward as D is, so that it is dz_u / dz of the layers below. Its
+weight is s = e_u phi''_u:
 
     T_ij = sum over columns of Dx_i * Dy_j + sum over u of s_u * Dx_iu * Dy_ju
 
-where all units above y count, and those of y, where Dy_ju = 1 (j = u). And since W_y multiplies
-what the layers below make, with h the layer below y, and delta = dL/dz of y,
+where u runs over all units above y and over those of y, with Dy_ju = 1 (j = u). Since W_y
+multiplies the outputs of the layers below, with h the layer below y and delta = dL/dz of y, also
 
     H[(i, a), (j, q)] += sum over samples of K_iq delta_j a_x[a]
     K_iq = da_h[q] / dz_x[i] = Dx_iq * phi'_q [+ the same of the layer below h]
 
-with Dx = I where x is h. All in double precision, whatever the plan's, samples across, a block of
-them at a time; the columns of a block are the first of all its samples, then the second, ...
+with Dx = I if x is h. Everything is in double precision, whatever the plan's dtype, in the
+transposed layout, one block of samples at a time. The columns of D in a block are sorted by part
+first: the first column of all its samples, then the second, ...
 """
 import numpy as np
 
@@ -44,27 +47,32 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    BLOCK = 1024                # samples of a block at most
-    BLOCK_NUMBERS = 1 << 20     # of D and a
-    PAIR_NUMBERS = 1 << 15      # of T or A at a time: a quarter of a megabyte, in a near cache
-    LINE = FC_ALIGN // 8        # numbers
-    KEPT = 1 << 19              # numbers of room that are kept
-    WHOLE = 64                  # rows of F, and ...
-    WHOLE_NUMBERS = 1 << 13     # ... numbers, up to which it is made
-    STRIP = 12                  # rows of F that meet those from their first on
-    SQUARE = 16                 # rows and columns of a part of a matrix that is read across
+    BLOCK = 1024                # maximum samples of a block
+    BLOCK_NUMBERS = 1 << 20     # numbers of D and a per block
+    # numbers of T or A computed at one time: a quarter of a megabyte, which fits the L2 cache
+    PAIR_NUMBERS = 1 << 15
+    LINE = FC_ALIGN // 8        # numbers per cache line
+    KEPT = 1 << 19              # maximum numbers of a work space that is kept for the next matrix
+    # F is formed up to this many rows and numbers.
+    WHOLE = 64
+    WHOLE_NUMBERS = 1 << 13
+    # rows of F multiplied at one time by the rows from their first one on
+    STRIP = 12
+    SQUARE = 16                 # rows and columns of a tile when the matrix is mirrored
 
-# the room of the last one, for the next: pages anew take longer than the sums of a small network
+# The work space of the last matrix, for the next one: faulting in new pages takes longer than the
+# sums of a small network.
 cdef list ROOM = []
 
 
 cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
-    """So many numbers and those up to a whole line."""
+    """Return `count` rounded up to whole cache lines of doubles."""
     return (count + LINE - 1) // LINE * LINE
 
 
 cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
-    """So many has one of the states, by its place in `states_of`; 0: it is not needed."""
+    """Return the number of entries of state i, in the order of `states_of`; 0 if it is not needed.
+    """
     cdef Py_ssize_t l = i // 4
     cdef Layer *y = &P.layer[l]
     cdef Py_ssize_t ld = lines_of(P.N)
@@ -78,37 +86,43 @@ cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept
 
 
 cdef class CurvatureMatrix:
-    """Room for the matrix at one theta after the other, of a plan without batch normalisation: the
-    Gauss-Newton matrix, or the Hessian.
+    """Work space for the Gauss-Newton matrix or the Hessian of a plan without batch normalisation,
+    for any number of points theta.
     """
     cdef Plan plan
     cdef const fc_table *K
-    cdef object states          # of the engine, (m, ld) each, again in double precision, and X
-    cdef char **kept            # where they begin: see `states_of`
-    cdef const double **state   # where X, turned as they are, and they in double precision begin
-    cdef double **D             # of each layer, (m, its parts times samples)
-    cdef double **a             # of the layer below each, (k + 1, samples): the last row is 1
-    cdef double **p             # of each hidden layer phi', (m, samples); of G one room for all
-    cdef double **q             # of H: e * phi'', NULL where it is 0
-    cdef double **delta         # of H
-    cdef Py_ssize_t *parts      # columns that a sample has in D of each layer
-    cdef int *exponents         # of two, by which D and then a of each layer are divided
+    # state at theta, (m, ld) each, in the plan's dtype and in double precision, and X
+    cdef object states
+    # addresses of the states in the plan's dtype, in the order of `states_of`
+    cdef char **kept
+    cdef const double **state   # addresses of X', then of the states in double precision
+    cdef double **D             # per layer: (m, parts of the layer times samples)
+    # per layer, input of the layer: (k + 1, samples), with a last row of ones
+    cdef double **a
+    # per hidden layer phi', (m, samples); for G all layers share one matrix
+    cdef double **p
+    cdef double **q             # for the Hessian: e * phi'', or NULL if it is 0
+    cdef double **delta         # for the Hessian: dL/dz
+    cdef Py_ssize_t *parts      # per layer: columns of D per sample
+    # powers of two by which D and then a of each layer have been divided
+    cdef int *exponents
     cdef object room
-    cdef double *E              # (widest, columns)
+    cdef double *E              # (widest layer, columns)
     cdef double *weighed        # D of a layer times the weights of its columns
-    cdef double *T              # (t_rows, samples)
-    cdef double *A              # (a_rows, samples)
-    cdef double *C              # (t_rows, a_rows): their product
-    cdef double *W              # theta
-    cdef double *F              # (n, samples), NULL where it is not made
-    cdef double *gemm           # the kernels' own
-    cdef char **moved           # of states the outputs alone, elsewhere: (d_out, ld)
-    cdef double *z              # the same in double precision
-    cdef Py_ssize_t block       # samples of a block, whole lines
-    cdef Py_ssize_t ld          # all samples up to whole lines
-    cdef Py_ssize_t each        # columns a sample in the last layer
+    cdef double *T              # (t_rows, samples): products of rows of D
+    cdef double *A              # (a_rows, samples): products of rows of a
+    cdef double *C              # (t_rows, a_rows): product of T and A'
+    cdef double *W              # theta in double precision
+    cdef double *F              # (n, samples), or NULL if F is not formed
+    cdef double *gemm           # scratch of the product kernels
+    # destination of the outputs alone, in the order of `states_of`: (d_out, ld)
+    cdef char **moved
+    cdef double *z              # those outputs in double precision
+    cdef Py_ssize_t block       # samples of a block, a multiple of whole cache lines
+    cdef Py_ssize_t ld          # number of samples, rounded up to whole cache lines
+    cdef Py_ssize_t each        # columns of D per sample in the last layer
     cdef bint hessian
-    cdef Py_ssize_t t_rows, a_rows
+    cdef Py_ssize_t t_rows, a_rows  # capacity of T and A in rows
     cdef readonly Py_ssize_t n
 
     def __cinit__(self, Plan plan, bint hessian=False):
@@ -145,7 +159,7 @@ cdef class CurvatureMatrix:
                 parts += y.m
         for l in range(count):
             size += numbers_of(P, l, hessian)
-        apart = 0 if P.K.real_bytes == 8 else size      # the same numbers in double precision
+        apart = 0 if P.K.real_bytes == 8 else size      # numbers of the copies in double precision
         self.states = np.zeros(size + apart + (2 * P.d_out + P.layer[0].k) * self.ld)
         at_ = <double *>pointer(self.states)
         for l in range(count):
@@ -192,7 +206,7 @@ cdef class CurvatureMatrix:
         self.weighed = at_ + self.block * self.parts[0] * widest
         self.T = self.weighed + self.block * (widest if not hessian else weighed)
         for l in range(0 if hessian else P.n_layers):
-            self.p[l] = self.weighed        # one room for all
+            self.p[l] = self.weighed        # all layers share one matrix
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
@@ -212,8 +226,8 @@ cdef class CurvatureMatrix:
         free(self.parts)
 
     def matrix(self, out):
-        """The matrix without l2 at the plan's theta into out (n, n), double, contiguous. False, and
-        it is not there, where numbers of the Hessian are too large or small to be multiplied.
+        """Write the matrix without l2 at the plan's theta to out (n, n), double, contiguous. Return
+        False, without a result, if entries of the Hessian would overflow or underflow.
         """
         cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
@@ -232,7 +246,9 @@ cdef class CurvatureMatrix:
         return made
 
     cdef bint half(self, double *G) noexcept nogil:
-        """The same, but only the half that a row of G has from its diagonal on."""
+        """Compute the upper triangle of the matrix without l2; return False if entries overflow or
+        underflow.
+        """
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
         states_of(P, self.hessian, self.kept, self.ld)
@@ -262,7 +278,8 @@ cdef class CurvatureMatrix:
         return True
 
     cdef void doubled(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
-        """The same numbers in double precision, unless they are."""
+        """Copy numbers of the plan's dtype as doubles, unless source and destination are the same.
+        """
         cdef Py_ssize_t i
         if x == NULL or x == <char *>to:
             return
@@ -275,8 +292,9 @@ cdef class CurvatureMatrix:
     # --- D and a of a block
 
     cdef bint fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """D and a of all layers for `count` samples, near one: of G they are brought there, of H
-        the columns would need a power each. False where they are not.
+        """Compute D and a of all layers for `count` samples. For G, matrices with very large or
+        small entries are divided by a power of two. The Hessian's columns would need one power
+        each, so return False in that case.
         """
         cdef Py_ssize_t l, step = lines_of(count)
         cdef Layer *y
@@ -286,13 +304,13 @@ cdef class CurvatureMatrix:
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (y.k + (y.b >= 0)) * step    # without biases its ones are nothing
+                self.a[l], (y.k + (y.b >= 0)) * step    # without biases the row of ones is not used
             )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
         return near or not self.hessian
 
     cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """The same as they are, and zeros in D up to whole lines of samples."""
+        """Compute D and a of all layers without scaling; D is zero past the last sample."""
         cdef Py_ssize_t l, i, step = lines_of(count), line = step * self.parts[0], columns
         cdef Layer *y
         cdef Layer *x
@@ -309,7 +327,7 @@ cdef class CurvatureMatrix:
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
-            if y.m == 1 and not y.skip:     # without what a product takes to begin
+            if y.m == 1 and not y.skip:     # a plain scaling, without the overhead of a product
                 for i in range(y.k):
                     self.K.scale(columns, self.W[y.w + i], self.D[l], self.E + i * line)
             else:
@@ -320,7 +338,7 @@ cdef class CurvatureMatrix:
             if has_slopes(x):
                 self.across(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
                 self.clear_idle(P, first, count, x.m, step, p)
-            else:                       # what a's sign tells, or 1
+            else:                       # phi' follows from the sign of a, or is 1
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
                         p[i] = 1
@@ -337,8 +355,9 @@ cdef class CurvatureMatrix:
     cdef void clear_idle(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
     ) noexcept nogil:
-        """Zero the samples of weight 0 in x (m, step). They add nothing to the matrix, but if their
-        numbers are very large, `bring_near_one` would round those of all other samples to 0.
+        """Set the samples of weight 0 in x (m, step) to zero. They add nothing to the matrix, but
+        very large numbers in them would make `bring_near_one` round those of all other samples to
+        0.
         """
         cdef Py_ssize_t i, r
         cdef bint idle
@@ -355,7 +374,7 @@ cdef class CurvatureMatrix:
     cdef void begin_columns(
         self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
     ) noexcept nogil:
-        """E of the columns of y's own units: a row of W each, the same for all samples."""
+        """Start the columns of y's own units in E: one row of W each, the same for all samples."""
         cdef Py_ssize_t i, u, r
         for i in range(y.k):
             for u in range(y.m):
@@ -365,7 +384,8 @@ cdef class CurvatureMatrix:
     cdef void bend(
         self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
-        """delta and e * phi'' of a layer, the latter from the former where it is kept so."""
+        """Compute delta and e * phi'' of a layer; the latter from delta and a if it is not stored.
+        """
         cdef Py_ssize_t i, step = lines_of(count)
         cdef double *q = self.q[l]
         cdef const double *a
@@ -375,14 +395,14 @@ cdef class CurvatureMatrix:
         if y.q != NULL:
             self.across(self.state[3 + 4 * l], y.m, first, step, q)
             return
-        a = self.a[l + 1]                   # of tanh, or of a sigmoid
+        a = self.a[l + 1]                   # tanh or sigmoid: phi'' follows from a
         for i in range(y.m * step):
             q[i] = self.delta[l][i] * ((0 if y.phi == FC_TANH else 1) - 2 * a[i])
 
     cdef void top(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
-        """D = B' in the last layer, a row for each output."""
+        """Set D = B' in the last layer, one row per output."""
         cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
         cdef Py_ssize_t ld = self.ld
         cdef const double *h = self.state[1 + 4 * P.n_layers] + first
@@ -391,7 +411,7 @@ cdef class CurvatureMatrix:
         cdef double root, last, other
         memset(D, 0, d * columns * sizeof(double))
         if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
-            return                      # one class: there is nothing to learn
+            return                      # one class: the loss is constant
         for r in range(count):
             for k in range(self.each):
                 root = sqrt(h[k * ld + r])
@@ -399,7 +419,7 @@ cdef class CurvatureMatrix:
                     D[k * columns + k * step + r] = root
                     continue
                 root, last = root * sqrt(w[r]), sqrt(h[(d - 1) * ld + r])
-                other = last            # with 1 - p_k, of which a sum keeps all digits
+                other = last            # sum of 1 - p_k without cancellation
                 for i in range(d):
                     D[i * columns + k * step + r] = -root * h[i * ld + r] / (1 + last)
                     other += h[i * ld + r] if i != k else 0
@@ -409,7 +429,7 @@ cdef class CurvatureMatrix:
     cdef void across(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out
     ) noexcept nogil:
-        """out = the samples of x (m, ld) from the first on, zeros past the last."""
+        """Copy the samples of x (m, ld) from `first` on to out, with zeros past the last one."""
         cdef Py_ssize_t i
         if step == self.ld:
             memcpy(out, x, m * step * sizeof(double))
@@ -421,15 +441,15 @@ cdef class CurvatureMatrix:
         self, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double *a, Py_ssize_t a_rs, Py_ssize_t a_cs,
         double *b, Py_ssize_t b_rs, Py_ssize_t b_cs, double *c, Py_ssize_t ldc, bint add
     ) noexcept nogil:
-        """c (m, n) = [c +] a b, with k between them."""
+        """Compute c (m, n) = [c +] a b, of inner dimension k."""
         cdef fc_product job = plain_product(
             m, n, k, <char *>a, a_rs, a_cs, <char *>b, b_rs, b_cs, <char *>c, ldc, add
         )
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
 
     cdef int bring_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
-        """Divide by a power of two, whose exponent is returned, where products of a few numbers
-        could overflow or underflow.
+        """Divide x by a power of two if products of a few of its numbers could overflow or
+        underflow. Return the exponent, 0 if x is unchanged.
         """
         cdef double square = 0, largest
         cdef int exponent
@@ -444,11 +464,11 @@ cdef class CurvatureMatrix:
         self.K.scale(count, ldexp(1.0, -exponent), x, x)
         return exponent
 
-    # --- J' H times how far the outputs are from those at theta
+    # --- J' H times the change of the outputs since theta
 
     cdef void add_pull(self, PlanS *P, double *out) noexcept nogil:
-        """out (n,) += J' H (z - the outputs at theta) after `half` there, for the outputs z where
-        the plan is.
+        """Add J' H (z - z0) to out (n,), with z0 the outputs at the theta of the last `half` and z
+        those at the point where the plan is now.
         """
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
@@ -479,7 +499,9 @@ cdef class CurvatureMatrix:
             first += count
 
     cdef void weigh(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """E = B (z - the outputs at theta), a row of `each` parts, of D in the last layer."""
+        """Compute E = B (z - the outputs at theta), a row for each of the `each` columns of D in
+        the last layer.
+        """
         cdef Py_ssize_t r, i, k, step = lines_of(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
         cdef const double *D = self.D[P.n_layers - 1]
@@ -492,10 +514,12 @@ cdef class CurvatureMatrix:
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
         self.clear_idle(P, first, count, self.each, step, self.E)
 
-    # --- what a block adds to G
+    # --- contributions of a block to G
 
     cdef bint add_whole(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
-        """G = F F' of all samples; False, and it is not, where one of D and a is divided."""
+        """Compute G = F F' over all samples. Return False, without a result, if a D or a has been
+        scaled.
+        """
         cdef Py_ssize_t l, i, end
         cdef Layer *y
         for l in range(2 * P.n_layers):
@@ -523,7 +547,9 @@ cdef class CurvatureMatrix:
     cdef void add_layers(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *G
     ) noexcept nogil:
-        """The part of G that two layers have, or one with itself; T and A in pieces."""
+        """Add the block of G that belongs to two layers, or to one layer with itself, computing T
+        and A in pieces.
+        """
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
         cdef bint same = l == above
@@ -558,12 +584,13 @@ cdef class CurvatureMatrix:
         Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
         Py_ssize_t room, Py_ssize_t *rows
     ) noexcept nogil:
-        """out (rows, step) = the products of rows of x from the first on, of `count`, with all rows
-        of y, or where these are the same with those from itself on; each a sum over `each` parts.
-        Returns the row of x after the last for which there is room.
+        """Write to out (rows, step) the products of rows of x, from `first` on out of `count`, with
+        all rows of y, or, if `same`, with the rows from itself on; each product is summed over
+        `each` parts. Return the row of x after the last one that fits.
         """
         cdef Py_ssize_t r, end = first + max(<Py_ssize_t>1, room // others)
-        if not same and others < min(end, count) - first:       # the fewer in the outer loop
+        # the smaller dimension is the outer loop
+        if not same and others < min(end, count) - first:
             end = min(end, count)
             rows[0] = (end - first) * others
             for r in range(others):
@@ -589,8 +616,8 @@ cdef class CurvatureMatrix:
         self, Layer *x, Layer *y, bint same, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t a0,
         Py_ssize_t a1, Py_ssize_t a_rows, double *G
     ) noexcept nogil:
-        """Add C where it belongs: pairs of units by pairs of inputs, which in G are rows by columns
-        of unit and input.
+        """Add C to G: pairs of units by pairs of inputs, which are rows and columns (unit, input)
+        of G.
         """
         cdef Py_ssize_t n = self.n, i, j, a, b, from_, at_, row
         cdef double *c = self.C
@@ -606,7 +633,7 @@ cdef class CurvatureMatrix:
                             out[b] += c[b - from_]
                         if y.b >= 0:
                             G[row * n + y.b + j] += c[y.k - from_]
-                    if same and i < j:          # (i, b), (j, a) with a < b
+                    if same and i < j:          # mirror image: (i, b), (j, a) with a < b
                         out = G + (x.w + i * x.k) * n + at_ + a
                         for b in range(a + 1, x.k):
                             out[b * n] += c[b - a]
@@ -614,10 +641,12 @@ cdef class CurvatureMatrix:
                             G[(at_ + a) * n + x.b + i] += c[x.k - a]
                     c += y.k + 1 - from_
 
-    # --- what a block adds to H besides
+    # --- further contributions of a block to the Hessian
 
     cdef void weigh_columns(self, PlanS *P, Py_ssize_t l, Py_ssize_t step) noexcept nogil:
-        """D of a layer times the weights of its columns: 1 of the outputs', s of the units'."""
+        """Multiply D of a layer by the weights of its columns: 1 for the outputs' columns, s for
+        the units'.
+        """
         cdef Py_ssize_t h, line = step * self.parts[l], i, m = P.layer[l].m, at_
         for i in range(m):
             memcpy(
@@ -638,8 +667,8 @@ cdef class CurvatureMatrix:
         self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t others, bint same, Py_ssize_t l,
         Py_ssize_t above, Py_ssize_t step
     ) noexcept nogil:
-        """T of units from the first on += what the units of the layer above, or the same, add as
-        columns.
+        """Add to T, for units from `first` on, the columns that belong to the units of the layer
+        above, or of the same layer.
         """
         cdef Py_ssize_t i, all_ = step * others
         cdef double *T = self.T
@@ -659,14 +688,16 @@ cdef class CurvatureMatrix:
     cdef void add_products(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *H
     ) noexcept nogil:
-        """What H has since W of the layer above multiplies what comes from layer l."""
+        """Add the terms of H that arise because W of the layer above multiplies the outputs that
+        depend on layer l.
+        """
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
         cdef bint next_ = above == l + 1
         cdef Py_ssize_t i, j = 0, q, count, line = x.k + 1, t, some
         cdef double *c
-        # units of y at a time, for each of which T has a row for each unit below it; of the next
-        # layer only for the one at hand
+        # T holds, for `some` units of y at a time, a row for each unit below; if y is the next
+        # layer, only the current unit i has such a row.
         some = y.m if next_ else max(<Py_ssize_t>1, self.t_rows // y.k)
         for i in range(x.m):
             if not next_:
@@ -699,11 +730,13 @@ cdef class CurvatureMatrix:
     cdef void carry(
         self, PlanS *P, Py_ssize_t i, Py_ssize_t l, Py_ssize_t h, Py_ssize_t step
     ) noexcept nogil:
-        """A (m of h, step) = the derivative of what layer h > l hands on by z of unit i in l."""
+        """Compute A (m of h, step): the derivative of the output of layer h > l with respect to z
+        of unit i in l.
+        """
         cdef Py_ssize_t all_ = step * P.layer[h].m
         cdef bint add = False
         while True:
-            if h == l:                      # its own part, of unit i alone
+            if h == l:                      # the layer's own output depends on z of unit i only
                 self.K.add_parts(step, 1, self.p[l] + i * step, 0, True, self.A + i * step)
                 return
             self.K.times(
@@ -719,7 +752,7 @@ cdef class CurvatureMatrix:
     cdef void put_column(
         self, Layer *x, Py_ssize_t i, Py_ssize_t column, const double *c, double *H
     ) noexcept nogil:
-        """Add c to what unit i of layer x has in a column of H."""
+        """Add c to the entries of unit i of layer x in a column of H."""
         cdef Py_ssize_t n = self.n, a
         for a in range(x.k):
             H[(x.w + i * x.k + a) * n + column] += c[a]

@@ -1,25 +1,29 @@
-"""Losses and activations given by a function of NumPy. Forward stops where one has to be asked:
-after a layer for its a, phi' and phi'', after the last one for the loss of rows and its
-derivatives. What it returns lies where the kernels leave that of others, and products know no
-difference, but for outputs that are coupled by a second derivative, each row a matrix.
+"""User-defined losses and activations, given as NumPy functions.
+
+Forward stops at each of them: after a layer for its a, phi' and phi'', after the last layer for the
+loss of rows and its derivatives. The results are stored where kernels would store theirs, so
+products treat them alike; only a loss whose second derivative couples the outputs needs its own
+code, with a matrix per row.
 """
 import numpy as np
 
 
 cdef enum:
-    MOST_COUPLED = 64           # outputs, as `fastcurv.structure.given` has it
-    TOGETHER = 32               # columns
-    ASKED_NUMBERS = 1 << 15     # of a layer, for which its activation is asked at once
+    # maximum outputs of a coupled loss, as in `fastcurv.structure.given`
+    MOST_COUPLED = 64
+    TOGETHER = 32               # columns multiplied together, so that compilers vectorise the loop
+    ASKED_NUMBERS = 1 << 15     # numbers of a layer that are passed to its activation in one call
 
 
 cdef inline Py_ssize_t wave_of(PlanS *P) noexcept nogil:
-    """The groups of a wave: of as many questions as all threads have something to do."""
+    """Return the number of groups of panels per batch: enough calls to occupy all threads."""
     return (P.threads + P.asked - 1) // P.asked * P.asked
 
 
 cdef void in_waves(Job *job, Py_ssize_t r0) noexcept nogil:
-    """The gradient of the chunk that begins at row r0: forward, the loss, and backward for some
-    groups of panels after the others, whose state takes the same place and stays in the caches.
+    """Compute the gradient of the chunk that begins at row r0 in batches of groups of panels:
+    forward, the loss, backward. All batches use the same memory for their state, which stays in the
+    caches.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
@@ -37,8 +41,8 @@ cdef void in_waves(Job *job, Py_ssize_t r0) noexcept nogil:
 
 
 cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
-    """The job's rows, of the chunk that begins at row r0, forward, from one function that is asked
-    to the next, as far as means are known.
+    """Run the job's rows, of the chunk that begins at row r0, forward from one user-defined
+    function to the next, as far as means are known.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l
@@ -59,8 +63,8 @@ cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
 
 
 cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
-    """What a layer's function has to say of the job's rows, or for the last layer the loss: so many
-    rows at once as sizes alone decide.
+    """Evaluate the user-defined activation of layer l, or for the last layer the loss, on the job's
+    rows. The rows per call depend on sizes alone.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t groups = groups_of(P, job.rows), group = job.group, last, piece, end
@@ -77,8 +81,8 @@ cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
 
 
 cdef int check_returned(found, tuple shape, dtype) except -1:
-    """Refuse what a function returned where it does not have the form that the state is laid out
-    by: it is copied to there without another look.
+    """Raise ValueError if an array returned by a user-defined function does not have the required
+    shape and dtype: later code copies it without further checks.
     """
     if found.shape != shape or found.dtype != dtype or not found.flags.c_contiguous:
         raise ValueError(
@@ -91,8 +95,8 @@ cdef int check_returned(found, tuple shape, dtype) except -1:
 cdef void given_layer(
     PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
-    """a [+ the layer's input], phi' and phi'' of some pieces of the chunk at hand, whose z stands
-    in a's place.
+    """Compute a [+ the layer's input], phi' and phi'' for some pieces of the current chunk, whose z
+    is stored in place of a.
     """
     cdef Plan plan = <Plan>P.asking
     cdef Layer *y = &P.layer[l]
@@ -109,7 +113,7 @@ cdef void given_layer(
             for part in (a, p, q):
                 check_returned(part, z.shape, plan.dtype)
             if y.skip and l:
-                below = np.empty((count, y.m), plan.dtype)      # z may be phi'' itself
+                below = np.empty((count, y.m), plan.dtype)      # z may be the same array as phi''
                 take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
                 a = a + below
             elif y.skip:
@@ -125,7 +129,7 @@ cdef void given_layer(
 cdef void given_rows(
     PlanS *P, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
-    """Loss, delta and h of some pieces of the chunk at hand."""
+    """Compute loss, delta and h of some pieces of the current chunk."""
     cdef Plan plan = <Plan>P.asking
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t first = row_of(P, rows, piece), last = row_of(P, rows, end)
@@ -146,19 +150,19 @@ cdef void given_rows(
         plan.error, P.failed = error, True
 
 
-# --- matrices of the state by rows: of so many pieces, across panels, else rows -------------------
+# --- copies of state matrices by pieces: a piece is a panel if the layout is transposed, else a row 
 
 cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return panels_of(P, rows) if P.across else rows
 
 
 cdef inline Py_ssize_t row_of(PlanS *P, Py_ssize_t rows, Py_ssize_t piece) noexcept nogil:
-    """The first of a piece of the chunk's rows."""
+    """Return the first row of a piece of the chunk's rows."""
     return first_of(P, rows, piece) if P.across else piece
 
 
 cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noexcept nogil:
-    """The first of a group of panels; where there are none, of all rows as one."""
+    """Return the first piece of a group of panels; without groups all rows are one group."""
     cdef Py_ssize_t n_panels
     if not P.groups:
         return pieces_of(P, rows) if group else 0
@@ -170,7 +174,7 @@ cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noe
 cdef inline char *place_of(
     PlanS *P, char *state, Py_ssize_t piece, Py_ssize_t ld
 ) noexcept nogil:
-    """Where a piece's part of a matrix of the state stands."""
+    """Return the address of a piece's part of a matrix of the state."""
     return at(P, state, state_of(P, piece - P.before) if P.across else piece - P.before * P.panel,
               ld)
 
@@ -179,7 +183,7 @@ cdef void take_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *out
 ) noexcept nogil:
-    """Some pieces of a matrix of a layer's state, of m units, into out (their rows, m)."""
+    """Copy some pieces of a matrix of a layer's state, of m units, into out (their rows, m)."""
     cdef Py_ssize_t n, size = P.K.real_bytes
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
@@ -194,7 +198,7 @@ cdef void take_pieces(
 cdef void take_units(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, char *out, Py_ssize_t ldo
 ) noexcept nogil:
-    """All pieces of the same into out (m, ldo), a row for each unit."""
+    """Copy all pieces of a matrix of a layer's state into out (m, ldo), one row per unit."""
     cdef Py_ssize_t piece = 0, n, j, size = P.K.real_bytes
     cdef char *from_
     if not P.across:
@@ -212,7 +216,9 @@ cdef void put_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *source
 ) noexcept nogil:
-    """The inverse; across, 0 past the last sample of each panel."""
+    """Copy rows of m numbers into some pieces of a matrix of the state, the inverse of
+    `take_pieces`. In the transposed layout, zeros follow the last sample of each panel.
+    """
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to
     if not P.across:
@@ -228,7 +234,7 @@ cdef void put_pieces(
         piece += 1
 
 
-# --- outputs that are coupled ---------------------------------------------------------------------
+# --- losses that couple the outputs ---------------------------------------------------------------
 
 ctypedef fused number:
     float
@@ -237,7 +243,7 @@ ctypedef fused number:
 
 cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                  Py_ssize_t m) noexcept nogil:
-    """x[i] = h[i] x[i] for each row i, h[i] (m, m)."""
+    """Set x[i] = h[i] x[i] for each row i, with h[i] of shape (m, m)."""
     cdef double found[MOST_COUPLED]
     cdef Py_ssize_t i, j, k
     for i in range(rows):
@@ -251,8 +257,8 @@ cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_
 
 cdef void couple_across(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                         Py_ssize_t m) noexcept nogil:
-    """The same for columns, some together, so that what a compiler makes vectors of lies side by
-    side.
+    """Set x[:, i] = h[i] x[:, i] for each column i, in the transposed layout, in strips of columns
+    that compilers vectorise.
     """
     cdef double found[MOST_COUPLED * TOGETHER]
     cdef Py_ssize_t first = 0, i, j, k, count
@@ -277,8 +283,8 @@ cdef void couple_across(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t l
 cdef void r_coupled(
     PlanS *P, const fc_loss_rows *here, Py_ssize_t rows, char *rz, Py_ssize_t ld
 ) noexcept nogil:
-    """rdelta = (d2 loss / dz2) rz in rz's place, `ld` as in the pass; across, 0 past the last
-    sample.
+    """Compute rdelta = (d2 loss / dz2) rz in place of rz, with leading dimension `ld`. In the
+    transposed layout, zeros follow the last sample.
     """
     cdef Py_ssize_t j, size = P.K.real_bytes
     if P.K.real_bytes == 8 and P.across:

@@ -1,13 +1,14 @@
-"""The term l2/2 ||theta||^2, of everything or of the matrices W alone.
+"""The penalty l2/2 ||theta||^2, of all parameters or of the matrices W only.
 
-A flat vector is runs of numbers that l2 takes, each with numbers after it that l2
-spares: one run of all, or a layer's W and then its biases.
+A flat vector consists of runs of penalised numbers, each followed by numbers without penalty: one
+run of everything, or each layer's W followed by its biases.
 """
 from libc.string cimport memset
 
 
 cdef struct Run:
-    char *at                    # of x
+    char *at                    # start of the run in the vector
+    # offset of the run, its length, and numbers without penalty after it
     Py_ssize_t first, taken, spared
 
 
@@ -26,16 +27,16 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    L2_PART = 1 << 16              # numbers of a run, at least, for one part of the job
-    MOST_PARTS = 64
+    L2_PART = 1 << 16              # minimum numbers of a run per part of the job
+    MOST_PARTS = 64             # maximum number of parts
 
 
 cdef struct Parts:
     const fc_table *K
     Run run
-    Py_ssize_t step             # numbers of a part
+    Py_ssize_t step             # numbers per part
     double l2
-    char *out                   # of the run; NULL: squares are wanted
+    char *out                   # the run's part of the output; NULL: compute squares instead
     double squares[MOST_PARTS]
 
 
@@ -51,7 +52,9 @@ cdef void decay_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
-    """All parts of a run by the team; returns how many there are, whatever the threads."""
+    """Run all parts of a run on the team; return their number, which does not depend on the
+    threads.
+    """
     cdef Py_ssize_t taken = t.run.taken
     t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MOST_PARTS - 1) // MOST_PARTS)
     cdef Py_ssize_t count = (taken + t.step - 1) // t.step
@@ -60,7 +63,7 @@ cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
 
 
 cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
-    """out = l2 x, flat vectors, 0 where l2 spares; out may be x."""
+    """Set out = l2 x for flat vectors, with 0 for numbers without penalty; out may be x."""
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Parts t
     t.l2 = l2
@@ -72,7 +75,7 @@ cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
 
 
 cdef double decayed(PlanS *P, char *x) noexcept nogil:
-    """||x||^2, of what l2 does not spare."""
+    """Return ||x||^2 over the penalised numbers."""
     cdef Py_ssize_t l, part
     cdef double square = 0
     cdef Parts t

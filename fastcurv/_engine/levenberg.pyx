@@ -1,74 +1,79 @@
-"""Levenberg-Marquardt steps on a small net, without Python between them.
+"""Levenberg-Marquardt steps for a small network, as a loop of the engine without Python code.
 
 At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the trial step is
-s = -(G + mu I)^-1 g. With rho the ratio of what the loss falls by to what the model promises,
-Nielsen's rule (Damping parameter in Marquardt's method, 1999) takes the step if rho > 0 and makes
-mu smaller, by 1 - (2 rho - 1)^3 and at most tenfold, where he has threefold, for which small nets
-take a tenth more steps (but after a bend, see below); else mu grows by 2, 4, 8, ... It begins at
-the largest element of G's diagonal: from a thousandth of that, of ten problems with 100 starts or
-more each, fits of cancer, diabetes and a teacher's outputs end higher, of one other lower; none is
-quicker by over a sixth.
+s = -(G + mu I)^-1 g. Let rho be the ratio of actual to predicted decrease. Nielsen's rule (Damping
+parameter in Marquardt's method, 1999) accepts the step if rho > 0 and multiplies mu by
+1 - (2 rho - 1)^3, but by at least 1/10 (1/3 after a correction, see below); else mu grows by 2, 4,
+8, ... Nielsen's lower bound is 1/3, with which small networks take a tenth more steps. mu begins at
+the largest diagonal element of G. Starting at a thousandth of that was compared on ten problems
+with 100 starts or more each: fits of cancer, diabetes and a teacher's outputs ended higher, those
+of one other problem lower, and none was faster by more than a sixth.
 
-Where the loss falls by less than 3/4 of the promise, the outputs are not J s from those at theta,
-and s bends: with z the outputs at theta + s, z0 those at theta, L what l2 adds to G,
+If the loss falls by less than 3/4 of the prediction, the outputs at theta + s differ from the
+linear model, and s is corrected: with z the outputs at theta + s, z0 those at theta, and L the
+diagonal that l2 adds to G,
 
     s -= (G + mu I)^-1 (g + (L + mu I) s + J' H (z - z0))
 
-by the factor that is there: geodesic acceleration (Transtrum, Sethna: Improvements to the
-Levenberg-Marquardt algorithm, 2012) whose finite difference is the step that was tried, so that
-it costs nothing where J holds. Fits that follow a valley take a third to half the steps.
+by the existing factorisation. This is geodesic acceleration (Transtrum, Sethna: Improvements to the
+Levenberg-Marquardt algorithm, 2012) whose finite difference is the tried step itself, so that it
+costs nothing where the linear model holds. Fits along a curved valley take a third to half of the
+steps.
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    PANEL = 24                  # rows of the factor
-    AT_A_TIME = 4               # rows of a panel
-    BENDS = 2                   # of a step, at most
+    PANEL = 24                  # rows of the factor computed at one time
+    AT_A_TIME = 4               # rows eliminated at one time within a panel
+    BENDS = 2                   # maximum corrections per step
 
-cdef double LEAST = 0.1         # of mu is left by a step that held, and by one that is bent
-cdef double LEAST_BENT = 1 / 3.0
-cdef double HELD = 0.75         # of what was promised: J holds as far as s
-cdef double BENT = 0.375        # a bend at most, in lengths of s
-cdef double WORTH = 0.1         # of what was promised: a bend that another may follow
+cdef double LEAST = 0.1         # smallest factor for mu after an accepted step ...
+cdef double LEAST_BENT = 1 / 3.0  # ... and after a corrected one
+# ratio of actual to predicted decrease from which on no correction is tried
+cdef double HELD = 0.75
+cdef double BENT = 0.375        # maximum length of a correction, relative to s
+# gain of a correction, relative to the predicted decrease, below which no further one is tried
+cdef double WORTH = 0.1
 
 cdef enum Ending:
     GOING, CRITICAL, TARGET, STALLED, LATE, OFF
 
 
 cdef class Levenberg:
-    """The state of a run: theta, its loss, gradient and matrix, and the damping mu.
+    """The state of a Levenberg-Marquardt run: theta, its loss, gradient, matrix and damping.
 
     Parameters
     ----------
     plan : Plan
-        Its own, without batch normalisation.
+        Used by this run alone; without batch normalisation.
     theta : array (n,) of the plan's dtype, contiguous
-        The start; it is moved.
+        The start, which is updated in place.
     spare, most : list, int
-        Gets the plan, up to so many in all, once the run is gone: see `leave`.
+        Pool of at most `most` plans, to which the plan is returned at the end of the run.
     """
     cdef CurvatureMatrix normal
     cdef Plan plan
     cdef readonly object theta
     cdef readonly object gradient
     cdef readonly double value, gradient_norm
-    cdef double lowest          # of all values
+    cdef double lowest          # lowest loss so far
     cdef public double damping, growth
-    cdef public bint bends      # whether steps do
+    cdef public bint bends      # whether steps are corrected by geodesic acceleration
     cdef readonly Py_ssize_t values
     cdef object room, trial, decay
     cdef list spare
     cdef Py_ssize_t most
-    cdef double *G
-    cdef double *A
-    cdef double *minus          # columns of the factor
-    cdef Py_ssize_t ld          # of its rows
-    cdef double *s
-    cdef double *more           # beyond s
-    cdef double *g
-    cdef double *l2             # what l2 adds to the diagonal
-    cdef bint blind             # the last step's gain was below the rounding of the loss
-    cdef bint formed            # whether G is that at theta: the last point of a run needs none
+    cdef double *G              # Gauss-Newton matrix, upper triangle
+    cdef double *A              # Cholesky factor of G + mu I, upper triangle
+    cdef double *minus          # negated columns of the factor, for one panel
+    cdef Py_ssize_t ld          # leading dimension of A
+    cdef double *s              # trial step
+    cdef double *more           # correction of s
+    cdef double *g              # gradient in double precision
+    cdef double *l2             # diagonal that l2 adds to G, or NULL
+    # the predicted decrease of the last step was below the rounding error of the loss
+    cdef bint blind
+    cdef bint formed            # G belongs to theta; the last point of a run needs no matrix
 
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
@@ -110,12 +115,13 @@ cdef class Levenberg:
         leave(self.plan, self.spare, self.most)
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
-        """At most `count` steps; `record` (count, 3) gets loss, gradient norm and seconds of each.
+        """Take at most `count` steps; `record` (count, 3) receives loss, gradient norm and seconds
+        of each.
 
         Returns
         -------
         (steps, ending) : int, str
-            ``""`` where all were taken, or ``critical``, ``target``, ``stalled``, ``max_time``.
+            ``""`` if all steps were taken, or ``critical``, ``target``, ``stalled``, ``max_time``.
         """
         cdef Py_ssize_t done
         cdef Ending ending = GOING
@@ -170,8 +176,9 @@ cdef class Levenberg:
         return count
 
     cdef bint descend(self, PlanS *P, char *theta, char *trial) noexcept nogil:
-        """A trial point with a lower loss, or with the same to rounding where the model promises no
-        more: then the gradient has to fall. False: there is none.
+        """Find a trial point with a lower loss. If the predicted decrease is below the rounding
+        error of the loss, accept an equal loss, and the gradient has to fall. Return False if there
+        is no such point.
         """
         cdef double promised, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
@@ -195,7 +202,7 @@ cdef class Levenberg:
                 if self.bends and not self.blind and isfinite(f) and self.short(promised, f):
                     f, least = self.bend(P, theta, trial, promised, f), LEAST_BENT
                 ratio = (self.value - f) / promised if isfinite(f) else -1
-                if self.blind:          # the gradient will tell
+                if self.blind:          # the gradient decides, see `steps`
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
@@ -208,7 +215,7 @@ cdef class Levenberg:
         return False
 
     cdef double loss_at(self, PlanS *P, char *theta, char *trial) noexcept nogil:
-        """The loss at trial = theta + s, where the plan is afterwards."""
+        """Return the loss at trial = theta + s, where the plan is afterwards."""
         cdef Py_ssize_t i
         for i in range(P.n):
             if P.K.real_bytes == 8:
@@ -218,14 +225,16 @@ cdef class Levenberg:
         return self.loss(P, trial)
 
     cdef inline bint short(self, double promised, double f) noexcept nogil:
-        """Whether the loss has fallen by so little of what was promised that J does not hold."""
+        """Return True if the actual decrease is so far below the predicted one that the linear
+        model fails.
+        """
         return self.value - f < HELD * promised
 
     cdef double bend(
         self, PlanS *P, char *theta, char *trial, double promised, double f
     ) noexcept nogil:
-        """Bend s, where the loss is f, while that pays; the lowest loss, at whose trial point the
-        plan then is.
+        """Correct s, at which the loss is f, while that lowers the loss. Return the lowest loss;
+        the plan is then at its trial point.
         """
         cdef double before
         cdef Py_ssize_t i
@@ -235,7 +244,7 @@ cdef class Levenberg:
                 break
             before, f = f, self.loss_at(P, theta, trial)
             self.values += 1
-            if not f < before:          # back again
+            if not f < before:          # no gain: undo the correction
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
                 return self.loss_at(P, theta, trial)
@@ -244,8 +253,9 @@ cdef class Levenberg:
         return f
 
     cdef bint turn(self, PlanS *P) noexcept nogil:
-        """s += `more`, what the outputs at theta + s, where the plan is, ask for, as far as is
-        allowed; False: s is as it was, since that is nothing, or not finite.
+        """Add the correction `more` to s, computed from the outputs at theta + s, where the plan
+        is, and limited in length. Return False, with s unchanged, if the correction is zero or not
+        finite.
         """
         cdef Py_ssize_t i
         cdef double more = 0, so_far = 0, share
@@ -267,7 +277,7 @@ cdef class Levenberg:
         return True
 
     cdef bint damp(self, Py_ssize_t n) noexcept nogil:
-        """A = G + mu I, factorised; False where it is not positive definite to rounding."""
+        """Factorise A = G + mu I. Return False if it is not positive definite to rounding."""
         cdef Py_ssize_t i
         cdef double *row
         for i in range(n):
@@ -277,11 +287,11 @@ cdef class Levenberg:
         return self.factorise(n)
 
     cdef void solve(self, Py_ssize_t n, double *x) noexcept nogil:
-        """x = (G + mu I)^-1 x."""
+        """Set x = (G + mu I)^-1 x."""
         cdef Py_ssize_t i, p, first = 0, after = 0
         cdef double[AT_A_TIME] c
         cdef double *row
-        while first < n:                        # R' first, ...
+        while first < n:                        # forward substitution with R'
             after = min(first + AT_A_TIME, n)
             for i in range(first, after):
                 row = self.A + i * self.ld
@@ -293,7 +303,7 @@ cdef class Levenberg:
                 n, x + first, n, NULL
             )
             first = after
-        while after > 0:                        # ... then R
+        while after > 0:                        # backward substitution with R
             first = (after - 1) // AT_A_TIME * AT_A_TIME
             memset(c, 0, sizeof(c))
             self.normal.K.dots(
@@ -308,10 +318,10 @@ cdef class Levenberg:
             after = first
 
     cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
-        """A = R' R, R in the half that a row has from its diagonal on, `PANEL` rows at a time, each
-        less what those above it give; False where a pivot is not positive. Not LAPACK's: BLAS has
-        threads of its own, which wait for each other a thousand times as long as this takes if
-        anything else runs.
+        """Factorise A = R' R with R in the upper triangle, `PANEL` rows at a time, each after
+        subtracting the rows above it. Return False if a pivot is not positive. LAPACK is not used,
+        because BLAS has threads of its own, which wait for each other a thousand times as long as
+        this takes if the machine is busy.
         """
         cdef Py_ssize_t first = 0, after, i, ld = self.ld
         cdef double *A = self.A
@@ -334,8 +344,8 @@ cdef class Levenberg:
     cdef bint eliminate(
         self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
     ) noexcept nogil:
-        """Make a few rows of R, and take them out of those before the end. A part of the other half
-        of these is written, too, which nobody reads.
+        """Compute rows first to after of R, and subtract them from the rows before `end`. A part of
+        the lower triangle of these rows is overwritten, too, which is not read again.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
         cdef double[AT_A_TIME * PANEL] c
@@ -363,7 +373,7 @@ cdef class Levenberg:
         return True
 
     cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
-        """The loss at theta, where the plan is afterwards."""
+        """Return the loss at theta, where the plan is afterwards."""
         cdef double f
         P.at_chunk, P.done, P.passing = -1, 0, False
         if not take_theta(P, theta, NULL):
@@ -374,7 +384,7 @@ cdef class Levenberg:
         return f
 
     cdef void arrive(self, PlanS *P, char *gradient) noexcept nogil:
-        """The gradient where the plan is."""
+        """Compute the gradient at the plan's current point."""
         cdef Py_ssize_t i
         cdef double square = 0
         if self.plan.l2 != 0:
@@ -386,7 +396,7 @@ cdef class Levenberg:
         self.gradient_norm, self.formed = sqrt(square), False
 
     cdef void form(self, PlanS *P) noexcept nogil:
-        """The matrix there."""
+        """Compute the Gauss-Newton matrix at the current point."""
         cdef Py_ssize_t i
         self.normal.half(self.G)
         for i in range(P.n if self.l2 != NULL else 0):

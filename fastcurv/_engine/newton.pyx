@@ -1,24 +1,26 @@
-"""Newton-type steps in Krylov spaces, many in one call, and the points that they lead to.
+"""Newton-type steps in Krylov subspaces, many per call, and evaluation of the loss at their points.
 
-A space grows from the gradient at theta, and the step solves a small problem in it; see krylov.pyx.
-With rho the ratio of what the loss falls by to what the model promises, the step is taken if
-rho > 1e-4, and the problem's parameter follows rho; else it is solved again in the same space.
+A subspace grows from the gradient at theta, and the step solves a small problem in it; see
+krylov.pyx. With rho the ratio of actual to predicted decrease, the step is accepted if rho > 1e-4,
+and the problem's parameter is updated by rho; otherwise the problem is solved again in the same
+subspace.
 """
 from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, sqrt
 from libc.string cimport memcmp
 
 cdef enum:
-    REFUSALS = 100              # trial steps in a row
-    SLOW = 3                    # steps in a row that hardly lower the loss, by a good model
-cdef double ENOUGH = 1e-4       # ratio of a step that is taken
+    REFUSALS = 100              # consecutive rejected trial steps after which the run ends
+    # consecutive steps with little decrease although the model is accurate
+    SLOW = 3
+cdef double ENOUGH = 1e-4       # minimum ratio of actual to predicted decrease of an accepted step
 
 
 cpdef double reduction_ratio(double old, double new, double predicted, double eps):
-    """Return (old - new)/predicted, drawn to 1 where both are within the rounding of the values.
+    """Return (old - new)/predicted, shifted towards 1 if both are within the values' rounding.
 
-    A value of size L carries an error of the order of ``10 eps |L|``; without this term the last
-    steps of a converging run are refused because of noise (Conn, Gould and Toint, Trust-Region
-    Methods, 2000, section 17.4).
+    A value of size L has an error of the order of ``10 eps |L|``. Without this term, rounding would
+    reject the last steps of a converging run (Conn, Gould and Toint, Trust-Region Methods, 2000,
+    section 17.4).
     """
     cdef double noise
     if not isfinite(new):
@@ -28,7 +30,9 @@ cpdef double reduction_ratio(double old, double new, double predicted, double ep
 
 
 cpdef double next_radius(double radius, double ratio, double length, bint bounded):
-    """Return the radius after a trial step of this length, at the bound or not."""
+    """Return the trust radius after a trial step of the given length, which was at the bound if
+    `bounded`.
+    """
     if ratio < 0.25:
         return 0.25 * length
     return 2 * radius if ratio > 0.75 and bounded else radius
@@ -37,8 +41,8 @@ cpdef double next_radius(double radius, double ratio, double length, bint bounde
 cdef double next_parameter(
     Problem problem, double parameter, double ratio, double length, bint bounded, double size
 ):
-    """The parameter of a small problem after a trial step: its length, whether that is at its
-    bound, and the size of the curvature.
+    """Return the parameter of a small problem (radius, cubic weight or damping) after a trial step
+    of this length, at its bound if `bounded`; `size` is the size of the curvature.
     """
     if problem == TRUST_REGION:
         return next_radius(parameter, ratio, length, bounded)
@@ -52,19 +56,19 @@ cdef double next_parameter(
 
 
 cdef class Points:
-    """The loss at a run's point, where products are made, and at trial points beside it.
+    """The loss of a run at its current point, where products are computed, and at trial points.
 
     Parameters
     ----------
     here, there : Plan
-        Alike, and its own.
+        For the current point and for trial points; two equal plans used by this run alone.
     spare, most : list, int
-        Gets them, up to so many in all, once the points are gone: see `leave`.
+        Pool of at most `most` plans, to which both are returned at the end of the run.
     """
     cdef Plan here, there
-    cdef object at_here, at_there       # their memory for theta
-    cdef readonly Times times           # products here
-    cdef readonly bint finite           # the last trial point
+    cdef object at_here, at_there       # memory for theta of each plan
+    cdef readonly Times times           # products at the current point
+    cdef readonly bint finite           # whether the loss at the last trial point is finite
     cdef list spare
     cdef Py_ssize_t most
 
@@ -80,7 +84,7 @@ cdef class Points:
         leave(self.there, self.spare, self.most)
 
     def turn(self, str kind):
-        """Products are those of another curvature from here on."""
+        """Change the curvature of the products to `kind`."""
         self.times.kind = KINDS[kind]
 
     cdef char *start(self, theta) except NULL:
@@ -90,13 +94,13 @@ cdef class Points:
         return start
 
     cdef bint is_at(self, Plan plan, char *theta) except -1:
-        """Whether a plan is at theta."""
+        """Return True if a plan is bound to theta."""
         cdef size_t size = plan.P.n * plan.P.K.real_bytes
         return plan.theta is not None and memcmp(pointer(plan.theta), theta, size) == 0
 
     cdef double beside(self, char *theta) except? -1:
-        """The loss at a trial point, infinite where that is not finite; NULL: it is in `at_there`,
-        and the plan is nowhere.
+        """Return the loss at a trial point, infinite if it is not finite. NULL: the trial point is
+        in `at_there` already, and its plan is not bound.
         """
         cdef Plan plan = self.there
         self.finite = True
@@ -106,11 +110,11 @@ cdef class Points:
         return plan.value if self.finite else INFINITY
 
     def value(self, theta):
-        """Return the loss at a trial point, infinite where that is not finite."""
+        """Return the loss at a trial point, infinite if it is not finite."""
         return self.beside(self.start(theta))
 
     cdef int settle(self) except -1:
-        """The trial point is the run's from here on."""
+        """Make the trial point the run's current point."""
         self.there.prepare()
         self.there.finish()
         self.here, self.there = self.there, self.here
@@ -119,8 +123,8 @@ cdef class Points:
         return 0
 
     def arrive(self, theta):
-        """Go to theta, where the loss is finite. Returns it and its gradient, which stays as it is
-        while anyone has it.
+        """Move to theta. Return its loss and gradient, an infinite loss and NaN if theta is not
+        finite. The gradient array is not reused while the caller refers to it.
         """
         cdef char *start = self.start(theta)
         if not self.is_at(self.here, start):
@@ -133,7 +137,7 @@ cdef class Points:
 
 
 cdef bint is_short(Py_ssize_t n, const real *s, const real *theta, double eps) noexcept nogil:
-    """Whether theta + s is theta to rounding."""
+    """Return True if theta + s equals theta to rounding."""
     cdef Py_ssize_t i
     for i in range(n):
         if not fabs(s[i]) <= eps * fmax(1, fabs(theta[i])):
@@ -148,33 +152,34 @@ cdef void added(Py_ssize_t n, const real *s, const real *theta, real *out) noexc
 
 
 cdef enum Watch:
-    NOTHING, CRAWLING, FALLING  # what steps end at
+    # condition at which a series of steps ends: slow progress, or fast progress
+    NOTHING, CRAWLING, FALLING
 
 
 cdef class NewtonSteps:
-    """Steps of a run, with little Python in them where the run has `points`.
+    """Steps of a run; with `points`, an engine loop that executes little Python code.
 
     Parameters
     ----------
     run : Run
     space : Space
     forcing, thrift : float
-        Residual of the small problem, relative to the gradient, and when to be content with more:
-        see `Space.solve`.
+        Relative residual of the small problem, and the trade-off between residual and cost; see
+        `Space.solve`.
     """
     cdef object run
     cdef Space space
     cdef Points points
     cdef double forcing, thrift
-    cdef readonly object vector         # the last trial step
-    cdef readonly object parameter      # after it, of the small problem
-    cdef readonly double ratio          # of its reduction to that of the model
-    cdef readonly Py_ssize_t steps      # of the last `take`
-    cdef readonly Py_ssize_t values     # at its trial points
+    cdef readonly object vector         # last trial step
+    cdef readonly object parameter      # parameter of the small problem after that step
+    cdef readonly double ratio          # ratio of actual to predicted decrease of that step
+    cdef readonly Py_ssize_t steps      # steps of the last `take`
+    cdef readonly Py_ssize_t values     # losses evaluated at its trial points
     cdef readonly double value, gradient_norm
     cdef readonly object gradient
-    cdef public Py_ssize_t slow         # steps in a row that hardly lowered the loss
-    cdef readonly bint turned           # what was watched for has come
+    cdef public Py_ssize_t slow         # consecutive steps with little decrease
+    cdef readonly bint turned           # the condition `watch` has been met
 
     def __init__(self, run, Space space, double forcing, double thrift):
         self.run, self.space, self.forcing, self.thrift = run, space, forcing, thrift
@@ -187,25 +192,25 @@ cdef class NewtonSteps:
     def take(
         self, str problem, parameter, Py_ssize_t limit, scale, bint opened, int watch, record
     ):
-        """Take as many steps, at most, as `record` (count, 4) has rows, which get the loss, the
-        norm of the gradient, the seconds and the products so far. They end early at a gradient or a
-        loss that is enough, where the budget ends, after a tenth of a second, where others should
-        have a turn, and at what is watched for: three steps in a row that hardly lower the loss (1)
-        or one that lowers it by a hundredth (2).
+        """Take at most as many steps as `record` (count, 4) has rows. The rows receive the loss,
+        the gradient norm, the seconds and the number of products so far. The steps end early at a
+        gradient or loss that meets the tolerance, at the end of the budget, after a tenth of a
+        second (so that the caller can report progress), and at the condition `watch`: three
+        consecutive steps with little decrease (1), or one that lowers the loss by a hundredth (2).
 
         Parameters
         ----------
         problem, parameter, limit
             See `Space.solve`.
         scale : array (n,) or None
-            Of the step, whose space is in other coordinates.
+            Factor of the step, if the space is in scaled coordinates.
         opened : bool
-            The space has been started for the only step.
+            True if the space has already been started, for a single step.
 
         Returns
         -------
         str or None
-            Why there is no further step.
+            Reason why no further step is possible.
         """
         cdef double *rows = <double *>pointer(record)
         cdef double before, norm_before, fallen
@@ -248,8 +253,8 @@ cdef class NewtonSteps:
         return None
 
     cdef object step(self, str problem, Py_ssize_t limit, scale):
-        """Take one step, after as many trials as it takes; or return why there is none, or None
-        where the budget has ended, with too small a ratio.
+        """Take one step, after as many trials as needed. Return the reason if there is none. Return
+        None with a small `ratio` if the budget has ended.
         """
         cdef double length, predicted, f
         cdef bint bounded
@@ -283,7 +288,7 @@ cdef class NewtonSteps:
         return "a hundred trial steps in a row were refused"
 
     cdef double trial(self) except? -1:
-        """The loss at theta + vector."""
+        """Return the loss at theta + vector."""
         cdef Points points = self.points
         cdef Py_ssize_t n = self.space.n
         cdef char *s
@@ -312,7 +317,7 @@ cdef class NewtonSteps:
         return is_short(self.space.n, <float *>s, <float *>at_, eps)
 
     cdef int arrive(self) except -1:
-        """Go to the trial point."""
+        """Move to the trial point."""
         cdef double square
         cdef bint wide
         cdef char *g

@@ -1,5 +1,5 @@
-"""The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted,
-freed.
+"""The plan of an objective: allocated once (sizes, threads, memory), bound to data and theta, then
+multiplied any number of times.
 """
 import numpy as np
 
@@ -13,9 +13,11 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef enum:
-    TALL_BLOCK = 16             # vectors served side by side by a tall plan
-    HELD_WORK = 200000          # flops of a product up to which the GIL is held: some microseconds
-    TRIED_WORK = 400000000      # flops of a product up to which one thread may be faster at theta
+    TALL_BLOCK = 16             # vectors that a panel-parallel plan takes side by side
+    # flops of a product up to which the GIL is kept, for some microseconds
+    HELD_WORK = 200000
+    # flops of a product up to which one thread may be faster when the plan is bound
+    TRIED_WORK = 400000000
 
 
 cdef class Plan:
@@ -23,15 +25,17 @@ cdef class Plan:
 
     Parameters
     ----------
-    sizes, activations, skips : of the network; one activation and one flag for each hidden layer.
-        An activation without kernels is an object whose ``rounded(z)`` are phi(z), phi' and phi'',
+    sizes, activations, skips : sequences
+        Of the network: layer widths, and one activation and one residual flag per hidden layer. A
+        user-defined activation is an object whose ``rounded(z)`` returns phi(z), phi' and phi'',
         contiguous and of z's shape and dtype.
     rows : Rows
-    loss, divisor, l2, l2_biases : of the objective
+    loss, divisor, l2, l2_biases : str, float, float, bool
+        Of the objective.
     given, coupled : callable or None, bool
-        Of a loss without kernels: ``given(z, y, weight)``, the loss of some rows, its derivatives
-        by z (rows, d_out) and its second ones, (rows, d_out), or (rows, d_out, d_out) if `coupled`,
-        both in the dtype of the plan, contiguous.
+        A user-defined loss: ``given(z, y, weight)`` returns the loss of some rows, its gradient
+        with respect to z (rows, d_out) and its second derivatives, (rows, d_out), or (rows, d_out,
+        d_out) if `coupled`; both contiguous and in the plan's dtype.
     threads, memory : int
         `memory` in bytes, 0: no bound.
     """
@@ -49,14 +53,17 @@ cdef class Plan:
     cdef readonly object sizes
     cdef object dtype
     cdef Py_ssize_t memory
-    cdef Trial trials[2]        # of forward, and of backward too
-    cdef bint multiplied        # the state has been of use to products
-    cdef bint passing           # gradients are shown as copies, or forgotten
-    cdef object spare           # one's memory: fresh memory would take as long as the passes
-    cdef long long since        # when theta's memory began to change; 0: it does not
+    cdef Trial trials[2]        # timings of bind without and with the gradient
+    cdef bint multiplied        # products have used the state
+    # the gradient is handed out as a copy only, so its memory may be reused
+    cdef bint passing
+    # memory of an earlier gradient: allocating new pages would take as long as the passes
+    cdef object spare
+    # time at which the memory of theta began to change, in nanoseconds; 0: it does not change
+    cdef long long since
     cdef object given
     cdef tuple activations
-    cdef object error           # what a function that was asked has raised
+    cdef object error           # exception raised by a user-defined function
 
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
@@ -115,7 +122,7 @@ cdef class Plan:
         free(self.P.layer)
         free(self.P.active)
 
-    # --- made: how rows are served, and the one block of memory -----------------------------------
+    # --- allocation: layout, and the one block of memory ------------------------------------------
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -132,8 +139,8 @@ cdef class Plan:
         return self.reserve(1)
 
     cdef int reserve(self, Py_ssize_t block) except -1:
-        """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is
-        in P.block.
+        """Allocate memory for `block` vectors side by side, or as many as `memory` allows; P.block
+        is then the number that fits.
         """
         cdef PlanS *P = &self.P
         cdef size_t size
@@ -163,24 +170,27 @@ cdef class Plan:
         if base != NULL:
             lay_out_vectors(&self.P, &arena, block)
 
-    # --- bound ------------------------------------------------------------------------------------
+    # --- binding to theta -------------------------------------------------------------------------
 
     def bind(self, theta, bint gradient=True, bint passing=False):
-        """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and
-        backward unless not wanted. `passing`: for the gradient alone, which is copied or forgotten;
-        products have to make their state again, and from the first of them on it is kept.
+        """Bind the plan to theta (n,), contiguous, of the plan's dtype, which the plan keeps: run
+        forward, and backward if `gradient`. `passing`: only the gradient is needed, so the state
+        may be overwritten; later products recompute it, and from the first product on it is kept.
         """
         self.be_at(theta, NULL, gradient, passing)
 
     def take(self, source, theta, bint gradient=True, bint passing=False):
-        """The same with theta[:] = source on the way. False, and the plan is nowhere, where source
-        is no vector as the engine takes them, or not finite.
+        """Bind the plan to theta after copying theta[:] = source. Return False, with the plan
+        unbound, if source is not a contiguous, aligned vector of the plan's dtype or is not finite.
         """
         cdef char *from_ = ready(source, self.P.n, self.dtype, False)
         self.theta = None
         return from_ != NULL and self.be_at(theta, from_, gradient, passing)
 
     cdef bint be_at(self, theta, char *source, bint gradient, bint passing) except -1:
+        """Bind the plan to theta, which is copied from `source` unless that is NULL; return False
+        if it is not finite.
+        """
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
@@ -198,7 +208,7 @@ cdef class Plan:
                 self.walk(gradient)
             else:
                 self.theta = None
-        except BaseException:                    # interrupted: nothing here belongs to theta
+        except BaseException:                    # interrupted: the state does not belong to theta
             self.theta = None
             raise
         finally:
@@ -207,26 +217,28 @@ cdef class Plan:
         return finite
 
     def finish(self):
-        """The gradient, after a bind without it."""
+        """Compute the gradient after a bind without it."""
         if self.gradient is None:
-            if self.P.done == 2:                   # what backward needs is spent
+            if self.P.done == 2:                   # backward overwrote its own inputs
                 self.P.at_chunk = -1
             self.walk(True)
 
     def prepare(self):
-        """What products need, after a bind without the gradient."""
+        """Compute the state that products need, after a bind without the gradient."""
         self.multiplied = True
         if self.P.done < 2:
             self.finish()
 
     def unbind(self):
-        """Forget theta: its memory is about to change, which is timed with the next bind."""
+        """Forget theta because its memory is about to change; the time of the change counts towards
+        the next bind.
+        """
         self.theta, self.since = None, now()
 
     def renew(self, X, y, labels, weight):
-        """Other rows of the same shapes and kinds in place of those at hand; theta is forgotten.
-        The Rows must be this plan's alone. Whether X was copied and is seen to be finite: if not,
-        who gave it has to look.
+        """Replace the data by other rows of the same shapes and kinds, and forget theta. The Rows
+        must belong to this plan alone. Return True if X was copied and found to be finite;
+        otherwise the caller has to check it.
         """
         with self.lock:
             self.let_go()
@@ -235,19 +247,19 @@ cdef class Plan:
             return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
 
     def forget_gradient(self):
-        """The gradient has been handed out: if it is wanted again at this theta, it is made again,
-        in the same memory where nobody has it any more. The state stays.
+        """Drop the gradient because the caller owns it now. If needed at this theta it is computed
+        again, in the same memory once no caller refers to it. The state stays.
         """
         self.spare, self.gradient = self.gradient, None
 
     cdef void let_go(self):
-        """Forget the gradient; its memory serves again where nobody else has seen it."""
+        """Drop the gradient; keep its memory if no caller has seen it."""
         if self.passing and self.gradient is not None:
             self.spare = self.gradient
         self.gradient = None
 
     cdef int walk(self, bint gradient) except -1:
-        """All chunks forward, and backward into a new gradient."""
+        """Run all chunks forward, and backward into a new gradient if `gradient`."""
         cdef PlanS *P = &self.P
         cdef char *out = NULL
         cdef fc_watch before
@@ -265,7 +277,9 @@ cdef class Plan:
         return 0
 
     cdef double loss_here(self, char *out) noexcept nogil:
-        """All chunks forward, and backward into out unless NULL, with what l2 adds."""
+        """Return the loss at theta with its l2 term, and write the gradient to `out` unless that is
+        NULL.
+        """
         cdef PlanS *P = &self.P
         cdef bint gradient = out != NULL, add = self.l2 != 0
         if gradient and add:
@@ -276,9 +290,9 @@ cdef class Plan:
         return P.total
 
     cdef bint loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
-        """The loss at theta and its gradient: for a loop of the engine, which has the lock and the
-        watch. False, and the loss is INFINITY, where theta is not finite. The plan is nowhere that
-        others know of.
+        """Compute the loss at theta and its gradient, for a loop of the engine that holds the lock
+        and the watch. If theta is not finite, return False with a loss of INFINITY. The plan is not
+        bound afterwards.
         """
         cdef PlanS *P = &self.P
         cdef Trial *trial = &self.trials[True]
@@ -295,7 +309,7 @@ cdef class Plan:
         return finite
 
     cdef int end(self, fc_watch before) except -1 nogil:
-        """Of the watch over a pass: what was called off has left nothing to build on."""
+        """End the watch over a pass. If the pass was cancelled, mark the state as invalid."""
         if fc_watch_was_off():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         unwatch(before)
@@ -305,12 +319,12 @@ cdef class Plan:
         return 0
 
     cdef int tell(self) except -1:
-        """Raise what a function has raised in the walk that ended."""
+        """Raise the exception that a user-defined function raised during the last pass."""
         error, self.error = self.error, None
         self.P.at_chunk, self.P.done, self.P.failed = -1, 0, False
         raise error
 
-    # --- multiplied -------------------------------------------------------------------------------
+    # --- products ---------------------------------------------------------------------------------
 
     cdef int go(
         self, Job *job, char *out, Py_ssize_t out_step, const char *active
@@ -322,8 +336,8 @@ cdef class Plan:
         return self.end(before)
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
-        """How many of them are taken at once: side by side where tall, in one pass over chunks,
-        else one by one.
+        """Return how many of `vectors` vectors are taken at one time: side by side if
+        panel-parallel, in one pass over the chunks if there are several, else one by one.
         """
         if in_turns(&self.P) or self.P.shared or (
             not self.P.panel and self.P.chunk == self.P.N
@@ -336,7 +350,7 @@ cdef class Plan:
         return vectors
 
     cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1:
-        """The job along its k vectors, a vector a row, as many at a time as there is room for."""
+        """Run the job along its k vectors, one per row, as many at a time as fit."""
         cdef PlanS *P = &self.P
         cdef Job part
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
@@ -362,8 +376,9 @@ cdef class Plan:
         return 0
 
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
-        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a
-        vector a row. out may be v where the plan says `in_place`."""
+        """Set out = A v, with A the operator `kind`, for v and out contiguous of the plan's dtype:
+        (n,), or (k, n) with one vector per row. out may be v if `in_place` is True.
+        """
         cdef Job job
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
@@ -371,7 +386,9 @@ cdef class Plan:
         self.along(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
     def quadratic(self, v, str kind="hessian", active=None):
-        """v'(the operator) v without l2, for v (n,) or (k, n): an array (k,)."""
+        """Return v' A v without l2, with A the operator `kind`, for v (n,) or (k, n): an array
+        (k,).
+        """
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
         result = np.zeros(k)
@@ -382,8 +399,8 @@ cdef class Plan:
         return result
 
     def jacobian(self, v, out, bint transpose=False):
-        """out (N, d_out) = J v for v (n,); transposed: out (n,) = J' u for u (N, d_out). All
-        contiguous.
+        """Set out (N, d_out) = J v for v (n,), or, if `transpose`, out (n,) = J' u for u (N,
+        d_out). All arrays are contiguous.
         """
         cdef Job job
         cdef char *out_ = pointer(out)
@@ -393,13 +410,13 @@ cdef class Plan:
             self.go(&job, out_, 0, NULL)
 
     def outputs(self, out):
-        """The net's outputs at theta into out (N, d_out), contiguous."""
+        """Write the network's outputs at theta to out (N, d_out), contiguous."""
         self.states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
 
     def state(self):
-        """What the products at theta are made of: for each layer (a, phi', e * phi'', delta), each
-        (N, m), a being z in the last one; None for phi' and e * phi'' that are constant, or made
-        from a and delta where they are wanted.
+        """Return the state at theta: per layer (a, phi', e * phi'', delta), each (N, m), with z in
+        place of a in the last layer. phi' and e * phi'' are None if they are constant, or computed
+        from a and delta when needed.
         """
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
@@ -428,13 +445,15 @@ cdef class Plan:
         return 0
 
     def _after_fork(self):
-        """In a child: what another thread was making is half made."""
+        """Invalidate the state in a forked child if another thread was changing it."""
         if self.lock.lost:
             self.P.at_chunk, self.P.done = -1, 0
 
     @property
     def in_place(self):
-        """Whether v is read whole, and once, before the first number of its product is written."""
+        """True if v is read completely, and once, before the first number of its product is
+        written.
+        """
         P = &self.P
         if P.across or P.unpacked:
             return P.aside != NULL and P.chunk == P.N
@@ -442,8 +461,9 @@ cdef class Plan:
 
     @property
     def layout(self):
-        """How rows are served: chunk, panel (0: wide), panels of a chunk, groups of them (0: all
-        threads share what there is), threads, whether phi and phi' are kept folded, kernels.
+        """The plan's layout as a dict: rows per chunk, rows per panel (0: layer-parallel), panels
+        of a chunk, groups of panels (0: all threads share each product), threads, whether phi and
+        phi' are stored as packed pairs, and the kernel table.
         """
         P = &self.P
         return {
@@ -454,8 +474,8 @@ cdef class Plan:
 
 
 cdef int leave(Plan plan, list spare, Py_ssize_t most) except -1:
-    """Leave a plan to others in a list of at most so many, from a finaliser: no Python runs, in
-    which Ctrl-C would be lost.
+    """Return a plan to a pool of at most `most` plans, from a finaliser. No Python code runs here,
+    because Ctrl-C in it would be lost.
     """
     if spare is not None and len(spare) < most:
         spare.append(plan)
@@ -463,7 +483,7 @@ cdef int leave(Plan plan, list spare, Py_ssize_t most) except -1:
 
 
 def statistics(Plan plan):
-    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch
-    normalisation; double precision.
+    """Return [(mean, variance)] of z without b, one pair per hidden layer, in double precision, at
+    the theta of a plan with batch normalisation.
     """
     return [moments_of(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]

@@ -1,5 +1,5 @@
-"""A door for tests and for the benchmark of kernels: every kernel of every table this CPU has,
-callable from Python.
+"""Hooks for tests and for the benchmark of kernels: every kernel of every table that this CPU can
+run, callable from Python.
 """
 import numpy as np
 
@@ -13,7 +13,7 @@ cdef const fc_table *table_of(arch, array) except NULL:
 
 
 cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
-    """The loss's arrays for a probe: (delta, h, s, top), kept alive by the caller."""
+    """Set up the loss's arrays; return (delta, h, s, top), which the caller keeps alive."""
     memset(job, 0, sizeof(job[0]))
     job.kind, job.divisor = LOSSES[kind], divisor
     dw, dv, ld = padded_copy(np.zeros_like(z))
@@ -31,14 +31,15 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
 
 
 class probe:
-    """Every kernel of every table this CPU has, by name."""
+    """The kernels of every table that this CPU can run, by name."""
 
     @staticmethod
     def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                       int repeat=1):
-        """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to
-        `b_form`: "padded", "packed", "plain". threads: 0 in one item, else in items over the team.
-        repeat: so often, for a stopwatch."""
+        """Return [C +] A B [+ A2 B2], computed by a table's product. A may have any strides; B is
+        brought to `b_form`: "padded", "packed" or "plain". threads 0 computes one item, else items
+        over the team. repeat: number of repetitions, for timing.
+        """
         cdef const fc_table *K = table_of(arch, A)
         cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
         cdef fc_product job
@@ -93,7 +94,9 @@ class probe:
 
     @staticmethod
     def activate(arch, str name, z):
-        """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it."""
+        """Return (phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel does not
+        write it.
+        """
         cdef const fc_table *K = table_of(arch, z)
         zw, _zv, ld = padded_copy(z)
         aw, av, _ = padded_copy(np.zeros_like(z))
@@ -107,8 +110,8 @@ class probe:
 
     @staticmethod
     def fold(arch, str name, z):
-        """(phi(z), phi'(z)) of a 2-D array as they are where both are kept in one number, and as
-        that unfolds to: ((a, p), (a, p)).
+        """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array, before and after
+        packing both into one number.
         """
         cdef const fc_table *K = table_of(arch, z)
         cdef fc_step step
@@ -129,8 +132,9 @@ class probe:
 
     @staticmethod
     def total(arch, c, p, q=None, activation="identity"):
-        """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c
-        c, where p is a and q is kept as kernels.h says for the activation."""
+        """Return the total of an epilogue on c, with NaN in all paddings: sum of c p, or, with q,
+        sum of (e phi'') c c, where p is a, and q is stored as kernels.h says for the activation.
+        """
         cdef const fc_table *K = table_of(arch, c)
         cdef fc_step step
         cdef double total = 0
@@ -149,7 +153,9 @@ class probe:
 
     @staticmethod
     def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
-        """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
+        """Return (value, delta, h, s, top) for the rows of z; y is (rows, cols), or int32 labels
+        (rows,).
+        """
         cdef const fc_table *K = table_of(arch, z)
         cdef fc_loss_rows job
         delta, h, s, top = loss_job(&job, kind, z, y, weight, divisor)
@@ -159,7 +165,7 @@ class probe:
 
     @staticmethod
     def r_loss(arch, str kind, h, s, top, rz):
-        """rdelta = (d2 loss / dz2) rz from what the loss kept."""
+        """Return rdelta = (d2 loss / dz2) rz from the arrays that the loss stored."""
         cdef const fc_table *K = table_of(arch, rz)
         cdef fc_loss_rows job
         _dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
@@ -171,7 +177,7 @@ class probe:
 
     @staticmethod
     def fisher(arch, double factor, delta, rz):
-        """factor * <delta, rz> delta by rows."""
+        """Return factor * <delta, rz> delta by rows."""
         cdef const fc_table *K = table_of(arch, rz)
         dw, _dv, ld = padded_copy(delta)
         rw, _rv, _ = padded_copy(rz)
@@ -183,8 +189,8 @@ class probe:
 
     @staticmethod
     def copy(arch, array, bint packed=False, bint far=False):
-        """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack`
-        (flat).
+        """Return a 2-D array of any strides as `copy` pads it (padding included), or as `pack`
+        packs it.
         """
         cdef const fc_table *K = table_of(arch, array)
         cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
@@ -201,13 +207,13 @@ class probe:
 
     @staticmethod
     def copy_finite(arch, x, out, bint far=False):
-        """``out[:] = x``, contiguous; whether all is finite."""
+        """Set ``out[:] = x``, both contiguous; return True if all numbers are finite."""
         cdef const fc_table *K = table_of(arch, x)
         return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))
 
     @staticmethod
     def whitening(gram):
-        """R of `whiten`, for gram (s, s)."""
+        """Return R of `whiten` for gram (s, s), or None if it fails."""
         cdef Py_ssize_t s = len(gram)
         R = np.empty((2, s, s))
         cdef double *out = <double *>pointer(R)
@@ -216,12 +222,14 @@ class probe:
 
     @staticmethod
     def too_slow(j, fallen, bound, eps):
-        """`too_slow` of conjugate gradients."""
+        """Return `too_slow` of conjugate gradients."""
         return too_slow(j, fallen, bound, eps)
 
     @staticmethod
     def ranked(diagonal, beside, str which, Py_ssize_t rank):
-        """(value, last entry) of `fc_ranked` for numbers (m,) and (m - 1,); None where it fails."""
+        """Return (value, last entry) of `fc_ranked` for diagonals of length m and m - 1, or None if
+        it fails.
+        """
         cdef double value = 0, last = 0
         cdef fc_end end = {"LA": FC_HIGHEST, "SA": FC_LOWEST, "LM": FC_LARGEST}[which]
         work = np.empty(5 * len(diagonal))

@@ -6,15 +6,15 @@ diagonal and c = s'y / y'y of the newest pair, the inverse Hessian's estimate ti
     u = R^-1 S g      w = R^-T (D u + c Y (Y' u - g))      c g + S' w - c Y' u
 
 (Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices, 1994, theorem 2.2). The pairs
-are read twice an iteration: once for their products with g and the newest y, once for the step.
+are read twice per iteration: once for their products with g and the newest y, once for the step.
 
-Along the step a line search goes to where the strong Wolfe conditions hold (Nocedal and Wright,
-Numerical Optimization, 2006, section 3.5). Each trial costs a value and a gradient; most searches
-need one. Values that differ by rounding count as equal, and the slopes decide.
+The line search satisfies the strong Wolfe conditions (Nocedal and Wright, Numerical Optimization,
+2006, section 3.5). Each trial costs a value and a gradient; most searches need one trial. Values
+that differ only by rounding count as equal; the slopes then decide.
 
-A run is a machine that asks for the value and the gradient at `trial` and is told them. `run` asks
-a plan and needs no Python; of any other loss the caller tells it. Every long sum is cut by sizes
-alone, so no bit depends on the number of threads or on who drives.
+A run is a state machine that requests the value and the gradient at `trial`. `run` evaluates a plan
+and executes no Python code; for any other loss the caller supplies both. Every long sum is cut by
+sizes alone, so results depend neither on the number of threads nor on who evaluates the loss.
 """
 import numpy as np
 
@@ -22,67 +22,75 @@ from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 cdef enum State:
-    RESTING, LOOKING, LOST      # LOST: no lower value was found along the gradient
+    RESTING, LOOKING, LOST      # LOST: no lower value was found along the negative gradient
 
 cdef enum:
-    TRIALS = 20                 # of a search
-    SLICE_NS = 100000000        # after which whoever shows progress has its turn
-    PIECE = 1024                # numbers of vectors of which a few stay in the nearest cache,
-    LONG_PIECE = 2048           # ... and of one of them
+    TRIALS = 20                 # maximum trials of a line search
+    # nanoseconds after which `run` returns, so that the caller can report progress
+    SLICE_NS = 100000000
+    # numbers per strip of a sweep over a few vectors, so that they stay in the L1 cache ...
+    PIECE = 1024
+    LONG_PIECE = 2048           # ... and over one vector and the pairs
 
-cdef double USABLE = 1e-10      # a pair with s'y below this share of ||s|| ||y|| is dropped
-cdef double ARMIJO = 1e-4       # required share of the decrease that the slope predicts
-cdef double CURVATURE = 0.9     # share of the first slope that may remain
+cdef double USABLE = 1e-10      # pairs with s'y below this fraction of ||s|| ||y|| are dropped
+cdef double ARMIJO = 1e-4       # required fraction of the decrease that the slope predicts
+cdef double CURVATURE = 0.9     # maximum fraction of the initial slope that may remain
 cdef double NOISE = 10          # error of a value, in units of eps |f|
-cdef double FADING = 0.7        # of the longest time between two looks at the clock, at each
+# decay, per check of the clock, of the longest time between two checks
+cdef double FADING = 0.7
 
 
-cdef struct Point:              # of the line: length, value, slope
+cdef struct Point:              # point on the search line: step length, value, slope
     double t, f, slope
 
 
 cdef struct Quasi
 
-# of a sweep: `shift` bytes on, n numbers of each vector, and the part's sums to add to
+# one strip of a sweep: vectors are advanced by `shift` bytes, n numbers each; adds to the part's
+# sums
 ctypedef void (*Piece)(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil
 
 cdef struct Quasi:
     const fc_table *K
-    Py_ssize_t n, most          # numbers of a vector; pairs, at most
+    Py_ssize_t n, most          # numbers per vector; maximum number of pairs
     Py_ssize_t ld, line         # numbers and bytes from one vector to the next
-    Py_ssize_t width, parts     # numbers of a part of a sweep, and how many parts
+    Py_ssize_t width, parts     # numbers per part of a sweep, and number of parts
     int threads
     char *theta                 # the current point
-    char *g                     # its gradient, and in the line before it y of the last step
-    char *d                     # the direction there
-    char *trial                 # a point of the line; its gradient, with room for y before it
+    # gradient at theta; the vector before it in memory is y of the last step
+    char *g
+    char *d                     # search direction
+    char *trial                 # trial point; its gradient is g_trial, with room for y before it
     char *g_trial
-    char *g_low                 # of the lowest trial, with the same room
-    char *s                     # of the step at hand
-    char *best                  # where the lowest value was, if not at theta
-    char *pairs                 # (2 most, n): s_0, y_0, s_1, y_1, ...; as far as there are any
+    char *g_low                 # gradient at the lowest trial, with room for y before it
+    char *s                     # the last step
+    char *best                  # point of the lowest value, if not theta
+    # (2 most, n): s_0, y_0, s_1, y_1, ...; the first `count` pairs are set
+    char *pairs
     double *cross               # (most, most): s_i'y_j
     double *inner               # y_i'y_j
     double *products            # (2 most,): s_i'g and y_i'g
-    double *weights             # of each pair in minus the step
+    double *weights             # (2 most,): coefficients of all s_i and y_i in minus the step
     double *solved              # (3 most,) scratch
-    double *sums                # (parts, lds): of each part
+    double *sums                # (parts, lds): sums of each part
     Py_ssize_t lds
-    Piece piece                 # of the sweep at hand, its strips and how many sums it makes
+    Piece piece                 # current sweep: its function, numbers per strip, number of sums
     Py_ssize_t strip, wanted
-    Py_ssize_t first, count     # row of the oldest pair in the ring, number of pairs
-    Py_ssize_t row              # where the pair at hand goes, or -1
+    Py_ssize_t first, count     # ring buffer: row of the oldest pair, number of pairs
+    Py_ssize_t row              # row of the newest pair, or -1 if it was dropped
     double f, gnorm, best_f, best_gnorm
     bint elsewhere              # the lowest value was not at theta
-    double c
-    State state                 # of the search, and what it knows
-    bint moved, bracketed, stored       # stored: the gradient at `low` is in g_low
+    double c                    # scaling s'y / y'y of the newest pair
+    State state                 # state of the line search
+    # moved: the search ended at a new point. bracketed: `high` is set. stored: the gradient at
+    # `low` is in g_low.
+    bint moved, bracketed, stored
     int trials
     double t, slope, noise
     Point low, high
 
 
-# --- sweeps over vectors: each reads what it needs once -------------------------------------------
+# --- sweeps over vectors, each of which reads its operands once -----------------------------------
 
 cdef inline void swap(char **x, char **y) noexcept nogil:
     cdef char *held = x[0]
@@ -103,13 +111,15 @@ cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogi
 cdef void sweep_all(
     Quasi *q, Piece piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
 ) noexcept nogil:
-    """Over so many rows of n numbers, for so many sums."""
+    """Run a sweep over `rows` vectors of n numbers that computes `wanted` sums, in strips of
+    `strip`.
+    """
     q.piece, q.wanted, q.strip = piece, wanted, strip
     fc_team_run(q.threads if rows * q.n > SWEEP_WORK else 1, q.parts, vectors_part, q)
 
 
 cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
-    """Sum j over the parts, in order."""
+    """Return sum j, added over the parts in order."""
     cdef Py_ssize_t part
     cdef double found = 0
     for part in range(q.parts):
@@ -118,7 +128,7 @@ cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
 
 
 cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """d = -c g - weights' pairs, and g'd."""
+    """Compute d = -c g - weights' pairs, and g'd."""
     cdef char *d = q.d + shift
     q.K.scale(n, -q.c, q.g + shift, d)
     if q.count:
@@ -129,19 +139,19 @@ cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
 
 
 cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """trial = theta + t d"""
+    """Compute trial = theta + t d."""
     cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
     q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
 
 
 cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """g'd at the trial."""
+    """Compute g'd at the trial."""
     q.K.dots(1, 1, n, q.g_trial + shift, q.ld, q.d + shift, q.ld, sums, 1)
 
 
 cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """s and y of the step to the trial, with s'y, s's, y'y and the new g'g."""
+    """Compute s and y of the step to the trial, s'y, s's, y'y and the new g'g."""
     cdef double one = 1
     cdef char *s = q.s + shift
     cdef char *g = q.g_trial + shift
@@ -155,7 +165,7 @@ cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noe
 
 
 cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """The pair at hand into its row, and all pairs' products with y and g."""
+    """Copy the newest pair into its row, and multiply all pairs by y and g."""
     cdef char *row = q.pairs + 2 * q.row * q.line + shift
     cdef char *y = q.g - q.line + shift
     if q.row >= 0:
@@ -165,7 +175,7 @@ cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) no
 
 
 cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
-    """||x||, of which the square is known as far as it is a number."""
+    """Return ||x||, where `square` is its square unless that over- or underflowed."""
     if 1e-30 < square < 1e30:
         return sqrt(square)
     if q.K.real_bytes == 8:
@@ -176,7 +186,7 @@ cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
 # --- the pairs ------------------------------------------------------------------------------------
 
 cdef void multiply_pairs(Quasi *q) noexcept nogil:
-    """The products of all pairs with g and, where one of them is at hand, with its y."""
+    """Compute the products of all pairs with g and, if the newest pair was kept, with its y."""
     cdef Py_ssize_t i, row = q.row, k = q.count, m = q.most
     sweep_all(q, pairs_piece, 4 * k, 4 * k, q.width)
     for i in range(2 * k):
@@ -188,8 +198,8 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
 
 
 cdef void weigh(Quasi *q) noexcept nogil:
-    """Of all pairs in minus the step: w for s and -c u for y, and c. Costs 2 k^2
-    multiplications.
+    """Compute c and the coefficients of all pairs in minus the step: w for s, -c u for y. Costs 2
+    k^2 multiplications.
     """
     cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
     cdef double *u = q.solved
@@ -228,7 +238,7 @@ cdef void weigh(Quasi *q) noexcept nogil:
 
 
 cdef void move(Quasi *q, double f) noexcept nogil:
-    """Go to the trial, and keep the pair of this step if its curvature is usable."""
+    """Move to the trial point, and keep the pair of this step if its curvature is usable."""
     cdef double yy, ss
     sweep_all(q, step_piece, 8, 4, PIECE)
     ss = norm_of(q, q.s, total(q, 1))
@@ -251,7 +261,7 @@ cdef void move(Quasi *q, double f) noexcept nogil:
 # --- the line search ------------------------------------------------------------------------------
 
 cdef double cubic(const Point *a, const Point *b) noexcept nogil:
-    """The minimiser of the cubic through two values and slopes; NaN if it has none."""
+    """Return the minimiser of the cubic through two values and slopes, or NaN if it has none."""
     cdef double s = a.slope + b.slope - 3 * (a.f - b.f) / (a.t - b.t)
     cdef double square = s * s - a.slope * b.slope, root, below
     if not square >= 0:
@@ -262,15 +272,17 @@ cdef double cubic(const Point *a, const Point *b) noexcept nogil:
 
 
 cdef double further(const Point *before, const Point *here) noexcept nogil:
-    """The next trial while the line still falls: the cubic's minimiser, clipped to 2 to 10 times
-    the current t.
+    """Return the next trial length while the line still descends: the cubic's minimiser, clipped to
+    2 to 10 times the current t.
     """
     cdef double t = cubic(before, here)
     return min(max(t, 2 * here.t), 10 * here.t) if t > here.t else 4 * here.t
 
 
 cdef double between(const Point *low, const Point *high) noexcept nogil:
-    """The cubic's minimiser, a tenth of the interval away from both ends at least."""
+    """Return the cubic's minimiser within the bracket, at least a tenth of its width from both
+    ends.
+    """
     cdef double width = high.t - low.t, share = 0.1
     if isfinite(high.f):
         share = (cubic(low, high) - low.t) / width
@@ -280,14 +292,14 @@ cdef double between(const Point *low, const Point *high) noexcept nogil:
 
 
 cdef void look(Quasi *q, double t) noexcept nogil:
-    """At theta + t d."""
+    """Set the trial point to theta + t d."""
     q.t = t
     sweep_all(q, trial_piece, 3, 0, PIECE)
 
 
 cdef void aim(Quasi *q) noexcept nogil:
-    """Begin a search along the next direction. Pairs that mislead, as they can at a kink, are
-    dropped.
+    """Begin a line search along the next direction. If the direction does not descend, as can
+    happen at a kink, drop all pairs.
     """
     q.moved = False
     if q.state == LOST:
@@ -308,7 +320,9 @@ cdef void aim(Quasi *q) noexcept nogil:
 
 
 cdef void heed(Quasi *q, double f) noexcept nogil:
-    """The value at the trial is f, and the gradient is there: what follows."""
+    """Process the value f at the trial point, whose gradient is in g_trial: end the search or set
+    the next trial point.
+    """
     cdef Point here, before
     here.t, here.f, here.slope = q.t, INFINITY, NAN
     if isfinite(f):
@@ -339,8 +353,8 @@ cdef void heed(Quasi *q, double f) noexcept nogil:
 
 
 cdef void settle(Quasi *q, bint late) noexcept nogil:
-    """End the search at its lowest trial; if none is lower, and it is not too late, drop all pairs
-    and begin another, or be lost.
+    """End the search at its lowest trial. If none is lower than the start: return to the start if
+    `late`, else drop all pairs and search again, or fail if there are none.
     """
     if q.stored and q.low.f < q.f:
         look(q, q.low.t)
@@ -365,7 +379,7 @@ cdef class QuasiNewton:
     n : int
     dtype : float32 or float64
     memory : int
-        Pairs kept, at most.
+        Maximum number of pairs.
     """
     cdef Quasi q
     cdef object vectors, numbers
@@ -373,7 +387,8 @@ cdef class QuasiNewton:
     cdef readonly object pairs              # (2 memory, n)
     cdef readonly Py_ssize_t steps          # of the last `run`
     cdef readonly Py_ssize_t evaluations
-    cdef public double gap                  # longest recent time between two looks at the clock
+    # longest recent time between two checks of the clock, in seconds
+    cdef public double gap
     cdef long long began, looked
     cdef bint out_of_time
 
@@ -406,20 +421,20 @@ cdef class QuasiNewton:
     # the current point
 
     def start(self, theta, double value, gradient):
-        """Begin, or go on with the pairs at hand, from theta with its value and gradient."""
+        """Begin at theta with its value and gradient; pairs that exist are kept."""
         cdef Quasi *q = &self.q
         self.vector(q.theta)[:] = self.vector(q.trial)[:] = theta
         self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, RESTING, False, -1
         with Arithmetic(), nogil:
-            sweep_all(q, step_piece, 8, 4, PIECE)       # of length 0
+            sweep_all(q, step_piece, 8, 4, PIECE)       # s = 0: only g'g is needed
             q.gnorm = norm_of(q, q.g, total(q, 3))
             if q.count:
                 multiply_pairs(q)
 
     def restore(self, Py_ssize_t first, Py_ssize_t count):
-        """After `start`: the first `count` of `pairs` have been filled, with the oldest in row
-        `first`.
+        """Restore pairs after `start`: the first `count` of `pairs` have been filled, with the
+        oldest in row `first`.
         """
         cdef Quasi *q = &self.q
         cdef Py_ssize_t i
@@ -427,7 +442,7 @@ cdef class QuasiNewton:
             raise ValueError(f"{count} pairs from row {first}; wanted some of {q.most}")
         with Arithmetic(), nogil:
             q.first, q.count = first, count
-            for i in range(count):      # from the oldest on
+            for i in range(count):      # from the oldest pair on
                 q.row = (first + i) % q.most
                 memcpy(q.s, q.pairs + 2 * q.row * q.line, q.n * q.K.real_bytes)
                 memcpy(q.g - q.line, q.pairs + (2 * q.row + 1) * q.line, q.n * q.K.real_bytes)
@@ -460,14 +475,14 @@ cdef class QuasiNewton:
 
     @property
     def best(self):
-        """The lowest point of the last `run`, its value and the norm of its gradient; None where it
-        ended there.
+        """The lowest point of the last `run`, its value and gradient norm, as a tuple; None if
+        `theta` is that point.
         """
         if self.q.elsewhere:
             return self.vector(self.q.best), self.q.best_f, self.q.best_gnorm
         return None
 
-    # driven from outside
+    # loss evaluated by the caller
 
     @property
     def trial(self):
@@ -475,38 +490,41 @@ cdef class QuasiNewton:
 
     @property
     def moved(self):
-        """Whether the last search has ended at a new point."""
+        """True if the last search has ended at a new point."""
         return self.q.moved
 
     def search(self):
-        """Begin a search; whether the value and the gradient at `trial` are wanted."""
+        """Begin a line search. Return True if the value and gradient at `trial` are needed."""
         with Arithmetic(), nogil:
             aim(&self.q)
         return self.q.state == LOOKING
 
     def tell(self, double value, gradient):
-        """The value and the gradient at `trial`; whether those at another one are wanted."""
+        """Process the value and the gradient at `trial`. Return True if those at another trial are
+        needed.
+        """
         np.copyto(self.vector(self.q.g_trial), gradient)
         with Arithmetic(), nogil:
             heed(&self.q, value)
         return self.q.state == LOOKING
 
     def give_up(self):
-        """End the search at its lowest trial, if that is lower."""
+        """End the search at its lowest trial, if that is lower than the start."""
         with Arithmetic(), nogil:
             settle(&self.q, True)
 
-    # by itself
+    # loss evaluated by the engine
 
     def run(self, Plan plan, record, double gradient_tol, double target, double seconds):
-        """As many steps, at most, as there are rows in `record` (count, 3), which gets loss,
-        gradient norm and seconds of each. `steps` were taken, even where a signal's handler raises.
+        """Take at most as many steps as `record` (count, 3) has rows, which receive loss, gradient
+        norm and seconds of each. `steps` is the number of steps taken, even if a signal handler
+        raises.
 
         Returns
         -------
         str
-            ``""`` where all were taken or others should have a turn, or ``critical``, ``target``,
-            ``stalled``, ``max_time``.
+            ``""`` if all steps were taken or a tenth of a second has passed, or ``critical``,
+            ``target``, ``stalled``, ``max_time``.
         """
         cdef Py_ssize_t count = len(record)
         check_floats(record, (count, 3))
@@ -551,7 +569,9 @@ cdef class QuasiNewton:
         return plan.end(before)
 
     cdef Ending step(self, Plan plan, double seconds) noexcept nogil:
-        """One step. What moves the run is done whole: nothing calls it off but between trials."""
+        """Take one step. Updates of the run's state are not interrupted: cancellation takes effect
+        only between trials.
+        """
         cdef Quasi *q = &self.q
         cdef double f
         cdef fc_watch before = fc_watch_begin(NULL)
@@ -573,7 +593,7 @@ cdef class QuasiNewton:
         return STALLED if q.state == LOST else LATE
 
     cdef void look_at_clock(self, double seconds) noexcept nogil:
-        """See whether time would run out before the next look."""
+        """Set `out_of_time` if the time would end before the next check."""
         cdef long long here = now()
         self.gap = max(FADING * self.gap, (here - self.looked) * 1e-9)
         self.looked = here
@@ -585,4 +605,5 @@ cdef class QuasiNewton:
             q.best_f, q.best_gnorm, q.elsewhere = q.f, q.gnorm, False
         elif not q.elsewhere:
             q.elsewhere = True
-            memcpy(q.best, q.trial, q.n * q.K.real_bytes)       # where it came from
+            # trial is the previous theta, swapped by `move`
+            memcpy(q.best, q.trial, q.n * q.K.real_bytes)

@@ -1,13 +1,13 @@
-"""The passes along v: R-forward, the loss's second derivative, R-backward, and the quadratic form
-that needs no R-backward. Their equations stand at the head of passes.pyx.
+"""The passes along v: R-forward, the loss's second derivative, R-backward, and the quadratic form,
+which needs no R-backward. The equations are at the head of passes.pyx.
 """
 from libc.string cimport memcpy, memset
 
 
 cdef inline bint short_of_time(Pass *t) noexcept nogil:
-    """Whether a narrow top's way back is too short for all of the next panel that comes from beyond
-    the third-level cache: under one output, measured on Zen 3 and Zen 5; and in 64-byte vectors
-    where nothing bends, measured on Zen 5.
+    """Return True if R-backward through a narrow output layer is too short to prefetch all of the
+    next panel's state from beyond the third-level cache: with one output (measured on Zen 3 and Zen
+    5), and with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
     """
     cdef PlanS *P = t.P
     cdef bint short = P.d_out == 1 or (t.kind != HESSIAN and P.K.vector_bytes == FC_ALIGN)
@@ -15,10 +15,10 @@ cdef inline bint short_of_time(Pass *t) noexcept nogil:
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
-    """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
+    """Compute rz = ra W' + a V' + vb; ra = phi' * rz [+ the input's ra].
 
-    Returns <e * phi'' * rz, rz> where it is wanted, and of a layer that goes on into a narrow top
-    what `r_dots` has of that.
+    If `quadratic`, return <e * phi'' * rz, rz> summed over layers. For a layer that is fused with a
+    narrow output layer, the result includes the terms that `r_dots` computes for other layers.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, size = P.K.real_bytes
@@ -49,7 +49,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
         put_bends(t, &job.step, y, bends)
         put_skip(&job.step, r_below if y.skip else nothing())
-        # a narrow top asks for it on its way back, which a form has not
+        # With a narrow output layer, phi' is prefetched during R-backward, which a quadratic form
+        # does not have.
         if not narrow or quadratic or short_of_time(t):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
@@ -80,7 +81,9 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
 
 
 cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """rdelta = (d2 loss / dz2) rz, in rz's place; or what the other operators have there."""
+    """Compute rdelta = (d2 loss / dz2) rz in place of rz, or its counterpart for the other
+    operators.
+    """
     cdef Blocks *c = <Blocks *>context
     cdef Pass *t = c.t
     cdef PlanS *P = t.P
@@ -116,9 +119,10 @@ cdef void r_loss(Pass *t, char *u) noexcept nogil:
 
 
 cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
-    """rdW = rdelta' a_below + delta' ra_below;  rdb = sum of rdelta's rows;
-    re_below = rdelta W + delta V [+ re];  rdelta = re * phi' + (e * phi'') * rz.
-    Not for the Hessian: the first terms only."""
+    """Compute rdW = rdelta' a_below + delta' ra_below; rdb = column sums of rdelta; re_below =
+    rdelta W + delta V [+ re]; rdelta = re * phi' + (e * phi'') * rz. For operators other than the
+    Hessian, only the first terms are computed.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
     cdef bint full = t.kind == HESSIAN, narrow = out != NULL and narrow_top(t)
@@ -192,7 +196,9 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef double r_dots(Pass *t) noexcept nogil:
-    """sum over layers of 2 <delta, ra_below V'>, after R-forward, which has a narrow top's."""
+    """Return the sum over layers of 2 <delta, ra_below V'>, after R-forward; without the term of a
+    narrow output layer, which R-forward includes.
+    """
     cdef PlanS *P = t.P
     cdef double total = 0
     cdef Py_ssize_t l
@@ -213,7 +219,7 @@ cdef double r_dots(Pass *t) noexcept nogil:
 
 
 cdef double top_dot(Pass *t) noexcept nogil:
-    """<rz, (d2 loss / dz2) rz> of the last layer. rz is spent."""
+    """Return <rz, (d2 loss / dz2) rz> of the last layer. Overwrites rz."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
@@ -228,7 +234,9 @@ cdef double top_dot(Pass *t) noexcept nogil:
 cdef double dot_rows(
     Pass *t, Py_ssize_t m, Py_ssize_t ld, char *one, char *other
 ) noexcept nogil:
-    """<one, other> of two matrices of the pass's rows, m numbers each, in blocks as the loss."""
+    """Return <one, other> of two matrices with m numbers for each of the pass's rows, summed in the
+    same blocks as the loss.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, rows, on
     cdef fc_step step

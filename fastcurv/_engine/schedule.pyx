@@ -1,16 +1,16 @@
-"""How a chunk's rows are taken through the passes.
-
-Tall: a panel at a time by whoever is free. Wide: all at once by everybody.
+"""Scheduling of a chunk's rows: panel-parallel (each idle thread takes the next panel) or
+layer-parallel (all threads share each product).
 """
 from libc.string cimport memcpy
 
 
 # --- a vector -------------------------------------------------------------------------------------
 
-cdef enum: ASIDE_BYTES = 1 << 18
+cdef enum: ASIDE_BYTES = 1 << 18  # bytes per part when v is copied
 
 
 cdef void aside_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Copy one part of v."""
     cdef PlanS *P = <PlanS *>context
     cdef Py_ssize_t first = part * ASIDE_BYTES
     memcpy(
@@ -20,14 +20,15 @@ cdef void aside_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void put_aside(PlanS *P) noexcept nogil:
+    """Copy v to the plan's memory, since its product overwrites it."""
     cdef Py_ssize_t parts = (P.n * P.K.real_bytes + ASIDE_BYTES - 1) // ASIDE_BYTES
     fc_team_run(P.threads if parts > 4 else 1, parts, aside_part, P)
     P.v = P.aside
 
 
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
-    """Pack vector j of a job, or put it aside where its product takes its place; then its result
-    begins as l2 v.
+    """Pack vector j of a job, and copy it first if its product overwrites it. If l2 is not 0, set
+    the result to l2 v.
     """
     cdef PlanS *P = job.P
     cdef char *v = job.v + j * job.v_step
@@ -43,7 +44,7 @@ cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
 # --- one pass, one vector -------------------------------------------------------------------------
 
 cdef void put_rows(Pass *t, Job *job) noexcept nogil:
-    """The last layer's rz into out (rows, d_out)."""
+    """Copy the last layer's rz into out (rows, d_out)."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
@@ -78,8 +79,8 @@ cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
 
 
 cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
-    """v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz>; the GGN has the
-    first term only.
+    """Return v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz> over the
+    pass's rows; for the GGN, the first term only.
     """
     cdef double total
     if t.P.folds and not narrow_top(t):
@@ -92,12 +93,12 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
     return total + top_dot(t)
 
 
-# --- tall -----------------------------------------------------------------------------------------
+# --- panel-parallel -------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
-    """How many vectors a panel takes at once."""
+    """Return the number of vectors processed per panel."""
     cdef PlanS *P = job.P
-    if P.across:                    # all, unless threads had better share them
+    if P.across:                    # take all vectors, unless the threads can share them evenly
         if P.kept <= FAR_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
@@ -107,7 +108,7 @@ cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
 
 
 cdef inline Py_ssize_t as_even(Py_ssize_t vectors, Py_ssize_t most) noexcept nogil:
-    """The size of stacks, of `most` at most, that are as few and as even as can be."""
+    """Return the size of the fewest, most even stacks of at most `most` vectors each."""
     cdef Py_ssize_t stacks = (vectors + most - 1) // most
     return (vectors + stacks - 1) // max(<Py_ssize_t>1, stacks)
 
@@ -118,7 +119,9 @@ cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
 
 
 cdef void serve_share(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """The panels of one share, in order, for some of the vectors, into the share's own sums."""
+    """Run the panels of one work unit, in order, for some of the vectors, and sum into the unit's
+    own sums.
+    """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
     cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job)
@@ -156,7 +159,7 @@ cdef void take_side(
     Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out,
     Py_ssize_t out_step, bint add
 ) noexcept nogil:
-    """The products of a few vectors with a panel's rows, out: of the first of them."""
+    """Multiply the panel's rows by vectors first to last. out: the result of the first of them."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t j
     if P.across:
@@ -170,8 +173,8 @@ cdef void take_side(
 
 
 cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """All panels for a few of the vectors: what a group sums up is added to the result as soon as
-    it is there.
+    """Run all panels for a few of the vectors. The sums of a group are added to the result as soon
+    as they are complete.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
@@ -200,14 +203,16 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
 
 
 cdef char *share_out(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
-    """Where a share's sums for vector j stand: alone it needs no place of its own."""
+    """Return the address of a work unit's sums for vector j: the result itself if there is only one
+    unit.
+    """
     cdef PlanS *P = job.P
     if shares == 1:
         return job.out + j * job.out_step
     return P.shares_out + (share * P.block + j) * P.ldg * P.K.real_bytes
 
 
-cdef enum: ADD_NUMBERS = 4096    # of a vector, for one part of the job
+cdef enum: ADD_NUMBERS = 4096    # numbers of a vector per part of the job that adds up
 
 
 cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
@@ -215,7 +220,9 @@ cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
 
 
 cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """A slice of the sums of all groups for a vector, those of a group's shares first."""
+    """Add one slice of the sums of all groups to a result; the sums of a group's work units come
+    first.
+    """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
     cdef Py_ssize_t groups = groups_of(P, job.rows), shares = shares_of(P, job.rows), group, begin
@@ -237,7 +244,7 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void add_up(Job *job) noexcept nogil:
-    """The sums of all groups into the results."""
+    """Add the sums of all groups to the results."""
     if groups_of(job.P, job.rows) > 1:
         fc_team_run(
             job.P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(job.P), add_groups, job
@@ -255,7 +262,7 @@ cdef void serve_tall(Job *job) noexcept nogil:
         job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
         and job.vectors % sides == 0
     ):
-        # no sums of groups to keep, and everyone has the same to do
+        # every thread has the same number of vectors, so no sums of groups need to be stored
         fc_team_run(P.threads, sides, serve_side, job)
         return
     fc_team_run(P.threads, shares_of(P, job.rows) * sides, serve_share, job)
@@ -267,7 +274,7 @@ cdef void serve_tall(Job *job) noexcept nogil:
         add_up(job)
 
 
-# --- wide -----------------------------------------------------------------------------------------
+# --- layer-parallel -------------------------------------------------------------------------------
 
 cdef void serve_wide(Job *job) noexcept nogil:
     cdef PlanS *P = job.P

@@ -225,7 +225,7 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
     if narrow:
-        # SIMD lanes: with one thread, one panel
+        # on one thread: one panel
         long_, rows = lines, lines_under_narrow(P) * line
     else:
         long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)

@@ -1,4 +1,4 @@
-"""Products of small operators, where each call of Python's is felt."""
+"""Products of small operators, for which the overhead of Python calls would be noticeable."""
 import numpy as np
 
 from libc.string cimport memset
@@ -8,8 +8,8 @@ empty = np.empty
 
 
 cdef class Times:
-    """The products of an operator, the short way; plan None: there is none. `count`: vectors that
-    it has multiplied.
+    """Fast products of an operator on contiguous vectors. With plan None no fast product is
+    available. `count` is the number of products computed.
     """
     cdef Plan plan
     cdef Kind kind
@@ -24,10 +24,11 @@ cdef class Times:
             self.n, self.dtype = plan.P.n, plan.dtype
 
     cdef bint there(self) noexcept:
+        """Return True if fast products are available."""
         return self.plan is not None
 
     cdef int into(self, char *v, char *out) except -1:
-        """out (n,) = (the operator) v"""
+        """Set out (n,) = A v."""
         cdef Plan plan = self.plan
         cdef Job job
         memset(&job, 0, sizeof(job))
@@ -37,8 +38,9 @@ cdef class Times:
         return 0
 
     def take(self, v, out=None):
-        """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
-        where v or out is not as the engine takes them or they share memory.
+        """Return A v in `out` or a new array. Return None, without computing anything, if no fast
+        product is available, if v or out is not a contiguous, aligned vector of the operator's
+        dtype, or if they share memory.
         """
         if not self.there():
             return None
@@ -56,9 +58,7 @@ cdef class Times:
 
 
 cdef class MatrixTimes(Times):
-    """The products of a matrix (n, n) that is symmetric to the bit, C-ordered and of a dtype of the
-    engine's, for a search in it.
-    """
+    """Products with an exactly symmetric matrix (n, n), C-ordered, float32 or float64."""
     cdef object A
     cdef const fc_table *K
     cdef char *at

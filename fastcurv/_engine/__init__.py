@@ -1,4 +1,4 @@
-"""The compiled side: what the Python side may ask of it. `probe` is a door for tests."""
+"""The compiled engine and the names that it exports. `probe` is for tests only."""
 
 try:
     from .core import (

@@ -1,4 +1,4 @@
-"""See data.pxd."""
+"""The data of a plan, and safe copies of rows that are in memory-mapped files."""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport isfinite
@@ -23,22 +23,26 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object)
 
 cdef enum:
-    SPARES = 3                  # pieces of memory that are kept for a map, of at most ...
+    # Blocks of memory kept for reuse per memory map, and their maximum size in bytes.
+    SPARES = 3
     SPARE_BYTES = 1 << 26
-    PART = 1 << 17              # bytes of a part of the copy of X
-    PAGES = 1 << 19             # bytes, from which memory is the system's
-    LIFTED = 1 << 19            # bytes ...
-    RUNS = 1 << 16              # ... and runs of them that are read from a map at a time,
-    APART = 4                   # where these lie far apart
-    PAGE = 4096                 # bytes of a run, from which the file is asked for it
+    PART = 1 << 17              # bytes per part when X is copied into its padded form
+    PAGES = 1 << 19             # bytes from which on memory comes from the system, not the heap
+    # A map is read at most so many bytes and so many contiguous runs at one time.
+    LIFTED = 1 << 19
+    RUNS = 1 << 16
+    APART = 4                   # maximum number of runs that may be further apart than LIFTED
+    # bytes of a run from which on it is read from the file instead of the map
+    PAGE = 4096
 
 
 # --- rows in mapped files -------------------------------------------------------------------------
 
 
 cdef behind(x):
-    """The memory map that an array lies in, the bytes that its file must have, and whether its
-    pages may leave this process: not where what was written is nowhere else. None: it lies in none.
+    """Return (map, bytes, drop) for an array inside a memory map: the map, the size in bytes that
+    its file must have, and whether its pages may be dropped from this process, which is not allowed
+    if they hold private changes. Return None if the array is in no map.
     """
     while isinstance(x, (np.ndarray, memoryview)):
         mapped = getattr(x, "_mmap", None)
@@ -50,14 +54,15 @@ cdef behind(x):
     return (x, len(x), False) if mapped else None
 
 
-cdef object files = weakref.WeakKeyDictionary()   # by map: what `file_of` has found
-cdef object spares = weakref.WeakKeyDictionary()  # by map: memory that its rows were copied to
+cdef object files = weakref.WeakKeyDictionary()   # by map: result of `file_of`
+cdef object spares = weakref.WeakKeyDictionary()  # by map: memory for copies of its rows
 
 
 cdef file_of(mapped):
-    """The file of a shared map, opened again, and by how much a place in it differs from the
-    address: to read it takes a tenth of the time of a copy by the system from the map, which faults
-    and drops each page. None where the system does not tell, or another file has that name now.
+    """Return (file, shift) for a shared map: its file, opened again, and the difference between a
+    position in the file and the address. Reading the file takes a tenth of the time of a copy by
+    the system from the map, which faults and drops each page. Return None if the system does not
+    report the file, or if its name belongs to another file now.
     """
     if mapped not in files:
         files[mapped] = None
@@ -69,7 +74,7 @@ cdef file_of(mapped):
                     first, last = (int(end, 16) for end in span.split("-"))
                     if not (first <= start < last and name):
                         continue
-                    # a pipe that has the name now would be waited for
+                    # O_NONBLOCK: if the name belongs to a pipe now, opening it would block
                     file = io.FileIO(os.open(name[0], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
                     is_ = os.fstat(file.fileno())
                     major, minor = (int(part, 16) for part in device.split(":"))
@@ -83,13 +88,15 @@ cdef file_of(mapped):
 
 
 class Pages(mmap.mmap):
-    """Memory for rows that goes back to the system when they do: what the heap gets back, each
-    thread's of its own, it may keep."""
+    """Memory for rows that is returned to the system when it is freed; the heap, with one arena per
+    thread, might keep it.
+    """
 
 
 cdef new_like(x, mapped):
-    """An array as x lies, in memory of its own: what rows of this map were copied to before, where
-    nobody has that any more. To fault new pages in takes longer than to fill them.
+    """Return an array with the strides of x in memory of its own: memory to which rows of this map
+    were copied before, if no array uses it any more. Faulting in new pages takes longer than
+    filling them.
     """
     out = np.empty_like(x, subok=False)
     if out.nbytes < PAGES or not hasattr(mmap, "MAP_ANONYMOUS"):
@@ -111,10 +118,10 @@ cdef new_like(x, mapped):
 
 
 def in_memory(x, str name, rows=None, bint by_pipe=False):
-    """The numbers of an array, or of those of its rows that have these numbers, where no other
-    process can take them away: the array itself, unless it lies in a memory map. Then they are
-    copied by the system, for which a file that was cut short is an error; to touch such a page here
-    would end the process. Pages that were read leave this process.
+    """Return an array, or those of its rows with the given numbers, in memory that no other process
+    can truncate: the array itself unless it is inside a memory map. Then the system copies it, and
+    reports an error if the file was cut short; accessing such a page directly would end the
+    process. Pages that have been read are dropped from this process.
     """
     held = behind(x)
     if held is None or x.dtype.hasobject:
@@ -131,7 +138,7 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
     error = lift(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
     try:
         now = mapped.size()
-    except (OSError, ValueError):  # of no file, or of one that the map keeps no handle of
+    except (OSError, ValueError):  # the map has no file, or its handle is closed
         now = size
     if now < size:
         raise ValueError(
@@ -144,9 +151,10 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
 
 
 cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
-    """x, or these rows of it, into `out`, dense in the order of x or of rows: 0 or an errno. In
-    halves, until one is small and lies together: between them Ctrl-C is heard, and pages of the map
-    `drop` go. A system may map megabytes for each number that is read.
+    """Copy x, or these rows of it, into `out`, which is dense in the order of its axes; return 0 or
+    an errno. The copy is split in halves until a piece is small and contiguous; between pieces,
+    signals are handled and pages of the map `drop` are released. A system may map megabytes for
+    each number that is read.
     """
     cdef char *to = pointer(out)
     cdef const char *const *addresses
@@ -179,7 +187,7 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
             return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= APART or last - first <= LIFTED:
-            apart = last - first > LIFTED    # a fault on one of them brings many a page
+            apart = last - first > LIFTED    # a fault on one of them maps many pages
             if drop is not None and apart:
                 size = len(drop)
                 mapped = pointer(np.frombuffer(drop, np.uint8))
@@ -207,8 +215,8 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
 
 
 cdef let_go(mapped, first, last):
-    """The pages of a map between two addresses leave this process. The last one stays: the next
-    rows share it, and to fault on it would bring its neighbours back.
+    """Drop the pages of a map between two addresses from this process. The last page stays, because
+    the next rows share it, and faulting it in again would bring its neighbours back.
     """
     if hasattr(mapped, "madvise"):
         start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
@@ -221,19 +229,22 @@ cdef let_go(mapped, first, last):
 
 
 cdef class Rows:
-    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out)
-    rows of any distance, labels (N,) int32 and weight (N,) are contiguous. None is copied, but for
-    one padded copy of X made on first use, and labels: they are indices, and were checked."""
+    """The data of an objective, as the passes read it. X (N, d) may have any strides, y (N, d_out)
+    any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Copied are only X,
+    once and on first use, into a padded form, and labels, because they are indices that have been
+    checked.
+    """
     cdef readonly object X, y, labels, weight
     cdef Data D
-    cdef bint padded                     # X is wanted in its padded form
+    cdef bint padded                     # the padded form of X is used
 
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
 
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
-        X, y, weight = (                 # whose shapes nobody else sets
+        # views of the plan's own, because a caller may change the shape of its arrays
+        X, y, weight = (
             None if a is None else a.view() for a in (X, y, weight)
         )
         if labels is not None:
@@ -253,7 +264,7 @@ cdef class Rows:
         fc_block_free(self.D.x)
 
     cdef int pad(self, const fc_table *K, int threads) except -1:
-        """Copy X into its padded form, unless that is done."""
+        """Copy X into its padded form, unless that exists."""
         cdef Data *D = &self.D
         cdef Touch t
         self.padded = True
@@ -275,7 +286,7 @@ cdef class Rows:
         return 0
 
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
-        """Copy X into its padded form at t.base, which is freed where a signal ends that."""
+        """Copy X into its padded form at t.base, which is freed if a signal handler raises."""
         cdef Data *D = &self.D
         t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
         t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
@@ -283,8 +294,8 @@ cdef class Rows:
         return touch(t, threads, (t.rows + t.step - 1) // t.step)
 
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
-        """Other data of the same kinds and shapes; a padded copy is filled anew where it stands.
-        Whether X was copied and is seen to be finite, by its squares.
+        """Replace the data by other data of the same kinds and shapes; a padded copy is
+        overwritten. Return True if X was copied and, by its squares, found to be finite.
         """
         cdef Touch t
         cdef Py_ssize_t part
@@ -296,13 +307,13 @@ cdef class Rows:
         self.point_at(X, y, labels, weight)
         if not self.padded:
             return 0
-        if self.D.x == NULL:             # a signal's handler ended the last time
+        if self.D.x == NULL:             # a signal handler ended the previous copy
             self.pad(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
-        self.D.x = NULL                  # until it is whole again
+        self.D.x = NULL                  # invalid until the copy is complete
         self.fill(&t, K, threads)
         self.D.x = t.base
         for part in range((t.rows + t.step - 1) // t.step):

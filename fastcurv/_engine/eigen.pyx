@@ -1,12 +1,13 @@
-"""Symmetric matrices by LAPACK without the interpreter's lock, and tridiagonal ones by rotations.
+"""Eigenvalues of dense symmetric matrices by LAPACK, without the GIL, and of tridiagonal ones.
 
-A large matrix, of which a few eigenvectors are wanted:
+If a few eigenvectors of a large matrix are needed (`Tridiagonal`), with
 
     A = Q T Q',    T = S diag(values) S'
 
-All eigenvalues of T cost n^2 rotations, and each vector ``Q s`` as many and 2 n^2 operations more,
-beside the 4/3 n^3 of the form itself: a few vectors come at the price of the values, less than half
-that of all (`Tridiagonal`). Projected operators are looked at again and again: see `Ritz`.
+all eigenvalues of T cost n^2 rotations. Each eigenvector ``Q s`` costs as many and 2 n^2 operations
+more, compared to 4/3 n^3 for the tridiagonal form itself. A few eigenvectors thus cost about as
+much as the eigenvalues, which is less than half of the full decomposition. Projected operators,
+which are diagonalised again and again, are the subject of `Ritz`.
 """
 import numpy as np
 
@@ -40,12 +41,12 @@ cdef extern from "tridiagonal.h" nogil:
 
 
 class NotFiniteError(ValueError):
-    """Numbers that this library computed, or was given, hold NaN or infinity."""
+    """Raised if numbers that this library computed, or received, include NaN or infinity."""
 
 
 cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
-    """A lower triangular R (s, s) with R gram R' = I, for a Gram matrix of rows; a dependent row
-    counts as one of rounding. False where it is not finite.
+    """Compute a lower triangular R (s, s) with R gram R' = I, for the Gram matrix of s rows. A
+    dependent row is treated as one of the size of rounding. Return False if gram is not finite.
     """
     cdef Py_ssize_t i, j, k
     cdef double one, trace = 0
@@ -54,14 +55,14 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
     if not isfinite(trace):
         return False
     memset(R, 0, s * s * sizeof(double))
-    for i in range(s):                  # work = the Cholesky factor
+    for i in range(s):                  # work = the Cholesky factor of gram
         for j in range(i + 1):
             one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
             if j < i:
                 work[i * s + j] = one / work[j * s + j]
             else:
                 work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
-    for j in range(s):                  # R = its inverse
+    for j in range(s):                  # R = the inverse of the factor
         R[j * s + j] = 1 / work[j * s + j]
         for i in range(j + 1, s):
             one = 0
@@ -72,13 +73,15 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
 
 
 cdef class Scratchpad:
-    """Room for numbers, kept."""
+    """A buffer of doubles that grows and is reused."""
     cdef object numbers
     cdef double *at
     cdef Py_ssize_t size
 
     cdef double *room_for(self, Py_ssize_t count) except NULL:
-        """The numbers so far are lost where there was less room."""
+        """Return memory for `count` numbers. The previous contents are lost if the buffer has to
+        grow.
+        """
         if count > self.size or not self.size:
             self.size = count + count // 2 + 32
             self.numbers = np.empty(self.size)
@@ -104,15 +107,15 @@ cdef int check_floats(x, shape) except -1:
 
 
 cdef object floats_of(Py_ssize_t count, const double *x):
-    """A new array of them."""
+    """Return a new array with a copy of `count` numbers."""
     found = np.empty(count)
     memcpy(pointer(found), x, count * sizeof(double))
     return found
 
 
 cdef class Ritz:
-    """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each of
-    the eigenvectors, and such of these as are asked for.
+    """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each
+    eigenvector, and single eigenvectors on request.
     """
     cdef Scratchpad numbers, kept, matrix, columns
     cdef readonly Py_ssize_t m
@@ -121,12 +124,12 @@ cdef class Ritz:
     cdef double *first
     cdef double *last
     cdef double *scratch        # 3 m
-    cdef double *given          # the tridiagonal matrix, for which all this is where `known` is m
+    cdef double *given          # the tridiagonal matrix of the last call, valid if `known` is m
     cdef Py_ssize_t known
-    cdef double *dense          # eigenvectors as rows; NULL: they are in the turns
+    cdef double *dense          # eigenvectors as rows; NULL: they are stored as rotations
     cdef fc_rotation *turns
-    cdef Py_ssize_t *order      # of the values as the turns have them
-    cdef int exponent
+    cdef Py_ssize_t *order      # order of the eigenvalues after the rotations
+    cdef int exponent           # the matrix was divided by 2^exponent
 
     def __cinit__(self):
         self.numbers, self.kept = Scratchpad(), Scratchpad()
@@ -140,7 +143,9 @@ cdef class Ritz:
         return 0
 
     cdef bint is_known(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
-        """Whether T is the tridiagonal matrix of last time; it is remembered for the next."""
+        """Return True if T equals the tridiagonal matrix of the last call, and store it for the
+        next one.
+        """
         cdef bint same = self.known == m
         cdef Py_ssize_t i
         cdef double beside
@@ -161,7 +166,8 @@ cdef class Ritz:
         return 0
 
     cdef bint by_turns(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
-        """Of a tridiagonal matrix T (m, m); False where the iteration failed."""
+        """Diagonalise the tridiagonal T (m, m) by rotations. Return False if the iteration fails.
+        """
         cdef Py_ssize_t i, j, at
         cdef double largest = 0, total = 0
         cdef double *d
@@ -189,10 +195,10 @@ cdef class Ritz:
                 break
             self.room = self.count
         if self.count < 0:
-            self.m = 0                  # there are no vectors
+            self.m = 0                  # no eigenvectors are available
             return False
         self.known = m
-        for i in range(m):              # from nearly sorted to sorted
+        for i in range(m):              # insertion sort: the values are nearly sorted
             j = i
             while j > 0 and d[self.order[j - 1]] > d[i]:
                 self.order[j] = self.order[j - 1]
@@ -210,7 +216,7 @@ cdef class Ritz:
     cdef int by_lapack(
         self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
     ) except -1:
-        """Of a symmetric matrix T (m, m)."""
+        """Diagonalise a symmetric matrix T (m, m) by LAPACK."""
         cdef int m = size, failed = 0, numbers = 1 + 6 * m + 2 * m * m, integers = 3 + 5 * m
         cdef Py_ssize_t i, j
         cdef double largest = 0, total = 0
@@ -242,7 +248,7 @@ cdef class Ritz:
         return 0
 
     cdef int give(self, values, vectors) except -1:
-        """Take the eigenvalues, ascending, and eigenvectors (m, m) found by another."""
+        """Store eigenvalues, ascending, and eigenvectors (m, m) that were computed elsewhere."""
         cdef Py_ssize_t m = len(values)
         self.make_room(m)
         self.known, self.dense = -1, self.matrix.room_for(m * m)
@@ -258,7 +264,7 @@ cdef class Ritz:
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
 
     cdef int combined(self, const double *y, double *out) except -1:
-        """out (m,) = the eigenvectors times y (m,); y and out do not overlap."""
+        """Set out (m,) = the eigenvectors times y (m,); y and out do not overlap."""
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
         if self.dense == NULL:
@@ -277,7 +283,7 @@ cdef class Ritz:
         return 0
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
-        """The eigenvectors of so many of the values, as rows (k, m)."""
+        """Return the eigenvectors of k of the values, as rows (k, m)."""
         cdef Py_ssize_t m = self.m, i, j, lanes = (k + FC_TURNED - 1) // FC_TURNED * FC_TURNED
         rows = np.empty((k, m))
         cdef double *s = <double *>pointer(rows) if k else NULL
@@ -294,7 +300,8 @@ cdef class Ritz:
             for i in range(k):
                 x[self.order[which[i]] * lanes + i] = 1
             K.turn(lanes, x, self.turns, self.count)
-            for i in range(k):          # each rotation is one up to rounding: they all lose length
+            # each rotation is orthogonal only up to rounding, so the vectors have lost length
+            for i in range(k):
                 unit = 0
                 for j in range(m):
                     unit += x[j * lanes + i] * x[j * lanes + i]
@@ -307,8 +314,8 @@ cdef class Ritz:
 cdef Py_ssize_t at_low_end(
     Py_ssize_t m, const double *values, Py_ssize_t k, Which which
 ) noexcept:
-    """How many of the k wanted ones of ascending values are at the low end; the others are at the
-    high one.
+    """Return how many of the k wanted ones of ascending values are at the low end; the others are
+    at the high end.
     """
     cdef Py_ssize_t low = 0, high = m - 1, _k
     if which != WHICH_LM:
@@ -322,8 +329,8 @@ cdef Py_ssize_t at_low_end(
 
 
 def wanted(values, Py_ssize_t k, str which):
-    """Return the indices (k,) of the k wanted ones of ascending values (m,), ascending; m of them
-    where these are fewer.
+    """Return the indices (k,) of the k wanted ones of ascending values (m,), ascending; m indices
+    if k > m.
     """
     values = vector_of(values)
     cdef Py_ssize_t m = len(values), i, low
@@ -339,7 +346,7 @@ def wanted(values, Py_ssize_t k, str which):
 # --- dense operators ------------------------------------------------------------------------------
 
 cdef enum:
-    REFLECTORS = 32             # applied at a time
+    REFLECTORS = 32             # Householder reflectors applied at one time
 
 
 def symmetrised(P):
@@ -348,7 +355,7 @@ def symmetrised(P):
     Returns
     -------
     S : array (n, n)
-        The same numbers, float64.
+        The scaled matrix, float64.
     A : array (n, n)
         ``(S + S') / 2``, exactly symmetric.
     exponent : int
@@ -356,7 +363,7 @@ def symmetrised(P):
     skew : float
         The Frobenius norm of ``S - S'``.
 
-    Raises `ValueError` where P is not square, or a number is not finite.
+    Raises `ValueError` if P is not square or has an entry that is not finite.
     """
     P = np.ascontiguousarray(P, np.float64)
     if P.ndim != 2 or P.shape[0] != P.shape[1]:
@@ -375,7 +382,7 @@ def symmetrised(P):
     if abs(exponent) < 1000:
         for i in range(size):
             s[i] = p[i] * unit
-    else:                       # the power itself may be out of range
+    else:                       # 2^-exponent itself may overflow
         for i in range(size):
             s[i] = ldexp(p[i], -exponent)
     for row in range(0, n, SQUARE):
@@ -390,7 +397,7 @@ def symmetrised(P):
 
 def residuals(S, values, rows):
     """Return ``||S v - values v||`` (k,) for each of the rows v (k, n), with S (n, n); all float64,
-    near 1 or smaller.
+    with entries near 1 or smaller.
     """
     S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
     values = vector_of(values)
@@ -418,13 +425,14 @@ def residuals(S, values, rows):
 
 
 cdef class Tridiagonal:
-    """The form of A (n, n), float64, C-ordered and symmetric, with entries near 1 or smaller; A is
-    overwritten.
+    """The tridiagonal form of A (n, n), float64, C-ordered and symmetric, with entries near 1 or
+    smaller. A is overwritten.
     """
     cdef object A, tau
     cdef Ritz found
     cdef readonly Py_ssize_t n
-    cdef readonly double trace, squares     # of A: of its diagonal, and of all entries
+    # of A: sum of the diagonal, and sum of squares of all entries
+    cdef readonly double trace, squares
 
     def __init__(self, A):
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or A.dtype != np.float64:
@@ -447,13 +455,14 @@ cdef class Tridiagonal:
             dsytrd("L", &n, a, &n, d, d + n, d + 2 * n, room, &lwork, &info)
 
     def values(self):
-        """All eigenvalues (n,), ascending; None where the iteration failed."""
-        if not self.found.by_turns(self.n, <double *>pointer(self.A), self.n):  # T is left in A
+        """Return all eigenvalues (n,), ascending, or None if the iteration fails."""
+        # dsytrd leaves T in A
+        if not self.found.by_turns(self.n, <double *>pointer(self.A), self.n):
             return None
         return floats_of(self.n, self.found.values)
 
     def vectors(self, at):
-        """Orthonormal rows (k, n): the eigenvectors of the `values` with the indices `at`."""
+        """Return the eigenvectors of the values with indices `at`, as orthonormal rows (k, n)."""
         at = np.ascontiguousarray(at, np.intp)
         cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS
         if self.found.m != n or not all((at >= 0) & (at < n)):

@@ -150,7 +150,7 @@ cdef void given_rows(
         plan.error, P.failed = error, True
 
 
-# --- copies of state matrices by pieces: a piece is a panel if the layout is transposed, else a row 
+# --- copies of state matrices; a piece is a panel in the transposed layout, else a row ------------
 
 cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return panels_of(P, rows) if P.across else rows

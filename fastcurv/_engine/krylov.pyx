@@ -1,13 +1,12 @@
-"""A Krylov space that grows by one product at a time, and the small problems of Newton-type steps
-in it.
+"""A Krylov subspace that grows by one product at a time, and small problems of Newton-type steps.
 
 With m rows Q that have been multiplied and p pending ones after them,
 
     H Q[:m]' = Q[:m + p]' T[:m + p, :m]
 
-A new product is made orthogonal to all rows; what is left is the next pending row. A step is
+Each product is orthogonalised against all rows; the remainder is the next pending row. A step is
 s = Q' U y with T[:m, :m] = U diag(values) U', and y solves a small problem with diag(values) and
-linear = U' Q g. The products may be anyone's; between them runs no Python.
+linear = U' Q g. Products may come from any operator; no other Python code runs between them.
 """
 import numpy as np
 
@@ -24,33 +23,34 @@ cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
 cdef enum:
-    SMALL = 32768           # numbers of a basis that has room from the start
-    FEW = 8                 # rows up to which each look is at T's eigenvectors
-cdef double SURE = 1e-8         # least pivot beside the largest of a matrix that is not singular
+    SMALL = 32768           # numbers of a basis that is allocated from the start
+    FEW = 8                 # rows up to which every convergence check diagonalises T
+# smallest ratio of pivots for which a matrix is treated as nonsingular
+cdef double SURE = 1e-8
 
 PROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
     "cubic": CUBIC,
 }
 
-cdef double LONGEST = 1e150     # length of a step whose square does not overflow
+cdef double LONGEST = 1e150     # maximum length of a step, so that its square does not overflow
 
 
-# --- lengths, of any size of numbers --------------------------------------------------------------
+# --- lengths, safe for numbers of any size --------------------------------------------------------
 
 cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
-    """max |x|; infinite if one is not finite."""
+    """Return max |x|; infinite if a number is not finite."""
     cdef real largest = 0
     cdef double total = 0
     cdef Py_ssize_t i
     for i in range(n):
         largest = max(largest, -x[i] if x[i] < 0 else x[i])
-        total += 0 * x[i]               # NaN unless all are finite
+        total += 0 * x[i]               # NaN unless all numbers are finite
     return INFINITY if isnan(total) else largest
 
 
 cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
-    """||x||, safe from overflow and underflow; infinite if one number is not finite."""
+    """Return ||x||, safe from overflow and underflow; infinite if a number is not finite."""
     cdef double largest, total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
@@ -70,7 +70,7 @@ cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
 
 
 cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept nogil:
-    """<x, y>, of four sums, none of which waits for another."""
+    """Return <x, y>, as four independent sums that can be computed in parallel."""
     cdef double a = 0, b = 0, c = 0, d = 0
     cdef Py_ssize_t i, whole = m & ~<Py_ssize_t>3
     for i in range(0, whole, 4):
@@ -88,7 +88,9 @@ cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept no
 cdef void inverted(
     Py_ssize_t m, const double *values, double shift, const double *linear, double *y
 ) noexcept nogil:
-    """y = -(T + shift)^+ linear, 0 where the shifted value is within rounding of 0."""
+    """Compute y = -(T + shift)^+ linear for T = diag(values); y is 0 where the shifted value is
+    within rounding of 0.
+    """
     cdef double largest = 0, floor
     cdef Py_ssize_t i
     for i in range(m):
@@ -102,8 +104,8 @@ cdef double secular(
     Py_ssize_t m, const double *base, const double *linear, double high, double goal, double edge,
     double weight, double *y
 ) noexcept nogil:
-    """The root of 1 / ||y(mu)|| - 1 / wanted(mu) in (0, high], with y(mu) = -linear / (base + mu)
-    and base >= 0; wanted is `goal` or, with a weight, (edge + mu) / weight.
+    """Return the root mu in (0, high] of 1 / ||y(mu)|| - 1 / wanted(mu), with y(mu) = -linear /
+    (base + mu) and base >= 0; wanted is `goal` or, with a weight, (edge + mu) / weight.
 
     The function increases with mu; Newton's iteration is safeguarded by a bracket.
     """
@@ -112,7 +114,8 @@ cdef double secular(
     cdef int _k
     high = nextafter(high, INFINITY)
     for _k in range(200):
-        if not low < mu < high:         # a root may lie orders of magnitude below the bracket's end
+        # the root may be orders of magnitude below the upper end of the bracket
+        if not low < mu < high:
             mu = sqrt(low) * sqrt(high) if low > 0 else fmax(high * shrink, 5e-324)
             shrink = shrink * shrink if low == 0 else shrink
         for i in range(m):
@@ -134,7 +137,8 @@ cdef double secular(
         if fabs(gap) * goal <= 1e-14 or high - low <= 1e-15 * high:
             break
         rise = 0
-        for i in range(m):              # squares and cubes of lengths far from 1 may overflow
+        # in this form squares and cubes of lengths far from 1 do not overflow
+        for i in range(m):
             rise += (y[i] / size) * (y[i] / size) / (base[i] + mu)
         rise = rise / size + slope / goal / goal
         mu -= gap / rise if rise > 0 else 0.0
@@ -145,11 +149,11 @@ cdef double bounded(
     Py_ssize_t m, const double *values, const double *linear, double radius, double weight,
     double *base, double *y
 ) noexcept nogil:
-    """y of the trust region with this radius or, with a weight, of the cubic model, and the
-    multiplier lam >= 0: (values + lam) y = -linear and values + lam >= 0.
+    """Compute y for the trust region of this radius or, with a weight, for the cubic model. Return
+    the multiplier lam >= 0, for which (values + lam) y = -linear and values + lam >= 0.
 
-    In the hard case, g without a component along the lowest eigenvector, a multiple of that is
-    added that reaches the boundary.
+    In the hard case, in which g has no component along the lowest eigenvector, a multiple of that
+    vector is added to reach the boundary.
     """
     cdef double edge = fmax(0.0, -values[0]), size = length_of(m, linear), longest, high, reach, mu
     cdef bint hard = True
@@ -171,7 +175,7 @@ cdef double bounded(
         high = sqrt(weight * size)
     else:
         high = size / radius if size < 1e300 * radius else INFINITY
-        if high == INFINITY:                    # so short that curvature does not matter
+        if high == INFINITY:                    # radius so short that curvature does not matter
             for i in range(m):
                 y[i] = -linear[i] * (radius / size)
             return high
@@ -185,7 +189,9 @@ cdef double solve_small(
     Problem problem, Py_ssize_t m, const double *values, const double *linear, double parameter,
     double *base, double *y, double *measured
 ) noexcept nogil:
-    """The problem's y, what H multiplies in its residual, and the multiplier of a bound on y."""
+    """Compute the problem's y, and `measured`, the vector that H multiplies in its residual; return
+    the multiplier of a bound on the length of y.
+    """
     cdef double multiplier = 0
     cdef Py_ssize_t i
     if problem == TRUST_REGION:
@@ -228,19 +234,21 @@ def small_problem(str problem, values, linear, double parameter):
     return y[0], multiplier
 
 
-# --- when to stop ---------------------------------------------------------------------------------
+# --- stopping rule of inner solves ----------------------------------------------------------------
 
-cdef struct Worth:
-    double thrift, price, gain      # of an inner solve; what it had gained at the last look, ...
-    Py_ssize_t m, look_at           # ... after m products; the next look
+cdef struct Worth:              # state of the stopping rule: see `worth_of`
+    # thrift, cost of a step besides its products, predicted decrease at the last check ...
+    double thrift, price, gain
+    Py_ssize_t m, look_at           # ... after m products; number of products at the next check
 
 
 cdef Worth worth_of(double thrift, double price) noexcept nogil:
-    """The rule to stop an inner solve when the next product costs more than it gains.
+    """Return the rule that stops an inner solve when the next product costs more than it gains.
 
-    A step that costs m products, and as many as `price` says to try and to accept, promises a gain.
-    When the last products have gained less than `thrift` times the average of all, the next one is
-    better spent on a new step from a new point. A thrift of 0 never stops a solve.
+    A step that costs m products, and the cost of `price` products to try and accept it, has a
+    predicted decrease. Once the last products have increased that by less than `thrift` times the
+    average of all, the next product is better spent on a new step from a new point. A thrift of 0
+    never stops a solve.
     """
     cdef Worth worth
     worth.thrift, worth.price, worth.gain, worth.m, worth.look_at = thrift, price, 0, 0, 2
@@ -248,7 +256,9 @@ cdef Worth worth_of(double thrift, double price) noexcept nogil:
 
 
 cdef bint spent(Worth *worth, Py_ssize_t m, double gain) noexcept nogil:
-    """Whether to stop after m products; asked each time m has grown by an eighth."""
+    """Return True if the solve should stop after m products. The rule is evaluated each time m has
+    grown by an eighth.
+    """
     cdef double last = gain - worth.gain
     cdef Py_ssize_t count = m - worth.m
     cdef bint looked = worth.m > 0
@@ -270,25 +280,26 @@ cdef class Space:
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    cdef public object rows, T, multiply, lacking       # Python's side may move the first two
+    cdef public object rows, T, multiply, lacking       # rows and T may be replaced by Python code
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
     cdef public bint tridiagonal, follow
     cdef public double gamma
-    cdef readonly double size           # the largest |value| at the last look
-    cdef Py_ssize_t known               # T is diagonalised for so many rows; -1: it is not
+    cdef readonly double size           # largest |value| at the last diagonalisation
+    cdef Py_ssize_t known               # number of rows for which T is diagonalised; -1: none
     cdef Ritz found
     cdef Scratchpad small
     cdef double *linear
     cdef double *base
     cdef double *y
     cdef double *measured
-    cdef double multiplier, length, gain, lack      # of the last solution; ||E y||
-    cdef Sweep sweep                    # of all rows with the product
+    # of the last solution; lack is ||E y||, see `lacking_of`
+    cdef double multiplier, length, gain, lack
+    cdef Sweep sweep                    # sweep of all rows with the product
     cdef object scratch
-    cdef double *sums                   # of each part, for each row and the squares
-    cdef double *taken                  # what was taken from the product along each row
-    cdef double *at                     # T
+    cdef double *sums                   # sums of each part, for each row, and the squares
+    cdef double *taken                  # coefficients subtracted from the product along each row
+    cdef double *at                     # address of T
     cdef Py_ssize_t ld
 
     def __init__(self, n, dtype, max_dim):
@@ -316,10 +327,10 @@ cdef class Space:
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def start(self, multiply, first, others=()):
-        """Empty the space and set its start vectors, `first` leading; vectors that depend linearly
-        on the others are left out.
+        """Empty the space and set its start vectors, with `first` the leading one; vectors that
+        depend linearly on the others are omitted.
 
-        `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
+        `multiply(v, out)` writes H v; `gamma` is set to ``||first||``.
         """
         cdef char *w = self.sweep.w
         cdef double size
@@ -341,8 +352,8 @@ cdef class Space:
         self.n_starts, self.tridiagonal = self.p, self.p == 1
 
     cdef int bring_near_one(self, char *w) except? -1:
-        """Divide by a power of two, whose exponent is returned, where squares could overflow or
-        underflow; numbers that are not finite stay as they are.
+        """Divide the product by a power of two if squares could overflow or underflow. Return the
+        exponent. Numbers that are not finite are left unchanged.
         """
         cdef double largest
         cdef int exponent
@@ -355,7 +366,9 @@ cdef class Space:
         return exponent
 
     cdef int settle(self) except -1:
-        """Where the arrays are, which `widen` may have moved, and room for sums."""
+        """Update the pointers, since `widen` may have moved the arrays, and allocate memory for
+        sums.
+        """
         cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, self.product[None])
         cdef Py_ssize_t room = len(self.rows) + 1
         self.scratch = np.empty((max(parts, 1) + 1) * room)
@@ -365,7 +378,7 @@ cdef class Space:
         return 0
 
     cdef void begin(self) noexcept nogil:
-        """Nothing is taken from the product yet."""
+        """Reset the coefficients that have been subtracted from the product."""
         self.sweep.m = self.m + self.p
         memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
 
@@ -373,15 +386,15 @@ cdef class Space:
         return <char *>self.sweep.q + i * self.sweep.ldq * self.sweep.K.real_bytes
 
     cdef double norm(self, char *w) noexcept nogil:
-        """||w||"""
+        """Return ||w||."""
         cdef Sweep t = self.sweep
         t.m, t.q, t.w, t.out = 1, w, w, self.sums
         sweep_dots(&t, 1)
         return sqrt(self.sums[0])
 
     cdef double outside(self, int threads) noexcept nogil:
-        """Make the product orthogonal to the rows, in at most three passes, as long as one removes
-        much of it; add what was removed to `taken`. Returns the norm left.
+        """Orthogonalise the product against the rows, in at most three passes, as long as a pass
+        removes a large part of it; add the coefficients to `taken`. Return the norm that is left.
         """
         cdef Sweep *t = &self.sweep
         cdef double after = self.norm(t.w), before
@@ -400,10 +413,10 @@ cdef class Space:
         return after
 
     cdef double append(self, char *w, double reference) except? -1:
-        """Project the product onto the complement of the rows in place; if more is left than the
-        rounding of `reference`, append it, normalised, as a pending row.
+        """Project the product onto the complement of the rows in place. If more than the rounding
+        of `reference` is left, append it, normalised, as a pending row.
 
-        Returns the norm of what was left, 0.0 if that was rounding or there is no room.
+        Return the norm of the remainder; 0.0 if that is rounding or if there is no room.
         """
         cdef Py_ssize_t held = self.m + self.p, i
         cdef bint wide = self.sweep.K.real_bytes == 8
@@ -429,8 +442,8 @@ cdef class Space:
         return left
 
     cpdef void extend(self) except *:
-        """Multiply a pending row: first the start vectors, then the direction of the residual of
-        the last solution.
+        """Multiply a pending row: the start vectors come first, then the direction of the residual
+        of the last solution.
 
         Costs one product.
         """
@@ -450,7 +463,9 @@ cdef class Space:
         with nogil:
             before = watch()
             size = self.norm(w)
-            if self.p == 1:             # what is large first, so that one pass is enough
+            # remove the large components along the last two rows first, so that one full pass is
+            # enough
+            if self.p == 1:
                 low = max(m - 1, 0)
                 c = self.taken + low
                 t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, c + m - low, 1)
@@ -461,7 +476,7 @@ cdef class Space:
         left = ldexp(self.append(w, size), exponent)
         for i in range(held):
             if self.tridiagonal and i < m - 1:
-                self.taken[i] = 0       # rounding: T is tridiagonal
+                self.taken[i] = 0       # this entry is rounding, since T is tridiagonal
             self.at[i * self.ld + m] = self.at[m * self.ld + i] = ldexp(self.taken[i], exponent)
         if left > 0:
             self.at[held * self.ld + m] = self.at[m * self.ld + held] = left
@@ -470,7 +485,9 @@ cdef class Space:
     # --- the eigenvectors of T, and steps
 
     cdef int diagonalise(self) except -1:
-        """T's values, ascending, what its vectors are made of, and the gradient in these."""
+        """Compute T's eigenvalues, ascending, the data from which its eigenvectors are formed, and
+        the gradient in these.
+        """
         cdef Py_ssize_t m = self.m, i
         cdef Ritz found = self.found
         if self.known == m or m == 0:
@@ -478,7 +495,7 @@ cdef class Space:
         try:
             if not (self.tridiagonal and found.by_turns(m, self.at, self.ld)):
                 found.by_lapack(m, self.at, self.ld, True)
-        except (ValueError, np.linalg.LinAlgError):     # not finite, or very hard
+        except (ValueError, np.linalg.LinAlgError):     # not finite, or LAPACK did not converge
             values, vectors = self.decompose()
             found.give(values, vectors)
         self.linear = self.small.room_for(4 * m)
@@ -500,15 +517,14 @@ cdef class Space:
         return floats_of(self.m, self.found.values), vectors.T
 
     def linear_term(self):
-        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first
-        row.
+        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row.
         """
         self.diagonalise()
         return floats_of(self.m, self.linear) if self.m else np.empty(0)
 
     cdef double lacking_of(self, const double *z) except? -1:
-        """||E z|| with E the rows of T below the first m; its direction is recorded for the next
-        `extend`.
+        """Return ||E z|| with E the rows of T below the first m. The direction of E z is stored for
+        the next `extend`.
         """
         cdef Py_ssize_t i
         lacking = np.empty(max(self.p, 1))
@@ -520,9 +536,9 @@ cdef class Space:
         return length_of(self.p, out)
 
     cdef double outside_of(self, const double *y) except? -1:
-        """||E U y|| for y in the eigenvectors of T."""
+        """Return ||E U y|| for y in the eigenvectors of T."""
         cdef Py_ssize_t m = self.m
-        if self.tridiagonal:            # E has one entry, in its last column
+        if self.tridiagonal:            # E has a single entry, in its last column
             if not self.p:
                 return 0
             return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
@@ -530,10 +546,10 @@ cdef class Space:
         return self.lacking_of(self.base)
 
     def residual(self, y):
-        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space; `y` in the
+        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space, for `y` in the
         basis Q.
 
-        Its direction is recorded for the next `extend`.
+        The direction of that part is stored for the next `extend`.
         """
         y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
@@ -543,8 +559,8 @@ cdef class Space:
     cdef bint factored(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
-        """y = (T + shift)^-1 right where T + shift and, if `both`, T are positive definite, and not
-        nearly singular; else False.
+        """Compute y = (T + shift)^-1 right. Return False unless T + shift and, if `both`, T are
+        positive definite and not nearly singular.
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at
@@ -567,8 +583,9 @@ cdef class Space:
         return True
 
     cdef bint by_factors(self, Problem problem, double parameter) except *:
-        """Solve the small problem in O(m), from the last multiplier on, in the rows; False where
-        that takes T's eigenvectors: in the hard case, and where negative values are changed.
+        """Solve the small problem in O(m) in the basis Q, starting from the last multiplier. Return
+        False if the eigenvectors of T are needed: in the hard case, and if negative eigenvalues are
+        modified.
         """
         cdef Py_ssize_t m = self.m
         cdef double *y = self.small.room_for(4 * m)
@@ -578,7 +595,7 @@ cdef class Space:
         cdef bint bound = problem == TRUST_REGION or problem == CUBIC, solved = not bound
         cdef double shift = self.multiplier if bound else parameter, size, goal, slope
         cdef int _k
-        self.known = -1                 # `linear` is lost
+        self.known = -1                 # `linear` shares this memory and is overwritten
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
@@ -588,13 +605,14 @@ cdef class Space:
                 return False
             size = length_of(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
-            if not 1e-100 < size < 1e100:       # squares and cubes follow
+            if not 1e-100 < size < 1e100:       # squares and cubes are computed below
                 return False
             if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
                 solved = True
                 break
             self.factored(shift, False, y, turn, pivot)
-            slope = inner_of(m, y, turn) / size / size / size   # of 1 / size, with the shift
+            # derivative of 1 / size with respect to the shift
+            slope = inner_of(m, y, turn) / size / size / size
             if problem == CUBIC:
                 slope += 1 / (shift * goal)
             shift -= (1 / size - 1 / goal) / slope
@@ -605,7 +623,7 @@ cdef class Space:
         return solved
 
     cdef int by_vectors(self, Problem problem, double parameter) except -1:
-        """Solve the small problem in T's eigenvectors, and leave y in these."""
+        """Solve the small problem in the eigenvectors of T; y is in these coordinates."""
         cdef double *values
         cdef Py_ssize_t i
         self.diagonalise()
@@ -623,21 +641,22 @@ cdef class Space:
         self, str problem, parameter, double wanted, Py_ssize_t limit, stop, double thrift,
         double price, out
     ):
-        """Grow the space until the residual of a small problem is at most `wanted`, the rows are
-        `limit`, the next product costs more than it gains (see `Worth`), or `stop()`; write the
-        step into `out`.
+        """Grow the space until the residual of a small problem is at most `wanted`, there are
+        `limit` rows, the next product costs more than it gains (see `Worth`), or `stop()` is true;
+        write the step to `out`.
 
         Returns
         -------
         (length, gain, bounded, parameter)
-            Length of the step, the reduction that the model promises, whether the step is at the
-            bound on its length, and the parameter: for None a tenth of the largest |value| at the
-            first look, 1 if that is 0.
+            Length of the step, predicted decrease, whether the step is at the bound on its length,
+            and the parameter: for None, a tenth of the largest |value| when it is first known, or 1
+            if that is 0.
         """
         cdef Problem which = PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
-        cdef bint ends, factored, asked = False     # stop, since the last product
+        # whether `stop` was called since the last product
+        cdef bint ends, factored, asked = False
         cdef Worth worth = worth_of(thrift, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
@@ -668,7 +687,7 @@ cdef class Space:
         return self.length, self.gain, self.multiplier > 0, parameter
 
     cdef int lift(self, double *y, out) except -1:
-        """out = Q[:m]' y; y becomes -y."""
+        """Set out = Q[:m]' y. Overwrites y by -y."""
         cdef Sweep t
         cdef Py_ssize_t i
         cdef fc_watch before
@@ -704,9 +723,10 @@ cdef enum:
 
 
 cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexcept nogil:
-    """Whether the residual is above what j iterations guarantee if ``H + 2 eps I >= eps I``.
+    """Return True if the squared residual exceeds what j iterations guarantee if ``H + 2 eps I >=
+    eps I``. In that case H has curvature below -eps.
 
-    If it is, that does not hold: H has curvature below -eps.
+    `fallen` is the squared norm of the residual relative to that at the start.
     """
     cdef double root = sqrt((bound + 2 * eps) / eps)
     cdef double tau = root / (root + 1)     # close to 1: log(tau) is computed without cancellation
@@ -716,8 +736,8 @@ cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexce
 
 
 cdef class Workspace:
-    """The vectors of conjugate gradients for (H + shift) y = -g, kept for a run, and what is done
-    with them between two products.
+    """The vectors of conjugate gradients for (H + shift) y = -g, kept for a whole run, and the
+    operations on them between two products.
     """
     cdef readonly object g, r, p, Hp, y, scratch
     cdef readonly double unit
@@ -732,15 +752,15 @@ cdef class Workspace:
         self.first, self.sweep.out = pointer(self.rows), <double *>pointer(self.sums)
 
     def begin(self, g):
-        """Start at ``y = 0`` for the gradient ``unit g``: set the residual to it and the direction
-        to minus it, and return the squared norm of the residual. `unit` is a power of two, 1 unless
-        squares of g may overflow or underflow.
+        """Start at ``y = 0`` for the gradient ``unit g``: set the residual r to it and the
+        direction p to its negative, and return the squared norm of r. `unit` is a power of two, 1
+        unless squares of g may overflow or underflow.
         """
         cdef Py_ssize_t n = self.sweep.n
         cdef bint wide = self.sweep.K.real_bytes == 8
         cdef int power, most = 1024 if wide else 128
         cdef double largest
-        cdef char *x = self.first               # of self.g
+        cdef char *x = self.first               # address of self.g
         np.copyto(self.g, g)
         largest = largest_of(n, <double *>x) if wide else largest_of(n, <float *>x)
         frexp(largest, &power)
@@ -761,7 +781,7 @@ cdef class Workspace:
         Returns
         -------
         (d, curvature, bound, steps)
-            d is None where the residual falls so slowly that there is curvature below -eps.
+            d is None if the residual decreases so slowly that there is curvature below -eps.
         """
         cdef double rr0 = self.between(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0, before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
@@ -782,7 +802,7 @@ cdef class Workspace:
                 return self.y, yHy / yy, bound, j
             if rr <= (tolerance * tolerance) * rr0:
                 break
-            # at first a residual that does not grow is no wonder
+            # in the first iterations, a residual that has not grown proves nothing
             if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
                 if too_slow(j, rr / rr0, bound, eps):
                     return None, None, bound, j
@@ -796,7 +816,7 @@ cdef class Workspace:
         return self.y, None, bound, most
 
     cdef double size(self) noexcept nogil:
-        """||Hp||, of any size of numbers."""
+        """Return ||Hp||, safe for numbers of any size."""
         cdef Py_ssize_t n = self.sweep.n, line = n * self.sweep.K.real_bytes
         cdef char *Hp = self.first + CG_HP * line
         if self.sweep.K.real_bytes == 8:
@@ -806,8 +826,8 @@ cdef class Workspace:
     cdef double *between(
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
     ) except NULL:
-        """Sweep over m rows from q on and s rows from w on: the inner products (s, m) without c;
-        with it, w -= c q in place, and the squares (s,).
+        """Sweep over m rows from q on and s rows from w on. If c is NULL, return the inner products
+        (s, m); otherwise compute w -= c q in place and return the squared norms (s,).
         """
         cdef Sweep *t = &self.sweep
         cdef Py_ssize_t line = t.n * t.K.real_bytes

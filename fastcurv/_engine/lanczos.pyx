@@ -7,17 +7,17 @@ m+p-1``, which have not; and ``T``, the operator in that basis. Then
 
 and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
 
-Orthogonality. A step subtracts only the two neighbours; the components left along older vectors
+Orthogonality. A step subtracts only the two neighbours. The components left along older vectors
 start at rounding level and grow from step to step in a way that can be estimated from T (Simon
 1984). Steps are gathered into batches as long as that estimate stays below `contamination`; then
 the whole batch is orthogonalised against all older vectors in two sweeps. The neglected effect on T
-is of second order, the square of the components found, and is added to err. Where T alone is wanted
-(`semi`), only the last two rows of a batch are orthogonalised, from which the recurrence goes on as
-if all had been: T is then that of a basis orthonormal to rounding, up to rounding, as long as the
-rows are orthonormal to ``sqrt(eps)`` (Simon 1984).
+is of second order, the square of the components found, and is added to err. If only T is needed
+(`semi`), just the last two rows of a batch are orthogonalised, from which the recurrence continues
+as if all had been. As long as the rows are orthonormal to ``sqrt(eps)``, T is then that of a basis
+orthonormal to rounding, up to rounding (Simon 1984).
 
-The products may be anyone's; those of a plan or of a small matrix are made without a call of
-Python's. What is done between two of them is done whole: only a product can be ended by Ctrl-C.
+Products may come from any operator; those of a plan or of a small matrix need no Python call. The
+work between two products is not interrupted: Ctrl-C takes effect only during a product.
 """
 import numpy as np
 
@@ -26,13 +26,16 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp
 from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
-    LONGEST_BATCH = 16
-    SHORT_SWEEP = 20000         # numbers read in less time than it takes to let others run
+    LONGEST_BATCH = 16          # maximum rows of a batch
+    # numbers that one thread reads in less time than it takes to release the GIL
+    SHORT_SWEEP = 20000
 
-# assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
+# assumed error of products and sweeps in units of eps ||A||, unless a larger one is measured
 cdef double ROUNDING = 4
-cdef double NEAR = 1e-2         # relative to the largest product
-cdef unsigned long long TOSS = 6364136223846793005      # of a congruential generator (Knuth)
+# residual norm, relative to the largest product, below which a new row is orthogonalised again
+cdef double NEAR = 1e-2
+# multiplier of a linear congruential generator (Knuth)
+cdef unsigned long long TOSS = 6364136223846793005
 NOT_FINITE = (
     "the operator returned values that are not finite; wanted finite numbers for a finite vector"
 )
@@ -41,35 +44,43 @@ NOT_FINITE = (
 # --- the recurrence -------------------------------------------------------------------------------
 
 cdef class Lanczos:
-    """See `fastcurv.krylov.lanczos.Recurrence`, which adds blocks and what is seldom done."""
+    """The Lanczos recurrence; see `fastcurv.krylov.lanczos.Recurrence`, which adds blocks and rare
+    operations.
+    """
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
     cdef readonly double eps
     cdef public object rows, T, err, leak, against, product
     cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
     cdef int exponent                   # products are scaled by 2^-exponent; T is not scaled
-    cdef readonly double unit           # by which they have to be multiplied: 2^exponent
+    # 2^exponent: factor by which scaled products have to be multiplied
+    cdef readonly double unit
     cdef public bint tridiagonal, semi
     cdef public double contamination, scale, noise, ghosts
-    cdef Times times                    # of an operator of the engine's
+    cdef Times times                    # fast products of the operator, or None
     cdef Ritz found
     cdef double lost                    # estimated loss of orthogonality of the pending row
-    cdef bint followed                  # `along` is of rows m - 1 and m
-    cdef object along                   # (3, apart), of which the one that is first goes round
+    cdef bint followed                  # `along` belongs to rows m - 1 and m
+    # (3, apart): components of three consecutive rows along all rows, as a ring buffer
+    cdef object along
     cdef double *trail
     cdef Py_ssize_t apart, phase
     cdef Scratchpad sums, squares, small
-    cdef Sweep sweep                    # K, n, width; the rest is each sweep's own
-    cdef Py_ssize_t parts, taken, line, ld, leaks   # leading dimensions of rows, T and leak
-    cdef public tuple arrays            # rows, against, T, err, leak: see `begin`
-    cdef char *q                        # where they are
+    cdef Sweep sweep                    # K, n and width; the other fields are set by each sweep
+    # taken: number of rows of `against`; then leading dimensions of rows, T and leak
+    cdef Py_ssize_t parts, taken, line, ld, leaks
+    # rows, against, T, err, leak whose addresses are stored: see `begin`
+    cdef public tuple arrays
+    cdef char *q                        # addresses of rows, against, T, err and leak
     cdef char *off
     cdef double *t
     cdef double *e
     cdef double *l
-    cdef object errors                  # err as it was after a restart, and a bound on the
+    # err as it was after the last restart; `joint` is a bound on the Frobenius norm of those rows
+    # of F, see `become`
+    cdef object errors
     cdef double joint                   # Frobenius norm of those rows of F, see `become`
-    cdef object echo, coupled           # see `follow`; None: not known
+    cdef object echo, coupled           # see `follow`; None: the locked rows are swept one by one
     cdef double echo_error
     cdef int echo_exponent
 
@@ -82,14 +93,14 @@ cdef class Lanczos:
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 
     cdef bint is_full(self) noexcept:
-        """Whether there is no room for the next step; the first block may fill the basis."""
+        """Return True if there is no room for the next step. The first block may fill the basis."""
         return (
             self.m > 0 and self.capacity < self.dimension
             and self.m + 2 * self.p > self.capacity + 1
         )
 
     cdef int begin(self) except -1:
-        """Find the arrays, which may be others by now; rows may have been resized."""
+        """Update the addresses of the arrays, which may have been replaced or resized."""
         cdef tuple last = self.arrays
         self.q = pointer(self.rows)
         if (
@@ -110,29 +121,32 @@ cdef class Lanczos:
     cdef char *row(self, Py_ssize_t i) noexcept nogil:
         return self.q + i * self.line * self.sweep.K.real_bytes
 
-    # --- sweeps, which nobody ends before they are done
+    # --- sweeps, which are never interrupted
 
     cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
-        """The inner products (s, m) of s rows with m rows."""
+        """Return the inner products (s, m) of s rows with m rows."""
         return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
 
     cdef double *take(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
-        """w -= c q for s rows w and m rows q, in place; the squares (s,) of the new rows."""
+        """Compute w -= c q for s rows w and m rows q, in place; return the squared norms (s,) of
+        the new rows.
+        """
         return self.sweep_over(sweep_take, q, m, w, s, c, s)
 
     cdef double *sweep_over(
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
         Py_ssize_t s, const double *c, Py_ssize_t sums
     ) except NULL:
-        """Sweep over m rows q and s rows w; so many sums, which the next sweep overwrites."""
+        """Sweep over m rows q and s rows w; return `sums` sums, which the next sweep overwrites."""
         cdef Sweep *t = &self.sweep
         cdef int threads
         cdef fc_watch before
         t.m, t.s, t.q, t.w, t.c, t.ldw = m, s, q, w, c, self.line
         t.ldq = self.n if q == self.off else self.line
-        pad = self.sums if c == NULL else self.squares      # c may be what was found last
+        # c may be the result of the last sweep, so it must not be overwritten
+        pad = self.sums if c == NULL else self.squares
         t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
         if m * s * self.n <= SHORT_SWEEP:
             how(t, 1)
@@ -145,7 +159,7 @@ cdef class Lanczos:
         return t.out
 
     cdef double length(self, char *w, double square) noexcept:
-        """||w||, of which the square is known as far as it is a number."""
+        """Return ||w||, where `square` is its square unless that over- or underflowed."""
         if 1e-30 < square < 1e30:
             return sqrt(square)
         if self.sweep.K.real_bytes == 8:
@@ -162,7 +176,9 @@ cdef class Lanczos:
         return 0
 
     cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
-        """Make w orthogonal to the rows q, in so many passes at most; its length."""
+        """Orthogonalise w against the rows q, in at most `passes` passes; return the norm that is
+        left.
+        """
         cdef int _k
         cdef double *along
         cdef double gone, left = 0
@@ -172,11 +188,12 @@ cdef class Lanczos:
             along = self.dots(q, m, w, 1)
             gone = length_of(m, along)
             left = self.length(w, self.take(q, m, w, 1, along)[0])
-            if gone <= left:            # no rounding was scaled up: another pass finds none
+            # no cancellation, hence no amplified rounding: another pass would find nothing
+            if gone <= left:
                 break
         return left
 
-    # --- rows to begin with
+    # --- start rows
 
     def empty(self):
         """Discard the basis; keep the count of products, the scale and the noise."""
@@ -190,7 +207,7 @@ cdef class Lanczos:
         self.errors, self.joint = np.empty(0), 0
 
     cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
-        """The rows and columns of T from the first on become 0; those from the end on are."""
+        """Set the rows and columns of T from `first` on to 0; those from `end` on are 0 already."""
         cdef Py_ssize_t i
         for i in range(end):
             if i >= first:
@@ -215,7 +232,7 @@ cdef class Lanczos:
 
     def drop_coupling(self, lost):
         """Set the coupling to the pending rows in T to 0 and add `lost` (m,) to err. If that is
-        more than rounding, later vectors still couple to the rows there are: lock those rows, so
+        more than rounding, later vectors still couple to the existing rows: lock those rows, so
         that the coupling to them is measured from now on.
         """
         cdef double most = 0
@@ -231,12 +248,14 @@ cdef class Lanczos:
         self.clear(self.m, min(self.m + self.p, self.ld))
 
     def follow(self, w, echo, coupled, double error):
-        """Say that all which the products of the locked rows have outside the basis lies along the
-        unit vector w, times `coupled` (locked,), but for parts no longer than `error` together.
+        """State that the products of the locked rows, outside the basis, are multiples of the unit
+        vector w with the coefficients `coupled` (locked,), except for parts whose joint norm is at
+        most `error`.
 
-        Those of later rows q have the same along the locked ones, ``<w, q>`` times `coupled`: they
-        are two sweeps over one vector, w and `echo`, the sum of the locked rows times ``coupled /
-        unit``, in place of two over all of them.
+        By symmetry, the products of a later row q have the components ``<w, q>`` times `coupled`
+        along the locked rows. They are removed by two sweeps over one vector each, w and `echo`
+        (the sum of the locked rows times ``coupled / unit``), instead of two sweeps over all locked
+        rows.
         """
         self.coupled = vector_of(coupled, self.locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
@@ -245,10 +264,10 @@ cdef class Lanczos:
         self.echo_exponent, self.echo_error = self.exponent, error
 
     def append(self, W):
-        """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return how many there
-        are, without those that depend linearly on others.
+        """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return their number,
+        without those that depend linearly on others.
 
-        The coupling of the basis to the pending rows before is dropped and added to err.
+        The coupling of the basis to the previous pending rows is dropped and added to err.
         """
         cdef char *w
         cdef char *new
@@ -271,7 +290,7 @@ cdef class Lanczos:
             if not size > 100 * self.eps:
                 continue
             self.divide(new, size)
-            if size < 0.5:              # rounding along them was scaled up
+            if size < 0.5:              # cancellation has amplified rounding along the rows
                 self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
                 if self.taken:
                     self.outside(self.off, self.taken, new, 1)
@@ -289,7 +308,7 @@ cdef class Lanczos:
     # --- products
 
     cdef int multiply(self, Py_ssize_t i) except -1:
-        """The next row becomes A times row i."""
+        """Set the next row to A times row i."""
         if self.times is None:
             self.product(self.rows[i], self.rows[i + 1])
         else:
@@ -298,7 +317,7 @@ cdef class Lanczos:
         return 0
 
     cdef int apply(self, Py_ssize_t i) except -1:
-        """The same over `unit`."""
+        """Set the next row to A times row i, divided by `unit`."""
         cdef char *w = self.row(i + 1)
         self.multiply(i)
         if self.scale == 0:
@@ -308,8 +327,8 @@ cdef class Lanczos:
         return 0
 
     cdef int choose_unit(self, char *w) except -1:
-        """Products with entries within 2 to the power of +- `window` are not scaled: their squares,
-        and those of numbers n times as large, are in range.
+        """Choose `unit` from the first product. Products with entries within 2^-window and 2^window
+        are not scaled: their squares, and those of numbers n times as large, are in range.
         """
         cdef bint wide = self.sweep.K.real_bytes == 8
         cdef double largest = largest_of(self.n, <double *>w) if wide else largest_of(
@@ -328,7 +347,8 @@ cdef class Lanczos:
         return 0
 
     def bring_into_range(self, W):
-        """Divide rows of products by the unit, which is chosen at the first that is not zero."""
+        """Divide rows of products by the unit, which is chosen at the first row that is not zero.
+        """
         cdef Py_ssize_t i
         if self.scale == 0:
             i = int(np.argmax(np.abs(W).max(axis=1)))
@@ -340,9 +360,9 @@ cdef class Lanczos:
     # --- steps
 
     def advance(self, Py_ssize_t until, double seconds=INFINITY):
-        """Make steps with single rows until there are `until` rows, the space is exhausted or so
-        much time is spent. Costs one product each, of which any may raise: the state is then that
-        before it.
+        """Make steps with single rows until there are `until` rows, the space is exhausted or
+        `seconds` are over. Costs one product per step. Any product may raise; the state is then the
+        one before that step.
         """
         cdef long long begun = now()
         self.begin()
@@ -354,7 +374,7 @@ cdef class Lanczos:
             self.step_single()
 
     def widen_projection(self, Py_ssize_t rows):
-        """Make room in T for so many rows."""
+        """Enlarge T to at least this many rows."""
         cdef Py_ssize_t before = len(self.T), now_ = min(max(rows, 2 * before), len(self.err))
         if rows > before:
             T = np.zeros((now_, now_))
@@ -362,6 +382,7 @@ cdef class Lanczos:
             self.T = T
 
     cdef int step_single(self) except -1:
+        """Make one step with a single row."""
         cdef Py_ssize_t j = self.m, low = self.reach, count = j + 1 - low, i
         cdef char *w = self.row(j + 1)
         cdef double scale = self.scale, beta, size, gap = 0, one
@@ -384,7 +405,8 @@ cdef class Lanczos:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
-        for i in range(count - 1):      # the coupling to older rows: that in T, or asymmetry
+        # the coupling to older rows is stored in T, or counts as asymmetry of the operator
+        for i in range(count - 1):
             one = c[i] * self.unit
             if low == 0 and self.locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
@@ -399,10 +421,11 @@ cdef class Lanczos:
         return self.close(j, low, w, beta * self.unit)
 
     cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
-        """Subtract from the next row its projection on the rows from `low` to j, whose coefficients
-        c becomes, then on locked rows, and on `against`, which is moved to `leak`; the norm left.
-        Row j has nothing but rounding along the last two: in another order it would grow by its own
-        coefficient over the norm left, twentyfold where the spectrum is narrow and far from 0.
+        """Orthogonalise the next row against the rows from `low` to j, with coefficients c, then
+        against locked rows, and against `against`, whose coefficients are stored in `leak`. Return
+        the norm that is left. Row j has only rounding along the last two groups of rows; in another
+        order that rounding would be amplified by the ratio of row j's coefficient to the norm left,
+        which is twenty where the spectrum is narrow and far from 0.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
@@ -431,7 +454,7 @@ cdef class Lanczos:
         return sqrt(square)
 
     cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
-        """Make w the next row, or end the recurrence if nothing but rounding is left of it."""
+        """Make w the next row, or end the recurrence if only rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.restore(j + 1)
             beta = self.outside(self.q, j + 1, w, 2) * self.unit
@@ -441,7 +464,8 @@ cdef class Lanczos:
             self.clean = min(self.clean, self.m)
             return self.restore(-1)
         self.divide(w, beta / self.unit)
-        if self.taken and beta <= NEAR * self.scale:    # rounding along them was scaled up
+        # cancellation has amplified rounding along `against`
+        if self.taken and beta <= NEAR * self.scale:
             self.outside(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
@@ -451,13 +475,13 @@ cdef class Lanczos:
         return 0
 
     cdef int expect(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
-        """Estimate the loss of orthogonality of row j+1, and restore it now if the next step could
-        pass the limit.
+        """Estimate the loss of orthogonality of row j+1, and restore orthogonality now if the next
+        step could exceed the limit.
 
         The components of rows j-1 and j along earlier rows satisfy the same recurrence as the
-        vectors (Simon 1984), plus rounding at each step, here of signs tossed: of the sign that
-        grows, the estimate would be 20 to 200 times the loss. It only decides when to
-        reorthogonalise: the loss itself is then measured.
+        vectors (Simon 1984), plus rounding at each step. Rounding is given random signs here; with
+        the sign that always grows, the estimate would be 20 to 200 times the loss. The estimate
+        only decides when to reorthogonalise: the loss itself is measured then.
         """
         cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.locked, low)
         cdef double *t = self.t
@@ -472,7 +496,7 @@ cdef class Lanczos:
             along, held = np.zeros((3, len(self.err) + 2)), self.apart
             along[:, :held] = self.along
             self.along, self.apart = along, along.shape[1]
-            self.trail = <double *>pointer(along) + 1   # each may be read a place before its first
+            self.trail = <double *>pointer(along) + 1   # index -1 of each array may be read
         before = self.trail + self.phase % 3 * self.apart
         here = self.trail + (self.phase + 1) % 3 * self.apart
         ahead = self.trail + (self.phase + 2) % 3 * self.apart
@@ -491,12 +515,12 @@ cdef class Lanczos:
                 one += beside * here[i + 1]
             else:
                 one = inner_of(end, t + i * ld, here)
-                if i < locked:                  # taken out by itself
+                if i < locked:                  # locked rows are orthogonalised separately
                     one -= t[i * ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
             coin = coin * TOSS + 1
             ahead[i] = one - spread if coin >> 63 else one + spread
-            if i >= low or i < locked and self.echo is None:    # taken out
+            if i >= low or i < locked and self.echo is None:    # orthogonalised in this step
                 ahead[i] = spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
@@ -506,7 +530,7 @@ cdef class Lanczos:
         self.followed = True
         return 0
 
-    # --- orthogonality restored
+    # --- restoring orthogonality
 
     def reorthogonalise(self):
         """Restore the orthogonality of the rows after `clean`, the pending ones included."""
@@ -514,7 +538,9 @@ cdef class Lanczos:
         self.restore(-1)
 
     cdef int restore(self, Py_ssize_t multiplied) except -1:
-        """The same; the products of the first `multiplied` rows, m by default, are in T."""
+        """Restore the orthogonality of the rows after `clean`. The products of the first
+        `multiplied` rows, by default m, are in T.
+        """
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef double most, worst = self.contamination
         cdef double *C
@@ -527,8 +553,8 @@ cdef class Lanczos:
                 self.clean = end - 2
             P, s = self.row(self.clean), end - self.clean
             for _k in range(3):
-                # components along deflated vectors grow from step to step in the three-term
-                # recurrence like any other loss of orthogonality
+                # Components along deflated vectors grow in the three-term recurrence like any other
+                # loss of orthogonality.
                 if self.taken:
                     self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
                 C = self.small.room_for(s * self.clean + 3 * s * s + s)
@@ -543,19 +569,20 @@ cdef class Lanczos:
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
-            for i in range(first, self.clean):      # left as they are: see `semi`
+            for i in range(first, self.clean):      # with `semi`, these rows are left as they are
                 self.e[i] += worst * worst * self.scale
             self.clean = end
         self.forget_loss()
         return 0
 
     cdef void take_back(self, const double *C, Py_ssize_t end) noexcept:
-        """Subtract from T and `leak` the error that the components C of rows along clean ones made
-        in what was measured with them: the coupling to locked rows and to `against`, which may be
-        far larger than the loss elsewhere.
+        """Correct T and `leak` for the components C of rows along clean ones, which entered what
+        was measured with these rows: the coupling to locked rows and to `against`, which may be far
+        larger than the loss elsewhere.
         """
         cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
-        cdef Py_ssize_t heard = 0 if self.echo is None else locked      # of locked rows is nothing
+        # with `echo`, the coupling among locked rows is not part of T
+        cdef Py_ssize_t heard = 0 if self.echo is None else locked
         cdef double false
         for j in range(first, end):
             for i in range(self.taken):
@@ -570,10 +597,10 @@ cdef class Lanczos:
                 self.t[j * ld + i] -= false
 
     cdef int straighten(self, char *P, Py_ssize_t s, double *C) except -1:
-        """Make a batch P orthogonal to the clean rows, along which it has C (s, clean), and
-        orthonormal, by a triangular correction: of its Gram matrix, which lies behind C and whose
-        lower half becomes that of the rows without C; the correction (s, s) and its negative come
-        after it.
+        """Orthogonalise a batch P against the clean rows, along which it has the components C (s,
+        clean), and orthonormalise it by a triangular correction. The Gram matrix of P follows C;
+        its lower half is overwritten by that of the rows without C. The correction (s, s) and its
+        negative are written after it.
         """
         cdef Py_ssize_t first = self.clean, i, j
         cdef double *gram = C + s * first
@@ -591,8 +618,8 @@ cdef class Lanczos:
         return 0
 
     cdef double tidy(self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole) except? -1:
-        """Count what `straighten` has changed; the largest impurity that was found. `whole` says
-        that no rows between the clean ones and the batch were left out.
+        """Record the effect of `straighten` in T, `leak` and err; return the largest loss of
+        orthogonality found. `whole`: no rows between the clean ones and the batch were left out.
         """
         cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
@@ -614,8 +641,8 @@ cdef class Lanczos:
             most = fmax(most, lost[i])
         self.ghosts = fmax(self.ghosts, inside)
         if whole and first and self.t[first * ld + first - 1]:
-            # the first row came from clean ones: its components along them come from the products,
-            # as asymmetry
+            # The first row was computed from clean ones, so its components along them come from the
+            # products; they count as asymmetry of the operator.
             wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
             self.noise = fmax(self.noise, wrong)
             for i in range(first - 1, first + s):
@@ -635,9 +662,10 @@ cdef class Lanczos:
     # --- restarts
 
     def become(self, theta, S):
-        """T, err and `leak` become those of the Ritz vectors S (m, l) with values theta, and the
-        pending rows follow these. Rows of F are turned as those of the basis are, and all of them
-        together grow no longer by that, where sums of their bounds would with every restart.
+        """Replace T, err and `leak` by those of the Ritz vectors S (m, l) with values theta; the
+        pending rows follow them. The rows of F are rotated as those of the basis are, which does
+        not increase their joint norm, whereas sums of their separate bounds would grow with every
+        restart.
         """
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
@@ -682,7 +710,7 @@ cdef class Lanczos:
     # --- Ritz values
 
     cdef int diagonalise(self, bint vectors) except -1:
-        """`found` becomes of T, and `scale` no less than the largest value."""
+        """Diagonalise T into `found`, and raise `scale` to the largest |value|."""
         cdef Ritz found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.begin()
@@ -692,7 +720,8 @@ cdef class Lanczos:
         return 0
 
     cdef bint is_tridiagonal(self) noexcept:
-        """Whether T is, as far as rows have been multiplied: after a restart it is diagonal."""
+        """Return True if T is tridiagonal on the multiplied rows; after a restart it is diagonal.
+        """
         cdef Py_ssize_t i, j
         if self.tridiagonal:
             return True
@@ -703,7 +732,7 @@ cdef class Lanczos:
         return True
 
     cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
-        """Where the k wanted values are."""
+        """Return the indices of the k wanted values."""
         cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
         cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
         for i in range(k):
@@ -711,7 +740,8 @@ cdef class Lanczos:
         return places
 
     cdef double beside(self, const double *s) noexcept:
-        """The norm of the part along the pending rows of A times a Ritz vector, s (m,)."""
+        """Return the norm of the component along the pending rows of A times a Ritz vector s (m,).
+        """
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(self.m, self.m + self.p):
@@ -719,7 +749,9 @@ cdef class Lanczos:
         return found
 
     cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
-        """The same along the rows of `against` from the first on."""
+        """Return the norm of the component of A times a Ritz vector along the rows of `against`
+        from `first` on.
+        """
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(first, self.taken):
@@ -727,8 +759,8 @@ cdef class Lanczos:
         return found
 
     cdef double bound(self, const double *s, double known) noexcept:
-        """An upper bound on the true residual: the known one, the part along deflated vectors, and
-        err.
+        """Return an upper bound on the true residual: the known part, the part along deflated
+        vectors, and err.
         """
         cdef double found = hypot(known, self.leaked(s, 0))
         cdef Py_ssize_t i
@@ -746,7 +778,7 @@ cdef class Lanczos:
         S : array (m, k)
             The coordinates of their vectors.
         known : array (k,)
-            The norms of their residuals' parts along the pending rows.
+            The norms of their residuals' components along the pending rows.
         limits : array (k,)
             Upper bounds on the residuals.
         """
@@ -767,7 +799,7 @@ cdef class Lanczos:
         return theta, S.T, known, limits
 
     def ritz_values(self, Py_ssize_t k, str which):
-        """Return the k wanted Ritz values (k,) alone."""
+        """Return the k wanted Ritz values (k,), without residuals."""
         cdef Py_ssize_t i
         k = min(k, self.m)
         theta = np.empty(k)
@@ -782,7 +814,7 @@ cdef class Lanczos:
 
     def ritz_spectrum(self):
         """Return all Ritz values (m,), the first coordinates of their vectors, and the norms of
-        their residuals' parts along the pending rows and those set aside.
+        their residuals' components along the pending rows and the rows set aside.
         """
         cdef Py_ssize_t i, m = self.m
         values, first, known = np.zeros((3, m))
@@ -807,7 +839,7 @@ cdef class Lanczos:
 
     def nearly(self, Py_ssize_t k, str which, double close):
         """Return the Ritz values (l,) whose known residuals are at most `close`, and the k wanted
-        ones whatever theirs, with the coordinates (m, l) of their vectors.
+        ones whatever their residuals, with the coordinates (m, l) of their vectors.
         """
         if not 0 <= k <= self.m:
             raise ValueError(f"k is {k} of {self.m} rows; wanted 0 to {self.m}")
@@ -819,7 +851,7 @@ cdef class Lanczos:
         keep, theta = np.empty(m, np.intp), np.empty(m)
         cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
         for i in range(k):
-            left[places[i]] = 0         # they are kept whatever theirs
+            left[places[i]] = 0         # the wanted values are kept whatever their residuals
         for i in range(m):
             if left[i] <= close:
                 kept[count], (<double *>pointer(theta))[count] = i, value[i]
@@ -827,14 +859,16 @@ cdef class Lanczos:
         return theta[:count], self.found.vectors(count, kept).T
 
     def ritz_vectors(self, which):
-        """Return the coordinates (k, m) of vectors of the Ritz values looked at last."""
+        """Return the coordinates (k, m) of vectors of the Ritz values computed last."""
         which = np.ascontiguousarray(which, np.intp)
         if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
             raise ValueError(f"indices are {which}; wanted some of the {self.found.m} values")
         return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
 
     def targets(self, theta, double tol, bint by_value):
-        """Return the tolerance (k,) of each residual: relative to `scale`, or to each value."""
+        """Return the tolerance (k,) of each residual: relative to `scale`, or, if `by_value`, to
+        each value.
+        """
         cdef Py_ssize_t i, k = len(theta)
         out = np.empty(k)
         cdef double *values = <double *>pointer(theta)
@@ -851,8 +885,8 @@ cdef class Lanczos:
     cdef double excess(
         self, double theta, const double *s, double known, double tol, bint by_value
     ) noexcept:
-        """A residual over its allowed size. The parts of its bound that more products cannot reduce
-        lower that by at most half.
+        """Return the ratio of a residual to its allowed size. The parts of the bound that more
+        products cannot reduce are subtracted from the allowed size, but at most half of it.
         """
         cdef double allowed = fmax(self.target(theta, tol, by_value), 2 * self.noise)
         if s != NULL:
@@ -860,14 +894,15 @@ cdef class Lanczos:
         return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
 
     def look(self, Py_ssize_t k, str which, double tol, bint by_value):
-        """Compare the k wanted Ritz pairs, of at least k, with the tolerance.
+        """Compare the k wanted Ritz pairs with the tolerance. There must be at least k rows.
 
         Returns
         -------
         theta, known, excess : arrays (k,)
-            Values, known residuals, and these over their allowed size: 1 and less has converged.
+            Values, known residuals, and ratios of residuals to their allowed sizes; a pair has
+            converged if its ratio is at most 1.
         apart : bool
-            Whether all would have converged but for the rows set aside.
+            Whether all pairs would have converged without the rows set aside.
         """
         cdef Py_ssize_t i, m = self.m
         cdef double worst = 0
@@ -885,7 +920,7 @@ cdef class Lanczos:
             out[k + i] *= self.p > 0
             out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
-        if self.tridiagonal and not self.aside and worst > 1:   # no need of vectors
+        if self.tridiagonal and not self.aside and worst > 1:   # the eigenvectors are not needed
             return theta, known, excess, False
         S = self.found.vectors(k, places)
         s = <double *>pointer(S)

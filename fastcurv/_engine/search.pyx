@@ -1,13 +1,13 @@
-"""A search for the ends of a spectrum: its loop from a start vector to pairs that have converged,
-probes for missed copies, and what a run from a random start may have missed.
+"""A search for the ends of a spectrum: the loop from a start vector to converged pairs, probes for
+missed repeated eigenvalues, and bounds on what a random start may have missed.
 
 One start finds one vector of each eigenspace. Once the wanted pairs have converged, the basis is
 kept, the next block is set aside, and a random start in the complement of both generates a Krylov
-space of its own (a probe). It contains one more copy of each eigenvalue whose copies were missed,
-and nothing that the basis contains, so that its spectrum is narrow and outliers appear within few
-steps. If a copy appears, the search continues until the wanted pairs, copies among them, have
-converged, and then starts another probe. If none appears, the run itself tells when one would have
-appeared, see `growth`.
+space of its own (a probe). This space contains a further eigenvector for each repeated eigenvalue
+whose multiplicity was underestimated, and nothing that the basis contains, so that its spectrum is
+narrow and outliers appear within few steps. If such a copy of an eigenvalue appears, the search
+continues until the wanted pairs, copies included, have converged, and then starts another probe. If
+none appears, the run itself shows at which step one would have appeared; see `growth`.
 """
 import numpy as np
 
@@ -16,33 +16,39 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 # --- a search -------------------------------------------------------------------------------------
 
 cdef enum:
-    BEYOND = 48                 # distances at which `hidden` looks
-    MOST_ASIDE = 8              # largest number of rows that are set aside
-    FEW_LEFT = 8                # rows that the space has left, sooner made than a probe is begun
+    BEYOND = 48                 # number of distances that `hidden` examines
+    MOST_ASIDE = 8              # maximum number of rows that are set aside
+    # remaining dimensions up to which the space is exhausted instead of starting a probe
+    FEW_LEFT = 8
 
-# a probe for missed copies continues until a copy of any wanted value would be missed with at most
-# the probability `sure`, or for the share PROBE_SHARE of the products made before it, LITTLE_SHARE
-# where these are little work; for as many products as before it once copies were found, or where a
-# start has exhausted its space, since another start then needs as many to exhaust its own
+# Maximum products of a probe for repeated eigenvalues, as a fraction of the products made before
+# it: PROBE_SHARE, or LITTLE_SHARE if these take little time. A probe ends earlier once a copy of
+# any wanted value would be missed with at most the probability `sure`. It may take as many products
+# as before it if copies have been found, or if a start has exhausted its space, since another start
+# then needs as many products to exhaust its own.
 cdef double PROBE_SHARE = 0.25, LITTLE_SHARE = 0.5
-cdef double WHOLE_SHARE = 0.25  # of the products made: what the matrix may cost in their place
+# maximum cost of a dense matrix instead, as a fraction of the products made
+cdef double WHOLE_SHARE = 0.25
 cdef double ROUNDED = -0.25     # residuals below eps ** ROUNDED times the noise count as rounding
-cdef double NEARLY = 1e-3       # residual over `scale` of pairs that are kept beside a new start
-cdef double STEEPEST = 2.5      # largest factor by which one step reduces residuals
+# maximum residual, relative to `scale`, of pairs that are kept in addition at a new start
+cdef double NEARLY = 1e-3
+cdef double STEEPEST = 2.5      # maximum factor by which one step reduces residuals
 cdef double SLICE = 0.1         # seconds of steps after which progress is shown
-cdef double MIN_OFF_DIAGONAL = 1e-290   # whose inverse may be multiplied by one that is near 1
+# off-diagonal entries of this size have an inverse that can be multiplied by numbers near 1
+cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
 cdef class Seeker:
-    """A search for k pairs, but for what is seldom done to its basis: see
-    `fastcurv.spectrum.eigsh.ThickRestart`, which makes these and says what is asked of them.
+    """A search for k pairs; rare operations are in `fastcurv.spectrum.eigsh.ThickRestart`,
+    which creates these objects and sets their options.
 
     Parameters
     ----------
     run : Lanczos
-    k, which, tol, by_value : of the wanted values
+    k, which, tol, by_value : int, str, float, bool
+        The wanted values, and their tolerance.
     price : float
-        Estimated seconds of a product.
+        Estimated seconds per product.
     """
     cdef readonly Lanczos run
     cdef readonly Py_ssize_t k
@@ -51,24 +57,28 @@ cdef class Seeker:
     cdef readonly bint by_value
     cdef public Py_ssize_t next_look, max_products
     cdef public Py_ssize_t probe_from   # first row of the probe
-    cdef public Py_ssize_t probe_until  # the row at which it ends at the latest
-    # `growth` from which on nothing is missed, for a probe to end and for `unseen`
+    cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
+    # values of `growth` from which on nothing is missed, for a probe to end (`sure`) and for
+    # `unseen` (`risk`)
     cdef public double sure, risk
-    cdef public bint given              # the first start is not random
-    cdef public double left_open        # `unseen` over the tolerance up to which it is not shown
+    cdef public bint given              # the first start is user-defined, not random
+    # ratio of `unseen` to the tolerance up to which `unseen` is not shown
+    cdef public double left_open
     cdef public double unseen           # see `Eigenpairs`
-    cdef public bint quick              # the search takes no time that anybody notices
+    cdef public bint quick              # expected run time is too short to be noticed
     cdef public bint probe, probed, copies, interrupted
-    # whether the matrix may be decomposed instead of a long search, and whether it will be
+    # whether a dense decomposition may replace a long search, and whether it will
     cdef public bint may_give_way, gives_way
     cdef public object rng, shown, stop
-    # (theta, bounds, coordinates) of the pairs for which a probe is running or has ended
+    # (theta, bounds, coordinates) of the pairs for which a probe runs or has ended
     cdef public tuple settled
-    # what the first start may have missed, see `hidden`; None if that is not known
+    # mask of distances at which the first start may have missed an eigenvalue, see `hidden`; None:
+    # not known
     cdef object veiled
     cdef double price, last_excess
-    cdef Py_ssize_t last_look           # with `last_excess`; 0: there was none
-    cdef object seen                    # the look by which `seek` has found something
+    # rows at the last convergence check, whose result is `last_excess`; 0: there was none
+    cdef Py_ssize_t last_look
+    cdef object seen                    # result of the convergence check that ended `seek`
     cdef Scratchpad numbers
 
     def __init__(
@@ -76,7 +86,8 @@ cdef class Seeker:
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
         self.price, self.unseen, self.numbers = price, INFINITY, Scratchpad()
-        if self.dear(5 * k):            # half of the steps that the steepest way takes come first
+        # half of the steps that the fastest convergence takes come before the first check
+        if self.dear(5 * k):
             self.next_look = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(STEEPEST))
 
     # --- the loop
@@ -85,13 +96,13 @@ cdef class Seeker:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
     cdef double share(self) noexcept:
-        """The share of the products made that the matrix may cost: all of them once copies were
-        found, since each copy takes a run of its own.
+        """Return the fraction of the products made that a dense matrix may cost: all of them once
+        repeated eigenvalues were found, since each copy takes a run of its own.
         """
         return 1 if self.copies else WHOLE_SHARE
 
     cdef bint is_long(self) noexcept:
-        """Whether the matrix costs no more than its share of the products made."""
+        """Return True if a dense matrix costs at most its fraction of the products made."""
         cdef Lanczos run = self.run
         return (
             self.may_give_way and run.n_products + run.n <= self.max_products
@@ -99,8 +110,8 @@ cdef class Seeker:
         )
 
     def grow(self):
-        """Extend the basis until the wanted pairs have converged, the budget is spent or the space
-        is exhausted.
+        """Extend the basis until the wanted pairs have converged, the budget is used up or the
+        space is exhausted.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t before
@@ -121,7 +132,7 @@ cdef class Seeker:
             if run.m >= run.dimension or self.spent():
                 if run.m >= run.dimension:      # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0, None
-                elif self.settled is not None:  # the last steps of a probe count as well
+                elif self.settled is not None:  # the last steps of a probe count, too
                     self.is_done()
                 return
             if run.is_full() and self.settled is not None and self.is_done():
@@ -141,8 +152,8 @@ cdef class Seeker:
                 return
 
     cdef int steps(self) except -2:
-        """Make as many steps as can be made before anything is to be decided, or some 0.1 s of
-        them. Return as `seek` does; after a block, 1 if a look is due.
+        """Make steps until a decision is due, or for about 0.1 s. Return as `seek` does; after a
+        block step, return 1 if a convergence check is due.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t most = run.m + self.max_products - run.n_products
@@ -153,8 +164,9 @@ cdef class Seeker:
                 return 0
             return 1 if before is None else self.look_at_probe(before, self.sure)
         if run.capacity < run.dimension:
-            most = min(most, run.capacity)      # full there
-        if self.may_give_way:                   # it may be long then
+            most = min(most, run.capacity)      # the basis is full at that row
+        # at that row, a dense matrix may have become cheaper
+        if self.may_give_way:
             most = min(
                 most,
                 run.m + max(<Py_ssize_t>ceil(run.n / self.share()) - run.n_products, 1)
@@ -163,7 +175,9 @@ cdef class Seeker:
             return self.seek(most, SLICE, before, self.sure)
 
     def is_done(self):
-        """Compare the wanted Ritz pairs with the tolerance; return True once the search is done."""
+        """Compare the wanted Ritz pairs with the tolerance; return True once the search is
+        complete.
+        """
         cdef Lanczos run = self.run
         cdef double worst
         if run.m < min(self.k, run.dimension):
@@ -186,8 +200,8 @@ cdef class Seeker:
         return False
 
     def is_closed(self):
-        """Return True if a start that was given spans an invariant subspace, up to the tolerance.
-        It then shows nothing of other eigenvalues, which may lie further out.
+        """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
+        Such a start reveals nothing about other eigenvalues, which may be further out.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t i
@@ -200,17 +214,17 @@ cdef class Seeker:
     # --- probes for missed copies
 
     cdef bint begin_probe(self, theta, known) except -1:
-        """Begin a probe for missed copies, if a copy of a wanted value can matter: if it would push
-        out the innermost value by more than the allowed error of that. Return whether a probe was
-        begun, or the search goes on to the end of the space, which is near.
+        """Begin a probe for repeated eigenvalues, if a copy of a wanted value can matter: if it
+        would displace the innermost value by more than the allowed error of that value. Return True
+        if a probe was begun, or if the search continues to the end of the space, which is near.
 
         A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
-        show it: then these rows are dropped. This is done if the residual of a pair, one of
-        `known`, has come down to rounding or would at the next step, whose row is one of them,
-        since rounding then introduces a copy; and if rows were kept by a restart, since their own
-        residuals separate the copies, so that one start finds several of them. The rounding of a
-        restart is not counted against the pairs, just as the rounding in forming their vectors is
-        not: a bound within the tolerance stays within it.
+        reveal it; these rows are then dropped. This is done if the residual of a pair, one of
+        `known`, has reached rounding or would at the next step, whose row is one of them, since
+        rounding then introduces a copy. It is also done if rows were kept by a restart, since their
+        own residuals separate the copies, so that one start finds several of them. The rounding of
+        a restart does not count against the pairs, just as the rounding in forming their vectors
+        does not: a bound within the tolerance stays within it.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
@@ -230,7 +244,7 @@ cdef class Seeker:
             self.leave(theta)
             return False
         if not run.p:
-            steps += 4                  # eigenvalues that the exhausted start has missed as well
+            steps += 4                  # the exhausted start has missed other eigenvalues as well
         elif not self.copies:
             steps = <Py_ssize_t>((LITTLE_SHARE if self.quick else PROBE_SHARE) * steps)
         steps = max(steps, 4)
@@ -254,8 +268,8 @@ cdef class Seeker:
         return True
 
     cdef bint end_probe(self, int found) except -1:
-        """Return True if the probe ended without a change of the values; if it changed them, return
-        to the search.
+        """End or continue a probe. Return True if it ended without changing the values; if it
+        changed them, return to the search.
         """
         if found > 0 and self.settled is not None:
             self.leave(self.settled[0])
@@ -265,8 +279,9 @@ cdef class Seeker:
         return found > 0
 
     cdef int leave(self, theta) except -1:
-        """Set `unseen` as the search ends here: never less than what the residuals leave open,
-        since an eigenvalue within that distance of the innermost may hide behind it.
+        """Set `unseen` at the end of the search. It is at least the uncertainty due to the
+        residuals, since an eigenvalue within that distance of the innermost one may be hidden by
+        it.
         """
         cdef Lanczos run = self.run
         cdef double resolved = self.tol * run.scale, missed
@@ -275,20 +290,22 @@ cdef class Seeker:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
                 self.gives_way = self.is_long()
-                near = fmax(missed, (self.left_open + 1) * resolved)    # shown in the repr
+                # large enough to be shown in the repr
+                near = fmax(missed, (self.left_open + 1) * resolved)
         if self.veiled is not None and run.p:
             least = fmax(least, self.hidden(theta, self.risk, self.veiled)[1])
         self.unseen, self.probed = fmax(near, least), True
         return 0
 
-    # --- looks
+    # --- convergence checks
 
     cdef bint dear(self, Py_ssize_t m) noexcept:
-        """Whether two looks take longer than a product."""
+        """Return True if two convergence checks take longer than a product."""
         return 2 * (5e-6 + 20e-9 * m * m) > self.price
 
     def look(self):
-        """Return `Lanczos.look`: that of `seek`, right after it has found something."""
+        """Return the result of `Lanczos.look`; that of `seek`, if it has just ended with a result.
+        """
         seen, self.seen = self.seen, None
         if seen is not None:
             return seen
@@ -299,14 +316,15 @@ cdef class Seeker:
         return self.run.targets(theta, self.tol, self.by_value)
 
     cdef double limit(self, double theta) noexcept:
-        """The allowed error of a value: its target, but no less than twice the rounding measured.
+        """Return the allowed error of a value: its target, or twice the measured rounding if that
+        is larger.
         """
         return fmax(self.run.target(theta, self.tol, self.by_value), 2 * self.run.noise)
 
     cdef double split(
         self, Py_ssize_t k, const double *values, double *distance, char *far
     ) noexcept:
-        """See `outside`."""
+        """Compute the results of `outside` for k values, in memory of the caller."""
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t first = 0, stop, i, innermost
         cdef double near = 0, least
@@ -330,9 +348,9 @@ cdef class Seeker:
         return near if near > 4 * self.run.noise else 0.0
 
     def outside(self, theta):
-        """Return the distances ``(k,)`` of the k wanted values from the innermost value of their
-        end; a mask of those that are more than twice the allowed error of that innermost value; and
-        the largest distance of the others, 0 if that is rounding.
+        """Return (distance, far, near) for the k wanted values: their distances ``(k,)`` from the
+        innermost value of their end, a mask of distances greater than twice the allowed error of
+        that value, and the largest of the other distances, or 0 if it is rounding.
         """
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
@@ -341,8 +359,8 @@ cdef class Seeker:
         return distance, far, near
 
     cdef double *grown(self, Py_ssize_t k, const double *values, char **far) except NULL:
-        """`growth` for the rows of the probe at k values, and, behind it, their distances as
-        `outside` has them, with the mask.
+        """Return `growth` for the rows of the probe at k values, followed by their distances and
+        the mask of `outside`.
         """
         cdef double *out = self.numbers.room_for(3 * k)
         far[0] = <char *>(out + 2 * k)
@@ -351,9 +369,9 @@ cdef class Seeker:
         return out
 
     cdef int growth(self, Py_ssize_t count, const double *at, double *out) except -1:
-        """`growth` for the rows of the probe. If they have exhausted their space, what was left of
-        the last product counts as one more row: its bound is the last off-diagonal entry, so that
-        only eigenvectors of Ritz values can be almost orthogonal to the start.
+        """Compute `growth` for the rows of the probe. If they have exhausted their space, the
+        remainder of the last product counts as one more row: its bound is the last off-diagonal
+        entry, so that only eigenvectors of Ritz values can be almost orthogonal to the start.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
@@ -374,8 +392,8 @@ cdef class Seeker:
         return 0
 
     def missed(self, theta, double sure):
-        """Return the largest of the distances that `outside` picks of which a copy may have been
-        missed by the rows of the probe: `growth` is not `sure` there.
+        """Return the largest of the distances marked by `outside` at which the probe may have
+        missed a copy, because `growth` is less than `sure`.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
@@ -388,8 +406,8 @@ cdef class Seeker:
         return most
 
     cdef double glance(self) except? -1:
-        """The largest `excess` of the innermost of the k wanted values, roughly and in O(m); 0
-        where only a look can tell.
+        """Estimate the largest `excess` of the innermost wanted values, in O(m); return 0 if only a
+        full convergence check can determine it.
         """
         cdef Lanczos run = self.run
         cdef Which ends = ENDS[self.which]
@@ -419,10 +437,10 @@ cdef class Seeker:
         return worst
 
     def seek(self, Py_ssize_t until, double seconds, before=None, double sure=0):
-        """Make steps with single rows, and look, until the wanted pairs seem to have converged or,
-        with the values `before` (k,) of a probe, that ends or finds others. Return 1 then, or what
-        `look_at_probe` does; 0 where there are `until` rows, the space is exhausted or the time is
-        spent.
+        """Make single-row steps with convergence checks until the wanted pairs seem to have
+        converged, or, with the values `before` (k,) of a probe, until the probe ends or finds
+        others. Return 1 then, or the result of `look_at_probe`; return 0 if there are `until` rows,
+        the space is exhausted or the time is over.
         """
         cdef Lanczos run = self.run
         cdef long long begun = now()
@@ -450,11 +468,12 @@ cdef class Seeker:
         return found
 
     def schedule(self, double excess):
-        """Schedule the next look for when the residuals, extrapolated, will have converged.
+        """Schedule the next convergence check for the step at which the residuals, extrapolated,
+        will have converged.
 
-        It is at most an eighth of the basis away, near the end a 24th, since products made after
-        convergence are wasted; and not before the steepest way would reach the tolerance. Where a
-        look is dear, it is as far as the last two looks say.
+        The check is at most an eighth of the basis away, a 24th near the end, since products made
+        after convergence are wasted, and not before the fastest convergence would reach the
+        tolerance. If a check is expensive, its distance follows from the last two checks.
         """
         cdef Py_ssize_t m = self.run.m, ahead = max(2, m // (8 if excess > 30 else 24)), most
         cdef double left = log(excess), rate
@@ -470,13 +489,15 @@ cdef class Seeker:
         self.last_look, self.last_excess, self.next_look = m, excess, m + ahead
 
     def forget_looks(self, Py_ssize_t next_look):
-        """The next look says nothing of a rate."""
+        """Discard the last convergence check, so that the next one implies no rate of convergence.
+        """
         self.last_look, self.next_look = 0, next_look
 
     def look_at_probe(self, before, double sure):
-        """Look at a probe of the values before (k,), which was begun at `probe_from`: return 1 if
-        it has ended, -1 if the values have changed, else 0 after scheduling the next look. The
-        probe ends once `growth` is `sure` at every value that a copy could push another out of.
+        """Check a probe of the values before (k,), which was begun at `probe_from`. Return 1 if it
+        has ended, -1 if the values have changed, and 0 after scheduling the next check. The probe
+        ends once `growth` is at least `sure` at every value whose copy could displace another
+        value.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t k = len(before), i, steps
@@ -504,7 +525,9 @@ cdef class Seeker:
         return 0
 
     cdef void between(self, const double *values, double *low, double *high) noexcept:
-        """Set the innermost of the values (k,) at either end; infinite where none is there."""
+        """Set low and high to the innermost of the values (k,) at either end; infinite if an end
+        has none.
+        """
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t i, few = self.k // 2 if end == WHICH_BE else self.k * (end == WHICH_SA)
         low[0], high[0] = -INFINITY, INFINITY
@@ -518,12 +541,12 @@ cdef class Seeker:
                 high[0] = fmin(high[0], values[i])
 
     cdef bint same(self, const double *before) except -1:
-        """Whether the wanted values, those of the rows before the probe (k,), are those of all
-        rows, up to their limits, as far as can be told without these: False says nothing.
+        """Return True if the wanted values of all rows are certainly those of the rows before the
+        probe (k,), within their limits. False means that this is not known.
 
-        Those rows are of Ritz vectors, or not coupled to the others. T is two blocks apart from the
-        residuals of the wanted ones, in norm, and the values of the other block are within the
-        limits if its distances from these are definite.
+        The rows before the probe are Ritz vectors, or not coupled to the others. T then consists of
+        two blocks, which are coupled by the residuals of the wanted values, in norm; and the values
+        of the other block are within the limits if its distances from them are definite.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first
@@ -547,7 +570,8 @@ cdef class Seeker:
         if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.room_for(p * p)
-        for sign in (-1., 1.):          # S = sign (T - at) without the rows before, then factored
+        # S = sign (T - at) without the rows before the probe; then its Cholesky factor
+        for sign in (-1., 1.):
             at = low - low_limit + apart if sign > 0 else high + high_limit - apart
             if not isfinite(at):
                 continue
@@ -571,8 +595,8 @@ cdef class Seeker:
         return True
 
     def begun(self, theta, known, mask, double rounding):
-        """Return whether, of the wanted values (k,) that a mask picks, the residual `known` of one
-        is `rounding` or less, or will be after the next step.
+        """Return True if, for one of the wanted values (k,) marked by the mask, the residual
+        `known` is at most `rounding`, or will be after the next step.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
@@ -595,11 +619,11 @@ cdef class Seeker:
         return False
 
     def hidden(self, theta, double sure, among=None):
-        """Return, for each of 48 distances from the tolerance to twice `scale`, by equal factors,
-        whether the start of the last Krylov space may have missed an eigenvalue that far outside
-        the innermost of the values, at either end: `growth` is not `sure` there. And the largest of
-        those distances, 0 if there are none. With a mask `among`, only those that it picks are
-        looked at.
+        """Examine 48 distances from the tolerance to twice `scale`, in geometric progression.
+        Return a mask of those at which the start of the last Krylov space may have missed an
+        eigenvalue so far outside the innermost of the values, at either end, because `growth` is
+        less than `sure`; and the largest of these distances, or 0. With a mask `among`, only the
+        distances that it marks are examined.
         """
         cdef Py_ssize_t i, count = 0, _side
         cdef double low = 0, high = 0, value, factor, most = 0
@@ -639,8 +663,9 @@ def growth(diagonal, beside, at):
 
     Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
     start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
-    the squares of these sum to 1 at most: ``w^2 <= exp(-growth)``. So if a run has missed z, its
-    start was almost orthogonal to z, see `blind`.
+    the squares of these components add up to at most 1: ``w^2 <= exp(-growth)``. So if a run has
+    missed z, its start was almost orthogonal to z, which a random start is with a probability that
+    is known (see `blind`).
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Sweeps over vectors kept as rows, for whoever orthogonalises, and products of matrices as they
-lie.
+"""Sweeps over vectors stored as rows, for orthogonalisation, and products of matrices of any
+strides.
 
-The work is cut by sizes alone, sums are in a fixed order.
+Work is cut by sizes alone, and sums are in a fixed order.
 """
 import numpy as np
 
@@ -10,24 +10,26 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 
+# a sweep: m rows q meet s rows w of n numbers; parts are `width` numbers wide
 cdef struct Sweep:
     const fc_table *K
     Py_ssize_t m, s, n, width, ldq, ldw
     const char *q
     char *w
-    const double *c
-    const double *turn      # (s, s), of `sweep_turned` alone
-    double *out
+    const double *c             # coefficients (s, m)
+    const double *turn      # (s, s), for `sweep_turned` only
+    double *out                 # sums of each part
 
 
 cdef enum:
-    SWEEP_WORK = 2000000        # numbers of a sweep that are worth waking others for
-    TURNED_AT_ONCE = 512        # columns of a batch, which stay in the first cache
-    TURNED_ROWS = 4             # from which those before are taken out at once
+    SWEEP_WORK = 2000000        # numbers of a sweep from which on waking other threads pays
+    # columns of a batch processed at one time, so that they stay in the L1 cache
+    TURNED_AT_ONCE = 512
+    TURNED_ROWS = 4             # rows of a batch that are updated together by the rows before them
 
 
 cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
-    """Numbers of each row of n that one part of a sweep takes."""
+    """Return the numbers of each row of n that one part of a sweep covers."""
     return max(8192, (n // 256 + 2047) // 2048 * 2048)
 
 
@@ -57,7 +59,7 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef double *gram = out + t.m * t.s
     cdef char *w = t.w + shift
     t.K.dots(t.m, t.s, width, t.q + shift, t.ldq, w, t.ldw, out, t.m)
-    # the lower half of W W', but for a square
+    # the lower half of W W' suffices; the two calls leave out the upper right square
     t.K.dots(half, half, width, w, t.ldw, w, t.ldw, gram, t.s)
     t.K.dots(
         t.s, t.s - half, width, w, t.ldw, w + half * t.ldw * t.K.real_bytes, t.ldw,
@@ -79,7 +81,8 @@ cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil
     while x < width:
         cols = min(<Py_ssize_t>TURNED_AT_ONCE, width - x)
         end = t.s
-        while end:              # rows are made of those before them as they were
+        # rows are processed from the last one, since each is a combination of the rows before it
+        while end:
             first = (end - 1) // TURNED_ROWS * TURNED_ROWS
             rows = w + (first * t.ldw + x) * size
             for i in range(end - 1, first - 1, -1):
@@ -97,15 +100,15 @@ cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil
         x += cols
 
 
-cdef struct Laid:
+cdef struct Laid:               # layout of a 2-D array of rows
     char *at
     Py_ssize_t count, n, ld     # ld: numbers from one row to the next
-    char kind                   # f or d; 0: neither, or not two-dimensional
-    bint whole                  # the numbers of a row lie side by side
+    char kind                   # f or d; 0: another dtype, or not two-dimensional
+    bint whole                  # the numbers of a row are contiguous
 
 
 cdef int find_rows(array, Laid *rows) except -1:
-    """What an array of rows is."""
+    """Describe the layout of an array of rows."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
     memset(rows, 0, sizeof(Laid))
@@ -121,7 +124,7 @@ cdef int find_rows(array, Laid *rows) except -1:
 
 
 cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
-    """Fill in sizes and pointers; returns the number of parts."""
+    """Set the sizes and pointers of a sweep of rows Q with rows W; return the number of parts."""
     cdef Laid q, w
     find_rows(Q, &q)
     w = q
@@ -146,8 +149,8 @@ cdef int sweep_threads(Sweep *t) except -1:
 
 
 cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
-    """Every part, with `size` sums of each; `out` has room for all, and the first part's place gets
-    the totals, added in order.
+    """Run all parts of a sweep, with `size` sums each. `out` has room for the sums of all parts;
+    the totals, added in order, replace those of the first part.
     """
     cdef Py_ssize_t parts = (t.n + t.width - 1) // t.width, i
     memset(t.out, 0, max(<Py_ssize_t>1, parts) * size * sizeof(double))
@@ -160,31 +163,31 @@ cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept n
 
 
 cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
-    """out (s, m) = W Q'"""
+    """Compute out (s, m) = W Q'."""
     sweep(t, dots_part, threads, t.m * t.s)
 
 
 cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
-    """W -= C Q, and out (s,) = the squares of the new rows."""
+    """Compute W -= C Q, and out (s,) = the squared norms of the new rows."""
     sweep(t, take_part, threads, t.s)
 
 
 cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
-    """out (s, m) = W Q', and W W' (s, s) after it"""
+    """Compute out (s, m) = W Q', followed by W W' (s, s), of which the lower half is valid."""
     sweep(t, both_part, threads, (t.m + t.s) * t.s)
 
 
 cdef void sweep_turned(Sweep *t, int threads) noexcept nogil:
-    """W = -turn (W - C Q), turn (s, s) lower triangular; out is of no use"""
+    """Compute W = -turn (W - C Q), with turn (s, s) lower triangular; out is not used."""
     sweep(t, turned_part, threads, 0)
 
 
-cdef enum: SWEEP_PARTS = 512            # more than any sweep has
+cdef enum: SWEEP_PARTS = 512            # upper bound on the parts of a sweep
 
 
 def inner(x, y):
-    """<x, y> of two contiguous vectors of one native real dtype and length, made of short sums;
-    None where they are not.
+    """Return <x, y> of two contiguous vectors of one native real dtype and length, added in short
+    sums; None if the arrays are of another form.
     """
     cdef Sweep t
     cdef double sums[SWEEP_PARTS]
@@ -206,8 +209,8 @@ def inner(x, y):
 
 
 def same(x, y):
-    """Whether two vectors have the same numbers, to the last bit where both are contiguous and of
-    one dtype.
+    """Return True if two vectors have the same numbers: bitwise if both are contiguous and of one
+    dtype.
     """
     cdef Py_ssize_t n = x.size
     cdef char *a = ready(x, n, x.dtype, False)
@@ -218,8 +221,8 @@ def same(x, y):
 
 
 def project_rows(Q, W):
-    """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is
-    made of short ones.
+    """Return ``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; long sums are
+    added in short pieces.
     """
     cdef Sweep t
     cdef fc_watch before
@@ -236,7 +239,9 @@ def project_rows(Q, W):
 
 
 def subtract_rows(Q, W, C):
-    """``W -= C Q`` in place, for C (s, m); returns the new rows' squared norms, in float64."""
+    """Subtract ``C Q`` from W in place, for C (s, m); return the squared norms of the new rows, in
+    float64.
+    """
     cdef Sweep t
     cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
@@ -258,14 +263,14 @@ def subtract_rows(Q, W, C):
 
 
 cdef enum:
-    TURN_COLUMNS = 2048     # of all rows at once
-    ROWS_APART = 1024       # bytes between the rows made: those that begin alike share few sets
+    TURN_COLUMNS = 2048     # columns of all rows processed at one time
+    ROWS_APART = 1024       # bytes between the rows computed, so that they do not share cache sets
 
 
 cdef struct Combined:
-    Sweep sweep              # w is written, not changed
-    char *scratch            # (s, lds) of each member
-    Py_ssize_t lds           # TURN_COLUMNS or n, and ROWS_APART
+    Sweep sweep              # its w is overwritten, not updated
+    char *scratch            # (s, lds) per thread
+    Py_ssize_t lds           # leading dimension: min(TURN_COLUMNS, n) plus ROWS_APART bytes
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -285,8 +290,8 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 def combine_rows(Q, S, Y):
-    """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
-    rows.
+    """Set ``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype; Y may be the first
+    rows of Q.
     """
     cdef Combined combined
     cdef Sweep *t = &combined.sweep
@@ -311,11 +316,13 @@ def combine_rows(Q, S, Y):
     return Y
 
 
-# --- phi alone ------------------------------------------------------------------------------------
+# --- activations outside of a pass ----------------------------------------------------------------
 
 
 def activate(activation, z):
-    """phi(z) of a 2-D array, as the passes make it; an activation as `Plan` takes them."""
+    """Return phi(z) of a 2-D array, computed as in the passes; `activation` is of the form that
+    `Plan` takes.
+    """
     cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
     cdef Py_ssize_t ld
     cdef char *start
@@ -331,14 +338,14 @@ def activate(activation, z):
     return view.copy()
 
 
-# --- products of matrices as they lie -------------------------------------------------------------
+# --- products of matrices of any strides ----------------------------------------------------------
 
 cdef class Multiplier:
-    """``out = [out +] A B`` for 2-D arrays of one dtype and any strides, on at most so many threads
-    of the team, with scratch that is kept: one caller at a time. The same bits for any number of
-    threads.
+    """Products ``out = [out +] A B`` of 2-D arrays of one dtype and any strides, on at most
+    `threads` threads of the team, with scratch memory that is reused: only one caller at a time.
+    Results are bitwise identical for any number of threads.
 
-    A is read as it lies and B is packed: B should be the smaller one.
+    A is read in place and B is packed, so B should be the smaller one.
     """
     cdef const fc_table *K
     cdef char *scratch
@@ -395,7 +402,7 @@ def adam_step(
     theta, g, average, squares, double keep_m, double keep_s, double correction, double rate,
     double eps
 ):
-    """In place, for contiguous vectors of one real dtype:
+    """Update by one step of Adam, in place, for contiguous vectors of one real dtype:
 
         average = keep_m average + (1 - keep_m) g
         squares = keep_s squares + (1 - keep_s) g^2

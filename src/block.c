@@ -9,8 +9,8 @@ void *fc_block(size_t n) { return _aligned_malloc(n, 4096); }
 void fc_block_free(void *p) { _aligned_free(p); }
 #else
 #include <sys/mman.h>
-/* Large blocks ask for huge pages: the products walk down columns, and every row of a wide matrix
- * is a page of its own. */
+/* Large blocks use huge pages, because products read along columns, and every row of a wide
+ * matrix is on a page of its own. */
 void *fc_block(size_t n) {
     void *p = NULL;
     const size_t huge = (size_t)1 << 21;

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#ifdef _WIN32 /* where a file that is mapped cannot be cut */
+#ifdef _WIN32 /* on Windows, a mapped file cannot be cut short */
 int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
             size_t size) {
     (void)by_pipe, (void)map, (void)size;
@@ -33,9 +33,9 @@ int fc_read(int file, char *out, size_t bytes, long long at) {
     return 0;
 }
 
-enum { PIECE = 4096 }; /* bytes that an empty pipe takes at once */
+enum { PIECE = 4096 }; /* bytes that an empty pipe always accepts in one write */
 
-/* Write to a pipe and read back: a page that is gone makes the write fail. */
+/* Write to a pipe and read back; the write fails if a page no longer exists. */
 static int pass(const int *ends, char *out, const char *from, size_t bytes) {
     ssize_t put, got;
     while (bytes) {
@@ -64,7 +64,7 @@ static int lift_by_pipe(char *out, const char *const *from, size_t count, size_t
 #ifdef __linux__
 #include <sys/uio.h>
 
-enum { BATCH = 256 }; /* runs of one call */
+enum { BATCH = 256 }; /* runs per call */
 
 static int lift_at_once(char *out, const char *const *from, size_t count, size_t run) {
     struct iovec there[BATCH];
@@ -77,7 +77,8 @@ static int lift_at_once(char *out, const char *const *from, size_t count, size_t
         struct iovec here = {out, n * run};
         ssize_t got = process_vm_readv(getpid(), &here, 1, there, n, 0);
         if (got < 0) return errno;
-        if ((size_t)got < n * run) return EFAULT; /* up to the page that is gone */
+        /* the copy ended at a page that no longer exists */
+        if ((size_t)got < n * run) return EFAULT;
         out += n * run;
     }
     return 0;
@@ -95,10 +96,12 @@ static int lift(char *out, const char *const *from, size_t count, size_t run, in
     return lift_by_pipe(out, from, count, run);
 }
 
-/* A fault on one page maps up to all those of its window. */
+/* log2 of a window's bytes, and number of windows: a fault on one page may map all pages of its
+ * window. */
 enum { WINDOW = 21, WINDOWS = 2 };
 
-/* How many runs lie in that many windows, at least one; the first and the last of these. */
+/* Return how many runs, at least one, lie in that many windows; set the first and the last
+ * window. */
 static size_t near(const char *const *from, size_t count, size_t run, uintptr_t *low,
                    uintptr_t *high) {
     uintptr_t windows = 0, before = 0;

@@ -4,7 +4,7 @@
 #include "team.h"
 #include "watch.h"
 
-/* All parts by the caller alone. */
+/* Run all parts on the calling thread. */
 static void alone(ptrdiff_t parts, fc_part part, void *context) {
     for (ptrdiff_t i = 0; i < parts; i++) {
         if (i && fc_watch_off()) return;
@@ -12,7 +12,7 @@ static void alone(ptrdiff_t parts, fc_part part, void *context) {
     }
 }
 
-/* one thread: correct, and enough to start with */
+/* Single-threaded fallback for compilers without the needed extensions. */
 #if !(defined(__GNUC__) || defined(__clang__))
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
@@ -42,53 +42,54 @@ int fc_team_get_limit(void) { return limit; }
 #define relax() ((void)0)
 #endif
 
-/* How long a worker or a waiting caller spins before it sleeps, and how long a worker stays awake
- * that was woken within that time when it last slept: to be woken takes it 50 us. It gives way to
- * any other thread meanwhile. */
+/* Nanoseconds that a worker or a waiting caller spins before it sleeps, and that a worker stays
+ * awake if it was woken within that time when it last slept, since waking takes 50 us. Meanwhile
+ * it yields to any other thread. */
 enum { SPIN_NS = 50000, LINGER_NS = 400000 };
 
-/* A line of 64 bytes that one thread wrote takes another thread a tenth of a microsecond or more to
- * fetch, so what is written together, and read together, lies together. */
+/* Fetching a 64-byte cache line that another thread wrote takes a tenth of a microsecond or
+ * more, so fields that are written or read together share a line. */
 enum { LINE = 64 };
 typedef uint64_t count_t;
-#define ONE ((count_t)1)        /* a worker that is inside ... */
-#define CAME ((count_t)1 << 16) /* ... and one that has come, ever: in the bits above */
+#define ONE ((count_t)1) /* a worker inside a job ... */
+/* ... and a worker that has ever joined one, counted in the bits above */
+#define CAME ((count_t)1 << 16)
 #define INSIDE(count) ((count) & (CAME - 1))
 
-/* What workers wait for: the number of a job, odd while it is open, and how many threads it is for.
- * Others do not come, and sleep on. */
+/* What workers wait for: the number of a job, odd while the job is open, and its number of
+ * threads. Workers beyond that number stay asleep. */
 #define JOB(number, threads) ((number) << 8 | (count_t)(threads))
 #define NUMBER(job) ((job) >> 8)
 #define THREADS(job) ((int)((job) & 255))
 
-/* Workers sleep in groups, 1, 2 and 3, 4 to 7, ..., so that few calls wake few too many. */
+/* Workers sleep in groups, 1, 2 and 3, 4 to 7, ..., so that few calls wake few unneeded workers. */
 enum { GROUPS = 6 };
 _Static_assert(FC_MAX_THREADS <= 1 << GROUPS, "too few groups");
 #define EACH_GROUP(x) [0 ... GROUPS - 1] = x
 static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 
-/* Everything that changes, and who changes it. */
+/* All shared state, and which thread changes it. */
 static struct {
-    /* The last job; the rest of the line is what it needs, written before. */
+    /* The last job. The rest of the cache line is its data, written before the job is opened. */
     _Alignas(LINE) _Atomic count_t job;
     ptrdiff_t parts;
     fc_part part;
     void *context;
-    /* Workers that have joined and not left, and how many ever joined a job of theirs. */
+    /* Workers inside a job, and workers that have ever joined one of their jobs. */
     _Alignas(LINE) _Atomic count_t inside;
-    /* Seldom written. */
-    _Alignas(LINE) atomic_int off; /* the caller has called the job off */
+    /* Rarely written. */
+    _Alignas(LINE) atomic_int off; /* the caller has cancelled the job */
     atomic_int sleepers[GROUPS];
     atomic_int caller_sleeps;
     atomic_int limit;
-    int workers;                  /* alive, numbers 1 to `workers`; changed under `busy` */
-    count_t born[FC_MAX_THREADS]; /* the job when a worker was made */
-    /* held by the caller whose job runs, and across fork */
+    int workers;                  /* number of live workers, 1 to `workers`; changed under `busy` */
+    count_t born[FC_MAX_THREADS]; /* the job when a worker was created */
+    /* held by the caller of the current job, and across fork */
     _Alignas(LINE) pthread_mutex_t busy;
-    count_t came;          /* workers, until the last job; changed under `busy` */
+    count_t came;          /* workers that had joined up to the last job; changed under `busy` */
     pthread_mutex_t sleep; /* guards the conditions */
     pthread_cond_t wake[GROUPS], done;
-    /* each member's parts: the next, the last */
+    /* each member's share of the parts: the next part, and the end */
     struct {
         _Alignas(LINE) _Atomic ptrdiff_t next;
         ptrdiff_t end;
@@ -98,16 +99,16 @@ static struct {
           .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
-/* this thread is the caller of the job that runs: it holds `busy` */
+/* nonzero if this thread is the caller of the current job, so that it holds `busy` */
 static _Thread_local int holds;
 
 int fc_team_off(int member) {
     return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off();
 }
 
-/* Take parts until none is left: one's own share first, since who had these rows in the last job
- * has them in its caches still; then what others have left, which for a worker is nothing where
- * nobody has two parts. What is taken already is seen without writing. */
+/* Take parts until none is left: first the member's own share, since the thread that had these
+ * rows in the last job still has them in its caches; then what other members have left, which a
+ * worker skips if no member has two parts. Parts already taken are seen without writing. */
 static void work(int member, int threads) {
     const int shares = member && team.parts <= threads ? 1 : threads;
     for (int k = 0; k < shares; k++) {
@@ -124,20 +125,22 @@ static void work(int member, int threads) {
     }
 }
 
-/* Nanoseconds since the first time it was asked. */
+/* Return the nanoseconds since the first call with this `since`. */
 static long long spun(long long *since) {
     const long long now = fc_now_ns();
     if (!*since) *since = now;
     return now - *since;
 }
 
-/* A job that is open, wants this member and is not the one it has seen last, or 0. */
+/* Return the current job if it is open, includes this member and is not the last one it has
+ * seen; else 0. */
 static count_t opened(count_t seen, int member) {
     const count_t job = atomic_load(&team.job);
     return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
 }
 
-/* Sleep until a job wants this member, even if that is over before it is awake. */
+/* Sleep until a job includes this member, even if the job has ended by the time the member is
+ * awake. */
 static void sleep_till_wanted(count_t seen, int member) {
     const int group = group_of(member);
     pthread_mutex_lock(&team.sleep);
@@ -150,7 +153,7 @@ static void sleep_till_wanted(count_t seen, int member) {
     pthread_mutex_unlock(&team.sleep);
 }
 
-/* Those whom a job of so many threads wants; it is open already. */
+/* Wake the workers that a job of `threads` threads includes; the job is open already. */
 static void wake_sleepers(int threads) {
     const int groups = group_of(threads - 1) + 1;
     int asleep = 0;
@@ -162,8 +165,8 @@ static void wake_sleepers(int threads) {
     pthread_mutex_unlock(&team.sleep);
 }
 
-/* Wait for a job: spin, linger where the last wait was not much longer, then sleep; all again for
- * one who was woken too late. */
+/* Wait for a job: spin, linger if the last wait was not much longer, then sleep. A worker that
+ * was woken too late starts again. */
 static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
     count_t job;
@@ -181,9 +184,10 @@ static count_t wait_for_job(count_t seen, int member, int *linger) {
     return job;
 }
 
-/* Worker number k is member k of every job that has so many. `inside` goes up before `job` is read
- * again, so that a caller that has closed the job and sees no one inside knows that no one will
- * come. Who comes too late, or is not asked, has not come. */
+/* Worker number k is member k of every job with more than k threads. `inside` is incremented
+ * before `job` is read again, so that a caller that has closed the job and sees no worker inside
+ * can be sure that none will enter. Workers that come too late, or are not part of the job, are
+ * not counted as joined. */
 #ifdef _WIN32
 static DWORD WINAPI worker(void *start) {
 #else
@@ -192,7 +196,7 @@ static void *worker(void *start) {
     const int number = (int)(size_t)start;
     count_t seen = team.born[number];
     int linger = 0;
-    fc_arithmetic_begin(); /* it was born with its maker's */
+    fc_arithmetic_begin(); /* a new thread inherits its creator's settings */
     for (;;) {
         seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);
@@ -210,7 +214,7 @@ static void *worker(void *start) {
     return 0;
 }
 
-/* Sleep until the last worker has left, but no longer than to the next look at the watch. */
+/* Sleep until the last worker has left, but no longer than to the next check of the watch. */
 static void sleep_a_while(void) {
 #ifdef _WIN32
     SleepConditionVariableSRW(&team.done, &team.sleep, FC_CHECK_NS / 1000000, 0);
@@ -223,7 +227,7 @@ static void sleep_a_while(void) {
 #endif
 }
 
-/* The caller waits for the last worker to leave. Returns how many ever came. */
+/* Wait, as the caller, until the last worker has left. Return how many have ever joined. */
 static count_t wait_for_workers(void) {
     long long since = 0;
     count_t inside;
@@ -250,10 +254,9 @@ static count_t wait_for_workers(void) {
     return inside / CAME;
 }
 
-/* --- fork: the child has no workers, and locks that nobody holds
- * ---------------------------------------------------------- A signal handler may fork in the
- * middle of this thread's own job, which the child then drops: it has lost what was with the
- * workers. */
+/* --- fork: the child has no workers, and its locks are free --- A signal handler may fork
+ * during this thread's own job. The child then drops the job, because the workers' results are
+ * lost. */
 #ifndef _WIN32
 static void before_fork(void) {
     if (!holds) pthread_mutex_lock(&team.busy);
@@ -282,8 +285,8 @@ static void after_fork_child(void) {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
 
-/* Make workers until there are `wanted`; a system that refuses leaves fewer. Signals stay with the
- * caller's threads. */
+/* Create workers until there are `wanted`; there are fewer if the system refuses. Signals are
+ * left to the caller's threads. */
 static void hire(int wanted) {
     pthread_once(&once, at_first_use);
     sigset_t all, old;
@@ -299,7 +302,7 @@ static void hire(int wanted) {
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 #else
-/* No forks on Windows, and no signals that a thread could be given. */
+/* Windows has no fork, and no signals that a thread could receive. */
 static void hire(int wanted) {
     while (team.workers < wanted) {
         team.born[team.workers + 1] = atomic_load(&team.job);
@@ -336,7 +339,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     wake_sleepers(threads);
     work(0, threads);
     count_t came = wait_for_workers();
-    /* else all that it wanted came and left: nobody is on the way */
+    /* otherwise all workers of the job have come and left, so none can still enter */
     if (came != team.came + (count_t)threads - 1) {
         atomic_store(&team.job, JOB(number + 1, threads));
         came = wait_for_workers();
@@ -348,8 +351,8 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
 
 /* --- how many --------------------------------------------------------------------------------- */
 
-/* The first numbers of a file's first line, until one is none; whether there is such a file. Not by
- * fscanf, which new headers give a name that no glibc before 2.38 has. */
+/* Read up to n numbers from the first line of a file; return nonzero if the file exists. fscanf
+ * is not used, because new headers rename it to a symbol that glibc has only since 2.38. */
 static int read_numbers(const char *path, double *numbers, int n) {
     char line[128] = "", *at = line, *end;
     FILE *f = fopen(path, "r");
@@ -364,10 +367,10 @@ static int read_numbers(const char *path, double *numbers, int n) {
     return 1;
 }
 
-/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, where "max" is no
- * limit, version 1 in two files. */
+/* Return the CPU quota of a cgroup, rounded up to whole CPUs; 0: none. Version 2 is in
+ * `cpu.max`, where "max" means no limit, version 1 in two files. */
 static int cgroup_cpus(void) {
-    double of[2] = {-1, 100000}; /* quota, period */
+    double of[2] = {-1, 100000}; /* quota, period, in microseconds */
     if (!read_numbers("/sys/fs/cgroup/cpu.max", of, 2) &&
         read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", of, 1))
         read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", of + 1, 1);

@@ -1,26 +1,27 @@
-/* Threads: split a job into numbered parts, run the parts on whoever is free, return when all are
+/* Threads: split a job into numbered parts, run the parts on idle threads, return when all are
  * done.
  *
- * Workers are made once, at the first job that wants them. They spin for a short while after a job,
- * since the next one usually follows within microseconds, and then sleep. Which thread runs which
- * part is left to chance; a job's result must not depend on it: workers compute in the one
- * arithmetic of watch.h, the caller has to be in it. One job runs at a time: a caller
- * that finds the team busy does its job alone. After a fork the child starts with no workers and
- * makes its own. */
+ * Workers are created once, at the first job that needs them. After a job they spin for a short
+ * while, since the next one usually follows within microseconds, and then sleep. Which thread
+ * runs which part is not determined, so a job's result must not depend on it. Workers compute
+ * with the floating-point settings of watch.h, which the caller must have loaded, too. One job
+ * runs at a time: a caller that finds the team busy does its job alone. After a fork, the child
+ * starts without workers and creates its own. */
 #ifndef FC_TEAM_H
 #define FC_TEAM_H
 #include <stddef.h>
 
-/* member: 0 the caller, 1.. the workers; < threads */
+/* member: 0 for the caller, 1 and more for workers; less than the number of threads */
 typedef void (*fc_part)(void *context, ptrdiff_t part, int member);
 
 enum { FC_MAX_THREADS = 64 };
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context);
-/* for a long part: has the caller called the job off (see watch.h)? Then return */
+/* For a long part: nonzero if the caller has cancelled the job (see watch.h); the part should
+ * then return. */
 int fc_team_off(int member);
-int fc_team_available(void);     /* what affinity and cgroup limits allow, at least 1 */
-int fc_team_workers(void);       /* workers alive now */
-void fc_team_limit(int threads); /* no job uses more than this; 0: no limit */
+int fc_team_available(void);     /* CPUs that affinity and cgroup limits allow, at least 1 */
+int fc_team_workers(void);       /* workers alive */
+void fc_team_limit(int threads); /* maximum threads of every later job; 0: no limit */
 int fc_team_get_limit(void);
 #endif

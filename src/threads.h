@@ -1,4 +1,4 @@
-/* What the team asks of a system's threads, by POSIX's names: POSIX itself, or the same on
+/* The thread functions that the team uses, by their POSIX names: POSIX itself, or equivalents on
  * Windows. */
 #ifndef FC_THREADS_H
 #define FC_THREADS_H
@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* In wheels: the names that glibc had before 2.32 and 2.34 moved them from libpthread to libc.
- * Later ones still have them, the same functions; else a wheel would ask for a glibc as new as the
- * one it is built with. */
+/* For wheels: the symbol versions that glibc used before 2.32 and 2.34 moved these functions
+ * from libpthread to libc. Later versions of glibc still provide them; without this, a wheel
+ * would require a glibc as new as the one that it is built with. */
 #if defined(FC_OLD_GLIBC) && defined(__GLIBC__)
 #if defined(__x86_64__)
 #define FC_FIRST "GLIBC_2.2.5"

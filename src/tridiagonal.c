@@ -4,13 +4,16 @@
 #include <math.h>
 #include <string.h>
 
+/* maximum QL iterations per eigenvalue, and ratio of the ends of a matrix above which it is
+ * reversed */
 enum { TRIES = 60, STEEP = 1000 };
-/* Beside 1: squares of products of two numbers that are not nothing do not underflow. */
+/* Relative to 1: squares of products of two numbers above this do not underflow. */
 static const double NOTHING = 1e-70;
 
-/* One sweep from `end` up to l; returns the number of rotations kept so far. What one rotation
- * hands to the next stays in registers, and what the next g waits for takes one division and no
- * root: s s, c s and c c come from squares, and s and c, their roots, are ready a step later. */
+/* One QL sweep from `end` up to l; returns the number of rotations so far. Values that pass from
+ * one rotation to the next stay in registers, and the next g depends on one division and no
+ * square root: s s, c s and c c are computed from squares, and s and c, their roots, are needed
+ * one step later. */
 static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
                        double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
     double g = (d[l + 1] - d[l]) / (2 * e[l]);
@@ -19,7 +22,7 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
         const double square = ff + gg;
-        if (square < NOTHING * NOTHING) { /* f and g are 0, and s is where e[i] is not */
+        if (square < NOTHING * NOTHING) { /* f and g are 0; and s is 0 unless e[i] is */
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
             e[i] = b;
             return done;
@@ -64,8 +67,8 @@ static void reverse(ptrdiff_t m, double *x) {
     }
 }
 
-/* Sweeps end at the top, and what is large there is added to all that is below: a matrix whose top
- * is by far its larger end is taken from the other one. */
+/* Sweeps end at the top, where large entries are added to all that is below, so a matrix whose
+ * top is by far its larger end is reversed. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room) {
     if (m < 2 || fabs(d[0]) + fabs(e[0]) <= STEEP * (fabs(d[m - 1]) + fabs(e[m - 2])))
@@ -80,11 +83,13 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
 
 typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
 
+/* PAIRS vectors of two numbers are processed together; ROUNDS of bisection and QUOTIENTS,
+ * Rayleigh quotients per attempt, are upper bounds. */
 enum { PAIRS = 4, LANES = 2 * PAIRS, ROUNDS = 12, QUOTIENTS = 6 };
 typedef long long two_counts __attribute__((vector_size(16)));
 
-/* How many eigenvalues are below each x: that many pivots of T - x are negative. One that is 0
- * makes the next one minus infinity, which counts for both. */
+/* Count the eigenvalues below each x: the number of negative pivots of T - x. A pivot of 0 makes
+ * the next one minus infinity, which counts for both. */
 static void count_below(ptrdiff_t m, const double *d, const double *ee, const two *x,
                         ptrdiff_t *found) {
     two q[PAIRS];
@@ -101,8 +106,8 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
     }
 }
 
-/* Improves an eigenvalue x that has no neighbour within `apart`, and finds the last entry of its
- * unit vector; 0 where that fails. */
+/* Refine an eigenvalue x that has no neighbour within `apart`, and compute the last entry of its
+ * unit eigenvector; return 0 on failure. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
     for (int turn = 0; turn < QUOTIENTS; turn++) {

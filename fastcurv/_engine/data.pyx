@@ -28,7 +28,7 @@ cdef enum:
     SPARE_BYTES = 1 << 26
     PART = 1 << 17              # bytes per part when X is copied into its padded form
     PAGES = 1 << 19             # bytes from which on memory comes from the system, not the heap
-    # A map is read at most so many bytes and so many contiguous runs at one time.
+    # maximum bytes and maximum contiguous runs that are read from a map at one time
     LIFTED = 1 << 19
     RUNS = 1 << 16
     APART = 4                   # maximum number of runs that may be further apart than LIFTED

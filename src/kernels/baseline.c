@@ -1,4 +1,4 @@
-/* What every CPU of the target has (SSE2 on x86-64): vectors of 128 bits, no assumption about a
+/* Kernels for every CPU of the target (SSE2 on x86-64): vectors of 128 bits, without assuming a
  * fused multiply-add. */
 #include "kernels.h"
 #ifdef FC_HAVE_X86

@@ -1,6 +1,6 @@
-/* Matrix products by BLAS, everything else from the table it is laid over. engine.pyx hands in
- * scipy's sgemm and dgemm, so nothing here links against a BLAS. A "packed" B has one lane: it is B
- * transposed, which BLAS reads as it is. */
+/* Matrix products by BLAS, with everything else taken from another table. kernels.pyx passes
+ * SciPy's sgemm and dgemm, so this file links against no BLAS. A "packed" B has one lane: it is
+ * B transposed, which BLAS can read directly. */
 #include "kernels.h"
 #include "blas.h"
 #include <limits.h>

@@ -1,4 +1,4 @@
-/* AArch64: 32 registers of 128 bits, fused multiply-add always there. */
+/* AArch64: 32 registers of 128 bits; a fused multiply-add always exists. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

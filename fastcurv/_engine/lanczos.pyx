@@ -27,8 +27,7 @@ from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     LONGEST_BATCH = 16          # maximum rows of a batch
-    # numbers that one thread reads in less time than it takes to release the GIL
-    SHORT_SWEEP = 20000
+    SHORT_SWEEP = 20000         # numbers read in less time than it takes to release the GIL
 
 # assumed error of products and sweeps in units of eps ||A||, unless a larger one is measured
 cdef double ROUNDING = 4
@@ -44,42 +43,35 @@ NOT_FINITE = (
 # --- the recurrence -------------------------------------------------------------------------------
 
 cdef class Lanczos:
-    """The Lanczos recurrence; see `fastcurv.krylov.lanczos.Recurrence`, which adds blocks and rare
-    operations.
-    """
+    """The Lanczos recurrence. `fastcurv.krylov.lanczos.Recurrence` adds blocks."""
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
     cdef readonly double eps
     cdef public object rows, T, err, leak, against, product
     cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
     cdef int exponent                   # products are scaled by 2^-exponent; T is not scaled
-    # 2^exponent: factor by which scaled products have to be multiplied
-    cdef readonly double unit
+    cdef readonly double unit           # 2^exponent, by which scaled products are multiplied
     cdef public bint tridiagonal, semi
     cdef public double contamination, scale, noise, ghosts
     cdef Times times                    # fast products of the operator, or None
     cdef Ritz found
     cdef double lost                    # estimated loss of orthogonality of the pending row
     cdef bint followed                  # `along` belongs to rows m - 1 and m
-    # (3, apart): components of three consecutive rows along all rows, as a ring buffer
-    cdef object along
+    cdef object along                   # (3, apart) ring buffer: components along all rows
     cdef double *trail
     cdef Py_ssize_t apart, phase
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep                    # K, n and width; the other fields are set by each sweep
-    # taken: number of rows of `against`; then leading dimensions of rows, T and leak
-    cdef Py_ssize_t parts, taken, line, ld, leaks
-    # rows, against, T, err, leak whose addresses are stored: see `begin`
-    cdef public tuple arrays
+    cdef Py_ssize_t parts, taken        # parts of a sweep; rows of `against`
+    cdef Py_ssize_t line, ld, leaks     # leading dimensions of rows, T and leak
+    cdef public tuple arrays            # rows, against, T, err, leak: see `begin`
     cdef char *q                        # addresses of rows, against, T, err and leak
     cdef char *off
     cdef double *t
     cdef double *e
     cdef double *l
-    # err as it was after the last restart; `joint` is a bound on the Frobenius norm of those rows
-    # of F, see `become`
-    cdef object errors
-    cdef double joint                   # Frobenius norm of those rows of F, see `become`
+    cdef object errors                  # err after the last restart
+    cdef double joint                   # bound on the Frobenius norm of its rows of F: see `become`
     cdef object echo, coupled           # see `follow`; None: the locked rows are swept one by one
     cdef double echo_error
     cdef int echo_exponent
@@ -130,9 +122,7 @@ cdef class Lanczos:
     cdef double *take(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
-        """Compute w -= c q for s rows w and m rows q, in place; return the squared norms (s,) of
-        the new rows.
-        """
+        """Subtract c q, of m rows q, from s rows w; return the squared norms (s,) that result."""
         return self.sweep_over(sweep_take, q, m, w, s, c, s)
 
     cdef double *sweep_over(
@@ -145,8 +135,7 @@ cdef class Lanczos:
         cdef fc_watch before
         t.m, t.s, t.q, t.w, t.c, t.ldw = m, s, q, w, c, self.line
         t.ldq = self.n if q == self.off else self.line
-        # c may be the result of the last sweep, so it must not be overwritten
-        pad = self.sums if c == NULL else self.squares
+        pad = self.sums if c == NULL else self.squares  # c may be the last sweep's result
         t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
         if m * s * self.n <= SHORT_SWEEP:
             how(t, 1)
@@ -176,9 +165,7 @@ cdef class Lanczos:
         return 0
 
     cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
-        """Orthogonalise w against the rows q, in at most `passes` passes; return the norm that is
-        left.
-        """
+        """Orthogonalise w against the rows q in at most `passes` passes; return its norm."""
         cdef int _k
         cdef double *along
         cdef double gone, left = 0
@@ -188,8 +175,7 @@ cdef class Lanczos:
             along = self.dots(q, m, w, 1)
             gone = length_of(m, along)
             left = self.length(w, self.take(q, m, w, 1, along)[0])
-            # no cancellation, hence no amplified rounding: another pass would find nothing
-            if gone <= left:
+            if gone <= left:            # no cancellation, so another pass would find nothing
                 break
         return left
 
@@ -231,9 +217,8 @@ cdef class Lanczos:
         self.p = 0
 
     def drop_coupling(self, lost):
-        """Set the coupling to the pending rows in T to 0 and add `lost` (m,) to err. If that is
-        more than rounding, later vectors still couple to the existing rows: lock those rows, so
-        that the coupling to them is measured from now on.
+        """Clear the coupling to the pending rows in T and add `lost` (m,) to err. If that exceeds
+        rounding, later vectors couple to the existing rows, which are locked to measure that.
         """
         cdef double most = 0
         cdef Py_ssize_t j
@@ -347,8 +332,7 @@ cdef class Lanczos:
         return 0
 
     def bring_into_range(self, W):
-        """Divide rows of products by the unit, which is chosen at the first row that is not zero.
-        """
+        """Divide rows of products by the unit, chosen from the first row that is not zero."""
         cdef Py_ssize_t i
         if self.scale == 0:
             i = int(np.argmax(np.abs(W).max(axis=1)))
@@ -361,8 +345,7 @@ cdef class Lanczos:
 
     def advance(self, Py_ssize_t until, double seconds=INFINITY):
         """Make steps with single rows until there are `until` rows, the space is exhausted or
-        `seconds` are over. Costs one product per step. Any product may raise; the state is then the
-        one before that step.
+        `seconds` are over, at one product each. If a product raises, the state stays as before it.
         """
         cdef long long begun = now()
         self.begin()
@@ -405,8 +388,7 @@ cdef class Lanczos:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
-        # the coupling to older rows is stored in T, or counts as asymmetry of the operator
-        for i in range(count - 1):
+        for i in range(count - 1):      # coupling to older rows: part of T, or asymmetry
             one = c[i] * self.unit
             if low == 0 and self.locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
@@ -422,10 +404,9 @@ cdef class Lanczos:
 
     cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Orthogonalise the next row against the rows from `low` to j, with coefficients c, then
-        against locked rows, and against `against`, whose coefficients are stored in `leak`. Return
-        the norm that is left. Row j has only rounding along the last two groups of rows; in another
-        order that rounding would be amplified by the ratio of row j's coefficient to the norm left,
-        which is twenty where the spectrum is narrow and far from 0.
+        against locked rows, and against `against`, with coefficients in `leak`; return its norm.
+        Row j has only rounding along the last two groups of rows. In another order, the ratio of
+        row j's coefficient to the norm left would amplify it, twentyfold for a narrow spectrum.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
@@ -464,8 +445,7 @@ cdef class Lanczos:
             self.clean = min(self.clean, self.m)
             return self.restore(-1)
         self.divide(w, beta / self.unit)
-        # cancellation has amplified rounding along `against`
-        if self.taken and beta <= NEAR * self.scale:
+        if self.taken and beta <= NEAR * self.scale:    # cancellation amplified rounding
             self.outside(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
@@ -538,9 +518,7 @@ cdef class Lanczos:
         self.restore(-1)
 
     cdef int restore(self, Py_ssize_t multiplied) except -1:
-        """Restore the orthogonality of the rows after `clean`. The products of the first
-        `multiplied` rows, by default m, are in T.
-        """
+        """Restore the orthogonality of rows after `clean`; T has `multiplied` rows (-1: m)."""
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef double most, worst = self.contamination
         cdef double *C
@@ -553,8 +531,7 @@ cdef class Lanczos:
                 self.clean = end - 2
             P, s = self.row(self.clean), end - self.clean
             for _k in range(3):
-                # Components along deflated vectors grow in the three-term recurrence like any other
-                # loss of orthogonality.
+                # components along deflated vectors grow like any other loss of orthogonality
                 if self.taken:
                     self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
                 C = self.small.room_for(s * self.clean + 3 * s * s + s)
@@ -576,13 +553,11 @@ cdef class Lanczos:
         return 0
 
     cdef void take_back(self, const double *C, Py_ssize_t end) noexcept:
-        """Correct T and `leak` for the components C of rows along clean ones, which entered what
-        was measured with these rows: the coupling to locked rows and to `against`, which may be far
-        larger than the loss elsewhere.
+        """Correct T and `leak` for the components C of rows along clean ones: these affect the
+        measured coupling to locked rows and to `against`, which may be far larger than the loss.
         """
         cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
-        # with `echo`, the coupling among locked rows is not part of T
-        cdef Py_ssize_t heard = 0 if self.echo is None else locked
+        cdef Py_ssize_t heard = 0 if self.echo is None else locked  # T has no such coupling then
         cdef double false
         for j in range(first, end):
             for i in range(self.taken):
@@ -598,9 +573,8 @@ cdef class Lanczos:
 
     cdef int straighten(self, char *P, Py_ssize_t s, double *C) except -1:
         """Orthogonalise a batch P against the clean rows, along which it has the components C (s,
-        clean), and orthonormalise it by a triangular correction. The Gram matrix of P follows C;
-        its lower half is overwritten by that of the rows without C. The correction (s, s) and its
-        negative are written after it.
+        clean), and orthonormalise it. The Gram matrix of P follows C; its lower half becomes that
+        of the rows without C. The triangular correction (s, s) and its negative are written after.
         """
         cdef Py_ssize_t first = self.clean, i, j
         cdef double *gram = C + s * first
@@ -641,8 +615,7 @@ cdef class Lanczos:
             most = fmax(most, lost[i])
         self.ghosts = fmax(self.ghosts, inside)
         if whole and first and self.t[first * ld + first - 1]:
-            # The first row was computed from clean ones, so its components along them come from the
-            # products; they count as asymmetry of the operator.
+            # the first row came from clean ones: its components are the operator's asymmetry
             wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
             self.noise = fmax(self.noise, wrong)
             for i in range(first - 1, first + s):
@@ -662,10 +635,8 @@ cdef class Lanczos:
     # --- restarts
 
     def become(self, theta, S):
-        """Replace T, err and `leak` by those of the Ritz vectors S (m, l) with values theta; the
-        pending rows follow them. The rows of F are rotated as those of the basis are, which does
-        not increase their joint norm, whereas sums of their separate bounds would grow with every
-        restart.
+        """Replace T, err and `leak` by those of the Ritz vectors S (m, l) with values theta. F is
+        rotated like the basis, so its norm stays, while sums of separate bounds would grow.
         """
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
@@ -720,8 +691,7 @@ cdef class Lanczos:
         return 0
 
     cdef bint is_tridiagonal(self) noexcept:
-        """Return True if T is tridiagonal on the multiplied rows; after a restart it is diagonal.
-        """
+        """Return True if T is tridiagonal (diagonal after a restart) on the multiplied rows."""
         cdef Py_ssize_t i, j
         if self.tridiagonal:
             return True
@@ -740,8 +710,7 @@ cdef class Lanczos:
         return places
 
     cdef double beside(self, const double *s) noexcept:
-        """Return the norm of the component along the pending rows of A times a Ritz vector s (m,).
-        """
+        """Return the norm of A times a Ritz vector s (m,) along the pending rows."""
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(self.m, self.m + self.p):
@@ -749,9 +718,7 @@ cdef class Lanczos:
         return found
 
     cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
-        """Return the norm of the component of A times a Ritz vector along the rows of `against`
-        from `first` on.
-        """
+        """Return the norm of A times a Ritz vector along the rows of `against` from `first` on."""
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(first, self.taken):
@@ -759,9 +726,7 @@ cdef class Lanczos:
         return found
 
     cdef double bound(self, const double *s, double known) noexcept:
-        """Return an upper bound on the true residual: the known part, the part along deflated
-        vectors, and err.
-        """
+        """Bound the true residual by the known part, that along deflated vectors, and err."""
         cdef double found = hypot(known, self.leaked(s, 0))
         cdef Py_ssize_t i
         for i in range(self.m):
@@ -866,9 +831,7 @@ cdef class Lanczos:
         return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
 
     def targets(self, theta, double tol, bint by_value):
-        """Return the tolerance (k,) of each residual: relative to `scale`, or, if `by_value`, to
-        each value.
-        """
+        """Return the tolerances (k,) of residuals, relative to `scale` or to the values."""
         cdef Py_ssize_t i, k = len(theta)
         out = np.empty(k)
         cdef double *values = <double *>pointer(theta)

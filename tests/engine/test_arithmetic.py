@@ -1,5 +1,5 @@
-"""One arithmetic for callers and workers: to nearest, subnormal numbers kept, whatever the caller
-has set, and set again when the engine is done.
+"""Floating-point settings: callers and workers compute with round to nearest and subnormal numbers,
+whatever the caller has set, and the caller's settings are restored afterwards.
 """
 
 import copy
@@ -112,14 +112,16 @@ def library(tmp_path_factory):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("order", ["0, 4, 1", "4, 0, 1, 4", "1, 0, 2, 3"])
-def test_the_same_bits_on_any_number_of_threads(library, python, order, norm):
-    """Whoever rounds upward or flushes to zero, first or later: one product, one set of bits."""
+def test_products_are_bitwise_identical_on_any_number_of_threads(library, python, order, norm):
+    """Threads that round upward or flush subnormals to zero, before or after the first call, get
+    bitwise identical products.
+    """
     code = PROGRAM.format(library=library) + THREADS.format(order=f"({order})", norm=norm)
     assert python(code).stdout.split() == ["1"]
 
 
 def halved(run, W):
-    """Steps after each of which the gradient is half of what it was, and the loss 1e5 lower."""
+    """Take steps after each of which the gradient is halved, and the loss 1e5 lower."""
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
         assert run.search() and not run.tell(run.value - 1e5, 0.5 * run.gradient)
@@ -127,7 +129,7 @@ def halved(run, W):
 
 
 def entries():
-    """Every way into the engine, with results that depend on how numbers are rounded."""
+    """Call every entry point of the engine, on inputs whose results depend on the rounding mode."""
     rng = np.random.default_rng(1)
     Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
     S, A = rng.standard_normal((3, 5)), rng.standard_normal((60, 50))
@@ -192,8 +194,10 @@ assert not wrong, wrong
 )
 
 
-def test_every_entry_computes_as_one_that_rounds_to_nearest(library, python):
-    """Whatever the caller's arithmetic is, which is its own again afterwards."""
+def test_every_entry_point_rounds_to_nearest(library, python):
+    """Every entry point returns the results of round to nearest, and restores the caller's
+    settings.
+    """
     code = ENTRIES.format(library=library, folder=str(Path(__file__).parent))
     python(code)
 
@@ -235,15 +239,17 @@ assert "'certified': True" in proofs["verdict"](), proofs["verdict"]()
 )
 
 
-def test_proofs_are_made_to_nearest(library, python):
-    """What NumPy computes in them too: bounds and verdicts are those of a caller who rounds to
-    nearest.
+def test_proofs_round_to_nearest(library, python):
+    """Bounds and verdicts, including what NumPy computes for them, equal those of a caller that
+    rounds to nearest.
     """
     python(PROOFS.format(library=library))
 
 
-def test_a_handler_that_asks_amid_a_pass_is_in_the_callers_arithmetic(library, python):
-    """And what it changes is the thread's from then on, not the pass's."""
+def test_signal_handlers_run_with_the_callers_settings(library, python):
+    """A signal handler that runs during a pass sees the caller's settings; its changes apply to the
+    thread afterwards, not to the pass.
+    """
     python(
         PROGRAM.format(library=library)
         + """
@@ -375,14 +381,14 @@ assert not wrong, wrong
 
 
 def test_callbacks_that_change_the_rounding_mode_change_no_result(library, python):
-    """Neither in the pass that calls them nor after it, proofs and the thread's own settings
-    included.
+    """The rounding mode that a callback sets affects neither the pass that calls it, nor later
+    passes, proofs or the thread's own settings.
     """
     python(CALLBACKS.format(library=library))
 
 
 def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, python):
-    """A proof in the middle of which a handler rounds upward from then on is made again."""
+    """A proof is repeated if a signal handler changed the rounding mode while it was computed."""
     python(
         PROGRAM.format(library=library)
         + """

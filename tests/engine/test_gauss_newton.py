@@ -44,15 +44,15 @@ def close(ob, theta):
 
 
 @pytest.mark.parametrize("act, loss", KINDS)
-def test_matrix_is_that_of_the_products(act, loss, rng):
+def test_matrix_equals_products(act, loss, rng):
     for i, (residual, N) in enumerate(itertools.product((False, True), (1, 7, 41, 300))):
         sizes = ([3, 4, 4, 2], [5, 3, 3, 3, 3], [1, 5, 2])[i % 3]
         dtype = ("float64", "float32")[i % 2]
         close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
 
 
-def test_matrix_of_what_functions_give(rng):
-    """Of an activation and of losses that are given by functions of NumPy, and without biases."""
+def test_matrix_of_user_defined_functions(rng):
+    """Matrices are right for user-defined activations and losses, and without biases."""
     act = fc.Activation(lambda z: (np.sin(z), np.cos(z), -np.sin(z)))
     for loss in (*GIVEN, "mse"):
         close(*problem(rng, [3, 5, 4, 2], 60, act, loss))
@@ -61,7 +61,7 @@ def test_matrix_of_what_functions_give(rng):
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
-def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng):
+def test_matrix_of_several_pieces_and_blocks(loss, rng):
     close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
     close(*problem(rng, [2, 40, 3], 1100, "softplus", loss))
     close(*problem(rng, [60, 3, 2], 1030, "tanh", loss, "float32", weighted=True))
@@ -69,8 +69,10 @@ def test_matrix_of_more_pairs_than_a_piece_and_more_rows_than_a_block(loss, rng)
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
-def test_matrix_of_a_few_rows_and_parameters_is_made_of_all_columns(loss, rng):
-    """With one output, or two classes, and beside the limits on its size."""
+def test_matrix_of_few_rows_and_parameters(loss, rng):
+    """Matrices of one output, or two classes, are right just below and above the limits on their
+    size.
+    """
     d = 1 + (loss == "cross_entropy")
     for i, N in enumerate((1, 8, 9, 41, 128, 136, 500)):
         dtype = ("float64", "float32")[i % 2]
@@ -82,7 +84,7 @@ def test_matrix_of_a_few_rows_and_parameters_is_made_of_all_columns(loss, rng):
         close(*problem(rng, [1, d], 4 * N, "tanh", loss, dtype))  # more than a block of rows
 
 
-def test_matrix_after_one_that_left_its_room_full_of_nan(rng):
+def test_matrix_in_reused_memory_that_holds_nan(rng):
     ob, theta = problem(rng, [3, 5, 1], 30, "tanh", "mse")
     wanted = [matrix_of(ob, theta, hessian) for hessian in (False, True)]
     lost, far = problem(rng, [6, 9, 9, 1], 200, "identity", "mse")
@@ -98,8 +100,8 @@ def test_matrix_after_one_that_left_its_room_full_of_nan(rng):
 @pytest.mark.parametrize("size, weight", [(-565, 300), (400, -700), (530, -980), (0, -900), (0, 0)])
 @pytest.mark.parametrize("d", [1, 2])
 def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
-    """The squares of inputs, or of what comes down, leave the range of numbers where those of the
-    matrix do not.
+    """Matrices are right if squares of inputs, or of backpropagated numbers, overflow or underflow
+    while the matrix's entries do not.
     """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
@@ -115,7 +117,7 @@ def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
     assert np.allclose(G, wanted, rtol=1e-9, atol=1e-11 * np.abs(wanted).max())
 
 
-def test_a_hessian_of_numbers_far_from_one_is_left_to_its_products(rng):
+def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), np.ldexp(X, 400), y, "mse")
     theta = ob.model.init(seed=0)
@@ -135,8 +137,10 @@ def test_a_hessian_of_numbers_far_from_one_is_left_to_its_products(rng):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 6])
-def test_matrix_of_so_many_classes(classes, rng):
-    """One class has no curvature; rows that are almost sure of theirs have theirs to all digits."""
+def test_matrix_of_any_number_of_classes(classes, rng):
+    """One class has no curvature; rows with a probability near 1 keep theirs to full relative
+    accuracy.
+    """
     X, y = rng.standard_normal((30, 3)), rng.integers(classes, size=30)
     for scale in (1.0, 20.0):
         ob = fc.Objective(fc.MLP([3, 4, classes]), X, y, "cross_entropy", l2=0.01)
@@ -151,7 +155,7 @@ def test_matrix_of_every_kernel_table(arch, rng):
 
 
 def curvature_of_loss(ob, z):
-    """d2 loss / dz2 of each row without its weight, (N, d, d)."""
+    """Return d2 loss / dz2 of each row without its weight, (N, d, d)."""
     N, d = z.shape
     if ob.loss == "mse":
         return np.broadcast_to(2 * np.eye(d) / d, (N, d, d))
@@ -163,9 +167,9 @@ def curvature_of_loss(ob, z):
 
 
 def numpy_steps(ob, theta, count):
-    """Levenberg-Marquardt by Nielsen's rule, with dense matrices from products and steps that bend
-    where the loss falls by less than 3/4 of what was promised. Returns theta and all values there
-    were, tried steps and bends.
+    """Run Levenberg-Marquardt by Nielsen's rule, with dense matrices from products and geodesic
+    corrections of steps whose decrease is less than 3/4 of the predicted one. Return theta and the
+    values of all points, tried steps and corrections.
     """
     eye, tried = np.eye(len(theta)), []
     weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
@@ -209,8 +213,8 @@ def numpy_steps(ob, theta, count):
 
 
 def as_numpy(ob, theta, count, within, exact=None):
-    """The engine's run of so many steps from theta, of which some bend, and its record: NumPy's,
-    by an objective of the same numbers.
+    """Check that the engine's run from theta equals NumPy's, on an objective of the same numbers,
+    and that it includes corrected steps.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.Levenberg(ob._new_plan(), theta.copy()), np.zeros((count, 3))
@@ -222,7 +226,7 @@ def as_numpy(ob, theta, count, within, exact=None):
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize("l2_biases", [True, False])
-def test_steps_are_those_of_numpy(loss, l2_biases, rng):
+def test_steps_equal_those_of_numpy(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
     run, record = as_numpy(ob, theta, 6, 1e-7)
     assert record[-1, 0] == run.value == ob.value(run.theta)
@@ -237,7 +241,7 @@ def test_steps_are_those_of_numpy(loss, l2_biases, rng):
     [(1100, "float64", None), (5000, "float64", 400_000), (60, "float32", None)],
     ids=["more rows than a block", "than memory keeps", "single"],
 )
-def test_steps_bend(N, dtype, memory, loss, rng):
+def test_steps_are_corrected(N, dtype, memory, loss, rng):
     net = draw(rng, [3, 5, 2], "tanh", loss, N, weights=True, dtype=dtype, memory=memory)
     y = net.y.astype(float) if net.y.dtype.kind == "f" else net.y
     same = replace(net, model=fc.MLP([3, 5, 2]), X=net.X.astype(float), y=y)
@@ -245,15 +249,15 @@ def test_steps_bend(N, dtype, memory, loss, rng):
     as_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
 
 
-def test_steps_bend_where_numbers_are_far_from_one(rng):
-    """Outputs of layers of identities are of the third degree; in units of 2^-200."""
+def test_steps_are_corrected_for_numbers_far_from_one(rng):
+    """Steps are corrected for a network of three linear layers in units of 2^-200."""
     X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
     model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
     ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
     as_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
 
 
-def test_steps_need_not_bend(rng):
+def test_corrections_can_be_turned_off(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
     run.bends, record = False, np.zeros((1, 3))
@@ -263,16 +267,17 @@ def test_steps_need_not_bend(rng):
     assert np.abs(run.theta - theta - s).max() < 1e-9
 
 
-def test_runs_end_where_they_are_asked_to(rng):
+def test_runs_end_at_the_given_conditions(rng):
     ob, theta = problem(rng, [2, 4, 1], 25, "tanh", "mse", l2=1e-3)
     record = np.zeros((500, 3))
     start = _engine.Levenberg(ob._new_plan(), theta.copy())
     assert start.run(500, np.inf, -np.inf, np.inf, record) == (0, "critical")
     assert start.run(500, 0.0, np.inf, np.inf, record) == (0, "target")
     assert start.run(500, 0.0, -np.inf, -1.0, record) == (0, "max_time")
-    half = start.value / 2
-    steps, ending = start.run(500, 0.0, half, np.inf, record)
-    assert ending == "target" and record[steps - 1, 0] <= half < record[steps - 2, 0]
-    steps, ending = start.run(500, 1e-6, -np.inf, np.inf, record)
+    ahead = _engine.Levenberg(ob._new_plan(), theta.copy())
+    ahead.run(3, 0.0, -np.inf, np.inf, record)
+    between = record[1:3, 0].mean()  # reached by the third step
+    assert start.run(500, 0.0, between, np.inf, record) == (3, "target")
+    ending = start.run(500, 1e-6, -np.inf, np.inf, record)[1]
     assert ending == "critical" and np.linalg.norm(ob.gradient(start.theta)) <= 1e-6
     assert start.run(500, 0.0, -np.inf, np.inf, record)[1] == "stalled"

@@ -1,5 +1,5 @@
-"""The matrix product, copies and packing of every kernel table this CPU has, at awkward sizes,
-strides and addresses.
+"""The matrix product, copies and packing of every kernel table that this CPU can run, at difficult
+sizes, strides and addresses.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # s
 
 
 def whole(rng, shape, dtype):
-    """Whole numbers, small enough that every sum of their products is exact in any order."""
+    """Draw whole numbers, small enough that every sum of their products is exact in any order."""
     return rng.integers(-9, 10, shape).astype(dtype)
 
 
@@ -35,9 +35,9 @@ def whole(rng, shape, dtype):
 
 
 @every_form
-def test_all_lengths_exactly(arch, dtype, b_form, rng):
-    """Rows, columns and depths around every tile and slice, on whole numbers: equal to the last
-    bit.
+def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, rng):
+    """Products of whole numbers are bitwise exact for rows, columns and depths around the size of
+    every tile and slice.
     """
     sizes = [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
     for i, length in enumerate(LENGTHS):
@@ -52,8 +52,8 @@ def test_all_lengths_exactly(arch, dtype, b_form, rng):
 
 @every_form
 def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
-    """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same
-    bits.
+    """C + A1 B1 + A2 B2 of unequal depths is bitwise identical in one item and in items over the
+    team.
     """
     shapes = [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257)]
     for m, n, k1, k2 in [*shapes, (257, 129, 64, 31), (300, 200, 10, 20)]:
@@ -66,9 +66,9 @@ def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
             assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
 
 
-def test_depth_that_lies_together(arch, dtype, rng):
-    """A's rows and B's columns contiguous, as where samples lie across: the vectors run along the
-    depth, whatever is left over at its end; one term and two, onto C and not, in items and not.
+def test_operands_contiguous_in_depth(arch, dtype, rng):
+    """Products of operands that are contiguous in depth, as in the transposed layout, are exact for
+    every remainder of the depth; one term and two, added to C or not, in items or not.
     """
     for m, n, k in zip(LENGTHS, LENGTHS[5:] + LENGTHS[:5], LENGTHS[11:] + LENGTHS[:11]):
         A1, A2, C = whole(rng, (m, k), dtype), whole(rng, (m, 33), dtype), whole(rng, (m, n), dtype)
@@ -82,8 +82,8 @@ def test_depth_that_lies_together(arch, dtype, rng):
 
 @every_form
 def test_error_bound(arch, dtype, b_form, rng):
-    """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums
-    (Higham 2002, 3.5).
+    """The bound |error| <= gamma(k) |A| |B| holds for any order of summation, with k roundings of
+    products and k of sums (Higham 2002, 3.5).
     """
     unit = np.finfo(dtype).eps / 2
     for m, n, k in [(7, 19, 600), (33, 65, 257), (64, 48, 129), (3, 5, 5000)]:
@@ -111,7 +111,7 @@ def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
 
 
 def laid(array, how):
-    """The same matrix with other strides, or off every border but the type's own."""
+    """Return the matrix with other strides, or aligned only to its dtype."""
     if how == "F":
         return np.asfortranarray(array)
     if how == "rows apart":
@@ -132,8 +132,8 @@ def laid(array, how):
 
 
 def test_any_strides(arch, dtype, rng):
-    """A and a plain B of any strides; BLAS takes those with a stride of one number, which are all
-    that the passes use.
+    """A and a plain B may have any strides; BLAS is tested with those that have a stride of one
+    number, which are all that the passes use.
     """
     hows = ["C", "F", "rows apart", "inside", "off by one"]
     if arch != "blas":
@@ -149,7 +149,7 @@ def test_any_strides(arch, dtype, rng):
 
 
 def test_copy_and_pack(arch, dtype, rng):
-    """A padded copy has the numbers and zeros around them; packing puts vectors of columns one
+    """A padded copy has the numbers, with zeros around them; packing stores vectors of columns one
     after the other.
     """
     hows = ["C", "F", "rows apart", "every other column", "inside", "mirrored", "upside down"]
@@ -165,9 +165,9 @@ def test_copy_and_pack(arch, dtype, rng):
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
-def test_totals_leave_the_padding_out(arch, dtype, rng):
-    """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms,
-    exactly.
+def test_totals_ignore_the_padding(arch, dtype, rng):
+    """Sums of c p, and of (e phi'') c c in its three forms, are exact for whole numbers with NaN in
+    the padding.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
@@ -177,7 +177,9 @@ def test_totals_leave_the_padding_out(arch, dtype, rng):
 
 
 def test_blas_of_strides_beyond_32_bits(dtype, rng):
-    """Rows further apart than BLAS can say go another way."""
+    """Matrices whose rows are further apart than a 32-bit integer can express are multiplied
+    without BLAS.
+    """
     apart = 2**31 + 16
     size = np.dtype(dtype).itemsize
     no_reserve = 0x4000
@@ -198,9 +200,7 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
 
 @every_form
 def test_nan_and_infinity(arch, dtype, b_form, rng):
-    """One NaN in A spoils its row, one in B its column, and nothing else; infinity meets a zero as
-    NaN.
-    """
+    """A NaN in A affects its row only, one in B its column only; infinity times zero is NaN."""
     m, n, k = 19, 37, 140
     A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
     true = A @ B
@@ -225,7 +225,9 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
 
 
 def test_subnormals_and_extremes(arch, dtype, rng):
-    """Subnormal products are kept, and sums reach the largest numbers without a detour."""
+    """Subnormal products are kept, and sums reach the largest numbers without intermediate
+    overflow.
+    """
     info = np.finfo(dtype)
     least, quarter = info.smallest_subnormal, np.full((1, 17), 0.25, dtype)
     A = np.full((9, 1), least * 8, dtype)
@@ -246,9 +248,9 @@ COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or
     os.name == "nt" or not shutil.which(COMPILER[0]) or not (HERE.parents[1] / "src").exists(),
     reason="there is no C compiler, or there are no sources",
 )
-def test_the_program_without_python(tmp_path, python):
-    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU lacks, on the
-    tables of the extension itself.
+def test_selftest_program_passes(tmp_path, python):
+    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU cannot run, passes
+    on the extension's own tables.
     """
     library = tmp_path / "selftest.so"
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]

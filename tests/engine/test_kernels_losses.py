@@ -1,4 +1,4 @@
-"""Loss rows of every kernel table this CPU has, against long double."""
+"""Loss rows of every kernel table that this CPU can run, against long double."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from ..nets import KERNELS, LENGTHS
 
 
 def true_loss(kind, z, y, weight, divisor):
-    """(value, delta, dense Hessians (rows, cols, cols)) in long double."""
+    """Return (value, delta, dense Hessians (rows, cols, cols)) in long double."""
     f, y = weight.astype(LD)[:, None] / divisor, np.eye(z.shape[1])[y] if y.dtype == "i4" else y
     terms, delta, second = built_in(kind, z.astype(LD), y.astype(LD))
     dense = second if second.ndim == 3 else second[:, :, None] * np.eye(z.shape[1])
@@ -20,7 +20,7 @@ def true_loss(kind, z, y, weight, divisor):
 
 
 def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
-    """z, y, weight as one meets them; soft cross entropy targets are any real numbers."""
+    """Draw typical z, y, weight; targets of soft cross entropy are any real numbers."""
     z = (spread * rng.standard_normal((rows, cols))).astype(dtype)
     weight = rng.uniform(0.5, 2, rows).astype(dtype)
     if kind == "cross_entropy" and not soft:
@@ -82,8 +82,8 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype):
 
 
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
-    """Where p of the true class is 1 in every bit, the loss and its derivatives still are right to
-    some ULP.
+    """If the probability of the true class rounds to 1, the loss and its derivatives are still
+    accurate to a few ULP.
     """
     for cols, margin in itertools.product([2, 10, 33], [3, 10.6, 30.2, 60.7, 80]):
         rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
@@ -105,8 +105,8 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
 
 
 def test_binary_cross_entropy_of_large_logits(arch, dtype):
-    """log(1 + exp(-|z|)) where the target agrees, |z| where it does not; no cancelling against the
-    target.
+    """The loss is log(1 + exp(-|z|)) if the target agrees and |z| if not, without cancellation
+    against the target.
     """
     z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
     right, eps = (z > 0).astype(dtype), np.finfo(dtype).eps
@@ -122,8 +122,8 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
     np.testing.assert_allclose(delta, (np.sign(z) / (1 + e)).astype(dtype), rtol=eps)
 
 
-def test_a_shift_of_all_logits_moves_nothing(arch, dtype):
-    """The Hessian of cross entropy kills constants: exactly, because rz is centred."""
+def test_hessian_of_cross_entropy_maps_constants_to_zero(arch, dtype):
+    """The Hessian of cross entropy maps constants exactly to zero, because rz is centred."""
     z, y, weight = loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
     _, _, h, s, top = probe.loss(arch, "cross_entropy", z, y, weight)
     assert np.all(probe.r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
@@ -144,7 +144,7 @@ def test_ties_and_single_class(arch, dtype):
     assert value == 0 and np.all(delta == 0) and np.all(h == 1)
 
 
-def test_nan_spoils_its_row_and_no_other(arch, dtype):
+def test_nan_affects_only_its_row(arch, dtype):
     for kind in KERNELS:
         z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
         clean = probe.loss(arch, kind, z, y, weight)[1]
@@ -160,8 +160,8 @@ def test_nan_spoils_its_row_and_no_other(arch, dtype):
 
 
 def test_targets_with_any_stride_between_rows(arch, dtype):
-    """To two roundings: a compiler may contract a product in one reading of a row and not in the
-    other.
+    """Targets of any row stride give equal results to two roundings, since a compiler may contract
+    a product for one stride and not for another.
     """
     for kind in KERNELS:
         z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)

@@ -1,7 +1,8 @@
-"""Activations and loss rows of every kernel table this CPU has, against long double formulas.
+"""Activations and loss rows of every kernel table that this CPU can run, against long double
+formulas.
 
-Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserted where it is
-promised.
+Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserted on its documented
+range.
 """
 
 import numpy as np
@@ -13,19 +14,19 @@ from ..nets import ACTIVATIONS, LENGTHS, STRAIGHT
 
 
 def true_activation(name, z):
-    """phi, phi', phi'' of z in long double, left derivatives at kinks."""
+    """Return phi, phi', phi'' of z in long double, with left derivatives at kinks."""
     return activation(name, z.astype(LD))
 
 
 def ulps(got, true):
-    """Error in units of the last place of the true result, subnormals included."""
+    """Return errors in units of the last place of the true result, subnormals included."""
     spacing = np.spacing(np.abs(true).astype(got.dtype))
     return np.max(np.abs(got.astype(LD) - true) / spacing)
 
 
 def sample(dtype, n, rng):
-    """Numbers of every exponent, numbers where the functions bend, subnormals and zeros; none so
-    large that z z overflows.
+    """Draw numbers of every exponent, numbers where the functions are curved, subnormals and zeros;
+    none so large that z z overflows.
     """
     info = np.finfo(dtype)
     log = rng.uniform(np.log10(float(info.smallest_subnormal)), 15, n)
@@ -45,7 +46,9 @@ def sample(dtype, n, rng):
 
 
 def test_values_are_within_four_ulp(arch, dtype):
-    """exp, expm1, log1p, tanh and the sigmoid, each as the activation that is made of it."""
+    """exp, expm1, log1p, tanh and the sigmoid are within four ULP, each tested through the
+    activation that is computed from it.
+    """
     for name in ["tanh", "sigmoid", "softplus", "elu"]:
         z = sample(dtype, 4000, np.random.default_rng(0))
         with np.errstate(under="ignore"):
@@ -61,16 +64,16 @@ def test_values_and_derivatives_are_within_four_eps(arch, dtype):
 
 
 def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
-    """1 - tanh^2 would be 0 or an ULP of 1 from |z| = 9 on in float32."""
+    """phi' is accurate where 1 - tanh^2 would be 0 or an ULP of 1, from |z| = 9 on in float32."""
     for name in ["tanh", "sigmoid", "softplus"]:
         z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
         got, true = probe.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
         assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
-def test_folded_values_are_as_accurate(arch, dtype):
-    """phi to four ULP and phi' relative to itself, from one number, to the bit that it unfolds to;
-    NaN stays where it was.
+def test_packed_pairs_are_as_accurate(arch, dtype):
+    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal to what they
+    unpack to; NaN stays in its place.
     """
     for name in ["tanh", "sigmoid"]:
         rng = np.random.default_rng(5)
@@ -95,8 +98,8 @@ def test_folded_values_are_as_accurate(arch, dtype):
 
 
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
-    """The vector kernels split z^2; the reference rounds z / sqrt(2), which erfc amplifies by
-    z^2.
+    """gelu has relative accuracy in its tail: vector kernels split z^2; the reference rounds z /
+    sqrt(2), which erfc amplifies by z^2.
     """
     z = np.random.default_rng(3).uniform(-12, -1, 5000).astype(dtype)
     got, true = probe.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
@@ -117,7 +120,7 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 
 
 def test_limits_and_kinks(arch, dtype):
-    """Saturated, huge and infinite z give the limits; at 0 the left derivatives hold."""
+    """Large and infinite z give the limits; at 0 the left derivatives are returned."""
     for name in LIMITS:
         largest = np.finfo(dtype).max
         for place, points in enumerate(
@@ -153,8 +156,8 @@ def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
             assert np.isnan(got[0, 13]) or constant
 
 
-def test_an_element_does_not_know_its_place(arch, dtype):
-    """The same bits in any row, column and length."""
+def test_results_do_not_depend_on_position(arch, dtype):
+    """Results are bitwise identical in any row, column and length."""
     for name in ACTIVATIONS:
         for cols in LENGTHS:
             z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)
@@ -163,7 +166,7 @@ def test_an_element_does_not_know_its_place(arch, dtype):
                 np.testing.assert_array_equal(got.ravel(), want.ravel())
 
 
-def test_odd_functions_are_odd_in_every_bit(arch, dtype):
+def test_odd_functions_are_exactly_odd(arch, dtype):
     z = sample(dtype, 500, np.random.default_rng(4))
     a, p, q = probe.activate(arch, "tanh", np.stack([z, -z]))
     np.testing.assert_array_equal(a[0], -a[1])

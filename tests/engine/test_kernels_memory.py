@@ -1,6 +1,4 @@
-"""What kernels and passes touch: nothing beside their arrays, tested at the edge of pages that may
-not be touched.
-"""
+"""Kernels and passes access no memory outside their arrays, tested next to protected pages."""
 
 import numpy as np
 
@@ -11,7 +9,7 @@ from .test_kernels import every_form, whole
 
 
 class InPlace(np.ndarray):
-    """An array whose copy is itself, so that the probe writes where it lies."""
+    """An array whose copy is itself, so that the test hook writes in place."""
 
     def copy(self, order="C"):
         return self
@@ -19,8 +17,8 @@ class InPlace(np.ndarray):
 
 @every_form
 def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
-    """C exact, no padding: what stands before and after it is left alone, and ragged edges do not
-    run into the next row.
+    """Memory before and after an exact C without padding is not written, and incomplete tiles do
+    not write into the next row.
     """
     for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
         k = 20
@@ -68,9 +66,9 @@ whole = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
 """
 
 
-def test_the_guard_guards(python):
-    """Reading one number past a guarded array ends the process: else the tests below would show
-    nothing.
+def test_guard_page_ends_the_process(python):
+    """Reading one number past a guarded array ends the process; otherwise the tests below would
+    prove nothing.
     """
     done = python(
         GUARD
@@ -84,8 +82,8 @@ np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
 
 
 def test_products_stay_inside(arch, python):
-    """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and
-    no further.
+    """A, a plain B and C that end at a protected page are read up to it and no further, for every
+    shape of tile and edge.
     """
     python(
         GUARD
@@ -116,7 +114,7 @@ for dtype in (np.float32, np.float64):
 
 
 def test_losses_stay_inside(arch, python):
-    """Outputs, targets and weights that end at a protected page, for every loss and length."""
+    """Outputs, targets and weights may end at a protected page, for every loss and length."""
     python(
         GUARD
         + f"""
@@ -134,8 +132,8 @@ for dtype in ("float32", "float64"):
 
 
 def test_passes_stay_inside(arch, python):
-    """Data, theta, v and out that end at a protected page, through every operator, tall and wide,
-    whole and in chunks.
+    """Data, theta, v and out may end at a protected page, for every operator, panel-parallel and
+    layer-parallel, with and without chunks.
     """
     python(
         GUARD

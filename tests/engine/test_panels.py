@@ -1,4 +1,4 @@
-"""Panels of rows: how many there are, and whose state stays: of gradients alone nobody's."""
+"""Panels of rows: their number, and reuse of their state's memory for lone gradients."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,10 @@ def problem(name, dtype, N=3001, **more):
 @pytest.mark.parametrize("memory", [None, 2_500_000])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", NETS)
-def test_same_bits_as_where_the_state_stays(name, threads, memory, dtype):
-    """That of an operator, of `value` first, and after products at the point before."""
+def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
+    """Gradients that overwrite their state equal bitwise those of an operator, those after `value`,
+    and those after products at the point before.
+    """
     ob, model = problem(name, dtype, n_threads=threads, memory=memory)
     at, there = model.init(seed=0), model.init(seed=1)
     want = {0: ob.hessian(at), 1: ob.hessian(there)}
@@ -50,8 +52,10 @@ def test_same_bits_as_where_the_state_stays(name, threads, memory, dtype):
 @pytest.mark.parametrize("threads", [2, 3, 4])
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("N", [49, 255, 515])
-def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
-    """Whoever comes to a panel first; so few panels keep their places."""
+def test_short_last_panel_takes_any_place(N, name, threads):
+    """A short last panel may take any thread's place, whichever thread comes first; few panels keep
+    their state.
+    """
     ob, model = problem(name, "float64", N, n_threads=threads)
     at = [model.init(seed=seed) for seed in range(2)]
     want = [ob.hessian(theta).gradient for theta in at]
@@ -60,9 +64,9 @@ def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
 
 
 @pytest.mark.parametrize("N", [872, 1160, 1456])
-def test_all_panels_count_whatever_their_lengths(N, dtype):
-    """As many as are planned, and one more than rows over those of the longest in some: as plain
-    loops have it, and the same bits for any threads, which share panels or groups of them.
+def test_panels_of_unequal_length_all_count(N, dtype):
+    """Plans of as many panels as planned, some of them shorter, agree with plain loops and are
+    bitwise identical for any number of threads, which share panels or groups of them.
     """
     sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
     for width in (72, 56, 100):
@@ -96,8 +100,10 @@ def test_all_panels_count_whatever_their_lengths(N, dtype):
     )
 
 
-def test_a_large_gradient_is_handed_out_and_made_again():
-    """It is not kept beside the caller's; nor is the state that it came from."""
+def test_large_gradient_is_not_kept():
+    """A large gradient is not kept in addition to the caller's copy, nor is the state from which it
+    came.
+    """
     p = nets.draw(0, [700, 200, 4], loss="cross_entropy", N=2000)
     first = p.ob.gradient(p.theta)
     assert np.array_equal(p.ob.gradient(p.theta), first)
@@ -105,8 +111,8 @@ def test_a_large_gradient_is_handed_out_and_made_again():
 
 
 @pytest.mark.parametrize("N", [48, 100, 200, 255])
-def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
-    """A panel of all of them left the second thread idle."""
+def test_few_rows_are_shared_by_two_threads(N, dtype):
+    """Few rows are cut into two panels, so that the second thread has work."""
     model = fc.MLP([32, 64, 64, 16], dtype=dtype)
     ob = fc.Objective(model, np.ones((N, 32)), np.zeros(N, int), n_threads=2)
     ob.value(model.init(seed=0))
@@ -116,8 +122,10 @@ def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
 
 
 @pytest.mark.parametrize("sizes", [(5, 4, 2), (150, 300, 300, 10), (300, 400, 400, 10)])
-def test_gradients_are_the_callers(sizes):
-    """Copied, whose memory serves again, or handed out; and those of operators stay theirs."""
+def test_returned_gradients_stay_valid(sizes):
+    """Gradients returned to the caller are copies, whose source is reused, or owned by the caller;
+    those of operators stay valid.
+    """
     p = nets.draw(0, sizes, loss="cross_entropy", N=60)
     model, ob = p.model, p.ob
     at = [model.init(seed=seed) for seed in range(3)]

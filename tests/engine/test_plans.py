@@ -1,4 +1,6 @@
-"""What a plan takes over: a theta, copied on the way; other rows in place of its own."""
+"""Data that a plan takes over: theta, copied while it is packed, and other rows in place of its
+own.
+"""
 
 import itertools
 
@@ -22,9 +24,9 @@ NETS = [  # sizes, rows, options of the model
 ]
 
 
-def test_theta_is_copied_on_the_way(arch, dtype):
-    """The same bits as bound where it lies, in every number of it; what is not finite is found
-    wherever it stands, and leaves the plan nowhere.
+def test_binding_with_a_copy(arch, dtype):
+    """Binding with a copy is bitwise identical to binding in place. A number that is not finite is
+    found at any position, and leaves the plan unbound.
     """
     for layout, net in itertools.product(LAYOUTS, range(len(NETS))):
         sizes, rows, options = NETS[net]
@@ -48,9 +50,9 @@ def test_theta_is_copied_on_the_way(arch, dtype):
 
 # plain loops write nothing past caches
 @pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
-def test_theta_past_the_caches(arch, dtype):
-    """Matrices that no cache holds are written past all of them: the same as those read as they
-    lie, for any number of threads.
+def test_binding_of_large_matrices(arch, dtype):
+    """Matrices that exceed every cache are written past the caches, and equal those read in place,
+    for any number of threads.
     """
     sizes = [1025, 3100, 7] if dtype == "float32" else [700, 2300, 9]
     results = []
@@ -74,7 +76,7 @@ def test_theta_past_the_caches(arch, dtype):
 
 
 def rows_of(p):
-    """X, targets, labels and weights of a net of cross entropy as the engine takes them."""
+    """Return X, targets, labels and weights of a cross-entropy network in the engine's form."""
     labels = p.y.astype(np.int32) if p.y.ndim == 1 else None
     return p.X, None if labels is not None else p.y, labels, p.weight
 
@@ -92,8 +94,8 @@ def drawn(rng, sizes, **options):
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # across, and wide
-def test_other_rows_in_the_same_memory(rng, sizes, soft):
-    """The plan that is given them is the plan of those rows."""
+def test_replaced_rows(rng, sizes, soft):
+    """A plan with replaced rows equals a plan that was made for those rows."""
     first, second = (drawn(rng, sizes, soft=soft) for _ in range(2))
     theta, v = first.theta, first.direction(rng)
     reused, fresh, out = plan_of(first), plan_of(second), np.empty((2, first.n))
@@ -110,7 +112,7 @@ def test_other_rows_in_the_same_memory(rng, sizes, soft):
         assert reused.value == fresh.value
 
 
-def test_rows_of_another_shape_are_refused(rng):
+def test_replacing_rows_rejects_other_shapes(rng):
     p = drawn(rng, [3, 5, 3])
     X, _, y, w = rows_of(p)
     for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
@@ -118,8 +120,8 @@ def test_rows_of_another_shape_are_refused(rng):
             plan_of(p).renew(*bad)
 
 
-def test_rows_that_were_not_all_copied_are_copied_again(python):
-    """Ctrl-C amid the copy frees it; the next rows were read where it had been, at address 0."""
+def test_interrupted_copy_is_repeated(python):
+    """Ctrl-C during the copy of rows frees the copy; the next rows are then copied again."""
     python(
         NET
         + """
@@ -155,9 +157,10 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
 
 
 @pytest.mark.parametrize("width", [3, 40, 129])
-def test_a_copy_shows_whether_rows_are_finite(rng, width, dtype):
-    """By squares: what is not finite is always seen, and numbers whose squares overflow are not
-    vouched for; nor is anything where no copy was made.
+def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
+    """A copy of rows reports, by their squares, whether all are finite: what is not finite is
+    always found; numbers whose squares overflow count as not finite; without a copy nothing is
+    reported.
     """
     N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
     p = drawn(rng, sizes, N=N, dtype=dtype)

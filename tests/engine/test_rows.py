@@ -1,4 +1,4 @@
-"""Inner products with rows and combinations of rows taken out: every table, every remainder,
+"""Inner products with rows, and subtraction of combinations of rows: every table, every remainder,
 against float64.
 """
 
@@ -12,7 +12,7 @@ LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
 def test_rows_against_float64(arch, dtype, rng):
-    """Within the error of one panel's sum, and nothing outside the rows is touched."""
+    """Results are within the error of one panel's sum, and nothing outside the rows is written."""
     for n in LENGTHS:
         gamma = 600 * np.finfo(dtype).eps
         for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8), (6, 10), (7, 16)]:
@@ -34,7 +34,7 @@ def test_rows_against_float64(arch, dtype, rng):
 
 
 def test_combined_rows_against_float64(arch, dtype, rng):
-    """Into new rows and into the first of the old ones, which the rest of them outlive."""
+    """Combinations may be written to new rows or to the first of the old rows."""
     for n in LENGTHS:
         gamma = 40 * np.finfo(dtype).eps
         for m, s in [(1, 1), (3, 2), (5, 5), (9, 4), (17, 8), (4, 0)]:
@@ -51,7 +51,7 @@ def test_combined_rows_against_float64(arch, dtype, rng):
 
 
 def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
-    """From any place of a longer vector, into any place of one, of which no more is written."""
+    """Vectors may begin at any place of longer ones, and nothing outside them is written."""
     for n in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258]:
         A = rng.standard_normal((n, n)).astype(dtype)
         A += A.T.copy()
@@ -68,7 +68,7 @@ def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
 
 
 def test_a_step_of_adam_against_float64(arch, dtype, rng):
-    """In place, and what lies beside the vectors is not touched."""
+    """The step is in place, and nothing next to the vectors is written."""
     for n in LENGTHS:
         whole = rng.standard_normal((4, n + 5)).astype(dtype)
         whole[3] = whole[3] ** 2
@@ -90,7 +90,7 @@ def test_a_step_of_adam_against_float64(arch, dtype, rng):
             assert np.array_equal(whole[:, outside], before[:, outside])
 
 
-def test_adam_refuses_what_is_no_memory_of_its_own(rng):
+def test_adam_rejects_unsuitable_arrays(rng):
     four = rng.standard_normal((4, 50))
     read_only = four[0].copy()
     read_only.flags.writeable = False
@@ -134,9 +134,9 @@ def test_no_rows_and_bad_rows(rng):
 
 
 @pytest.mark.parametrize("far", [False, True])
-def test_a_copy_knows_whether_all_is_finite(arch, dtype, far, rng):
-    """The largest numbers are; what is not is found wherever it stands, alone or with its opposite,
-    and nothing outside is touched.
+def test_copy_finite_finds_every_nan(arch, dtype, far, rng):
+    """The largest numbers count as finite; a number that is not is found at any position, alone or
+    with its opposite, and nothing outside the copy is written.
     """
     top = np.finfo(dtype).max
     for n in (*range(1, 70), 131, 65537):

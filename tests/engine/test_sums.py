@@ -1,8 +1,9 @@
-"""The kernels add as they say they do: `_engine.summation` is what the proofs count roundings with.
+"""The order of the kernels' sums is that of `_engine.summation`, on which the proofs' counts of
+roundings are based.
 
-A 1 in a chain of additions swallows every later number below half a unit in its last place; numbers
-that are summed in another chain first are not lost. So the loss tells how many numbers shared a
-chain with the 1.
+A 1 in a chain of additions absorbs every later number below half a unit in its last place; numbers
+that are summed in another chain first are not lost. The loss therefore shows how many numbers
+shared a chain with the 1.
 """
 
 import numpy as np
@@ -21,8 +22,8 @@ but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), i
 
 
 def lost(total, count, eps):
-    """How many of `count` numbers of size 0.4 eps a sum with one 1 did not see; eps the distance
-    from 1 to the next.
+    """Return how many of `count` numbers of size 0.4 eps were lost in a sum with one 1; eps is the
+    distance from 1 to the next number.
     """
     return count - (np.float64(total) - 1) / (0.4 * eps)
 
@@ -36,7 +37,7 @@ def chain(k, dtype, at=0):
 
 @but_blas
 @pytest.mark.parametrize("k", [300, 1000, 2048, 5000])
-def test_a_product_s_chain_is_a_slice(arch, dtype, k):
+def test_chain_of_a_product_is_one_slice(arch, dtype, k):
     s = _engine.summation(arch, dtype)
     slice_ = s["slice"] or k
     x, eps = chain(k, dtype)
@@ -50,7 +51,7 @@ def test_a_product_s_chain_is_a_slice(arch, dtype, k):
 
 
 @but_blas
-def test_two_terms_share_a_slice_or_do_not(arch, dtype):
+def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
     s = _engine.summation(arch, dtype)
     for k in (100, 256, 500, 700):
         x, eps = chain(k, dtype)
@@ -63,8 +64,10 @@ def test_two_terms_share_a_slice_or_do_not(arch, dtype):
 
 
 @but_blas
-def test_what_stands_in_c(arch, dtype):
-    """From C on, all numbers are lost to the 1 there; added to C afterwards, their sum is not."""
+def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
+    """If the chain starts from C, all numbers are lost to the 1 there; if C is added afterwards,
+    their sum is not.
+    """
     k = 200
     _, eps = chain(k, dtype)
     x = np.full((1, k), 0.4 * eps, dtype)
@@ -75,8 +78,10 @@ def test_what_stands_in_c(arch, dtype):
 
 @pytest.mark.usefixtures("samples_as_rows")
 @pytest.mark.parametrize("rows", [129, 500])
-def test_column_sums_down_items_and_blocks(arch, dtype, rows):
-    """db of a wide net: the last layer's by blocks of rows, a hidden layer's by items."""
+def test_column_sums_by_items_and_blocks(arch, dtype, rows):
+    """db of a layer-parallel plan is summed by blocks of rows in the last layer, and by items in a
+    hidden layer.
+    """
     s = _engine.summation(None, dtype)
     model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
     theta = np.zeros(model.n_params, dtype)
@@ -104,22 +109,22 @@ def test_inner_products_of_rows(arch, dtype):
     assert abs(lost(total, n - 1, eps) - wanted) <= 8
 
 
-def test_no_inner_product_of_numbers_that_are_not_this_machines(dtype):
+def test_inner_rejects_foreign_byte_order(dtype):
     x = np.ones(8, dtype)
     others = x.astype(x.dtype.newbyteorder()), x[::2], x.astype(int), x.reshape(2, 4), x > 0
     assert _engine.inner(x, x) == 8 and all(_engine.inner(y, y) is None for y in others)
 
 
 def top_form(x):
-    """<rz, loss'' rz> of a linear net of one number, half of it over all samples: sum of x^2."""
+    """Return <rz, loss'' rz> of a linear network with one input: half of the sum of x^2."""
     ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")
     H = ob.hessian(np.zeros(1, x.dtype))
     return H.quadratic(np.ones(1, x.dtype)) * len(x) / 2
 
 
 def curvature_form(x, units):
-    """<e phi'' rz, rz> where softplus bends by 1/4, at 0: `units` times the sum of x^2. The weight
-    above is so small, and the residual so large, that it is all of the quadratic form.
+    """Return <e phi'' rz, rz> for softplus at 0, where phi'' is 1/4: `units` times the sum of x^2.
+    The weight above is so small, and the residual so large, that this is all of the quadratic form.
     """
     scale, zero, one = (np.full(units, s, x.dtype) for s in (2.0**60, 0.0, 1.0))
     net = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=x.dtype)
@@ -129,10 +134,11 @@ def curvature_form(x, units):
 
 
 @but_blas
-def test_totals_of_quadratic_forms_across(arch, dtype):
-    """A layer's units are a total's rows, the panel's samples its cols, at most: a product's own
-    panels cut its chains shorter. Of the top term a block's samples are. Float64 has nothing wider
-    to join chains in: half a unit in the last place of the total is lost for each.
+def test_totals_of_quadratic_forms_in_the_transposed_layout(arch, dtype):
+    """A total's rows are at most a layer's units, and its columns the panel's samples; a product's
+    own panels cut its chains shorter. For the top term, the columns are the samples of a block.
+    Float64 has no wider type to join chains in, so half a unit in the last place of the total is
+    lost for each.
     """
     N, units = 1024, 3
     s, eps = _engine.summation(arch, dtype), float(np.finfo(dtype).eps)
@@ -155,8 +161,10 @@ def test_totals_of_quadratic_forms_across(arch, dtype):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
-def test_a_row_of_weight_0_leaves_nothing_in_a_form(arch, activation):
-    """However large it is: its delta of 0 comes before the square of what the row gives."""
+def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
+    """A row of weight 0 adds nothing, however large it is, because its delta of 0 is multiplied
+    first.
+    """
     rng = np.random.default_rng(0)
     model, N = fc.MLP((3, 8, 1), activation, dtype="float32"), 100
     X, y = rng.standard_normal((2, N, 3)).astype("float32")
@@ -170,7 +178,7 @@ def test_a_row_of_weight_0_leaves_nothing_in_a_form(arch, activation):
     assert np.isclose(H.quadratic(v), product, rtol=1e-4)
 
 
-def test_what_is_asked_for_is_named():
+def test_summation_rejects_unknown_names():
     with pytest.raises(ValueError, match="float16"):
         _engine.summation(dtype="float16")
     with pytest.raises(ValueError, match="vax"):

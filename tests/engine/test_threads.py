@@ -1,6 +1,6 @@
-"""Many Python threads, workers, the environment's variables, the floating-point environment.
+"""Python threads, workers, environment variables, and the floating-point environment.
 
-What could hang or kill the process runs in one of its own, with a time limit.
+What could hang or end the process runs in a process of its own, with a time limit.
 """
 
 import os
@@ -24,7 +24,7 @@ from ..programs import NET
 
 
 def run_all(jobs):
-    """All jobs at once, each in a thread of its own; what one of them raises is raised here."""
+    """Run all jobs at once, each in a thread of its own; raise what one of them raises."""
     failures, gate = [], threading.Barrier(len(jobs))
 
     def run(job):
@@ -48,8 +48,8 @@ def run_all(jobs):
     "sizes, N", [([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65), ([2, 5, 1], 9)]
 )
 def test_many_threads(sizes, N, rng, problem):
-    """On one operator, one objective, and on operators of their own: everybody gets the bits of a
-    single thread.
+    """Threads that share an operator or an objective, or have their own, get results bitwise
+    identical to a single thread's.
     """
     p = problem(rng, sizes, "tanh", "mse", N, n_threads=2)
     V = rng.standard_normal((p.n, 6))
@@ -94,8 +94,8 @@ def test_many_threads(sizes, N, rng, problem):
 
 
 def test_eight_threads_of_a_thousand_products(rng, problem):
-    """On one operator, and each on its own: what a Python without its lock would run side by
-    side.
+    """Eight threads compute products on one operator and on operators of their own, which a Python
+    without the GIL runs in parallel.
     """
     p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
     V = rng.standard_normal((8, p.n))
@@ -115,15 +115,15 @@ def test_eight_threads_of_a_thousand_products(rng, problem):
         run_all([job(j, H) for j in range(8)])
 
 
-def test_the_module_says_that_it_needs_no_lock():
+def test_module_declares_free_threading():
     source = Path(engine.__file__).with_name("core.pyx")
     if not source.exists():
         pytest.skip("installed without its sources")
     assert re.search(r"^# cython: .*freethreading_compatible=True", source.read_text(), re.M)
 
 
-def test_the_interpreter_lock_is_dropped(python):
-    """While a product runs another Python thread does."""
+def test_gil_is_released(python):
+    """Another Python thread runs while a product is computed."""
     python(
         NET
         + """
@@ -152,9 +152,9 @@ assert inside >= 5, inside
     )
 
 
-def test_workers_are_made_once_and_limited(python):
-    """A pool of at most n_threads - 1, whatever was asked for before; a limit holds for the whole
-    process.
+def test_workers_are_created_once_and_limited(python):
+    """There are at most n_threads - 1 workers, whatever was requested before; a limit holds for the
+    whole process.
     """
     python(
         NET
@@ -177,9 +177,9 @@ assert engine.thread_workers() < 64
     )
 
 
-def test_algorithms_keep_to_the_threads_of_their_operator(python):
-    """A basis of long vectors is worth waking others for, but not where n_threads is 1; those who
-    ask for none get what there is, and what was asked for outside holds inside.
+def test_algorithms_respect_n_threads_of_their_operator(python):
+    """With n_threads 1, long vectors of a basis wake no worker. Without n_threads, all available
+    threads are used, and a setting of the surrounding context holds inside.
     """
     python(
         NET
@@ -208,7 +208,9 @@ assert engine.thread_workers() > 0
 
 
 def test_threadpoolctl(rng, problem):
-    """It sees the engine's team, and limits it for a while; the bits stay."""
+    """threadpoolctl finds the engine's team and limits it temporarily; results stay bitwise
+    identical.
+    """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def ours():
@@ -252,8 +254,8 @@ def imported_with(value):
 
 
 def test_arch_variable(python):
-    """FASTCURV_ARCH forces each table that this CPU has; anything else is one clear sentence at
-    import.
+    """FASTCURV_ARCH forces each table that this CPU can run; any other value raises a clear error
+    at import.
     """
     names = engine.available_archs()
     foreign = "neon" if platform.machine() in ("x86_64", "AMD64") else "avx512"
@@ -277,7 +279,7 @@ for name in ("sse9", {foreign!r}, "AVX 2; rm"):
 
 
 def test_threads_variable(python, monkeypatch, rng, problem):
-    """FASTCURV_NUM_THREADS is the default of n_threads; nonsense is one clear sentence."""
+    """FASTCURV_NUM_THREADS is the default of n_threads; an invalid value raises a clear error."""
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700)
     for text, number in (("1", 1), ("3", 3), (" 2 ", 2), ("999", 64)):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
@@ -294,7 +296,7 @@ def test_threads_variable(python, monkeypatch, rng, problem):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
 def test_affinity_is_respected(python):
-    """The default number of threads is that of the CPUs the process may use."""
+    """The default number of threads is the number of CPUs that the process may use."""
     python("""
 import os
 from fastcurv import _engine as engine
@@ -310,8 +312,8 @@ assert engine.default_threads() == 1
 
 
 def test_floating_point_environment(python):
-    """Import and calls change neither rounding nor subnormals nor NumPy's error state, in the
-    caller's thread or in others.
+    """Import and calls change neither the rounding mode nor subnormals nor NumPy's error state, in
+    the caller's thread or in others.
     """
     python("""
 import ctypes, ctypes.util, threading
@@ -345,7 +347,7 @@ assert found == [before]
 
 
 def test_subnormals_are_not_flushed(arch, problem, rng):
-    """A product with v near the smallest numbers keeps them, in all threads."""
+    """A product with v near the smallest numbers keeps subnormals, in all threads."""
     p = problem(rng, [33, 31, 17, 7], "identity", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     v = rng.standard_normal(p.n)
@@ -355,7 +357,7 @@ def test_subnormals_are_not_flushed(arch, problem, rng):
 
 
 @pytest.mark.parametrize("asked", [1, 2, 8, 64])
-def test_no_more_threads_are_used_than_pay_and_eight_always_where_two_do(asked):
+def test_number_of_threads_follows_the_work(asked):
     rng = np.random.default_rng(0)
     used = []
     for sizes, rows in (((1, 3, 1), 20), ((64, 32, 16, 10), 1797), ((784, 512, 512, 10), 1024)):
@@ -386,8 +388,10 @@ def test_workers_sleep_after_the_last_product(rng, problem):
 
 
 @pytest.mark.parametrize("sizes, N", [((40, 90, 90, 3), 33), ((5, 30, 2), 2000)])
-def test_passes_that_are_timed_with_one_thread_and_all_have_the_same_bits(sizes, N, rng, problem):
-    """As many passes at new points as both ways are tried in, twice, and those between."""
+def test_timed_passes_are_bitwise_identical(sizes, N, rng, problem):
+    """Passes at new points are bitwise identical while one thread and all threads are being timed,
+    and in between.
+    """
     theta0 = problem(rng, sizes, N=N).theta
     alone, together = (
         problem(np.random.default_rng(0), sizes, N=N, n_threads=threads).ob for threads in (1, 4)
@@ -433,8 +437,8 @@ assert np.array_equal(many @ v, expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
-def test_who_is_not_wanted_sleeps_on(python):
-    """Two threads of more than six are at work, while products come one by one; the others do not
-    wake. Then all are at hand again.
+def test_unneeded_workers_stay_asleep(python):
+    """With more than six workers, products on two threads do not wake the others, which are
+    available again afterwards.
     """
     assert int(python(BUSY_AND_IDLE).stdout) <= 2

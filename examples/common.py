@@ -1,4 +1,4 @@
-"""What the examples share: their command line, their outcome, their data, the tables kept.
+"""Shared code of the examples: command line, outcome, data, stored tables.
 
 Every example has ``main(scale, out)``. ``scale`` is "quick" (seconds, for tests), "normal" (at most
 three minutes on two cores) or "full" (the size of a paper). It leaves a picture in ``out`` and

@@ -53,7 +53,7 @@ def main(scale="normal", out="pictures"):
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title(
         f"{minima} of {len(rows)} critical points is a minimum;\n"
-        "higher ones mostly have more ways down"
+        "higher ones mostly have more negative eigenvalues"
     )
     ax.legend(frameon=False, title=f"{n}-{p}-{n} linear autoencoder")
     return Outcome(

@@ -50,18 +50,18 @@ def main(scale="normal", out="pictures"):
                 u *= size / np.linalg.norm(u)
                 for name, (method, options) in SETTINGS.items():
                     row = {"saddle": place, "size": size, "method": name}
-                    row["foretold"] = foretell(eigen, point.loss, u, **options)
+                    row["predicted"] = predicted_steps(eigen, point.loss, u, **options)
                     row["seen"] = leave(ob, point, u, method, options)
                     rows.append(row)
     table = columns(rows)
-    ratio = table["seen"] / table["foretold"]
+    ratio = table["seen"] / table["predicted"]
     ratio = {name: ratio[table["method"] == name] for name in SETTINGS if name != ADAM}
     adam = table["seen"][table["method"] == ADAM]
     figure = picture(table, [point.verdict.lambda_min for point in saddles])
     together = np.concatenate(list(ratio.values()))
     return Outcome(
         f"From {len(saddles)} saddles, {together.size} runs took {together.min():.2f} to "
-        f"{together.max():.2f} times the steps foretold, "
+        f"{together.max():.2f} times the predicted steps, "
         f"{np.mean(abs(together - 1) <= 0.1):.1%} of them within a tenth; Adam took "
         f"{adam.min():.0f} to {adam.max():.0f} steps, from near and far.",
         save(figure, __file__, out),
@@ -70,7 +70,7 @@ def main(scale="normal", out="pictures"):
 
 
 def leave(ob, point, u, method, options):
-    """Steps until the loss has fallen by `FALL`, from a start beside the saddle."""
+    """Steps until the loss has fallen by `FALL`, from a start next to the saddle."""
     return fc.minimize(
         ob,
         point.theta + u,
@@ -83,7 +83,7 @@ def leave(ob, point, u, method, options):
     ).nit
 
 
-def foretell(eigen, loss, u, learning_rate=None, momentum=0.0):
+def predicted_steps(eigen, loss, u, learning_rate=None, momentum=0.0):
     """Steps until the quadratic picture along the lowest eigenvectors has fallen by `FALL`; NaN for
     Adam.
     """
@@ -101,24 +101,24 @@ def foretell(eigen, loss, u, learning_rate=None, momentum=0.0):
 
 
 def picture(table, lowest):
-    """Steps seen against foretold, and against the size of the start at one saddle."""
+    """Measured against predicted steps, and against the size of the start at one saddle."""
     figure = plots.new_figure((7.6, 5.0))
     left, right = figure.subplots(1, 2)
     middle = int(np.argsort(lowest)[len(lowest) // 2])
     for name, color in zip(SETTINGS, plots.CYCLE):
         mine = select(table, method=name)
         if name != ADAM:
-            left.plot(mine["foretold"], mine["seen"], "o", ms=4, color=color, alpha=0.7)
+            left.plot(mine["predicted"], mine["seen"], "o", ms=4, color=color, alpha=0.7)
         here = select(mine, saddle=middle)
         right.plot(here["size"], here["seen"], "o", ms=5, color=color, mec="white", label=name)
         sizes = np.unique(here["size"])
-        means = [np.mean(select(here, size=size)["foretold"]) for size in sizes]
+        means = [np.mean(select(here, size=size)["predicted"]) for size in sizes]
         right.plot(sizes, means, color=color, lw=1.2)
-    ends = np.array([np.nanmin(table["foretold"]), np.nanmax(table["foretold"])])
+    ends = np.array([np.nanmin(table["predicted"]), np.nanmax(table["predicted"])])
     left.plot(ends, ends, color="black", lw=1)
     left.fill_between(ends, 0.9 * ends, 1.1 * ends, color=plots.GREY, alpha=0.3, lw=0)
-    left.set(xscale="log", yscale="log", xlabel="steps foretold", ylabel="steps seen")
-    left.set_title("Steps to leave a saddle,\nforetold within a tenth")
+    left.set(xscale="log", yscale="log", xlabel="predicted steps", ylabel="measured steps")
+    left.set_title("Steps to leave a saddle,\npredicted within a tenth")
     right.set(xscale="log", yscale="log", xlabel="distance of the start from the saddle")
     right.set_ylabel("steps")
     right.set_title("The nearer the start, the\nlonger, but for Adam")

@@ -1,4 +1,4 @@
-"""Make the tables in ``examples/data`` anew: what ``make experiments`` does.
+"""Compute the tables in ``examples/data`` again, as ``make experiments`` does.
 
 python examples/experiments.py [--only plateaus escape_times]
 """

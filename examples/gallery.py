@@ -110,7 +110,7 @@ def main():
     page = Lectures("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
-        f"picture and a number. {LECTURES} `moving.html`, beside this page, has three pictures "
+        f"picture and a number. {LECTURES} `moving.html`, next to this page, has three pictures "
         "that move under sliders."
     ).contents()
     correct(page, args.only or ORDER)

@@ -98,8 +98,8 @@ def draw_plane(ax, ob, theta, directions, n_grid, reach=1.5):
 
 
 def saddle(X, y, width):
-    """Of the saddles that narrower networks at rest make in a wider one, that with the fewest ways
-    down.
+    """Return the saddle with the fewest negative eigenvalues of those that converged narrower
+    networks make in a wider one.
     """
     model = fc.MLP([X.shape[1], width, 10])
     ob = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3)

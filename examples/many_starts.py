@@ -51,7 +51,7 @@ def main(scale="normal", out="pictures"):
 
 
 def solve(ob, seed):
-    """Trained from one start until it rests."""
+    """Return the result of training from one start until it converges."""
     start = ob.model.init(seed=seed)
     adam = {"max_iter": 300, "learning_rate": 3e-2, "verdict": False}
     theta = fc.minimize(ob, start, "adam", **adam).x

@@ -117,7 +117,8 @@ def main(scale="normal", out="pictures"):
         f"eigenvalues and a minimum ratio of {ratios['proved'].min():.2f} to "
         f"{ratios['proved'].max():.2f}; by the signs of eigvalsh it is "
         f"{ratios['by signs'].min():.2f} to {ratios['by signs'].max():.2f}, with "
-        f"{wide['negative_signs'].min()} to {wide['negative_signs'].max()} ways down that are not.",
+        f"{wide['negative_signs'].min()} to {wide['negative_signs'].max()} negative "
+        "signs that are rounding.",
         save(picture(table, shares), __file__, out),
         facts,
     )
@@ -131,7 +132,7 @@ def picture(table, shares):
     loss, kinds = np.maximum(table["loss"], 1e-33)[certain], table["kind"][certain]
     titles = {
         "by signs": "By signs of eigvalsh, the\nlowest losses are saddles",
-        "proved": "Proved, at the same points:\nzeros, and no way down",
+        "proved": "Proved, at the same points:\nzeros, and none negative",
     }
     for name, title in titles.items():
         shown = fc.MinimumRatioDisplay(loss, shares[name][certain], kinds, quantity="inertia")

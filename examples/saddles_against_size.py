@@ -110,7 +110,7 @@ def main(scale="normal", out="pictures"):
     right.set(yscale="log", ylabel="loss over the network's lowest")
     right.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     right.minorticks_off()
-    right.set_title("Low points have\nfew ways down")
+    right.set_title("Low points have few\nnegative eigenvalues")
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     small, large = min(pools), max(pools)
     words = {n: share_in_words(n, *minima[n]) for n in (small, large)}
@@ -138,7 +138,7 @@ def runs(pool):
 
 
 def draw_chances(ax, minima):
-    """The share of minima against n, on a logarithmic scale, beside coins and random matrices."""
+    """Draw the share of minima, of coins and of random matrices against n, on a log scale."""
     n = np.arange(1, 41)
     for size, (k, of) in minima.items():
         low, high = binomial_interval(k, of)

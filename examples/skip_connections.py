@@ -88,15 +88,15 @@ def trained(ob, start, rate):
 
 def trusted_fall(ob, theta, share=0.1):
     """The loss taken off along -g, as a share of it, before Taylor's polynomial errs by `share` of
-    the change it foretells.
+    the predicted change.
     """
     quadratic, loss = ob.taylor(theta), ob.value(theta)
     direction = -ob.gradient(theta)
     direction /= np.linalg.norm(direction)
     fall = 0.0
     for t in np.geomspace(1e-4, 1e2, 121):
-        foretold, found = quadratic(t * direction), ob.value(theta + t * direction)
-        if abs(found - foretold) > share * abs(foretold - loss):
+        predicted, found = quadratic(t * direction), ob.value(theta + t * direction)
+        if abs(found - predicted) > share * abs(predicted - loss):
             break
         fall = max(fall, loss - found)
     return float(fall / loss)

@@ -5,8 +5,8 @@ with zero weights in and out, which does not change its function. The Hessian ga
 B], [B', 0]]` (plus weight decay on its diagonal), and with it eigenvalues of both signs. The
 minimum has become a saddle, and its escape direction leads to a lower minimum. This is repeated.
 
-There are ten starts, and two spirals drawn anew for each. Left: the losses of all, one of them with
-marks. Right: what that network has learnt.
+There are ten starts, and two spirals drawn again for each. Left: the losses of all, one with marks.
+Right: what that network has learnt.
 
 Not shown: that an escape may gain little, because it leads to the next minimum only.
 """
@@ -45,7 +45,7 @@ def main(scale="normal", out="pictures"):
         f"From {n_starts} starts {stuck.sum()} of {stuck.size} networks were stuck at a proved "
         f"minimum; with one zero unit more {saddles} of these were on a saddle (95% interval "
         f"{low:.0%} to {high:.0%}; lowest eigenvalue {facts['lowest'][stuck].max():.1g} at most), "
-        f"and the way down that opened lowered the loss by {falls.min():.0%} to {falls.max():.0%}, "
+        f"and escaping it lowered the loss by {falls.min():.0%} to {falls.max():.0%}, "
         f"{np.median(falls):.0%} in the median.",
         save(figure, __file__, out),
         facts,
@@ -85,7 +85,7 @@ def draw_chain(ax, steps):
     for step in steps:
         width, before = step["width"], step["before"]
         first = step is steps[0]
-        added, opens = ("one zero unit added", "the way down") if first else (None, None)
+        added, opens = ("one zero unit added", "escape") if first else (None, None)
         ax.plot([width - 1, width], [before, before], color="black", lw=1.5, label=added)
         ax.plot([width, width], [before, step["after"]], color=plots.RED, lw=1.5, label=opens)
         for at, kind in ((width - 1, step["stuck"]), (width, step["opened"])):

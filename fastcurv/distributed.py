@@ -404,14 +404,15 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     # --- other objectives of the same rows
 
-    def _with_model(self, model: MLP) -> Objective:
+    def __with_model__(self, model: MLP) -> Objective:  # type: ignore[override]
+        """Return the objective of another model on the same rows."""
         other = self._like(model)
         other._over(self._shards, self._sizes, replace(self.frame, model=model))
         return other
 
-    def _like(self, model: MLP) -> Objective:
+    def _like(self, model: MLP, **changed: Any) -> Objective:
         other = object.__new__(Objective)
-        other.__dict__.update(self.__dict__, _shards=[], _sent=[])
+        other.__dict__.update(self.__dict__, _shards=[], _sent=[], **changed)
         vars(other)["model"], other._own = model, False
         return other
 
@@ -426,8 +427,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         touched = np.unique(shard).tolist()
         picked = [numbers[shard == i] - firsts[i] for i in touched]
         order = np.argsort(shard, kind="stable")
-        other = self._like(self.model)
-        other._order = None if np.array_equal(order, np.arange(len(order))) else order
+        kept = np.array_equal(order, np.arange(len(order)))
+        other = self._like(self.model, _order=None if kept else order)
         shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
         other._over(shards, sizes, self.frame, picked)
         return other

@@ -21,7 +21,15 @@ from .common.protocols import Floats
 from .common.read_only import ReadOnly
 from .structure.given import Activation
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
-from .structure.tables import _STEP, ACTIVATIONS, LOSSES, SUITS, check_loss, normalise, one_hot
+from .structure.tables import (
+    ACTIVATIONS,
+    COMPLEX_STEP,
+    LOSSES,
+    SUITS,
+    check_loss,
+    normalise,
+    one_hot,
+)
 
 
 class ReferenceModel(ReadOnly):
@@ -283,7 +291,7 @@ class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         self.n_products += 1
         if not 0 < size < np.inf:
             return 0 * v
-        step = _STEP / size
+        step = COMPLEX_STEP / size
         return np.asarray(
             self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
         )

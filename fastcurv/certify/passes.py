@@ -772,7 +772,7 @@ class Passes(ErrorPass):
             sample_weight=ob.sample_weight,
             n_samples=N,
             n_params=model.n_params,
-            _divisor=divisor_of(ob),
+            divisor=divisor_of(ob),
         )
         super().__init__(view, theta, measured=True)
         self.joint, self.by_rows = False, 12 * self.pair_flops <= JOINT_FLOPS

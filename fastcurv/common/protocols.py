@@ -2,13 +2,17 @@
 
 Optional methods are used where an object has them. Of an objective: ``value_and_gradient(theta)``,
 ``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
-with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), ``engine_steps``
-(`EngineSteps` or None), and what it proves, see `Certificate`. Of an operator:
-``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,), ``quadratic(V)``, ``to_dense()``,
-``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None), ``written()`` (a `Written` or None),
-``reach(most)`` (a `ProvedReach` of at most that many dimensions, or None), and, for the choice
-between a search and the matrix, ``_product_price()`` and ``_matrix_price()`` in seconds, with
-``_summed()`` (n, n) or None.
+with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and what it proves, see
+`Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
+``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
+``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at most that many
+dimensions, or None), and, for the choice between a search and the matrix, ``_product_price()`` and
+``_matrix_price()`` in seconds, with ``_summed()`` (n, n) or None.
+
+What the subpackages ask of each other's objects, and users do not, has names in double underscores.
+Of an objective: ``__with_model__(model)``, the same rows for another network, and
+``__engine_steps__``, an `EngineSteps` or None. Of an operator: ``__fast_product__``, the engine's
+product without checks, for one search.
 """
 
 from __future__ import annotations
@@ -244,7 +248,7 @@ class ProvedReach(Subspace, Protocol):
 
 class EngineSteps(Protocol):
     """What the engine does for a minimiser of an objective whose loss it evaluates by itself: the
-    attribute ``engine_steps`` of such an objective. A method returns None where the engine cannot.
+    objective's ``__engine_steps__``. A method returns None where the engine cannot.
     """
 
     objective: Any

@@ -170,16 +170,6 @@ class CriticalPoint(Record, Answering, subject="verdict"):
     _because: Reason | None = field(default=None, compare=False)
     _advice: tuple[str, str] = field(default=OF_OBJECTIVE, compare=False)
 
-    def _of_fit(self) -> CriticalPoint:
-        """Return the same for who has an estimator, and neither `ob` nor `theta`."""
-        there = None if self.at_nearest is None else self.at_nearest._of_fit()
-        reason = self.reason.replace(self._advice[0], OF_FIT[0])
-        return replace(self, reason=reason, at_nearest=there, _advice=OF_FIT)
-
-    def _of_run(self) -> CriticalPoint:
-        """Return the same as the report of a run that ended here, without advice to run again."""
-        return replace(self, reason=f"{without_calls(self.reason)}.", _advice=OF_RUN)
-
     @property
     def index(self) -> float | None:
         """The fraction ``n_negative / n``, None where the inertia is not known."""
@@ -590,6 +580,20 @@ WHICH_CALL_GETS_THERE = {
     "far": f"; Newton's steps do not contract from here{CALLS}",
     "spent": f"; the budget ended before Newton's steps led anywhere{CALLS}",
 }
+
+
+def report_of_fit(point: CriticalPoint) -> CriticalPoint:
+    """Return the same point worded for a caller with an estimator, without `ob` and `theta`."""
+    there = None if point.at_nearest is None else report_of_fit(point.at_nearest)
+    reason = point.reason.replace(point._advice[0], OF_FIT[0])
+    return replace(point, reason=reason, at_nearest=there, _advice=OF_FIT)
+
+
+def report_of_run(point: CriticalPoint) -> CriticalPoint:
+    """Return the same point worded for the result of a run that ended there, without the advice to
+    run again.
+    """
+    return replace(point, reason=f"{without_calls(point.reason)}.", _advice=OF_RUN)
 
 
 def without_calls(reason: str) -> str:

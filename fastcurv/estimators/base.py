@@ -40,6 +40,7 @@ from ..common.errors import Answering, accept_aliases, typed
 from ..common.protocols import Descent
 from ..critical.classify import classify
 from ..critical.evidence import hessian_products
+from ..critical.report import report_of_fit
 from ..krylov.lanczos import Recurrence, combine
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -640,7 +641,7 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
     def _verdict(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within what is left of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
-        return classify(ob, self.theta_, max_time=left, progress=False)._of_fit()
+        return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
     def _as_far_as_unseen(
         self, ob: Objective, watch: HeldOut, options: dict[str, Any]

@@ -45,7 +45,7 @@ MAKER = "fastcurv.Objective"
 # attributes that may be assigned: counters, and what an instance may replace, see `certificates`
 FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
 # what lets the engine take steps by itself
-ENGINES = "engine_steps", "_steps_by_matrix"
+ENGINES = "__engine_steps__", "_steps_by_matrix"
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -463,7 +463,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return self._has_matrix and (given is None or given.convex)
 
     @property
-    def engine_steps(self) -> Any:
+    def __engine_steps__(self) -> Any:
         """What the engine does for a minimiser of this loss; None for a loss of a subclass."""
         return _Steps(self)
 
@@ -715,14 +715,12 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         present one.
         """
         dtype = check_dtype(dtype)
-        return self if dtype == self.dtype else self._with_model(self.model.astype(dtype))
+        return self if dtype == self.dtype else self.__with_model__(self.model.astype(dtype))
 
-    def _with_model(self, model: MLP) -> Objective:
-        """Return the objective of another model on the same rows."""
-        return self._with(model, self._y)
-
-    def _with(self, model: MLP, y: Any) -> Objective:
+    def __with_model__(self, model: MLP, y: Any = None) -> Objective:
+        """Return the objective of another model on the same rows, with other targets if given."""
         how = self.loss, self.l2, self._weight, self.n_threads, self.memory
+        y = self._y if y is None else y
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
     # --- sums over blocks of rows
@@ -793,7 +791,7 @@ class Shard(Objective):
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]
-        self._divisor = n * terms_of_a_row(self)
+        self.divisor = n * terms_of_a_row(self)
         outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
         # the engine's Fisher is by the shard's own rows
         vars(self).update(fisher_scale=n / self.n_samples, outputs=outputs)

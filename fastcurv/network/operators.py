@@ -139,7 +139,7 @@ class Curvature(Quadratic):
 
     theta: np.ndarray
     _plan: Any
-    _times: Times
+    __fast_product__: Times
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
@@ -151,7 +151,7 @@ class Curvature(Quadratic):
             kind=kind,
             theta=plan.theta,
             _plan=plan,
-            _times=times,
+            __fast_product__=times,
             _take=times.take,
         )
         super().__init__(objective.dtype, (n, n))
@@ -179,11 +179,11 @@ class Curvature(Quadratic):
     @property
     def n_products(self) -> int:
         """Number of vectors multiplied so far."""
-        return self._times.count
+        return self.__fast_product__.count
 
     @n_products.setter
     def n_products(self, count: int) -> None:
-        self._times.count = count
+        self.__fast_product__.count = count
 
     @property
     def nbytes(self) -> int:
@@ -209,7 +209,7 @@ class Curvature(Quadratic):
         if done is None:
             v, done = as_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
-            self._times.count += 1
+            self.__fast_product__.count += 1
         return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
@@ -240,7 +240,7 @@ class Curvature(Quadratic):
         )
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
-        self._times.count += len(Vt)
+        self.__fast_product__.count += len(Vt)
         return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
     @to_nearest

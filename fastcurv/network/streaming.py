@@ -346,7 +346,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     # --- other objectives of the same rows
 
-    def _with_model(self, model: MLP) -> StreamedObjective:
+    def __with_model__(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
+        """Return the objective of another model on the same rows."""
         return self._over(self._source, model)
 
     def batch(self, rows: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from ..critical.evidence import (
 )
 from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
 from ..critical.nearness import gradient_and_error, lower_bound, surely_longer, value_rounding
-from ..critical.report import without_calls
+from ..critical.report import report_of_run, without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from .line_search import Value, first_length, line_minimum
 from .newton import first_radius
@@ -392,6 +392,13 @@ SMALL = 1e-8  # a move that lowers the loss by less than this share of it gains 
 FEW = 5  # ... and after so many of those in a row the run ends
 
 
+def _of_run(outcome: Outcome | None) -> Outcome | None:
+    """Return the outcome with its report in the words for the result of a run."""
+    if outcome is None or outcome.report is None:
+        return outcome
+    return replace(outcome, report=report_of_run(outcome.report))
+
+
 class Finisher:
     """Judges the points of a run at which its gradient is zero."""
 
@@ -456,7 +463,7 @@ class Finisher:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
             moves = moves and self.run.moves < MOVES and not self.over()
-            return self._first(FIRST, Rest(theta, moves))
+            return _of_run(self._first(FIRST, Rest(theta, moves)))
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
@@ -464,7 +471,7 @@ class Finisher:
         `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
         """
         with self._checking():
-            return self._held(theta, PROOF if patient else ROUND)
+            return _of_run(self._held(theta, PROOF if patient else ROUND))
 
     def _first(self, strategies: tuple[Strategy, ...], at: Rest) -> Outcome | None:
         """Return the outcome of the first strategy that has one, if any."""

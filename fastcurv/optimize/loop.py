@@ -538,7 +538,7 @@ class Loop:
             success=success,
             kind=kind,
             message=f"{message[0].upper()}{message[1:]}.",
-            report=None if report is None else report._of_run(),
+            report=report,
             history=History(run.past(), self.name, self.method.settings()),
             method=self.name,
             wall_time=run.elapsed(),

@@ -105,7 +105,7 @@ def units_of(ob: Any) -> Units | None:
     if not 1e-12 * size < spread or near and USUAL_SPREADS[0] <= spread < USUAL_SPREADS[1]:
         return None
     shift *= ob.model.bias
-    return Units(ob, ob._with(ob.model, (y - shift) / spread), spread, shift)
+    return Units(ob, ob.__with_model__(ob.model, (y - shift) / spread), spread, shift)
 
 
 def begin_in_units(

@@ -93,11 +93,11 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """Return the number by which an objective's sum over rows is divided: the `_divisor` of a part
+    """Return the number by which an objective's sum over rows is divided: the `divisor` of a part
     of all rows, else the number of rows, times the number of outputs for losses that are means over
     entries.
     """
-    known = getattr(ob, "_divisor", None)
+    known = getattr(ob, "divisor", None)
     return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
 
 

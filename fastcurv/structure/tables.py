@@ -37,7 +37,7 @@ Layered: TypeAlias = (
 )
 
 Mask = NDArray[np.bool_]
-_STEP = 1e-100
+COMPLEX_STEP = 1e-100
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5
 TINY = float(np.finfo(float).tiny)

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.optimize.diagnose import CAUSES
+from fastcurv.optimize.run import STATUS
 from tests.public import public
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +92,32 @@ def test_sessions_on_pages_print_what_they_show(page):
 def test_the_index_of_tasks_has_an_example_for_most_questions():
     text = (ROOT / "docs/which-call.md").read_text()
     assert text.count("```pycon") >= 12 and len(re.findall(r"^## ", text, re.MULTILINE)) >= 15
+
+
+def first_column(page, heading):
+    """Return the words in code in the first column of the first table under a heading."""
+    text = (ROOT / "docs" / page).read_text().partition(f"## {heading}\n")[2]
+    table = re.search(r"^\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    return {
+        word for row in table.splitlines() for word in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+
+
+def test_pages_say_what_to_do_at_every_kind_of_point_and_every_ending():
+    kinds = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"}
+    assert first_column("verdicts.md", "What do I do now?") == kinds
+    endings = first_column("train.md", "When success is False") - {"saddle", "undecided"}
+    assert endings == set(STATUS) - {"target"}
+
+
+def test_the_page_on_diagnosis_has_every_cause():
+    """Causes that are looked for in good fits too come first."""
+    text = (ROOT / "docs" / "diagnose.md").read_text()
+    rows = re.findall(r"^\| ([a-zA-Z0-9, ]+) \|", text.partition("| evidence |")[2], re.MULTILINE)
+    first = {name for row in rows[:4] for name in row.split(", ")}
+    assert {name for row in rows for name in row.split(", ")} == {cause.name for cause in CAUSES}
+    assert first == {cause.name for cause in CAUSES if not cause.poor}
+    assert "below the first four rows" in " ".join(text.split())
 
 
 def test_every_page_is_in_one_of_four_groups_and_every_link_leads_somewhere():

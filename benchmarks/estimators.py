@@ -6,14 +6,15 @@ higher than its; "as it comes" is our fit by defaults, with the loss_ over its: 
 penalty holds nothing and rows that were held out ended the fit. Each contender is a process of its
 own, both are asked in turn, and the quickest of `--repeat` fits counts.
 
-With `--scores` what counts on rows that no fit has seen: twelve data sets behind a StandardScaler,
-a quarter of the rows held out (digits: five folds as they stand), the same splits for all; our
+With `--scores` what counts on rows that no fit has seen: twelve data sets behind a StandardScaler
+(with `--unit` a MinMaxScaler, so that features lie in [0, 1]), a quarter of the rows held out
+(digits: five folds as they stand), the same splits for all; our
 default, our `tol=1e-4`, our adam and scikit-learn's two solvers, with the processor time of a fit.
 "behind" is the mean paired difference of our default to the best of the others by its mean, with
 two standard errors.
 
     python benchmarks/estimators.py [--only digits] [--seeds 2] [--json]
-    python benchmarks/estimators.py --scores --seeds 20 [--only friedman] [--json]
+    python benchmarks/estimators.py --scores --seeds 20 [--unit] [--only friedman] [--json]
     OPENBLAS_NUM_THREADS=1 python benchmarks/estimators.py --scores --only digits
 
 The last asks for scikit-learn on one thread of BLAS: threads that spin count as processor time.
@@ -38,7 +39,7 @@ with optional("comparisons", "bench"):
     from sklearn import datasets
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score
     from sklearn.model_selection import train_test_split
-    from sklearn.preprocessing import StandardScaler, scale
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler, scale
 
 PROBLEMS = [
     ("digits", (100,), "relu", 1e-4),
@@ -136,7 +137,7 @@ def housing():
     return np.stack([income, age, rooms, beds, people, crowd, north, east], axis=1), y
 
 
-def split(name, seed):
+def split(name, seed, unit=False):
     """Rows to fit and rows held out, scaled by the former."""
     hidden, make = HELD_OUT[name]
     X, y = make()
@@ -148,13 +149,13 @@ def split(name, seed):
         parts = train_test_split(
             X, y, test_size=0.25, random_state=seed, stratify=y if labels else None
         )
-    scaler = StandardScaler().fit(parts[0])
+    scaler = (MinMaxScaler if unit else StandardScaler)().fit(parts[0])
     return hidden, labels, scaler.transform(parts[0]), scaler.transform(parts[1]), *parts[2:]
 
 
-def scored_fit(whose, name, seed, more):
+def scored_fit(whose, name, seed, more, unit=False):
     """Accuracy and balanced accuracy, or R^2, on the rows held out; the time of the fit."""
-    hidden, labels, X, X_held, y, y_held = split(name, seed)
+    hidden, labels, X, X_held, y, y_held = split(name, seed, unit)
     kinds = fc if whose == "ours" else sklearn.neural_network
     kind = kinds.MLPClassifier if labels else kinds.MLPRegressor
     net = kind(hidden_layer_sizes=hidden, random_state=seed, **more)
@@ -183,7 +184,7 @@ def serve(whose):
     for line in sys.stdin:
         problem, seed, more, scores = json.loads(line)
         if scores:
-            print(json.dumps(scored_fit(whose, problem, seed, more)), flush=True)
+            print(json.dumps(scored_fit(whose, problem, seed, more, scores == "unit")), flush=True)
             continue
         name, hidden, *rest = problem
         X, y = data(name)
@@ -280,6 +281,7 @@ def timed(theirs, ours, args):
 def scored(theirs, ours, args):
     """Held-out scores and processor time, a data set at a time."""
     whose, table, progress = {"ours": ours, "theirs": theirs}, {}, Progress()
+    scaling = "unit" if args.unit else True
     for name in HELD_OUT:
         if args.only and args.only not in name:
             continue
@@ -287,7 +289,7 @@ def scored(theirs, ours, args):
         for seed in range(args.seeds):
             for who, (side, more) in CONTENDERS.items():
                 progress(f"{name}: split {seed + 1} of {args.seeds}, {who}")
-                found[who].append(whose[side].ask(name, seed, True, **more))
+                found[who].append(whose[side].ask(name, seed, scaling, **more))
         scores = {who: np.array([fit["scores"] for fit in fits]) for who, fits in found.items()}
         others = [who for who in CONTENDERS if who not in ("ours", "ours, adam")]
         behind = []
@@ -329,6 +331,7 @@ def main():
     add("--seeds", type=int, default=1, help="starts of each problem, or splits of each data set")
     add("--only", help="data sets with this in their name; below are all of them")
     add("--scores", action="store_true", help="held-out scores and times of fits by defaults")
+    add("--unit", action="store_true", help="with --scores: features scaled to [0, 1]")
     add("--json", action="store_true", help="one object at the end, for programs")
     times = "; ".join(dict.fromkeys(problem[0] for problem in PROBLEMS))
     parser.epilog = f"data sets: {times}\nwith --scores: {'; '.join(HELD_OUT)}"

@@ -149,7 +149,7 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
         return
     parts = []
     if ended:
-        limit = getattr(est, est.stopped_, None) if est.stopped_.startswith("max_") else None
+        limit = {"max_iter": est._max_iter, "max_time": est.max_time}.get(est.stopped_)
         why = f"{est.stopped_}={limit}" if limit is not None else f"stopped_={est.stopped_!r}"
         parts.append(
             f"{type(est).__name__} ended at {why} with a gradient of {gradient:.2g}, above "
@@ -178,7 +178,7 @@ THEIRS = ("squared_error", "poisson")  # what scikit-learn's regressor takes fir
 AT_LEAST_0 = partial(check_positive, zero=True)
 CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead of; None: optional
     "alpha": (AT_LEAST_0, ""),
-    "max_iter": (check_positive_int, ""),
+    "max_iter": (check_positive_int, None),
     "tol": (AT_LEAST_0, "a number >= 0"),
     "n_iter_no_change": (check_positive_int, ""),
     "batch_size": (check_positive_int, "an int >= 1"),
@@ -351,6 +351,7 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 
 DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
+MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
 LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
 TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
 SHARE = 6  # gradients of the fit per Hessian product of the look
@@ -385,6 +386,7 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float
+    _max_iter: int  # the limit in force
     _scale: float
     _deadline: float | None
     curvature_: Any
@@ -558,6 +560,8 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
                 rest = (*self._data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
+        until = self.solver == self.tol == "auto" and not resumed  # held-out rows end the fit
+        self._max_iter = self.max_iter or (MAX_STEPS if until else MAX_EPOCHS)
         theta, watch = self._first_theta(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
@@ -624,7 +628,7 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         if solver in STOCHASTIC:
             runs = [self._by_batches(ob, theta, solver, held, seed)]
         elif watch is None:
-            runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
+            runs = [self._minimize(ob, theta, solver, self._max_iter, options)]
         else:
             runs = self._as_far_as_unseen(ob, watch, options)
         seen: Any = None
@@ -654,20 +658,22 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         def follow(on: Any, at: np.ndarray, steps: int, watch: Any) -> Any:
             return self._minimize(on, at, "l-bfgs", steps, options, watch)
 
-        start, steps = watch.theta, min(FIRST, self.max_iter // 4)
+        start, steps = watch.theta, min(FIRST, self._max_iter // 4)
         runs = firm_start(watch, steps, follow) if steps else []
         if not runs or not (watch.certain or runs[-1].stopped == "interrupted"):
             start = runs[-1].x if runs else start
-            runs.append(follow(watch.fitted, start, self.max_iter - watch.count, watch))
+            runs.append(follow(watch.fitted, start, self._max_iter - watch.count, watch))
         if runs[-1].stopped == "interrupted":
             return runs
         bound, reached = watch.bound, watch.fitted.value(watch.theta)
-        past, ended = watch.kept < watch.count and not bound, runs[-1].stopped
-        steps = self.max_iter if bound else max(LAST_STEPS, watch.kept // 2)
+        past = watch.kept < watch.count and not bound
         enough = (lambda at: at.fun <= reached) if past else None
+        ended = "max_iter" if runs[-1].stopped == "max_iter" and watch.improves else "held_out"
+        steps = self._max_iter if bound else max(LAST_STEPS, watch.kept // 2)
         runs.append(follow(ob, watch.theta.astype(ob.dtype), steps, enough))
-        if past and runs[-1].stopped != "interrupted":
-            runs[-1].stopped = ended if ended == "max_iter" else "held_out"
+        # the limit of these few steps is none of the fit
+        if past or not bound and runs[-1].stopped == "max_iter":
+            runs[-1].stopped = "interrupted" if runs[-1].stopped == "interrupted" else ended
         return runs
 
     def _at_once(self, rows: int) -> int:
@@ -706,9 +712,9 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
                 best, lowest = at.x, score
             return bool(idle >= self.n_iter_no_change)
 
-        options = {"validation": None, "seed": seed, "record_every": self.max_iter + 1}
+        options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
         options |= self._batches(ob)
-        run = self._minimize(ob, theta, solver, self.max_iter, options, idles)
+        run = self._minimize(ob, theta, solver, self._max_iter, options, idles)
         if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved on the start
             run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
@@ -723,7 +729,7 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         saddle. More runs are appended to `runs`, and the last look is returned.
         """
         for _ in range(ROUNDS):
-            left = self.max_iter - sum(run.nit for run in runs)
+            left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
                 steps = min(left, LAST_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))

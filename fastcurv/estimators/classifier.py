@@ -40,8 +40,9 @@ PARAMETERS = """
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
         Learning rate of mini-batch solvers; each has its own default.
-    max_iter : int
-        Limit on iterations, or on epochs of a mini-batch solver. Where "auto" holds rows out, the
+    max_iter : int, optional
+        Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
+        and `tol` are "auto" and no earlier fit is continued, and 200 otherwise. Where "auto" holds rows out, the
         run on all rows that follows may take as many again, and at least 25.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. In addition,
@@ -159,7 +160,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         alpha: float = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
-        max_iter: int = 200,
+        max_iter: int | None = None,
         tol: Any = "auto",
         class_weight: Any = None,
         random_state: Any = None,

@@ -102,6 +102,13 @@ class HeldOut:
         return self.certain or (waited and not self.bound)
 
     @property
+    def improves(self) -> bool:
+        """True if too few steps have passed since the last improvement to say that the held-out
+        loss falls no further.
+        """
+        return self.count - self.improved < max(PATIENCE, self.improved / 2)
+
+    @property
     def bound(self) -> bool:
         """True if the penalty limits the fit, or it has not yet left a plateau."""
         ob, theta = self.fitted, self.theta

@@ -82,7 +82,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         alpha: float = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
-        max_iter: int = 200,
+        max_iter: int | None = None,
         tol: Any = "auto",
         random_state: Any = None,
         warm_start: bool = False,

@@ -42,8 +42,8 @@ PARAMETERS = """
         Learning rate of mini-batch solvers; each has its own default.
     max_iter : int, optional
         Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
-        and `tol` are "auto" and no earlier fit is continued, and 200 otherwise. Where "auto" holds rows out, the
-        run on all rows that follows may take as many again, and at least 25.
+        and `tol` are "auto" and no earlier fit is continued, and 200 otherwise. Where "auto" holds
+        rows out, the run on all rows that follows may take as many again, and at least 25.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. In addition,
         if `solver` is "auto" and `alpha` too small to limit the fit, "auto" holds out a quarter of

@@ -82,7 +82,7 @@ bench: $(VENV)/.bench
 bench-spectrum: $(VENV)/.peers
 	$(PY) benchmarks/spectrum.py --bounds
 
-# The README's table of optimisers: ten seeds, a quarter of an hour.
+# The table of optimisers in docs/speed.md: ten seeds, a quarter of an hour.
 bench-optimisers: $(VENV)/.demo
 	$(PY) benchmarks/optimisers.py digits
 

@@ -1,5 +1,7 @@
 """The runtime environment: rounding mode, BLAS threads, versions, time limits and Ctrl-C."""
 
+from __future__ import annotations
+
 import functools
 import platform
 import signal
@@ -263,12 +265,67 @@ def time_left() -> float:
     return max(0.0, _ENDS.get()[1] - time.perf_counter())
 
 
-def rest_of_time() -> float | None:
-    """Return the seconds until `late`, at least a millisecond, as the `max_time` of an inner call;
-    None without a limit.
+class Budget:
+    """Products and seconds that a call may spend.
+
+    Parameters
+    ----------
+    most : float
+        The number of products; infinite without a limit.
+    seconds : float, optional
+        The seconds from now on. Those of the enclosing `time_limit` hold, too.
+    within : Budget, optional
+        The budget that pays, except for its last `reserve` products, which are kept for others.
     """
-    ends, _ = _ENDS.get()
-    return None if ends == float("inf") else max(1e-3, ends - time.perf_counter())
+
+    def __init__(
+        self,
+        most: float = float("inf"),
+        seconds: float | None = None,
+        *,
+        within: Budget | None = None,
+        reserve: int = 0,
+    ) -> None:
+        self.most, self.seconds, self.within, self.reserve = most, seconds, within, reserve
+        self.count = 0  # products spent
+        self.begun = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Return the seconds since the budget was made."""
+        return time.perf_counter() - self.begun
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the time is over, infinite without a limit."""
+        own = float("inf") if self.seconds is None else self.begun + self.seconds
+        ends = min(own, _ENDS.get()[0])
+        return ends if ends == float("inf") else ends - time.perf_counter()
+
+    def rest(self) -> float | None:
+        """Return `seconds_left`, at least a millisecond, as the `max_time` of an inner call; None
+        without a limit.
+        """
+        seconds = self.seconds_left()
+        return None if seconds == float("inf") else max(1e-3, seconds)
+
+    @property
+    def unspent(self) -> float:
+        """The number of products that the budget holds, whatever the time."""
+        return max(0, self.most - self.count)
+
+    @property
+    def left(self) -> float:
+        """The number of products that may still be made; 0 once the time is over."""
+        if self.within is not None:
+            return max(0, self.within.left - self.reserve)
+        return self.unspent if self.seconds_left() > 0 else 0
+
+    def affords(self, k: int) -> bool:
+        """Return whether k more products are within the budget."""
+        return k <= self.left
+
+    def end(self) -> None:
+        """Let nothing more be spent."""
+        self.most = self.count
 
 
 # asked by runs in threads, where no Ctrl-C arrives: whether it was pressed in the main thread

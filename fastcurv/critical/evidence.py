@@ -24,7 +24,7 @@ from ..common.errors import typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.progress import Bar
 from ..common.protocols import Array, Certificate, Floats
-from ..common.runtime import late, resume_arithmetic
+from ..common.runtime import Budget, resume_arithmetic
 from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov, Runs
@@ -327,12 +327,13 @@ class End:
         return self.quotient - off, self.quotient + off
 
 
-class Products:
-    """A symmetric operator that counts its products and bounds their rounding, cast to float64
-    where the operator allows it.
+class Products(Budget):
+    """A symmetric operator that counts its products, within a budget, and bounds their rounding,
+    cast to float64 where the operator allows it.
     """
 
     def __init__(self, op: Any, dtype: Any = None) -> None:
+        super().__init__()
         self.op = self.native = check_symmetric_operator(op, "H")
         self.native_dtype = operator_dtype(self.op)
         if dtype is not None and self.native_dtype != dtype and hasattr(self.op, "astype"):
@@ -340,8 +341,6 @@ class Products:
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
-        self.count = 0
-        self.most = np.inf  # budget of products
         self.short = False  # whether `spend` was refused
         self.shared = 0  # products of a shared Krylov run that were reused
         self.norm = 0.0
@@ -378,15 +377,6 @@ class Products:
     def zero(self) -> float:
         """The threshold below which curvature counts as zero unless its sign is proved to last."""
         return max(ZERO, 100 * self.eps) * self.norm
-
-    @property
-    def left(self) -> float:
-        """The number of products that may still be made; 0 once the time limit is reached."""
-        return 0 if late() else max(0, self.most - self.count)
-
-    def affords(self, k: int) -> bool:
-        """Return whether k more products are within the budget."""
-        return k <= self.left
 
     def spend(self, k: int) -> None:
         """Count k products before they are made; raise `SpentError` if the budget does not allow

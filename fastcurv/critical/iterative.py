@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_rng, operator_dtype, times
 from ..common.protocols import Floats, ProvedReach
-from ..common.runtime import late, unbroken
+from ..common.runtime import Budget, late, unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
@@ -75,6 +75,7 @@ class InertiaSearch:
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.ask, self.H = ask, H
+        self.budget = Budget(within=H, reserve=RESERVE)  # the rest is for the proofs at the end
         self.rng = as_rng(ask.seed)
         # the operator whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
@@ -87,13 +88,6 @@ class InertiaSearch:
         given = ask.krylov
         # a smaller space for runs from random starts, if that pays
         self.small: Any = reduction(H.native, None) if given is None else given.small
-
-    @property
-    def left(self) -> float:
-        """The number of products that may still be spent, but for those kept for the proofs at the
-        end.
-        """
-        return max(0, self.H.left - RESERVE)
 
     @property
     def one_sided(self) -> bool:
@@ -116,7 +110,7 @@ class InertiaSearch:
         possible.
         """
         block, n = 1 if start is None else len(start), op.shape[0]
-        steps = int(min(steps, self.left // block))
+        steps = int(min(steps, self.budget.left // block))
         most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
@@ -182,7 +176,7 @@ class InertiaSearch:
 
         That run already holds `held` products; ``grow(k)`` extends it to k.
         """
-        steps = int(min(max(steps, held), held + self.left))
+        steps = int(min(max(steps, held), held + self.budget.left))
         if steps < 1:
             return None
         run = None
@@ -263,7 +257,7 @@ class InertiaSearch:
         except MemoryError:
             return
         T = T[:, T.any(axis=0)]
-        if T.shape[1] > min(MAX_SYMMETRY, self.left // 4):
+        if T.shape[1] > min(MAX_SYMMETRY, self.budget.left // 4):
             return
         if T.shape[1]:
             H.note(f"{T.shape[1]} symmetry directions")
@@ -306,7 +300,7 @@ class InertiaSearch:
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))
-        if self.left < 2:
+        if self.budget.left < 2:
             self.only = end
         self.offer(0.0, v)
 
@@ -500,7 +494,7 @@ class ByProducts(Inertia):
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # the run from a random start
         d = np.ones(H.n)  # balances the rows of ``d H d``
-        if self.search.left >= 40:
+        if self.search.budget.left >= 40:
             d = self.search.balance()
         else:
             self.search.first_look()
@@ -519,7 +513,7 @@ class ByProducts(Inertia):
         if self.near.near and not floor > 0:
             search.find_symmetries()
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
-                self.known = reached(ask, H, search.left, search.symmetry)
+                self.known = reached(ask, H, search.budget.left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
             search.offer(value, v)
         if self.near.near and self.known is None:
@@ -546,7 +540,7 @@ class ByProducts(Inertia):
         def settled(run: Any) -> bool:
             return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
 
-        run = search.from_gradient(g, min(MORE_STEPS, search.left // 4), settled)
+        run = search.from_gradient(g, min(MORE_STEPS, search.budget.left // 4), settled)
         if run is None:
             return np.inf, least_decrement(size, H.largest)
         if run.scale == 0:
@@ -659,9 +653,9 @@ class ByProducts(Inertia):
         large.
         """
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
-        if size == 0 or self.left <= 1e-3 or search.left < 20:
+        if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
             return self.step, self.left
-        room = int(min(SOLVE_STEPS, search.left // 2))
+        room = int(min(SOLVE_STEPS, search.budget.left // 2))
         step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
         left = safe_norm(H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
@@ -847,9 +841,9 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
     too large to keep, then in balanced coordinates.
     """
     H = search.H
-    if main is not None and main.p and main.m < goal and search.left > 20:
+    if main is not None and main.p and main.m < goal and search.budget.left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
-        most = max(2, int(min(search.left, goal - main.m)))
+        most = max(2, int(min(search.budget.left, goal - main.m)))
         pairs = unbroken(
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )

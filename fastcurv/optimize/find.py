@@ -27,6 +27,7 @@ from ..common.outcome import Result, outcome
 from ..common.progress import bar
 from ..common.protocols import Walking, Whole
 from ..common.runtime import (
+    Budget,
     OutOfTime,
     as_callback,
     late,
@@ -179,8 +180,8 @@ class FinderState:
     ) -> None:
         self.ob, self.theta = ob, theta
         self.callback = None if callback is None else as_callback(callback)
-        self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
-        self.nit = self.nfev = self.n_products = 0
+        self.fixed_tol, self.max_iter, self.budget = fixed_tol, max_iter, Budget(max_products)
+        self.nit = self.nfev = 0
         self.excursions, self.asked = EXCURSIONS, np.inf
         self.tol, self.status, self.message = 0.0, 1, ""
         self.shown: Any = None
@@ -221,7 +222,7 @@ class FinderState:
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Compute Newton-MR's steps at a point and count their products."""
-        size, left = safe_norm(g), self.max_products - self.n_products - 1  # one for `uphill`
+        size, left = safe_norm(g), self.budget.unspent - 1  # one for `uphill`
         if H.n < DENSE_BELOW and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
@@ -232,7 +233,7 @@ class FinderState:
             space.start(lambda v, out: np.copyto(out, times(H.native, v)), g.astype(H.native_dtype))
             grow(space, min(1e-2, size / self.history[0]), limit, late)
             found, H.count = krylov_steps(space), space.m
-        self.n_products += H.count
+        self.budget.count += H.count
         H.count = 0
         return found
 
@@ -272,16 +273,16 @@ class FinderState:
         if not self.norm < share * self.asked:
             return False
         H = hessian_products(self.ob, self.theta)
-        if not (isinstance(H.op, Assembling) or self.n_products + H.n <= self.max_products):
+        if not (isinstance(H.op, Assembling) or H.n <= self.budget.unspent):
             return True
         self.asked = self.norm
         found = nearness_at(self.ob, self.theta, H).near
-        self.n_products += H.count
+        self.budget.count += H.count
         return found
 
-    def budget_left(self) -> bool:
-        left = self.nit < self.max_iter and self.n_products < self.max_products
-        return left and not late()
+    def may_step(self, products: int = 1) -> bool:
+        """Return whether another step with so many products is within the limits."""
+        return self.nit < self.max_iter and self.budget.affords(products)
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
@@ -307,7 +308,7 @@ class FinderState:
             message=self.message,
             nit=self.nit,
             nfev=self.nfev,
-            n_products=self.n_products,
+            n_products=self.budget.count,
             history=np.array(self.history),
         )
 
@@ -464,12 +465,12 @@ def _follow(walk: FinderState, index: int) -> bool:
     radius, number = 0.1 * start, 0
     short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
     with suppress(OutOfTime):
-        while walk.budget_left() and walk.n_products + walk.theta.size <= walk.max_products:
+        while walk.may_step(walk.theta.size):
             H = walk.hessian(walk.theta)
             if H is None:
                 break
             A = H(np.eye(H.n, dtype=H.dtype))
-            walk.n_products += H.count
+            walk.budget.count += H.count
             if not np.isfinite(A).all() or not A.any():
                 break
             T = tangents(walk.ob, walk.theta).columns
@@ -502,7 +503,7 @@ def _follow(walk: FinderState, index: int) -> bool:
             best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
     walk.theta, walk.g = best
     walk.history.append(walk.norm)
-    spent = not walk.budget_left() or walk.n_products + walk.theta.size > walk.max_products
+    spent = not walk.may_step(walk.theta.size)
     why = "the budget ended" if spent else "the walk was lost"
     walk.stop(1 if spent else 2, f"{why} before an index of {index}; least ||g|| {walk.norm:.3g}")
     return False
@@ -514,7 +515,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
     if H is None:
         return
     A = H(np.eye(H.n, dtype=H.dtype))
-    walk.n_products += H.count
+    walk.budget.count += H.count
     way = Compass.at(A, tangents(walk.ob, walk.theta).columns, index, None)
     eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
     found = int((way.values < -max(1e-10, 64 * eps) * np.abs(way.values).max(initial=0.0)).sum())
@@ -540,23 +541,23 @@ def _newton(walk: FinderState) -> None:
             return walk.stop(2, "the Hessian is not finite here; wanted a start nearer to 0")
         steps = walk.steps(H, walk.g)
         norm = steps.norm
-        if walk.n_products >= walk.max_products:
+        if not walk.budget.unspent:
             return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
         walk.set_tol(H, norm)
         done = walk.norm <= walk.tol
         uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
-        walk.n_products += H.count
+        walk.budget.count += H.count
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
         if done and proved(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
-        if done and not (paying and flat > FLAT and walk.budget_left()):
+        if done and not (paying and flat > FLAT and walk.may_step()):
             if walk.vague(norm) and _excursion(walk):
                 paying = True
                 continue
             if walk.near():
                 return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
-        if not walk.budget_left():
+        if not walk.may_step():
             left = "" if not done else ", where Newton's step still promises a lower loss"
             return walk.stop(
                 1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}{left}"
@@ -596,7 +597,7 @@ def _excursion(walk: FinderState) -> bool:
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
     for _ in range(EXCURSION if walk.excursions >= 0 else 0):
-        H = walk.hessian(theta) if walk.budget_left() else None
+        H = walk.hessian(theta) if walk.may_step() else None
         if H is None:
             return False
         steps = walk.steps(H, g).vectors
@@ -639,23 +640,23 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
 
 def _descend(walk: FinderState) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until it stops paying."""
-    while walk.nit < walk.max_iter // 2 and walk.budget_left():
+    while walk.nit < walk.max_iter // 2 and walk.may_step():
         start = walk.norm
         H = walk.hessian(walk.theta)
         if start == 0 or H is None:
             return
 
         def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
-            if walk.n_products >= walk.max_products or late():
+            if not walk.budget.left:
                 return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
-            walk.n_products += 1
+            walk.budget.count += 1
             if products is None or not np.isfinite(g).all():
                 return np.inf, np.zeros(theta.size)
             return 0.5 * float(g @ g), products(g) / size
 
         walk.set_tol(H, safe_norm(H(walk.g / start)))
-        walk.n_products += H.count
+        walk.budget.count += H.count
         if start <= walk.tol:
             return
         steps = min(100, max(1, walk.max_iter // 2 - walk.nit))

@@ -433,7 +433,7 @@ class Finisher:
         """Return the seconds left for checks, which may take as long as the training or `floor`
         seconds, whichever is more, within `max_time`.
         """
-        return min(max(self.training(), floor) - self.checked(), self.run.left())
+        return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
     def over(self) -> bool:
         """Return whether the time for trial moves is used up."""
@@ -508,11 +508,10 @@ class Finisher:
     def _classified(self, at: Rest) -> None:
         """Classify the point, and charge the products to the run."""
         run = self.run
-        left = None if run.max_time is None else max(run.left(), 1e-3)
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
             curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=at.below,
-            max_time=left, progress=False,
+            max_time=run.budget.rest(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
@@ -643,7 +642,13 @@ class Finisher:
         and its value; the run itself does not move.
         """
         run, curvature = self.run, self.maker.curvature
-        side = Run(run.ob, start.copy(), 0, curvature=curvature, max_time=max(run.left(), 0.0))
+        side = Run(
+            run.ob,
+            start.copy(),
+            0,
+            curvature=curvature,
+            max_time=max(run.budget.seconds_left(), 0.0),
+        )
         method = self.maker(side, **self.options)
         side.bind()
         side.record()

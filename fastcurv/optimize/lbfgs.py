@@ -124,7 +124,7 @@ class LBFGS(Method):
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
         record = np.empty((min(run.ahead, AT_ONCE), 3))
         try:
-            ending = self.take_steps(record, run.enough, run.fun_target, run.left())
+            ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
         finally:  # after Ctrl-C, the steps taken so far are whole
             run.n_gradients += engine.evaluations - evaluations
             run.passed(record[: engine.steps], begun, ending, ending is not None)

@@ -97,7 +97,9 @@ class LevenbergMarquardt(GaussNewton):
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
         engine.bends = not run.near_bound
-        steps, ending = engine.run(count, run.enough, run.fun_target, run.left(), record)
+        steps, ending = engine.run(
+            count, run.enough, run.fun_target, run.budget.seconds_left(), record
+        )
         run.n_values += engine.values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth

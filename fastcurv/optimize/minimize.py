@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from ..common.errors import (
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued
-from ..common.runtime import as_callback, starts_to_nearest, told_of_interrupts
+from ..common.runtime import Budget, as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
@@ -369,17 +368,14 @@ def _lowest(
             "run"
         )
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
-    begun, over, pressed = time.perf_counter(), threading.Event(), None
-
-    def left() -> float | None:
-        return None if max_time is None else max(max_time - time.perf_counter() + begun, 1e-3)
+    budget, over, pressed = Budget(seconds=max_time), threading.Event(), None
 
     # one at a time, so that neither time nor memory goes with the number of starts; a copy draws
     # them, whose state depends on the number of threads where a run reaches `fun_target`
     seeds = deepcopy(rng)
 
     def run(i: int, seed: int) -> MinimizeResult | None:
-        limit = left()
+        limit = budget.rest()
         if limit == 1e-3 and i:
             return None
         start = ob.model.init(seed) if i or theta0 is None else theta0
@@ -418,7 +414,7 @@ def _lowest(
         over.set()  # so that no run goes on whose result nobody wants
         pool.shutdown(wait=True, cancel_futures=True)
     lowest = min(ended, key=lambda one: one.fun)
-    return lowest.x, np.array([one.fun for one in ended]), left(), pressed
+    return lowest.x, np.array([one.fun for one in ended]), budget.rest(), pressed
 
 
 def _checked(

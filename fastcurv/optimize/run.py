@@ -19,7 +19,7 @@ from ..common.checks import all_finite, check_bool, check_positive, check_positi
 from ..common.linalg import NotConvexError
 from ..common.outcome import Result
 from ..common.protocols import EngineSteps
-from ..common.runtime import who_tells_of_interrupts
+from ..common.runtime import Budget, who_tells_of_interrupts
 from ..common.vectors import norm
 from ..critical.evidence import (
     as_curvature,
@@ -178,7 +178,7 @@ class Run(Saved):
     best_score = best_f = best_gnorm = np.inf
     since_best = 0
     n_values = n_gradients = n_products = iteration = 0
-    spent = gap = asked = 0.0  # gap: the longest recent time between two checks; asked: the last
+    gap = 0.0  # the longest recent time between two checks of the clock, of which asked is the last
     # of the next step: iterations that it may stand for, and a gradient's norm that is enough
     ahead, enough = 1, 0.0
     near_bound = False  # next to nothing is left to gain, and no smaller tolerance was given
@@ -217,11 +217,12 @@ class Run(Saved):
         self.ob, self.seed, self.validation = ob, seed, validation
         self.plain = is_plain(ob)  # what its own class makes at theta is of this loss
         self.max_time, self.max_products = max_time, max_products
+        self.budget = Budget(seconds=max_time)
         self.pressed = who_tells_of_interrupts()
         self.curvature, self.sample = curvature, sample
         self.fun_target = -np.inf if fun_target is None else fun_target
         self.theta, self.spare = theta, np.empty_like(theta)
-        self.started = time.perf_counter()
+        self.asked = self.budget.begun
         self.records: list[tuple[Any, ...]] = []
         # where it last got on (iteration, loss, gradient's norm), and where in a valley
         self.mark: list[Any] = [0, np.inf, np.inf]
@@ -258,11 +259,7 @@ class Run(Saved):
 
     def elapsed(self) -> float:
         """Return the seconds since the start, including those before a resumed checkpoint."""
-        return self.spent + time.perf_counter() - self.started
-
-    def left(self) -> float:
-        """Return the seconds until `max_time`, infinite without one."""
-        return np.inf if self.max_time is None else self.max_time - self.elapsed()
+        return self.budget.elapsed()
 
     def exhausted(self) -> str | None:
         """Return the budget that has ended, ``max_time`` or ``max_products``, or None.
@@ -277,9 +274,9 @@ class Run(Saved):
             return "max_products"
         if self.max_time is not None:
             now = time.perf_counter()
-            self.gap = max(FADING * self.gap, now - max(self.asked, self.started))
+            self.gap = max(FADING * self.gap, now - self.asked)
             self.asked = now
-            if self.gap > self.left():
+            if self.gap > self.budget.seconds_left():
                 return "max_time"
         return None
 
@@ -512,7 +509,8 @@ class Run(Saved):
             (int(i), f, norm_there, int(spent), *rest)
             for i, f, norm_there, spent, *rest in zip(*columns)
         ]
-        self.spent, self.started = facts["elapsed"], time.perf_counter()
+        self.asked = time.perf_counter()
+        self.budget.begun = self.asked - facts["elapsed"]
         self.seed = generator(facts.get("rng"))
 
 

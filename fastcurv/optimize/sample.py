@@ -14,7 +14,7 @@ from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, 
 from ..common.progress import bar
 from ..common.protocols import Descent
 from ..common.read_only import ReadOnly, Record
-from ..common.runtime import OutOfTime, late, rest_of_time, starts_to_nearest, time_limit
+from ..common.runtime import Budget, OutOfTime, starts_to_nearest, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..structure.symmetry import nearest_copy
@@ -275,11 +275,11 @@ def sample_critical_points(
     try:
         with bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
             for number, rng in enumerate(streams):
-                if hunt.late():
+                if not hunt.budget.left:
                     break
                 wanted = asked[number % len(asked)] if asked else None
                 found = hunt.search(names[number % len(names)], wanted, rng)
-                if found is None and hunt.late():
+                if found is None and not hunt.budget.left:
                     break
                 tried += 1
                 points += [] if found is None else [found]
@@ -333,7 +333,7 @@ class _Hunt:
         verdict: dict[str, Any],
     ) -> None:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
-        self.n_walks, self.spent = 0, False
+        self.n_walks, self.budget = 0, Budget()
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
         names = [name for name in STARTS if name != "narrower" or _can_widen(ob.model)]
         self.led = dict.fromkeys(names, (1, 1))  # walks that led there, of walks
@@ -362,14 +362,14 @@ class _Hunt:
             try:
                 theta, widths = self._walk(source, start, index if follows else None, rng)
             except OutOfTime:  # a run ends a little early where its next step would be late
-                self.spent = True
+                self.budget.end()
                 break
             point = classify(
-                self.ob, theta, **{"seed": rng, "max_time": rest_of_time()} | self.verdict
+                self.ob, theta, **{"seed": rng, "max_time": self.budget.rest()} | self.verdict
             )
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
-            if self.late() and not settled:
+            if not self.budget.left and not settled:
                 break
             there = settled and (asked is None or point.n_negative == asked)
             trivial = why_trivial(self.ob, theta) if critical else None
@@ -383,9 +383,6 @@ class _Hunt:
             if here == 4 or (here == 3 and not follows):
                 break
         return best
-
-    def late(self) -> bool:
-        return self.spent or late()
 
     def _walk(
         self, source: str, start: str, index: int | None, rng: np.random.Generator
@@ -444,7 +441,7 @@ def _lowered(
     hunt: _Hunt, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
-    found = minimize(ob, theta, method, max_time=rest_of_time(), **options)
+    found = minimize(ob, theta, method, max_time=hunt.budget.rest(), **options)
     if found.status == STATUS["interrupted"]:
         raise KeyboardInterrupt
     if found.stopped == "max_time":

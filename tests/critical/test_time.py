@@ -12,7 +12,14 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common import runtime
 from fastcurv.common.linalg import LONG, PER_CUBE, eigh
-from fastcurv.common.runtime import OutOfTime, interruptible, late, one_blas_thread, time_limit
+from fastcurv.common.runtime import (
+    Budget,
+    OutOfTime,
+    interruptible,
+    late,
+    one_blas_thread,
+    time_limit,
+)
 from fastcurv.critical.classify import classify
 from fastcurv.spectrum.dense import BLOCK
 
@@ -255,3 +262,24 @@ def test_a_block_that_narrows_counts_the_products_it_made():
         made.clear()
         point = classify(ob, np.zeros(model.n_params), max_products=60, dense_below=1)
         assert point.n_products == sum(H.n_products for H in made) <= 60
+
+
+def test_a_budget_ends_with_its_products_its_seconds_and_the_time_around_it(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
+    whole = Budget(10, seconds=2.0)
+    part = Budget(within=whole, reserve=4)
+    assert (whole.left, part.left, whole.rest(), Budget().rest()) == (10, 6, 2.0, None)
+    whole.count = 7
+    assert (whole.left, part.left) == (3, 0) and whole.affords(3) and not whole.affords(4)
+    with time_limit(1.0):
+        assert whole.rest() == Budget().rest() == 1.0
+        now[0] = 6.0
+        assert whole.left == Budget().left == 0 and whole.unspent == 3 and whole.rest() == 1e-3
+    assert whole.left == 3 and whole.elapsed() == 1.0
+    now[0] = 7.0
+    assert not whole.affords(1) and Budget().affords(10**9)
+    unlimited = Budget()
+    unlimited.count = 3
+    unlimited.end()
+    assert unlimited.left == 0

@@ -33,7 +33,6 @@ numpydoc_show_class_members = False
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
 autosummary_ignore_module_all = False
-highlight_language = "none"  # blocks that name no language are plain
 html_theme = "pydata_sphinx_theme"
 html_title = "fastcurv documentation"
 html_favicon = "_static/favicon.svg"
@@ -90,7 +89,7 @@ TASKS = {
     ),
     "Converters and files": (
         "Networks of other libraries, and files.",
-        "from_torch to_torch from_sklearn from_onnx from_keras from_jax save load",
+        "from_torch to_torch to_c from_sklearn from_onnx from_keras from_jax save load",
     ),
     "Symmetries": (
         "Other parameters with the same function; ``fc.structure.flip_tanh`` and so on.",

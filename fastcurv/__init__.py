@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .convert.keras_jax import from_jax, from_keras
     from .convert.onnx import from_onnx
     from .convert.sklearn import from_sklearn
+    from .convert.to_c import to_c
     from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
     from .estimators.classifier import MLPClassifier
@@ -58,6 +59,7 @@ __all__ = [
     "from_torch",
     "load",
     "save",
+    "to_c",
     "to_torch",
     "diagonal",
     "eigsh",
@@ -117,6 +119,7 @@ _HOMES = {
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",
+    "to_c": "convert.to_c",
     "to_torch": "convert.torch",
     "trace": "spectrum.trace",
 }

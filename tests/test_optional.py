@@ -26,6 +26,8 @@ BEHIND = {
     "fastcurv/convert/onnx.py": "_load imports the package first",
     "fastcurv/network/arguments.py: shaped_like": "takes a tensor of torch",
     "fastcurv/distributed.py": "an objective has a client of the package",
+    "benchmarks/inputs.py: by_torch": "`measured` says that it is not installed",
+    "benchmarks/inputs.py: by_jax": "`measured` says that it is not installed",
     "benchmarks/peers.py": "`reason` has the message of what a peer's process raises",
     "benchmarks/spectrum_peers.py": "`reason` has the message of what a peer's process raises",
 }

@@ -547,6 +547,18 @@ class NewtonSteps:
         record: NDArray[np.float64],
     ) -> str | None: ...
 
+def input_derivatives(
+    sizes: tuple[int, ...],
+    phis: tuple[int | None, ...],
+    skips: tuple[bool, ...],
+    bias: bool,
+    dtype: np.dtype[Any],
+    theta: Any,
+    X: Any,
+    order: int,
+    weights: Any,
+    threads: int = 0,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None] | None: ...
 def inner(x: NDArray[Any], y: NDArray[Any]) -> float | None: ...
 def same(x: NDArray[Any], y: NDArray[Any]) -> bool: ...
 def project_rows(

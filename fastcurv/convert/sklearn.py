@@ -334,12 +334,14 @@ def from_sklearn(est: Any) -> Model:
 
     Parameters
     ----------
-    est : MLPClassifier, MLPRegressor or Pipeline
+    est : MLPClassifier, MLPRegressor, Pipeline or TransformedTargetRegressor
         A fitted estimator of scikit-learn or of this library. In a pipeline that ends with one,
         scalers and PCA before it are folded into the first layer, so the model takes the same rows
         as the pipeline. W and the spectrum then refer to unscaled features, where ``l2`` does not
         correspond to the fit's alpha; to get the network in the coordinates of the fit, use
-        ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``.
+        ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler of targets of a
+        TransformedTargetRegressor, around or inside of a pipeline, is folded into the last layer,
+        so that outputs are in the units of y.
 
     Returns
     -------
@@ -370,9 +372,12 @@ def from_sklearn(est: Any) -> Model:
     >>> bool(np.allclose(model.predict(theta, X)[:, 0], est.predict(X)))
     True
     """
-    steps = getattr(est, "steps", None)
-    first = affine_steps(steps[:-1]) if steps else None
-    est = steps[-1][1] if steps else est
+    first, last = None, None  # affine maps before and after the network
+    while hasattr(est, "steps") or type(est).__name__ == TARGETS:
+        if hasattr(est, "steps"):
+            first, est = affine_steps(est.steps[:-1], first), est.steps[-1][1]
+        else:
+            last, est = affine_targets(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(f"est is {typed(est)}; wanted its est.best_estimator_, there once fitted")
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
@@ -389,13 +394,17 @@ def from_sklearn(est: Any) -> Model:
             f"est, {typed(est)} with a forward pass of its own,",
         )
     phi = _phi_of(est)
-    last = getattr(est, "out_activation_", "identity")
+    phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    refuse(last not in known, f"the output activation {last!r}")
+    refuse(phi_out not in known, f"the output activation {phi_out!r}")
+    refuse(last is not None and phi_out != "identity", f"{phi_out!r} before scaled targets")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
         (W, b), (A, c) = layers[0], first
         layers[0] = W @ A, W @ c + b
+    if last is not None:
+        (W, b), (A, c) = layers[-1], last
+        layers[-1] = A @ W, A @ b + c
     return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
@@ -421,39 +430,61 @@ SCALERS = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
 Affine = tuple[np.ndarray, np.ndarray]  # A and c of the map ``x A' + c`` of rows x
 
 
-def affine_steps(steps: Sequence[tuple[str, Any]]) -> Affine | None:
-    """Return the steps of a pipeline as one map, or None if they do nothing.
+TARGETS = "TransformedTargetRegressor"
+
+
+def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None) -> Affine | None:
+    """Return the steps of a pipeline, after the map `before`, as one map, or None if they do
+    nothing.
 
     Raises ValueError for the first step that is not a supported affine map or not fitted.
     """
-    whole: Affine | None = None
+    whole = before
+    cure = "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
     for name, step in steps:
         if step is None or isinstance(step, str):  # "passthrough"
             continue
-        A, c = as_affine(step, name)
+        A, c = as_affine(step, f"step {name!r} of the pipeline", cure)
         whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
     return whole
 
 
-def as_affine(step: Any, name: str) -> Affine:
-    """Return a fitted scaler as an affine map."""
+def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
+    """Return the map from the outputs of a fitted TransformedTargetRegressor's regressor to
+    targets, followed by the map `after`; None if it does nothing.
+    """
+    if not hasattr(est, "regressor_"):
+        raise ValueError(f"est is a {TARGETS} with no regressor_; wanted a fitted one")
+    step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
+    if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
+        return after
+    A, c = as_affine(step, "transformer_ of est", cure)
+    if A.shape[0] != A.shape[1] or np.linalg.matrix_rank(A) < len(A):
+        raise ValueError(
+            f"transformer_ of est maps {A.shape[1]} targets to {A.shape[0]}; wanted a map that can "
+            f"be inverted, or {cure}"
+        )
+    B = np.diag(1 / np.diag(A)) if np.array_equal(A, np.diag(np.diag(A))) else np.linalg.inv(A)
+    return (B, -B @ c) if after is None else (after[0] @ B, after[1] - after[0] @ (B @ c))
+
+
+def as_affine(step: Any, place: str, cure: str) -> Affine:
+    """Return a fitted scaler as an affine map. `place` and `cure` are for messages: what the scaler
+    is, and what else to call.
+    """
     own: Any = type(step)
     kind = own.__name__
     if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
         bent = " with clip=True" if getattr(step, "clip", False) else ""
-        raise ValueError(
-            f"step {name!r} of the pipeline is a {kind}{bent}; wanted {SCALERS} before the net, or "
-            "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
-        )
+        raise ValueError(f"{place} is a {kind}{bent}; wanted {SCALERS}, or {cure}")
     theirs = [b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):
         raise ValueError(
-            f"step {name!r} of the pipeline is a {own.__module__}.{own.__name__} with a transform "
-            f"of its own; wanted scikit-learn's {kind}, or from_sklearn(pipe[-1]) with "
-            "X = pipe[:-1].transform(X)"
+            f"{place} is a {own.__module__}.{own.__name__} with a transform of its own; wanted "
+            f"scikit-learn's {kind}, or {cure}"
         )
     if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"step {name!r} of the pipeline is not fitted; wanted a fitted pipeline")
+        raise ValueError(f"{place} is not fitted; wanted a fitted one")
     if kind == "PCA":
         A = np.asarray(step.components_, float)
         if step.whiten:

@@ -51,6 +51,7 @@ from ..optimize.run import Run
 from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from .held_out import FIRST, HeldOut, firm_start, unseen
+from .input_slopes import InputSlopes
 from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
@@ -382,7 +383,7 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
 
-class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
+class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float
@@ -851,15 +852,17 @@ class BaseMLP(FittedWeights, Answering, BaseEstimator, subject="estimator"):
         """Return the outputs of the network before any softmax; sparse rows are made dense in
         blocks.
         """
-        check_is_fitted(self, "theta_")
-        kinds = (np.float64, np.float32)
-        X = unhidden(X, "X")
-        X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
+        X = self._rows(X)
         if not is_sparse(X):
             return self.model_.predict(self._weights, X)
         step = max(1, BLOCK // X.shape[1])
         parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
         return np.concatenate([self.model_.predict(self._weights, part) for part in parts])
+
+    def _rows(self, X: Any) -> Any:
+        check_is_fitted(self, "theta_")
+        kinds = (np.float64, np.float32)
+        return validate_data(self, unhidden(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """Return the objective that `fit` minimises, on these rows, for use with `classify`,

@@ -11,6 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
+from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
 from ..structure.given import Loss
 from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
@@ -203,6 +204,19 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         found = [part[:, 0] if self._flat else part for part in parts]
         return (found[0], np.exp(0.5 * found[1])) if return_std else found[0]
+
+    def _in_features(self, X: Any, order: int) -> InputDerivatives:
+        """Return outputs and derivatives of `predict`: of exponentials by the chain rule, or of the
+        means alone.
+        """
+        z, J, H = super()._in_features(X, order)
+        given = LOSSES[self._loss()].given
+        if given is not None and given.exponential:
+            z = np.exp(z)
+            H = None if H is None else z[..., None, None] * (H + J[..., None] * J[..., None, :])
+            J = z[..., None] * J
+        count = z.shape[1] // (given.per_target or 1 if given else 1)
+        return InputDerivatives(z[:, :count], J[:, :count], None if H is None else H[:, :count])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R^2, of these rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..common.read_only import ReadOnly
 from ..structure.parameters import branch_scale, layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
+from .input_derivatives import InputDerivatives, input_derivatives
 
 SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict
@@ -317,6 +319,122 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         plan.outputs(out)
         return out
+
+    def input_jacobian(self, theta: Any, X: Any, *, statistics: Any = None) -> np.ndarray:
+        """Return the derivatives of the outputs in the inputs, for each row.
+
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,)
+            The parameters.
+        X : array_like, shape (N, sizes[0])
+            Rows of inputs.
+        statistics : optional
+            With batch normalisation what the method `statistics` returns for the training rows; the
+            derivatives are then those of `predict` with them.
+
+        Returns
+        -------
+        ndarray, shape (N, sizes[-1], sizes[0])
+            ``[r, k, i]`` is the derivative of output k of row r in input i, before any softmax or
+            sigmoid. At a kink of relu or leaky_relu it is the derivative on the left.
+
+        Raises
+        ------
+        ValueError
+            If the model has batch normalisation and no statistics are given, or for other shapes.
+
+        See Also
+        --------
+        input_derivatives : Outputs, Jacobian and Hessian in one pass.
+        fastcurv.to_c : The same as a C function.
+
+        Notes
+        -----
+        Tangents go forward where the network has at most as many inputs as outputs, and backward
+        otherwise: the cost is that of a forward pass for each input or each output, whichever are
+        fewer. The numbers do not depend on the number of threads.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> model = fc.MLP([2, 1])
+        >>> model.input_jacobian([3.0, -2.0, 0.5], [[1.0, 1.0]])
+        array([[[ 3., -2.]]])
+        """
+        return input_derivatives(self, theta, X, 1, None, statistics).jacobian
+
+    def input_hessian(
+        self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
+    ) -> np.ndarray:
+        """Return the second derivatives of the outputs in the inputs, for each row.
+
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,)
+            The parameters.
+        X : array_like, shape (N, sizes[0])
+            Rows of inputs.
+        weights : array_like, shape (sizes[-1],) or (N, sizes[-1]), optional
+            Return the Hessian of the sum of outputs with these weights, for every row or for each.
+            It costs one pass back in place of one for each output.
+        statistics : optional
+            As in `input_jacobian`.
+
+        Returns
+        -------
+        ndarray, shape (N, sizes[-1], sizes[0], sizes[0]), or (N, sizes[0], sizes[0]) with weights
+            Symmetric to the last bit. Where an activation has a kink, as relu, the derivatives are
+            those almost everywhere: a network of relu alone has a Hessian of 0.
+
+        Raises
+        ------
+        ValueError
+            As `input_jacobian`, and for weights of another shape.
+
+        Notes
+        -----
+        With D_l the Jacobian of layer l's z and e_l the derivatives in its output, the Hessian is
+        the sum over hidden layers of ``D_l' diag(e_l phi''(z_l)) D_l`` [1]_.
+
+        References
+        ----------
+        .. [1] C. Bishop, Exact calculation of the Hessian matrix for the multilayer perceptron,
+               Neural Computation 4, 1992.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> model = fc.MLP([1, 1, 1], "tanh", bias=False)
+        >>> H = model.input_hessian([1.0, 1.0], [[0.5]])
+        >>> bool(np.isclose(H[0, 0, 0, 0], -2 * np.tanh(0.5) * (1 - np.tanh(0.5) ** 2)))
+        True
+        """
+        return np.asarray(input_derivatives(self, theta, X, 2, weights, statistics).hessian)
+
+    def input_derivatives(
+        self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
+    ) -> InputDerivatives:
+        """Return outputs, Jacobian and Hessian in the inputs in one pass, as a named tuple.
+
+        The arguments are those of `input_hessian`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> model = fc.MLP([3, 5, 2])
+        >>> z, J, H = model.input_derivatives(model.init(seed=0), np.ones((4, 3)))
+        >>> z.shape, J.shape, H.shape
+        ((4, 2), (4, 2, 3), (4, 2, 3, 3))
+        """
+        return input_derivatives(self, theta, X, 2, weights, statistics)
+
+    @cached_property
+    def _layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
+        """Sizes, numbers of activations (None for user-defined ones) and skips, for the engine."""
+        names = _engine.ACTIVATIONS
+        phis = tuple(names[a] if isinstance(a, str) else None for a in self.activation)
+        return tuple(self.sizes), phis, self.skips
 
     def statistics(self, ob: Any, theta: Any) -> list[Any]:
         """Return the mean and biased variance of z over the rows of an objective, for each hidden

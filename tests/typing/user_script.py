@@ -170,6 +170,13 @@ def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
     same, _ = fc.from_keras([a for W, b in layers for a in (W.T, b)], activation="tanh")
     also, _ = fc.from_jax([(W.T, b) for W, b in layers], activation="tanh")
     assert same.sizes == also.sizes == model.sizes
+    fc.to_c(model, theta, folder / "net.c", name="net")
+    rows = np.ones((3, model.sizes[0]))
+    slopes: Floats = model.input_jacobian(theta, rows)
+    bends: Floats = model.input_hessian(theta, rows, weights=slopes[0, :, 0])
+    outputs, same_slopes, _ = model.input_derivatives(theta, rows)
+    assert outputs.shape == slopes.shape[:2] and bends.shape[0] == 3
+    assert np.allclose(slopes, same_slopes)
 
 
 def converters(model: fc.MLP, theta: Floats, onnx_file: Path) -> None:

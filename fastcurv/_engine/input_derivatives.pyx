@@ -1,0 +1,495 @@
+"""Derivatives of a network's outputs in its inputs, for a block of rows at a time.
+
+With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = phi(z_l) [+ h_(l-1)], the tangents D_l = dz_l / dx
+and A_l = dh_l / dx go forward through the layers,
+
+    D_l = W_l A_(l-1)        A_l = phi'(z_l) D_l [+ A_(l-1)]        A_0 = I
+
+and the derivatives e_l of one combination of outputs in h_l go backward,
+
+    e_(l-1) = W_l' (phi'(z_l) e_l) [+ e_l]
+
+The Jacobian is D of the last layer or, where there are fewer outputs than inputs, e_0 for each
+output. The Hessian of the combination is the sum over hidden layers of D_l' diag(e_l phi''(z_l))
+D_l.
+
+A matrix of a layer has a row for each unit. The columns of A and D are the block's rows, then the
+block's rows again for each input; those of e are the block's rows for each output. One product then
+serves all of them. Each row's numbers depend on that row alone.
+"""
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+
+cdef enum:
+    TANGENT_NUMBERS = 1 << 15   # numbers in D of a block: a quarter of a megabyte
+    TANGENT_COLUMNS = 64        # but at least this many columns, for which a product is efficient
+    INPUT_STEP = 512               # numbers that are checked at a time
+    THREADED_WORK = 1 << 18       # multiply-adds from which the blocks are shared by threads
+
+# The last call's room, for the next call: fresh pages take longer than one row of a small network.
+cdef list INPUT_ROOM = []
+
+
+cdef struct InputLayer:
+    Py_ssize_t m, k             # units, and units below
+    Py_ssize_t w, b             # where W and b begin in theta; b < 0: no biases
+    fc_activation phi
+    bint skip, curved           # curved: phi'' is not 0 everywhere
+
+
+cdef struct InputRoom:          # of one thread, all matrices padded
+    char *x                     # (d_in, rows)
+    char *z                     # (m, rows) of one layer
+    char *a                     # (m, rows) of one layer, phi(z)
+    char **p                    # for each hidden layer (m, rows), phi'
+    char **q                    # (m, rows), phi''
+    char **D                    # (m, columns)
+    char *A                     # (widest, columns), of the layer below
+    char *other                 # (widest, columns): the next A
+    char *e                     # (widest, columns of e)
+    char *delta                 # the same
+    char *own                   # (m, d_in): a row's D
+    char *s                     # the same, each unit times e phi''
+    char *gemm
+
+
+cdef struct InputJob:
+    const fc_table *K
+    int n_layers, size
+    Py_ssize_t N, rows, d_in, d_out
+    Py_ssize_t inputs           # tangents that go forward: d_in, or 0 if only values do
+    Py_ssize_t parts            # combinations of outputs that go backward
+    Py_ssize_t ldr, ldt, lde, lds
+    InputLayer *layer
+    InputRoom *room
+    const char *theta
+    const char *X
+    Py_ssize_t x_rs, x_cs
+    const char *weights         # (N, d_out), or NULL: each output by itself
+    char *outputs               # (N, d_out) or NULL
+    char *jacobian              # (N, d_out, d_in) or NULL
+    char *hessian               # (N, parts, d_in, d_in) or NULL
+
+
+cdef void multiply(
+    InputJob *t, InputRoom *room, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const char *a,
+    Py_ssize_t a_rs, Py_ssize_t a_cs, const char *b, Py_ssize_t ldb, char *c, Py_ssize_t ldc,
+    bint exact, bint add
+) noexcept nogil:
+    """c (m, n) = [c +] a b, b (k, n) padded, by one thread. Unless exact, c is padded too."""
+    cdef int round
+    cdef fc_product job = plain_product(
+        m, n, k, <char *>a, a_rs, a_cs, <char *>b, ldb, 0, c, ldc, add
+    )
+    job.exact, job.term[0].b_vs = exact, t.K.vector_bytes // t.size
+    job.row_block, job.col_block = m, n
+    for round in range(t.K.rounds(&job)):
+        t.K.product(&job, round, 0, 0, room.gemm)
+
+
+cdef void add_bias(
+    const real *T, Py_ssize_t ldt, const real *b, real *z, Py_ssize_t ldz, Py_ssize_t m,
+    Py_ssize_t rows
+) noexcept nogil:
+    """z (m, rows) = the values in T, plus b unless it is NULL."""
+    cdef Py_ssize_t u, r
+    cdef real shift
+    for u in range(m):
+        shift = b[u] if b != NULL else 0
+        for r in range(rows):
+            z[u * ldz + r] = T[u * ldt + r] + shift
+
+
+cdef void scale_columns(
+    InputJob *t, const real *D, Py_ssize_t ldd, const char *p, real *out, Py_ssize_t ldo,
+    Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups
+) noexcept nogil:
+    """out = D times p (m, rows), for each of the groups of `rows` columns."""
+    cdef Py_ssize_t i
+    for i in range(groups):
+        t.K.times(m, 1, rows, p, t.ldr, D + i * rows, ldd, out + i * rows, ldo)
+
+
+cdef void add_skip(
+    const real *below, Py_ssize_t ldb, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t columns
+) noexcept nogil:
+    """out (m, columns) += below."""
+    cdef Py_ssize_t u, j
+    for u in range(m):
+        for j in range(columns):
+            out[u * ldo + j] += below[u * ldb + j]
+
+
+cdef void add_identity(real *out, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t inputs) noexcept nogil:
+    """Add 1 to the tangent of each unit in the input of the same number."""
+    cdef Py_ssize_t u, r
+    for u in range(inputs):
+        for r in range(rows):
+            out[u * ld + u * rows + r] += 1
+
+
+cdef void put_values(
+    const real *a, Py_ssize_t lda, real *A, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows
+) noexcept nogil:
+    cdef Py_ssize_t u
+    for u in range(m):
+        memcpy(A + u * ldt, a + u * lda, rows * sizeof(real))
+
+
+cdef void repeat(
+    const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
+    Py_ssize_t rows, Py_ssize_t groups
+) noexcept nogil:
+    """Column group i of out: W[u, i] for every row of the block."""
+    cdef Py_ssize_t u, i, r
+    for u in range(m):
+        for i in range(groups):
+            for r in range(rows):
+                out[u * ldo + i * rows + r] = W[u * rs + i * cs]
+
+
+cdef void put_out(
+    const real *T, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups, real *out,
+    Py_ssize_t unit, Py_ssize_t group, Py_ssize_t row
+) noexcept nogil:
+    """out[r, ...] = T[u, group i of row r], with these distances in `out`."""
+    cdef Py_ssize_t u, i, r
+    for u in range(m):
+        for i in range(groups):
+            for r in range(rows):
+                out[r * row + u * unit + i * group] = T[u * ldt + i * rows + r]
+
+
+cdef void weigh_units(
+    const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
+    Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
+) noexcept nogil:
+    """own (m, d) = a row's D, and out = the same times e phi'' of each unit."""
+    cdef Py_ssize_t u, i
+    cdef real s
+    for u in range(m):
+        s = e[u * lde] * q[u * ldq]
+        for i in range(d):
+            own[u * ldo + i] = D[u * ldd + i * step]
+            out[u * ldo + i] = s * own[u * ldo + i]
+
+
+cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(d):
+        for j in range(i):
+            H[j * d + i] = H[i * d + j]
+
+
+cdef void tangents_forward(
+    InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
+) noexcept nogil:
+    """Values and tangents of all layers; outputs, and the Jacobian where tangents went forward."""
+    cdef Py_ssize_t l, columns = rows * (1 + t.inputs)
+    cdef InputLayer *y
+    cdef real *D
+    cdef const real *b
+    t.K.columns(
+        rows, t.d_in, t.X + first * t.x_rs * t.size, t.x_rs, t.x_cs, 0, rows, room.x, t.ldr
+    )
+    for l in range(t.n_layers):
+        y = &t.layer[l]
+        D = <real *>room.D[l]
+        if l == 0:
+            multiply(
+                t, room, y.m, rows, y.k, <const char *>(theta + y.w), y.k, 1, room.x, t.ldr,
+                <char *>D, t.ldt, False, False
+            )
+            repeat(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
+        else:
+            multiply(
+                t, room, y.m, columns, y.k, <const char *>(theta + y.w), y.k, 1, room.A, t.ldt,
+                <char *>D, t.ldt, False, False
+            )
+        b = theta + y.b if y.b >= 0 else NULL
+        add_bias(D, t.ldt, b, <real *>room.z, t.ldr, y.m, rows)
+        if l == t.n_layers - 1:
+            break
+        t.K.activate(
+            y.phi, y.m, rows, room.z, t.ldr, room.a, t.ldr, room.p[l], t.ldr,
+            room.q[l] if y.curved else NULL, t.ldr
+        )
+        put_values(<real *>room.a, t.ldr, <real *>room.other, t.ldt, y.m, rows)
+        scale_columns(
+            t, D + rows, t.ldt, room.p[l], <real *>room.other + rows, t.ldt, y.m, rows, t.inputs
+        )
+        if y.skip and l == 0:
+            add_skip(<real *>room.x, t.ldr, <real *>room.other, t.ldt, y.m, rows)
+            add_identity(<real *>room.other + rows, t.ldt, rows, t.inputs)
+        elif y.skip:
+            add_skip(<real *>room.A, t.ldt, <real *>room.other, t.ldt, y.m, columns)
+        room.A, room.other = room.other, room.A
+    if t.outputs != NULL:
+        put_out(
+            <real *>room.z, t.ldr, t.d_out, rows, 1, <real *>t.outputs + first * t.d_out, 1, 0,
+            t.d_out
+        )
+    if t.jacobian != NULL and t.inputs:
+        put_out(
+            D + rows, t.ldt, t.d_out, rows, t.d_in, <real *>t.jacobian + first * t.d_out * t.d_in,
+            t.d_in, 1, t.d_out * t.d_in
+        )
+
+
+cdef void outputs_backward(
+    InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
+) noexcept nogil:
+    """e of all layers; the Hessian, or the Jacobian where only values went forward."""
+    cdef Py_ssize_t l = t.n_layers - 1, r, part, columns = rows * t.parts
+    cdef Py_ssize_t square = t.d_in * t.d_in
+    cdef InputLayer *y = &t.layer[l]
+    cdef real *e = <real *>room.e
+    cdef real *H
+    cdef bint begun = False
+    if t.weights == NULL:
+        repeat(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
+    else:
+        t.K.columns(
+            rows, t.d_out, t.weights + first * t.d_out * t.size, t.d_out, 1, 0, rows, room.delta,
+            t.lde
+        )
+        multiply(
+            t, room, y.k, rows, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
+            room.e, t.lde, False, False
+        )
+    for l in range(t.n_layers - 2, -1, -1):
+        y = &t.layer[l]
+        if t.hessian != NULL and y.curved:
+            for r in range(rows):
+                for part in range(t.parts):
+                    H = <real *>t.hessian + ((first + r) * t.parts + part) * square
+                    weigh_units(
+                        <real *>room.D[l] + rows + r, t.ldt, rows, e + part * rows + r, t.lde,
+                        <real *>room.q[l] + r, t.ldr, <real *>room.own, <real *>room.s, t.lds, y.m,
+                        t.d_in
+                    )
+                    multiply(
+                        t, room, t.d_in, t.d_in, y.m, room.own, 1, t.lds, room.s, t.lds, <char *>H,
+                        t.d_in, True, begun
+                    )
+            begun = True
+        if l == 0 and t.hessian != NULL:
+            break
+        scale_columns(
+            t, e, t.lde, room.p[l], <real *>room.delta, t.lde, y.m, rows, t.parts
+        )
+        multiply(
+            t, room, y.k, columns, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
+            room.e, t.lde, False, y.skip    # with a skip W is square, and e_l is a term
+        )
+    if t.hessian != NULL:
+        H = <real *>t.hessian + first * t.parts * square
+        if not begun:
+            memset(H, 0, rows * t.parts * square * sizeof(real))
+        for r in range(rows * t.parts):
+            mirror(H + r * square, t.d_in)
+    else:
+        put_out(
+            e, t.lde, t.d_in, rows, t.d_out, <real *>t.jacobian + first * t.d_out * t.d_in, 1,
+            t.d_in, t.d_out * t.d_in
+        )
+
+
+cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """A block of rows."""
+    cdef InputJob *t = <InputJob *>context
+    cdef InputRoom *room = &t.room[member]
+    cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
+    cdef bint back = t.hessian != NULL or t.jacobian != NULL and t.inputs == 0
+    if fc_team_off(member):
+        return
+    if t.size == 8:
+        tangents_forward[double](t, room, first, rows, <const double *>t.theta)
+        if back:
+            outputs_backward[double](t, room, first, rows, <const double *>t.theta)
+    else:
+        tangents_forward[float](t, room, first, rows, <const float *>t.theta)
+        if back:
+            outputs_backward[float](t, room, first, rows, <const float *>t.theta)
+
+
+# --- the call -------------------------------------------------------------------------------------
+
+
+cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except? NULL:
+    """Where the numbers of a C-contiguous, aligned matrix (rows, cols) of this dtype begin, or NULL
+    if the array is anything else.
+    """
+    cdef Py_buffer view
+    cdef char *start = NULL
+    if type(array) is not ndarray or (array.dtype is not dtype and array.dtype != dtype):
+        return NULL
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    rows[0] = view.shape[0] if view.ndim == 2 else 0
+    if (
+        rows[0] > 0 and view.shape[1] == cols
+        and (view.strides[1] == view.itemsize or cols == 1)
+        and (view.strides[0] == cols * view.itemsize or rows[0] == 1)
+        and <uintptr_t>view.buf % view.itemsize == 0
+    ):
+        start = <char *>view.buf
+    PyBuffer_Release(&view)
+    return start
+
+
+cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy) noexcept nogil:
+    """Whether all numbers are finite; `copy` has room for INPUT_STEP numbers."""
+    cdef Py_ssize_t first = 0, some
+    while first < count:
+        some = min(<Py_ssize_t>INPUT_STEP, count - first)
+        if not K.copy_finite(some, x + first * K.real_bytes, 0, copy):
+            return False
+        first += some
+    return True
+
+
+cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
+    """Lay out one thread's matrices from `base` on, and return how many bytes they take. If base is
+    NULL, they are only counted.
+    """
+    cdef Arena arena
+    cdef Py_ssize_t l, hidden = 1, widest = t.d_in
+    cdef InputLayer *y
+    cdef bint kept = t.hessian != NULL
+    memset(&arena, 0, sizeof(arena))
+    arena.base = base
+    for l in range(t.n_layers):
+        y = &t.layer[l]
+        widest = max(widest, y.m)
+        if l < t.n_layers - 1:
+            hidden = max(hidden, y.m)
+    room.x = take(&arena, t.d_in * t.ldr, t.size)
+    room.z = take(&arena, widest * t.ldr, t.size)
+    room.a = take(&arena, hidden * t.ldr, t.size)
+    room.A = take(&arena, hidden * t.ldt, t.size)
+    room.other = take(&arena, hidden * t.ldt, t.size)
+    for l in range(t.n_layers):
+        y = &t.layer[l]
+        if l == 0 or kept:
+            room.D[l] = take(&arena, (y.m if kept else max(hidden, t.d_out)) * t.ldt, t.size)
+        else:
+            room.D[l] = room.D[0]
+        if l < t.n_layers - 1:
+            room.p[l] = take(&arena, y.m * t.ldr, t.size)
+            room.q[l] = take(&arena, y.m * t.ldr, t.size) if kept and y.curved else NULL
+    room.e = take(&arena, widest * t.lde, t.size)
+    room.delta = take(&arena, widest * t.lde, t.size)
+    room.own = take(&arena, hidden * t.lds, t.size)
+    room.s = take(&arena, hidden * t.lds, t.size)
+    room.gemm = take(&arena, max(t.K.scratch, <size_t>(INPUT_STEP * t.size)), 1)
+    return arena.used
+
+
+def input_derivatives(
+    tuple sizes, tuple phis, tuple skips, bint bias, dtype, theta, X, int order, weights,
+    int threads=0
+):
+    """Outputs, Jacobian and Hessian in the inputs, for each row of X.
+
+    Parameters
+    ----------
+    sizes, phis, skips, bias, dtype
+        As `Plan` takes them, the activations of hidden layers by number; no batch normalisation.
+    theta : ndarray (n,), X : ndarray (N, d_in), weights : ndarray (N, d_out) or None
+        Contiguous, of this dtype.
+    order : 1 or 2
+        2: also the Hessian, of each output or, with weights, of the weighted sum of outputs.
+    threads : int
+        0: as `default_threads` says, where there are enough rows for more than one.
+
+    Returns
+    -------
+    outputs (N, d_out), jacobian (N, d_out, d_in), hessian or None
+        hessian is (N, d_out, d_in, d_in), with weights (N, d_in, d_in). None instead of all three
+        where an array has another form or holds NaN or infinity.
+    """
+    cdef InputJob t
+    cdef InputLayer *y
+    cdef Py_ssize_t l, n = 0, N = 0, n_weights, widest = 1, numbers
+    cdef size_t each = 0
+    cdef char *base
+    cdef fc_watch before
+    cdef int member
+    cdef bint good = True
+    memset(&t, 0, sizeof(t))
+    t.size = dtype.itemsize
+    t.K, t.n_layers = &table_chosen()[t.size == 8], len(sizes) - 1
+    t.d_in, t.d_out = sizes[0], sizes[t.n_layers]
+    t.layer = <InputLayer *>calloc(t.n_layers, sizeof(InputLayer))
+    if t.layer == NULL:
+        raise MemoryError("no memory for a list of layers")
+    try:
+        for l in range(t.n_layers):
+            y = &t.layer[l]
+            y.k, y.m = sizes[l], sizes[l + 1]
+            y.w, y.b = n, n + y.m * y.k if bias else -1
+            n += y.m * (y.k + bias)
+            widest = max(widest, y.m)
+            if l < t.n_layers - 1:
+                y.phi, y.skip = <fc_activation><int>phis[l], skips[l]
+                y.curved = fc_bends(y.phi)
+        t.theta = ready(theta, n, dtype, False)
+        t.X = matrix_ready(X, t.d_in, dtype, &N)
+        if t.theta == NULL or t.X == NULL:
+            return None
+        if weights is not None:
+            t.weights = matrix_ready(weights, t.d_out, dtype, &n_weights)
+            if t.weights == NULL or n_weights != N:
+                return None
+        t.N, t.x_rs, t.x_cs = N, t.d_in, 1
+        outputs, hessian = np.empty((N, t.d_out), dtype), None
+        jacobian = np.empty((N, t.d_out, t.d_in), dtype)
+        t.outputs, t.jacobian = pointer(outputs), pointer(jacobian)
+        t.parts = t.d_out if weights is None else 1
+        if order == 2:
+            shape = (N, t.d_in, t.d_in)
+            hessian = np.empty(shape if t.weights != NULL else (N, t.d_out, t.d_in, t.d_in), dtype)
+            t.hessian = pointer(hessian)
+        t.inputs = t.d_in if order == 2 or t.d_in <= t.d_out else 0
+        numbers = 1 + max(t.inputs, t.parts)
+        t.rows = max(TANGENT_NUMBERS // (numbers * widest), TANGENT_COLUMNS // numbers, 1)
+        if t.rows > 8:      # whole lines of either precision
+            t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
+        t.rows = min(t.rows, N)
+        t.ldr, t.ldt = padded(t.rows, t.size), padded(t.rows * (1 + t.inputs), t.size)
+        t.lde, t.lds = padded(t.rows * t.parts, t.size), padded(t.d_in, t.size)
+        if N <= t.rows or N * n * numbers < THREADED_WORK:
+            threads = 1
+        threads = threads or default_threads()
+        t.room = <InputRoom *>calloc(threads, sizeof(InputRoom) + 3 * t.n_layers * sizeof(char *))
+        if t.room == NULL:
+            raise MemoryError("no memory for a list of matrices")
+        for member in range(threads):
+            t.room[member].p = <char **>(t.room + threads) + 3 * t.n_layers * member
+            t.room[member].q = t.room[member].p + t.n_layers
+            t.room[member].D = t.room[member].q + t.n_layers
+            each = room_of(&t, &t.room[member], NULL)
+        try:
+            room = INPUT_ROOM.pop()
+        except IndexError:
+            room = None
+        if room is None or <size_t>room.size < each * threads + FC_ALIGN:
+            room = np.zeros(each * threads + FC_ALIGN, np.uint8)
+        base = to_line(pointer(room))
+        for member in range(threads):
+            room_of(&t, &t.room[member], base + member * each)
+        with nogil:
+            before = watch()
+            good = finite(t.K, t.theta, n, t.room[0].gemm) and finite(
+                t.K, t.X, N * t.d_in, t.room[0].gemm
+            ) and (t.weights == NULL or finite(t.K, t.weights, N * t.d_out, t.room[0].gemm))
+            if good:
+                fc_team_run(threads, (N + t.rows - 1) // t.rows, input_part, &t)
+            unwatch(before)
+        if room.size <= KEPT * sizeof(double) and not INPUT_ROOM:
+            INPUT_ROOM.append(room)
+        return (outputs, jacobian, hessian) if good else None
+    finally:
+        free(t.room)
+        free(t.layer)

@@ -1,0 +1,485 @@
+"""A network as a C99 file: its outputs and their derivatives in the inputs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import short
+from ..common.errors import accept_aliases, typed
+from ..network.mlp import MLP
+
+# phi and, in `first` and `second`, phi' and phi'' of a number z, as C statements.
+ACTIVATIONS = {
+    "identity": "phi = z; first = 1; second = 0;",
+    "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
+    "leaky_relu": "first = z > 0 ? 1 : 0.01; phi = first * z; second = 0;",
+    "tanh": """\
+if (fabs(z) < 0.5) { /* elsewhere 1 - phi^2 would lose the digits of phi' */
+            phi = tanh(z);
+            first = 1 - phi * phi;
+        } else {
+            e = exp(-2 * fabs(z));
+            phi = (z > 0 ? 1 - e : e - 1) / (1 + e);
+            first = 4 * e / ((1 + e) * (1 + e));
+        }
+        second = -2 * phi * first;""",
+    "sigmoid": """\
+e = exp(-fabs(z));
+        phi = (z > 0 ? 1 : e) / (1 + e);
+        first = e / ((1 + e) * (1 + e));
+        t = expm1(-fabs(z));
+        second = first * (z > 0 ? t : -t) / (1 + e);""",
+    "softplus": """\
+e = exp(-fabs(z));
+        phi = (z > 0 ? z : 0) + log1p(e);
+        first = (z > 0 ? 1 : e) / (1 + e);
+        second = e / ((1 + e) * (1 + e));""",
+    "silu": """\
+e = exp(-fabs(z));
+        s = (z > 0 ? 1 : e) / (1 + e);
+        t = e / ((1 + e) * (1 + e));
+        phi = z * s;
+        first = s + z * t;
+        second = t * (2 + z * (z > 0 ? e - 1 : 1 - e) / (1 + e));""",
+    "gelu": """\
+e = 0.5 * erfc(-z * 0.70710678118654752440);
+        s = 0.39894228040143267794 * exp(-0.5 * z * z);
+        phi = z * e;
+        first = e + z * s;
+        second = s * (2 - z * z);""",
+    "elu": """\
+e = z > 0 ? 0 : expm1(z);
+        phi = z > 0 ? z : e;
+        first = z > 0 ? 1 : exp(z);
+        second = z > 0 ? 0 : first;""",
+}
+
+# Words of C that cannot name the function, beside the words of the file itself.
+KEYWORDS = (
+    "auto", "break", "case", "char", "continue", "default", "do", "extern", "float", "goto",
+    "inline", "long", "main", "register", "restrict", "short", "signed", "switch", "typedef",
+    "union", "unsigned", "volatile", "while",
+)  # fmt: skip
+
+TEXT = Template("""\
+/* $title
+ *
+ * void ${name}_outputs(const double *x, double *y, double *work)
+ *     y: the $d_out outputs of a row x of $d_in inputs.
+ * void ${name}_jacobian(const double *x, double *y, double *J, double *work)
+ *     J[k * $d_in + i]: the derivative of output k in input i.
+ * void ${name}_hessian(const double *x, const double *weights, double *y, double *J, double *H,
+ *                      double *work)
+ *     H[i * $d_in + j]: the second derivatives of the sum of outputs with these $d_out weights.
+ *
+ * work has room for ${NAME}_WORK numbers. Nothing is allocated and nothing is kept between calls,
+ * so that threads may call at the same time, each with a work of its own. The functions at the end
+ * are those that CasADi's external("$name", ...) calls. To compile: cc -std=c99 -O3 -c $file
+ */
+#include <math.h>
+#include <stddef.h>
+
+enum { ${NAME}_D_IN = $d_in, ${NAME}_D_OUT = $d_out, ${NAME}_WORK = $work };
+
+void ${name}_outputs(const double *x, double *y, double *work);
+void ${name}_jacobian(const double *x, double *y, double *J, double *work);
+void ${name}_hessian(const double *x, const double *weights, double *y, double *J, double *H,
+    double *work);
+
+/* W of each layer, a row for each of its inputs, and b. */
+$constants
+
+/* out (n, m) = a (n, k) times w (k, m): four rows of w at a time, whose inner loop compilers turn
+ * into vector instructions of any width. */
+static void multiply(int n, int k, int m, const double *a, const double *w, double *out) {
+    int r, u, q;
+    for (r = 0; r < n; r++, a += k, out += m) {
+        for (u = 0; u < m; u++) out[u] = 0;
+        for (q = 0; q + 4 <= k; q += 4) {
+            const double *w0 = w + (size_t)q * m, *w1 = w0 + m, *w2 = w1 + m, *w3 = w2 + m;
+            const double x0 = a[q], x1 = a[q + 1], x2 = a[q + 2], x3 = a[q + 3];
+            for (u = 0; u < m; u++)
+                out[u] += (x0 * w0[u] + x1 * w1[u]) + (x2 * w2[u] + x3 * w3[u]);
+        }
+        for (; q < k; q++)
+            for (u = 0; u < m; u++) out[u] += a[q] * w[(size_t)q * m + u];
+    }
+}
+
+static double dot(int n, const double *a, const double *b) {
+    double sum[8] = {0}, rest = 0;
+    int i, j;
+    for (i = 0; i + 8 <= n; i += 8)
+        for (j = 0; j < 8; j++) sum[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) rest += a[i] * b[i];
+    return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7])) + rest;
+}
+
+$helpers$activations\
+/* A layer's matrices have a column for each unit: row 0 of Z is z, and row 1 + i its derivative
+ * in input i; A has the same of the layer's output. Tangents of the first layer are W itself. */
+static void forward(const double *x, int inputs, double *work) {
+    const int n = 1 + inputs;
+$forward    (void)n;
+}
+
+/* From the derivatives e of a sum of outputs in the last hidden layer's output: those in x, and
+ * the Hessian where H is not NULL. */
+static void backward(double *e, double *gradient, double *H, double *work) {
+    double *d = work + $delta, *below = work + $below;
+    int i, j;
+    if (H != NULL)
+        for (i = 0; i < $d_in * $d_in; i++) H[i] = 0;
+$backward    for (i = 0; i < $d_in; i++) gradient[i] = e[i];
+    if (H != NULL)
+        for (i = 0; i < $d_in; i++)
+            for (j = 0; j < i; j++) H[i * $d_in + j] = H[j * $d_in + i];
+    (void)d, (void)below;
+}
+
+void ${name}_outputs(const double *x, double *y, double *work) {
+    int k;
+    forward(x, 0, work);
+    for (k = 0; k < $d_out; k++) y[k] = work[$z + k];
+}
+
+void ${name}_jacobian(const double *x, double *y, double *J, double *work) {
+    int i, k;
+    forward(x, $inputs, work);
+    for (k = 0; k < $d_out; k++) y[k] = work[$z + k];
+    for (k = 0; k < $d_out; k++) {
+$jacobian    }
+}
+
+void ${name}_hessian(const double *x, const double *weights, double *y, double *J, double *H,
+    double *work) {
+    double *e = work + $e;
+    int i, k;
+    forward(x, $d_in, work);
+    for (k = 0; k < $d_out; k++) y[k] = work[$z + k];
+    for (k = 0; k < $d_out; k++)
+        for (i = 0; i < $d_in; i++) J[k * $d_in + i] = $tangent;
+    for (i = 0; i < $last; i++) e[i] = dot($d_out, W$n + (size_t)i * $d_out, weights);
+    backward(e, work + $gradient, H, work);
+}
+
+/* For CasADi. */
+typedef long long int casadi_int;
+#define FUNCTION(f, inputs, outputs)                                                       \\
+    casadi_int f##_n_in(void) { return inputs; }                                           \\
+    casadi_int f##_n_out(void) { return outputs; }                                         \\
+    int f##_work(casadi_int *args, casadi_int *results, casadi_int *iw, casadi_int *w) {   \\
+        *args = inputs, *results = outputs, *iw = 0, *w = ${NAME}_WORK + $more;            \\
+        return 0;                                                                          \\
+    }                                                                                      \\
+    const casadi_int *f##_sparsity_in(casadi_int i) { return SHAPES[i]; }
+#define DECLARED(f)                                                                        \\
+    casadi_int f##_n_in(void);                                                             \\
+    casadi_int f##_n_out(void);                                                            \\
+    int f##_work(casadi_int *, casadi_int *, casadi_int *, casadi_int *);                  \\
+    const casadi_int *f##_sparsity_in(casadi_int);                                         \\
+    const casadi_int *f##_sparsity_out(casadi_int);                                        \\
+    int f(const double **, double **, casadi_int *, double *, int);
+
+/* Dense matrices: rows, columns, 1. The last one has no entries. */
+static const casadi_int X_SHAPE[] = {$d_in, 1, 1}, Y_SHAPE[] = {$d_out, 1, 1};
+static const casadi_int J_SHAPE[] = {$d_out, $d_in, 1}, H_SHAPE[] = {$d_out * $d_in, $d_in, 1};
+static const casadi_int NO_ENTRIES[3 + $d_out] = {$d_out * $d_in, $d_out};
+static const casadi_int *const SHAPES[] = {X_SHAPE, Y_SHAPE, J_SHAPE};
+
+DECLARED($name)
+DECLARED(jac_$name)
+DECLARED(jac_jac_$name)
+FUNCTION($name, 1, 1)
+FUNCTION(jac_$name, 2, 1)
+FUNCTION(jac_jac_$name, 3, 2)
+const casadi_int *${name}_sparsity_out(casadi_int i) { return i == 0 ? Y_SHAPE : NULL; }
+const casadi_int *jac_${name}_sparsity_out(casadi_int i) { return i == 0 ? J_SHAPE : NULL; }
+const casadi_int *jac_jac_${name}_sparsity_out(casadi_int i) {
+    return i == 0 ? H_SHAPE : NO_ENTRIES;
+}
+
+/* A row that is not given is 0. */
+static const double *row_of(const double **arg, double *room) {
+    int i;
+    for (i = 0; i < $d_in; i++) room[i] = arg[0] != NULL ? arg[0][i] : 0;
+    return room;
+}
+
+int $name(const double **arg, double **res, casadi_int *iw, double *w, int mem) {
+    if (res[0] != NULL) ${name}_outputs(row_of(arg, w + ${NAME}_WORK), res[0], w);
+    (void)iw, (void)mem;
+    return 0;
+}
+
+int jac_$name(const double **arg, double **res, casadi_int *iw, double *w, int mem) {
+    double *x = w + ${NAME}_WORK, *y = x + $d_in, *J = y + $d_out;
+    int i, k;
+    if (res[0] != NULL) {
+        ${name}_jacobian(row_of(arg, x), y, J, w);
+        for (i = 0; i < $d_in; i++)
+            for (k = 0; k < $d_out; k++) res[0][i * $d_out + k] = J[k * $d_in + i];
+    }
+    (void)iw, (void)mem;
+    return 0;
+}
+
+int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, int mem) {
+    double *e = w + $e, *H = w + ${NAME}_WORK + $d_in;
+    int i, j, k;
+    if (res[0] != NULL) {
+        forward(row_of(arg, w + ${NAME}_WORK), $d_in, w);
+        for (k = 0; k < $d_out; k++) {
+            for (i = 0; i < $last; i++) e[i] = W$n[(size_t)i * $d_out + k];
+            backward(e, w + $gradient, H, w);
+            for (i = 0; i < $d_in; i++)
+                for (j = 0; j < $d_in; j++)
+                    res[0][(size_t)j * $d_out * $d_in + i * $d_out + k] = H[i * $d_in + j];
+        }
+    }
+    (void)iw, (void)mem;
+    return 0;
+}
+""")
+
+# Functions that some networks do not need, and C compilers would warn of.
+HELPERS = {
+    "add": """\
+static void add(int n, const double *a, double *out) {
+    int i;
+    for (i = 0; i < n; i++) out[i] += a[i];
+}
+
+""",
+    "scale": """\
+/* out (n, m) = a (n, m), each row times p (m) */
+static void scale(int n, int m, const double *a, const double *p, double *out) {
+    int r, u;
+    for (r = 0; r < n; r++)
+        for (u = 0; u < m; u++) out[(size_t)r * m + u] = a[(size_t)r * m + u] * p[u];
+}
+
+""",
+    "add_identity": """\
+/* Add 1 to the tangent of each unit in the input of the same number. */
+static void add_identity(int inputs, int m, double *out) {
+    int i;
+    for (i = 0; i < inputs; i++) out[(size_t)i * m + i] += 1;
+}
+
+""",
+    "add_layer": """\
+/* H += the sum over a layer's units of e phi'' times their tangents, above the diagonal. */
+static void add_layer(
+    int m, const double *D, const double *q, const double *e, double *d, double *H) {
+    int i, j, u;
+    for (i = 0; i < $d_in; i++) {
+        for (u = 0; u < m; u++) d[u] = e[u] * q[u] * D[(size_t)i * m + u];
+        for (j = i; j < $d_in; j++) H[i * $d_in + j] += dot(m, d, D + (size_t)j * m);
+    }
+}
+
+""",
+    "go_back": """\
+/* From e of a layer's output to that of its input; with a skip the input is added to the output. */
+static void go_back(int k, int m, const double *w, const double *p, int skip, double *e, double *d,
+    double *below) {
+    int i, u;
+    for (u = 0; u < m; u++) d[u] = e[u] * p[u];
+    for (i = 0; i < k; i++) below[i] = dot(m, w + (size_t)i * m, d) + (skip ? e[i] : 0);
+    for (i = 0; i < k; i++) e[i] = below[i];
+}
+
+""",
+}
+
+ACTIVATION = Template("""\
+static void apply_$phi(int m, const double *in, double *out, double *p, double *q) {
+    int u;
+    for (u = 0; u < m; u++) {
+        const double z = in[u];
+        double phi, first, second$names;
+        $body
+        out[u] = phi, p[u] = first, q[u] = second;
+    }
+}
+
+""")
+
+
+@accept_aliases("to_c")
+def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: Any = None) -> None:
+    """Write the network as a C99 file without dependencies: outputs, Jacobian and Hessian in the
+    inputs.
+
+    Parameters
+    ----------
+    model : MLP
+    theta : array_like, shape (n_params,)
+        The parameters, which become constants of the file.
+    path : str or path-like
+        The file to write, such as ``"net.c"``.
+    name : str
+        The C name of the function, and the start of all other names.
+    statistics : optional
+        With batch normalisation what ``model.statistics`` returns for the training rows.
+
+    Raises
+    ------
+    ValueError
+        For user-defined activations, which are Python functions, or a name that C does not allow.
+
+    See Also
+    --------
+    MLP.input_jacobian, MLP.input_hessian : The same in Python.
+    from_sklearn : Folds the scalers of a fitted pipeline into the network.
+
+    Notes
+    -----
+    The functions compute in double precision, allocate nothing and are reentrant. They agree with
+    Python up to rounding. CasADi loads the compiled library with ``external("net", "./net.so")``
+    and finds first and second derivatives in it.
+
+    Examples
+    --------
+    >>> import os, tempfile, fastcurv as fc
+    >>> model = fc.MLP([2, 8, 1])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "net.c")
+    ...     fc.to_c(model, model.init(seed=0), path)
+    ...     print(open(path).read().count("net_hessian(") > 0)
+    True
+    """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model must be an MLP, got {typed(model)}.")
+    fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
+    words = re.findall(r"\w+", " ".join([TEXT.template, *HELPERS.values(), *ACTIVATIONS.values()]))
+    if not fits or name in (*KEYWORDS, *words):
+        raise ValueError(
+            f"name must be a C identifier of at most 51 letters that the file does not use, got "
+            f"{short(name)}."
+        )
+    if statistics is not None:
+        model, theta = model._folded(theta, statistics)
+    if model.batch_norm:
+        raise ValueError(
+            "statistics must be given for a model with batch normalisation, got None. Pass "
+            "model.statistics(ob, theta) of the training rows."
+        )
+    own = [phi for phi in model.activation if phi not in ACTIVATIONS]
+    if own:
+        raise ValueError(
+            f"model must have built-in activations, got {own[0]!r}, a Python function that C "
+            "cannot call."
+        )
+    place = Path(path)
+    text = written(model, model.check_theta(theta), name, place.name)
+    place.write_text(text, encoding="ascii")
+
+
+def written(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
+    """Return the text of the file."""
+    d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
+    at, work = places(model)
+    layers = model.unflatten(theta)
+    constants = [constant(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
+    constants += [constant(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias]
+    forward, backward = passes(model, at)
+    tangent = f"W1[i * {d_out} + k]" if n == 1 else f"work[{at[f'Z{n}']} + (1 + i) * {d_out} + k]"
+    if d_in <= d_out:
+        jacobian = [f"for (i = 0; i < {d_in}; i++) J[k * {d_in} + i] = {tangent};"]
+    else:
+        row = f"W{n}[(size_t)i * {d_out} + k]"
+        jacobian = [
+            f"for (i = 0; i < {model.sizes[-2]}; i++) work[{at['e']} + i] = {row};",
+            f"backward(work + {at['e']}, J + (size_t)k * {d_in}, NULL, work);",
+        ]
+    used = "".join(forward + backward)
+    helpers = "".join(text for called, text in HELPERS.items() if f"{called}(" in used)
+    return TEXT.substitute(
+        at,
+        title=repr(model),
+        name=name,
+        NAME=name.upper(),
+        file=file,
+        d_in=d_in,
+        d_out=d_out,
+        n=n,
+        last=model.sizes[-2],
+        work=work,
+        more=d_in + d_out + d_in * max(d_in, d_out),
+        z=at[f"Z{n}"],
+        inputs=d_in if d_in <= d_out else 0,
+        tangent=tangent,
+        constants="\n".join(constants),
+        helpers=Template(helpers).substitute(d_in=d_in),
+        activations="".join(function(phi) for phi in sorted(set(model.activation))),
+        forward=lines(forward, 4),
+        backward=lines(backward, 4),
+        jacobian=lines(jacobian, 8),
+    )
+
+
+def places(model: MLP) -> tuple[dict[str, int], int]:
+    """Return where each matrix begins in `work`, and the length of `work`."""
+    n, tangents = len(model.shapes), 1 + model.sizes[0]
+    widest, hidden = max(model.sizes), max(model.sizes[1:-1], default=0)
+    parts = {f"Z{l}": tangents * m for l, m in enumerate(model.sizes[1:], start=1)}
+    parts |= {f"{x}{l}": model.sizes[l] for l in range(1, n) for x in "PQ"}
+    parts |= {"A0": tangents * hidden, "A1": tangents * hidden, "gradient": model.sizes[0]}
+    parts |= dict.fromkeys(("e", "delta", "below"), widest)
+    ends = list(itertools.accumulate(parts.values()))
+    return dict(zip(parts, [0, *ends])), ends[-1]
+
+
+def passes(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
+    """Return the statements of the passes forward and backward."""
+    forward, n = [], len(model.shapes)
+    backward: list[str] = []
+    for l, (m, k) in enumerate(model.shapes, start=1):
+        Z, A, below = (f"work + {at[x]}" for x in (f"Z{l}", f"A{l % 2}", f"A{(l - 1) % 2}"))
+        rows, given = ("1", "x") if l == 1 else ("n", below)
+        forward.append(f"multiply({rows}, {k}, {m}, {given}, W{l}, {Z});")
+        if model.bias:
+            forward.append(f"add({m}, B{l}, {Z});")
+        if l == n:
+            break
+        phi, P, Q = model.activation[l - 1], f"work + {at[f'P{l}']}", f"work + {at[f'Q{l}']}"
+        D, skip = "W1" if l == 1 else f"{Z} + {m}", model.skips[l - 1]
+        forward.append(f"apply_{phi}({m}, {Z}, {A}, {P}, {Q});")
+        forward.append(f"scale(inputs, {m}, {D}, {P}, {A} + {m});")
+        if skip and l == 1:
+            forward.append(f"add({m}, x, {A});")
+            forward.append(f"add_identity(inputs, {m}, {A} + {m});")
+        elif skip:
+            forward.append(f"add(n * {m}, {below}, {A});")
+        step = [f"go_back({k}, {m}, W{l}, {P}, {int(skip)}, e, d, below);"]
+        if phi not in ("identity", "relu", "leaky_relu"):
+            step.insert(0, f"if (H != NULL) add_layer({m}, {D}, {Q}, e, d, H);")
+        backward = step + backward
+    return forward, backward
+
+
+def constant(name: str, numbers: np.ndarray) -> str:
+    """Return the numbers as a constant array, row by row, each read back to the same double."""
+    text = ", ".join(repr(float(x)) for x in numbers.ravel())
+    body = textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
+    return f"static const double {name}[] = {{\n{body}\n}};"
+
+
+def function(phi: str) -> str:
+    """Return the C function that applies an activation to a layer."""
+    body = ACTIVATIONS[phi]
+    names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]
+    return ACTIVATION.substitute(phi=phi, names="".join(names), body=body)
+
+
+def lines(statements: list[str], indent: int) -> str:
+    return "".join(" " * indent + text + "\n" for text in statements)

@@ -1,0 +1,65 @@
+"""Derivatives of what an estimator predicts in its features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.checks import is_sparse
+from ..network.input_derivatives import InputDerivatives, input_derivatives
+
+if TYPE_CHECKING:
+    from ..network.mlp import MLP
+
+
+class InputSlopes:
+    """What `MLPClassifier` and `MLPRegressor` have of derivatives in the features."""
+
+    if TYPE_CHECKING:
+        model_: MLP
+        _weights: np.ndarray
+
+        def _rows(self, X: Any) -> Any: ...
+
+    def input_jacobian(self, X: Any) -> np.ndarray:
+        """Return the derivatives of what is predicted in each feature, in the units of X and y; for
+        classes, those of the logits.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (N, n_features)
+
+        Returns
+        -------
+        ndarray, shape (N, n_outputs, n_features)
+            ``[r, k, i]`` is the derivative of output k of row r in feature i. At a kink of relu it
+            is the derivative on the left.
+
+        See Also
+        --------
+        fastcurv.MLP.input_jacobian : Of a network without a fit.
+        fastcurv.from_sklearn : A pipeline with its scalers as one network.
+        """
+        return self._in_features(X, 1).jacobian
+
+    def input_hessian(self, X: Any) -> np.ndarray:
+        """Return the second derivatives of what is predicted in the features, as `input_jacobian`
+        returns the first.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (N, n_features)
+
+        Returns
+        -------
+        ndarray, shape (N, n_outputs, n_features, n_features)
+            Symmetric to the last bit. The second derivative of relu counts as 0, so that the result
+            is 0 for relu unless the loss has a logarithmic link.
+        """
+        return np.asarray(self._in_features(X, 2).hessian)
+
+    def _in_features(self, X: Any, order: int) -> InputDerivatives:
+        X = self._rows(X)
+        X = X.toarray() if is_sparse(X) else X
+        return input_derivatives(self.model_, self._weights, X, order)

@@ -1,0 +1,111 @@
+"""Derivatives of a network's outputs in its inputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _engine
+from ..common.checks import check_array
+from ..structure.tables import ACTIVATIONS
+
+ROWS = 256  # rows at a time where an activation is a Python function
+
+
+class InputDerivatives(NamedTuple):
+    """Outputs and their first and second derivatives in the inputs, for each row.
+
+    Attributes
+    ----------
+    outputs : ndarray, shape (N, d_out)
+    jacobian : ndarray, shape (N, d_out, d_in)
+    hessian : ndarray, shape (N, d_out, d_in, d_in) or (N, d_in, d_in)
+        With weights that of the weighted sum of outputs.
+    """
+
+    outputs: np.ndarray
+    jacobian: np.ndarray
+    hessian: Any
+
+
+def input_derivatives(
+    model: Any, theta: Any, X: Any, order: int = 2, weights: Any = None, statistics: Any = None
+) -> InputDerivatives:
+    """Return the outputs and their derivatives up to `order`, 1 or 2. The arguments are those of
+    `MLP.input_hessian`.
+    """
+    if statistics is not None:
+        plain, theta = model._folded(theta, statistics)
+        return input_derivatives(plain, theta, X, order, weights)
+    if model.batch_norm:
+        raise ValueError(
+            "statistics must be given for a model with batch normalisation, got None. Pass "
+            "model.statistics(ob, theta) of the training rows."
+        )
+    sizes, phis, skips = model._layers
+    built_in = None not in phis
+    rest = (model.bias, model.dtype)
+    if built_in:  # arrays that can be used as they are need no other check
+        found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
+        if found is not None:
+            return InputDerivatives(*found)
+    theta = np.ascontiguousarray(model.check_theta(theta))
+    X = np.ascontiguousarray(model.check_rows(X))
+    if weights is not None:
+        weights = check_array(weights, "weights", model.dtype)
+        if weights.shape not in ((sizes[-1],), (len(X), sizes[-1])):
+            raise ValueError(
+                f"weights must have shape ({sizes[-1]},) or ({len(X)}, {sizes[-1]}), got "
+                f"{weights.shape}."
+            )
+        weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), sizes[-1])))
+    if built_in:
+        found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
+        assert found is not None  # the arguments were made what it takes
+        return InputDerivatives(*found)
+    blocks = [
+        _by_numpy(
+            model, theta, X[i : i + ROWS], order, None if weights is None else weights[i : i + ROWS]
+        )
+        for i in range(0, len(X), ROWS)
+    ]
+    outputs, jacobian, hessian = zip(*blocks)
+    return InputDerivatives(
+        np.concatenate(outputs),
+        np.concatenate(jacobian),
+        np.concatenate(hessian) if order == 2 else None,
+    )
+
+
+def _by_numpy(model: Any, theta: Any, X: Any, order: int, weights: Any) -> tuple[Any, Any, Any]:
+    """Compute the same in NumPy for activations of any kind. The Hessian goes back through the
+    layers as in the engine.
+    """
+    a, A = X, np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
+    layers, kept = model.unflatten(theta), []
+    for (W, b), phi, skip in zip(layers, model.activation, model.skips):
+        z, D = a @ W.T + (0 if b is None else b), W @ A
+        h, p, q = _derivatives(phi, z)
+        kept.append((D, p, q))
+        a, A = (h + a, p[:, :, None] * D + A) if skip else (h, p[:, :, None] * D)
+    W, b = layers[-1]
+    outputs, jacobian = a @ W.T + (0 if b is None else b), W @ A
+    if order == 1:
+        return outputs, jacobian, None
+    e = np.broadcast_to(W, (len(X), *W.shape)) if weights is None else (weights @ W)[:, None]
+    hessian = np.zeros((*e.shape[:2], *[X.shape[1]] * 2), X.dtype)
+    for l in range(len(kept) - 1, -1, -1):
+        D, p, q = kept[l]
+        hessian += D[:, None].swapaxes(-1, -2) @ ((e * q[:, None])[..., None] * D[:, None])
+        below = (e * p[:, None]) @ layers[l][0]
+        e = below + e if model.skips[l] else below
+    hessian = (hessian + hessian.swapaxes(-1, -2)) / 2
+    return outputs, jacobian, hessian if weights is None else hessian[:, 0]
+
+
+def _derivatives(phi: Any, z: np.ndarray) -> Any:
+    """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
+    if isinstance(phi, str):
+        return [np.asarray(part, z.dtype) for part in ACTIVATIONS[phi].derivatives(z)[:3]]
+    return phi.rounded(z)

@@ -1,0 +1,86 @@
+"""Derivatives of what an estimator predicts in its features, against differences of `predict`."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+
+import fastcurv as fc
+
+
+def differences(f, X, h):
+    """Central differences of f (N, outputs) in each feature: (N, outputs, features)."""
+    steps = h * np.eye(X.shape[1])
+    return np.stack([(f(X + s) - f(X - s)) / (2 * h) for s in steps], axis=-1)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson", "gaussian_nll", "pseudo_huber(0.5)"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_slopes_of_a_regressor_are_those_of_predict_in_units_of_x_and_y(loss, columns):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3)) * [1, 2, 0.5]
+    y = 1e3 * np.exp(0.3 * X[:, :columns]) + 50 * rng.random((60, columns))
+    est = fc.MLPRegressor((6,), "tanh", loss=loss, max_iter=30, random_state=0)
+    est.set_params(verdict=False).fit(X, y if columns == 2 else y[:, 0])
+    f = lambda X: est.predict(X).reshape(len(X), -1)  # noqa: E731
+    J, H = est.input_jacobian(X), est.input_hessian(X)
+    assert J.shape == (60, columns, 3) and H.shape == (60, columns, 3, 3)
+    scale = np.abs(y).max()
+    np.testing.assert_allclose(J, differences(f, X, 1e-5), rtol=0, atol=1e-8 * scale)
+    bend = lambda X: est.input_jacobian(X).reshape(len(X), -1)  # noqa: E731
+    found = differences(bend, X, 1e-5).reshape(H.shape)
+    np.testing.assert_allclose(H, found, rtol=0, atol=1e-8 * scale)
+
+
+def test_slopes_of_a_classifier_are_those_of_the_logits():
+    X, y = load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    for labels, outputs in ((y, 3), (y > 0, 1)):
+        est = fc.MLPClassifier((4,), "tanh", max_iter=30, random_state=0).fit(X, labels)
+        J = est.input_jacobian(X)
+        assert J.shape == (178, outputs, 13)
+        logits = lambda X, est=est: est.model_.predict(est.theta_, X)  # noqa: E731
+        np.testing.assert_allclose(J, differences(logits, X, 1e-5), atol=1e-7)
+        assert np.array_equal(est.input_jacobian(csr_matrix(X)), J)
+    with pytest.raises(ValueError, match="12 features"):
+        est.input_jacobian(X[:, :12])
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_pipeline_with_scaled_targets_is_one_network_in_the_units_of_x_and_y(inside):
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    net = fc.MLPRegressor((5,), "tanh", max_iter=40, random_state=0, verdict=False)
+    scaled = MinMaxScaler((-1, 1))
+    if inside:
+        targets = TransformedTargetRegressor(net, transformer=scaled)
+        pipe = make_pipeline(StandardScaler(), targets).fit(X, y)
+    else:
+        pipe = TransformedTargetRegressor(make_pipeline(StandardScaler(), net), transformer=scaled)
+        pipe.fit(X, y)
+    model, theta = fc.from_sklearn(pipe)
+    np.testing.assert_allclose(model.predict(theta, X)[:, 0], pipe.predict(X), rtol=1e-10)
+    f = lambda X: pipe.predict(X)[:, None]  # noqa: E731
+    J = model.input_jacobian(theta, X)
+    for i, h in enumerate(1e-4 * X.std(axis=0)):
+        step = h * np.eye(10)[i]
+        slope = (f(X + step) - f(X - step)) / (2 * h)
+        np.testing.assert_allclose(J[:, :, i], slope, rtol=0, atol=1e-6 * np.abs(J).max())
+
+
+def test_targets_without_a_linear_scaler_are_refused_in_one_sentence():
+    X, y = load_diabetes(return_X_y=True)
+    net = fc.MLPRegressor((2,), "tanh", max_iter=5, verdict=False, random_state=0)
+    with pytest.warns(UserWarning):
+        net.fit(X, y)
+    own = TransformedTargetRegressor(net, func=np.log, inverse_func=np.exp)
+    with pytest.raises(ValueError, match="no regressor_; wanted a fitted one"):
+        fc.from_sklearn(own)
+    own.transformer_, own.regressor_ = FunctionTransformer(np.log, np.exp), net
+    with pytest.raises(ValueError, match=r"transformer_ of est is a FunctionTransformer; wanted"):
+        fc.from_sklearn(own)
+    plain = TransformedTargetRegressor(net)
+    plain.transformer_, plain.regressor_ = FunctionTransformer(), net
+    assert np.array_equal(fc.from_sklearn(plain)[1], fc.from_sklearn(net)[1])

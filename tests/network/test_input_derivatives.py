@@ -1,0 +1,193 @@
+"""Derivatives of the outputs in the inputs, against complex steps, closed forms and differences."""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.structure.tables import ACTIVATIONS
+
+NETWORKS = [  # sizes, bias, residual: tangents go forward in the first ones, then backward
+    ([3, 5, 4], True, False),
+    ([4, 4, 4, 6], False, True),
+    ([1, 3, 3, 1], True, True),
+    ([2, 3], True, False),
+    ([9, 6, 6, 2], True, True),
+    ([30, 7, 1], False, False),
+    ([5, 2], False, False),
+    ([12, 12, 4, 4, 3], True, True),
+]
+
+
+def outputs(model, theta, x):
+    """The network's outputs at one complex row, in the plainest NumPy."""
+    a = x
+    for l, (W, b) in enumerate(model.unflatten(theta)):
+        z = W @ a + (0 if b is None else b)
+        if l < len(model.shapes) - 1:
+            h = ACTIVATIONS[model.activation[l]].phi(z)
+            a = h + a if model.skips[l] else h
+    return z
+
+
+def complex_step(f, x):
+    """Derivatives of f at x, one for each number of x, in the last axis."""
+    steps = 1e-30j * np.eye(len(x))
+    return np.stack([f(x + step).imag / 1e-30 for step in steps], axis=-1)
+
+
+def draw(sizes, bias, residual, activation, dtype="float64", seed=0, N=5):
+    rng = np.random.default_rng(seed)
+    model = fc.MLP(sizes, activation, bias, residual, dtype)
+    theta = (model.init(seed) + 0.3 * rng.standard_normal(model.n_params)).astype(dtype)
+    X = rng.standard_normal((N, sizes[0])).astype(dtype)
+    return model, theta, X, rng.standard_normal((N, sizes[-1])).astype(dtype)
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
+def test_jacobians_are_those_of_the_complex_step(activation, arch):
+    for seed, (sizes, bias, residual) in enumerate(NETWORKS):
+        model, theta, X, _ = draw(sizes, bias, residual, activation, seed=seed)
+        J = model.input_jacobian(theta, X)
+        f = partial(outputs, model, theta)
+        for x, found in zip(X, J):
+            true = complex_step(f, x.astype(complex))
+            scale = np.abs(true).max() + 1
+            np.testing.assert_allclose(found, true, rtol=0, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
+def test_hessians_are_differences_of_jacobians(activation, arch):
+    """Of fourth order, whose error is below 1e-8 here; weighted sums are those of each output."""
+    h, w = 1e-3, np.array([1, -8, 8, -1]) / 12
+    for seed, (sizes, bias, residual) in enumerate(NETWORKS):
+        model, theta, X, weights = draw(sizes, bias, residual, activation, seed=seed, N=3)
+        z, J, H = model.input_derivatives(theta, X)
+        np.testing.assert_allclose(z, model.predict(theta, X), rtol=0, atol=1e-13 * abs(z).max())
+        assert np.array_equal(H, H.swapaxes(-1, -2))
+        for i in range(sizes[0]):
+            step = h * np.eye(sizes[0])[i]
+            moved = [model.input_jacobian(theta, X + k * step) for k in (-2, -1, 1, 2)]
+            difference = np.tensordot(w, moved, 1) / h
+            if activation in ("relu", "leaky_relu"):
+                assert not H.any()
+            elif activation != "elu":  # phi'' of elu jumps at 0
+                np.testing.assert_allclose(H[..., i], difference, rtol=0, atol=1e-7)
+        summed = np.einsum("rk,rkij->rij", weights, H)
+        atol = 1e-13 * (1 + np.abs(H).max())
+        np.testing.assert_allclose(model.input_hessian(theta, X, weights), summed, atol=atol)
+        same = model.input_hessian(theta, X, weights[0])
+        np.testing.assert_allclose(same, np.einsum("k,rkij->rij", weights[0], H), atol=atol)
+
+
+def test_quadratic_networks_have_their_hessian_in_closed_form():
+    """For outputs ``V (W x + b)^2`` the Hessian of output k is ``2 W' diag(V_k) W``."""
+    square = fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0)))
+    model = fc.MLP([3, 6, 2], square)
+    theta = model.init(seed=0)
+    (W, _), (V, _) = model.unflatten(theta)
+    H = model.input_hessian(theta, np.random.default_rng(0).standard_normal((300, 3)))
+    np.testing.assert_allclose(H, np.broadcast_to(2 * (W.T * V[:, None]) @ W, H.shape), atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations_in_python_give_the_derivatives_of_built_in_ones(dtype):
+    def tanh(z):
+        a = np.tanh(z)
+        return a, 1 - a * a, -2 * a * (1 - a * a)
+
+    eps = np.finfo(dtype).eps
+    for seed, (sizes, bias, residual) in enumerate(NETWORKS):
+        model, theta, X, weights = draw(sizes, bias, residual, "tanh", dtype, seed, N=300)
+        phis = [fc.Activation(tanh) if l % 2 == 0 else "tanh" for l in range(len(sizes) - 2)]
+        own = fc.MLP(sizes, phis or "tanh", bias, residual, dtype)
+        for w in (None, weights, weights[0]):
+            for a, b in zip(
+                own.input_derivatives(theta, X, w), model.input_derivatives(theta, X, w)
+            ):
+                assert a.dtype == b.dtype == np.dtype(dtype)
+                np.testing.assert_allclose(a, b, rtol=0, atol=100 * eps * (1 + np.abs(b).max()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_has_the_same_bits_alone_and_for_any_number_of_threads(dtype, arch):
+    for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2]):
+        model, theta, X, weights = draw(sizes, True, True, "gelu", dtype, N=1000)
+        sizes_, phis, skips = model._layers
+        whole = model.input_derivatives(theta, X, weights)
+        for threads in (1, 2, 5, 16):
+            again = _engine.input_derivatives(
+                sizes_, phis, skips, True, model.dtype, theta, X, 2, weights, threads
+            )
+            for a, b in zip(whole, again):
+                assert np.array_equal(a, b)
+        if arch == "blas":  # another library chooses its order of summation from the sizes
+            continue
+        for r in (0, 1, 500, 999):
+            alone = model.input_derivatives(theta, X[r : r + 1], weights[r : r + 1])
+            for a, b in zip(whole, alone):
+                assert np.array_equal(a[r : r + 1], b)
+
+
+def test_batch_normalisation_is_folded_as_in_evaluation():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    model = fc.MLP([3, 5, 5, 2], residual=True, batch_norm=True)
+    theta = model.init(seed=1)
+    ob = fc.Objective(model, X, rng.standard_normal((40, 2)), loss="mse")
+    known = model.statistics(ob, theta)
+    z, J, H = model.input_derivatives(theta, X, statistics=known)
+    np.testing.assert_allclose(z, model.predict(theta, X, known), atol=1e-13)
+    for i, h in itertools.product(range(3), [1e-5]):
+        step = h * np.eye(3)[i]
+        up, down = (model.predict(theta, X + s, known) for s in (step, -step))
+        np.testing.assert_allclose(J[:, :, i], (up - down) / (2 * h), atol=1e-9)
+        up, down = (model.input_jacobian(theta, X + s, statistics=known) for s in (step, -step))
+        np.testing.assert_allclose(H[..., i], (up - down) / (2 * h), atol=1e-8)
+    with pytest.raises(ValueError, match=r"statistics must be given .* model.statistics"):
+        model.input_jacobian(theta, X)
+
+
+def test_any_form_of_arguments_gives_the_same_numbers_and_none_is_changed():
+    model, theta, X, weights = draw([3, 5, 2], True, False, "tanh", N=7)
+    before = [x.copy() for x in (theta, X, weights)]
+    true = model.input_derivatives(theta, X, weights)
+    wide = np.zeros((7, 6))
+    wide[:, ::2] = X
+    for given in (X.tolist(), np.asfortranarray(X), wide[:, ::2], X[::-1][::-1]):
+        for at in (theta, theta.tolist(), model.unflatten(theta)):
+            for a, b in zip(true, model.input_derivatives(at, given, weights.tolist())):
+                assert np.array_equal(a, b)
+    assert all(np.array_equal(a, b) for a, b in zip(before, (theta, X, weights)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused(bad):
+    model, theta, X, weights = draw([3, 5, 2], True, False, "tanh", N=600)
+    for name, given in (("theta", theta), ("X", X), ("weights", weights)):
+        spoilt = given.copy()
+        spoilt.flat[-1] = bad
+        parts = {"theta": theta, "X": X, "weights": weights} | {name: spoilt}
+        with pytest.raises(ValueError, match=f"^{name} "):
+            model.input_hessian(**parts)
+
+
+def test_arguments_of_other_shapes_are_refused_in_one_sentence():
+    model, theta, X, _ = draw([3, 5, 2], True, False, "tanh")
+    for call in (
+        lambda: model.input_jacobian(theta[1:], X),
+        lambda: model.input_jacobian(theta, X[:, 1:]),
+        lambda: model.input_jacobian(theta, X[:0]),
+        lambda: model.input_jacobian(theta, X[0]),
+        lambda: model.input_hessian(theta, X, np.ones(3)),
+        lambda: model.input_hessian(theta, X, np.ones((4, 2))),
+        lambda: model.input_jacobian(theta, X, statistics=[]),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert len(str(caught.value)) < 300
+    with pytest.raises(TypeError):
+        model.input_jacobian(theta, "rows")

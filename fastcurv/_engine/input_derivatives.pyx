@@ -60,7 +60,7 @@ cdef struct InputJob:
     Py_ssize_t N, rows, d_in, d_out
     Py_ssize_t inputs           # tangents that go forward: d_in, or 0 if only values do
     Py_ssize_t parts            # combinations of outputs that go backward
-    Py_ssize_t ldr, ldt, lde, lds
+    Py_ssize_t ldx, ldr, ldt, lde, lds      # ldr is 1 where a block is one row
     InputLayer *layer
     InputRoom *room
     const char *theta
@@ -106,7 +106,14 @@ cdef void scale_columns(
     Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
     """out = D times p (m, rows), for each of the groups of `rows` columns."""
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, u
+    cdef real factor
+    if rows == 1:
+        for u in range(m):
+            factor = (<const real *>p)[u * t.ldr]
+            for i in range(groups):
+                out[u * ldo + i] = D[u * ldd + i] * factor
+        return
     for i in range(groups):
         t.K.times(m, 1, rows, p, t.ldr, D + i * rows, ldd, out + i * rows, ldo)
 
@@ -191,14 +198,14 @@ cdef void tangents_forward(
     cdef real *D
     cdef const real *b
     t.K.columns(
-        rows, t.d_in, t.X + first * t.x_rs * t.size, t.x_rs, t.x_cs, 0, rows, room.x, t.ldr
+        rows, t.d_in, t.X + first * t.x_rs * t.size, t.x_rs, t.x_cs, 0, rows, room.x, t.ldx
     )
     for l in range(t.n_layers):
         y = &t.layer[l]
         D = <real *>room.D[l]
         if l == 0:
             multiply(
-                t, room, y.m, rows, y.k, <const char *>(theta + y.w), y.k, 1, room.x, t.ldr,
+                t, room, y.m, rows, y.k, <const char *>(theta + y.w), y.k, 1, room.x, t.ldx,
                 <char *>D, t.ldt, False, False
             )
             repeat(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
@@ -211,16 +218,16 @@ cdef void tangents_forward(
         add_bias(D, t.ldt, b, <real *>room.z, t.ldr, y.m, rows)
         if l == t.n_layers - 1:
             break
-        t.K.activate(
-            y.phi, y.m, rows, room.z, t.ldr, room.a, t.ldr, room.p[l], t.ldr,
-            room.q[l] if y.curved else NULL, t.ldr
+        t.K.activate(   # of a single row all units are one vector
+            y.phi, y.m if t.ldr > 1 else 1, rows if t.ldr > 1 else y.m, room.z, t.ldr, room.a,
+            t.ldr, room.p[l], t.ldr, room.q[l] if y.curved else NULL, t.ldr
         )
         put_values(<real *>room.a, t.ldr, <real *>room.other, t.ldt, y.m, rows)
         scale_columns(
             t, D + rows, t.ldt, room.p[l], <real *>room.other + rows, t.ldt, y.m, rows, t.inputs
         )
         if y.skip and l == 0:
-            add_skip(<real *>room.x, t.ldr, <real *>room.other, t.ldt, y.m, rows)
+            add_skip(<real *>room.x, t.ldx, <real *>room.other, t.ldt, y.m, rows)
             add_identity(<real *>room.other + rows, t.ldt, rows, t.inputs)
         elif y.skip:
             add_skip(<real *>room.A, t.ldt, <real *>room.other, t.ldt, y.m, columns)
@@ -364,7 +371,7 @@ cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
         widest = max(widest, y.m)
         if l < t.n_layers - 1:
             hidden = max(hidden, y.m)
-    room.x = take(&arena, t.d_in * t.ldr, t.size)
+    room.x = take(&arena, t.d_in * t.ldx, t.size)
     room.z = take(&arena, widest * t.ldr, t.size)
     room.a = take(&arena, hidden * t.ldr, t.size)
     room.A = take(&arena, hidden * t.ldt, t.size)
@@ -457,7 +464,8 @@ def input_derivatives(
         if t.rows > 8:      # whole lines of either precision
             t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
         t.rows = min(t.rows, N)
-        t.ldr, t.ldt = padded(t.rows, t.size), padded(t.rows * (1 + t.inputs), t.size)
+        t.ldx = padded(t.rows, t.size)
+        t.ldr, t.ldt = t.ldx if t.rows > 1 else 1, padded(t.rows * (1 + t.inputs), t.size)
         t.lde, t.lds = padded(t.rows * t.parts, t.size), padded(t.d_in, t.size)
         if N <= t.rows or N * n * numbers < THREADED_WORK:
             threads = 1

@@ -584,7 +584,7 @@ cdef class Lanczos:
             for j in range(i + 1):
                 gram[i * s + j] -= inner_of(first, C + i * first, C + j * first)
         if not whiten(s, gram, R, minus):
-            raise ArithmeticError("rows that are not finite")
+            raise NotFiniteError(NOT_FINITE)
         for i in range(s * s):
             minus[i] = -R[i]
         self.sweep.turn = minus

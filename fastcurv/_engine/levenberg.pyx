@@ -393,7 +393,9 @@ cdef class Levenberg:
         self.normal.doubled(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]
-        self.gradient_norm, self.formed = sqrt(square), False
+        # a square that overflows or underflows says nothing
+        self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else length_of(P.n, self.g)
+        self.formed = False
 
     cdef void form(self, PlanS *P) noexcept nogil:
         """Compute the Gauss-Newton matrix at the current point."""

@@ -1,5 +1,5 @@
 """Proved statements about a network objective near theta. Verdicts and `minimize` ask for them by
-`fastcurv.critical.evidence`, which claims nothing where an objective proves nothing.
+`fastcurv.common.objectives`, which claims nothing where an objective proves nothing.
 """
 
 from __future__ import annotations

@@ -21,6 +21,14 @@ from ..common.checks import (
 )
 from ..common.errors import OBJECTIVE, accept_aliases, require
 from ..common.linalg import PER_CUBE, NotFiniteError
+from ..common.objectives import (
+    Products,
+    as_stored,
+    call_unmodified,
+    hessian_products,
+    in_float64,
+    proved,
+)
 from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import (
@@ -36,18 +44,7 @@ from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
 from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
 from .dense import ByEigenpairs, by_matrix
-from .evidence import (
-    ClassifyOptions,
-    Inertia,
-    Products,
-    as_stored,
-    call_unmodified,
-    check_operator,
-    check_run,
-    hessian_products,
-    in_float64,
-    proved,
-)
+from .evidence import ClassifyOptions, Inertia, check_operator, check_run
 from .iterative import ByProducts, Unfinished, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit

@@ -18,11 +18,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_symmetric_operator
 from ..common.linalg import Apart, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
+from ..common.objectives import PRODUCT_EPS, Products, SpentError, hessian_products, proved
 from ..common.protocols import Floats
 from ..common.runtime import unbroken
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, decompose
-from ..spectrum.dense import PRODUCT_EPS, DenseMatrix
+from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
@@ -30,14 +31,10 @@ from .evidence import (
     ClassifyOptions,
     End,
     Inertia,
-    Products,
-    SpentError,
     Tangents,
     annihilated,
     balances,
-    hessian_products,
     independent,
-    proved,
     spectral_norm,
     tangents,
     third_bound,
@@ -272,7 +269,7 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     """Return the inertia for n small enough for a matrix."""
     gradient = best_gradient(ask.ob, ask.theta, H)
     H.note("all columns")
-    M = H.matrix()
+    M = counted_matrix(H)
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # scales the error of a product
@@ -292,7 +289,7 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     """Return the `Nearness` at theta from the same numbers as `by_matrix`; costs n products."""
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
-        gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
+        gradient, full = best_gradient(ob, theta, H), DenseHessian(counted_matrix(H))
         best, reach = quotient(full, tangents(ob, theta)).best, np.abs(full.A) @ np.abs(theta)
         return nearness(ob, theta, reach, best, gradient)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_rng, operator_dtype, times
+from ..common.objectives import ZERO, Products, SpentError, gradient_at, offered, probes
 from ..common.protocols import Floats, ProvedReach
 from ..common.runtime import Budget, late, unbroken
 from ..common.vectors import extent, safe_norm
@@ -29,19 +30,13 @@ from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
 from .evidence import (
     FAR,
-    ZERO,
     ClassifyOptions,
     End,
     Inertia,
-    Products,
-    SpentError,
     annihilated,
     curvature_floor,
-    gradient_at,
     independent,
-    offered,
     offers_symmetries,
-    probes,
     spectral_norm,
     tangents,
     third_bound,

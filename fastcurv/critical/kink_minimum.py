@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import eigh
+from ..common.objectives import proved
 from ..common.progress import cache_last
 from ..common.protocols import HeldByKinks
 from ..common.vectors import safe_norm
-from .evidence import proved
 from .theorem import EPS, Slice, kantorovich, newton_in_slice
 
 # --------------------------------------------------------------------------------------------------

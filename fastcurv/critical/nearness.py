@@ -18,27 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.linalg import NotFiniteError
-from ..common.protocols import Floats
-from ..common.runtime import OutOfTime, check_time
-from ..common.vectors import extent, safe_norm
-from ..krylov.solvers import minres
-from .decide import Nearness
-from .evidence import (
+from ..common.objectives import (
+    VALUE_EPS,
     Products,
     as_gradient,
     gradient_at,
     gradient_bound,
     hessian_products,
     in_float64,
+    lower_bound,
     offered,
     proved,
     rounding_bound_of,
     value_at,
+    value_rounding,
 )
+from ..common.protocols import Floats
+from ..common.runtime import OutOfTime, check_time
+from ..common.vectors import extent, safe_norm
+from ..krylov.solvers import minres
+from .decide import Nearness
 from .theorem import EPS, TINY, Slice
 
 SHARE = 1e-8  # of f - c: the decrease that Newton's step may still promise near a critical point
-VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
 ROUGH = 1e-6  # relative error of a precise gradient above which the plain one may be better
 GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
@@ -219,17 +221,6 @@ def rounding_of(
 def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return ``slopes^2 / sizes``, 0 where a slope is not positive."""
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
-
-
-def value_rounding(f: float, dtype: Any) -> float:
-    """Return the assumed rounding error of a value: a smaller decrease does not count as one."""
-    return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
-
-
-def lower_bound(ob: Any) -> float:
-    """Return a lower bound on the value, -inf where none is known."""
-    c = offered(ob, "loss_lower_bound", -np.inf)
-    return float(c() if callable(c) else c)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..common.errors import Answering
 from ..common.html import html_table
+from ..common.objectives import PRODUCT_EPS, proved
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
-from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.results import as_json, number
 from .decide import Decision, Evidence, Reason
-from .evidence import ClassifyOptions, proved, third_bound, why_no_minimum
+from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
 
 

@@ -37,9 +37,9 @@ from ..common.checks import (
     short,
 )
 from ..common.errors import Answering, accept_aliases, typed
+from ..common.objectives import hessian_products
 from ..common.protocols import Descent
 from ..critical.classify import classify
-from ..critical.evidence import hessian_products
 from ..critical.report import report_of_fit
 from ..krylov.lanczos import Recurrence, combine
 from ..network.mlp import MLP

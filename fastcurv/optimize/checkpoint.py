@@ -16,8 +16,8 @@ import numpy as np
 
 from ..common.checks import caller_depth
 from ..common.files import check_place, read_tensors, shown, write_tensors
+from ..common.objectives import value_at
 from ..common.vectors import norm
-from ..critical.evidence import value_at
 
 KNOWN = {
     kind.__name__: kind

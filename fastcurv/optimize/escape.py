@@ -8,19 +8,19 @@ import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
 from ..common.errors import OBJECTIVE, accept_aliases, require
-from ..common.outcome import Result, outcome
-from ..common.protocols import Curved
-from ..common.runtime import starts_to_nearest
-from ..common.vectors import norm
-from ..critical.evidence import (
+from ..common.objectives import (
     Products,
     as_curvature,
     as_gradient,
     call_unmodified,
     probes,
     value_at,
+    value_rounding,
 )
-from ..critical.nearness import value_rounding
+from ..common.outcome import Result, outcome
+from ..common.protocols import Curved
+from ..common.runtime import starts_to_nearest
+from ..common.vectors import norm
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum, rounding_of

@@ -21,8 +21,8 @@ import numpy as np
 
 from ..common.checks import check_positive_int, is_sparse
 from ..common.errors import typed
+from ..common.objectives import proved
 from ..common.read_only import Record
-from ..critical.evidence import proved
 from ..critical.report import CriticalPoint
 from ..structure.parameters import branch_scale, l2_diagonal, rows_once
 from ..structure.symmetry import saturation_counts

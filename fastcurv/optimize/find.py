@@ -23,6 +23,17 @@ from ..common.checks import (
 )
 from ..common.errors import OBJECTIVE, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
+from ..common.objectives import (
+    PRODUCT_EPS,
+    Products,
+    as_curvature,
+    as_gradient,
+    call_unmodified,
+    gradient_bound,
+    hessian_products,
+    proved,
+    value_at,
+)
 from ..common.outcome import Result, outcome
 from ..common.progress import bar
 from ..common.protocols import Walking, Whole
@@ -40,21 +51,13 @@ from ..critical.dense import ZERO_MODE, nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING,
     RELATIVE_GRADIENT,
-    Products,
     annihilated,
-    as_curvature,
-    as_gradient,
-    call_unmodified,
-    gradient_bound,
-    hessian_products,
     independent,
-    proved,
     tangents,
-    value_at,
     why_no_minimum,
 )
 from ..krylov.trust_region import KrylovSpace, trust_region
-from ..spectrum.dense import PRODUCT_EPS, Assembling
+from ..spectrum.dense import Assembling
 from .residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
 
 # --------------------------------------------------------------------------------------------------

@@ -17,21 +17,24 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import PER_CUBE, eigh
-from ..common.vectors import extent, next_radius, norm, reduction_ratio
-from ..critical.classify import classify
-from ..critical.dense import inverse
-from ..critical.evidence import (
+from ..common.objectives import (
     hessian_products,
+    lower_bound,
     offered,
     probes,
     proved,
     value_at,
-    why_no_minimum,
+    value_rounding,
 )
+from ..common.vectors import extent, next_radius, norm, reduction_ratio
+from ..critical.classify import classify
+from ..critical.dense import inverse
+from ..critical.evidence import why_no_minimum
 from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
-from ..critical.nearness import gradient_and_error, lower_bound, surely_longer, value_rounding
+from ..critical.nearness import gradient_and_error, surely_longer
 from ..critical.report import report_of_run, without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
+from ..spectrum.dense import counted_matrix
 from .line_search import Value, first_length, line_minimum
 from .newton import first_radius
 from .run import Method, Outcome, Run
@@ -71,7 +74,7 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
     if theta.size >= dense_below:
         return np.zeros((theta.size, 0)), 0
     H = hessian_products(ob, theta.astype(np.float64))
-    values, vectors = eigh(H.matrix().A)[:2]
+    values, vectors = eigh(counted_matrix(H).A)[:2]
     size = float(np.abs(values).max(initial=0.0))
     order = np.argsort(np.abs(values))
     return vectors[:, order[np.abs(values[order]) <= FLAT * size]], H.count
@@ -222,7 +225,7 @@ def _factor(H: Any) -> Solve | None:
     A shift of the size of rounding admits symmetry directions, along which H is singular and the
     gradient is 0.
     """
-    A = H.matrix().A.copy()
+    A = counted_matrix(H).A.copy()
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
     if not 0 < size < np.inf:
         return None

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import NotConvexError, NotFiniteError
+from ..common.objectives import lower_bound, value_at, value_rounding
 from ..common.outcome import outcome as as_result
 from ..common.progress import SILENT, bar
 from ..common.vectors import norm, same
-from ..critical.evidence import value_at
-from ..critical.nearness import lower_bound, value_rounding
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
 from .line_search import first_length, line_minimum

@@ -32,12 +32,12 @@ from ..common.errors import (
     require,
     typed,
 )
+from ..common.objectives import is_plain
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued
 from ..common.runtime import Budget, as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
-from ..critical.evidence import is_plain
 from .checkpoint import Saver, saved
 from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp

@@ -17,11 +17,7 @@ import numpy as np
 
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short
 from ..common.linalg import NotConvexError
-from ..common.outcome import Result
-from ..common.protocols import EngineSteps
-from ..common.runtime import Budget, who_tells_of_interrupts
-from ..common.vectors import norm
-from ..critical.evidence import (
+from ..common.objectives import (
     as_curvature,
     as_gradient,
     as_number,
@@ -30,6 +26,10 @@ from ..critical.evidence import (
     is_plain,
     value_at,
 )
+from ..common.outcome import Result
+from ..common.protocols import EngineSteps
+from ..common.runtime import Budget, who_tells_of_interrupts
+from ..common.vectors import norm
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..common.objectives import as_number, is_plain, value_at
 from ..common.outcome import outcome as as_result
 from ..common.vectors import norm
-from ..critical.evidence import as_number, is_plain, value_at
 from .run import MinimizeResult
 
 USUAL_SPREADS = 1 / 8, 8.0  # spreads of targets that need no other unit, ...

@@ -21,6 +21,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, halfway
 from ..common.linalg import eigvalsh as every_eigenvalue
+from ..common.objectives import PRODUCT_EPS, Products
 from ..common.protocols import Floats, Space, Written
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
@@ -31,8 +32,6 @@ BLOCK = 128
 LARGEST_DENSE = 30_000
 SMALL = 64  # rows up to which a decomposition costs no more than a few products of a search
 LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
-# Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
-PRODUCT_EPS = 64.0
 
 
 class Assembled(Protocol):
@@ -133,6 +132,13 @@ def matrix_error(bounds: Floats, d: Floats) -> float:
     suffix = np.maximum.accumulate(d[order][::-1])[::-1]
     reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
     return float(np.sqrt(2.0)) * safe_norm(bounds * d * reach)
+
+
+def counted_matrix(H: Products) -> DenseMatrix:
+    """Return the `dense_matrix` of H and count the products this took."""
+    M = dense_matrix(H.op)
+    H.tell(M.n_products)
+    return M
 
 
 def dense_matrix(op: Any) -> DenseMatrix:

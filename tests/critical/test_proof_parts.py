@@ -9,9 +9,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify.kinks import Margins
+from fastcurv.common.objectives import hessian_products
 from fastcurv.critical import classify, dense
 from fastcurv.critical.dense import _Off
-from fastcurv.critical.evidence import hessian_products
 from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
 from fastcurv.testing import FunctionObjective, QuadraticObjective

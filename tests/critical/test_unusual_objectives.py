@@ -12,10 +12,11 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
+from fastcurv.common.objectives import offered
 from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
 from fastcurv.critical.dense import definite, inverse
-from fastcurv.critical.evidence import annihilated, curvature_floor, offered, tangents, third_bound
+from fastcurv.critical.evidence import annihilated, curvature_floor, tangents, third_bound
 from fastcurv.critical.nearness import (
     Coordinates,
     best_gradient,

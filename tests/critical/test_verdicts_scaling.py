@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.common.objectives import hessian_products
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import equilibrate, even_entries, hessian_products
+from fastcurv.critical.evidence import equilibrate, even_entries
 from fastcurv.reference import ReferenceObjective
-from fastcurv.spectrum.dense import matrix_error
+from fastcurv.spectrum.dense import counted_matrix, matrix_error
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 
 from .units import KINDS, pairs
@@ -148,9 +149,9 @@ def test_the_error_bound_covers_float32_rounding(factor):
         theta = theta.astype(np.float32)
         rough = hessian_products(ob, theta, best=False)
         assert rough.dtype == np.float32
-        M = rough.matrix()
+        M = counted_matrix(rough)
         A, bounds = M.A, M.bounds
-        exact = hessian_products(ob, theta).matrix().A
+        exact = counted_matrix(hessian_products(ob, theta)).A
         d, _ = equilibrate(exact, 1e-7 * np.abs(exact).max(axis=1))
         error = np.linalg.norm(d[:, None] * (A - exact) * d)
         bound = matrix_error(bounds, d)

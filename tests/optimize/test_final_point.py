@@ -12,9 +12,9 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
+from fastcurv.common.objectives import hessian_products
 from fastcurv.common.runtime import Budget
 from fastcurv.common.vectors import reduction_ratio
-from fastcurv.critical.evidence import hessian_products
 from fastcurv.optimize import checkpoint, finish
 from fastcurv.optimize.finish import (
     PROOF,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.evidence import hessian_products
+from fastcurv.common.objectives import hessian_products
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.optimize.finish import _krylov
 from fastcurv.optimize.schedules import as_schedule

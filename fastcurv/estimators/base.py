@@ -353,6 +353,7 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
 MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
+MAX_EPOCH_RISE = 3.0  # an epoch that raises the loss by more than this factor diverges
 LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
 TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
 SHARE = 6  # gradients of the fit per Hessian product of the look
@@ -844,6 +845,13 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
                 "learning_rate_init."
             )
         self._epochs = (self.solver, *method.state())
+        if run.f > MAX_EPOCH_RISE * max(before, self._tol):
+            warnings.warn(
+                f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
+                f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
+                ConvergenceWarning,
+                stacklevel=caller_depth(),
+            )
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._keep(ob, [end], *past)

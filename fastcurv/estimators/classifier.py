@@ -181,6 +181,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags.classifier_tags.multi_label = True
         return tags
 
+    def _check_same_labels(self, labels: np.ndarray, several: bool) -> None:
+        """Raise ValueError if a fit that `warm_start` continues is given other labels: `several`
+        for each row, or one.
+        """
+        if not (self.warm_start and hasattr(self, "classes_")):
+            return
+        if several == self._multilabel and np.array_equal(labels, self.classes_):
+            return
+        kinds = {True: "several labels for each row, of", False: "one label for each row, of"}
+        before = f"{kinds[self._multilabel]} {self.classes_.tolist()}"
+        raise ValueError(
+            f"y must have the labels of the last fit, with warm_start=True: {before}, got "
+            f"{kinds[several]} {labels.tolist()}. Use warm_start=False for others."
+        )
+
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.dtype == object:
             classes_of(y)  # raises a clearer error than scikit-learn's check
@@ -195,6 +210,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"y has a class of each row; wanted {len(known)} labels, each 0 or 1")
         if labels:
             if reset:
+                self._check_same_labels(np.arange(y.shape[1]), True)
                 self.classes_, self._multilabel = np.arange(y.shape[1]), True
             elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"y has {y.shape[1]} labels; wanted {len(self.classes_)}")
@@ -203,14 +219,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         from sklearn.utils.validation import column_or_1d
 
         y = column_or_1d(y, warn=True)
-        if reset and self.warm_start and hasattr(self, "classes_"):
-            labels = classes_of(y)
-            if not np.array_equal(labels, self.classes_):
-                raise ValueError(
-                    f"y must have the labels of the last fit, {self.classes_.tolist()}, with "
-                    f"warm_start=True, got {labels.tolist()}. Use warm_start=False for others."
-                )
         if reset:
+            self._check_same_labels(classes_of(y), False)
             self.classes_, self._multilabel = classes_of(y), False
         known = len(self.classes_)
         codes = np.minimum(np.searchsorted(self.classes_, y), known - 1)

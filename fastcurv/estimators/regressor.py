@@ -106,9 +106,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        loss, m = self._loss(), 1 if y.ndim == 1 else y.shape[1]
+        before = len(self.y_scale_) if self.warm_start and hasattr(self, "y_scale_") else m
+        if reset and m != before:
+            raise ValueError(
+                f"y must have {before} target{'s' * (before > 1)}, as in the last fit, with "
+                f"warm_start=True, got {m}. Use warm_start=False for others."
+            )
         if reset:
             self._flat = y.ndim == 1
-        loss, m = self._loss(), 1 if y.ndim == 1 else y.shape[1]
         if LOSSES[loss].targets != "numbers":
             raise ValueError(f"loss is {loss!r}, which is for classes; wanted one for numbers")
         given = LOSSES[loss].given

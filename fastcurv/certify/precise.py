@@ -625,11 +625,10 @@ def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return ``(gradient, bound, value, bound)`` in float64, cached; of rows in blocks the parts
     are added at the precision they have.
     """
-    blocks = getattr(ob, "_by_blocks", False)
+    over_rows = getattr(ob, "__over_rows__", None)
     with np.errstate(all="ignore"):
-        found = decayed(
-            l2_diagonal(ob), theta, ob._fold(part, (theta,)) if blocks else part(ob, theta)
-        )
+        whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
+        found = decayed(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
         g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error

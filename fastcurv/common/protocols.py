@@ -10,9 +10,10 @@ dimensions, or None), and, for the choice between a search and the matrix, ``_pr
 ``_matrix_price()`` in seconds, with ``_summed()`` (n, n) or None.
 
 What the subpackages ask of each other's objects, and users do not, has names in double underscores.
-Of an objective: ``__with_model__(model)``, the same rows for another network, and
-``__engine_steps__``, an `EngineSteps` or None. Of an operator: ``__fast_product__``, the engine's
-product without checks, for one search.
+Of an objective: ``__with_model__(model)``, the same rows for another network; ``__engine_steps__``,
+an `EngineSteps` or None; ``__plan_layout__()``, the division of the rows in the engine;
+``__over_rows__(part, ...)``, the sum of a function over shards of the rows. Of an operator:
+``__fast_product__``, the engine's product without checks, for one search.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from ..structure.parameters import divisor_of, terms_of_a_row
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
 from .arguments import as_vector, check_dtype, check_memory, selected
 from .mlp import MLP
-from .operators import Curvature, Jacobian, UnboundedCurvature, bind_copy
+from .operators import Curvature, EngineSteps, Jacobian, UnboundedCurvature, bind_copy
 from .rows import checked
 from .sparse import SparsePlan, SparseRows
 from .sums import Frame, PairwiseSum, SumBounds, SumCertificates, SumPlan
@@ -465,7 +465,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     @property
     def __engine_steps__(self) -> Any:
         """What the engine does for a minimiser of this loss; None for a loss of a subclass."""
-        return _Steps(self)
+        return EngineSteps(self)
 
     @property
     def _is_little(self) -> bool:
@@ -723,7 +723,17 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         y = self._y if y is None else y
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
+    def __plan_layout__(self) -> Any:
+        """Return the division of the rows in a plan of the engine: see `Curvature.layout`."""
+        plan = self._lend_plan()
+        self._take_back(plan)
+        return plan.layout
+
     # --- sums over blocks of rows
+
+    def __over_rows__(self, part: Any, *arguments: Any) -> Any:
+        """Return ``part(self, *arguments)``, summed over shards if the rows come in blocks."""
+        return self._fold(part, arguments) if self._by_blocks else part(self, *arguments)
 
     def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
@@ -861,39 +871,3 @@ class Shard(Objective):
         if gradient:
             plan.finish()
         return plans[0]
-
-
-class _Steps:
-    """The `EngineSteps` of an objective, whose plans it uses."""
-
-    def __init__(self, ob: Objective) -> None:
-        self.objective, self.by_matrix = ob, ob._steps_by_matrix
-
-    def damped_steps(self, theta: np.ndarray) -> Any:
-        ob = self.objective
-        if not self.by_matrix:
-            return None
-        return _engine.Levenberg(ob._lend_plan(), theta, ob._spare, ob._most_spare)
-
-    def points(self) -> Any:
-        ob, given = self.objective, LOSSES[self.objective.loss].given
-        convex = given is None or given.convex
-        if ob._by_blocks or not (convex and ob._is_little):
-            return None
-        here, there = ob._lend_plan(), ob._lend_plan()
-        return _engine.Points(here, there, ob._spare, ob._most_spare)
-
-    def run_of(self, minimiser: Any) -> Any:
-        ob = self.objective
-
-        def run(*how: Any) -> Any:
-            with ob._lock:
-                return minimiser.run(ob._own_plan(), *how)
-
-        return None if ob._by_blocks else run
-
-    def layer_coordinates(self) -> Any:
-        from .kronecker import LayerCoordinates
-
-        ob = self.objective
-        return None if ob._by_blocks or ob.model.batch_norm else LayerCoordinates(ob)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import CurvatureMatrix, Times
+from .._engine import CurvatureMatrix, Levenberg, Points, Times
 from ..certify.columns import column_bounds, jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import ErrorPass
@@ -596,3 +596,39 @@ class Jacobian(Operator):
         return (
             f"<{m}x{n} Jacobian over {self.objective.n_samples} samples, dtype={self.dtype.name}>"
         )
+
+
+class EngineSteps:
+    """What the engine does for a minimiser by plans of an objective: the protocol of that name."""
+
+    def __init__(self, ob: Any) -> None:
+        self.objective, self.by_matrix = ob, ob._steps_by_matrix
+
+    def damped_steps(self, theta: np.ndarray) -> Any:
+        ob = self.objective
+        if not self.by_matrix:
+            return None
+        return Levenberg(ob._lend_plan(), theta, ob._spare, ob._most_spare)
+
+    def points(self) -> Any:
+        ob, given = self.objective, LOSSES[self.objective.loss].given
+        convex = given is None or given.convex
+        if ob._by_blocks or not (convex and ob._is_little):
+            return None
+        here, there = ob._lend_plan(), ob._lend_plan()
+        return Points(here, there, ob._spare, ob._most_spare)
+
+    def run_of(self, minimiser: Any) -> Any:
+        ob = self.objective
+
+        def run(*how: Any) -> Any:
+            with ob._lock:
+                return minimiser.run(ob._own_plan(), *how)
+
+        return None if ob._by_blocks else run
+
+    def layer_coordinates(self) -> Any:
+        from .kronecker import LayerCoordinates
+
+        ob = self.objective
+        return None if ob._by_blocks or ob.model.batch_norm else LayerCoordinates(ob)

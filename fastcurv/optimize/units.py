@@ -87,7 +87,7 @@ def units_of(ob: Any) -> Units | None:
     """Return units for an objective whose targets are far from mean 0 and spread 1; None for any
     other, and if its loss is no mean of squares.
     """
-    in_memory = hasattr(ob, "_whole") or not getattr(ob, "_by_blocks", True)
+    in_memory = hasattr(ob, "X") and hasattr(ob, "__with_model__")
     if not in_memory or not is_plain(ob) or ob.loss != "mse" or ob.l2 != 0:
         return None
     y, weight = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1), ob.sample_weight

@@ -17,7 +17,7 @@ SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
 EXACT = 1e-12  # relative: hundreds of roundings
 
-NETS = {  # how the engine serves them is asserted in test_same_bits
+NETS = {  # how the engine serves them is asserted in `test_products.py`
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
     "tall": {
         "sizes": [33, 31, 31, 7],

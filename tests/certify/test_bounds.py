@@ -52,7 +52,6 @@ def check(ob, theta, v, **options):
 
 
 # --- random nets
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", range(1, 9))
@@ -101,7 +100,6 @@ def test_against_the_reference_objective(dtype):
 
 
 # --- attempts to break them
-# -------------------------------------------------------------------------------------------
 
 
 def test_systematic_rounding(arch, dtype):
@@ -243,7 +241,6 @@ def test_directions_that_cancel():
 
 
 # --- of use
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.by_day(share=1 / 3)

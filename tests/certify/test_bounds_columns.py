@@ -15,7 +15,6 @@ from .longdouble import LD, Truth, activation, size
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 # --- what else it promises
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,7 +43,6 @@ def test_a_blocks_bound():
 
 
 # --- parts
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)

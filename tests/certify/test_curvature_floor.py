@@ -194,7 +194,6 @@ def test_where_there_is_none():
 
 
 # --- verdicts
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sizes", DEPTHS)

@@ -31,7 +31,6 @@ def whole(rng, shape, dtype):
 
 
 # --- values
-# --------------------------------------------------------------------------------------------------
 
 
 @every_form
@@ -107,7 +106,6 @@ def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
 
 
 # --- where operands lie
-# --------------------------------------------------------------------------------------------------
 
 
 def laid(array, how):
@@ -195,7 +193,6 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
 
 
 # --- what they hold
-# --------------------------------------------------------------------------------------------------
 
 
 @every_form
@@ -237,7 +234,6 @@ def test_subnormals_and_extremes(arch, dtype, rng):
 
 
 # --- without Python
-# --------------------------------------------------------------------------------------------------
 
 
 HERE = Path(__file__).resolve().parent
@@ -275,7 +271,6 @@ raise SystemExit(ctypes.CDLL({str(library)!r}).main())
 
 
 # --- the machine's peak
-# --------------------------------------------------------------------------------------------------
 
 
 def test_peak_is_positive(arch, dtype):

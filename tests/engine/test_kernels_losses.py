@@ -37,7 +37,6 @@ def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
 
 
 # --- losses
-# --------------------------------------------------------------------------------------------------
 
 
 def test_value_and_delta(arch, dtype):

@@ -42,7 +42,6 @@ def sample(dtype, n, rng):
 
 
 # --- activations
-# --------------------------------------------------------------------------------------------------
 
 
 def test_values_are_within_four_ulp(arch, dtype):

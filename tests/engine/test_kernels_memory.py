@@ -36,7 +36,6 @@ def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
 
 
 # --- reading past the end
-# --------------------------------------------------------------------------------------------------
 
 
 GUARD = """

@@ -20,7 +20,6 @@ from fastcurv import _engine as engine
 from ..programs import NET
 
 # --- many Python threads
-# ------------------------------------------------------------------------------------------------
 
 
 def run_all(jobs):
@@ -227,7 +226,6 @@ def test_threadpoolctl(rng, problem):
 
 
 # --- variables of the environment
-# ---------------------------------------------------------------------------------------
 
 
 IMPORTS = """
@@ -308,7 +306,6 @@ assert engine.default_threads() == 1
 
 
 # --- the floating-point environment
-# -------------------------------------------------------------------------------------
 
 
 def test_floating_point_environment(python):

@@ -50,7 +50,6 @@ def refused(call, kind, *words):
 
 
 # --- the model
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,6 @@ def test_methods_of_the_model(call, kind, words):
 
 
 # --- the objective
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -543,7 +543,6 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
 
 
 @one_dtype
-@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
 def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):

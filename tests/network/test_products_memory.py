@@ -13,7 +13,6 @@ from ..plans import least_memory
 from .product_cases import again, everything
 
 # --- memory
-# --------------------------------------------------------------------------------------------------
 
 
 def least_of(p):
@@ -153,7 +152,6 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 
 
 # --- blocks of the matrix
-# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("memory", [None, "chunks"])
@@ -199,7 +197,6 @@ def self_check(block, true, size, rng):
     assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)
 
 
-@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
 def test_the_least_of_samples_across(arch, rng, problem):
     """Where samples across take less than a row with packed weights, that is the least."""

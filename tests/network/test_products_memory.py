@@ -28,7 +28,8 @@ def test_chunks(arch, net, drawn, request):
     if net == "wide":
         request.getfixturevalue("samples_as_rows")
     few = {"tall": 133, "wide": 7}  # for plain loops, which take their time
-    p = drawn(net, N=few[net] if arch == "reference" else {"tall": 333, "wide": 21}[net])
+    N = few[net] if arch == "reference" else {"tall": 333, "wide": 21}[net]
+    p = drawn(net, N=N, n_threads=2)
     whole = everything(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
     least, seen = least_of(p), set()
@@ -38,7 +39,7 @@ def test_chunks(arch, net, drawn, request):
         (least + free.nbytes) // 2,
         4 * free.nbytes,
     ):
-        ob = again(p, memory=memory)
+        ob = again(p, memory=memory, n_threads=2)
         for name, value in everything(ob, p.theta, p.V).items():
             gap = np.linalg.norm(np.subtract(value, whole[name]))
             assert gap <= 1e-12 * np.linalg.norm(whole[name]), f"{name} with memory={memory}"
@@ -97,7 +98,7 @@ def test_a_bound_leaves_room_for_threads(rng, problem):
     """Where rows are cut, memory is kept free for more than one thread, unless the bound is near
     the least.
     """
-    p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000)
+    p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
     H = again(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
     assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1
 

@@ -34,13 +34,23 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_by(path: Path, name: str, modules) -> set[str]:
-    """Return what a file imports of the package, as dotted names; at its head or inside a
-    function.
+def nodes_of(node: ast.AST, loaded: bool):
+    """Yield the nodes below one; if `loaded`, only those that an import of the file runs."""
+    for child in ast.iter_child_nodes(node):
+        later = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        later |= isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not (loaded and later):
+            yield child
+            yield from nodes_of(child, loaded)
+
+
+def imported_by(path: Path, name: str, modules, loaded: bool = False) -> set[str]:
+    """Return what a file imports of the package, as dotted names; at its head or, unless `loaded`
+    asks for what is loaded with it, inside a function or for types.
     """
     package = name.split(".") if name and path.stem == "__init__" else name.split(".")[:-1]
     found = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes_of(tree(path), loaded):
         if isinstance(node, ast.Import):
             names = [a.name.split(".") for a in node.names]
             found |= {".".join(n[1:]) or "fastcurv" for n in names if n[0] == "fastcurv"}

@@ -89,6 +89,8 @@ def test_the_reader_of_imports_sees(tmp_path):
     )
     seen = imported_by(file, "room.some", {"b": 0})
     assert seen == {"room.a", "b", "c", "d", "e", "h.i", "room.g", "fastcurv"}
+    loaded = imported_by(file, "room.some", {"b": 0}, loaded=True)
+    assert loaded == {"room.a", "b", "c", "d", "e", "h.i"}
     assert {"krylov.lanczos", "critical.classify"} <= set(MODULES)
     assert "_engine" in imports_of("network.objective")
 
@@ -103,6 +105,75 @@ def test_every_import_is_downward():
         if name in ENGINE_ALONE:
             allowed |= {"_engine"}
         assert {room(other) for other in imports_of(name)} <= allowed, name
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(file):
+    """Private names that a file defines: functions, classes, variables and attributes."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] * (ast.unparse(node.value) in ("self", "cls"))
+
+
+def private_uses(file):
+    """Private names of others that a file uses: by attribute, by `getattr` and by import."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) not in ("self", "cls", "super()"):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            yield from (part.value for part in node.args[1:2] if isinstance(part, ast.Constant))
+
+
+def test_no_subpackage_uses_private_names_of_another(tmp_path):
+    """What they ask of each other is listed in `common/protocols.py`."""
+    file = tmp_path / "some.py"
+    file.write_text(
+        "from .a import _b\n_c = x._d(self._e, getattr(y, '_f'))\nclass _G:\n"
+        "    def _h(self):\n        self._i = super()._j\n"
+    )
+    assert {name for name in private_uses(file) if private(name)} == {"_b", "_d", "_f"}
+    assert {name for name in private_names(file) if private(name)} == {"_c", "_G", "_h", "_i"}
+    homes = {}
+    for name in INSIDE:
+        for found in filter(private, private_names(MODULES[name])):
+            homes.setdefault(found, set()).add(room(name))
+    assert len(homes) > 300
+    for name in INSIDE:
+        used = set(filter(private, private_uses(MODULES[name]))) & set(homes)
+        assert {one for one in used if room(name) not in homes[one]} == set(), name
+
+
+# Statements and files at most, that must be loaded to read a module.
+CEILINGS = {"optimize.loop": (3300, 20)}
+
+
+def test_what_a_module_loads_stays_small():
+    """Imports inside functions and for types are not counted, nor are docstrings."""
+    for start, (statements, files) in CEILINGS.items():
+        seen, left = {""}, [start]  # the package itself is loaded with any of it
+        while left:
+            name = left.pop()
+            if name not in seen:
+                seen.add(name)
+                left += imported_by(MODULES[name], name, MODULES, loaded=True) & set(MODULES)
+        count = 0
+        for name in seen:
+            nodes = [node for node in ast.walk(tree(MODULES[name])) if isinstance(node, ast.stmt)]
+            count += sum(
+                not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+                for node in nodes
+            )
+        assert 1000 < count <= statements and len(seen) <= files, (start, count, len(seen))
 
 
 def test_the_core_knows_no_door():

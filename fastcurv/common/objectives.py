@@ -77,7 +77,7 @@ def is_of_its_loss(ob: Any, name: str) -> bool:
         return True
     if source is None or any(_source(ob, one) is not source for one in ("value", "gradient")):
         return False
-    own, replaced = getattr(source, "__dict__", ()), getattr(source, "_replaced", ())
+    own, replaced = getattr(source, "__dict__", ()), getattr(source, "__replaced__", ())
     if name in own or name in replaced:
         return True
     return not any(one in own or one in replaced for one in ("value", "gradient"))

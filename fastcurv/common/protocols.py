@@ -6,14 +6,17 @@ with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
 ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
 ``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at most that many
-dimensions, or None), and, for the choice between a search and the matrix, ``_product_price()`` and
-``_matrix_price()`` in seconds, with ``_summed()`` (n, n) or None.
+dimensions, or None).
 
 What the subpackages ask of each other's objects, and users do not, has names in double underscores.
 Of an objective: ``__with_model__(model)``, the same rows for another network; ``__engine_steps__``,
 an `EngineSteps` or None; ``__plan_layout__()``, the division of the rows in the engine;
-``__over_rows__(part, ...)``, the sum of a function over shards of the rows. Of an operator:
-``__fast_product__``, the engine's product without checks, for one search.
+``__over_rows__(part, ...)``, the sum of a function over shards of the rows; ``__replaced__``, the
+functions of the loss that a subclass has of its own; ``__unbounded__``, why nothing is proved of
+the loss. Of a model: ``__folded__(theta, statistics)``, the same without batch normalisation. Of an
+operator: ``__fast_product__``, the engine's product without checks, for one search;
+``__product_price__()``, ``__summed_price__()`` and ``__matrix_price__()``, estimates of seconds;
+``__summed__()``, the matrix ``(n, n)`` summed over rows, or None.
 """
 
 from __future__ import annotations

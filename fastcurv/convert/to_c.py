@@ -367,7 +367,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             f"{short(name)}."
         )
     if statistics is not None:
-        model, theta = model._folded(theta, statistics)
+        model, theta = model.__folded__(theta, statistics)
     if model.batch_norm:
         raise ValueError(
             "statistics must be given for a model with batch normalisation, got None. Pass "

@@ -36,7 +36,7 @@ def input_derivatives(
     `MLP.input_hessian`.
     """
     if statistics is not None:
-        plain, theta = model._folded(theta, statistics)
+        plain, theta = model.__folded__(theta, statistics)
         return input_derivatives(plain, theta, X, order, weights)
     if model.batch_norm:
         raise ValueError(

@@ -298,7 +298,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         """
         X = self.check_rows(X)
         if statistics is not None:
-            plain, theta = self._folded(theta, statistics)
+            plain, theta = self.__folded__(theta, statistics)
             return plain.predict(theta, X)
         rows = _engine.Rows(X, np.zeros((len(X), self.sizes[-1]), self.dtype), None, None)
         one_row = PREDICT_MEMORY + 64 * self.n_params * self.dtype.itemsize
@@ -468,7 +468,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         statistics: list[Any] = ob.statistics(theta)
         return statistics
 
-    def _folded(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
+    def __folded__(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
         """Return a network without batch normalisation that computes the same function, and its
         theta: with known statistics a normalised layer is linear.
         """

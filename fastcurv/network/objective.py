@@ -196,7 +196,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     _spare: list[Any]
     _made: dict[int, Objective]
     _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
-    _unbounded: str  # why nothing about the loss can be proved; "" where it can be
+    __unbounded__: str  # why nothing about the loss can be proved; "" where it can be
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved
@@ -211,7 +211,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         "_whole",
     )
 
-    _replaced: frozenset[str] = frozenset()  # functions of the loss that a subclass has of its own
+    __replaced__: frozenset[str] = frozenset()  # functions of the loss of the subclass itself
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -222,7 +222,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
                     setattr(cls, name, None)
             for name in ENGINES:
                 setattr(cls, name, None)
-        cls._replaced = frozenset(replaced)
+        cls.__replaced__ = frozenset(replaced)
 
     @accept_aliases("Objective")
     def __init__(
@@ -265,7 +265,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
         own["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        own["_unbounded"] = unbounded = unbounded_reason(loss, model.activation)
+        own["__unbounded__"] = unbounded = unbounded_reason(loss, model.activation)
         if unbounded:  # nothing bounds the error of the loss: the method is not offered
             own["rounding_bound"] = None
         if self._by_blocks and model.batch_norm:
@@ -405,7 +405,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if not LOSS_ITSELF.isdisjoint(vars(self)):
             return None
         proofs = (SumCertificates if self._by_blocks else Certificates)(self)
-        return ForwardCertificates(proofs) if self._unbounded else proofs
+        return ForwardCertificates(proofs) if self.__unbounded__ else proofs
 
     # --- plans: creating, binding, lending and taking back
 
@@ -589,7 +589,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return self._curvature(theta, "hessian")
 
     def _curvature(self, theta: Any, kind: str) -> Curvature:
-        return (UnboundedCurvature if self._unbounded else Curvature)(self, theta, kind)
+        return (UnboundedCurvature if self.__unbounded__ else Curvature)(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
@@ -797,7 +797,7 @@ class Shard(Objective):
         # seen: True if X was found finite while it was copied
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
-        self._unbounded = unbounded_reason(frame.loss, frame.model.activation)
+        self.__unbounded__ = unbounded_reason(frame.loss, frame.model.activation)
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]

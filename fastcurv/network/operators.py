@@ -297,13 +297,13 @@ class Curvature(Quadratic):
         possible = self.dtype == np.float64 and not self.objective._by_blocks
         return layered(self.objective, self.theta, self.kind) if possible else None
 
-    def _summed(self) -> Floats | None:
+    def __summed__(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
         engine at a fraction of the cost of n products; None for others, and where products cost
         less or rows come in blocks.
         """
         n, l2 = self.shape[0], self.objective.l2
-        if not self._summed_price() < n * self._product_price():
+        if not self.__summed_price__() < n * self.__product_price__():
             return None
         A = np.empty((n, n))
         if not CurvatureMatrix(self._plan, self.kind == "hessian").matrix(A):
@@ -333,17 +333,17 @@ class Curvature(Quadratic):
         shared = self.layout["threads"] if product > SHARED else 1
         return product, float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
 
-    def _product_price(self) -> float:
+    def __product_price__(self) -> float:
         """Return an estimate of the seconds that a product takes on one core."""
         return self._seconds[0]
 
-    def _summed_price(self) -> float:
+    def __summed_price__(self) -> float:
         """Return an estimate of the seconds that the engine's matrix takes; infinite without."""
         return self._seconds[1]
 
-    def _matrix_price(self) -> float:
+    def __matrix_price__(self) -> float:
         """Return an estimate of the seconds that the whole matrix takes on one core."""
-        return min(self._summed_price(), self.shape[0] * self._product_price())
+        return min(self.__summed_price__(), self.shape[0] * self.__product_price__())
 
     @cached_property
     def _bounds(self) -> Any:

@@ -204,7 +204,7 @@ ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
 
 def product_price(op: Any) -> float:
     """Return the seconds that an operator says a product takes; infinite if it does not say."""
-    return float(op._product_price()) if hasattr(op, "_product_price") else np.inf
+    return float(op.__product_price__()) if hasattr(op, "__product_price__") else np.inf
 
 
 def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np.inf) -> bool:
@@ -212,7 +212,7 @@ def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np
     search of `products` products, each with vector operations of `step` seconds, in the operator
     itself or in its matrix, which is `summed` in so many seconds.
 
-    An operator says by ``_product_price()`` and ``_matrix_price()`` what it costs; of others, or
+    An operator has ``__product_price__()`` and ``__matrix_price__()``; of others, or
     where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
     """
     n, price = op.shape[0], product_price(op)
@@ -221,15 +221,15 @@ def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np
     price = min(price, summed / products + ENTRY * n**2)
     search = SEARCH + products * (price + step)
     pairs = PAIRS[0] + n * (PAIRS[1] + n * (PAIRS[2] + n * PAIRS[3]))
-    return n <= LARGEST_SOLVED and pairs < search and bool(op._matrix_price() + pairs < search)
+    return n <= LARGEST_SOLVED and pairs < search and bool(op.__matrix_price__() + pairs < search)
 
 
 def summed_price(op: Any) -> float:
     """Return the seconds that an operator says its matrix takes by other means than products, where
     a search in it is possible; else infinity.
     """
-    near = op.shape[0] ** 2 <= NEAR_MATRIX and hasattr(op, "_summed_price")
-    return float(op._summed_price()) if near else np.inf
+    near = op.shape[0] ** 2 <= NEAR_MATRIX and hasattr(op, "__summed_price__")
+    return float(op.__summed_price__()) if near else np.inf
 
 
 def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any, float]:
@@ -268,7 +268,7 @@ def summed_matrix(op: Any) -> Floats | None:
     """Return the matrix of an operator that sums it over rows, where that costs less than n
     products; else None.
     """
-    found: Floats | None = op._summed() if hasattr(op, "_summed") else None
+    found: Floats | None = op.__summed__() if hasattr(op, "__summed__") else None
     return found
 
 

@@ -88,7 +88,7 @@ def norms(E: Floats) -> Floats:
 
 def norm(x: ArrayLike) -> float:
     """Return the Euclidean norm of all of x in float64, safe from underflow and overflow of the
-    squares.
+    squares. A bound needs this one: unlike `safe_norm`, it is rounded up where it underflows.
     """
     return float(norms(np.abs(np.asarray(x, dtype=float)).reshape(1, -1))[0, 0])
 

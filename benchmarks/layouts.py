@@ -122,8 +122,8 @@ def variant(workload, dtype, name):
 
 def leave_out(name):
     """From now on do without one of the ways; None: with all."""
-    _engine.force_across(0 if name == "across" else -1)
-    _engine.force_folds(0 if name == "folds" else -1)
+    _engine.force_transposed(0 if name == "across" else -1)
+    _engine.force_pairs(0 if name == "folds" else -1)
     _engine.leave_out(**WITHOUT.get(name, {}))
 
 
@@ -137,7 +137,7 @@ def served(workload, calls):
     used = {("across", "product"), ("across", "block")} if across else {("stack", "block")}
     if across and workload.sizes[-1] <= 3:
         used |= {("narrow", "product"), ("narrow", "block")}
-    if calls[None]["layout"]["folded"]:
+    if calls[None]["layout"]["packed_pairs"]:
         used |= {("folds", "product"), ("folds", "block")}
     return used
 

@@ -17,9 +17,9 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
     """Plans are laid out so from here on; shared: one panel for all threads; folds: phi and phi'
     are kept in one number where they can be, 1, or in two, 0.
     """
-    engine.force_across(across, shared)
+    engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)
-    engine.force_folds(folds)
+    engine.force_pairs(folds)
 
 
 @contextmanager

@@ -53,8 +53,8 @@ cdef struct NormSweeps:         # sweeps over the pass's rows, in blocks over th
     Layer *y
     int n_jobs
     fc_norm job[2]              # run one after the other on each block
-    # then an epilogue of the table on c, unless its kind is FC_STEP_NONE
-    fc_step step
+    # then an epilogue of the table on c, unless its kind is FC_EPILOGUE_NONE
+    fc_epilogue epilogue
     char *c
 
 
@@ -115,20 +115,20 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t first = part * BLOCK_ROWS
     cdef Py_ssize_t rows = min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS)
     cdef fc_norm job
-    cdef fc_step step = s.step
+    cdef fc_epilogue epilogue = s.epilogue
     cdef int i
     for i in range(s.n_jobs):
         job = shifted(P, &s.job[i], first)
         P.K.norm(&job, rows, s.y.m)
-    if step.kind != FC_STEP_NONE:
-        step.d = at(P, <char *>step.d, first, step.ldd)
-        step.p = at(P, <char *>step.p, first, step.ldp)
-        step.q = at(P, <char *>step.q, first, step.ldq)
-        step.a = at(P, <char *>step.a, first, step.lda)
-        step.skip = at(P, <char *>step.skip, first, step.ldskip)
-        if step.total != NULL:
-            step.total += part
-        P.K.step(&step, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)
+    if epilogue.kind != FC_EPILOGUE_NONE:
+        epilogue.d = at(P, <char *>epilogue.d, first, epilogue.ldd)
+        epilogue.p = at(P, <char *>epilogue.p, first, epilogue.ldp)
+        epilogue.q = at(P, <char *>epilogue.q, first, epilogue.ldq)
+        epilogue.a = at(P, <char *>epilogue.a, first, epilogue.lda)
+        epilogue.skip = at(P, <char *>epilogue.skip, first, epilogue.ldskip)
+        if epilogue.total != NULL:
+            epilogue.total += part
+        P.K.epilogue(&epilogue, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)
 
 
 cdef void run_sweeps(NormSweeps *s) noexcept nogil:
@@ -232,9 +232,9 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
-    s.step, s.c = job.step, y.a
-    s.step.u = NULL
-    memset(&job.step, 0, sizeof(job.step))
+    s.epilogue, s.c = job.epilogue, y.a
+    s.epilogue.u = NULL
+    memset(&job.epilogue, 0, sizeof(job.epilogue))
     job.c = n.h
     run(t, job)
     if gathers(P, MOMENTS, l) and not gather_moments(t, y):
@@ -290,9 +290,10 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
     # The epilogue's total needs ru after ra has been written, so ru gets a matrix of its own.
-    s.step, s.c = job.step, t.scratch.e[0] if job.step.total != NULL else t.scratch.ra[l]
-    s.step.u = NULL
-    memset(&job.step, 0, sizeof(job.step))
+    s.epilogue = job.epilogue
+    s.c = t.scratch.e[0] if job.epilogue.total != NULL else t.scratch.ra[l]
+    s.epilogue.u = NULL
+    memset(&job.epilogue, 0, sizeof(job.epilogue))
     run(t, job)
     if gathers(P, RZ_MEANS, l):
         take_sums(t, y, rz, n.h, NULL, NULL, NULL)
@@ -348,8 +349,8 @@ cdef Py_ssize_t norm_r_backward(
         add_ru(t, l, &s, rdu)
         run_sweeps(&s)
         s.n_jobs = 0
-        job.step.r = rdu
-    job.step.d = rdu
+        job.epilogue.r = rdu
+    job.epilogue.d = rdu
     run(t, job)
     if gathering or (out != NULL and P.active[l]):
         take_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)

@@ -13,9 +13,9 @@ cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """
     cdef int size = P.K.real_bytes
     cdef Data *D = P.data
-    if P.across:
+    if P.ld_transposed:
         if P.chunk < P.N or not P.loaded:
-            load_across(P, r0, rows)
+            load_transposed(P, r0, rows)
             P.loaded = True
     elif P.chunk == P.N:
         P.x = D.x
@@ -29,25 +29,25 @@ cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
         P.loss.weight = D.weight + r0 * size
 
 
-cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
+cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
     """Return True if the state of a panel may be overwritten by the next panel's, so that it stays
     in the caches. That holds for a lone gradient over more panels than threads; the last panel may
     be short.
     """
     return (
-        P.passing and job.out != NULL and job.stages == FORWARD | BACKWARD
+        P.transient and job.out != NULL and job.stages == FORWARD | BACKWARD
         and P.panel and not P.shared
-        and (P.threads < panels_of(P, job.rows) if P.asking == NULL else
-             wave_of(P) < groups_of(P, job.rows))
+        and (P.threads < panels_of(P, job.rows) if P.callbacks == NULL else
+             groups_per_batch(P) < groups_of(P, job.rows))
     )
 
 
-cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
+cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
     """Bring the state of the chunk that begins at row r0 up to date: forward, then, if `back`,
     backward with the gradient added to `out` unless it is NULL.
     """
     cdef Job job
-    cdef bint fresh = P.at_chunk != r0 or P.done == 0, passing
+    cdef bint fresh = P.at_chunk != r0 or P.done == 0, transient
     memset(&job, 0, sizeof(job))
     job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
     job.stages = (FORWARD if fresh else 0) | (
@@ -55,19 +55,19 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     )
     if fresh:
         load(P, r0, job.rows)
-    passing = passes_by(P, &job)
-    if fresh and P.asking != NULL:
-        P.given_value = 0
-        if passing:
-            in_waves(&job, r0)
+    transient = state_is_transient(P, &job)
+    if fresh and P.callbacks != NULL:
+        P.user_loss_value = 0
+        if transient:
+            gradient_by_groups(&job, r0)
         else:
-            onward(&job, r0)
+            forward_with_callbacks(&job, r0)
             job.stages, job.out = BACKWARD if back else 0, out
     else:
-        job.passing = passing
+        job.transient = transient
     if job.stages:
-        serve(&job)
-    if passing:
+        run_chunk(&job)
+    if transient:
         P.at_chunk, P.done = -1, 0
     else:
         P.at_chunk, P.done = r0, 2 if back else 1
@@ -76,13 +76,13 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
     """Return the part of the loss of the current chunk, its blocks added in order."""
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), i
-    cdef bint tall = P.panel and not P.shared
+    cdef bint by_panels = P.panel and not P.shared
     cdef double value = 0
     if P.failed:
         return NAN
-    if P.given:
-        return P.given_value
-    for i in range(panels_of(P, rows) if tall else (rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+    if P.user_loss:
+        return P.user_loss_value
+    for i in range(panels_of(P, rows) if by_panels else (rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
         value += P.values[i]
     return value
 
@@ -93,7 +93,7 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
     cdef double value = 0
     gather_at_theta(P, gradient)
     while r0 < P.N and not fc_watch_off():
-        at_rows(P, r0, gradient, out, add)
+        evaluate_chunk(P, r0, gradient, out, add)
         value += values(P, r0)
         add = True
         r0 += P.chunk
@@ -127,7 +127,7 @@ cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
             (<float *>x)[i] = NAN
 
 
-cdef void take_unfolded(
+cdef void take_unpacked_pairs(
     PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p, Py_ssize_t ld
 ) noexcept nogil:
     """Copy a and phi' from their packed pairs, each unless its destination is NULL; the layout of a
@@ -135,18 +135,18 @@ cdef void take_unfolded(
     """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
     cdef Py_ssize_t count = rows if ld else rows * y.m
-    cdef char *folded = a if a != NULL else p
+    cdef char *pairs = a if a != NULL else p
     cdef char *a_at
     cdef char *p_at
     cdef Py_ssize_t on
-    if y.folded == NULL or folded == NULL:
+    if y.phi_pair == NULL or pairs == NULL:
         return
-    take_rows(P, y, y.folded, r0, folded, ld)
+    take_rows(P, y, y.phi_pair, r0, pairs, ld)
     for j in range(y.m if ld else 1):
         on = (r0 + j * ld if ld else r0 * y.m) * size
         a_at, p_at = a + on if a != NULL else NULL, p + on if p != NULL else NULL
-        P.K.unfold(y.phi, count, folded + on, a_at, p_at)
-        if P.nan:                           # packed pairs do not record which numbers were NaN
+        P.K.unpack_pairs(y.phi, count, pairs + on, a_at, p_at)
+        if P.nan:               # packed pairs do not record which numbers were NaN
             fill_nan(P, count, a_at)
             fill_nan(P, count, p_at)
 
@@ -160,12 +160,12 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
     cdef Py_ssize_t r0 = 0, l
     while r0 < P.N and not fc_watch_off():
         if P.at_chunk != r0 or P.done < 1 + back:
-            at_rows(P, r0, back, NULL, False)
+            evaluate_chunk(P, r0, back, NULL, False)
         for l in range(P.n_layers):
             y = &P.layer[l]
             take_rows(P, y, y.a, r0, out[4 * l], ld)
             take_rows(P, y, y.p, r0, out[4 * l + 1], ld)
-            take_unfolded(P, y, r0, out[4 * l], out[4 * l + 1], ld)
+            take_unpacked_pairs(P, y, r0, out[4 * l], out[4 * l + 1], ld)
             take_rows(P, y, y.q, r0, out[4 * l + 2], ld)
             take_rows(P, y, y.delta, r0, out[4 * l + 3], ld)
         take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers], ld)
@@ -203,7 +203,7 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     cdef Py_ssize_t r0, j
     cdef bint by_rows = job.kind == JVP
     job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-    # otherwise vectors are packed one by one, see serve_wide
+    # otherwise vectors are packed one by one, see run_layers
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)
@@ -211,11 +211,11 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     r0 = 0
     while r0 < P.N:
         if P.at_chunk != r0 or P.done < 2:
-            at_rows(P, r0, True, NULL, False)
+            evaluate_chunk(P, r0, True, NULL, False)
         job.rows = min(P.chunk, P.N - r0)
         job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
         job.u = job.v + r0 * P.d_out * P.K.real_bytes
-        serve(job)
+        run_chunk(job)
         job.add, job.l2 = True, 0
         r0 += P.chunk
         if r0 < P.N and fc_watch_off():
@@ -237,11 +237,11 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
         if wanted == 0:
             load(P, r0, t.rows)
         elif P.at_chunk != r0 or P.done < wanted:
-            at_rows(P, r0, wanted == 2, NULL, False)
+            evaluate_chunk(P, r0, wanted == 2, NULL, False)
         P.stage, P.target = stage, l
         if stage == MOMENTS:
             job.P, job.rows = P, t.rows
-            onward(job, r0)
+            forward_with_callbacks(job, r0)
         elif stage == DU_MEANS:
             backward(&t, NULL, False)
         else:
@@ -251,7 +251,7 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
                 r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
                 r_backward(&t, NULL, False)
         if stage == MOMENTS or stage == DU_MEANS:
-            P.at_chunk = -1                 # the chunk's state is incomplete
+            P.at_chunk = -1     # the chunk's state is incomplete
         P.stage = NO_STAGE
         r0 += P.chunk
         if fc_watch_off():

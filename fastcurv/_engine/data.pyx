@@ -14,8 +14,8 @@ import weakref
 import numpy as np
 
 
-cdef extern from "lift.h" nogil:
-    int fc_lift(char *out, const char *const *at, size_t count, size_t run, int by_pipe,
+cdef extern from "mapped_copy.h" nogil:
+    int fc_copy_checked(char *out, const char *const *at, size_t count, size_t run, int by_pipe,
                 char *map, size_t size)
     int fc_read(int file, char *out, size_t bytes, long long at)
 
@@ -24,22 +24,22 @@ cdef extern from "Python.h":
 
 cdef enum:
     # Blocks of memory kept for reuse per memory map, and their maximum size in bytes.
-    SPARES = 3
-    SPARE_BYTES = 1 << 26
+    MAX_REUSED_BLOCKS = 3
+    REUSED_BLOCK_BYTES = 1 << 26
     PART = 1 << 17              # bytes per part when X is copied into its padded form
-    PAGES = 1 << 19             # bytes from which on memory comes from the system, not the heap
+    SYSTEM_MIN_BYTES = 1 << 19  # bytes from which on memory comes from the system, not the heap
     # maximum bytes and maximum contiguous runs that are read from a map at one time
-    LIFTED = 1 << 19
-    RUNS = 1 << 16
-    APART = 4                   # maximum number of runs that may be further apart than LIFTED
+    READ_BYTES = 1 << 19
+    READ_RUNS = 1 << 16
+    MAX_DISTANT_RUNS = 4        # maximum number of runs that may be further apart than READ_BYTES
     # bytes of a run from which on it is read from the file instead of the map
-    PAGE = 4096
+    FILE_READ_MIN_BYTES = 4096
 
 
 # --- rows in mapped files -------------------------------------------------------------------------
 
 
-cdef behind(x):
+cdef memory_map_of(x):
     """Return (map, bytes, drop) for an array inside a memory map: the map, the size in bytes that
     its file must have, and whether its pages may be dropped from this process, which is not allowed
     if they hold private changes. Return None if the array is in no map.
@@ -54,7 +54,7 @@ cdef behind(x):
     return (x, len(x), False) if mapped else None
 
 
-cdef object files = weakref.WeakKeyDictionary()   # by map: result of `file_of`
+cdef object files = weakref.WeakKeyDictionary()  # by map: result of `file_of`
 cdef object spares = weakref.WeakKeyDictionary()  # by map: memory for copies of its rows
 
 
@@ -99,7 +99,7 @@ cdef new_like(x, mapped):
     filling them.
     """
     out = np.empty_like(x, subok=False)
-    if out.nbytes < PAGES or not hasattr(mmap, "MAP_ANONYMOUS"):
+    if out.nbytes < SYSTEM_MIN_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
         return out
     kept = spares.setdefault(mapped, [])
     free = [kept.pop() for _ in range(len(kept))]
@@ -112,18 +112,18 @@ cdef new_like(x, mapped):
             pages = spare
     if pages is None:
         pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if out.nbytes <= SPARE_BYTES and len(kept) < SPARES:
+    if out.nbytes <= REUSED_BLOCK_BYTES and len(kept) < MAX_REUSED_BLOCKS:
         kept.append(pages)
     return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
 
 
-def in_memory(x, str name, rows=None, bint by_pipe=False):
+def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     """Return an array, or those of its rows with the given numbers, in memory that no other process
     can truncate: the array itself unless it is inside a memory map. Then the system copies it, and
     reports an error if the file was cut short; accessing such a page directly would end the
     process. Pages that have been read are dropped from this process.
     """
-    held = behind(x)
+    held = memory_map_of(x)
     if held is None or x.dtype.hasobject:
         return x if rows is None else x[rows]
     if rows is None:
@@ -135,7 +135,7 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held
     file = file_of(mapped) if drop and not by_pipe else None
-    error = lift(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
+    error = copy_checked(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
     try:
         now = mapped.size()
     except (OSError, ValueError):  # the map has no file, or its handle is closed
@@ -150,7 +150,7 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
     return out
 
 
-cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
+cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
     """Copy x, or these rows of it, into `out`, which is dense in the order of its axes; return 0 or
     an errno. The copy is split in halves until a piece is small and contiguous; between pieces,
     signals are handled and pages of the map `drop` are released. A system may map megabytes for
@@ -171,13 +171,13 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
             break
         run *= out.shape[outer.pop()]
     count = out.nbytes // run
-    if out.nbytes <= LIFTED and count <= RUNS:
+    if out.nbytes <= READ_BYTES and count <= READ_RUNS:
         at = np.array([x.__array_interface__["data"][0]], np.intp)
         for axis in outer:
             steps = np.arange(out.shape[axis]) if rows is None or axis else rows
             at = (at[:, None] + steps * x.strides[axis]).ravel()
         addresses = <const char *const *>pointer(at)
-        if file is not None and run >= PAGE:
+        if file is not None and run >= FILE_READ_MIN_BYTES:
             number, shift = file[0].fileno(), file[1]
             with nogil:
                 for i in range(count):
@@ -186,21 +186,21 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
                         break
             return error
         first, last = int(at.min()), int(at.max()) + run
-        if count <= APART or last - first <= LIFTED:
-            apart = last - first > LIFTED    # a fault on one of them maps many pages
+        if count <= MAX_DISTANT_RUNS or last - first <= READ_BYTES:
+            apart = last - first > READ_BYTES  # a fault on one of them maps many pages
             if drop is not None and apart:
                 size = len(drop)
                 mapped = pointer(np.frombuffer(drop, np.uint8))
             with nogil:
-                error = fc_lift(to, addresses, count, run, by_pipe, mapped, size)
+                error = fc_copy_checked(to, addresses, count, run, by_pipe, mapped, size)
             if drop is not None and not apart:
-                let_go(drop, first, last)
+                release_pages(drop, first, last)
             return error
     axis = next(axis for axis in order if out.shape[axis] > 1)
     half, every = out.shape[axis] // 2, (slice(None),) * axis
     for part in (slice(None, half), slice(half, None)):
         picked = rows is not None and not axis
-        error = lift(
+        error = copy_checked(
             x if picked else x[(*every, part)],
             rows[part] if picked else rows,
             out[(*every, part)],
@@ -214,7 +214,7 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
     return 0
 
 
-cdef let_go(mapped, first, last):
+cdef release_pages(mapped, first, last):
     """Drop the pages of a map between two addresses from this process. The last page stays, because
     the next rows share it, and faulting it in again would bring its neighbours back.
     """
@@ -236,7 +236,7 @@ cdef class Rows:
     """
     cdef readonly object X, y, labels, weight
     cdef Data D
-    cdef bint padded                     # the padded form of X is used
+    cdef bint padded            # the padded form of X is used
 
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
@@ -282,7 +282,7 @@ cdef class Rows:
             if D.x == NULL:
                 D.x = t.base
                 t.base = NULL
-        fc_block_free(t.base)            # another thread was first
+        fc_block_free(t.base)   # another thread was first
         return 0
 
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
@@ -307,13 +307,13 @@ cdef class Rows:
         self.point_at(X, y, labels, weight)
         if not self.padded:
             return 0
-        if self.D.x == NULL:             # a signal handler ended the previous copy
+        if self.D.x == NULL:    # a signal handler ended the previous copy
             self.pad(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
-        self.D.x = NULL                  # invalid until the copy is complete
+        self.D.x = NULL         # invalid until the copy is complete
         self.fill(&t, K, threads)
         self.D.x = t.base
         for part in range((t.rows + t.step - 1) // t.step):

@@ -55,14 +55,14 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
     if not isfinite(trace):
         return False
     memset(R, 0, s * s * sizeof(double))
-    for i in range(s):                  # work = the Cholesky factor of gram
+    for i in range(s):          # work = the Cholesky factor of gram
         for j in range(i + 1):
             one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
             if j < i:
                 work[i * s + j] = one / work[j * s + j]
             else:
                 work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
-    for j in range(s):                  # R = the inverse of the factor
+    for j in range(s):          # R = the inverse of the factor
         R[j * s + j] = 1 / work[j * s + j]
         for i in range(j + 1, s):
             one = 0
@@ -135,7 +135,7 @@ cdef class Ritz:
         self.numbers, self.kept = Scratchpad(), Scratchpad()
         self.matrix, self.columns = Scratchpad(), Scratchpad()
 
-    cdef int make_room(self, Py_ssize_t m) except -1:
+    cdef int set_size(self, Py_ssize_t m) except -1:
         self.values = self.numbers.room_for(9 * m)
         self.first, self.last = self.values + m, self.values + 2 * m
         self.scratch, self.given = self.values + 3 * m, self.values + 6 * m
@@ -148,11 +148,11 @@ cdef class Ritz:
         """
         cdef bint same = self.known == m
         cdef Py_ssize_t i
-        cdef double beside
+        cdef double off_diagonal
         for i in range(m):
-            beside = T[i * (ld + 1) + 1] if i < m - 1 else 0
-            same = same and self.given[i] == T[i * (ld + 1)] and self.given[m + i] == beside
-            self.given[i], self.given[m + i] = T[i * (ld + 1)], beside
+            off_diagonal = T[i * (ld + 1) + 1] if i < m - 1 else 0
+            same = same and self.given[i] == T[i * (ld + 1)] and self.given[m + i] == off_diagonal
+            self.given[i], self.given[m + i] = T[i * (ld + 1)], off_diagonal
         self.known = m if same else -1
         return same
 
@@ -165,13 +165,13 @@ cdef class Ritz:
             )
         return 0
 
-    cdef bint by_turns(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
+    cdef bint by_rotations(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
         """Diagonalise the tridiagonal T (m, m) by rotations. Return False if the iteration fails.
         """
         cdef Py_ssize_t i, j, at
         cdef double largest = 0, total = 0
         cdef double *d
-        self.make_room(m)
+        self.set_size(m)
         for i in range(m):
             largest = fmax(largest, fabs(T[i * (ld + 1)]))
             total += 0 * T[i * (ld + 1)]
@@ -195,10 +195,10 @@ cdef class Ritz:
                 break
             self.room = self.count
         if self.count < 0:
-            self.m = 0                  # no eigenvectors are available
+            self.m = 0          # no eigenvectors are available
             return False
         self.known = m
-        for i in range(m):              # insertion sort: the values are nearly sorted
+        for i in range(m):      # insertion sort: the values are nearly sorted
             j = i
             while j > 0 and d[self.order[j - 1]] > d[i]:
                 self.order[j] = self.order[j - 1]
@@ -222,7 +222,7 @@ cdef class Ritz:
         cdef double largest = 0, total = 0
         cdef double *work
         cdef int *integer
-        self.make_room(m)
+        self.set_size(m)
         self.known = -1
         for i in range(m):
             for j in range(i + 1):
@@ -250,7 +250,7 @@ cdef class Ritz:
     cdef int give(self, values, vectors) except -1:
         """Store eigenvalues, ascending, and eigenvectors (m, m) that were computed elsewhere."""
         cdef Py_ssize_t m = len(values)
-        self.make_room(m)
+        self.set_size(m)
         self.known, self.dense = -1, self.matrix.room_for(m * m)
         values, rows = np.ascontiguousarray(values), np.ascontiguousarray(vectors.T)
         memcpy(self.values, pointer(values), m * sizeof(double))
@@ -268,13 +268,13 @@ cdef class Ritz:
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
         if self.dense == NULL:
-            x = self.columns.room_for(FC_TURNED * m)
-            memset(x, 0, FC_TURNED * m * sizeof(double))
+            x = self.columns.room_for(FC_ROTATED_COLUMNS * m)
+            memset(x, 0, FC_ROTATED_COLUMNS * m * sizeof(double))
             for i in range(m):
-                x[FC_TURNED * self.order[i]] = y[i]
-            (table_chosen() + 1).turn(FC_TURNED, x, self.turns, self.count)
+                x[FC_ROTATED_COLUMNS * self.order[i]] = y[i]
+            (table_chosen() + 1).rotate(FC_ROTATED_COLUMNS, x, self.turns, self.count)
             for i in range(m):
-                out[i] = x[FC_TURNED * i]
+                out[i] = x[FC_ROTATED_COLUMNS * i]
             return 0
         memset(out, 0, m * sizeof(double))
         for j in range(m):
@@ -284,7 +284,8 @@ cdef class Ritz:
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
         """Return the eigenvectors of k of the values, as rows (k, m)."""
-        cdef Py_ssize_t m = self.m, i, j, lanes = (k + FC_TURNED - 1) // FC_TURNED * FC_TURNED
+        cdef Py_ssize_t m = self.m, i, j, lanes
+        lanes = (k + FC_ROTATED_COLUMNS - 1) // FC_ROTATED_COLUMNS * FC_ROTATED_COLUMNS
         rows = np.empty((k, m))
         cdef double *s = <double *>pointer(rows) if k else NULL
         cdef double *x
@@ -299,7 +300,7 @@ cdef class Ritz:
         with nogil:
             for i in range(k):
                 x[self.order[which[i]] * lanes + i] = 1
-            K.turn(lanes, x, self.turns, self.count)
+            K.rotate(lanes, x, self.turns, self.count)
             # each rotation is orthogonal only up to rounding, so the vectors have lost length
             for i in range(k):
                 unit = 0
@@ -385,10 +386,10 @@ def symmetrised(P):
     else:                       # 2^-exponent itself may overflow
         for i in range(size):
             s[i] = ldexp(p[i], -exponent)
-    for row in range(0, n, SQUARE):
-        for column in range(0, row + 1, SQUARE):
-            for i in range(row, min(row + SQUARE, n)):
-                for j in range(column, min(column + SQUARE, i + 1)):
+    for row in range(0, n, MIRROR_TILE):
+        for column in range(0, row + 1, MIRROR_TILE):
+            for i in range(row, min(row + MIRROR_TILE, n)):
+                for j in range(column, min(column + MIRROR_TILE, i + 1)):
                     one = s[i * n + j] - s[j * n + i]
                     skew += 2 * one * one
                     a[i * n + j] = a[j * n + i] = 0.5 * (s[i * n + j] + s[j * n + i])
@@ -457,7 +458,7 @@ cdef class Tridiagonal:
     def values(self):
         """Return all eigenvalues (n,), ascending, or None if the iteration fails."""
         # dsytrd leaves T in A
-        if not self.found.by_turns(self.n, <double *>pointer(self.A), self.n):
+        if not self.found.by_rotations(self.n, <double *>pointer(self.A), self.n):
             return None
         return floats_of(self.n, self.found.values)
 

@@ -52,13 +52,13 @@ cdef enum:
     # numbers of T or A computed at one time: a quarter of a megabyte, which fits the L2 cache
     PAIR_NUMBERS = 1 << 15
     LINE = FC_ALIGN // 8        # numbers per cache line
-    KEPT = 1 << 19              # maximum numbers of a work space that is kept for the next matrix
+    REUSED_NUMBERS = 1 << 19    # maximum numbers of a work space that is kept for the next matrix
     # F is formed up to this many rows and numbers.
-    WHOLE = 64
-    WHOLE_NUMBERS = 1 << 13
+    FACTOR_MAX_ROWS = 64
+    FACTOR_MAX_NUMBERS = 1 << 13
     # rows of F multiplied at one time by the rows from their first one on
-    STRIP = 12
-    SQUARE = 16                 # rows and columns of a tile when the matrix is mirrored
+    FACTOR_STRIP_ROWS = 12
+    MIRROR_TILE = 16            # rows and columns of a tile when the matrix is mirrored
 
 # The work space of the last matrix, for the next one: faulting in new pages takes longer than the
 # sums of a small network.
@@ -159,7 +159,7 @@ cdef class CurvatureMatrix:
                 parts += y.m
         for l in range(count):
             size += numbers_of(P, l, hessian)
-        apart = 0 if P.K.real_bytes == 8 else size      # numbers of the copies in double precision
+        apart = 0 if P.K.real_bytes == 8 else size  # numbers of the copies in double precision
         self.states = np.zeros(size + apart + (2 * P.d_out + P.layer[0].k) * self.ld)
         at_ = <double *>pointer(self.states)
         for l in range(count):
@@ -182,7 +182,7 @@ cdef class CurvatureMatrix:
         self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
         self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
         whole = self.each == 1 and not hessian and self.block == self.ld
-        whole = whole and P.n <= WHOLE and self.ld * P.n <= WHOLE_NUMBERS
+        whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_NUMBERS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
         numbers += self.K.scratch // sizeof(double) + 1 + LINE
@@ -206,7 +206,7 @@ cdef class CurvatureMatrix:
         self.weighed = at_ + self.block * self.parts[0] * widest
         self.T = self.weighed + self.block * (widest if not hessian else weighed)
         for l in range(0 if hessian else P.n_layers):
-            self.p[l] = self.weighed        # all layers share one matrix
+            self.p[l] = self.weighed  # all layers share one matrix
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
@@ -214,7 +214,7 @@ cdef class CurvatureMatrix:
         self.gemm = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
 
     def __del__(self):
-        if self.room is not None and self.room.size <= KEPT and not ROOM:
+        if self.room is not None and self.room.size <= REUSED_NUMBERS and not ROOM:
             ROOM.append(self.room)
 
     def __dealloc__(self):
@@ -238,10 +238,10 @@ cdef class CurvatureMatrix:
             before = watch()
             made = self.half(G)
             self.plan.end(before)
-        for row in range(0, n, SQUARE):
-            for column in range(0, row + 1, SQUARE):
-                for i in range(row, min(row + SQUARE, n)):
-                    for j in range(column, min(column + SQUARE, i)):
+        for row in range(0, n, MIRROR_TILE):
+            for column in range(0, row + 1, MIRROR_TILE):
+                for i in range(row, min(row + MIRROR_TILE, n)):
+                    for j in range(column, min(column + MIRROR_TILE, i)):
                         G[i * n + j] = G[j * n + i]
         return made
 
@@ -304,7 +304,7 @@ cdef class CurvatureMatrix:
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (y.k + (y.b >= 0)) * step    # without biases the row of ones is not used
+                self.a[l], (y.k + (y.b >= 0)) * step  # without biases the row of ones is not used
             )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
         return near or not self.hessian
@@ -318,16 +318,16 @@ cdef class CurvatureMatrix:
         self.top(P, first, count, step * self.each)
         for l in range(P.n_layers - 1, -1, -1):
             y, columns = &P.layer[l], step * self.parts[l]
-            self.across(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
+            self.copy_samples(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
             for i in range(y.k * step, (y.k + 1) * step):
                 self.a[l][i] = 1
             self.clear_idle(P, first, count, y.k + 1, step, self.a[l])
             if self.hessian:
-                self.bend(y, l, first, count)
+                self.set_second_derivative(y, l, first, count)
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
-            if y.m == 1 and not y.skip:     # a plain scaling, without the overhead of a product
+            if y.m == 1 and not y.skip:  # a plain scaling, without the overhead of a product
                 for i in range(y.k):
                     self.K.scale(columns, self.W[y.w + i], self.D[l], self.E + i * line)
             else:
@@ -336,9 +336,9 @@ cdef class CurvatureMatrix:
                     y.skip
                 )
             if has_slopes(x):
-                self.across(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
+                self.copy_samples(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
                 self.clear_idle(P, first, count, x.m, step, p)
-            else:                       # phi' follows from the sign of a, or is 1
+            else:               # phi' follows from the sign of a, or is 1
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
                         p[i] = 1
@@ -381,7 +381,7 @@ cdef class CurvatureMatrix:
                 for r in range(step):
                     E[i * line + u * step + r] = self.W[y.w + u * y.k + i]
 
-    cdef void bend(
+    cdef void set_second_derivative(
         self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
         """Compute delta and e * phi'' of a layer; the latter from delta and a if it is not stored.
@@ -389,13 +389,13 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t i, step = lines_of(count)
         cdef double *q = self.q[l]
         cdef const double *a
-        self.across(self.state[4 + 4 * l], y.m, first, step, self.delta[l])
+        self.copy_samples(self.state[4 + 4 * l], y.m, first, step, self.delta[l])
         if q == NULL:
             return
         if y.q != NULL:
-            self.across(self.state[3 + 4 * l], y.m, first, step, q)
+            self.copy_samples(self.state[3 + 4 * l], y.m, first, step, q)
             return
-        a = self.a[l + 1]                   # tanh or sigmoid: phi'' follows from a
+        a = self.a[l + 1]       # tanh or sigmoid: phi'' follows from a
         for i in range(y.m * step):
             q[i] = self.delta[l][i] * ((0 if y.phi == FC_TANH else 1) - 2 * a[i])
 
@@ -411,7 +411,7 @@ cdef class CurvatureMatrix:
         cdef double root, last, other
         memset(D, 0, d * columns * sizeof(double))
         if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
-            return                      # one class: the loss is constant
+            return              # one class: the loss is constant
         for r in range(count):
             for k in range(self.each):
                 root = sqrt(h[k * ld + r])
@@ -419,14 +419,14 @@ cdef class CurvatureMatrix:
                     D[k * columns + k * step + r] = root
                     continue
                 root, last = root * sqrt(w[r]), sqrt(h[(d - 1) * ld + r])
-                other = last            # sum of 1 - p_k without cancellation
+                other = last    # sum of 1 - p_k without cancellation
                 for i in range(d):
                     D[i * columns + k * step + r] = -root * h[i * ld + r] / (1 + last)
                     other += h[i * ld + r] if i != k else 0
                 D[k * columns + k * step + r] = root * other / (1 + last)
                 D[(d - 1) * columns + k * step + r] = -root * last
 
-    cdef void across(
+    cdef void copy_samples(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out
     ) noexcept nogil:
         """Copy the samples of x (m, ld) from `first` on to out, with zeros past the last one."""
@@ -536,7 +536,7 @@ cdef class CurvatureMatrix:
                 memcpy(self.F + y.b * step, self.D[l], y.m * step * sizeof(double))
         i = 0
         while i < P.n:
-            end = min(P.n, i + STRIP)
+            end = min(P.n, i + FACTOR_STRIP_ROWS)
             self.K.dots(
                 P.n - i, end - i, step, self.F + i * step, step, self.F + i * step, step,
                 G + i * (P.n + 1), P.n
@@ -633,7 +633,7 @@ cdef class CurvatureMatrix:
                             out[b] += c[b - from_]
                         if y.b >= 0:
                             G[row * n + y.b + j] += c[y.k - from_]
-                    if same and i < j:          # mirror image: (i, b), (j, a) with a < b
+                    if same and i < j:  # mirror image: (i, b), (j, a) with a < b
                         out = G + (x.w + i * x.k) * n + at_ + a
                         for b in range(a + 1, x.k):
                             out[b * n] += c[b - a]
@@ -736,7 +736,7 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t all_ = step * P.layer[h].m
         cdef bint add = False
         while True:
-            if h == l:                      # the layer's own output depends on z of unit i only
+            if h == l:          # the layer's own output depends on z of unit i only
                 self.K.add_parts(step, 1, self.p[l] + i * step, 0, True, self.A + i * step)
                 return
             self.K.times(

@@ -4,18 +4,18 @@ from libc.stdint cimport int32_t
 cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
-        FC_IDENTITY, FC_LEAKY_RELU, FC_TANH, FC_N_ACTIVATIONS, FC_ASKED
+        FC_IDENTITY, FC_LEAKY_RELU, FC_TANH, FC_N_ACTIVATIONS, FC_PHI_CALLBACK
     const double FC_LEAK
     const char *fc_activation_name(int)
-    bint fc_bends(fc_activation)
+    bint fc_has_curvature(fc_activation)
     bint fc_slope_from_a(fc_activation)
-    bint fc_bend_from_delta(fc_activation)
+    bint fc_curvature_from_delta(fc_activation)
     ctypedef enum fc_loss:
-        FC_CROSS_ENTROPY, FC_N_LOSSES, FC_GIVEN
+        FC_CROSS_ENTROPY, FC_N_LOSSES, FC_LOSS_CALLBACK
     const char *fc_loss_name(int)
-    ctypedef enum fc_step_kind:
-        FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE
-        FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
+    ctypedef enum fc_epilogue_kind:
+        FC_EPILOGUE_NONE, FC_EPILOGUE_ACTIVATE, FC_EPILOGUE_R_ACTIVATE
+        FC_EPILOGUE_BACKWARD, FC_EPILOGUE_R_BACKWARD, FC_EPILOGUE_DOT
     enum: FC_MAX_RANK
     ctypedef struct fc_made:
         int rank
@@ -24,7 +24,7 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *b
         Py_ssize_t ldb
     enum: FC_MAX_NARROW
-    ctypedef struct fc_onward:
+    ctypedef struct fc_fused_output:
         int rank
         Py_ssize_t units
         const void *w
@@ -35,10 +35,10 @@ cdef extern from "kernels/kernels.h" nogil:
         void *out
         void *form
         Py_ssize_t ldout
-    ctypedef struct fc_step:
+    ctypedef struct fc_epilogue:
         fc_made made
-        fc_onward next
-        fc_step_kind kind
+        fc_fused_output next
+        fc_epilogue_kind kind
         fc_activation phi
         const void *u
         int by_row
@@ -50,8 +50,8 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldq
         const void *a
         Py_ssize_t lda
-        void *folded
-        Py_ssize_t ldfolded
+        void *phi_pair
+        Py_ssize_t ldphi_pair
         const void *r
         Py_ssize_t ldr
         const void *skip
@@ -76,7 +76,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *c
         Py_ssize_t ldc
         int exact, accumulate, spent, far
-        fc_step step
+        fc_epilogue epilogue
         fc_ahead ahead[6]
         Py_ssize_t row_block, col_block
     enum: FC_SHALLOW, FC_MAX_STACK
@@ -104,7 +104,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldout
         void *bias
         Py_ssize_t ahead
-        const void *folded
+        const void *phi_pair
     ctypedef struct fc_loss_rows:
         fc_loss kind
         double divisor
@@ -118,7 +118,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
-    enum: FC_TURNED             # columns that `turn` rotates at a time
+    enum: FC_ROTATED_COLUMNS    # columns that `turn` rotates at a time
     ctypedef struct fc_rotation:
         pass
     ctypedef struct fc_adam:
@@ -165,7 +165,7 @@ cdef extern from "kernels/kernels.h" nogil:
             fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             void *, Py_ssize_t, void *, Py_ssize_t
         ) noexcept nogil
-        void (*unfold)(fc_activation, Py_ssize_t, const void *, void *, void *) noexcept nogil
+        void (*unpack_pairs)(fc_activation, Py_ssize_t, const void *, void *, void *) noexcept nogil
         double (*loss)(
             const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t
         ) noexcept nogil
@@ -177,14 +177,14 @@ cdef extern from "kernels/kernels.h" nogil:
             double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil
-        double (*loss_across)(
+        double (*loss_transposed)(
             const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t
         ) noexcept nogil
-        void (*r_loss_across)(
+        void (*r_loss_transposed)(
             const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
             Py_ssize_t
         ) noexcept nogil
-        void (*r_fisher_across)(
+        void (*r_fisher_transposed)(
             double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil
@@ -195,7 +195,9 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
             int, void *
         ) noexcept nogil
-        void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*epilogue)(
+            const fc_epilogue *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t
+        ) noexcept nogil
         void (*add_parts)(
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *
         ) noexcept nogil
@@ -214,7 +216,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*symmetric)(
             Py_ssize_t, const void *, Py_ssize_t, const void *, void *
         ) noexcept nogil
-        void (*turn)(Py_ssize_t, void *, const fc_rotation *, Py_ssize_t) noexcept nogil
+        void (*rotate)(Py_ssize_t, void *, const fc_rotation *, Py_ssize_t) noexcept nogil
         int (*copy_finite)(Py_ssize_t, const void *, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         void (*adam)(

@@ -23,17 +23,18 @@ cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
 cdef enum:
-    SMALL = 32768           # numbers of a basis that is allocated from the start
-    FEW = 8                 # rows up to which every convergence check diagonalises T
+    INITIAL_BASIS_NUMBERS = 32768  # numbers of a basis that is allocated from the start
+    ALWAYS_DIAGONALISE_ROWS = 8  # rows up to which every convergence check diagonalises T
 # smallest ratio of pivots for which a matrix is treated as nonsingular
-cdef double SURE = 1e-8
+cdef double MIN_PIVOT_RATIO = 1e-8
 
 PROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
     "cubic": CUBIC,
 }
 
-cdef double LONGEST = 1e150     # maximum length of a step, so that its square does not overflow
+# maximum length of a step, so that its square does not overflow
+cdef double MAX_STEP_LENGTH = 1e150
 
 
 # --- lengths, safe for numbers of any size --------------------------------------------------------
@@ -45,7 +46,7 @@ cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
         largest = max(largest, -x[i] if x[i] < 0 else x[i])
-        total += 0 * x[i]               # NaN unless all numbers are finite
+        total += 0 * x[i]       # NaN unless all numbers are finite
     return INFINITY if isnan(total) else largest
 
 
@@ -123,7 +124,7 @@ cdef double secular(
         size, slope = length_of(m, y), 0
         if weight > 0:
             goal, slope = (edge + mu) / weight, 1 / weight
-        if not (size > 0 and goal > 0):         # one of them has underflowed
+        if not (size > 0 and goal > 0):  # one of them has underflowed
             if size <= goal:
                 high = mu
             else:
@@ -175,7 +176,7 @@ cdef double bounded(
         high = sqrt(weight * size)
     else:
         high = size / radius if size < 1e300 * radius else INFINITY
-        if high == INFINITY:                    # radius so short that curvature does not matter
+        if high == INFINITY:    # radius so short that curvature does not matter
             for i in range(m):
                 y[i] = -linear[i] * (radius / size)
             return high
@@ -239,7 +240,7 @@ def small_problem(str problem, values, linear, double parameter):
 cdef struct Worth:              # state of the stopping rule: see `worth_of`
     # thrift, cost of a step besides its products, predicted decrease at the last check ...
     double thrift, price, gain
-    Py_ssize_t m, look_at           # ... after m products; number of products at the next check
+    Py_ssize_t m, look_at       # ... after m products; number of products at the next check
 
 
 cdef Worth worth_of(double thrift, double price) noexcept nogil:
@@ -280,13 +281,13 @@ cdef class Space:
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    cdef public object rows, T, multiply, lacking       # rows and T may be replaced by Python code
+    cdef public object rows, T, multiply, lacking  # rows and T may be replaced by Python code
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
     cdef public bint tridiagonal, follow
     cdef public double gamma
-    cdef readonly double size           # largest |value| at the last diagonalisation
-    cdef Py_ssize_t known               # number of rows for which T is diagonalised; -1: none
+    cdef readonly double size   # largest |value| at the last diagonalisation
+    cdef Py_ssize_t known       # number of rows for which T is diagonalised; -1: none
     cdef Ritz found
     cdef Scratchpad small
     cdef double *linear
@@ -295,11 +296,11 @@ cdef class Space:
     cdef double *measured
     # of the last solution; lack is ||E y||, see `lacking_of`
     cdef double multiplier, length, gain, lack
-    cdef Sweep sweep                    # sweep of all rows with the product
+    cdef Sweep sweep            # sweep of all rows with the product
     cdef object scratch
-    cdef double *sums                   # sums of each part, for each row, and the squares
-    cdef double *taken                  # coefficients subtracted from the product along each row
-    cdef double *at                     # address of T
+    cdef double *sums           # sums of each part, for each row, and the squares
+    cdef double *taken          # coefficients subtracted from the product along each row
+    cdef double *at             # address of T
     cdef Py_ssize_t ld
 
     def __init__(self, n, dtype, max_dim):
@@ -307,14 +308,14 @@ cdef class Space:
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
             raise ValueError(f"dtype is {self.dtype}; wanted float32 or float64")
-        room = min(self.max_dim, max(16, SMALL // max(self.n, 1)))
+        room = min(self.max_dim, max(16, INITIAL_BASIS_NUMBERS // max(self.n, 1)))
         self.rows = np.empty((room, self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
         self.found, self.small = Ritz(), Scratchpad()
         self.m = self.p = 0
         self.gamma, self.known = 0, -1
-        self.settle()
+        self.update_pointers()
 
     @property
     def exhausted(self):
@@ -365,7 +366,7 @@ cdef class Space:
         np.ldexp(self.product, -exponent, out=self.product)
         return exponent
 
-    cdef int settle(self) except -1:
+    cdef int update_pointers(self) except -1:
         """Update the pointers, since `widen` may have moved the arrays, and allocate memory for
         sums.
         """
@@ -433,7 +434,7 @@ cdef class Space:
         if held == len(self.rows):
             taken = floats_of(held + 1, self.taken)
             self.widen(min(held, self.max_dim - held))
-            self.settle()
+            self.update_pointers()
             memcpy(self.taken, pointer(taken), (held + 1) * sizeof(double))
         self.sweep.K.scale(self.n, 1 / left, w, self.row(held))
         for i in range(held + 1):
@@ -476,7 +477,7 @@ cdef class Space:
         left = ldexp(self.append(w, size), exponent)
         for i in range(held):
             if self.tridiagonal and i < m - 1:
-                self.taken[i] = 0       # this entry is rounding, since T is tridiagonal
+                self.taken[i] = 0  # this entry is rounding, since T is tridiagonal
             self.at[i * self.ld + m] = self.at[m * self.ld + i] = ldexp(self.taken[i], exponent)
         if left > 0:
             self.at[held * self.ld + m] = self.at[m * self.ld + held] = left
@@ -493,9 +494,9 @@ cdef class Space:
         if self.known == m or m == 0:
             return 0
         try:
-            if not (self.tridiagonal and found.by_turns(m, self.at, self.ld)):
+            if not (self.tridiagonal and found.by_rotations(m, self.at, self.ld)):
                 found.by_lapack(m, self.at, self.ld, True)
-        except (ValueError, np.linalg.LinAlgError):     # not finite, or LAPACK did not converge
+        except (ValueError, np.linalg.LinAlgError):  # not finite, or LAPACK did not converge
             values, vectors = self.decompose()
             found.give(values, vectors)
         self.linear = self.small.room_for(4 * m)
@@ -538,7 +539,7 @@ cdef class Space:
     cdef double outside_of(self, const double *y) except? -1:
         """Return ||E U y|| for y in the eigenvectors of T."""
         cdef Py_ssize_t m = self.m
-        if self.tridiagonal:            # E has a single entry, in its last column
+        if self.tridiagonal:    # E has a single entry, in its last column
             if not self.p:
                 return 0
             return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
@@ -564,22 +565,22 @@ cdef class Space:
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at
-        cdef double plain = T[0], most = 0, least = INFINITY, beside
+        cdef double plain = T[0], most = 0, least = INFINITY, off_diagonal
         for i in range(m):
             pivot[i], y[i] = T[i * (ld + 1)] + shift, right[i]
             if i:
-                beside = T[i * ld + i - 1]
-                plain = T[i * (ld + 1)] - beside * (beside / plain)
-                pivot[i] -= beside * (beside / pivot[i - 1])
-                y[i] -= beside * (y[i - 1] / pivot[i - 1])
+                off_diagonal = T[i * ld + i - 1]
+                plain = T[i * (ld + 1)] - off_diagonal * (off_diagonal / plain)
+                pivot[i] -= off_diagonal * (off_diagonal / pivot[i - 1])
+                y[i] -= off_diagonal * (y[i - 1] / pivot[i - 1])
             if not pivot[i] > 0 or (both and not plain > 0):
                 return False
             most, least = fmax(most, pivot[i]), fmin(least, pivot[i])
-        if not least > SURE * most:
+        if not least > MIN_PIVOT_RATIO * most:
             return False
         for i in range(m - 1, -1, -1):
-            beside = T[i * ld + i + 1] * y[i + 1] if i < m - 1 else 0
-            y[i] = (y[i] - beside) / pivot[i]
+            off_diagonal = T[i * ld + i + 1] * y[i + 1] if i < m - 1 else 0
+            y[i] = (y[i] - off_diagonal) / pivot[i]
         return True
 
     cdef bint by_factors(self, Problem problem, double parameter) except *:
@@ -595,7 +596,7 @@ cdef class Space:
         cdef bint bound = problem == TRUST_REGION or problem == CUBIC, solved = not bound
         cdef double shift = self.multiplier if bound else parameter, size, goal, slope
         cdef int _k
-        self.known = -1                 # `linear` shares this memory and is overwritten
+        self.known = -1         # `linear` shares this memory and is overwritten
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
@@ -605,7 +606,7 @@ cdef class Space:
                 return False
             size = length_of(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
-            if not 1e-100 < size < 1e100:       # squares and cubes are computed below
+            if not 1e-100 < size < 1e100:  # squares and cubes are computed below
                 return False
             if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
                 solved = True
@@ -656,37 +657,38 @@ cdef class Space:
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
         # whether `stop` was called since the last product
-        cdef bint ends, factored, asked = False
+        cdef bint ends, factored, stop_called = False
         cdef Worth worth = worth_of(thrift, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
-                asked or not (self.m and stop())
+                stop_called or not (self.m and stop())
             ):
                 self.extend()
-                asked = False
+                stop_called = False
             m, look_at = self.m, min(self.m + 1 + self.m // 8, limit)
             if m == 0:
                 out[:] = 0
                 return 0.0, 0.0, False, parameter
-            ends, asked = self.is_exhausted() or m >= limit or stop(), True
+            ends, stop_called = self.is_exhausted() or m >= limit or stop(), True
             if parameter is None:
                 self.diagonalise()
                 parameter = 0.1 * self.size or 1.0
-            chosen = min(<double>parameter, LONGEST) if which == TRUST_REGION else parameter
-            factored = self.tridiagonal and m > FEW and self.by_factors(which, chosen)
+            chosen = min(<double>parameter, MAX_STEP_LENGTH) if which == TRUST_REGION else parameter
+            factored = self.tridiagonal and m > ALWAYS_DIAGONALISE_ROWS
+            factored = factored and self.by_factors(which, chosen)
             if not factored:
                 if m < vectors_at and not ends:
                     continue
                 self.by_vectors(which, chosen)
-                vectors_at = m + 1 + m // 4 if m > FEW else 0
+                vectors_at = m + 1 + m // 4 if m > ALWAYS_DIAGONALISE_ROWS else 0
             if self.lack <= wanted or ends or spent(&worth, m, self.gain):
                 break
         if not factored:
             self.found.combined(self.y, self.base)
-        self.lift(self.y if factored else self.base, out)
+        self.combine_into(self.y if factored else self.base, out)
         return self.length, self.gain, self.multiplier > 0, parameter
 
-    cdef int lift(self, double *y, out) except -1:
+    cdef int combine_into(self, double *y, out) except -1:
         """Set out = Q[:m]' y. Overwrites y by -y."""
         cdef Sweep t
         cdef Py_ssize_t i
@@ -712,7 +714,7 @@ cdef class Space:
         y = np.array(y, np.float64)
         if y.shape != (self.m,):
             raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
-        self.lift(<double *>pointer(y) if self.m else NULL, out)
+        self.combine_into(<double *>pointer(y) if self.m else NULL, out)
         return out
 
 
@@ -729,9 +731,9 @@ cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexce
     `fallen` is the squared norm of the residual relative to that at the start.
     """
     cdef double root = sqrt((bound + 2 * eps) / eps)
-    cdef double tau = root / (root + 1)     # close to 1: log(tau) is computed without cancellation
-    cdef double beside = log(root + 1) + log1p(sqrt(tau))
-    cdef double guaranteed = log(4.) + 8 * log(root) + 2 * beside - j * log1p(1 / root)
+    cdef double tau = root / (root + 1)  # close to 1: log(tau) is computed without cancellation
+    cdef double log_terms = log(root + 1) + log1p(sqrt(tau))
+    cdef double guaranteed = log(4.) + 8 * log(root) + 2 * log_terms - j * log1p(1 / root)
     return fallen > 0 and log(fallen) > guaranteed
 
 
@@ -760,7 +762,7 @@ cdef class Workspace:
         cdef bint wide = self.sweep.K.real_bytes == 8
         cdef int power, most = 1024 if wide else 128
         cdef double largest
-        cdef char *x = self.first               # address of self.g
+        cdef char *x = self.first  # address of self.g
         np.copyto(self.g, g)
         largest = largest_of(n, <double *>x) if wide else largest_of(n, <float *>x)
         frexp(largest, &power)
@@ -770,7 +772,7 @@ cdef class Workspace:
         self.y[:] = 0
         np.multiply(self.g, self.g.dtype.type(self.unit), out=self.r)
         np.negative(self.r, out=self.p)
-        return self.between(CG_R, 1, CG_R, 1, NULL)[0]
+        return self.sweep_rows(CG_R, 1, CG_R, 1, NULL)[0]
 
     def solve(
         self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop,
@@ -783,7 +785,8 @@ cdef class Workspace:
         (d, curvature, bound, steps)
             d is None if the residual decreases so slowly that there is curvature below -eps.
         """
-        cdef double rr0 = self.between(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0, before, yy, along, left
+        cdef double rr0 = self.sweep_rows(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0
+        cdef double before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
         cdef Py_ssize_t j
         cdef Worth worth = worth_of(thrift, price)
@@ -791,7 +794,7 @@ cdef class Workspace:
             multiply(self.p, self.Hp)
             pp, pHp, HpHp = self.curvature()
             bound = fmax(bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.size()) / sqrt(pp))
-            if pHp + eps * pp < 0:      # p'(H + 2 eps)p < eps p'p
+            if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
                 return self.p, pHp / pp, bound, j
             # y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
             before = rr
@@ -810,7 +813,7 @@ cdef class Workspace:
                 break
             if spent(&worth, j, -0.5 * (along + left)):
                 break
-            self.turn(rr / before)
+            self.update_direction(rr / before)
         if self.unit != 1:
             self.y *= self.g.dtype.type(1 / self.unit)
         return self.y, None, bound, most
@@ -823,7 +826,7 @@ cdef class Workspace:
             return length_of(n, <double *>Hp)
         return length_of(n, <float *>Hp)
 
-    cdef double *between(
+    cdef double *sweep_rows(
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
     ) except NULL:
         """Sweep over m rows from q on and s rows from w on. If c is NULL, return the inner products
@@ -846,7 +849,7 @@ cdef class Workspace:
 
     cpdef (double, double, double) curvature(self) except *:
         """Return ``p'p``, ``p'Hp`` and ``||Hp||^2``."""
-        cdef double *found = self.between(CG_P, 2, CG_P, 2, NULL)
+        cdef double *found = self.sweep_rows(CG_P, 2, CG_P, 2, NULL)
         return found[0], found[1], found[3]
 
     cpdef (double, double, double, double) move(self, double step, double shift) except *:
@@ -854,9 +857,9 @@ cdef class Workspace:
         ``y'g`` and ``y'r``.
         """
         cdef double[2] c = [-step * shift, -step]
-        cdef double rr = self.between(CG_P, 2, CG_R, 1, c)[0]
-        cdef double yy = self.between(CG_P, 1, CG_Y, 1, c + 1)[0]
-        cdef double *found = self.between(CG_G, 2, CG_Y, 1, NULL)
+        cdef double rr = self.sweep_rows(CG_P, 2, CG_R, 1, c)[0]
+        cdef double yy = self.sweep_rows(CG_P, 1, CG_Y, 1, c + 1)[0]
+        cdef double *found = self.sweep_rows(CG_G, 2, CG_Y, 1, NULL)
         return rr, yy, found[0], found[1]
 
     cpdef void turn(self, double beta) except *:
@@ -864,4 +867,4 @@ cdef class Workspace:
         cdef char *p = self.first + CG_P * self.sweep.n * self.sweep.K.real_bytes
         cdef double one = 1
         self.sweep.K.scale(self.sweep.n, beta, p, p)
-        self.between(CG_R, 1, CG_P, 1, &one)
+        self.sweep_rows(CG_R, 1, CG_P, 1, &one)

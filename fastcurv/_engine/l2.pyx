@@ -13,22 +13,22 @@ cdef struct Run:
 
 
 cdef inline Py_ssize_t runs(PlanS *P) noexcept nogil:
-    return P.n_layers if P.spare else 1
+    return P.n_layers if P.l2_skips_biases else 1
 
 
 cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
     cdef Run found
     cdef Layer *y = &P.layer[l]
-    found.first, found.taken = y.w, y.m * y.k if P.spare else P.n
+    found.first, found.taken = y.w, y.m * y.k if P.l2_skips_biases else P.n
     found.at = x + found.first * P.K.real_bytes
-    found.spared = (P.layer[l + 1].w if P.spare and l + 1 < P.n_layers else P.n)
+    found.spared = (P.layer[l + 1].w if P.l2_skips_biases and l + 1 < P.n_layers else P.n)
     found.spared -= found.first + found.taken
     return found
 
 
 cdef enum:
-    L2_PART = 1 << 16              # minimum numbers of a run per part of the job
-    MOST_PARTS = 64             # maximum number of parts
+    L2_PART = 1 << 16           # minimum numbers of a run per part of the job
+    MAX_PARTS = 64              # maximum number of parts
 
 
 cdef struct Parts:
@@ -37,10 +37,10 @@ cdef struct Parts:
     Py_ssize_t step             # numbers per part
     double l2
     char *out                   # the run's part of the output; NULL: compute squares instead
-    double squares[MOST_PARTS]
+    double squares[MAX_PARTS]
 
 
-cdef void decay_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Parts *t = <Parts *>context
     cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes
@@ -56,13 +56,13 @@ cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
     threads.
     """
     cdef Py_ssize_t taken = t.run.taken
-    t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MOST_PARTS - 1) // MOST_PARTS)
+    t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MAX_PARTS - 1) // MAX_PARTS)
     cdef Py_ssize_t count = (taken + t.step - 1) // t.step
-    fc_team_run(P.threads, count, decay_part, t)
+    fc_team_run(P.threads, count, penalty_part, t)
     return count
 
 
-cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
+cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nogil:
     """Set out = l2 x for flat vectors, with 0 for numbers without penalty; out may be x."""
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Parts t
@@ -74,7 +74,7 @@ cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
         memset(t.out + t.run.taken * size, 0, t.run.spared * size)
 
 
-cdef double decayed(PlanS *P, char *x) noexcept nogil:
+cdef double penalised_square(PlanS *P, char *x) noexcept nogil:
     """Return ||x||^2 over the penalised numbers."""
     cdef Py_ssize_t l, part
     cdef double square = 0

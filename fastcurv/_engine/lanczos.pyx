@@ -26,15 +26,15 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp
 from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
-    LONGEST_BATCH = 16          # maximum rows of a batch
-    SHORT_SWEEP = 20000         # numbers read in less time than it takes to release the GIL
+    MAX_BATCH_ROWS = 16         # maximum rows of a batch
+    SERIAL_SWEEP_NUMBERS = 20000  # numbers read in less time than it takes to release the GIL
 
 # assumed error of products and sweeps in units of eps ||A||, unless a larger one is measured
 cdef double ROUNDING = 4
 # residual norm, relative to the largest product, below which a new row is orthogonalised again
-cdef double NEAR = 1e-2
+cdef double CANCELLATION_RATIO = 1e-2
 # multiplier of a linear congruential generator (Knuth)
-cdef unsigned long long TOSS = 6364136223846793005
+cdef unsigned long long LCG_MULTIPLIER = 6364136223846793005
 NOT_FINITE = (
     "the operator returned values that are not finite; wanted finite numbers for a finite vector"
 )
@@ -49,36 +49,37 @@ cdef class Lanczos:
     cdef readonly double eps
     cdef public object rows, T, err, leak, against, product
     cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
-    cdef int exponent                   # products are scaled by 2^-exponent; T is not scaled
-    cdef readonly double unit           # 2^exponent, by which scaled products are multiplied
+    cdef int exponent           # products are scaled by 2^-exponent; T is not scaled
+    cdef readonly double unit   # 2^exponent, by which scaled products are multiplied
     cdef public bint tridiagonal, semi
     cdef public double contamination, scale, noise, ghosts
-    cdef Times times                    # fast products of the operator, or None
+    cdef FastProduct times      # fast products of the operator, or None
     cdef Ritz found
-    cdef double lost                    # estimated loss of orthogonality of the pending row
-    cdef bint followed                  # `along` belongs to rows m - 1 and m
-    cdef object along                   # (3, apart) ring buffer: components along all rows
+    cdef double lost            # estimated loss of orthogonality of the pending row
+    cdef bint followed          # `along` belongs to rows m - 1 and m
+    cdef object along           # (3, apart) ring buffer: components along all rows
     cdef double *trail
     cdef Py_ssize_t apart, phase
     cdef Scratchpad sums, squares, small
-    cdef Sweep sweep                    # K, n and width; the other fields are set by each sweep
-    cdef Py_ssize_t parts, taken        # parts of a sweep; rows of `against`
-    cdef Py_ssize_t line, ld, leaks     # leading dimensions of rows, T and leak
-    cdef public tuple arrays            # rows, against, T, err, leak: see `begin`
-    cdef char *q                        # addresses of rows, against, T, err and leak
+    cdef Sweep sweep            # K, n and width; the other fields are set by each sweep
+    cdef Py_ssize_t parts, taken  # parts of a sweep; rows of `against`
+    cdef Py_ssize_t line, ld, leaks  # leading dimensions of rows, T and leak
+    cdef public tuple arrays    # rows, against, T, err, leak: see `begin`
+    cdef char *q                # addresses of rows, against, T, err and leak
     cdef char *off
     cdef double *t
     cdef double *e
     cdef double *l
-    cdef object errors                  # err after the last restart
-    cdef double joint                   # bound on the Frobenius norm of its rows of F: see `become`
-    cdef object echo, coupled           # see `follow`; None: the locked rows are swept one by one
+    cdef object errors          # err after the last restart
+    cdef double joint           # bound on the Frobenius norm of its rows of F: see `become`
+    cdef object echo, coupled   # see `follow`; None: the locked rows are swept one by one
     cdef double echo_error
     cdef int echo_exponent
 
     def __init__(self, n, dtype, product, times=None):
         self.n, self.dtype, self.product = n, np.dtype(dtype), product
-        self.times = times if isinstance(times, Times) and (<Times>times).there() else None
+        fast = isinstance(times, FastProduct) and (<FastProduct>times).is_available()
+        self.times = times if fast else None
         self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
         self.found, self.unit, self.errors = Ritz(), 1, np.empty(0)
         self.along = np.empty((3, 0))
@@ -137,7 +138,7 @@ cdef class Lanczos:
         t.ldq = self.n if q == self.off else self.line
         pad = self.sums if c == NULL else self.squares  # c may be the last sweep's result
         t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
-        if m * s * self.n <= SHORT_SWEEP:
+        if m * s * self.n <= SERIAL_SWEEP_NUMBERS:
             how(t, 1)
             return t.out
         threads = sweep_threads(t)
@@ -175,7 +176,7 @@ cdef class Lanczos:
             along = self.dots(q, m, w, 1)
             gone = length_of(m, along)
             left = self.length(w, self.take(q, m, w, 1, along)[0])
-            if gone <= left:            # no cancellation, so another pass would find nothing
+            if gone <= left:    # no cancellation, so another pass would find nothing
                 break
         return left
 
@@ -206,7 +207,7 @@ cdef class Lanczos:
         cdef Py_ssize_t i, j
         cdef double *out
         self.begin()
-        self.restore(-1)
+        self.restore_orthogonality(-1)
         if self.p and self.m:
             lost = np.zeros(self.m)
             out = <double *>pointer(lost)
@@ -275,7 +276,7 @@ cdef class Lanczos:
             if not size > 100 * self.eps:
                 continue
             self.divide(new, size)
-            if size < 0.5:              # cancellation has amplified rounding along the rows
+            if size < 0.5:      # cancellation has amplified rounding along the rows
                 self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
                 if self.taken:
                     self.outside(self.off, self.taken, new, 1)
@@ -297,7 +298,7 @@ cdef class Lanczos:
         if self.times is None:
             self.product(self.rows[i], self.rows[i + 1])
         else:
-            self.times.into(self.row(i), self.row(i + 1))
+            self.times.apply(self.row(i), self.row(i + 1))
         self.n_products += 1
         return 0
 
@@ -320,7 +321,7 @@ cdef class Lanczos:
             self.n, <float *>w
         )
         cdef int window = 300 if wide else 30
-        cdef int most = 1000 if wide else 4 * window - 2    # 2^-exponent is representable
+        cdef int most = 1000 if wide else 4 * window - 2  # 2^-exponent is representable
         if not isfinite(largest):
             raise NotFiniteError(NOT_FINITE)
         self.exponent = 0
@@ -373,14 +374,14 @@ cdef class Lanczos:
         cdef double *again
         self.apply(j)
         c = self.small.room_for(j + 2)
-        beta = self.take_out(j, low, c)
-        if not isfinite(beta):          # too large for the unit, or not a number
+        beta = self.orthogonalise_next(j, low, c)
+        if not isfinite(beta):  # too large for the unit, or not a number
             self.scale, self.exponent, self.unit = 0, 0, 1
             try:
                 self.apply(j)
             finally:
                 self.scale = scale
-            beta = self.take_out(j, low, c)
+            beta = self.orthogonalise_next(j, low, c)
         size = length_of(count, c)
         if not isfinite((size + beta) * self.unit):
             raise NotFiniteError(NOT_FINITE)
@@ -388,7 +389,7 @@ cdef class Lanczos:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
-        for i in range(count - 1):      # coupling to older rows: part of T, or asymmetry
+        for i in range(count - 1):  # coupling to older rows: part of T, or asymmetry
             one = c[i] * self.unit
             if low == 0 and self.locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
@@ -402,7 +403,7 @@ cdef class Lanczos:
             self.e[j] += self.echo_error
         return self.close(j, low, w, beta * self.unit)
 
-    cdef double take_out(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
+    cdef double orthogonalise_next(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Orthogonalise the next row against the rows from `low` to j, with coefficients c, then
         against locked rows, and against `against`, with coefficients in `leak`; return its norm.
         Row j has only rounding along the last two groups of rows. In another order, the ratio of
@@ -437,24 +438,25 @@ cdef class Lanczos:
     cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
         """Make w the next row, or end the recurrence if only rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
-            self.restore(j + 1)
+            self.restore_orthogonality(j + 1)
             beta = self.outside(self.q, j + 1, w, 2) * self.unit
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
             self.e[j] += beta if j + 1 < self.dimension else 0.0
             self.clean = min(self.clean, self.m)
-            return self.restore(-1)
+            return self.restore_orthogonality(-1)
         self.divide(w, beta / self.unit)
-        if self.taken and beta <= NEAR * self.scale:    # cancellation amplified rounding
+        # cancellation amplified rounding
+        if self.taken and beta <= CANCELLATION_RATIO * self.scale:
             self.outside(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
-        self.expect(j, low, beta)
-        if self.lost > self.contamination or j + 2 - self.clean >= LONGEST_BATCH or j < 2:
-            self.restore(-1)
+        self.estimate_orthogonality_loss(j, low, beta)
+        if self.lost > self.contamination or j + 2 - self.clean >= MAX_BATCH_ROWS or j < 2:
+            self.restore_orthogonality(-1)
         return 0
 
-    cdef int expect(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
+    cdef int estimate_orthogonality_loss(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
         """Estimate the loss of orthogonality of row j+1, and restore orthogonality now if the next
         step could exceed the limit.
 
@@ -466,7 +468,7 @@ cdef class Lanczos:
         cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.locked, low)
         cdef double *t = self.t
         cdef double own = t[j * (ld + 1)], back = t[(j - 1) * ld + j] if j else 0
-        cdef double root = sqrt(<double>end), spread = self.noise / (beta * root), beside = 0
+        cdef double root = sqrt(<double>end), spread = self.noise / (beta * root), off_diagonal = 0
         cdef double lost, most, one
         cdef unsigned long long coin = j
         cdef double *before
@@ -476,11 +478,11 @@ cdef class Lanczos:
             along, held = np.zeros((3, len(self.err) + 2)), self.apart
             along[:, :held] = self.along
             self.along, self.apart = along, along.shape[1]
-            self.trail = <double *>pointer(along) + 1   # index -1 of each array may be read
+            self.trail = <double *>pointer(along) + 1  # index -1 of each array may be read
         before = self.trail + self.phase % 3 * self.apart
         here = self.trail + (self.phase + 1) % 3 * self.apart
         ahead = self.trail + (self.phase + 2) % 3 * self.apart
-        if not self.followed:           # all rows are orthonormal to rounding
+        if not self.followed:   # all rows are orthonormal to rounding
             for i in range(end):
                 before[i] = here[i] = self.eps / root
             here[j] = 1
@@ -490,17 +492,17 @@ cdef class Lanczos:
         for i in range(end):
             one = t[i * (ld + 1)] * here[i]
             if self.tridiagonal:
-                one += beside * here[i - 1]
-                beside = t[i * (ld + 1) + 1]
-                one += beside * here[i + 1]
+                one += off_diagonal * here[i - 1]
+                off_diagonal = t[i * (ld + 1) + 1]
+                one += off_diagonal * here[i + 1]
             else:
                 one = inner_of(end, t + i * ld, here)
-                if i < locked:                  # locked rows are orthogonalised separately
+                if i < locked:  # locked rows are orthogonalised separately
                     one -= t[i * ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
-            coin = coin * TOSS + 1
+            coin = coin * LCG_MULTIPLIER + 1
             ahead[i] = one - spread if coin >> 63 else one + spread
-            if i >= low or i < locked and self.echo is None:    # orthogonalised in this step
+            if i >= low or i < locked and self.echo is None:  # orthogonalised in this step
                 ahead[i] = spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
@@ -515,9 +517,9 @@ cdef class Lanczos:
     def reorthogonalise(self):
         """Restore the orthogonality of the rows after `clean`, the pending ones included."""
         self.begin()
-        self.restore(-1)
+        self.restore_orthogonality(-1)
 
-    cdef int restore(self, Py_ssize_t multiplied) except -1:
+    cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
         """Restore the orthogonality of rows after `clean`; T has `multiplied` rows (-1: m)."""
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef double most, worst = self.contamination
@@ -540,19 +542,19 @@ cdef class Lanczos:
                     C, self.sweep_over(sweep_both, self.q, self.clean, P, s, NULL, found),
                     found * sizeof(double)
                 )
-                self.straighten(P, s, C)
-                self.take_back(C, multiplied)
-                most = self.tidy(s, C, multiplied, self.clean == first)
+                self.orthonormalise_batch(P, s, C)
+                self.correct_projection(C, multiplied)
+                most = self.record_correction(s, C, multiplied, self.clean == first)
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
-            for i in range(first, self.clean):      # with `semi`, these rows are left as they are
+            for i in range(first, self.clean):  # with `semi`, these rows are left as they are
                 self.e[i] += worst * worst * self.scale
             self.clean = end
         self.forget_loss()
         return 0
 
-    cdef void take_back(self, const double *C, Py_ssize_t end) noexcept:
+    cdef void correct_projection(self, const double *C, Py_ssize_t end) noexcept:
         """Correct T and `leak` for the components C of rows along clean ones: these affect the
         measured coupling to locked rows and to `against`, which may be far larger than the loss.
         """
@@ -571,7 +573,7 @@ cdef class Lanczos:
                 self.t[i * ld + j] -= false
                 self.t[j * ld + i] -= false
 
-    cdef int straighten(self, char *P, Py_ssize_t s, double *C) except -1:
+    cdef int orthonormalise_batch(self, char *P, Py_ssize_t s, double *C) except -1:
         """Orthogonalise a batch P against the clean rows, along which it has the components C (s,
         clean), and orthonormalise it. The Gram matrix of P follows C; its lower half becomes that
         of the rows without C. The triangular correction (s, s) and its negative are written after.
@@ -587,13 +589,15 @@ cdef class Lanczos:
             raise NotFiniteError(NOT_FINITE)
         for i in range(s * s):
             minus[i] = -R[i]
-        self.sweep.turn = minus
-        self.sweep_over(sweep_turned, self.q, first, P, s, C, 0)
+        self.sweep.transform = minus
+        self.sweep_over(sweep_batch, self.q, first, P, s, C, 0)
         return 0
 
-    cdef double tidy(self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole) except? -1:
-        """Record the effect of `straighten` in T, `leak` and err; return the largest loss of
-        orthogonality found. `whole`: no rows between the clean ones and the batch were left out.
+    cdef double record_correction(
+        self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
+    ) except? -1:
+        """Record the effect of `orthonormalise_batch` in T, `leak` and err; return the largest loss
+        of orthogonality found. `whole`: no rows between the clean ones and the batch were left out.
         """
         cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
@@ -685,7 +689,7 @@ cdef class Lanczos:
         cdef Ritz found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.begin()
-        if not (self.is_tridiagonal() and found.by_turns(self.m, self.t, self.ld)):
+        if not (self.is_tridiagonal() and found.by_rotations(self.m, self.t, self.ld)):
             found.by_lapack(self.m, self.t, self.ld, vectors)
         self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
         return 0
@@ -709,7 +713,7 @@ cdef class Lanczos:
             places[i] = i if i < low else self.m - k + i
         return places
 
-    cdef double beside(self, const double *s) noexcept:
+    cdef double residual_norm(self, const double *s) noexcept:
         """Return the norm of A times a Ritz vector s (m,) along the pending rows."""
         cdef double found = 0
         cdef Py_ssize_t i
@@ -759,7 +763,7 @@ cdef class Lanczos:
         cdef double *s = <double *>pointer(S)
         for i in range(k):
             out[i] = self.found.values[places[i]]
-            out[k + i] = self.beside(s + i * m)
+            out[k + i] = self.residual_norm(s + i * m)
             out[2 * k + i] = self.bound(s + i * m, out[k + i])
         return theta, S.T, known, limits
 
@@ -798,7 +802,7 @@ cdef class Lanczos:
         s = <double *>pointer(S)
         for i in range(m):
             out[2 * m + i] = hypot(
-                self.beside(s + i * m), self.leaked(s + i * m, self.taken - self.aside)
+                self.residual_norm(s + i * m), self.leaked(s + i * m, self.taken - self.aside)
             )
         return values, first, known
 
@@ -816,7 +820,7 @@ cdef class Lanczos:
         keep, theta = np.empty(m, np.intp), np.empty(m)
         cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
         for i in range(k):
-            left[places[i]] = 0         # the wanted values are kept whatever their residuals
+            left[places[i]] = 0  # the wanted values are kept whatever their residuals
         for i in range(m):
             if left[i] <= close:
                 kept[count], (<double *>pointer(theta))[count] = i, value[i]
@@ -856,7 +860,7 @@ cdef class Lanczos:
             allowed -= fmin(self.bound(s, known) - known, allowed / 2)
         return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
 
-    def look(self, Py_ssize_t k, str which, double tol, bint by_value):
+    def check_convergence(self, Py_ssize_t k, str which, double tol, bint by_value):
         """Compare the k wanted Ritz pairs with the tolerance. There must be at least k rows.
 
         Returns
@@ -883,12 +887,12 @@ cdef class Lanczos:
             out[k + i] *= self.p > 0
             out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
-        if self.tridiagonal and not self.aside and worst > 1:   # the eigenvectors are not needed
+        if self.tridiagonal and not self.aside and worst > 1:  # the eigenvectors are not needed
             return theta, known, excess, False
         S = self.found.vectors(k, places)
         s = <double *>pointer(S)
         for i in range(k):
-            worst = self.beside(s + i * m)
+            worst = self.residual_norm(s + i * m)
             apart = apart and self.excess(out[i], s + i * m, worst, tol, by_value) <= 1
             out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
             out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)

@@ -14,22 +14,22 @@ cdef enum:
     # panel-parallel: maximum number of partial sums, whatever the number of threads
     MAX_GROUPS = 16
     # groups used for at most MAX_GROUPS panels: each further one moves n numbers through the caches
-    FEW_GROUPS = 4
+    TARGET_GROUPS = 4
     # minimum rows of each of two panels: a panel's fixed cost equals that of ten rows
-    LEAST_PANEL = 24
+    MIN_PANEL_ROWS = 24
     PANEL_BYTES = 1 << 18       # bytes of the second-level cache that a panel's rows may fill
-    # Prefetching pays if a panel's rows fill more than ASKING_BYTES; with 64-byte vectors, and if
-    # the state of all rows exceeds ASKING_KEPT, from ASKING_SOON on.
-    ASKING_BYTES = 7 << 19
-    ASKING_SOON = 1 << 20
-    ASKING_KEPT = 5 << 20
+    # Prefetching pays if a panel's rows fill more than PREFETCH_MIN_BYTES; with 64-byte vectors,
+    # and if the state of all rows exceeds PREFETCH_MIN_STATE_BYTES, from PREFETCH_MIN_BYTES_64 on.
+    PREFETCH_MIN_BYTES = 7 << 19
+    PREFETCH_MIN_BYTES_64 = 1 << 20
+    PREFETCH_MIN_STATE_BYTES = 5 << 20
     # maximum rows of a panel if rows come in chunks, since scratch counts towards the memory limit
-    CHUNK_PANEL = 128
+    MAX_CHUNK_PANEL_ROWS = 128
     # bytes of state of the rows for which a user-defined function is called at one time
-    ASKED_BYTES = 1 << 21
+    CALLBACK_STATE_BYTES = 1 << 21
     # flops that a core could do in the time that waking and joining one more thread takes
     WAKE_FLOPS = 75000
-    FEW_THREADS = 8             # number of threads that is allowed whatever the work
+    MIN_MAX_THREADS = 8         # number of threads that is allowed whatever the work
 
 
 cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
@@ -49,43 +49,44 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     Below SERIAL_FLOPS one thread does everything. Above, T threads take a time of work / T + jobs
     wake T, which is least at T = sqrt(work / (jobs wake)); no more threads than that are used.
     """
-    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, across = 0
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
     cdef bint soon
     cdef int most
-    P.folds = could_fold(P)
+    P.packs_pairs = can_pack_phi(P)
     P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
-    if P.n * size <= TALL_WEIGHTS and not (normalised(P) or P.unpacked):
+    if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (normalised(P) or P.unpacked):
         rows = max(16, min(256, PANEL_BYTES // row_bytes))
         count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N, False)
-        if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
-            count = 2                       # two threads share even few rows
+        if count < 2 and P.N >= 2 * MIN_PANEL_ROWS and 12 * P.N * P.n >= SERIAL_FLOPS:
+            count = 2           # two threads share even few rows
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
-        across = choose_across(P, memory)
-    P.folds &= P.across and not P.shared
-    P.kept = P.N * kept_of_sample(P)
-    soon = P.K.vector_bytes == FC_ALIGN and P.kept > ASKING_KEPT
-    P.far = P.panel * row_bytes > (ASKING_SOON if soon else ASKING_BYTES)
-    P.looks_ahead = P.across and P.kept > NEAR_BYTES
-    if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
+        transposed_bytes = choose_transposed(P, memory)
+    P.packs_pairs &= P.ld_transposed and not P.shared
+    P.kept = P.N * state_bytes_per_sample(P)
+    soon = P.K.vector_bytes == FC_ALIGN and P.kept > PREFETCH_MIN_STATE_BYTES
+    P.far = P.panel * row_bytes > (PREFETCH_MIN_BYTES_64 if soon else PREFETCH_MIN_BYTES)
+    P.looks_ahead = P.ld_transposed and P.kept > L3_SHARE_BYTES
+    if 12 * P.N * P.n < (SERIAL_TRANSPOSED_FLOPS if P.ld_transposed else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
-    P.threads = min(P.threads, max(<int>FEW_THREADS, most))
+    P.threads = min(P.threads, max(<int>MIN_MAX_THREADS, most))
     if memory:
-        fit_into(P, memory, across)
+        fit_into(P, memory, transposed_bytes)
     return 0
 
 
-cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
+cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) except -1:
     """Choose the largest chunk that fits `memory` bytes, by sizes and the bound alone, so that no
     result depends on the number of threads.
 
     Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of one
     thread's scratch. All N rows are kept if B(N) fits; else the chunk is the largest c with ``B(c)
     <= memory - min(63 s, (memory - B(1)) / 4)``, which leaves room for further threads. The number
-    of threads is then as large as fits. `across`: bytes of the plan in the transposed layout, or 0.
+    of threads is then as large as fits. `transposed_bytes`: bytes of the plan in the transposed
+    layout, or 0.
     """
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
@@ -95,18 +96,18 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
     middle = measure(P)
     each -= middle
     if middle > memory:
-        if not P.across:
-            P.panel = min(P.panel, <Py_ssize_t>CHUNK_PANEL)
+        if not P.ld_transposed:
+            P.panel = min(P.panel, <Py_ssize_t>MAX_CHUNK_PANEL_ROWS)
         P.chunk = 1
         least = measure(P)
         if least > memory:
-            least = min(least, middle, across or least)
+            least = min(least, middle, transposed_bytes or least)
             raise ValueError(
                 f"memory={memory} bytes is not enough: {least} are "
                 "needed to keep the state of one row"
             )
         room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
-        low, high = 1, P.N - 1          # the bytes of a plan grow with the rows of a chunk
+        low, high = 1, P.N - 1  # the bytes of a plan grow with the rows of a chunk
         while low < high:
             middle = (low + high + 1) // 2
             P.chunk = middle
@@ -121,21 +122,21 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
     return 0
 
 
-cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
+cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
     """Choose the transposed layout and its panels where that is faster. If a plan in that layout
     exceeds `memory`, samples are rows, which can come in chunks. Return the bytes that the
     transposed layout would take, or 0 if they were not needed.
     """
     cdef Py_ssize_t l, line = line_of(P), lines
     P.shared = is_shared(P)
-    P.panels = 1 if P.shared else panels_across(P)
+    P.panels = 1 if P.shared else panels_transposed(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
     if P.panels:
         lines = (whole_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
         # never a multiple of 512 bytes between units
-        P.across = P.panel + (line if lines % 8 == 0 else 0)
+        P.ld_transposed = P.panel + (line if lines % 8 == 0 else 0)
         P.ldx = P.layer[0].k
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
@@ -143,7 +144,7 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
         most = measure(P) if memory and not is_forced() else 0
         P.threads = threads
         if most > memory:
-            P.across, P.panel, P.ldx, P.shared = 0, panel, ldx, False
+            P.ld_transposed, P.panel, P.ldx, P.shared = 0, panel, ldx, False
             for l in range(P.n_layers):
                 P.layer[l].ldm = padded(P.layer[l].m, P.K.real_bytes)
                 P.layer[l].ldk = padded(P.layer[l].k, P.K.real_bytes)
@@ -176,26 +177,28 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     a vector that its product overwrites.
     """
     cdef size_t size = P.K.real_bytes
-    cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
+    cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.ld_transposed else P.chunk
     cdef bint wide = P.panel == 0 or P.shared
     cdef Py_ssize_t l, widest = 0, i
-    cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
+    cdef Py_ssize_t rows = min(P.panel, P.chunk) if P.panel else P.chunk
     cdef Layer *y
-    cdef bint folds
+    cdef bint packs
+    if P.ld_transposed:
+        rows = P.ld_transposed
     for l in range(P.n_layers):
         y = &P.layer[l]
-        folds = P.folds and l == 0
+        packs = P.packs_pairs and l == 0
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
-        if not (P.across or P.unpacked):
+        if not (P.ld_transposed or P.unpacked):
             y.W.onward = take(A, y.k * panels(P, y.m), size)
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
-        if not P.across:
+        if not P.ld_transposed:
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
-        y.folded = take(A, R * y.ldm, size) if folds else NULL
-        y.a = take(A, R * y.ldm, size) if not folds else NULL
+        y.phi_pair = take(A, R * y.ldm, size) if packs else NULL
+        y.a = take(A, R * y.ldm, size) if not packs else NULL
         if P.shared and l < P.n_layers - 1:
-            y.turned = take(A, P.N * panels(P, y.m), size)
-        y.p = take(A, R * y.ldm, size) if y.has_p and not folds and not (
+            y.packed_transpose = take(A, P.N * panels(P, y.m), size)
+        y.p = take(A, R * y.ldm, size) if y.has_p and not packs and not (
             y.derived and fc_slope_from_a(y.phi)
         ) else NULL
         y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
@@ -208,25 +211,29 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.loss.s = take(A, R, size)
     P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
     P.values = <double *>take(A, R // 8 + 2, sizeof(double))
-    if P.chunk < P.N or P.across:
+    if P.chunk < P.N or P.ld_transposed:
         P.x = take(A, R * P.ldx, size)
-    P.ones = take(A, P.across, size)
-    P.aside = take(A, P.n, size) if P.unpacked or P.shared else NULL
+    P.ones = take(A, P.ld_transposed, size)
+    P.saved_v = take(A, P.n, size) if P.unpacked or P.shared else NULL
     P.members = <Scratch *>take(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
         take(A, P.K.scratch, 1)
-    if wide:                                # products of the team run on the members' scratch
+    if wide:                    # products of the team run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
-    if P.groups > FEW_GROUPS and P.groups == panels_of(P, P.chunk) and at_once(P) and not P.asking:
-        P.groups = FEW_GROUPS
-        if FEW_GROUPS % P.threads == 0:
-            P.shares = FEW_GROUPS
-    P.asked = max(
-        <Py_ssize_t>1, ASKED_BYTES * P.groups // max(<Py_ssize_t>1, P.chunk * kept_of_sample(P))
+    if (
+        P.groups > TARGET_GROUPS and P.groups == panels_of(P, P.chunk) and at_once(P)
+        and not P.callbacks
+    ):
+        P.groups = TARGET_GROUPS
+        if TARGET_GROUPS % P.threads == 0:
+            P.shares = TARGET_GROUPS
+    P.groups_per_call = max(
+        <Py_ssize_t>1, CALLBACK_STATE_BYTES * P.groups
+        // max(<Py_ssize_t>1, P.chunk * state_bytes_per_sample(P))
     )
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
@@ -257,11 +264,11 @@ cdef void lay_scratch(
                 ra[l] = one
     scratch.e[0] = take(A, rows * widest, size)
     scratch.e[1] = take(A, rows * widest, size)
-    scratch.a = take(A, rows * P.layer[0].ldm, size) if P.folds else NULL
-    scratch.p = take(A, rows * P.layer[0].ldm, size) if P.folds else NULL
-    scratch.turned = take(A, rows * panels(P, widest), size) if P.shared else NULL
+    scratch.a = take(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
+    scratch.p = take(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
+    scratch.packed_transpose = take(A, rows * panels(P, widest), size) if P.shared else NULL
     scratch.ldsums = widest
-    scratch.sums = NULL if P.across else take(A, (rows // 16 + 2) * widest, size)
+    scratch.sums = NULL if P.ld_transposed else take(A, (rows // 16 + 2) * widest, size)
     scratch.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
 
 
@@ -270,7 +277,7 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     cdef Py_ssize_t l, widest = 0, i
     cdef size_t start
     P.side_step = 0
-    if not P.panel or block == 1 or P.across:
+    if not P.panel or block == 1 or P.ld_transposed:
         return
     for l in range(P.n_layers):
         widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
@@ -293,7 +300,7 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     cdef Layer *y
     for l in range(P.n_layers):
         y = &P.layer[l]
-        if P.across:                        # nothing is packed
+        if P.ld_transposed:     # nothing is packed
             continue
         if not P.unpacked:
             y.V.onward = take(A, y.k * panels(P, y.m), size)

@@ -24,16 +24,16 @@ from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
     PANEL = 24                  # rows of the factor computed at one time
-    AT_A_TIME = 4               # rows eliminated at one time within a panel
-    BENDS = 2                   # maximum corrections per step
+    ROWS_AT_A_TIME = 4          # rows eliminated at one time within a panel
+    MAX_CORRECTIONS = 2         # maximum corrections per step
 
-cdef double LEAST = 0.1         # smallest factor for mu after an accepted step ...
-cdef double LEAST_BENT = 1 / 3.0  # ... and after a corrected one
+cdef double MIN_DAMPING_FACTOR = 0.1  # smallest factor for mu after an accepted step ...
+cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # ... and after a corrected one
 # ratio of actual to predicted decrease from which on no correction is tried
-cdef double HELD = 0.75
-cdef double BENT = 0.375        # maximum length of a correction, relative to s
+cdef double GOOD_MODEL_RATIO = 0.75
+cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to s
 # gain of a correction, relative to the predicted decrease, below which no further one is tried
-cdef double WORTH = 0.1
+cdef double MIN_CORRECTION_GAIN = 0.1
 
 cdef enum Ending:
     GOING, CRITICAL, TARGET, STALLED, LATE, OFF
@@ -58,9 +58,9 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef double lowest          # lowest loss so far
     cdef public double damping, growth
-    cdef public bint bends      # whether steps are corrected by geodesic acceleration
+    cdef public bint corrects   # whether steps are corrected by geodesic acceleration
     cdef readonly Py_ssize_t values
-    cdef object room, trial, decay
+    cdef object room, trial, penalty_gradient
     cdef list spare
     cdef Py_ssize_t most
     cdef double *G              # Gauss-Newton matrix, upper triangle
@@ -91,12 +91,12 @@ cdef class Levenberg:
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
-        self.values, self.growth, self.damping, self.bends = 0, 2, 0, True
+        self.values, self.growth, self.damping, self.corrects = 0, 2, 0, True
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
-            decay(P, plan.l2, pointer(ones), pointer(ones))
-            self.decay = ones.astype(np.float64)
-            self.l2 = <double *>pointer(self.decay)
+            penalty_gradient(P, plan.l2, pointer(ones), pointer(ones))
+            self.penalty_gradient = ones.astype(np.float64)
+            self.l2 = <double *>pointer(self.penalty_gradient)
         cdef char *at_ = pointer(theta)
         cdef char *gradient = pointer(self.gradient)
         cdef fc_watch before
@@ -104,15 +104,15 @@ cdef class Levenberg:
         with plan.lock, nogil:
             before = watch()
             self.value = self.loss(P, at_)
-            self.arrive(P, gradient)
-            self.form(P)
+            self.update_gradient(P, gradient)
+            self.update_matrix(P)
             plan.end(before)
         self.lowest = self.value
         for i in range(n):
             self.damping = max(self.damping, self.G[i * (n + 1)])
 
     def __del__(self):
-        leave(self.plan, self.spare, self.most)
+        return_to_pool(self.plan, self.spare, self.most)
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
         """Take at most `count` steps; `record` (count, 3) receives loss, gradient norm and seconds
@@ -160,14 +160,14 @@ cdef class Levenberg:
                 ending[0] = LATE
             else:
                 if not self.formed:
-                    self.form(P)
+                    self.update_matrix(P)
                 if not self.descend(P, theta, trial):
                     ending[0] = OFF if fc_watch_off() else STALLED
             if ending[0] != GOING:
                 return k
             memcpy(theta, trial, P.n * P.K.real_bytes)
             norm_before = self.gradient_norm
-            self.arrive(P, gradient)
+            self.update_gradient(P, gradient)
             rows[3 * k], rows[3 * k + 1] = self.value, self.gradient_norm
             rows[3 * k + 2] = (now() - begin) * 1e-9
             if self.blind and not self.gradient_norm < norm_before:
@@ -198,11 +198,15 @@ cdef class Levenberg:
                 self.blind = promised <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
                     return False
-                least = LEAST
-                if self.bends and not self.blind and isfinite(f) and self.short(promised, f):
-                    f, least = self.bend(P, theta, trial, promised, f), LEAST_BENT
+                least = MIN_DAMPING_FACTOR
+                if (
+                    self.corrects and not self.blind and isfinite(f)
+                    and self.is_short_of_prediction(promised, f)
+                ):
+                    f = self.geodesic_correction(P, theta, trial, promised, f)
+                    least = MIN_DAMPING_FACTOR_CORRECTED
                 ratio = (self.value - f) / promised if isfinite(f) else -1
-                if self.blind:          # the gradient decides, see `steps`
+                if self.blind:  # the gradient decides, see `steps`
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
@@ -224,13 +228,13 @@ cdef class Levenberg:
                 (<float *>trial)[i] = <float>((<float *>theta)[i] + self.s[i])
         return self.loss(P, trial)
 
-    cdef inline bint short(self, double promised, double f) noexcept nogil:
+    cdef inline bint is_short_of_prediction(self, double promised, double f) noexcept nogil:
         """Return True if the actual decrease is so far below the predicted one that the linear
         model fails.
         """
-        return self.value - f < HELD * promised
+        return self.value - f < GOOD_MODEL_RATIO * promised
 
-    cdef double bend(
+    cdef double geodesic_correction(
         self, PlanS *P, char *theta, char *trial, double promised, double f
     ) noexcept nogil:
         """Correct s, at which the loss is f, while that lowers the loss. Return the lowest loss;
@@ -238,21 +242,24 @@ cdef class Levenberg:
         """
         cdef double before
         cdef Py_ssize_t i
-        cdef int _bend
-        for _bend in range(BENDS):
-            if not self.turn(P):
+        cdef int _correction
+        for _correction in range(MAX_CORRECTIONS):
+            if not self.add_correction(P):
                 break
             before, f = f, self.loss_at(P, theta, trial)
             self.values += 1
-            if not f < before:          # no gain: undo the correction
+            if not f < before:  # no gain: undo the correction
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
                 return self.loss_at(P, theta, trial)
-            if before - f < WORTH * promised or not self.short(promised, f):
+            if (
+                before - f < MIN_CORRECTION_GAIN * promised
+                or not self.is_short_of_prediction(promised, f)
+            ):
                 break
         return f
 
-    cdef bint turn(self, PlanS *P) noexcept nogil:
+    cdef bint add_correction(self, PlanS *P) noexcept nogil:
         """Add the correction `more` to s, computed from the outputs at theta + s, where the plan
         is, and limited in length. Return False, with s unchanged, if the correction is zero or not
         finite.
@@ -270,7 +277,7 @@ cdef class Levenberg:
             more += self.more[i] * self.more[i]
         if not 0 < more < INFINITY:
             return False
-        share = -min(1.0, BENT * sqrt(so_far / more))
+        share = -min(1.0, MAX_CORRECTION_RATIO * sqrt(so_far / more))
         for i in range(P.n):
             self.more[i] *= share
             self.s[i] += self.more[i]
@@ -289,10 +296,10 @@ cdef class Levenberg:
     cdef void solve(self, Py_ssize_t n, double *x) noexcept nogil:
         """Set x = (G + mu I)^-1 x."""
         cdef Py_ssize_t i, p, first = 0, after = 0
-        cdef double[AT_A_TIME] c
+        cdef double[ROWS_AT_A_TIME] c
         cdef double *row
-        while first < n:                        # forward substitution with R'
-            after = min(first + AT_A_TIME, n)
+        while first < n:        # forward substitution with R'
+            after = min(first + ROWS_AT_A_TIME, n)
             for i in range(first, after):
                 row = self.A + i * self.ld
                 x[i] /= row[i]
@@ -303,8 +310,8 @@ cdef class Levenberg:
                 n, x + first, n, NULL
             )
             first = after
-        while after > 0:                        # backward substitution with R
-            first = (after - 1) // AT_A_TIME * AT_A_TIME
+        while after > 0:        # backward substitution with R
+            first = (after - 1) // ROWS_AT_A_TIME * ROWS_AT_A_TIME
             memset(c, 0, sizeof(c))
             self.normal.K.dots(
                 after - first, 1, n - after, self.A + first * self.ld + after, self.ld, x + after,
@@ -335,7 +342,7 @@ cdef class Levenberg:
                     A + first * (ld + 1), ld, True
                 )
             while first < after:
-                i = min(first + AT_A_TIME, after)
+                i = min(first + ROWS_AT_A_TIME, after)
                 if not self.eliminate(n, first, i, after):
                     return False
                 first = i
@@ -348,7 +355,7 @@ cdef class Levenberg:
         the lower triangle of these rows is overwritten, too, which is not read again.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
-        cdef double[AT_A_TIME * PANEL] c
+        cdef double[ROWS_AT_A_TIME * PANEL] c
         cdef double *A = self.A
         cdef double *row
         for i in range(first, after):
@@ -375,20 +382,20 @@ cdef class Levenberg:
     cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
         """Return the loss at theta, where the plan is afterwards."""
         cdef double f
-        P.at_chunk, P.done, P.passing = -1, 0, False
+        P.at_chunk, P.done, P.transient = -1, 0, False
         if not take_theta(P, theta, NULL):
             return INFINITY
         f = at_theta(P, False, NULL, False)
         if self.plan.l2 != 0:
-            f += 0.5 * self.plan.l2 * decayed(P, theta)
+            f += 0.5 * self.plan.l2 * penalised_square(P, theta)
         return f
 
-    cdef void arrive(self, PlanS *P, char *gradient) noexcept nogil:
+    cdef void update_gradient(self, PlanS *P, char *gradient) noexcept nogil:
         """Compute the gradient at the plan's current point."""
         cdef Py_ssize_t i
         cdef double square = 0
         if self.plan.l2 != 0:
-            decay(P, self.plan.l2, P.theta, gradient)
+            penalty_gradient(P, self.plan.l2, P.theta, gradient)
         at_theta(P, True, gradient, self.plan.l2 != 0)
         self.normal.doubled(gradient, self.g, P.n)
         for i in range(P.n):
@@ -397,7 +404,7 @@ cdef class Levenberg:
         self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else length_of(P.n, self.g)
         self.formed = False
 
-    cdef void form(self, PlanS *P) noexcept nogil:
+    cdef void update_matrix(self, PlanS *P) noexcept nogil:
         """Compute the Gauss-Newton matrix at the current point."""
         cdef Py_ssize_t i
         self.normal.half(self.G)

@@ -9,10 +9,11 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, sqrt
 from libc.string cimport memcmp
 
 cdef enum:
-    REFUSALS = 100              # consecutive rejected trial steps after which the run ends
+    MAX_REJECTED_STEPS = 100    # consecutive rejected trial steps after which the run ends
     # consecutive steps with little decrease although the model is accurate
-    SLOW = 3
-cdef double ENOUGH = 1e-4       # minimum ratio of actual to predicted decrease of an accepted step
+    MAX_SLOW_STEPS = 3
+# minimum ratio of actual to predicted decrease of an accepted step
+cdef double MIN_ACCEPT_RATIO = 1e-4
 
 
 cpdef double reduction_ratio(double old, double new, double predicted, double eps):
@@ -55,7 +56,7 @@ cdef double next_parameter(
     return fmax(parameter / 3, 1e-12 * size) if ratio > 0.75 else parameter
 
 
-cdef class Points:
+cdef class LossEvaluator:
     """The loss of a run at its current point, where products are computed, and at trial points.
 
     Parameters
@@ -66,24 +67,24 @@ cdef class Points:
         Pool of at most `most` plans, to which both are returned at the end of the run.
     """
     cdef Plan here, there
-    cdef object at_here, at_there       # memory for theta of each plan
-    cdef readonly Times times           # products at the current point
-    cdef readonly bint finite           # whether the loss at the last trial point is finite
+    cdef object at_here, at_there  # memory for theta of each plan
+    cdef readonly FastProduct times  # products at the current point
+    cdef readonly bint finite   # whether the loss at the last trial point is finite
     cdef list spare
     cdef Py_ssize_t most
 
     def __init__(self, Plan here, Plan there, list spare, Py_ssize_t most):
         self.here, self.there, self.spare, self.most = here, there, spare, most
         self.at_here, self.at_there = np.empty(here.P.n, here.dtype), np.empty(here.P.n, here.dtype)
-        self.times = Times(here, "hessian", True)
+        self.times = FastProduct(here, "hessian", True)
         here.unbind()
         there.unbind()
 
     def __del__(self):
-        leave(self.here, self.spare, self.most)
-        leave(self.there, self.spare, self.most)
+        return_to_pool(self.here, self.spare, self.most)
+        return_to_pool(self.there, self.spare, self.most)
 
-    def turn(self, str kind):
+    def set_curvature(self, str kind):
         """Change the curvature of the products to `kind`."""
         self.times.kind = KINDS[kind]
 
@@ -98,7 +99,7 @@ cdef class Points:
         cdef size_t size = plan.P.n * plan.P.K.real_bytes
         return plan.theta is not None and memcmp(pointer(plan.theta), theta, size) == 0
 
-    cdef double beside(self, char *theta) except? -1:
+    cdef double trial_value(self, char *theta) except? -1:
         """Return the loss at a trial point, infinite if it is not finite. NULL: the trial point is
         in `at_there` already, and its plan is not bound.
         """
@@ -106,14 +107,14 @@ cdef class Points:
         self.finite = True
         if theta == NULL or not self.is_at(plan, theta):
             plan.unbind()
-            self.finite = plan.be_at(self.at_there, theta, False, True)
+            self.finite = plan.set_point(self.at_there, theta, False, True)
         return plan.value if self.finite else INFINITY
 
     def value(self, theta):
         """Return the loss at a trial point, infinite if it is not finite."""
-        return self.beside(self.start(theta))
+        return self.trial_value(self.start(theta))
 
-    cdef int settle(self) except -1:
+    cdef int commit_trial(self) except -1:
         """Make the trial point the run's current point."""
         self.there.prepare()
         self.there.finish()
@@ -122,17 +123,17 @@ cdef class Points:
         self.times.plan = self.here
         return 0
 
-    def arrive(self, theta):
+    def move_to(self, theta):
         """Move to theta. Return its loss and gradient, an infinite loss and NaN if theta is not
         finite. The gradient array is not reused while the caller refers to it.
         """
         cdef char *start = self.start(theta)
         if not self.is_at(self.here, start):
-            self.beside(start)
+            self.trial_value(start)
             if not self.finite:
                 self.here.unbind()
                 return INFINITY, np.full(self.here.P.n, np.nan, self.here.dtype)
-            self.settle()
+            self.commit_trial()
         return self.here.value, self.here.gradient
 
 
@@ -153,7 +154,7 @@ cdef void added(Py_ssize_t n, const real *s, const real *theta, real *out) noexc
 
 cdef enum Watch:
     # condition at which a series of steps ends: slow progress, or fast progress
-    NOTHING, CRAWLING, FALLING
+    NOTHING, SLOW_PROGRESS, FAST_PROGRESS
 
 
 cdef class NewtonSteps:
@@ -169,21 +170,21 @@ cdef class NewtonSteps:
     """
     cdef object run
     cdef Space space
-    cdef Points points
+    cdef LossEvaluator points
     cdef double forcing, thrift
-    cdef readonly object vector         # last trial step
-    cdef readonly object parameter      # parameter of the small problem after that step
-    cdef readonly double ratio          # ratio of actual to predicted decrease of that step
-    cdef readonly Py_ssize_t steps      # steps of the last `take`
-    cdef readonly Py_ssize_t values     # losses evaluated at its trial points
+    cdef readonly object vector  # last trial step
+    cdef readonly object parameter  # parameter of the small problem after that step
+    cdef readonly double ratio  # ratio of actual to predicted decrease of that step
+    cdef readonly Py_ssize_t steps  # steps of the last `take`
+    cdef readonly Py_ssize_t values  # losses evaluated at its trial points
     cdef readonly double value, gradient_norm
     cdef readonly object gradient
-    cdef public Py_ssize_t slow         # consecutive steps with little decrease
-    cdef readonly bint turned           # the condition `watch` has been met
+    cdef public Py_ssize_t slow  # consecutive steps with little decrease
+    cdef readonly bint stop_condition_met  # the condition `watch` has been met
 
     def __init__(self, run, Space space, double forcing, double thrift):
         self.run, self.space, self.forcing, self.thrift = run, space, forcing, thrift
-        self.vector, self.turned = np.empty_like(run.theta), False
+        self.vector, self.stop_condition_met = np.empty_like(run.theta), False
 
     @property
     def theta(self):
@@ -216,16 +217,16 @@ cdef class NewtonSteps:
         cdef double before, norm_before, fallen
         cdef long long begin = now()
         run, self.parameter, sentence = self.run, parameter, None
-        self.points, self.steps, self.values, self.turned = run.points, 0, 0, False
+        self.points, self.steps, self.values, self.stop_condition_met = run.points, 0, 0, False
         self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
         if self.points is not None:
-            self.points.arrive(run.theta)
+            self.points.move_to(run.theta)
         while True:
             before, norm_before = self.value, self.gradient_norm
             if not opened:
                 self.space.start(run.product, self.gradient)
             sentence = self.step(problem, limit, scale)
-            if not self.ratio > ENOUGH:
+            if not self.ratio > MIN_ACCEPT_RATIO:
                 return sentence
             rows[0], rows[1], rows[2] = self.value, self.gradient_norm, (now() - begin) * 1e-9
             rows[3], rows = run.n_products, rows + 4
@@ -240,12 +241,12 @@ cdef class NewtonSteps:
                 self.slow += 1
             else:
                 self.slow = 0
-            self.turned = (
-                self.slow >= SLOW if watch == CRAWLING
-                else fallen > 1e-2 * fabs(before) if watch == FALLING else False
+            self.stop_condition_met = (
+                self.slow >= MAX_SLOW_STEPS if watch == SLOW_PROGRESS
+                else fallen > 1e-2 * fabs(before) if watch == FAST_PROGRESS else False
             )
             if (
-                self.turned or self.steps == len(record) or self.value <= run.fun_target
+                self.stop_condition_met or self.steps == len(record) or self.value <= run.fun_target
                 or not run.enough < self.gradient_norm < INFINITY
                 or now() - begin > SLICE_NS or run.out_of_budget()
             ):
@@ -263,7 +264,7 @@ cdef class NewtonSteps:
         run, self.ratio = self.run, -INFINITY
         price, stop = run.step_price(), run.out_of_budget
         cdef double wanted = fmin(self.forcing, sqrt(self.gradient_norm)) * self.space.gamma
-        for _k in range(REFUSALS):
+        for _k in range(MAX_REJECTED_STEPS):
             length, predicted, bounded, self.parameter = self.space.solve(
                 problem, self.parameter, wanted, limit, stop, self.thrift, price, self.vector
             )
@@ -278,8 +279,8 @@ cdef class NewtonSteps:
             self.parameter = next_parameter(
                 which, self.parameter, self.ratio, length, bounded, self.space.size
             )
-            if self.ratio > ENOUGH:
-                self.arrive()
+            if self.ratio > MIN_ACCEPT_RATIO:
+                self.move_to()
                 return None
             if self.is_short():
                 return "steps have become as short as rounding without lowering the loss"
@@ -289,7 +290,7 @@ cdef class NewtonSteps:
 
     cdef double trial(self) except? -1:
         """Return the loss at theta + vector."""
-        cdef Points points = self.points
+        cdef LossEvaluator points = self.points
         cdef Py_ssize_t n = self.space.n
         cdef char *s
         cdef char *theta
@@ -303,7 +304,7 @@ cdef class NewtonSteps:
             added(n, <double *>s, <double *>theta, <double *>there)
         else:
             added(n, <float *>s, <float *>theta, <float *>there)
-        f = points.beside(NULL)
+        f = points.trial_value(NULL)
         self.values += points.finite
         return f
 
@@ -316,7 +317,7 @@ cdef class NewtonSteps:
             return is_short(self.space.n, <double *>s, <double *>at_, eps)
         return is_short(self.space.n, <float *>s, <float *>at_, eps)
 
-    cdef int arrive(self) except -1:
+    cdef int move_to(self) except -1:
         """Move to the trial point."""
         cdef double square
         cdef bint wide
@@ -326,7 +327,7 @@ cdef class NewtonSteps:
             run.arrive()
             self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
             return 0
-        self.points.settle()
+        self.points.commit_trial()
         self.value, self.gradient = self.points.here.value, self.points.here.gradient
         square = inner(self.gradient, self.gradient)
         if 1e-30 < square < 1e30:

@@ -144,9 +144,9 @@ cdef void pack_parts(Packing *c) noexcept nogil:
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, parts = 0
     cdef int threads = P.threads if P.n > ALONE else 1
-    if not P.across:
+    if not P.ld_transposed:
         copy_biases(c)
-    if not (P.across or P.unpacked):
+    if not (P.ld_transposed or P.unpacked):
         for l in range(P.n_layers):
             if P.active[l] or not c.is_v:
                 parts += parts_of(c, &P.layer[l])
@@ -158,7 +158,7 @@ cdef void pack_parts(Packing *c) noexcept nogil:
 cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
     cdef Packing c
     memset(&c, 0, sizeof(c))
-    c.P, c.source, c.far = P, source, 2 * P.n * P.K.real_bytes > FAR_BYTES
+    c.P, c.source, c.far = P, source, 2 * P.n * P.K.real_bytes > L3_BYTES
     return c
 
 
@@ -183,7 +183,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
 cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
     """Pack vector v of a block into its place."""
     cdef Packing c
-    if P.across:
+    if P.ld_transposed:
         return
     c = packing(P, v)
     c.is_v, c.place = True, place

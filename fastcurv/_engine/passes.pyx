@@ -43,22 +43,23 @@ cdef void forward(Pass *t) noexcept nogil:
     cdef Blocks blocks
     for l in range(P.from_layer, P.upto):
         y = &P.layer[l]
-        below, a, p = input_of(t, l), a_of(t, y), nothing() if y.asked else p_of(t, y)
+        below, a, p = input_of(t, l), a_of(t, y), nothing() if y.user_phi else p_of(t, y)
         start(t, &job, y.m)
         add_onward(t, &job, y, below, y.W)
         into(&job, p if p.at != NULL else a)
-        job.step.kind, job.step.phi = FC_STEP_ACTIVATE, FC_IDENTITY if y.asked else y.phi
-        job.step.u = bias_of(P, y, y.W)
-        put_d(&job.step, a)
-        put_p(&job.step, p)
-        put_q(&job.step, kept(t, y, NULL if y.asked else y.q))
-        if y.folded != NULL:
-            job.step.folded, job.step.ldfolded = kept(t, y, y.folded).at, a.ld
-            t.unfolded = True
-        put_skip(&job.step, below if y.skip and not y.asked else nothing())
+        job.epilogue.kind = FC_EPILOGUE_ACTIVATE
+        job.epilogue.phi = FC_IDENTITY if y.user_phi else y.phi
+        job.epilogue.u = bias_of(P, y, y.W)
+        put_d(&job.epilogue, a)
+        put_p(&job.epilogue, p)
+        put_q(&job.epilogue, kept(t, y, NULL if y.user_phi else y.q))
+        if y.phi_pair != NULL:
+            job.epilogue.phi_pair, job.epilogue.ldphi_pair = kept(t, y, y.phi_pair).at, a.ld
+            t.pairs_unpacked = True
+        put_skip(&job.epilogue, below if y.skip and not y.user_phi else nothing())
         if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
-    if P.upto == P.n_layers and not P.given:
+    if P.upto == P.n_layers and not P.user_loss:
         run_blocks(t, loss_block, &blocks)
 
 
@@ -70,8 +71,8 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t first, rows, block
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(t, first)
-    if P.across:
-        P.values[block] = loss_across(t, &here, y, first, rows)
+    if P.ld_transposed:
+        P.values[block] = loss_transposed(t, &here, y, first, rows)
         if isnan(P.values[block]):
             P.nan = True
     else:
@@ -92,13 +93,13 @@ cdef void column_sums(
     """Write the column sums of d (rows, m) to row `part` of the pass's sums, `shift` bytes further
     on.
     """
-    cdef fc_step step
-    if t.P.across:                          # see bias_across
+    cdef fc_epilogue epilogue
+    if t.P.ld_transposed:       # see bias_transposed
         return
-    memset(&step, 0, sizeof(step))
-    step.kind, step.d, step.ldd = FC_STEP_R_BACKWARD, d, y.ldm
-    step.sums = at(t.P, t.scratch.sums, max(<Py_ssize_t>0, part), t.scratch.ldsums) + shift
-    t.P.K.step(&step, rows, y.m, d, y.ldm)
+    memset(&epilogue, 0, sizeof(epilogue))
+    epilogue.kind, epilogue.d, epilogue.ldd = FC_EPILOGUE_R_BACKWARD, d, y.ldm
+    epilogue.sums = at(t.P, t.scratch.sums, max(<Py_ssize_t>0, part), t.scratch.ldsums) + shift
+    t.P.K.epilogue(&epilogue, rows, y.m, d, y.ldm)
 
 
 cdef void put_bias(
@@ -107,8 +108,8 @@ cdef void put_bias(
     """Set the b part of each out to [out +] the sum over blocks of the column sums of d."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
-    if P.across:
-        bias_across(t, y, d, out, add)
+    if P.ld_transposed:
+        bias_transposed(t, y, d, out, add)
         return
     if y.b < 0:
         return
@@ -130,20 +131,22 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef Matrix delta
     cdef fc_product job
     cdef Blocks sweep
-    if P.folds:
-        unfold(t)
+    if P.packs_pairs:
+        unpack_pairs(t)
     if out != NULL:
         run_blocks(t, delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):
         y = &P.layer[l]
         delta = kept(t, y, y.delta)
         if P.shared and l:
-            turn(t, y.k, P.layer[l - 1].a, P.layer[l - 1].turned)
+            transpose_packed(t, y.k, P.layer[l - 1].a, P.layer[l - 1].packed_transpose)
         if out != NULL:
             put_bias(t, y, delta, blocks, out, add)
             start_sum(t, y, &job, add)
             if P.shared:
-                add_turned(t, &job, l, delta, P.layer[l - 1].turned if l else NULL)
+                add_packed_transpose(
+                    t, &job, l, delta, P.layer[l - 1].packed_transpose if l else NULL
+                )
             else:
                 add_outer(t, &job, delta, input_of(t, l))
             into_w(t, &job, y, out)
@@ -154,11 +157,11 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         start(t, &job, y.k)
         add_back(t, &job, y, delta, y.W)
         into_e(t, &job, x, l)
-        job.step.kind = FC_STEP_BACKWARD
-        put_d(&job.step, kept(t, x, x.du))
-        put_bends(t, &job.step, x, not x.derived)
-        put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
-        put_sums(t, &job.step)
+        job.epilogue.kind = FC_EPILOGUE_BACKWARD
+        put_d(&job.epilogue, kept(t, x, x.du))
+        put_derivatives(t, &job.epilogue, x, not x.derived)
+        put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+        put_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run(t, &job)
         else:

@@ -13,11 +13,11 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef enum:
-    TALL_BLOCK = 16             # vectors that a panel-parallel plan takes side by side
+    MAX_PANEL_VECTORS = 16      # vectors that a panel-parallel plan takes side by side
     # flops of a product up to which the GIL is kept, for some microseconds
-    HELD_WORK = 200000
+    GIL_HELD_MAX_FLOPS = 200000
     # flops of a product up to which one thread may be faster when the plan is bound
-    TRIED_WORK = 400000000
+    TRIAL_MAX_FLOPS = 400000000
 
 
 cdef class Plan:
@@ -56,9 +56,9 @@ cdef class Plan:
     cdef Trial trials[2]        # timings of bind without and with the gradient
     cdef bint multiplied        # products have used the state
     # the gradient is handed out as a copy only, so its memory may be reused
-    cdef bint passing
+    cdef bint transient
     # memory of an earlier gradient: allocating new pages would take as long as the passes
-    cdef object spare
+    cdef object reusable_gradient
     # time at which the memory of theta began to change, in nanoseconds; 0: it does not change
     cdef long long since
     cdef object given
@@ -73,13 +73,13 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
-        cdef bint asks = False
+        cdef bint calls_back = False
         self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
         self.lock = Lock()
         self.memory, self.dtype = memory, rows.X.dtype
         P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
-        P.spare = not l2_biases
+        P.l2_skips_biases = not l2_biases
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
         P.active = <char *>calloc(P.n_layers, 1)
         P.threads = max(1, min(threads, FC_MAX_THREADS))
@@ -95,23 +95,24 @@ cdef class Plan:
                 y.b = P.n
                 P.n += y.m
             if l < P.n_layers - 1:
-                y.asked = not isinstance(activations[l], str)
-                y.phi = FC_ASKED if y.asked else ACTIVATIONS[activations[l]]
+                y.user_phi = not isinstance(activations[l], str)
+                y.phi = FC_PHI_CALLBACK if y.user_phi else ACTIVATIONS[activations[l]]
                 y.skip = skips[l]
-                asks |= y.asked
+                calls_back |= y.user_phi
                 if batch_norm:
                     add_norm(P, y)
             y.has_p = y.phi != FC_IDENTITY
-            y.curved = fc_bends(y.phi)
-            y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
-        P.loss.kind, P.loss.divisor = FC_GIVEN if given is not None else LOSSES[loss], divisor
+            y.curved = fc_has_curvature(y.phi)
+            y.derived = (fc_slope_from_a(y.phi) or fc_curvature_from_delta(y.phi)) and not y.skip
+        P.loss.kind = FC_LOSS_CALLBACK if given is not None else LOSSES[loss]
+        P.loss.divisor = divisor
         self.given, self.activations = given, tuple(activations)
-        P.given, P.coupled, P.upto = given is not None, coupled, P.n_layers
-        P.asking = <void *>self if asks or P.given else NULL
+        P.user_loss, P.coupled, P.upto = given is not None, coupled, P.n_layers
+        P.callbacks = <void *>self if calls_back or P.user_loss else NULL
         P.data, P.ldx = &rows.D, rows.D.ldx
         choose_chunks(P, memory)
         self.make_block()
-        if P.chunk == P.N and (P.shared or not P.across):
+        if P.chunk == P.N and (P.shared or not P.ld_transposed):
             rows.pad(P.K, P.threads)
         self.P.at_chunk = -1
 
@@ -134,7 +135,7 @@ cdef class Plan:
         arena.base, arena.used = self.block_, 0
         lay_out(&self.P, &arena)
         self.nbytes = size
-        if self.P.across:
+        if self.P.ld_transposed:
             fill_ones(&self.P)
         return self.reserve(1)
 
@@ -172,22 +173,22 @@ cdef class Plan:
 
     # --- binding to theta -------------------------------------------------------------------------
 
-    def bind(self, theta, bint gradient=True, bint passing=False):
+    def bind(self, theta, bint gradient=True, bint transient=False):
         """Bind the plan to theta (n,), contiguous, of the plan's dtype, which the plan keeps: run
-        forward, and backward if `gradient`. `passing`: only the gradient is needed, so the state
+        forward, and backward if `gradient`. `transient`: only the gradient is needed, so the state
         may be overwritten; later products recompute it, and from the first product on it is kept.
         """
-        self.be_at(theta, NULL, gradient, passing)
+        self.set_point(theta, NULL, gradient, transient)
 
-    def take(self, source, theta, bint gradient=True, bint passing=False):
+    def take(self, source, theta, bint gradient=True, bint transient=False):
         """Bind the plan to theta after copying theta[:] = source. Return False, with the plan
         unbound, if source is not a contiguous, aligned vector of the plan's dtype or is not finite.
         """
         cdef char *from_ = ready(source, self.P.n, self.dtype, False)
         self.theta = None
-        return from_ != NULL and self.be_at(theta, from_, gradient, passing)
+        return from_ != NULL and self.set_point(theta, from_, gradient, transient)
 
-    cdef bint be_at(self, theta, char *source, bint gradient, bint passing) except -1:
+    cdef bint set_point(self, theta, char *source, bint gradient, bint transient) except -1:
         """Bind the plan to theta, which is copied from `source` unless that is NULL; return False
         if it is not finite.
         """
@@ -196,32 +197,32 @@ cdef class Plan:
         cdef int threads = self.P.threads
         cdef long long since = self.since or now()
         cdef bint finite
-        self.let_go()
-        self.theta, self.passing, self.P.at_chunk, self.P.done = theta, passing, -1, 0
-        self.P.passing = passing and not self.multiplied
-        if 12 * self.P.N * self.P.n <= TRIED_WORK:
-            self.P.threads = threads_of_turn(trial, threads)
+        self.drop_gradient()
+        self.theta, self.transient, self.P.at_chunk, self.P.done = theta, transient, -1, 0
+        self.P.transient = transient and not self.multiplied
+        if 12 * self.P.N * self.P.n <= TRIAL_MAX_FLOPS:
+            self.P.threads = trial_threads(trial, threads)
         try:
             with nogil:
                 finite = take_theta(&self.P, start, source)
             if finite:
-                self.walk(gradient)
+                self.evaluate(gradient)
             else:
                 self.theta = None
-        except BaseException:                    # interrupted: the state does not belong to theta
+        except BaseException:   # interrupted: the state does not belong to theta
             self.theta = None
             raise
         finally:
-            self.P.threads, self.since, self.P.passing = threads, 0, False
-        turn_took(trial, since)
+            self.P.threads, self.since, self.P.transient = threads, 0, False
+        record_trial(trial, since)
         return finite
 
     def finish(self):
         """Compute the gradient after a bind without it."""
         if self.gradient is None:
-            if self.P.done == 2:                   # backward overwrote its own inputs
+            if self.P.done == 2:  # backward overwrote its own inputs
                 self.P.at_chunk = -1
-            self.walk(True)
+            self.evaluate(True)
 
     def prepare(self):
         """Compute the state that products need, after a bind without the gradient."""
@@ -241,7 +242,7 @@ cdef class Plan:
         otherwise the caller has to check it.
         """
         with self.lock:
-            self.let_go()
+            self.drop_gradient()
             self.theta = None
             self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
             return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
@@ -250,22 +251,22 @@ cdef class Plan:
         """Drop the gradient because the caller owns it now. If needed at this theta it is computed
         again, in the same memory once no caller refers to it. The state stays.
         """
-        self.spare, self.gradient = self.gradient, None
+        self.reusable_gradient, self.gradient = self.gradient, None
 
-    cdef void let_go(self):
+    cdef void drop_gradient(self):
         """Drop the gradient; keep its memory if no caller has seen it."""
-        if self.passing and self.gradient is not None:
-            self.spare = self.gradient
+        if self.transient and self.gradient is not None:
+            self.reusable_gradient = self.gradient
         self.gradient = None
 
-    cdef int walk(self, bint gradient) except -1:
+    cdef int evaluate(self, bint gradient) except -1:
         """Run all chunks forward, and backward into a new gradient if `gradient`."""
         cdef PlanS *P = &self.P
         cdef char *out = NULL
         cdef fc_watch before
         g = None
         if gradient:
-            g, self.spare = self.spare, None
+            g, self.reusable_gradient = self.reusable_gradient, None
             if g is None or Py_REFCNT(g) > 1:
                 g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
@@ -283,10 +284,10 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef bint gradient = out != NULL, add = self.l2 != 0
         if gradient and add:
-            decay(P, self.l2, P.theta, out)
+            penalty_gradient(P, self.l2, P.theta, out)
         P.total = at_theta(P, gradient, out, add)
         if add:
-            P.total += 0.5 * self.l2 * decayed(P, P.theta)
+            P.total += 0.5 * self.l2 * penalised_square(P, P.theta)
         return P.total
 
     cdef bint loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
@@ -299,13 +300,13 @@ cdef class Plan:
         cdef int threads = P.threads
         cdef long long since = now()
         cdef bint finite
-        P.at_chunk, P.done, P.passing = -1, 0, not self.multiplied
-        if 12 * P.N * P.n <= TRIED_WORK:
-            P.threads = threads_of_turn(trial, threads)
+        P.at_chunk, P.done, P.transient = -1, 0, not self.multiplied
+        if 12 * P.N * P.n <= TRIAL_MAX_FLOPS:
+            P.threads = trial_threads(trial, threads)
         finite = take_theta(P, theta, NULL)
         loss[0] = self.loss_here(gradient) if finite else INFINITY
-        P.threads, P.passing = threads, False
-        turn_took(trial, since)
+        P.threads, P.transient = threads, False
+        record_trial(trial, since)
         return finite
 
     cdef int end(self, fc_watch before) except -1 nogil:
@@ -315,10 +316,10 @@ cdef class Plan:
         unwatch(before)
         if self.P.failed:
             with gil:
-                self.tell()
+                self.raise_callback_error()
         return 0
 
-    cdef int tell(self) except -1:
+    cdef int raise_callback_error(self) except -1:
         """Raise the exception that a user-defined function raised during the last pass."""
         error, self.error = self.error, None
         self.P.at_chunk, self.P.done, self.P.failed = -1, 0, False
@@ -326,7 +327,7 @@ cdef class Plan:
 
     # --- products ---------------------------------------------------------------------------------
 
-    cdef int go(
+    cdef int run_job(
         self, Job *job, char *out, Py_ssize_t out_step, const char *active
     ) except -1 nogil:
         cdef fc_watch before = watch()
@@ -343,13 +344,13 @@ cdef class Plan:
             not self.P.panel and self.P.chunk == self.P.N
         ):
             return 1
-        vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
+        vectors = min(vectors, <Py_ssize_t>MAX_PANEL_VECTORS)
         if self.P.panel and vectors > self.P.block:
             self.reserve(vectors)
             vectors = min(vectors, self.P.block)
         return vectors
 
-    cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1:
+    cdef int apply_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:
         """Run the job along its k vectors, one per row, as many at a time as fit."""
         cdef PlanS *P = &self.P
         cdef Job part
@@ -364,15 +365,15 @@ cdef class Plan:
                 part.vectors, part.v = self.room_for(k - j), job.v + j * step
                 part.totals = NULL if job.totals == NULL else job.totals + j
                 to = NULL if out == NULL else out + j * step
-                if 12 * P.N * P.n <= HELD_WORK and P.asking == NULL:
-                    self.go(&part, to, step, active_)
+                if 12 * P.N * P.n <= GIL_HELD_MAX_FLOPS and P.callbacks == NULL:
+                    self.run_job(&part, to, step, active_)
                 else:
                     with nogil:
-                        self.go(&part, to, step, active_)
+                        self.run_job(&part, to, step, active_)
                 j += part.vectors
                 PyErr_CheckSignals()
         finally:
-            self.lock.give_back()
+            self.lock.release()
         return 0
 
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
@@ -383,7 +384,7 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
         job.l2 = self.l2 if l2 else 0
-        self.along(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
+        self.apply_vectors(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
     def quadratic(self, v, str kind="hessian", active=None):
         """Return v' A v without l2, with A the operator `kind`, for v (n,) or (k, n): an array
@@ -395,7 +396,7 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v = QUADRATIC, KINDS[kind], pointer(v)
         job.totals = <double *>pointer(result)
-        self.along(&job, k, NULL, active)
+        self.apply_vectors(&job, k, NULL, active)
         return result
 
     def jacobian(self, v, out, bint transpose=False):
@@ -407,7 +408,7 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.vectors, job.v = PRODUCT, VJP if transpose else JVP, 1, pointer(v)
         with self.lock, nogil:
-            self.go(&job, out_, 0, NULL)
+            self.run_job(&job, out_, 0, NULL)
 
     def outputs(self, out):
         """Write the network's outputs at theta to out (N, d_out), contiguous."""
@@ -455,8 +456,8 @@ cdef class Plan:
         written.
         """
         P = &self.P
-        if P.across or P.unpacked:
-            return P.aside != NULL and P.chunk == P.N
+        if P.ld_transposed or P.unpacked:
+            return P.saved_v != NULL and P.chunk == P.N
         return P.panel != 0 or (P.chunk == P.N and not normalised(P))
 
     @property
@@ -469,11 +470,11 @@ cdef class Plan:
         return {
             "chunk": P.chunk, "panel": P.panel,
             "panels": panels_of(P, P.chunk) if P.panel else 0, "groups": P.groups,
-            "threads": P.threads, "folded": bool(P.folds), "arch": P.K.name.decode()
+            "threads": P.threads, "packed_pairs": bool(P.packs_pairs), "arch": P.K.name.decode()
         }
 
 
-cdef int leave(Plan plan, list spare, Py_ssize_t most) except -1:
+cdef int return_to_pool(Plan plan, list spare, Py_ssize_t most) except -1:
     """Return a plan to a pool of at most `most` plans, from a finaliser. No Python code runs here,
     because Ctrl-C in it would be lost.
     """

@@ -19,8 +19,8 @@ cdef struct Blocks:
 cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
     """Start the description of a product with one output per row and unit."""
     clear(job, 0, sizeof(job[0]))
-    if t.P.across:
-        job.m, job.n, job.step.by_row = units, whole_lines(t.P, t.rows), True
+    if t.P.ld_transposed:
+        job.m, job.n, job.epilogue.by_row = units, whole_lines(t.P, t.rows), True
     else:
         job.m, job.n = t.rows, units
     job.far = t.P.far
@@ -65,7 +65,7 @@ cdef inline void add_flat(
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
-    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.across, lanes(P), 0
+    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.ld_transposed, lanes(P), 0
 
 
 cdef inline void add_packed(
@@ -78,7 +78,7 @@ cdef inline void add_packed(
     t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes(P), k * lanes(P), 0
 
 
-cdef inline void add_lying(
+cdef inline void add_in_place(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
 ) noexcept nogil:
     """Add a term: a times a matrix of k rows read in place, of any strides."""
@@ -92,10 +92,10 @@ cdef inline void add_onward(
     Pass *t, fc_product *job, Layer *y, Matrix a, Weights W
 ) noexcept nogil:
     """Add the term a W', or W a in the transposed layout."""
-    if t.P.across:
+    if t.P.ld_transposed:
         add_flat(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
     elif t.P.unpacked:
-        add_lying(t.P, job, y.k, a, W.flat + y.w * t.P.K.real_bytes, 1, y.k)
+        add_in_place(t.P, job, y.k, a, W.flat + y.w * t.P.K.real_bytes, 1, y.k)
     else:
         add_packed(t.P, job, y.k, a, W.onward)
 
@@ -104,11 +104,11 @@ cdef inline void add_back(
     Pass *t, fc_product *job, Layer *y, Matrix d, Weights W
 ) noexcept nogil:
     """Add the term d W, or W' d in the transposed layout."""
-    if t.P.across:
+    if t.P.ld_transposed:
         add_flat(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
     elif t.P.unpacked:
-        add_lying(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
-        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:   # whole vectors end inside theta
+        add_in_place(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
+        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:  # whole vectors end inside theta
             job.term[job.n_terms - 1].b_vs, job.term[job.n_terms - 1].b_cs = lanes(t.P), 0
     else:
         add_packed(t.P, job, y.m, d, W.back)
@@ -119,14 +119,14 @@ cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
-    t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d.at, P.across, 1
-    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.across
+    t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d.at, P.ld_transposed, 1
+    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.ld_transposed
 
 
 cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
     """Add the term d' a, a sum over rows."""
     cdef fc_term *t = &job.term[job.n_terms]
-    if p.P.across:
+    if p.P.ld_transposed:
         add_inner(p, job, d, a)
         return
     job.n_terms += 1
@@ -140,44 +140,47 @@ cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
     """Return b: padded, or in place in the flat vector for the transposed layout."""
     if y.b < 0:
         return NULL
-    return W.flat + y.b * P.K.real_bytes if P.across else W.b
+    return W.flat + y.b * P.K.real_bytes if P.ld_transposed else W.b
 
 
-cdef inline void put_d(fc_step *step, Matrix d) noexcept nogil:
-    step.d, step.ldd = d.at, d.ld
+cdef inline void put_d(fc_epilogue *epilogue, Matrix d) noexcept nogil:
+    epilogue.d, epilogue.ldd = d.at, d.ld
 
 
-cdef inline void put_p(fc_step *step, Matrix p) noexcept nogil:
-    step.p, step.ldp = p.at, p.ld
+cdef inline void put_p(fc_epilogue *epilogue, Matrix p) noexcept nogil:
+    epilogue.p, epilogue.ldp = p.at, p.ld
 
 
-cdef inline void put_q(fc_step *step, Matrix q) noexcept nogil:
-    step.q, step.ldq = q.at, q.ld
+cdef inline void put_q(fc_epilogue *epilogue, Matrix q) noexcept nogil:
+    epilogue.q, epilogue.ldq = q.at, q.ld
 
 
-cdef inline void put_r(fc_step *step, Matrix r) noexcept nogil:
-    step.r, step.ldr = r.at, r.ld
+cdef inline void put_r(fc_epilogue *epilogue, Matrix r) noexcept nogil:
+    epilogue.r, epilogue.ldr = r.at, r.ld
 
 
-cdef inline void put_skip(fc_step *step, Matrix skip) noexcept nogil:
-    step.skip, step.ldskip = skip.at, skip.ld
+cdef inline void put_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
+    epilogue.skip, epilogue.ldskip = skip.at, skip.ld
 
 
-cdef inline void put_sums(Pass *t, fc_step *step) noexcept nogil:
-    """Let the epilogue write column sums. In the transposed layout bias_across computes them."""
-    step.sums, step.ldsums = NULL if t.P.across else t.scratch.sums, t.scratch.ldsums
+cdef inline void put_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
+    """Let the epilogue write column sums. In the transposed layout bias_transposed computes them.
+    """
+    epilogue.sums, epilogue.ldsums = NULL if t.P.ld_transposed else t.scratch.sums, t.scratch.ldsums
 
 
-cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexcept nogil:
+cdef inline void put_derivatives(
+    Pass *t, fc_epilogue *epilogue, Layer *y, bint second
+) noexcept nogil:
     """Set phi' and, if `second`, e * phi'': as stored, or the matrices that they are computed from.
     """
     if not y.has_p:
         return
-    step.phi = y.phi if y.derived else FC_IDENTITY
-    put_p(step, p_of(t, y) if has_slopes(y) else kept(t, y, y.a))
+    epilogue.phi = y.phi if y.derived else FC_IDENTITY
+    put_p(epilogue, p_of(t, y) if has_slopes(y) else kept(t, y, y.a))
     if second and y.curved:
-        put_q(step, kept(t, y, y.du if y.derived else y.q))
-        step.a, step.lda = a_of(t, y).at, lead(t.P, y.ldm)
+        put_q(epilogue, kept(t, y, y.du if y.derived else y.q))
+        epilogue.a, epilogue.lda = a_of(t, y).at, lead(t.P, y.ldm)
 
 
 # --- transposed layout ----------------------------------------------------------------------------
@@ -189,26 +192,27 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
         return
     while job.ahead[i].bytes:
         i += 1
-    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.across, units)
-    job.ahead[i].bytes = t.P.across * units * t.P.K.real_bytes
+    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.ld_transposed, units)
+    job.ahead[i].bytes = t.P.ld_transposed * units * t.P.K.real_bytes
 
 
-cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
+cdef inline bint recomputes_delta(PlanS *P, Py_ssize_t l) noexcept nogil:
     """Return True if products recompute delta of layer l instead of storing it: only phi'' needs
     it, few units are above, and the layer above has no skip, whose part of e is not stored.
     """
     cdef Layer *y = &P.layer[l]
     cdef Layer *above = &P.layer[1]
     cdef bint few = above.m <= FC_MAX_RANK and not above.skip
-    return P.across and l == 0 and y.curved and y.derived and few
+    return P.ld_transposed and l == 0 and y.curved and y.derived and few
 
 
-cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
+cdef inline void recompute_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexcept nogil:
     """Recompute delta below layer y as W' delta_y * phi'."""
     cdef Matrix delta = kept(t, y, y.delta)
-    step.q = NULL
-    step.made.rank, step.made.b, step.made.ldb = y.m, delta.at, delta.ld
-    step.made.w, step.made.w_ts, step.made.w_is = y.W.flat + y.w * t.P.K.real_bytes, y.k, 1
+    epilogue.q = NULL
+    epilogue.made.rank, epilogue.made.b, epilogue.made.ldb = y.m, delta.at, delta.ld
+    epilogue.made.w = y.W.flat + y.w * t.P.K.real_bytes
+    epilogue.made.w_ts, epilogue.made.w_is = y.k, 1
 
 
 # --- running products -----------------------------------------------------------------------------

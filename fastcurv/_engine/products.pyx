@@ -136,9 +136,9 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
             job.term[i].a = <char *>job.term[i].a + stack.a[i] * size
             job.term[i].b = <char *>job.term[i].b + stack.b[i] * size
         job.c = <char *>job.c + stack.c * size
-        job.step.u = at(P, <char *>job.step.u, 1, stack.u)
-        job.step.d = at(P, <char *>job.step.d, 1, stack.own)
-        job.step.r = at(P, <char *>job.step.r, 1, stack.own)
-        job.step.skip = at(P, <char *>job.step.skip, 1, stack.own)
-        job.step.sums = at(P, <char *>job.step.sums, 1, stack.own)
+        job.epilogue.u = at(P, <char *>job.epilogue.u, 1, stack.u)
+        job.epilogue.d = at(P, <char *>job.epilogue.d, 1, stack.own)
+        job.epilogue.r = at(P, <char *>job.epilogue.r, 1, stack.own)
+        job.epilogue.skip = at(P, <char *>job.epilogue.skip, 1, stack.own)
+        job.epilogue.sums = at(P, <char *>job.epilogue.sums, 1, stack.own)
     return 1

@@ -25,19 +25,19 @@ cdef enum State:
     RESTING, LOOKING, LOST      # LOST: no lower value was found along the negative gradient
 
 cdef enum:
-    TRIALS = 20                 # maximum trials of a line search
+    MAX_TRIALS = 20             # maximum trials of a line search
     # nanoseconds after which `run` returns, so that the caller can report progress
     SLICE_NS = 100000000
     # numbers per strip of a sweep over a few vectors, so that they stay in the L1 cache ...
-    PIECE = 1024
-    LONG_PIECE = 2048           # ... and over one vector and the pairs
+    CACHE_BLOCK = 1024
+    CACHE_BLOCK_ONE = 2048      # ... and over one vector and the pairs
 
-cdef double USABLE = 1e-10      # pairs with s'y below this fraction of ||s|| ||y|| are dropped
+cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y below this fraction of ||s|| ||y|| are dropped
 cdef double ARMIJO = 1e-4       # required fraction of the decrease that the slope predicts
 cdef double CURVATURE = 0.9     # maximum fraction of the initial slope that may remain
 cdef double NOISE = 10          # error of a value, in units of eps |f|
 # decay, per check of the clock, of the longest time between two checks
-cdef double FADING = 0.7
+cdef double CLOCK_DECAY = 0.7
 
 
 cdef struct Point:              # point on the search line: step length, value, slope
@@ -115,7 +115,7 @@ cdef void sweep_all(
     `strip`.
     """
     q.piece, q.wanted, q.strip = piece, wanted, strip
-    fc_team_run(q.threads if rows * q.n > SWEEP_WORK else 1, q.parts, vectors_part, q)
+    fc_team_run(q.threads if rows * q.n > SWEEP_MIN_NUMBERS else 1, q.parts, vectors_part, q)
 
 
 cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
@@ -197,7 +197,7 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
             q.inner[i * m + row] = q.inner[row * m + i] = total(q, 2 * i + 1)
 
 
-cdef void weigh(Quasi *q) noexcept nogil:
+cdef void direction_coefficients(Quasi *q) noexcept nogil:
     """Compute c and the coefficients of all pairs in minus the step: w for s, -c u for y. Costs 2
     k^2 multiplications.
     """
@@ -240,11 +240,11 @@ cdef void weigh(Quasi *q) noexcept nogil:
 cdef void move(Quasi *q, double f) noexcept nogil:
     """Move to the trial point, and keep the pair of this step if its curvature is usable."""
     cdef double yy, ss
-    sweep_all(q, step_piece, 8, 4, PIECE)
+    sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)
     ss = norm_of(q, q.s, total(q, 1))
     yy = norm_of(q, q.g_trial - q.line, total(q, 2))
     q.row = -1
-    if total(q, 0) > USABLE * ss * yy:
+    if total(q, 0) > MIN_PAIR_COSINE * ss * yy:
         q.row = q.count if q.count < q.most else q.first
         if q.count == q.most:
             q.first = (q.first + 1) % q.most
@@ -271,7 +271,7 @@ cdef double cubic(const Point *a, const Point *b) noexcept nogil:
     return b.t - (b.t - a.t) * (b.slope + root - s) / below if below != 0 else NAN
 
 
-cdef double further(const Point *before, const Point *here) noexcept nogil:
+cdef double extrapolate(const Point *before, const Point *here) noexcept nogil:
     """Return the next trial length while the line still descends: the cubic's minimiser, clipped to
     2 to 10 times the current t.
     """
@@ -279,7 +279,7 @@ cdef double further(const Point *before, const Point *here) noexcept nogil:
     return min(max(t, 2 * here.t), 10 * here.t) if t > here.t else 4 * here.t
 
 
-cdef double between(const Point *low, const Point *high) noexcept nogil:
+cdef double interpolate(const Point *low, const Point *high) noexcept nogil:
     """Return the cubic's minimiser within the bracket, at least a tenth of its width from both
     ends.
     """
@@ -291,13 +291,13 @@ cdef double between(const Point *low, const Point *high) noexcept nogil:
     return low.t + min(max(share, 0.1), 0.9) * width
 
 
-cdef void look(Quasi *q, double t) noexcept nogil:
+cdef void evaluate_trial(Quasi *q, double t) noexcept nogil:
     """Set the trial point to theta + t d."""
     q.t = t
-    sweep_all(q, trial_piece, 3, 0, PIECE)
+    sweep_all(q, trial_piece, 3, 0, CACHE_BLOCK)
 
 
-cdef void aim(Quasi *q) noexcept nogil:
+cdef void begin_line_search(Quasi *q) noexcept nogil:
     """Begin a line search along the next direction. If the direction does not descend, as can
     happen at a kink, drop all pairs.
     """
@@ -305,8 +305,8 @@ cdef void aim(Quasi *q) noexcept nogil:
     if q.state == LOST:
         return
     while True:
-        weigh(q)
-        sweep_all(q, direction_piece, 2 * q.count + 3, 1, LONG_PIECE)
+        direction_coefficients(q)
+        sweep_all(q, direction_piece, 2 * q.count + 3, 1, CACHE_BLOCK_ONE)
         q.slope = total(q, 0)
         if q.slope < 0:
             break
@@ -316,17 +316,17 @@ cdef void aim(Quasi *q) noexcept nogil:
         q.first = q.count = 0
     q.low.t, q.low.f, q.low.slope = 0, q.f, q.slope
     q.bracketed, q.stored, q.trials, q.state = False, False, 0, LOOKING
-    look(q, 1.0 if q.count else min(1.0, 1 / q.gnorm))
+    evaluate_trial(q, 1.0 if q.count else min(1.0, 1 / q.gnorm))
 
 
-cdef void heed(Quasi *q, double f) noexcept nogil:
+cdef void process_trial(Quasi *q, double f) noexcept nogil:
     """Process the value f at the trial point, whose gradient is in g_trial: end the search or set
     the next trial point.
     """
     cdef Point here, before
     here.t, here.f, here.slope = q.t, INFINITY, NAN
     if isfinite(f):
-        sweep_all(q, slope_piece, 2, 1, PIECE)
+        sweep_all(q, slope_piece, 2, 1, CACHE_BLOCK)
         here.f, here.slope = f, total(q, 0)
     q.trials += 1
     if not here.f <= min(q.low.f, q.f + ARMIJO * q.t * q.slope) + q.noise * fabs(q.f):
@@ -340,31 +340,31 @@ cdef void heed(Quasi *q, double f) noexcept nogil:
         before, q.low, q.stored = q.low, here, True
         swap(&q.g_low, &q.g_trial)
         if not q.bracketed:
-            q.t = further(&before, &q.low)
+            q.t = extrapolate(&before, &q.low)
     if q.bracketed:
-        q.t = between(&q.low, &q.high)
+        q.t = interpolate(&q.low, &q.high)
         if not min(q.low.t, q.high.t) < q.t < max(q.low.t, q.high.t):
-            settle(q, False)
+            end_line_search(q, False)
             return
-    if q.trials < TRIALS:
-        look(q, q.t)
+    if q.trials < MAX_TRIALS:
+        evaluate_trial(q, q.t)
     else:
-        settle(q, False)
+        end_line_search(q, False)
 
 
-cdef void settle(Quasi *q, bint late) noexcept nogil:
+cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
     """End the search at its lowest trial. If none is lower than the start: return to the start if
     `late`, else drop all pairs and search again, or fail if there are none.
     """
     if q.stored and q.low.f < q.f:
-        look(q, q.low.t)
+        evaluate_trial(q, q.low.t)
         swap(&q.g_low, &q.g_trial)
         move(q, q.low.f)
     elif late:
         q.state = RESTING
     elif q.count:
         q.first = q.count = 0
-        aim(q)
+        begin_line_search(q)
     else:
         q.state = LOST
 
@@ -384,8 +384,8 @@ cdef class QuasiNewton:
     cdef Quasi q
     cdef object vectors, numbers
     cdef char *base
-    cdef readonly object pairs              # (2 memory, n)
-    cdef readonly Py_ssize_t steps          # of the last `run`
+    cdef readonly object pairs  # (2 memory, n)
+    cdef readonly Py_ssize_t steps  # of the last `run`
     cdef readonly Py_ssize_t evaluations
     # longest recent time between two checks of the clock, in seconds
     cdef public double gap
@@ -427,7 +427,7 @@ cdef class QuasiNewton:
         self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, RESTING, False, -1
         with Arithmetic(), nogil:
-            sweep_all(q, step_piece, 8, 4, PIECE)       # s = 0: only g'g is needed
+            sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)  # s = 0: only g'g is needed
             q.gnorm = norm_of(q, q.g, total(q, 3))
             if q.count:
                 multiply_pairs(q)
@@ -442,7 +442,7 @@ cdef class QuasiNewton:
             raise ValueError(f"{count} pairs from row {first}; wanted some of {q.most}")
         with Arithmetic(), nogil:
             q.first, q.count = first, count
-            for i in range(count):      # from the oldest pair on
+            for i in range(count):  # from the oldest pair on
                 q.row = (first + i) % q.most
                 memcpy(q.s, q.pairs + 2 * q.row * q.line, q.n * q.K.real_bytes)
                 memcpy(q.g - q.line, q.pairs + (2 * q.row + 1) * q.line, q.n * q.K.real_bytes)
@@ -496,22 +496,22 @@ cdef class QuasiNewton:
     def search(self):
         """Begin a line search. Return True if the value and gradient at `trial` are needed."""
         with Arithmetic(), nogil:
-            aim(&self.q)
+            begin_line_search(&self.q)
         return self.q.state == LOOKING
 
-    def tell(self, double value, gradient):
+    def supply_trial(self, double value, gradient):
         """Process the value and the gradient at `trial`. Return True if those at another trial are
         needed.
         """
         np.copyto(self.vector(self.q.g_trial), gradient)
         with Arithmetic(), nogil:
-            heed(&self.q, value)
+            process_trial(&self.q, value)
         return self.q.state == LOOKING
 
     def give_up(self):
         """End the search at its lowest trial, if that is lower than the start."""
         with Arithmetic(), nogil:
-            settle(&self.q, True)
+            end_line_search(&self.q, True)
 
     # loss evaluated by the engine
 
@@ -534,7 +534,7 @@ cdef class QuasiNewton:
         cdef Ending ending = GOING
         self.steps = 0
         with plan.lock:
-            plan.let_go()
+            plan.drop_gradient()
             plan.theta = None
             with nogil:
                 self.descend(plan, count, gradient_tol, target, seconds, rows, &ending)
@@ -547,7 +547,7 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef fc_watch before = watch()
         self.began = self.looked = now()
-        self.look_at_clock(seconds)
+        self.check_clock(seconds)
         q.elsewhere, q.best_f, q.best_gnorm = False, q.f, q.gnorm
         while self.steps < count:
             if q.gnorm <= gradient_tol:
@@ -575,27 +575,27 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef double f
         cdef fc_watch before = fc_watch_begin(NULL)
-        aim(q)
+        begin_line_search(q)
         fc_watch_end(before)
         while q.state == LOOKING:
             self.evaluations += plan.loss_at(q.trial, q.g_trial, &f)
             if fc_watch_off():
                 q.state = RESTING
                 return OFF
-            self.look_at_clock(seconds)
+            self.check_clock(seconds)
             before = fc_watch_begin(NULL)
-            heed(q, f)
+            process_trial(q, f)
             if self.out_of_time and q.state == LOOKING:
-                settle(q, True)
+                end_line_search(q, True)
             fc_watch_end(before)
         if q.moved:
             return GOING
         return STALLED if q.state == LOST else LATE
 
-    cdef void look_at_clock(self, double seconds) noexcept nogil:
+    cdef void check_clock(self, double seconds) noexcept nogil:
         """Set `out_of_time` if the time would end before the next check."""
         cdef long long here = now()
-        self.gap = max(FADING * self.gap, (here - self.looked) * 1e-9)
+        self.gap = max(CLOCK_DECAY * self.gap, (here - self.looked) * 1e-9)
         self.looked = here
         self.out_of_time = (here - self.began) * 1e-9 + self.gap > seconds
 

@@ -28,7 +28,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    cdef bint narrow = narrow_top(t), forms, bends
+    cdef bint narrow = has_narrow_output(t), forms, bends
     for l in range(P.first, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
@@ -43,12 +43,12 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             stack.b[job.n_terms] = P.v_step // size
             add_onward(t, job, y, input_of(t, l), V)
         into(job, own(t, y, t.scratch.rz[l]))
-        job.step.kind = FC_STEP_R_ACTIVATE
-        job.step.u = bias_of(P, y, V) if P.active[l] else NULL
+        job.epilogue.kind = FC_EPILOGUE_R_ACTIVATE
+        job.epilogue.u = bias_of(P, y, V) if P.active[l] else NULL
         stack.u, stack.c = P.v_step // size, t.own // size
-        put_d(&job.step, own(t, y, t.scratch.ra[l]))
-        put_bends(t, &job.step, y, bends)
-        put_skip(&job.step, r_below if y.skip else nothing())
+        put_d(&job.epilogue, own(t, y, t.scratch.ra[l]))
+        put_derivatives(t, &job.epilogue, y, bends)
+        put_skip(&job.epilogue, r_below if y.skip else nothing())
         # With a narrow output layer, phi' is prefetched during R-backward, which a quadratic form
         # does not have.
         if not narrow or quadratic or short_of_time(t):
@@ -57,17 +57,17 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         if quadratic and (y.curved or not forms):
             ask(t, job, y.a, y.m)
         if quadratic or short_of_time(t):
-            ask(t, job, y.folded, y.m)
+            ask(t, job, y.phi_pair, y.m)
         if narrow and l == P.n_layers - 2:
             ask(t, job, <char *>P.loss.delta, P.d_out)
             ask(t, job, NULL if P.coupled else <char *>P.loss.h, P.d_out)
         if bends:
             ask(t, job, y.du if y.derived else y.q, y.m)
         if forms and y.curved:
-            job.step.total = t.scratch.totals
+            job.epilogue.total = t.scratch.totals
         if narrow and l == P.n_layers - 2:
             job.spent = quadratic
-            onward_across(t, &job.step, quadratic)
+            fuse_output(t, &job.epilogue, quadratic)
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
             return curvature
         if forms and y.curved:
@@ -76,7 +76,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             curvature += norm_curvature(t, l)
         r_below = own(t, y, t.scratch.ra[l])
     if narrow and quadratic:
-        curvature += dot_rows(t, 1, P.across, P.ones, t.scratch.e[1])
+        curvature += dot_rows(t, 1, P.ld_transposed, P.ones, t.scratch.e[1])
     return curvature
 
 
@@ -92,8 +92,8 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     rows_of(t, part, &first, &rows, &block)
     cdef fc_loss_rows here = loss_at(t, first)
     cdef char *rz
-    if P.across:
-        r_loss_across(t, &here, y, c.out, first, rows)
+    if P.ld_transposed:
+        r_loss_transposed(t, &here, y, c.out, first, rows)
         return
     for x in range(t.count):
         rz = at(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
@@ -111,7 +111,7 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
 cdef void r_loss(Pass *t, char *u) noexcept nogil:
     cdef Blocks blocks
     blocks.out = u
-    if t.P.across and t.kind == VJP:
+    if t.P.ld_transposed and t.kind == VJP:
         blocks.t = t
         r_loss_block(&blocks, -1, 0)
     else:
@@ -125,7 +125,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
-    cdef bint full = t.kind == HESSIAN, narrow = out != NULL and narrow_top(t)
+    cdef bint full = t.kind == HESSIAN, narrow = out != NULL and has_narrow_output(t)
     cdef int size = P.K.real_bytes
     cdef Layer *x
     cdef Layer *y
@@ -138,19 +138,21 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         if P.active[l] and out != NULL and not (narrow and l == P.n_layers - 2):
             put_bias(t, y, rdelta, blocks, out, add)
         if narrow and l == P.n_layers - 1:
-            back_across(t, out, add, full)
+            backward_fused(t, out, add, full)
             continue
         if P.active[l] and out != NULL:
             share_all(t, &stack)
             start_sum(t, y, job, add)
             stack.a[0] = t.own // size
             if P.shared:
-                add_turned(t, job, l, rdelta, P.layer[l - 1].turned if l else NULL)
+                add_packed_transpose(
+                    t, job, l, rdelta, P.layer[l - 1].packed_transpose if l else NULL
+                )
             else:
                 add_outer(t, job, rdelta, input_of(t, l))
             if full and l > P.first and P.shared:
-                turn(t, y.k, t.scratch.ra[l - 1], t.scratch.turned)
-                add_turned(t, job, l, delta, t.scratch.turned)
+                transpose_packed(t, y.k, t.scratch.ra[l - 1], t.scratch.packed_transpose)
+                add_packed_transpose(t, job, l, delta, t.scratch.packed_transpose)
             elif full and l > P.first:
                 stack.b[1] = t.own // size
                 add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
@@ -158,8 +160,8 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             stack.c = t.out_step // size
             ask(t, job, y.a, y.m)
             if not short_of_time(t):
-                ask(t, job, y.folded, y.m)
-            if narrow and l == P.n_layers - 2 and full and not remakes(P, l):
+                ask(t, job, y.phi_pair, y.m)
+            if narrow and l == P.n_layers - 2 and full and not recomputes_delta(P, l):
                 ask(t, job, y.delta, y.m)
                 ask(t, job, y.q, y.m)
             run_stack(t, &stack)
@@ -175,18 +177,18 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             add_back(t, job, y, delta, V_of(t, y))
         into_e(t, job, x, l)
         stack.c = t.own // size
-        job.step.kind = FC_STEP_R_BACKWARD
-        put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))
-        put_bends(t, &job.step, x, full)
-        if full and remakes(P, l - 1):
-            remake(t, &job.step, y)
+        job.epilogue.kind = FC_EPILOGUE_R_BACKWARD
+        put_d(&job.epilogue, own(t, x, t.scratch.rz[l - 1]))
+        put_derivatives(t, &job.epilogue, x, full)
+        if full and recomputes_delta(P, l - 1):
+            recompute_delta(t, &job.epilogue, y)
         elif full:
             ask(t, job, x.delta, x.m)
             ask(t, job, x.q, x.m)
         if full and x.curved:
-            put_r(&job.step, own(t, x, t.scratch.rz[l - 1]))
-        put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
-        put_sums(t, &job.step)
+            put_r(&job.epilogue, own(t, x, t.scratch.rz[l - 1]))
+        put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+        put_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run_stack(t, &stack)
         else:
@@ -204,15 +206,15 @@ cdef double r_dots(Pass *t) noexcept nogil:
     cdef Py_ssize_t l
     cdef Layer *y
     cdef fc_product job
-    for l in range(P.first + 1, P.n_layers - narrow_top(t)):
+    for l in range(P.first + 1, P.n_layers - has_narrow_output(t)):
         y = &P.layer[l]
         if not P.active[l]:
             continue
         start(t, &job, y.m)
         add_onward(t, &job, y, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
         into(&job, own(t, y, t.scratch.e[0]))
-        job.step.kind, job.step.total = FC_STEP_DOT, t.scratch.totals
-        put_p(&job.step, kept(t, y, y.delta))
+        job.epilogue.kind, job.epilogue.total = FC_EPILOGUE_DOT, t.scratch.totals
+        put_p(&job.epilogue, kept(t, y, y.delta))
         run(t, &job)
         total += 2 * total_of(P, t, &job)
     return total
@@ -225,7 +227,7 @@ cdef double top_dot(Pass *t) noexcept nogil:
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
     memcpy(
         t.scratch.e[0], rz,
-        (y.m * P.across if P.across else t.rows * y.ldm) * P.K.real_bytes
+        (y.m * P.ld_transposed if P.ld_transposed else t.rows * y.ldm) * P.K.real_bytes
     )
     r_loss(t, NULL)
     return dot_rows(t, y.m, lead(P, y.ldm), t.scratch.e[0], rz)
@@ -239,15 +241,18 @@ cdef double dot_rows(
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, rows, on
-    cdef fc_step step
+    cdef fc_epilogue epilogue
     cdef double total = 0, part = 0
-    memset(&step, 0, sizeof(step))
-    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, ld
+    memset(&epilogue, 0, sizeof(epilogue))
+    epilogue.kind, epilogue.total, epilogue.ldp = FC_EPILOGUE_DOT, &part, ld
     while first < t.rows:
         rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
-        on = first * (1 if P.across else ld) * P.K.real_bytes
-        step.p = one + on
-        P.K.step(&step, m if P.across else rows, rows if P.across else m, other + on, ld)
+        on = first * (1 if P.ld_transposed else ld) * P.K.real_bytes
+        epilogue.p = one + on
+        P.K.epilogue(
+            &epilogue, m if P.ld_transposed else rows, rows if P.ld_transposed else m, other + on,
+            ld
+        )
         total += part
         first += BLOCK_ROWS
     return total

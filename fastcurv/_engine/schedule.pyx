@@ -6,24 +6,24 @@ from libc.string cimport memcpy
 
 # --- a vector -------------------------------------------------------------------------------------
 
-cdef enum: ASIDE_BYTES = 1 << 18  # bytes per part when v is copied
+cdef enum: SAVE_PART_BYTES = 1 << 18  # bytes per part when v is copied
 
 
-cdef void aside_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void save_v_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Copy one part of v."""
     cdef PlanS *P = <PlanS *>context
-    cdef Py_ssize_t first = part * ASIDE_BYTES
+    cdef Py_ssize_t first = part * SAVE_PART_BYTES
     memcpy(
-        P.aside + first, P.v + first,
-        min(<Py_ssize_t>ASIDE_BYTES, P.n * P.K.real_bytes - first)
+        P.saved_v + first, P.v + first,
+        min(<Py_ssize_t>SAVE_PART_BYTES, P.n * P.K.real_bytes - first)
     )
 
 
-cdef void put_aside(PlanS *P) noexcept nogil:
+cdef void save_v(PlanS *P) noexcept nogil:
     """Copy v to the plan's memory, since its product overwrites it."""
-    cdef Py_ssize_t parts = (P.n * P.K.real_bytes + ASIDE_BYTES - 1) // ASIDE_BYTES
-    fc_team_run(P.threads if parts > 4 else 1, parts, aside_part, P)
-    P.v = P.aside
+    cdef Py_ssize_t parts = (P.n * P.K.real_bytes + SAVE_PART_BYTES - 1) // SAVE_PART_BYTES
+    fc_team_run(P.threads if parts > 4 else 1, parts, save_v_part, P)
+    P.v = P.saved_v
 
 
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
@@ -34,11 +34,11 @@ cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
     cdef char *v = job.v + j * job.v_step
     if P.v != v:
         P.v = v
-    if P.aside != NULL and v == job.out + j * job.out_step:
-        put_aside(P)
+    if P.saved_v != NULL and v == job.out + j * job.out_step:
+        save_v(P)
     pack_v(P, P.v, place)
     if job.l2 != 0:
-        decay(P, job.l2, P.v, job.out + j * job.out_step)
+        penalty_gradient(P, job.l2, P.v, job.out + j * job.out_step)
 
 
 # --- one pass, one vector -------------------------------------------------------------------------
@@ -48,9 +48,9 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
-    if P.across:
+    if P.ld_transposed:
         P.K.columns(
-            y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.across, 1, 0, y.m,
+            y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.ld_transposed, 1, 0, y.m,
             job.out + t.s0 * y.m * size, y.m
         )
         return
@@ -63,18 +63,18 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
     cdef PlanS *P = t.P
-    if P.folds and not narrow_top(t):
-        unfold(t)
+    if P.packs_pairs and not has_narrow_output(t):
+        unpack_pairs(t)
     if job.kind != VJP:
         r_forward(t, False)
         if P.nan:
-            bring_nan(t)
+            propagate_nan(t)
     if job.kind == JVP:
         put_rows(t, job)
         return
     r_loss(t, job.u)
     if P.nan and job.kind == VJP:
-        bring_nan(t)
+        propagate_nan(t)
     r_backward(t, out, add)
 
 
@@ -83,11 +83,11 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
     pass's rows; for the GGN, the first term only.
     """
     cdef double total
-    if t.P.folds and not narrow_top(t):
-        unfold(t)
+    if t.P.packs_pairs and not has_narrow_output(t):
+        unpack_pairs(t)
     total = r_forward(t, job.kind == HESSIAN)
     if t.P.nan:
-        bring_nan(t)
+        propagate_nan(t)
     if job.kind == HESSIAN:
         total += r_dots(t)
     return total + top_dot(t)
@@ -95,36 +95,36 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 # --- panel-parallel -------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
+cdef inline Py_ssize_t vectors_per_panel(Job *job) noexcept nogil:
     """Return the number of vectors processed per panel."""
     cdef PlanS *P = job.P
-    if P.across:                    # take all vectors, unless the threads can share them evenly
-        if P.kept <= FAR_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
+    if P.ld_transposed:         # take all vectors, unless the threads can share them evenly
+        if P.kept <= L3_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
     if P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
-        return as_even(job.vectors, FC_MAX_STACK)
+        return even_stack_size(job.vectors, FC_MAX_STACK)
     return 1
 
 
-cdef inline Py_ssize_t as_even(Py_ssize_t vectors, Py_ssize_t most) noexcept nogil:
+cdef inline Py_ssize_t even_stack_size(Py_ssize_t vectors, Py_ssize_t most) noexcept nogil:
     """Return the size of the fewest, most even stacks of at most `most` vectors each."""
     cdef Py_ssize_t stacks = (vectors + most - 1) // most
     return (vectors + stacks - 1) // max(<Py_ssize_t>1, stacks)
 
 
 cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
-    cdef Py_ssize_t side = side_by_side(job)
+    cdef Py_ssize_t side = vectors_per_panel(job)
     return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
 
 
-cdef void serve_share(void *context, Py_ssize_t item, int member) noexcept nogil:
+cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nogil:
     """Run the panels of one work unit, in order, for some of the vectors, and sum into the unit's
     own sums.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job)
+    cdef Py_ssize_t side = vectors_per_panel(job), stacks = stacks_of(job)
     cdef Py_ssize_t share = job.group + item // stacks
     cdef Py_ssize_t first = item % stacks * side
     cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
@@ -137,32 +137,32 @@ cdef void serve_share(void *context, Py_ssize_t item, int member) noexcept nogil
     for panel in range(begin, end):
         if fc_team_off(member):
             return
-        go_to(&t, job.rows, panel, member if job.passing else panel - P.before)
+        go_to(&t, job.rows, panel, member if job.transient else panel - P.before)
         t.more = P.looks_ahead and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
         add = panel > begin or (shares == 1 and job.add)
         if job.stages == PRODUCT:
-            take_side(&t, job, member, first, last, share_out(job, shares, share, first),
+            multiply_vectors(&t, job, member, first, last, sums_address(job, shares, share, first),
                       job.out_step if shares == 1 else P.ldg * P.K.real_bytes, add)
             continue
         for j in range(first, last):
             t.v, t.flat = j, job.v + j * job.v_step
-            out = share_out(job, shares, share, j)
+            out = sums_address(job, shares, share, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
                 P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
 
 
-cdef void take_side(
+cdef void multiply_vectors(
     Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out,
     Py_ssize_t out_step, bint add
 ) noexcept nogil:
     """Multiply the panel's rows by vectors first to last. out: the result of the first of them."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t j
-    if P.across:
+    if P.ld_transposed:
         for j in range(first, max(last, first + 1)):
             t.v, t.flat = j, job.v + j * job.v_step
             take_product(t, job, out + (j - first) * out_step, add)
@@ -172,7 +172,7 @@ cdef void take_side(
     take_product(t, job, out, add)
 
 
-cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
+cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept nogil:
     """Run all panels for a few of the vectors. The sums of a group are added to the result as soon
     as they are complete.
     """
@@ -180,8 +180,8 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
     cdef Py_ssize_t group, panel, j
-    cdef Py_ssize_t first = item * side_by_side(job)
-    cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
+    cdef Py_ssize_t first = item * vectors_per_panel(job)
+    cdef Py_ssize_t last = min(first + vectors_per_panel(job), job.vectors)
     cdef Py_ssize_t begin, end, step
     cdef char *out
     cdef bint alone, add
@@ -190,19 +190,21 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
         begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
         add = group > 0 or job.add
         alone = groups == 1 or (end - begin == 1 and at_once(P))
-        out = share_out(job, 1 if alone else groups, 0, first)
+        out = sums_address(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
         for panel in range(begin, end):
             if fc_team_off(member):
                 return
             go_to(&t, job.rows, panel, panel)
             t.more = P.looks_ahead and panel + 1 < n_panels and last - first < 2
-            take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
+            multiply_vectors(
+                &t, job, member, first, last, out, step, panel > begin or (alone and add)
+            )
         for j in range(0 if alone else last - first):
             P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
 
 
-cdef char *share_out(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
+cdef char *sums_address(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
     """Return the address of a work unit's sums for vector j: the result itself if there is only one
     unit.
     """
@@ -212,7 +214,7 @@ cdef char *share_out(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j
     return P.shares_out + (share * P.block + j) * P.ldg * P.K.real_bytes
 
 
-cdef enum: ADD_NUMBERS = 4096    # numbers of a vector per part of the job that adds up
+cdef enum: ADD_NUMBERS = 4096   # numbers of a vector per part of the job that adds up
 
 
 cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
@@ -230,13 +232,13 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t count = min(<Py_ssize_t>ADD_NUMBERS, P.n - first), ld = P.block * P.ldg
     cdef Py_ssize_t size = P.K.real_bytes
     cdef char *out = job.out + j * job.out_step + first * size
-    cdef char *one = share_out(job, shares, 0, j) + first * size
+    cdef char *one = sums_address(job, shares, 0, j) + first * size
     if shares == groups:
         P.K.add_parts(count, groups, one, ld, job.add, out)
         return
     for group in range(groups):
         begin = shares * group // groups
-        one = share_out(job, shares, begin, j) + first * size
+        one = sums_address(job, shares, begin, j) + first * size
         P.K.add_parts(
             count, shares * (group + 1) // groups - begin - 1, one + ld * size, ld, True, one
         )
@@ -251,21 +253,21 @@ cdef void add_up(Job *job) noexcept nogil:
         )
 
 
-cdef void serve_tall(Job *job) noexcept nogil:
+cdef void run_panels(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
     cdef Py_ssize_t sides = stacks_of(job)
     if job.until:
-        fc_team_run(P.threads, job.until - job.group, serve_share, job)
+        fc_team_run(P.threads, job.until - job.group, run_work_unit, job)
         return
     if (
         job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
         and job.vectors % sides == 0
     ):
         # every thread has the same number of vectors, so no sums of groups need to be stored
-        fc_team_run(P.threads, sides, serve_side, job)
+        fc_team_run(P.threads, sides, run_vector_stack, job)
         return
-    fc_team_run(P.threads, shares_of(P, job.rows) * sides, serve_share, job)
+    fc_team_run(P.threads, shares_of(P, job.rows) * sides, run_work_unit, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):
@@ -276,7 +278,7 @@ cdef void serve_tall(Job *job) noexcept nogil:
 
 # --- layer-parallel -------------------------------------------------------------------------------
 
-cdef void serve_wide(Job *job) noexcept nogil:
+cdef void run_layers(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t j
     cdef Pass t = new_pass(P, &P.wide, False, job.kind)
@@ -298,8 +300,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
                 job.totals[j] += take_quadratic(&t, job)
 
 
-cdef void serve(Job *job) noexcept nogil:
+cdef void run_chunk(Job *job) noexcept nogil:
     if job.P.panel and not job.P.shared:
-        serve_tall(job)
+        run_panels(job)
     else:
-        serve_wide(job)
+        run_layers(job)

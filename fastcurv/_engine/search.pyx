@@ -16,29 +16,30 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 # --- a search -------------------------------------------------------------------------------------
 
 cdef enum:
-    BEYOND = 48                 # number of distances that `hidden` examines
-    MOST_ASIDE = 8              # maximum number of rows that are set aside
+    N_DISTANCES = 48            # number of distances that `missable_distances` examines
+    MAX_ROWS_ASIDE = 8          # maximum number of rows that are set aside
     # remaining dimensions up to which the space is exhausted instead of starting a probe
-    FEW_LEFT = 8
+    MIN_ROWS_FOR_PROBE = 8
 
 # Maximum products of a probe for repeated eigenvalues, as a fraction of the products made before
-# it: PROBE_SHARE, or LITTLE_SHARE if these take little time. A probe ends earlier once a copy of
-# any wanted value would be missed with at most the probability `sure`. It may take as many products
-# as before it if copies have been found, or if a start has exhausted its space, since another start
-# then needs as many products to exhaust its own.
-cdef double PROBE_SHARE = 0.25, LITTLE_SHARE = 0.5
+# it: PROBE_FRACTION, or QUICK_PROBE_FRACTION if these take little time. A probe ends earlier once a
+# copy of any wanted value would be missed with at most the probability `sure`. It may take as many
+# products as before it if copies have been found, or if a start has exhausted its space, since
+# another start then needs as many products to exhaust its own.
+cdef double PROBE_FRACTION = 0.25, QUICK_PROBE_FRACTION = 0.5
 # maximum cost of a dense matrix instead, as a fraction of the products made
-cdef double WHOLE_SHARE = 0.25
-cdef double ROUNDED = -0.25     # residuals below eps ** ROUNDED times the noise count as rounding
+cdef double DENSE_FRACTION = 0.25
+# residuals below eps ** ROUNDING_EXPONENT times the noise count as rounding
+cdef double ROUNDING_EXPONENT = -0.25
 # maximum residual, relative to `scale`, of pairs that are kept in addition at a new start
-cdef double NEARLY = 1e-3
-cdef double STEEPEST = 2.5      # maximum factor by which one step reduces residuals
-cdef double SLICE = 0.1         # seconds of steps after which progress is shown
+cdef double KEEP_RESIDUAL = 1e-3
+cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which one step reduces residuals
+cdef double SLICE_SECONDS = 0.1  # seconds of steps after which progress is shown
 # off-diagonal entries of this size have an inverse that can be multiplied by numbers near 1
 cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
-cdef class Seeker:
+cdef class EigenSearch:
     """A search for k pairs; rare operations are in `fastcurv.spectrum.eigsh.ThickRestart`,
     which creates these objects and sets their options.
 
@@ -55,58 +56,61 @@ cdef class Seeker:
     cdef readonly str which
     cdef readonly double tol
     cdef readonly bint by_value
-    cdef public Py_ssize_t next_look, max_products
-    cdef public Py_ssize_t probe_from   # first row of the probe
+    cdef public Py_ssize_t next_check, max_products
+    cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
     # values of `growth` from which on nothing is missed, for a probe to end (`sure`) and for
     # `unseen` (`risk`)
     cdef public double sure, risk
-    cdef public bint given              # the first start is user-defined, not random
+    cdef public bint given      # the first start is user-defined, not random
     # ratio of `unseen` to the tolerance up to which `unseen` is not shown
     cdef public double left_open
-    cdef public double unseen           # see `Eigenpairs`
-    cdef public bint quick              # expected run time is too short to be noticed
+    cdef public double unseen   # see `Eigenpairs`
+    cdef public bint quick      # expected run time is too short to be noticed
     cdef public bint probe, probed, copies, interrupted
     # whether a dense decomposition may replace a long search, and whether it will
-    cdef public bint may_give_way, gives_way
+    cdef public bint may_switch_to_dense, switch_to_dense
     cdef public object rng, shown, stop
     # (theta, bounds, coordinates) of the pairs for which a probe runs or has ended
     cdef public tuple settled
-    # mask of distances at which the first start may have missed an eigenvalue, see `hidden`; None:
-    # not known
-    cdef object veiled
-    cdef double price, last_excess
+    # mask of distances at which the first start may have missed an eigenvalue, see
+    # `missable_distances`; None: not known
+    cdef object missable
+    cdef double seconds_per_product, last_excess
     # rows at the last convergence check, whose result is `last_excess`; 0: there was none
-    cdef Py_ssize_t last_look
-    cdef object seen                    # result of the convergence check that ended `seek`
+    cdef Py_ssize_t last_check
+    # result of the convergence check that ended `advance_until_converged`
+    cdef object seen
     cdef Scratchpad numbers
 
     def __init__(
-        self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value, double price
+        self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value,
+        double seconds_per_product
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
-        self.price, self.unseen, self.numbers = price, INFINITY, Scratchpad()
+        self.seconds_per_product = seconds_per_product
+        self.unseen, self.numbers = INFINITY, Scratchpad()
         # half of the steps that the fastest convergence takes come before the first check
-        if self.dear(5 * k):
-            self.next_look = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(STEEPEST))
+        if self.check_is_expensive(5 * k):
+            self.next_check = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(MAX_REDUCTION_PER_STEP))
 
     # --- the loop
 
     cdef bint spent(self) noexcept:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
-    cdef double share(self) noexcept:
+    cdef double dense_fraction(self) noexcept:
         """Return the fraction of the products made that a dense matrix may cost: all of them once
         repeated eigenvalues were found, since each copy takes a run of its own.
         """
-        return 1 if self.copies else WHOLE_SHARE
+        return 1 if self.copies else DENSE_FRACTION
 
-    cdef bint is_long(self) noexcept:
+    cdef bint dense_is_cheaper(self) noexcept:
         """Return True if a dense matrix costs at most its fraction of the products made."""
         cdef Lanczos run = self.run
         return (
-            self.may_give_way and run.n_products + run.n <= self.max_products
-            and run.n <= run.n_products * self.share()
+            self.may_switch_to_dense and run.n_products + run.n <= self.max_products
+            and run.n <= run.n_products * self.dense_fraction()
         )
 
     def grow(self):
@@ -130,15 +134,15 @@ cdef class Seeker:
             if run.m >= run.dimension and run.aside and not self.spent():
                 self.fetch_aside()
             if run.m >= run.dimension or self.spent():
-                if run.m >= run.dimension:      # the basis spans the whole space
+                if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0, None
                 elif self.settled is not None:  # the last steps of a probe count, too
                     self.is_done()
                 return
             if run.is_full() and self.settled is not None and self.is_done():
                 return
-            if self.is_long():
-                self.gives_way = True
+            if self.dense_is_cheaper():
+                self.switch_to_dense = True
                 return
             if run.is_full():
                 self.restart()
@@ -152,27 +156,27 @@ cdef class Seeker:
                 return
 
     cdef int steps(self) except -2:
-        """Make steps until a decision is due, or for about 0.1 s. Return as `seek` does; after a
-        block step, return 1 if a convergence check is due.
+        """Make steps until a decision is due, or for about 0.1 s. Return as
+        `advance_until_converged` does; after a block step, return 1 if a convergence check is due.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t most = run.m + self.max_products - run.n_products
         before = None if self.settled is None else self.settled[0]
         if run.p != 1:
             run.step()
-            if run.m < self.next_look:
+            if run.m < self.next_check:
                 return 0
-            return 1 if before is None else self.look_at_probe(before, self.sure)
+            return 1 if before is None else self.check_probe(before, self.sure)
         if run.capacity < run.dimension:
-            most = min(most, run.capacity)      # the basis is full at that row
+            most = min(most, run.capacity)  # the basis is full at that row
         # at that row, a dense matrix may have become cheaper
-        if self.may_give_way:
+        if self.may_switch_to_dense:
             most = min(
                 most,
-                run.m + max(<Py_ssize_t>ceil(run.n / self.share()) - run.n_products, 1)
+                run.m + max(<Py_ssize_t>ceil(run.n / self.dense_fraction()) - run.n_products, 1)
             )
         with run.around:
-            return self.seek(most, SLICE, before, self.sure)
+            return self.advance_until_converged(most, SLICE_SECONDS, before, self.sure)
 
     def is_done(self):
         """Compare the wanted Ritz pairs with the tolerance; return True once the search is
@@ -181,11 +185,11 @@ cdef class Seeker:
         cdef Lanczos run = self.run
         cdef double worst
         if run.m < min(self.k, run.dimension):
-            self.next_look = self.k
+            self.next_check = self.k
             return False
         if self.settled is not None:
-            return self.end_probe(self.look_at_probe(self.settled[0], self.sure))
-        theta, known, excess, apart = self.look()
+            return self.end_probe(self.check_probe(self.settled[0], self.sure))
+        theta, known, excess, apart = self.check_convergence()
         worst = max(excess.tolist())
         if not self.quick:
             self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
@@ -232,29 +236,29 @@ cdef class Seeker:
         if not self.probe or run.m >= run.dimension or self.is_closed():
             return False
         if (
-            left <= FEW_LEFT and run.capacity >= run.dimension
+            left <= MIN_ROWS_FOR_PROBE and run.capacity >= run.dimension
             and run.n_products + left <= self.max_products
         ):
-            self.next_look = run.dimension
+            self.next_check = run.dimension
             return True
-        far, self.veiled = self.outside(theta)[1], None
+        far, self.missable = self.distances_to_innermost(theta)[1], None
         if run.p and run.tridiagonal:
-            self.veiled = self.hidden(theta, self.risk)[0]
+            self.missable = self.missable_distances(theta, self.risk)[0]
         if not far.any():
-            self.leave(theta)
+            self.set_missed_within(theta)
             return False
         if not run.p:
-            steps += 4                  # the exhausted start has missed other eigenvalues as well
+            steps += 4          # the exhausted start has missed other eigenvalues as well
         elif not self.copies:
-            steps = <Py_ssize_t>((LITTLE_SHARE if self.quick else PROBE_SHARE) * steps)
+            steps = <Py_ssize_t>((QUICK_PROBE_FRACTION if self.quick else PROBE_FRACTION) * steps)
         steps = max(steps, 4)
         if run.capacity < run.dimension:
             room = run.capacity - steps - 2 * run.p
         if (
-            not run.tridiagonal or run.aside + run.p > MOST_ASIDE
-            or self.begun(theta, known, far, run.eps ** ROUNDED * run.noise)
+            not run.tridiagonal or run.aside + run.p > MAX_ROWS_ASIDE
+            or self.begun(theta, known, far, run.eps ** ROUNDING_EXPONENT * run.noise)
         ):
-            self.lock(max(room, self.k), NEARLY * run.scale)
+            self.lock(max(room, self.k), KEEP_RESIDUAL * run.scale)
         else:
             if run.m > room:
                 self.restart()
@@ -264,7 +268,7 @@ cdef class Seeker:
             limits -= run.eps * run.scale
         self.settled, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
-        self.probe_until, self.next_look = run.m + steps, run.m + 2
+        self.probe_until, self.next_check = run.m + steps, run.m + 2
         return True
 
     cdef bint end_probe(self, int found) except -1:
@@ -272,44 +276,46 @@ cdef class Seeker:
         changed them, return to the search.
         """
         if found > 0 and self.settled is not None:
-            self.leave(self.settled[0])
+            self.set_missed_within(self.settled[0])
         elif found < 0:
             self.copies, self.settled = True, None
-            self.forget_looks(self.run.m + 2)
+            self.forget_checks(self.run.m + 2)
         return found > 0
 
-    cdef int leave(self, theta) except -1:
+    cdef int set_missed_within(self, theta) except -1:
         """Set `unseen` at the end of the search. It is at least the uncertainty due to the
         residuals, since an eigenvalue within that distance of the innermost one may be hidden by
         it.
         """
         cdef Lanczos run = self.run
         cdef double resolved = self.tol * run.scale, missed
-        cdef double near = self.outside(theta)[2], least = 2 * resolved if run.p else 0
+        cdef double near = self.distances_to_innermost(theta)[2]
+        cdef double least = 2 * resolved if run.p else 0
         if self.settled is not None and run.m > self.probe_from:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
-                self.gives_way = self.is_long()
+                self.switch_to_dense = self.dense_is_cheaper()
                 # large enough to be shown in the repr
                 near = fmax(missed, (self.left_open + 1) * resolved)
-        if self.veiled is not None and run.p:
-            least = fmax(least, self.hidden(theta, self.risk, self.veiled)[1])
+        if self.missable is not None and run.p:
+            least = fmax(least, self.missable_distances(theta, self.risk, self.missable)[1])
         self.unseen, self.probed = fmax(near, least), True
         return 0
 
     # --- convergence checks
 
-    cdef bint dear(self, Py_ssize_t m) noexcept:
+    cdef bint check_is_expensive(self, Py_ssize_t m) noexcept:
         """Return True if two convergence checks take longer than a product."""
-        return 2 * (5e-6 + 20e-9 * m * m) > self.price
+        return 2 * (5e-6 + 20e-9 * m * m) > self.seconds_per_product
 
-    def look(self):
-        """Return the result of `Lanczos.look`; that of `seek`, if it has just ended with a result.
+    def check_convergence(self):
+        """Return the result of `Lanczos.check_convergence`; that of `advance_until_converged`, if
+        it has just ended with a result.
         """
         seen, self.seen = self.seen, None
         if seen is not None:
             return seen
-        return self.run.look(self.k, self.which, self.tol, self.by_value)
+        return self.run.check_convergence(self.k, self.which, self.tol, self.by_value)
 
     def targets(self, theta):
         """Return the tolerance of each residual (k,)."""
@@ -324,7 +330,7 @@ cdef class Seeker:
     cdef double split(
         self, Py_ssize_t k, const double *values, double *distance, char *far
     ) noexcept:
-        """Compute the results of `outside` for k values, in memory of the caller."""
+        """Compute the results of `distances_to_innermost` for k values, in memory of the caller."""
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t first = 0, stop, i, innermost
         cdef double near = 0, least
@@ -347,7 +353,7 @@ cdef class Seeker:
             first = stop
         return near if near > 4 * self.run.noise else 0.0
 
-    def outside(self, theta):
+    def distances_to_innermost(self, theta):
         """Return (distance, far, near) for the k wanted values: their distances ``(k,)`` from the
         innermost value of their end, a mask of distances greater than twice the allowed error of
         that value, and the largest of the other distances, or 0 if it is rounding.
@@ -360,7 +366,7 @@ cdef class Seeker:
 
     cdef double *grown(self, Py_ssize_t k, const double *values, char **far) except NULL:
         """Return `growth` for the rows of the probe at k values, followed by their distances and
-        the mask of `outside`.
+        the mask of `distances_to_innermost`.
         """
         cdef double *out = self.numbers.room_for(3 * k)
         far[0] = <char *>(out + 2 * k)
@@ -392,8 +398,8 @@ cdef class Seeker:
         return 0
 
     def missed(self, theta, double sure):
-        """Return the largest of the distances marked by `outside` at which the probe may have
-        missed a copy, because `growth` is less than `sure`.
+        """Return the largest of the distances marked by `distances_to_innermost` at which the probe
+        may have missed a copy, because `growth` is less than `sure`.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
@@ -405,7 +411,7 @@ cdef class Seeker:
                 most = fmax(most, grown[k + i])
         return most
 
-    cdef double glance(self) except? -1:
+    cdef double estimate_convergence(self) except? -1:
         """Estimate the largest `excess` of the innermost wanted values, in O(m); return 0 if only a
         full convergence check can determine it.
         """
@@ -436,10 +442,10 @@ cdef class Seeker:
             worst = fmax(worst, run.excess(value, NULL, last, self.tol, self.by_value))
         return worst
 
-    def seek(self, Py_ssize_t until, double seconds, before=None, double sure=0):
+    def advance_until_converged(self, Py_ssize_t until, double seconds, before=None, double sure=0):
         """Make single-row steps with convergence checks until the wanted pairs seem to have
         converged, or, with the values `before` (k,) of a probe, until the probe ends or finds
-        others. Return 1 then, or the result of `look_at_probe`; return 0 if there are `until` rows,
+        others. Return 1 then, or the result of `check_probe`; return 0 if there are `until` rows,
         the space is exhausted or the time is over.
         """
         cdef Lanczos run = self.run
@@ -448,17 +454,17 @@ cdef class Seeker:
         cdef double worst
         self.seen = None
         while run.p == 1 and run.m < until and (now() - begun) * 1e-9 < seconds and not found:
-            run.advance(max(min(until, self.next_look), run.m + 1), seconds)
-            if run.p != 1 or run.m < max(self.next_look, self.k):
+            run.advance(max(min(until, self.next_check), run.m + 1), seconds)
+            if run.p != 1 or run.m < max(self.next_check, self.k):
                 continue
             if before is not None:
-                found = self.look_at_probe(before, sure)
+                found = self.check_probe(before, sure)
                 continue
-            worst = self.glance()
+            worst = self.estimate_convergence()
             if worst > 1:
                 self.schedule(worst)
                 continue
-            seen = self.look()
+            seen = self.check_convergence()
             worst = max(seen[2].tolist())
             found = worst <= 1 or seen[3]
             if found:
@@ -477,23 +483,23 @@ cdef class Seeker:
         """
         cdef Py_ssize_t m = self.run.m, ahead = max(2, m // (8 if excess > 30 else 24)), most
         cdef double left = log(excess), rate
-        cdef bint dear = self.dear(m)
-        most = m if dear else m // 2
-        if self.last_look and excess < self.last_excess:
-            rate = log(self.last_excess / excess) / (m - self.last_look)
-            if dear:
+        cdef bint check_is_expensive = self.check_is_expensive(m)
+        most = m if check_is_expensive else m // 2
+        if self.last_check and excess < self.last_excess:
+            rate = log(self.last_excess / excess) / (m - self.last_check)
+            if check_is_expensive:
                 ahead = max(1, <Py_ssize_t>fmin(left / rate + 0.9, ahead + 2))
             else:
                 ahead = min(ahead, max(1, <Py_ssize_t>(0.7 * left / rate)))
-        ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(STEEPEST)))
-        self.last_look, self.last_excess, self.next_look = m, excess, m + ahead
+        ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(MAX_REDUCTION_PER_STEP)))
+        self.last_check, self.last_excess, self.next_check = m, excess, m + ahead
 
-    def forget_looks(self, Py_ssize_t next_look):
+    def forget_checks(self, Py_ssize_t next_check):
         """Discard the last convergence check, so that the next one implies no rate of convergence.
         """
-        self.last_look, self.next_look = 0, next_look
+        self.last_check, self.next_check = 0, next_check
 
-    def look_at_probe(self, before, double sure):
+    def check_probe(self, before, double sure):
         """Check a probe of the values before (k,), which was begun at `probe_from`. Return 1 if it
         has ended, -1 if the values have changed, and 0 after scheduling the next check. The probe
         ends once `growth` is at least `sure` at every value whose copy could displace another
@@ -512,7 +518,7 @@ cdef class Seeker:
                 seen = fmin(seen, grown[i])
         ended = run.p == 0 or seen >= sure or run.m >= self.probe_until
         ended = ended or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
-        if (ended or not self.dear(4 * run.m)) and not self.same(values):
+        if (ended or not self.check_is_expensive(4 * run.m)) and not self.same(values):
             theta = run.ritz_values(self.k, self.which)
             for i in range(k):
                 if run.m >= run.dimension or fabs(theta[i] - values[i]) > self.limit(theta[i]):
@@ -521,10 +527,10 @@ cdef class Seeker:
             return 1
         steps = run.m - self.probe_from
         steps = max(2, <Py_ssize_t>(0.7 * steps * (sure / fmax(seen, 1.0) - 1)))
-        self.next_look = min(run.m + steps, self.probe_until)
+        self.next_check = min(run.m + steps, self.probe_until)
         return 0
 
-    cdef void between(self, const double *values, double *low, double *high) noexcept:
+    cdef void innermost_values(self, const double *values, double *low, double *high) noexcept:
         """Set low and high to the innermost of the values (k,) at either end; infinite if an end
         has none.
         """
@@ -557,7 +563,7 @@ cdef class Seeker:
         cdef double *T = run.t + first * (ld + 1)
         if run.m >= run.dimension:
             return False
-        self.between(before, &low, &high)
+        self.innermost_values(before, &low, &high)
         low_limit, high_limit = self.limit(low), self.limit(high)
         for i in range(diagonal):
             for j in range(i):
@@ -618,7 +624,7 @@ cdef class Seeker:
                 return True
         return False
 
-    def hidden(self, theta, double sure, among=None):
+    def missable_distances(self, theta, double sure, among=None):
         """Examine 48 distances from the tolerance to twice `scale`, in geometric progression.
         Return a mask of those at which the start of the last Krylov space may have missed an
         eigenvalue so far outside the innermost of the values, at either end, because `growth` is
@@ -627,23 +633,23 @@ cdef class Seeker:
         """
         cdef Py_ssize_t i, count = 0, _side
         cdef double low = 0, high = 0, value, factor, most = 0
-        cdef double *at = self.numbers.room_for(7 * BEYOND)
-        cdef double *grown = at + 2 * BEYOND
-        cdef double *beyond = at + 4 * BEYOND
-        cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * BEYOND)
-        cdef char *asked = NULL
-        theta, found = vector_of(theta, self.k), np.zeros(BEYOND, bool)
+        cdef double *at = self.numbers.room_for(7 * N_DISTANCES)
+        cdef double *grown = at + 2 * N_DISTANCES
+        cdef double *beyond = at + 4 * N_DISTANCES
+        cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * N_DISTANCES)
+        cdef char *marked = NULL
+        theta, found = vector_of(theta, self.k), np.zeros(N_DISTANCES, bool)
         cdef char *mask = pointer(found)
         if among is not None:
             among = np.ascontiguousarray(among, bool)
-            if among.shape != (BEYOND,):
-                raise ValueError(f"a mask has shape {among.shape}; wanted ({BEYOND},)")
-            asked = pointer(among)
-        self.between(<double *>pointer(theta), &low, &high)
-        factor, value = (2 / self.tol) ** (1. / (BEYOND - 1)), self.tol * self.run.scale
-        for i in range(BEYOND):
+            if among.shape != (N_DISTANCES,):
+                raise ValueError(f"a mask has shape {among.shape}; wanted ({N_DISTANCES},)")
+            marked = pointer(among)
+        self.innermost_values(<double *>pointer(theta), &low, &high)
+        factor, value = (2 / self.tol) ** (1. / (N_DISTANCES - 1)), self.tol * self.run.scale
+        for i in range(N_DISTANCES):
             beyond[i] = value
-            for _side in range(0 if asked != NULL and not asked[i] else 2):
+            for _side in range(0 if marked != NULL and not marked[i] else 2):
                 at[count], place[count] = high + value if _side else low - value, i
                 count += isfinite(at[count])
             value *= factor
@@ -656,10 +662,10 @@ cdef class Seeker:
 
 # --- what a run may have missed -------------------------------------------------------------------
 
-def growth(diagonal, beside, at):
+def growth(diagonal, off_diagonal, at):
     """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`, with p_j the orthonormal
     polynomials of the Lanczos run whose tridiagonal matrix has this diagonal and off-diagonal
-    (`beside`).
+    (`off_diagonal`).
 
     Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
     start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
@@ -672,12 +678,12 @@ def growth(diagonal, beside, at):
     >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
-    diagonal, beside, at = (vector_of(x) for x in (diagonal, beside, at))
-    if len(beside) + 1 < len(diagonal):
-        raise ValueError(f"{len(beside)} numbers beside {len(diagonal)}; wanted one less")
+    diagonal, off_diagonal, at = (vector_of(x) for x in (diagonal, off_diagonal, at))
+    if len(off_diagonal) + 1 < len(diagonal):
+        raise ValueError(f"{len(off_diagonal)} numbers beside {len(diagonal)}; wanted one less")
     out = np.empty(len(at))
     fc_growth(
-        len(diagonal), <double *>pointer(diagonal), <double *>pointer(beside), 1, len(at),
+        len(diagonal), <double *>pointer(diagonal), <double *>pointer(off_diagonal), 1, len(at),
         <double *>pointer(at), <double *>pointer(out)
     )
     return out

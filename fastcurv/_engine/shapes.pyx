@@ -3,62 +3,64 @@
 
 cdef enum:
     PANEL_ROWS = 512            # rows of a panel if the state fits the third-level cache
-    PANEL_WORK = 250000000      # flops of a panel above which the rows are cut into more panels
-    FOUR_WORK = 12000000        # flops of a product above which at least four panels are used
-    # TALL_WEIGHTS for the transposed layout, where nothing is packed
-    ACROSS_WEIGHTS = 5 << 18
-    # Few rows and many parameters: up to FEW_ROWS rows and from FEW_WEIGHTS bytes of parameters on,
-    # packing V costs more than the transposed layout does.
-    FEW_ROWS = 400
-    FEW_WEIGHTS = 1 << 16
+    PANEL_MAX_FLOPS = 250000000  # flops of a panel above which the rows are cut into more panels
+    FOUR_PANELS_MIN_FLOPS = 12000000  # flops of a product above which at least four panels are used
+    # PANEL_PARALLEL_MAX_BYTES for the transposed layout, where nothing is packed
+    TRANSPOSED_WEIGHTS = 5 << 18
+    # Few rows and many parameters: up to PACK_MIN_ROWS rows and from PACK_CHEAP_BYTES bytes of
+    # parameters on, packing V costs more than the transposed layout does.
+    PACK_MIN_ROWS = 400
+    PACK_CHEAP_BYTES = 1 << 16
     # Shared layout (one transposed panel, each product split over all threads): maximum rows, and
     # maximum rows if W is read from memory.
-    SHARED_ROWS = 256
-    SHARED_FAR = 48
+    SHARED_MAX_ROWS = 256
+    SHARED_MAX_ROWS_FAR = 48
     # flops of a product next to which the time to wake a thread is negligible
-    SHARED_WORK = 1500000
+    SHARED_MIN_FLOPS = 1500000
     # In float32 the shared layout also replaces several panels, each of which would read W, V and
-    # the sum once more: from SOON_WEIGHTS bytes of parameters and SOON_WORK flops per product on,
-    # up to SOON_LINES cache lines of rows. Odd numbers of lines, which two panels would share
-    # unevenly, go up to SOON_ODD.
-    SOON_WEIGHTS = 1 << 20
-    SOON_LINES = 7
-    SOON_ODD = 13
-    SOON_WORK = 8000000
+    # the sum once more: from SHARED_F32_MIN_BYTES bytes of parameters and SHARED_F32_MIN_FLOPS
+    # flops per product on, up to SHARED_F32_MAX_LINES cache lines of rows. Odd numbers of lines,
+    # which two panels would share unevenly, go up to SHARED_F32_MAX_ODD_LINES.
+    SHARED_F32_MIN_BYTES = 1 << 20
+    SHARED_F32_MAX_LINES = 7
+    SHARED_F32_MAX_ODD_LINES = 13
+    SHARED_F32_MIN_FLOPS = 8000000
     # bytes of parameters, in float32, up to which packing costs less than a third of the lanes
     # being empty
-    SHARED_WEIGHTS = 6 << 20
+    SHARED_F32_PACK_BYTES = 6 << 20
     # Unpacked W and V: rows of half a cache line or less (in bytes over all rows), for which the
     # transposed layout would leave as many lanes empty; bytes of parameters above which it pays.
-    UNPACKED_LINE = 32
-    UNPACKED_WEIGHTS = 1 << 14
-    ACROSS_WIDTH = 8192         # maximum bytes of a sample's widest layer in the transposed layout
-    ACROSS_BYTES = 450000       # bytes of the second-level cache that a transposed panel may fill
+    UNPACKED_MAX_ROW_BYTES = 32
+    UNPACKED_MIN_BYTES = 1 << 14
+    # maximum bytes of a sample's widest layer in the transposed layout
+    TRANSPOSED_WIDTH_BYTES = 8192
+    # bytes of the second-level cache that a transposed panel may fill
+    TRANSPOSED_PANEL_BYTES = 450000
     # bytes of state of 12 cache lines of samples that may fill it under a narrow output layer
-    NARROW_BYTES = 1 << 21
+    NARROW_STATE_BYTES = 1 << 21
     # bytes of a panel's inputs from which on rows without empty lanes are faster
-    INPUT_BYTES = 3 << 19
+    MAX_INPUT_BYTES = 3 << 19
     # minimum cache lines of samples in a panel, unless the state comes from the third level
-    ACROSS_LINES = 8
+    TRANSPOSED_MIN_LINES = 8
     # bytes of phi and phi' from which on they are stored as packed pairs
-    FOLD_BYTES = 400000
+    PAIRS_MIN_BYTES = 400000
     # minimum panel length in float32, in cache lines, if the second-level cache cannot hold the
     # state
-    LONG_LINES = 16
-    SHORT_LINES = 10            # minimum panel length in float64
+    MIN_LINES_F32 = 16
+    MIN_LINES_F64 = 10          # minimum panel length in float64
     # panels of this many rows or fewer use the transposed layout if the state exceeds the cache
-    SHORT_ROWS = 50
+    SHORT_PANEL_ROWS = 50
 
 
 cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
 cdef Py_ssize_t forced_unpacked = -1
-cdef int forced_folds = -1
+cdef int forced_pairs = -1
 cdef bint no_narrow = False
 cdef bint no_stack = False
 
 
-def force_across(Py_ssize_t lines, bint shared=False):
+def force_transposed(Py_ssize_t lines, bint shared=False):
     """Set the panel length of plans made from now on, for tests.
 
     `lines` is the number of 64-byte cache lines of samples per panel in the transposed layout; 0
@@ -77,12 +79,12 @@ def force_unpacked(Py_ssize_t rows=-1):
     forced_unpacked = rows
 
 
-def force_folds(int folds=-1):
+def force_pairs(int folds=-1):
     """Store phi and phi' as packed pairs in new plans that can (1), or never (0), for tests and
     benchmarks; -1: automatic choice.
     """
-    global forced_folds
-    forced_folds = folds
+    global forced_pairs
+    forced_pairs = folds
 
 
 def leave_out(bint narrow=False, bint stack=False):
@@ -94,7 +96,7 @@ def leave_out(bint narrow=False, bint stack=False):
 
 
 cdef bint is_forced() noexcept nogil:
-    """Return True if `force_across` has fixed the layout."""
+    """Return True if `force_transposed` has fixed the layout."""
     return forced_lines >= 0
 
 
@@ -103,7 +105,7 @@ cdef inline Py_ssize_t jobs_shared(PlanS *P) noexcept nogil:
     return 3 * P.n_layers + 2
 
 
-cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
+cdef double padding_ratio(PlanS *P, Py_ssize_t layers) noexcept nogil:
     """Return the multiply-adds of a row-major product, empty lanes included, divided by the useful
     ones, over the first `layers` layers.
     """
@@ -117,7 +119,7 @@ cdef double emptiness(PlanS *P, Py_ssize_t layers) noexcept nogil:
     return done / counted
 
 
-cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
+cdef Py_ssize_t state_bytes_per_sample(PlanS *P) noexcept nogil:
     """Return the bytes of state stored per sample at theta, with its row of X."""
     cdef Py_ssize_t l, numbers = P.layer[0].k
     cdef Layer *y
@@ -125,25 +127,27 @@ cdef Py_ssize_t kept_of_sample(PlanS *P) noexcept nogil:
         y = &P.layer[l]
         numbers += y.m * (
             2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
-            + (y.curved and not y.derived) - (P.folds and l == 0)
+            + (y.curved and not y.derived) - (P.packs_pairs and l == 0)
         )
     return numbers * P.K.real_bytes
 
 
-cdef bint could_fold(PlanS *P) noexcept nogil:
+cdef bint can_pack_phi(PlanS *P) noexcept nogil:
     """Return True if phi and phi' of one hidden layer below a narrow output layer are stored as
-    packed pairs in the transposed layout. On Zen 5, from FOLD_BYTES on, unpacking is faster than
-    reading both, by 5% in the second-level cache and by 8 to 15% beyond; below, it is up to 5%
+    packed pairs in the transposed layout. On Zen 5, from PAIRS_MIN_BYTES on, unpacking is faster
+    than reading both, by 5% in the second-level cache and by 8 to 15% beyond; below, it is up to 5%
     slower.
     """
     cdef Layer *y = &P.layer[0]
-    if P.n_layers != 2 or P.asking != NULL or normalised(P) or P.K.vector_bytes == P.K.real_bytes:
+    if P.n_layers != 2 or P.callbacks != NULL or normalised(P):
         return False
-    if no_narrow or not (narrow_last(&P.layer[1]) and y.derived and fc_bend_from_delta(y.phi)):
+    if P.K.vector_bytes == P.K.real_bytes:
         return False
-    if forced_folds >= 0:
-        return forced_folds
-    return 2 * P.N * y.m * P.K.real_bytes > FOLD_BYTES
+    if no_narrow or not (narrow_last(&P.layer[1]) and y.derived and fc_curvature_from_delta(y.phi)):
+        return False
+    if forced_pairs >= 0:
+        return forced_pairs
+    return 2 * P.N * y.m * P.K.real_bytes > PAIRS_MIN_BYTES
 
 
 cdef bint state_is_near(PlanS *P) noexcept nogil:
@@ -151,7 +155,7 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
     hidden layer's state is read so evenly that the whole cache counts: the smaller bound would make
     the network 13-64-1 7% slower.
     """
-    return P.N * kept_of_sample(P) <= (FAR_BYTES if P.n_layers == 2 else NEAR_BYTES)
+    return P.N * state_bytes_per_sample(P) <= (L3_BYTES if P.n_layers == 2 else L3_SHARE_BYTES)
 
 
 cdef Py_ssize_t panels_for(
@@ -160,14 +164,14 @@ cdef Py_ssize_t panels_for(
     """Return the number of panels for N rows, at most `most`.
 
     The starting point is panels of `rows` rows. At least four panels are used if each has a quarter
-    of PANEL_ROWS rows (two if a product has fewer than FOUR_WORK flops), and enough panels that
-    each has at most PANEL_WORK flops, as far as that quarter allows. To balance 2 or 4 threads the
-    number is rounded to a multiple of two or four: up, or, for `nearest`, which suits short panels,
-    to the nearest.
+    of PANEL_ROWS rows (two if a product has fewer than FOUR_PANELS_MIN_FLOPS flops), and enough
+    panels that each has at most PANEL_MAX_FLOPS flops, as far as that quarter allows. To balance 2
+    or 4 threads the number is rounded to a multiple of two or four: up, or, for `nearest`, which
+    suits short panels, to the nearest.
     """
     cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
-    cdef Py_ssize_t even = 4 if work >= FOUR_WORK else 2
-    count = max(count, min(P.N // (PANEL_ROWS // 4), max(even, work // PANEL_WORK)))
+    cdef Py_ssize_t even = 4 if work >= FOUR_PANELS_MIN_FLOPS else 2
+    count = max(count, min(P.N // (PANEL_ROWS // 4), max(even, work // PANEL_MAX_FLOPS)))
     if count > 2:
         count = max(even, (count + (even // 2 if nearest else even) - 1) // even * even)
     return min(count, most)
@@ -182,11 +186,13 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW else 18
-    cdef Py_ssize_t line = FC_ALIGN // size * (kept_of_sample(P) - P.layer[0].k * size)
-    return most if most * line <= ACROSS_BYTES else 12 if 12 * line <= NARROW_BYTES else 4
+    cdef Py_ssize_t line = FC_ALIGN // size * (state_bytes_per_sample(P) - P.layer[0].k * size)
+    if most * line <= TRANSPOSED_PANEL_BYTES:
+        return most
+    return 12 if 12 * line <= NARROW_STATE_BYTES else 4
 
 
-cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
+cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     """Return the number of panels in the transposed layout, or 0 if samples should be rows.
 
     The transposed layout is used in these cases. Padding to whole vectors costs more than 3%, or 1%
@@ -206,40 +212,42 @@ cdef Py_ssize_t panels_across(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
-    cdef bint alone = work < SERIAL_ACROSS
+    cdef bint alone = work < SERIAL_TRANSPOSED_FLOPS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
-    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > TRANSPOSED_WEIGHTS:
         return 0
-    few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
+    few = P.N <= PACK_MIN_ROWS and P.n * P.K.real_bytes > PACK_CHEAP_BYTES
     if not (
-        narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS
-        or (not P.near and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_ROWS))
-        or emptiness(P, P.n_layers) > 1.03
-        or (P.n_layers > 1 and emptiness(P, P.n_layers - 1) > 1.01)
+        narrow or few or P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
+        or (not P.near and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_PANEL_ROWS))
+        or padding_ratio(P, P.n_layers) > 1.03
+        or (P.n_layers > 1 and padding_ratio(P, P.n_layers - 1) > 1.01)
     ):
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m
-        if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
+        if not narrow and (
+            max(P.layer[l].m, P.layer[l].k) > TRANSPOSED_WIDTH_BYTES // P.K.real_bytes
+        ):
             return 0
     if narrow:
         # on one thread: one panel
         long_, rows = lines, lines_under_narrow(P) * line
     else:
-        long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
+        long_ = TRANSPOSED_PANEL_BYTES // (6 * FC_ALIGN * units)
         rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
-        if long_ < ACROSS_LINES:
-            long_ = LONG_LINES if P.K.real_bytes == 4 else SHORT_LINES
+        if long_ < TRANSPOSED_MIN_LINES:
+            long_ = MIN_LINES_F32 if P.K.real_bytes == 4 else MIN_LINES_F64
             rows = long_ * line
     count = (lines + long_ - 1) // long_ if alone else panels_for(
-        P, rows, lines, narrow or rows < LONG_LINES * line
+        P, rows, lines, narrow or rows < MIN_LINES_F32 * line
     )
     if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
     long_ = (lines + count - 1) // count
-    if long_ * FC_ALIGN * P.layer[0].k > INPUT_BYTES * emptiness(P, max(1, P.n_layers - 1)):
+    if long_ * FC_ALIGN * P.layer[0].k > MAX_INPUT_BYTES * padding_ratio(P, max(1, P.n_layers - 1)):
         return 0
     return count
 
@@ -261,18 +269,18 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:
         return False
-    if bytes_ <= ACROSS_WEIGHTS:
+    if bytes_ <= TRANSPOSED_WEIGHTS:
         if empty > P.N:
             return False
         if (
-            P.K.real_bytes == 4 and bytes_ > SOON_WEIGHTS and work >= SOON_WORK
-            and (lines <= SOON_LINES or lines % 2 and lines <= SOON_ODD)
+            P.K.real_bytes == 4 and bytes_ > SHARED_F32_MIN_BYTES and work >= SHARED_F32_MIN_FLOPS
+            and (lines <= SHARED_F32_MAX_LINES or lines % 2 and lines <= SHARED_F32_MAX_ODD_LINES)
         ):
             return True
-        return (lines % 2 and lines <= 5 or lines == 2 and empty) and work >= SHARED_WORK
-    if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_WEIGHTS:
+        return (lines % 2 and lines <= 5 or lines == 2 and empty) and work >= SHARED_MIN_FLOPS
+    if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_F32_PACK_BYTES:
         return False
-    return P.N <= (SHARED_ROWS if bytes_ <= FAR_BYTES else SHARED_FAR)
+    return P.N <= (SHARED_MAX_ROWS if bytes_ <= L3_BYTES else SHARED_MAX_ROWS_FAR)
 
 
 cdef bint is_unpacked(PlanS *P) noexcept nogil:
@@ -283,4 +291,7 @@ cdef bint is_unpacked(PlanS *P) noexcept nogil:
         return False
     if forced_unpacked >= 0:
         return P.N <= forced_unpacked
-    return P.N * P.K.real_bytes <= UNPACKED_LINE and P.n * P.K.real_bytes > UNPACKED_WEIGHTS
+    return (
+        P.N * P.K.real_bytes <= UNPACKED_MAX_ROW_BYTES
+        and P.n * P.K.real_bytes > UNPACKED_MIN_BYTES
+    )

@@ -45,19 +45,19 @@ cdef struct Layer:
     Py_ssize_t w, b             # offsets of W and b in theta; b < 0: no bias
     fc_activation phi
     # has_p: phi' is not constant 1. curved: phi'' is not 0 everywhere. skip: residual layer, its
-    # input is added to its output. asked: phi is a user-defined activation.
-    bint has_p, curved, skip, asked
+    # input is added to its output. user_phi: phi is a user-defined activation.
+    bint has_p, curved, skip, user_phi
     # e * phi'' (for relu: phi') is recomputed from a and delta, not stored
     bint derived
     Weights W
     # packed parts of the first vector of a block; each further vector's follow after v_step bytes
     Weights V
     char *a                     # (rows, m) phi(z); in the last layer z
-    char *turned                # shared plans: a' packed, (rows, m)
+    char *packed_transpose      # shared plans: a' packed, (rows, m)
     char *p                     # (rows, m) phi'(z), or NULL
     # (rows, m) packed pairs of phi and phi' (see activations.inc), or NULL. If set, `a` and `p` are
     # NULL and both are unpacked into the pass's scratch when needed.
-    char *folded
+    char *phi_pair
     # (rows, m) e * phi''(z), or NULL; holds phi''(z) between forward and backward
     char *q
     char *delta                 # (rows, m) dL/dz
@@ -73,14 +73,14 @@ cdef inline bint narrow_last(const Layer *top) noexcept nogil:
 
 cdef inline bint has_slopes(const Layer *y) noexcept nogil:
     """Return True if phi' is stored, alone or packed with phi."""
-    return y.p != NULL or y.folded != NULL
+    return y.p != NULL or y.phi_pair != NULL
 
 
 cdef struct Scratch:            # work space of one thread, or of the team, for a pass
     char **ra                   # per layer: (rows, m)
     char **rz                   # per layer: (rows, m); overwritten by rdelta in R-backward
     char *e[2]                  # (rows, widest layer): re of the current layer and of the one above
-    char *turned                # shared plans: ra' of one layer, packed, (rows, m)
+    char *packed_transpose      # shared plans: ra' of one layer, packed, (rows, m)
     # (rows, m) phi and phi' of the layer that stores them as packed pairs
     char *a
     char *p
@@ -121,7 +121,7 @@ cdef struct PlanS:
     Py_ssize_t shares
     # Leading dimension of every matrix of a panel in the transposed layout, and the number of rows
     # of state per panel. 0: the layout is row-major, with samples as rows.
-    Py_ssize_t across
+    Py_ssize_t ld_transposed
     Py_ssize_t panels           # transposed layout: number of panels of all rows
     # transposed layout with a single panel of all rows, whose products are split over all threads
     bint shared
@@ -129,7 +129,7 @@ cdef struct PlanS:
     bint unpacked
     char *ones                  # transposed layout: as many ones as a panel has samples
     int threads
-    bint spare                  # the l2 penalty covers the matrices W only, not the biases
+    bint l2_skips_biases        # the l2 penalty covers the matrices W only, not the biases
     char *theta                 # flat, contiguous; owned by the plan
     Data *data
     char *x                     # (rows, d_in) inputs of the current chunk
@@ -139,17 +139,18 @@ cdef struct PlanS:
     double *values              # loss values, one per block of rows
     # The Plan object that calls user-defined functions: the loss if `given`, activations otherwise.
     # NULL: kernels compute everything.
-    void *asking
-    bint given
+    void *callbacks
+    bint user_loss
     # a callback has raised an exception; see `Plan.raise_callback_error`
     bint failed
-    Py_ssize_t from_layer, upto     # range of layers of the forward pass
+    Py_ssize_t from_layer, upto  # range of layers of the forward pass
     # user-defined loss: d2 loss / dz2 of a row is a full matrix, stored as (rows, d_out d_out)
     bint coupled
-    double given_value          # value of a user-defined loss on the current chunk
-    # asked: panel-parallel plans with user-defined functions evaluate this many groups of panels
-    # per call. before: number of panels of the chunk before the first one whose state is stored.
-    Py_ssize_t asked, before
+    double user_loss_value      # value of a user-defined loss on the current chunk
+    # groups_per_call: panel-parallel plans with user-defined functions evaluate this many groups of
+    # panels per call. before: number of panels of the chunk before the first one whose state is
+    # stored.
+    Py_ssize_t groups_per_call, before
     double total                # loss plus l2 term at theta, from the last evaluation
     Py_ssize_t first            # lowest layer in which v is not 0
     char *active                # per layer: True if v is not 0 in that layer
@@ -169,15 +170,15 @@ cdef struct PlanS:
     Stage stage
     Py_ssize_t target, seen
     char *v                     # the current vector, flat
-    char *aside                 # (n,) copy of v for a product that overwrites v, or NULL
+    char *saved_v               # (n,) copy of v for a product that overwrites v, or NULL
     Py_ssize_t at_chunk         # first row of the chunk whose state is stored, -1: none
     int done                    # passes done on that chunk: 0 none, 1 forward, 2 backward
     bint loaded                 # transposed layout: x holds X
     # the state at theta is needed for one evaluation only and may be overwritten
-    bint passing
+    bint transient
     Py_ssize_t kept             # bytes of the state at theta of all rows, with X
     bint near                   # that state fits the third-level cache
-    bint folds                  # phi and phi' of the first layer are stored as packed pairs
+    bint packs_pairs            # phi and phi' of the first layer are stored as packed pairs
     bint nan                    # a NaN occurred at this theta, which packed pairs cannot represent
     bint looks_ahead            # transposed layout: the next panel's state is prefetched
     bint far                    # state and scratch of one panel exceed the second-level cache
@@ -196,7 +197,7 @@ cdef struct Pass:               # one run of some rows of the chunk through the 
     Py_ssize_t v
     char *flat                  # that vector, flat
     bint more                   # transposed layout: another panel follows this one
-    bint unfolded               # packed pairs of phi and phi' have been unpacked into scratch
+    bint pairs_unpacked         # packed pairs of phi and phi' have been unpacked into scratch
     Kind kind
     # Vectors taken side by side. More than 1 only in panel-parallel plans, serially and for
     # products; `scratch` is the first vector's.
@@ -224,7 +225,7 @@ cdef struct Job:
     double l2                   # if not 0, a result starts as l2 v
     double *totals              # QUADRATIC: one total per vector, added to
     # the state of a panel may be overwritten once its forward and backward passes are done
-    bint passing
+    bint transient
     # panel-parallel: range of groups of panels to run, without the final addition of their sums;
     # until 0: all groups
     Py_ssize_t group, until
@@ -245,7 +246,7 @@ cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
 
 cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
     """Return the leading dimension of a layer's matrix whose row-major one is ld."""
-    return P.across if P.across else ld
+    return P.ld_transposed if P.ld_transposed else ld
 
 
 # --- the matrices of a pass: (rows, m) of a layer -------------------------------------------------
@@ -265,11 +266,11 @@ cdef inline Matrix own(Pass *t, Layer *y, char *scratch) noexcept nogil:
 
 
 cdef inline Matrix a_of(Pass *t, Layer *y) noexcept nogil:
-    return kept(t, y, y.a) if y.folded == NULL else own(t, y, t.scratch.a)
+    return kept(t, y, y.a) if y.phi_pair == NULL else own(t, y, t.scratch.a)
 
 
 cdef inline Matrix p_of(Pass *t, Layer *y) noexcept nogil:
-    return kept(t, y, y.p) if y.folded == NULL else own(t, y, t.scratch.p)
+    return kept(t, y, y.p) if y.phi_pair == NULL else own(t, y, t.scratch.p)
 
 
 cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
@@ -309,7 +310,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     cdef Pass t
     t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
     t.r0 = t.x0 = t.s0 = t.rows = t.v = t.own = t.out_step = 0
-    t.count, t.flat, t.more, t.unfolded = 1, NULL, False, False
+    t.count, t.flat, t.more, t.pairs_unpacked = 1, NULL, False, False
     return t
 
 
@@ -321,7 +322,7 @@ cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return the number of panels into which `rows` rows of a chunk are cut."""
-    return P.panels if P.across and rows == P.N else (rows + P.panel - 1) // P.panel
+    return P.panels if P.ld_transposed and rows == P.N else (rows + P.panel - 1) // P.panel
 
 
 cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
@@ -350,7 +351,7 @@ cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noe
     starts on it before the other thread has woken.
     """
     cdef Py_ssize_t line = line_of(P), count
-    if P.across:
+    if P.ld_transposed:
         count = panels_of(P, rows)
         return min(rows, (whole_lines(P, rows) // line * panel + count - 1) // count * line)
     return min(rows, panel * P.panel)
@@ -358,7 +359,7 @@ cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noe
 
 cdef inline Py_ssize_t state_of(PlanS *P, Py_ssize_t panel) noexcept nogil:
     """Return the row of the chunk's state at which a panel begins."""
-    return panel * (P.across if P.across else P.panel)
+    return panel * (P.ld_transposed if P.ld_transposed else P.panel)
 
 
 cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t place) noexcept nogil:
@@ -366,15 +367,15 @@ cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t pl
     `place`.
     """
     t.r0, t.x0, t.s0 = state_of(t.P, place), state_of(t.P, panel), first_of(t.P, rows, panel)
-    t.rows, t.unfolded = first_of(t.P, rows, panel + 1) - t.s0, False
+    t.rows, t.pairs_unpacked = first_of(t.P, rows, panel + 1) - t.s0, False
 
 
 cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
     """Return the loss's arrays, advanced to row `first` of the pass."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t row = t.r0 + (0 if P.across else first), sample = t.s0 + first
-    cdef Py_ssize_t column = first * P.K.real_bytes if P.across else 0
+    cdef Py_ssize_t row = t.r0 + (0 if P.ld_transposed else first), sample = t.s0 + first
+    cdef Py_ssize_t column = first * P.K.real_bytes if P.ld_transposed else 0
     cdef fc_loss_rows here = P.loss
     here.y = at(P, <char *>here.y, sample, here.ldy)
     here.weight = at(P, <char *>here.weight, sample, 1)

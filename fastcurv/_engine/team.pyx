@@ -260,7 +260,7 @@ cdef class Lock:
                 with nogil:
                     got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
                 if got != PY_LOCK_ACQUIRED:
-                    PyErr_CheckSignals()    # a signal may arrive between two waits, too
+                    PyErr_CheckSignals()  # a signal may arrive between two waits, too
                 if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
                     here = progress_of(self.holder)
                     if here is None or here != stands:
@@ -277,7 +277,7 @@ cdef class Lock:
             del _waiting[me]
         return 0
 
-    cdef void give_back(self) noexcept:
+    cdef void release(self) noexcept:
         self.holder = 0
         PyThread_release_lock(self.free)
 
@@ -285,7 +285,7 @@ cdef class Lock:
         self.take()
 
     def __exit__(self, *error):
-        self.give_back()
+        self.release()
 
     def after_fork(self):
         """Reset the lock in a forked child. `lost` is set if another thread held the lock: the data
@@ -343,30 +343,30 @@ def get_thread_limit():
 # The state written by one thread is fetched by another line by line. Where caches are far apart, as
 # on a virtual machine whose CPUs migrate, a short pass ends before that is done: two threads took
 # 0.3 to 3.7 times as long as one, varying from minute to minute. Sizes do not determine which is
-# faster, so a few passes of every TURNS are timed with all threads and with one. Results do not
-# depend on the choice.
+# faster, so a few passes of every TRIAL_PERIOD are timed with all threads and with one. Results do
+# not depend on the choice.
 
 cdef enum:
-    TURNS = 256                 # passes per period, at whose start both choices are timed again
+    TRIAL_PERIOD = 256          # passes per period, at whose start both choices are timed again
     # passes timed per choice and period; the first ones run with cold caches ...
-    TRIED = 6
-    SETTLED = 3                 # ... so this many are not timed
+    N_TRIALS = 6
+    N_UNTIMED = 3               # ... so this many are not timed
 
 
-cdef int threads_of_turn(const Trial *trial, int threads) noexcept nogil:
+cdef int trial_threads(const Trial *trial, int threads) noexcept nogil:
     """Return the number of threads for the next pass: 1 or `threads`, by the timings so far."""
-    cdef unsigned at = trial.turn % TURNS
-    cdef bint every = at < TRIED if at < 2 * TRIED else trial.least[1] <= trial.least[0]
+    cdef unsigned at = trial.turn % TRIAL_PERIOD
+    cdef bint every = at < N_TRIALS if at < 2 * N_TRIALS else trial.least[1] <= trial.least[0]
     return threads if every else 1
 
 
-cdef void turn_took(Trial *trial, long long since) noexcept nogil:
+cdef void record_trial(Trial *trial, long long since) noexcept nogil:
     """Record the time of the pass that began at `since` (in nanoseconds)."""
-    cdef unsigned at = trial.turn % TURNS
+    cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef long long took = fc_now_ns() - since
-    cdef long long *least = &trial.least[at < TRIED]
-    if at < 2 * TRIED and at % TRIED >= SETTLED:
-        least[0] = took if at % TRIED == SETTLED else min(least[0], took)
+    cdef long long *least = &trial.least[at < N_TRIALS]
+    if at < 2 * N_TRIALS and at % N_TRIALS >= N_UNTIMED:
+        least[0] = took if at % N_TRIALS == N_UNTIMED else min(least[0], took)
     trial.turn += 1
 
 

@@ -17,15 +17,15 @@ cdef struct Sweep:
     const char *q
     char *w
     const double *c             # coefficients (s, m)
-    const double *turn      # (s, s), for `sweep_turned` only
+    const double *transform     # (s, s), for `sweep_batch` only
     double *out                 # sums of each part
 
 
 cdef enum:
-    SWEEP_WORK = 2000000        # numbers of a sweep from which on waking other threads pays
+    SWEEP_MIN_NUMBERS = 2000000  # numbers of a sweep from which on waking other threads pays
     # columns of a batch processed at one time, so that they stay in the L1 cache
-    TURNED_AT_ONCE = 512
-    TURNED_ROWS = 4             # rows of a batch that are updated together by the rows before them
+    BATCH_COLUMNS = 512
+    BATCH_ROWS = 4              # rows of a batch that are updated together by the rows before them
 
 
 cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
@@ -67,7 +67,7 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     )
 
 
-cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, size = t.K.real_bytes, x = 0, i, cols
     cdef Py_ssize_t width = min(t.width, t.n - a)
@@ -75,26 +75,26 @@ cdef void turned_part(void *context, Py_ssize_t part, int member) noexcept nogil
     cdef char *w = t.w + a * size
     cdef char *rows
     cdef char *row
-    cdef const double *turn
+    cdef const double *transform
     if t.m:
         t.K.take(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
     while x < width:
-        cols = min(<Py_ssize_t>TURNED_AT_ONCE, width - x)
+        cols = min(<Py_ssize_t>BATCH_COLUMNS, width - x)
         end = t.s
         # rows are processed from the last one, since each is a combination of the rows before it
         while end:
-            first = (end - 1) // TURNED_ROWS * TURNED_ROWS
+            first = (end - 1) // BATCH_ROWS * BATCH_ROWS
             rows = w + (first * t.ldw + x) * size
             for i in range(end - 1, first - 1, -1):
                 row = w + (i * t.ldw + x) * size
-                turn = t.turn + i * t.s + first
-                t.K.scale(cols, -turn[i - first], row, row)
+                transform = t.transform + i * t.s + first
+                t.K.scale(cols, -transform[i - first], row, row)
                 if i > first:
-                    t.K.take(i - first, 1, cols, rows, t.ldw, row, t.ldw, turn, t.s, NULL)
+                    t.K.take(i - first, 1, cols, rows, t.ldw, row, t.ldw, transform, t.s, NULL)
             if first:
                 t.K.take(
                     first, end - first, cols, w + x * size, t.ldw, rows, t.ldw,
-                    t.turn + first * t.s, t.s, NULL
+                    t.transform + first * t.s, t.s, NULL
                 )
             end = first
         x += cols
@@ -145,7 +145,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
 
 
 cdef int sweep_threads(Sweep *t) except -1:
-    return default_threads() if t.m * t.s * t.n > SWEEP_WORK else 1
+    return default_threads() if t.m * t.s * t.n > SWEEP_MIN_NUMBERS else 1
 
 
 cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
@@ -177,12 +177,12 @@ cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
     sweep(t, both_part, threads, (t.m + t.s) * t.s)
 
 
-cdef void sweep_turned(Sweep *t, int threads) noexcept nogil:
+cdef void sweep_batch(Sweep *t, int threads) noexcept nogil:
     """Compute W = -turn (W - C Q), with turn (s, s) lower triangular; out is not used."""
-    sweep(t, turned_part, threads, 0)
+    sweep(t, batch_part, threads, 0)
 
 
-cdef enum: SWEEP_PARTS = 512            # upper bound on the parts of a sweep
+cdef enum: SWEEP_PARTS = 512    # upper bound on the parts of a sweep
 
 
 def inner(x, y):
@@ -263,21 +263,22 @@ def subtract_rows(Q, W, C):
 
 
 cdef enum:
-    TURN_COLUMNS = 2048     # columns of all rows processed at one time
-    ROWS_APART = 1024       # bytes between the rows computed, so that they do not share cache sets
+    COMBINE_COLUMNS = 2048      # columns of all rows processed at one time
+    # bytes between the rows computed, so that they do not share cache sets
+    ROWS_APART = 1024
 
 
 cdef struct Combined:
-    Sweep sweep              # its w is overwritten, not updated
-    char *scratch            # (s, lds) per thread
-    Py_ssize_t lds           # leading dimension: min(TURN_COLUMNS, n) plus ROWS_APART bytes
+    Sweep sweep                 # its w is overwritten, not updated
+    char *scratch               # (s, lds) per thread
+    Py_ssize_t lds              # leading dimension: min(COMBINE_COLUMNS, n) plus ROWS_APART bytes
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
-    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, r
-    cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
+    cdef Py_ssize_t a = part * COMBINE_COLUMNS, size = t.K.real_bytes, r
+    cdef Py_ssize_t width = min(<Py_ssize_t>COMBINE_COLUMNS, t.n - a)
     cdef Py_ssize_t line = combined.lds * size
     cdef char *rows = combined.scratch + member * t.s * line
     for r in range(t.s):
@@ -306,12 +307,14 @@ def combine_rows(Q, S, Y):
     set_sweep(t, Q, Y)
     cdef int threads = sweep_threads(t)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    combined.lds = min(<Py_ssize_t>TURN_COLUMNS, t.n) + ROWS_APART // t.K.real_bytes
+    combined.lds = min(<Py_ssize_t>COMBINE_COLUMNS, t.n) + ROWS_APART // t.K.real_bytes
     scratch = np.empty((threads, t.s, combined.lds), Q.dtype)
     t.c, combined.scratch = <const double *>pointer(C), <char *>pointer(scratch)
     with nogil:
         before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
+        fc_team_run(
+            threads, (t.n + COMBINE_COLUMNS - 1) // COMBINE_COLUMNS, combine_part, &combined
+        )
         unwatch(before)
     return Y
 

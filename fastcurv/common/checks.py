@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import MatrixTimes, NotFiniteError, inner, resume_arithmetic
+from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
 from .errors import entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
@@ -413,11 +413,11 @@ class MatrixOperator(SelfAdjoint):
         self.A, self.exact = A, exact
 
     @property
-    def __fast_product__(self) -> MatrixTimes | None:
+    def __fast_product__(self) -> FastMatrixProduct | None:
         """The engine's products with a small matrix, for one search."""
         A: Any = self.A
         near = self.exact and isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX
-        return MatrixTimes(A) if near and A.flags.c_contiguous and A.flags.aligned else None
+        return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
         return self.A @ V

@@ -8,7 +8,8 @@ start its own threads, which keep spinning during the engine's next product; `sa
 them. `adam_step` is one step of Adam in a single sweep, `QuasiNewton` a run of L-BFGS, and
 `NewtonSteps` one of steps in a `Space`, a Krylov space with small problems in it, of which
 `small_problem` is one; `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a
-recurrence and `Seeker` a search with it. `reduction_ratio` and `next_radius` judge trial steps.
+recurrence and `EigenSearch` a search with it. `reduction_ratio` and `next_radius` judge trial
+steps.
 """
 
 import math
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from .._engine import (
     NOT_FINITE,
+    EigenSearch,
     Lanczos,
     NewtonSteps,
     QuasiNewton,
-    Seeker,
     Space,
     Workspace,
     adam_step,
@@ -45,7 +46,7 @@ __all__ = [
     "Lanczos",
     "NewtonSteps",
     "QuasiNewton",
-    "Seeker",
+    "EigenSearch",
     "Space",
     "Workspace",
     "adam_step",

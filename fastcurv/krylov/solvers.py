@@ -101,7 +101,7 @@ def _slow_direction(
         pp, pHp, _ = work.curvature()
         before = rr
         rr = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)[0]
-        work.turn(rr / before)
+        work.update_direction(rr / before)
     return last_y * g.dtype.type(1 / work.unit), None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import columns_as_rows, in_memory
+from .._engine import columns_as_rows, copy_if_mapped
 from ..common.checks import as_numpy, check_array, check_choice, check_positive_int, short
 from ..common.errors import CHOICES, suggestion, typed
 from ..common.files import shown
@@ -144,7 +144,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     given = row.given
     if row.targets == "classes":
         _refuse_words(y)
-    array = in_memory(as_numpy(y, "y"), "y")
+    array = copy_if_mapped(as_numpy(y, "y"), "y")
     if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
@@ -202,7 +202,7 @@ def _others(*targets: str) -> str:
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
-    w = in_memory(as_numpy(weight, "sample_weight"), "sample_weight")
+    w = copy_if_mapped(as_numpy(weight, "sample_weight"), "sample_weight")
     w = check_array(w, "sample_weight", dtype)
     if w.shape != (N,):
         raise ValueError(f"sample_weight has shape {w.shape}; wanted ({N},)")

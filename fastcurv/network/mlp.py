@@ -540,7 +540,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         """Return X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, whose strides are
         multiples of the item size.
         """
-        rows = _engine.in_memory(as_numpy(X, name), name)
+        rows = _engine.copy_if_mapped(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
             raise rows_error(rows.shape, self.sizes[0], name)

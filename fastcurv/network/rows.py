@@ -19,7 +19,7 @@ from zlib import crc32
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from .._engine import Lock, in_memory
+from .._engine import Lock, copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_error
 from ..common.files import shown, text_of
 from ..common.optional import optional
@@ -82,11 +82,11 @@ def own_csr(A: Any, name: str) -> Any:
     """
     try:
         if A.format in ("csr", "csc", "bsr"):
-            parts = [np.array(in_memory(a, name)) for a in (A.data, A.indices, A.indptr)]
+            parts = [np.array(copy_if_mapped(a, name)) for a in (A.data, A.indices, A.indptr)]
             A = type(A)(tuple(parts), shape=A.shape)
             A.check_format(full_check=True)
         elif A.format == "coo":
-            data, row, col = (np.array(in_memory(a, name)) for a in (A.data, A.row, A.col))
+            data, row, col = (np.array(copy_if_mapped(a, name)) for a in (A.data, A.row, A.col))
             A = type(A)((data, (row, col)), shape=A.shape)  # SciPy validates these indices
         return A.tocsr()
     except (ValueError, IndexError) as error:
@@ -177,7 +177,7 @@ def own(x: Any, name: str) -> Any:
     """
     if is_sparse(x):
         return own_csr(x, name)
-    return in_memory(x, name) if isinstance(x, np.ndarray) else x
+    return copy_if_mapped(x, name) if isinstance(x, np.ndarray) else x
 
 
 def take_rows(block: Block, rows: Any) -> Block:
@@ -313,7 +313,7 @@ class SparseSource:
     def __init__(self, X: Any) -> None:
         X = X if X.format == "csr" else own_csr(X, "X")
         self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
-        self.ends = np.array(in_memory(X.indptr, "X"), np.int64)
+        self.ends = np.array(copy_if_mapped(X.indptr, "X"), np.int64)
         if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
             raise ValueError("X is a sparse matrix whose indptr does not rise from 0 by rows")
 
@@ -322,13 +322,13 @@ class SparseSource:
         if isinstance(rows, slice):
             ends = self.ends[rows.start : rows.stop + 1]
             parts = [part[ends[0] : ends[-1]] for part in (self.data, self.indices)]
-            data, indices = (in_memory(part, "X") for part in parts)
+            data, indices = (copy_if_mapped(part, "X") for part in parts)
             ends = ends - ends[0]
         else:
             counts = self.ends[rows + 1] - self.ends[rows]
             ends = np.concatenate([[0], counts.cumsum()])
             at = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[:-1], counts)
-            data, indices = (in_memory(part, "X", at) for part in (self.data, self.indices))
+            data, indices = (copy_if_mapped(part, "X", at) for part in (self.data, self.indices))
         some = csr_matrix((data, indices, ends), shape=(len(ends) - 1, self.shape[1]))
         return np.asarray(own_csr(some, "X").toarray())
 
@@ -463,7 +463,7 @@ def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
 def _read(a: Any, name: str, rows: Any = None) -> Any:
     """Return an array, or some of its rows, in memory that is not mapped to a file."""
     if isinstance(a, np.ndarray):
-        return in_memory(a, name, rows)
+        return copy_if_mapped(a, name, rows)
     if a is None or rows is None:
         return a
     return a.oindex[rows] if hasattr(a, "oindex") else a[rows]

@@ -389,7 +389,7 @@ class SumPlan:
         self.norms = {}
 
     @to_nearest
-    def bind(self, theta: np.ndarray, gradient: bool = True, passing: bool = False) -> None:
+    def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
         """Set the current parameters to a copy of theta, shape (n,)."""
         self.unbind()
         self.theta = np.array(theta, order="C")

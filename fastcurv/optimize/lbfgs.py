@@ -105,7 +105,7 @@ class LBFGS(Method):
             if layers is not None:
                 tried.append((engine.trial.copy(), theta, g))
                 g = layers.to_gradient(g)
-            wanted = engine.tell(f, g)
+            wanted = engine.supply_trial(f, g)
             if wanted and run.out_of_budget():
                 engine.give_up()
                 break

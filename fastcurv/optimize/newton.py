@@ -224,7 +224,7 @@ class GaussNewton(SaddleFreeNewton):
 
     def step(self) -> str | None:
         sentence = super().step()
-        if self.krylov_steps.turned:
+        if self.krylov_steps.stop_condition_met:
             self._turn_to("ggn" if self.exact else "hessian")
         return sentence
 

@@ -328,7 +328,7 @@ class Run(Saved):
             self.n_gradients += 1
             return
         if self._at_points():
-            f, g = self.points.arrive(self.theta)
+            f, g = self.points.move_to(self.theta)
         elif operator is not None and self.sample is None and self.plain:
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
@@ -347,8 +347,8 @@ class Run(Saved):
         if self.curvature is None:
             return None
         if self._at_points():
-            self.points.turn(self.curvature)
-            self.points.arrive(self.theta)
+            self.points.set_curvature(self.curvature)
+            self.points.move_to(self.theta)
             self._product = self.points.times.take
             return None
         if self.sample is not None and self.rows is None:

@@ -26,7 +26,7 @@ from ..common.linalg import eigh, wanted
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, starts_to_nearest
-from ..common.vectors import Seeker, norm
+from ..common.vectors import EigenSearch, norm
 from ..krylov.lanczos import (
     Recurrence,
     check_wanted,
@@ -100,7 +100,7 @@ def extreme_pairs(
         rng = quick_rng(seed)
         search = ThickRestart(run, asked, tol, price, quick, rng, shown, may_be_whole)
         found = search.solve(start)
-    if search.gives_way:
+    if search.switch_to_dense:
         return matrix_pairs(inner, asked, against=deflated, spent=found.n_products)
     if not (search.closed and asked.outside) or found.interrupted:
         return found
@@ -112,7 +112,7 @@ def extreme_pairs(
     return replace(again, n_products=found.n_products + again.n_products)
 
 
-class ThickRestart(Seeker):
+class ThickRestart(EigenSearch):
     """The loop from a start vector to k converged pairs: extend, test, restart, probe. It stops at
     a budget of products or at Ctrl-C.
     """
@@ -132,13 +132,13 @@ class ThickRestart(Seeker):
         quick: bool,
         rng: np.random.Generator,
         shown: Bar,
-        may_give_way: bool = False,
+        may_switch_to_dense: bool = False,
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.quick, self.rng, self.shown, self.left_open = quick, rng, shown, LEFT_OPEN
         self.sure, self.risk = blind(run.n, SURE), blind(run.n, RISK)
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
-        self.may_give_way = may_give_way and run.n <= LARGEST_SOLVED
+        self.may_switch_to_dense = may_switch_to_dense and run.n <= LARGEST_SOLVED
         self.closed = False  # whether the search ended in an invariant subspace of a given start
         # the result so far, while its residuals are measured again
         self.held: Eigenpairs | None = None
@@ -160,7 +160,7 @@ class ThickRestart(Seeker):
                 self.grow()
                 self.closed = self.is_closed()
                 for _ in range(3):
-                    if self.gives_way or not self._confirm():
+                    if self.switch_to_dense or not self._confirm():
                         break
                     self.grow()
             except Interrupted:  # raised within a product: the state before it is intact
@@ -193,7 +193,7 @@ class ThickRestart(Seeker):
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
         least = wanted(theta[keep], self.k, self.which)  # what is still computed after Ctrl-C
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.forget_looks(run.m + 1)
+        self.forget_checks(run.m + 1)
 
     def fetch_aside(self) -> None:
         """Continue with the rows set aside, in blocks."""
@@ -239,7 +239,7 @@ class ThickRestart(Seeker):
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._known()
-        if self.settled is None and (self.look()[2] > 1).any():
+        if self.settled is None and (self.check_convergence()[2] > 1).any():
             return False
         if all((limits <= self.targets(theta)).tolist()):
             return False
@@ -254,7 +254,7 @@ class ThickRestart(Seeker):
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
-        self.forget_looks(run.m + 1)
+        self.forget_checks(run.m + 1)
         return True
 
     def _result(self) -> Eigenpairs:
@@ -263,7 +263,8 @@ class ThickRestart(Seeker):
         converged = limits <= self.targets(theta)
         unknown = self.unseen > LEFT_OPEN * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
-            converged &= self.outside(theta)[0] > self.unseen  # a copy may have been missed
+            # a copy of the values near the innermost one may have been missed
+            converged &= self.distances_to_innermost(theta)[0] > self.unseen
         return Eigenpairs(
             values=theta,
             vectors=self._vectors().T,

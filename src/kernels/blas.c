@@ -37,6 +37,6 @@ void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 
         blas[d].product = d ? product_f64 : product_f32;
         blas[d].stack = reference[d].stack;
         blas[d].scratch = 0;
-        steps[d] = under[d].step;
+        epilogues[d] = under[d].epilogue;
     }
 }

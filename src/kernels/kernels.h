@@ -88,9 +88,12 @@ enum { FC_ALIGN = 64 };
 #define FC_NOTHING(id, name)
 typedef enum {
     FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS,
-    FC_ASKED = FC_N_ACTIVATIONS /* user-defined function: no kernel evaluates phi */
+    FC_PHI_CALLBACK = FC_N_ACTIVATIONS /* user-defined function: no kernel evaluates phi */
 } fc_activation;
-typedef enum { FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES, FC_GIVEN = FC_N_LOSSES } fc_loss;
+typedef enum {
+    FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES,
+    FC_LOSS_CALLBACK = FC_N_LOSSES
+} fc_loss;
 FC_INLINE const char *fc_activation_name(int phi) {
     static const char *const names[] = {FC_ACTIVATIONS(FC_QUOTED)};
     return names[phi];
@@ -104,7 +107,7 @@ FC_INLINE const char *fc_loss_name(int loss) {
 #define FC_LEAK 0.01
 
 /* Return nonzero if phi'' is not 0 everywhere. */
-static inline int fc_bends(fc_activation phi) {
+static inline int fc_has_curvature(fc_activation phi) {
     return phi != FC_IDENTITY && phi != FC_RELU && phi != FC_LEAKY_RELU;
 }
 /* Return nonzero if phi' is a function of the sign of a = phi(z). */
@@ -112,7 +115,7 @@ static inline int fc_slope_from_a(fc_activation phi) {
     return phi == FC_RELU || phi == FC_LEAKY_RELU;
 }
 /* Return nonzero if e phi'' is a function of a and delta = e phi'. */
-static inline int fc_bend_from_delta(fc_activation phi) {
+static inline int fc_curvature_from_delta(fc_activation phi) {
     return phi == FC_TANH || phi == FC_SIGMOID;
 }
 
@@ -120,14 +123,14 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  * is in cache. c is the tile; d, p, q, r, skip are matrices of the output's shape, and u is a
  * vector over its columns, all padded. d may be c; otherwise all operands are distinct.
  *
- *   FC_STEP_NONE        c
- *   FC_STEP_ACTIVATE    c = c + u;  d = phi(c) [+ skip];  p = phi'(c);  q = phi''(c)
+ *   FC_EPILOGUE_NONE        c
+ *   FC_EPILOGUE_ACTIVATE    c = c + u;  d = phi(c) [+ skip];  p = phi'(c);  q = phi''(c)
  *                       p may be c; p, q may be NULL
- *   FC_STEP_R_ACTIVATE  c = c + u;  d = p * c [+ skip];  total += sum of q * c * c
+ *   FC_EPILOGUE_R_ACTIVATE  c = c + u;  d = p * c [+ skip];  total += sum of q * c * c
  *                       total may be NULL
- *   FC_STEP_BACKWARD    c = c [+ skip];  d = c * p;  q = c * q         q may be NULL
- *   FC_STEP_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]           d may be r
- *   FC_STEP_DOT         total += sum of c * p
+ *   FC_EPILOGUE_BACKWARD    c = c [+ skip];  d = c * p;  q = c * q         q may be NULL
+ *   FC_EPILOGUE_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]           d may be r
+ *   FC_EPILOGUE_DOT         total += sum of c * p
  *
  * If u is NULL, it counts as 0; if `by_row`, u is a vector over the rows, one number for each.
  * If p is NULL, it counts as 1. In the two backward epilogues `sums`, unless NULL, receives the
@@ -136,7 +139,7 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  * are stored even if they are not read later.
  *
  * If phi'' follows from a = phi(z), e phi'' need not be stored. In all epilogues except
- * FC_STEP_ACTIVATE, `phi` determines what q holds:
+ * FC_EPILOGUE_ACTIVATE, `phi` determines what q holds:
  *
  *   tanh               q is delta = e phi', and e phi'' = -2 a delta
  *   sigmoid            q is delta, and e phi'' = (1 - 2 a) delta
@@ -146,15 +149,15 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  * phi' is stored as computed, because 1 - a a would lose it if a unit is saturated.
  *
  * For tanh and sigmoid, phi and phi' may be stored as a packed pair: one number from which both
- * follow by a few additions and a product, saturated or not; see activations.inc. If `folded` is
- * not NULL, FC_STEP_ACTIVATE also writes the packed pairs, and d and p, which must both exist,
- * are what they unpack to; FC_STEP_R_ACTIVATE with `next` reads them instead of a and p.
+ * follow by a few additions and a product, saturated or not; see activations.inc. If `phi_pair` is
+ * not NULL, FC_EPILOGUE_ACTIVATE also writes the packed pairs, and d and p, which must both exist,
+ * are what they unpack to; FC_EPILOGUE_R_ACTIVATE with `next` reads them instead of a and p.
  *
- * FC_STEP_R_BACKWARD with phi tanh or sigmoid may recompute delta instead of reading it, if that
+ * FC_EPILOGUE_R_BACKWARD with phi tanh or sigmoid may recompute delta instead of reading it, if that
  * is cheaper than loading it: q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] *
  * b[t * ldb + j], and q is NULL.
  *
- * FC_STEP_R_ACTIVATE without total and skip, in the transposed layout, may multiply d = p c at
+ * FC_EPILOGUE_R_ACTIVATE without total and skip, in the transposed layout, may multiply d = p c at
  * once by the weights of a following layer of few units instead of storing d: out[t, j] = u[t] +
  * sum over i < units of w[t, i] d[i, j] + v[t, i] a[i, j] for t < rank, with the epilogue's own
  * a. For a quadratic form nothing else needs c, so c is not stored, and form[j] is the sum over
@@ -182,19 +185,19 @@ typedef struct {
     const void *delta; /* used for `form` only */
     void *out, *form;  /* form NULL: no quadratic form */
     ptrdiff_t ldout;   /* leading dimension of out and delta */
-} fc_onward;
+} fc_fused_output;
 
 typedef enum {
-    FC_STEP_NONE,
-    FC_STEP_ACTIVATE,
-    FC_STEP_R_ACTIVATE,
-    FC_STEP_BACKWARD,
-    FC_STEP_R_BACKWARD,
-    FC_STEP_DOT
-} fc_step_kind;
+    FC_EPILOGUE_NONE,
+    FC_EPILOGUE_ACTIVATE,
+    FC_EPILOGUE_R_ACTIVATE,
+    FC_EPILOGUE_BACKWARD,
+    FC_EPILOGUE_R_BACKWARD,
+    FC_EPILOGUE_DOT
+} fc_epilogue_kind;
 
 typedef struct {
-    fc_step_kind kind;
+    fc_epilogue_kind kind;
     fc_activation phi;
     const void *u;
     int by_row;
@@ -206,10 +209,10 @@ typedef struct {
     ptrdiff_t ldq;
     const void *a;
     ptrdiff_t lda;
-    void *folded;
-    ptrdiff_t ldfolded;
+    void *phi_pair;
+    ptrdiff_t ldphi_pair;
     fc_made made;
-    fc_onward next;
+    fc_fused_output next;
     const void *r;
     ptrdiff_t ldr;
     const void *skip;
@@ -218,7 +221,7 @@ typedef struct {
     ptrdiff_t ldsums;
     int add_sums; /* add to the contents of `sums` and `total` instead of starting at 0 */
     double *total;
-} fc_step;
+} fc_epilogue;
 
 /* One term A B of a product. A (m, k) has any strides and is read one number at a time. B (k, n)
  * is read in vectors:
@@ -259,7 +262,7 @@ typedef struct {
     int accumulate;
     int spent; /* C is not read after the epilogue, so kernels may keep it elsewhere */
     int far;   /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
-    fc_step step;
+    fc_epilogue epilogue;
     /* memory that is read after this product, for kernels that can prefetch it */
     fc_ahead ahead[FC_MAX_AHEAD];
     /* set by `block`; m and n if one call computes the whole product */
@@ -282,7 +285,7 @@ typedef struct {
  *
  *   re[i, j] = sum over t of w[t, i] rdelta[t, j] + v[t, i] delta[t, j]
  *   r = re phi' + (e phi'') rz         r holds rz before; phi' and e phi'' follow from p, a, q as
- *                                      for FC_STEP_R_BACKWARD; if q is NULL with tanh or sigmoid,
+ *                                      for FC_EPILOGUE_R_BACKWARD; if q is NULL with tanh or sigmoid,
  *                                      delta is recomputed
  *   out[t, i] = [out +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] phi' rz
  *   bias[i] = [bias +] sum over j of r[i, j]
@@ -298,7 +301,7 @@ typedef struct {
     const void *delta, *rdelta;
     ptrdiff_t ldt;
     const void *p, *a, *q;
-    const void *folded; /* packed pairs of phi and phi', replacing p, a and q, or NULL */
+    const void *phi_pair; /* packed pairs of phi and phi', replacing p, a and q, or NULL */
     void *r;
     ptrdiff_t ld;
     void *out; /* not padded */
@@ -361,7 +364,7 @@ typedef struct {
     double c, s;
     ptrdiff_t at;
 } fc_rotation;
-enum { FC_TURNED = 16 }; /* columns rotated at one time: whole vectors of every table */
+enum { FC_ROTATED_COLUMNS = 16 }; /* columns rotated at one time: whole vectors of every table */
 
 /* The order of a table's sums, as used by bounds on rounding. A change of a kernel's order of
  * summation must change these numbers; `summation` in kernels.pyx documents their meaning for
@@ -415,8 +418,8 @@ typedef struct fc_table {
                      ptrdiff_t ldq);
 
     /* a = phi(z), p = phi'(z) from n packed pairs, for tanh and sigmoid; a, p may each be NULL,
-     * and one of them may be `folded` itself. A NaN in z is lost. */
-    void (*unfold)(fc_activation phi, ptrdiff_t n, const void *folded, void *a, void *p);
+     * and one of them may be `phi_pair` itself. A NaN in z is lost. */
+    void (*unpack_pairs)(fc_activation phi, ptrdiff_t n, const void *phi_pair, void *a, void *p);
 
     /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows,
      * cols) is padded. For a row of weight 0, value, delta and h are exactly 0, whatever its z
@@ -434,18 +437,18 @@ typedef struct fc_table {
     void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta,
                      ptrdiff_t ldd, const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
 
-    /* The same three operations in the transposed layout (across.inc): z, rz, rdelta, delta and
+    /* The same three operations in the transposed layout (transposed.inc): z, rz, rdelta, delta and
      * h are (cols, rows), one column per sample; delta, h, s and top must exist. The columns
      * past the last sample, up to a whole cache line, become 0 in h, delta and rdelta. */
-    double (*loss_across)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *z,
-                          ptrdiff_t ldz);
-    void (*r_loss_across)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz,
-                          ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
-    void (*r_fisher_across)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta,
-                            ptrdiff_t ldd, const void *rz, ptrdiff_t ldrz, void *rdelta,
-                            ptrdiff_t ldr);
+    double (*loss_transposed)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols,
+                              const void *z, ptrdiff_t ldz);
+    void (*r_loss_transposed)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols,
+                              const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
+    void (*r_fisher_transposed)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta,
+                                ptrdiff_t ldd, const void *rz, ptrdiff_t ldrz, void *rdelta,
+                                ptrdiff_t ldr);
 
-    /* --- sweeps (sweeps.inc, steps.inc) --- */
+    /* --- sweeps (sweeps.inc, epilogues.inc) --- */
     /* out[i, j] = in[i*rs + j*cs]; out is padded (ldo), and its padding is set to 0. */
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  void *out, ptrdiff_t ldo);
@@ -460,7 +463,8 @@ typedef struct fc_table {
                     ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
     /* The epilogue alone on a block (rows, cols) of c whose product is done; `sums` and `total`
      * point at the block's own results. */
-    void (*step)(const fc_step *step, ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t ldc);
+    void (*epilogue)(const fc_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t cols, void *c,
+                     ptrdiff_t ldc);
     /* out (n,) = [out +] sum of `parts` vectors, ldp numbers apart, in that order. */
     void (*add_parts)(ptrdiff_t n, ptrdiff_t parts, const void *part, ptrdiff_t ldp, int add,
                       void *out);
@@ -481,8 +485,8 @@ typedef struct fc_table {
     /* y = A x for a symmetric A (n, n) with leading dimension lda; most entries above the
      * diagonal are not read, their mirror images are. */
     void (*symmetric)(ptrdiff_t n, const void *A, ptrdiff_t lda, const void *x, void *y);
-    /* x = Z x for x (m, k), with Z the product of the rotations; k is a multiple of FC_TURNED. */
-    void (*turn)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
+    /* x = Z x for x (m, k), with Z the product of the rotations; k is a multiple of FC_ROTATED_COLUMNS. */
+    void (*rotate)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
     /* out = x for n numbers that do not overlap; returns nonzero if all are finite. */
     int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
     /* out (n,) = alpha * x */

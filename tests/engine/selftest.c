@@ -94,12 +94,12 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                 }
         test_product(K, wide, 150, 210, 300, 0, 0, 0),
             test_product(K, wide, 140, 200, 270, 1, 1, 1);
-        for (int kind = FC_STEP_NONE; kind <= FC_STEP_DOT; kind++)
+        for (int kind = FC_EPILOGUE_NONE; kind <= FC_EPILOGUE_DOT; kind++)
             for (int use = 0; use < 128; use++) {
-                if (!(use & USE_P) && (use & USE_Q || kind == FC_STEP_DOT)) continue;
+                if (!(use & USE_P) && (use & USE_Q || kind == FC_EPILOGUE_DOT)) continue;
                 if (use & USE_ROW && !(use & USE_U)) continue;
                 if (use & USE_MADE &&
-                    (kind != FC_STEP_R_BACKWARD || !(use & USE_P) || use & (USE_Q | USE_U)))
+                    (kind != FC_EPILOGUE_R_BACKWARD || !(use & USE_P) || use & (USE_Q | USE_U)))
                     continue;
                 const fc_activation phis[] = {FC_IDENTITY, FC_TANH, FC_SIGMOID, FC_RELU,
                                               FC_LEAKY_RELU};
@@ -108,7 +108,7 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                     for (int k = 0; k < 4 && (!(use & USE_MADE) || f == 1 || f == 2); k++)
                         test_step(K, R, wide, length(use + 3 * f + k),
                                   length(3 * use + f + 5 * kind), kind,
-                                  kind == FC_STEP_ACTIVATE
+                                  kind == FC_EPILOGUE_ACTIVATE
                                       ? (fc_activation)((use + f) % FC_N_ACTIVATIONS)
                                   : use & USE_P ? phis[f]
                                                 : FC_IDENTITY,

@@ -124,7 +124,7 @@ def halved(run, W):
     """Take steps after each of which the gradient is halved, and the loss 1e5 lower."""
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
-        assert run.search() and not run.tell(run.value - 1e5, 0.5 * run.gradient)
+        assert run.search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)
     return run.theta, run.gradient_norm
 
 

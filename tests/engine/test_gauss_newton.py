@@ -260,7 +260,7 @@ def test_steps_are_corrected_for_numbers_far_from_one(rng):
 def test_corrections_can_be_turned_off(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
-    run.bends, record = False, np.zeros((1, 3))
+    run.corrects, record = False, np.zeros((1, 3))
     assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.values == 1
     G, g = matrix_of(ob, theta), ob.gradient(theta)
     s = np.linalg.solve(G + G.diagonal().max() * np.eye(len(g)), -g)

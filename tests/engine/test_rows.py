@@ -56,7 +56,7 @@ def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
         A = rng.standard_normal((n, n)).astype(dtype)
         A += A.T.copy()
         x, y = rng.standard_normal(n + 6).astype(dtype), np.full(n + 6, np.nan, dtype)
-        times = engine.MatrixTimes(A)
+        times = engine.FastMatrixProduct(A)
         assert times.take(x[1 : n + 1], y[3 : n + 3]) is not None and times.count == 1
         wide, v = A.astype(float), x[1 : n + 1].astype(float)
         bound = (n / 4 + 8) * np.finfo(dtype).eps * np.abs(wide) @ np.abs(v)

@@ -140,7 +140,7 @@ def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
         wanted = r @ r, y @ y, float(y @ g), y @ r
         size = max(r @ r, y @ y, float(np.linalg.norm(g.astype(float))) ** 2)
         assert np.abs(np.subtract(found, wanted)).max() <= slack * size
-        work.turn(0.5)
+        work.update_direction(0.5)
         p = 0.5 * p - r
         assert np.abs(work.p - p).max() <= slack * np.abs(p).max() * 4
 

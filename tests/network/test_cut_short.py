@@ -5,7 +5,7 @@ import mmap
 import numpy as np
 import pytest
 
-from fastcurv._engine import in_memory
+from fastcurv._engine import copy_if_mapped
 
 BEGIN = """
 import os
@@ -237,19 +237,20 @@ def test_rows_come_out_of_a_map_as_they_lie(tmp_path):
         views = m, m[7:90], m[::3], m[:, ::2], m[::-1], m[:, 3], m[5], m.T, m[:0], m[3:4]
         for v in (*views, np.asarray(m)[10:20], m[:, None, :], np.broadcast_to(m[0], (5, 17))):
             for by_pipe in (False, True):
-                found = in_memory(v, "X", None, by_pipe)
+                found = copy_if_mapped(v, "X", None, by_pipe)
                 assert np.array_equal(found, v) and type(found) is np.ndarray
                 assert found.flags.writeable and found.dtype == v.dtype
                 assert v.flags.c_contiguous <= found.flags.c_contiguous
                 assert v.flags.f_contiguous <= found.flags.f_contiguous
                 if v.ndim > 1 and len(v):
                     rows = np.random.default_rng(1).integers(len(v), size=50)
-                    assert np.array_equal(in_memory(v, "X", rows, by_pipe), v[rows])
+                    assert np.array_equal(copy_if_mapped(v, "X", rows, by_pipe), v[rows])
         with pytest.raises(IndexError, match="X has 300 rows; wanted numbers of those"):
-            in_memory(m, "X", [300])
+            copy_if_mapped(m, "X", [300])
         with (tmp_path / f"{i}.npy").open("r+b") as file:
             raw = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
-            assert np.array_equal(in_memory(raw, "X"), raw) and in_memory(raw, "X") is not raw
+            copied = copy_if_mapped(raw, "X")
+            assert np.array_equal(copied, raw) and copied is not raw
     raw = np.frombuffer(mmap.mmap(-1, 1000), np.uint8)  # of no file
-    assert np.array_equal(in_memory(raw, "X"), raw)
-    assert in_memory(X, "X") is X and np.array_equal(in_memory(X, "X", [3, 1]), X[[3, 1]])
+    assert np.array_equal(copy_if_mapped(raw, "X"), raw)
+    assert copy_if_mapped(X, "X") is X and np.array_equal(copy_if_mapped(X, "X", [3, 1]), X[[3, 1]])

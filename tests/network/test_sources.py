@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv._engine import in_memory
+from fastcurv._engine import copy_if_mapped
 from fastcurv.network.rows import RowSource, regrouped
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
@@ -244,12 +244,12 @@ def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeyp
     (tmp_path / "X").unlink()  # else rows are read from it, and no page is touched
     for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
         advised.clear()
-        in_memory(X[rows], "X")
+        copy_if_mapped(X[rows], "X")
         first, last = (80 * at // page * page for at in (rows.start, rows.stop))
         expected = [(mmap.MADV_DONTNEED, first, last - first)] if last > first and let_go else []
         assert advised == expected
     advised.clear()
-    in_memory(np.array(X[:100]), "X")
+    copy_if_mapped(np.array(X[:100]), "X")
     assert not advised, "what is in memory has no pages to let go"
 
 
@@ -260,18 +260,18 @@ def test_rows_come_from_the_file_of_a_map_and_from_no_other(tmp_path):
     shape = (4000, 40)
     np.zeros(shape).tofile(tmp_path / "X")
     X = np.memmap(tmp_path / "X", float, "r+", shape=shape)
-    first = in_memory(X, "X")
+    first = copy_if_mapped(X, "X")
     np.memmap(tmp_path / "X", float, "r+", shape=shape)[7] = 3.0
-    second = in_memory(X, "X")
+    second = copy_if_mapped(X, "X")
     assert not first.any() and (second[7] == 3.0).all() and second.sum() == 120.0
     place = first.ctypes.data
     del first
-    assert in_memory(X[:3500], "X").ctypes.data == place
+    assert copy_if_mapped(X[:3500], "X").ctypes.data == place
     Y = np.memmap(tmp_path / "X", float, "r", shape=shape)
     (tmp_path / "X").rename(tmp_path / "Z")
     np.full(shape, 5.0).tofile(tmp_path / "X")
     for map_ in (X, Y):
-        assert np.array_equal(in_memory(map_, "X"), second)
+        assert np.array_equal(copy_if_mapped(map_, "X"), second)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_search_without_an_end_goes_up_tenfold_at_most():
     line, lengths = on_a_line(0.0, -1.0), []
     while not line.moved:
         lengths.append(line.trial[0])
-        line.tell(-lengths[-1], np.full(1, -1.0))
+        line.supply_trial(-lengths[-1], np.full(1, -1.0))
     ratios = np.divide(lengths[1:], lengths[:-1])
     assert len(lengths) == 20 and (ratios >= 2).all() and (ratios <= 10).all()
     assert line.theta[0] == lengths[-1] == -line.value and line.count == 0
@@ -144,7 +144,7 @@ def test_a_search_without_an_end_goes_up_tenfold_at_most():
 def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
     """Through values and slopes at 0 and 1, by Hermite's polynomial; within bounds."""
     line = on_a_line(0.0, -1.0)
-    assert line.tell(f, np.full(1, slope))
+    assert line.supply_trial(f, np.full(1, slope))
     found = line.trial[0]
     rows = [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 2, 3]]
     cubic = np.polynomial.Polynomial(np.linalg.solve(rows, [0.0, -1.0, f, slope]))
@@ -162,20 +162,20 @@ def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
 
 def test_the_next_trial_where_there_is_no_cubic():
     wall = on_a_line(1.0, -1.0)
-    assert wall.tell(np.inf, np.full(1, np.nan)) and wall.trial[0] == pytest.approx(0.1)
+    assert wall.supply_trial(np.inf, np.full(1, np.nan)) and wall.trial[0] == pytest.approx(0.1)
     blind = on_a_line(1.0, -1.0)
-    assert blind.tell(2.0, np.full(1, np.nan)) and blind.trial[0] == 0.5
+    assert blind.supply_trial(2.0, np.full(1, np.nan)) and blind.trial[0] == 0.5
 
 
 def test_a_search_that_is_given_up_ends_at_its_lowest_trial():
     line = on_a_line(0.0, -1.0)
-    line.tell(-1.0, np.full(1, -1.0))
+    line.supply_trial(-1.0, np.full(1, -1.0))
     beyond = line.trial[0]
-    assert line.tell(5.0, np.full(1, 40.0)) and 1 < line.trial[0] < beyond
+    assert line.supply_trial(5.0, np.full(1, 40.0)) and 1 < line.trial[0] < beyond
     line.give_up()
     assert line.moved and line.theta[0] == 1 and line.value == -1 and line.gradient[0] == -1
     high = on_a_line(0.0, -1.0)
-    assert high.tell(5.0, np.full(1, 40.0))
+    assert high.supply_trial(5.0, np.full(1, 40.0))
     high.give_up()
     assert not high.moved and high.theta[0] == 0 and high.value == 0
 
@@ -183,10 +183,10 @@ def test_a_search_that_is_given_up_ends_at_its_lowest_trial():
 def test_a_search_that_finds_nothing_drops_its_pairs_then_is_lost():
     """A gradient that is wrong from the second point on."""
     line = on_a_line(0.0, -1.0)
-    assert not line.tell(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
+    assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
     asked, wanted = 0, line.search()
     while wanted:
-        wanted, asked = line.tell(1.0, np.full(1, 1.0)), asked + 1
+        wanted, asked = line.supply_trial(1.0, np.full(1, 1.0)), asked + 1
     assert not line.moved and line.count == 0 and 2 <= asked <= 40
     assert not line.search(), "it stays lost"
     line.start(line.theta.copy(), -0.7, line.gradient.copy())

@@ -81,23 +81,23 @@ def test_points_are_where_the_objective_is(rng):
     net = one("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
     points = ob.__engine_steps__.points()
-    value, gradient = points.arrive(theta)
+    value, gradient = points.move_to(theta)
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
     v, kept = rng.standard_normal(ob.n_params), gradient.copy()
     for kind in ("hessian", "ggn"):
-        points.turn(kind)
+        points.set_curvature(kind)
         assert points.value(other) == ob.value(other) and points.finite
         assert np.array_equal(points.times.take(v), getattr(ob, kind)(theta) @ v)
     assert points.value(theta) == value  # where products are made, too
-    assert points.arrive(other)[0] == ob.value(other)
+    assert points.move_to(other)[0] == ob.value(other)
     assert np.array_equal(points.times.take(v), ob.ggn(other) @ v)
     for step in (0.2, 0.3, 0.4):
-        points.arrive(theta + step)
+        points.move_to(theta + step)
     assert np.array_equal(gradient, kept)  # who has it keeps it
     other[3] = np.nan
     assert points.value(other) == np.inf and not points.finite
-    assert points.arrive(other)[0] == np.inf
-    assert points.arrive(theta)[0] == value and np.array_equal(
+    assert points.move_to(other)[0] == np.inf
+    assert points.move_to(theta)[0] == value and np.array_equal(
         points.times.take(v), ob.ggn(theta) @ v
     )
     for wrong in (theta[:-1], theta.astype(np.float32), np.repeat(theta, 2)[::2]):

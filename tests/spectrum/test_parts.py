@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common.linalg import wanted
 from fastcurv.common.progress import bar
-from fastcurv.common.vectors import Seeker, dot, norm
+from fastcurv.common.vectors import EigenSearch, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_at_restart
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
@@ -48,7 +48,8 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
     run = Recurrence(diagonal(values), 6)
     for by_value, tol, noise in ((False, 0.3, 0.1), (False, 0.1, 0.4), (True, 0.4, 0.0)):
         run.scale, run.noise = 3.0, noise
-        distance, far, near = Seeker(run, 4, which, tol, by_value, np.inf).outside(few)
+        search = EigenSearch(run, 4, which, tol, by_value, np.inf)
+        distance, far, near = search.distances_to_innermost(few)
         assert np.array_equal(distance, expected)
         inner = few[[1, 1, 2, 2]] if which == "BE" else few[expected.argmin()]
         own = np.maximum(tol * np.abs(inner) if by_value else tol * 3.0, 2 * noise)
@@ -180,7 +181,7 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
     converged.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = eigsh.ThickRestart.look, []
+    whole, looks = eigsh.ThickRestart.check_convergence, []
 
     def ask():
         looks.clear()

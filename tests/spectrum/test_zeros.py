@@ -61,7 +61,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
     run.insert_random(np.random.default_rng(0))
     run.extend(4)
     for call in (
-        lambda: run.look(5, "LA", 1e-8, False),
+        lambda: run.check_convergence(5, "LA", 1e-8, False),
         lambda: run.nearly(5, "LA", 1.0),
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.become(np.zeros(2), np.zeros((4, 1))),

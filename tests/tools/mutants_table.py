@@ -13,29 +13,29 @@ KERNELS = [
     ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
     (
         "gemm.inc",
-        "(step && (deep || q + 1 == tiles",
-        "(step && (deep || q + 2 == tiles",
+        "(epilogue && (deep || q + 1 == tiles",
+        "(epilogue && (deep || q + 2 == tiles",
     ),
     ("gemm.inc", "done = i + mr;", "done = i;"),
     # a step that the next tile does
     (
         "gemm.inc",
-        "if (!waits || wait->nv != nv) NAME(catch_up)(wait);",
-        "if (!waits) NAME(catch_up)(wait);",
+        "if (!defers || deferred->nv != nv) NAME(run_deferred)(deferred);",
+        "if (!defers) NAME(run_deferred)(deferred);",
     ),
     (
         "gemm.inc",
-        "asks ? &ask : NULL); } NAME(catch_up)(&room->wait);",
-        "asks ? &ask : NULL); }",
+        "prefetches ? &queue : NULL); } NAME(run_deferred)(&room->deferred);",
+        "prefetches ? &queue : NULL); }",
     ),
     (
         "gemm.inc",
         "== 64) ? NAME(depth_of)(s, slices) / NAME(heights)[nv - 1]",
         "== 64) ? NAME(depth_of)(s, slices)",
     ),
-    ("stack.inc", "NAME(catch_up)(&room->wait);", ""),
+    ("stack.inc", "NAME(run_deferred)(&room->deferred);", ""),
     ("tile.inc", "w->rows--, w->i++, w->c += w->ldc;", "w->rows--, w->i++;"),
-    ("gemm.inc", "const ptrdiff_t ldc = aside ? nv * VL", "const ptrdiff_t ldc = aside ? VL"),
+    ("gemm.inc", "const ptrdiff_t ldc = buffered ? nv * VL", "const ptrdiff_t ldc = buffered ? VL"),
     ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
     ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),
     (
@@ -155,13 +155,13 @@ KERNELS = [
         "const VEC bias = u ? splat(u[r]) : (VEC){0};",
     ),
     ("narrow.inc", "store(c + x * VL, z);", ""),
-    ("narrow.inc", "if (bent) e += wr[t] * d[t][x];", ""),
+    ("narrow.inc", "if (has_second) e += wr[t] * d[t][x];", ""),
     ("narrow.inc", "along += along;", ""),
-    ("narrow.inc", "if (kept) total[x] += load(q + x * VL) * z * z;", ""),
+    ("narrow.inc", "if (stored_q) total[x] += load(q + x * VL) * z * z;", ""),
     ("narrow.inc", "total[x] = form && i ?", "total[x] = 0 ?"),
-    ("narrow.inc", "= sign || folded ? slope : load(a", "= folded ? slope : load(c"),
-    ("narrow.inc", "if (folded && form) input *= a_by, slope *= p_by;", ""),
-    ("narrow.inc", "splat(folded && !form ? a_by *", "splat(folded && !form ? p_by *"),
+    ("narrow.inc", "= sign || paired ? slope : load(a", "= folded ? slope : load(c"),
+    ("narrow.inc", "if (paired && form) input *= a_by, slope *= p_by;", ""),
+    ("narrow.inc", "splat(paired && !form ? a_by *", "splat(paired && !form ? p_by *"),
     ("narrow.inc", "rd_a[t] = rd[t] * (a_by / p_by);", "rd_a[t] = rd[t];"),
     (
         "narrow.inc",
@@ -186,13 +186,13 @@ KERNELS = [
     ("narrow.inc", "store(out, add ? load(out) + x : x);", "store(out, x);"),
     ("narrow.inc", "out[l] = add ? out[l] + u.x[l] : u.x[l];", "out[l] = u.x[l];"),
     # losses, samples across
-    ("across.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
-    ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
-    ("across.inc", "if (j % VL == 0) NAME(transpose)", "if (j == 0) NAME(transpose)"),
-    ("across.inc", "return load(square + j % VL * VL);", "return load(square);"),
-    ("across.inc", "(VEC)((IVEC)p & counts)", "p"),
-    ("across.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
-    ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
+    ("transposed.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
+    ("transposed.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
+    ("transposed.inc", "if (j % VL == 0) NAME(transpose)", "if (j == 0) NAME(transpose)"),
+    ("transposed.inc", "return load(square + j % VL * VL);", "return load(square);"),
+    ("transposed.inc", "(VEC)((IVEC)p & counts)", "p"),
+    ("transposed.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
+    ("transposed.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
     # few rows
     ("sweeps.inc", "acc[q] += v * (VEC){0};", "acc[q] = v * (VEC){0};"),
     (
@@ -203,21 +203,21 @@ KERNELS = [
     ("sweeps.inc", "FC_BYTES; i++) sum += (to[i] = in[i]) * 0;", "FC_BYTES; i++) to[i] = in[i];"),
     (
         "gemm.inc",
-        "NAME(begin_step_of)(job, &step, row_item, col_item, j0, end - j0);",
-        "NAME(begin_step_of)(job, &step, row_item, 0, j0, end - j0);",
+        "NAME(begin_epilogue_of)(job, &epilogue, row_item, col_item, j0, end - j0);",
+        "NAME(begin_epilogue_of)(job, &epilogue, row_item, 0, j0, end - j0);",
     ),
 ]
 
 PASSES = [
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.step, below if y.skip and not y.asked else nothing())",
-        "put_skip(&job.step, nothing())",
+        "put_skip(&job.epilogue, below if y.skip and not y.user_phi else nothing())",
+        "put_skip(&job.epilogue, nothing())",
     ),
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())",
-        "put_skip(&job.step, nothing())",
+        "put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())",
+        "put_skip(&job.epilogue, nothing())",
     ),
     ("fastcurv/_engine/passes.pyx", "for x in range(t.count):", "for x in range(1):"),
     ("fastcurv/_engine/passes.pyx", "start_sum(t, y, &job, add)", "start_sum(t, y, &job, False)"),
@@ -235,8 +235,8 @@ PASSES = [
     ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
     (
         "fastcurv/_engine/schedule.pyx",
-        "member if job.passing else panel - P.before)",
-        "0 if job.passing else panel - P.before)",
+        "member if job.transient else panel - P.before)",
+        "0 if job.transient else panel - P.before)",
     ),
     ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
     (
@@ -264,8 +264,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/chunks.pyx",
-        "for i in range(panels_of(P, rows) if tall else",
-        "for i in range((rows + P.panel - 1) // P.panel if tall else",
+        "for i in range(panels_of(P, rows) if by_panels else",
+        "for i in range((rows + P.panel - 1) // P.panel if by_panels else",
     ),
     (
         "fastcurv/_engine/l2.pyx",
@@ -273,37 +273,37 @@ PASSES = [
         "pass",
     ),
     (
-        "fastcurv/_engine/across.pyx",
+        "fastcurv/_engine/transposed.pyx",
         "job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add,",
         "job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, False,",
     ),
     (
-        "fastcurv/_engine/across.pyx",
+        "fastcurv/_engine/transposed.pyx",
         "V_of(t, y).flat + y.w * size if full else NULL",
         "NULL",
     ),
     (
-        "fastcurv/_engine/given.pyx",
+        "fastcurv/_engine/callbacks.pyx",
         "P.K.columns(m, n, place_of(P, state, piece, ld),",
         "P.K.columns(m, n, at(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (
-        "fastcurv/_engine/across.pyx",
-        "step.next.u = bias_of(P, y, V)",
-        "step.next.u = NULL",
+        "fastcurv/_engine/transposed.pyx",
+        "epilogue.next.u = bias_of(P, y, V)",
+        "epilogue.next.u = NULL",
     ),
     (
         "fastcurv/_engine/r_passes.pyx",
-        "step.p = one + on",
-        "step.p = one",
+        "epilogue.p = one + on",
+        "epilogue.p = one",
     ),
     (
         "fastcurv/_engine/products.pxd",
         "job.spent = not x.skip and x.norm == NULL",
         "job.spent = x.norm == NULL",
     ),
-    ("fastcurv/_engine/r_passes.pyx", "P.n_layers - narrow_top(t)):", "P.n_layers):"),
+    ("fastcurv/_engine/r_passes.pyx", "P.n_layers - has_narrow_output(t)):", "P.n_layers):"),
     (
         "fastcurv/_engine/r_passes.pyx",
         "(forms or (quadratic and not y.derived))",
@@ -311,13 +311,13 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/plan.pyx",
-        "return P.aside != NULL and P.chunk == P.N",
-        "return P.aside != NULL",
+        "return P.saved_v != NULL and P.chunk == P.N",
+        "return P.saved_v != NULL",
     ),
     (
         "fastcurv/_engine/schedule.pyx",
-        "if P.aside != NULL and v == job.out + j * job.out_step:",
-        "if P.aside != NULL and v != job.out + j * job.out_step:",
+        "if P.saved_v != NULL and v == job.out + j * job.out_step:",
+        "if P.saved_v != NULL and v != job.out + j * job.out_step:",
     ),
     # Levenberg-Marquardt
     (
@@ -334,7 +334,7 @@ PASSES = [
     ("fastcurv/_engine/levenberg.pyx", "if not self.formed:", "if False:"),
     ("fastcurv/_engine/gauss_newton.pyx", "if self.exponents[l]:", "if False:"),
     (
-        "fastcurv/_engine/given.pyx",
+        "fastcurv/_engine/callbacks.pyx",
         "out += n * size\n\n\ncdef void put",
         "out += size\n\n\ncdef void put",
     ),

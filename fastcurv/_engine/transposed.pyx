@@ -16,7 +16,7 @@ from libc.math cimport isnan, NAN
 from libc.string cimport memcpy
 
 
-cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
+cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
     """Set the b part of out to [out +] the sums over samples of d (units, samples), computed as
     ones times d', whose tiles are wide.
     """
@@ -32,20 +32,20 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
     run(t, &job)
 
 
-cdef bint narrow_top(Pass *t) noexcept nogil:
+cdef bint has_narrow_output(Pass *t) noexcept nogil:
     """Return True if the last layer has so few units that its products are fused with the sweeps of
     the layer below.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if no_narrow or not P.across or P.shared or P.first >= top:
+    if no_narrow or not P.ld_transposed or P.shared or P.first >= top:
         return False
     if not (P.active[top] and P.active[top - 1]):
         return False
     return narrow_last(&P.layer[top])
 
 
-cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
+cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept nogil:
     """Make the epilogue of the layer below the last one compute the last layer's rz, without
     storing ra. For a quadratic form it also computes each sample's contribution, except that of the
     loss's second derivatives.
@@ -54,18 +54,18 @@ cdef void onward_across(Pass *t, fc_step *step, bint quadratic) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Weights V = V_of(t, y)
-    cdef Matrix a = kept(t, y - 1, (y - 1).a), folded = kept(t, y - 1, (y - 1).folded)
-    step.d, step.a, step.lda = NULL, a.at, a.ld
-    step.folded, step.ldfolded = folded.at, folded.ld
-    step.next.rank, step.next.units, step.next.w_ts = y.m, y.k, y.k
-    step.next.w, step.next.v = y.W.flat + y.w * size, V.flat + y.w * size
-    step.next.u = bias_of(P, y, V)
-    step.next.out, step.next.ldout = t.scratch.rz[P.n_layers - 1], P.across
+    cdef Matrix a = kept(t, y - 1, (y - 1).a), pairs = kept(t, y - 1, (y - 1).phi_pair)
+    epilogue.d, epilogue.a, epilogue.lda = NULL, a.at, a.ld
+    epilogue.phi_pair, epilogue.ldphi_pair = pairs.at, pairs.ld
+    epilogue.next.rank, epilogue.next.units, epilogue.next.w_ts = y.m, y.k, y.k
+    epilogue.next.w, epilogue.next.v = y.W.flat + y.w * size, V.flat + y.w * size
+    epilogue.next.u = bias_of(P, y, V)
+    epilogue.next.out, epilogue.next.ldout = t.scratch.rz[P.n_layers - 1], P.ld_transposed
     if quadratic:
-        step.next.delta, step.next.form = kept(t, y, y.delta).at, t.scratch.e[1]
+        epilogue.next.delta, epilogue.next.form = kept(t, y, y.delta).at, t.scratch.e[1]
 
 
-cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
+cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil:
     """Run R-backward from the last layer's rdelta to the layer below: compute rdW of the last
     layer, and rdelta and rdb of the layer below.
     """
@@ -76,32 +76,34 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     cdef fc_narrow job
     clear(&job, 0, sizeof(job))
     job.phi = x.phi if x.derived else FC_IDENTITY
-    job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.across, P.across
+    job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.ld_transposed, P.ld_transposed
     job.w = y.W.flat + y.w * size
     job.v = V_of(t, y).flat + y.w * size if full else NULL
     job.delta, job.rdelta = kept(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
-    job.p, job.a, job.folded = kept(t, x, x.p).at, kept(t, x, x.a).at, kept(t, x, x.folded).at
-    if full and x.curved and not remakes(P, P.n_layers - 2):
+    job.p, job.a, job.phi_pair = kept(t, x, x.p).at, kept(t, x, x.a).at, kept(t, x, x.phi_pair).at
+    if full and x.curved and not recomputes_delta(P, P.n_layers - 2):
         job.q = kept(t, x, x.du if x.derived else x.q).at
     job.r = t.scratch.rz[P.n_layers - 2]
-    job.ahead = P.across * x.m if t.more and x.p != NULL and not short_of_time(t) else 0
+    job.ahead = P.ld_transposed * x.m if t.more and x.p != NULL and not short_of_time(t) else 0
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))
 
 
-cdef void unfold(Pass *t) noexcept nogil:
+cdef void unpack_pairs(Pass *t) noexcept nogil:
     """Unpack a and p of the layer that stores them as packed pairs into scratch, unless that is
     done.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[0]
-    if not t.unfolded:
-        P.K.unfold(y.phi, y.m * P.across, kept(t, y, y.folded).at, t.scratch.a, t.scratch.p)
-        t.unfolded = True
+    if not t.pairs_unpacked:
+        P.K.unpack_pairs(
+            y.phi, y.m * P.ld_transposed, kept(t, y, y.phi_pair).at, t.scratch.a, t.scratch.p
+        )
+        t.pairs_unpacked = True
 
 
-cdef void bring_nan(Pass *t) noexcept nogil:
+cdef void propagate_nan(Pass *t) noexcept nogil:
     """Copy NaN from the last layer's z to its rz, as results would have them without packed pairs.
     """
     cdef PlanS *P = t.P
@@ -109,25 +111,25 @@ cdef void bring_nan(Pass *t) noexcept nogil:
     cdef Py_ssize_t i
     cdef char *z = kept(t, y, y.a).at
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
-    for i in range(y.m * P.across if P.folds else 0):
+    for i in range(y.m * P.ld_transposed if P.packs_pairs else 0):
         if P.K.real_bytes == 8 and isnan((<double *>z)[i]):
             (<double *>rz)[i] = NAN
         elif P.K.real_bytes == 4 and isnan((<float *>z)[i]):
             (<float *>rz)[i] = NAN
 
 
-cdef double loss_across(
+cdef double loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
     """Compute the loss of a panel's samples from `first` on; `here` points at their arrays."""
     cdef PlanS *P = t.P
-    here.ldd = here.ldh = P.across
-    return P.K.loss_across(
-        here, rows, y.m, at(P, y.a, t.r0, y.ldm) + first * P.K.real_bytes, P.across
+    here.ldd = here.ldh = P.ld_transposed
+    return P.K.loss_transposed(
+        here, rows, y.m, at(P, y.a, t.r0, y.ldm) + first * P.K.real_bytes, P.ld_transposed
     )
 
 
-cdef void r_loss_across(
+cdef void r_loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
     """Compute rdelta of some of a panel's samples in place of rz. u: the left factor of a VJP,
@@ -136,68 +138,73 @@ cdef void r_loss_across(
     cdef PlanS *P = t.P
     cdef char *rz = t.scratch.rz[P.n_layers - 1] + first * P.K.real_bytes
     if t.kind == FISHER:
-        P.K.r_fisher_across(
-            <double>P.N, rows, y.m, here.delta, P.across, rz, P.across, rz, P.across
+        P.K.r_fisher_transposed(
+            <double>P.N, rows, y.m, here.delta, P.ld_transposed, rz, P.ld_transposed, rz,
+            P.ld_transposed
         )
     elif t.kind == VJP:
-        P.K.copy(y.m, rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
+        P.K.copy(y.m, rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.ld_transposed)
     elif P.coupled:
-        r_coupled(P, here, rows, rz, P.across)
+        r_coupled(P, here, rows, rz, P.ld_transposed)
     else:
-        here.ldh = P.across
-        P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
+        here.ldh = P.ld_transposed
+        P.K.r_loss_transposed(here, rows, y.m, rz, P.ld_transposed, rz, P.ld_transposed)
 
 
 # --- shared plans: operands of sums over samples are packed by rows -------------------------------
 
 cdef enum:
-    TURN_UNITS = 64             # units of a layer per part of the job
+    TRANSPOSE_UNITS = 64        # units of a layer per part of the job
     # numbers that one thread transposes in less time than it takes to wake another
-    TURN_ALONE = 20000
+    TRANSPOSE_SERIAL_NUMBERS = 20000
 
 
-cdef struct Turn:
+cdef struct TransposeJob:
     Pass *t
     Py_ssize_t units
     char *source
     char *to
 
 
-cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Turn *c = <Turn *>context
+cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef TransposeJob *c = <TransposeJob *>context
     cdef PlanS *P = c.t.P
-    cdef Py_ssize_t first = part * TURN_UNITS, rows = c.t.rows, size = P.K.real_bytes
+    cdef Py_ssize_t first = part * TRANSPOSE_UNITS, rows = c.t.rows, size = P.K.real_bytes
     P.K.pack(
-        rows, min(<Py_ssize_t>TURN_UNITS, c.units - first), c.source + first * P.across * size,
-        1, P.across, 0, rows, 0, c.to + first * rows * size
+        rows, min(<Py_ssize_t>TRANSPOSE_UNITS, c.units - first),
+        c.source + first * P.ld_transposed * size,
+        1, P.ld_transposed, 0, rows, 0, c.to + first * rows * size
     )
 
 
-cdef void turn(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
+cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
     """Pack a matrix (units, samples) as one of shape (samples, units)."""
-    cdef Turn c
+    cdef TransposeJob c
     c.t, c.units, c.source, c.to = t, units, source, to
     fc_team_run(
-        t.P.threads if units * t.rows > TURN_ALONE else 1, (units + TURN_UNITS - 1) // TURN_UNITS,
-        turn_part, &c
+        t.P.threads if units * t.rows > TRANSPOSE_SERIAL_NUMBERS else 1,
+        (units + TRANSPOSE_UNITS - 1) // TRANSPOSE_UNITS,
+        transpose_part, &c
     )
 
 
-cdef void add_turned(Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a) noexcept nogil:
+cdef void add_packed_transpose(
+    Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a
+) noexcept nogil:
     """Add a term to a product: d times the input of layer l, as packed, or the padded X for layer
     0.
     """
     cdef PlanS *P = t.P
     cdef fc_term *term = &job.term[job.n_terms]
     job.n_terms += 1
-    term.k, term.a, term.a_rs, term.a_cs = t.rows, d.at, P.across, 1
+    term.k, term.a, term.a_rs, term.a_cs = t.rows, d.at, P.ld_transposed, 1
     if l:
         term.b, term.b_rs, term.b_vs = a, lanes(P), t.rows * lanes(P)
     else:
         term.b, term.b_rs, term.b_vs = P.data.x, P.data.ldx, lanes(P)
 
 
-cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """Copy a chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
     cdef Py_ssize_t panel, first, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
     cdef Data *D = P.data
@@ -209,16 +216,16 @@ cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
         first = first_of(P, rows, panel)
         n = first_of(P, rows, panel + 1) - first
         to = at(P, P.x, state_of(P, panel), k)
-        P.K.copy(k, n, x + first * rs * size, cs, rs, to, P.across)
+        P.K.copy(k, n, x + first * rs * size, cs, rs, to, P.ld_transposed)
         for j in range(k if n < whole_lines(P, n) else 0):
-            last = to + (j * P.across + n - 1) * size
+            last = to + (j * P.ld_transposed + n - 1) * size
             for end in range(1, whole_lines(P, n) - n + 1):
                 memcpy(last + end * size, last, size)
 
 
 cdef void fill_ones(PlanS *P) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(P.across):
+    for i in range(P.ld_transposed):
         if P.K.real_bytes == 8:
             (<double *>P.ones)[i] = 1
         else:

@@ -1,13 +1,13 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "lift.h"
+#include "mapped_copy.h"
 #include <errno.h>
 #include <string.h>
 
 #ifdef _WIN32 /* on Windows, a mapped file cannot be cut short */
-int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
-            size_t size) {
+int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run, int by_pipe,
+                    char *map, size_t size) {
     (void)by_pipe, (void)map, (void)size;
     for (size_t i = 0; i < count; i++) memcpy(out + i * run, from[i], run);
     return 0;
@@ -118,8 +118,8 @@ static size_t near(const char *const *from, size_t count, size_t run, uintptr_t 
     return i;
 }
 
-int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
-            size_t size) {
+int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run, int by_pipe,
+                    char *map, size_t size) {
     int failed = 0;
     for (size_t i = 0, n = count; i < count && !failed; i += n) {
         uintptr_t low = 0, high = 0;

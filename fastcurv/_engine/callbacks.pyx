@@ -10,17 +10,17 @@ import numpy as np
 
 cdef enum:
     # maximum outputs of a coupled loss, as in `fastcurv.structure.given`
-    MOST_COUPLED = 64
-    TOGETHER = 32               # columns multiplied together, so that compilers vectorise the loop
-    ASKED_NUMBERS = 1 << 15     # numbers of a layer that are passed to its activation in one call
+    MAX_COUPLED_OUTPUTS = 64
+    COUPLED_COLUMNS = 32        # columns multiplied together, so that compilers vectorise the loop
+    CALLBACK_NUMBERS = 1 << 15  # numbers of a layer that are passed to its activation in one call
 
 
-cdef inline Py_ssize_t wave_of(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t groups_per_batch(PlanS *P) noexcept nogil:
     """Return the number of groups of panels per batch: enough calls to occupy all threads."""
-    return (P.threads + P.asked - 1) // P.asked * P.asked
+    return (P.threads + P.groups_per_call - 1) // P.groups_per_call * P.groups_per_call
 
 
-cdef void in_waves(Job *job, Py_ssize_t r0) noexcept nogil:
+cdef void gradient_by_groups(Job *job, Py_ssize_t r0) noexcept nogil:
     """Compute the gradient of the chunk that begins at row r0 in batches of groups of panels:
     forward, the loss, backward. All batches use the same memory for their state, which stays in the
     caches.
@@ -29,18 +29,18 @@ cdef void in_waves(Job *job, Py_ssize_t r0) noexcept nogil:
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
     cdef char *out = job.out
     while job.until < groups:
-        job.group, job.until = job.until, min(job.until + wave_of(P), groups)
+        job.group, job.until = job.until, min(job.until + groups_per_batch(P), groups)
         P.before = n_panels * job.group // groups
-        onward(job, r0)
+        forward_with_callbacks(job, r0)
         job.stages, job.out = BACKWARD, out
         if P.failed or fc_watch_off():
             break
-        serve(job)
+        run_chunk(job)
     P.before, job.stages = 0, 0
     add_up(job)
 
 
-cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
+cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
     """Run the job's rows, of the chunk that begins at row r0, forward from one user-defined
     function to the next, as far as means are known.
     """
@@ -48,21 +48,21 @@ cdef void onward(Job *job, Py_ssize_t r0) noexcept nogil:
     cdef Py_ssize_t l
     job.stages, job.out = FORWARD, NULL
     for l in range(P.n_layers):
-        if not (P.layer[l].asked or l == P.n_layers - 1):
+        if not (P.layer[l].user_phi or l == P.n_layers - 1):
             continue
         P.upto = l + 1
-        serve(job)
+        run_chunk(job)
         if fc_watch_off() or (P.stage == MOMENTS and P.target <= l):
             break
-        if P.layer[l].asked:
-            consult(job, l, r0)
+        if P.layer[l].user_phi:
+            evaluate_callback(job, l, r0)
         P.from_layer = l + 1
     P.from_layer, P.upto = 0, P.n_layers
-    if P.given and P.stage == NO_STAGE and not fc_watch_off():
-        consult(job, P.n_layers - 1, r0)
+    if P.user_loss and P.stage == NO_STAGE and not fc_watch_off():
+        evaluate_callback(job, P.n_layers - 1, r0)
 
 
-cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
+cdef void evaluate_callback(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
     """Evaluate the user-defined activation of layer l, or for the last layer the loss, on the job's
     rows. The rows per call depend on sizes alone.
     """
@@ -70,12 +70,12 @@ cdef void consult(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
     cdef Py_ssize_t groups = groups_of(P, job.rows), group = job.group, last, piece, end
     cdef Py_ssize_t until = job.until if job.until else groups
     while group < until and not P.failed:
-        last = min(group + P.asked, until)
+        last = min(group + P.groups_per_call, until)
         piece, end = piece_at(P, job.rows, group), piece_at(P, job.rows, last)
         if l < P.n_layers - 1:
-            given_layer(P, l, r0, job.rows, piece, end)
+            evaluate_activation(P, l, r0, job.rows, piece, end)
         else:
-            given_rows(P, r0, job.rows, piece, end)
+            evaluate_loss(P, r0, job.rows, piece, end)
         fc_arithmetic_begin()   # signal handlers may have run in between
         group = last
 
@@ -92,16 +92,16 @@ cdef int check_returned(found, tuple shape, dtype) except -1:
     return 0
 
 
-cdef void given_layer(
+cdef void evaluate_activation(
     PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
     """Compute a [+ the layer's input], phi' and phi'' for some pieces of the current chunk, whose z
     is stored in place of a.
     """
-    cdef Plan plan = <Plan>P.asking
+    cdef Plan plan = <Plan>P.callbacks
     cdef Layer *y = &P.layer[l]
     cdef Py_ssize_t until, first, count
-    cdef Py_ssize_t step = max(1, ASKED_NUMBERS // (y.m * (P.panel if P.across else 1)))
+    cdef Py_ssize_t step = max(1, CALLBACK_NUMBERS // (y.m * (P.panel if P.ld_transposed else 1)))
     try:
         while piece < end:
             until = min(piece + step, end)
@@ -113,7 +113,7 @@ cdef void given_layer(
             for part in (a, p, q):
                 check_returned(part, z.shape, plan.dtype)
             if y.skip and l:
-                below = np.empty((count, y.m), plan.dtype)      # z may be the same array as phi''
+                below = np.empty((count, y.m), plan.dtype)  # z may be the same array as phi''
                 take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
                 a = a + below
             elif y.skip:
@@ -126,11 +126,11 @@ cdef void given_layer(
         plan.error, P.failed = error, True
 
 
-cdef void given_rows(
+cdef void evaluate_loss(
     PlanS *P, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
     """Compute loss, delta and h of some pieces of the current chunk."""
-    cdef Plan plan = <Plan>P.asking
+    cdef Plan plan = <Plan>P.callbacks
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t first = row_of(P, rows, piece), last = row_of(P, rows, end)
     try:
@@ -143,7 +143,7 @@ cdef void given_rows(
         )
         check_returned(delta, z.shape, plan.dtype)
         check_returned(h, z.shape + (y.m,) if P.coupled else z.shape, plan.dtype)
-        P.given_value += total
+        P.user_loss_value += total
         put_pieces(P, <char *>P.loss.delta, y.m, y.ldm, rows, piece, end, pointer(delta))
         put_pieces(P, <char *>P.loss.h, h[0].size, P.loss.ldh, rows, piece, end, pointer(h))
     except BaseException as error:
@@ -153,12 +153,12 @@ cdef void given_rows(
 # --- copies of state matrices; a piece is a panel in the transposed layout, else a row ------------
 
 cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    return panels_of(P, rows) if P.across else rows
+    return panels_of(P, rows) if P.ld_transposed else rows
 
 
 cdef inline Py_ssize_t row_of(PlanS *P, Py_ssize_t rows, Py_ssize_t piece) noexcept nogil:
     """Return the first row of a piece of the chunk's rows."""
-    return first_of(P, rows, piece) if P.across else piece
+    return first_of(P, rows, piece) if P.ld_transposed else piece
 
 
 cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noexcept nogil:
@@ -168,15 +168,15 @@ cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noe
         return pieces_of(P, rows) if group else 0
     n_panels = panels_of(P, rows)
     n_panels = n_panels * group // groups_of(P, rows)
-    return n_panels if P.across else min(rows, n_panels * P.panel)
+    return n_panels if P.ld_transposed else min(rows, n_panels * P.panel)
 
 
 cdef inline char *place_of(
     PlanS *P, char *state, Py_ssize_t piece, Py_ssize_t ld
 ) noexcept nogil:
     """Return the address of a piece's part of a matrix of the state."""
-    return at(P, state, state_of(P, piece - P.before) if P.across else piece - P.before * P.panel,
-              ld)
+    piece -= P.before if P.ld_transposed else P.before * P.panel
+    return at(P, state, state_of(P, piece) if P.ld_transposed else piece, ld)
 
 
 cdef void take_pieces(
@@ -187,8 +187,8 @@ cdef void take_pieces(
     cdef Py_ssize_t n, size = P.K.real_bytes
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
-        if P.across:
-            P.K.columns(m, n, place_of(P, state, piece, ld), P.across, 1, 0, m, out, m)
+        if P.ld_transposed:
+            P.K.columns(m, n, place_of(P, state, piece, ld), P.ld_transposed, 1, 0, m, out, m)
         else:
             memcpy(out, place_of(P, state, piece, ld), m * size)
         out += n * m * size
@@ -201,14 +201,14 @@ cdef void take_units(
     """Copy all pieces of a matrix of a layer's state into out (m, ldo), one row per unit."""
     cdef Py_ssize_t piece = 0, n, j, size = P.K.real_bytes
     cdef char *from_
-    if not P.across:
+    if not P.ld_transposed:
         P.K.columns(rows, m, place_of(P, state, 0, ld), ld, 1, 0, rows, out, ldo)
         return
     for piece in range(pieces_of(P, rows)):
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
         from_ = place_of(P, state, piece, ld)
         for j in range(m):
-            memcpy(out + j * ldo * size, from_ + j * P.across * size, n * size)
+            memcpy(out + j * ldo * size, from_ + j * P.ld_transposed * size, n * size)
         out += n * size
 
 
@@ -221,15 +221,15 @@ cdef void put_pieces(
     """
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to
-    if not P.across:
+    if not P.ld_transposed:
         P.K.copy(until - piece, m, source, m, 1, place_of(P, state, piece, ld), ld)
         return
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
         to = place_of(P, state, piece, ld)
-        P.K.copy(m, n, source, 1, m, to, P.across)
+        P.K.copy(m, n, source, 1, m, to, P.ld_transposed)
         for j in range(m):
-            memset(to + (j * P.across + n) * size, 0, (whole_lines(P, n) - n) * size)
+            memset(to + (j * P.ld_transposed + n) * size, 0, (whole_lines(P, n) - n) * size)
         source += n * m * size
         piece += 1
 
@@ -244,7 +244,7 @@ ctypedef fused number:
 cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                  Py_ssize_t m) noexcept nogil:
     """Set x[i] = h[i] x[i] for each row i, with h[i] of shape (m, m)."""
-    cdef double found[MOST_COUPLED]
+    cdef double found[MAX_COUPLED_OUTPUTS]
     cdef Py_ssize_t i, j, k
     for i in range(rows):
         for j in range(m):
@@ -255,20 +255,21 @@ cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_
             x[i * ldx + j] = <number>found[j]
 
 
-cdef void couple_across(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
-                        Py_ssize_t m) noexcept nogil:
+cdef void couple_transposed(
+    const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t m
+) noexcept nogil:
     """Set x[:, i] = h[i] x[:, i] for each column i, in the transposed layout, in strips of columns
     that compilers vectorise.
     """
-    cdef double found[MOST_COUPLED * TOGETHER]
+    cdef double found[MAX_COUPLED_OUTPUTS * COUPLED_COLUMNS]
     cdef Py_ssize_t first = 0, i, j, k, count
     cdef double *to
     cdef const number *hi
     cdef const number *xi
     while first < rows:
-        count = min(<Py_ssize_t>TOGETHER, rows - first)
+        count = min(<Py_ssize_t>COUPLED_COLUMNS, rows - first)
         for j in range(m):
-            to = found + j * TOGETHER
+            to = found + j * COUPLED_COLUMNS
             memset(to, 0, count * sizeof(double))
             for k in range(m):
                 hi, xi = h + (j * m + k) * ldh + first, x + k * ldx + first
@@ -276,8 +277,8 @@ cdef void couple_across(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t l
                     to[i] += <double>hi[i] * xi[i]
         for j in range(m):
             for i in range(count):
-                x[j * ldx + first + i] = <number>found[j * TOGETHER + i]
-        first += TOGETHER
+                x[j * ldx + first + i] = <number>found[j * COUPLED_COLUMNS + i]
+        first += COUPLED_COLUMNS
 
 
 cdef void r_coupled(
@@ -287,13 +288,17 @@ cdef void r_coupled(
     transposed layout, zeros follow the last sample.
     """
     cdef Py_ssize_t j, size = P.K.real_bytes
-    if P.K.real_bytes == 8 and P.across:
-        couple_across[double](<const double *>here.h, P.across, <double *>rz, ld, rows, P.d_out)
-    elif P.across:
-        couple_across[float](<const float *>here.h, P.across, <float *>rz, ld, rows, P.d_out)
+    if P.K.real_bytes == 8 and P.ld_transposed:
+        couple_transposed[double](
+            <const double *>here.h, P.ld_transposed, <double *>rz, ld, rows, P.d_out
+        )
+    elif P.ld_transposed:
+        couple_transposed[float](
+            <const float *>here.h, P.ld_transposed, <float *>rz, ld, rows, P.d_out
+        )
     elif P.K.real_bytes == 8:
         couple[double](<const double *>here.h, here.ldh, <double *>rz, ld, rows, P.d_out)
     else:
         couple[float](<const float *>here.h, here.ldh, <float *>rz, ld, rows, P.d_out)
-    for j in range(P.d_out if P.across else 0):
+    for j in range(P.d_out if P.ld_transposed else 0):
         memset(rz + (j * ld + rows) * size, 0, (whole_lines(P, rows) - rows) * size)

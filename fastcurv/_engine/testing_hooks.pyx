@@ -30,7 +30,7 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
     return dv, hv, s, top
 
 
-class probe:
+class testing_hooks:
     """The kernels of every table that this CPU can run, by name."""
 
     @staticmethod
@@ -114,17 +114,17 @@ class probe:
         packing both into one number.
         """
         cdef const fc_table *K = table_of(arch, z)
-        cdef fc_step step
+        cdef fc_epilogue epilogue
         whole, _, ld = padded_copy(z)
         found = [padded_copy(np.zeros_like(z)) for _ in range(5)]
-        memset(&step, 0, sizeof(step))
-        step.kind, step.phi = FC_STEP_ACTIVATE, ACTIVATIONS[name]
-        step.d, step.p = pointer(found[0][0]), pointer(found[1][0])
-        step.folded = pointer(found[2][0])
-        step.ldd = step.ldp = step.ldfolded = ld
-        K.step(&step, z.shape[0], z.shape[1], pointer(whole), ld)
-        K.unfold(
-            step.phi, found[2][0].size, pointer(found[2][0]), pointer(found[3][0]),
+        memset(&epilogue, 0, sizeof(epilogue))
+        epilogue.kind, epilogue.phi = FC_EPILOGUE_ACTIVATE, ACTIVATIONS[name]
+        epilogue.d, epilogue.p = pointer(found[0][0]), pointer(found[1][0])
+        epilogue.phi_pair = pointer(found[2][0])
+        epilogue.ldd = epilogue.ldp = epilogue.ldphi_pair = ld
+        K.epilogue(&epilogue, z.shape[0], z.shape[1], pointer(whole), ld)
+        K.unpack_pairs(
+            epilogue.phi, found[2][0].size, pointer(found[2][0]), pointer(found[3][0]),
             pointer(found[4][0])
         )
         a, p, _, again_a, again_p = (view.copy() for _, view, _ in found)
@@ -136,19 +136,21 @@ class probe:
         sum of (e phi'') c c, where p is a, and q is stored as kernels.h says for the activation.
         """
         cdef const fc_table *K = table_of(arch, c)
-        cdef fc_step step
+        cdef fc_epilogue epilogue
         cdef double total = 0
-        memset(&step, 0, sizeof(step))
+        memset(&epilogue, 0, sizeof(epilogue))
         cw, _cv, ld = padded_copy(c, 0, np.nan)
         pw, _pv, _ = padded_copy(p, 0, np.nan)
-        step.kind, step.phi, step.total = FC_STEP_DOT, ACTIVATIONS[activation], &total
-        step.p, step.ldp, step.a, step.lda = pointer(pw), ld, pointer(pw), ld
+        epilogue.kind, epilogue.total = FC_EPILOGUE_DOT, &total
+        epilogue.phi = ACTIVATIONS[activation]
+        epilogue.p, epilogue.ldp, epilogue.a, epilogue.lda = pointer(pw), ld, pointer(pw), ld
         if q is not None:
             qw, _qv, _ = padded_copy(q, 0, np.nan)
             dw, _dv, _ = padded_copy(c)
-            step.kind, step.q, step.ldq, step.d = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw)
-            step.ldd = ld
-        K.step(&step, c.shape[0], c.shape[1], pointer(cw), ld)
+            epilogue.kind = FC_EPILOGUE_R_ACTIVATE
+            epilogue.q, epilogue.ldq, epilogue.d = pointer(qw), ld, pointer(dw)
+            epilogue.ldd = ld
+        K.epilogue(&epilogue, c.shape[0], c.shape[1], pointer(cw), ld)
         return total
 
     @staticmethod
@@ -226,14 +228,14 @@ class probe:
         return too_slow(j, fallen, bound, eps)
 
     @staticmethod
-    def ranked(diagonal, beside, str which, Py_ssize_t rank):
+    def ranked(diagonal, off_diagonal, str which, Py_ssize_t rank):
         """Return (value, last entry) of `fc_ranked` for diagonals of length m and m - 1, or None if
         it fails.
         """
         cdef double value = 0, last = 0
         cdef fc_end end = {"LA": FC_HIGHEST, "SA": FC_LOWEST, "LM": FC_LARGEST}[which]
         work = np.empty(5 * len(diagonal))
-        e = np.append(beside, 0.0)
+        e = np.append(off_diagonal, 0.0)
         found = fc_ranked(
             len(diagonal), <double *>pointer(diagonal), <double *>pointer(e), end, rank, &value,
             &last, <double *>pointer(work)

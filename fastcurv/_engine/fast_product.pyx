@@ -7,7 +7,7 @@ from libc.string cimport memset
 empty = np.empty
 
 
-cdef class Times:
+cdef class FastProduct:
     """Fast products of an operator on contiguous vectors. With plan None no fast product is
     available. `count` is the number of products computed.
     """
@@ -23,17 +23,17 @@ cdef class Times:
         if plan is not None:
             self.n, self.dtype = plan.P.n, plan.dtype
 
-    cdef bint there(self) noexcept:
+    cdef bint is_available(self) noexcept:
         """Return True if fast products are available."""
         return self.plan is not None
 
-    cdef int into(self, char *v, char *out) except -1:
+    cdef int apply(self, char *v, char *out) except -1:
         """Set out (n,) = A v."""
         cdef Plan plan = self.plan
         cdef Job job
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v, plan.l2 if self.l2 else 0
-        plan.along(&job, 1, out, None)
+        plan.apply_vectors(&job, 1, out, None)
         self.count += 1
         return 0
 
@@ -42,7 +42,7 @@ cdef class Times:
         product is available, if v or out is not a contiguous, aligned vector of the operator's
         dtype, or if they share memory.
         """
-        if not self.there():
+        if not self.is_available():
             return None
         cdef char *v_ = ready(v, self.n, self.dtype, False)
         if v_ == NULL:
@@ -53,11 +53,11 @@ cdef class Times:
         cdef Py_ssize_t size = v.nbytes
         if out_ == NULL or (v_ < out_ + size and out_ < v_ + size):
             return None
-        self.into(v_, out_)
+        self.apply(v_, out_)
         return out
 
 
-cdef class MatrixTimes(Times):
+cdef class FastMatrixProduct(FastProduct):
     """Products with an exactly symmetric matrix (n, n), C-ordered, float32 or float64."""
     cdef object A
     cdef const fc_table *K
@@ -71,10 +71,10 @@ cdef class MatrixTimes(Times):
         self.A, self.n, self.dtype = A, len(A), A.dtype
         self.K, self.at = &table_chosen()[A.itemsize == 8], pointer(A)
 
-    cdef bint there(self) noexcept:
+    cdef bint is_available(self) noexcept:
         return True
 
-    cdef int into(self, char *v, char *out) except -1:
+    cdef int apply(self, char *v, char *out) except -1:
         with nogil:
             self.K.symmetric(self.n, self.at, self.n, v, out)
         self.count += 1

@@ -1,10 +1,10 @@
-/* The team of threads alone, for the thread sanitizer: callers at once, jobs of every size, some
- * called off.
+/* The thread team on its own, for the thread sanitizer: simultaneous callers, jobs of every
+ * size, some of them cancelled.
  *
  *     cc -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc \
  *         tests/engine/callerstest.c src/team.c src/watch.c && ./a.out 8 12500
  *
- * Arguments: callers, jobs of each. Prints how many there were; the exit status says whether all
+ * Arguments: callers, jobs per caller. Prints how many jobs ran; the exit status is 0 if all
  * sums were right. */
 #include "team.h"
 #include "watch.h"
@@ -15,7 +15,7 @@
 
 enum { MOST = 97 };
 typedef struct {
-    long cell[MOST]; /* by part: each is one thread's at a time */
+    long cell[MOST]; /* one cell per part: each belongs to one thread at a time */
     int members;
     atomic_int wrong;
 } Sums;
@@ -37,7 +37,7 @@ static void *caller(void *number) {
     for (int i = 0; i < jobs; i++) {
         Sums s = {{0}, 0, 0};
         state = state * 1664525u + 1013904223u;
-        const int pair = i % 3 == 0; /* one part each for two */
+        const int pair = i % 3 == 0; /* a pair of parts, for two threads */
         const ptrdiff_t parts = pair              ? 2
                                 : state >> 8 & 63 ? (ptrdiff_t)(state >> 16) % MOST + 1
                                                   : 0;

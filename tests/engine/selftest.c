@@ -1,15 +1,15 @@
-/* The kernels on their own, without Python: every slot of a vector table against the reference, at
- * awkward sizes, in both dtypes.
+/* The kernels on their own, without Python: every slot of a vector table against the reference,
+ * at difficult sizes, in both dtypes.
  *
- * Compiled for aarch64 it tests fc_neon, on x86-64 fc_avx2 and fc_avx512 where the CPU has them,
- * and fc_baseline on both:
- *     make neon          cross-compiled, under emulation
- *     make valgrind      native, on what valgrind knows
- * Prints "N passed, M failed"; the exit status says whether M is 0. Numbers come from a fixed
+ * Compiled for aarch64 it tests fc_neon, on x86-64 fc_avx2 and fc_avx512 if the CPU has them,
+ * and fc_baseline on both: | make neon cross-compiled, under emulation | make valgrind native,
+ * for the instructions that valgrind supports
+ *
+ * Prints "N passed, M failed"; the exit status is 0 if M is 0. Numbers come from a fixed
  * generator.
  *
- * Padding holds NaN when a kernel gets it: no result may depend on it. Each matrix ends, or begins,
- * at a page that may not be touched, and a canary stands at its other end. */
+ * Padding holds NaN when a kernel is called: no result may depend on it. Each matrix ends, or
+ * begins, at a protected page, with canaries at its other end. */
 #include "kernels.h"
 #include <float.h>
 #include <math.h>
@@ -20,28 +20,28 @@
 #include <malloc.h>
 #define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
 #define free(block) _aligned_free(block)
-#elif !defined FC_HEAP /* valgrind watches the heap by itself */
+#elif !defined FC_HEAP /* valgrind itself watches the heap */
 #define FC_GUARDED
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
 
-/* The BLAS table over loops of our own, its dimensions cut to 5: as those beyond 32 bits are. */
+/* The BLAS table over plain loops, with dimensions cut to 5 as those beyond 32 bits are. */
 #define FC_BLAS_MOST 5
 #define fc_blas_over blas_over_loops
 #include "blas.c"
 #undef fc_blas_over
 
 #include "selftest_matrices.inc" /* numbers, matrices, what is checked of them */
-#include "selftest_products.inc" /* products, their steps, several at once */
-#include "selftest_narrow.inc"   /* a layer of few units, samples across */
-#include "selftest_losses.inc"   /* activations, losses; samples as rows and across */
+#include "selftest_products.inc" /* products, their epilogues, several at once */
+#include "selftest_narrow.inc"   /* a layer of few units, transposed layout */
+#include "selftest_losses.inc"   /* activations, losses; both layouts */
 #include "selftest_sweeps.inc"   /* copies, sums, rows of a basis, batch normalisation */
 
 /* --- BLAS ------------------------------------------------------------------------------------- */
 
-/* Fortran's gemm, columns one after the other. */
+/* Fortran's gemm, on column-major matrices. */
 #define GEMM(name, real)                                                                         \
     static void name(char *ta, char *tb, int *m, int *n, int *k, real *alpha, real *a, int *lda, \
                      real *b, int *ldb, real *beta, real *c, int *ldc) {                         \
@@ -144,7 +144,7 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                                    length(3 * i + 5 * j + terms), terms, outer,
                                    1 + (i + j) % FC_MAX_STACK);
         }
-        for (int i = 1; i <= 64; i++) { /* every tail */
+        for (int i = 1; i <= 64; i++) { /* every remainder */
             const fc_activation phi = (fc_activation)(i % FC_N_ACTIVATIONS);
             const fc_loss loss = (fc_loss)(i % 3);
             const int labels = loss == FC_CROSS_ENTROPY && i % 2;

@@ -1,5 +1,5 @@
-/* The team alone, without Python: every part runs once, on more than one thread, from several
- * callers. Ends with 0. */
+/* The thread team on its own, without Python: every part runs once, on more than one thread,
+ * from several callers. Exits with 0 on success. */
 #include "team.h"
 #include "watch.h"
 #include <stdatomic.h>

@@ -187,7 +187,11 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
-    monkeypatch.setattr(eigsh.ThickRestart, "look", lambda self: looks.append(1) or whole(self))
+    monkeypatch.setattr(
+        eigsh.ThickRestart,
+        "check_convergence",
+        lambda self: looks.append(1) or whole(self),
+    )
     usual, few = ask(), len(looks)
     monkeypatch.setattr(eigsh.ThickRestart, "schedule", at_once)
     first, every = ask(), len(looks)
@@ -198,7 +202,7 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
     """However little was looked at: by 1 where they are those before, by -1 where they are not."""
-    whole, ends = eigsh.ThickRestart.look_at_probe, []
+    whole, ends = eigsh.ThickRestart.check_probe, []
 
     def look(self, before, sure):
         found = whole(self, before, sure)
@@ -206,7 +210,7 @@ def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
         ends.append((found, off / (self.tol * self.run.scale)))
         return found
 
-    monkeypatch.setattr(eigsh.ThickRestart, "look_at_probe", look)
+    monkeypatch.setattr(eigsh.ThickRestart, "check_probe", look)
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(4):
             op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)
@@ -218,4 +222,4 @@ def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
 
 
 def at_once(self, excess):
-    self.next_look = self.run.m + 1
+    self.next_check = self.run.m + 1

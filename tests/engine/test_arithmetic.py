@@ -161,7 +161,7 @@ def entries():
         found[f"product in {space}"] = lambda small=small, x=x: small @ x
     for loss, row in LOSSES.items():
         numbers = Y
-        if row.given is not None:  # some are for positive numbers alone, or two outputs of each
+        if row.given is not None:  # some accept positive numbers only, or need two outputs
             numbers = np.abs(Y[:, : Y.shape[1] // row.given.per_target]) + 0.1
         y = numbers if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
         y = y / y.sum(axis=1, keepdims=True) if row.targets == "classes" else y
@@ -280,7 +280,7 @@ import copy
 from scipy.sparse.linalg import LinearOperator
 from fastcurv.network.rows import RowSource
 
-HOW = 0  # what callbacks set before they return
+HOW = 0  # rounding mode that callbacks set before they return
 def leaving(function):
     def call(*args, **named):
         found = function(*args, **named)
@@ -312,7 +312,7 @@ class Rows(RowSource):
         for start in range(0, 900, size):
             libm.set(HOW)
             yield X[start:start + size], Y[start:start + size], None
-class Own:  # an objective of a user's own
+class Own:  # a user-defined objective
     n_params = 4
     value = leaving(lambda self, x: float(np.cosh(x / 3).sum()) + float(x @ x) / 7)
     gradient = leaving(lambda self, x: np.sinh(x / 3) / 3 + x * (2 / 7))
@@ -399,7 +399,7 @@ calls = []
 def third():
     calls.append(libm.now())
     if len(calls) == 1:
-        libm.set(1)  # as a handler that Python runs here would
+        libm.set(1)  # as a signal handler would
     return 1.0 / 3.0
 assert third() == 1.0 / 3.0 and calls == [0, 0] and libm.now() == 0
 @to_nearest

@@ -55,7 +55,7 @@ def guarded(array, order="C", shift=0):
     assert libc.mprotect(start + whole, page, 0) == 0
     keep.append(area)
     first = whole - array.nbytes - shift * array.itemsize
-    bare = (ctypes.c_char * whole).from_buffer(area)   # not a map, whose rows would be copied
+    bare = (ctypes.c_char * whole).from_buffer(area)   # no mmap, whose rows would be copied
     place = np.frombuffer(bare, array.dtype, array.size, first)
     there = place.reshape(array.shape, order=order)
     there[...] = array

@@ -136,9 +136,9 @@ def test_returned_gradients_stay_valid(sizes):
         assert np.array_equal(g, want[turn % 3])
         g[:] = np.nan
         assert np.array_equal(ob.gradient(at[2]), want[2])
-    piece = ob.gradient(at[0])[-9:]  # whose whole nobody names any more
+    piece = ob.gradient(at[0])[-9:]  # the whole array has no other reference
     assert np.array_equal(ob.gradient(at[1]), want[1]) and np.array_equal(piece, want[0][-9:])
     assert all(np.array_equal(H.gradient, g) for H, g in zip(operators, want))
-    del operators  # whose plan serves again
+    del operators  # returns their plan to the pool
     kept, H = ob.hessian(at[0]).gradient, ob.hessian(at[1])
     assert np.array_equal(kept, want[0]) and np.array_equal(H.gradient, want[1])

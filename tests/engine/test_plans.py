@@ -48,7 +48,7 @@ def test_binding_with_a_copy(arch, dtype):
         assert plan.take(theta, own) and np.array_equal(plan.gradient, there.gradient)
 
 
-# plain loops write nothing past caches
+# plain loops do not write past the caches
 @pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
 def test_binding_of_large_matrices(arch, dtype):
     """Matrices that exceed every cache are written past the caches, and equal those read in place,
@@ -93,7 +93,7 @@ def drawn(rng, sizes, **options):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # across, and wide
+@pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # transposed and layer-parallel
 def test_replaced_rows(rng, sizes, soft):
     """A plan with replaced rows equals a plan that was made for those rows."""
     first, second = (drawn(rng, sizes, soft=soft) for _ in range(2))
@@ -174,4 +174,4 @@ def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
             summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
             assert plan.renew(other, *rest) is bool(copied and summed and np.isfinite(bad))
             assert plan.renew(X, *rest) is copied
-    assert copied or plan.layout["panel"]  # then X is read as it lies
+    assert copied or plan.layout["panel"]  # then X is read in place

@@ -78,7 +78,7 @@ def test_a_step_of_adam_against_float64(arch, dtype, rng):
         eps = np.finfo(dtype).eps
         average, squares = 0.9 * wide[2] + 0.1 * wide[1], 0.75 * wide[3] + 0.25 * wide[1] ** 2
         step = 0.1 * average / (np.sqrt(1.5 * squares) + 1e-2)
-        rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # of the average, which may cancel
+        rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # the average may cancel
         slack = 0.1 * rounded / (np.sqrt(1.5 * squares) + 1e-2) + np.abs(wide[0]) + np.abs(step)
         stepped = (whole[0], wide[0] - step, slack)
         moments = (whole[2], average, rounded), (whole[3], squares, squares)

@@ -136,7 +136,7 @@ def clock():
 thread = threading.Thread(target=clock)
 thread.start()
 inside = 0
-for _ in range(5000):                        # beside other work it may come to its turn late
+for _ in range(5000):                        # on a busy machine it may be scheduled late
     before = time.perf_counter()
     H @ v
     after = time.perf_counter()
@@ -283,7 +283,7 @@ def test_threads_variable(python, monkeypatch, rng, problem):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         again = p.ob.batch(slice(None))
         assert engine.default_threads() == number
-        assert again.hessian(p.theta).layout["threads"] == min(number, 9)  # no more pay
+        assert again.hessian(p.theta).layout["threads"] == min(number, 9)  # more are not faster
     for text in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         with pytest.raises(ValueError, match="FASTCURV_NUM_THREADS.*positive whole number"):

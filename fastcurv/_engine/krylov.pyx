@@ -862,7 +862,7 @@ cdef class Workspace:
         cdef double *found = self.sweep_rows(CG_G, 2, CG_Y, 1, NULL)
         return rr, yy, found[0], found[1]
 
-    cpdef void turn(self, double beta) except *:
+    cpdef void update_direction(self, double beta) except *:
         """Compute ``p = beta p - r``."""
         cdef char *p = self.first + CG_P * self.sweep.n * self.sweep.K.real_bytes
         cdef double one = 1

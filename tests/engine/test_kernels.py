@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fastcurv import _engine as engine
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 
 from .. import nets
 
@@ -45,7 +45,7 @@ def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, r
         sizes.append((m, length, DEPTHS[(3 * i + 2) % len(DEPTHS)]))
     for m, n, k in sizes:
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
-        got = probe.product(A, B, arch=arch, b_form=b_form)
+        got = hooks.product(A, B, arch=arch, b_form=b_form)
         assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
 
 
@@ -61,8 +61,8 @@ def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
         C, true = whole(rng, (m, n), dtype), A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
             options = {"arch": arch, "b_form": b_form, "threads": threads}
-            assert np.array_equal(probe.product(A1, B1, A2, B2, **options), true)
-            assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
+            assert np.array_equal(hooks.product(A1, B1, A2, B2, **options), true)
+            assert np.array_equal(hooks.product(A1, B1, A2, B2, C, **options), true + C)
 
 
 def test_operands_contiguous_in_depth(arch, dtype, rng):
@@ -75,8 +75,8 @@ def test_operands_contiguous_in_depth(arch, dtype, rng):
         one, true = A1 @ B1, A1 @ B1 + A2 @ B2
         for threads in (0, 2):
             options = {"arch": arch, "b_form": "plain", "threads": threads}
-            assert np.array_equal(probe.product(A1, B1, **options), one), (m, n, k)
-            assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
+            assert np.array_equal(hooks.product(A1, B1, **options), one), (m, n, k)
+            assert np.array_equal(hooks.product(A1, B1, A2, B2, C, **options), true + C)
 
 
 @every_form
@@ -92,7 +92,7 @@ def test_error_bound(arch, dtype, b_form, rng):
         true = np.stack([(A.astype(long) * b).sum(1) for b in B.T.astype(long)], 1)
         gamma = (k + 1) * unit / (1 - (k + 1) * unit)
         for threads in (0, 2):
-            got = probe.product(A, B, arch=arch, b_form=b_form, threads=threads)
+            got = hooks.product(A, B, arch=arch, b_form=b_form, threads=threads)
             assert np.all(np.abs(got - true) <= gamma * (np.abs(A) @ np.abs(B)) * (1 + 1e-6))
 
 
@@ -100,9 +100,9 @@ def test_error_bound(arch, dtype, b_form, rng):
 def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
     A = rng.standard_normal((300, 333)).astype(dtype)
     B = rng.standard_normal((333, 211)).astype(dtype)
-    one = probe.product(A, B, arch=arch, b_form=b_form, threads=1)
+    one = hooks.product(A, B, arch=arch, b_form=b_form, threads=1)
     for threads in (2, 3, 5):
-        assert np.array_equal(probe.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
+        assert np.array_equal(hooks.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
 
 
 # --- where operands lie
@@ -139,10 +139,10 @@ def test_any_strides(arch, dtype, rng):
     for a_how, b_how in itertools.product(hows, hows):
         m, n, k = rng.integers(1, 40, 3)
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
-        got = probe.product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
+        got = hooks.product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
-            got = probe.product(laid(A, a_how), B, arch=arch, b_form=b_form)
+            got = hooks.product(laid(A, a_how), B, arch=arch, b_form=b_form)
             assert np.array_equal(got, A @ B), (a_how, b_form, m, n, k)
 
 
@@ -155,10 +155,10 @@ def test_copy_and_pack(arch, dtype, rng):
         array = rng.standard_normal((rows, cols)).astype(dtype)
         for how in hows:
             there = laid(array, how)
-            copied = probe.copy(arch, there)
+            copied = hooks.copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
             for far in (False, True):
-                panels = probe.copy(arch, there, True, far)
+                panels = hooks.copy(arch, there, True, far)
                 flat = panels.transpose(1, 0, 2).reshape(rows, -1)
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
@@ -169,9 +169,9 @@ def test_totals_ignore_the_padding(arch, dtype, rng):
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
-        assert probe.total(arch, c, p) == (c * p).sum()
+        assert hooks.total(arch, c, p) == (c * p).sum()
         for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
-            assert probe.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
+            assert hooks.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
 
 
 def test_blas_of_strides_beyond_32_bits(dtype, rng):
@@ -188,8 +188,8 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
     A = np.frombuffer(area, dtype)[: 3 * apart].reshape(3, apart)[:, :5]
     A[...] = whole(rng, (3, 5), dtype)
     B, C = whole(rng, (5, 7), dtype), whole(rng, (3, 7), dtype)
-    assert np.array_equal(probe.product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
-    assert np.array_equal(probe.product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
+    assert np.array_equal(hooks.product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
+    assert np.array_equal(hooks.product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
 
 
 # --- what they hold
@@ -206,7 +206,7 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
             spoilt = A.copy()
             spoilt[i, l] = what
             with np.errstate(invalid="ignore"):
-                got = probe.product(spoilt, B, arch=arch, b_form=b_form)
+                got = hooks.product(spoilt, B, arch=arch, b_form=b_form)
                 expected = spoilt @ B
             assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
             assert np.array_equal(got[i], expected[i], equal_nan=True)
@@ -214,7 +214,7 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
         for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
             spoilt = B.copy()
             spoilt[l, j] = what
-            got = probe.product(A, spoilt, arch=arch, b_form=b_form)
+            got = hooks.product(A, spoilt, arch=arch, b_form=b_form)
             assert np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
             assert not np.isfinite(got[A[:, l] != 0, j]).any()
             if arch != "blas":  # a BLAS may skip zeros of A
@@ -228,9 +228,9 @@ def test_subnormals_and_extremes(arch, dtype, rng):
     info = np.finfo(dtype)
     least, quarter = info.smallest_subnormal, np.full((1, 17), 0.25, dtype)
     A = np.full((9, 1), least * 8, dtype)
-    assert np.all(probe.product(A, quarter, arch=arch) == least * 2)
+    assert np.all(hooks.product(A, quarter, arch=arch) == least * 2)
     A = np.full((9, 2), info.max / 4, dtype)
-    assert np.all(probe.product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
+    assert np.all(hooks.product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
 
 
 # --- without Python

@@ -7,7 +7,7 @@ range.
 
 import numpy as np
 
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 
 from ..certify.longdouble import LD, activation
 from ..nets import ACTIVATIONS, LENGTHS, STRAIGHT
@@ -51,14 +51,14 @@ def test_values_are_within_four_ulp(arch, dtype):
     for name in ["tanh", "sigmoid", "softplus", "elu"]:
         z = sample(dtype, 4000, np.random.default_rng(0))
         with np.errstate(under="ignore"):
-            assert ulps(probe.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
+            assert ulps(hooks.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
 
 
 def test_values_and_derivatives_are_within_four_eps(arch, dtype):
     for name in ACTIVATIONS:
         z = sample(dtype, 4000, np.random.default_rng(1))
         bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
-        for got, true in zip(probe.activate(arch, name, z[None]), true_activation(name, z)):
+        for got, true in zip(hooks.activate(arch, name, z[None]), true_activation(name, z)):
             assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
 
 
@@ -66,7 +66,7 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
     """phi' is accurate where 1 - tanh^2 would be 0 or an ULP of 1, from |z| = 9 on in float32."""
     for name in ["tanh", "sigmoid", "softplus"]:
         z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
-        got, true = probe.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
+        got, true = hooks.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
         assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
@@ -77,7 +77,7 @@ def test_packed_pairs_are_as_accurate(arch, dtype):
     for name in ["tanh", "sigmoid"]:
         rng = np.random.default_rng(5)
         z = np.concatenate([sample(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)])
-        found, unfolded = probe.fold(arch, name, z[None])
+        found, unfolded = hooks.fold(arch, name, z[None])
         with np.errstate(under="ignore"):
             a, p = true_activation(name, z)[:2]
         assert ulps(found[0][0], a) <= 4
@@ -87,9 +87,9 @@ def test_packed_pairs_are_as_accurate(arch, dtype):
             np.testing.assert_array_equal(one, other)
         for cols in LENGTHS:
             z = rng.uniform(-8, 8, (5, cols)).astype(dtype)
-            whole, _ = probe.fold(arch, name, z.reshape(1, -1))
+            whole, _ = hooks.fold(arch, name, z.reshape(1, -1))
             z[3, cols // 2] = np.nan
-            for got, want in zip(probe.fold(arch, name, z)[0], whole):
+            for got, want in zip(hooks.fold(arch, name, z)[0], whole):
                 assert np.isnan(got[3, cols // 2]) and np.isnan(got).sum() == 1
                 np.testing.assert_array_equal(
                     got[~np.isnan(z)], want.reshape(z.shape)[~np.isnan(z)]
@@ -101,7 +101,7 @@ def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
     sqrt(2), which erfc amplifies by z^2.
     """
     z = np.random.default_rng(3).uniform(-12, -1, 5000).astype(dtype)
-    got, true = probe.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
+    got, true = hooks.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
     bound = 12 + z * z if arch == "reference" else 12
     assert np.all(np.abs(got.astype(LD) - true) <= bound * np.finfo(dtype).eps * np.abs(true))
 
@@ -126,7 +126,7 @@ def test_limits_and_kinks(arch, dtype):
             [(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]
         ):
             z = np.array([points], dtype)
-            for got, want in zip(probe.activate(arch, name, z), LIMITS[name][place]):
+            for got, want in zip(hooks.activate(arch, name, z), LIMITS[name][place]):
                 np.testing.assert_allclose(
                     got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps
                 )
@@ -134,7 +134,7 @@ def test_limits_and_kinks(arch, dtype):
 
 def test_leaky_relu_has_torchs_slope(arch, dtype):
     z = np.array([[-np.inf, -1e30, -2.0, -0.0, 0.0, 2.0, np.inf]], dtype)
-    a, p, q = probe.activate(arch, "leaky_relu", z)
+    a, p, q = hooks.activate(arch, "leaky_relu", z)
     np.testing.assert_allclose(
         a, np.where(z > 0, z, np.asarray(0.01, dtype) * z), rtol=np.finfo(dtype).eps
     )
@@ -145,9 +145,9 @@ def test_leaky_relu_has_torchs_slope(arch, dtype):
 def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
     for name in ACTIVATIONS:
         z = np.linspace(-3, 3, 33, dtype=dtype)
-        clean = probe.activate(arch, name, z[None])
+        clean = hooks.activate(arch, name, z[None])
         z[13] = np.nan
-        spoilt = probe.activate(arch, name, z[None])
+        spoilt = hooks.activate(arch, name, z[None])
         others = np.arange(33) != 13
         for k, (got, want) in enumerate(zip(spoilt, clean)):
             np.testing.assert_array_equal(got[0, others], want[0, others])
@@ -160,14 +160,14 @@ def test_results_do_not_depend_on_position(arch, dtype):
     for name in ACTIVATIONS:
         for cols in LENGTHS:
             z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)
-            whole = probe.activate(arch, name, z.reshape(1, -1))
-            for got, want in zip(probe.activate(arch, name, z), whole):
+            whole = hooks.activate(arch, name, z.reshape(1, -1))
+            for got, want in zip(hooks.activate(arch, name, z), whole):
                 np.testing.assert_array_equal(got.ravel(), want.ravel())
 
 
 def test_odd_functions_are_exactly_odd(arch, dtype):
     z = sample(dtype, 500, np.random.default_rng(4))
-    a, p, q = probe.activate(arch, "tanh", np.stack([z, -z]))
+    a, p, q = hooks.activate(arch, "tanh", np.stack([z, -z]))
     np.testing.assert_array_equal(a[0], -a[1])
     np.testing.assert_array_equal(np.signbit(a[0]), np.signbit(z))
     np.testing.assert_array_equal(p[0], p[1])

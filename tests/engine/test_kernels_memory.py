@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 
 from .. import nets
 from .test_kernels import every_form, whole
@@ -29,7 +29,7 @@ def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
             C[...] = before = whole(rng, (m, n), dtype)
             for threads in (0, 2):
                 C[...] = before
-                probe.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
+                hooks.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
                 assert np.array_equal(C, before + A @ B)
                 assert np.all(buffer[: 60 + shift] == 77)
                 assert np.all(buffer[60 + shift + m * n :] == 77)
@@ -42,7 +42,7 @@ GUARD = """
 import ctypes, mmap, sys
 import numpy as np
 from fastcurv import _engine as engine
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 keep = []
@@ -98,14 +98,14 @@ for dtype in (np.float32, np.float64):
         for a_order in "CF":
             for b_order in "CF":
                 a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)
-                probe.product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
+                hooks.product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
                 assert np.array_equal(c, C + A @ B)
                 for form in ("padded", "packed"):
-                    assert np.array_equal(probe.product(a, b, arch={arch!r}, b_form=form), A @ B)
+                    assert np.array_equal(hooks.product(a, b, arch={arch!r}, b_form=form), A @ B)
         engine.set_arch({arch!r})
         for order in "CF":
-            assert np.array_equal(probe.copy({arch!r}, guarded(A, order))[:, :k], A)
-            probe.copy({arch!r}, guarded(A, order), True)
+            assert np.array_equal(hooks.copy({arch!r}, guarded(A, order))[:, :k], A)
+            hooks.copy({arch!r}, guarded(A, order), True)
             across = np.empty((k, m), dtype)
             assert np.array_equal(engine.columns_as_rows(guarded(A, order), across), A.T)
 """
@@ -123,8 +123,8 @@ for dtype in ("float32", "float64"):
             z, y = rng.standard_normal((2, 3, cols)).astype(dtype)
             y = np.abs(y) / 4
             given = z, y, rng.random(3).astype(dtype)
-            there = probe.loss({arch!r}, kind, *map(guarded, given))
-            for got, want in zip(there, probe.loss({arch!r}, kind, *given)):
+            there = hooks.loss({arch!r}, kind, *map(guarded, given))
+            for got, want in zip(there, hooks.loss({arch!r}, kind, *given)):
                 assert np.array_equal(got, want), (kind, cols)
 """
     )

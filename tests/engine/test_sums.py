@@ -11,7 +11,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 
 from .. import nets
 from ..plans import laid_out
@@ -41,7 +41,7 @@ def test_chain_of_a_product_is_one_slice(arch, dtype, k):
     s = _engine.summation(arch, dtype)
     slice_ = s["slice"] or k
     x, eps = chain(k, dtype)
-    total = probe.product(x[None, :], np.ones((k, 40), dtype), arch=arch)
+    total = hooks.product(x[None, :], np.ones((k, 40), dtype), arch=arch)
     parts = -(-k // slice_)
     swallowed = lost(total, k - 1, eps)
     assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), (
@@ -56,7 +56,7 @@ def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
     for k in (100, 256, 500, 700):
         x, eps = chain(k, dtype)
         y, ones = np.full(k, 0.4 * eps, dtype), np.ones((k, 40), dtype)
-        total = probe.product(x[None, :], ones, y[None, :], ones, arch=arch)
+        total = hooks.product(x[None, :], ones, y[None, :], ones, arch=arch)
         slice_ = s["slice"] or 2 * k
         parts = -(-k // slice_)
         wanted = 2 * k - 1 if 2 * k <= slice_ else -(-k // parts) - 1
@@ -71,7 +71,7 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
     k = 200
     _, eps = chain(k, dtype)
     x = np.full((1, k), 0.4 * eps, dtype)
-    total = probe.product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
+    total = hooks.product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
     wanted = k if _engine.summation(arch, dtype)["from_c"] else 0
     assert np.all(np.abs(lost(total, k, eps) - wanted) <= 3)
 

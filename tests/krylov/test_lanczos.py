@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv._engine import probe
+from fastcurv._engine import testing_hooks as hooks
 from fastcurv.krylov.lanczos import (
     ECHO,
     LEAST,
@@ -183,11 +183,11 @@ def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
     rows[2] = rows[1]
     gram = rows @ rows.T
     gram[2, 2] -= 1e-15
-    R = probe.whitening(gram)
+    R = hooks.whitening(gram)
     held = R @ gram @ R.T
     assert np.isfinite(R).all() and np.linalg.norm(held, 2) <= 1 + 1e-6
     whole = np.eye(3) + 0.1 * gram / np.linalg.norm(gram)
-    R = probe.whitening(whole)
+    R = hooks.whitening(whole)
     assert np.abs(R @ whole @ R.T - np.eye(3)).max() <= 1e-14
 
 
@@ -210,7 +210,7 @@ def test_a_ranked_value_and_its_last_entry_are_those_of_all(which, size):
             for rank in range(1, min(m, 8) + 1):
                 at = order[rank - 1]
                 gap = np.abs(np.delete(values, at) - values[at]).min()
-                found = probe.ranked(size * d, size * e, which, rank)
+                found = hooks.ranked(size * d, size * e, which, rank)
                 asked, given_up = asked + 1, given_up + (found is None)
                 if found is None:
                     beside = np.abs(np.delete(np.abs(values), at) - np.abs(values[at])).min()
@@ -224,8 +224,8 @@ def test_a_ranked_value_and_its_last_entry_are_those_of_all(which, size):
 
 def test_a_ranked_value_of_what_is_no_matrix_is_not_found():
     for d in (np.zeros(3), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])):
-        assert probe.ranked(d, np.zeros(2), "LA", 1) is None
-    assert probe.ranked(np.ones(3), np.zeros(2), "LM", 2) is None, "all alike"
+        assert hooks.ranked(d, np.zeros(2), "LA", 1) is None
+    assert hooks.ranked(np.ones(3), np.zeros(2), "LM", 2) is None, "all alike"
 
 
 def clustered(seed):

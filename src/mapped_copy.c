@@ -33,13 +33,13 @@ int fc_read(int file, char *out, size_t bytes, long long at) {
     return 0;
 }
 
-enum { PIECE = 4096 }; /* bytes that an empty pipe always accepts in one write */
+enum { PIPE_BYTES = 4096 }; /* bytes that an empty pipe always accepts in one write */
 
 /* Write to a pipe and read back; the write fails if a page no longer exists. */
-static int pass(const int *ends, char *out, const char *from, size_t bytes) {
+static int copy_through(const int *ends, char *out, const char *from, size_t bytes) {
     ssize_t put, got;
     while (bytes) {
-        put = write(ends[1], from, bytes < PIECE ? bytes : PIECE);
+        put = write(ends[1], from, bytes < PIPE_BYTES ? bytes : PIPE_BYTES);
         if (put < 0 && errno != EINTR) return errno;
         for (; put > 0; put -= got, out += got, from += got, bytes -= (size_t)got) {
             got = read(ends[0], out, (size_t)put);
@@ -50,12 +50,13 @@ static int pass(const int *ends, char *out, const char *from, size_t bytes) {
     return 0;
 }
 
-static int lift_by_pipe(char *out, const char *const *from, size_t count, size_t run) {
+static int copy_by_pipe(char *out, const char *const *from, size_t count, size_t run) {
     int ends[2], failed = 0;
     if (pipe(ends)) return errno;
     fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     fcntl(ends[1], F_SETFD, FD_CLOEXEC);
-    for (size_t i = 0; i < count && !failed; i++) failed = pass(ends, out + i * run, from[i], run);
+    for (size_t i = 0; i < count && !failed; i++)
+        failed = copy_through(ends, out + i * run, from[i], run);
     close(ends[0]);
     close(ends[1]);
     return failed;
@@ -64,13 +65,13 @@ static int lift_by_pipe(char *out, const char *const *from, size_t count, size_t
 #ifdef __linux__
 #include <sys/uio.h>
 
-enum { BATCH = 256 }; /* runs per call */
+enum { RUNS_PER_CALL = 256 }; /* runs per call */
 
-static int lift_at_once(char *out, const char *const *from, size_t count, size_t run) {
-    struct iovec there[BATCH];
+static int copy_directly(char *out, const char *const *from, size_t count, size_t run) {
+    struct iovec there[RUNS_PER_CALL];
     for (size_t i = 0; i < count;) {
         size_t n = 0;
-        for (; n < BATCH && i < count; n++, i++) {
+        for (; n < RUNS_PER_CALL && i < count; n++, i++) {
             there[n].iov_base = (char *)from[i];
             there[n].iov_len = run;
         }
@@ -84,33 +85,33 @@ static int lift_at_once(char *out, const char *const *from, size_t count, size_t
     return 0;
 }
 #else
-static int lift_at_once(char *out, const char *const *from, size_t count, size_t run) {
+static int copy_directly(char *out, const char *const *from, size_t count, size_t run) {
     (void)out, (void)from, (void)count, (void)run;
     return ENOSYS;
 }
 #endif
 
-static int lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe) {
-    const int failed = by_pipe ? ENOSYS : lift_at_once(out, from, count, run);
+static int copy_runs(char *out, const char *const *from, size_t count, size_t run, int by_pipe) {
+    const int failed = by_pipe ? ENOSYS : copy_directly(out, from, count, run);
     if (failed != ENOSYS && failed != EPERM && failed != EACCES) return failed;
-    return lift_by_pipe(out, from, count, run);
+    return copy_by_pipe(out, from, count, run);
 }
 
 /* log2 of a window's bytes, and number of windows: a fault on one page may map all pages of its
  * window. */
-enum { WINDOW = 21, WINDOWS = 2 };
+enum { WINDOW_LOG2 = 21, MAX_WINDOWS = 2 };
 
 /* Return how many runs, at least one, lie in that many windows; set the first and the last
  * window. */
-static size_t near(const char *const *from, size_t count, size_t run, uintptr_t *low,
-                   uintptr_t *high) {
+static size_t runs_in_windows(const char *const *from, size_t count, size_t run, uintptr_t *low,
+                              uintptr_t *high) {
     uintptr_t windows = 0, before = 0;
     size_t i = 0;
     for (; i < count; i++) {
-        const uintptr_t a = (uintptr_t)from[i] >> WINDOW;
-        const uintptr_t b = ((uintptr_t)from[i] + run - 1) >> WINDOW;
+        const uintptr_t a = (uintptr_t)from[i] >> WINDOW_LOG2;
+        const uintptr_t b = ((uintptr_t)from[i] + run - 1) >> WINDOW_LOG2;
         windows += b - a + !(i && a == before);
-        if (i && windows > WINDOWS) break;
+        if (i && windows > MAX_WINDOWS) break;
         before = b;
         if (!i || a < *low) *low = a;
         if (!i || b > *high) *high = b;
@@ -123,10 +124,10 @@ int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run
     int failed = 0;
     for (size_t i = 0, n = count; i < count && !failed; i += n) {
         uintptr_t low = 0, high = 0;
-        if (map) n = near(from + i, count - i, run, &low, &high);
-        failed = lift(out + i * run, from + i, n, run, by_pipe);
+        if (map) n = runs_in_windows(from + i, count - i, run, &low, &high);
+        failed = copy_runs(out + i * run, from + i, n, run, by_pipe);
         if (!map) continue;
-        uintptr_t start = low << WINDOW, end = (high + 1) << WINDOW;
+        uintptr_t start = low << WINDOW_LOG2, end = (high + 1) << WINDOW_LOG2;
         if (start < (uintptr_t)map) start = (uintptr_t)map;
         if (end > (uintptr_t)map + size) end = (uintptr_t)map + size;
         madvise((void *)start, end - start, MADV_DONTNEED);

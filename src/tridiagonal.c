@@ -6,9 +6,9 @@
 
 /* maximum QL iterations per eigenvalue, and ratio of the ends of a matrix above which it is
  * reversed */
-enum { TRIES = 60, STEEP = 1000 };
+enum { MAX_QL_ITERATIONS = 60, REVERSAL_RATIO = 1000 };
 /* Relative to 1: squares of products of two numbers above this do not underflow. */
-static const double NOTHING = 1e-70;
+static const double NEGLIGIBLE = 1e-70;
 
 /* One QL sweep from `end` up to l; returns the number of rotations so far. Values that pass from
  * one rotation to the next stay in registers, and the next g depends on one division and no
@@ -22,7 +22,7 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
         const double square = ff + gg;
-        if (square < NOTHING * NOTHING) { /* f and g are 0; and s is 0 unless e[i] is */
+        if (square < NEGLIGIBLE * NEGLIGIBLE) { /* f and g are 0; and s is 0 unless e[i] is */
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
             e[i] = b;
             return done;
@@ -50,11 +50,11 @@ static ptrdiff_t rotations(ptrdiff_t m, double *d, double *e, double *first, dou
     for (ptrdiff_t l = 0; l < m; l++)
         for (int tries = 0;; tries++) {
             ptrdiff_t end = l;
-            while (end < m - 1 && fabs(e[end]) > NOTHING &&
+            while (end < m - 1 && fabs(e[end]) > NEGLIGIBLE &&
                    fabs(e[end]) > DBL_EPSILON * (fabs(d[end]) + fabs(d[end + 1])))
                 end++;
             if (end == l) break;
-            if (tries == TRIES) return -1;
+            if (tries == MAX_QL_ITERATIONS) return -1;
             done = sweep(l, end, d, e, first, last, kept, room, done);
         }
     return done;
@@ -71,7 +71,7 @@ static void reverse(ptrdiff_t m, double *x) {
  * top is by far its larger end is reversed. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room) {
-    if (m < 2 || fabs(d[0]) + fabs(e[0]) <= STEEP * (fabs(d[m - 1]) + fabs(e[m - 2])))
+    if (m < 2 || fabs(d[0]) + fabs(e[0]) <= REVERSAL_RATIO * (fabs(d[m - 1]) + fabs(e[m - 2])))
         return rotations(m, d, e, first, last, kept, room);
     reverse(m, d), reverse(m - 1, e);
     const ptrdiff_t count = rotations(m, d, e, last, first, kept, room);
@@ -83,9 +83,9 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
 
 typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
 
-/* PAIRS vectors of two numbers are processed together; ROUNDS of bisection and QUOTIENTS,
+/* PAIRS vectors of two numbers are processed together; MAX_BISECTIONS and MAX_QUOTIENTS,
  * Rayleigh quotients per attempt, are upper bounds. */
-enum { PAIRS = 4, LANES = 2 * PAIRS, ROUNDS = 12, QUOTIENTS = 6 };
+enum { PAIRS = 4, LANES = 2 * PAIRS, MAX_BISECTIONS = 12, MAX_QUOTIENTS = 6 };
 typedef long long two_counts __attribute__((vector_size(16)));
 
 /* Count the eigenvalues below each x: the number of negative pivots of T - x. A pivot of 0 makes
@@ -110,7 +110,7 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
  * unit eigenvector; return 0 on failure. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
-    for (int turn = 0; turn < QUOTIENTS; turn++) {
+    for (int turn = 0; turn < MAX_QUOTIENTS; turn++) {
         double least = INFINITY, left = INFINITY, z = 1, square = 1, end = 1;
         ptrdiff_t at = 0;
         plus[0] = d[0] - *x, minus[m - 1] = d[m - 1] - *x;
@@ -142,11 +142,11 @@ int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff
     const double turned = end == FC_LOWEST ? -1 / size : 1 / size;
     for (ptrdiff_t i = 0; i < m; i++) {
         diagonal[i] = d[i] * turned, beside[i] = i < m - 1 ? e[i] / size : 0;
-        ee[i] = fmax(beside[i] * beside[i], NOTHING * NOTHING);
+        ee[i] = fmax(beside[i] * beside[i], NEGLIGIBLE * NEGLIGIBLE);
     }
     double low = end == FC_LARGEST ? 0 : -1.01, high = 1.01;
     ptrdiff_t beyond_low = m, beyond_high = 0, above_low = m, above_high = 0;
-    for (int turn = 0; turn < ROUNDS; turn++) {
+    for (int turn = 0; turn < MAX_BISECTIONS; turn++) {
         const double from = low, step = (high - low) / (LANES + 1);
         two x[PAIRS], opposite[PAIRS];
         ptrdiff_t below[LANES], under[LANES] = {0};

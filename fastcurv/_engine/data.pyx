@@ -26,7 +26,7 @@ cdef enum:
     # Blocks of memory kept for reuse per memory map, and their maximum size in bytes.
     MAX_REUSED_BLOCKS = 3
     REUSED_BLOCK_BYTES = 1 << 26
-    PART = 1 << 17              # bytes per part when X is copied into its padded form
+    COPY_PART_BYTES = 1 << 17   # bytes per part when X is copied into its padded form
     SYSTEM_MIN_BYTES = 1 << 19  # bytes from which on memory comes from the system, not the heap
     # maximum bytes and maximum contiguous runs that are read from a map at one time
     READ_BYTES = 1 << 19
@@ -290,7 +290,7 @@ cdef class Rows:
         cdef Data *D = &self.D
         t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
         t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
-        t.step = max(1, PART // (D.ldx * K.real_bytes))
+        t.step = max(1, COPY_PART_BYTES // (D.ldx * K.real_bytes))
         return touch(t, threads, (t.rows + t.step - 1) // t.step)
 
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
@@ -311,7 +311,7 @@ cdef class Rows:
             self.pad(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
-        squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
+        squares = np.zeros(X.shape[0] // max(1, COPY_PART_BYTES // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
         self.D.x = NULL         # invalid until the copy is complete
         self.fill(&t, K, threads)

@@ -347,7 +347,7 @@ def wanted(values, Py_ssize_t k, str which):
 # --- dense operators ------------------------------------------------------------------------------
 
 cdef enum:
-    REFLECTORS = 32             # Householder reflectors applied at one time
+    REFLECTORS_AT_ONCE = 32     # Householder reflectors applied at one time
 
 
 def symmetrised(P):
@@ -440,7 +440,7 @@ cdef class Tridiagonal:
             raise ValueError(f"A is {A.dtype} {A.shape}; wanted float64 (n, n) with n >= 1")
         if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
             raise ValueError("A is read-only or not contiguous; wanted a C-ordered array")
-        cdef int n = A.shape[0], info, lwork = n * REFLECTORS
+        cdef int n = A.shape[0], info, lwork = n * REFLECTORS_AT_ONCE
         cdef Py_ssize_t i
         numbers, work = np.zeros((3, n)), np.empty(lwork)
         self.A, self.n, self.tau, self.found = A, n, numbers[2], Ritz()
@@ -465,7 +465,7 @@ cdef class Tridiagonal:
     def vectors(self, at):
         """Return the eigenvectors of the values with indices `at`, as orthonormal rows (k, n)."""
         at = np.ascontiguousarray(at, np.intp)
-        cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS
+        cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS_AT_ONCE
         if self.found.m != n or not all((at >= 0) & (at < n)):
             raise ValueError(f"at is {at}; wanted indices of the {n} values, computed before")
         rows, work = self.found.vectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)

@@ -47,10 +47,10 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    BLOCK = 1024                # maximum samples of a block
-    BLOCK_NUMBERS = 1 << 20     # numbers of D and a per block
+    MAX_BLOCK_SAMPLES = 1024    # maximum samples of a block
+    MAX_BLOCK_NUMBERS = 1 << 20     # numbers of D and a per block
     # numbers of T or A computed at one time: a quarter of a megabyte, which fits the L2 cache
-    PAIR_NUMBERS = 1 << 15
+    MAX_PAIR_NUMBERS = 1 << 15
     LINE = FC_ALIGN // 8        # numbers per cache line
     REUSED_NUMBERS = 1 << 19    # maximum numbers of a work space that is kept for the next matrix
     # F is formed up to this many rows and numbers.
@@ -177,10 +177,11 @@ cdef class CurvatureMatrix:
         self.state[0] = at_
         widest = max(wide_k, wide_m)
         numbers += self.parts[0] * widest + (widest if not hessian else weighed)
-        self.block = min(<Py_ssize_t>BLOCK, max(1, BLOCK_NUMBERS // (numbers * LINE)) * LINE)
+        self.block = max(1, MAX_BLOCK_NUMBERS // (numbers * LINE)) * LINE
+        self.block = min(<Py_ssize_t>MAX_BLOCK_SAMPLES, self.block)
         self.block = min(self.ld, self.block)
-        self.t_rows = wide_m * min(wide_m, max(1, PAIR_NUMBERS // (self.block * wide_m)))
-        self.a_rows = wide_k * min(wide_k, max(1, PAIR_NUMBERS // (self.block * wide_k)))
+        self.t_rows = wide_m * min(wide_m, max(1, MAX_PAIR_NUMBERS // (self.block * wide_m)))
+        self.a_rows = wide_k * min(wide_k, max(1, MAX_PAIR_NUMBERS // (self.block * wide_k)))
         whole = self.each == 1 and not hessian and self.block == self.ld
         whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_NUMBERS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)

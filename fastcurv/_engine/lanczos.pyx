@@ -30,7 +30,7 @@ cdef enum:
     SERIAL_SWEEP_NUMBERS = 20000  # numbers read in less time than it takes to release the GIL
 
 # assumed error of products and sweeps in units of eps ||A||, unless a larger one is measured
-cdef double ROUNDING = 4
+cdef double PRODUCT_ERROR_EPS = 4
 # residual norm, relative to the largest product, below which a new row is orthogonalised again
 cdef double CANCELLATION_RATIO = 1e-2
 # multiplier of a linear congruential generator (Knuth)
@@ -396,7 +396,7 @@ cdef class Lanczos:
             else:
                 gap = hypot(gap, one - self.t[(low + i) * self.ld + j])
         self.scale = fmax(self.scale, hypot(size, beta) * self.unit)
-        self.noise = fmax(self.noise, fmax(gap, ROUNDING * self.eps * self.scale))
+        self.noise = fmax(self.noise, fmax(gap, PRODUCT_ERROR_EPS * self.eps * self.scale))
         self.t[j * (self.ld + 1)] = c[count - 1] * self.unit
         self.e[j] = self.noise
         if self.echo is not None:

@@ -23,7 +23,7 @@ steps.
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    PANEL = 24                  # rows of the factor computed at one time
+    FACTOR_PANEL_ROWS = 24      # rows of the factor computed at one time
     ROWS_AT_A_TIME = 4          # rows eliminated at one time within a panel
     MAX_CORRECTIONS = 2         # maximum corrections per step
 
@@ -84,10 +84,10 @@ cdef class Levenberg:
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
         self.ld = padded(n, sizeof(double))
-        self.room = np.empty(n * (n + self.ld + PANEL + 3) + LINE)
+        self.room = np.empty(n * (n + self.ld + FACTOR_PANEL_ROWS + 3) + LINE)
         self.A = <double *>to_line(pointer(self.room))
         self.minus = self.A + n * self.ld
-        self.G = self.minus + n * PANEL
+        self.G = self.minus + n * FACTOR_PANEL_ROWS
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
@@ -325,7 +325,7 @@ cdef class Levenberg:
             after = first
 
     cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
-        """Factorise A = R' R with R in the upper triangle, `PANEL` rows at a time, each after
+        """Factorise A = R' R with R in the upper triangle, a panel of rows at a time, each after
         subtracting the rows above it. Return False if a pivot is not positive. LAPACK is not used,
         because BLAS has threads of its own, which wait for each other a thousand times as long as
         this takes if the machine is busy.
@@ -333,13 +333,15 @@ cdef class Levenberg:
         cdef Py_ssize_t first = 0, after, i, ld = self.ld
         cdef double *A = self.A
         while first < n:
-            after = min(first + PANEL, n)
+            after = min(first + FACTOR_PANEL_ROWS, n)
             for i in range(first):
-                self.normal.K.scale(after - first, -1, A + i * ld + first, self.minus + i * PANEL)
+                self.normal.K.scale(
+                    after - first, -1, A + i * ld + first, self.minus + i * FACTOR_PANEL_ROWS
+                )
             if first:
                 self.normal.product(
-                    after - first, n - first, first, self.minus, 1, PANEL, A + first, ld, 1,
-                    A + first * (ld + 1), ld, True
+                    after - first, n - first, first, self.minus, 1, FACTOR_PANEL_ROWS, A + first,
+                    ld, 1, A + first * (ld + 1), ld, True
                 )
             while first < after:
                 i = min(first + ROWS_AT_A_TIME, after)
@@ -355,7 +357,7 @@ cdef class Levenberg:
         the lower triangle of these rows is overwritten, too, which is not read again.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
-        cdef double[ROWS_AT_A_TIME * PANEL] c
+        cdef double[ROWS_AT_A_TIME * FACTOR_PANEL_ROWS] c
         cdef double *A = self.A
         cdef double *row
         for i in range(first, after):

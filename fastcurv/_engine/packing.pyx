@@ -9,13 +9,13 @@ from libc.string cimport memset
 
 
 cdef enum:
-    # Blocks of W, one per part of the job: at most ROWS rows and ROW_BYTES bytes.
-    ROWS = 64
-    ROW_BYTES = 1 << 17
-    COLUMNS = ROW_BYTES // FC_ALIGN
-    FLAT = 1 << 16              # numbers of theta per part of a job that only copies
+    # Blocks of W, one per part of the job: at most MAX_BLOCK_ROWS rows and BLOCK_ROW_BYTES bytes.
+    MAX_BLOCK_ROWS = 64
+    BLOCK_ROW_BYTES = 1 << 17
+    BLOCK_COLUMNS = BLOCK_ROW_BYTES // FC_ALIGN
+    COPY_PART_NUMBERS = 1 << 16  # numbers of theta per part of a job that only copies
     # numbers up to which one thread finishes before a second one has woken
-    ALONE = 30000
+    SERIAL_MAX_NUMBERS = 30000
 
 
 cdef struct Packing:
@@ -35,12 +35,12 @@ cdef struct Block:              # rows top to bottom and columns left to right o
 cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
     """Return the rows of a block: a multiple of the numbers per cache line."""
     cdef Py_ssize_t line = line_of(P)
-    return max(<Py_ssize_t>1, min(ROWS // line, COLUMNS // y.k)) * line
+    return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, BLOCK_COLUMNS // y.k)) * line
 
 
 cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
     """Return the number of blocks in a row of blocks."""
-    return (y.k + COLUMNS - 1) // COLUMNS
+    return (y.k + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
 
 
 cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
@@ -54,8 +54,9 @@ cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
 
 cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
     cdef Block b
-    b.top, b.left = part // columns_of(y) * rows_of_block(c.P, y), part % columns_of(y) * COLUMNS
-    b.bottom, b.right = min(y.m, b.top + rows_of_block(c.P, y)), min(y.k, b.left + COLUMNS)
+    b.top = part // columns_of(y) * rows_of_block(c.P, y)
+    b.left = part % columns_of(y) * BLOCK_COLUMNS
+    b.bottom, b.right = min(y.m, b.top + rows_of_block(c.P, y)), min(y.k, b.left + BLOCK_COLUMNS)
     return b
 
 
@@ -72,7 +73,7 @@ cdef void copy_numbers(
 
 cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Packing *c = <Packing *>context
-    copy_numbers(c, part * FLAT, min(c.P.n, (part + 1) * FLAT), member)
+    copy_numbers(c, part * COPY_PART_NUMBERS, min(c.P.n, (part + 1) * COPY_PART_NUMBERS), member)
 
 
 cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
@@ -143,7 +144,7 @@ cdef void copy_biases(Packing *c) noexcept nogil:
 cdef void pack_parts(Packing *c) noexcept nogil:
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, parts = 0
-    cdef int threads = P.threads if P.n > ALONE else 1
+    cdef int threads = P.threads if P.n > SERIAL_MAX_NUMBERS else 1
     if not P.ld_transposed:
         copy_biases(c)
     if not (P.ld_transposed or P.unpacked):
@@ -152,7 +153,7 @@ cdef void pack_parts(Packing *c) noexcept nogil:
                 parts += parts_of(c, &P.layer[l])
         fc_team_run(threads, parts, pack_part, c)
     elif c.copied != NULL:
-        fc_team_run(threads, (P.n + FLAT - 1) // FLAT, flat_part, c)
+        fc_team_run(threads, (P.n + COPY_PART_NUMBERS - 1) // COPY_PART_NUMBERS, flat_part, c)
 
 
 cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:

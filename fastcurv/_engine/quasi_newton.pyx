@@ -33,9 +33,9 @@ cdef enum:
     CACHE_BLOCK_ONE = 2048      # ... and over one vector and the pairs
 
 cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y below this fraction of ||s|| ||y|| are dropped
-cdef double ARMIJO = 1e-4       # required fraction of the decrease that the slope predicts
-cdef double CURVATURE = 0.9     # maximum fraction of the initial slope that may remain
-cdef double NOISE = 10          # error of a value, in units of eps |f|
+cdef double MIN_DECREASE_RATIO = 1e-4  # required fraction of the predicted decrease
+cdef double MAX_SLOPE_RATIO = 0.9  # maximum fraction of the initial slope that may remain
+cdef double VALUE_NOISE = 10    # error of a value, in units of eps |f|
 # decay, per check of the clock, of the longest time between two checks
 cdef double CLOCK_DECAY = 0.7
 
@@ -329,9 +329,9 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
         sweep_all(q, slope_piece, 2, 1, CACHE_BLOCK)
         here.f, here.slope = f, total(q, 0)
     q.trials += 1
-    if not here.f <= min(q.low.f, q.f + ARMIJO * q.t * q.slope) + q.noise * fabs(q.f):
+    if not here.f <= min(q.low.f, q.f + MIN_DECREASE_RATIO * q.t * q.slope) + q.noise * fabs(q.f):
         q.high, q.bracketed = here, True
-    elif fabs(here.slope) <= -CURVATURE * q.slope:
+    elif fabs(here.slope) <= -MAX_SLOPE_RATIO * q.slope:
         move(q, f)
         return
     else:
@@ -413,7 +413,7 @@ cdef class QuasiNewton:
         q.weights = q.products + 2 * memory
         q.solved = q.weights + 2 * memory
         q.sums = q.solved + 3 * memory
-        q.noise = NOISE * float(np.finfo(dtype).eps)
+        q.noise = VALUE_NOISE * float(np.finfo(dtype).eps)
 
     cdef object vector(self, char *start):
         return self.vectors[(start - self.base) // self.q.line]

@@ -24,8 +24,8 @@ from libc.string cimport memcpy
 cdef enum:
     TANGENT_NUMBERS = 1 << 15   # numbers in D of a block: a quarter of a megabyte
     TANGENT_COLUMNS = 64        # but at least this many columns, for which a product is efficient
-    INPUT_STEP = 512               # numbers that are checked at a time
-    THREADED_WORK = 1 << 18       # multiply-adds from which the blocks are shared by threads
+    INPUT_STEP = 512            # numbers that are checked at a time
+    THREADED_WORK = 1 << 18     # multiply-adds from which the blocks are shared by threads
 
 # The last call's room, for the next call: fresh pages take longer than one row of a small network.
 cdef list INPUT_ROOM = []
@@ -440,7 +440,7 @@ def input_derivatives(
             widest = max(widest, y.m)
             if l < t.n_layers - 1:
                 y.phi, y.skip = <fc_activation><int>phis[l], skips[l]
-                y.curved = fc_bends(y.phi)
+                y.curved = fc_has_curvature(y.phi)
         t.theta = ready(theta, n, dtype, False)
         t.X = matrix_ready(X, t.d_in, dtype, &N)
         if t.theta == NULL or t.X == NULL:
@@ -495,7 +495,7 @@ def input_derivatives(
             if good:
                 fc_team_run(threads, (N + t.rows - 1) // t.rows, input_part, &t)
             unwatch(before)
-        if room.size <= KEPT * sizeof(double) and not INPUT_ROOM:
+        if room.size <= REUSED_NUMBERS * sizeof(double) and not INPUT_ROOM:
             INPUT_ROOM.append(room)
         return (outputs, jacobian, hessian) if good else None
     finally:

@@ -526,7 +526,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         plan = self._own_plan()
         if plan.theta is None or not _engine.same(plan.theta, theta):
             plan.unbind()
-            bind_copy(plan, self, theta, self._theta, gradient=gradient, passing=True)
+            bind_copy(plan, self, theta, self._theta, gradient=gradient, transient=True)
         elif gradient:
             plan.finish()
         return plan

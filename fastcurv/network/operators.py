@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import CurvatureMatrix, Levenberg, Points, Times
+from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
 from ..certify.columns import column_bounds, jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import ErrorPass
@@ -139,13 +139,13 @@ class Curvature(Quadratic):
 
     theta: np.ndarray
     _plan: Any
-    __fast_product__: Times
+    __fast_product__: FastProduct
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         n, plan = objective.n_params, objective._plan_at(theta)
         plan.theta.flags.writeable = False
-        times = Times(None if objective._by_blocks else plan, kind, kind != "fisher")
+        times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
         vars(self).update(
             objective=objective,
             kind=kind,
@@ -616,7 +616,7 @@ class EngineSteps:
         if ob._by_blocks or not (convex and ob._is_little):
             return None
         here, there = ob._lend_plan(), ob._lend_plan()
-        return Points(here, there, ob._spare, ob._most_spare)
+        return LossEvaluator(here, there, ob._spare, ob._most_spare)
 
     def run_of(self, minimiser: Any) -> Any:
         ob = self.objective

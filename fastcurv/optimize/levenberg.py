@@ -96,7 +96,7 @@ class LevenbergMarquardt(GaussNewton):
         """
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
-        engine.bends = not run.near_bound
+        engine.corrects = not run.near_bound
         steps, ending = engine.run(
             count, run.enough, run.fun_target, run.budget.seconds_left(), record
         )

@@ -1,21 +1,20 @@
-"""Derivatives of a network's outputs in its inputs, for a block of rows at a time.
+"""Derivatives of a network's outputs with respect to its inputs, one block of rows at a time.
 
 With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = phi(z_l) [+ h_(l-1)], the tangents D_l = dz_l / dx
-and A_l = dh_l / dx go forward through the layers,
+and A_l = dh_l / dx are propagated forward through the layers,
 
     D_l = W_l A_(l-1)        A_l = phi'(z_l) D_l [+ A_(l-1)]        A_0 = I
 
-and the derivatives e_l of one combination of outputs in h_l go backward,
+and the derivatives e_l of one combination of outputs with respect to h_l backward,
 
     e_(l-1) = W_l' (phi'(z_l) e_l) [+ e_l]
 
-The Jacobian is D of the last layer or, where there are fewer outputs than inputs, e_0 for each
-output. The Hessian of the combination is the sum over hidden layers of D_l' diag(e_l phi''(z_l))
-D_l.
+The Jacobian is D of the last layer or, if there are fewer outputs than inputs, e_0 for each output.
+The Hessian of the combination is the sum over hidden layers of D_l' diag(e_l phi''(z_l)) D_l.
 
 A matrix of a layer has a row for each unit. The columns of A and D are the block's rows, then the
-block's rows again for each input; those of e are the block's rows for each output. One product then
-serves all of them. Each row's numbers depend on that row alone.
+block's rows again for each input; those of e are the block's rows for each output. One product thus
+covers all of them. Each row's results depend on that row alone.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -23,50 +22,51 @@ from libc.string cimport memcpy
 
 cdef enum:
     TANGENT_NUMBERS = 1 << 15   # numbers in D of a block: a quarter of a megabyte
-    TANGENT_COLUMNS = 64        # but at least this many columns, for which a product is efficient
-    INPUT_STEP = 512            # numbers that are checked at a time
-    THREADED_WORK = 1 << 18     # multiply-adds from which the blocks are shared by threads
+    TANGENT_COLUMNS = 64        # minimum columns of D, for which a product is efficient
+    INPUT_STEP = 512            # numbers checked for NaN and infinity at one time
+    THREADED_WORK = 1 << 18     # multiply-adds from which on blocks are shared by threads
 
-# The last call's room, for the next call: fresh pages take longer than one row of a small network.
+# Work space of the last call, for the next one: faulting in new pages takes longer than one row of
+# a small network.
 cdef list INPUT_ROOM = []
 
 
 cdef struct InputLayer:
-    Py_ssize_t m, k             # units, and units below
-    Py_ssize_t w, b             # where W and b begin in theta; b < 0: no biases
+    Py_ssize_t m, k             # output width, input width
+    Py_ssize_t w, b             # offsets of W and b in theta; b < 0: no bias
     fc_activation phi
     bint skip, curved           # curved: phi'' is not 0 everywhere
 
 
-cdef struct InputRoom:          # of one thread, all matrices padded
+cdef struct InputRoom:          # work space of one thread; all matrices are padded
     char *x                     # (d_in, rows)
     char *z                     # (m, rows) of one layer
     char *a                     # (m, rows) of one layer, phi(z)
-    char **p                    # for each hidden layer (m, rows), phi'
-    char **q                    # (m, rows), phi''
-    char **D                    # (m, columns)
-    char *A                     # (widest, columns), of the layer below
-    char *other                 # (widest, columns): the next A
-    char *e                     # (widest, columns of e)
-    char *delta                 # the same
-    char *own                   # (m, d_in): a row's D
-    char *s                     # the same, each unit times e phi''
-    char *gemm
+    char **p                    # per hidden layer: (m, rows) phi'
+    char **q                    # per hidden layer: (m, rows) phi''
+    char **D                    # per layer: (m, columns) tangents of z
+    char *A                     # (widest, columns): tangents of the input of the current layer
+    char *other                 # (widest, columns): tangents of its output
+    char *e                     # (widest, columns of e): derivatives with respect to h
+    char *delta                 # (widest, columns of e): derivatives with respect to z
+    char *own                   # (m, d_in): D of one row
+    char *s                     # (m, d_in): D of one row, each unit multiplied by e phi''
+    char *gemm                  # scratch of the product kernels
 
 
 cdef struct InputJob:
     const fc_table *K
     int n_layers, size
     Py_ssize_t N, rows, d_in, d_out
-    Py_ssize_t inputs           # tangents that go forward: d_in, or 0 if only values do
-    Py_ssize_t parts            # combinations of outputs that go backward
+    Py_ssize_t inputs           # tangents propagated forward: d_in, or 0 for values only
+    Py_ssize_t parts            # combinations of outputs propagated backward
     Py_ssize_t ldx, ldr, ldt, lde, lds      # ldr is 1 where a block is one row
     InputLayer *layer
     InputRoom *room
     const char *theta
     const char *X
     Py_ssize_t x_rs, x_cs
-    const char *weights         # (N, d_out), or NULL: each output by itself
+    const char *weights         # (N, d_out), or NULL: each output separately
     char *outputs               # (N, d_out) or NULL
     char *jacobian              # (N, d_out, d_in) or NULL
     char *hessian               # (N, parts, d_in, d_in) or NULL
@@ -77,7 +77,9 @@ cdef void multiply(
     Py_ssize_t a_rs, Py_ssize_t a_cs, const char *b, Py_ssize_t ldb, char *c, Py_ssize_t ldc,
     bint exact, bint add
 ) noexcept nogil:
-    """c (m, n) = [c +] a b, b (k, n) padded, by one thread. Unless exact, c is padded too."""
+    """Compute c (m, n) = [c +] a b with a padded b (k, n), on one thread. c is padded unless
+    `exact`.
+    """
     cdef int round
     cdef fc_product job = plain_product(
         m, n, k, <char *>a, a_rs, a_cs, <char *>b, ldb, 0, c, ldc, add
@@ -92,7 +94,7 @@ cdef void add_bias(
     const real *T, Py_ssize_t ldt, const real *b, real *z, Py_ssize_t ldz, Py_ssize_t m,
     Py_ssize_t rows
 ) noexcept nogil:
-    """z (m, rows) = the values in T, plus b unless it is NULL."""
+    """Set z (m, rows) to the values in T, plus b unless it is NULL."""
     cdef Py_ssize_t u, r
     cdef real shift
     for u in range(m):
@@ -105,7 +107,7 @@ cdef void scale_columns(
     InputJob *t, const real *D, Py_ssize_t ldd, const char *p, real *out, Py_ssize_t ldo,
     Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
-    """out = D times p (m, rows), for each of the groups of `rows` columns."""
+    """Compute out = D times p (m, rows), for each group of `rows` columns."""
     cdef Py_ssize_t i, u
     cdef real factor
     if rows == 1:
@@ -121,7 +123,7 @@ cdef void scale_columns(
 cdef void add_skip(
     const real *below, Py_ssize_t ldb, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t columns
 ) noexcept nogil:
-    """out (m, columns) += below."""
+    """Compute out (m, columns) += below."""
     cdef Py_ssize_t u, j
     for u in range(m):
         for j in range(columns):
@@ -129,7 +131,7 @@ cdef void add_skip(
 
 
 cdef void add_identity(real *out, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t inputs) noexcept nogil:
-    """Add 1 to the tangent of each unit in the input of the same number."""
+    """Add 1 to the tangent of each unit with respect to the input of the same number."""
     cdef Py_ssize_t u, r
     for u in range(inputs):
         for r in range(rows):
@@ -148,7 +150,7 @@ cdef void repeat(
     const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
     Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
-    """Column group i of out: W[u, i] for every row of the block."""
+    """Fill column group i of out with W[u, i], for every row of the block."""
     cdef Py_ssize_t u, i, r
     for u in range(m):
         for i in range(groups):
@@ -160,7 +162,7 @@ cdef void put_out(
     const real *T, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups, real *out,
     Py_ssize_t unit, Py_ssize_t group, Py_ssize_t row
 ) noexcept nogil:
-    """out[r, ...] = T[u, group i of row r], with these distances in `out`."""
+    """Set out[r, ...] = T[u, group i of row r], with the given strides of `out`."""
     cdef Py_ssize_t u, i, r
     for u in range(m):
         for i in range(groups):
@@ -172,7 +174,7 @@ cdef void weigh_units(
     const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
     Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
 ) noexcept nogil:
-    """own (m, d) = a row's D, and out = the same times e phi'' of each unit."""
+    """Copy a row's D to own (m, d), and multiply each unit by e phi'' in out."""
     cdef Py_ssize_t u, i
     cdef real s
     for u in range(m):
@@ -192,7 +194,9 @@ cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
 cdef void tangents_forward(
     InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
-    """Values and tangents of all layers; outputs, and the Jacobian where tangents went forward."""
+    """Compute values and tangents of all layers; store outputs, and the Jacobian if tangents are
+    propagated forward.
+    """
     cdef Py_ssize_t l, columns = rows * (1 + t.inputs)
     cdef InputLayer *y
     cdef real *D
@@ -247,7 +251,9 @@ cdef void tangents_forward(
 cdef void outputs_backward(
     InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
-    """e of all layers; the Hessian, or the Jacobian where only values went forward."""
+    """Compute e of all layers; store the Hessian, or the Jacobian if only values were propagated
+    forward.
+    """
     cdef Py_ssize_t l = t.n_layers - 1, r, part, columns = rows * t.parts
     cdef Py_ssize_t square = t.d_in * t.d_in
     cdef InputLayer *y = &t.layer[l]
@@ -304,7 +310,7 @@ cdef void outputs_backward(
 
 
 cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """A block of rows."""
+    """Process one block of rows."""
     cdef InputJob *t = <InputJob *>context
     cdef InputRoom *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
@@ -325,8 +331,8 @@ cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except? NULL:
-    """Where the numbers of a C-contiguous, aligned matrix (rows, cols) of this dtype begin, or NULL
-    if the array is anything else.
+    """Return the address of a C-contiguous, aligned matrix (rows, cols) of this dtype, or NULL if
+    the array is of another form.
     """
     cdef Py_buffer view
     cdef char *start = NULL
@@ -346,7 +352,7 @@ cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except?
 
 
 cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy) noexcept nogil:
-    """Whether all numbers are finite; `copy` has room for INPUT_STEP numbers."""
+    """Return True if all numbers are finite; `copy` holds INPUT_STEP numbers."""
     cdef Py_ssize_t first = 0, some
     while first < count:
         some = min(<Py_ssize_t>INPUT_STEP, count - first)
@@ -397,7 +403,7 @@ def input_derivatives(
     tuple sizes, tuple phis, tuple skips, bint bias, dtype, theta, X, int order, weights,
     int threads=0
 ):
-    """Outputs, Jacobian and Hessian in the inputs, for each row of X.
+    """Compute outputs, and Jacobian and Hessian with respect to the inputs, for each row of X.
 
     Parameters
     ----------
@@ -408,13 +414,13 @@ def input_derivatives(
     order : 1 or 2
         2: also the Hessian, of each output or, with weights, of the weighted sum of outputs.
     threads : int
-        0: as `default_threads` says, where there are enough rows for more than one.
+        0: `default_threads`, if there are enough rows for more than one.
 
     Returns
     -------
     outputs (N, d_out), jacobian (N, d_out, d_in), hessian or None
-        hessian is (N, d_out, d_in, d_in), with weights (N, d_in, d_in). None instead of all three
-        where an array has another form or holds NaN or infinity.
+        hessian is (N, d_out, d_in, d_in), with weights (N, d_in, d_in). None instead of the tuple
+        if an array has another form or holds NaN or infinity.
     """
     cdef InputJob t
     cdef InputLayer *y

@@ -680,7 +680,7 @@ def test_every_layout_gives_the_same_results(arch, net, how, dtype):
         more = [all_passes(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
     agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
     assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
-    assert layout["folded"] == ("folds" in how and arch not in ("blas", "reference"))
+    assert layout["packed_pairs"] == ("folds" in how and arch not in ("blas", "reference"))
     if "unpacked" in how:
         assert layout["panel"] == 0 or arch in ("blas", "reference")
     else:
@@ -728,7 +728,7 @@ def test_the_panel_of_a_wide_net_follows_from_its_rows(wide, dtype, panels):
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
 
 
-@pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "folded"])
+@pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "packed_pairs"])
 def test_chunks_are_as_short_as_memory_asks(net):
     """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
     with laid_out(across=1, folds=1):

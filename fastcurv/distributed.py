@@ -32,11 +32,11 @@ from .common.checks import caller_depth, random_batches
 from .common.errors import accept_aliases
 from .common.optional import optional
 from .common.runtime import as_callback
-from .network.arguments import row_numbers
+from .network.arguments import Block, checked, row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.objective import Shard
-from .network.rows import Block, as_source, checked, located, readable, take_rows
+from .network.rows import as_source, located, readable, take_rows
+from .network.shards import Shard
 from .network.sums import FAN, Frame, total
 from .structure.given import Loss
 from .structure.tables import DEFAULT_LOSS, LossName

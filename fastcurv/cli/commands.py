@@ -22,7 +22,7 @@ from ..common.runtime import unbroken
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, ends, every_pair, extremes
 from ..spectrum.density import density_of
-from ..spectrum.density_curve import counted
+from ..spectrum.draw import counted
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
 from .advice import Shell

@@ -18,7 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..common.files import refuse_device, shown
+from ..common.errors import shown
+from ..common.files import refuse_device
 from ..common.optional import optional
 from ..structure.tables import LOSSES, SUITS, check_loss
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import read_tensors, shown
+from ..common.errors import shown
+from ..common.files import read_tensors
 from ..common.optional import optional
 from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..common.errors import escaped, shown
+
 # Modules that compute are imported where they are needed: `--help` does not wait for them.
-from ..common.files import check_place, escaped, shown, write_atomically
+from ..common.files import check_place, write_atomically
 from ..common.optional import optional
 from ..common.progress import on_terminal
 

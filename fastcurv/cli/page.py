@@ -13,7 +13,7 @@ import fastcurv as fc
 from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import ends, every_pair, extremes
-from ..spectrum.density_curve import BAND, within
+from ..spectrum.draw import BAND, within
 from ..spectrum.results import left_open
 from .advice import Shell
 from .output import describe, standing

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
-from ..common.files import escaped
+from ..common.errors import escaped
 from ..common.progress import on_terminal
 from ..common.protocols import Descent
 from ..common.runtime import VERSION

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import refuse_device, shown
+from ..common.errors import shown
+from ..common.files import refuse_device
 from ..network.mlp import MLP
 from ..structure.tables import LOSSES
 from .data import Coding, read_features

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import damaged, read_tensors, shown, write_atomically, write_tensors
+from ..common.errors import shown
+from ..common.files import damaged, read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import escaped, write_atomically
+from ..common.errors import escaped
+from ..common.files import write_atomically
 from ..common.optional import optional
 from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json

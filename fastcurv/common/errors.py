@@ -666,6 +666,24 @@ def typed(x: Any) -> str:
     return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
+def escaped(text: Any) -> str:
+    r"""Escape unprintable characters as in Python, ``\x1b``: terminal control sequences,
+    bidirectional marks, surrogates from file names that are not UTF-8.
+
+    Examples
+    --------
+    >>> print(escaped("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def shown(text: Any, most: int = 80) -> str:
+    """Format text from a file for a message: on one line, printable, and truncated."""
+    words = escaped(" ".join(str(text)[: 4 * most].split()))
+    return words if len(words) <= most else f"{words[: most - 3]}..."
+
+
 def entry(x: Any) -> str:
     """Return the end of a sentence on how to convert networks of the library that `x` comes from,
     or "".

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import typed
+from .errors import shown, typed
 from .runtime import interruptible
 
 try:
@@ -275,24 +275,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     with whole(path) as out:
         out.write(data)
     return path
-
-
-def escaped(text: Any) -> str:
-    r"""Escape unprintable characters as in Python, ``\x1b``: terminal control sequences,
-    bidirectional marks, surrogates from file names that are not UTF-8.
-
-    Examples
-    --------
-    >>> print(escaped("a\x1b[2Jb"))
-    a\x1b[2Jb
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def shown(text: Any, most: int = 80) -> str:
-    """Format text from a file for a message: on one line, printable, and truncated."""
-    words = escaped(" ".join(str(text)[: 4 * most].split()))
-    return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
 _CODES = {

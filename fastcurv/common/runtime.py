@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -29,6 +30,22 @@ except PackageNotFoundError:  # a checkout built in place
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+@functools.cache
+def proofs(module: str) -> Any:
+    """Return a module of `fastcurv.certify`, imported when something is first asked of it: the core
+    works, and can be read, without its proofs.
+    """
+    return import_module(f"fastcurv.certify.{module}")
+
+
+@functools.cache
+def at_scale(module: str) -> Any:
+    """Return a module by its name below ``fastcurv``, imported when it is first needed: for sparse
+    rows, blocks of rows, files, smaller spaces and derivatives in the inputs.
+    """
+    return import_module(f"fastcurv.{module}")
 
 
 MAX_DISTURBED_CALLS = 3  # calls of a proof in a row that a signal handler may disturb

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import as_numpy, caller_depth
-from ..common.errors import accept_aliases, typed
-from ..common.files import shown
+from ..common.errors import accept_aliases, shown, typed
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, agreed, foreign, refuse, stacked, warn_left_out

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import accept_aliases
-from ..common.files import shown, text_of
+from ..common.errors import accept_aliases, shown
+from ..common.files import text_of
 from ..common.optional import optional
 from ..network.mlp import Model
 from ..structure.tables import activations_of

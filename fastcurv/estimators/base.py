@@ -42,9 +42,9 @@ from ..common.protocols import Descent
 from ..critical.classify import classify
 from ..critical.report import report_of_fit
 from ..krylov.lanczos import Recurrence, combine
+from ..network.arguments import own
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run

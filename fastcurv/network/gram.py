@@ -57,10 +57,10 @@ from scipy.linalg import qr, solve_triangular
 
 from .. import _engine
 from .._engine import Lock
-from ..certify.arithmetic import norm
 from ..common.progress import cached_attribute
 from ..common.protocols import Array, Carried, Floats
 from ..common.runtime import to_nearest
+from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_output, as_vector, check_dtype
@@ -149,7 +149,7 @@ class InCoordinates(Reduced):
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
-        return norm(there)
+        return safe_norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
         """Return error estimates in parameter space for eigenpairs found here: the residuals plus
@@ -188,8 +188,9 @@ class InCoordinates(Reduced):
         square of its norms on 8 random vectors, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
-        seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
-        seen, proved = seen / TRIES**0.5, norm(self.whole.column_bounds())
+        defects = [self.defect(rng.standard_normal(m)) for _ in range(TRIES)]
+        seen = UNDERSTATED * safe_norm(np.array(defects))
+        seen, proved = seen / TRIES**0.5, safe_norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -27,10 +27,13 @@ from ..common.errors import Answering, accept_aliases, typed
 from ..common.html import html_table
 from ..common.protocols import Scheme
 from ..common.read_only import ReadOnly
+from ..common.runtime import at_scale
 from ..structure.parameters import branch_scale, layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
-from .input_derivatives import InputDerivatives, input_derivatives
+
+if TYPE_CHECKING:
+    from .input_derivatives import InputDerivatives
 
 SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict
@@ -362,7 +365,8 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         >>> model.input_jacobian([3.0, -2.0, 0.5], [[1.0, 1.0]])
         array([[[ 3., -2.]]])
         """
-        return input_derivatives(self, theta, X, 1, None, statistics).jacobian
+        slopes = at_scale("network.input_derivatives").input_derivatives
+        return np.asarray(slopes(self, theta, X, 1, None, statistics).jacobian)
 
     def input_hessian(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
@@ -410,7 +414,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         >>> bool(np.isclose(H[0, 0, 0, 0], -2 * np.tanh(0.5) * (1 - np.tanh(0.5) ** 2)))
         True
         """
-        return np.asarray(input_derivatives(self, theta, X, 2, weights, statistics).hessian)
+        return np.asarray(self.input_derivatives(theta, X, weights, statistics=statistics).hessian)
 
     def input_derivatives(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
@@ -427,7 +431,9 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         >>> z.shape, J.shape, H.shape
         ((4, 2), (4, 2, 3), (4, 2, 3, 3))
         """
-        return input_derivatives(self, theta, X, 2, weights, statistics)
+        bends = at_scale("network.input_derivatives").input_derivatives
+        found: InputDerivatives = bends(self, theta, X, 2, weights, statistics)
+        return found
 
     @cached_property
     def _layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:

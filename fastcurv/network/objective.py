@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..certify.certificates import Certificates, ForwardCertificates
-from ..certify.passes import ErrorPass
 from ..common.checks import (
     check_bool,
-    check_finite,
     check_positive,
     check_positive_int,
     is_sparse,
@@ -26,16 +23,13 @@ from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.read_only import ReadOnly, read_only_view
-from ..common.runtime import to_nearest
+from ..common.runtime import at_scale, proofs, to_nearest
 from ..structure.given import Loss
-from ..structure.parameters import divisor_of, terms_of_a_row
+from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
-from .arguments import as_vector, check_dtype, check_memory, selected
+from .arguments import as_vector, check_dtype, check_memory, checked, selected
 from .mlp import MLP
 from .operators import Curvature, EngineSteps, Jacobian, UnboundedCurvature, bind_copy
-from .rows import checked
-from .sparse import SparsePlan, SparseRows
-from .sums import Frame, PairwiseSum, SumBounds, SumCertificates, SumPlan
 
 MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
@@ -186,7 +180,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     _by_blocks: bool = False  # whether facts are sums over blocks; else the engine has all rows
     _sparse: bool = False  # whether X is sparse
     _order: Any = None  # index in the caller's order of each row of the blocks; None: the same
-    _whole: Shard  # of a sparse X
+    _whole: Any  # the Shard of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights as the engine has them
     _y: Any
@@ -298,8 +292,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             return
         self._n_samples = self._X.shape[0]
         self._begin()
-        rows = SparseRows(self._X, self.n_threads)
-        self._whole = Shard(self._frame(2), rows, self._y, self._weight)
+        rows = at_scale("network.sparse").SparseRows(self._X, self.n_threads)
+        self._whole = at_scale("network.shards").Shard(self._frame(2), rows, self._y, self._weight)
         size = max(SMALLEST, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
@@ -309,8 +303,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if given is not None:
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
 
-    def _frame(self, keep: int = 1) -> Frame:
-        return Frame(self.model, self.loss, self.n_samples, self.n_threads, keep)
+    def _frame(self, keep: int = 1) -> Any:
+        return at_scale("network.sums").Frame(
+            self.model, self.loss, self.n_samples, self.n_threads, keep
+        )
 
     @property
     def _budget(self) -> int:
@@ -404,14 +400,17 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         """
         if not LOSS_ITSELF.isdisjoint(vars(self)):
             return None
-        proofs = (SumCertificates if self._by_blocks else Certificates)(self)
-        return ForwardCertificates(proofs) if self.__unbounded__ else proofs
+        if self._by_blocks:
+            found = proofs("sums").SumCertificates(self)
+        else:
+            found = proofs("certificates").Certificates(self)
+        return proofs("certificates").ForwardCertificates(found) if self.__unbounded__ else found
 
     # --- plans: creating, binding, lending and taking back
 
     def _new_plan(self) -> Any:  # the engine's, or an object with its interface
         if self._by_blocks:
-            return SumPlan(self)
+            return at_scale("network.sums").SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
         net, loss = (
             (m.sizes, m.activation, m.skips, m.bias),
@@ -442,8 +441,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         computed.
         """
         if self._by_blocks:
-            return SumBounds(self, theta)
-        return ErrorPass(self, theta, layout, self.dtype == np.float32)
+            return proofs("sums").SumBounds(self, theta)
+        return proofs("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property
     def _has_matrix(self) -> bool:
@@ -742,7 +741,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         self.n_passes += 1
         if not dense:
             return part(self._whole, *arguments)
-        tree = PairwiseSum()
+        tree = at_scale("network.sums").PairwiseSum()
         for shard in self._whole.pieces(self.block_rows):
             tree.push(part(shard, *arguments))
         return tree.total()
@@ -766,108 +765,3 @@ def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
     usual = np.abs(loss(np.random.default_rng(0).standard_normal(z.shape), ob.y)[2]).max()
     rounding = 1e-12 * np.abs(values).max(axis=1) + 64 * eps * usual
     return [float((values[:, 0] + rounding).min())]
-
-
-class Shard(Objective):
-    """A subset of an objective's rows, whose values and derivatives are their contributions to the
-    sums over all rows, without l2.
-
-    Parameters
-    ----------
-    frame : Frame
-    X : ndarray or SparseRows
-        As `Objective` keeps them: checked, and in the model's dtype; so are the next two.
-    y, sample_weight : ndarray
-    first : int
-        Index of the first row among all rows.
-    """
-
-    frame: Frame
-    first: int
-    seen: bool
-    fisher_scale: float
-    outputs: slice
-    _plans: list[Any]
-    bounds: Any
-    layout: Any = None  # the order of summation, where it is not the engine's
-    _transient = (*Objective._transient, "_plans", "bounds")
-
-    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
-        how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
-        # seen: True if X was found finite while it was copied
-        own = {"frame": frame, "first": first, "seen": False}
-        vars(self).update(how, model=frame.model, loss=frame.loss, **own)
-        self.__unbounded__ = unbounded_reason(frame.loss, frame.model.activation)
-        vars(self).update(_X=X, _y=y, _weight=sample_weight)
-        self._start()
-        n, d = frame.n_samples, self.model.sizes[-1]
-        self.divisor = n * terms_of_a_row(self)
-        outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
-        # the engine's Fisher is by the shard's own rows
-        vars(self).update(fisher_scale=n / self.n_samples, outputs=outputs)
-
-    def _start(self) -> None:
-        if isinstance(self._X, SparseRows):
-            self._learn()
-            self._n_samples = len(self._X)
-            self._begin()
-        else:
-            super()._start()
-        vars(self).update(_plans=[], bounds=None)  # rounding bounds at the theta last used
-
-    def _after_fork(self) -> None:
-        """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
-        exist there.
-        """
-        super()._after_fork()
-        if self._lock.lost:
-            vars(self).update(_plans=[], bounds=None)
-
-    def _new_plan(self) -> Any:
-        return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
-
-    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
-        """Return a shard of as many other rows that takes over the memory of this one, which is
-        unusable afterwards.
-
-        With `finite` False, X is not yet known to be finite. The engine may establish that while
-        copying it, and then `seen` is set; otherwise X is checked here.
-        """
-        other = Shard(self.frame, X, y, sample_weight, first)
-        for plan in self._plans:
-            vars(other)["seen"] = plan.renew(*other._given())
-        if not (finite or other.seen):
-            check_finite(X, "X")
-        other._plans, self._plans = self._plans, []
-        return other
-
-    def pieces(self, size: int) -> Iterator[Shard]:
-        """Yield shards of `size` of these sparse rows each, made dense. The bounds of a piece are
-        of passes over all rows at once, in any order.
-        """
-        n = self.frame.n_samples
-        for start in range(0, self.n_samples, size):
-            rows = slice(start, start + size)
-            weight = None if self._weight is None else self._weight[rows]
-            X = self._X.X[rows].toarray()
-            piece = Shard(self.frame, X, self._y[rows], weight, self.first + start)
-            names, order = ("arch", "chunk", "panel", "groups", "rows"), ("numpy", n, 0, 0, n)
-            vars(piece)["layout"] = dict(zip(names, order))
-            yield piece
-
-    def _bound(self, theta: Any, gradient: bool) -> Any:
-        """Return a plan of the shard bound to theta: one of the recently used plans if it is at
-        theta, else a new one or, if `Frame.keep` plans exist, the least recently used one.
-        """
-        plans = self._plans
-        for i, plan in enumerate(plans):
-            if plan.theta is not None and np.array_equal(plan.theta, theta):
-                plans.insert(0, plans.pop(i))
-                break
-        else:
-            plan = plans.pop() if len(plans) >= self.frame.keep else self._new_plan()
-            plans.insert(0, plan)
-            plan.bind(theta, gradient)
-        if gradient:
-            plan.finish()
-        return plans[0]

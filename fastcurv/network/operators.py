@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
-from ..certify.columns import column_bounds, jacobian_bounds
-from ..certify.dense_hessian import Layered, layered
-from ..certify.passes import ErrorPass
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
-from ..common.runtime import to_nearest
+from ..common.runtime import at_scale, proofs, to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
@@ -29,10 +26,7 @@ from .arguments import (
     check_indices,
     layer_indices,
 )
-from .gram import InCoordinates, prices
-from .gram_bounds import RangeBounds, reach
 from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_whole_has
-from .spaces import OutputSpace, reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
@@ -283,19 +277,24 @@ class Curvature(Quadratic):
         NumPy; with batch normalisation one pass for each parameter.
         """
         if not self.objective._by_blocks:
-            return column_bounds(ErrorPass(self.objective, self.theta, self.layout), self.kind)
+            bounds = proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
+            return np.asarray(proofs("columns").column_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
 
     @to_nearest
-    def assembled(self) -> Layered | None:
+    def assembled(self) -> Any:  # Layered, or None
         """Return the matrix of a float64 Hessian or GGN with bounds on its error, assembled layer
         by layer at a fraction of the cost of n products, or None if that is not possible. See
         `fastcurv.certify.dense_hessian`.
         """
         possible = self.dtype == np.float64 and not self.objective._by_blocks
-        return layered(self.objective, self.theta, self.kind) if possible else None
+        return (
+            proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
+            if possible
+            else None
+        )
 
     def __summed__(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
@@ -323,7 +322,11 @@ class Curvature(Quadratic):
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
-        product = PRODUCT + PER_FLOP * prices(ob.model.shapes, ob.n_samples, self.kind)[1]
+        product = (
+            PRODUCT
+            + PER_FLOP
+            * at_scale("network.gram").prices(ob.model.shapes, ob.n_samples, self.kind)[1]
+        )
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
         if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
@@ -378,7 +381,7 @@ class Curvature(Quadratic):
             else np.array(check_indices(indices, self.shape[0])),
         )
 
-    def reduced(self, space: str | None = None) -> InCoordinates | OutputSpace | None:
+    def reduced(self, space: str | None = None) -> Any:  # InCoordinates, OutputSpace, or None
         """Return a smaller operator with the same eigenvalues except for copies of one number, if
         Krylov methods are faster with it; else None.
 
@@ -389,20 +392,20 @@ class Curvature(Quadratic):
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
-        return reduced(self, space)
+        return at_scale("network.spaces").reduced(self, space)
 
-    def written(self) -> OutputSpace | None:
+    def written(self) -> Any:  # OutputSpace, or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
         smaller; else None.
         """
-        return written(self)
+        return at_scale("network.spaces").written(self)
 
-    def reach(self, most: int) -> RangeBounds | None:
+    def reach(self, most: int) -> Any:  # RangeBounds, or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on
         what lies outside, if it has at most `most` dimensions; else None. See
         `fastcurv.network.gram_bounds`.
         """
-        return None if self.objective._by_blocks else reach(self, most)
+        return None if self.objective._by_blocks else proofs("gram_bounds").reach(self, most)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
@@ -586,7 +589,8 @@ class Jacobian(Operator):
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        return jacobian_bounds(ErrorPass(self.objective, self.theta, self._plan.layout))
+        bounds = proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
+        return proofs("columns").jacobian_bounds(bounds)
 
     def _transpose(self) -> Transposed:
         return Transposed(self)

@@ -21,18 +21,15 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_error
-from ..common.files import shown, text_of
+from ..common.errors import shown
+from ..common.files import text_of
 from ..common.optional import optional
-from ..structure.tables import LOSSES
-from .arguments import check_targets, check_weight
-from .mlp import MLP
+from .arguments import NAMES, Block, own, own_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
-Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
-NAMES = ("X", "y", "sample_weight")
 SEEN = 16  # rows of a block that its fingerprint is taken from
 _starting = Lock()
 
@@ -76,89 +73,6 @@ def stacked(blocks: list[Block]) -> Block:
         ) from None
 
 
-def own_csr(A: Any, name: str) -> Any:
-    """Return a sparse matrix as CSR in private memory with validated indices, since SciPy's loops
-    do not check them.
-    """
-    try:
-        if A.format in ("csr", "csc", "bsr"):
-            parts = [np.array(copy_if_mapped(a, name)) for a in (A.data, A.indices, A.indptr)]
-            A = type(A)(tuple(parts), shape=A.shape)
-            A.check_format(full_check=True)
-        elif A.format == "coo":
-            data, row, col = (np.array(copy_if_mapped(a, name)) for a in (A.data, A.row, A.col))
-            A = type(A)((data, (row, col)), shape=A.shape)  # SciPy validates these indices
-        return A.tocsr()
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
-
-
-def checked(
-    model: MLP, loss: Any, block: Sequence[Any], stored: Any = None, finite: bool = True
-) -> Block:
-    """Return X, y and weights as the passes take them, or raise an error that says what is wrong
-    with them. X is an array or a `csr_matrix`, in the model's dtype.
-
-    Of a block that was read here, numbers are cast first to `stored`, the dtype of the objective
-    that was given it. With `finite` False, a dense X is not checked for NaN and infinity: the
-    caller does so when it copies X.
-    """
-    if stored is not None and stored != model.dtype:
-        classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
-        block = [
-            a
-            if a is None or (classes and name == "y")
-            else own(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
-            for a, name in zip(block, NAMES)
-        ]
-    X, y, weight = block
-    X = (
-        _checked_csr(X, model, stored is None)
-        if is_sparse(X)
-        else model.check_rows(X, finite=finite)
-    )
-    weight = check_weight(weight, X.shape[0], model.dtype)
-    y = check_targets(y, X.shape[0], model, loss, weight)
-    return X if model.batch_norm else _tame(X, weight), y, weight
-
-
-def _tame(X: Any, weight: Any) -> Any:
-    """Return X with 0 for entries of rows of weight 0 that are so large that hidden units could
-    overflow: 0 times infinity would be NaN in products.
-    """
-    idle = None if weight is None or weight.all() else weight == 0
-    if idle is None:
-        return X
-    most = float(np.finfo(X.dtype).max) ** 0.5
-
-    def large(x: Any) -> Any:  # infinity is an error, found where X is read
-        return (np.abs(x) > most) & (np.abs(x) < np.inf)
-
-    if is_sparse(X):
-        far = np.repeat(idle, np.diff(X.indptr)) & large(X.data)
-        if far.any():
-            X = X.copy()
-            X.data[far] = 0
-    elif large(X[idle]).any():
-        X = np.where(idle[:, None] & large(X), X.dtype.type(0), X)
-    return X
-
-
-def _checked_csr(X: Any, model: MLP, copy: bool) -> Any:
-    """Return a sparse matrix as CSR of the model's dtype: finite, without repeated entries."""
-    if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
-        raise rows_error(X.shape, model.sizes[0])
-    if X.dtype.kind not in "fiub":
-        raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
-    with np.errstate(over="ignore"):
-        held = csr_matrix(own_csr(X, "X") if copy else X, dtype=model.dtype)
-    held.sum_duplicates()
-    held.eliminate_zeros()
-    if not np.isfinite(held.data).all():
-        raise ValueError("X holds NaN or infinity; wanted finite numbers")
-    return held
-
-
 def located(error: Exception, where: str) -> Exception:
     """Return the error with the rows in which it occurred added to its message, of the same class
     if that accepts a message.
@@ -169,15 +83,6 @@ def located(error: Exception, where: str) -> Exception:
     except Exception:  # its class requires more arguments
         kinds = (ValueError, TypeError, OSError)
         return next(kind for kind in kinds if isinstance(error, kind))(text)
-
-
-def own(x: Any, name: str) -> Any:
-    """Return an array copied to memory if it is mapped to a file, a sparse matrix as by `own_csr`,
-    and anything else unchanged.
-    """
-    if is_sparse(x):
-        return own_csr(x, name)
-    return copy_if_mapped(x, name) if isinstance(x, np.ndarray) else x
 
 
 def take_rows(block: Block, rows: Any) -> Block:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import accept_aliases, entry, refuse_swapped, typed
-from ..common.files import read_tensors, refuse_device, shown, text_of, write_tensors
+from ..common.errors import accept_aliases, entry, refuse_swapped, shown, typed
+from ..common.files import read_tensors, refuse_device, text_of, write_tensors
 from .arguments import refuse_own
 from .mlp import MLP, Model
 

@@ -49,13 +49,12 @@ from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
 from .._engine import activate
-from ..certify.arithmetic import norm
-from ..certify.dense_hessian import gram_enclosure
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
-from ..common.runtime import to_nearest
+from ..common.runtime import proofs, to_nearest
+from ..common.vectors import safe_norm
 from ..structure.parameters import rows_in_range
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
@@ -135,7 +134,7 @@ class _Made:
         S = factor(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
         self.K = _gram(ob, state, self.S)
-        self.norm = norm(self.K.astype(np.float64, copy=False))
+        self.norm = safe_norm(self.K.astype(np.float64, copy=False))
         self.roots: dict[float, Any] = {}
 
     def solve(self, y: Floats, shift: float) -> Floats:
@@ -268,7 +267,8 @@ class OutputSpace(Reduced):
         """Return ``K + rest`` with proved bounds on the errors of its columns, from separate
         float64 passes.
         """
-        found = gram_enclosure(self.whole.objective, self.whole.theta, self.whole.kind)
+        at = self.whole.objective, self.whole.theta, self.whole.kind
+        found: Enclosed = proofs("dense_hessian").gram_enclosure(*at)
         found.products[np.diag_indices(len(found.products))] += self.rest
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be << rest
         return found._replace(bounds=found.bounds + rounded)

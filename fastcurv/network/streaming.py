@@ -19,21 +19,11 @@ from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
 from ..structure.given import Loss
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
-from .arguments import row_numbers
+from .arguments import Block, checked, row_numbers
 from .mlp import MLP
-from .objective import SMALLEST, STATE, Objective, Shard
-from .rows import (
-    Arrays,
-    Block,
-    RowSource,
-    as_source,
-    checked,
-    compare,
-    located,
-    stacked,
-    submitted,
-    take_rows,
-)
+from .objective import SMALLEST, STATE, Objective
+from .rows import Arrays, RowSource, as_source, compare, located, stacked, submitted, take_rows
+from .shards import Shard
 from .sparse import SparseRows
 from .sums import Frame, PairwiseSum
 

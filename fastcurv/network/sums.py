@@ -8,9 +8,9 @@ Every quantity that an algorithm needs is a sum over rows, so it is one over blo
 where the divisor is that of all rows. A shard is an objective of the rows of a block with that
 divisor and without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can
 be sent to the process that holds the shard, and ``ob._fold(part, arguments, dense)`` returns the
-sum of the parts. `SumPlan` has the interface of the engine's plan, `SumBounds` that of
-`fastcurv.certify.passes.ErrorPass` and `SumCertificates` that of `Certificates`, so operators and
-verdicts need not distinguish whether the engine has all rows at once.
+sum of the parts. `SumPlan` has the interface of the engine's plan; `fastcurv.certify.sums` has the
+bounds and the proofs of sums. Operators and verdicts need not distinguish whether the engine has
+all rows at once.
 
 The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
 sums by `FAN`, and so on (`PairwiseSum`). Its shape depends on the number of
@@ -25,24 +25,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .. import _engine
-from ..certify import majorants
-from ..certify.arithmetic import norm
-from ..certify.certificates import Certificates
-from ..certify.columns import column_bounds
-from ..certify.passes import ErrorPass, checked_theta
-from ..common.protocols import Floats
 from ..common.runtime import to_nearest
 from ..structure.given import Loss
-from ..structure.parameters import l2_diagonal, rows_that_count
-from ..structure.symmetry import Orbit, orbits
-from ..structure.tables import LOSSES, LossName
+from ..structure.parameters import l2_diagonal
+from ..structure.tables import LossName
 from .mlp import MLP
 
 # --------------------------------------------------------------------------------------------------
@@ -114,39 +105,6 @@ def additions(shards: int) -> int:
     while shards > 1:
         deep, shards = deep + min(FAN, shards) - 1, -(-shards // FAN)
     return deep
-
-
-# --------------------------------------------------------------------------------------------------
-# Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus
-# the errors of adding the parts.
-#
-# Entry by entry the error of a tree of additions is at most ``gamma(D) sum |x_s|``, where D is the
-# number of additions that a number passes through (Higham 2002, 4.2), so in norm it is at most
-# ``gamma(D) sum ||x_s||``.
-
-ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
-LOST = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
-
-
-def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
-    """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
-    additions. `found` are the sums over the parts of bounds on their errors, and of their norms as
-    computed.
-
-    Sums are formed in float64, including the term l2 v (`decay`, three roundings), and then rounded
-    to the dtype.
-    """
-    u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found[1] * ROOM, norm(decay) * ROOM
-    bound = found[0] + deep * u / (1 - deep * u) * size
-    if moved:
-        bound += u * (size + bound) + 4 * u * moved
-    if last > u:
-        bound += last * (size + bound + moved)
-    room = ROOM + 4 * last + len(decay) * 2 * u
-    if bound + size + moved > 0:
-        bound += LOST * float(np.finfo(dtype).smallest_subnormal)
-    return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
 
 
 # --------------------------------------------------------------------------------------------------
@@ -229,129 +187,6 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
         plan = shard._bound(theta, False)
         plan.jacobian(np.ascontiguousarray(u[shard.outputs]), out, True)
     return out
-
-
-# --- bounds on rounding errors
-# --------------------------------------------------------------------------------------------------
-
-
-def _layout(shard: Any, theta: np.ndarray) -> Any:
-    """Return the order of summation over the rows; the caller holds the shard's lock."""
-    return shard.layout or shard._bound(theta, False).layout
-
-
-def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
-    """Return a bound on the error of the rows' part of the product with v, or of the gradient if v
-    is None, and the norm of that part as computed.
-
-    Some of the rows of a sparse block have no product or gradient of their own: of theirs the norm
-    is given as 0.
-    """
-    with shard._lock:
-        bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
-        if bounds is None or not np.array_equal(bounds.theta, theta):
-            measured = shard.dtype == np.float32 and not shard.layout
-            bounds = ErrorPass(shard, theta, _layout(shard, theta), measured)
-            vars(shard)["bounds"] = bounds
-        if not shard.layout:
-            plan = shard._bound(theta, v is None)
-            if v is None:
-                computed = plan.gradient
-            else:
-                computed = np.empty_like(v)
-                plan.multiply(v, computed, kind, None, False)
-        found = computed if bounds.measured else None
-        error = bounds.gradient(found) if v is None else bounds.product(v, kind, found)
-    return float(error) * scale, 0.0 if computed is None else norm(computed) * scale
-
-
-def columns_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Return bounds (n,) on the errors of the rows' part of products with unit vectors."""
-    with shard._lock:
-        layout = _layout(shard, theta)
-    return column_bounds(ErrorPass(shard, theta, layout), kind) * _fisher_scale(shard, kind)
-
-
-def _fisher_scale(shard: Any, kind: str) -> float:
-    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole,
-    1 for other kinds, and where the layout tells the number of all rows. It is rounded twice, which
-    callers of `sum_rounding` count as two additions.
-    """
-    own = kind == "fisher" and not shard.layout
-    return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
-
-
-# --- proofs
-# --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Witnesses:
-    """A few rows whose columns are zero, equal or constant exactly where the columns of all rows
-    are.
-    """
-
-    X: Floats
-
-    def __add__(self, other: Witnesses) -> Witnesses:
-        return witnesses(np.vstack([self.X, other.X]))
-
-
-def witnesses(X: Floats) -> Witnesses:
-    """Select rows of X: the first, one for each column that is not constant, and for each two
-    columns that differ, a row in which they do.
-
-    Examples
-    --------
-    >>> X = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [4.0, 2.0, 0.0]])
-    >>> witnesses(X).X
-    array([[1., 2., 0.],
-           [3., 2., 0.]])
-    """
-    if not len(X):
-        return Witnesses(X)
-    gaps = X[0] != X
-    rows = {0, *gaps.argmax(axis=0)[gaps.any(axis=0)].tolist()}
-    while True:
-        W = X[sorted(rows)] + 0.0  # -0 is 0
-        _, first, label = np.unique(W.T, axis=0, return_index=True, return_inverse=True)
-        gaps = X[:, first[label.reshape(-1)]] != X
-        broken = gaps.any(axis=0)
-        if not broken.any():
-            return Witnesses(W)
-        rows.update(gaps.argmax(axis=0)[broken].tolist())
-
-
-def witnesses_part(shard: Any) -> Witnesses:
-    return witnesses(rows_that_count(shard))
-
-
-def lower_part(shard: Any) -> list[float]:
-    return [majorants.loss_lower_bound(shard)]
-
-
-def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
-    """Return ``(a, b)``: a is 0 if every row of positive weight is proved to be classified
-    correctly, else 1; b is 1 if there is a row of positive weight, else 0.
-    """
-    counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
-    return int(not majorants.classified(shard, theta)), int(counts)
-
-
-def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
-    """Return masks, by hidden layer, of the units that may be on somewhere on the ball, and of
-    those with a z at a kink at theta. A sum of masks is their "or".
-    """
-    here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
-    return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
-
-
-def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
-    """Return a lower bound on the eigenvalues of the rows' part of the Hessian, and its absolute
-    value.
-    """
-    floor = majorants.curvature_floor(shard, theta)
-    return floor, abs(floor)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -495,137 +330,3 @@ class SumPlan:
             "threads": self.ob.n_threads or _engine.default_threads(),
             "arch": _engine.chosen_arch(),
         }
-
-
-class SumBounds:
-    """Bounds on the rounding errors of sums over shards at one theta: the sum of the shards'
-    bounds, each computed where the shard is, plus the rounding errors of adding the parts.
-
-    If `measured`, the bounds hold for a gradient or a product as computed, which must be given.
-    Bounds over sparse rows are so: of a sum over all rows at once, of which some at a time are made
-    dense. In float32 what is given is compared with a sum in float64.
-    """
-
-    def __init__(self, ob: Any, theta: Any) -> None:
-        self.ob, self.theta = ob, np.asarray(ob.model.check_theta(theta))
-        self.measured = bool(ob._sparse)
-
-    def gradient(self, computed: Any = None) -> float:
-        """Return a bound on the error of the gradient."""
-        return self.product(None, "hessian", computed)
-
-    def product(self, v: Any, kind: str, computed: Any = None) -> float:
-        """Return a bound on the error of the product with v (n,), or of the gradient if v is
-        None.
-        """
-        ob, fisher = self.ob, kind == "fisher"
-        if computed is not None and ob.dtype == np.float32:
-            double = ob.astype(np.float64)
-            plan, exact = double._new_plan(), np.empty(len(self.theta))
-            plan.bind(double.model.check_theta(self.theta))
-            if v is None:
-                exact = plan.gradient
-            else:
-                v = v.astype(np.float64)
-                plan.multiply(v, exact, kind, None, not fisher)
-            own = SumBounds(double, plan.theta)
-            return own.product(v, kind, exact) + norm(exact - computed)
-        found = ob._fold(bound_part, (self.theta, v, kind))
-        if self.measured:
-            found = found[0], norm(computed)
-        moved = self.theta if v is None else v
-        decay = np.zeros(1) if fisher else l2_diagonal(ob) * moved.astype(np.float64)
-        return sum_rounding(found, additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
-
-    def columns(self, kind: str, norms: dict[int, float]) -> np.ndarray:
-        """Return bounds ``(n,)`` on the errors of products with every unit vector; `norms` as in
-        `SumPlan`.
-        """
-        ob, fisher = self.ob, kind == "fisher"
-        bounds = np.asarray(ob._fold(columns_part, (self.theta, kind)))
-        decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
-        deep = additions(ob.n_shards) + 2 * fisher
-        found = ((b, norms[i]) for i, b in enumerate(bounds))
-        return np.array([sum_rounding(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
-
-
-# --------------------------------------------------------------------------------------------------
-# Certified facts: each statement about all rows is combined from statements about the rows of each
-# shard. Bounds and counts add up, and a property of every row must hold in every shard. Statements
-# that would need all rows in one place are not made.
-
-
-class SumCertificates(Certificates):
-    """`Certificates` of an objective whose facts are sums over shards."""
-
-    growth = 1 + 1e-9
-
-    def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
-        """Return the sum over shards of ``part(shard, theta, *more)``."""
-        return self.objective._fold(part, (checked_theta(self.objective, theta), *more))
-
-    def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
-        """Return the cached result for `name` if it was computed for the same `key`, else compute
-        it.
-        """
-        kept = self.objective._known
-        known = kept.get(name)
-        if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
-            known = kept[name] = (key, find())
-        return known[1]
-
-    @property
-    def loss_lower_bound(self) -> float:
-        """A lower bound on the loss over all theta."""
-        return float(self._once("lower", (), lambda: min(self.objective._fold(lower_part, ()))))
-
-    def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """Return a unit direction along which the loss is proved to decrease forever, or None."""
-        ob, at = self.objective, checked_theta(self.objective, theta)
-        row = LOSSES[ob.loss]
-        if row.given is None and (row.attained or self.loss_lower_bound < 0):
-            return None
-        along = majorants.along_biases(
-            ob, *self._once("pulls", (), lambda: ob._fold(majorants.pulls, ()))
-        )
-        if row.given is not None:
-            return along
-        direction = majorants.last_layer(ob, at)
-        if along is not None or majorants.decayed(ob, direction):
-            return along
-        found = self._once("ray", (at,), lambda: self._sum(classified_part, at))
-        return direction if found[0] == 0 and found[1] else None
-
-    def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
-        """Return None: the Jacobian of all rows is not formed for an objective in shards."""
-
-    def relu_rows(self) -> None:
-        """Return None: minima on kinks are not proved for an objective in shards."""
-
-    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
-        """Return the proved symmetry groups at theta for all rows, from the units that are off in
-        every shard and from a few rows that show all dependencies between columns.
-        """
-        ob, at = self.objective, checked_theta(self.objective, theta)
-        on, near = self._once(
-            "signs", (at, radius), lambda: self._sum(signs_part, at, float(radius))
-        )
-        rows = self._once("columns", (), lambda: ob._fold(witnesses_part, ()))
-        whole = SimpleNamespace(
-            model=ob.model,
-            loss=ob.loss,
-            l2=ob.l2,
-            l2_biases=ob.l2_biases,
-            X=rows.X,
-            sample_weight=None,
-        )
-        return orbits(whole, at, [~units for units in on], list(near))
-
-    def curvature_floor(self, theta: ArrayLike) -> float:
-        """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'
-        bounds plus l2.
-        """
-        floor, size = self._sum(floor_part, theta)
-        least = float(np.min(l2_diagonal(self.objective)))
-        found = least + floor - 1e-12 * (least + size)
-        return float(found) if np.isfinite(found) else -np.inf

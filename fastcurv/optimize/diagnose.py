@@ -28,7 +28,7 @@ from ..common.linalg import NotFiniteError
 from ..common.runtime import one_blas_thread, starts_to_nearest, unbroken
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
-from ..spectrum.density_curve import plain_numbers, shown_axes
+from ..spectrum.draw import plain_numbers, shown_axes
 from ..spectrum.results import number
 from ..structure.tables import TINY
 from .facts import Facts, counting_rows, measure, steps_of, usual_size, where_finite

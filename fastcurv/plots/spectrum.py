@@ -14,14 +14,8 @@ from ..common.protocols import Axis
 from ..common.runtime import unbroken
 from ..spectrum.dense import matrix_of
 from ..spectrum.density import spectral_density
-from ..spectrum.density_curve import (
-    SpectralDensity,
-    counted,
-    draw_density,
-    legend_above,
-    plain_numbers,
-    within,
-)
+from ..spectrum.density_curve import SpectralDensity
+from ..spectrum.draw import counted, draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
 from ..spectrum.results import Eigenpairs
 from .predictions import objective_of

@@ -10,7 +10,7 @@ from ..common.checks import check_choice
 from ..common.errors import names_of, refuse_unknown
 from ..common.optional import optional
 from ..common.read_only import ReadOnly
-from ..spectrum.density_curve import plain_numbers, shown_axes
+from ..spectrum.draw import plain_numbers, shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",

@@ -5,9 +5,7 @@ further products.
 from __future__ import annotations
 
 import numbers
-import threading
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -23,9 +21,9 @@ from ..common.checks import (
 )
 from ..common.errors import Answering, typed
 from ..common.html import InOneLine
-from ..common.optional import optional
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
+from ..common.runtime import at_scale
 from .results import Estimate, alike, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
@@ -403,7 +401,8 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
-        return draw_density(self, shown_axes() if ax is None else ax, band=band, **line)
+        draw = at_scale("spectrum.draw")
+        return draw.draw_density(self, draw.shown_axes() if ax is None else ax, band=band, **line)
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]
@@ -431,218 +430,3 @@ def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
     left = np.flatnonzero(below)[np.argmax(nodes[below])]
     right = np.flatnonzero(above)[np.argmin(nodes[above])]
     return 0.5 * float(weights[left] + weights[right])
-
-
-# --------------------------------------------------------------------------------------------------
-# The plot of a spectral density: the line, the band of standard errors, and the limits of the axes.
-
-BAND = 2.0  # standard errors on either side
-SHOWN = 1e-290  # matplotlib's logarithmic axes show no numbers below it or above its inverse
-
-
-def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks show; outside the
-    main thread, where pyplot may not open windows, in a figure without one.
-    """
-    with optional("plots"):
-        if threading.current_thread() is threading.main_thread():
-            from matplotlib import pyplot
-
-            return pyplot.figure(figsize=figsize, layout="constrained").add_subplot()
-        from matplotlib.figure import Figure
-
-    return Figure(figsize=figsize, layout="constrained").add_subplot()
-
-
-def draw_density(
-    density: Any,
-    ax: Any,
-    *,
-    band: float = BAND,
-    label: str | None = None,
-    scale: str = "log",
-    **line: Any,
-) -> Any:
-    """Draw a density, with a band of standard errors over the probes that is named in the legend.
-
-    Parameters
-    ----------
-    density : SpectralDensity
-    ax : matplotlib.axes.Axes
-    band : float
-        Standard errors on either side of the line; 0: no band.
-    label : str or None
-        Name of the line in the legend; by default "density" with the width it is smoothed over.
-    scale : {"log", "linear"}
-        Scale of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
-    **line
-        Passed to ``ax.plot``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        A logarithmic vertical axis ends at a tenth of the peak that one eigenvalue of n
-        contributes. A horizontal axis in decades covers the range of the density, and includes 0
-        only if that does.
-    """
-    density = within(density, *definite(density))
-    grid, height = np.asarray(density.grid), np.asarray(density.density)
-    earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
-    top = max([float(height.max()), *earlier])
-    width = max(float(density.width), np.finfo(float).tiny)
-    floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
-    floor = min(floor, 1e-2 * top)
-    # the smoothing moves some of the density past the last eigenvalue
-    unit = " decades" if density.axis == "log" else ""
-    smoothed = f"density (smoothed over {density.width:.2g}{unit})"
-    line = {"lw": 1.6, "label": label or smoothed} | line
-    scale = scale if top > 0 else "linear"
-    if density.axis == "log":  # before anything is drawn, so that margins are in decades
-        if not (density.linear_below >= SHOWN and np.abs(grid).max() <= 1 / SHOWN):
-            raise ValueError(
-                f"the eigenvalues reach {np.abs(grid).max():.1e}, linear below "
-                f"{density.linear_below:.1e}; wanted numbers between {SHOWN} and {1 / SHOWN}, "
-                "which is as far as matplotlib's axes go, or axis='linear'"
-            )
-        ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
-        plain_numbers(ax.xaxis)
-    color = ax.plot(grid, height, **line)[0].get_color()
-    if (
-        band
-        and not density.exact
-        and np.shape(density.stderr) == height.shape
-        and np.isfinite(density.stderr).all()
-    ):
-        low = np.maximum(height - band * density.stderr, floor)
-        high = np.maximum(height + band * density.stderr, floor)
-        name = f"$\\pm${band:g} standard errors of {density.n_probes} probes"
-        named = any(patch.get_label() == name for patch in ax.collections)
-        shown = None if named else name
-        ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, label=shown)
-    if density.axis == "linear" or ax.dataLim.x0 <= 0 <= ax.dataLim.x1:
-        ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
-    ax.set_yscale(scale)
-    plain_numbers(ax.yaxis)
-    if scale == "log":
-        bottom = ax.get_ylim()[0] if earlier else floor
-        ax.set_ylim(min(floor, bottom), 3 * top)
-    ax.set(
-        xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
-    )
-    legend_above(ax, top)
-    return ax
-
-
-def legend_above(ax: Any, top: float) -> None:
-    """Add a legend, and extend a logarithmic axis far enough above ``top``, its highest line, that
-    there is room for it.
-    """
-    names = ax.legend(frameon=False).get_texts()
-    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # inches
-    share = (lines + 0.15) / (ax.get_window_extent().height / ax.figure.dpi)
-    low, high = ax.get_ylim()
-    if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:
-        ax.set_ylim(top=max(high, low * (1.5 * top / low) ** (1 / (1 - share))))
-
-
-def plain_numbers(*axes: Any) -> None:
-    """Format the tick labels of logarithmic axes as plain numbers.
-
-    Labels are like 0.02, 5, 300 if the axis lies between 0.0001 and 100 000, else powers of ten.
-    Between powers of ten, twice and five times these are labelled if the axis spans less than two
-    decades, and all multiples if it spans less than half a decade.
-
-    Parameters
-    ----------
-    *axes : matplotlib Axis
-        Axes of scale "log" or "symlog"; others, and those with a formatter of their own, are not
-        changed.
-    """
-    for axis in axes:
-        if axis.get_scale() in ("log", "symlog") and axis.isDefault_majfmt:
-            axis.set_major_formatter(partial(_written, axis, "1"))
-            axis.set_minor_formatter(partial(_written, axis, "23456789"))
-
-
-def _written(axis: Any, shown: str, x: float, _: Any) -> str:
-    """Return a tick label in the format of `plain_numbers`; empty if its first digit is not
-    shown.
-    """
-    low, high = sorted(map(abs, axis.get_view_interval()))
-    if np.prod(axis.get_view_interval()) <= 0:
-        low = axis.get_transform().linthresh
-    span = np.log10(high / low) if high > low > 0 else np.inf
-    if x == 0 or span == np.inf:
-        return f"{x:g}"
-    digits, power = f"{abs(x):.0e}".split("e")
-    few = "1" if span > 2 else "125" if span > 0.5 else "123456789"
-    if digits not in shown or digits not in few:
-        return ""
-    sign = "\N{MINUS SIGN}" if x < 0 else ""
-    if low >= 1e-4 and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
-        return f"{sign}{abs(x):g}"
-    return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
-
-
-def definite(density: Any) -> tuple[float, float]:
-    """Return bounds on the eigenvalues: 0 on a side of it where all of them are known and none
-    lies, up to rounding; else infinite ones.
-    """
-    if not density.exact:
-        return -np.inf, np.inf
-    used = density.nodes[density.weights > 0]
-    low, high = float(used.min()), float(used.max())
-    if max(-low, high) <= density.rounding:
-        return -np.inf, np.inf
-    return (
-        0.0 if low >= -density.rounding else -np.inf,
-        0.0 if high <= density.rounding else np.inf,
-    )
-
-
-def counted(density: Any) -> str:
-    """Return how many of all eigenvalues are negative, positive and zero within rounding, or the
-    estimated fraction of negative ones.
-    """
-    n, negative = density.n, density.mass(high=0.0)
-    if not density.exact:
-        error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
-        return f"{negative.estimate:.1%}{error} of {n} eigenvalues negative"
-    below, above = (round(n * density.mass(*ends).estimate) for ends in ((-np.inf, 0), (0, np.inf)))
-    zero = f", {n - below - above} zero within rounding" if below + above < n else ""
-    return f"{below} of {n} eigenvalues negative, {above} positive{zero}"
-
-
-def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
-    """Return the density folded back at proved bounds on the eigenvalues, so that none of it lies
-    beyond and its integral is kept.
-
-    A Gaussian on a node next to a bound extends beyond it, where no eigenvalue lies; the part
-    beyond is reflected at the bound, which keeps the integral.
-
-    Parameters
-    ----------
-    density : SpectralDensity
-    low, high : float
-        Proved bounds: no eigenvalue lies outside.
-
-    Returns
-    -------
-    SpectralDensity
-    """
-    ends = [float(to_coordinate(x, density.axis, density.linear_below)) for x in (low, high)]
-    x = density.coordinate
-    if not (x[0] < ends[0] or x[-1] > ends[1]):
-        return density
-    at = np.linspace(max(x[0], ends[0]), min(x[-1], ends[1]), len(x))
-
-    def folded(height: Floats) -> Floats:
-        total: Floats = np.interp(at, x, height)
-        for end in ends:
-            if np.isfinite(end):
-                total = total + np.interp(2 * end - at, x, height, left=0.0, right=0.0)
-        return total
-
-    grid = from_coordinate(at, density.axis, density.linear_below)
-    stderr = folded(density.stderr)
-    return replace(density, grid=grid, density=folded(density.density), stderr=stderr)

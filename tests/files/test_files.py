@@ -25,15 +25,8 @@ from fastcurv.cli.data import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
 from fastcurv.common import files
-from fastcurv.common.files import (
-    check_place,
-    escaped,
-    read_tensors,
-    shown,
-    whole,
-    write_atomically,
-    write_tensors,
-)
+from fastcurv.common.errors import escaped, shown
+from fastcurv.common.files import check_place, read_tensors, whole, write_atomically, write_tensors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastcurv as fc
-from fastcurv.network.rows import checked
+from fastcurv.network.arguments import checked
 from fastcurv.network.sparse import SparseRows
 
 from ..certify.longdouble import Truth

@@ -10,7 +10,8 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.network.sums import FAN, PairwiseSum, SumCertificates, additions, total, witnesses
+from fastcurv.certify.sums import SumCertificates, witnesses
+from fastcurv.network.sums import FAN, PairwiseSum, additions, total
 from fastcurv.structure.symmetry import dependencies
 
 from .product_cases import same_facts

@@ -12,7 +12,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 import fastcurv as fc  # noqa: E402
 from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
 from fastcurv.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
-from fastcurv.spectrum.density_curve import within  # noqa: E402
+from fastcurv.spectrum.draw import within  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.plots.landscape import filter_normalised
-from fastcurv.spectrum.density_curve import within
+from fastcurv.spectrum.draw import within
 
 plt = pytest.importorskip("matplotlib.pyplot")
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.spectrum.density_curve import within
+from fastcurv.spectrum.draw import within
 
 from ..golden import drawn, masked
 from .spectra import SPECTRA, Prescribed

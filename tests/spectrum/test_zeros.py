@@ -7,7 +7,7 @@ import fastcurv as fc
 from fastcurv.common.vectors import growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.spectrum.density import density_of
-from fastcurv.spectrum.density_curve import counted
+from fastcurv.spectrum.draw import counted
 
 from .spectra import symmetric
 

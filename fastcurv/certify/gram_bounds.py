@@ -44,14 +44,14 @@ from typing import Any
 
 import numpy as np
 
-from ..certify.arithmetic import ETA, norm, norms
-from ..certify.columns import norm_passes
-from ..certify.passes import ErrorPass
 from ..common.linalg import UNIT, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
 from ..common.read_only import ReadOnly
+from ..network.gram import InLayers, Layer, layer_size
 from ..structure.parameters import layers_of, rows_once
-from .gram import InLayers, Layer, layer_size
+from .arithmetic import ETA, norm, norms
+from .columns import norm_passes
+from .passes import ErrorPass
 
 UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
 BLOCK = 64  # columns multiplied at a time

@@ -1,0 +1,120 @@
+"""A part of an objective's rows, as an objective: what sums over blocks of rows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import check_finite
+from ..structure.parameters import terms_of_a_row
+from ..structure.tables import unbounded_reason
+from .objective import Objective
+from .sparse import SparsePlan, SparseRows
+from .sums import Frame
+
+
+class Shard(Objective):
+    """A subset of an objective's rows, whose values and derivatives are their contributions to the
+    sums over all rows, without l2.
+
+    Parameters
+    ----------
+    frame : Frame
+    X : ndarray or SparseRows
+        As `Objective` keeps them: checked, and in the model's dtype; so are the next two.
+    y, sample_weight : ndarray
+    first : int
+        Index of the first row among all rows.
+    """
+
+    frame: Frame
+    first: int
+    seen: bool
+    fisher_scale: float
+    outputs: slice
+    _plans: list[Any]
+    bounds: Any
+    layout: Any = None  # the order of summation, where it is not the engine's
+    _transient = (*Objective._transient, "_plans", "bounds")
+
+    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
+        how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
+        # seen: True if X was found finite while it was copied
+        own = {"frame": frame, "first": first, "seen": False}
+        vars(self).update(how, model=frame.model, loss=frame.loss, **own)
+        self.__unbounded__ = unbounded_reason(frame.loss, frame.model.activation)
+        vars(self).update(_X=X, _y=y, _weight=sample_weight)
+        self._start()
+        n, d = frame.n_samples, self.model.sizes[-1]
+        self.divisor = n * terms_of_a_row(self)
+        outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
+        # the engine's Fisher is by the shard's own rows
+        vars(self).update(fisher_scale=n / self.n_samples, outputs=outputs)
+
+    def _start(self) -> None:
+        if isinstance(self._X, SparseRows):
+            self._learn()
+            self._n_samples = len(self._X)
+            self._begin()
+        else:
+            super()._start()
+        vars(self).update(_plans=[], bounds=None)  # rounding bounds at the theta last used
+
+    def _after_fork(self) -> None:
+        """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
+        exist there.
+        """
+        super()._after_fork()
+        if self._lock.lost:
+            vars(self).update(_plans=[], bounds=None)
+
+    def _new_plan(self) -> Any:
+        return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
+
+    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+        """Return a shard of as many other rows that takes over the memory of this one, which is
+        unusable afterwards.
+
+        With `finite` False, X is not yet known to be finite. The engine may establish that while
+        copying it, and then `seen` is set; otherwise X is checked here.
+        """
+        other = Shard(self.frame, X, y, sample_weight, first)
+        for plan in self._plans:
+            vars(other)["seen"] = plan.renew(*other._given())
+        if not (finite or other.seen):
+            check_finite(X, "X")
+        other._plans, self._plans = self._plans, []
+        return other
+
+    def pieces(self, size: int) -> Iterator[Shard]:
+        """Yield shards of `size` of these sparse rows each, made dense. The bounds of a piece are
+        of passes over all rows at once, in any order.
+        """
+        n = self.frame.n_samples
+        for start in range(0, self.n_samples, size):
+            rows = slice(start, start + size)
+            weight = None if self._weight is None else self._weight[rows]
+            X = self._X.X[rows].toarray()
+            piece = Shard(self.frame, X, self._y[rows], weight, self.first + start)
+            names, order = ("arch", "chunk", "panel", "groups", "rows"), ("numpy", n, 0, 0, n)
+            vars(piece)["layout"] = dict(zip(names, order))
+            yield piece
+
+    def _bound(self, theta: Any, gradient: bool) -> Any:
+        """Return a plan of the shard bound to theta: one of the recently used plans if it is at
+        theta, else a new one or, if `Frame.keep` plans exist, the least recently used one.
+        """
+        plans = self._plans
+        for i, plan in enumerate(plans):
+            if plan.theta is not None and np.array_equal(plan.theta, theta):
+                plans.insert(0, plans.pop(i))
+                break
+        else:
+            plan = plans.pop() if len(plans) >= self.frame.keep else self._new_plan()
+            plans.insert(0, plan)
+            plan.bind(theta, gradient)
+        if gradient:
+            plan.finish()
+        return plans[0]

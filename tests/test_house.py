@@ -20,56 +20,12 @@ from .tools.mutants_table import KERNELS, PASSES
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"common"}
-# Who may know whom: a room, and what it may import beside itself and the leaves.
-ROOMS = {
-    "_engine": set(),
-    "structure": set(),
-    "certify": {"structure", "network", "_engine"},
-    "krylov": set(),
-    "spectrum": {"krylov"},
-    "critical": {"krylov", "spectrum"},
-    "optimize": {"structure", "krylov", "spectrum", "critical"},
-    "network": {"structure", "_engine"},
-    "convert": {"_engine", "structure", "network"},
-    "distributed": {"structure", "network", "_engine"},
-    "reference": {"structure", "certify"},
-    "testing": {"structure", "reference", "network"},
-    "plots": {"spectrum", "critical"},
-    "estimators": {
-        "structure",
-        "krylov",
-        "network",
-        "convert",
-        "optimize",
-        "critical",
-        "plots",
-        "fastcurv",
-    },
-    "cli": {
-        "fastcurv",
-        "structure",
-        "distributed",
-        "network",
-        "convert",
-        "plots",
-        "spectrum",
-        "critical",
-        "optimize",
-        "testing",
-    },
-}
-# of the leaves: threads and kernels, sweeps over vectors, LAPACK
-ENGINE_ALONE = {"common.checks", "common.runtime", "common.vectors", "common.linalg"}
 NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
-drawn = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
-dotted, tree, imported_by, room = (
-    drawn[name] for name in ("dotted", "tree", "imported_by", "room")
-)
-MODULES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+drawn = runpy.run_path(str(ROOT / "docs" / "layers.py"))
+tree, imported_by, MODULES = drawn["tree"], drawn["imported_by"], drawn["modules"]()
 INSIDE = sorted(set(MODULES) - {"", "__main__"})
 
 
@@ -89,22 +45,10 @@ def test_the_reader_of_imports_sees(tmp_path):
     )
     seen = imported_by(file, "room.some", {"b": 0})
     assert seen == {"room.a", "b", "c", "d", "e", "h.i", "room.g", "fastcurv"}
-    loaded = imported_by(file, "room.some", {"b": 0}, loaded=True)
+    loaded = imported_by(file, "room.some", {"b": 0}, inside=False)
     assert loaded == {"room.a", "b", "c", "d", "e", "h.i"}
     assert {"krylov.lanczos", "critical.classify"} <= set(MODULES)
     assert "_engine" in imports_of("network.objective")
-
-
-def test_every_import_is_downward():
-    """A room sees itself, the leaves, and the rooms it is built on; the leaves see each other."""
-    assert len(INSIDE) > 100
-    for name in INSIDE:
-        here = room(name)
-        assert here in ROOMS or here in LEAVES, f"{name} stands in no room"
-        allowed = {here} | LEAVES | ROOMS.get(here, set())
-        if name in ENGINE_ALONE:
-            allowed |= {"_engine"}
-        assert {room(other) for other in imports_of(name)} <= allowed, name
 
 
 def private(name):
@@ -146,48 +90,11 @@ def test_no_subpackage_uses_private_names_of_another(tmp_path):
     homes = {}
     for name in INSIDE:
         for found in filter(private, private_names(MODULES[name])):
-            homes.setdefault(found, set()).add(room(name))
+            homes.setdefault(found, set()).add(name.partition(".")[0])
     assert len(homes) > 300
     for name in INSIDE:
         used = set(filter(private, private_uses(MODULES[name]))) & set(homes)
-        assert {one for one in used if room(name) not in homes[one]} == set(), name
-
-
-# Statements and files at most, that must be loaded to read a module.
-CEILINGS = {"optimize.loop": (3300, 20)}
-
-
-def test_what_a_module_loads_stays_small():
-    """Imports inside functions and for types are not counted, nor are docstrings."""
-    for start, (statements, files) in CEILINGS.items():
-        seen, left = {""}, [start]  # the package itself is loaded with any of it
-        while left:
-            name = left.pop()
-            if name not in seen:
-                seen.add(name)
-                left += imported_by(MODULES[name], name, MODULES, loaded=True) & set(MODULES)
-        count = 0
-        for name in seen:
-            nodes = [node for node in ast.walk(tree(MODULES[name])) if isinstance(node, ast.stmt)]
-            count += sum(
-                not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-                for node in nodes
-            )
-        assert 1000 < count <= statements and len(seen) <= files, (start, count, len(seen))
-
-
-def test_the_core_knows_no_door():
-    """What makes and judges networks works without what other libraries' users ask for."""
-    found = drawn["arrows"]()
-    for name in set(found) - set(drawn["DOORS"]):
-        assert not found[name] & set(drawn["DOORS"]), name
-
-
-def test_the_picture_of_the_rooms_is_drawn_from_the_imports():
-    """And one person can hold it: few rooms, few arrows, all of them downward."""
-    found = drawn["arrows"]()
-    assert (ROOT / "docs" / "rooms.svg").read_text() == drawn["drawing"]()
-    assert len(found) <= 21 and sum(map(len, found.values())) <= 60
+        assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name
 
 
 def test_no_circle():
@@ -349,7 +256,7 @@ def test_the_library_does_not_print():
     """Only what talks to a shell prints."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
-        talks = room(name) in ("cli", "__main__") or name == "common.runtime"
+        talks = name.partition(".")[0] in ("cli", "__main__") or name == "common.runtime"
         assert talks or not {"print", "exit", "quit"} & calls, name
 
 

@@ -2,5 +2,16 @@
 information.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from ..common.runtime import at_scale
 from .objective import Objective as Objective
-from .streaming import StreamedObjective as StreamedObjective
+
+if TYPE_CHECKING:
+    from .streaming import StreamedObjective as StreamedObjective
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StreamedObjective":
+        return at_scale("network.streaming").StreamedObjective
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -632,7 +632,7 @@ class EngineSteps:
         return None if ob._by_blocks else run
 
     def layer_coordinates(self) -> Any:
-        from .kronecker import LayerCoordinates
-
         ob = self.objective
-        return None if ob._by_blocks or ob.model.batch_norm else LayerCoordinates(ob)
+        if ob._by_blocks or ob.model.batch_norm:
+            return None
+        return at_scale("network.kronecker").LayerCoordinates(ob)

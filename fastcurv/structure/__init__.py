@@ -1,5 +1,16 @@
 """Structure of a network from its architecture alone: layers, symmetries, equivalent parameters."""
 
-from .symmetry import flip_tanh, permute_hidden, rescale_relu
+from typing import TYPE_CHECKING, Any
+
+from ..common.runtime import at_scale
+
+if TYPE_CHECKING:
+    from .symmetry import flip_tanh, permute_hidden, rescale_relu
 
 __all__ = ["flip_tanh", "permute_hidden", "rescale_relu"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(at_scale("structure.symmetry"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""The five layers of the package. A module imports only from its own layer and from lower ones; the
+core can be read and loaded without what is proved about it.
+"""
+
+import ast
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastcurv
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(fastcurv.__file__).parent
+drawn = runpy.run_path(str(ROOT / "docs" / "layers.py"))
+LAYERS, layer_of, imported_by = (drawn[name] for name in ("LAYERS", "layer_of", "imported_by"))
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__main__.py" and path != PACKAGE / "__init__.py"
+}
+# Statements and files that must be read to understand the first modules, all that they import
+# included.
+METHODS = "newton first_order lbfgs levenberg steps loop"
+CEILINGS = {
+    "network.objective": (3600, 20),
+    "network.operators": (2600, 16),
+    "optimize.loop": (3300, 20),
+    "network.objective spectrum.eigsh spectrum.density spectrum.trace "
+    + " ".join(f"optimize.{name}" for name in METHODS.split()): (7000, 43),
+}
+
+
+def statements(path):
+    """Statements of a file, docstrings aside."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    words = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    return sum(isinstance(node, ast.stmt) for node in nodes) - len(words)
+
+
+def loaded(names):
+    """The modules that importing these loads, themselves included."""
+    todo, seen = list(names), set()
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            there = imported_by(MODULES[name], name, MODULES, inside=False)
+            todo += [other for other in there if other in MODULES]
+    return seen
+
+
+def test_every_module_is_in_one_layer():
+    assert {name for name in MODULES if layer_of(name) is None} == set()
+    assert len(MODULES) > 100 and len(LAYERS) == 5
+
+
+def test_no_import_leads_to_a_higher_layer():
+    wrong = {}
+    for name, path in MODULES.items():
+        for other in imported_by(path, name, MODULES, inside=True):
+            if other in MODULES and layer_of(other) > layer_of(name):
+                wrong.setdefault(name, []).append(other)
+    assert wrong == {}
+
+
+def test_the_core_imports_inside_functions_by_two_functions_alone():
+    """`proofs` and `at_scale` of common/runtime.py."""
+    found = []
+    for name, path in MODULES.items():
+        if layer_of(name) > 2:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                inner = [n for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom))]
+                own = [
+                    n
+                    for n in inner
+                    if isinstance(n, ast.ImportFrom) and (n.level or "fastcurv" in (n.module or ""))
+                ]
+                found += [f"{name}.{node.name}" for _ in own]
+                calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
+                found += [f"{name}.{node.name}" for called in calls if called == "import_module"]
+    assert sorted(set(found)) == ["common.runtime.at_scale", "common.runtime.proofs"]
+
+
+@pytest.mark.parametrize("names", CEILINGS, ids=["objective", "operators", "loop", "core"])
+def test_the_core_stays_small_enough_to_be_read(names):
+    found = loaded(names.split())
+    total = sum(statements(MODULES[name]) for name in found)
+    most, files = CEILINGS[names]
+    assert total <= most and len(found) <= files, (total, len(found), sorted(found))
+
+
+def test_importing_an_objective_loads_the_core_alone_within_a_tenth_of_a_second():
+    """Of processor time, after NumPy and SciPy, the least of five processes."""
+    code = (
+        "import sys, time, numpy, scipy.sparse.linalg, scipy.linalg, scipy.special, "
+        "scipy.linalg.cython_blas, scipy.optimize\n"
+        "began = time.process_time()\n"
+        "from fastcurv import Objective\n"
+        "print(time.process_time() - began)\n"
+        "print(*[name for name in sys.modules if name.startswith('fastcurv.')])"
+    )
+    where = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=where, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for _ in range(5)
+    ]
+    names = [name.removeprefix("fastcurv.") for name in runs[0][1].split()]
+    assert [name for name in names if name in MODULES and layer_of(name) > 1] == []
+    assert min(float(run[0]) for run in runs) <= 0.1
+
+
+def test_the_picture_of_the_layers_is_drawn_from_the_imports():
+    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == drawn["drawing"]()

@@ -28,7 +28,7 @@ LAYERS = {
         "network.kronecker network.sums network.shards network.save network.input_derivatives "
         "spectrum.draw distributed"
     ),
-    "proofs": "certify structure.symmetry",
+    "proofs": "certify network.sum_proofs structure.symmetry",
     "verdicts": (
         "critical optimize.finish optimize.find optimize.minimize optimize.diagnose optimize.facts "
         "optimize.sample optimize.units"

@@ -401,7 +401,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if not LOSS_ITSELF.isdisjoint(vars(self)):
             return None
         if self._by_blocks:
-            found = proofs("sums").SumCertificates(self)
+            found = at_scale("network.sum_proofs").SumCertificates(self)
         else:
             found = proofs("certificates").Certificates(self)
         return proofs("certificates").ForwardCertificates(found) if self.__unbounded__ else found
@@ -441,7 +441,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         computed.
         """
         if self._by_blocks:
-            return proofs("sums").SumBounds(self, theta)
+            return at_scale("network.sum_proofs").SumBounds(self, theta)
         return proofs("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property

@@ -8,9 +8,9 @@ Every quantity that an algorithm needs is a sum over rows, so it is one over blo
 where the divisor is that of all rows. A shard is an objective of the rows of a block with that
 divisor and without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can
 be sent to the process that holds the shard, and ``ob._fold(part, arguments, dense)`` returns the
-sum of the parts. `SumPlan` has the interface of the engine's plan; `fastcurv.certify.sums` has the
-bounds and the proofs of sums. Operators and verdicts need not distinguish whether the engine has
-all rows at once.
+sum of the parts. `SumPlan` has the interface of the engine's plan; `fastcurv.network.sum_proofs`
+has the bounds and the proofs of sums. Operators and verdicts need not distinguish whether the
+engine has all rows at once.
 
 The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
 sums by `FAN`, and so on (`PairwiseSum`). Its shape depends on the number of

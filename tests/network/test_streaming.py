@@ -10,7 +10,7 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.certify.sums import SumCertificates, witnesses
+from fastcurv.network.sum_proofs import SumCertificates, witnesses
 from fastcurv.network.sums import FAN, PairwiseSum, additions, total
 from fastcurv.structure.symmetry import dependencies
 

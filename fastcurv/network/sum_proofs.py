@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..certify import majorants
+from ..certify.arithmetic import norm
+from ..certify.certificates import Certificates
+from ..certify.columns import column_bounds
+from ..certify.passes import ErrorPass, checked_theta
 from ..common.protocols import Floats
-from ..network.sums import additions
 from ..structure.parameters import l2_diagonal, rows_that_count
 from ..structure.symmetry import Orbit, orbits
 from ..structure.tables import LOSSES
-from . import majorants
-from .arithmetic import norm
-from .certificates import Certificates
-from .columns import column_bounds
-from .passes import ErrorPass, checked_theta
+from .sums import additions
 
 # --------------------------------------------------------------------------------------------------
 # Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus

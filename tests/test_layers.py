@@ -30,7 +30,7 @@ CEILINGS = {
     "network.operators": (2600, 16),
     "optimize.loop": (3300, 20),
     "network.objective spectrum.eigsh spectrum.density spectrum.trace "
-    + " ".join(f"optimize.{name}" for name in METHODS.split()): (7000, 43),
+    + " ".join(f"optimize.{name}" for name in METHODS.split()): (7000, 42),
 }
 
 

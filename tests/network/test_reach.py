@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify import gram_bounds
 from fastcurv.certify.gram_bounds import RangeBounds, estimate
-from fastcurv.network import gram_bounds
 from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth

@@ -32,7 +32,7 @@ TUNED = {
     "network/mlp.py": {"PREDICT_MEMORY"},
     "network/objective.py": {"HANDED_OUT"},
     "network/operators.py": {"DENSE_BLOCK", "EMBEDDED"},
-    "network/gram_bounds.py": {"BLOCK", "MOST_BYTES", "TRIED"},
+    "certify/gram_bounds.py": {"BLOCK", "MOST_BYTES", "TRIED"},
     "network/gram.py": {"ROWS"},
     "network/sparse.py": {"KEPT"},
     "certify/dense_hessian.py": {"BYTES"},

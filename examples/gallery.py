@@ -64,6 +64,7 @@ STORY = {
         "hessian_cost",
         "newton_steps",
     ),
+    "A fitted network": ("slopes",),
 }
 ORDER = tuple(name for names in STORY.values() for name in names)
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.

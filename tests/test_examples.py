@@ -162,6 +162,13 @@ def test_eigenvalues_tell(run):
     assert numbers["saddles"] == 10
 
 
+def test_slopes(run):
+    """Slopes differ in sign over the patients for most inputs, and are those of differences."""
+    numbers = run("slopes")
+    assert numbers["both"] >= 6 and numbers["agreement"] > 0.6
+    assert numbers["slopes"].shape == (442, 10) and np.ptp(numbers["slopes"], axis=0).min() > 5
+
+
 def test_escape_step(run):
     numbers = run("escape_step")
     assert numbers["saddles"] >= 2

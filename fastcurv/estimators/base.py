@@ -297,7 +297,9 @@ class SpectrumCheck(Answering, subject="look"):
             f"{self.lambda_max:.3g} by {self.n_products} products"
         )
         if not self.resolved:
-            ends += ", too few to say how much lower it goes (verdict=True asks on)"
+            ends += (
+                ", too few to bound the lowest eigenvalue; verdict=True spends as many as it takes"
+            )
         if self.kind == "not_critical":
             return f"The gradient, up to {self.gradient_norm:.3g}, is above tol; {ends}."
         if self.kind == "saddle":

@@ -439,7 +439,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         SMALL,
         lambda f: _if(
-            f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
+            1e-200 < f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
             1 / max(f.weights, TINY),
         ),
         "the weights are {number} times smaller than those that `MLP.init` draws, and the loss has "

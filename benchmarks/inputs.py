@@ -67,22 +67,26 @@ void all_hessians(int n, const double *x, const double *w, double *y, double *J,
 }
 """
     source = folder / "net.c"
-    source.write_text(source.read_text() + loops)
+    text = source.read_text()
+    source.write_text(text + loops)
     flags = ("-O3", "-march=native", "-shared", "-fPIC")
     subprocess.run(["cc", *flags, source, "-o", folder / "net.so", "-lm"], check=True)
     library = ctypes.CDLL(str(folder / "net.so"))
     shutil.rmtree(folder)
     d, m = sizes[0], sizes[-1]
     y, J, H = np.empty((rows, m)), np.empty((rows, m, d)), np.empty((rows, d, d))
-    work = np.empty(10**6)
-    x_, w_, y_, J_, H_, room = (ctypes.c_void_p(a.ctypes.data) for a in (X, weights, y, J, H, work))
+    room = int(text.split("_WORK = ")[1].split(" ")[0])
+    work = np.empty(room)
+    x_, w_, y_, J_, H_, work_ = (
+        ctypes.c_void_p(a.ctypes.data) for a in (X, weights, y, J, H, work)
+    )
 
     def jacobian(kept=(X, y, J, work)):
-        library.all_jacobians(rows, x_, y_, J_, room)
+        library.all_jacobians(rows, x_, y_, J_, work_)
         return J
 
     def hessian(kept=(X, weights, y, J, H, work)):
-        library.all_hessians(rows, x_, w_, y_, J_, H_, room)
+        library.all_hessians(rows, x_, w_, y_, J_, H_, work_)
         return H
 
     return {"jacobian": jacobian, "hessian": hessian}
@@ -222,7 +226,11 @@ def measured(args, rows):
         command.step(f"{name}, {rows} rows: preparing")
         mine, its = context.Pipe()
         context.Process(target=serve, args=(its, name, args.sizes, rows), daemon=True).start()
-        answer = mine.recv()
+        its.close()  # so that the end of the process ends the wait
+        try:
+            answer = mine.recv()
+        except EOFError:
+            answer = "its process ended"
         if isinstance(answer, str):
             print(f"  {name} is left out: {answer}")
             continue

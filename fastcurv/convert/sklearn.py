@@ -373,7 +373,7 @@ def from_sklearn(est: Any) -> Model:
     True
     """
     first, last = None, None  # affine maps before and after the network
-    while hasattr(est, "steps") or type(est).__name__ == TARGETS:
+    while hasattr(est, "steps") or scales_targets(est):
         if hasattr(est, "steps"):
             first, est = affine_steps(est.steps[:-1], first), est.steps[-1][1]
         else:
@@ -397,14 +397,17 @@ def from_sklearn(est: Any) -> Model:
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
     refuse(phi_out not in known, f"the output activation {phi_out!r}")
-    refuse(last is not None and phi_out != "identity", f"{phi_out!r} before scaled targets")
+    if last is not None and phi_out != "identity":
+        raise ValueError(
+            f"est scales targets that are predicted as {phi_out!r} of the outputs, which no linear "
+            "layer does; wanted a loss without a link, or from_sklearn(est.regressor_)"
+        )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
         (W, b), (A, c) = layers[0], first
         layers[0] = W @ A, W @ c + b
     if last is not None:
-        (W, b), (A, c) = layers[-1], last
-        layers[-1] = A @ W, A @ b + c
+        layers[-1] = in_units_of_y(*layers[-1], *last)
     return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
@@ -449,6 +452,39 @@ def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None)
     return whole
 
 
+def scales_targets(est: Any) -> bool:
+    """Return whether an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
+    predicts in the same way.
+    """
+    theirs = [b for b in type(est).__mro__ if b.__module__.startswith("sklearn.")]
+    kind: Any = next((b for b in theirs if b.__name__ == TARGETS), None)
+    if kind is None:
+        return False
+    own: Any = type(est)
+    if own.predict is not kind.predict:
+        raise ValueError(
+            f"est is {typed(est)} with a predict of its own; wanted scikit-learn's {TARGETS}, or "
+            "from_sklearn(est.regressor_), whose outputs are scaled targets"
+        )
+    return True
+
+
+def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
+    """Return the last layer with the map of targets after it. Of means followed by logarithms of
+    variances, as of ``gaussian_nll``, the logarithms are shifted.
+    """
+    if len(W) == len(A):
+        return A @ W, A @ b + c
+    m, scale = len(A), np.diag(A)
+    if len(W) != 2 * m or not np.array_equal(A, np.diag(scale)):
+        raise ValueError(
+            f"est maps {len(W)} outputs to {m} targets; wanted one output for each target, or its "
+            "mean and the logarithm of its variance, each target scaled by itself"
+        )
+    whole = np.concatenate([scale, np.ones(m)])
+    return whole[:, None] * W, whole * b + np.concatenate([c, 2 * np.log(np.abs(scale))])
+
+
 def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     """Return the map from the outputs of a fitted TransformedTargetRegressor's regressor to
     targets, followed by the map `after`; None if it does nothing.
@@ -459,12 +495,21 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
         return after
     A, c = as_affine(step, "transformer_ of est", cure)
-    if A.shape[0] != A.shape[1] or np.linalg.matrix_rank(A) < len(A):
+    plain = A.shape[0] == A.shape[1] and np.array_equal(A, np.diag(np.diag(A)))
+    good = np.diag(A).all() if plain else len(A) == A.shape[1] == np.linalg.matrix_rank(A)
+    own = type(step).inverse_transform
+    theirs = [b for b in type(step).__mro__ if b.__module__.startswith("sklearn.")]
+    if not any(own is getattr(b, "inverse_transform", None) for b in theirs):
+        raise ValueError(
+            f"transformer_ of est is {typed(step)} with an inverse_transform of its own; wanted "
+            f"one of scikit-learn, or {cure}"
+        )
+    if not good:
         raise ValueError(
             f"transformer_ of est maps {A.shape[1]} targets to {A.shape[0]}; wanted a map that can "
             f"be inverted, or {cure}"
         )
-    B = np.diag(1 / np.diag(A)) if np.array_equal(A, np.diag(np.diag(A))) else np.linalg.inv(A)
+    B = np.diag(1 / np.diag(A)) if plain else np.linalg.inv(A)
     return (B, -B @ c) if after is None else (after[0] @ B, after[1] - after[0] @ (B @ c))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import textwrap
 from pathlib import Path
@@ -53,7 +54,7 @@ e = 0.5 * erfc(-z * 0.70710678118654752440);
         s = 0.39894228040143267794 * exp(-0.5 * z * z);
         phi = z * e;
         first = e + z * s;
-        second = s * (2 - z * z);""",
+        second = s > 0 ? s * (2 - z * z) : 0;""",
     "elu": """\
 e = z > 0 ? 0 : expm1(z);
         phi = z > 0 ? z : e;
@@ -61,12 +62,39 @@ e = z > 0 ? 0 : expm1(z);
         second = z > 0 ? 0 : first;""",
 }
 
-# Words of C that cannot name the function, beside the words of the file itself.
+# Words of C and names of its library that cannot name the function, beside the words of the file
+# itself. Of mathematical functions C also has those for other types, as sinf and sinl.
 KEYWORDS = (
-    "auto", "break", "case", "char", "continue", "default", "do", "extern", "float", "goto",
-    "inline", "long", "main", "register", "restrict", "short", "signed", "switch", "typedef",
-    "union", "unsigned", "volatile", "while",
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+    "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict",
+    "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
+    "unsigned", "void", "volatile", "while", "asm", "bool", "true", "false", "linux", "unix",
 )  # fmt: skip
+MATHEMATICS = (
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos",
+    "cosh", "erf", "erfc", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax",
+    "fmin", "fmod", "frexp", "gamma", "hypot", "ilogb", "j0", "j1", "jn", "ldexp", "lgamma",
+    "llrint", "llround", "log", "log10", "log1p", "log2", "logb", "lrint", "lround", "modf", "nan",
+    "nearbyint", "nextafter", "nexttoward", "pow", "pow10", "remainder", "remquo", "rint", "round",
+    "scalb", "scalbln", "scalbn", "significand", "sin", "sincos", "sinh", "sqrt", "tan", "tanh",
+    "tgamma", "trunc", "y0", "y1", "yn", "drem", "finite", "isnan", "isinf", "signbit",
+    "fpclassify", "isfinite", "isnormal",
+)  # fmt: skip
+LIBRARY = (
+    "abort", "abs", "alloca", "atoi", "atol", "atof", "bcmp", "bcopy", "bzero", "cabs", "calloc",
+    "carg", "ccos", "cexp", "clog", "conj", "cpow", "creal", "csin", "csqrt", "exit", "ffs",
+    "float_t", "double_t", "fprintf", "fputc", "fputs", "free", "fscanf", "fwrite", "gettext",
+    "imaxabs", "index", "labs", "llabs", "malloc", "math_errhandling", "memchr", "memcmp", "memcpy",
+    "memmove", "mempcpy", "memset", "offsetof", "printf", "ptrdiff_t", "putchar", "puts", "realloc",
+    "rindex", "scanf", "signgam", "snprintf", "sprintf", "sscanf", "stpcpy", "strcat", "strchr",
+    "strcmp", "strcpy", "strdup", "strlen", "strncat", "strncmp", "strncpy", "strpbrk", "strrchr",
+    "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
+)  # fmt: skip
+TAKEN = re.compile(
+    rf"({'|'.join(KEYWORDS)}|{'|'.join(LIBRARY)}|({'|'.join(MATHEMATICS)})[fl]?|is(alpha|alnum|blank|"
+    r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
+    r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
+)
 
 TEXT = Template("""\
 /* $title
@@ -361,10 +389,10 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
         raise TypeError(f"model must be an MLP, got {typed(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
     words = re.findall(r"\w+", " ".join([TEXT.template, *HELPERS.values(), *ACTIVATIONS.values()]))
-    if not fits or name in (*KEYWORDS, *words):
+    if not fits or name in words or TAKEN.fullmatch(name):
         raise ValueError(
-            f"name must be a C identifier of at most 51 letters that the file does not use, got "
-            f"{short(name)}."
+            "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
+            f"got {short(name)}."
         )
     if statistics is not None:
         model, theta = model.__folded__(theta, statistics)
@@ -379,9 +407,11 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             f"model must have built-in activations, got {own[0]!r}, a Python function that C "
             "cannot call."
         )
-    place = Path(path)
-    text = written(model, model.check_theta(theta), name, place.name)
-    place.write_text(text, encoding="ascii")
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or an os.PathLike, got {typed(path)}.")
+    file = ascii(Path(path).name)[1:-1]
+    text = written(model, model.check_theta(theta), name, file).encode("ascii")
+    Path(path).write_bytes(text)
 
 
 def written(model: MLP, theta: np.ndarray, name: str, file: str) -> str:

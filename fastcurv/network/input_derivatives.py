@@ -46,12 +46,14 @@ def input_derivatives(
     sizes, phis, skips = model._layers
     built_in = None not in phis
     rest = (model.bias, model.dtype)
+    if type(weights) is type(X) is np.ndarray and weights.ndim == 1 and X.ndim == 2:
+        weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), len(weights))))
     if built_in:  # arrays that can be used as they are need no other check
         found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
         if found is not None:
             return InputDerivatives(*found)
-    theta = np.ascontiguousarray(model.check_theta(theta))
-    X = np.ascontiguousarray(model.check_rows(X))
+    theta = np.require(model.check_theta(theta), None, ["C", "A"])
+    X = np.require(model.check_rows(X), None, ["C", "A"])
     if weights is not None:
         weights = check_array(weights, "weights", model.dtype)
         if weights.shape not in ((sizes[-1],), (len(X), sizes[-1])):
@@ -59,7 +61,8 @@ def input_derivatives(
                 f"weights must have shape ({sizes[-1]},) or ({len(X)}, {sizes[-1]}), got "
                 f"{weights.shape}."
             )
-        weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), sizes[-1])))
+        weights = np.broadcast_to(weights, (len(X), sizes[-1]))
+        weights = np.require(weights, None, ["C", "A"])
     if built_in:
         found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
         assert found is not None  # the arguments were made what it takes
@@ -107,5 +110,7 @@ def _by_numpy(model: Any, theta: Any, X: Any, order: int, weights: Any) -> tuple
 def _derivatives(phi: Any, z: np.ndarray) -> Any:
     """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
     if isinstance(phi, str):
-        return [np.asarray(part, z.dtype) for part in ACTIVATIONS[phi].derivatives(z)[:3]]
+        h, p, q, _ = ACTIVATIONS[phi].derivatives(z)
+        parts = h, 1 if p is None else p, 0 if q is None else q  # None: the same everywhere
+        return [np.broadcast_to(np.asarray(part, z.dtype), z.shape) for part in parts]
     return phi.rounded(z)

@@ -498,6 +498,11 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             raise ValueError(
                 "statistics were given to a model without batch normalisation; wanted None"
             )
+        if not hasattr(statistics, "__iter__"):
+            raise TypeError(
+                "statistics must be a list of (mean, variance) for each hidden layer, got "
+                f"{typed(statistics)}."
+            )
         pairs = list(statistics)
         shapes = [np.shape(pair) for pair in pairs]
         if shapes != [(2, m) for m in widths]:

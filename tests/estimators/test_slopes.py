@@ -70,6 +70,45 @@ def test_a_pipeline_with_scaled_targets_is_one_network_in_the_units_of_x_and_y(i
         np.testing.assert_allclose(J[:, :, i], slope, rtol=0, atol=1e-6 * np.abs(J).max())
 
 
+def test_scaled_targets_of_very_different_units_and_variances_are_folded():
+    X, y = load_diabetes(return_X_y=True)
+    two = np.c_[y * 1e-8, X[:, 1] * 1e8]
+    net = fc.MLPRegressor((3,), "tanh", max_iter=20, verdict=False, random_state=0)
+    est = TransformedTargetRegressor(net, transformer=StandardScaler()).fit(X, two)
+    model, theta = fc.from_sklearn(est)
+    np.testing.assert_allclose(model.predict(theta, X), est.predict(X), rtol=1e-8)
+    net.set_params(loss="gaussian_nll")
+    est = TransformedTargetRegressor(net, transformer=MinMaxScaler((1, 2))).fit(X, y)
+    model, theta = fc.from_sklearn(est)
+    mean, std = est.regressor_.predict(X, return_std=True)
+    means, logs = model.predict(theta, X).T
+    np.testing.assert_allclose(means, est.predict(X), rtol=1e-10)
+    np.testing.assert_allclose(np.exp(0.5 * logs), std * np.ptp(y), rtol=1e-10)
+
+
+def test_subclasses_that_predict_or_scale_in_their_own_way_are_refused():
+    X, y = load_diabetes(return_X_y=True)
+    net = fc.MLPRegressor((3,), "tanh", max_iter=20, verdict=False, random_state=0)
+
+    class Same(TransformedTargetRegressor):
+        pass
+
+    class Other(TransformedTargetRegressor):
+        def predict(self, X, **words):
+            return super().predict(X, **words) + 1
+
+    own = type("MinMaxScaler", (MinMaxScaler,), {"inverse_transform": lambda self, y: y})
+    known = fc.from_sklearn(Same(net, transformer=MinMaxScaler()).fit(X, y))
+    plain = fc.from_sklearn(TransformedTargetRegressor(net, transformer=MinMaxScaler()).fit(X, y))
+    assert np.array_equal(known[1], plain[1])
+    for est in (
+        Other(net, transformer=MinMaxScaler()),
+        Same(net, transformer=own(), check_inverse=False),
+    ):
+        with pytest.raises(ValueError, match="of its own; wanted"):
+            fc.from_sklearn(est.fit(X, y))
+
+
 def test_targets_without_a_linear_scaler_are_refused_in_one_sentence():
     X, y = load_diabetes(return_X_y=True)
     net = fc.MLPRegressor((2,), "tanh", max_iter=5, verdict=False, random_state=0)

@@ -112,6 +112,19 @@ def test_activations_in_python_give_the_derivatives_of_built_in_ones(dtype):
                 np.testing.assert_allclose(a, b, rtol=0, atol=100 * eps * (1 + np.abs(b).max()))
 
 
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
+def test_activations_in_python_stand_beside_built_in_ones(name):
+    """Against the same network with the function's place taken by a built-in twin."""
+    own = fc.Activation(
+        lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) / np.cosh(z) ** 2)
+    )
+    for phis, twins in (([own, name], ["tanh", name]), ([name, own], [name, "tanh"])):
+        mixed, plain = fc.MLP([3, 4, 4, 2], phis), fc.MLP([3, 4, 4, 2], twins)
+        theta, X = plain.init(seed=0), np.random.default_rng(0).standard_normal((6, 3))
+        for a, b in zip(mixed.input_derivatives(theta, X), plain.input_derivatives(theta, X)):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_row_has_the_same_bits_alone_and_for_any_number_of_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):
@@ -183,10 +196,16 @@ def test_any_form_of_arguments_gives_the_same_numbers_and_none_is_changed():
     true = model.input_derivatives(theta, X, weights)
     wide = np.zeros((7, 6))
     wide[:, ::2] = X
-    for given in (X.tolist(), np.asfortranarray(X), wide[:, ::2], X[::-1][::-1]):
-        for at in (theta, theta.tolist(), model.unflatten(theta)):
-            for a, b in zip(true, model.input_derivatives(at, given, weights.tolist())):
-                assert np.array_equal(a, b)
+    odd = [
+        np.frombuffer(b"x" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        for a in (theta, X, weights)
+    ]
+    assert not odd[0].flags.aligned
+    for given in (X.tolist(), np.asfortranarray(X), wide[:, ::2], X[::-1][::-1], odd[1]):
+        for at in (theta, theta.tolist(), model.unflatten(theta), odd[0]):
+            for w in (weights.tolist(), odd[2]):
+                for a, b in zip(true, model.input_derivatives(at, given, w)):
+                    assert np.array_equal(a, b)
     assert all(np.array_equal(a, b) for a, b in zip(before, (theta, X, weights)))
 
 

@@ -87,9 +87,10 @@ def test_activations_in_c_keep_their_digits_far_from_zero(activation, tmp_path):
     """Against the formulas in NumPy, from 1e-8 to 700 on either side."""
     model = fc.MLP([1, 1, 1], activation, bias=False)
     _, call = compiled(tmp_path, model, np.ones(2))
-    size = np.logspace(-8, 2.8, 60)
+    size = np.append(np.logspace(-8, 2.8, 60), 1e155)
     z = np.concatenate([-size, size])
-    true = ACTIVATIONS[activation].derivatives(z)[:3]
+    with np.errstate(all="ignore"):
+        true = [np.nan_to_num(part) for part in ACTIVATIONS[activation].derivatives(z)[:3]]
     for x, a, p, q in zip(z, *true):
         y, J, H = derivatives(call, np.array([x]), np.ones(1), 1, 1)
         assert y[0] == pytest.approx(a, rel=1e-13, abs=1e-300)
@@ -141,14 +142,31 @@ def test_what_c_cannot_hold_is_refused_in_one_sentence_and_nothing_is_written(tm
     with pytest.raises(ValueError, match="model must have built-in activations, got .* Python"):
         fc.to_c(own, own.init(seed=0), path)
     model = fc.MLP([2, 3, 1])
-    for name in ("", "2d", "a-b", "a b", "é", 3, "x" * 80, "double", "main"):
+    taken = "double main struct sizeof W1 B3 apply_tanh sin sinf log NAN printf jac a__b multiply"
+    for name in ("", "2d", "a-b", "a b", "é", 3, "x" * 80, *taken.split()):
         with pytest.raises(ValueError, match="name must be a C identifier"):
             fc.to_c(model, model.init(seed=0), path, name=name)
     with pytest.raises(TypeError, match="model must be an MLP, got"):
         fc.to_c("net", [1.0], path)
     with pytest.raises(ValueError, match="theta"):
         fc.to_c(model, np.full(model.n_params, np.nan), path)
+    with pytest.raises(TypeError, match="path must be a str or an os.PathLike, got"):
+        fc.to_c(model, model.init(seed=0), 5)
     assert not path.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["f", "x", "work", "e", "N", "y", "model", "NET", "x1", "net_2"])
+def test_any_other_name_makes_a_file_that_compiles(name, tmp_path):
+    model = fc.MLP([2, 3, 1])
+    try:
+        fc.to_c(model, model.init(seed=0), tmp_path / "é net.c", name=name)
+    except ValueError as error:
+        assert "name must be a C identifier" in str(error)
+    else:
+        subprocess.run(
+            [CC, *FLAGS, tmp_path / "é net.c", "-o", tmp_path / "a.so", "-lm"], check=True
+        )
 
 
 @needs_compiler

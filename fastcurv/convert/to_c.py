@@ -350,6 +350,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     Parameters
     ----------
     model : MLP
+        The network, with built-in activations.
     theta : array_like, shape (n_params,)
         The parameters, which become constants of the file.
     path : str or path-like

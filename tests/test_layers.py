@@ -74,7 +74,7 @@ def test_no_import_leads_to_a_higher_layer():
 
 
 def test_the_core_imports_inside_functions_by_two_functions_alone():
-    """`proofs` and `at_scale` of common/runtime.py."""
+    """`load_proofs` and `load_module` of common/runtime.py."""
     found = []
     for name, path in MODULES.items():
         if layer_of(name) > 2:
@@ -90,7 +90,7 @@ def test_the_core_imports_inside_functions_by_two_functions_alone():
                 found += [f"{name}.{node.name}" for _ in own]
                 calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
                 found += [f"{name}.{node.name}" for called in calls if called == "import_module"]
-    assert sorted(set(found)) == ["common.runtime.at_scale", "common.runtime.proofs"]
+    assert sorted(set(found)) == ["common.runtime.load_module", "common.runtime.load_proofs"]
 
 
 @pytest.mark.parametrize("names", CEILINGS, ids=["objective", "operators", "loop", "core"])

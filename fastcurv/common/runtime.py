@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 @functools.cache
-def proofs(module: str) -> Any:
+def load_proofs(module: str) -> Any:
     """Return a module of `fastcurv.certify`, imported when something is first asked of it: the core
     works, and can be read, without its proofs.
     """
@@ -41,7 +41,7 @@ def proofs(module: str) -> Any:
 
 
 @functools.cache
-def at_scale(module: str) -> Any:
+def load_module(module: str) -> Any:
     """Return a module by its name below ``fastcurv``, imported when it is first needed: for sparse
     rows, blocks of rows, files, smaller spaces and derivatives in the inputs.
     """

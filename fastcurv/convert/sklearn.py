@@ -452,12 +452,16 @@ def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None)
     return whole
 
 
+def bases_of_sklearn(x: Any) -> list[Any]:
+    """Return the classes of an object that scikit-learn defines, its own first."""
+    return [base for base in type(x).__mro__ if base.__module__.startswith("sklearn.")]
+
+
 def scales_targets(est: Any) -> bool:
     """Return whether an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
     predicts in the same way.
     """
-    theirs = [b for b in type(est).__mro__ if b.__module__.startswith("sklearn.")]
-    kind: Any = next((b for b in theirs if b.__name__ == TARGETS), None)
+    kind: Any = next((b for b in bases_of_sklearn(est) if b.__name__ == TARGETS), None)
     if kind is None:
         return False
     own: Any = type(est)
@@ -498,8 +502,7 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     plain = A.shape[0] == A.shape[1] and np.array_equal(A, np.diag(np.diag(A)))
     good = np.diag(A).all() if plain else len(A) == A.shape[1] == np.linalg.matrix_rank(A)
     own = type(step).inverse_transform
-    theirs = [b for b in type(step).__mro__ if b.__module__.startswith("sklearn.")]
-    if not any(own is getattr(b, "inverse_transform", None) for b in theirs):
+    if not any(own is getattr(b, "inverse_transform", None) for b in bases_of_sklearn(step)):
         raise ValueError(
             f"transformer_ of est is {typed(step)} with an inverse_transform of its own; wanted "
             f"one of scikit-learn, or {cure}"
@@ -522,7 +525,7 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
     if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
         bent = " with clip=True" if getattr(step, "clip", False) else ""
         raise ValueError(f"{place} is a {kind}{bent}; wanted {SCALERS}, or {cure}")
-    theirs = [b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind]
+    theirs = [b for b in bases_of_sklearn(step) if b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):
         raise ValueError(
             f"{place} is a {own.__module__}.{own.__name__} with a transform of its own; wanted "

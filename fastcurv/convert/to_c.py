@@ -15,12 +15,14 @@ import numpy as np
 from ..common.checks import short
 from ..common.errors import accept_aliases, typed
 from ..network.mlp import MLP
+from ..structure.tables import ACTIVATIONS
 
+LEAK = ACTIVATIONS["leaky_relu"].leak
 # phi and, in `first` and `second`, phi' and phi'' of a number z, as C statements.
-ACTIVATIONS = {
+FORMULAS = {
     "identity": "phi = z; first = 1; second = 0;",
     "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
-    "leaky_relu": "first = z > 0 ? 1 : 0.01; phi = first * z; second = 0;",
+    "leaky_relu": f"first = z > 0 ? 1 : {LEAK}; phi = first * z; second = 0;",
     "tanh": """\
 if (fabs(z) < 0.5) { /* elsewhere 1 - phi^2 would lose the digits of phi' */
             phi = tanh(z);
@@ -70,7 +72,7 @@ KEYWORDS = (
     "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
     "unsigned", "void", "volatile", "while", "asm", "bool", "true", "false", "linux", "unix",
 )  # fmt: skip
-MATHEMATICS = (
+MATH_FUNCTIONS = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos",
     "cosh", "erf", "erfc", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax",
     "fmin", "fmod", "frexp", "gamma", "hypot", "ilogb", "j0", "j1", "jn", "ldexp", "lgamma",
@@ -80,7 +82,7 @@ MATHEMATICS = (
     "tgamma", "trunc", "y0", "y1", "yn", "drem", "finite", "isnan", "isinf", "signbit",
     "fpclassify", "isfinite", "isnormal",
 )  # fmt: skip
-LIBRARY = (
+LIBRARY_NAMES = (
     "abort", "abs", "alloca", "atoi", "atol", "atof", "bcmp", "bcopy", "bzero", "cabs", "calloc",
     "carg", "ccos", "cexp", "clog", "conj", "cpow", "creal", "csin", "csqrt", "exit", "ffs",
     "float_t", "double_t", "fprintf", "fputc", "fputs", "free", "fscanf", "fwrite", "gettext",
@@ -90,8 +92,8 @@ LIBRARY = (
     "strcmp", "strcpy", "strdup", "strlen", "strncat", "strncmp", "strncpy", "strpbrk", "strrchr",
     "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
 )  # fmt: skip
-TAKEN = re.compile(
-    rf"({'|'.join(KEYWORDS)}|{'|'.join(LIBRARY)}|({'|'.join(MATHEMATICS)})[fl]?|is(alpha|alnum|blank|"
+RESERVED_NAMES = re.compile(
+    rf"({'|'.join(KEYWORDS)}|{'|'.join(LIBRARY_NAMES)}|({'|'.join(MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
     r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
     r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
 )
@@ -389,20 +391,14 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     if not isinstance(model, MLP):
         raise TypeError(f"model must be an MLP, got {typed(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
-    words = re.findall(r"\w+", " ".join([TEXT.template, *HELPERS.values(), *ACTIVATIONS.values()]))
-    if not fits or name in words or TAKEN.fullmatch(name):
+    words = re.findall(r"\w+", " ".join([TEXT.template, *HELPERS.values(), *FORMULAS.values()]))
+    if not fits or name in words or RESERVED_NAMES.fullmatch(name):
         raise ValueError(
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
             f"got {short(name)}."
         )
-    if statistics is not None:
-        model, theta = model.__folded__(theta, statistics)
-    if model.batch_norm:
-        raise ValueError(
-            "statistics must be given for a model with batch normalisation, got None. Pass "
-            "model.statistics(ob, theta) of the training rows."
-        )
-    own = [phi for phi in model.activation if phi not in ACTIVATIONS]
+    model, theta = model.__folded__(theta, statistics)
+    own = [phi for phi in model.activation if phi not in FORMULAS]
     if own:
         raise ValueError(
             f"model must have built-in activations, got {own[0]!r}, a Python function that C "
@@ -411,18 +407,18 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be a str or an os.PathLike, got {typed(path)}.")
     file = ascii(Path(path).name)[1:-1]
-    text = written(model, model.check_theta(theta), name, file).encode("ascii")
+    text = c_source(model, model.check_theta(theta), name, file).encode("ascii")
     Path(path).write_bytes(text)
 
 
-def written(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
+def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
     """Return the text of the file."""
     d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
-    at, work = places(model)
+    at, work = work_offsets(model)
     layers = model.unflatten(theta)
-    constants = [constant(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
-    constants += [constant(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias]
-    forward, backward = passes(model, at)
+    constants = [c_array(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
+    constants += [c_array(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias]
+    forward, backward = pass_statements(model, at)
     tangent = f"W1[i * {d_out} + k]" if n == 1 else f"work[{at[f'Z{n}']} + (1 + i) * {d_out} + k]"
     if d_in <= d_out:
         jacobian = [f"for (i = 0; i < {d_in}; i++) J[k * {d_in} + i] = {tangent};"]
@@ -451,14 +447,14 @@ def written(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         tangent=tangent,
         constants="\n".join(constants),
         helpers=Template(helpers).substitute(d_in=d_in),
-        activations="".join(function(phi) for phi in sorted(set(model.activation))),
-        forward=lines(forward, 4),
-        backward=lines(backward, 4),
-        jacobian=lines(jacobian, 8),
+        activations="".join(activation_function(phi) for phi in sorted(set(model.activation))),
+        forward=indented(forward, 4),
+        backward=indented(backward, 4),
+        jacobian=indented(jacobian, 8),
     )
 
 
-def places(model: MLP) -> tuple[dict[str, int], int]:
+def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
     """Return where each matrix begins in `work`, and the length of `work`."""
     n, tangents = len(model.shapes), 1 + model.sizes[0]
     widest, hidden = max(model.sizes), max(model.sizes[1:-1], default=0)
@@ -470,7 +466,7 @@ def places(model: MLP) -> tuple[dict[str, int], int]:
     return dict(zip(parts, [0, *ends])), ends[-1]
 
 
-def passes(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
+def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
     """Return the statements of the passes forward and backward."""
     forward, n = [], len(model.shapes)
     backward: list[str] = []
@@ -492,25 +488,25 @@ def passes(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
         elif skip:
             forward.append(f"add(n * {m}, {below}, {A});")
         step = [f"go_back({k}, {m}, W{l}, {P}, {int(skip)}, e, d, below);"]
-        if phi not in ("identity", "relu", "leaky_relu"):
+        if ACTIVATIONS[phi].bend:
             step.insert(0, f"if (H != NULL) add_layer({m}, {D}, {Q}, e, d, H);")
         backward = step + backward
     return forward, backward
 
 
-def constant(name: str, numbers: np.ndarray) -> str:
+def c_array(name: str, numbers: np.ndarray) -> str:
     """Return the numbers as a constant array, row by row, each read back to the same double."""
     text = ", ".join(repr(float(x)) for x in numbers.ravel())
     body = textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
     return f"static const double {name}[] = {{\n{body}\n}};"
 
 
-def function(phi: str) -> str:
+def activation_function(phi: str) -> str:
     """Return the C function that applies an activation to a layer."""
-    body = ACTIVATIONS[phi]
+    body = FORMULAS[phi]
     names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]
     return ACTIVATION.substitute(phi=phi, names="".join(names), body=body)
 
 
-def lines(statements: list[str], indent: int) -> str:
+def indented(statements: list[str], indent: int) -> str:
     return "".join(" " * indent + text + "\n" for text in statements)

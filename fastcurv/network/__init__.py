@@ -4,7 +4,7 @@ information.
 
 from typing import TYPE_CHECKING, Any
 
-from ..common.runtime import at_scale
+from ..common.runtime import load_module
 from .objective import Objective as Objective
 
 if TYPE_CHECKING:
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "StreamedObjective":
-        return at_scale("network.streaming").StreamedObjective
+        return load_module("network.streaming").StreamedObjective
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,7 +59,7 @@ from .. import _engine
 from .._engine import Lock
 from ..common.progress import cached_attribute
 from ..common.protocols import Array, Carried, Floats
-from ..common.runtime import proofs, to_nearest
+from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
@@ -190,7 +190,7 @@ class InCoordinates(Reduced):
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.defect(rng.standard_normal(m)) for _ in range(TRIES)]
         seen = UNDERSTATED * safe_norm(np.array(defects))
-        seen, proved = seen / TRIES**0.5, proofs("arithmetic").norm(self.whole.column_bounds())
+        seen, proved = seen / TRIES**0.5, load_proofs("arithmetic").norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 
 

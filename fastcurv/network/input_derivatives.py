@@ -35,14 +35,7 @@ def input_derivatives(
     """Return the outputs and their derivatives up to `order`, 1 or 2. The arguments are those of
     `MLP.input_hessian`.
     """
-    if statistics is not None:
-        plain, theta = model.__folded__(theta, statistics)
-        return input_derivatives(plain, theta, X, order, weights)
-    if model.batch_norm:
-        raise ValueError(
-            "statistics must be given for a model with batch normalisation, got None. Pass "
-            "model.statistics(ob, theta) of the training rows."
-        )
+    model, theta = model.__folded__(theta, statistics)
     sizes, phis, skips = model._layers
     built_in = None not in phis
     rest = (model.bias, model.dtype)

@@ -27,7 +27,7 @@ from ..common.errors import Answering, accept_aliases, typed
 from ..common.html import html_table
 from ..common.protocols import Scheme
 from ..common.read_only import ReadOnly
-from ..common.runtime import at_scale
+from ..common.runtime import load_module
 from ..structure.parameters import branch_scale, layers_of, norms_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
@@ -365,7 +365,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         >>> model.input_jacobian([3.0, -2.0, 0.5], [[1.0, 1.0]])
         array([[[ 3., -2.]]])
         """
-        slopes = at_scale("network.input_derivatives").input_derivatives
+        slopes = load_module("network.input_derivatives").input_derivatives
         return np.asarray(slopes(self, theta, X, 1, None, statistics).jacobian)
 
     def input_hessian(
@@ -431,7 +431,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         >>> z.shape, J.shape, H.shape
         ((4, 2), (4, 2, 3), (4, 2, 3, 3))
         """
-        bends = at_scale("network.input_derivatives").input_derivatives
+        bends = load_module("network.input_derivatives").input_derivatives
         found: InputDerivatives = bends(self, theta, X, 2, weights, statistics)
         return found
 
@@ -474,10 +474,18 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         statistics: list[Any] = ob.statistics(theta)
         return statistics
 
-    def __folded__(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
+    def __folded__(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
         """Return a network without batch normalisation that computes the same function, and its
-        theta: with known statistics a normalised layer is linear.
+        theta: with known statistics a normalised layer is linear. Without batch normalisation it
+        is the network itself.
         """
+        if statistics is None:
+            if self.batch_norm:
+                raise ValueError(
+                    "statistics must be given for a model with batch normalisation, got None. Pass "
+                    "model.statistics(ob, theta) of the training rows."
+                )
+            return self, theta
         statistics = self._check_statistics(statistics)
         plain, layers = MLP(self.sizes, self.activation, True, self.residual, self.dtype), []
         for l, layer in enumerate(self.unflatten(theta)):

@@ -23,7 +23,7 @@ from ..common.errors import Answering, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.read_only import ReadOnly, read_only_view
-from ..common.runtime import at_scale, proofs, to_nearest
+from ..common.runtime import load_module, load_proofs, to_nearest
 from ..structure.given import Loss
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
@@ -292,8 +292,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             return
         self._n_samples = self._X.shape[0]
         self._begin()
-        rows = at_scale("network.sparse").SparseRows(self._X, self.n_threads)
-        self._whole = at_scale("network.shards").Shard(self._frame(2), rows, self._y, self._weight)
+        rows = load_module("network.sparse").SparseRows(self._X, self.n_threads)
+        self._whole = load_module("network.shards").Shard(
+            self._frame(2), rows, self._y, self._weight
+        )
         size = max(SMALLEST, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
@@ -304,7 +306,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _frame(self, keep: int = 1) -> Any:
-        return at_scale("network.sums").Frame(
+        return load_module("network.sums").Frame(
             self.model, self.loss, self.n_samples, self.n_threads, keep
         )
 
@@ -400,17 +402,18 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         """
         if not LOSS_ITSELF.isdisjoint(vars(self)):
             return None
+        certificates = load_proofs("certificates")
         if self._by_blocks:
-            found = at_scale("network.sum_proofs").SumCertificates(self)
+            found = load_module("network.sum_proofs").SumCertificates(self)
         else:
-            found = proofs("certificates").Certificates(self)
-        return proofs("certificates").ForwardCertificates(found) if self.__unbounded__ else found
+            found = certificates.Certificates(self)
+        return certificates.ForwardCertificates(found) if self.__unbounded__ else found
 
     # --- plans: creating, binding, lending and taking back
 
     def _new_plan(self) -> Any:  # the engine's, or an object with its interface
         if self._by_blocks:
-            return at_scale("network.sums").SumPlan(self)
+            return load_module("network.sums").SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
         net, loss = (
             (m.sizes, m.activation, m.skips, m.bias),
@@ -441,8 +444,8 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         computed.
         """
         if self._by_blocks:
-            return at_scale("network.sum_proofs").SumBounds(self, theta)
-        return proofs("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
+            return load_module("network.sum_proofs").SumBounds(self, theta)
+        return load_proofs("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property
     def _has_matrix(self) -> bool:
@@ -741,7 +744,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         self.n_passes += 1
         if not dense:
             return part(self._whole, *arguments)
-        tree = at_scale("network.sums").PairwiseSum()
+        tree = load_module("network.sums").PairwiseSum()
         for shard in self._whole.pieces(self.block_rows):
             tree.push(part(shard, *arguments))
         return tree.total()

@@ -15,7 +15,7 @@ from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
 from ..common.checks import as_numpy, slabs
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
-from ..common.runtime import at_scale, proofs, to_nearest
+from ..common.runtime import load_module, load_proofs, to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
@@ -277,8 +277,8 @@ class Curvature(Quadratic):
         NumPy; with batch normalisation one pass for each parameter.
         """
         if not self.objective._by_blocks:
-            bounds = proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
-            return np.asarray(proofs("columns").column_bounds(bounds, self.kind))
+            bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
+            return np.asarray(load_proofs("columns").column_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
@@ -290,11 +290,9 @@ class Curvature(Quadratic):
         `fastcurv.certify.dense_hessian`.
         """
         possible = self.dtype == np.float64 and not self.objective._by_blocks
-        return (
-            proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
-            if possible
-            else None
-        )
+        if not possible:
+            return None
+        return load_proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
 
     def __summed__(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
@@ -322,11 +320,8 @@ class Curvature(Quadratic):
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
-        product = (
-            PRODUCT
-            + PER_FLOP
-            * at_scale("network.gram").prices(ob.model.shapes, ob.n_samples, self.kind)[1]
-        )
+        prices = load_module("network.gram").prices(ob.model.shapes, ob.n_samples, self.kind)
+        product = PRODUCT + PER_FLOP * prices[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
         if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
@@ -392,20 +387,20 @@ class Curvature(Quadratic):
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
-        return at_scale("network.spaces").reduced(self, space)
+        return load_module("network.spaces").reduced(self, space)
 
     def written(self) -> Any:  # OutputSpace, or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
         smaller; else None.
         """
-        return at_scale("network.spaces").written(self)
+        return load_module("network.spaces").written(self)
 
     def reach(self, most: int) -> Any:  # RangeBounds, or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on
         what lies outside, if it has at most `most` dimensions; else None. See
         `fastcurv.network.gram_bounds`.
         """
-        return None if self.objective._by_blocks else proofs("gram_bounds").reach(self, most)
+        return None if self.objective._by_blocks else load_proofs("gram_bounds").reach(self, most)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
@@ -589,8 +584,8 @@ class Jacobian(Operator):
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        bounds = proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
-        return proofs("columns").jacobian_bounds(bounds)
+        bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
+        return load_proofs("columns").jacobian_bounds(bounds)
 
     def _transpose(self) -> Transposed:
         return Transposed(self)
@@ -635,4 +630,4 @@ class EngineSteps:
         ob = self.objective
         if ob._by_blocks or ob.model.batch_norm:
             return None
-        return at_scale("network.kronecker").LayerCoordinates(ob)
+        return load_module("network.kronecker").LayerCoordinates(ob)

@@ -53,7 +53,7 @@ from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
-from ..common.runtime import proofs, to_nearest
+from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..structure.parameters import rows_in_range
 from ..structure.tables import ACTIVATIONS, LOSSES
@@ -268,7 +268,7 @@ class OutputSpace(Reduced):
         float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
-        found: Enclosed = proofs("dense_hessian").gram_enclosure(*at)
+        found: Enclosed = load_proofs("dense_hessian").gram_enclosure(*at)
         found.products[np.diag_indices(len(found.products))] += self.rest
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be << rest
         return found._replace(bounds=found.bounds + rounded)

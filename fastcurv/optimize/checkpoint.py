@@ -17,7 +17,7 @@ import numpy as np
 from ..common.checks import caller_depth
 from ..common.errors import shown
 from ..common.objectives import value_at
-from ..common.runtime import at_scale
+from ..common.runtime import load_module
 from ..common.vectors import norm
 
 KNOWN = {
@@ -222,7 +222,7 @@ class Saver:
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
         if path is not None:
-            at_scale("common.files").check_place(path, "checkpoint")
+            load_module("common.files").check_place(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
         self.old = False  # the last write failed, so the file holds an older state
@@ -283,7 +283,7 @@ class Saver:
             for name, values in loop.run.past(facts["run"]["records"]).items()
         }
         try:
-            at_scale("common.files").write_tensors(self.path, arrays | past, facts)
+            load_module("common.files").write_tensors(self.path, arrays | past, facts)
         except OSError as error:  # such as a full disk: the run goes on without a new checkpoint
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
@@ -324,7 +324,7 @@ def saved(
     """Read the arrays and facts of a checkpoint; raise ValueError unless it was saved with this
     method, these options and this number of parameters.
     """
-    arrays, facts = at_scale("common.files").read_tensors(path)
+    arrays, facts = load_module("common.files").read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), named_options(options)
     version, by, given = (shown(repr(facts.get(n))) for n in ("version", "method", "options"))
     checks = (

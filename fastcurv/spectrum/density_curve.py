@@ -23,7 +23,7 @@ from ..common.errors import Answering, typed
 from ..common.html import InOneLine
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
-from ..common.runtime import at_scale
+from ..common.runtime import load_module
 from .results import Estimate, alike, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
-        draw = at_scale("spectrum.draw")
+        draw = load_module("spectrum.draw")
         return draw.draw_density(self, draw.shown_axes() if ax is None else ax, band=band, **line)
 
     def __repr__(self) -> str:

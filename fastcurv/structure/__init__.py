@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..common.runtime import at_scale
+from ..common.runtime import load_module
 
 if TYPE_CHECKING:
     from .symmetry import flip_tanh, permute_hidden, rescale_relu
@@ -12,5 +12,5 @@ __all__ = ["flip_tanh", "permute_hidden", "rescale_relu"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(at_scale("structure.symmetry"), name)
+        return getattr(load_module("structure.symmetry"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -404,7 +404,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     # --- other objectives of the same rows
 
-    def __with_model__(self, model: MLP) -> Objective:  # type: ignore[override]
+    def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         other = self._like(model)
         other._over(self._shards, self._sizes, replace(self.frame, model=model))

@@ -97,6 +97,28 @@ def test_no_subpackage_uses_private_names_of_another(tmp_path):
         assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name
 
 
+# Names in double underscores that are neither Python's nor looked up in a class: those of modules
+# and of classes, of NumPy, DLPack and scikit-learn, of a file format and of a compiler.
+DUNDERS = """__all__ __file__ __main__ __path__ __version__ __future__ __import__ __code__
+__annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_interface__
+__array_ufunc__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__ __cinit__ __dealloc__"""
+SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing getattr dir post_init
+len contains bool float del get set"""
+PRICES = {"__product_price__", "__summed_price__", "__matrix_price__"}
+
+
+def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
+    """What objects of the package call on each other has plain names."""
+    known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split()), *PRICES}
+    known.update(*map(dir, (object, type, int, set, "".join, tree, ast, Exception)))
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.p*")):
+        if path.suffix in (".py", ".pyx", ".pyi", ".pxd"):
+            names = set(re.findall(r"\b__[a-z]\w*__\b", path.read_text(encoding="utf-8")))
+            found.update({path.name: names - known} if names - known else {})
+    assert found == {}
+
+
 def test_no_circle():
     """No module reaches itself through imports, inside functions and for types included."""
 

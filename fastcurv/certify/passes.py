@@ -503,7 +503,7 @@ class ErrorPass:
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
-            layout = ob.__plan_layout__()
+            layout = ob.plan_layout()
         self.arithmetic = r = Arithmetic(np.dtype(float) if measured else ob.dtype, layout, N)
         self.names, layers = model.activation, layers_of(model, self.theta)
         self.skips = tuple(skips(model, l) for l in range(len(layers)))

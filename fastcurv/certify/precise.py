@@ -625,7 +625,7 @@ def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return ``(gradient, bound, value, bound)`` in float64, cached; of rows in blocks the parts
     are added at the precision they have.
     """
-    over_rows = getattr(ob, "__over_rows__", None)
+    over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
         whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
         found = decayed(l2_diagonal(ob), theta, whole)

@@ -413,7 +413,7 @@ class MatrixOperator(SelfAdjoint):
         self.A, self.exact = A, exact
 
     @property
-    def __fast_product__(self) -> FastMatrixProduct | None:
+    def fast_product(self) -> FastMatrixProduct | None:
         """The engine's products with a small matrix, for one search."""
         A: Any = self.A
         near = self.exact and isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX

@@ -2,7 +2,8 @@
 and what it proves about itself, with a default that claims nothing.
 
 An objective is any object with `n_params`, `value`, `gradient` and `hessian`; all else it may
-offer. Wherever a bound is asked for, infinity or NaN means "not known".
+offer, under the names that `fastcurv.common.protocols` lists. Wherever a bound is asked for,
+infinity or NaN means "not known".
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def is_of_its_loss(ob: Any, name: str) -> bool:
         return True
     if source is None or any(_source(ob, one) is not source for one in ("value", "gradient")):
         return False
-    own, replaced = getattr(source, "__dict__", ()), getattr(source, "__replaced__", ())
+    own, replaced = getattr(source, "__dict__", ()), getattr(source, "replaced_functions", ())
     if name in own or name in replaced:
         return True
     return not any(one in own or one in replaced for one in ("value", "gradient"))

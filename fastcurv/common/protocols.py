@@ -8,15 +8,27 @@ with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and
 ``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at most that many
 dimensions, or None).
 
-What the subpackages ask of each other's objects, and users do not, has names in double underscores.
-Of an objective: ``__with_model__(model)``, the same rows for another network; ``__engine_steps__``,
-an `EngineSteps` or None; ``__plan_layout__()``, the division of the rows in the engine;
-``__over_rows__(part, ...)``, the sum of a function over shards of the rows; ``__replaced__``, the
-functions of the loss that a subclass has of its own; ``__unbounded__``, why nothing is proved of
-the loss. Of a model: ``__folded__(theta, statistics)``, the same without batch normalisation. Of an
-operator: ``__fast_product__``, the engine's product without checks, for one search;
-``__product_price__()``, ``__summed_price__()`` and ``__matrix_price__()``, estimates of seconds;
-``__summed__()``, the matrix ``(n, n)`` summed over rows, or None.
+What the subpackages call on each other's objects, and users do not. The names are plain, and this
+list is complete; all are optional, and an object without one does without what it serves.
+
+Of an objective:
+
+- ``with_model(model)``: the objective of another network on the same rows;
+- ``engine_steps``: an `EngineSteps` or None;
+- ``plan_layout()``: the division of the rows in the engine;
+- ``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows;
+- ``replaced_functions``: the names of the functions of the loss that a subclass defines;
+- ``why_unproved``: the reason why nothing is proved of the loss, "" where it can be.
+
+Of a model, ``fold_batch_norm(theta, statistics)``: the network without batch normalisation and its
+theta.
+
+Of an operator:
+
+- ``fast_product``: the engine's product without checks, for one search, or None;
+- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where products take less
+  time;
+- ``__product_price__()``, ``__summed_price__()``, ``__matrix_price__()``: estimates of seconds.
 """
 
 from __future__ import annotations
@@ -252,7 +264,7 @@ class ProvedReach(Subspace, Protocol):
 
 class EngineSteps(Protocol):
     """What the engine does for a minimiser of an objective whose loss it evaluates by itself: the
-    objective's ``__engine_steps__``. A method returns None where the engine cannot.
+    objective's ``engine_steps``. A method returns None where the engine cannot.
     """
 
     objective: Any

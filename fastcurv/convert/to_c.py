@@ -397,7 +397,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
             f"got {short(name)}."
         )
-    model, theta = model.__folded__(theta, statistics)
+    model, theta = model.fold_batch_norm(theta, statistics)
     own = [phi for phi in model.activation if phi not in FORMULAS]
     if own:
         raise ValueError(

@@ -500,7 +500,7 @@ class Words(Formatter):
     @property
     def hypothesis(self) -> str:
         """The hypothesis of the theorem that is not met."""
-        unknown = getattr(self.ask.ob, "__unbounded__", "")
+        unknown = getattr(self.ask.ob, "why_unproved", "")
         if unknown:
             return unknown
         if not self.gradient.strict:

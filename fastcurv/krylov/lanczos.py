@@ -297,7 +297,7 @@ class Recurrence(Lanczos, Basis):
         semi: bool = False,
     ) -> None:
         n, dtype = op.shape[0], operator_dtype(op)
-        super().__init__(n, dtype, as_product(op), getattr(op, "__fast_product__", None))
+        super().__init__(n, dtype, as_product(op), getattr(op, "fast_product", None))
         self.op, self.semi = op, semi
         none = against is None
         self.against = np.empty((0, n), dtype) if none else np.ascontiguousarray(against)

@@ -35,7 +35,7 @@ def input_derivatives(
     """Return the outputs and their derivatives up to `order`, 1 or 2. The arguments are those of
     `MLP.input_hessian`.
     """
-    model, theta = model.__folded__(theta, statistics)
+    model, theta = model.fold_batch_norm(theta, statistics)
     sizes, phis, skips = model._layers
     built_in = None not in phis
     rest = (model.bias, model.dtype)

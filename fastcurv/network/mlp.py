@@ -301,7 +301,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         """
         X = self.check_rows(X)
         if statistics is not None:
-            plain, theta = self.__folded__(theta, statistics)
+            plain, theta = self.fold_batch_norm(theta, statistics)
             return plain.predict(theta, X)
         rows = _engine.Rows(X, np.zeros((len(X), self.sizes[-1]), self.dtype), None, None)
         one_row = PREDICT_MEMORY + 64 * self.n_params * self.dtype.itemsize
@@ -474,7 +474,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         statistics: list[Any] = ob.statistics(theta)
         return statistics
 
-    def __folded__(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
+    def fold_batch_norm(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
         """Return a network without batch normalisation that computes the same function, and its
         theta: with known statistics a normalised layer is linear. Without batch normalisation it
         is the network itself.

@@ -39,7 +39,7 @@ MAKER = "fastcurv.Objective"
 # attributes that may be assigned: counters, and what an instance may replace, see `certificates`
 FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
 # what lets the engine take steps by itself
-ENGINES = "__engine_steps__", "_steps_by_matrix"
+ENGINES = "engine_steps", "_steps_by_matrix"
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
@@ -190,7 +190,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     _spare: list[Any]
     _made: dict[int, Objective]
     _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
-    __unbounded__: str  # why nothing about the loss can be proved; "" where it can be
+    why_unproved: str  # why nothing about the loss can be proved; "" where it can be
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved
@@ -205,7 +205,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         "_whole",
     )
 
-    __replaced__: frozenset[str] = frozenset()  # functions of the loss of the subclass itself
+    replaced_functions: frozenset[str] = frozenset()  # functions of the loss of the subclass itself
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -216,7 +216,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
                     setattr(cls, name, None)
             for name in ENGINES:
                 setattr(cls, name, None)
-        cls.__replaced__ = frozenset(replaced)
+        cls.replaced_functions = frozenset(replaced)
 
     @accept_aliases("Objective")
     def __init__(
@@ -259,7 +259,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
         own["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        own["__unbounded__"] = unbounded = unbounded_reason(loss, model.activation)
+        own["why_unproved"] = unbounded = unbounded_reason(loss, model.activation)
         if unbounded:  # nothing bounds the error of the loss: the method is not offered
             own["rounding_bound"] = None
         if self._by_blocks and model.batch_norm:
@@ -407,7 +407,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             found = load_module("network.sum_proofs").SumCertificates(self)
         else:
             found = certificates.Certificates(self)
-        return certificates.ForwardCertificates(found) if self.__unbounded__ else found
+        return certificates.ForwardCertificates(found) if self.why_unproved else found
 
     # --- plans: creating, binding, lending and taking back
 
@@ -465,7 +465,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return self._has_matrix and (given is None or given.convex)
 
     @property
-    def __engine_steps__(self) -> Any:
+    def engine_steps(self) -> Any:
         """What the engine does for a minimiser of this loss; None for a loss of a subclass."""
         return EngineSteps(self)
 
@@ -591,7 +591,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return self._curvature(theta, "hessian")
 
     def _curvature(self, theta: Any, kind: str) -> Curvature:
-        return (UnboundedCurvature if self.__unbounded__ else Curvature)(self, theta, kind)
+        return (UnboundedCurvature if self.why_unproved else Curvature)(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
@@ -717,15 +717,15 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         present one.
         """
         dtype = check_dtype(dtype)
-        return self if dtype == self.dtype else self.__with_model__(self.model.astype(dtype))
+        return self if dtype == self.dtype else self.with_model(self.model.astype(dtype))
 
-    def __with_model__(self, model: MLP, y: Any = None) -> Objective:
+    def with_model(self, model: MLP, y: Any = None) -> Objective:
         """Return the objective of another model on the same rows, with other targets if given."""
         how = self.loss, self.l2, self._weight, self.n_threads, self.memory
         y = self._y if y is None else y
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
-    def __plan_layout__(self) -> Any:
+    def plan_layout(self) -> Any:
         """Return the division of the rows in a plan of the engine: see `Curvature.layout`."""
         plan = self._lend_plan()
         self._take_back(plan)
@@ -733,7 +733,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     # --- sums over blocks of rows
 
-    def __over_rows__(self, part: Any, *arguments: Any) -> Any:
+    def sum_over_rows(self, part: Any, *arguments: Any) -> Any:
         """Return ``part(self, *arguments)``, summed over shards if the rows come in blocks."""
         return self._fold(part, arguments) if self._by_blocks else part(self, *arguments)
 

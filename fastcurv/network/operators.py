@@ -133,7 +133,7 @@ class Curvature(Quadratic):
 
     theta: np.ndarray
     _plan: Any
-    __fast_product__: FastProduct
+    fast_product: FastProduct
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
@@ -145,7 +145,7 @@ class Curvature(Quadratic):
             kind=kind,
             theta=plan.theta,
             _plan=plan,
-            __fast_product__=times,
+            fast_product=times,
             _take=times.take,
         )
         super().__init__(objective.dtype, (n, n))
@@ -173,11 +173,11 @@ class Curvature(Quadratic):
     @property
     def n_products(self) -> int:
         """Number of vectors multiplied so far."""
-        return self.__fast_product__.count
+        return self.fast_product.count
 
     @n_products.setter
     def n_products(self, count: int) -> None:
-        self.__fast_product__.count = count
+        self.fast_product.count = count
 
     @property
     def nbytes(self) -> int:
@@ -203,7 +203,7 @@ class Curvature(Quadratic):
         if done is None:
             v, done = as_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
-            self.__fast_product__.count += 1
+            self.fast_product.count += 1
         return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
@@ -234,7 +234,7 @@ class Curvature(Quadratic):
         )
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
-        self.__fast_product__.count += len(Vt)
+        self.fast_product.count += len(Vt)
         return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
     @to_nearest
@@ -294,7 +294,7 @@ class Curvature(Quadratic):
             return None
         return load_proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
 
-    def __summed__(self) -> Floats | None:
+    def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
         engine at a fraction of the cost of n products; None for others, and where products cost
         less or rows come in blocks.

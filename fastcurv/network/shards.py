@@ -44,7 +44,7 @@ class Shard(Objective):
         # seen: True if X was found finite while it was copied
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
-        self.__unbounded__ = unbounded_reason(frame.loss, frame.model.activation)
+        self.why_unproved = unbounded_reason(frame.loss, frame.model.activation)
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]

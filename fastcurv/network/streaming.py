@@ -336,7 +336,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     # --- other objectives of the same rows
 
-    def __with_model__(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
+    def with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         return self._over(self._source, model)
 

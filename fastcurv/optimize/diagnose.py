@@ -824,7 +824,7 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
     losses = {}
     for name, (sizes, activation) in others.items():
         model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
-        ob = f.ob.__with_model__(model)
+        ob = f.ob.with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
         with suppress(NotFiniteError):  # a loss that is not finite where it would begin
             run = unbroken(minimize(ob, model.init(seed=0), "l-bfgs", **options))

@@ -427,7 +427,7 @@ def _checked(
     if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions
         small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
-        engine: EngineSteps | None = getattr(ob, "__engine_steps__", None) if small else None
+        engine: EngineSteps | None = getattr(ob, "engine_steps", None) if small else None
         matrix = engine is not None and engine.by_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]

@@ -247,7 +247,7 @@ class Run(Saved):
     @cached_property
     def engine(self) -> EngineSteps | None:
         """What the engine does for a minimiser of this loss; None if it does not know the loss."""
-        return getattr(self.ob, "__engine_steps__", None) if self.plain else None
+        return getattr(self.ob, "engine_steps", None) if self.plain else None
 
     @property
     def own_engine(self) -> EngineSteps | None:

@@ -257,7 +257,7 @@ def sample_critical_points(
     refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
     require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
-    if not hasattr(ob, "__with_model__"):
+    if not hasattr(ob, "with_model"):
         raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
     asked = _check_indices(index, ob.n_params)
     names = _check_sources(("walk",) if asked and sources is None else sources)
@@ -492,7 +492,7 @@ def _from_narrower(hunt: _Hunt, rng: np.random.Generator) -> tuple[np.ndarray, t
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
-    small = ob.__with_model__(narrow)
+    small = ob.with_model(narrow)
     theta = _lowered(
         hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )

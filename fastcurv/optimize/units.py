@@ -87,7 +87,7 @@ def units_of(ob: Any) -> Units | None:
     """Return units for an objective whose targets are far from mean 0 and spread 1; None for any
     other, and if its loss is no mean of squares.
     """
-    in_memory = hasattr(ob, "X") and hasattr(ob, "__with_model__")
+    in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
     if not in_memory or not is_plain(ob) or ob.loss != "mse" or ob.l2 != 0:
         return None
     y, weight = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1), ob.sample_weight
@@ -105,7 +105,7 @@ def units_of(ob: Any) -> Units | None:
     if not 1e-12 * size < spread or near and USUAL_SPREADS[0] <= spread < USUAL_SPREADS[1]:
         return None
     shift *= ob.model.bias
-    return Units(ob, ob.__with_model__(ob.model, (y - shift) / spread), spread, shift)
+    return Units(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
 
 
 def begin_in_units(

@@ -268,7 +268,7 @@ def summed_matrix(op: Any) -> Floats | None:
     """Return the matrix of an operator that sums it over rows, where that costs less than n
     products; else None.
     """
-    found: Floats | None = op.__summed__() if hasattr(op, "__summed__") else None
+    found: Floats | None = op.summed_matrix() if hasattr(op, "summed_matrix") else None
     return found
 
 

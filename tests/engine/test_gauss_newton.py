@@ -126,14 +126,14 @@ def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
     plan.bind(theta)
     assert not _engine.CurvatureMatrix(plan, True).matrix(np.empty((21, 21)))
     H = ob.hessian(theta)
-    assert H.__summed__() is None
+    assert H.summed_matrix() is None
     values = fc.eigvalsh(H)
     assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
     # squares of inputs underflow, and there is no bias beside them
     ob = fc.Objective(fc.MLP([3, 4, 1], "identity", bias=False), 1e-170 * X, y, "mse")
     theta = ob.model.init(seed=0)
     theta[-4:] *= 1e49
-    assert ob.hessian(theta).__summed__() is None
+    assert ob.hessian(theta).summed_matrix() is None
 
 
 @pytest.mark.parametrize("classes", [1, 2, 6])

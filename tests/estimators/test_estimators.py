@@ -244,7 +244,7 @@ def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
         return ask(ob, theta)
 
     monkeypatch.setattr(fc.Objective, "value_and_gradient", interrupted)
-    monkeypatch.setattr(fc.Objective, "__engine_steps__", None)  # which would not call it
+    monkeypatch.setattr(fc.Objective, "engine_steps", None)  # which would not call it
     net = fc.MLPClassifier((5,), solver=solver, random_state=0, max_iter=60)
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, y)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def fitted(net):
-    made = net.ob.__engine_steps__.layer_coordinates()
+    made = net.ob.engine_steps.layer_coordinates()
     made.fit(net.theta)
     return made
 
@@ -91,7 +91,7 @@ def test_losses_without_positive_curvature_have_coordinates_by_their_gradients(r
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
     theta = model.init(seed=0)
-    made = ob.__engine_steps__.layer_coordinates()
+    made = ob.engine_steps.layer_coordinates()
     made.widest = 4
     made.fit(theta)
     L, _ = made.factors[0][0]
@@ -124,7 +124,7 @@ def test_units_that_are_dead_leave_coordinates_finite(rng):
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
     theta = np.zeros(model.n_params)
-    made = ob.__engine_steps__.layer_coordinates()
+    made = ob.engine_steps.layer_coordinates()
     made.fit(theta)
     assert np.array_equal(made.factors[0][0][0], np.ones(4))
     assert np.isfinite(dense(made, "to_theta")).all()
@@ -134,5 +134,5 @@ def test_rows_of_large_data_are_some_of_them(rng):
     """Ten for each unit of the widest layer, evenly spread."""
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
-    rows = ob.__engine_steps__.layer_coordinates().ob.X[:, 0]
+    rows = ob.engine_steps.layer_coordinates().ob.X[:, 0]
     assert len(rows) == 600 and rows[0] == 0 and np.ptp(np.diff(rows)) <= 1

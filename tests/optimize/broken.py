@@ -384,7 +384,7 @@ def too_few_units(d: Draw) -> Case:
     table = d.data(CURVED[d.judged])
     n = int(d.rng.integers(1, 3))
     ob = d.objective(table, [n], d.phi("tanh", "sigmoid", "softplus"))
-    wide = ob.__with_model__(fc.MLP([ob.model.sizes[0], 24, ob.model.sizes[-1]], "tanh"))
+    wide = ob.with_model(fc.MLP([ob.model.sizes[0], 24, ob.model.sizes[-1]], "tanh"))
     method = str(d.rng.choice(["trust-region", "l-bfgs", "adam"]))
     more: Any = {"learning_rate": 0.03, "max_iter": 1500} if method == "adam" else {}
     run = min(

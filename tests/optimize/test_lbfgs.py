@@ -475,7 +475,7 @@ def regression(loss="mse", N=300, n_threads=1, **more):
 def test_steps_are_those_of_lbfgs_in_the_coordinates():
     """Until they are made anew: of the same function of x, up to rounding."""
     ob, theta = regression()
-    made = ob.__engine_steps__.layer_coordinates()
+    made = ob.engine_steps.layer_coordinates()
     made.fit(theta)
     made.shorten(ob.gradient(theta))
     inside = FunctionObjective(

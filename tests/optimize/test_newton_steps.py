@@ -80,7 +80,7 @@ def test_steps_are_those_that_are_taken_one_by_one(method, loss, dtype):
 def test_points_are_where_the_objective_is(rng):
     net = one("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
-    points = ob.__engine_steps__.points()
+    points = ob.engine_steps.points()
     value, gradient = points.move_to(theta)
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
     v, kept = rng.standard_normal(ob.n_params), gradient.copy()
@@ -118,11 +118,11 @@ def test_arrays_that_have_been_pickled_are_as_good(rng):
 def test_points_are_there_for_small_networks_of_known_losses(rng):
     net = one("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
-    assert net.ob.__engine_steps__.points() is not None
-    assert bent.__engine_steps__.points() is None  # its GGN may be indefinite
+    assert net.ob.engine_steps.points() is not None
+    assert bent.engine_steps.points() is None  # its GGN may be indefinite
     little = fc.Objective(net.model, net.X, net.y, "mse", memory=2_000_000)
     many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
-    assert many.__engine_steps__.points() is None
+    assert many.engine_steps.points() is None
     for ob in (little, bent):
         found = minimize(ob, net.theta, "trust-region", max_iter=5)
         assert found.nit == 5 or found.stopped == "critical"

@@ -111,8 +111,8 @@ def test_rows_may_lie_anywhere(ob, kind):
     )
     dense = fc.Objective(ob.model, ob.X[:20], ob.y[:20], l2=1e-2)
     small, theta = fc.MLP([3, 2, 2]), ob.model.init(seed=0)
-    narrow = there.__with_model__(small).value(theta[:14])
-    assert narrow == pytest.approx(dense.__with_model__(small).value(theta[:14]), rel=1e-13)
+    narrow = there.with_model(small).value(theta[:14])
+    assert narrow == pytest.approx(dense.with_model(small).value(theta[:14]), rel=1e-13)
     for t in (theta, np.r_[theta[:16], 0 * theta[16:]], 1e-9 * theta, 0 * theta):
         assert why_trivial(there, t) == why_trivial(dense, t)
     assert why_trivial(dense, theta) is None and why_trivial(dense, 1e-9 * theta) is not None

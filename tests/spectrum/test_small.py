@@ -73,12 +73,12 @@ def test_the_summed_matrix_is_that_of_the_products(loss, dtype, l2):
 
 def test_where_no_matrix_is_summed():
     ob, theta = small([4, 7, 3], 50, "cross_entropy")
-    assert ob.empirical_fisher(theta).__summed__() is None
+    assert ob.empirical_fisher(theta).summed_matrix() is None
     wide, at = small([4, 3, 90], 50)
-    assert wide.ggn(at).__summed__() is None  # products cost less
+    assert wide.ggn(at).summed_matrix() is None  # products cost less
     for options in ({"memory": 1 << 20}, {"batch_norm": True}):
         ob, at = small([4, 7, 3], 50, "cross_entropy", **options)
-        assert ob.ggn(at).__summed__() is None and ob.hessian(at).__summed__() is None
+        assert ob.ggn(at).summed_matrix() is None and ob.hessian(at).summed_matrix() is None
     values = fc.eigvalsh(ob.ggn(at))
     assert np.allclose(values, np.linalg.eigvalsh(ob.ggn(at).to_dense()), atol=1e-10)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fastcurv as fc
 from fastcurv.cli.parser import COMMANDS
+from fastcurv.common.protocols import INTERNAL
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
@@ -116,7 +117,7 @@ def write_api():
     text += ["Operators", "---------", ""]
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]
-    text += ["   :exclude-members: fast_product, summed_matrix", ""]
+    text += ["   :exclude-members: " + ", ".join(sorted(INTERNAL)), ""]
     write("api.rst", text)
 
 

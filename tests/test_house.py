@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastcurv
+from fastcurv.common import protocols
 
 from .public import public
 from .tools.mutants import mutated
@@ -117,6 +118,25 @@ def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
             names = set(re.findall(r"\b__[a-z]\w*__\b", path.read_text(encoding="utf-8")))
             found.update({path.name: names - known} if names - known else {})
     assert found == {}
+
+
+def test_names_between_subpackages_are_one_written_protocol():
+    """Each is listed, is used outside the subpackage that defines it, and is hidden from users."""
+    listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
+    assert sorted(set(listed) - PRICES) == sorted(protocols.INTERNAL)
+    uses, defines = {}, {}
+    for name in INSIDE:
+        home, text = name.partition(".")[0], MODULES[name].read_text(encoding="utf-8")
+        for word in protocols.INTERNAL:
+            used = re.search(rf"""\.{word}\b|etattr\(.*"{word}"|hasattr\(.*"{word}\"""", text)
+            uses.setdefault(word, set()).update([home] if used else [])
+            made = re.search(rf"def {word}\(|^    {word}: |self\.{word} =", text, re.MULTILINE)
+            defines.setdefault(word, set()).update([home] if made else [])
+    for word in protocols.INTERNAL:
+        assert any(user != home for user in uses[word] for home in defines[word]), word
+    ob = fastcurv.Objective(fastcurv.MLP([1, 1]), [[1.0]], [[1.0]], "mse")
+    for one in (ob, ob.model, ob.hessian([1.0, 1.0])):
+        assert not protocols.INTERNAL & set(dir(one))
 
 
 def test_no_circle():

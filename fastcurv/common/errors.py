@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
-from .protocols import Certificate
+from .protocols import INTERNAL, Certificate
 from .runtime import Given, Result
 
 # --------------------------------------------------------------------------------------------------
@@ -635,7 +635,8 @@ def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
 
 class Answering:
     """Mixin that suggests the right name for missing attributes; ``subject`` is the key in
-    `ATTRIBUTES`. Calls and indexing, which Python looks up in the class, are handled too.
+    `ATTRIBUTES`. Calls and indexing, which Python looks up in the class, are handled too. `dir`
+    shows what users call.
     """
 
     _subject: ClassVar[str]
@@ -651,6 +652,9 @@ class Answering:
 
         def __getattr__(self, name: str) -> NoReturn:
             no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
 
 
 def typed(x: Any) -> str:

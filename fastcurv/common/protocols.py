@@ -69,6 +69,11 @@ Certificate: TypeAlias = Literal[
     "third_bound_in", "why_no_minimum",
 ]  # fmt: skip
 SPACES = get_args(Space)  # spaces in which a spectrum can be computed
+# The names listed above that subpackages use and users do not: `dir` of an object leaves them out.
+INTERNAL = frozenset(
+    ("engine_steps", "fast_product", "fold_batch_norm", "plan_layout", "replaced_functions",
+     "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
+)  # fmt: skip
 
 
 class Operator(Protocol):

@@ -522,10 +522,13 @@ cdef class Lanczos:
     cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
         """Restore the orthogonality of rows after `clean`; T has `multiplied` rows (-1: m)."""
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
-        cdef double most, worst = self.contamination
+        cdef bint pending = self.p == 1 and self.m
+        cdef double most, worst = self.contamination, wrong = 0, beta = 0
         cdef double *C
         cdef char *P
         cdef int _k
+        if pending:
+            beta = length_of(self.m, self.t + self.m * self.ld)
         if multiplied < 0:
             multiplied = self.m
         if self.clean < end:
@@ -545,12 +548,20 @@ cdef class Lanczos:
                 self.orthonormalise_batch(P, s, C)
                 self.correct_projection(C, multiplied)
                 most = self.record_correction(s, C, multiplied, self.clean == first)
+                wrong += C[s * self.clean + 3 * s * s + s - 1] ** 2 * self.scale
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
             for i in range(first, self.clean):  # with `semi`, these rows are left as they are
                 self.e[i] += worst * worst * self.scale
             self.clean = end
+            if pending and length_of(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
+                # the pending row was a combination of the others: the recurrence ends without it
+                self.e[self.m - 1] += beta
+                self.p, self.clean = 0, self.m
+            elif pending:
+                self.e[self.m - 1] += wrong
+                self.e[self.m] += wrong
         self.forget_loss()
         return 0
 
@@ -629,7 +640,7 @@ cdef class Lanczos:
             for i in range(k):
                 self.t[k * ld + i] /= R[s * s - 1]
                 self.t[i * ld + k] /= R[s * s - 1]
-        for i in range(s):
+        for i in range(s - (self.p == 1 and self.m > 0)):  # a pending row may yet be left out
             wrong = lost[i] * lost[i] * self.scale
             self.e[first + i] += wrong
             if first + i:

@@ -38,6 +38,8 @@ def test_is_never_said(statement):
         ("spaces_are_the_matrix", 202993),  # squares of 1e-249 in a norm
         ("spaces_are_the_matrix", 204505),  # and of 1e246
         ("spaces_are_the_matrix", 211032),  # what is left lies along directions taken out
+        # equal samples: a pending row that is a combination of the others
+        *[("spaces_are_the_matrix", i) for i in (40001113, 40001143)],
         # what underflows, multiplied by a large unit of the loss
         *[("squares_that_are_no_numbers_change_no_verdict", i) for i in (93, 328, 424, 430, 468)],
         ("the_unit_of_the_loss_changes_no_verdict", 438),

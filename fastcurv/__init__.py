@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .spectrum.density import spectral_density
     from .spectrum.eigsh import eigsh
     from .spectrum.trace import diagonal, frobenius_norm, trace
-    from .structure.given import Activation, Loss
+    from .structure.user_functions import Activation, Loss
 
 __version__ = VERSION
 
@@ -89,8 +89,8 @@ _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
     "LandscapeDisplay": "plots.landscape",
-    "Activation": "structure.given",
-    "Loss": "structure.given",
+    "Activation": "structure.user_functions",
+    "Loss": "structure.user_functions",
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",

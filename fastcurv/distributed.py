@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,8 +38,10 @@ from .network.objective import Objective as AnyObjective
 from .network.rows import as_source, located, readable, take_rows
 from .network.shards import Shard
 from .network.sums import FAN, Frame, total
-from .structure.given import Loss
 from .structure.tables import DEFAULT_LOSS, LossName
+
+if TYPE_CHECKING:
+    from .structure.user_functions import Loss
 
 # --------------------------------------------------------------------------------------------------
 # Shards on Dask workers: the loading of their rows, and the tasks that run there.

@@ -19,7 +19,6 @@ from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .common.read_only import ReadOnly
-from .structure.given import Activation
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
 from .structure.tables import (
     ACTIVATIONS,
@@ -30,6 +29,7 @@ from .structure.tables import (
     normalise,
     one_hot,
 )
+from .structure.user_functions import Activation
 
 
 class ReferenceModel(ReadOnly):

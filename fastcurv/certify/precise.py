@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.given import EPS, LONG_EPS, OUTWARD, Activation, Loss
+from ..structure.given import EPS, LONG_EPS, OUTWARD, ActivationFunction, LossFunction
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,
@@ -402,7 +402,7 @@ def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     return Bounded(a, error), Bend(p, off, row.lipschitz)
 
 
-def _given_bent(phi: Activation, z: Bounded) -> tuple[Bounded, Bend]:
+def _given_bent(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
     """Return what the function has in long double; the errors are infinite where that is no longer
     than double.
     """
@@ -586,7 +586,7 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-def _given(loss: Loss, z: Bounded, y: Floats) -> Terms:
+def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
     """Return what the function has in long double; the errors are infinite where that is no longer
     than double.
     """

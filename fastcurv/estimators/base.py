@@ -48,8 +48,8 @@ from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from ..structure.given import Activation, Loss
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
+from ..structure.user_functions import Activation, Loss
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .input_slopes import InputSlopes
 from .weights import FittedWeights

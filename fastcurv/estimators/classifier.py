@@ -15,8 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..common.checks import is_sparse, short
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
-from ..structure.given import Loss
 from ..structure.tables import SUITS, Layered, LossName
+from ..structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
 
 PARAMETERS = """

@@ -13,8 +13,8 @@ from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
-from ..structure.given import Loss
 from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
+from ..structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
 

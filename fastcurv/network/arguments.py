@@ -25,7 +25,7 @@ from ..common.checks import (
 )
 from ..common.errors import CHOICES, shown, suggestion, typed
 from ..common.protocols import Array
-from ..structure.given import Activation, Loss
+from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, LOSSES, SUITS, activations_of
 
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
@@ -92,7 +92,7 @@ def named_activation(x: Any) -> Any:
 
 def refuse_own(model: Any, why: str, wanted: str) -> None:
     """Raise a ValueError for a model with an `Activation`, which has no name."""
-    own = next((phi for phi in model.activation if isinstance(phi, Activation)), None)
+    own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
         raise ValueError(f"the model has {own!r}, {why}; wanted {wanted}")
 
@@ -101,7 +101,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     """Return a name or an `Activation` for each hidden layer."""
     activation = named_activation(activation)
     names: Any
-    if isinstance(activation, (str, Activation)):
+    if isinstance(activation, (str, ActivationFunction)):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
     elif hasattr(activation, "__iter__"):
@@ -118,7 +118,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
             + (named or "a name, an fc.Activation, or one for each hidden layer")
         )
     for name in activation:
-        if not isinstance(name, Activation):
+        if not isinstance(name, ActivationFunction):
             check_choice(name, tuple(ACTIVATIONS), "activation")
     return tuple(names)
 
@@ -193,7 +193,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
-def _check_given(given: Loss, y: np.ndarray, d_out: int, weight: Any) -> None:
+def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
     """Raise a ValueError for targets outside the range of a loss; try a new loss of the
     user's with some rows, which tells the shapes it returns.
     """

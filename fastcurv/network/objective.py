@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from sys import getrefcount
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,12 +24,15 @@ from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import load_module, load_proofs, to_nearest
-from ..structure.given import Loss
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
 from .arguments import as_vector, check_dtype, check_memory, checked, selected
 from .mlp import MLP
 from .operators import Curvature, EngineSteps, Jacobian, UnboundedCurvature, bind_copy
+
+if TYPE_CHECKING:
+    from ..structure.given import LossFunction
+    from ..structure.user_functions import Loss
 
 MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
@@ -602,7 +605,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             self._check_convex(theta, given)
         return self._curvature(theta, "ggn")
 
-    def _check_convex(self, theta: Any, loss: Loss) -> None:
+    def _check_convex(self, theta: Any, loss: LossFunction) -> None:
         """Raise a ValueError where a row's loss has negative curvature by its outputs."""
         part = partial(_least_bend, loss=loss, theta=self.model.check_theta(theta))
         least = self._fold(part, ()) if self._by_blocks else part(self)
@@ -750,7 +753,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         return tree.total()
 
 
-def _least_bend(ob: Any, loss: Loss, theta: np.ndarray) -> list[float]:
+def _least_bend(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
     """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list; of
     the rows whose weight is not 0, 0 without any.
     """

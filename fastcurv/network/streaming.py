@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,7 +17,6 @@ from .._engine import Arithmetic, Callback, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
-from ..structure.given import Loss
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, checked, row_numbers
 from .mlp import MLP
@@ -26,6 +25,9 @@ from .rows import Arrays, RowSource, as_source, compare, located, stacked, submi
 from .shards import Shard
 from .sparse import SparseRows
 from .sums import Frame, PairwiseSum
+
+if TYPE_CHECKING:
+    from ..structure.user_functions import Loss
 
 ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
 CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them

@@ -25,16 +25,18 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _engine
 from ..common.runtime import to_nearest
-from ..structure.given import Loss
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LossName
 from .mlp import MLP
+
+if TYPE_CHECKING:
+    from ..structure.user_functions import Loss
 
 # --------------------------------------------------------------------------------------------------
 # The tree of fixed shape.

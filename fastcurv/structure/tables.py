@@ -22,7 +22,7 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICES
 from ..common.protocols import Floats
-from .given import BUILT_IN, Activation, Loss, named
+from .given import BUILT_IN, ActivationFunction, LossFunction, named
 
 # The names of the rows below, for type checkers.
 LossName: TypeAlias = Literal[
@@ -100,7 +100,7 @@ class LossRow:
         ``out_activation_`` of scikit-learn's estimators, and by d_out the factor of their loss.
     aliases : tuple of str
         Names in other libraries, in the spelling of `fastcurv.common.errors.plain`.
-    given : Loss or None
+    given : LossFunction or None
         The function that the engine asks, where it has no kernel.
     certain, right, pulls : callable
         Of probabilities. ``certain(f)``: by row (by output) whether one is within 1e-3 of 0 or 1;
@@ -119,7 +119,7 @@ class LossRow:
     sklearn: tuple[str, Callable[[int], float]]
     aliases: tuple[str, ...]
     terms_of_row: Callable[[int], float] = float
-    given: Loss | None = None
+    given: LossFunction | None = None
     certain: Callable[[Floats], Mask] = lambda f: np.zeros(f.shape, dtype=bool)
     right: Callable[[NDArray[Any], Floats, Floats], Mask] = lambda y, f, E: np.zeros(len(f), bool)
     pulls: Callable[[NDArray[Any], int], tuple[Mask, Mask]] = lambda y, d_out: (
@@ -174,7 +174,7 @@ def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
 
 
-def _given_row(loss: Loss, *aliases: str) -> LossRow:
+def _given_row(loss: LossFunction, *aliases: str) -> LossRow:
     """Return the row of a loss that is given by a function."""
     counts = loss.least is not None and loss.least[1]
 
@@ -218,7 +218,7 @@ class _Losses(dict[Any, LossRow]):
     """Rows by name. A `Loss`, and a name with parameters, have rows of their own."""
 
     def __missing__(self, loss: Any) -> LossRow:
-        return _given_row(loss if isinstance(loss, Loss) else named(loss))
+        return _given_row(loss if isinstance(loss, LossFunction) else named(loss))
 
 
 LOSSES: dict[Any, LossRow] = _Losses(
@@ -291,7 +291,7 @@ CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias i
 
 def check_loss(loss: Any) -> Any:
     """Return a loss as objectives keep it: its name, or a `Loss`."""
-    if isinstance(loss, Loss):
+    if isinstance(loss, LossFunction):
         return loss
     if isinstance(loss, str) and "(" in loss:
         with suppress(KeyError):
@@ -349,7 +349,7 @@ class ActivationRow:
         More names, in the spelling of `fastcurv.common.errors.plain`.
     differs : dict
         Modules with another function of our name, and how it differs.
-    given : Activation or None
+    given : ActivationFunction or None
         The function that the engine asks, where it has no kernel; `pairs` is None then.
     """
 
@@ -371,11 +371,11 @@ class ActivationRow:
     names: dict[str, Settings] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     differs: dict[str, str] = field(default_factory=dict)
-    given: Activation | None = None
+    given: ActivationFunction | None = None
 
 
 @lru_cache(maxsize=64)
-def _given_activation(own: Activation) -> ActivationRow:
+def _given_activation(own: ActivationFunction) -> ActivationRow:
     """Return the row of an activation that is given by a function."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -401,7 +401,7 @@ class _Activations(dict[Any, ActivationRow]):
     """Rows by name. An `Activation` has a row of its own."""
 
     def __missing__(self, own: Any) -> ActivationRow:
-        if not isinstance(own, Activation):
+        if not isinstance(own, ActivationFunction):
             raise KeyError(own)
         return _given_activation(own)
 

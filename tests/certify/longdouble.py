@@ -5,7 +5,7 @@ float32.
 import numpy as np
 import pytest
 
-from fastcurv.structure.given import Activation
+from fastcurv import Activation
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import LOSSES
 

@@ -1,0 +1,355 @@
+"""A user's own losses and activations, with the checks that they pass.
+
+The library calls them as `fastcurv.structure.given` says. What is checked here, at a few rows or
+numbers: that a function returns arrays of the right shapes, depends on its arguments alone, has the
+derivatives that it returns, and keeps the bounds that it is given with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.checks import check_positive, check_real
+from ..common.errors import accept_aliases, typed
+from ..common.protocols import Floats
+from .given import (
+    EPS,
+    LONG_EPS,
+    SAMPLE,
+    ActivationFunction,
+    Function,
+    LossFunction,
+    Values,
+    named,
+    pseudo_huber_loss,
+    quantile_loss,
+)
+
+N_CHECK_ROWS = 16  # rows with which a new loss is tried
+DIFFERENCE_STEP = 1e-5  # of differences of functions of numbers of size 1
+
+
+def keep(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
+    """Check and store the function of a new object and what is known of it."""
+    if not callable(function):
+        raise TypeError(f"function is {typed(function)}; wanted {returns}")
+    if third is not None and not callable(third):
+        check_positive(third, "third", zero=True)
+    if ulps is not None:
+        check_positive(ulps, "ulps")
+    own.function, own.third, own.ulps = function, third, ulps
+    own.name = getattr(function, "__name__", type(function).__name__)
+
+
+def attempt_alone(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
+    """Raise a ValueError where parts were others for the same arguments in another form."""
+    for name, part, other in zip(own.parts, found, turned):
+        if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise ValueError(
+                f"{own!r} returned another {name} for the same {same}; wanted a function of "
+                f"{each} alone"
+            )
+
+
+def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
+    """Return what the function has at z, or raise a ValueError where its derivatives are not
+    those of differences along v, or the bounds on the third and on its errors do not hold.
+    """
+    here, above, below = (own(z + step * v, *y) for step in (0, DIFFERENCE_STEP, -DIFFERENCE_STEP))
+    eps = max(float(np.finfo(part.dtype).eps) for part in here)
+    for j in (1, 2):
+        told = here[j] * (v[:, None] if here[j].ndim > z.ndim else v)
+        sizes, slope = np.abs(told), (above[j - 1] - below[j - 1]) / (2 * DIFFERENCE_STEP)
+        if told.ndim > slope.ndim:
+            told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
+        noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
+        off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
+        if 4 * off.sum() > off.size:  # else it may be at a kink
+            where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
+            raise ValueError(
+                f"{own!r} returned {own.parts[j]} of {told[off][0]:.6g} {where}; wanted the "
+                f"derivative of {own.parts[j - 1]}, which by differences is "
+                f"{slope[off][0]:.6g}"
+            )
+    if own.third is not None:
+        move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
+        bound, lengths = own.third_of(z, *y, move), 2 * move
+        if change.ndim == 3:
+            change = np.where(np.isfinite(change), change, 0)
+            change, lengths = np.linalg.norm(change, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
+            bound = bound.max(axis=1)
+        most = np.abs(here[2]).max(initial=0.0)
+        if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
+            raise ValueError(f"third of {own!r} does not bound how its second changes")
+    if own.ulps is not None and LONG_EPS < EPS:
+        long = own(z.astype(np.longdouble), *y)
+        known = own.error(z, *y, here, EPS) + own.error(z, *y, long, LONG_EPS)
+        for name, part, other in zip(own.parts, here, long):
+            gap = np.abs(part - other)
+            if gap.shape == known.shape and (gap > known).any():
+                raise ValueError(
+                    f"{own!r} is off by {np.nanmax(gap):.2g} in {name} against "
+                    f"numpy.longdouble, more than ulps={own.ulps:g} allows"
+                )
+    return here
+
+
+class Loss(LossFunction, made_by="fastcurv.Loss"):
+    """A loss of your own, as a function of the outputs and targets of some rows.
+
+    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
+    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
+    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
+        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
+        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
+        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
+    third : float or callable, optional
+        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
+        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
+        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
+        ``(N, d)`` each.
+    lower : float, optional
+        A lower bound on the loss of a row.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
+        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
+        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
+        the arguments, for those arguments exactly as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds; from the first objective, which tries the function
+        with 16 rows at most: where it returns other shapes, mixes rows, or returns derivatives that
+        are not those of differences, or where a bound does not hold there.
+
+    See Also
+    --------
+    Objective : Takes it as ``loss=``.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
+    so. Beyond the rows it is tried with, `third`, `lower` and `ulps` are taken at their word. It is
+    asked once for each theta and block of rows, by one thread. Where `numpy.longdouble` is longer
+    than float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so it
+    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
+    float64, and more verdicts are measured.
+
+    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
+    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
+    parameters. Minima on the kinks of relu nets are not proved of any of them.
+
+    Examples
+    --------
+    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
+
+    >>> import numpy as np, fastcurv as fc
+    >>> def cauchy(z, y):
+    ...     r = z - y
+    ...     w = 1 / (1 + r * r / 2)
+    ...     return np.log1p(r * r / 2).sum(axis=1), r * w, (1 - r * r / 2) * w * w
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((50, 2))
+    >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
+    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
+    >>> run = fc.minimize(ob, ob.model.init(seed=0))
+    >>> run.x.round(2)
+    array([ 1., -2.,  0.])
+    """
+
+    @accept_aliases("Loss")
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Values],
+        *,
+        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
+        lower: float | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        keep(self, function, "function(z, y) -> (value, first, second)", third, ulps)
+        if lower is not None and not math.isfinite(lower):
+            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
+        vars(self).update(lower=lower, per_target=0)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return the name of a loss that is built in. A copy of any other knows what it knows."""
+        return (named, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
+
+    @staticmethod
+    def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
+        """Return the loss whose minimum is the quantile of that level: ``level r + width
+        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
+
+        Parameters
+        ----------
+        level : float
+            Share of the targets below, between 0 and 1.
+        width : float
+            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
+            law of this scale, so keep it below a tenth of the spread of y.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.quantile(0.9)
+        Loss.quantile(0.9, 0.05)
+        """
+        level = check_real(level, "level", "a number between 0 and 1")
+        made: Loss = quantile_loss(level, check_positive(width, "width"), Loss)
+        return made
+
+    @staticmethod
+    def pseudo_huber(delta: float = 1.0) -> Loss:
+        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
+        residuals below delta, about ``delta |r|`` for larger ones.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> fc.Loss.pseudo_huber(0.5)
+        Loss.pseudo_huber(0.5)
+        """
+        made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), Loss)
+        return made
+
+    def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
+        """Try the function with d outputs, at some of the targets of rows that count, unless it is
+        `known`.
+        """
+        if not self.known:
+            counts = slice(None) if weight is None or not np.any(weight) else weight != 0
+            self.attempt(y[counts], d)
+
+    def attempt(self, y: NDArray[Any], d: int) -> None:
+        """Raise a ValueError for a function that is no loss of rows with its derivatives, or whose
+        bounds do not hold, at some of the targets and random outputs of size 1.
+        """
+        y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
+        z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
+        with np.errstate(all="ignore"):
+            found, turned = attempt_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
+        back = [part[::-1] for part in turned]
+        attempt_alone(self, found, back, "rows in another order", "each row")
+        if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
+            raise ValueError(f"{self!r} returned {found[0].min():.6g}, below lower={self.lower:g}")
+
+
+class Activation(ActivationFunction, made_by="fastcurv.Activation"):
+    """An activation of your own, as a function of a layer's z.
+
+    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
+    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
+        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
+        each number of z alone.
+    first, second : float, optional
+        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
+        values at z and `third`, which is worse far from there.
+    third : float or callable, optional
+        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
+        numbers that differ from z by at most `move`, of z's shape.
+    ulps : float, optional
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
+        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
+        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
+        are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
+        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
+        derivatives that are not those of differences, or where a bound does not hold there or at
+        ten times these numbers.
+
+    See Also
+    --------
+    MLP : Takes it as ``activation=``, for all layers or beside names.
+    Loss : The same for losses.
+
+    Notes
+    -----
+    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
+    measured, and says so. Elsewhere bounds are taken at their word. Gradients for proofs are
+    computed in `numpy.longdouble`, as those of a `Loss` are.
+
+    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
+    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
+    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> def arctan(z):
+    ...     w = 1 / (1 + z * z)
+    ...     return np.arctan(z), w, -2 * z * w * w
+    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    >>> X = np.random.default_rng(0).standard_normal((50, 2))
+    >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
+    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    >>> run.kind, run.report.certified
+    ('minimum', True)
+    """
+
+    @accept_aliases("Activation")
+    def __init__(
+        self,
+        function: Callable[[Any], Values],
+        *,
+        first: float | None = None,
+        second: float | None = None,
+        third: float | Callable[[Floats, Floats], Floats] | None = None,
+        ulps: float | None = None,
+    ) -> None:
+        keep(self, function, "function(z) -> (phi, first, second)", third, ulps)
+        for name, bound in (("first", first), ("second", second)):
+            if bound is not None:
+                check_positive(bound, name, zero=True)
+        self.first, self.second = first, second
+        self.attempt()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what is known of the function, and try it: a pickle holds it by reference, and
+        in another process the name may stand for another function.
+        """
+        vars(self).update(state)
+        self.attempt()
+
+    def attempt(self) -> None:
+        """Raise a ValueError for a function that is no activation with its derivatives, or whose
+        bounds do not hold.
+        """
+        found = self(SAMPLE)
+        for name, part in zip(self.parts, found):
+            bad = ~np.isfinite(part)
+            if bad.any():
+                raise ValueError(
+                    f"{self!r} returned {name} of {part[bad][0]} at z = {SAMPLE[bad][0]:.4g}; "
+                    "wanted numbers for every z"
+                )
+        turned = tuple(part.T for part in self(SAMPLE.T))
+        attempt_alone(self, found, turned, "numbers in another shape", "each number of z")
+        for z in (SAMPLE, 10 * SAMPLE):
+            with np.errstate(all="ignore"):
+                found = attempt_derivatives(self, z, np.ones_like(z))
+            for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
+                if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
+                    raise ValueError(
+                        f"{self!r} returned {name} of {np.nanmax(np.abs(part)):.6g}, above "
+                        f"{name}={bound:g}"
+                    )

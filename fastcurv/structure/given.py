@@ -144,9 +144,15 @@ class LossFunction(Function):
         return self._coupled is not None
 
     def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Try the function with d outputs and the targets of rows that count, unless it is `known`,
-        as of a loss that is built in.
+        """Try the function with d outputs, at some of the targets of rows that count, unless it is
+        `known`.
         """
+        if not self.known:
+            counts = slice(None) if weight is None or not np.any(weight) else weight != 0
+            self._attempt(y[counts], d)
+
+    def _attempt(self, y: NDArray[Any], d: int) -> None:
+        """Raise a ValueError for a user's function that is no loss; one that is built in is."""
 
     # --- the function
 

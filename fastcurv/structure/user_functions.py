@@ -223,15 +223,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), Loss)
         return made
 
-    def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Try the function with d outputs, at some of the targets of rows that count, unless it is
-        `known`.
-        """
-        if not self.known:
-            counts = slice(None) if weight is None or not np.any(weight) else weight != 0
-            self.attempt(y[counts], d)
-
-    def attempt(self, y: NDArray[Any], d: int) -> None:
+    def _attempt(self, y: NDArray[Any], d: int) -> None:
         """Raise a ValueError for a function that is no loss of rows with its derivatives, or whose
         bounds do not hold, at some of the targets and random outputs of size 1.
         """
@@ -321,16 +313,16 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             if bound is not None:
                 check_positive(bound, name, zero=True)
         self.first, self.second = first, second
-        self.attempt()
+        self._attempt()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what is known of the function, and try it: a pickle holds it by reference, and
         in another process the name may stand for another function.
         """
         vars(self).update(state)
-        self.attempt()
+        self._attempt()
 
-    def attempt(self) -> None:
+    def _attempt(self) -> None:
         """Raise a ValueError for a function that is no activation with its derivatives, or whose
         bounds do not hold.
         """

@@ -6,16 +6,12 @@ iteration of L-BFGS on a small net costs beside its gradients.
     python benchmarks/overhead.py --space parameters --threads 1 --bounds
     python benchmarks/overhead.py --workload tiny --nets 1-5-1 digits
     python benchmarks/overhead.py --small --bounds          # small networks alone
-    python benchmarks/overhead.py --mixed --bounds          # precision="mixed" alone
 
 A ratio of 1.0 would be products alone. Eigenpairs: the 5 lowest, then the 5 highest, and both ends
 in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many products run one after
 the other, and nothing between them; the best round of either counts. L-BFGS: processor time of one
 thread over 400 iterations without a verdict, beside that of gradients asked one after the other and
 of two sweeps over its 40 vectors; a line search takes somewhat more than one gradient an iteration.
-
-Two precisions, in processor time: both ends as above, in float64, over the same by
-``precision="mixed"``, at the tolerance above and at the default one.
 
 Small networks, in float64, on one thread and in processor time: 5 eigenpairs at once beside the
 least of two, the products of a search one after the other, and the matrix by products with NumPy's
@@ -53,7 +49,6 @@ BOUNDS = {  # times its products
     "mnist": {"lowest, then highest": 1.15, "density": 1.08},
 }
 SMALL = ("sine", "small-20", "cancer", "diabetes", "small-10", "wine", "small-13")
-MIXED_BOUND = 1.5  # times faster, on two workloads of three, at the tolerance above
 SMALL_BOUND, SMALL_FREE = 1.3, 150e-6  # times the least, and seconds besides
 
 
@@ -68,18 +63,10 @@ def compare(args, numbers):
     print(
         f"{command.cpu_name()}, {args.threads} threads, float32, {time.strftime('%Y-%m-%d %H:%M')}"
     )
-    ratios = {
-        name: measure(WORKLOADS[name], args)
-        for name in args.workload * (not (args.small or args.mixed))
-    }
+    ratios = {name: measure(WORKLOADS[name], args) for name in args.workload * (not args.small)}
     small = {name: measure_small(WORKLOADS[name]) for name in SMALL * args.small}
-    mixed = {
-        name: measure_mixed(WORKLOADS[name], args)
-        for name in args.workload * args.mixed
-        if name != "few-100"
-    }
     iterations = quasi_newton(args) if ratios else {}
-    numbers.update({**ratios, **small, **mixed, **iterations})
+    numbers.update({**ratios, **small, **iterations})
     if not args.bounds:
         return
     print("\nBounds\n")
@@ -93,10 +80,6 @@ def compare(args, numbers):
         bound = SMALL_BOUND * min(ways) + SMALL_FREE
         said = f"{took * 1e6:.0f} us, wanted at most {bound * 1e6:.0f}"
         command.met(took <= bound, f"{name}: 5 eigenpairs in {said}")
-    if mixed:
-        ahead = sum(gains[0] >= MIXED_BOUND for gains in mixed.values())
-        said = f"two precisions at least {MIXED_BOUND} times faster on {ahead} workloads"
-        command.met(3 * ahead >= 2 * len(mixed), f"{said}, wanted two of three")
 
 
 def parse():
@@ -110,7 +93,6 @@ def parse():
         help="search there; by default where it is cheapest, maybe cheaper than the products",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
-    parser.add_argument("--mixed", action="store_true", help="two precisions, and these alone")
     parser.add_argument("--small", action="store_true", help="small networks, and these alone")
     return parser.parse_args()
 
@@ -211,32 +193,6 @@ def iteration(net, dtype, rounds):
         flush=True,
     )
     return {"gradient": gradient, "iteration": one, "gradients": each, "ratio": ratio}
-
-
-def measure_mixed(workload, args):
-    """How many times faster two precisions are than float64, at `TOL` and at the default."""
-    import fastcurv as fc
-
-    X, y, layers, _ = workload.problem("float64")
-    model = fc.MLP(workload.sizes, activation=workload.activation)
-    H = fc.Objective(model, X, y, loss=workload.loss, n_threads=args.threads).hessian(flat(layers))
-
-    def ends(seed, **how):
-        for which in ("SA", "LA"):
-            fc.eigsh(H, ENDS, which, seed=seed, **how)
-
-    gains = []
-    for how in ({"tol": TOL, "relative": "value"}, {}):
-        best = [np.inf, np.inf]
-        for seed in range(args.rounds):
-            command.step(f"{workload.name}: two precisions, round {seed + 1} of {args.rounds}")
-            for i, precision in enumerate((None, "mixed")):
-                start = time.process_time()
-                ends(seed, precision=precision, **how)
-                best[i] = min(best[i], time.process_time() - start)
-        gains.append(best[0] / best[1])
-    print(f"{workload}: two precisions {gains[0]:.2f} times faster, {gains[1]:.2f} by default")
-    return gains
 
 
 def measure_small(workload):

@@ -65,7 +65,7 @@ def test_bounds_are_said_where_they_are_asked_for():
     assert re.search(r"^  (met   |MISSED)  tiny float64", said, re.MULTILINE)
 
 
-@pytest.mark.parametrize("only", ["", "small", "mixed"])
+@pytest.mark.parametrize("only", ["", "small"])
 def test_each_part_of_the_overhead_is_held_against_its_own_bounds(only, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     import overhead
@@ -74,11 +74,10 @@ def test_each_part_of_the_overhead_is_held_against_its_own_bounds(only, monkeypa
     monkeypatch.setattr(overhead, "measure", lambda *_: jobs)
     monkeypatch.setattr(overhead, "iteration", lambda *_: {"ratio": 0.5})
     monkeypatch.setattr(overhead, "measure_small", lambda *_: [0.1, 1.0])
-    monkeypatch.setattr(overhead, "measure_mixed", lambda *_: [2.0, 1.0])
     monkeypatch.setattr(sys, "argv", ["overhead.py", "--bounds", *([f"--{only}"] if only else [])])
     overhead.main()
     said = capsys.readouterr().out.partition("Bounds\n\n")[2].splitlines()
-    count = {"": len(overhead.NETS) * 2 + 2 * 3, "small": len(overhead.SMALL), "mixed": 1}[only]
+    count = {"": len(overhead.NETS) * 2 + 2 * 3, "small": len(overhead.SMALL)}[only]
     missed = [line for line in said if line.startswith("  MISSED")]
     assert len(said) == count and len(missed) == (0 if only else 3)
 

@@ -22,11 +22,11 @@ from ..common.checks import (
     quick_rng,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import eigh, wanted
+from ..common.linalg import wanted
 from ..common.progress import SILENT, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, starts_to_nearest
-from ..common.vectors import EigenSearch, norm
+from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
     check_wanted,
@@ -34,13 +34,8 @@ from ..krylov.lanczos import (
     decompose,
     held_rows,
     kept_at_restart,
-    orthogonalise,
     orthonormal_rows,
-    orthonormalise,
-    project,
-    rotate,
 )
-from ..krylov.solvers import minres
 from ..krylov.trust_region import blind
 from .dense import (
     LARGEST_SOLVED,
@@ -280,149 +275,6 @@ class ThickRestart(EigenSearch):
         )
 
 
-# --------------------------------------------------------------------------------------------------
-# Eigenpairs from float32 products, refined by a few float64 products.
-#
-# The Krylov space is built in float32. Then, in float64, Rayleigh-Ritz is applied to the k vectors
-# found; a pair whose residual is still too large gets the correction t of the Jacobi-Davidson
-# equation,
-#
-#     (I - Y Y') (A - theta) (I - Y Y') t = -r,        r = A y - theta y,
-#
-# solved approximately by MINRES with float32 products, and one float64 product with t. Since t is
-# only a correction, float32 errors are relative to r: every round gains the digits that MINRES
-# gains. If that stalls, at values closer than float32 can separate, float64 Lanczos continues from
-# the current pairs.
-
-LOW_TOL = 2e-5
-ROUNDS = 16
-INNER_TOL = 1e-3
-FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
-
-
-def mixed_pairs(
-    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
-) -> Eigenpairs:
-    """Run `eigsh` with ``precision="mixed"``, with arguments that are checked."""
-    rng = as_rng(seed)
-    if not hasattr(op, "astype"):
-        raise TypeError(
-            f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
-        )
-    high, low = op.astype("float64"), op.astype("float32")
-    tol = resolve_tol(asked.tol, np.dtype(np.float64))
-    found = extreme_pairs(low, asked._replace(tol=max(tol, LOW_TOL)), rng, v0, against)
-    deflated = orthonormal_rows(against, high.shape[0], np.dtype(np.float64))
-    refiner = _Refiner(high, low, asked.which, found.vectors.T.astype(np.float64), deflated)
-    refiner.n_low = found.n_products
-    values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
-    spent = refiner.n_low + refiner.n_high
-    pairs = replace(
-        found,
-        values=values,
-        vectors=rows.T,
-        residuals=residuals,
-        converged=residuals <= targets,
-        tol=tol,
-        n_products=spent,
-        n_low=refiner.n_low,
-        scale=refiner.scale,
-        unseen=max(found.unseen, found.tol * found.scale),  # the resolution of float32
-    )
-    left = asked.max_products - spent
-    if pairs.converged.all() or 2 * asked.k > left or found.interrupted:
-        return pairs
-    further = asked._replace(tol=tol, max_products=left, probe=False, outside=False)
-    rest = extreme_pairs(high, further, rng, pairs.vectors, against)
-    kept = {name: getattr(pairs, name) for name in ("n_low", "probed", "unseen")}
-    return replace(rest, n_products=spent + rest.n_products, **kept)
-
-
-class _Refiner:
-    """Rayleigh-Ritz in float64 on rows Y with their products W, with corrections from float32."""
-
-    def __init__(self, high: Any, low: Any, which: str, Y: Floats, against: Floats | None) -> None:
-        self.high, self.low, self.which, self.k = high, low, which, len(Y)
-        self.against = np.zeros((0, Y.shape[1])) if against is None else against
-        self.n_low = self.n_high = 0
-        self.scale = 0.0
-        self.Y = self._clean(Y, Y[:0])
-        self.W = self._products(self.Y)
-
-    def _clean(self, V: Floats, Y: Floats) -> Floats:
-        """Return orthonormal rows from V, orthogonal to Y and to the deflated vectors."""
-        orthonormalise(V)
-        for rows in (self.against, Y):
-            orthogonalise(rows, V)
-        B, _ = orthonormalise(V, floor=1e-10, against=Y)
-        return V[: len(B)]
-
-    def _products(self, V: Floats) -> Floats:
-        self.n_high += len(V)
-        W = np.array([np.asarray(self.high @ v, dtype=np.float64) for v in V]).reshape(V.shape)
-        self.scale = max([self.scale, *(norm(w) for w in W)])
-        return W
-
-    def run(
-        self, tol: float, relative: str, max_products: int
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Repeat corrections until all pairs are within the tolerance or a round gains nothing."""
-        best, most = np.inf, FIRST_STEPS
-        for _ in range(ROUNDS):
-            theta, R, residuals = self._rayleigh_ritz()
-            targets = tol * (np.full(self.k, self.scale) if relative == "scale" else np.abs(theta))
-            poor = np.flatnonzero(residuals > targets)
-            worst = float((residuals / np.maximum(targets, np.finfo(float).tiny)).max(initial=0.0))
-            room = max_products - self.n_low - self.n_high
-            if not len(poor) or room < 2 * len(poor) or (worst > 0.5 * best and most >= MOST_STEPS):
-                break
-            most = min(2 * most, MOST_STEPS) if worst > 0.1 * best else most
-            best = worst
-            steps = min(most, room // len(poor) - 1)
-            V = self._clean(
-                np.array([self._correction(theta[i], R[i], steps) for i in poor]), self.Y
-            )
-            self.Y, self.W = np.vstack([self.Y, V]), np.vstack([self.W, self._products(V)])
-        return theta, self.Y[: self.k], residuals, targets
-
-    def _rayleigh_ritz(self) -> tuple[Floats, Floats, Floats]:
-        """Return the k wanted values in the span of Y, their residual vectors and norms.
-
-        Y is replaced by Ritz vectors, the wanted ones first. Up to k + 8 of their neighbours are
-        kept as well, since corrections may find a near neighbour of a wanted value, which must not
-        be lost again.
-        """
-        T = project(self.Y, self.W)
-        theta, S, _ = eigh(T)
-        near = wanted(theta, 2 * self.k + 8, self.which)
-        first = wanted(theta, self.k, self.which)
-        order = np.concatenate([first, np.setdiff1d(near, first)])
-        for rows in (self.Y, self.W):
-            rotate(rows, S[:, order])
-        self.Y, self.W = self.Y[: len(order)], self.W[: len(order)]
-        theta = theta[first]
-        R = self.W[: self.k] - theta[:, None] * self.Y[: self.k]
-        rounding = 4 * np.finfo(float).eps * self.scale
-        return theta, R, np.array([norm(r) for r in R]) + rounding
-
-    def _correction(self, theta: float, r: Floats, steps: int) -> Floats:
-        """Return an approximate Jacobi-Davidson correction from float32 products."""
-        Y = np.vstack([self.Y, self.against]).astype(np.float32)
-        length = norm(r)
-        b = (r / -length).astype(np.float32)
-        orthogonalise(Y, b[None])
-
-        def multiply(v: Array) -> Array:
-            self.n_low += 1
-            v = v.reshape(-1).astype(np.float32)
-            orthogonalise(Y, v[None], passes=1)
-            out = np.array(self.low @ v, dtype=np.float32) - np.float32(theta) * v
-            orthogonalise(Y, out[None], passes=1)
-            return out
-
-        return minres(multiply, b, steps, INNER_TOL).astype(np.float64)
-
-
 @accept_aliases("eigsh")
 @starts_to_nearest
 def eigsh(
@@ -436,7 +288,6 @@ def eigsh(
     max_basis: int | None = None,
     v0: ArrayLike | None = None,
     against: ArrayLike | Eigenpairs | None = None,
-    precision: Literal["mixed"] | None = None,
     probe: bool | None = None,
     space: Space | None = None,
     seed: Seed = None,
@@ -484,11 +335,6 @@ def eigsh(
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
-    precision : str, optional
-        ``"mixed"``: the Krylov space is built in float32 with ``op.astype("float32")``, then pairs
-        are confirmed and, if needed, refined by a few float64 products. Which pairs are the extreme
-        ones is decided in float32: values closer than its tolerance may be confused, which `unseen`
-        accounts for.
     probe : bool, optional
         Whether to search with new random starts for copies of multiple eigenvalues, of which one
         start finds one each. Each start continues until it would have found a copy of any wanted
@@ -571,20 +417,15 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    run = extreme_pairs
-    if precision is not None:
-        check_choice(precision, ("mixed",), "precision")
-        run = mixed_pairs
     seed = one_seed(seed, rng)
-    wide = op.astype("float64") if precision is not None and hasattr(op, "astype") else op
-    small = reduction(wide, space)
+    small = reduction(op, space)
     if small is not None:
         seed = as_rng(seed)
-        pairs = reduced_pairs(run, small, asked, seed, v0, against)
+        pairs = reduced_pairs(extreme_pairs, small, asked, seed, v0, against)
         # a search among all parameters finds more only of small eigenvalues whose vectors come from
         # a Gram matrix and have not converged
         if pairs is not None and (
             space or not small.lowest or pairs.interrupted or pairs.converged.all()
         ):
             return pairs
-    return run(op, asked, seed, v0, against)
+    return extreme_pairs(op, asked, seed, v0, against)

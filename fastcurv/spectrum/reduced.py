@@ -261,7 +261,6 @@ def completed(
         n_products=found.n_products + bool(len(X)),
         scale=scale,
         tol=tol,
-        n_low=found.n_low,
         probed=found.probed,
         unseen=found.unseen,
         interrupted=found.interrupted,

@@ -113,14 +113,12 @@ class Eigenpairs(Record, Answering, subject="pairs"):
         innermost value, if `unseen` exceeds 64 tolerances. Of a single pair, and where no search
         for copies was asked for (`probed` is then False), it speaks of residuals alone.
     n_products : int
-        Number of products with the operator, in any precision; 0 where all eigenvalues are from a
+        Number of products with the operator; 0 where all eigenvalues are from a
         matrix that was made without them.
     scale : float
         The largest ``|lam|`` found, to which the tolerance is relative.
     tol : float
         The tolerance asked for.
-    n_low : int
-        How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
         True if a random start searched for copies of multiple eigenvalues that the first start
         cannot find, or if none could have changed the values. `unseen` tells how much that search
@@ -154,7 +152,6 @@ class Eigenpairs(Record, Answering, subject="pairs"):
     n_products: int
     scale: float = 0.0
     tol: float = 0.0
-    n_low: int = 0
     probed: bool = False
     interrupted: bool = False
     shared: str | None = None
@@ -202,7 +199,7 @@ class Eigenpairs(Record, Answering, subject="pairs"):
     def _by_residuals(self) -> bool:
         """True if `converged` speaks of residuals alone, although copies may have been missed."""
         some = bool(self.converged.any()) and bool(left_open(self))
-        return some and (not self.probed or self.n_low > 0 or len(self) == 1)
+        return some and (not self.probed or len(self) == 1)
 
     def _repr_html_(self) -> str:
         rows = [

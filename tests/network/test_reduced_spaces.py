@@ -723,9 +723,6 @@ def test_both_spaces_agree(wide, rng):
     again = fc.eigsh(H, 4, "BE", space="samples", v0=here.vectors, probe=False, seed=0)
     assert again.n_products < here.n_products / 2
     assert np.abs(again.values - here.values).max() <= 1e-13
-    mixed = fc.eigsh(H, 4, "BE", space="samples", precision="mixed", seed=0)
-    assert mixed.n_low > 0 and mixed.converged.all()
-    assert np.abs(mixed.values - here.values).max() <= 1e-13
 
 
 def test_deflation_in_and_out_of_the_space(wide, rng):
@@ -741,7 +738,7 @@ def test_deflation_in_and_out_of_the_space(wide, rng):
 
 
 @of_outputs
-def test_starts_deflation_and_mixed_precision_in_output_space(wide, rng, monkeypatch):
+def test_starts_and_deflation_in_output_space(wide, rng, monkeypatch):
     G, truth = wide
     monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
@@ -753,9 +750,6 @@ def test_starts_deflation_and_mixed_precision_in_output_space(wide, rng, monkeyp
         assert there.space == "parameters"
     again = fc.eigsh(G, 3, "LA", space="outputs", v0=first.vectors, probe=True, seed=0)
     assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
-    mixed = fc.eigsh(G, 3, "LA", space="outputs", precision="mixed", seed=0)
-    assert mixed.n_low > 0 and mixed.converged.all()
-    assert np.abs(mixed.values - truth[-3:]).max() <= EXACT * truth.max()
 
 
 def test_spaces_in_float32(rng):

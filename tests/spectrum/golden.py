@@ -1,5 +1,5 @@
 """What questions about known spectra cost, and what is said of their errors; answers from runs that
-are kept, from smaller spaces, from two precisions and from whole matrices.
+are kept, from smaller spaces and from whole matrices.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def of_pairs(name: str) -> dict[str, dict[str, Any]]:
         pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
         found[what] = {
             "products": pairs.n_products, "scale": pairs.scale, "converged": pairs.converged.sum(),
-            "low": pairs.n_low, "probed": pairs.probed, "tol": pairs.tol,
+            "probed": pairs.probed, "tol": pairs.tol,
             "unseen": min(pairs.unseen, 1e9),
         }  # fmt: skip
     twice = fc.eigsh(operator(name), 3, "LA", seed=5)
@@ -91,7 +91,7 @@ def of_estimates(name: str) -> dict[str, dict[str, Any]]:
 def said(found: Any) -> list[Any]:
     """What a result's words are, with # for numbers; these; what no line shows."""
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
-    for name in ("n_products", "n_new", "n_low", "probed", "scale", "tol", "unseen", "bound"):
+    for name in ("n_products", "n_new", "probed", "scale", "tol", "unseen", "bound"):
         value = getattr(found, name, None)
         numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
     vectors = getattr(found, "vectors", None)
@@ -178,27 +178,6 @@ def reduced() -> dict[str, list[Any]]:
     return found
 
 
-def mixed() -> dict[str, list[Any]]:
-    """Float32 products with float64 ones, on known spectra and on a net."""
-    found: dict[str, list[Any]] = {}
-    ob, theta, _ = drawn(sizes=[6, 7, 3], loss="cross_entropy")
-    H = ob.hessian(theta)
-    for name, op in (("uniform", operator("uniform")), ("double", operator("double")), ("net", H)):
-        for which, k in (("LM", 3), ("BE", 4), ("SA", 2)):
-            for tol, most in ((1e-9, 4000), (1e-12, 4000), (1e-9, 60)):
-                pairs = fc.eigsh(
-                    op, k, which, tol=tol, precision="mixed", max_products=most, seed=2
-                )
-                found[f"{name}, {which}, {tol}, {most}"] = said(pairs)
-        pairs = fc.eigsh(
-            op, 2, "LA", precision="mixed", relative="value", seed=2, v0=np.ones((op.shape[0], 1))
-        )
-        found[f"{name}, of its size"] = said(pairs)
-        rest = fc.eigsh(op, 2, "LA", precision="mixed", against=pairs, seed=2)
-        found[f"{name}, beside"] = said(rest)
-    return found
-
-
 def matrix(name: str, n: int) -> Any:
     """Matrices whose eigenvectors are exact, and others."""
     d = np.round(np.linspace(-1.0, 3.0, n), 3)
@@ -230,8 +209,7 @@ def whole() -> dict[str, list[Any]]:
 
 NAMES = ("uniform", "hessian", "tiny", "double", "two values")  # where rounding decides no count
 SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by kept runs": kept, "by smaller spaces": reduced, "by two precisions": mixed,
-    "by whole matrices": whole,
+    "by kept runs": kept, "by smaller spaces": reduced, "by whole matrices": whole,
 }  # fmt: skip
 SECTIONS = (*NAMES, *SHARED)
 

@@ -69,7 +69,6 @@ REFUSED: list[Callable[[], object]] = [
     lambda: fc.eigsh(H, 3, "SB"),  # type: ignore[arg-type]
     lambda: fc.eigsh(H, 3, space="rows"),  # type: ignore[arg-type]
     lambda: fc.eigsh(H, 3, relative="norm"),  # type: ignore[arg-type]
-    lambda: fc.eigsh(H, 3, precision="single"),  # type: ignore[arg-type]
     lambda: fc.spectrum.Krylov(H).eigsh(2, "SM"),  # type: ignore[arg-type]
     lambda: fc.eigvalsh(H, space="rows"),  # type: ignore[arg-type]
     lambda: fc.inertia(H, space="rows"),  # type: ignore[arg-type]

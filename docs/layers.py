@@ -25,8 +25,8 @@ LAYERS = {
     ),
     "scale": (
         "common.files network.rows network.streaming network.sparse network.gram network.spaces "
-        "network.kronecker network.sums network.shards network.save network.input_derivatives "
-        "spectrum.draw distributed"
+        "network.kronecker network.factor network.row_views network.sums network.shards "
+        "network.save network.input_derivatives spectrum.draw distributed"
     ),
     "proofs": "certify network.sum_proofs structure.symmetry",
     "verdicts": (

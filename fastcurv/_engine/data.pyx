@@ -237,6 +237,7 @@ cdef class Rows:
     cdef readonly object X, y, labels, weight
     cdef Data D
     cdef bint padded            # the padded form of X is used
+    cdef Rows owner             # rows whose padded form of X this object uses, or None
 
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
@@ -260,8 +261,17 @@ cdef class Rows:
         if weight is not None:
             D.weight = pointer(weight)
 
+    def reweighted(self, weight):
+        """Return the same rows with other weights (N,), or None: the arrays and the padded form of
+        X are shared.
+        """
+        cdef Rows other = Rows(self.X, self.y, self.labels, weight)
+        other.owner = self if self.owner is None else self.owner
+        return other
+
     def __dealloc__(self):
-        fc_block_free(self.D.x)
+        if self.owner is None:
+            fc_block_free(self.D.x)
 
     cdef int pad(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless that exists."""
@@ -269,6 +279,10 @@ cdef class Rows:
         cdef Touch t
         self.padded = True
         if D.x != NULL:
+            return 0
+        if self.owner is not None:
+            self.owner.pad(K, threads)
+            D.x = self.owner.D.x
             return 0
         memset(&t, 0, sizeof(t))
         t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)

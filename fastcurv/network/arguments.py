@@ -354,14 +354,19 @@ def shaped_like(x: Any, result: np.ndarray) -> Any:
 
 
 def checked(
-    model: Any, loss: Any, block: Sequence[Any], stored: Any = None, finite: bool = True
+    model: Any,
+    loss: Any,
+    block: Sequence[Any],
+    stored: Any = None,
+    finite: bool = True,
+    tame: bool = True,
 ) -> Block:
     """Return X, y and weights as the passes take them, or raise an error that says what is wrong
     with them. X is an array or a `csr_matrix`, in the model's dtype.
 
     Of a block that was read here, numbers are cast first to `stored`, the dtype of the objective
     that was given it. With `finite` False, a dense X is not checked for NaN and infinity: the
-    caller does so when it copies X.
+    caller does so when it copies X. With `tame`, X is that of `without_idle_overflow`.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -379,13 +384,16 @@ def checked(
     )
     weight = check_weight(weight, X.shape[0], model.dtype)
     y = check_targets(y, X.shape[0], model, loss, weight)
-    return X if model.batch_norm else _tame(X, weight), y, weight
+    return without_idle_overflow(model, X, weight) if tame else X, y, weight
 
 
-def _tame(X: Any, weight: Any) -> Any:
+def without_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
     """Return X with 0 for entries of rows of weight 0 that are so large that hidden units could
-    overflow: 0 times infinity would be NaN in products.
+    overflow: 0 times infinity would be NaN in products. With batch normalisation X is returned
+    unchanged, since those rows enter the statistics.
     """
+    if model.batch_norm:
+        return X
     idle = None if weight is None or weight.all() else weight == 0
     if idle is None:
         return X

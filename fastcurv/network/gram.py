@@ -461,13 +461,16 @@ class LossCurve:
     ob : Objective
         Gives loss, targets, weights and divisor.
     z : ndarray (N, d_out)
+    divisor : float, optional
+        Another divisor than the objective's.
     """
 
     p: np.ndarray
     p_top: Any
 
-    def __init__(self, ob: Any, z: Array) -> None:
+    def __init__(self, ob: Any, z: Array, divisor: float | None = None) -> None:
         z, y = z.astype(np.float64), ob.y
+        divisor = divisor_of(ob) if divisor is None else divisor
         self.loss, self.dtype = ob.loss, ob.dtype
         if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
             idle = ob.sample_weight == 0  # where 0 times a loss that overflows would be NaN
@@ -476,7 +479,7 @@ class LossCurve:
                 np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
             )
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
-        self.f, self.n_samples = (weight / divisor_of(ob))[:, None], len(z)
+        self.f, self.n_samples = (weight / divisor)[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)
         link = LOSSES[ob.loss].link
         if link == "softmax":
@@ -486,7 +489,7 @@ class LossCurve:
             self.value = float((self.f * (z - y) ** 2).sum())
         elif link == "given":
             loss: Any = LOSSES[ob.loss].given
-            found = loss.weighted(divisor_of(ob), np.dtype(float), z, y, ob.sample_weight)
+            found = loss.weighted(divisor, np.dtype(float), z, y, ob.sample_weight)
             self.value, self.delta, self.h = found
         else:
             small, above = np.exp(-np.abs(z)), z > 0
@@ -511,6 +514,21 @@ class LossCurve:
         self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
+
+    def second(self) -> Floats:
+        """Return d2L/dz2 of each row: its diagonal (N, d_out) if each output has a term of its own,
+        else (N, d_out, d_out).
+        """
+        N, d = self.delta.shape
+        if LOSSES[self.loss].link != "softmax":
+            return np.array(np.broadcast_to(self.h, (N, d) if self.h.ndim == 2 else self.h.shape))
+        each, others = np.arange(N), self.p.sum(axis=1)
+        p = self.p.copy()
+        p[each, self.top] = self.p_top[:, 0]
+        found = -p[:, :, None] * p[:, None]
+        found[:, np.arange(d), np.arange(d)] += p
+        found[each, self.top, self.top] = p[each, self.top] * others  # 1 - p without cancellation
+        return np.asarray(self.h[:, :, None] * found)
 
     def curve(self, rz: Array, kind: str = "hessian") -> Array:
         """Return ``(d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
@@ -590,6 +608,10 @@ class RowState:
     def _linear(self, l: int) -> Array:
         z = np.asarray(self.a[l] @ self.W[l].T)
         return z if self.b[l] is None else z + self.b[l]
+
+    def outputs(self) -> Array:
+        """Return the network's outputs (N, d_out)."""
+        return self._linear(len(self.W) - 1)
 
     def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
         """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D

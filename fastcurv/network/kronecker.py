@@ -24,7 +24,7 @@ from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
 from .gram import RowState
-from .spaces import factor
+from .spaces import loss_roots
 
 ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
 WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
@@ -72,7 +72,7 @@ class LayerCoordinates:
         """Return u (N, m) of each layer."""
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
-        roots = factor(state.loss, "ggn" if curved else "fisher")
+        roots = loss_roots(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(SIGNS).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None

@@ -18,7 +18,7 @@ from ..common.checks import as_numpy, check_array
 from ..common.errors import Answering
 from ..common.protocols import Array
 from ..common.read_only import ReadOnly
-from ..common.runtime import to_nearest
+from ..common.runtime import load_module, to_nearest
 from ..common.vectors import safe_norm
 from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
@@ -173,6 +173,31 @@ class Symmetric(Operator):
                [-2. ,  2.5]])
         """
         return Shifted(self, mu)
+
+    def factor(self) -> Any:  # CholeskyFactor
+        """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
+        and ``lower``, all in float64. Costs the matrix, ``n^2`` numbers and ``n^3 / 3`` flops.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not positive definite; the message has its smallest eigenvalue, which
+            is also the attribute ``eigenvalue`` of the exception.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> model = fc.MLP([1, 1, 1], activation="identity", bias=False)
+        >>> H = fc.Objective(model, [[1.0]], [1.0], loss="mse").hessian(np.zeros(2))
+        >>> H.shift(4.0).factor().solve([2.0, 2.0])
+        array([1., 1.])
+        >>> H.factor()
+        Traceback (most recent call last):
+        fastcurv.network.factor.NotPositiveDefiniteError: H must be positive definite, got a \
+smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimum first, with l2 \
+> 0 if parameters are redundant.
+        """
+        return load_module("network.factor").CholeskyFactor(self)
 
     def __add__(self, other: Any) -> Any:
         """Return a `Shifted` if `other` is a multiple of the identity, as a sparse matrix or an

@@ -26,7 +26,14 @@ from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import load_module, load_proofs, to_nearest
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
-from .arguments import as_vector, check_dtype, check_memory, checked, selected
+from .arguments import (
+    as_vector,
+    check_dtype,
+    check_memory,
+    checked,
+    selected,
+    without_idle_overflow,
+)
 from .mlp import MLP
 from .operators import Curvature, EngineSteps, Jacobian, UnboundedCurvature, bind_copy
 
@@ -186,6 +193,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     _whole: Any  # the Shard of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights as the engine has them
+    _untamed: Any = None  # X before `without_idle_overflow`, where that made a copy
     _y: Any
     _weight: Any
     _n_samples: int
@@ -244,8 +252,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
                 "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
                 "StreamedObjective"
             )
-        rows = checked(model, loss, (X, y, sample_weight))
-        own["_X"], own["_y"], own["_weight"] = rows
+        own["_X"], own["_y"], own["_weight"] = checked(
+            model, loss, (X, y, sample_weight), tame=False
+        )
+        self._tame()
         self._start()
 
     def _settings(
@@ -293,14 +303,23 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if not self._sparse:
             self._have(_engine.Rows(*self._given()))
             return
+        self._start_sparse(load_module("network.sparse").SparseRows(self._X, self.n_threads))
+
+    def _start_sparse(self, rows: Any) -> None:
+        """Begin with sparse rows as they are stored for products."""
         self._n_samples = self._X.shape[0]
         self._begin()
-        rows = load_module("network.sparse").SparseRows(self._X, self.n_threads)
         self._whole = load_module("network.shards").Shard(
             self._frame(2), rows, self._y, self._weight
         )
         size = max(SMALLEST, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
+
+    def _tame(self) -> None:
+        """Set entries of X in rows of weight 0 to 0 where hidden units could overflow."""
+        own, X = self.__dict__, self._X if self._untamed is None else self._untamed
+        own["_X"] = without_idle_overflow(self.model, X, self._weight)
+        own["_untamed"] = None if own["_X"] is X else X
 
     def _learn(self) -> None:
         """See to it that everything is known of the loss by which a plan is laid out."""
@@ -582,6 +601,33 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
             plan.multiply(v, out)
         return out
 
+    def outputs(self, theta: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the outputs of all rows and the derivatives of each row's loss by them.
+
+        The row's loss is its term of the objective, of which the value is the mean over the rows,
+        plus l2: `sample_weight` is included. So the gradient is ``J' first / N`` plus l2, with J
+        the `jacobian`.
+
+        Returns
+        -------
+        z : ndarray (N, d_out)
+            The outputs before any softmax or sigmoid.
+        first : ndarray (N, d_out)
+            The first derivatives. They are 0 for rows of weight 0.
+        second : ndarray (N, d_out) or (N, d_out, d_out)
+            The second derivatives: a vector of each row if each output has a term of its own,
+            else a symmetric matrix of each row, as for ``cross_entropy``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> ob = fc.Objective(fc.MLP([1, 1]), [[1.0], [2.0]], [0.0, 5.0], loss="mse")
+        >>> z, first, second = ob.outputs(np.array([2.0, 0.0]))
+        >>> z.ravel(), first.ravel(), second.ravel()
+        (array([2., 4.]), array([ 4., -2.]), array([2., 2.]))
+        """
+        return load_module("network.row_views").outputs(self, theta)  # type: ignore[no-any-return]
+
     # --- operators
 
     def hessian(self, theta: Any) -> Curvature:
@@ -642,11 +688,41 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
 
     def _on(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows; the caller must still start it."""
-        y, X, weight = selected(rows, self._y, self._X, self._weight)
+        y, X, weight, untamed = selected(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
-        vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight)
+        vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight, _untamed=untamed)
         return other
+
+    def reweighted(self, sample_weight: Any) -> Objective:
+        """Return the same objective with other weights of the rows; the divisor stays the same. X
+        and y are shared, not copied.
+
+        Parameters
+        ----------
+        sample_weight : array_like (N,) or None
+            Weights >= 0, one for each row; None for 1 everywhere.
+
+        Raises
+        ------
+        ValueError
+            For other shapes, negative numbers, NaN or infinity; and for an objective whose rows are
+            not in memory, to which weights are given as it is made.
+
+        Examples
+        --------
+        The objective without row 3, divided by the number of all rows:
+
+        >>> import numpy as np, fastcurv as fc
+        >>> X, y = np.arange(10.0)[:, None], np.arange(10.0) % 3
+        >>> ob = fc.Objective(fc.MLP([1, 2, 1]), X, y, loss="mse")
+        >>> theta = ob.model.init(seed=0)
+        >>> without = ob.reweighted(np.arange(10) != 3)
+        >>> rest = ob.batch(np.arange(10) != 3)
+        >>> bool(np.isclose(without.value(theta), 0.9 * rest.value(theta)))
+        True
+        """
+        return load_module("network.row_views").reweighted(self, sample_weight)  # type: ignore[no-any-return]
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
         """Yield objectives on batches of `size` rows that cover every row once, in random order;

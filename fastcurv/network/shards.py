@@ -33,7 +33,7 @@ class Shard(Objective):
     first: int
     seen: bool
     fisher_scale: float
-    outputs: slice
+    own_outputs: slice
     _plans: list[Any]
     bounds: Any
     layout: Any = None  # the order of summation, where it is not the engine's
@@ -51,7 +51,7 @@ class Shard(Objective):
         self.divisor = n * terms_of_a_row(self)
         outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
         # the engine's Fisher is by the shard's own rows
-        vars(self).update(fisher_scale=n / self.n_samples, outputs=outputs)
+        vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)
 
     def _start(self) -> None:
         if isinstance(self._X, SparseRows):

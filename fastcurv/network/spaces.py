@@ -106,7 +106,7 @@ def cost(model: Any, N: int, q: int, products: float) -> float:
     return float(making + products * ENTRY * q * q)
 
 
-def factor(loss: LossCurve, kind: str) -> Floats:
+def loss_roots(loss: LossCurve, kind: str) -> Floats:
     """Return S as ``(columns of a row, N, d_out)``, in float64."""
     N, d = loss.delta.shape
     if kind == "fisher":
@@ -131,7 +131,7 @@ class _Made:
     def __init__(self, whole: Any) -> None:
         ob = whole.objective
         state = RowState(ob, whole.theta, whole._plan)
-        S = factor(state.loss, whole.kind)
+        S = loss_roots(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
         self.K = _gram(ob, state, self.S)
         self.norm = safe_norm(self.K.astype(np.float64, copy=False))

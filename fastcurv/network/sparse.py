@@ -164,6 +164,10 @@ class SparsePlan(RowPasses):
         """Forget the gradient, since the caller now owns the array."""
         self.gradient = None
 
+    def outputs(self, out: Array) -> None:
+        """Write the network's outputs at theta to out (N, d_out)."""
+        out[...] = self.state.outputs()
+
     # --- products
 
     @to_nearest

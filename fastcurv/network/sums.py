@@ -175,7 +175,7 @@ def quadratic_part(
 
 def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Return ``[(index of the first output, J v)]`` for the rows of the shard."""
-    mine = shard.outputs
+    mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
     with shard._lock:
         shard._bound(theta, False).jacobian(v, out)
@@ -187,7 +187,7 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
         plan = shard._bound(theta, False)
-        plan.jacobian(np.ascontiguousarray(u[shard.outputs]), out, True)
+        plan.jacobian(np.ascontiguousarray(u[shard.own_outputs]), out, True)
     return out
 
 

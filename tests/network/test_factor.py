@@ -1,0 +1,86 @@
+"""Cholesky factors of curvature matrices."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+from .. import nets
+
+
+def operators(net):
+    """Positive definite operators of each kind."""
+    H = net.ob.hessian(net.theta)
+    mu = 1.0 - min(0.0, float(fc.eigvalsh(H)[0]))
+    G = net.ob.ggn(net.theta).shift(0.5)
+    return {"shifted": H.shift(mu), "ggn": G, "block": net.ob.ggn(net.theta).restrict(layers=[1])}
+
+
+def test_a_factor_solves_and_has_the_determinant_and_diagonal_of_the_matrix(rng):
+    net = nets.draw(rng, [3, 5, 2], "tanh", "cross_entropy", N=40, l2=0.3)
+    for name, op in operators(net).items():
+        A, factor = op.to_dense(), op.factor()
+        n, scale = len(A), np.linalg.norm(A, 2)
+        cond = np.linalg.cond(A)
+        B = rng.standard_normal((n, 3))
+        for b in (B, B[:, 0], B[:, :0], np.asfortranarray(B)):
+            x = factor.solve(b)
+            assert x.shape == b.shape and x.dtype == np.float64, name
+            left = np.abs(A @ x - b).max(initial=0.0)
+            assert left <= 100 * n * 2.3e-16 * scale * np.abs(x).max(initial=1.0), name
+        assert abs(factor.logdet - np.linalg.slogdet(A)[1]) <= 1e-13 * n * cond, name
+        gap = np.abs(factor.inverse_diagonal - np.diag(np.linalg.inv(A))).max()
+        assert gap <= 1e-14 * cond**2 / scale, name
+        assert np.abs(factor.lower @ factor.lower.T - A).max() <= 1e-14 * n * scale, name
+        assert not np.triu(factor.lower, 1).any(), name
+
+
+def test_a_factor_of_an_indefinite_matrix_is_refused_with_its_smallest_eigenvalue(rng):
+    toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    cases = [(toy.hessian(np.zeros(2)), -2.0)]  # a negative diagonal of the pivots only
+    net = nets.draw(rng, [3, 4, 1], "tanh", N=20)
+    H = net.ob.hessian(net.theta)
+    least = float(fc.eigvalsh(H)[0])
+    assert least < 0
+    cases += [(H, least), (H.shift(least), 2 * least)]
+    for op, eigenvalue in cases:
+        with pytest.raises(ValueError, match="H must be positive definite, got a smallest") as why:
+            op.factor()
+        assert abs(why.value.eigenvalue - eigenvalue) <= 1e-12 * (1 + abs(eigenvalue))
+        assert pickle.loads(pickle.dumps(why.value)).eigenvalue == why.value.eigenvalue
+        assert not isinstance(why.value, np.linalg.LinAlgError)
+
+
+def test_a_singular_matrix_has_no_factor_whatever_rounding_makes_of_it(rng):
+    for seed in range(20):
+        net = nets.draw(seed, [3, 4, 2], "tanh", "cross_entropy", N=30)
+        G = net.ob.ggn(net.theta)  # adding a constant to both logits changes nothing
+        with pytest.raises(ValueError, match="0 to within rounding"):
+            G.factor()
+        assert G.shift(1e-6).factor().shape == G.shape
+
+
+def test_units_of_the_inputs_decide_no_factorisation(rng):
+    X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
+    for units in (np.ones(3), np.array([1e-6, 1.0, 1e6])):
+        ob = fc.Objective(fc.MLP([3, 1]), X * units, y, loss="mse")
+        H = ob.hessian(np.zeros(4))
+        x = H.factor().solve(np.append(units, 1.0))
+        if units[0] == 1:
+            wanted = x
+    assert np.allclose(x * np.append(units, 1.0), wanted, rtol=1e-9)
+
+
+def test_arguments_of_solve_are_checked():
+    toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    factor = toy.hessian(np.zeros(2)).shift(4.0).factor()
+    for wrong in (np.ones(3), np.ones((3, 2)), np.ones((2, 1, 1)), 1.0):
+        with pytest.raises(ValueError, match=r"B must have shape \(2,\) or \(2, k\), got"):
+            factor.solve(wrong)
+    with pytest.raises(TypeError):
+        factor.solve(["a", "b"])
+    with pytest.raises(AttributeError, match="read-only"):
+        factor.lower = np.eye(2)
+    assert not factor.lower.flags.writeable and not factor.inverse_diagonal.flags.writeable

@@ -29,7 +29,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth, random_batches
-from .common.errors import accept_aliases
+from .common.errors import accept_aliases, typed
 from .common.optional import optional
 from .common.runtime import as_callback
 from .network.arguments import Block, checked, row_numbers
@@ -75,9 +75,7 @@ class Recipe:
         try:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
-                raise TypeError(
-                    f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
-                )
+                raise TypeError(f"it must be (X, y) or (X, y, sample_weight), got {typed(raw)}.")
             return checked(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
             raise located(error, f"shard {self.number}") from None
@@ -91,11 +89,11 @@ class Recipe:
                 arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
             for name in ("X", "y"):
                 if name not in arrays:
-                    raise ValueError(f"the file {path.name} has no {name}; wanted X and y")
+                    raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
             return tuple(arrays.values())
         source: Any = as_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
-            raise ValueError(f"the file {path.name} has no rows; wanted at least one")
+            raise ValueError(f"the file {path.name} must have at least one row, got none.")
         return next(source.blocks(source.n_rows))
 
 
@@ -312,8 +310,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     def __getstate__(self) -> Any:
         raise TypeError(
-            "a distributed.Objective lives with its client and cannot be copied or saved; wanted "
-            "its model and theta: fastcurv.save"
+            "a distributed.Objective cannot be copied or saved, since it lives with its client. "
+            "Save its model and theta with fastcurv.save."
         )
 
     def __enter__(self) -> Objective:
@@ -364,7 +362,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
-            raise ValueError("the objective is closed; wanted one that holds its shards")
+            raise ValueError("the objective must be open, got a closed one, which holds no shards.")
         with _answered():
             self._settle()
             sent = [[self._send(a)] * self.n_shards for a in arguments]
@@ -487,15 +485,15 @@ def _is_task(x: Any) -> bool:
 
 def _check_shards(shards: Any) -> list[Any]:
     if isinstance(shards, (str, bytes, Path)) or not hasattr(shards, "__iter__"):
-        raise TypeError(f"shards is a {type(shards).__name__}; wanted a sequence of shards")
+        raise TypeError(f"shards must be a sequence of shards, got {typed(shards)}.")
     found = list(shards)
     if not found:
-        raise ValueError("shards is empty; wanted at least one")
+        raise ValueError("shards must have at least one shard, got none.")
     for i, one in enumerate(found):
         if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
             raise TypeError(
-                f"shard {i} is a {type(one).__name__}; wanted a function that loads it on a "
-                "worker, a path or a future"
+                f"shard {i} must be a function that loads it on a worker, a path or a future, got "
+                f"{typed(one)}."
             )
     return found
 
@@ -512,13 +510,13 @@ def _answered() -> Iterator[None]:
         yield
     except (CancelledError, CommClosedError) as error:
         raise ConnectionError(
-            "the scheduler of Dask is gone, and with it the shards of its workers; wanted a "
-            "running scheduler: create the objective again"
+            "the scheduler of Dask must be running, got none, and the shards of its workers are "
+            "lost. Start a scheduler, and create the objective again."
         ) from error
     except KilledWorker as error:
         raise ConnectionError(
-            f"a task ended the workers that Dask gave it to ({error.last_worker} was the last), as "
-            "where their memory is too small; wanted more memory or smaller shards"
+            f"a task ended its workers ({error.last_worker} was the last), which happens if their "
+            "memory is too small. Use workers with more memory, or smaller shards."
         ) from error
 
 
@@ -528,7 +526,7 @@ def _client(client: Any) -> tuple[Any, bool]:
         from distributed import Client, default_client
 
     if client == "":
-        raise ValueError("client is ''; wanted a Client or the address of a scheduler, or None")
+        raise ValueError("client must be a Client, the address of a scheduler, or None, got ''.")
     if client is not None and not isinstance(client, str):
         return client, False
     try:

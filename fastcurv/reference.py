@@ -73,9 +73,8 @@ class ReferenceModel(ReadOnly):
             names = tuple(activation)
         if n_hidden < 0 or min(self.sizes) < 1 or len(names) != n_hidden:
             raise ValueError(
-                f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths "
-                ">= 1 "
-                "and one activation, or one per hidden layer"
+                "sizes must hold at least two widths >= 1, and activation be one or one per "
+                f"hidden layer, got {self.sizes} and {activation!r}."
             )
         self.activation = tuple(
             name
@@ -228,8 +227,8 @@ class ReferenceObjective(ReadOnly):
         width = row.given.width_of(d_out) if row.given else d_out
         if self.X.shape != (N, model.sizes[0]) or width not in (None, self.y.shape[1]):
             raise ValueError(
-                f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
-                f"and ({N}, {width})"
+                f"X and y must have shapes ({N}, {model.sizes[0]}) and ({N}, {width}), got "
+                f"{self.X.shape} and {self.y.shape}."
             )
         self.sample_weight = (
             None

@@ -120,7 +120,7 @@ def test_paths_futures_and_delayed_values(client, tmp_path):
         ob = fc.distributed.Objective(model, shards, client=client)
         assert ob.value(theta) == pytest.approx(want, rel=1e-13)
     ob.close()
-    with pytest.raises(ValueError, match="the objective is closed"):
+    with pytest.raises(ValueError, match="the objective must be open, got a closed one"):
         ob.value(theta + 1)
 
 
@@ -136,15 +136,15 @@ def test_what_does_not_fit(client, tmp_path):
     make = partial(fc.distributed.Objective, model, client=client)
     X, y = rows(0, weights=False)
     for error, words, shards in (
-        (TypeError, "shard 0 is a tuple; wanted a function that loads", [(X, y)]),
-        (ValueError, "shards is empty", []),
-        (TypeError, "shards is a str; wanted a sequence", "rows.npz"),
+        (TypeError, "shard 0 must be a function that loads.*got a tuple", [(X, y)]),
+        (ValueError, "shards must have at least one", []),
+        (TypeError, "shards must be a sequence.*got a str", "rows.npz"),
         (ValueError, "in shard 1: X holds NaN", [partial(rows, 0), lambda: (X * np.nan, y)]),
-        (ValueError, "in shard 1: y holds labels", [partial(rows, 0), lambda: (X, y + 1)]),
-        (TypeError, "in shard 0: it is a ndarray; wanted", [lambda: X]),
+        (ValueError, "in shard 1: y must hold labels", [partial(rows, 0), lambda: (X, y + 1)]),
+        (TypeError, "in shard 0: it must be .*got an ndarray", [lambda: X]),
         (OSError, "in shard 0: ", ["nowhere.npz"]),
         (ValueError, "in shard 0: 'utf-8' codec can't decode", [undecodable]),
-        (ValueError, "in shard 0: the file some.npz has no y; wanted X and y", [without_y]),
+        (ValueError, "in shard 0: the file some.npz must hold X and y, got no y", [without_y]),
     ):
         with pytest.raises(error, match=words):
             make(shards)
@@ -359,7 +359,7 @@ def test_workers_with_other_kernels_are_named(client, monkeypatch):
 
 def test_rows_precisions_and_columns_of_shards(client):
     a, b, theta = both(client, l2=1e-2)
-    with pytest.raises(ValueError, match="rows selects no sample"):
+    with pytest.raises(ValueError, match="rows must select at least one sample"):
         b.batch(np.zeros(b.n_samples, bool))
     assert b.astype("float64") is b and b.astype("float32").dtype == np.float32
     H = b.hessian(theta)
@@ -495,7 +495,7 @@ def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
             said, wrong = training.communicate(timeout=1200)
     assert training.returncode == 3, wrong
     assert wrong.count(b"\n") == 1 and wrong.endswith(f"; saved {out}\n".encode())
-    assert b"fastcurv train: the scheduler of Dask is gone" in wrong
+    assert b"fastcurv train: the scheduler of Dask must be running" in wrong
     recipe, theta = load_run(out)
     objective = recipe.objective()
     assert objective.value(theta) < objective.value(objective.model.init(seed=0))
@@ -510,7 +510,7 @@ def test_a_scheduler_that_is_gone_is_one_sentence():
         process.kill()
         process.wait()
         soon = dask_config.set({"distributed.comm.timeouts.connect": "3s"})
-        with soon, pytest.raises(ConnectionError, match="the scheduler of Dask is gone"):
+        with soon, pytest.raises(ConnectionError, match="the scheduler of Dask must be running"):
             for k in range(1000):
                 b.value(theta * (1 + k))
 
@@ -522,7 +522,7 @@ def one(number):
 
 
 def test_an_address_that_is_none():
-    with pytest.raises(ValueError, match="^client is ''; wanted a Client or the address"):
+    with pytest.raises(ValueError, match="^client must be a Client, the address.*got ''"):
         fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client="")
 
 
@@ -541,9 +541,9 @@ def test_what_dask_says_without_words_is_said(error, client, monkeypatch):
 
     kinds = {"CommClosedError": CommClosedError, "CancelledError": dask.CancelledError}
     gone = dask.KilledWorker("task", "tcp://x", 3) if error == "KilledWorker" else kinds[error]()
-    with pytest.raises(ConnectionError, match="; wanted "), _answered():
+    with pytest.raises(ConnectionError, match="(Use|Start a) "), _answered():
         raise gone
     b = fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client=client)
     monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))
-    with pytest.raises(ConnectionError, match="; wanted "):  # where a batch is made, too
+    with pytest.raises(ConnectionError, match="(Use|Start a) "):  # where a batch is made, too
         b.batch([0])

@@ -86,8 +86,8 @@ cdef int check_returned(found, tuple shape, dtype) except -1:
     """
     if found.shape != shape or found.dtype != dtype or not found.flags.c_contiguous:
         raise ValueError(
-            f"a function returned an array of shape {found.shape} and dtype {found.dtype}; wanted "
-            f"{shape} and {dtype}"
+            f"a callback must return an array of shape {shape} and dtype {dtype}, got shape "
+            f"{found.shape} and dtype {found.dtype}."
         )
     return 0
 

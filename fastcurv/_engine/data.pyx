@@ -131,7 +131,9 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     else:
         rows = np.array(rows, np.intp)
         if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
-            raise IndexError(f"{name} has {x.shape[0]} rows; wanted numbers of those")
+            raise IndexError(
+                f"rows must be indices of the {x.shape[0]} rows of {name}, got others."
+            )
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held
     file = file_of(mapped) if drop and not by_pipe else None
@@ -142,8 +144,8 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
         now = size
     if now < size:
         raise ValueError(
-            f"the file of {name} has {now} bytes now and had {size}; wanted all of them as long as "
-            "its rows are read"
+            f"the file of {name} must keep its size while its rows are read, got {now} bytes "
+            f"instead of {size}."
         )
     if error:
         raise OSError(error, f"the file of {name} cannot be read: {os.strerror(error)}")

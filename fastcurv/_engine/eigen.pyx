@@ -95,14 +95,18 @@ cdef object vector_of(x, Py_ssize_t count=-1):
     """
     x = np.ascontiguousarray(x, np.float64)
     if x.ndim != 1 or 0 <= count != len(x):
-        raise ValueError(f"a vector has shape {x.shape}; wanted ({'m' if count < 0 else count},)")
+        raise ValueError(
+            f"a vector must have shape ({'m' if count < 0 else count},), got {x.shape}."
+        )
     return x
 
 
 cdef int check_floats(x, shape) except -1:
     """Check that x is a writeable, C-ordered float64 array of this shape."""
     if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
-        raise ValueError(f"an array is {x.dtype} {x.shape}; wanted C-ordered float64 {shape}")
+        raise ValueError(
+            f"an array must be C-ordered float64 of shape {shape}, got {x.dtype} {x.shape}."
+        )
     return 0
 
 
@@ -161,7 +165,7 @@ cdef class Ritz:
         frexp(largest, &self.exponent)
         if not isfinite(largest):
             raise NotFiniteError(
-                "the projected matrix holds NaN or infinity; wanted finite numbers"
+                "the projected matrix must hold finite numbers, got NaN or infinity."
             )
         return 0
 
@@ -368,7 +372,7 @@ def symmetrised(P):
     """
     P = np.ascontiguousarray(P, np.float64)
     if P.ndim != 2 or P.shape[0] != P.shape[1]:
-        raise ValueError(f"the matrix has shape {P.shape}; wanted a square one (n, n)")
+        raise ValueError(f"the matrix must be square, got shape {P.shape}.")
     cdef Py_ssize_t n = len(P), size = P.size, i, j, row, column
     cdef const double *p = <const double *>pointer(P) if size else NULL
     cdef double largest = largest_of(size, p), unit, one, skew = 0
@@ -404,7 +408,8 @@ def residuals(S, values, rows):
     values = vector_of(values)
     if S.ndim != 2 or S.shape[0] != S.shape[1] or rows.shape != (len(values), len(S)):
         raise ValueError(
-            f"S {S.shape}, {len(values)} values and rows {rows.shape}; wanted (n, n), k, (k, n)"
+            f"S, values and rows must have shapes (n, n), (k,) and (k, n), got {S.shape}, "
+            f"({len(values)},) and {rows.shape}."
         )
     cdef Py_ssize_t n = len(S), k = len(rows), i, j
     cdef double one, total
@@ -437,9 +442,14 @@ cdef class Tridiagonal:
 
     def __init__(self, A):
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or A.dtype != np.float64:
-            raise ValueError(f"A is {A.dtype} {A.shape}; wanted float64 (n, n) with n >= 1")
+            raise ValueError(
+                f"A must be float64 of shape (n, n) with n >= 1, got {A.dtype} {A.shape}."
+            )
         if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
-            raise ValueError("A is read-only or not contiguous; wanted a C-ordered array")
+            raise ValueError(
+                "A must be a writeable C-ordered array, got one that is read-only or not "
+                "contiguous."
+            )
         cdef int n = A.shape[0], info, lwork = n * REFLECTORS_AT_ONCE
         cdef Py_ssize_t i
         numbers, work = np.zeros((3, n)), np.empty(lwork)
@@ -467,7 +477,7 @@ cdef class Tridiagonal:
         at = np.ascontiguousarray(at, np.intp)
         cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS_AT_ONCE
         if self.found.m != n or not all((at >= 0) & (at < n)):
-            raise ValueError(f"at is {at}; wanted indices of the {n} values, computed before")
+            raise ValueError(f"at must be indices of the {n} values computed before, got {at}.")
         rows, work = self.found.vectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)
         cdef double *z = <double *>pointer(rows)
         cdef double *a = <double *>pointer(self.A)

@@ -67,7 +67,9 @@ cdef class FastMatrixProduct(FastProduct):
         if A.dtype != np.float32 and A.dtype != np.float64 or A.ndim != 2 or (
             A.shape[0] != A.shape[1] or not A.flags.c_contiguous or not A.flags.aligned
         ):
-            raise ValueError(f"A is {A.dtype} {A.shape}; wanted a C-ordered (n, n) of real numbers")
+            raise ValueError(
+                f"A must be a C-ordered (n, n) array of real numbers, got {A.dtype} {A.shape}."
+            )
         self.A, self.n, self.dtype = A, len(A), A.dtype
         self.K, self.at = &table_chosen()[A.itemsize == 8], pointer(A)
 

@@ -130,7 +130,7 @@ def summation(arch=None, dtype="float64"):
     cdef const fc_table *K = table_named(arch or chosen_arch())
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
-        raise ValueError(f"dtype is {name}; wanted float32 or float64")
+        raise ValueError(f"dtype must be float32 or float64, got {name}.")
     cdef const fc_sums *s = &K[name == "float64"].sums
     return {
         "arch": K.name.decode(),

@@ -224,7 +224,10 @@ def small_problem(str problem, values, linear, double parameter):
     """
     values, linear = (np.ascontiguousarray(x, np.float64) for x in (values, linear))
     if values.ndim != 1 or values.shape != linear.shape or not len(values):
-        raise ValueError(f"values {values.shape} and linear {linear.shape}; wanted one length")
+        raise ValueError(
+            f"values and linear must have the same length, got shapes {values.shape} and "
+            f"{linear.shape}."
+        )
     y = np.empty((3, len(values)))
     cdef double *out = <double *>pointer(y)
     cdef Py_ssize_t m = len(values)
@@ -307,7 +310,7 @@ cdef class Space:
         self.n, self.dtype = int(n), np.dtype(dtype)
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
-            raise ValueError(f"dtype is {self.dtype}; wanted float32 or float64")
+            raise ValueError(f"dtype must be float32 or float64, got {self.dtype}.")
         room = min(self.max_dim, max(16, INITIAL_BASIS_NUMBERS // max(self.n, 1)))
         self.rows = np.empty((room, self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
@@ -554,7 +557,7 @@ cdef class Space:
         """
         y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
-            raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
+            raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
         return self.lacking_of(<double *>pointer(y))
 
     cdef bint factored(
@@ -713,7 +716,7 @@ cdef class Space:
         out = np.empty(self.n, self.dtype) if out is None else out
         y = np.array(y, np.float64)
         if y.shape != (self.m,):
-            raise ValueError(f"y has shape {y.shape}; wanted ({self.m},)")
+            raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
         self.combine_into(<double *>pointer(y) if self.m else NULL, out)
         return out
 

@@ -35,9 +35,7 @@ cdef double PRODUCT_ERROR_EPS = 4
 cdef double CANCELLATION_RATIO = 1e-2
 # multiplier of a linear congruential generator (Knuth)
 cdef unsigned long long LCG_MULTIPLIER = 6364136223846793005
-NOT_FINITE = (
-    "the operator returned values that are not finite; wanted finite numbers for a finite vector"
-)
+NOT_FINITE = "products with the operator must be finite for finite vectors, got NaN or infinity."
 
 
 # --- the recurrence -------------------------------------------------------------------------------
@@ -246,7 +244,7 @@ cdef class Lanczos:
         self.coupled = vector_of(coupled, self.locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
         if self.echo.shape != (2, self.n):
-            raise ValueError(f"rows to follow have shape {self.echo.shape}; wanted (2, {self.n})")
+            raise ValueError(f"echo must have shape (2, {self.n}), got {self.echo.shape}.")
         self.echo_exponent, self.echo_error = self.exponent, error
 
     def append(self, W):
@@ -259,7 +257,7 @@ cdef class Lanczos:
         cdef char *new
         cdef double size
         if np.shape(W)[1:] != (self.n,):
-            raise ValueError(f"rows have shape {np.shape(W)}; wanted (p, {self.n})")
+            raise ValueError(f"rows must have shape (p, {self.n}), got {np.shape(W)}.")
         W = np.ascontiguousarray(W, self.dtype)
         self.drop_block()
         for one in W:
@@ -658,7 +656,7 @@ cdef class Lanczos:
         self.begin()
         theta, rows = vector_of(theta), np.ascontiguousarray(S.T, np.float64)
         if rows.shape != (count, m) or count + p > len(self.err):
-            raise ValueError(f"{count} values with vectors {S.shape}; wanted ({m}, {count})")
+            raise ValueError(f"S must have shape ({m}, {count}) for {count} values, got {S.shape}.")
         coupling, errors = np.empty((p, count)), np.empty(count)
         leaks = np.empty((self.taken, count))
         cdef double *s = <double *>pointer(rows)
@@ -822,7 +820,7 @@ cdef class Lanczos:
         ones whatever their residuals, with the coordinates (m, l) of their vectors.
         """
         if not 0 <= k <= self.m:
-            raise ValueError(f"k is {k} of {self.m} rows; wanted 0 to {self.m}")
+            raise ValueError(f"k must be an int from 0 to {self.m}, the number of rows, got {k}.")
         values, _, known = self.ritz_spectrum()
         cdef Py_ssize_t *places = self.choose(k, which)
         cdef Py_ssize_t i, m = self.m, count = 0
@@ -842,7 +840,7 @@ cdef class Lanczos:
         """Return the coordinates (k, m) of vectors of the Ritz values computed last."""
         which = np.ascontiguousarray(which, np.intp)
         if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
-            raise ValueError(f"indices are {which}; wanted some of the {self.found.m} values")
+            raise ValueError(f"indices must be some of the {self.found.m} values, got {which}.")
         return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
 
     def targets(self, theta, double tol, bint by_value):
@@ -886,7 +884,7 @@ cdef class Lanczos:
         cdef double worst = 0
         cdef bint apart = True
         if not 0 < k <= m:
-            raise ValueError(f"k is {k} of {m} rows; wanted 1 to {m}")
+            raise ValueError(f"k must be an int from 1 to {m}, the number of rows, got {k}.")
         self.diagonalise(True)
         theta, known, excess = np.empty((3, k))
         cdef double *out = <double *>pointer(theta)

@@ -79,7 +79,9 @@ cdef class Levenberg:
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
         if ready(theta, n, plan.dtype, True) == NULL:
-            raise ValueError(f"theta is {theta!r}; wanted ({n},) {plan.dtype}")
+            raise ValueError(
+                f"theta must be an array of shape ({n},) and dtype {plan.dtype}, got {theta!r}."
+            )
         self.plan, self.normal, self.spare, self.most = plan, CurvatureMatrix(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
@@ -126,7 +128,7 @@ cdef class Levenberg:
         cdef Py_ssize_t done
         cdef Ending ending = GOING
         if len(record) < count:
-            raise ValueError(f"a record has {len(record)} rows; wanted {count}")
+            raise ValueError(f"a record must have {count} rows, got {len(record)}.")
         check_floats(record, (len(record), 3))
         cdef double *rows = <double *>pointer(record)
         cdef char *theta = pointer(self.theta)

@@ -92,7 +92,10 @@ cdef char *pointer(array) except? NULL:
     cdef bint odd = view.itemsize > 0 and <uintptr_t>start % view.itemsize != 0
     PyBuffer_Release(&view)
     if odd:
-        raise ValueError(f"a {array.dtype} array is misaligned; wanted numpy.require(x, None, 'A')")
+        raise ValueError(
+            f"a {array.dtype} array must be aligned, got a misaligned one. Use numpy.require(x, "
+            "None, 'A')."
+        )
     return start
 
 
@@ -173,13 +176,13 @@ def columns_as_rows(V, out, int threads=1):
         V.shape[1], V.shape[0]
     ) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
         raise ValueError(
-            f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; "
-            "wanted (n, k) and a contiguous (k, n) of one real dtype"
+            "blocks must have shapes (n, k) and (k, n), the second contiguous, and one real "
+            f"dtype, got {V.dtype} {V.shape} and {out.dtype} {out.shape}."
         )
     if not V.flags.aligned or V.strides[0] % size or V.strides[1] % size:
         raise ValueError(
-            f"a block has strides {V.strides} and alignment {V.flags.aligned}; "
-            f"wanted whole numbers of {size} bytes"
+            f"a block must be aligned with strides that are multiples of {size} bytes, got "
+            f"strides {V.strides} and alignment {V.flags.aligned}."
         )
     if not V.size:
         return out

@@ -91,7 +91,10 @@ cdef class LossEvaluator:
     cdef char *start(self, theta) except NULL:
         cdef char *start = ready(theta, self.here.P.n, self.here.dtype, False)
         if start == NULL:
-            raise ValueError(f"theta is {theta!r}; wanted ({self.here.P.n},) {self.here.dtype}")
+            raise ValueError(
+                f"theta must be an array of shape ({self.here.P.n},) and dtype {self.here.dtype}, "
+                f"got {theta!r}."
+            )
         return start
 
     cdef bint is_at(self, Plan plan, char *theta) except -1:

@@ -439,7 +439,10 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef Py_ssize_t i
         if not (0 <= count <= q.most and 0 <= first < max(q.most, 1)):
-            raise ValueError(f"{count} pairs from row {first}; wanted some of {q.most}")
+            raise ValueError(
+                f"pairs must lie within the {q.most} rows that are kept, got {count} from row "
+                f"{first}."
+            )
         with Arithmetic(), nogil:
             q.first, q.count = first, count
             for i in range(count):  # from the oldest pair on
@@ -529,7 +532,9 @@ cdef class QuasiNewton:
         cdef Py_ssize_t count = len(record)
         check_floats(record, (count, 3))
         if plan.P.n != self.q.n or plan.dtype != self.vectors.dtype:
-            raise ValueError(f"the plan has {plan.P.n} numbers; wanted {self.q.n} of one dtype")
+            raise ValueError(
+                f"the plan must have {self.q.n} parameters of one dtype, got {plan.P.n}."
+            )
         cdef double *rows = <double *>pointer(record)
         cdef Ending ending = GOING
         self.steps = 0

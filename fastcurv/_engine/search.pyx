@@ -643,7 +643,7 @@ cdef class EigenSearch:
         if among is not None:
             among = np.ascontiguousarray(among, bool)
             if among.shape != (N_DISTANCES,):
-                raise ValueError(f"a mask has shape {among.shape}; wanted ({N_DISTANCES},)")
+                raise ValueError(f"a mask must have shape ({N_DISTANCES},), got {among.shape}.")
             marked = pointer(among)
         self.innermost_values(<double *>pointer(theta), &low, &high)
         factor, value = (2 / self.tol) ** (1. / (N_DISTANCES - 1)), self.tol * self.run.scale
@@ -680,7 +680,10 @@ def growth(diagonal, off_diagonal, at):
     """
     diagonal, off_diagonal, at = (vector_of(x) for x in (diagonal, off_diagonal, at))
     if len(off_diagonal) + 1 < len(diagonal):
-        raise ValueError(f"{len(off_diagonal)} numbers beside {len(diagonal)}; wanted one less")
+        raise ValueError(
+            f"off_diagonal must have one number less than the diagonal, got {len(off_diagonal)} "
+            f"and {len(diagonal)}."
+        )
     out = np.empty(len(at))
     fc_growth(
         len(diagonal), <double *>pointer(diagonal), <double *>pointer(off_diagonal), 1, len(at),

@@ -77,8 +77,8 @@ cdef int unwatch(fc_watch before) except -1 nogil:
     with gil:
         if PyErr_Occurred() == NULL:
             raise RuntimeError(
-                "a signal handler forked in the middle of a pass, which its child has lost; "
-                "wanted to run it again there"
+                "a signal handler forked during a computation, whose result the child process "
+                "has lost. Run the computation again in the child."
             )
     return -1
 
@@ -320,7 +320,7 @@ def default_threads():
     except ValueError:
         number = 0
     if number < 1:
-        raise ValueError(f"FASTCURV_NUM_THREADS is {text!r}; a positive whole number was wanted")
+        raise ValueError(f"FASTCURV_NUM_THREADS must be a positive whole number, got {text!r}.")
     return min(number, wanted or FC_MAX_THREADS)
 
 

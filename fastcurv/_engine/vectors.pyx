@@ -132,12 +132,12 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         find_rows(W, &w)
     if not q.kind or q.kind != w.kind or q.n != w.n:
         raise ValueError(
-            f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; "
-            "wanted (m, n) and (s, n) of one real dtype"
+            f"rows must have shapes (m, n) and (s, n) and one real dtype, got {Q.shape}, "
+            f"{Q.dtype} and {W.shape}, {W.dtype}."
         )
     if not (q.whole and w.whole):
         raise ValueError(
-            "rows are not contiguous, or misaligned; wanted a C-ordered array or whole rows of one"
+            "rows must be an aligned C-ordered array or whole rows of one, got others."
         )
     t.K, t.m, t.s, t.n = &table_chosen()[q.kind == c"d"], q.count, w.count, q.n
     t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, sweep_width(q.n)
@@ -248,9 +248,9 @@ def subtract_rows(Q, W, C):
     cdef int threads = sweep_threads(&t)
     C = np.ascontiguousarray(C, np.float64)
     if C.shape != (W.shape[0], Q.shape[0]):
-        raise ValueError(f"coefficients of shape {C.shape}; wanted {(W.shape[0], Q.shape[0])}")
+        raise ValueError(f"coefficients must have shape {(W.shape[0], Q.shape[0])}, got {C.shape}.")
     if not W.flags.writeable:
-        raise ValueError("the rows to change are read-only; wanted writeable ones")
+        raise ValueError("the rows to change must be writeable, got read-only ones.")
     squares = np.empty((max(parts, 1), W.shape[0]))
     t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
     if W.size and t.m:
@@ -298,9 +298,9 @@ def combine_rows(Q, S, Y):
     cdef Sweep *t = &combined.sweep
     cdef fc_watch before
     if S.shape != (Q.shape[0], Y.shape[0]):
-        raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
+        raise ValueError(f"coefficients must have shape {(Q.shape[0], Y.shape[0])}, got {S.shape}.")
     if not Y.flags.writeable:
-        raise ValueError("the rows to write are read-only; wanted writeable ones")
+        raise ValueError("the rows to write must be writeable, got read-only ones.")
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
@@ -372,12 +372,14 @@ cdef class Multiplier:
             or not A.dtype == B.dtype == out.dtype or size != self.K.real_bytes
         ):
             raise ValueError(
-                f"a product of {A.dtype} {A.shape} and {B.dtype} {B.shape} into {out.dtype} "
-                f"{out.shape}; wanted shapes that fit and one dtype"
+                "A, B and out of a product must have shapes that fit and one dtype, got "
+                f"{A.dtype} {A.shape}, {B.dtype} {B.shape} and {out.dtype} {out.shape}."
             )
         if out.shape[1] > 1 and out.strides[1] != size:
             if out.strides[0] != size:
-                raise ValueError("out has no unit stride; wanted rows or columns that lie whole")
+                raise ValueError(
+                    "out must have contiguous rows or columns, got strides without a unit stride."
+                )
             return self(out.T, B.T, A.T, add).T
         if not out.size:
             return out
@@ -417,9 +419,11 @@ def adam_step(
     cdef fc_arithmetic before
     for x in (theta, g, average, squares):
         if x.shape != (n,) or x.dtype != theta.dtype or x.dtype.char not in "fd":
-            raise ValueError(f"a vector is {x.dtype} {x.shape}; wanted ({n},) of one real dtype")
+            raise ValueError(
+                f"a vector must be of shape ({n},) and real dtype, got {x.dtype} {x.shape}."
+            )
         if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):
-            raise ValueError("a vector is read-only or not contiguous; wanted memory of its own")
+            raise ValueError("a vector must be writeable and contiguous, got one that is not.")
     cdef char *by = pointer(g)
     cdef char *m = pointer(average)
     cdef char *s = pointer(squares)

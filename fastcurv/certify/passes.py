@@ -618,7 +618,7 @@ class ErrorPass:
         check_choice(kind, KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
         if known.shape != self.theta.shape:
-            raise ValueError(f"v has shape {known.shape}; wanted {self.theta.shape}")
+            raise ValueError(f"v must have shape {self.theta.shape}, got {known.shape}.")
         if not np.isfinite(known).all():
             return np.inf
         with np.errstate(all="ignore"):

@@ -71,8 +71,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
         if "Object arrays" in str(error):  # which only pickle could read
             cast = f"{shown(name)}.astype({'str' if name == 'y' else 'float'})"
             raise ValueError(
-                f"{path}: {shown(name)} holds Python objects; wanted numbers or words, as {cast} "
-                "makes them"
+                f"{path}: {shown(name)} must hold numbers or words, got Python objects. Convert "
+                f"them, for example with {cast}."
             ) from None
         words = shown(error, 200) or type(error).__name__
         raise ValueError(f"{path} is not a .npz file that can be read: {words}") from None
@@ -146,19 +146,20 @@ def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
     if len(lines) < least or len(lines[0]) < least:
         wanted = "two lines and two columns" if least == 2 else "a line of numbers"
         marks = MARKS[SEPARATORS[path.suffix.lower()]]
-        raise ValueError(
-            f"{path} holds too little; wanted {wanted}, separated by {marks}, at least"
-        )
+        raise ValueError(f"{path} must hold at least {wanted}, separated by {marks}, got less.")
     _refuse_index(path, first, names is not None)
     width = len(lines[0])
     if names is not None and len(names) != width:
         raise ValueError(
-            f"{path} names {len(names)} columns, and its first sample line has {width}; wanted one "
-            "name a column"
+            f"{path} must have one name for each column, got {len(names)} names for {width} "
+            "columns of the first sample line."
         )
     for number, row in enumerate(lines, 1 + (names is not None)):
         if len(row) != width:
-            raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
+            raise ValueError(
+                f"{path} must have {width} columns in each line, got {len(row)} in sample line "
+                f"{number}."
+            )
     return names, lines
 
 
@@ -203,7 +204,7 @@ def read_features(
     if kind not in SEPARATORS:
         X = _from_npz(_found(path), ("X",))[0] if kind == ".npz" else _from_sklearn(str(source))[0]
         if X.shape[1] != width:
-            raise ValueError(f"{source} has {X.shape[1]} features; wanted {width}")
+            raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
         return X
     names, lines = _table(_found(path), 1)
     places = [*range(len(lines[0]))]
@@ -211,15 +212,17 @@ def read_features(
         missing = [name for name in columns if name not in names]
         if missing:
             raise ValueError(
-                f"{path} has no column {shown(missing[0])!r}; wanted "
-                f"{shown(', '.join(columns), 400)}"
+                f"{path} must have a column {shown(missing[0])!r}, got "
+                f"{shown(', '.join(columns), 400)}."
             )
         places = [names.index(name) for name in columns]
     elif len(places) == width + 1:
         last = target is None or not target.isdecimal() or int(target) > width
         places.pop(-1 if last else int(target or 0))
     if len(places) != width:
-        raise ValueError(f"{path} has {len(places)} columns; wanted the {width} features")
+        raise ValueError(
+            f"{path} must have the {width} features as columns, got {len(places)} columns."
+        )
     return _numbers(path, lines, places, names)
 
 
@@ -258,7 +261,9 @@ def _lines(path: Path) -> list[list[str]]:
         raise ValueError(f"{path} is not a {kind} file that can be read: {error}") from None
     if not lines:
         marks = MARKS[SEPARATORS[path.suffix.lower()]]
-        raise ValueError(f"{path} is empty; wanted numbers separated by {marks}, one sample a line")
+        raise ValueError(
+            f"{path} must hold numbers separated by {marks}, one sample a line, got an empty file."
+        )
     return lines
 
 
@@ -275,8 +280,9 @@ def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
         )
         if mark != own and ((len(top[0]) == 1 and mark in top[0][0]) or (everywhere and beside)):
             raise ValueError(
-                f"{path} is separated by {name}; wanted {MARKS[own]} between columns and points in "
-                "numbers" + (", or a name that ends in .tsv" if mark == "\t" else "")
+                f"{path} must have {MARKS[own]} between columns and decimal points in numbers, got "
+                f"columns separated by {name}."
+                + (" Or use a name that ends in .tsv." if mark == "\t" else "")
             )
 
 
@@ -287,8 +293,8 @@ def _refuse_index(path: Path, first: list[str], named: bool) -> None:
     apart = all(cell.isdecimal() for cell in rest) and len(set(rest)) == len(rest)
     if name in NO_NAMES and (counts or (named and apart)):
         raise ValueError(
-            f"{path}: the first column has no name and numbers the rows, as an index of pandas "
-            "does; wanted data alone, as df.to_csv(path, index=False) writes them"
+            f"{path} must hold data alone, got a first column without a name that numbers the "
+            "rows, as the index of a pandas data frame does. Use df.to_csv(path, index=False)."
         )
 
 
@@ -321,7 +327,9 @@ def _target_column(where: str, y: list[str]) -> np.ndarray:
             if numbers.dtype != object and np.isfinite(numbers).all():  # of more than 64 bits
                 return numbers
     if any(_is_number(cell) or not cell for cell in y):
-        raise ValueError(f"{where}: the targets mix words, numbers and gaps; wanted one of a kind")
+        raise ValueError(
+            f"{where}: the targets must be of one kind, got words, numbers and missing values."
+        )
     return np.array(y)
 
 
@@ -442,7 +450,9 @@ def load_dataset(
     ((16, 2), (4, 2), 'cross_entropy', 2)
     """
     if not 0 <= test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
+        raise ValueError(
+            f"test_fraction must be at least 0 and less than 1, got {test_fraction!r}."
+        )
     X, y, columns, name = _read(source, target)
     digest = _digest(X, y)
     loss, y, n_outputs, classes = _targets(source, y, loss, n_outputs)
@@ -507,7 +517,7 @@ def _read(
 
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in NAMES:
-        raise ValueError(f"data is {name!r}; wanted {WHAT}")
+        raise ValueError(f"data must be {WHAT}, got {name!r}.")
     with optional(f"the data of {name}"):
         from sklearn import datasets
 
@@ -521,20 +531,24 @@ def _from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarr
     if not set(names) <= set(arrays):
         wanted = "arrays X and y" if len(names) > 1 else "an array X"
         raise ValueError(
-            f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted {wanted}"
+            f"{path} must hold {wanted}, got {shown(', '.join(arrays), 200) or 'nothing'}."
         )
     X = arrays["X"]
     y = arrays["y"] if "y" in names else np.zeros(len(X) if X.ndim else 0)
     least = len(names)  # samples: one can be predicted, and none held out of one
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < least or not X.size:
-        given = f"X has shape {X.shape}" + f" and y {y.shape}" * ("y" in names)
-        wanted = "(N, d), and (N,) or (N, d_out)" if "y" in names else "(N, d)"
-        raise ValueError(f"{path}: {given}; wanted {wanted}")
+        given = f"{X.shape}" + f" and {y.shape}" * ("y" in names)
+        wanted = (
+            "X and y must have shapes (N, d) and (N,) or (N, d_out)"
+            if "y" in names
+            else "X must have shape (N, d)"
+        )
+        raise ValueError(f"{path}: {wanted}, got {given}.")
     if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiubUS":
-        raise ValueError(f"{path}: X is {X.dtype} and y {y.dtype}; wanted numbers")
+        raise ValueError(f"{path}: X and y must hold numbers, got dtypes {X.dtype} and {y.dtype}.")
     X = X.astype(np.float64, copy=False)
     if not np.isfinite(X).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-        raise ValueError(f"{path}: X or y holds NaN or infinity; wanted finite numbers")
+        raise ValueError(f"{path}: X and y must hold finite numbers, got NaN or infinity.")
     if y.ndim == 2 and y.dtype.kind != "f":
         y = y[:, 0] if y.shape[1] == 1 else y.astype(np.float64)
     return X, y
@@ -556,7 +570,7 @@ def _targets(
     check_loss(loss)
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
-            raise ValueError(f"{source}: y holds words; wanted numbers for {loss}")
+            raise ValueError(f"{source}: y must hold numbers for {loss}, got words.")
         y, asked = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
         width = y.shape[1] * (1 if asked is None else asked.per_target)
     else:
@@ -574,28 +588,32 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     them.
     """
     if y.ndim == 2:
-        raise ValueError(f"{source}: y has shape {y.shape}; wanted one class a sample for {loss}")
+        raise ValueError(
+            f"{source}: y must have one class per sample for {loss}, got shape {y.shape}."
+        )
     if y.dtype.kind == "f" and (y != np.round(y)).any():
-        raise ValueError(f"{source}: y holds numbers that are not whole; wanted classes for {loss}")
+        raise ValueError(
+            f"{source}: y must hold classes for {loss}, got numbers that are not whole."
+        )
     labels, ranks = np.unique(y, return_inverse=True)
     if labels.size < 2:
-        raise ValueError(f"{source}: y holds a single class; wanted at least two")
+        raise ValueError(f"{source}: y must hold at least two classes, got one.")
     if LOSSES[loss].targets == "labels":
         if labels.size != 2:
-            raise ValueError(f"{source}: y holds {labels.size} classes; wanted two for {loss}")
+            raise ValueError(f"{source}: y must hold two classes for {loss}, got {labels.size}.")
         return ranks.astype(np.float64).reshape(-1, 1), 1
     if given is not None and labels.size <= given and y.dtype.kind not in "US":
         if labels[0] >= 0 and labels[-1] < given:
             return y.astype(np.int64), given
         if labels.size < given:
             raise ValueError(
-                f"{source}: y holds classes from {labels[0]} to {labels[-1]}; wanted 0 to "
-                f"{given - 1} for the model's {given} outputs"
+                f"{source}: y must hold classes from 0 to {given - 1} for the model's {given} "
+                f"outputs, got classes from {labels[0]} to {labels[-1]}."
             )
     if labels.size > max(2, len(y) // 2):
         raise ValueError(
-            f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
-            f"wanted classes, or --loss {SUITS['numbers']}"
+            f"{source}: y must hold classes, got {labels.size} different whole numbers in "
+            f"{len(y)} samples. Use --loss {SUITS['numbers']} for numbers."
         )
     return ranks, int(labels.size)
 

@@ -143,13 +143,17 @@ def _torch_state(path: Path) -> Any:
     except Exception as error:  # pickle, zipfile and torch raise many kinds
         reason = shown(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
-            f"{path} is no state dict; wanted torch.save(net.state_dict(), path): {reason}"
+            f"{path} must be a state dict, as written by torch.save(net.state_dict(), path), got "
+            f"another file: {reason}."
         ) from None
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
     if not isinstance(held, dict) or not all(hasattr(t, "detach") for t in held.values()):
-        raise ValueError(f"{path} holds no state dict; wanted torch.save(net.state_dict(), path)")
+        raise ValueError(
+            f"{path} must hold a state dict, as written by torch.save(net.state_dict(), path), "
+            "got other objects."
+        )
     return held
 
 
@@ -162,8 +166,8 @@ def _in_order(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray
     if len({re.sub(r"\d+", "#", layer) for layer in layers}) > 1:
         found = shown(", ".join(layers[:4]), 200)
         raise ValueError(
-            f"{path} has layers called {found}, which says no order; wanted numbers in their "
-            "names, a .pt state dict, or fc.save"
+            f"{path} must have layers whose names contain their numbers, got {found}, which have "
+            "no order. Use a .pt state dict, or fc.save."
         )
     place = {name: (numbers[name.rpartition(".")[0]], name.endswith("bias")) for name in arrays}
     return {name: arrays[name] for name in sorted(arrays, key=lambda name: place[name])}

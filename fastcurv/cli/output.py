@@ -222,7 +222,7 @@ def check_out(
         return
     if kinds and Path(path).suffix.lower() not in kinds:
         wanted = joined.join(kinds)
-        raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {wanted}")
+        raise ValueError(f"{name} must be a name that ends in {wanted}, got {str(path)!r}.")
     check_place(path, name, folders=True)
 
 

@@ -45,15 +45,15 @@ class Parser(argparse.ArgumentParser):
     """
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (is )?", r"\1 is \2", message)
-        message = re.sub(r" is is ", " is ", message)
+        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (?=must be )", r"\1 ", message)
+        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 is ", message)
         given = re.match(r"COMMAND is invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if given:
             commands = re.findall(r"[\w-]+", given[2])
-            message = f"there is no command {given[1]!r}; wanted one of {', '.join(commands)}"
+            message = f"the command must be one of {', '.join(commands)}, got {given[1]!r}."
             message += near(given[1], commands)
         elif message.endswith("are required: COMMAND"):
-            message = f"a command is missing; begin with '{self.prog} demo', or see --help"
+            message = f"a command is missing. Begin with '{self.prog} demo', or see --help."
         self.exit(2, f"{self.prog}: {escaped(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -74,10 +74,10 @@ class Parser(argparse.ArgumentParser):
             command = group.choices[found.command]
             options = [name for a in command._actions for name in a.option_strings]
             unknown = next((word for word in rest if word.startswith("-")), rest[0])
-            hint = near(unknown.split("=")[0], options) or f"; see {command.prog} --help"
+            hint = near(unknown.split("=")[0], options) or f" See {command.prog} --help."
             if re.fullmatch(r"\d+", unknown) and "--hidden" in options:
-                hint = "; widths are joined by commas: --hidden 32,16"
-            command.error(f"unknown argument {unknown}{hint}")
+                hint = " Join widths by commas, --hidden 32,16."
+            command.error(f"unknown argument {unknown}.{hint}")
         return found
 
 
@@ -86,7 +86,7 @@ def near(word: str, words: list[str]) -> str:
     close.
     """
     found = difflib.get_close_matches(word, words, 1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 def option(*names: str, **words: Any) -> Option:
@@ -107,7 +107,7 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], A
         if not low <= number <= high or number == math.inf:
             upto = f"from {low:g} to {high:g}" if high <= MAX_THREADS else f"of at least {low:g}"
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"is {text}; wanted {what} {upto}")
+            raise argparse.ArgumentTypeError(f"must be {what} {upto}, got {text}.")
         return number
 
     return read
@@ -122,7 +122,7 @@ def _positive(text: str) -> float:
         number = float(_real(0)(text))
         if number > 0:
             return number
-    raise argparse.ArgumentTypeError(f"is {text}; wanted a number above 0")
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}.")
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def _widths(text: str) -> tuple[int, ...]:
     except ValueError:
         widths = ()
     if not widths or min(widths) < 1 or max(widths) > 1 << 24:
-        raise argparse.ArgumentTypeError(f"is {text!r}; wanted widths like 32,16")
+        raise argparse.ArgumentTypeError(f"must be widths like 32,16, got {text!r}.")
     return widths
 
 
@@ -143,8 +143,8 @@ def _loss(text: str) -> str:
         check_loss(text)
     except ValueError as error:
         said = str(error)
-        of = "" if said.startswith("loss is ") else f"{text!r}, whose "
-        raise argparse.ArgumentTypeError(of + said.removeprefix("loss is ")) from None
+        of = "" if said.startswith("loss ") else f"must be a valid loss, got {text!r}: "
+        raise argparse.ArgumentTypeError(of + said.removeprefix("loss ")) from None
     return text
 
 
@@ -152,7 +152,7 @@ def _address(text: str) -> str:
     """Return the text unless it is blank."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
-            f"is {text!r}; wanted 'local' or the address of a scheduler"
+            f"must be 'local' or the address of a scheduler, got {text!r}."
         )
     return text
 

@@ -47,7 +47,7 @@ def predictions(args: Namespace) -> Columns:
         raise ValueError(f"{path} does not say how its data were scaled. Train the network again.")
     model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
-        raise ValueError(f"{path} holds {saved.theta.size} parameters; wanted {model.n_params}")
+        raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
     X = read_features(args.data, coding.columns, recipe.target, model.sizes[0])
     with np.errstate(over="ignore", invalid="ignore"):
         if coding.shift:

@@ -272,8 +272,8 @@ def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, in
     )
     if not pairs or (phases and sum(count for _, count in phases) != n_records):
         raise ValueError(
-            f"its phases are {shown(repr(phases))}; wanted names, each with its share of the "
-            f"{n_records} records of the history"
+            f"its phases must be names, each with its number of the {n_records} records of the "
+            f"history, got {shown(repr(phases))}."
         )
     return tuple((shown(name), count) for name, count in phases)
 

@@ -17,7 +17,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
-from .errors import entry, parameters_of, suggestion, typed
+from .errors import advice, entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
 Name = TypeVar("Name", bound=str)
@@ -75,11 +75,11 @@ def check_seed(seed: Any) -> Any:
         return seed
     if not isinstance(seed, INTEGRAL) or isinstance(seed, bool):
         raise TypeError(
-            f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
+            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {typed(seed)}."
         )
     if seed < 0:
         raise ValueError(
-            f"seed is {short(seed)}; wanted None, an int >= 0 or a numpy.random.Generator"
+            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {short(seed)}."
         )
     return int(seed)
 
@@ -110,7 +110,9 @@ def spawned(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
 def one_seed(seed: Any, rng: Any) -> Any:
     """Return the one of `seed` and `rng`, two names of one argument, that is given, checked."""
     if seed is not None and rng is not None:
-        raise TypeError("seed and rng are both given; wanted one of the two: they mean the same")
+        raise TypeError(
+            "only one of seed and rng, two names of one argument, must be given, got both."
+        )
     return check_seed(rng if seed is None else seed)
 
 
@@ -132,8 +134,8 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
         raise ValueError(f"{name} must be an int below 2**63, got {short(x)}.")
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
     if known:
-        raise ValueError(f"{name} is {short(x)}; wanted {wanted}")
-    raise TypeError(f"{name} is {short(x)}; wanted {wanted}")
+        raise ValueError(f"{name} must be {wanted}, got {short(x)}.")
+    raise TypeError(f"{name} must be {wanted}, got {short(x)}.")
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
@@ -141,7 +143,7 @@ def check_real(x: Any, name: str, wanted: str = "a number") -> float:
     if type(x) is float:
         return x
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        raise TypeError(f"{name} is {short(x)}; wanted {wanted}")
+        raise TypeError(f"{name} must be {wanted}, got {short(x)}.")
     try:
         return float(x)
     except OverflowError:
@@ -170,13 +172,13 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
     number = check_real(x, name, wanted)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(f"{name} is {number}; wanted {wanted}")
+        raise ValueError(f"{name} must be {wanted}, got {number}.")
     return number
 
 
 def check_bool(x: Any, name: str) -> bool:
     if not isinstance(x, (bool, np.bool_)):
-        raise TypeError(f"{name} is {short(x)}; wanted True or False")
+        raise TypeError(f"{name} must be True or False, got {short(x)}.")
     return bool(x)
 
 
@@ -186,12 +188,12 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     if isinstance(x, str) and x in choices:
         return x
     other = suggestion(x, choices, name)
-    wanted = other or f"one of {', '.join(choices)}"
+    wanted = f"{name} must be one of {', '.join(choices)}"
     if isinstance(x, str):
-        raise ValueError(f"{name} is {short(x)}; wanted {wanted}")
+        raise ValueError(f"{wanted}, got {short(x)}{advice(other)}")
     if other is None:
-        raise TypeError(f"{name} is {typed(x)}; wanted {wanted}")
-    raise ValueError(f"{name} is {getattr(x, '__name__', type(x).__name__)}; wanted {wanted}")
+        raise TypeError(f"{wanted}, got {typed(x)}.")
+    raise ValueError(f"{wanted}, got {getattr(x, '__name__', type(x).__name__)}{advice(other)}")
 
 
 def all_finite(a: Array) -> bool:
@@ -237,7 +239,7 @@ def as_numpy(x: Any, name: str) -> Array:
     array([1, 2])
     >>> as_numpy(np.ma.array([1.0, 2.0], mask=[False, True]), "v")
     Traceback (most recent call last):
-    ValueError: v is masked in 1 of 2 places; wanted numbers everywhere: fill or drop those
+    ValueError: v must have no masked entries, got 1 of 2 masked. Fill or drop them.
     """
     if type(x) is np.ndarray:
         return x
@@ -245,15 +247,15 @@ def as_numpy(x: Any, name: str) -> Array:
         hidden = int(np.sum(x.mask))
         if hidden:
             raise ValueError(
-                f"{name} is masked in {hidden} of {x.size} places; wanted numbers everywhere: fill "
-                "or drop those"
+                f"{name} must have no masked entries, got {hidden} of {x.size} masked. Fill or "
+                "drop them."
             )
         return np.asarray(x.data)
     if is_sparse(x):
-        raise TypeError(f"{name} is a sparse matrix; wanted a dense array: {name}.toarray()")
+        raise TypeError(f"{name} must be a dense array, got a sparse matrix. Use {name}.toarray().")
     if getattr(x, "requires_grad", False) is True:
         raise ValueError(
-            f"{name} is a tensor that needs a gradient; wanted one that does not: {name}.detach()"
+            f"{name} must be a tensor without requires_grad, got one with it. Use {name}.detach()."
         )
     try:
         if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
@@ -276,17 +278,21 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
     if sentence is not None:
         return TypeError(sentence)
     if isinstance(x, LinearOperator):
-        return TypeError(f"{name} is {typed(x)}, an operator; wanted an array of numbers")
+        return TypeError(f"{name} must be an array of numbers, got {typed(x)}, an operator.")
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
-        return ValueError(f"{name} lies on {place}; wanted it on the CPU: {name}.cpu() in torch")
+        return ValueError(
+            f"{name} must be in CPU memory, got an array on {place}. Use {name}.cpu() in torch."
+        )
     if isinstance(x, (list, tuple)):
-        return ValueError(f"{name} is a list that makes no array; wanted rows of equal lengths")
+        return ValueError(
+            f"{name} must have rows of equal lengths, got a list that makes no array."
+        )
     dtype = getattr(x, "dtype", type(x).__name__)
     if "bfloat16" in str(dtype).lower():
-        return TypeError(f"{name} has dtype {dtype}, which NumPy lacks; wanted {name}.float()")
+        return TypeError(f"{name} must have a dtype of NumPy, got {dtype}. Use {name}.float().")
     text = str(error).split("\n")[0].rstrip(".")
-    return TypeError(f"{name} has dtype {dtype} ({text}); wanted real numbers")
+    return TypeError(f"{name} must hold real numbers, got dtype {dtype} ({text}).")
 
 
 def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
@@ -298,9 +304,11 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
         if a.dtype.kind not in "fiub":
             single = not a.shape and a.dtype == object
-            said = f"is {typed(a.item())}" if single else f"has dtype {a.dtype}"
-            cure = f": {name}.x" if hasattr(x, "x") and hasattr(x, "fun") else ""
-            raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
+            said = typed(a.item()) if single else f"dtype {a.dtype}"
+            cure = f" Use {name}.x." if hasattr(x, "x") and hasattr(x, "fun") else ""
+            raise TypeError(
+                parameters_of(x, name) or f"{name} must hold real numbers, got {said}.{cure}"
+            )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
         with np.errstate(over="ignore"):  # overflow is refused below
@@ -315,7 +323,7 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
     if not all_finite(a):
         beyond = given is not None and all_finite(given)
         said = f"numbers beyond the range of {a.dtype}" if beyond else "NaN or infinity"
-        raise NotFiniteError(f"{name} holds {said}; wanted finite numbers")
+        raise NotFiniteError(f"{name} must hold finite numbers, got {said}.")
     return a
 
 
@@ -323,7 +331,7 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
     """Return `v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
     checked = check_array(v, name, dtype)
     if checked.shape != (n,):
-        raise ValueError(f"{name} has shape {checked.shape}; wanted ({n},)")
+        raise ValueError(f"{name} must have shape ({n},), got {checked.shape}.")
     return checked
 
 
@@ -375,7 +383,9 @@ def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
     if block.ndim == 1:
         block = block[:, None]
     if block.ndim != 2 or block.shape[0] != n or block.shape[1] < 1:
-        raise ValueError(f"{name} has shape {block.shape}; wanted ({n},) or ({n}, k) with k >= 1")
+        raise ValueError(
+            f"{name} must have shape ({n},) or ({n}, k) with k >= 1, got {block.shape}."
+        )
     return block
 
 
@@ -453,13 +463,13 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
     size = gap = 0.0
     for part, mirrored in parts:  # Ctrl-C is handled between slabs
         if not np.isfinite(part.data if is_sparse(A) else part).all():
-            raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
+            raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
         with np.errstate(over="ignore", invalid="ignore"):
             size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
     if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:
         raise ValueError(
-            f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
-            f"wanted a symmetric matrix, (A + A.T)/2 for instance"
+            f"{name} must be symmetric, got entries that differ from their mirror images by up to "
+            f"{gap:.2g}. Use (A + A.T) / 2, for example."
         )
     return MatrixOperator(A, gap == 0)
 
@@ -487,17 +497,17 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     if matrix and not issparse(op):
         op = as_numpy(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
-        more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else entry(op)
+        more = f" Use {name}.hessian(theta)." if hasattr(op, "hessian") else entry(op)
         raise TypeError(
-            f"{name} is {typed(op)}; wanted a symmetric LinearOperator or matrix of "
-            f"shape (n, n){more}"
+            f"{name} must be a symmetric LinearOperator or matrix of shape (n, n), got "
+            f"{typed(op)}.{more}"
         )
     shape = tuple(op.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
-        raise ValueError(f"{name} has shape {shape}; wanted (n, n) with n >= 1")
+        raise ValueError(f"{name} must have shape (n, n) with n >= 1, got {shape}.")
     dtype = getattr(op, "dtype", None)
     if dtype is not None and np.dtype(dtype).kind not in "fiub":
-        raise TypeError(f"{name} has dtype {np.dtype(dtype)}; wanted real numbers")
+        raise TypeError(f"{name} must hold real numbers, got dtype {np.dtype(dtype)}.")
     return _check_symmetric(op, name) if matrix else op
 
 
@@ -523,7 +533,7 @@ def times(op: Any, V: Array) -> Array:
     if found.dtype.kind == "O":
         found = found.astype(np.float64)
     if found.dtype.kind not in "fiub":
-        raise TypeError(f"a product of the operator has dtype {found.dtype}; wanted real numbers")
+        raise TypeError(f"products with the operator must be real, got dtype {found.dtype}.")
     if found.shape != V.shape:
-        raise ValueError(f"op @ V has shape {found.shape} for V of {V.shape}; wanted the same")
+        raise ValueError(f"op @ V must have the shape of V, {V.shape}, got {found.shape}.")
     return found

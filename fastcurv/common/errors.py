@@ -90,7 +90,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("class_weight", "pos_weight"), "sample_weight: weights[y]"),
         "weight": "sample_weight: weights[y] * N / weights[y].sum(), as torch's mean is",
         "label_smoothing": "soft targets as y, (N, classes)",
-        "ignore_index": "rows of X and y without those",
+        "ignore_index": "rows of X and y without the ignored class",
         "batch_size": "memory, or ob.batch(rows)",
     },
     "MLP": {
@@ -153,7 +153,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "max_iter": "max_products",
         **SEEDS,
         "rng": "seed",
-        "k": "krylov, a run with as many steps as you like",
+        "k": "krylov, a run with any number of steps",
         "alpha": "failure_probability",
     },
     "find_critical_point": {**TOLERANCES, **STEPS, **TOLD, "timeout": "max_time"},
@@ -163,9 +163,9 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "timeout": "max_time",
     },
     "escape": {
-        "lr": "no step: a line search finds it",
-        "learning_rate": "no step: a line search finds it",
-        "step": "no step: a line search finds it",
+        "lr": ": a line search finds the step",
+        "learning_rate": ": a line search finds the step",
+        "step": ": a line search finds the step",
         "v": "direction",
         "d": "direction",
         **SEEDS,
@@ -173,7 +173,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "newton_step": dict.fromkeys(("l2", "lam", "alpha", "shift", "mu", "eps"), "damping")
     | {"lr": "a multiple of the step returned", "learning_rate": "a multiple of the step returned"},
     "picture": {
-        **dict.fromkeys(("figsize", "fig", "figure"), "ax, of a figure of yours"),
+        **dict.fromkeys(("figsize", "fig", "figure"), "ax, the axes of your own figure"),
         **dict.fromkeys(("title", "xlabel", "ylabel"), "display.ax_.set(...), after it is drawn"),
         **dict.fromkeys(("dpi", "path", "filename"), "display.figure_.savefig(path)"),
         **dict.fromkeys(("kind", "direction"), "directions of the landscape"),
@@ -293,7 +293,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "inertia": "fc.inertia(H)",
         **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
         "flags": "a dense matrix: hess=lambda t: ob.hessian(t).to_dense() for SciPy's trust-exact",
-        "n_params": "the objective itself, which is asked at any theta",
+        "n_params": "the objective itself, which can be evaluated at any theta",
         "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
     },
     "objective": {
@@ -340,7 +340,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
             ("eigenvalues", "values", "spectrum"), "fc.eigsh(ob.hessian(theta), which='BE')"
         ),
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
-        **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was asked about"),
+        **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was passed to classify"),
     },
     "result": _OF_RESULTS,
     "run": {
@@ -361,11 +361,11 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("plot", "show"), "fc.ConvergenceDisplay.from_results(run)"),
     },
     "estimator": {
-        "partial_fit": "a solver by mini-batches: solver='sgd', 'momentum', 'nesterov', 'rmsprop' "
+        "partial_fit": "a mini-batch solver: solver='sgd', 'momentum', 'nesterov', 'rmsprop' "
         "or 'adam'",
         **dict.fromkeys(
             ("theta_", "model_", "coefs_", "intercepts_", "loss_", "n_iter_", "curvature_"),
-            "fit(X, y) first, which sets it",
+            "fit(X, y) first, which sets this attribute",
         ),
         **dict.fromkeys(("theta", "params", "parameters"), "theta_"),
         **dict.fromkeys(("model", "module", "network"), "model_"),
@@ -383,7 +383,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("forward", "__call__", "apply", "transform"), "model.predict(theta, X)"),
         **dict.fromkeys(
             ("parameters", "params", "weights", "get_weights", "coefs_"),
-            "model.unflatten(theta): parameters are a vector beside the model",
+            "model.unflatten(theta): parameters are a vector apart from the model",
         ),
         "state_dict": "fc.to_torch(model, theta).state_dict()",
         **dict.fromkeys(("fit", "train", "compile"), "fc.Objective(model, X, y, loss=...)"),
@@ -453,11 +453,12 @@ DOORS = {  # top-level module of another library, or a class of ours: how to con
     "sklearn": "fc.from_sklearn(estimator) gives model and theta",
     "onnx": "fc.from_onnx(network) gives model and theta",
     "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
-    "fastcurv.MLP": "ob = fc.Objective(model, X, y), theta = model.init(), H = ob.hessian(theta)",
-    "fastcurv.Objective": "ob.model is its network, ob.hessian(theta) its operator at theta",
+    "fastcurv.MLP": "Make ob = fc.Objective(model, X, y), theta = model.init() and H = "
+    "ob.hessian(theta)",
+    "fastcurv.Objective": "ob.model is its network, and ob.hessian(theta) its operator at theta",
     **dict.fromkeys(
         ("fastcurv.MLPClassifier", "fastcurv.MLPRegressor"),
-        "a fitted one has model_, theta_ and objective(X, y)",
+        "A fitted estimator has model_, theta_ and objective(X, y)",
     ),
 }
 LOADED = {  # name of a class that holds rows or vectors: how to get arrays from it
@@ -495,18 +496,18 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
 
 
-def advice(words: str) -> str:
-    """Return the end of a message that suggests `words` for another library's name. A name of ours
-    is quoted; words that begin with a colon are a reason.
+def advice(words: str | None) -> str:
+    """Return the end of a message that suggests `words` for another library's name, or "." for
+    None. A bare name is quoted; words that begin with a colon are a reason.
 
     Examples
     --------
     >>> advice("l2"), advice("fc.trace(H)"), advice(": fastcurv runs on the CPU only")
-    ("; wanted 'l2'", '; wanted fc.trace(H)', ': fastcurv runs on the CPU only')
+    (". Use 'l2'.", '. Use fc.trace(H).', ': fastcurv runs on the CPU only.')
     """
-    if words.startswith(":"):
-        return words
-    return f"; wanted {words!r}" if words.isidentifier() else f"; wanted {words}"
+    if not words or words.startswith(":"):
+        return f"{words or ''}."
+    return f". Use {words!r}." if words.isidentifier() else f". Use {words}."
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
@@ -524,7 +525,9 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
     names = ARGUMENTS.get(where, {})
     for name in given:
         if name in names:
-            raise TypeError(f"{called or where} has no {name!r}{advice(names[name])}") from None
+            raise TypeError(
+                f"{called or where} has no argument {name!r}{advice(names[name])}"
+            ) from None
 
 
 def refuse_unknown(
@@ -537,8 +540,8 @@ def refuse_unknown(
     refuse_foreign(where, given, called)
     for name in given:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-        raise TypeError(f"{called} has no argument {name!r}; {hint}") from None
+        hint = f"Did you mean {near[0]!r}?" if near else f"Its arguments are {', '.join(known)}."
+        raise TypeError(f"{called} has no argument {name!r}. {hint}") from None
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
@@ -563,7 +566,7 @@ def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[G
     ... def eigsh(op, k=6): ...
     >>> eigsh(None, n_components=3)
     Traceback (most recent call last):
-    TypeError: eigsh has no 'n_components'; wanted 'k'
+    TypeError: eigsh has no argument 'n_components'. Use 'k'.
     """
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -600,12 +603,14 @@ def refuse_call(
         refuse_unknown(where, [name for name in options if name not in known], called, known)
     placed = [p.name for p in parameters[method:] if p.kind == p.POSITIONAL_OR_KEYWORD]
     dots = ["..."] * (method + len(placed) < len(parameters))
-    wanted = f"{called}({', '.join(placed + dots)})"
+    cure = f" Use {called}({', '.join(placed + dots)})"
     if method and hasattr(args[0], "from_objective"):
-        wanted += f", or {owner}.from_objective(ob, theta)"
+        cure += f", or {owner}.from_objective(ob, theta)."
     elif len(args) > method and home_of(args[method]) != KINDS.get(placed[0]):
-        wanted += entry(args[method])
-    raise TypeError(f"{said.replace(function.__qualname__, called)}; wanted {wanted}") from None
+        cure += f".{entry(args[method])}"
+    else:
+        cure += "."
+    raise TypeError(f"{said.replace(function.__qualname__, called)}.{cure}") from None
 
 
 def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
@@ -613,13 +618,13 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     closest attribute of `owner`.
     """
     known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
-    hint = ""
+    hint = "."
     if name in known:
-        hint = known[name] if known[name].startswith(":") else f"; wanted {known[name]}"
+        hint = advice(known[name])
     elif subject not in PROBED and not name.startswith("_"):
         public = [x for x in dir(owner) if not x.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f". Did you mean {near[0]!r}?" if near else "."
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
@@ -630,7 +635,7 @@ IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
 def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
     """Raise the TypeError of a special method that a class lacks, with a suggestion."""
     said = f"{type(self).__name__!r} object is not {IMPLICIT[name]}"
-    raise TypeError(f"{said}; wanted {ATTRIBUTES[self._subject][name]}")
+    raise TypeError(f"{said}{advice(ATTRIBUTES[self._subject][name])}")
 
 
 class Answering:
@@ -689,11 +694,9 @@ def shown(text: Any, most: int = 80) -> str:
 
 
 def entry(x: Any) -> str:
-    """Return the end of a sentence on how to convert networks of the library that `x` comes from,
-    or "".
-    """
+    """Return the sentence on how to convert networks of the library that `x` comes from, or ""."""
     words = DOORS.get(home_of(x))
-    return f": {words}" if words else ""
+    return f" {words}." if words else ""
 
 
 def home_of(x: Any) -> str:
@@ -728,7 +731,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
     --------
     >>> require([1.0], ["value"], "ob", OBJECTIVE)
     Traceback (most recent call last):
-    TypeError: ob is a list without value; wanted an objective such as fastcurv.Objective
+    TypeError: ob must be an objective such as fastcurv.Objective, got a list without value.
     """
     parts = list(parts)
     missing = [part for part in parts if not hasattr(x, part)]
@@ -736,8 +739,10 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
         return
     refuse_swapped(x, parts, name, after)
     if wanted == OBJECTIVE and hasattr(x, "matvec"):
-        wanted = "the objective itself, which is asked at any theta"
-    raise TypeError(f"{name} is {typed(x)} without {', '.join(missing)}; wanted {wanted}{entry(x)}")
+        wanted = "the objective itself, which can be evaluated at any theta"
+    raise TypeError(
+        f"{name} must be {wanted}, got {typed(x)} without {', '.join(missing)}.{entry(x)}"
+    )
 
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
@@ -746,7 +751,8 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
-            f"{name} is {typed(x)} and theta {typed(after)}; wanted them the other way round"
+            f"{name} and theta must be in this order, got {typed(x)} and {typed(after)}. Exchange "
+            "them."
         )
 
 
@@ -762,7 +768,7 @@ def parameters_of(x: Any, name: str) -> str | None:
         Name of the argument, for the message.
     """
     if type(x).__name__ in LOADED:
-        return f"{name} is {typed(x)}; wanted {LOADED[type(x).__name__]}"
+        return f"{name} must be {LOADED[type(x).__name__]}, got {typed(x)}."
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"
@@ -776,4 +782,4 @@ def parameters_of(x: Any, name: str) -> str | None:
         root, what = home_of(x), typed(x)
     if root not in DOORS:
         return None
-    return f"{name} is {what}; wanted one flat vector: {DOORS[root]}"
+    return f"{name} must be one flat vector, got {what}. {DOORS[root]}."

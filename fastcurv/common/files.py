@@ -81,7 +81,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def text_of(path: Any, name: str = "path", cure: str = "") -> str:
     """Return a path as text; raise a TypeError if it is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{name} is {typed(path)}; wanted the name of a file{cure}")
+        raise TypeError(f"{name} must be the name of a file, got {typed(path)}.{cure}")
     text = os.fsdecode(path)
     try:
         os.fsencode(text)
@@ -102,17 +102,19 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
     device.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise ValueError(f"{shown(os.fsdecode(path), 4096)} is a device or a pipe; wanted a file")
+        raise ValueError(
+            f"{shown(os.fsdecode(path), 4096)} must be a file, got a device or a pipe."
+        )
 
 
 def _place(path: str | os.PathLike[str]) -> str:
     """Return the resolved path, which must be a file or not exist."""
     given = text_of(path)
     if not given:
-        raise ValueError("path is ''; wanted the name of a file")
+        raise ValueError("path must be the name of a file, got ''.")
     with contextlib.suppress(FileNotFoundError):  # os.stat raises for links it may not follow
         if stat.S_ISDIR(os.stat(given).st_mode):
-            raise IsADirectoryError(f"{given} is a folder; wanted the name of a file")
+            raise IsADirectoryError(f"path must be the name of a file, got the folder {given}.")
     refuse_device(given)
     return os.path.realpath(given)
 
@@ -136,13 +138,15 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         to.
     """
     text, made = text_of(path, name), []
-    called = f"{name} is '{shown(text, 300)}'"
+    called = f"'{shown(text, 300)}'"
     target = Path(text).expanduser() if folders else Path(text)
     try:
         if not text or text.endswith(os.sep) or target.is_dir():
-            raise ValueError(f"{called}, a folder; wanted a file")
+            raise ValueError(f"{name} must be the name of a file, got the folder {called}.")
         if target.exists() and not target.is_file():
-            raise ValueError(f"{called}, which is no ordinary file; wanted a file")
+            raise ValueError(
+                f"{name} must be the name of a file, got {called}, which is not a regular file."
+            )
         folder = Path(_place(target)).parent
         while folders and not folder.exists():
             made.append(folder)
@@ -160,8 +164,8 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
                 os.unlink(temporary)
     except OSError as error:
         raise ValueError(
-            f"{called}, where no file can be written ({error.strerror or error}); wanted a file in "
-            "a folder that takes it"
+            f"{name} must be a file in a folder that can be written to, got {called} "
+            f"({error.strerror or error})."
         ) from None
     finally:
         for missing in made:
@@ -341,7 +345,7 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     if len(text) > _HEADER_LIMIT:
         raise ValueError(
-            f"the header of {path} would take {len(text)} bytes; wanted at most {_HEADER_LIMIT}"
+            f"the header of {path} must take at most {_HEADER_LIMIT} bytes, got {len(text)}."
         )
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with whole(path) as out:
@@ -385,7 +389,8 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
 def damaged(path: Any) -> ValueError:
     """Return the error for a file with a wrong checksum."""
     return ValueError(
-        f"{path} is not as fastcurv wrote it: its checksum does not fit; wanted an undamaged copy"
+        f"{path} must be as fastcurv wrote it, got a checksum that does not fit. Use an undamaged "
+        "copy."
     )
 
 
@@ -431,7 +436,7 @@ def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np
             raise ValueError(f"{path} says that arrays overlap or leave holes, at {name[:60]!r}")
         at = end
     if at != room:
-        raise ValueError(f"{path} holds {room} bytes of arrays; wanted {at}")
+        raise ValueError(f"{path} must hold {at} bytes of arrays, got {room}.")
     return [entry[:3] for entry in found]
 
 

@@ -312,8 +312,8 @@ def _attempt(solve: Callable[[], Any]) -> Any:
 
 def _failed(n: int) -> np.linalg.LinAlgError:
     return np.linalg.LinAlgError(
-        f"LAPACK's eigensolvers {', '.join(DRIVERS)} all failed on a finite symmetric matrix of "
-        f"n = {n}; wanted one that succeeds: another BLAS/LAPACK build may"
+        f"LAPACK's eigensolvers {', '.join(DRIVERS)} all failed on a finite symmetric matrix of n "
+        f"= {n}. Try another build of BLAS and LAPACK."
     )
 
 
@@ -323,14 +323,14 @@ class NotConvexError(ValueError):
 
 def _check_finite(size: float, name: str) -> None:
     if not np.isfinite(size):
-        raise NotFiniteError(f"{name} holds NaN or infinity; wanted finite numbers")
+        raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
 
 
 def _scaled(A: Floats) -> tuple[Floats, int]:
     """Return ``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
     A = np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
-        raise ValueError(f"the matrix has shape {A.shape}; wanted a square one (n, n)")
+        raise ValueError(f"the matrix must be square, got shape {A.shape}.")
     A = A.astype(np.float64, copy=False)
     cuts = list(slabs(len(A), len(A)))
     size = max([float(np.abs(A[cut]).max(initial=0.0)) for cut in cuts], default=0.0)
@@ -348,8 +348,8 @@ def unscaled(x: Floats, exponent: int) -> Floats:
         out = np.ldexp(x, exponent)
     if not np.isfinite(out).all():
         raise np.linalg.LinAlgError(
-            f"the largest eigenvalue is about {np.abs(x).max():.2g} * 2**{exponent}, beyond "
-            "float64; wanted a matrix scaled down"
+            f"the largest eigenvalue must be within float64, got about {np.abs(x).max():.2g} * "
+            f"2**{exponent}. Scale the matrix down."
         )
     return out
 

@@ -176,8 +176,8 @@ class call_unmodified:
             return
         if self.theta.tobytes() != self.before:
             raise ValueError(
-                "the objective writes into the theta it is given; wanted one that works on a copy "
-                "of it, theta.copy()"
+                "the objective must not write into the theta that is passed to it, got a changed "
+                "theta. Work on a copy, theta.copy()."
             ) from error
 
 
@@ -189,8 +189,8 @@ def as_number(value: Any) -> float:
     found = np.asarray(value)
     if found.size != 1 or found.dtype.kind not in "biuf":
         raise TypeError(
-            f"the objective's value is an array of shape {found.shape} and dtype {found.dtype}; "
-            "wanted a number"
+            f"the objective's value must be a number, got an array of shape {found.shape} and "
+            f"dtype {found.dtype}."
         )
     return float(found.reshape(()))
 
@@ -202,7 +202,7 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
     resume_arithmetic()
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
-        raise ValueError(f"the objective's gradient has shape {shape}; wanted ({n},)")
+        raise ValueError(f"the objective's gradient must have shape ({n},), got {shape}.")
     own = np.array(g, dtype) if kept else np.require(g, dtype, ["C", "A", "E"])
     return own.reshape(n)
 
@@ -214,12 +214,12 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     resume_arithmetic()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
-            f"the objective's {name} is {typed(H)}; wanted a symmetric matrix, numpy.array(...), "
-            f"or LinearOperator of shape ({n}, {n})"
+            f"the objective's {name} must be a symmetric matrix, numpy.array(...), or "
+            f"LinearOperator of shape ({n}, {n}), got {typed(H)}."
         )
     shape = getattr(H, "shape", (n, n))
     if tuple(shape) != (n, n):
-        raise ValueError(f"the objective's {name} has shape {tuple(shape)}; wanted ({n}, {n})")
+        raise ValueError(f"the objective's {name} must have shape ({n}, {n}), got {tuple(shape)}.")
     return H
 
 

@@ -182,7 +182,7 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     if mode == "dict":
         return facts
     if mode != "print":
-        raise ValueError(f"mode is {mode!r}; wanted 'print' or 'dict'")
+        raise ValueError(f"mode must be 'print' or 'dict', got {mode!r}.")
     for name, value in facts.items():
         print(f"{name:>10}: {value}")
     return None

@@ -78,7 +78,7 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
         else:
             raise foreign(f"{leaf.name} of shape {array.shape}", KERNELS)
     if not found:
-        raise ValueError(f"there are no weights; wanted {KERNELS}")
+        raise ValueError(f"weights must be {KERNELS}, got none.")
     layers = [(kernel.array.T, bias) for kernel, bias in found]
     return stacked(layers, activation, [kernel.name for kernel, _ in found])
 
@@ -133,9 +133,9 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         return _of_model(weights, activation)
     if not isinstance(weights, (list, tuple)):
         named = isinstance(weights, (str, os.PathLike))
-        wanted = ": keras.saving.load_model(path) of a file" if named else ""
+        wanted = " Use keras.saving.load_model(path) for a file." if named else ""
         raise TypeError(
-            f"weights is {typed(weights)}; wanted a model or what get_weights() gives{wanted}"
+            f"weights must be a model or the result of get_weights(), got {typed(weights)}.{wanted}"
         )
     leaves = [
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
@@ -229,7 +229,9 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
         if not arrays and not getattr(layer, "built", True):
-            raise ValueError(f"{name} has no weights yet; wanted model.build((None, inputs)) first")
+            raise ValueError(
+                f"{name} must have weights, got none. Call model.build((None, inputs)) first."
+            )
         refuse(
             len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
             f"{name} of {len(arrays)} arrays",
@@ -268,7 +270,9 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
         held = [getattr(layer, key, None) for key in keys]
         if held[-1] is None or held[-2] is None:
             cure = "model.build((None, inputs))" if keys[2:] else "layer.adapt(X)"
-            raise ValueError(f"{name} has no mean and variance yet; wanted {cure} first")
+            raise ValueError(
+                f"{name} must have a mean and a variance, got none. Call {cure} first."
+            )
         parts = [None if x is None else as_numpy(x, f"a weight of {name}") for x in held]
         like = parts[-1]
     axis = settings.get("axis", -1)
@@ -328,8 +332,8 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     array = as_numpy(tree, name)
     if array.dtype == object:
         raise TypeError(
-            f"{name} is {typed(tree)}; wanted arrays in dictionaries or lists: nnx.state(module) "
-            "of Flax, [(l.weight.T, l.bias) for l in net.layers] of Equinox"
+            f"{name} must be arrays in dictionaries or lists, got {typed(tree)}. Use "
+            "nnx.state(module) of Flax, or [(l.weight.T, l.bias) for l in net.layers] of Equinox."
         )
     return [Leaf(name, home, key, array)]
 
@@ -348,8 +352,8 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
         if len(orders) > 1:
             said = ", ".join(repr(k) for k in layers)
             raise ValueError(
-                f"{name} holds {said}, names that do not say which comes first; wanted numbers in "
-                "them, or a list of layers in order"
+                f"{name} must have names that give the order of its layers, got {said}. Put "
+                "numbers in the names, or use a list of layers in order."
             )
         layers = orders[0] if orders else layers
     return [parts[k] for k in layers] + rest

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import accept_aliases, shown
+from ..common.errors import accept_aliases, shown, typed
 from ..common.files import text_of
 from ..common.optional import optional
 from ..network.mlp import Model
@@ -67,15 +67,18 @@ class Graph:
         for known in proto.opset_import:
             if known.domain in DOMAINS[:2] and known.version < OLDEST:
                 raise ValueError(
-                    f"the model is of opset {known.version}; wanted {OLDEST} or later: "
-                    "onnx.version_converter.convert_version"
+                    f"the model must be of opset {OLDEST} or later, got {known.version}. Use "
+                    "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
             refuse(
                 own.domain in DOMAINS, f"{shown(own.name)}, a function of the model's own,", WANTED
             )
         if folder is None and any(map(_outside, _tensors(graph))):
-            raise ValueError("the model keeps weights in a file of its own; wanted its path")
+            raise ValueError(
+                "the model must hold its weights, got one that keeps them in another file. Use "
+                "its path."
+            )
         self.folder, self.stack = folder, stack
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
         self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
@@ -104,12 +107,14 @@ class Graph:
                 for name in dict.fromkeys(filter(None, node.input)):
                     self.readers[name].append(node)
         if len(inputs) != 1:
-            raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
+            raise ValueError(f"the graph must have one input, got {len(inputs)}.")
         self.input = inputs[0].name
         given = inputs[0].type.tensor_type
         dims = [d.dim_value for d in given.shape.dim] if given.HasField("shape") else [0, 0]
         if len(dims) < 2:
-            raise ValueError(f"the graph's input has {len(dims)} axes; wanted rows, (N, features)")
+            raise ValueError(
+                f"the graph's input must be rows, (N, features), got {len(dims)} axes."
+            )
         self.axes, self.rows = len(dims), dims[0]  # 0 stands for any number of rows
         stack.takes = math.prod(dims[1:]) or None  # if it is known
         self.outputs = {o.name for o in graph.output}
@@ -152,7 +157,9 @@ class Graph:
                 return np.asarray(held, np.float32 if kind in (1, 6) else None)  # FLOAT, FLOATS
         size = math.prod(held.dims)
         if not 0 <= size < 2**48:
-            raise ValueError(f"a tensor of the model has {size} numbers; wanted those in the file")
+            raise ValueError(
+                f"a tensor of the model must have the numbers that the file holds, got {size}."
+            )
         self.stack.spend(64 + 8 * size)
         try:
             if _outside(held):
@@ -396,13 +403,13 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         os.fspath(source)
     except TypeError:
         raise TypeError(
-            f"source is a {type(source).__name__}; wanted a path, bytes or an onnx.ModelProto"
+            f"source must be a path, bytes or an onnx.ModelProto, got {typed(source)}."
         ) from None
     except Exception:
         raise ValueError("source holds bytes that are no ONNX model") from None
     path = Path(text_of(source, "source"))
     if not path.is_file():
-        raise ValueError(f"{shown(path)} is not a file; wanted an ONNX model")
+        raise ValueError(f"source must be an ONNX model, got {shown(path)}, which is not a file.")
     try:
         folder, size = path.resolve().parent, path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
@@ -477,7 +484,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     except Exception as error:  # for nodes without inputs, or tensors without data
         text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
-            f"the ONNX model is damaged ({text}); wanted a stack of {WANTED}"
+            f"the ONNX model must be a stack of {WANTED}, got a damaged one ({text})."
         ) from None
     warn_left_out(stack)
     return found
@@ -536,7 +543,7 @@ def _finish(graph: Graph, at: str) -> Model:
     given = {at}.union(*(node.output for node in _below(graph, at)))
     if not graph.outputs & given:
         names = ", ".join(shown(name) for name in sorted(graph.outputs))
-        raise ValueError(f"the graph gives {names}, not its last layer; wanted what that gives")
+        raise ValueError(f"the graph must return the output of its last layer, got {names}.")
     return found
 
 

@@ -25,7 +25,7 @@ SUPPORTED = f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batc
 
 def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
     """Return the error for a layer that has no counterpart in `MLP`."""
-    return ValueError(f"{what} has no counterpart here; wanted a stack of {wanted}")
+    return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
 def refuse(when: Any, what: str, wanted: str = SUPPORTED) -> None:
@@ -76,8 +76,8 @@ class Stack:
         self.left -= n_bytes
         if self.left < 0:
             raise ValueError(
-                "the model unpacks to far more than its file holds; wanted max_params, how many "
-                "parameters it may have, where that is meant"
+                "the model must not unpack to far more than its file holds. Pass max_params, the "
+                "number of parameters that it may have, if this is intended."
             )
 
     @property
@@ -104,17 +104,17 @@ class Stack:
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
         if self.room < 0:
             raise ValueError(
-                f"{name} brings more parameters than the file has bytes; wanted max_params, how "
-                "many the model may have, where that is meant"
+                f"{name} must not have more parameters than the file has bytes. Pass max_params, "
+                "the number of parameters that the model may have, if this is intended."
             )
         W = self._array(W, f"the weight of {name}", 2)
         b = None if b is None else self._array(b, f"the bias of {name}", 1)
         if b is not None and b.shape != (len(W),):
-            raise ValueError(f"the bias of {name} has shape {b.shape}; wanted ({len(W)},)")
+            raise ValueError(f"the bias of {name} must have shape ({len(W)},), got {b.shape}.")
         if self.width not in (None, W.shape[1]):
-            rows = f"the layer before it, {self.names[-1]}, gives" if self.layers else "rows have"
+            rows = f"the layer before it, {self.names[-1]}, returns" if self.layers else "rows have"
             raise ValueError(
-                f"{name} takes {W.shape[1]} numbers, and {rows} {self.width}; wanted a stack"
+                f"{name} must take {self.width} numbers, the width of {rows}, got {W.shape[1]}."
             )
         if self.pending is not None:
             scale, shift = self.pending
@@ -142,7 +142,7 @@ class Stack:
         if self.pending is not None and width is None and self.pending[0].size > 1:
             width = self.pending[0].size
         if width is not None and scale.size not in (1, width):
-            raise ValueError(f"{name} has {scale.size} features; wanted {width}")
+            raise ValueError(f"{name} must have {width} features, got {scale.size}.")
         done = len(self.layers)
         if self.last == "linear" and done - 1 not in self.norms and self.saved != done:
             W, b = self.layers[-1]
@@ -174,11 +174,11 @@ class Stack:
         why = " that does not follow a linear layer, while training"
         self._open(name, fits and self.pending is None, why)
         if eps != _engine.BATCH_NORM_EPS:
-            raise ValueError(f"{name} has eps={eps}; wanted {_engine.BATCH_NORM_EPS}")
+            raise ValueError(f"{name} must have eps={_engine.BATCH_NORM_EPS}, got eps={eps}.")
         m = (len(self.layers[-1][0]),)
         parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
         if any(part.shape != m for part in parts):
-            raise ValueError(f"{name} has {len(parts[0])} features; wanted {m[0]}")
+            raise ValueError(f"{name} must have {m[0]} features, got {len(parts[0])}.")
         self.norms[done - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
@@ -191,7 +191,8 @@ class Stack:
             near = float(np.float32(value)) if isinstance(value, (int, float)) else value
             if given not in (value, near):
                 raise ValueError(
-                    f"{name} has {key}={given!r}, which has no counterpart here; wanted {value!r}"
+                    f"{name} must have {key}={value!r}, got {key}={given!r}, which has no "
+                    "counterpart in fastcurv."
                 )
         self.activation(phi, name)
 
@@ -235,14 +236,14 @@ class Stack:
     def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
         array = as_numpy(x, name)
         if ndim is not None and array.ndim != ndim:
-            raise ValueError(f"{name} has shape {array.shape}; wanted {ndim} axes")
+            raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}.")
         self.dtypes.append(array.dtype)
         return check_array(array, name, np.float64)
 
     def finish(self, dtype: Any = None) -> Model:
         """Return the model and its theta, in the dtype of what was read unless another is given."""
         if not self.layers:
-            raise ValueError("the source has no linear layer; wanted at least one")
+            raise ValueError("the source must have at least one linear layer, got none.")
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
@@ -270,7 +271,8 @@ class Stack:
             if none and biased and l not in self.norms:
                 name = self.names[l].split(" and ")[0]  # without the names of what follows it
                 raise ValueError(
-                    f"{name} has no bias and others have; wanted all layers with one, or none"
+                    f"all linear layers must have a bias, or none, got {name} without one and "
+                    "others with one."
                 )
         sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
         model = MLP(sizes, self.activations, biased, bool(self.skips), dtype, bool(self.norms))
@@ -298,8 +300,8 @@ def agreed(model: MLP, activation: Any) -> None:
     """Raise a ValueError if an activation given by the caller differs from the network's own."""
     if activation is not None and MLP(model.sizes, activation).activation != model.activation:
         raise ValueError(
-            f"activation is {activation!r}, and the model's layers have {list(model.activation)}; "
-            "wanted None, or the same"
+            f"activation must be None or {list(model.activation)}, as in the model's layers, got "
+            f"{activation!r}."
         )
 
 
@@ -316,8 +318,8 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
             stack.activation(phis[l], phis[l])
     if hidden > 0 and activation is None:
         raise ValueError(
-            "activation is None; wanted that of the hidden layers, which weights do not say: one "
-            f"of {', '.join(ACTIVATIONS)}, or a list of them"
+            "activation must be that of the hidden layers, since weights do not tell it, got "
+            f"None. Use one of {', '.join(ACTIVATIONS)}, or a list of them."
         )
     return stack.finish()
 
@@ -379,14 +381,16 @@ def from_sklearn(est: Any) -> Model:
         else:
             last, est = affine_targets(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
-        raise TypeError(f"est is {typed(est)}; wanted its est.best_estimator_, there once fitted")
+        raise TypeError(
+            f"est must be a fitted estimator, got {typed(est)}. Use est.best_estimator_, after fit."
+        )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
-            f"est is a {type(est).__name__}; wanted an MLPClassifier or MLPRegressor of "
-            "scikit-learn, or a pipeline that ends with one"
+            "est must be an MLPClassifier or MLPRegressor of scikit-learn, or a pipeline that "
+            f"ends with one, got {typed(est)}."
         )
     if not hasattr(est, "coefs_"):
-        raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
+        raise ValueError(f"est must be a fitted MLP, got {typed(est)} without coefs_.")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
         refuse(
@@ -399,8 +403,9 @@ def from_sklearn(est: Any) -> Model:
     refuse(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
-            f"est scales targets that are predicted as {phi_out!r} of the outputs, which no linear "
-            "layer does; wanted a loss without a link, or from_sklearn(est.regressor_)"
+            "est must have a loss without a link if its targets are scaled, got targets "
+            f"predicted as {phi_out!r} of the outputs, which no linear layer does. Use "
+            "from_sklearn(est.regressor_)."
         )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
@@ -467,8 +472,8 @@ def scales_targets(est: Any) -> bool:
     own: Any = type(est)
     if own.predict is not kind.predict:
         raise ValueError(
-            f"est is {typed(est)} with a predict of its own; wanted scikit-learn's {TARGETS}, or "
-            "from_sklearn(est.regressor_), whose outputs are scaled targets"
+            f"est must be scikit-learn's {TARGETS}, got {typed(est)} with a predict of its own. "
+            "Use from_sklearn(est.regressor_), whose outputs are scaled targets."
         )
     return True
 
@@ -482,8 +487,8 @@ def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) ->
     m, scale = len(A), np.diag(A)
     if len(W) != 2 * m or not np.array_equal(A, np.diag(scale)):
         raise ValueError(
-            f"est maps {len(W)} outputs to {m} targets; wanted one output for each target, or its "
-            "mean and the logarithm of its variance, each target scaled by itself"
+            "est must have one output for each target, or its mean and the logarithm of its "
+            f"variance with each target scaled by itself, got {len(W)} outputs for {m} targets."
         )
     whole = np.concatenate([scale, np.ones(m)])
     return whole[:, None] * W, whole * b + np.concatenate([c, 2 * np.log(np.abs(scale))])
@@ -494,7 +499,7 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     targets, followed by the map `after`; None if it does nothing.
     """
     if not hasattr(est, "regressor_"):
-        raise ValueError(f"est is a {TARGETS} with no regressor_; wanted a fitted one")
+        raise ValueError(f"est must be a fitted {TARGETS}, got one without regressor_.")
     step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
         return after
@@ -504,13 +509,13 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     own = type(step).inverse_transform
     if not any(own is getattr(b, "inverse_transform", None) for b in bases_of_sklearn(step)):
         raise ValueError(
-            f"transformer_ of est is {typed(step)} with an inverse_transform of its own; wanted "
-            f"one of scikit-learn, or {cure}"
+            f"transformer_ of est must be one of scikit-learn, got {typed(step)} with an "
+            f"inverse_transform of its own. Or use {cure}."
         )
     if not good:
         raise ValueError(
-            f"transformer_ of est maps {A.shape[1]} targets to {A.shape[0]}; wanted a map that can "
-            f"be inverted, or {cure}"
+            f"transformer_ of est must be invertible, got a map from {A.shape[1]} targets to "
+            f"{A.shape[0]}. Or use {cure}."
         )
     B = np.diag(1 / np.diag(A)) if plain else np.linalg.inv(A)
     return (B, -B @ c) if after is None else (after[0] @ B, after[1] - after[0] @ (B @ c))
@@ -524,15 +529,15 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
     kind = own.__name__
     if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
         bent = " with clip=True" if getattr(step, "clip", False) else ""
-        raise ValueError(f"{place} is a {kind}{bent}; wanted {SCALERS}, or {cure}")
+        raise ValueError(f"{place} must be one of {SCALERS}, got a {kind}{bent}. Or use {cure}.")
     theirs = [b for b in bases_of_sklearn(step) if b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):
         raise ValueError(
-            f"{place} is a {own.__module__}.{own.__name__} with a transform of its own; wanted "
-            f"scikit-learn's {kind}, or {cure}"
+            f"{place} must be scikit-learn's {kind}, got a {own.__module__}.{own.__name__} with a "
+            f"transform of its own. Or use {cure}."
         )
     if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{place} is not fitted; wanted a fitted one")
+        raise ValueError(f"{place} must be fitted, got one that is not.")
     if kind == "PCA":
         A = np.asarray(step.components_, float)
         if step.whiten:

@@ -121,8 +121,8 @@ def _as_called(module: Any, said: str, wraps: bool) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks")
     if any(getattr(module, h, None) or getattr(plain, "_global" + h, None) for h in hooks):
         raise ValueError(
-            f"{said} has forward hooks, which may change what it computes; wanted it "
-            "without them: hook.remove()"
+            f"{said} must have no forward hooks, which may change what it computes, got some. Use "
+            "hook.remove()."
         )
     refuse(
         getattr(module, "parametrizations", None),
@@ -146,7 +146,7 @@ def _traced(module: Any, name: str) -> list[Step]:
     import torch.fx
 
     said = f"{name} ({type(module).__name__})"
-    instead = "; where it is a stack: from_torch(module.state_dict(), activation=...)"
+    instead = " If it is a stack of layers, use from_torch(module.state_dict(), activation=...)."
     tracer: Any = type("Tracer", (torch.fx.Tracer,), {"is_leaf_module": lambda *_: True})()
     signature = inspect.signature(type(module).forward).parameters.values()
     defaults = {p.name: p.default for p in signature if p.default is not p.empty}
@@ -159,8 +159,8 @@ def _traced(module: Any, name: str) -> list[Step]:
         at = f" at {nodes[-1].name!r}" if nodes else ""
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"{said} has a forward with no graph{at} ({why}); wanted one without control flow on "
-            f"data{instead}"
+            f"{said} must have a forward without control flow on data, got one without a "
+            f"graph{at} ({why}).{instead}"
         ) from None
     steps: list[Step] = []
     at = next(node for node in graph.nodes if node.op == "placeholder")
@@ -261,8 +261,8 @@ def _one_dtype(module: Any, name: str, stack: Stack) -> None:
             stack.given = tensor.dtype if stack.given is None else stack.given
             if tensor.dtype != stack.given:
                 raise ValueError(
-                    f"{name} is of {tensor.dtype} and layers before it of {stack.given}, which "
-                    "torch does not multiply; wanted one: module.to(dtype)"
+                    f"{name} must be of dtype {stack.given}, as the layers before it, got "
+                    f"{tensor.dtype}. Use module.to(dtype)."
                 )
 
 
@@ -313,14 +313,15 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
-                f"{name} has dim={module.dim}, which mixes rows; wanted 1 or -1, the classes"
+                f"{name} must have dim=1 or -1, the classes, got dim={module.dim}, which mixes "
+                "rows."
             )
         stack.close(name, said=kind == "Softmax")
     elif kind in DROPS:
         if module.training and module.p > 0:
             raise ValueError(
-                f"{name} is in training mode, where it draws at random; wanted module.eval() "
-                "first, and F.dropout(x, training=self.training)"
+                f"{name} must be in evaluation mode, got training mode, in which it draws at "
+                "random. Call module.eval() first, and use F.dropout(x, training=self.training)."
             )
     elif kind == "fork":
         stack.fork(name)
@@ -409,8 +410,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         return _from_state(module, activation)
     if not hasattr(module, "named_parameters"):
         named = isinstance(module, (str, os.PathLike))
-        wanted = ": torch.load(path) of a file" if named else ""
-        raise TypeError(f"module is {typed(module)}; wanted a module or a state dict{wanted}")
+        wanted = " Use torch.load(path) for a file." if named else ""
+        raise TypeError(f"module must be a module or a state dict, got {typed(module)}.{wanted}")
     stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
     steps = _flat(module, "module")
@@ -449,15 +450,15 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
     except Exception as error:
         text = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"module ({type(module).__name__}) fails on rows of shape {X.shape} ({text}); wanted "
-            f"rows of {X.shape[1]} numbers to pass"
+            f"module ({type(module).__name__}) must accept rows of {X.shape[1]} numbers, got an "
+            f"error for shape {X.shape} ({text})."
         ) from None
     ends = (ours, ours.softmax(-1), ours.log_softmax(-1), ours.sigmoid())
     far = [float((theirs - end).abs().max() / (1 + end.abs().max())) for end in ends]
     if not min(far) <= SAME:
         raise ValueError(
-            f"module ({type(module).__name__}) gives other numbers than its graph says, off by "
-            f"{min(far):.1g}; wanted a forward whose control flow does not depend on its input"
+            f"module ({type(module).__name__}) must have a forward whose control flow does not "
+            f"depend on its input, got results that differ from its graph by {min(far):.1g}."
         )
 
 
@@ -487,7 +488,10 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
         if isinstance(tensor, Mapping):
-            raise ValueError(f"{key!r} holds a dictionary; wanted the state dict: given[{key!r}]")
+            raise ValueError(
+                f"module must be a state dict, got a dictionary with one in {key!r}. Use "
+                f"given[{key!r}]."
+            )
         refuse(
             part not in ("weight", "bias") or (part == "bias" and layer not in found),
             f"{key!r} in the state dict",
@@ -506,7 +510,7 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
         found.setdefault(layer, []).append(value)
     layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
     if not layers:
-        raise ValueError("the state dict is empty; wanted the weights of linear layers")
+        raise ValueError("the state dict must hold the weights of linear layers, got none.")
     return stacked(layers, activation, [repr(name) for name in found])
 
 
@@ -542,7 +546,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     """
     require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
-        raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+        raise ValueError("the model must have residual=False for a Sequential, got skips.")
     refuse_own(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
     with optional("networks of torch"):

@@ -212,7 +212,7 @@ def classify(
     started = time.perf_counter()
     dense_below = check_real(dense_below, "dense_below", "a number of parameters")
     if dense_below != dense_below:
-        raise TypeError(f"dense_below is {dense_below}; wanted a number of parameters")
+        raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
     theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     check_seed(seed)  # here, since few code paths draw from it
@@ -222,7 +222,7 @@ def classify(
         failure_probability = check_positive(failure_probability, "failure_probability")
         if failure_probability >= 1:
             raise ValueError(
-                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
+                f"failure_probability must be a number between 0 and 1, got {failure_probability}."
             )
     ask = ClassifyOptions(
         ob,

@@ -221,7 +221,7 @@ class _Off:
         size = max(M.shape) if one_by_one else size  # a workspace too small for blocks
         out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
         if info:
-            raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
+            raise ArithmeticError(f"LAPACK's ormqr must return 0, got {info}.")
         return np.asarray(out)
 
     def rounding(self) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator
+from ..common.errors import typed
 from ..common.linalg import PER_CUBE, svd
 from ..common.objectives import PRODUCT_EPS, Products, offered, proved
 from ..common.protocols import Floats
@@ -359,18 +360,18 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     """
     if not isinstance(run, Krylov):
         raise TypeError(
-            f"krylov is a {type(run).__name__}; wanted a fastcurv.spectrum.Krylov on the Hessian "
-            "at theta"
+            f"krylov must be a fastcurv.spectrum.Krylov on the Hessian at theta, got {typed(run)}."
         )
     if run.n != theta.size:
         raise ValueError(
-            f"krylov runs on an operator with n = {run.n}; wanted the Hessian at theta, n = "
-            f"{theta.size}"
+            f"krylov must run on the Hessian at theta, n = {theta.size}, got an operator with n = "
+            f"{run.n}."
         )
     there = getattr(run.op, "theta", None)
     if there is not None and not np.array_equal(np.asarray(there, dtype=float), theta):
         raise ValueError(
-            "krylov runs on the Hessian at another theta; wanted one made from ob.hessian(theta)"
+            "krylov must run on the Hessian at theta, got one at another theta. Make it from "
+            "ob.hessian(theta)."
         )
     return run
 

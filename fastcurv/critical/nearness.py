@@ -162,7 +162,8 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
         error = np.nan if bound is None else bound
     if not np.isfinite(g).all():
         raise NotFiniteError(
-            "the gradient at theta holds NaN or infinity; wanted a theta where the loss is finite"
+            "the gradient at theta must be finite, got NaN or infinity. Use a theta where the "
+            "loss is finite."
         )
     return g, error
 

@@ -194,14 +194,14 @@ def check_parameters(est: Any) -> None:
     for name, (check, instead) in CHECKS.items():
         given = getattr(est, name)
         if instead and isinstance(given, str) and given != "auto":
-            raise ValueError(f"{name} is {short(given)}; wanted 'auto' or {instead}")
+            raise ValueError(f"{name} must be 'auto' or {instead}, got {short(given)}.")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
     if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
         raise ValueError(f"verdict must be 'quick', True or False, got {short(est.verdict)}.")
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
-            f"validation_fraction is {est.validation_fraction}; wanted a number between 0 and 1"
+            f"validation_fraction must be a number between 0 and 1, got {est.validation_fraction}."
         )
 
 
@@ -216,18 +216,20 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not isinstance(sizes, numbers.Integral) and (
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
-        cure = f", which comes first here, wanted loss={sizes!r}" if sizes in THEIRS else ""
+        cure = (
+            f" It is the first argument. Use loss={sizes!r} for a loss." if sizes in THEIRS else ""
+        )
         raise TypeError(
-            f"hidden_layer_sizes is {short(sizes)}; wanted an int >= 1 or several{cure}"
+            f"hidden_layer_sizes must be an int >= 1 or several, got {short(sizes)}.{cure}"
         )
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
-        raise ValueError(f"hidden_layer_sizes is {short(sizes)}; wanted ints >= 1")
+        raise ValueError(f"hidden_layer_sizes must be ints >= 1, got {short(sizes)}.")
     alone = isinstance(activation, (str, Activation))
     if not alone and not hasattr(activation, "__iter__"):
         raise TypeError(
-            f"activation is {typed(activation)}; wanted a name, an fc.Activation, or one for each "
-            "layer"
+            "activation must be a name, an fc.Activation, or one for each layer, got "
+            f"{typed(activation)}."
         )
     names = [activation] * len(hidden) if alone else list(activation)
     theirs = activations_of("sklearn")
@@ -371,7 +373,7 @@ def rows_that_count(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     """Return the rows whose weight is not 0, with their targets and weights."""
     kept = weight > 0
     if not kept.any():
-        raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
+        raise ValueError("sample_weight must be positive for some rows, got zero for all.")
     return (X, y, weight) if kept.all() else rows_of(kept, X, y, weight)
 
 
@@ -453,7 +455,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
             total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
         if not 1e-290 <= total <= 1e305:  # so that quotients by it neither overflow nor underflow
             raise ValueError(
-                f"sample_weight adds up to {total:.3g}; wanted a sum from 1e-290 to 1e305"
+                f"sample_weight must have a sum from 1e-290 to 1e305, got {total:.3g}."
             )
         self._total = total
         self._scale = LOSSES[loss].sklearn[1](model.sizes[-1])
@@ -475,7 +477,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         """Validate rows and targets, and drop rows of zero weight."""
         X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
         if is_sparse(y) and not self._stratify:
-            raise TypeError("y is a sparse matrix; wanted a dense array: y.toarray()")
+            raise TypeError("y must be a dense array, got a sparse matrix. Use y.toarray().")
         X, y = validate_data(
             self,
             X,
@@ -822,12 +824,14 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         """Run one epoch from the current theta, or from a new start."""
         if self.early_stopping or isinstance(getattr(self, "class_weight", None), str):
             which = "early_stopping=True" if self.early_stopping else 'class_weight="balanced"'
-            raise ValueError(f"partial_fit does not take {which}, which needs all rows; wanted fit")
+            raise ValueError(
+                f"partial_fit does not support {which}, which needs all rows. Use fit."
+            )
         if first:
             validate_data(self, X, skip_check_array=True)
         X, y, loss, weight, m = self._data(X, y, None, False)
         if not first and m != self.model_.sizes[-1]:
-            raise ValueError(f"y has {m} outputs; wanted {self.model_.sizes[-1]}")
+            raise ValueError(f"y must have {self.model_.sizes[-1]} outputs, got {m}.")
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype) if first else self.model_
         ob = self._objective(model, X, y, loss, weight)

@@ -116,7 +116,7 @@ def classes_of(y: Any) -> np.ndarray:
     except TypeError:  # raised by NumPy for labels that cannot be compared
         kinds = sorted({type(label).__name__ for label in np.asarray(y, object).reshape(-1)})
         raise TypeError(
-            f"labels are of the types {', '.join(kinds)}, which have no order; wanted one type"
+            f"labels must be of one type, got the types {', '.join(kinds)}, which have no order."
         ) from None
 
 
@@ -205,15 +205,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             known = self.classes_.tolist()
             if labels:
                 raise ValueError(
-                    f"y has {y.shape[1]} labels; wanted a class of each row, of {known}"
+                    f"y must have one class of {known} for each row, got {y.shape[1]} labels for "
+                    "each."
                 )
-            raise ValueError(f"y has a class of each row; wanted {len(known)} labels, each 0 or 1")
+            raise ValueError(
+                f"y must have {len(known)} labels for each row, each 0 or 1, got one class for "
+                "each."
+            )
         if labels:
             if reset:
                 self._check_same_labels(np.arange(y.shape[1]), True)
                 self.classes_, self._multilabel = np.arange(y.shape[1]), True
             elif y.shape[1] != len(self.classes_):
-                raise ValueError(f"y has {y.shape[1]} labels; wanted {len(self.classes_)}")
+                raise ValueError(f"y must have {len(self.classes_)} labels, got {y.shape[1]}.")
             dense = y.toarray() if is_sparse(y) else y
             return np.asarray(dense, dtype=float), SUITS["labels"], y.shape[1]
         from sklearn.utils.validation import column_or_1d
@@ -235,12 +239,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return weight
         given, by_name = short(self.class_weight), isinstance(self.class_weight, str)
         if by_name and self.class_weight != "balanced":
-            raise ValueError(f"class_weight is {given}; wanted 'balanced', or weights by class")
+            raise ValueError(f"class_weight must be 'balanced', or weights by class, got {given}.")
         if not by_name and not isinstance(self.class_weight, (Mapping, list)):
-            raise TypeError(f"class_weight is {given}; wanted 'balanced', or weights by class")
+            raise TypeError(f"class_weight must be 'balanced', or weights by class, got {given}.")
         of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
         if not (of_class >= 0).all() or not np.isfinite(of_class).all():
-            raise ValueError(f"class_weight is {given}; wanted finite weights >= 0 by class")
+            raise ValueError(f"class_weight must hold finite weights >= 0 by class, got {given}.")
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:
@@ -323,8 +327,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             and not np.array_equal(np.unique(classes), self.classes_)
         ):
             raise ValueError(
-                f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "
-                f"{self.classes_.tolist()}"
+                f"classes must be those of the first call, {self.classes_.tolist()}, got "
+                f"{np.unique(classes).tolist()}."
             )
         with self._as_before():
             if first:

@@ -116,7 +116,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if reset:
             self._flat = y.ndim == 1
         if LOSSES[loss].targets != "numbers":
-            raise ValueError(f"loss is {loss!r}, which is for classes; wanted one for numbers")
+            raise ValueError(f"loss must be one for numbers, got {loss!r}, which is for classes.")
         given = LOSSES[loss].given
         return y, loss, m * max(1, given.per_target) if given else m
 
@@ -205,9 +205,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]
         if return_std and len(parts) < 2:
-            raise ValueError(
-                f"return_std is True and loss is {self.loss!r}; wanted loss='gaussian_nll'"
-            )
+            raise ValueError(f"loss must be 'gaussian_nll' for return_std=True, got {self.loss!r}.")
         found = [part[:, 0] if self._flat else part for part in parts]
         return (found[0], np.exp(0.5 * found[1])) if return_std else found[0]
 

@@ -541,7 +541,7 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
     check_choice(which, ENDS, "which")
     if check_positive_int(k, "k") > n:
-        raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
+        raise ValueError(f"k must be at most n = {n}, the size of the operator, got {k}.")
     return int(k)
 
 

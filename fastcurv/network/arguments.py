@@ -23,7 +23,7 @@ from ..common.checks import (
     rows_error,
     short,
 )
-from ..common.errors import CHOICES, shown, suggestion, typed
+from ..common.errors import CHOICES, advice, shown, suggestion, typed
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, LOSSES, SUITS, activations_of
@@ -42,18 +42,18 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
         widths = None
     if widths is None:
         raise TypeError(
-            f"sizes is {short(sizes)}; wanted a sequence of widths such as [64, 32, 10]"
+            f"sizes must be a sequence of widths such as [64, 32, 10], got {short(sizes)}."
         )
     sizes = widths
     if len(sizes) < 2:
         raise ValueError(
-            f"sizes is {sizes}; wanted at least two widths, of the input and of the output"
+            f"sizes must have at least two widths, of the input and of the output, got {sizes}."
         )
     for width in sizes:
         if isinstance(width, bool) or not isinstance(width, numbers.Integral):
-            raise TypeError(f"sizes holds {short(width)}; wanted ints >= 1")
+            raise TypeError(f"sizes must hold ints >= 1, got {short(width)}.")
         if width < 1:
-            raise ValueError(f"sizes holds {short(width)}; wanted ints >= 1")
+            raise ValueError(f"sizes must hold ints >= 1, got {short(width)}.")
     return tuple(int(width) for width in sizes)
 
 
@@ -74,7 +74,10 @@ def named_activation(x: Any) -> Any:
         ours, wanted = torchs[kind.__name__]
         settings = {key: getattr(x, key, value) for key, value in wanted.items()}
         if settings != wanted and x is not kind:
-            raise ValueError(f"activation is {x!r}, which has no counterpart here; wanted {wanted}")
+            raise ValueError(
+                f"activation must have the settings {wanted}, got {x!r}, which has no counterpart "
+                "in fastcurv."
+            )
         return ours
     name = str(getattr(x, "__name__", None))
     homes = [home for home in HOMES if getattr(sys.modules.get(home), name, None) is x]
@@ -83,8 +86,8 @@ def named_activation(x: Any) -> Any:
     differs = ACTIVATIONS[name].differs if name in ACTIVATIONS else {}
     if homes[0] in differs:
         raise ValueError(
-            f"activation is {homes[0]}.{name}, {differs[homes[0]]}; wanted {name!r}, which "
-            "is another function"
+            f"activation must be a function of fastcurv, got {homes[0]}.{name}, "
+            f"{differs[homes[0]]}. Use {name!r} if another function will do."
         )
     ours = CHOICES["activation"].get(name, repr(name)).strip("'")
     return ours if ours in ACTIVATIONS else x
@@ -94,7 +97,7 @@ def refuse_own(model: Any, why: str, wanted: str) -> None:
     """Raise a ValueError for a model with an `Activation`, which has no name."""
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
-        raise ValueError(f"the model has {own!r}, {why}; wanted {wanted}")
+        raise ValueError(f"the model must have {wanted}, got {own!r}, {why}.")
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
@@ -108,14 +111,14 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
         activation = names = tuple(map(named_activation, activation))
         if len(names) != n_hidden:
             raise ValueError(
-                f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each "
-                "hidden layer"
+                f"activation must have one name, or {n_hidden}, one for each hidden layer, got "
+                f"{len(names)}."
             )
     else:
         named = suggestion(activation, ACTIVATIONS, "activation")
         raise TypeError(
-            f"activation is {typed(activation)}; wanted "
-            + (named or "a name, an fc.Activation, or one for each hidden layer")
+            "activation must be a name, an fc.Activation, or one for each hidden layer, got "
+            f"{typed(activation)}{advice(named)}"
         )
     for name in activation:
         if not isinstance(name, ActivationFunction):
@@ -128,7 +131,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         for kind in (np.dtype(np.float32), np.dtype(np.float64)):
             if np.dtype(dtype) == kind:
                 return kind
-    raise ValueError(f"dtype is {short(dtype)}; wanted 'float64' or 'float32'")
+    raise ValueError(f"dtype must be 'float64' or 'float32', got {short(dtype)}.")
 
 
 def _refuse_words(y: Any) -> None:
@@ -140,8 +143,8 @@ def _refuse_words(y: Any) -> None:
         word = next((part for part in y if isinstance(part, (str, bytes))), None)
         if word is not None:
             raise TypeError(
-                f"y holds words such as {shown(word)!r}; wanted integer classes (N,): classes, y = "
-                "numpy.unique(y, return_inverse=True)"
+                f"y must hold integer classes (N,), got words such as {shown(word)!r}. Use "
+                "classes, y = numpy.unique(y, return_inverse=True)."
             )
 
 
@@ -160,16 +163,17 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
-                f"y has dtype {array.dtype} and loss is {loss!r}; wanted integer classes "
-                f"(N,), soft targets (N, {d}), or for numbers loss={_others('numbers')}"
+                f"y must hold integer classes (N,) or soft targets (N, {d}) for loss={loss!r}, "
+                f"got dtype {array.dtype}. Use loss={_others('numbers')} for numbers."
             )
         if array.shape != (N,):
-            raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
+            raise ValueError(f"y must have {N} labels, one for each row of X, got {len(array)}.")
         array = np.array(array, order="C")
         if array.min() < 0 or array.max() >= d:
-            one = f"; one output takes loss={_others('numbers', 'labels')}" if d == 1 else ""
+            one = f" Use loss={_others('numbers', 'labels')} for one output." if d == 1 else ""
             raise ValueError(
-                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}{one}"
+                f"y must hold labels from 0 to {d - 1}, got labels from {array.min()} to "
+                f"{array.max()}.{one}"
             )
         return array.astype(np.int32, copy=False)
     array = check_array(array, "y", model.dtype)
@@ -182,11 +186,11 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
         wanted = f"({N}, {width or 'm'})"
         if width in (1, None) or row.targets == "classes":
             wanted += f" or ({N},)"
-        raise ValueError(f"y has shape {array.shape}; wanted {wanted}")
+        raise ValueError(f"y must have shape {wanted}, got {array.shape}.")
     if row.targets == "labels" and (array.min() < 0 or array.max() > 1):
         raise ValueError(
-            f"y holds numbers from {array.min():g} to {array.max():g}; wanted 0 to 1, what "
-            f"{loss.replace('_', ' ')} is for"
+            f"y must hold numbers from 0 to 1 for {loss.replace('_', ' ')}, got numbers from "
+            f"{array.min():g} to {array.max():g}."
         )
     if given is not None:
         _check_given(given, array, d, weight)
@@ -202,7 +206,7 @@ def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) ->
         low = y.min()
         if low < least or (low == least and not itself):
             wanted = f">= {least:g}" if itself else f"> {least:g}"
-            raise ValueError(f"y holds {low:g}; wanted numbers {wanted}, which {given.name} is for")
+            raise ValueError(f"y must hold numbers {wanted} for {given.name}, got {low:g}.")
     given.learn(y, d_out, weight)
 
 
@@ -217,9 +221,9 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     w = copy_if_mapped(as_numpy(weight, "sample_weight"), "sample_weight")
     w = check_array(w, "sample_weight", dtype)
     if w.shape != (N,):
-        raise ValueError(f"sample_weight has shape {w.shape}; wanted ({N},)")
+        raise ValueError(f"sample_weight must have shape ({N},), got {w.shape}.")
     if w.min() < 0:
-        raise ValueError(f"sample_weight holds {w.min():g}; wanted numbers >= 0")
+        raise ValueError(f"sample_weight must hold numbers >= 0, got {w.min():g}.")
     return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
@@ -231,15 +235,15 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
         rows = as_numpy(rows, "rows")
         if rows.ndim != 1 or rows.dtype.kind not in "iub":
             raise TypeError(
-                f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a slice, "
-                "indices or a mask"
+                f"rows must be a slice, indices or a mask, got an array of shape {rows.shape} and "
+                f"dtype {rows.dtype}."
             )
     try:
         found: list[Any] = [None if part is None else part[rows] for part in parts]
     except IndexError as error:
         raise ValueError(f"rows do not fit the {len(parts[0])} samples: {error}") from None
     if not len(found[0]):
-        raise ValueError("rows selects no sample; wanted at least one")
+        raise ValueError("rows must select at least one sample, got none.")
     return found
 
 
@@ -258,7 +262,7 @@ def as_real(v: Any, name: str) -> np.ndarray:
     """Return v as an array of real numbers, of any shape."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {real.dtype}; wanted real numbers")
+        raise TypeError(f"{name} must hold real numbers, got dtype {real.dtype}.")
     return real
 
 
@@ -268,7 +272,7 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
     """
     v = as_real(v, "v")
     if v.shape != (n,):
-        raise ValueError(f"v has shape {v.shape}; wanted ({n},)")
+        raise ValueError(f"v must have shape ({n},), got {v.shape}.")
     return np.require(v, dtype, ["C", "A"])
 
 
@@ -278,7 +282,7 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     """
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
-        raise ValueError(f"V has shape {V.shape}; wanted ({n},) or ({n}, k)")
+        raise ValueError(f"V must have shape ({n},) or ({n}, k), got {V.shape}.")
     rows: Array = V.T
     flags = V.flags
     if V.dtype == dtype and flags.aligned:
@@ -298,8 +302,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         or not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned)
     ):
         raise ValueError(
-            f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
-            f"wanted a writeable contiguous aligned {dtype} array of shape {shape}"
+            f"out must be a writeable contiguous aligned {dtype} array of shape {shape}, got "
+            f"{getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}."
         )
     return out
 
@@ -318,11 +322,11 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
         raise TypeError(
-            f"layers is {short(layers.tolist())}; wanted one or more ints from 0 to {count - 1}"
+            f"layers must be one or more ints from 0 to {count - 1}, got {short(layers.tolist())}."
         )
     if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
         raise ValueError(
-            f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once"
+            f"layers must be ints from 0 to {count - 1}, each once, got {layers.tolist()}."
         )
     return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
 
@@ -331,13 +335,13 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
     found = np.array(as_numpy(indices, "indices"))
     if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
         raise TypeError(
-            f"indices is an array of shape {found.shape} and dtype {found.dtype}; wanted a "
-            "vector of ints"
+            f"indices must be a vector of ints, got an array of shape {found.shape} and dtype "
+            f"{found.dtype}."
         )
     if found.min() < 0 or found.max() >= n or len(np.unique(found)) != len(found):
         raise ValueError(
-            f"indices run from {found.min()} to {found.max()}; wanted distinct ints from 0 to "
-            f"{n - 1}"
+            f"indices must be distinct ints from 0 to {n - 1}, got ints from {found.min()} to "
+            f"{found.max()}."
         )
     return found.astype(np.intp, copy=False)
 
@@ -417,13 +421,13 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
         raise rows_error(X.shape, model.sizes[0])
     if X.dtype.kind not in "fiub":
-        raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
+        raise TypeError(f"X must hold real numbers, got dtype {X.dtype}.")
     with np.errstate(over="ignore"):
         held = csr_matrix(own_csr(X, "X") if copy else X, dtype=model.dtype)
     held.sum_duplicates()
     held.eliminate_zeros()
     if not np.isfinite(held.data).all():
-        raise ValueError("X holds NaN or infinity; wanted finite numbers")
+        raise ValueError("X must hold finite numbers, got NaN or infinity.")
     return held
 
 

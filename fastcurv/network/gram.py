@@ -845,8 +845,8 @@ class SampleSpace(RowPasses, InCoordinates):
     ) -> None:
         if whole.objective.model.batch_norm:
             raise ValueError(
-                "space is 'samples' for a model with batch normalisation, which ties rows "
-                "together; wanted 'parameters'"
+                "space must be 'parameters' for a model with batch normalisation, whose rows "
+                "depend on each other, got 'samples'."
             )
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.rotate, dtype = rotate, whole.dtype if dtype is None else dtype
@@ -892,7 +892,8 @@ class SampleSpace(RowPasses, InCoordinates):
             return self
         if dtype == np.float64:
             raise ValueError(
-                "astype was asked for float64 of a float32 operator in sample space; wanted "
-                "H.astype('float64').reduced('samples'): its coordinates are others"
+                "dtype must be float32 for the form in sample space of a float32 operator, got "
+                "float64. Use H.astype('float64').reduced('samples'), whose coordinates are "
+                "others."
             )
         return SampleSpace(self.whole, self.rotate, None, dtype)

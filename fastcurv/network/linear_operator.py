@@ -86,7 +86,7 @@ class Operator(
         v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
             wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
-            raise ValueError(f"{name} has shape {v.shape}; wanted {wanted}")
+            raise ValueError(f"{name} must have shape {wanted}, got {v.shape}.")
         return v
 
     def _product(self, x: Any) -> Any:
@@ -97,7 +97,7 @@ class Operator(
         """Return the product with a vector ``(n,)`` or ``(n, 1)``, in the shape of the argument."""
         v = self._checked(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
-            raise ValueError(f"v has shape {v.shape}; wanted ({len(v)},) or ({len(v)}, 1)")
+            raise ValueError(f"v must have shape ({len(v)},) or ({len(v)}, 1), got {v.shape}.")
         return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
@@ -133,7 +133,7 @@ class Operator(
         return shaped_like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        raise TypeError(f"{self!r} is an operator, no array; wanted H.to_dense(), the matrix")
+        raise TypeError(f"{self!r} is an operator, not an array. Use H.to_dense() for the matrix.")
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out = np.empty((self.shape[0], V.shape[1]), self.dtype)

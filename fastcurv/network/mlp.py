@@ -249,12 +249,14 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         b)]``: the inverse of `unflatten`.
         """
         if not hasattr(layers, "__iter__"):
-            raise TypeError(f"layers is {short(layers)}; wanted a list with (W, b) for each layer")
+            raise TypeError(
+                f"layers must be a list with (W, b) for each layer, got {short(layers)}."
+            )
         layers = list(layers)
         if len(layers) != len(self.shapes):
             raise ValueError(
-                f"layers has {len(layers)} entries; wanted {len(self.shapes)}, one (W, b) for "
-                "each layer"
+                f"layers must have {len(self.shapes)} entries, one (W, b) for each layer, got "
+                f"{len(layers)}."
             )
         parts = []
         for l, layer in enumerate(layers):
@@ -264,26 +266,27 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
                 raise TypeError(
-                    f"layers[{l}] is {typed(layer)}; wanted a tuple ({', '.join(names)})"
+                    f"layers[{l}] must be a tuple ({', '.join(names)}), got {typed(layer)}."
                 )
             if len(layer) != len(names):
                 raise ValueError(
-                    f"layers[{l}] has {len(layer)} entries; wanted {len(names)}, "
-                    f"({', '.join(names)})"
+                    f"layers[{l}] must have {len(names)} entries, ({', '.join(names)}), got "
+                    f"{len(layer)}."
                 )
             for name, part, shape in zip(names, layer, shapes):
                 if shape is None:
                     if part is not None:
                         raise ValueError(
-                            f"layers[{l}] has a bias; wanted None, the model has no biases"
+                            f"layers[{l}] must have None as its bias, since the model has no "
+                            "biases, got an array."
                         )
                     continue
                 part = check_array(part, f"{name} of layers[{l}]", self.dtype)
                 if part.shape != shape:
                     raise ValueError(
-                        f"{name} of layers[{l}] has shape {part.shape}; wanted {shape}"
+                        f"{name} of layers[{l}] must have shape {shape}, got {part.shape}."
                         + (
-                            ", (out, in): transpose it"
+                            " Transpose it: (out, in)."
                             if part.shape == shape[::-1] != shape
                             else ""
                         )
@@ -470,7 +473,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         True
         """
         if getattr(ob, "model", None) != self:
-            raise ValueError(f"ob is {ob!r}; wanted an Objective of {self!r}")
+            raise ValueError(f"ob must be an Objective of {self!r}, got {ob!r}.")
         statistics: list[Any] = ob.statistics(theta)
         return statistics
 
@@ -504,7 +507,7 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         widths = self.sizes[1:-1]
         if not self.batch_norm:
             raise ValueError(
-                "statistics were given to a model without batch normalisation; wanted None"
+                "statistics must be None for a model without batch normalisation, got some."
             )
         if not hasattr(statistics, "__iter__"):
             raise TypeError(
@@ -515,12 +518,12 @@ class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         shapes = [np.shape(pair) for pair in pairs]
         if shapes != [(2, m) for m in widths]:
             raise ValueError(
-                f"statistics has {len(pairs)} entries of shapes {shapes}; "
-                f"wanted (mean, variance) for each hidden layer, of widths {widths}"
+                f"statistics must be (mean, variance) for each hidden layer, of widths {widths}, "
+                f"got {len(pairs)} entries of shapes {shapes}."
             )
         moments = [check_array(pair, "statistics", np.float64) for pair in pairs]
         if any(variance.min() < 0 for _, variance in moments):
-            raise ValueError("statistics holds a negative variance; wanted variances >= 0")
+            raise ValueError("statistics must hold variances >= 0, got a negative one.")
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:

@@ -248,9 +248,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
-                "y is None; wanted real numbers or classes, all rows at once as X (N, d) and y; of "
-                "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
-                "StreamedObjective"
+                "y must hold the real numbers or classes of all rows of X (N, d), got None. Use "
+                "X, y = (torch.cat(part) for part in zip(*loader)) for a loader of batches, or "
+                "StreamedObjective."
             )
         own["_X"], own["_y"], own["_weight"] = checked(
             model, loss, (X, y, sample_weight), tame=False
@@ -263,7 +263,7 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
     ) -> None:
         """Check and store everything except the rows."""
         if not isinstance(model, MLP):
-            raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
+            raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
         loss = check_loss(loss)
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
@@ -278,8 +278,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""
             raise ValueError(
-                f"{type(self).__name__} was given a model with batch normalisation, whose "
-                f"statistics tie all rows together; wanted one without, or an Objective{dense}"
+                f"{type(self).__name__} does not support a model with batch normalisation, whose "
+                "statistics depend on all rows together. Use a model without it, or an "
+                f"Objective{dense}."
             )
 
     @property
@@ -657,8 +658,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         least = self._fold(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
             raise NotConvexError(
-                f"ggn was asked of {loss!r}, whose second derivative is negative for some rows, as "
-                f"low as {min(least):.3g}; wanted one that is not, or the Hessian"
+                f"ggn needs a loss with a second derivative >= 0, got {loss!r}, whose second "
+                f"derivative is as low as {min(least):.3g} for some rows. Use another loss, or "
+                "the Hessian."
             )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
@@ -669,8 +671,9 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         """
         if self.model.batch_norm:
             raise ValueError(
-                "empirical_fisher was asked of a model with batch normalisation; wanted one "
-                "without, since statistics over all rows leave no sample a gradient of its own"
+                "empirical_fisher does not support a model with batch normalisation, since "
+                "statistics over all rows leave no sample a gradient of its own. Use a model "
+                "without it."
             )
         return self._curvature(theta, "fisher")
 
@@ -778,8 +781,10 @@ class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assigna
         `MLP.statistics`.
         """
         if not self.model.batch_norm:
-            text = "statistics were asked of a model without batch normalisation"
-            raise ValueError(f"{text}; wanted batch_norm=True")
+            raise ValueError(
+                "statistics need a model with batch normalisation, got one without. Use "
+                "batch_norm=True."
+            )
         with self._lock:
             plan = self._bound(theta, False)
             biases = [

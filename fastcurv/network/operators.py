@@ -365,9 +365,8 @@ class Curvature(Quadratic):
         """
         if (layers is None) == (indices is None):
             raise ValueError(
-                "restrict was given "
-                + ("both" if layers is not None else "neither")
-                + " of layers and indices; wanted one"
+                "one of layers and indices must be given, got "
+                + ("both." if layers is not None else "neither.")
             )
         return BlockCurvature(
             self,

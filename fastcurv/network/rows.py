@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_error
-from ..common.errors import shown
+from ..common.errors import shown, typed
 from ..common.files import text_of
 from ..common.optional import optional
 from .arguments import NAMES, Block, own, own_csr
@@ -68,8 +68,7 @@ def stacked(blocks: list[Block]) -> Block:
     except (ValueError, TypeError):
         shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
         raise ValueError(
-            f"blocks do not fit together: rows of X have shapes {shapes[0]}, of y {shapes[1]}; "
-            "wanted one width"
+            f"blocks must have one width, got rows of X of shapes {shapes[0]} and of y {shapes[1]}."
         ) from None
 
 
@@ -110,8 +109,8 @@ def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) 
     mark = fingerprint(parts)
     if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
         raise ValueError(
-            f"rows from {start} on differ from the previous pass; wanted the same rows in the same "
-            "order in every pass, or a new objective"
+            "rows must be the same and in the same order in every pass, got others from row "
+            f"{start} on. Create a new objective for new rows."
         )
 
 
@@ -159,14 +158,17 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
     if isinstance(X, RowSource):
         if y is not None or weight is not None:
-            raise TypeError("X is a RowSource, whose blocks hold y; wanted no other targets")
+            raise TypeError(
+                "only X must be given if X is a RowSource, whose blocks hold y, got other "
+                "targets or weights."
+            )
         return X
     if isinstance(X, (str, Path)):
         X = Path(text_of(X, "X"))
         if X.suffix == ".npy":
             X = _mapped(X, "X")
         elif X.suffix not in PARQUET:
-            raise ValueError(f"X is the file '{shown(X.name)}'; wanted .npy or .parquet")
+            raise ValueError(f"X must be a .npy or .parquet file, got '{shown(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = _mapped(y, "y")
     if is_sparse(X):
@@ -174,7 +176,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return Parquet(X, y, weight, columns)
     if columns is not None:
-        raise TypeError("columns is given and X is no Parquet file; wanted both or neither")
+        raise TypeError("columns must be given only for a Parquet file, got another X.")
     if _is_blocks(X):
         return Blocks(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
@@ -186,7 +188,7 @@ def _asked(X: Any) -> Any:
     """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
     if not hasattr(again, "__iter__"):
-        raise TypeError(f"X() is a {type(again).__name__}; wanted what yields blocks of rows")
+        raise TypeError(f"X() must yield blocks of rows, got {typed(again)}.")
     return again
 
 
@@ -303,7 +305,7 @@ class Arrays(RowSource):
 
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
         if y is None:
-            raise ValueError("y is None; wanted the targets of the rows of X")
+            raise ValueError("y must hold the targets of the rows of X, got None.")
         self.X, self.y, self.weight = X, _sliced(y, "y"), _sliced(weight, "sample_weight")
         self.parts, self.rows = (self.X, self.y, self.weight), rows
         if len(X.shape) != 2:
@@ -312,7 +314,8 @@ class Arrays(RowSource):
         for name, part in (("y", self.y), ("sample_weight", self.weight)):
             if part is not None and part.shape[0] != self.whole:
                 raise ValueError(
-                    f"{name} has {part.shape[0]} rows; wanted {self.whole}, one for each row of X"
+                    f"{name} must have {self.whole} rows, one for each row of X, got "
+                    f"{part.shape[0]}."
                 )
         self.n_rows = self.whole if rows is None else len(rows)
 
@@ -321,8 +324,8 @@ class Arrays(RowSource):
         for start in range(0, self.n_rows, size):
             if self.X.shape[0] != self.whole:
                 raise ValueError(
-                    f"X has {self.X.shape[0]} rows now and had {self.whole}; wanted the same rows "
-                    "in every pass"
+                    f"X must have the same rows in every pass, got {self.X.shape[0]} rows instead "
+                    f"of {self.whole}."
                 )
             yield self.block(start, min(start + size, self.n_rows))
 
@@ -361,7 +364,7 @@ def _sliced(x: Any, name: str) -> Any:
 def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
     """Return x, refusing a scalar."""
     if not x.ndim:
-        raise ValueError(f"{name} has shape (); wanted an array with rows")
+        raise ValueError(f"{name} must be an array with rows, got shape ().")
     return x
 
 
@@ -385,21 +388,21 @@ class Parquet(RowSource):
         names = list(opened.schema_arrow.names)
         self.n_rows = int(opened.metadata.num_rows)
         if y is None:
-            raise ValueError(f"y is None; wanted the name of its column, one of {names}")
+            raise ValueError(f"y must be the name of its column, one of {names}, got None.")
         self.y = y if isinstance(y, str) else list(y)
         targets = [self.y] if isinstance(self.y, str) else self.y
         self.weight = weight
         if weight is not None and not isinstance(weight, str):
             raise TypeError(
-                f"sample_weight is a {type(weight).__name__}; wanted the name of a column of the "
-                "Parquet file"
+                "sample_weight must be the name of a column of the Parquet file, got "
+                f"{typed(weight)}."
             )
         taken = {*targets, weight}
         self.columns = [n for n in names if n not in taken] if columns is None else list(columns)
         wanted = [*self.columns, *targets, *([weight] if weight else [])]
         missing = [name for name in wanted if name not in names]
         if missing:
-            raise ValueError(f"the Parquet file has no columns {missing}; wanted some of {names}")
+            raise ValueError(f"columns must be some of {names} in the Parquet file, got {missing}.")
         self.wanted = list(dict.fromkeys(wanted))
 
     def open(self) -> Any:
@@ -451,9 +454,9 @@ class Blocks(RowSource):
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
-                f"X is a {type(blocks).__name__}, whose rows can be read once only; wanted what "
-                "can be read again: a list of blocks, an object with __iter__, or a function that "
-                "returns a new iterator"
+                f"X must be readable more than once, got {typed(blocks)}, whose rows can be read "
+                "once only. Use a list of blocks, an object with __iter__, or a function that "
+                "returns a new iterator."
             )
         self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "sample_weight")
         X = _first(blocks)
@@ -469,12 +472,12 @@ class Blocks(RowSource):
             parts = item if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(
-                    f"a block has {len(parts)} parts; wanted X, (X, y) or (X, y, sample_weight)"
+                    f"a block must be X, (X, y) or (X, y, sample_weight), got {len(parts)} parts."
                 )
             if count and len(parts) != count:
                 raise ValueError(
-                    f"the block of rows from {start} on has {len(parts)} parts and those before it "
-                    f"{count}; wanted as many in all"
+                    f"blocks must all have the same number of parts, got {len(parts)} from row "
+                    f"{start} on and {count} before."
                 )
             count = len(parts)
             X = parts[0]
@@ -486,21 +489,24 @@ class Blocks(RowSource):
         for name, whole in (("y", self.y), ("sample_weight", self.weight)):
             if whole is not None and whole.shape[0] != start:
                 raise ValueError(
-                    f"{name} has {whole.shape[0]} rows and X {start}; wanted one for each row of X"
+                    f"{name} must have one row for each row of X, got {whole.shape[0]} for "
+                    f"{start} rows."
                 )
 
     @staticmethod
     def _part(parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int) -> Any:
         if len(parts) > at:
             if whole is not None:
-                raise ValueError(f"{name} is given and blocks hold it too; wanted one of the two")
+                raise ValueError(
+                    f"{name} must be given once, got it in the blocks and as an argument."
+                )
             part = own(_with_rows(as_numpy(parts[at], name), name), name)
             if len(part) != stop - start:
                 raise ValueError(
-                    f"a block has {stop - start} rows of X and {len(part)} of {name}; wanted as "
-                    "many"
+                    f"a block must have as many rows of {name} as of X, got {len(part)} and "
+                    f"{stop - start}."
                 )
             return part
         if whole is None and name == "y":
-            raise ValueError("blocks hold X alone and y is None; wanted (X, y) blocks, or y")
+            raise ValueError("blocks must be (X, y) if y is None, got X alone.")
         return None if whole is None else _read(whole[start:stop], name)

@@ -20,12 +20,12 @@ FORMAT = "fastcurv.MLP 1"
 KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
 OTHERS = {  # suffixes of other programs' files: what writes them
     **dict.fromkeys(
-        (".pt", ".pth"), ", or torch.save(fc.to_torch(model, theta).state_dict(), path)"
+        (".pt", ".pth"), " Or use torch.save(fc.to_torch(model, theta).state_dict(), path)."
     ),
-    ".onnx": ", or torch.onnx.export of fc.to_torch(model, theta)",
-    **dict.fromkeys((".npz", ".npy", ".csv"), ", or NumPy for theta alone"),
+    ".onnx": " Or use torch.onnx.export of fc.to_torch(model, theta).",
+    **dict.fromkeys((".npz", ".npy", ".csv"), " Or use NumPy for theta alone."),
     **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
-    ".mat": ", or scipy.io.savemat of model.unflatten(theta)",
+    ".mat": " Or use scipy.io.savemat of model.unflatten(theta).",
     **dict.fromkeys((".rds", ".rda", ".rdata", ".parquet", ".feather", ".arrow"), ""),
     **dict.fromkeys((".pb", ".tflite", ".gguf", ".mlmodel", ".ckpt", ".msgpack", ".hdf5"), ""),
     **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
@@ -86,12 +86,12 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     >>> again == model and bool(np.array_equal(theta, same))
     True
     """
-    kind = Path(text_of(path, cure=": fc.save(path, model, theta)")).suffix.lower()
+    kind = Path(text_of(path, cure=" The order is fc.save(path, model, theta).")).suffix.lower()
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
-        raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{entry(model)}")
+        raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
     if kind in OTHERS or kind in MimeTypes(filenames=()).types_map[True]:
-        raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS.get(kind, '')}")
+        raise ValueError(f"path must end in .safetensors, got {kind}.{OTHERS.get(kind, '')}")
     write_tensors(path, *contents(model, theta))
 
 
@@ -117,7 +117,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
     """Return the model that a header describes."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(
-            f"{path} does not hold a model in its header; wanted a file written by fastcurv.save"
+            f"{path} must be a file written by fastcurv.save, got a header without a model."
         )
     odd = sorted(map(str, set(facts) - {RUN} ^ KEYS))
     if odd:
@@ -181,15 +181,17 @@ def _refuse_archive(path: str) -> None:
         archive = head == b"PK\x03\x04"
         if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):  # or a pickle
             raise ValueError(
-                f"{path} is a file of torch; wanted a .safetensors file, or for a state dict "
-                "fc.from_torch(torch.load(path), activation=...)"
+                f"{path} must be a .safetensors file, got a file of torch. For a state dict use "
+                "fc.from_torch(torch.load(path), activation=...)."
             )
         if suffix in HOMES:
-            raise ValueError(f"{path} is no .safetensors file; wanted {HOMES[suffix]}")
+            raise ValueError(
+                f"{path} must be a .safetensors file, got {suffix}. Use {HOMES[suffix]}."
+            )
         if archive:
             raise ValueError(
-                f"{path} is a zip archive, as .npz and .pt files are; wanted a .safetensors file: "
-                "'fastcurv train --out net.safetensors' writes one"
+                f"{path} must be a .safetensors file, got a zip archive, as .npz and .pt files "
+                "are. Write one by 'fastcurv train --out net.safetensors'."
             )
 
 
@@ -204,15 +206,15 @@ def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -
     names = _names(model)
     if set(arrays) != {name for layer in names for name in layer}:
         wanted = sum(map(len, names))
-        raise ValueError(f"{path} holds {len(arrays)} arrays; wanted the {wanted} of {model!r}")
+        raise ValueError(f"{path} must hold the {wanted} arrays of {model!r}, got {len(arrays)}.")
     layers = []
     for l, layer in enumerate(names):
         for name, shape in zip(layer, model.parts(l)):
             found = arrays[name]
             if found.shape != shape or found.dtype != model.dtype:
                 raise ValueError(
-                    f"{path} has {name} of shape {found.shape} and dtype {found.dtype}; wanted "
-                    f"{shape} and {model.dtype}"
+                    f"{path} must have {name} of shape {shape} and dtype {model.dtype}, got "
+                    f"{found.shape} and {found.dtype}."
                 )
             if not np.isfinite(found).all():
                 raise ValueError(f"{path} has NaN or infinity in {name}")

@@ -81,21 +81,21 @@ def output_refusal(H: Any) -> str:
     """Return the reason why the operator has no such form, or an empty string."""
     ob, kind = H.objective, H.kind
     if kind == "hessian":
-        return "a Hessian; wanted 'samples' or 'parameters', or a GGN"
+        return "a Hessian. Use 'samples', 'parameters' or a GGN"
     if ob.model.batch_norm:
-        return "a model with batch normalisation, which ties rows together; wanted 'parameters'"
+        return "a model with batch normalisation, whose rows depend on each other. Use 'parameters'"
     if kind == "ggn" and ob.l2 and not ob.l2_biases:
-        return "an l2 that spares biases; wanted 'samples' or 'parameters'"
+        return "an l2 without biases. Use 'samples' or 'parameters'"
     given = LOSSES[ob.loss].given
     if kind == "ggn" and given is not None and given.coupled:
-        return "a loss that couples outputs; wanted 'samples' or 'parameters'"
+        return "a loss that couples outputs. Use 'samples' or 'parameters'"
     q, n = n_outputs(ob, kind), H.shape[0]
     if not q:
-        return "cross entropy of one class, which has no curvature; wanted 'parameters'"
+        return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
-        return f"{q} pairs of row and class and n = {n}; wanted fewer than n, or 'parameters'"
+        return f"{q} pairs of row and class, which must be fewer than n = {n}. Use 'parameters'"
     if q > MOST:
-        return f"{q} pairs of row and class; wanted at most {MOST}, or 'samples'"
+        return f"{q} pairs of row and class, which must be at most {MOST}. Use 'samples'"
     return ""
 
 
@@ -226,7 +226,7 @@ class OutputSpace(Reduced):
     def __init__(self, whole: Any, dtype: Any = None) -> None:
         why = output_refusal(whole)
         if why:
-            raise ValueError(f"space is 'outputs' for {why}")
+            raise ValueError(f"space must not be 'outputs' for {why}.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self._made = _made_of(whole)
         dtype = whole.dtype if dtype is None else dtype
@@ -598,7 +598,7 @@ class InputSpace(InCoordinates):
     def __init__(self, whole: Any) -> None:
         why = input_refusal(whole)
         if why:
-            raise ValueError(f"space is 'inputs' for {why}; wanted 'parameters'")
+            raise ValueError(f"space must not be 'inputs' for {why}. Use 'parameters'.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _turned(whole)
         m = self.small.shape[0]
@@ -670,7 +670,7 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     ob = H.objective
     if ob._by_blocks:
         if space not in (None, "parameters"):
-            raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")
+            raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
         found: InCoordinates | OutputSpace | None = MADE[check_choice(space, SPACES, "space")](H)

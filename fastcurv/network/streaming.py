@@ -157,7 +157,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
-            raise ValueError("X has no rows; wanted at least one")
+            raise ValueError("X must have at least one row, got none.")
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
     def _learn(self) -> None:
@@ -283,8 +283,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         known = self._source.n_rows
         if known is not None and size != known:
             raise ValueError(
-                f"X gave {size} rows in this pass and has {known}; wanted the same rows in every "
-                "pass"
+                f"X must have the same rows in every pass, got {size} rows instead of {known}."
             )
 
     def _blocks(
@@ -295,8 +294,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
             if found[0] % self.block_rows:  # more sums than the bounds on their rounding count
                 raise ValueError(
-                    f"a block of X begins at row {found[0]}; wanted {self.block_rows} rows in each "
-                    "block but the last, as by fastcurv.network.rows.regrouped"
+                    f"blocks of X must have {self.block_rows} rows, except the last, got one that "
+                    f"begins at row {found[0]}. Use fastcurv.network.rows.regrouped."
                 )
             yield found
             compare(self._seen, *found[:2])

@@ -153,8 +153,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
-            f"the checkpoint to resume was saved {'with' if watched else 'without'} validation; "
-            "wanted the same of the run that goes on"
+            "the run to resume must have validation exactly if its checkpoint has, got a "
+            f"checkpoint {'with' if watched else 'without'} it."
         )
     for key in run.recorded:
         values = arrays.get("history." + key)
@@ -191,8 +191,9 @@ def _compared(run: Any, held: float, now: float) -> float:
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
         raise ValueError(
-            f"the loss is {now:.6g} at the theta of the checkpoint to resume, and was {held:.6g}; "
-            "wanted the objective of that run: its data, network, loss and l2"
+            "the objective to resume must be that of the checkpoint, with its data, network, "
+            f"loss and l2, got a loss of {now:.6g} at the checkpoint's theta instead of "
+            f"{held:.6g}."
         )
     return held if held == now or gap <= SAME_ROUNDINGS * eps * size else now
 
@@ -331,7 +332,7 @@ def saved(
         (facts.get("what") == "minimize", "is not a checkpoint of minimize"),
         (
             facts.get("version") == VERSION,
-            f"is a checkpoint of version {version}; wanted {VERSION}",
+            f"is a checkpoint of version {version}, not {VERSION}",
         ),
         (facts.get("method") == method, f"was saved by method={by}, not {method!r}"),
         (facts.get("options") == asked, f"was saved with options {given}, not {asked}"),

@@ -771,7 +771,7 @@ def diagnose(
     require(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
     X = getattr(ob, "X", None)
     if not (isinstance(X, np.ndarray) or is_sparse(X)):
-        raise TypeError(f"ob is {typed(ob)}, whose rows are elsewhere; wanted {wanted}")
+        raise TypeError(f"ob must be {wanted}, got {typed(ob)} without rows in memory.")
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")

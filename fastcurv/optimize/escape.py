@@ -183,7 +183,7 @@ def _escape(
         size = rounding / rounding_of(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
     if not np.any(v):
-        raise ValueError("direction is zero; wanted a direction to follow")
+        raise ValueError("direction must not be zero, got zeros.")
     v = (v / v.dtype.type(norm(v))).astype(theta.dtype)
     curvature, error, Hv = H.rayleigh(v)
     H.norm = max(H.norm, size, norm(Hv))

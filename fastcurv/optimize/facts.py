@@ -286,8 +286,8 @@ def steps_of(history: Any) -> Steps:
     method = getattr(told, "method", None) or getattr(history, "method", None)
     if "loss" not in told:
         raise ValueError(
-            f"history has {', '.join(map(str, told)) or 'nothing'}; wanted losses, as a list or as "
-            "'loss' of a mapping, or a result of fastcurv.minimize"
+            "history must hold losses, as a list or as 'loss' of a mapping, or be a result of "
+            f"fastcurv.minimize, got {', '.join(map(str, told)) or 'nothing'}."
         )
     if not isinstance(method, str):
         method = told.get("method")
@@ -314,7 +314,7 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float).reshape(-1)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} of the history is {typed(values)}; wanted numbers") from None
+        raise TypeError(f"{name} of the history must hold numbers, got {typed(values)}.") from None
 
 
 def counting_rows(ob: Any) -> np.ndarray:
@@ -526,8 +526,9 @@ def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
             value, g = ob.value_and_gradient(at)
             if np.isfinite(value) and np.isfinite(g).all():
                 return np.asarray(at)
-    raise ValueError("the loss is not finite at theta, nor where all parameters are 0; wanted rows "
-                     "of a finite loss")  # fmt: skip
+    raise ValueError(
+        "rows must have a finite loss at theta or at theta = 0, got NaN or infinity at both."
+    )  # fmt: skip
 
 
 def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool) -> Facts:

@@ -84,14 +84,16 @@ LOST = 30.0  # a walk this many times as far from 0 as it started climbs to infi
 def check_index(index: Any, n: int) -> int:
     """Return an index that was asked for, as an int, for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
-        raise TypeError(f"index is {short(index)}; wanted an int from 0 to {n}, the parameters")
+        raise TypeError(
+            f"index must be an int from 0 to {n}, the number of parameters, got {short(index)}."
+        )
     number = int(index)
     if not 0 <= number <= n:
-        raise ValueError(f"index is {index}; wanted one from 0 to {n}, the parameters")
+        raise ValueError(f"index must be from 0 to {n}, the number of parameters, got {index}.")
     if n > FOLLOWED_BELOW:
         raise ValueError(
-            f"index is {index} for {n} parameters; wanted at most {FOLLOWED_BELOW} of them, since "
-            "every step takes all eigenvectors, or no index"
+            f"index must be None for more than {FOLLOWED_BELOW} parameters, since every step "
+            f"takes all eigenvectors, got {index} for {n} parameters."
         )
     return number
 
@@ -191,8 +193,8 @@ class FinderState:
         self.g = self.gradient(theta)
         if not np.isfinite(self.g).all():
             raise ValueError(
-                "the gradient at theta0 holds NaN or infinity; wanted a theta0 where the loss is "
-                "finite"
+                "the gradient at theta0 must be finite, got NaN or infinity. Use a theta0 where "
+                "the loss is finite."
             )
         self.history = [self.norm]
 
@@ -434,11 +436,11 @@ def find_critical_point(
     if index is not None:
         index = check_index(index, theta.size)
         if method != "newton-mr":
-            raise ValueError(f"method is {method!r} with an index; wanted 'newton-mr', or no index")
+            raise ValueError(f"method must be 'newton-mr' if an index is given, got {method!r}.")
     steps = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback is {typed(callback)}; wanted a function of theta")
+        raise TypeError(f"callback must be a function of theta, got {typed(callback)}.")
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
@@ -525,8 +527,8 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
     if found != index:
         walk.stop(
             2,
-            f"the walk ended at a critical point with {found} negative eigenvalues, zeros of "
-            f"symmetries not counted; index={index} was wanted",
+            f"the search ended at a critical point with {found} negative eigenvalues instead of "
+            f"{index}, zeros of symmetries not counted",
         )
 
 
@@ -541,7 +543,7 @@ def _newton(walk: FinderState) -> None:
     while True:
         H = walk.hessian(walk.theta)
         if H is None:
-            return walk.stop(2, "the Hessian is not finite here; wanted a start nearer to 0")
+            return walk.stop(2, "the Hessian is not finite at this point. Use a start nearer to 0")
         steps = walk.steps(H, walk.g)
         norm = steps.norm
         if not walk.budget.unspent:
@@ -563,7 +565,9 @@ def _newton(walk: FinderState) -> None:
         if not walk.may_step():
             left = "" if not done else ", where Newton's step still promises a lower loss"
             return walk.stop(
-                1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}{left}"
+                1,
+                f"the budget ended at ||g|| = {walk.norm:.3g}, above the tolerance "
+                f"{walk.tol:.3g}{left}",
             )
         if flat <= FLAT and np.isfinite(norm):
             return walk.stop(

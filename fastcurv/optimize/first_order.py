@@ -55,8 +55,8 @@ class _FirstOrder(Method):
         if callable(rate):
             if self.schedule != "constant":
                 raise ValueError(
-                    f"learning_rate is a function and schedule is {self.schedule!r}; wanted one of "
-                    "the two"
+                    "only one of learning_rate as a function and schedule must be given, got "
+                    f"both, schedule {self.schedule!r}."
                 )
             self.rate = as_callback(rate)
         else:
@@ -117,8 +117,8 @@ class _FirstOrder(Method):
         known = isinstance(self.last_rate, (int, float, np.integer, np.floating))
         if not (known and 0 <= self.last_rate < np.inf):
             raise ValueError(
-                f"the learning rate of update {self.t} is {self.last_rate!r}; wanted a finite "
-                "number >= 0"
+                f"the learning rate of update {self.t} must be a finite number >= 0, got "
+                f"{self.last_rate!r}."
             )
         self.last_rate = float(self.last_rate)
         self.update(g, self.run.theta.dtype.type(self.last_rate))

@@ -45,8 +45,9 @@ class LBFGS(Method):
             self.layers = None if run.engine is None else run.engine.layer_coordinates()
             if self.layers is None:
                 raise ValueError(
-                    f"precondition is True for {run.ob!r}; wanted an Objective with all rows in "
-                    "memory, dense, of a network without batch normalisation"
+                    "precondition must be False unless ob is an Objective with all rows in "
+                    "memory, dense, of a network without batch normalisation, got True for "
+                    f"{run.ob!r}."
                 )
         elif run.own_engine is not None:
             self.take_steps = run.own_engine.run_of(self.engine)

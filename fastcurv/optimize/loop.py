@@ -190,8 +190,8 @@ class Loop:
                 self.sentence, known = known or self.method.step(), None
             except NotConvexError:
                 self.sentence = (
-                    "the next step leads to where the loss is concave in the outputs of some rows, "
-                    'so that the GGN has negative curvature; wanted "newton-cg" or "trust-region"'
+                    "the GGN has negative curvature at the next step, where the loss is concave "
+                    'in the outputs of some rows. Use "newton-cg" or "trust-region"'
                 )
             stayed = before is run.theta and run.iteration == begun
             if self.sentence is not None and stayed:

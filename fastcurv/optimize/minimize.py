@@ -68,7 +68,7 @@ def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     if callback is None:
         return None
     if not callable(callback):
-        raise TypeError(f"callback is {typed(callback)}; wanted a function")
+        raise TypeError(f"callback must be a function, got {typed(callback)}.")
     try:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -364,8 +364,7 @@ def _lowest(
     """
     for name in (name for name, value in single.items() if value is not None):
         raise ValueError(
-            f"{name} is given and n_init is {count}; wanted n_init = 1, since {name} follows one "
-            "run"
+            f"n_init must be 1 if {name} is given, since {name} follows one run, got {count}."
         )
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     budget, over, pressed = Budget(seconds=max_time), threading.Event(), None
@@ -444,7 +443,7 @@ def _checked(
 def _check_number(value: Any, name: str) -> float:
     number = check_real(value, name)
     if number != number:
-        raise ValueError(f"{name} is {number}; wanted a number")
+        raise ValueError(f"{name} must be a number, got {number}.")
     return number
 
 
@@ -464,16 +463,15 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         known = (*(every if method == "auto" else maker.defaults), *names_of(minimize))
         near = difflib.get_close_matches(name, known, 1)
         if takers:
-            hint = f"wanted method={takers[0]}" + f", or one of {', '.join(takers[1:])}" * (
-                len(takers) > 1
-            )
+            more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
+            hint = f"Use method={takers[0]}{more}."
         elif near:
-            hint = f"did you mean {near[0]!r}?"
+            hint = f"Did you mean {near[0]!r}?"
         else:
             takes = names_of(minimize)[3:] if method == "auto" else maker.defaults
-            hint = f"it takes {', '.join(takes)}"
-            hint += ", and the options of the method that is named" * (method == "auto")
-        raise TypeError(f"minimize(method={method!r}) has no option {name!r}; {hint}")
+            hint = f"Its options are {', '.join(takes)}"
+            hint += ", and those of the method that is named." if method == "auto" else "."
+        raise TypeError(f"minimize(method={method!r}) has no option {name!r}. {hint}")
 
 
 def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:
@@ -481,6 +479,6 @@ def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) 
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
-            f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
-            f"{', '.join(missing)}{entry(ob)}"
+            f"ob must have {', '.join(needed)} for {method}, got {typed(ob)} without "
+            f"{', '.join(missing)}.{entry(ob)}"
         )

@@ -517,7 +517,7 @@ class Run(Saved):
 def check_fraction(value: Any, name: str) -> float:
     """Return `value` as a float >= 0 and < 1."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} is {short(value)}; wanted a number in [0, 1)")
+        raise ValueError(f"{name} must be a number in [0, 1), got {short(value)}.")
     return float(value)
 
 

@@ -258,14 +258,19 @@ def sample_critical_points(
     require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "with_model"):
-        raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
+        raise TypeError(
+            f"ob must be an objective of a network, such as fastcurv.Objective, got {typed(ob)}."
+        )
     asked = _check_indices(index, ob.n_params)
     names = _check_sources(("walk",) if asked and sources is None else sources)
     if asked and set(names) != {"walk"}:
-        raise ValueError(f"an index is given for {', '.join(names)}; wanted sources='walk'")
+        raise ValueError(f"sources must be 'walk' if an index is given, got {', '.join(names)}.")
     if "narrower" in names and not _can_widen(ob.model):
         what = "no hidden layer" if len(ob.model.sizes) < 3 else "skip connections or normalisation"
-        raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
+        raise ValueError(
+            f"sources must not hold 'narrower' for a model with {what}, to which no units can be "
+            "added, got it."
+        )
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
@@ -457,28 +462,28 @@ def _check_indices(index: Any, n: int) -> list[int]:
         return [check_index(index, n)]
     indices = [check_index(one, n) for one in index]
     if not indices:
-        raise ValueError("index is empty; wanted an int from 0 to n, or several")
+        raise ValueError("index must be an int from 0 to n, or several, got none.")
     return indices
 
 
 def _check_sources(sources: Any) -> tuple[str, ...]:
     sources = SOURCES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
-        raise TypeError(f"sources is {typed(sources)}; wanted some of {', '.join(SOURCES)}")
+        raise TypeError(f"sources must be some of {', '.join(SOURCES)}, got {typed(sources)}.")
     names = [sources] if isinstance(sources, str) else sources
     checked = tuple(check_choice(name, SOURCES, "sources") for name in names)
     if not checked:
-        raise ValueError("sources is empty; wanted at least one of " + ", ".join(SOURCES))
+        raise ValueError(f"sources must hold at least one of {', '.join(SOURCES)}, got none.")
     return checked
 
 
 def _check_epochs(epochs: Any) -> tuple[int, int]:
-    wanted = "wanted two ints >= 1, the fewest and the most"
+    wanted = f"epochs must be two ints >= 1, the minimum and the maximum, got {epochs!r}."
     if isinstance(epochs, str) or not isinstance(epochs, Iterable):
-        raise TypeError(f"epochs is {epochs!r}; {wanted}")
+        raise TypeError(wanted)
     numbers = [check_positive_int(number, "epochs") for number in epochs]
     if len(numbers) != 2 or numbers[0] > numbers[1]:
-        raise ValueError(f"epochs is {epochs!r}; {wanted}")
+        raise ValueError(wanted)
     return numbers[0], numbers[1]
 
 

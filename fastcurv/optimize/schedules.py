@@ -232,7 +232,7 @@ def as_schedule(
         rate: Callable[[int], float] = schedule
         return rate
     if not isinstance(schedule, str):
-        raise TypeError(f"schedule is {typed(schedule)}; wanted a name or a function t -> rate")
+        raise TypeError(f"schedule must be a name or a function t -> rate, got {typed(schedule)}.")
     return _BY_NAME[check_choice(schedule, _BY_NAME, "schedule")](alpha, delta, hold)
 
 
@@ -303,7 +303,9 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     the noise never dies out.
     """
     if not callable(schedule):
-        raise TypeError(f"schedule is {typed(schedule)}; wanted a Schedule or a function t -> rate")
+        raise TypeError(
+            f"schedule must be a Schedule or a function t -> rate, got {typed(schedule)}."
+        )
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)
         reason = (

@@ -29,11 +29,11 @@ class _FunctionObjective:
     ) -> None:
         if not callable(jac):
             raise ValueError(
-                "the gradient is missing; wanted jac=True with fun returning (value, gradient), "
-                "or a callable jac"
+                "jac must be True with fun returning (value, gradient), or callable, got no "
+                "gradient."
             )
         if not (callable(hess) or callable(hessp)):
-            raise ValueError("the curvature is missing; wanted hessp(x, p), or a callable hess(x)")
+            raise ValueError("hessp(x, p) or hess(x) must be callable, got no curvature.")
         self.n_params = n_params
         self.value = lambda theta: float(np.squeeze(fun(theta, *args)))
         self.gradient = lambda theta: np.asarray(jac(theta, *args), dtype=np.float64)

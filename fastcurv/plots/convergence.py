@@ -43,12 +43,14 @@ def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
         x, y = curve
     except (TypeError, ValueError):
         raise TypeError(
-            f"curve {name!r} is {typed(curve)}; wanted two arrays, x and y: "
-            "(range(len(losses)), losses) for losses alone"
+            f"curve {name!r} must be two arrays, x and y, got {typed(curve)}. Use "
+            "(range(len(losses)), losses) for losses alone."
         ) from None
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; wanted (k,)")
+        raise ValueError(
+            f"curve {name!r} must have x and y of shape (k,), got {x.shape} and {y.shape}."
+        )
     return x, y
 
 
@@ -56,21 +58,21 @@ def _check_runs(results: Any, x: str, y: str) -> None:
     """Raise TypeError or ValueError if `results` are not what `fastcurv.minimize` returns."""
     if not isinstance(results, Mapping):
         raise TypeError(
-            f"results is {typed(results)}; wanted what fastcurv.minimize returned, or a dict of "
-            "names to such"
+            "results must be a result of fastcurv.minimize, or a dict of names to results, got "
+            f"{typed(results)}."
         )
     for name, run in results.items():
         history = getattr(run, "history", None)
         if not isinstance(history, Mapping):
             raise TypeError(
-                f"result {name!r} is {typed(run)} without the history of a run; wanted what "
-                "fastcurv.minimize returned"
+                f"result {name!r} must be a result of fastcurv.minimize, got {typed(run)} without "
+                "the history of a run."
             )
         for key in (x, y):
             if key not in history:
-                why = ": minimize(..., validation=ob)" if key == "validation" else ""
+                why = " Use minimize(..., validation=ob)." if key == "validation" else ""
                 raise ValueError(
-                    f"result {name!r} has no {key!r} in its history; wanted a run that has{why}"
+                    f"result {name!r} must have {key!r} in its history, got none.{why}"
                 )
 
 
@@ -120,7 +122,7 @@ class ConvergenceDisplay(Display):
         ends: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(curves, Mapping):
-            raise TypeError(f"curves is {typed(curves)}; wanted a dict of a name to (x, y) each")
+            raise TypeError(f"curves must be a dict of a name to (x, y) each, got {typed(curves)}.")
         self.curves = {name: _pair(name, curve) for name, curve in curves.items()}
         self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
 
@@ -364,9 +366,13 @@ class MinimumRatioDisplay(Display):
             and self.losses.shape == self.kinds.shape == self.trivial.shape
         ):
             raise ValueError(
-                f"losses has shape {self.losses.shape}, ratios {self.ratios.shape}, kinds "
-                f"{self.kinds.shape}; wanted (k,) each"
-                + (", and (k, 3) for the ratios of an inertia" if quantity == "inertia" else "")
+                f"losses, ratios and kinds must have shape (k,), got {self.losses.shape}, "
+                f"{self.ratios.shape} and {self.kinds.shape}."
+                + (
+                    " The ratios of an inertia must have shape (k, 3)."
+                    if quantity == "inertia"
+                    else ""
+                )
             )
 
     @classmethod

@@ -361,11 +361,11 @@ def _directions(
     check_choice(wanted, NAMES, "directions")
     if wanted == "gradient":
         if n_dims != 1:
-            raise ValueError("n_dims is 2; wanted 1 for directions='gradient'")
+            raise ValueError("n_dims must be 1 for directions='gradient', got 2.")
         gradient = objective.gradient(theta)
         length = np.linalg.norm(gradient)
         if not length > 0:
-            raise ValueError("the gradient at theta is 0; wanted other directions")
+            raise ValueError("directions must not be 'gradient' where the gradient is 0, got it.")
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
         rows = _random(objective, theta, n_dims, rng)
@@ -385,13 +385,13 @@ def _given(wanted: Any, n: int) -> np.ndarray:
     rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
     if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
         raise ValueError(
-            f"directions has shape {np.shape(wanted)}; wanted ({n},) or (2, {n}), or one of "
-            f"{', '.join(NAMES)}"
+            f"directions must have shape ({n},) or (2, {n}), or be one of {', '.join(NAMES)}, got "
+            f"shape {np.shape(wanted)}."
         )
     if not rows.any(axis=1).all():
-        raise ValueError("directions has a row of zeros; wanted directions that lead somewhere")
+        raise ValueError("directions must not be zero, got a row of zeros.")
     if len(rows) == 2 and sine(*rows) <= ALIKE:
-        raise ValueError("directions are two along one line; wanted two that span a plane")
+        raise ValueError("directions must be two that span a plane, got two along one line.")
     return rows
 
 
@@ -414,8 +414,8 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
     if best is not None:
         return best
     raise ValueError(
-        "n_dims is 2 and all random directions lie on one line, as those of a single weight do; "
-        "wanted n_dims=1, or directions"
+        "n_dims must be 1 if all random directions lie on one line, as those of a single weight "
+        "do, got 2. Or pass directions."
     )
 
 

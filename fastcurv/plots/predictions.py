@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.errors import typed
 from ..common.protocols import Array
 from .style import CYCLE, new_axes
 
@@ -21,13 +22,13 @@ def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
         X = before.transform(X) if X is not None and len(before.steps) else X
     if not hasattr(type(estimator), "objective"):
         raise TypeError(
-            f"estimator is a {type(estimator).__name__}; wanted an MLPClassifier or MLPRegressor "
-            "of fastcurv, or a pipeline that ends in one (for scikit-learn's own: "
-            "fastcurv.from_sklearn, then from_objective)"
+            "estimator must be an MLPClassifier or MLPRegressor of fastcurv, or a pipeline that "
+            f"ends in one, got {typed(estimator)}. For scikit-learn's own use "
+            "fastcurv.from_sklearn, then from_objective."
         )
     if not hasattr(estimator, "theta_"):
         raise ValueError(
-            f"estimator, a {type(estimator).__name__}, is not fitted; wanted fit(X, y)"
+            f"estimator must be fitted, got {typed(estimator)} that is not. Call fit(X, y) first."
         )
     return estimator, X
 

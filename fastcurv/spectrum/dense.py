@@ -183,8 +183,8 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
             A[s] = np.where(bounds < own, here, np.where(own < bounds, there, halfway(here, there)))
     if not np.isfinite(asymmetry).all():
         raise NotFiniteError(
-            "products with the operator hold NaN or infinity, or overflow when they are "
-            "symmetrised; wanted finite numbers for a finite vector"
+            "products with the operator must be finite for finite vectors, got NaN or infinity, "
+            "or overflow when they are symmetrised."
         )
     return DenseMatrix(A, bounds, asymmetry, n_products)
 
@@ -275,8 +275,9 @@ def summed_matrix(op: Any) -> Floats | None:
 def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
     if n > LARGEST_DENSE:
         raise ValueError(
-            f"the operator has n = {n}, whose matrix would take {8e-9 * n * n:.0f} GB; wanted n <= "
-            f"{LARGEST_DENSE}; spectral_density and eigsh need only products"
+            f"the operator must have n <= {LARGEST_DENSE} for its matrix, got n = {n}, which "
+            f"would take {8e-9 * n * n:.0f} GB. Use spectral_density or eigsh, which need only "
+            "products."
         )
     if isinstance(op, MatrixOperator):
         return op.to_dense(), 0
@@ -310,8 +311,8 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
         return np.full(n, PRODUCT_EPS * float(np.finfo(dtype).eps) * norm)
     if bounds.shape != (n,) or np.isnan(bounds).any():
         raise ValueError(
-            f"the operator's bounds on its columns have shape {bounds.shape} or hold NaN; wanted "
-            f"({n},) numbers >= 0"
+            f"the operator's bounds on its columns must be numbers >= 0 of shape ({n},), got "
+            f"shape {bounds.shape} or NaN."
         )
     return bounds
 

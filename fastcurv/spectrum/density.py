@@ -279,7 +279,7 @@ def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence
     """Return a recurrence with room for n_steps in `rows`."""
     if len(known.values) >= op.shape[0]:
         raise ValueError(
-            f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
+            f"deflated eigenpairs must be fewer than n = {op.shape[0]}, got {len(known.values)}."
         )
     return Recurrence(op, n_steps, against=known.rows, rows=rows, semi=True)
 

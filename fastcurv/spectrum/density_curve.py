@@ -40,7 +40,8 @@ def check_look(
         grid = check_array(grid, "grid", np.float64)
         if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
             raise ValueError(
-                f"grid has shape {grid.shape}; wanted at least two eigenvalues in increasing order"
+                "grid must hold at least two eigenvalues in increasing order, got shape "
+                f"{grid.shape}."
             )
     return {
         "axis": axis,
@@ -134,8 +135,8 @@ def smear(
         least = max(narrowest, finest if grid is None else 0.0)
         if np.ldexp(width, -exponent) < least:
             raise ValueError(
-                f"width is {width!r} and eigenvalues reach {largest:.3g}; wanted at least "
-                f"{np.ldexp(least, exponent):.1g}, which {n_grid} points of a grid resolve"
+                f"width must be at least {np.ldexp(least, exponent):.1g} for {n_grid} grid points "
+                f"to resolve it at eigenvalues up to {largest:.3g}, got {width!r}."
             )
         width = float(np.ldexp(width, -exponent))
     if grid is None:
@@ -267,13 +268,14 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         quadrature adds no error to that of the probes.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
-            raise ValueError(f"power is {short(power)}; wanted an int >= 0")
+            raise ValueError(f"power must be an int >= 0, got {short(power)}.")
         power = check_positive_int(power, "power", least=0)
         with np.errstate(over="ignore", invalid="ignore"):
             per_probe = (self.weights * self.nodes ** int(power)).sum(axis=1)
         if not np.isfinite(per_probe).all():
             raise ValueError(
-                f"moment {power} is beyond float64; wanted an operator scaled down, or less power"
+                f"moment {power} must be within float64, got an overflow. Scale the operator "
+                "down, or use a smaller power."
             )
         return self._over_probes(per_probe, f"moment {power}", known=power == 0)
 
@@ -289,7 +291,9 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
-                raise ValueError(f"{name} is {short(end)}; wanted a number, which may be infinite")
+                raise ValueError(
+                    f"{name} must be a number, which may be infinite, got {short(end)}."
+                )
         low, high = float(low), float(high)
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
@@ -325,7 +329,8 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
             values, weights = other.nodes.ravel(), other.weights.ravel()
         elif hasattr(other, "matvec"):
             raise TypeError(
-                f"other is {typed(other)}; wanted a density, fc.spectral_density(H), or eigenvalues"
+                "other must be a density, fc.spectral_density(H), or eigenvalues, got "
+                f"{typed(other)}."
             )
         else:
             values, weights = np.ravel(check_array(other, "other", np.float64)), None
@@ -354,8 +359,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             raise ValueError(
-                "other is not a SpectralDensity of an operator of the same size; wanted one to "
-                "merge with"
+                "other must be a SpectralDensity of an operator of the same size, got another."
             )
         q = max(self.nodes.shape[1], other.nodes.shape[1])
         beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]
@@ -400,7 +404,7 @@ class SpectralDensity(Record, InOneLine, Answering, subject="density"):
             The axes it was drawn in.
         """
         if ax is not None and not hasattr(ax, "plot"):
-            raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
+            raise TypeError(f"ax must be Axes of matplotlib, got {typed(ax)}. Or use scale='log'.")
         draw = load_module("spectrum.draw")
         return draw.draw_density(self, draw.shown_axes() if ax is None else ax, band=band, **line)
 

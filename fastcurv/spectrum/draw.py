@@ -77,9 +77,9 @@ def draw_density(
     if density.axis == "log":  # before anything is drawn, so that margins are in decades
         if not (density.linear_below >= SHOWN and np.abs(grid).max() <= 1 / SHOWN):
             raise ValueError(
-                f"the eigenvalues reach {np.abs(grid).max():.1e}, linear below "
-                f"{density.linear_below:.1e}; wanted numbers between {SHOWN} and {1 / SHOWN}, "
-                "which is as far as matplotlib's axes go, or axis='linear'"
+                f"eigenvalues on the axis must be between {SHOWN} and {1 / SHOWN}, the limits of "
+                f"matplotlib, got up to {np.abs(grid).max():.1e}, linear below "
+                f"{density.linear_below:.1e}. Or use axis='linear'."
             )
         ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
         plain_numbers(ax.xaxis)

@@ -67,7 +67,7 @@ def extreme_pairs(
     left = n if deflated is None else n - len(deflated)
     if k > left:
         raise ValueError(
-            f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
+            f"k must be at most {left}, the dimension of the complement of against, got {k}."
         )
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
     sought = asked.probe and v0 is None
@@ -149,8 +149,8 @@ class ThickRestart(EigenSearch):
                     run.insert_random(self.rng)
                 elif run.insert(start[: min(self._widest(), self.max_products)]) == 0:
                     raise ValueError(
-                        "v0 is zero, or lies in the span of against; wanted a start with a part "
-                        "outside it"
+                        "v0 must have a part outside the span of against, got zero or a vector "
+                        "in it."
                     )
                 self.grow()
                 self.closed = self.is_closed()

@@ -72,8 +72,7 @@ def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any
     max_basis = check_positive_int(max_basis, "max_basis")
     if max_basis < min(n, k + 3):
         raise ValueError(
-            f"max_basis is {max_basis} with k = {k}; wanted at least k + 3 = {k + 3}, or n where "
-            "that is less"
+            f"max_basis must be at least k + 3 = {k + 3}, or n if that is less, got {max_basis}."
         )
     return min(n, max_basis)
 
@@ -165,8 +164,8 @@ def reduction(op: Any, space: str | None) -> Reduction | None:
     found: Reduction | None = op.reduced(space) if hasattr(op, "reduced") else None
     if found is None and space is not None:
         raise ValueError(
-            f"space is {space!r} for an operator of type {type(op).__name__} that has no such "
-            "form; wanted 'parameters'"
+            f"space must be 'parameters' for an operator of type {type(op).__name__}, which has "
+            f"no other form, got {space!r}."
         )
     return found
 

@@ -75,10 +75,9 @@ class Runs:
         held = sum(one.rows.nbytes for _, one in self.by_start if one is not run)
         if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
             raise MemoryError(
-                f"a basis of {steps} vectors of length {n} next to the {held / 1e9:.2g} GB "
-                "held takes "
-                f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or "
-                "more memory"
+                f"the runs must take at most max_bytes = {self.max_bytes / 1e9:.2g} GB, got a "
+                f"basis of {steps} vectors of length {n} in addition to {held / 1e9:.2g} GB. Use "
+                "fewer steps, or more memory."
             )
         if run is not None:
             run.reserve(steps)
@@ -86,7 +85,7 @@ class Runs:
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
         """See `Krylov.probe`."""
         if not isinstance(i, (int, np.integer)) or i < 0:
-            raise ValueError(f"i is {short(i)}; wanted the number of a probe, an int >= 0")
+            raise ValueError(f"i must be the number of a probe, an int >= 0, got {short(i)}.")
         while len(self.probes) <= i:
             self.reserve(self.inner, None, n_steps)
             run = Recurrence(self.inner, min(n_steps, self.inner.shape[0]))
@@ -109,7 +108,7 @@ class Runs:
         """See `Krylov.start_from`."""
         g = check_vector(g, self.n, "g")
         if not g.any():
-            raise ValueError("g is zero; wanted a direction")
+            raise ValueError("g must be a direction, got zero.")
         for start, run in self.by_start:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break

@@ -72,8 +72,8 @@ class CountingRows:
             value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
             raise ValueError(
-                f"the estimate by method={method!r} is beyond float64; wanted an operator scaled "
-                "down"
+                f"the estimate by method={method!r} must be within float64, got an overflow. "
+                "Scale the operator down."
             )
         if np.ndim(value) == 0:
             value, stderr = float(value), float(stderr)
@@ -245,8 +245,8 @@ class Sketch:
         half = m // 2
         if half < 2:
             raise ValueError(
-                f"n_probes is {m}; wanted at least 4 for a leave-one-out method, or "
-                "method='hutchinson'"
+                f"n_probes must be at least 4 for a leave-one-out method, got {m}. Or use "
+                "method='hutchinson'."
             )
         self.n, half = apply.n, min(half, apply.n)
         cuts = [slice(i, min(i + BLOCK, half)) for i in range(0, half, BLOCK)]
@@ -445,8 +445,8 @@ def _trace(
         elif method == "hutch++":
             if m < 4:
                 raise ValueError(
-                    f"n_probes is {m}; wanted at least 4 for method='hutch++', or "
-                    "method='hutchinson'"
+                    f"n_probes must be at least 4 for method='hutch++', got {m}. Or use "
+                    "method='hutchinson'."
                 )
             found = apply.hutch_pp(rng, m, apply.forms)
         else:

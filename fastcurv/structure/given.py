@@ -65,7 +65,7 @@ class Function(ReadOnly):
         with np.errstate(all="ignore"), Callback():
             found = self.function(*at)
         if not isinstance(found, tuple) or len(found) != 3:
-            raise TypeError(f"{self!r} returned {typed(found)}; wanted ({', '.join(self.parts)})")
+            raise TypeError(f"{self!r} must return ({', '.join(self.parts)}), got {typed(found)}.")
         first, second, third = map(np.asarray, found)
         return first, second, third
 
@@ -79,8 +79,8 @@ class Function(ReadOnly):
             which = " or ".join(map(str, shapes))
             of = " and ".join(f"{a} {x.shape}" for a, x in zip("zy", at))
             raise ValueError(
-                f"{self!r} returned {name} of shape {part.shape} and dtype {part.dtype} for {of}; "
-                f"wanted floats {which}"
+                f"{self!r} must return floats {which} as {name}, got shape {part.shape} and dtype "
+                f"{part.dtype} for {of}."
             )
 
     def _off(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
@@ -106,7 +106,8 @@ class Function(ReadOnly):
         if found.shape not in shapes:
             which = " or ".join(map(str, shapes))
             raise ValueError(
-                f"third of {self!r} returned shape {found.shape} for z {z.shape}; wanted {which}"
+                f"third of {self!r} must return {which}, got shape {found.shape} for z of shape "
+                f"{z.shape}."
             )
         found = np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
         return found[:, None] if found.ndim < z.ndim else found
@@ -135,7 +136,9 @@ class LossFunction(Function):
     def coupled(self) -> bool:
         """Whether outputs share a term: state is laid out by it, and there is no default."""
         if self._coupled is None:
-            raise RuntimeError(f"{self!r} has not been called yet; wanted `learn` before")
+            raise RuntimeError(
+                f"{self!r} must be called before its kernels are, by `learn`, got no call yet."
+            )
         return self._coupled
 
     @property
@@ -173,8 +176,8 @@ class LossFunction(Function):
             raise ValueError(f"{self!r} returned second of another number of axes than before")
         if coupled and d > MOST_COUPLED:
             raise ValueError(
-                f"{self!r} couples {d} outputs by its second derivative; wanted at most "
-                f"{MOST_COUPLED}"
+                f"{self!r} must couple at most {MOST_COUPLED} outputs by its second derivative, "
+                f"got {d}."
             )
         return value, first, second
 
@@ -214,8 +217,8 @@ class LossFunction(Function):
             return None
         if d_out % self.per_target:
             raise ValueError(
-                f"loss is {self.name!r} and the model has {d_out} outputs; wanted an even number, "
-                "means first, then logarithms of variances"
+                f"the model must have an even number of outputs for loss={self.name!r}, means "
+                f"first, then logarithms of variances, got {d_out}."
             )
         return d_out // self.per_target
 
@@ -426,7 +429,7 @@ def _built(kind: type[Made], name: str, function: Any, third: Any, **facts: Any)
 def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
     """Return the loss of `fastcurv.Loss.quantile`, as an object of that class."""
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; wanted a number between 0 and 1")
+        raise ValueError(f"level must be a number between 0 and 1, got {level}.")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
     return _built(kind, name, partial(_quantile, level=level, width=width), third)
 

@@ -226,14 +226,16 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
     require(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
-        raise TypeError(f"layer is {short(layer)}; wanted the number of a hidden layer, an int")
+        raise TypeError(f"layer must be an int, the number of a hidden layer, got {short(layer)}.")
     n_hidden = len(model.sizes) - 2
     if not 0 <= layer < n_hidden:
-        raise ValueError(f"layer is {layer}; wanted a hidden layer, 0 to {n_hidden - 1}")
+        raise ValueError(
+            f"layer must be the number of a hidden layer, 0 to {n_hidden - 1}, got {layer}."
+        )
     if in_skip(model, layer):
         raise ValueError(
-            f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one "
-            "that is not"
+            f"hidden layer {layer} must not be tied to its neighbours by a skip connection, got "
+            "one that is."
         )
     return int(layer)
 
@@ -246,9 +248,9 @@ def _copy(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
 def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     found = as_numpy(numbers, name)
     if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name} has dtype {found.dtype}; wanted ints")
+        raise TypeError(f"{name} must hold ints, got dtype {found.dtype}.")
     if found.ndim > 1:
-        raise ValueError(f"{name} has shape {found.shape}; wanted a list of ints")
+        raise ValueError(f"{name} must be a list of ints, got shape {found.shape}.")
     return found.astype(np.intp)
 
 
@@ -288,7 +290,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     order = _ints(order, "order")
     width = model.sizes[layer + 1]
     if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
-        raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
+        raise ValueError(f"order must be a permutation of 0 to {width - 1}, got {order.tolist()}.")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     for part in (W, b, *(norms_of(model, theta)[layer] or ())):
@@ -332,8 +334,8 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     layer = _hidden(model, theta, layer)
     if not ACTIVATIONS[model.activation[layer]].odd:
         raise ValueError(
-            f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh "
-            "or identity"
+            f"hidden layer {layer} must have an odd activation, tanh or identity, got "
+            f"{model.activation[layer]}."
         )
     return _scaled(model, theta, layer, units, -1.0, -1.0)
 
@@ -379,8 +381,8 @@ def rescale_relu(
     layer = _hidden(model, theta, layer)
     if not ACTIVATIONS[model.activation[layer]].homogeneous:
         raise ValueError(
-            f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or "
-            "identity"
+            f"hidden layer {layer} must have relu, leaky_relu or identity, got "
+            f"{model.activation[layer]}."
         )
     factor = check_positive(factor, "factor")
     return _scaled(model, theta, layer, units, factor, factor)
@@ -395,7 +397,7 @@ def _scaled(
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_ints(units, "units")))
     if units.size and not (units[0] >= 0 and units[-1] < width):
-        raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
+        raise ValueError(f"units must be numbers from 0 to {width - 1}, got {units.tolist()}.")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     # the output of a normalised unit does not depend on the scale of its W
@@ -567,8 +569,8 @@ def _check_room(theta: Floats, count: int) -> None:
     """Raise MemoryError if so many tangents take too much memory."""
     if count * theta.nbytes > MAX_BYTES:
         raise MemoryError(
-            f"the symmetry directions, dense, take more than {MAX_BYTES / 1e9:.2g} GB; wanted a "
-            "smaller network"
+            f"the symmetry directions must take at most {MAX_BYTES / 1e9:.2g} GB as a dense "
+            "array, got more. Use a smaller network."
         )
 
 

@@ -37,7 +37,7 @@ DIFFERENCE_STEP = 1e-5  # of differences of functions of numbers of size 1
 def keep(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
     """Check and store the function of a new object and what is known of it."""
     if not callable(function):
-        raise TypeError(f"function is {typed(function)}; wanted {returns}")
+        raise TypeError(f"function must be {returns}, got {typed(function)}.")
     if third is not None and not callable(third):
         check_positive(third, "third", zero=True)
     if ulps is not None:
@@ -51,8 +51,8 @@ def attempt_alone(own: Function, found: Any, turned: Any, same: str, each: str) 
     for name, part, other in zip(own.parts, found, turned):
         if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise ValueError(
-                f"{own!r} returned another {name} for the same {same}; wanted a function of "
-                f"{each} alone"
+                f"{own!r} must be a function of {each} alone, got another {name} for the same "
+                f"{same}."
             )
 
 
@@ -72,9 +72,8 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
         if 4 * off.sum() > off.size:  # else it may be at a kink
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
-                f"{own!r} returned {own.parts[j]} of {told[off][0]:.6g} {where}; wanted the "
-                f"derivative of {own.parts[j - 1]}, which by differences is "
-                f"{slope[off][0]:.6g}"
+                f"{own!r} must return the derivative of {own.parts[j - 1]}, which by differences "
+                f"is {slope[off][0]:.6g}, as {own.parts[j]}, got {told[off][0]:.6g} {where}."
             )
     if own.third is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
@@ -179,7 +178,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     ) -> None:
         keep(self, function, "function(z, y) -> (value, first, second)", third, ulps)
         if lower is not None and not math.isfinite(lower):
-            raise ValueError(f"lower is {lower}; wanted a number, or None where none is known")
+            raise ValueError(f"lower must be a number, or None if none is known, got {lower}.")
         vars(self).update(lower=lower, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -331,8 +330,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             bad = ~np.isfinite(part)
             if bad.any():
                 raise ValueError(
-                    f"{self!r} returned {name} of {part[bad][0]} at z = {SAMPLE[bad][0]:.4g}; "
-                    "wanted numbers for every z"
+                    f"{self!r} must return numbers for every z, got {name} of {part[bad][0]} at z "
+                    f"= {SAMPLE[bad][0]:.4g}."
                 )
         turned = tuple(part.T for part in self(SAMPLE.T))
         attempt_alone(self, found, turned, "numbers in another shape", "each number of z")

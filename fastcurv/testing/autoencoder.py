@@ -78,10 +78,12 @@ class LinearAutoencoder(ReadOnly):
         self.spectrum = np.atleast_1d(check_array(spectrum, "spectrum", np.float64))
         n = self.spectrum.size
         if self.spectrum.ndim != 1 or not n:
-            raise ValueError(f"spectrum has shape {self.spectrum.shape}; wanted (n,) with n >= 1")
+            raise ValueError(
+                f"spectrum must have shape (n,) with n >= 1, got {self.spectrum.shape}."
+            )
         if not (np.diff(self.spectrum) < 0).all() or not self.spectrum[-1] > 0:
             raise ValueError(
-                f"spectrum is {self.spectrum}; wanted distinct positive numbers, descending"
+                f"spectrum must hold distinct positive numbers, descending, got {self.spectrum}."
             )
         self.p = check_positive_int(p, "p")
         N = n if n_samples is None else check_positive_int(n_samples, "n_samples")
@@ -106,7 +108,7 @@ class LinearAutoencoder(ReadOnly):
             and not (indices[0] >= 0 and indices[-1] < n)
         ):
             raise ValueError(
-                f"indices are {indices}; wanted at most {self.p} different numbers from 1 to {n}"
+                f"indices must be at most {self.p} different numbers from 1 to {n}, got {indices}."
             )
         W1 = np.zeros((self.p, n))
         W1[:k] = self.U[:, indices].T

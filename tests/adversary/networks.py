@@ -269,7 +269,7 @@ def success_has_nothing_lower_beside_it(draw, losses=LOSSES, activations=(*SMOOT
         try:
             result = fc.minimize(ob, theta, max_iter=200, max_time=1.0, seed=0)
         except ValueError as error:  # exponentials of outputs whose curvature alone overflows
-            assert str(error) == "the matrix holds NaN or infinity; wanted finite numbers", name
+            assert str(error) == "the matrix must hold finite numbers, got NaN or infinity.", name
             return "overflows"
     if not result.success:
         return "no success"

@@ -114,7 +114,7 @@ def offered(op, space):
     try:
         return op.reduced(space)
     except ValueError as error:
-        assert "wanted" in str(error), error
+        assert " must " in str(error), error
         return "refused"
 
 

@@ -266,15 +266,15 @@ def test_predict_reports_what_does_not_fit(folder, tmp_path, capsys):
     (tmp_path / "h.csv").write_text("a,b,c\n1,2,1e308\n-1e308,1,2\n")
     short, large = (quoted(folder, f"{name}.safetensors") for name in ("short", "large"))
     for model, data, words in (
-        (short, quoted(tmp_path, "a.csv"), "has no column 'c'"),
+        (short, quoted(tmp_path, "a.csv"), "must have a column 'c', got "),
         (short, quoted(tmp_path, "w.csv"), "'x' is not a finite number"),
-        (short, quoted(tmp_path, "e.csv"), "holds too little; wanted a line of numbers"),
+        (short, quoted(tmp_path, "e.csv"), "must hold at least a line of numbers, separated by"),
         (short, "nowhere.csv", "no file"),
-        (short, "iris", "has 4 features; wanted 3"),
+        (short, "iris", "must have 3 features, got 4"),
         (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
         (short, f"{quoted(folder, 'd.csv')} --activation relu", "says its own"),
-        (large, quoted(tmp_path, "a.csv"), "has 2 columns; wanted the 3 features"),
+        (large, quoted(tmp_path, "a.csv"), "must have the 3 features as columns, got 2"),
         ("nothing.safetensors", "iris", "no file"),
     ):
         assert main(shlex.split(f"predict {model} {data}")) == 2, (model, data)

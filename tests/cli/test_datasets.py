@@ -24,22 +24,25 @@ def file(tmp_path):
 
 
 REFUSED = {
-    "no y": ({"y": None}, "wanted arrays X and y"),
-    "fewer y": ({"y": np.ones(3)}, "X has shape"),
-    "X of one axis": ({"y": np.ones(4), "X": np.ones(4)}, "X has shape"),
+    "no y": ({"y": None}, "must hold arrays X and y"),
+    "fewer y": ({"y": np.ones(3)}, "X and y must have shapes"),
+    "X of one axis": ({"y": np.ones(4), "X": np.ones(4)}, "X and y must have shapes"),
     "no number": ({"y": np.zeros(12), "X": np.full((12, 2), np.nan)}, "finite"),
     "a share above 1": ({"y": np.arange(12) % 2, "test_fraction": 1.5}, "test_fraction"),
-    "words as X": ({"y": np.zeros(12), "X": np.full((12, 2), "a")}, "wanted numbers"),
-    "complex y": ({"y": np.zeros(12, complex)}, "wanted numbers"),
-    "unknown loss": ({"y": np.zeros(12), "loss": "hinge"}, "wanted one of"),
-    "words for mse": ({"y": ["a", "b"] * 6, "loss": "mse"}, "holds words"),
-    "columns of classes": ({"y": np.eye(12, 2), "loss": "cross_entropy"}, "one class a sample"),
+    "words as X": ({"y": np.zeros(12), "X": np.full((12, 2), "a")}, "must hold numbers"),
+    "complex y": ({"y": np.zeros(12, complex)}, "must hold numbers"),
+    "unknown loss": ({"y": np.zeros(12), "loss": "hinge"}, "loss must be one of"),
+    "words for mse": ({"y": ["a", "b"] * 6, "loss": "mse"}, "must hold numbers for mse, got words"),
+    "columns of classes": ({"y": np.eye(12, 2), "loss": "cross_entropy"}, "one class per sample"),
     "halves": ({"y": np.arange(12) / 2, "loss": "cross_entropy"}, "not whole"),
-    "three for two": ({"y": np.arange(12) % 3, "loss": "binary_cross_entropy"}, "3 classes"),
-    "one class": ({"y": np.zeros(12, int)}, "single class"),
+    "three for two": (
+        {"y": np.arange(12) % 3, "loss": "binary_cross_entropy"},
+        "two classes for binary_cross_entropy, got 3",
+    ),
+    "one class": ({"y": np.zeros(12, int)}, "at least two classes, got one"),
     "too many": ({"y": np.arange(12)}, "12 different whole numbers"),
     "no column": ({"y": 0, "text": "1,2\n3,4\n5,6\n", "target": "7"}, "2 columns without names"),
-    "mixed": ({"y": 0, "text": "1,a\n2,3\n3,a\n"}, "mix words"),
+    "mixed": ({"y": 0, "text": "1,a\n2,3\n3,a\n"}, "must be of one kind"),
 }
 
 
@@ -65,7 +68,7 @@ def test_classes_that_a_model_counts_from_another_number(file):
     """As many as it has outputs, but not from 0: they are ranked; fewer could be any."""
     ranked = file(np.arange(12) % 3 + 1, n_outputs=3)
     assert ranked.n_outputs == 3 and set(np.unique(ranked.y)) == {0, 1, 2}
-    with pytest.raises(ValueError, match="classes from 2 to 3; wanted 0 to 2"):
+    with pytest.raises(ValueError, match="classes from 0 to 2 .* got classes from 2 to 3"):
         file(np.arange(12) % 2 + 2, n_outputs=3)
 
 
@@ -131,8 +134,8 @@ def test_held_out_samples_keep_the_shares_of_classes():
 # --- tables that others wrote: read as they are meant, or refused with what to do
 
 
-SEMICOLONS = "is separated by semicolons; wanted commas between columns and points in numbers"
-INDEX = "numbers the rows, as an index of pandas does; wanted .*index=False"
+SEMICOLONS = "must have commas between columns .*got columns separated by semicolons"
+INDEX = "numbers the rows, as the index of a pandas data frame does.*index=False"
 
 
 @pytest.fixture
@@ -151,9 +154,15 @@ TABLES = {
     "decimal commas": ("a;b\n1,5;2\n2,5;3\n", SEMICOLONS),
     "decimal commas alone": ("1,5;2\n2,5;3\n", SEMICOLONS),
     "decimal commas and words": ("1,5;a\n2,5;b\n", SEMICOLONS),
-    "tabs": ("a\tb\tc\n1\t2\t0\n3\t4\t1\n", "is separated by tabs"),
+    "tabs": (
+        "a\tb\tc\n1\t2\t0\n3\t4\t1\n",
+        "got columns separated by tabs. Or use a name that ends in .tsv",
+    ),
     "spaces": ("a b c\n1 2 0\n3 4 1\n", "two columns, separated by commas"),
-    "empty": ("", "t.csv is empty; wanted numbers separated by commas, one sample a line"),
+    "empty": (
+        "",
+        "t.csv must hold numbers separated by commas, one sample a line, got an empty file",
+    ),
     "index": (",a,y\n0,1.5,0\n1,2.5,0\n2,3.5,1\n", INDEX),
     "shuffled index": (",a,y\n7,1.5,0\n3,2.5,0\n12,3.5,1\n", INDEX),
     "index read again": ("Unnamed: 0,a,y\n0,1.5,0\n1,2.5,1\n", INDEX),
@@ -162,13 +171,16 @@ TABLES = {
     "gap beyond y": ("a,y,b\n1,0,2\n1,0,x\n", "sample 2, column 'b': 'x' is not"),
     "gap, no names": ("1,0,2\n1,0,x\n", r"sample 2, column 2 \(counted from 0\): 'x' is not"),
     "gap, one name": (",b,y\n0.5,1,0\n,2,0\n", r"sample 2, column 0 \(counted from 0\): ''"),
-    "mixed": ("a,y\n1,0\n2,b\n", "column 'y': the targets mix words"),
-    "empty lines": ("\n\n", "t.csv is empty"),
-    "one line": ("1,2\n", "too little"),
-    "longer line": ("1,2\n3,4,5\n", "line 2 has 3 columns"),
-    "more columns than names": ("a,b,y\n1,2,0,\n3,4,1,\n", "names 3 columns, and its first"),
+    "mixed": ("a,y\n1,0\n2,b\n", "column 'y': the targets must be of one kind"),
+    "empty lines": ("\n\n", "t.csv must hold numbers .*got an empty file"),
+    "one line": ("1,2\n", "must hold at least two lines"),
+    "longer line": ("1,2\n3,4,5\n", "2 columns in each line, got 3 in sample line 2"),
+    "more columns than names": (
+        "a,b,y\n1,2,0,\n3,4,1,\n",
+        "one name for each column, got 3 names for 4",
+    ),
     "word": ("1,2\nx,4\n", r"sample 2, column 0 \(counted from 0\): 'x' is not a finite number"),
-    "infinity": ("1,0.5\n2,inf\n", "mix words"),
+    "infinity": ("1,0.5\n2,inf\n", "must be of one kind"),
 }
 
 

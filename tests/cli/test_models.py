@@ -160,11 +160,14 @@ def test_mistakes_are_one_line_and_status_2(case, tmp_path, capsys, monkeypatch)
             [net, "--data", tmp_path / "many.npz"],
             "cross_entropy takes 4 outputs, and the model has 3",
         ),
-        ([net, "--data", tmp_path / "far.npz"], "wanted 0 to 2 for the model's 3 outputs"),
+        (
+            [net, "--data", tmp_path / "far.npz"],
+            "must hold classes from 0 to 2 for the model's 3 outputs",
+        ),
         ([net, *data, "--loss", "mse"], "mse takes 1 outputs, and the model has 3"),
         ([net, *data, "--activation", "tanh"], "says its own"),
         ([bare, *data], "give --activation"),
-        ([odd, *data, "--activation", "tanh"], "says no order"),
+        ([odd, *data, "--activation", "tanh"], "which have no order"),
         ([tmp_path / "none.onnx", *data], "there is no file"),
     ]
     try:
@@ -194,7 +197,7 @@ def test_a_file_of_torch_that_would_run_code_is_refused_unrun(tmp_path):
     (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     for name in ("evil", "module", "junk", "list"):
-        with pytest.raises(ValueError, match="state dict; wanted torch.save"):
+        with pytest.raises(ValueError, match="state dict, as written by torch.save"):
             read_model(tmp_path / f"{name}.pt", "tanh")
     assert not mark.exists()
 

@@ -23,9 +23,9 @@ RECIPES = {
     "matrix": ({}, np.eye(3), "no vector"),
     "words": ({}, np.array(["a"]), "no vector"),
     "name": ({"colour": 1}, np.ones(3), "'colour', which is nothing known"),
-    "kind": ({"seed": "zero"}, np.ones(3), "seed is 'zero'"),
-    "width": ({"hidden": [0]}, np.ones(3), r"hidden is \[0\]"),
-    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden is \[1.5\]"),
+    "kind": ({"seed": "zero"}, np.ones(3), "seed must be .*got 'zero'"),
+    "width": ({"hidden": [0]}, np.ones(3), r"hidden must be .*got \[0\]"),
+    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden must be .*got \[1.5\]"),
 }
 
 
@@ -41,8 +41,12 @@ def test_runs_that_nobody_saved(name, tmp_path):
 def test_places_that_take_no_file(tmp_path):
     check_out(None)
     check_out(tmp_path / "new" / "file")
-    for place, words in [(tmp_path, "a folder"), (f"{tmp_path}/x/", "a folder"), ("/dev/null", "")]:
-        with pytest.raises(ValueError, match=words or "no ordinary file"):
+    for place, words in [
+        (tmp_path, "the folder"),
+        (f"{tmp_path}/x/", "the folder"),
+        ("/dev/null", ""),
+    ]:
+        with pytest.raises(ValueError, match=words or "not a regular file"):
             check_out(place)
 
 
@@ -71,7 +75,7 @@ def test_reference_networks_that_fit_nothing():
         ReferenceModel([3])
     with pytest.raises(ValueError, match="at least two widths"):
         ReferenceModel([3, 2, 1], ["tanh", "tanh"])
-    with pytest.raises(ValueError, match=r"wanted \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"must have shapes \(4, 3\)"):
         ReferenceObjective(ReferenceModel([3, 1]), np.zeros((4, 2)), np.zeros(4), "mse")
 
 
@@ -80,7 +84,7 @@ def test_versions_are_printed_or_returned(capsys):
     printed = capsys.readouterr().out
     for name, value in fc.show_versions("dict").items():
         assert f"{name}: {value}" in printed
-    with pytest.raises(ValueError, match="wanted 'print' or 'dict'"):
+    with pytest.raises(ValueError, match="must be 'print' or 'dict'"):
         fc.show_versions("json")
 
 
@@ -108,8 +112,8 @@ def test_an_array_of_objects_is_named(name, cast, tmp_path):
     with pytest.raises(ValueError) as error:
         load_dataset(tmp_path / "obj.npz")
     assert str(error.value) == (
-        f"{tmp_path / 'obj.npz'}: {name} holds Python objects; wanted numbers or words, as "
-        f"{name}.astype({cast}) makes them"
+        f"{tmp_path / 'obj.npz'}: {name} must hold numbers or words, got Python objects. "
+        f"Convert them, for example with {name}.astype({cast})."
     )
     np.savez(tmp_path / "obj.npz", **held | {name: held[name].astype(object).astype(cast)})
     assert load_dataset(tmp_path / "obj.npz").n_outputs == 2
@@ -154,7 +158,7 @@ def test_a_second_training_is_numbered_and_replaces_nothing_unasked(tmp_path, mo
     assert main([*words, "--seed", "1"]) == 0
     assert "theta-2.safetensors" in capsys.readouterr().out
     assert main([*words, "--activation", "wish"]) == 2
-    assert "activation is 'wish'" in capsys.readouterr().err
+    assert "got 'wish'" in capsys.readouterr().err
     assert main([*words, "--seed", "2"]) == 0
     assert (tmp_path / "theta.safetensors").read_bytes() == first
     found = {path.name for path in tmp_path.iterdir()}

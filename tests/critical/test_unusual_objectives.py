@@ -59,12 +59,12 @@ class Wrong:
 
 
 WRONG = [
-    ("hessian", [[2.0, 0.0], [0.0, 2.0]], TypeError, "hessian is a list; wanted a symmetric"),
-    ("hessian", np.eye(3), ValueError, r"hessian has shape \(3, 3\); wanted \(2, 2\)"),
-    ("hessian", np.ones(2), ValueError, r"hessian has shape \(2,\); wanted \(2, 2\)"),
-    ("gradient", np.ones(3), ValueError, r"gradient has shape \(3,\); wanted \(2,\)"),
-    ("gradient", np.ones((2, 1)), ValueError, r"gradient has shape \(2, 1\); wanted"),
-    ("gradient", None, ValueError, r"gradient has shape \(\); wanted \(2,\)"),
+    ("hessian", [[2.0, 0.0], [0.0, 2.0]], TypeError, "hessian must be a symmetric.*got a list"),
+    ("hessian", np.eye(3), ValueError, r"hessian must have shape \(2, 2\).*got \(3, 3\)"),
+    ("hessian", np.ones(2), ValueError, r"hessian must have shape \(2, 2\).*got \(2,\)"),
+    ("gradient", np.ones(3), ValueError, r"gradient must have shape \(2,\).*got \(3,\)"),
+    ("gradient", np.ones((2, 1)), ValueError, r"gradient must have shape .*got \(2, 1\)"),
+    ("gradient", None, ValueError, r"gradient must have shape \(2,\).*got \(\)"),
 ]
 CALLS = [fc.classify, fc.escape, fc.find_critical_point, fc.minimize]
 
@@ -112,7 +112,7 @@ def test_a_value_may_be_an_array_of_one_number_and_no_more():
         assert fc.find_critical_point(ob, start).fun == 0
         assert isinstance(fc.escape(ob, start).fun, float)
     for call in CALLS:
-        with pytest.raises(TypeError, match=r"shape \(3,\).*wanted a number"):
+        with pytest.raises(TypeError, match=r"shape \(3,\).*must be a number|must be real"):
             call(Shaped((3,)), np.zeros(2))
 
 
@@ -124,9 +124,9 @@ class Infinite(FunctionObjective):
 
 
 def test_a_gradient_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="the gradient at theta holds NaN or infinity"):
+    with pytest.raises(ValueError, match="the gradient at theta must be finite"):
         fc.classify(Infinite(), np.zeros(2))
-    with pytest.raises(ValueError, match="the gradient at theta0 holds NaN or infinity"):
+    with pytest.raises(ValueError, match="the gradient at theta0 must be finite"):
         fc.find_critical_point(Infinite(), np.zeros(2))
 
 
@@ -164,7 +164,7 @@ def test_an_objective_that_writes_into_theta_is_refused():
             if call is fc.escape and careless == "gradient":
                 continue  # of which it takes none
             theta = np.full(3, 1.5)
-            with pytest.raises(ValueError, match="writes into the theta"):
+            with pytest.raises(ValueError, match="must not write into the theta"):
                 call(Writing({careless}), theta)
             assert np.all(theta == 1.5)
 
@@ -215,7 +215,7 @@ def test_complex_products_are_refused():
     A = np.diag(np.arange(1.0, 9.0))
     H = LinearOperator((8, 8), matvec=lambda v: (A @ v) * (1 + 1e-3j), dtype=float)
     for ask in (lambda H: fc.eigsh(H, 2), fc.inertia, lambda H: fc.trace(H, 4)):
-        with pytest.raises(TypeError, match="wanted real numbers"):
+        with pytest.raises(TypeError, match="must be real|must hold real numbers"):
             ask(H)
 
 
@@ -639,7 +639,7 @@ def test_numbers_whose_squares_overflow_end_in_an_answer_or_a_value_error(scale,
         try:
             call(ob, theta)
         except ValueError as error:
-            assert "wanted" in str(error) or "finite" in str(error)
+            assert " must " in str(error) or "finite" in str(error)
 
 
 def test_invalid_autoencoders_are_refused():

@@ -100,7 +100,7 @@ def test_model(arguments, kind, words):
         (
             lambda m: m.flatten([(np.zeros((4, 5)), np.zeros(5)), (np.zeros((3, 5)), np.zeros(3))]),
             ValueError,
-            ["(4, 5)", "(5, 4)", "(out, in)", "transpose"],
+            ["(4, 5)", "(5, 4)", "(out, in)", "Transpose"],
         ),
         (
             lambda m: m.flatten([(np.zeros((5, 4)), None), (np.zeros((3, 5)), np.zeros(3))]),
@@ -150,7 +150,7 @@ def test_methods_of_the_model(call, kind, words):
         ({"y": LABELS.astype(float)}, TypeError, ["float64", "integer"]),
         ({"y": LABELS.astype(str)}, TypeError, ["y", "integer"]),
         ({"y": np.zeros(N, bool)}, TypeError, ["bool", "integer"]),
-        ({"y": None}, TypeError, ["y is None"]),
+        ({"y": None}, TypeError, ["y must hold", "got None"]),
         ({"y": Y[:, :2]}, ValueError, [f"({N}, 2)", f"({N}, 3)"]),
         ({"y": spoilt(Y, NAN)}, ValueError, ["y", "NaN"]),
         ({"y": np.uint64(2**63) + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
@@ -227,7 +227,7 @@ BAD_THETAS = [
     (THETA + 0j, TypeError, ["theta", "complex128"]),
     (THETA.astype(str), TypeError, ["theta", "real"]),
     (THETA.astype(object), TypeError, ["theta", "object"]),
-    (None, TypeError, ["theta is a NoneType", "real"]),
+    (None, TypeError, ["theta must hold real numbers, got a NoneType"]),
     ("theta", TypeError, ["theta", "real"]),
 ]
 
@@ -316,7 +316,7 @@ def test_out():
         3,
     ):
         for op in (H, part):
-            words = "out", f"({n},)", "wanted a writeable contiguous aligned float64 array"
+            words = "out", f"({n},)", "must be a writeable contiguous aligned float64 array"
             refused(lambda: op.product(THETA, out=out), ValueError, *words)  # noqa: B023
     assert not read_only.any() and H.n_products == before
     for out in (np.zeros(n), np.ma.zeros(n)):
@@ -355,8 +355,8 @@ def test_restrict(arguments, kind, words):
         ([N], ValueError, [str(N), "12"]),
         ([-N - 1], ValueError, ["rows", "12"]),
         ([], (TypeError, ValueError), ["rows"]),
-        (slice(3, 3), ValueError, ["no sample"]),
-        (np.zeros(N, bool), ValueError, ["no sample"]),
+        (slice(3, 3), ValueError, ["at least one sample"]),
+        (np.zeros(N, bool), ValueError, ["at least one sample"]),
         (np.ones(N - 1, bool), ValueError, ["rows", "12"]),
         ([0.5], TypeError, ["float64", "indices"]),
         (3, TypeError, ["()", "indices"]),

@@ -62,7 +62,7 @@ def test_from_a_pipeline_names_the_step_that_is_no_scaler():
     with pytest.raises(ValueError, match="clip=True"):
         fc.from_sklearn(pipe)
     pipe.steps[0] = ("scaler", preprocessing.MinMaxScaler())
-    with pytest.raises(ValueError, match="'scaler' of the pipeline is not fitted"):
+    with pytest.raises(ValueError, match="'scaler' of the pipeline must be fitted"):
         fc.from_sklearn(pipe)
 
 
@@ -76,7 +76,9 @@ def test_of_a_search_its_best_estimator_is_wanted(fitted):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             search.fit(X, X[:, 0])
-    with pytest.raises(TypeError, match="est is a GridSearchCV; wanted its est.best_estimator_"):
+    with pytest.raises(
+        TypeError, match="est must be a fitted .*got a GridSearchCV. Use est.best_estimator_"
+    ):
         fc.from_sklearn(search)
 
 

@@ -177,7 +177,7 @@ def refusals():
         "None": (lambda a: None, TypeError, "real numbers"),
         "dates": (lambda a: a.astype("datetime64[s]"), TypeError, "datetime64"),
         "structured": (lambda a: np.zeros(a.shape, [("x", float)]), TypeError, "real numbers"),
-        "needs a gradient": (grows, ValueError, "detach()"),
+        "without requires_grad": (grows, ValueError, "detach()"),
         "elsewhere": (lambda a: torch_tensor(a).to("meta"), ValueError, "meta"),
         "bfloat16": (lambda a: torch_tensor(a).bfloat16(), TypeError, "bfloat16"),
         "sparse": (lambda a: sparse.csr_matrix(np.atleast_2d(a)), TypeError, "toarray"),

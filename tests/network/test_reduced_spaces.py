@@ -138,7 +138,7 @@ def test_lowered_shares_its_coordinates(rng):
     eps = np.finfo(np.float32).eps
     assert np.linalg.norm(low @ x - R @ x) <= 50 * eps * np.linalg.norm(R @ x)
     assert np.linalg.norm(low.embed(x) - R.embed(x)) <= 50 * eps * np.linalg.norm(x)
-    with pytest.raises(ValueError, match=r"wanted H.astype\('float64'\).reduced"):
+    with pytest.raises(ValueError, match=r"Use H.astype\('float64'\).reduced"):
         low.astype("float64")
 
 
@@ -836,9 +836,9 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
     H = ob.hessian(theta)
     assert H.reduced() is None and H.reduced("parameters") is None
     assert fc.eigsh(H, 2, seed=0).space == "parameters"
-    with pytest.raises(ValueError, match="wanted one of samples, outputs, inputs, parameters"):
+    with pytest.raises(ValueError, match="must be one of samples, outputs, inputs, parameters"):
         fc.eigsh(H, 2, space="rows")
-    with pytest.raises(ValueError, match="has no such form"):
+    with pytest.raises(ValueError, match="has no other form"):
         fc.eigsh(np.eye(3), 2, space="samples")
     normed = fc.Objective(fc.MLP([3, 4, 1], batch_norm=True), np.eye(3), np.ones(3), "mse")
     with pytest.raises(ValueError, match="batch normalisation"):
@@ -846,7 +846,7 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
 
 
 def test_the_cost_model_or_the_caller_chooses_output_space(rng):
-    """The cost model, a caller's word, and a refusal that says what is wanted."""
+    """The cost model, a caller's word, and a refusal that says what the argument must be."""
     ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
     G = ob.ggn(theta)
     assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"

@@ -28,7 +28,7 @@ def test_dtypes_that_are_none(dtype):
     if dtype is None:
         assert fc.MLP([2, 1], dtype=dtype).dtype == np.float64
     else:
-        refused(lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "wanted 'float64' or 'float32'")
+        refused(lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "must be 'float64' or 'float32'")
 
 
 # --- weights in
@@ -45,12 +45,18 @@ def stack(*steps):
 LINEAR = ("linear", EYE, np.zeros(2), "first")
 STACKS = {
     "scaled input": ([("affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "3 are scaled"),
-    "scaled output": ([LINEAR, ("affine", np.ones(3), np.zeros(3), "s")], "s has 3 features"),
+    "scaled output": (
+        [LINEAR, ("affine", np.ones(3), np.zeros(3), "s")],
+        "s must have 2 features, got 3",
+    ),
     "norm first": ([("norm", np.ones(2), np.zeros(2), 1e-5, "n")], "n that does not follow"),
     "norm eps": ([LINEAR, ("norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
-    "norm size": ([LINEAR, ("norm", np.ones(3), np.zeros(3), 1e-5, "n")], "3 features; wanted 2"),
+    "norm size": (
+        [LINEAR, ("norm", np.ones(3), np.zeros(3), 1e-5, "n")],
+        "must have 2 features, got 3",
+    ),
     "softmax first": ([("close", "softmax")], "softmax that does not follow"),
-    "axes": ([("linear", np.ones((2, 2, 2)), None, "cube")], "wanted 2 axes"),
+    "axes": ([("linear", np.ones((2, 2, 2)), None, "cube")], "must have 2 axes"),
 }
 
 
@@ -105,14 +111,22 @@ def test_estimators_of_another_kind(field, value, words):
 
 
 SOURCES = {
-    "columns": (lambda: as_source(X, Y, None, columns=["a"]), TypeError, "no Parquet file"),
+    "columns": (lambda: as_source(X, Y, None, columns=["a"]), TypeError, "only for a Parquet file"),
     "axes": (
         lambda: Arrays(np.zeros(12), Y, None),
         ValueError,
         r"X must have shape \(N, features\)",
     ),
-    "y twice": (lambda: list(as_source([(X, Y)], Y, None).blocks(9)), ValueError, "one of the two"),
-    "y short": (lambda: list(as_source([X], Y[:5], None).blocks(9)), ValueError, "y has 5 rows"),
+    "y twice": (
+        lambda: list(as_source([(X, Y)], Y, None).blocks(9)),
+        ValueError,
+        "y must be given once",
+    ),
+    "y short": (
+        lambda: list(as_source([X], Y[:5], None).blocks(9)),
+        ValueError,
+        "y must have one row for each row of X, got 5 for 12",
+    ),
 }
 
 
@@ -132,7 +146,7 @@ def test_rows_that_change_between_two_passes():
     source = Arrays(growing, Y, None)
     assert sum(len(block[0]) for block in source.blocks(5)) == 12
     growing.shape = (13, 2)
-    refused(lambda: list(source.blocks(5)), ValueError, "13 rows now and had 12")
+    refused(lambda: list(source.blocks(5)), ValueError, "got 13 rows instead of 12")
 
 
 def test_some_rows_of_arrays_and_of_blocks():
@@ -155,7 +169,7 @@ def problem(**options):
 def test_products_with_what_is_no_vector():
     ob, theta = problem()
     H = ob.hessian(theta)
-    refused(lambda: H.matvec(np.ones((13, 2))), ValueError, r"wanted \(13,\) or \(13, 1\)")
+    refused(lambda: H.matvec(np.ones((13, 2))), ValueError, r"must have shape \(13,\) or \(13, 1\)")
     assert H.matvec(np.ones((13, 1))).shape == (13, 1)
 
 

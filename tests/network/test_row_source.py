@@ -200,7 +200,9 @@ def test_batches_copies_and_other_precisions():
 
 
 def test_what_is_no_source_is_refused():
-    with pytest.raises(TypeError, match="X is a RowSource, whose blocks hold y"):
+    with pytest.raises(
+        TypeError, match="only X must be given if X is a RowSource, whose blocks hold y"
+    ):
         as_source(Computed(), np.ones(N), None)
     with pytest.raises(TypeError, match="abstract"):
         RowSource()
@@ -209,7 +211,7 @@ def test_what_is_no_source_is_refused():
         n_rows = N + 1
 
     model, theta = problem()
-    with pytest.raises(ValueError, match="X gave 90 rows in this pass and has 91"):
+    with pytest.raises(ValueError, match="got 90 rows instead of 91"):
         fc.StreamedObjective(model, Short(), loss="mse").value(theta)
 
     class Ragged(Computed):
@@ -217,7 +219,10 @@ def test_what_is_no_source_is_refused():
             return super().blocks(size - 1)
 
     ragged = fc.StreamedObjective(model, Ragged(), loss="mse", block_rows=BLOCK)
-    with pytest.raises(ValueError, match="a block of X begins at row 39; wanted 40 rows in each"):
+    with pytest.raises(
+        ValueError,
+        match="blocks of X must have 40 rows, except the last, got one that begins at row 39",
+    ):
         ragged.value(theta)
 
     class Wide(Computed):

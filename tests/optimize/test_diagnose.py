@@ -537,9 +537,9 @@ def test_a_history_without_losses_is_refused(rng, history):
 
 def test_objectives_without_rows_are_refused(rng):
     ob = wave(rng)
-    with pytest.raises(TypeError, match=r"wanted a fastcurv\.Objective"):
+    with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
         fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
-    with pytest.raises(TypeError, match=r"wanted a fastcurv\.MLP"):
+    with pytest.raises(TypeError, match=r"must be a fastcurv\.MLP"):
         fc.diagnose(lecture_toy(), np.zeros(2))
     stream = fc.StreamedObjective(ob.model, lambda: iter([(ob.X, ob.y)]), loss="mse")
     with pytest.raises(TypeError, match="rows in memory"):

@@ -555,5 +555,7 @@ def test_coordinates_that_mislead_are_left(dtype, monkeypatch, tmp_path):
 def test_coordinates_of_layers_need_rows_in_memory():
     ob, theta = regression(batch_norm=True)
     for other, start in ((ob, theta), (rosenbrock(4), np.ones(4))):
-        with pytest.raises(ValueError, match="precondition is True for .* all rows in memory"):
+        with pytest.raises(
+            ValueError, match="precondition must be False unless .* all rows in memory"
+        ):
             minimize(other, start, precondition=True)

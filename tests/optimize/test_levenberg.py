@@ -187,7 +187,7 @@ def test_starts_end_at_the_first_that_reaches_the_target():
     assert (found.starts[:-1] > 2e-3).all() and len(found.starts) < 50
     slow = fc.minimize(ob, method="lm", n_init=10**6, seed=0, max_time=0.2, verdict=False)
     assert 1 <= len(slow.starts) < 10**6
-    with pytest.raises(ValueError, match="checkpoint is given and n_init is 2"):
+    with pytest.raises(ValueError, match="n_init must be 1 if checkpoint is given"):
         fc.minimize(ob, n_init=2, checkpoint="there")
     with pytest.raises(TypeError, match="an objective with a model"):
         fc.minimize(QuadraticObjective(np.eye(2), np.zeros(2)), n_init=2)

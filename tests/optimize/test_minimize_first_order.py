@@ -93,7 +93,7 @@ def test_a_schedule_may_be_named():
 
 
 def test_a_schedule_beside_a_function_is_refused():
-    with pytest.raises(ValueError, match="learning_rate is a function and schedule is 'power'"):
+    with pytest.raises(ValueError, match="learning_rate as a function and schedule must be given"):
         minimize(bowl(), np.zeros(3), "sgd", learning_rate=abs, schedule="power")
 
 

@@ -50,7 +50,7 @@ def test_an_unknown_name_of_a_result_is_answered_with_the_right_one(results):
             if name not in result:
                 with pytest.raises(AttributeError) as caught:
                     getattr(result, name)
-                assert str(caught.value).endswith(f"{name!r}; wanted {words}")
+                assert str(caught.value).endswith(f"{name!r}. Use {words}.")
                 key = words.removeprefix("run.").split("[")[0].split(",")[0]
                 assert not words.startswith("run.") or key in result, (name, words)
         for name in ("zzz", "__array__", "_private"):
@@ -58,9 +58,9 @@ def test_an_unknown_name_of_a_result_is_answered_with_the_right_one(results):
 
 
 def test_misspelt_names_of_a_verdict_are_answered_with_the_nearest(results):
-    with pytest.raises(AttributeError, match="did you mean 'certified'"):
+    with pytest.raises(AttributeError, match="Did you mean 'certified'"):
         _ = results[1]["minimum"].report.certifid
-    with pytest.raises(AttributeError, match="did you mean 'n_params'"):
+    with pytest.raises(AttributeError, match="Did you mean 'n_params'"):
         _ = results[0].model.n_param
 
 

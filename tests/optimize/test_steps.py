@@ -147,14 +147,22 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, r"wanted \(n, n\)"),
-        (lambda: newton_step(np.eye(2), np.ones(3)), ValueError, "g has shape"),
+        (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, r"must have shape \(n, n\)"),
+        (lambda: newton_step(np.eye(2), np.ones(3)), ValueError, "g must have shape"),
         (lambda: newton_step(np.eye(2), np.array([1.0, np.nan])), ValueError, "NaN"),
         (lambda: newton_step(np.eye(2), np.ones(2) * 1j), TypeError, "real"),
         (lambda: newton_step(np.eye(2), np.ones(2), damping=-1.0), ValueError, "damping"),
-        (lambda: saddle_free_newton_step(np.eye(2), np.ones(2), k=0), ValueError, "k is 0"),
+        (
+            lambda: saddle_free_newton_step(np.eye(2), np.ones(2), k=0),
+            ValueError,
+            "k must be .*got 0",
+        ),
         (lambda: escape(lecture_toy(), np.zeros(3)), ValueError, "theta"),
-        (lambda: escape(lecture_toy(), np.zeros(2), np.zeros(2)), ValueError, "direction is zero"),
+        (
+            lambda: escape(lecture_toy(), np.zeros(2), np.zeros(2)),
+            ValueError,
+            "direction must not be zero",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, error, words):

@@ -145,14 +145,22 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
     "call, kind, words",
     [
         (lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}), TypeError, "'mine' is a list; "),
-        (lambda: fc.ConvergenceDisplay({"mine": 3.0}), TypeError, r"wanted .* \(range\(len\(loss"),
-        (lambda: fc.ConvergenceDisplay([3.0, 2.0]), TypeError, "curves is a list; wanted a dict"),
-        (lambda: fc.ConvergenceDisplay.from_results([RUN, RUN]), TypeError, "results is a list; "),
+        (
+            lambda: fc.ConvergenceDisplay({"mine": 3.0}),
+            TypeError,
+            r"must be two arrays.* \(range\(len\(loss",
+        ),
+        (lambda: fc.ConvergenceDisplay([3.0, 2.0]), TypeError, "curves must be a dict.*got a list"),
+        (
+            lambda: fc.ConvergenceDisplay.from_results([RUN, RUN]),
+            TypeError,
+            "results must be .*got a list",
+        ),
         (lambda: fc.ConvergenceDisplay.from_results(found()), TypeError, "OptimizeResult without"),
         (
             lambda: fc.ConvergenceDisplay.from_results({"a": found(history=np.ones(3))}),
             TypeError,
-            "'a' is an OptimizeResult without .* wanted what fastcurv.minimize returned",
+            "'a' must be a result of fastcurv.minimize, got an OptimizeResult without",
         ),
         (
             lambda: fc.ConvergenceDisplay.from_results({"a": RUN}, y="validation"),
@@ -162,7 +170,7 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
         (
             lambda: fc.plots.mark(new_axes(), 0, 0, "Sattel"),
             ValueError,
-            "kind is 'Sattel'; wanted one of minimum, maximum, saddle",
+            "kind must be one of minimum, maximum, saddle.*got 'Sattel'",
         ),
     ],
 )

@@ -141,26 +141,35 @@ def test_convergence_is_drawn_from_the_history(net):
     ("call", "words"),
     [
         (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions="up"), "directions is"),
-        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions=[1.0]), "wanted"),
-        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, n_dims=3), "n_dims is 3"),
-        (lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]), "losses has shape"),
+        (
+            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions=[1.0]),
+            "directions must have shape",
+        ),
+        (
+            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, n_dims=3),
+            "n_dims must be .*got 3",
+        ),
+        (
+            lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]),
+            "losses, ratios and kinds must have shape",
+        ),
         (lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"), "quantity is"),
         (
             lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="inertia"),
             "3. for the ratios of an inertia",
         ),
-        (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x is 'y'"),
+        (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x must be .*got 'y'"),
         (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' has shapes"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius="a"), "radius is 'a'; wanted"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius=np.nan), "radius is nan; wanted"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, n_dims=[1]), "n_dims is .1.; wanted an"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius="a"), "radius must be .*got 'a'"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius=np.nan), "radius must be .*got nan"),
+        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, n_dims=[1]), "n_dims must be an.*got .1."),
         (
             lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=1.5),
-            "k is 1.5; wanted an int >= 0",
+            "k must be an int >= 0.*got 1.5",
         ),
         (
             lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=-1),
-            "k is -1; wanted an int >= 0",
+            "k must be an int >= 0.*got -1",
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_slice_drawn_logarithmically():
 def test_the_slice_along_the_gradient():
     down = LandscapeDisplay.from_objective(BOWL, AT, directions="gradient", n_grid=5, radius=0.1)
     assert (np.diff(down.losses) < 0).all()
-    for theta, dims, words in [(AT, 2, "wanted 1 for"), (0 * AT, 1, "the gradient at theta is 0")]:
+    for theta, dims, words in [(AT, 2, "must be 1 for"), (0 * AT, 1, "where the gradient is 0")]:
         with pytest.raises(ValueError, match=words):
             LandscapeDisplay.from_objective(BOWL, theta, directions="gradient", n_dims=dims)
 
@@ -110,12 +110,15 @@ def test_two_random_directions_span_a_plane(seed):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[0, 0]), "a row of zeros; wanted"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[0, 0]), "got a row of zeros"),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 2], [0, 0]]), "a row of zeros"),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[0.1, 0.3], [-1, -3]]), "one line"),
-        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[np.nan, 1]), "directions holds NaN"),
+        (
+            lambda: LandscapeDisplay.slice(BOWL, AT, directions=[np.nan, 1]),
+            "directions must hold finite numbers, got NaN",
+        ),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=np.ones((3, 2))), "has shape"),
-        (lambda: LandscapeDisplay.slice(LINE, [2.0], n_dims=2), "wanted n_dims=1"),
+        (lambda: LandscapeDisplay.slice(LINE, [2.0], n_dims=2), "n_dims must be 1 if"),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[0, 0], [1, 0]]), "a row of zeros"),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 0, 0]]), "has shape"),
     ],

@@ -96,7 +96,7 @@ def test_a_mask_that_hides_is_refused_and_one_that_does_not_is_none(name, at):
     assert np.array_equal(called(name, at, np.ma.array(plain, mask=False)), expected)
     before, mask = plain.copy(), np.zeros(plain.shape, bool)
     mask.flat[-1] = True
-    with pytest.raises(ValueError, match="masked in 1 of .* places; wanted numbers"):
+    with pytest.raises(ValueError, match="must have no masked entries, got 1 of"):
         called(name, at, np.ma.array(plain, mask=mask))
     assert np.array_equal(plain, before)
 
@@ -110,7 +110,7 @@ def test_tensors_and_frames_are_arrays(name, at):
     for other in (torch.from_numpy(plain.copy()), framed):
         assert np.allclose(called(name, at, other), expected, rtol=1e-12, atol=0)
     if plain.dtype.kind == "f":
-        with pytest.raises(ValueError, match="tensor that needs a gradient"):
+        with pytest.raises(ValueError, match="tensor without requires_grad"):
             called(name, at, torch.from_numpy(plain.copy()).requires_grad_())
 
 
@@ -126,4 +126,4 @@ def test_what_is_no_array_of_real_numbers_is_refused_in_one_sentence(name, at):
             called(name, at, other)
         text = str(caught.value)
         assert "\n" not in text and 0 < len(text) < 300, text
-        assert "; wanted" in text or " must " in text, text
+        assert " must " in text, text

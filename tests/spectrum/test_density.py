@@ -227,15 +227,15 @@ def test_copies_of_an_outlier_keep_their_weight(rng):
 
 
 REFUSED = [
-    *((lambda d, power=power: d.moment(power), "power is .*; wanted an int >= 0")
+    *((lambda d, power=power: d.moment(power), "power must be an int >= 0.*got .*")
       for power in (-1, 0.5, "2", True)),
-    *((lambda d, ends=ends: d.mass(*ends), "(low|high) is .*; wanted a number")
+    *((lambda d, ends=ends: d.mass(*ends), "(low|high) must be a number.*got .*")
       for ends in ((np.nan, 1.0), (-1.0, np.nan), ("0", 1.0))),
-    (lambda d: d.wasserstein([1.0, np.nan]), "other holds NaN"),
+    (lambda d: d.wasserstein([1.0, np.nan]), "other must hold finite numbers, got NaN"),
     (lambda d: spectral_density(np.diag([1.0, 3.0]), 2, 3, width=1e-17),
-     "width is 1e-17 and eigenvalues reach 3; wanted at least"),
+     "width must be at least .*eigenvalues up to 3, got 1e-17"),
     (lambda d: spectral_density(at_the_end(1e-310), 2, 10, seed=0, width=1e-305),
-     "width is 1e-305 .*; wanted at least"),
+     "width must be at least .*got 1e-305"),
 ]  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def test_what_no_density_tells_is_refused(ask, words):
 def test_a_moment_beyond_the_numbers_is_refused():
     d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 12, 10, seed=0)
     assert np.isfinite(d.moment(1).stderr)
-    with pytest.raises(ValueError, match="moment 2 is beyond float64"):
+    with pytest.raises(ValueError, match="moment 2 must be within float64"):
         d.moment(2)
 
 
@@ -303,7 +303,7 @@ def test_estimators_take_the_ends_of_float64_or_say_why_not(name, kind):
             try:
                 found = estimate(op, n_probes, seed=0)
             except ValueError as error:
-                assert "is beyond float64; wanted an operator scaled down" in str(error)
+                assert "must be within float64" in str(error)
                 assert size > 1e300
             else:
                 assert np.isfinite(found.estimate).all() and repr(found)
@@ -334,7 +334,7 @@ def test_one_sample_has_no_standard_error():
 
 
 def test_an_estimate_beyond_float64_is_refused():
-    with pytest.raises(ValueError, match="beyond float64"):
+    with pytest.raises(ValueError, match="within float64"):
         fc.trace(np.diag([1e308] * 4))
 
 

@@ -150,14 +150,14 @@ def test_a_tridiagonal_form_refuses_what_it_cannot_take():
         np.zeros((0, 0)),
         np.zeros((4, 4))[::2, ::2],
     ):
-        with pytest.raises(ValueError, match="wanted"):
+        with pytest.raises(ValueError, match=" must "):
             linalg.Tridiagonal(bad)
     form = linalg.Tridiagonal(np.eye(3))
     with pytest.raises(ValueError, match="computed before"):
         form.vectors([0])
     form.values()
     for at in ([0, 3], [-1]):
-        with pytest.raises(ValueError, match="wanted indices of the 3 values"):
+        with pytest.raises(ValueError, match="must be indices of the 3 values"):
             form.vectors(at)
 
 
@@ -238,7 +238,7 @@ def test_where_the_driver_of_tridiagonal_matrices_fails_the_whole_one_is_asked(m
 def test_no_infinity_comes_out():
     with pytest.raises(ValueError, match="NaN or infinity"):
         linalg.eigh(np.array([[np.nan]]))
-    with pytest.raises(np.linalg.LinAlgError, match="beyond float64"):
+    with pytest.raises(np.linalg.LinAlgError, match="within float64"):
         linalg.eigh(np.full((4, 4), 1.7e308))
 
 
@@ -471,10 +471,10 @@ def test_singular_values_where_divide_and_conquer_fails(dtype, rng, monkeypatch)
 def test_the_smallest_and_the_largest_matrices():
     empty = linalg.eigh(np.zeros((0, 0)))
     assert empty.values.shape == (0,) and empty.error == 0
-    with pytest.raises(ValueError, match="wanted a square one"):
+    with pytest.raises(ValueError, match="must be square"):
         linalg.eigh(np.zeros((2, 3)))
     huge = PrescribedSpectrum(np.arange(float(LARGEST_DENSE + 1)))
-    with pytest.raises(ValueError, match=f"wanted n <= {LARGEST_DENSE}"):
+    with pytest.raises(ValueError, match=f"n <= {LARGEST_DENSE}"):
         matrix_of(huge)
 
 

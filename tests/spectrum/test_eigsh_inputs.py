@@ -39,7 +39,7 @@ def test_products_of_another_shape_are_an_error(more):
         def _matmat(self, V):
             return np.ones((40, V.shape[1] + more))
 
-    with pytest.raises(ValueError, match="wanted the same"):
+    with pytest.raises(ValueError, match="must have the shape of V"):
         eigsh(Wrong(), 3, seed=0)
 
 
@@ -59,7 +59,7 @@ def test_values_that_are_not_finite_are_an_error(rng):
         def _matvec(self, v):
             return super()._matvec(v) * (np.nan if self.n_products > 5 else 1)
 
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite|not finite"):
         eigsh(Broken(np.arange(100.0), seed=0), 3)
 
 
@@ -110,7 +110,7 @@ def test_bad_input(kind):
     for call, words in BAD[kind]:
         with pytest.raises(kind) as caught:
             call(**words)
-        assert "wanted" in str(caught.value) and "\n" not in str(caught.value), (call, words)
+        assert " must " in str(caught.value) and "\n" not in str(caught.value), (call, words)
 
 
 def test_the_probes_that_a_method_needs_are_named():

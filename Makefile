@@ -12,6 +12,7 @@ LINT   := $(VENV)-lint/$(BIN)
 WANTED := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 MADE   := $(shell cat $(VENV)/.python 2>/dev/null)
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
+JS_FILES := fastcurv/cli/chart.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean always
@@ -35,6 +36,7 @@ lint-text: $(VENV)-lint/.done
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
+	$(LINT)/oxlint --deny-warnings $(JS_FILES)
 
 lint-types: $(VENV)-lint/.done
 	$(LINT)/mypy

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
-html_extra_path = ["../examples/moving.html"]
+html_extra_path = ["_build/playground.html"]
 suppress_warnings = [
     "myst.header",
     "ref.ref",
@@ -169,7 +170,10 @@ def write_gallery():
     text += ["Each picture shows one claim about the loss surfaces of networks, measured on real"]
     text += ["networks by the script below it. `make examples` runs all of them.", ""]
     text += [told["LECTURES"], ""]
-    text += ['Three pictures <a href="moving.html">move under sliders</a>, offline too.', ""]
+    text += [
+        'In the <a href="playground.html">playground</a> you train a small network in the browser'
+    ]
+    text += ["and see all eigenvalues of its Hessian.", ""]
     text += [*thumbnails(small.values()), "## Claims that are wrong, or half right", ""]
     text += [*corrections, "", *full]
     write("gallery.md", text)
@@ -241,3 +245,4 @@ def write(name, lines):
 write_api()
 write_commands()
 write_gallery()
+runpy.run_path(str(EXAMPLES / "playground.py"))["write"](HERE / "_build")

@@ -10,12 +10,12 @@ import base64
 import html
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import playground
 from common import SCALES, full_times
 
 from fastcurv.cli.report import Report
@@ -88,6 +88,9 @@ class Lectures(Report):
     def contents(self):
         return self._add(CONTENTS)
 
+    def link(self, target, words):
+        return self._add(f'<p><a href="{target}">{html.escape(words)}</a></p>')
+
     def picture(self, path, caption):
         data, name = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
         shown = f'<img alt="{name}" src="data:image/png;base64,{data}">'
@@ -111,11 +114,12 @@ def main():
     page = Lectures("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
-        f"picture and a number. {LECTURES} `moving.html`, next to this page, has three pictures "
-        "that move under sliders."
-    ).contents()
+        f"picture and a number. {LECTURES}"
+    )
+    page.link("playground.html", "Playground: train a small network and see all its eigenvalues")
+    page.contents()
     correct(page, args.only or ORDER)
-    shutil.copy(HERE / "moving.html", Path(args.out) / "moving.html")
+    playground.write(args.out)
     failed, spent = [], {}
     for name in args.only or ORDER:
         start = processor_time()

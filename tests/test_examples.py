@@ -3,7 +3,6 @@ numbers hold. Where there is a table, the quick form that takes seconds is `nigh
 """
 
 import importlib
-import json
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-import fastcurv as fc
 from fastcurv._engine import chosen_arch
 
 pytest.importorskip("matplotlib")
@@ -88,6 +86,7 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
         "critical",
         "experiments",
         "gallery",
+        "playground",
     }
     assert scripts == set(gallery.ORDER)
     rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
@@ -103,26 +102,6 @@ def test_tables_are_those_of_the_experiments(module):
     for name, path in kept.items():
         assert f"--only {name}:" in path.read_text().splitlines()[0]
         assert path.stat().st_size < 100_000 and callable(module(name).experiment)
-
-
-def test_moving_pictures_are_of_the_network_they_name():
-    """The minimum, the saddle, its lowest eigenvalue and the loss of the page are fastcurv's."""
-    page = (FOLDER / "moving.html").read_text()
-    net = json.loads(re.search(r'id="net">(.*?)</script>', page, re.DOTALL)[1])
-    assert "http" not in page and "src=" not in page  # it works offline
-    X, y = np.array(net["x"])[:, None], np.array(net["y"])[:, None]
-    one, two = (
-        fc.Objective(fc.MLP([1, width, 1]), X, y, loss="mse", l2=net["l2"]) for width in (1, 2)
-    )
-    u, v = net["weight_in"], net["weight_out"]
-    stuck = fc.minimize(one, np.array([u, 0, v, 0]), "newton-cg")
-    assert stuck.kind == "minimum" and np.allclose(stuck.x, [u, 0, v, 0], atol=1e-4)
-    theta = np.array([stuck.x[0], 0, stuck.x[1], 0, stuck.x[2], 0, stuck.x[3]])
-    verdict = fc.classify(two, theta)
-    assert verdict.kind == "saddle" and abs(verdict.lambda_min - net["lowest"]) < 1e-3
-    fit = v * np.tanh(u * X) - 0.5 * np.tanh(0.7 * X)
-    loss = np.mean((fit - y) ** 2) + net["l2"] / 2 * (u**2 + v**2 + 0.7**2 + 0.5**2)
-    assert two.value(np.array([u, 0.7, 0, 0, v, -0.5, 0])) == pytest.approx(loss, rel=1e-12)
 
 
 def test_help_says_how_long_the_full_size_takes(module):

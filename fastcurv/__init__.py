@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .convert.to_c import to_c
     from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
+    from .critical.laplace import laplace
     from .estimators.classifier import MLPClassifier
     from .estimators.regressor import MLPRegressor
     from .network.mlp import MLP
@@ -69,6 +70,7 @@ __all__ = [
     "spectral_density",
     "trace",
     "classify",
+    "laplace",
     "find_critical_point",
     "IndefiniteHessianWarning",
     "diagnose",
@@ -112,6 +114,7 @@ _HOMES = {
     "from_sklearn": "convert.sklearn",
     "from_torch": "convert.torch",
     "inertia": "spectrum.dense",
+    "laplace": "critical.laplace",
     "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",

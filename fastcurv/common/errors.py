@@ -144,6 +144,11 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "k": "n_probes",
         **SEEDS,
     },
+    "laplace": {
+        **dict.fromkeys(("hessian_structure", "backend", "kind", "method"), "curvature"),
+        **dict.fromkeys(("sigma", "sigma_noise", "noise_std"), "noise"),
+        **dict.fromkeys(("prior_precision", "prior_prec"), "the l2 of the objective"),
+    },
     "classify": {
         **TOLD,
         "timeout": "max_time",
@@ -329,6 +334,15 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("x", "grids", "eigenvalues", "lambdas"), "density.grid"),
         **dict.fromkeys(("y", "values", "densities"), "density.density"),
         "__getitem__": "density.grid and density.density",
+    },
+    "posterior": {
+        **dict.fromkeys(
+            ("log_marginal_likelihood", "marginal_likelihood", "log_evidence"), "post.evidence"
+        ),
+        **dict.fromkeys(("sigma", "sigma_noise"), "post.noise"),
+        **dict.fromkeys(("mean", "x"), "post.theta"),
+        **dict.fromkeys(("predictive", "predict"), "ob.model.predict(post.theta, X)"),
+        "gamma": "post.n_effective",
     },
     "verdict": {
         "__getitem__": "point.kind and others by name, or point.to_dict()",

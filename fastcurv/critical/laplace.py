@@ -1,0 +1,517 @@
+"""The Laplace approximation: a Gaussian over the parameters around a fitted network, with standard
+deviations of its outputs, and the evidence by which penalties and networks are compared.
+
+The data term of an objective is a negative log likelihood up to a factor, and l2 is a Gaussian
+prior. With c rows (the sum of the sample weights), t terms of a row (d_out for losses that are
+means over all entries, else 1) and T = c t, the negative log posterior is
+
+    T L(theta) + constant,          and for ``mse``  T L(theta) / (2 s^2) + constant,
+
+where s is the standard deviation of the noise, the same for all outputs. So the prior precision is
+``tau = T l2``, or ``T l2 / (2 s^2)``, on parameters with a penalty, and 0, a flat prior, on the
+others. The precision of the posterior is T times (``T / (2 s^2)`` times) the matrix M of the
+objective, its Gauss-Newton matrix or its Hessian.
+
+The flat parameters f are eliminated first: with ``M_ff^+ = R R'`` and ``B = R' M_fp``,
+
+    S = M_pp - B'B = L L',          M^-1 = C C',          C = [L^-T, 0; -R B L^-T, R].
+
+S is at least l2. Directions of the flat parameters that change no output on any row, such as the
+bias of a unit without weights, have no curvature and no prior. R leaves them out: they are held at
+theta.
+
+MacKay's quantities (Bayesian interpolation, 1992) are ``gamma = k - l2 tr S^-1`` well-determined
+parameters of the k that have a penalty. The noise is ``s^2 = SSE / (c d_out - gamma - rank R)``,
+and the fixed point of the evidence is ``tau = gamma / ||theta_p||^2``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import expit, gammaln, ndtri, softmax, xlogy
+
+from ..common.checks import (
+    as_numpy,
+    as_rng,
+    caller_depth,
+    check_bool,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_theta,
+)
+from ..common.errors import Answering, accept_aliases, typed
+from ..common.html import html_table
+from ..common.linalg import cholesky, eigh, eigvalsh
+from ..common.protocols import Floats
+from ..common.read_only import Record
+from ..common.runtime import load_module, one_blas_thread, to_nearest
+from ..network.mlp import MLP
+from ..network.objective import Objective
+from ..spectrum.results import as_json, number
+from ..structure.parameters import l2_diagonal, terms_of_a_row
+from ..structure.tables import ACTIVATIONS, LOSSES
+
+MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
+BLOCK = 1 << 22  # numbers in a block of the Jacobian of new rows
+N_NODES = 32  # of Gauss-Hermite quadrature, for the mean of a sigmoid
+N_POINTS = 1024  # of a low-discrepancy sequence, for the mean of a softmax
+LARGE_DECREMENT = 0.5  # in log posterior; beyond it theta is more than a standard deviation off
+
+# Losses that are negative log likelihoods: what a row's term lacks of one, as a function of y.
+_MISSING: dict[str, Any] = {
+    "mse": lambda y: 0 * y,
+    "cross_entropy": lambda y: 0 * y,
+    "binary_cross_entropy": lambda y: 0 * y,
+    "poisson": lambda y: gammaln(y + 1) - xlogy(y, y) + y,
+    "gamma": lambda y: np.log(y) + 1,
+    "gaussian_nll": lambda y: 0 * y + 0.5 * math.log(2 * math.pi),
+}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LaplacePosterior(Record, Answering, subject="posterior"):
+    """A Gaussian over the parameters of a network, as returned by `laplace`.
+
+    Attributes
+    ----------
+    theta : ndarray (n,)
+        The mean.
+    evidence : float
+        The logarithm of the marginal likelihood of the targets. Parameters with a flat prior are
+        integrated with a prior density of 1. Compare evidences of networks with the same number of
+        such parameters only, and on the same rows.
+    n_effective : float
+        The number of parameters that the rows determine: MacKay's gamma of those with a penalty,
+        plus the others.
+    noise : float or None
+        The standard deviation s of the noise, for ``mse``; None for other losses.
+    prior_precision : float
+        The precision of the Gaussian prior of parameters with a penalty.
+    next_l2 : float
+        The penalty at MacKay's fixed point for this theta: training with it, and repeating, leads
+        to a maximum of the evidence. NaN without a penalty.
+    n_undetermined : int
+        The number of directions of parameters without a penalty that change no output on any row.
+        They are held at theta.
+    rows_per_parameter : float
+        The number of rows over n. Below 2, intervals tend to cover too little.
+    decrement : float
+        How much a Newton step would raise the log posterior: 0 at a stationary point.
+    curvature : str
+        ``ggn`` or ``hessian``.
+    objective : Objective
+    """
+
+    theta: np.ndarray
+    evidence: float
+    n_effective: float
+    noise: float | None
+    prior_precision: float
+    next_l2: float
+    n_undetermined: int
+    rows_per_parameter: float
+    decrement: float
+    curvature: str
+    objective: Objective
+    _root: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def covariance(self) -> Floats:
+        """The covariance of the parameters ``(n, n)``."""
+        return np.asarray(self._root @ self._root.T)
+
+    @to_nearest
+    def std(self, X: Any, *, observations: bool = False) -> Floats:
+        """Return the standard deviation of each output, ``(N,)`` for one output or ``(N, d_out)``.
+
+        Parameters
+        ----------
+        X : array_like (N, sizes[0])
+        observations : bool
+            For ``mse``: include the noise, for new observations instead of the function.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X = np.array([[1.0], [2.0], [3.0]])
+        >>> ob = fc.Objective(fc.MLP([1, 1]), X, [1.0, 2.0, 2.0], loss="mse")
+        >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x, noise=1.0)
+        >>> bool(np.allclose(post.std([[2.0], [8.0]]), [3**-0.5, (1 / 3 + 6**2 / 2) ** 0.5]))
+        True
+        """
+        if check_bool(observations, "observations") and self.noise is None:
+            raise ValueError(
+                f"observations must be False for loss={self.objective.loss!r}, got True. Only "
+                "'mse' has noise of one size."
+            )
+        variance = np.concatenate(
+            [np.einsum("ijk,ijk->ij", part, part) for _, part in self._roots(X)]
+        )
+        if observations:
+            variance += float(self.noise or 0.0) ** 2
+        found = np.sqrt(variance)
+        return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
+
+    def _roots(self, X: Any) -> Iterator[tuple[Floats, Floats]]:
+        """Yield the outputs of blocks of rows (N, d_out), and J C (N, d_out, rank)."""
+        model, theta = self.objective.model, self.theta
+        X = model.check_rows(X)
+        d = model.sizes[-1]
+        step = max(1, BLOCK // (d * model.n_params))
+        for start in range(0, max(len(X), 1), step):
+            rows = X[start : start + step]
+            J = output_jacobian(model, theta, rows)
+            with one_blas_thread():
+                part = (J @ self._root).reshape(len(rows), d, -1)
+            yield model.predict(theta, rows).astype(np.float64), part
+
+    @to_nearest
+    def predict_proba(self, X: Any) -> Floats:
+        """Return the probabilities of classes ``(N, classes)``, averaged over the posterior of the
+        outputs; of labels ``(N, d_out)`` for several binary outputs.
+
+        The outputs are Gaussian to first order. The mean of a sigmoid is computed by quadrature
+        (absolute error below 1e-6 up to a standard deviation of 5), that of a softmax over 1024
+        fixed points (about 1e-3).
+        """
+        link = LOSSES[self.objective.loss].link
+        if link not in ("sigmoid", "softmax"):
+            raise ValueError(
+                f"loss must be 'cross_entropy' or 'binary_cross_entropy' for predict_proba, got "
+                f"{self.objective.loss!r}. Use std(X) for numbers."
+            )
+        mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
+        return np.concatenate([mean(z, part) for z, part in self._roots(X)])
+
+    def sample(self, k: int = 1, seed: Any = 0) -> Floats:
+        """Return k draws of the parameters, ``(k, n)``."""
+        k = check_positive_int(k, "k")
+        draws = as_rng(seed).standard_normal((k, self._root.shape[1]))
+        return np.asarray(self.theta + draws @ self._root.T)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the numbers in words, as ``[(name, value), ...]``."""
+        ob, n = self.objective, len(self.theta)
+        flat = n - int(np.count_nonzero(l2_diagonal(ob) * np.ones(n)))
+        left = f", without the prior of {flat} parameters that have no penalty" * (flat > 0)
+        rows = [
+            ("evidence", f"{self.evidence:.6g}{left}"),
+            ("parameters", f"{self.n_effective:.4g} effective of {n}"),
+            ("prior", f"precision {number(self.prior_precision)}, l2 = {number(ob.l2)}"),
+            ("rows", f"{number(self.rows_per_parameter)} for each parameter"),
+        ]
+        if self.noise is not None:
+            rows.insert(2, ("noise", f"standard deviation {number(self.noise)}"))
+        if self.rows_per_parameter < MIN_ROWS_PER_PARAMETER:
+            rows.append(("caution", "with fewer than 2, intervals tend to cover too little"))
+        if self.n_undetermined:
+            held = f"{self.n_undetermined} directions change no output on any row, and are held"
+            rows.append(("undetermined", held))
+        if not self.decrement <= LARGE_DECREMENT:
+            gain = f"a Newton step would raise the log posterior by {number(self.decrement)}"
+            rows.append(("caution", f"{gain}; train on to a minimum"))
+        return rows
+
+    def summary(self) -> str:
+        """Return the numbers as text of a few lines."""
+        return repr(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values that JSON can represent."""
+        names = (
+            "theta evidence n_effective noise prior_precision next_l2 n_undetermined "
+            "rows_per_parameter decrement curvature"
+        )
+        return {name: as_json(getattr(self, name)) for name in names.split()}
+
+    def _title(self) -> str:
+        matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[self.curvature]
+        return f"LaplacePosterior: n = {len(self.theta)}, {self.objective.loss}, by the {matrix}"
+
+    def __repr__(self) -> str:
+        rows = [f"  {name:<12} {value}" for name, value in self.facts()]
+        return "\n".join([self._title(), *rows])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), ["quantity", ""], self.facts())
+
+    def plot(self, ax: Any = None, *, output: int = 0) -> Any:
+        """Draw an output with a band of two standard deviations: over the input of a network of
+        one, else over the rows of the objective in the order of their outputs. Returns the Axes.
+        """
+        return load_module("plots.band").posterior_band(self, ax, output)
+
+
+def output_jacobian(model: MLP, theta: Any, X: Any) -> Floats:
+    """Return the Jacobian of a network's outputs on new rows, ``(N d_out, n)``, in float64."""
+    y = np.zeros((len(X), model.sizes[-1]), model.dtype)
+    found = Objective(model, X, y, loss="mse").jacobian(theta).to_dense()
+    return np.asarray(found, np.float64)
+
+
+def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
+    """Return the mean of a sigmoid over Gaussian outputs: labels, or both classes of one output."""
+    x, w = np.polynomial.hermite_e.hermegauss(N_NODES)
+    spread = np.sqrt(np.einsum("ijk,ijk->ij", root, root))
+    p = np.asarray(expit(z[..., None] + spread[..., None] * x) @ (w / w.sum()))
+    return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
+
+
+def _mean_softmax(z: Floats, root: Floats) -> Floats:
+    """Return the mean of a softmax over Gaussian outputs, by an additive recurrence (Kronecker)
+    sequence of points and their negatives.
+    """
+    N, d, _ = root.shape
+    rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
+    points = ndtri((np.arange(1, N_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
+    points = np.concatenate([points, -points])
+    found = np.empty((N, d))
+    for i, R in enumerate(root):
+        values, vectors = np.linalg.eigh(R @ R.T)
+        half = vectors * np.sqrt(np.maximum(values, 0))
+        found[i] = softmax(z[i] + points @ half.T, axis=1).mean(axis=0)
+    return found
+
+
+@accept_aliases("laplace")
+@to_nearest
+def laplace(
+    ob: Objective,
+    theta: Any,
+    curvature: Literal["ggn", "hessian"] = "ggn",
+    noise: float | None = None,
+) -> LaplacePosterior:
+    """Approximate the posterior of a network's parameters by a Gaussian around theta.
+
+    Parameters
+    ----------
+    ob : Objective
+        Its loss must be a negative log likelihood (``mse``, ``cross_entropy``,
+        ``binary_cross_entropy``, ``poisson``, ``gamma``, ``gaussian_nll``) or a `Loss` of your own,
+        which is taken as one. Its l2 is a Gaussian prior; parameters without a penalty have a flat
+        prior. A `sample_weight` counts as so many rows.
+    theta : array_like (n,)
+        A minimum of the objective, or a point near one.
+    curvature : {"ggn", "hessian"}
+        The Gauss-Newton matrix, which is positive semidefinite anywhere and suits relu networks, or
+        the Hessian, which must be positive definite at theta.
+    noise : float, optional
+        For ``mse``: the standard deviation of the noise. By default it is estimated from the
+        residuals, with `n_effective` degrees of freedom taken off.
+
+    Returns
+    -------
+    LaplacePosterior
+        ``evidence``, ``n_effective``, ``std(X)``, ``sample(k)``, ``predict_proba(X)``,
+        ``summary()``, ``plot()``.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not positive definite (the message has its smallest eigenvalue), kinks are
+        active at theta and `curvature` is ``hessian``, or the loss is no log likelihood.
+
+    Warns
+    -----
+    UserWarning
+        If there are fewer than two rows for each parameter.
+
+    See Also
+    --------
+    regularization_path : one network for each of several penalties.
+    MLPRegressor : ``alpha="evidence"`` and ``predict(X, return_std=True)``.
+
+    Notes
+    -----
+    Costs the matrix and ``n^3`` flops, and ``2 n^2`` flops for each output of a new row.
+
+    References
+    ----------
+    .. [1] D. J. C. MacKay, Bayesian interpolation, Neural Computation 4, 1992.
+    .. [2] E. Daxberger et al., Laplace redux, NeurIPS 2021.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X = np.linspace(-2.0, 2.0, 60)[:, None]
+    >>> y = np.sin(2 * X[:, 0]) + 0.1 * np.random.default_rng(0).standard_normal(60)
+    >>> ob = fc.Objective(fc.MLP([1, 8, 1]), X, y, loss="mse", l2=1e-4, l2_biases=False)
+    >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
+    >>> inside, outside = post.std([[0.0], [5.0]])
+    >>> bool(0.07 < post.noise < 0.14), bool(outside > 3 * inside)
+    (True, True)
+    """
+    return posterior(ob, theta, curvature, noise, warn=True)
+
+
+def posterior(
+    ob: Any,
+    theta: Any,
+    curvature: str = "ggn",
+    noise: float | None = None,
+    *,
+    count: float | None = None,
+    warn: bool = False,
+) -> LaplacePosterior:
+    """Return the result of `laplace`. `count` is the number of rows, if it is not the sum of their
+    weights.
+    """
+    ob, theta = _checked(ob, theta, check_choice(curvature, ("ggn", "hessian"), "curvature"))
+    n, l2, weight = len(theta), float(ob.l2), ob.sample_weight
+    total = float(ob.n_samples if weight is None else weight.sum(dtype=float))
+    count = total if count is None else count
+    if not total > 0:
+        raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
+    op = getattr(ob, curvature)(theta)
+    M = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+    M = np.asarray(op.to_dense() if M is None else M, np.float64)
+    penalised = l2_diagonal(ob) * np.ones(n) > 0
+    with one_blas_thread():
+        root, logdet, trace, rank = _inverse_root(M, penalised, curvature)
+    k = int(penalised.sum())
+    gamma, squares = k - l2 * trace, float(theta[penalised] @ theta[penalised])
+    n_terms = count * terms_of_a_row(ob)
+    factor = n_terms * ob.n_samples / total  # of the objective, which divides by N
+    data = (op.value - 0.5 * l2 * squares) * factor
+    noise = _noise(ob, noise, data, n_terms - gamma - (rank - k))
+    T = factor / (2 * noise**2) if noise else factor
+    tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
+    log_likelihood = -data / (2 * noise**2) if noise else -data
+    log_likelihood -= (count / total) * _missing(ob)
+    if noise:
+        log_likelihood -= n_terms * math.log(noise * math.sqrt(2 * math.pi))
+    prior = 0.5 * k * math.log(tau) - 0.5 * tau * squares if k else 0.0
+    integral = 0.5 * (rank - k) * math.log(2 * math.pi) - 0.5 * (logdet + rank * math.log(T))
+    ratio = count / n
+    if warn and ratio < MIN_ROWS_PER_PARAMETER:
+        warnings.warn(
+            f"ob has {number(ratio)} rows for each parameter, {number(count)} for {n}. With fewer "
+            "than 2, intervals tend to cover too little. Use a smaller network or more rows.",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
+    return LaplacePosterior(
+        theta=theta,
+        evidence=log_likelihood + prior + integral,
+        n_effective=gamma + rank - k,
+        noise=noise,
+        prior_precision=tau,
+        next_l2=gamma / squares / T if k and squares > 0 else math.nan,
+        n_undetermined=n - rank,
+        rows_per_parameter=ratio,
+        decrement=decrement,
+        curvature=curvature,
+        objective=ob,
+        _root=root / math.sqrt(T),
+    )
+
+
+def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
+    """Return an objective and a point in float64 for which there is a posterior."""
+    if not isinstance(ob, Objective):
+        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
+    loss = ob.loss
+    if getattr(ob, "X", None) is None:
+        raise ValueError(
+            f"ob must hold its rows in memory, got a {type(ob).__name__}. Use an Objective of a "
+            "sample of the rows."
+        )
+    if ob.model.batch_norm:
+        raise ValueError(
+            "ob must be of a model without batch normalisation, which ties all rows together. Use "
+            "MLP(..., batch_norm=False)."
+        )
+    own = LOSSES[loss].given is not None and not LOSSES[loss].given.built_in
+    if not own and loss not in _MISSING:
+        raise ValueError(
+            f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
+            f"{', '.join(_MISSING)}, or an fc.Loss of your own."
+        )
+    theta = check_theta(ob, theta)
+    if ob.dtype != np.float64:
+        ob = ob.astype(np.float64)
+    theta = np.array(theta, np.float64)
+    if curvature == "hessian" and any(ACTIVATIONS[name].kink for name in ob.model.activation):
+        kinks = ob.certificates.kinks(theta)
+        if kinks:
+            raise ValueError(
+                f"theta must have no active kinks with curvature='hessian', got {kinks}. Use "
+                "curvature='ggn', or activation='tanh'."
+            )
+    return ob, theta
+
+
+def _missing(ob: Any) -> float:
+    """Return what the sum over rows of a loss lacks of a negative log likelihood."""
+    given = LOSSES[ob.loss].given
+    if given is not None and not given.built_in:
+        return 0.0
+    y = np.asarray(ob.y, np.float64).reshape(ob.n_samples, -1)
+    terms = _MISSING[ob.loss](y).sum(axis=1)
+    return float(terms.sum() if ob.sample_weight is None else terms @ ob.sample_weight)
+
+
+def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
+    """Return the standard deviation of the noise: the given one, or an estimate from the sum of
+    squared residuals `data` and the degrees of freedom that are left.
+    """
+    if ob.loss != "mse":
+        if noise is not None:
+            raise ValueError(
+                f"noise must be None for loss={str(ob.loss)!r}, got {noise!r}. Only 'mse' has "
+                "noise of one size."
+            )
+        return None
+    if noise is not None:
+        return check_positive(noise, "noise")
+    if not (freedom > 0 and data > 0):
+        raise ValueError(
+            "noise must be given where the network fits every row exactly, got None. Pass noise=, "
+            "or use a larger l2."
+        )
+    return math.sqrt(data / freedom)
+
+
+def _inverse_root(M: Floats, penalised: Any, curvature: str) -> tuple[Floats, float, float, int]:
+    """Return C with ``M^-1 = C C'`` on the directions that are determined, the logarithm of the
+    determinant there, the trace of the inverse over the penalised parameters, and the rank.
+    """
+    n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
+    values, vectors = eigh(M[np.ix_(f, f)])[:2] if len(f) else (np.zeros(0), np.zeros((0, 0)))
+    zero = len(f) * np.finfo(float).eps * float(np.abs(values).max(initial=0.0))
+    keep = values > zero
+    if (curvature == "hessian" or not len(p)) and not keep.all():
+        raise _not_definite(M, curvature)
+    R = vectors[:, keep] / np.sqrt(values[keep])
+    B = R.T @ M[np.ix_(f, p)]
+    L = cholesky(M[np.ix_(p, p)] - B.T @ B) if len(p) else np.zeros((0, 0))
+    if L is None:
+        raise _not_definite(M, curvature)
+    upper = solve_triangular(L, np.eye(len(p)), lower=True, trans="T") if len(p) else L
+    root = np.zeros((n, len(p) + R.shape[1]))
+    root[p, : len(p)] = upper
+    root[f, : len(p)] = -R @ (B @ upper)
+    root[f, len(p) :] = R
+    logdet = 2 * float(np.log(np.diagonal(L)).sum()) + float(np.log(values[keep]).sum())
+    return root, logdet, float(np.sum(upper**2)), root.shape[1]
+
+
+def _not_definite(M: Floats, curvature: str) -> ValueError:
+    matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[curvature]
+    cure = (
+        "Find a minimum first, or use curvature='ggn'"
+        if curvature == "hessian"
+        else "Use an objective with l2 > 0"
+    )
+    return ValueError(
+        f"theta must be a point with a positive definite {matrix}, got a smallest eigenvalue of "
+        f"{eigvalsh(M)[0]:.6g}. {cure}."
+    )

@@ -1,0 +1,355 @@
+"""The Laplace approximation beside BayesianRidge, quadrature, Markov chains and laplace-torch."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit, logsumexp
+
+import fastcurv as fc
+
+pytestmark = pytest.mark.filterwarnings("ignore:ob has .* rows for each parameter")
+
+
+def newton(ob, theta):
+    """Return theta after one Newton step, which is exact for a quadratic loss."""
+    return theta - np.linalg.solve(ob.hessian(theta).to_dense(), ob.gradient(theta))
+
+
+def test_a_linear_network_is_bayesian_ridge(rng):
+    """Fixed point of the precisions, evidence and standard deviations."""
+    ridge = pytest.importorskip("sklearn.linear_model").BayesianRidge
+    X = rng.standard_normal((60, 5))
+    y = X @ [1.0, 0.0, -2.0, 0.3, 0.0] + 0.5 * rng.standard_normal(60)
+    flat = dict.fromkeys(("alpha_1", "alpha_2", "lambda_1", "lambda_2"), 0)
+    known = ridge(fit_intercept=False, tol=1e-14, max_iter=9999, compute_score=True, **flat)
+    known.fit(X, y)
+    l2, model = 1.0, fc.MLP([5, 1], bias=False)
+    for _ in range(60):
+        ob = fc.Objective(model, X, y, loss="mse", l2=l2)
+        post = fc.laplace(ob, newton(ob, np.zeros(5)))
+        before, l2 = l2, post.next_l2
+        if abs(l2 - before) <= 1e-14 * l2:
+            break
+    assert abs(post.noise**-2 / known.alpha_ - 1) <= 1e-10
+    assert abs(post.prior_precision / known.lambda_ - 1) <= 1e-10
+    assert abs(post.evidence - known.scores_[-1]) <= 1e-10 * abs(post.evidence)
+    X_new = 3 * rng.standard_normal((20, 5))
+    mean, std = known.predict(X_new, return_std=True)
+    assert np.abs(model.predict(post.theta, X_new)[:, 0] - mean).max() <= 1e-10
+    assert np.abs(post.std(X_new, observations=True) / std - 1).max() <= 1e-10
+
+
+def log_density(loss, z, y):
+    """The log likelihood of outputs z (..., N) by SciPy's distributions."""
+    return {
+        "mse": lambda: stats.norm.logpdf(y, z, 0.7),
+        "binary_cross_entropy": lambda: stats.bernoulli.logpmf(y, expit(z)),
+        "poisson": lambda: stats.poisson.logpmf(y, np.exp(z)),
+        "gamma": lambda: stats.expon.logpdf(y, scale=np.exp(z)),
+    }[loss]().sum(axis=-1)
+
+
+def test_evidence_of_two_parameters_is_the_integral(rng):
+    """By quadrature over both: exact for a Gaussian likelihood, else to 1 / N. A weight of two is a
+    row twice.
+    """
+    N, l2 = 200, 0.02
+    for loss in ("mse", "binary_cross_entropy", "poisson", "gamma"):
+        x = rng.standard_normal(N)
+        z = 0.8 * x - 0.2
+        y = {
+            "mse": z + 0.7 * rng.standard_normal(N),
+            "binary_cross_entropy": (rng.random(N) < expit(z)).astype(float),
+            "poisson": rng.poisson(np.exp(z)).astype(float),
+            "gamma": rng.exponential(np.exp(z)),
+        }[loss]
+        weight = np.where(np.arange(N) < N // 2, 2.0, 1.0)
+        twice = np.repeat(np.arange(N), weight.astype(int))
+        c = len(twice)
+        noise = 0.7 if loss == "mse" else None
+        for l2_biases in (True, False):
+            how = {"loss": loss, "l2": l2, "l2_biases": l2_biases}
+            ob = fc.Objective(fc.MLP([1, 1]), x[twice, None], y[twice], **how)
+            theta = newton(ob, newton(ob, fc.minimize(ob, np.zeros(2), verdict=False).x))
+            post = fc.laplace(ob, theta, "ggn", noise)
+            tau = post.prior_precision
+            assert np.isclose(tau, c * l2 / (2 * 0.49 if noise else 1), rtol=1e-13)
+            sd = np.sqrt(np.diagonal(post.covariance))
+            t = np.linspace(-8, 8, 41)
+            w, b = theta[0] + sd[0] * t[:, None], theta[1] + sd[1] * t[None, :]
+            outputs = w[..., None] * x[twice] + b[..., None]
+            log = log_density(loss, outputs, y[twice]) + stats.norm.logpdf(w, 0, tau**-0.5)
+            log = log + (stats.norm.logpdf(b, 0, tau**-0.5) if l2_biases else 0.0)
+            true = logsumexp(log) + np.log(sd[0] * sd[1] * (t[1] - t[0]) ** 2)
+            gap = 1e-9 * abs(true) if loss == "mse" else 1 / N
+            assert abs(post.evidence - true) <= gap, (loss, l2_biases)
+            # weights: the objective divides by N, so that a unit of l2 is as strong on fewer rows
+            weighted = fc.Objective(
+                fc.MLP([1, 1]), x[:, None], y, **{**how, "l2": l2 * c / N}, sample_weight=weight
+            )
+            other = fc.laplace(weighted, theta, "ggn", noise)
+            for name in ("evidence", "prior_precision", "n_effective", "rows_per_parameter"):
+                assert np.isclose(getattr(other, name), getattr(post, name), rtol=1e-11), name
+            assert np.isclose(other.next_l2 * N, post.next_l2 * c, rtol=1e-9)
+
+
+def fitted(rng, curvature="ggn", **how):
+    x = np.linspace(-2, 2, 60)[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(60)
+    ob = fc.Objective(fc.MLP([1, 4, 1]), x, y, loss="mse", l2=1e-4, **how)
+    theta = fc.minimize(ob, n_init=4, seed=0).x
+    return ob, theta, fc.laplace(ob, theta, curvature)
+
+
+def test_covariance_is_the_inverse_of_the_matrix(rng):
+    """Of both curvatures; standard deviations, draws and effective parameters follow from it."""
+    for curvature in ("ggn", "hessian"):
+        ob, theta, post = fitted(rng, curvature)
+        T = 60 / (2 * post.noise**2)
+        precision = T * getattr(ob, curvature)(theta).to_dense()
+        Sigma = np.linalg.inv(precision)
+        assert np.abs(post.covariance - Sigma).max() <= 1e-9 * np.abs(Sigma).max()
+        J = ob.jacobian(theta).to_dense()
+        assert np.allclose(post.std(ob.X), np.sqrt(np.einsum("ij,jk,ik->i", J, Sigma, J)), 1e-9)
+        new = np.sqrt(post.std(ob.X) ** 2 + post.noise**2)
+        assert np.allclose(post.std(ob.X, observations=True), new, 1e-12)
+        gamma = np.trace(Sigma @ (precision - T * ob.l2 * np.eye(13)))
+        assert abs(post.n_effective - gamma) <= 1e-9 * gamma
+        data = np.sum((ob.model.predict(theta, ob.X) - ob.y) ** 2)
+        assert np.isclose(post.noise**2, data / (60 - gamma), rtol=1e-9)
+        draws = (post.sample(4000, seed=1) - theta) @ np.linalg.cholesky(precision)
+        assert np.abs(draws.T @ draws / 4000 - np.eye(13)).max() <= 6 / np.sqrt(4000)
+        assert post.decrement <= 1e-6
+    slope = ob.gradient(theta + 0.01)
+    moved = fc.laplace(ob, theta + 0.01, noise=0.1)
+    G = ob.ggn(theta + 0.01).to_dense()
+    assert np.isclose(moved.decrement, 0.5 * 60 / 0.02 * slope @ np.linalg.solve(G, slope), 1e-6)
+    assert "train on" in moved.summary()
+
+
+def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
+    X, Y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
+    ob = fc.Objective(fc.MLP([3, 4, 2]), X, Y, loss="mse", l2=0.01)
+    post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
+    whole = post.std(X)
+    monkeypatch.setattr("fastcurv.critical.laplace.BLOCK", 100)
+    assert whole.shape == (40, 2) and np.allclose(post.std(X), whole, rtol=1e-12)
+    assert post.std(X[:1]).shape == (1, 2)
+
+
+def test_directions_without_any_effect_are_held(rng):
+    """The bias of a unit without weights, and the common shift of a softmax."""
+    ob, theta, _ = fitted(rng, l2_biases=False)
+    model = fc.MLP([1, 5, 1])
+    layers = ob.model.unflatten(theta)
+    W, b = np.r_[layers[0][0], [[0.0]]], np.r_[layers[0][1], 0.7]
+    wider = model.flatten([(W, b), (np.c_[layers[1][0], 0.0], layers[1][1])])
+    small, large = fc.laplace(ob, theta), fc.laplace(ob.with_model(model), wider)
+    assert (small.n_undetermined, large.n_undetermined) == (0, 1)
+    for name in ("evidence", "n_effective", "noise", "next_l2"):
+        assert np.isclose(getattr(large, name), getattr(small, name), rtol=1e-7), name
+    assert np.allclose(large.std(ob.X), small.std(ob.X), rtol=1e-6)
+    assert "held" in large.summary() and "held" not in small.summary()
+    X, y = rng.standard_normal((50, 2)), np.arange(50) % 3
+    classes = fc.Objective(fc.MLP([2, 3]), X, y, l2=0.1, l2_biases=False)
+    assert fc.laplace(classes, fc.minimize(classes, seed=0).x).n_undetermined == 1
+
+
+def test_probabilities_are_means_over_the_posterior(rng):
+    """Of outputs that are linear in the parameters, beside draws of these."""
+    X, y = rng.standard_normal((30, 2)), np.arange(30) % 3
+    for loss, d, labels in (
+        ("cross_entropy", 3, y),
+        ("binary_cross_entropy", 1, (y > 0).astype(float)),
+        ("binary_cross_entropy", 2, np.c_[y > 0, y > 1].astype(float)),
+    ):
+        ob = fc.Objective(fc.MLP([2, d]), X, labels, loss, l2=0.05)
+        post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
+        draws, far = post.sample(20000, seed=2), 3 * X[:5]
+        z = np.stack([ob.model.predict(t, far) for t in draws])
+        p = np.exp(z - logsumexp(z, -1, keepdims=True)) if d == 3 else expit(z)
+        found = post.predict_proba(far)
+        assert found.shape == (5, 2 if d == 1 else d)
+        wanted = np.concatenate([1 - p, p], -1) if d == 1 else p
+        assert np.abs(found - wanted.mean(0)).max() <= 6 * 0.5 / np.sqrt(20000)
+        if loss == "cross_entropy" or d == 1:
+            assert np.abs(found.sum(1) - 1).max() <= 1e-12
+    with pytest.raises(ValueError, match=r"loss must be 'cross_entropy' or .* got 'mse'"):
+        fitted(rng)[2].predict_proba([[0.0]])
+
+
+def test_the_dtype_the_threads_and_sparse_rows_change_nothing(rng):
+    ob, theta, post = fitted(rng)
+    from scipy.sparse import csr_matrix
+
+    sparse = fc.Objective(ob.model, csr_matrix(ob.X), ob.y, "mse", ob.l2)
+    assert np.isclose(fc.laplace(sparse, theta).evidence, post.evidence, rtol=1e-10)
+    single = fc.laplace(ob.astype(np.float32), theta.astype(np.float32))
+    assert single.theta.dtype == float and abs(single.evidence - post.evidence) <= 1e-2
+    for threads in (1, 3):
+        same = fc.Objective(ob.model, ob.X, ob.y, "mse", ob.l2, n_threads=threads)
+        found = fc.laplace(same, theta)
+        assert found.evidence == post.evidence
+        assert np.array_equal(found.std(ob.X), post.std(ob.X))
+
+
+def test_what_has_no_posterior_is_refused(rng):
+    X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    model = fc.MLP([2, 3, 1])
+    theta = model.init(seed=0)
+
+    def refused(message, ob, at=theta, *how, **more):
+        with pytest.raises(ValueError, match=message):
+            fc.laplace(ob, at, *how, **more)
+
+    ob = fc.Objective(model, X, y, "mse", 1e-2)
+    for loss in ("quantile", "pseudo_huber", "log_cosh", fc.Loss.quantile(0.9)):
+        refused("loss must be a negative log likelihood, got", fc.Objective(model, X, y, loss))
+    refused("curvature must be|curvature is", ob, theta, "kfac")
+    refused("noise must be|noise is", ob, theta, noise=-1.0)
+    counts = fc.Objective(model, X, np.abs(y), "poisson", 1e-2)
+    refused("noise must be None for loss='poisson', got 0.1. Only 'mse'", counts, noise=0.1)
+    least = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
+    assert least < 0
+    refused(
+        f"positive definite Hessian, got a smallest eigenvalue of {least:.3g}", ob, theta, "hessian"
+    )
+    wide = fc.MLP([2, 30, 1])
+    refused("Use an objective with l2 > 0", fc.Objective(wide, X, y, "mse"), wide.init(seed=0))
+    relu = fc.MLP([2, 3, 1], activation="relu", bias=False)
+    at_kink = np.zeros(relu.n_params)
+    refused("no active kinks", fc.Objective(relu, X, y, "mse", 1e-2), at_kink, "hessian")
+    assert fc.laplace(fc.Objective(relu, X, y, "mse", 1e-2), at_kink).n_effective == 0
+    normed = fc.MLP([2, 3, 1], batch_norm=True)
+    refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(seed=0))
+    streamed = fc.StreamedObjective(model, lambda: iter([(X, y)]), loss="mse")
+    refused("ob must hold its rows in memory", streamed)
+    nothing = fc.Objective(model, X, y, "mse", sample_weight=np.zeros(20))
+    refused("sample_weight must have a positive sum", nothing)
+    with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
+        fc.laplace(model, theta)
+    exact = fc.Objective(fc.MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], "mse")
+    refused("noise must be given where the network fits", exact, np.array([1.0, 0.0]))
+
+
+def test_a_loss_of_ones_own_is_taken_as_a_log_likelihood(rng):
+    X, y = rng.standard_normal((40, 2)), rng.poisson(1.0, 40).astype(float)
+
+    def counts(z, y):
+        e = np.exp(z)
+        return (e - y * z).sum(1), e - y, e
+
+    model, theta = fc.MLP([2, 1]), np.array([0.1, -0.1, 0.2])
+    own = fc.laplace(fc.Objective(model, X, y, fc.Loss(counts), 0.1), theta)
+    known = fc.laplace(fc.Objective(model, X, y, "poisson", 0.1), theta)
+    from scipy.special import gammaln
+
+    assert np.isclose(own.evidence - gammaln(y + 1).sum(), known.evidence, rtol=1e-12)
+    assert np.allclose(own.std(X), known.std(X), rtol=1e-12)
+
+
+def test_few_rows_for_each_parameter_give_a_warning(rng):
+    X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1)
+    with pytest.warns(UserWarning, match="1.538 rows for each parameter, 20 for 13") as seen:
+        post = fc.laplace(ob, ob.model.init(seed=0))
+    assert seen[0].filename == __file__
+    assert "1.538 for each parameter" in post.summary() and "caution" in post.summary()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fc.laplace(fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1, np.full(20, 2)), post.theta)
+
+
+def test_a_posterior_is_a_record_with_a_picture(rng):
+    import json
+    import pickle
+
+    ob, theta, post = fitted(rng)
+    assert "<table>" in post._repr_html_() and post.summary() == repr(post)
+    assert json.loads(json.dumps(post.to_dict(), allow_nan=False))["evidence"] == post.evidence
+    with pytest.raises(ValueError, match="read-only"):
+        post.theta[0] = 0
+    with pytest.raises(AttributeError, match="post.evidence"):
+        _ = post.log_marginal_likelihood
+    again = pickle.loads(pickle.dumps(post))
+    assert np.array_equal(again.std(ob.X), post.std(ob.X))
+    pytest.importorskip("matplotlib")
+    ax = post.plot()
+    assert len(ax.collections) == 2 and len(ax.lines) == 2
+    x = ax.lines[0].get_xdata()
+    band = ax.collections[1].get_paths()[0].vertices  # of the function
+    half = 2 * post.std(x[:1, None])[0]
+    at = band[np.isclose(band[:, 0], x[0])][:, 1]
+    assert np.isclose(np.ptp(at), 2 * half, rtol=1e-9)
+    two = fc.Objective(fc.MLP([2, 2]), rng.standard_normal((9, 2)), np.arange(9) % 2, l2=0.1)
+    ax = fc.laplace(two, two.model.init(seed=0)).plot(output=1)
+    assert ax.get_ylabel() == "output 1" and len(ax.collections) == 1
+    with pytest.raises(ValueError, match="output must be an int from 0 to 0, got 1"):
+        post.plot(output=1)
+
+
+@pytest.mark.nightly
+def test_standard_deviations_are_those_of_markov_chains(rng):
+    """A 1-3-1 network: Metropolis steps from the mode, in 400 chains."""
+    x = np.linspace(-2, 2, 400)[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(400)
+    ob = fc.Objective(fc.MLP([1, 3, 1]), x, y, loss="mse", l2=1e-4)
+    theta = fc.minimize(ob, n_init=8, seed=0).x
+    post = fc.laplace(ob, theta, "hessian", noise=0.1)
+    factor, at = 400 / (2 * 0.01), np.array([[-2.5], [-1.0], [0.0], [1.3], [2.5]])
+
+    def outputs(t, x):
+        a = np.tanh(t[:, None, :3] * x + t[:, None, 3:6])
+        return np.einsum("cnk,ck->cn", a, t[:, 6:9]) + t[:, 9:]
+
+    def loss(t):
+        return np.mean((outputs(t, x) - y) ** 2, axis=1) + 0.5 * ob.l2 * np.sum(t * t, axis=1)
+
+    assert np.isclose(loss(theta[None])[0], ob.value(theta))
+    step = 2.38 / np.sqrt(10) * np.linalg.cholesky(post.covariance).T
+    t, seen = np.tile(theta, (400, 1)), []
+    now = factor * loss(t)
+    for i in range(1500):
+        new = t + rng.standard_normal(t.shape) @ step
+        value = factor * loss(new)
+        take = np.log(rng.random(400)) < now - value
+        t, now = np.where(take[:, None], new, t), np.where(take, value, now)
+        if i >= 500 and i % 5 == 0:
+            seen.append(outputs(t, at))
+    true = np.concatenate(seen).std(axis=0)
+    assert np.abs(post.std(at) / true - 1).max() <= 0.1
+
+
+def test_standard_deviations_and_evidence_are_those_of_laplace_torch(rng):
+    """Its full Gauss-Newton posterior, in float64."""
+    peer, torch = pytest.importorskip("laplace"), pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    X, Y = rng.standard_normal((50, 3)), rng.standard_normal((50, 2))
+    classes = np.arange(50) % 3
+    for loss, y, d in (("mse", Y, 2), ("cross_entropy", classes, 3)):
+        ob = fc.Objective(fc.MLP([3, 4, d]), X, y, loss=loss, l2=0.02)
+        theta = fc.minimize(ob, seed=0).x
+        post = fc.laplace(ob, theta, "ggn", 0.5 if d == 2 else None)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, d)
+        ).double()
+        torch.nn.utils.vector_to_parameters(torch.tensor(theta), net.parameters())
+        rows = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), batch_size=50)
+        other = peer.Laplace(
+            net,
+            "regression" if d == 2 else "classification",
+            subset_of_weights="all",
+            hessian_structure="full",
+            prior_precision=torch.tensor(post.prior_precision, dtype=torch.float64),
+            **({"sigma_noise": torch.tensor(0.5, dtype=torch.float64)} if d == 2 else {}),
+        )
+        other.fit(rows)
+        assert abs(float(other.log_marginal_likelihood()) - post.evidence) <= 1e-9 * abs(
+            post.evidence
+        )
+        _, variance = other._glm_predictive_distribution(torch.tensor(X))
+        found = torch.diagonal(variance, dim1=1, dim2=2).sqrt().detach().numpy()
+        assert np.abs(post.std(X) / found - 1).max() <= 1e-9

@@ -70,6 +70,10 @@ TASKS = {
         "Classify a point, leave a saddle, find points where the gradient vanishes.",
         "classify escape find_critical_point sample_critical_points",
     ),
+    "Uncertainty": (
+        "The Laplace approximation: standard deviations of outputs, and the evidence.",
+        "laplace",
+    ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",
         "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",

@@ -144,11 +144,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "k": "n_probes",
         **SEEDS,
     },
-    "laplace": {
-        **dict.fromkeys(("hessian_structure", "backend", "kind", "method"), "curvature"),
-        **dict.fromkeys(("sigma", "sigma_noise", "noise_std"), "noise"),
-        **dict.fromkeys(("prior_precision", "prior_prec"), "the l2 of the objective"),
-    },
+    "laplace": {"backend": "curvature", "sigma_noise": "noise", "prior_precision": "ob.l2"},
     "classify": {
         **TOLD,
         "timeout": "max_time",
@@ -335,15 +331,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("y", "values", "densities"), "density.density"),
         "__getitem__": "density.grid and density.density",
     },
-    "posterior": {
-        **dict.fromkeys(
-            ("log_marginal_likelihood", "marginal_likelihood", "log_evidence"), "post.evidence"
-        ),
-        **dict.fromkeys(("sigma", "sigma_noise"), "post.noise"),
-        **dict.fromkeys(("mean", "x"), "post.theta"),
-        **dict.fromkeys(("predictive", "predict"), "ob.model.predict(post.theta, X)"),
-        "gamma": "post.n_effective",
-    },
+    "posterior": {"log_marginal_likelihood": "post.evidence", "sigma_noise": "post.noise"},
     "verdict": {
         "__getitem__": "point.kind and others by name, or point.to_dict()",
         **dict.fromkeys(

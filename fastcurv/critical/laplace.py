@@ -38,7 +38,6 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, gammaln, ndtri, softmax, xlogy
 
 from ..common.checks import (
-    as_numpy,
     as_rng,
     caller_depth,
     check_bool,
@@ -53,6 +52,7 @@ from ..common.linalg import cholesky, eigh, eigvalsh
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module, one_blas_thread, to_nearest
+from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..spectrum.results import as_json, number
@@ -141,10 +141,10 @@ class LaplacePosterior(Record, Answering, subject="posterior"):
         Examples
         --------
         >>> import numpy as np, fastcurv as fc
-        >>> X = np.array([[1.0], [2.0], [3.0]])
-        >>> ob = fc.Objective(fc.MLP([1, 1]), X, [1.0, 2.0, 2.0], loss="mse")
+        >>> X = np.array([[1.0], [2.0], [3.0], [4.0]])
+        >>> ob = fc.Objective(fc.MLP([1, 1]), X, [1.0, 2.0, 2.0, 3.0], loss="mse")
         >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x, noise=1.0)
-        >>> bool(np.allclose(post.std([[2.0], [8.0]]), [3**-0.5, (1 / 3 + 6**2 / 2) ** 0.5]))
+        >>> bool(np.allclose(post.std([[2.5], [7.5]]), [1 / 2, (1 / 4 + 5**2 / 5) ** 0.5]))
         True
         """
         if check_bool(observations, "observations") and self.noise is None:
@@ -429,8 +429,8 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
             "ob must be of a model without batch normalisation, which ties all rows together. Use "
             "MLP(..., batch_norm=False)."
         )
-    own = LOSSES[loss].given is not None and not LOSSES[loss].given.built_in
-    if not own and loss not in _MISSING:
+    given = LOSSES[loss].given
+    if (given is None or given.built_in) and loss not in _MISSING:
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
             f"{', '.join(_MISSING)}, or an fc.Loss of your own."
@@ -504,14 +504,17 @@ def _inverse_root(M: Floats, penalised: Any, curvature: str) -> tuple[Floats, fl
     return root, logdet, float(np.sum(upper**2)), root.shape[1]
 
 
-def _not_definite(M: Floats, curvature: str) -> ValueError:
+def _not_definite(M: Floats, curvature: str) -> NotPositiveDefiniteError:
+    """Return the error for a matrix that has no inverse, with its smallest eigenvalue."""
     matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[curvature]
     cure = (
         "Find a minimum first, or use curvature='ggn'"
         if curvature == "hessian"
         else "Use an objective with l2 > 0"
     )
-    return ValueError(
+    least = float(eigvalsh(M)[0])
+    return NotPositiveDefiniteError(
         f"theta must be a point with a positive definite {matrix}, got a smallest eigenvalue of "
-        f"{eigvalsh(M)[0]:.6g}. {cure}."
+        f"{least:.6g}. {cure}.",
+        least,
     )

@@ -60,7 +60,7 @@ class Shell:
         """Return a text with commands and options in place of Python's calls and arguments."""
         text = _FINDER.sub("", text)
         if self.model is None:
-            text = re.sub(rf"[;,.] *(?:Use )?{_CALL.pattern}[^;.]*", "", text)
+            text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL.pattern}[^;.]*", "", text)
         text = _CALL.sub(lambda _: f"`{self.onward(epochs=0)}`", text)
         text = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
         for name, word in WORDS.items():

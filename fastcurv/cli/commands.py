@@ -126,7 +126,7 @@ def train(args: Namespace, out: Output) -> int:
     done = not asked or (end is not None and bool(end.success))
     if asked and end is not None:
         out.say(f"  {shell.said(told(end))}")
-    out.say(f"saved {out.facts['out']}" + f"; `{shell.onward()}` trains on" * (not done))
+    out.say(f"saved {out.facts['out']}" + f"; `{shell.onward()}` continues training" * (not done))
     out.fact(**standing(objective, theta, data))
     if end is not None:
         out.fact(success=bool(end.success), kind=end.kind, message=shell.said(told(end)))
@@ -152,14 +152,15 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
     recipe = replace(recipe, data=absolute(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
         raise ValueError(
-            f"{args.data} has {data.X.shape[1]} features, and {args.start} takes {model.sizes[0]}"
+            f"{args.data} must have {model.sizes[0]} features for {args.start}, got "
+            f"{data.X.shape[1]}."
         )
     objective: Any = recipe.objective(data, args.threads, model)
     theta = objective.model.init(seed=args.seed) if theta is None else theta
     if theta.shape != (objective.n_params,):
         raise ValueError(
-            f"{args.start} holds {theta.size} parameters, a net for {data.name} has "
-            f"{objective.n_params}: give the data it was trained on"
+            f"{args.start} must hold {objective.n_params} parameters, those of a net for "
+            f"{data.name}, got {theta.size}. Use the data that it was trained on."
         )
     value, gradient = objective.value_and_gradient(theta)
     if not np.isfinite(value) or not np.isfinite(gradient).all():
@@ -180,7 +181,7 @@ def started(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.nda
     for name in NETWORK:
         if name in given and not (name == "activation" and network):
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} must be left out with --from, whose file says its own.")
+            raise ValueError(f"{option} must be left out with --from, whose file has its own.")
     if not network:
         kept = {name: given.get(name) for name in ("l2", "loss", "target", "raw", "held_out")}
         saved = load_run(path, data=args.data, dtype=given.get("dtype"), **kept)
@@ -404,7 +405,7 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
         out.working = True
         return data, objective, SavedRun(None, theta)
     if args.activation is not None:
-        raise ValueError(f"--activation is given with {path}, which says its own")
+        raise ValueError(f"--activation must be left out with {path}, which has its own.")
     instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target", "dtype")}
     saved = load_run(path, **instead)
     recipe = saved.recipe
@@ -412,14 +413,14 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     data = recipe.dataset()
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{recipe.data} holds other numbers than {args.theta} was trained on; "
-            "give --data to use it all the same"
+            f"{recipe.data} must hold the numbers that {args.theta} was trained on, got others. "
+            "Use --data to use it nevertheless."
         )
     objective = recipe.objective(data, args.threads, saved.model)
     if saved.theta.shape != (objective.n_params,):
         raise ValueError(
-            f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
-            f"{objective.n_params}: give the data it was trained on"
+            f"{args.theta} must hold {objective.n_params} parameters, those of a net for "
+            f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
     there = replace(recipe, data=absolute(recipe.data))
     objective = on_cluster(getattr(args, "dask", None), objective, there.dataset)

@@ -32,13 +32,13 @@ Say = Callable[[str], None]
 SECOND: Literal["newton-cg"] = "newton-cg"  # the method that converges to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
 LOOKED_AT = (
-    "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its exact "
-    "Hessian was looked at on the way."
+    "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
+    "exact Hessian was examined during training."
 )
 NARROWER = (
     f"A network with only {NARROW} units in its last hidden layer was trained until its gradient "
-    "was gone. With the missing units added, all their weights zero, it computes the same, and its "
-    "gradient is still zero: a critical point of the full network's loss."
+    "vanished. The missing units were then added with zero weights: the outputs are the same and "
+    "the gradient is still zero, so this is a critical point of the full network's loss."
 )
 
 ESCAPE = (
@@ -52,7 +52,7 @@ LAYERS = (
 )
 FAILED = (
     "The same network was trained by gradient descent from weights ten times as large as they "
-    "should be. `fastcurv.diagnose` was asked why it fails."
+    "should be. `fastcurv.diagnose` reports why it fails."
 )
 
 
@@ -100,14 +100,14 @@ def run(
     say(describe(objective, data))
 
     moments, result = train(objective, data, seed, quick, progress, say)
-    say("\nThe Hessian's spectrum on the way")
+    say("\nThe Hessian's spectrum during training")
     found = spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
     point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
     say(shell.said(verdict_lines(point)))
 
-    say("\nA saddle, and the way down from it")
+    say("\nA saddle, and a descent from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
     say(shell.said(verdict_lines(saddle)))
@@ -118,13 +118,13 @@ def run(
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = shell.cures(fail(objective, seed, progress))
-    say(f"\nA training that fails, and why\n{shell.said(repr(failed))}")
+    say(f"\nA training run that fails, and why\n{shell.said(repr(failed))}")
     page = Report("Where did training stop?", shell.said)
     _verdict_section(page, objective, data, point)
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     _saddle_section(page, objective, saddle, theta, escaped, way)
-    what_helps(page.section("A training that fails, and why").text(FAILED), failed)
+    what_helps(page.section("A training run that fails, and why").text(FAILED), failed)
     page.figure(failed.plot(plots.new_axes()), LAYERS)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
@@ -162,7 +162,7 @@ def _saddle_section(
     way: str,
 ) -> None:
     """Add the verdict on the saddle, and a picture of the loss along the escape if there is one."""
-    page.section("Another point: a saddle, and the way down from it").text(NARROWER)
+    page.section("Another point: a saddle, and a descent from it").text(NARROWER)
     page.verdict(saddle).text(way)
     if escaped is not None:
         page.figure(along(objective, theta, escaped.x - theta), ESCAPE)
@@ -177,7 +177,7 @@ def train(
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
-    say(f"training: adam on mini-batches, then {SECOND} until the gradient is gone")
+    say(f"training: adam on mini-batches, then {SECOND} until the gradient vanishes")
     say(f"  start      {state(objective, theta, data)}")
     theta = unbroken(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
@@ -240,7 +240,7 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
             transform=ax.get_xaxis_transform(),
         )  # fmt: skip
         ax.set(title=name, ylabel="density" if len(figures) == 1 else "")
-    page.section("The spectrum on the way").row(
+    page.section("The spectrum during training").row(
         figures,
         "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
         "the middle and at the end of training, with two standard errors as a shade; marked in "
@@ -295,7 +295,7 @@ def leave(
     further = unbroken(fc.minimize(objective, escaped.x, SECOND, **rest))
     return escaped, (
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
-        f"{float(escaped.fun):.6f}; from there {SECOND} goes on down to {further.fun:.6f}."
+        f"{float(escaped.fun):.6f}; from there {SECOND} continues down to {further.fun:.6f}."
     )
 
 

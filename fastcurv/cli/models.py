@@ -118,7 +118,7 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
         if not facts:
             return _from_state(path, _in_order(path, arrays), activation)
     if activation is not None:
-        raise ValueError(f"--activation is given with {path}, which says its own")
+        raise ValueError(f"--activation must be left out with {path}, which has its own.")
     return from_onnx(path) if kind == ".onnx" else load(path)
 
 

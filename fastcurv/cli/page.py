@@ -78,7 +78,7 @@ def _training(page: Report, saved: SavedRun) -> None:
         view = {"lines": lines[what], "x": "linear", "y": "log" if positive else "linear"}
         page.chart(
             [{**view, "xlabel": "seconds", "ylabel": label}],
-            f"The {label} on the way, at every record.",
+            f"The {label} during training, at every record.",
         )
 
 
@@ -142,8 +142,8 @@ def _landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> No
     scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
     page.chart(
         [_slice_view([scaled], scaled.names, "steps, as long as each unit's weights")],
-        "The loss along a random direction, scaled unit by unit to the weights. One random "
-        "direction of many hardly ever shows a way out.",
+        "The loss along a random direction, scaled unit by unit to the weights. A single random "
+        "direction rarely shows a descent direction.",
     )
     plane = LandscapeDisplay.slice(
         objective, theta, directions="eigenvectors", n_dims=2, n_grid=3, seed=seed

@@ -39,7 +39,7 @@ def predictions(args: Namespace) -> Columns:
         X = read_features(args.data, (), None, model.sizes[0])
         return _columns("output", _finite(model.predict(theta, X), args.data))
     if args.activation is not None:
-        raise ValueError(f"--activation is given with {path}, which says its own")
+        raise ValueError(f"--activation must be left out with {path}, which has its own.")
     saved = load_run(path)
     recipe, coding, model_of_file = saved.recipe, saved.coding, saved.model
     assert recipe is not None

@@ -114,7 +114,7 @@ class Stack:
         if self.width not in (None, W.shape[1]):
             rows = f"the layer before it, {self.names[-1]}, returns" if self.layers else "rows have"
             raise ValueError(
-                f"{name} must take {self.width} numbers, the width of {rows}, got {W.shape[1]}."
+                f"{name} must take {self.width} numbers, as many as {rows}, got {W.shape[1]}."
             )
         if self.pending is not None:
             scale, shift = self.pending

@@ -45,12 +45,12 @@ class Reason(Enum):
     FAR = "Not critical: {far}"
     PLATEAU = "Not critical: {far}{plateau}"
     SHORT_FAR = (
-        "Undecided: ||g|| = {gradient.gradient_norm}, and {few} to tell how far from a critical "
-        "point that is"
+        "Undecided: ||g|| = {gradient.gradient_norm}, and {few} to estimate the distance to a "
+        "critical point"
     )
     HELD = (
-        "Undecided: on this side of the kinks {far}, but the loss was not seen to fall along -g, "
-        "as where kinks hold a minimum"
+        "Undecided: on this side of the kinks {far}, but the loss was not found to decrease "
+        "along -g, as at a minimum at active kinks"
     )
     INTERPOLATION = (
         "Minimum: a point where all {spectrum.n_positive} residuals are 0 is proved to lie "
@@ -74,75 +74,75 @@ class Reason(Enum):
     FLOOR = f"Minimum: a critical point is proved to lie {{place}} {_THEOREM}, and {_FLOOR}"
     KINKS_FALL = (
         f"Saddle: {{near}}, curvature {_RANGE} is {{known}} on this side of the kinks, and the "
-        "loss was seen to fall along escape_direction"
+        "loss was found to decrease along escape_direction"
     )
     KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
     NO_BOUND = (
-        "Undecided: {near}, but nothing bounds what the {n} eigenvalues are off by, so none of "
-        "their signs is known"
+        "Undecided: {near}, but no bound on the errors of the {n} eigenvalues is known, so "
+        "their signs are not known either"
     )
-    FLAT = "Degenerate: {near}, and H is zero as far as it was looked at"
+    FLAT = "Degenerate: {near}, and H was measured to be zero"
     ASYMMETRIC = (
-        "Undecided: {near}, but the products are not those of a symmetric matrix, and within the "
-        "error {spectrum.weakest_error} that this shows, {spectrum.n_zero} of {n} eigenvalues "
-        "have no known sign"
+        "Undecided: {near}, but the products are not those of a symmetric matrix, and within "
+        "the error {spectrum.weakest_error} that this implies, {spectrum.n_zero} of {n} "
+        "eigenvalues have no known sign"
     )
     ZEROS = (
         "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} are zero within the "
         f"error {{spectrum.weakest_error}}, {_ZEROS}{{one_sided}}"
     )
     NOT_LASTING = (
-        f"Degenerate: {{near}}, and of {{n}} eigenvalues {{spectrum.n_zero}} count as zero, "
-        f"{_ZEROS}; {{spectrum.n_unsettled}} of them do not keep their sign up to the critical "
-        "point that theta stands for{one_sided}"
+        "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} count as zero, "
+        f"{_ZEROS}; {{spectrum.n_unsettled}} of them may change sign between theta and the nearby "
+        "critical point{one_sided}"
     )
     NO_REST = (
-        "Undecided: {near}, and {seen}, but at the end of Newton's step the gradient was measured "
-        "to be no smaller, so the critical point that theta stands for was not seen; reduce the "
-        "gradient first"
+        "Undecided: {near}, and {seen}, but the gradient is not smaller after a Newton step, "
+        "so no critical point near theta was confirmed; reduce the gradient first"
     )
     MEASURED = (
-        f"{{kind}}{{up_to}}: {{near}}, and all {{others}} eigenvalues at theta are {{known}} "
-        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient was smaller at its end; "
-        "not certified, since {hypothesis}"
+        "{kind}{up_to}: {near}, and all {others} eigenvalues at theta are {known} "
+        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient was smaller at the end of "
+        "the step; not certified, since {hypothesis}"
     )
     MEASURED_SADDLE = (
         f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE} are {{known}} at theta{{supposed}}"
         f"{_LASTING}; not certified, since {{hypothesis}}"
     )
     SHORT = (
-        "Undecided: {near}, and {seen}, but {few} to measure whether that lasts up to the critical "
-        "point that theta stands for"
+        "Undecided: {near}, and {seen}, but {few} to check that the signs stay the same up "
+        "to the nearby critical point"
     )
     OPEN_FLOOR = (
-        f"Undecided: {{near}}, and {_FLOOR}; but that this lasts on the way to the critical point "
-        "that theta stands for is not proved, since {hypothesis}; reduce the gradient first"
+        f"Undecided: {{near}}, and {_FLOOR}; but this is not proved on the way to the nearby "
+        "critical point, since {hypothesis}; reduce the gradient first"
     )
     FADING = (
-        f"Undecided: {{near}}, but curvature seen at theta, {_RANGE}, does not keep its sign and "
-        "size up to the critical point that theta stands for; reduce the gradient first"
+        f"Undecided: {{near}}, but the curvature at theta, {_RANGE}, was not found to keep its "
+        "sign and size up to the nearby critical point; reduce the gradient first"
     )
     NOTHING = f"{_SEARCHED}smaller than the error of the products"
     NO_RISK_ASKED = (
-        f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the rest; with "
-        "failure_probability={risk_to_ask:.2g} this would be an answer down to "
+        f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the other eigenvalues; "
+        "failure_probability={risk_to_ask:.2g} would allow a verdict about curvature beyond "
         f"{_WIDTH}"
     )
     RISK_TOO_LARGE = (
         f"{_SEARCHED}of one sign{{aside}}, at a risk of {_RISK} of having missed curvature beyond "
-        f"{_WIDTH}, where {{ask.failure_probability}} was wanted: that takes {{spectrum.goal}} "
-        "Lanczos steps"
+        f"{_WIDTH}, more than failure_probability = {{ask.failure_probability}}, which takes "
+        "{spectrum.goal} Lanczos steps"
     )
     LOOSE = (
-        "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no symmetry "
-        f"known here explains it; none lies below -{_WIDTH}, but for a risk of {_RISK}"
+        "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no "
+        f"known symmetry explains it; with probability at least 1 - {_RISK} no eigenvalue lies "
+        f"below -{_WIDTH}"
     )
     RISK = (
-        f"{{kind}}{{up_to}}, at a risk of {_RISK}: {{near}}, and but for that risk no {{other}}"
-        f"eigenvalue at theta lies {{side}}{_WIDTH}, the extreme Ritz values {{of_these}}being "
-        "{across[0]} and {across[1]}, whose signs were checked numerically at several multiples of "
-        "the Newton step (not proved); smaller curvature of the other sign, and zeros, are not "
-        "excluded"
+        f"{{kind}}{{up_to}}, at a risk of {_RISK}: {{near}}, and with probability at least 1 - "
+        f"{_RISK} no {{other}}eigenvalue at theta lies {{side}}{_WIDTH}; the extreme Ritz values "
+        "{of_these}are {across[0]} and {across[1]}, whose signs were checked numerically at "
+        "several multiples of the Newton step (not proved); smaller curvature of the other sign, "
+        "and zeros, are not excluded"
     )
 
 

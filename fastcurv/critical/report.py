@@ -25,7 +25,7 @@ def noun(point: CriticalPoint) -> str:
     of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
     special = {
         "degenerate": "a degenerate point",
-        "undecided": "a point that stays undecided",
+        "undecided": "an undecided point",
     }
     return special.get(point.kind, of_kind)
 
@@ -293,7 +293,7 @@ class CriticalPoint(Record, Answering, subject="verdict"):
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the known facts in words, as ``[(name, value), ...]``."""
-        held = f"{number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
+        held = f"{number(self.gradient_norm)}, tolerance {number(self.gradient_tol)}"
         if self.gradient_flat_ratio is not None:
             held += f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"
         rows = [
@@ -315,7 +315,7 @@ class CriticalPoint(Record, Answering, subject="verdict"):
             where = f"at a distance of {number(self.distance)}"
             rows.append(("nearest", f"{noun(self.at_nearest)} {where}, by Newton's steps"))
         if self.n_kinks:
-            rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of one"))
+            rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
@@ -369,7 +369,7 @@ MISSING = {
     "third": "no bound on the third derivative holds around theta",
     "h": "the bound on the third derivative is too large for Newton's step, h = {h} where the "
     "theorem needs less than 1/2",
-    "orbit": "the orbits of the symmetries are too small to be told apart here",
+    "orbit": "the orbits of the symmetries are too small to be distinguished here",
 }
 
 
@@ -393,11 +393,11 @@ class Words(Formatter):
         self.balanced = " in balanced coordinates" * s.balanced
         self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
         self.across = s.across or (s.low, s.high)
-        self.aside = ", what counts as zero aside" * (s.low * s.high < 0)
+        self.aside = ", apart from those that count as zero" * (s.low * s.high < 0)
         self.risk_to_ask = max(s.risk, RISK)
         assumed = found.assumed and not outcome.certified
         self.known = "measured" if assumed else "proved"
-        about = f", where products are taken to be off by {PRODUCT_EPS:g} eps ||H|| at most"
+        about = f", assuming that the error of products is at most {PRODUCT_EPS:g} eps ||H||"
         self.supposed = about * assumed
         if s.dense:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
@@ -440,8 +440,8 @@ class Words(Formatter):
         if self.ask.gradient_tol is not None or not near.decrement < np.inf:
             return text
         return text + self.format(
-            ", since Newton's step promises to change the loss by {gradient.decrement}, where "
-            "{gradient.threshold} would count as nothing"
+            ", since the Newton step is predicted to change the loss by {gradient.decrement}, "
+            "above the threshold {gradient.threshold}"
         )
 
     @property
@@ -449,7 +449,7 @@ class Words(Formatter):
         if not self.gradient.plateau:
             return ""
         text = self.format(
-            "; a plateau, since H is flat along g and a share {gradient.residual} of g lies "
+            "; a plateau, since H is flat along g and a fraction {gradient.residual} of g lies "
             "outside the range of H"
         )
         state = proved(self.ask.ob, "saturation", self.ask.theta)
@@ -474,7 +474,7 @@ class Words(Formatter):
         if radius == 0:
             return "at theta exactly"
         if radius < 1e-100 * max(length, 1.0):
-            return "at theta, nearer than any number here can tell"
+            return "at theta, at a distance below the smallest float"
         last = " (its last digits)" if radius <= EPS * length else ""
         return f"within {number(radius)} of theta{last}"
 
@@ -494,8 +494,12 @@ class Words(Formatter):
     @property
     def floor(self) -> str:
         l2, text = float(np.max(getattr(self.ask.ob, "l2", 0.0))), number(self.spectrum.floor)
-        less = f": l2 = {number(l2)} less what the residuals can take away" if l2 > 0 else ""
-        return f"{text}, a floor that the objective proves{less}"
+        less = (
+            (f": l2 = {number(l2)} minus a bound on the contribution of the residuals")
+            if l2 > 0
+            else ""
+        )
+        return f"{text}, a lower bound that the objective proves{less}"
 
     @property
     def hypothesis(self) -> str:
@@ -505,12 +509,12 @@ class Words(Formatter):
             return unknown
         if not self.gradient.strict:
             return (
-                "in float32 theta comes no nearer to a critical point than the rounding of the loss"
+                "in float32 the rounding of the loss limits how near theta is to a critical point"
             )
         theorem = self.certificate.theorem
         known = theorem.third < np.inf
         if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
-            return "no bound on the third derivative is offered, or holds here"
+            return "no bound on the third derivative is available here"
         return MISSING[theorem.missing].format(h=number(theorem.h))
 
     @property
@@ -528,8 +532,8 @@ class Words(Formatter):
             return ""
         value = f"l2 = {number(space.rest)}" if space.rest else "0"
         return (
-            f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row "
-            f"reaches, and the others those of a matrix of {space.m} dimensions"
+            f"; {space.n_rest} of the eigenvalues are {value}, along directions on which no row "
+            f"depends, and the others are those of a matrix of size {space.m}"
         )
 
 
@@ -564,21 +568,21 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
 
 
 OFF = (
-    ": fastcurv.minimize(ob, theta) goes down from a plateau, by methods whose steps grow where it "
-    'is flat, "trust-region" or "l-bfgs"'
+    '; use fastcurv.minimize(ob, theta, method) with "trust-region" or "l-bfgs", whose steps grow '
+    "where the loss is flat"
 )
 CALLS = (
-    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) looks for a "
-    "critical point of any kind"
+    "; use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
+    "find a critical point of any kind"
 )
 
 
 # which functions to call where Newton's steps do not contract, on a plateau or elsewhere, or the
 # budget ended before that was seen: the clause added to a `not_critical` reason
 WHICH_CALL_GETS_THERE = {
-    "plateau": f"; Newton's steps lead nowhere from here{OFF}",
-    "far": f"; Newton's steps do not contract from here{CALLS}",
-    "spent": f"; the budget ended before Newton's steps led anywhere{CALLS}",
+    "plateau": f"; Newton steps from theta do not converge{OFF}",
+    "far": f"; Newton steps from theta do not contract{CALLS}",
+    "spent": f"; the budget ended before Newton steps converged{CALLS}",
 }
 
 

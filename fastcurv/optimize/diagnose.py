@@ -490,8 +490,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "too few units",
         _few_units,
-        "training has stopped at {number} times the error that a wider network, or a kernel "
-        "regression on rows left out, leaves",
+        "training has stopped at {number} times the error of a wider network, or of a kernel "
+        "regression on rows left out",
         _wider,
     ),
     Cause(

@@ -509,8 +509,11 @@ def _follow(walk: FinderState, index: int) -> bool:
     walk.theta, walk.g = best
     walk.history.append(walk.norm)
     spent = not walk.may_step(walk.theta.size)
-    why = "the budget ended" if spent else "the walk was lost"
-    walk.stop(1 if spent else 2, f"{why} before an index of {index}; least ||g|| {walk.norm:.3g}")
+    why = "the budget ended" if spent else "the search diverged"
+    walk.stop(
+        1 if spent else 2,
+        (f"{why} before a point of index {index} was found; smallest ||g|| {walk.norm:.3g}"),
+    )
     return False
 
 
@@ -563,17 +566,18 @@ def _newton(walk: FinderState) -> None:
             if walk.near():
                 return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
         if not walk.may_step():
-            left = "" if not done else ", where Newton's step still promises a lower loss"
-            return walk.stop(
-                1,
-                f"the budget ended at ||g|| = {walk.norm:.3g}, above the tolerance "
-                f"{walk.tol:.3g}{left}",
+            place = (
+                f"within the tolerance {walk.tol:.3g}, but the Newton step is predicted to lower "
+                "the loss further"
+                if done
+                else f"above the tolerance {walk.tol:.3g}"
             )
+            return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}, {place}")
         if flat <= FLAT and np.isfinite(norm):
             return walk.stop(
                 3,
-                f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is "
-                "stationary here without being 0, a plateau and not a critical point",
+                f"a plateau, not a critical point: H maps the gradient, ||g|| = {walk.norm:.3g}, "
+                f"to {flat:.1e} of its norm",
             )
         slow = len(walk.history) > STALL and walk.norm > 0.5 * walk.history[-1 - STALL]
         if slow and not done and _excursion(walk):
@@ -587,8 +591,8 @@ def _newton(walk: FinderState) -> None:
                 return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
             return walk.stop(
                 2,
-                f"no step lowered ||g|| = {walk.norm:.3g}; theta is where it was before that line "
-                "search",
+                f"no step decreased ||g|| = {walk.norm:.3g}; theta is the point before the last "
+                "line search",
             )
         paying = paying and walk.norm <= 0.7 * before if done else paying
 

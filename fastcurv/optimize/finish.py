@@ -688,12 +688,14 @@ class Finisher:
     def _no_descent(self, at: Rest) -> Outcome | None:
         """End where side steps have found nothing and Newton's steps lead to no point near."""
         if at.report.kind == "degenerate":
-            why = "neither along the zeros nor a few steps off"
+            why = "along null vectors or from nearby points"
         elif self._searches(at) and at.report.at_nearest is None:
-            why = "and Newton's steps end at no point near"
+            why = "and Newton steps do not converge to a nearby point"
         else:
             return None
-        return at.ends("degenerate", False, f"{at.sentence}; degenerate: no descent found, {why}")
+        return at.ends(
+            "degenerate", False, (f"{at.sentence}; degenerate: no descent was found {why}")
+        )
 
     # what strategies ask
 
@@ -709,8 +711,8 @@ class Finisher:
                 return there.ends("critical", True)
         kind = None if there.report is None else there.report.kind
         sentence = (
-            f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "
-            f"is {lowest:.9g}"
+            f"the run converged at a loss of {f:.9g}, and a search from there found x, with a loss "
+            f"of {lowest:.9g}"
         )
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
@@ -745,7 +747,7 @@ class Finisher:
 
 AT_INFINITY_SEEN = (
     "the infimum appears to be at infinity (not proved): along a ray from here neither the loss "
-    "nor its gradient grows at any of forty doublings of the distance"
+    "nor its gradient increases at any of forty doublings of the distance"
 )
 
 Strategy = Callable[[Finisher, Rest], Outcome | None]

@@ -438,9 +438,8 @@ class Loop:
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
         return (
-            f"the gradient jumps by {close / run.gnorm:.2g} of its norm within "
-            f"{norm(step):.1g}, as at a kink, such as ReLU's at 0: its Hessian there says "
-            "nothing of the other side"
+            f"the gradient jumps by {close / run.gnorm:.2g} of its norm within {norm(step):.1g}, "
+            "as at a kink, such as ReLU's at 0: its Hessian does not describe the other side"
         )
 
     def _held_by_kinks(self) -> None:
@@ -454,7 +453,7 @@ class Loop:
         last = [record[1] for record in self.run.records[-CRAWL:]]
         crawls = len(last) == CRAWL and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.ending is not None and (stalled or crawls):
-            self.shown.note("looking for kinks that hold it")
+            self.shown.note("searching for a minimum at active kinks")
             held = self.ending.held(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
             self.outcome, self.why, self.sentence = held, held.stopped, None
@@ -508,7 +507,7 @@ class Loop:
             x, kind, success = outcome.theta, outcome.kind, outcome.success
             sentence, report = outcome.sentence, outcome.report
         elif gnorm <= run.wanted:
-            asked = "asked for" if self.ending is None else "reached"
+            asked = "requested" if self.ending is None else "reached"
             sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
         else:  # kinks may hold a minimum, where no gradient is small
             kind = "undecided" if self.jumps else "not_critical"

@@ -242,7 +242,7 @@ def test_weights_decayed_to_nothing(activation, dtype):
             report
         )
         assert (
-            "a floor that the objective proves: l2 = 1 less" in report.reason
+            "a lower bound that the objective proves: l2 = 1 minus" in report.reason
             and report.n_negative_bounds == (0, 0)
         )
         if hidden == (80, 60):

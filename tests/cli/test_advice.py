@@ -176,10 +176,10 @@ def test_training_from_a_network_reports_what_does_not_fit(folder, tmp_path, mon
     zero, short = (quoted(folder, f"{name}.safetensors") for name in ("zero", "short"))
     for line, words in (
         (f"train --from {zero}", "data must be given"),
-        (f"train --from {zero} iris", "iris has 4 features, and "),
+        (f"train --from {zero} iris", "iris must have 3 features for "),
         (f"train --from {short} --hidden 4", "--hidden must be left out with --from"),
         (f"train --from {short} --activation relu", "--activation must be left out"),
-        (f"train --from {short} iris", "give the data it was trained on"),
+        (f"train --from {short} iris", "Use the data that it was trained on"),
         ("train --from nowhere.onnx d.csv", "no file"),
         (f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz", "must end in .safetensors"),
         ("train", "data must be given"),
@@ -273,7 +273,7 @@ def test_predict_reports_what_does_not_fit(folder, tmp_path, capsys):
         (short, "iris", "must have 3 features, got 4"),
         (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
-        (short, f"{quoted(folder, 'd.csv')} --activation relu", "says its own"),
+        (short, f"{quoted(folder, 'd.csv')} --activation relu", "has its own"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 features as columns, got 2"),
         ("nothing.safetensors", "iris", "no file"),
     ):

@@ -60,7 +60,7 @@ def test_train_reaches_a_critical_point(trained, capsys):
         (["train", "nowhere.npz"], "there is no file nowhere.npz"),
         (["classify", "nowhere.npz"], "there is no file nowhere.npz"),
         (["spectrum", "{empty}"], "is not a run"),
-        (["classify", "{run}", "--data", "wine"], "give the data it was trained on"),
+        (["classify", "{run}", "--data", "wine"], "Use the data that it was trained on"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path, capsys):

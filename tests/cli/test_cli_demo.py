@@ -21,7 +21,7 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     assert facts["verdict"].gradient_norm <= 1e-6
     assert facts["saddle"].kind == "saddle" and facts["saddle"].certified
     falls = re.search(
-        r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg goes on down to (\d\.\d+)",
+        r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg continues down to (\d\.\d+)",
         text,
     )
     before, after, further = map(float, falls.groups())

@@ -165,7 +165,7 @@ def test_mistakes_are_one_line_and_status_2(case, tmp_path, capsys, monkeypatch)
             "must hold classes from 0 to 2 for the model's 3 outputs",
         ),
         ([net, *data, "--loss", "mse"], "mse takes 1 outputs, and the model has 3"),
-        ([net, *data, "--activation", "tanh"], "says its own"),
+        ([net, *data, "--activation", "tanh"], "has its own"),
         ([bare, *data], "give --activation"),
         ([odd, *data, "--activation", "tanh"], "which have no order"),
         ([tmp_path / "none.onnx", *data], "there is no file"),

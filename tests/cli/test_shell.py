@@ -129,7 +129,7 @@ def test_data_that_changed_since_are_noticed(points, tmp_path, capsys):
     (tmp_path / "d.csv").write_text(text)
     capsys.readouterr()
     assert main(["classify", str(tmp_path / "n.npz")]) == 2
-    assert "holds other numbers" in capsys.readouterr().err
+    assert "must hold the numbers that" in capsys.readouterr().err
     assert main(["classify", str(tmp_path / "n.npz"), "--data", str(tmp_path / "d.csv")]) == 0
 
 

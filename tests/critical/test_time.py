@@ -162,7 +162,9 @@ def test_a_sentence_for_too_little_to_tell_how_far(rng):
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
     x = fc.minimize(ob, model.init(seed=0), seed=0, verdict=False).x
     point = classify(ob, x, max_products=1, gradient_tol=None)
-    assert "max_products = 1 are too few to tell how far from a critical point" in point.reason
+    assert (
+        "max_products = 1 are too few to estimate the distance to a critical point" in point.reason
+    )
     assert "the budget ended before the distance to a critical point was known" in repr(point)
 
 
@@ -232,7 +234,7 @@ def test_bounds_hold_and_say_what_was_tried_where_nothing_was_left(monkeypatch):
     monkeypatch.setattr(runtime, "time", Ticks())
     for options, ended in (
         ({"max_products": 1}, "the budget ended before"),
-        ({"max_time": 1e-9}, "max_time = 1e-09 s is too short to tell how far"),
+        ({"max_time": 1e-9}, "max_time = 1e-09 s is too short to estimate the distance"),
     ):
         point = classify(ob, theta, **options)
         low, high = point.n_negative_bounds

@@ -112,7 +112,7 @@ def test_a_value_may_be_an_array_of_one_number_and_no_more():
         assert fc.find_critical_point(ob, start).fun == 0
         assert isinstance(fc.escape(ob, start).fun, float)
     for call in CALLS:
-        with pytest.raises(TypeError, match=r"shape \(3,\).*must be a number|must be real"):
+        with pytest.raises(TypeError, match=r"must be a number.*shape \(3,\)"):
             call(Shaped((3,)), np.zeros(2))
 
 
@@ -436,7 +436,7 @@ def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
     ob = QuadraticObjective(A)
     ob.hessian = lambda theta: Unbounded(A)
     said = fc.classify(ob, np.zeros(3))
-    assert said.kind == kind and ("nothing bounds" in said.reason) == (kind == "undecided")
+    assert said.kind == kind and ("no bound on the errors" in said.reason) == (kind == "undecided")
     assert said.n_positive is said.n_negative is said.n_zero is None
     assert said.n_negative_bounds[0] <= sum(x < 0 for x in diagonal) <= said.n_negative_bounds[1]
 
@@ -691,12 +691,14 @@ def sentence(because, near=NEAR, **seen):
 
 
 def test_rare_reasons_have_their_sentences():
-    assert "H is zero as far as it was looked at" in sentence(Reason.FLAT)
+    assert "H was measured to be zero" in sentence(Reason.FLAT)
     assert "only, smaller than the error of the products" in sentence(Reason.NOTHING)
     over = replace(NEAR, gradient_norm=0.0, gradient_tol=0.0)
     assert sentence(Reason.FAR, over) == "Not critical: the value at theta is not finite."
     loose = sentence(Reason.LOOSE, risk=1e-3)
-    assert "an eigenvalue is zero within 1e-07" in loose and "risk of 0.001" in loose
+    assert (
+        "an eigenvalue is zero within 1e-07" in loose and "probability at least 1 - 0.001" in loose
+    )
 
 
 def test_every_sentence_has_all_its_words():
@@ -710,7 +712,7 @@ def test_every_sentence_has_all_its_words():
 def test_the_radius_of_a_claim_in_words():
     words = {
         0.0: "at theta exactly",
-        1e-120: "at theta, nearer than any number here can tell",
+        1e-120: "at theta, at a distance below the smallest float",
         1e-16: "within 1e-16 of theta (its last digits)",
         1e-9: "within 1e-09 of theta",
     }
@@ -725,6 +727,6 @@ def test_the_point_that_newton_leads_to_in_words():
     for kind, words in (
         ("saddle", "a saddle"),
         ("degenerate", "a degenerate point"),
-        ("undecided", "a point that stays undecided"),
+        ("undecided", "an undecided point"),
     ):
         assert noun(replace(bowl, kind=kind, certified=False)) == words

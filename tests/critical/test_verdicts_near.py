@@ -147,5 +147,5 @@ def test_a_minimum_is_measured_only_where_newton_leads_to_rest():
     for dense_below in (4096, 1):
         ask = {"gradient_tol": 0.1, "dense_below": dense_below, "failure_probability": 1e-3}
         said = classify(line(0.005), theta, **ask)
-        assert said.kind == "undecided" and "no smaller" in said.reason
+        assert said.kind == "undecided" and "not smaller" in said.reason
         assert classify(line(-3.0), theta, **ask).kind == "minimum"

@@ -458,7 +458,7 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
         (
             [("Add", ["x", "four"], ["r"], {}), Y],
             [None, 1],
-            "must take 1 numbers, the width of rows",
+            "must take 1 numbers, as many as rows",
         ),
         ([("Identity", ["x"], ["r"], {}), Y, ("Identity", ["x"], ["y"], {})], [None, 4], "twice"),
         ([("Mul", ["x", "whole"], ["r"], {}), Y], [None, 4], "a constant of int64"),

@@ -166,7 +166,7 @@ def test_errors_say_which_rows(rng):
     refused(ValueError, "y must have 137 rows, .*got 5", X, y[:5])
     refused(ValueError, "blocks must be \(X, y\) if y is None", [X, X])
     refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
-    refused(ValueError, "of y .*one width", [(X, y), (X, np.eye(4)[y])], block_rows=200)
+    refused(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
     refused(ValueError, "137 on has 2 parts", [(X, y, y), (X, y)], block_rows=20)
     refused(ValueError, "y must have one row .*got 274 for 137", [X[:9], X[9:]], np.r_[y, y])
     refused(ValueError, "X has no rows", lambda: iter([]))

@@ -276,7 +276,7 @@ def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
             X[row, 1] = kept
     X[:, 0] *= 1e-200
     X[100, 0] = 1e200
-    with pytest.raises(ValueError, match="rows from 0 on differ from the previous pass"):
+    with pytest.raises(ValueError, match="same order in every pass, got others from row 0 on"):
         ob.value(theta)
     ob = fc.StreamedObjective(model, X, y, block_rows=64)
     assert np.isfinite(ob.value(theta))

@@ -140,7 +140,10 @@ def test_convergence_is_drawn_from_the_history(net):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions="up"), "directions is"),
+        (
+            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions="up"),
+            "directions must be one of",
+        ),
         (
             lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions=[1.0]),
             "directions must have shape",
@@ -153,13 +156,16 @@ def test_convergence_is_drawn_from_the_history(net):
             lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]),
             "losses, ratios and kinds must have shape",
         ),
-        (lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"), "quantity is"),
+        (
+            lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"),
+            "quantity must be one of",
+        ),
         (
             lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="inertia"),
-            "3. for the ratios of an inertia",
+            "ratios of an inertia must have shape",
         ),
         (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x must be .*got 'y'"),
-        (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' has shapes"),
+        (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' must have x and y"),
         (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius="a"), "radius must be .*got 'a'"),
         (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius=np.nan), "radius must be .*got nan"),
         (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, n_dims=[1]), "n_dims must be an.*got .1."),
@@ -237,7 +243,7 @@ def test_what_is_no_fitted_estimator_of_ours_is_refused(fitted):
     from sklearn.neural_network import MLPClassifier
 
     _, X, y = fitted
-    with pytest.raises(ValueError, match="not fitted"):
+    with pytest.raises(ValueError, match="must be fitted"):
         fc.SpectrumDisplay.from_estimator(fc.MLPClassifier((2,)), X, y)
     with pytest.raises(TypeError, match="from_sklearn"):
         fc.LandscapeDisplay.from_estimator(MLPClassifier(), X, y)

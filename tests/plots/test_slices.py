@@ -117,10 +117,10 @@ def test_two_random_directions_span_a_plane(seed):
             lambda: LandscapeDisplay.slice(BOWL, AT, directions=[np.nan, 1]),
             "directions must hold finite numbers, got NaN",
         ),
-        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=np.ones((3, 2))), "has shape"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=np.ones((3, 2))), "must have shape"),
         (lambda: LandscapeDisplay.slice(LINE, [2.0], n_dims=2), "n_dims must be 1 if"),
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[0, 0], [1, 0]]), "a row of zeros"),
-        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 0, 0]]), "has shape"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 0, 0]]), "must have shape"),
     ],
 )
 def test_directions_that_lead_nowhere_are_refused(call, words):

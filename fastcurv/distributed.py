@@ -158,9 +158,9 @@ def ask(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
     )
 
 
-SENT = 1 << 12  # bytes from which an array is sent as a task of its own, once
-KEEP = 2  # number of points theta whose state a shard keeps
-LOOK = 1.0  # seconds between checks for new workers
+TASK_MIN_BYTES = 1 << 12  # bytes from which an array is sent as a task of its own, once
+MAX_STATES = 2  # number of points theta whose state a shard keeps
+WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
@@ -255,7 +255,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
-        frame = Frame(model, loss, 1, self.n_threads, KEEP)
+        frame = Frame(model, loss, 1, self.n_threads, MAX_STATES)
         with _answered():
             futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
             given = [s if _is_task(s) else None for s in futures]
@@ -336,7 +336,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         proportion to its threads. Moved shards are loaded again on the new worker; the order of
         summation does not change.
         """
-        if time.monotonic() - self._looked < LOOK:
+        if time.monotonic() - self._looked < WORKER_POLL_SECONDS:
             return
         threads, self._looked = self.client.nthreads(), time.monotonic()
         joined = set(threads) - self._workers
@@ -389,7 +389,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         return anything else unchanged. The arguments of tasks survive the loss of workers, while
         scattered data do not.
         """
-        if not isinstance(x, np.ndarray) or x.nbytes < SENT:
+        if not isinstance(x, np.ndarray) or x.nbytes < TASK_MIN_BYTES:
             return x
         for known, future in self._sent:
             if known is x:

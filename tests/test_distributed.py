@@ -276,7 +276,7 @@ def test_all_workers_killed_at_once_change_no_bit():
 
 def test_a_worker_that_joins_takes_its_share(monkeypatch):
     """Shards are loaded on it at the next product, as few as will do, and no bit changes."""
-    monkeypatch.setattr("fastcurv.distributed.LOOK", 0.0)
+    monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
     with (
         dask.LocalCluster(
             processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastcurv as fc
 from fastcurv.common import errors
-from fastcurv.common.errors import IMPLICIT, plain
+from fastcurv.common.errors import SPECIAL_METHODS, plain
 from fastcurv.optimize.minimize import ALIASES, METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
 from fastcurv.structure.tables import LOSSES
@@ -267,7 +267,7 @@ def test_every_foreign_attribute_and_choice_is_answered(here):
     tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
     tables.append((fc, errors.FUNCTIONS))
     for thing, names in tables:
-        for name in names.keys() - IMPLICIT.keys():
+        for name in names.keys() - SPECIAL_METHODS.keys():
             with pytest.raises(AttributeError) as raised:
                 getattr(thing, name)
             assert str(raised.value).endswith(f"{name!r}{errors.advice(names[name])}")
@@ -464,7 +464,7 @@ def test_the_table_is_of_foreign_names_and_leads_to_own_ones(where):
 @pytest.mark.parametrize("kind", ["operator", "objective", "model"])
 def test_no_attribute_there_is_called_foreign(here, kind):
     thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
-    names = set(errors.ATTRIBUTES[kind]) - set(IMPLICIT)
+    names = set(errors.ATTRIBUTES[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
     assert not names & set(vars(thing))
     assert not set(errors.FUNCTIONS) & {*fc.__all__, *fc._ROOMS}

@@ -29,15 +29,15 @@ from ..common.runtime import check_time
 from ..structure.tables import ACTIVATIONS
 
 # error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
-ELEMENTARY = 16.0
+ELEMENTARY_ULPS = 16.0
 # absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest normal
 # numbers (gelu: n(t) t^2 at its end)
-FLOOR = 4096.0
+UNDERFLOW_FACTOR = 4096.0
 TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
 # for the rounding of the bounds themselves: products of few numbers, sums of at most 1e5 squares
-GROWTH = 1 + 1e-9
-VANISHING = 1e-290  # above this no product has underflowed, nor has u times it
+ROUND_UP = 1 + 1e-9
+NO_UNDERFLOW_MIN = 1e-290  # above this no product has underflowed, nor has u times it
 
 
 def flushes() -> bool:
@@ -52,7 +52,7 @@ def scaled(x: Any, y: Any) -> Any:
     0.
     """
     found = np.asarray(x * y)
-    if found.min(initial=1.0) >= VANISHING:
+    if found.min(initial=1.0) >= NO_UNDERFLOW_MIN:
         return found
     return found + ETA * ((x > 0) & (y > 0))
 
@@ -62,7 +62,7 @@ def product(X: Floats, Y: Floats) -> Floats:
     every product in its sum has a factor 0.
     """
     found = X @ Y
-    if _least(X) * _least(Y) >= VANISHING:
+    if _least(X) * _least(Y) >= NO_UNDERFLOW_MIN:
         return found
     return np.asarray(found + ETA * ((X > 0).astype(float) @ (Y > 0).astype(float)))
 
@@ -107,7 +107,7 @@ def spectral(A: Floats) -> float:
     A = A / size
     G, sizes = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     sums = np.sqrt(sizes.sum(axis=0).max()) * np.sqrt(sizes.sum(axis=1).max())
-    return float(size * min(gram_norm(G, max(A.shape)), GROWTH * sums) + ETA)
+    return float(size * min(gram_norm(G, max(A.shape)), ROUND_UP * sums) + ETA)
 
 
 def gram_norm(G: Floats, rows: int) -> float:
@@ -252,7 +252,7 @@ class Arithmetic:
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
         # panels that share lines evenly may be one more than rows over those of the longest
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
-        self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
+        self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY_ULPS
         # gamma of sums and of means over all rows (batch normalisation), set by `ErrorPass`
         self.rows_gamma = self.mean_gamma = np.inf
         self.overflow = False  # whether a number may have overflowed
@@ -509,7 +509,7 @@ class Phi:
         else:
             at_kink = (np.abs(z.x) <= t) & (row.kink > 0)  # no bound there but those of either side
             S2, S3 = (np.where(at_kink, row.bend, x) for x in row.envelope(z.x, t)[1:])
-            floor = np.where(np.abs(z.x) > 1, FLOOR * r.tiny, r.eta)
+            floor = np.where(np.abs(z.x) > 1, UNDERFLOW_FACTOR * r.tiny, r.eta)
             # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
             plain = row.gaussian and r.kernels in ("reference", "numpy")
             c = r.elementary * (1 + z.x * z.x if plain else 1)

@@ -41,12 +41,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import slabs
-from ..common.linalg import UNIT, gamma_of
+from ..common.linalg import UNIT_ROUNDOFF, gamma_of
 from ..common.progress import SHORT, cache_last
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import ETA, GROWTH, Chain, Err, Num, exact, flushes, norm, norms, scaled
+from .arithmetic import ETA, ROUND_UP, Chain, Err, Num, exact, flushes, norm, norms, scaled
 from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
 # --------------------------------------------------------------------------------------------------
@@ -82,17 +82,17 @@ class Known:
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> Known:
         """Return a sum x whose terms are off by `off`."""
-        return cls.of(x, GROWTH * (off + 2 * UNIT * _size(x) + TINY))
+        return cls.of(x, ROUND_UP * (off + 2 * UNIT_ROUNDOFF * _size(x) + TINY))
 
     def __matmul__(self, other: Known) -> Known:
         off = self.off * (other.size + other.off) + self.size * other.off + TINY
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
-        return Known.of(np.matmul(self.x, other.x), GROWTH * off)
+        return Known.of(np.matmul(self.x, other.x), ROUND_UP * off)
 
     def bent(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the columns times those of p, and bounds on the norms of their errors."""
         off = self.off * (p.top + p.off) + self.size * p.off
-        return self.x * p.x[:, None, :], off + roundings * UNIT * self.size * p.top
+        return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
 
 
 class Slope:
@@ -153,7 +153,7 @@ class Slab:
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
                 size = p.top * f + skip * width**0.5
-                most, off = p.top * w + skip, p.off * w + 3 * UNIT * size + TINY
+                most, off = p.top * w + skip, p.off * w + 3 * UNIT_ROUNDOFF * size + TINY
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
             e = (most + off) * inner.off * (most + off) + inner.size * off * (2 * most + off)
             e += gamma * size * inner.size * size
@@ -175,7 +175,11 @@ class Slab:
         if q is not None:
             x[:, at, at] += q.x
         size = _size(x)
-        yield l, Known(x, GROWTH * (off + 4 * UNIT * (size + p.top * C.size * p.top)), size), None
+        yield (
+            l,
+            Known(x, ROUND_UP * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)), size),
+            None,
+        )
         x = np.zeros_like(x)
         x[:, at, at] = p.x
         K = Known.of(x, p.spread + TINY)
@@ -183,7 +187,7 @@ class Slab:
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
-            Z = Known.of(z, GROWTH * (w * K.off + rounding + TINY))
+            Z = Known.of(z, ROUND_UP * (w * K.off + rounding + TINY))
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
@@ -370,8 +374,8 @@ class Layered:
                 columns[:, :k] += norms(np.ascontiguousarray(moved.T))
                 sides[m] = np.hypot(sides[m], columns)
         flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
-        own = 2 * UNIT * np.abs(np.diagonal(self.A)) + TINY * self.weight
-        return np.asarray(GROWTH * (np.concatenate(flat) + own))
+        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + TINY * self.weight
+        return np.asarray(ROUND_UP * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the number of the input that it multiplies, counted over
@@ -400,8 +404,8 @@ class Layered:
             more = np.repeat(moved[at[rows] - ends[l]], k, axis=1)
             found[rows, columns] += more
             found[columns, rows] += more.T
-        found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
-        return np.asarray(GROWTH * found + TINY * self.weight)
+        found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
+        return np.asarray(ROUND_UP * found + TINY * self.weight)
 
     def layers(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the number of its layer."""
@@ -421,8 +425,11 @@ class Layered:
         for (l, m), moved in self.of_K.items():
             each[l, m] += norm(most[l][:, None] * moved * units[m][0].max(axis=1))
         top = float(d.max(initial=0.0))
-        own = 2 * UNIT * norm(d * np.diagonal(self.A) * d) + top * len(d) * TINY * self.weight * top
-        found = GROWTH * (norm([*each.values()]) * 2**0.5 + own)
+        own = (
+            2 * UNIT_ROUNDOFF * norm(d * np.diagonal(self.A) * d)
+            + top * len(d) * TINY * self.weight * top
+        )
+        found = ROUND_UP * (norm([*each.values()]) * 2**0.5 + own)
         return found if found == found else np.inf
 
 

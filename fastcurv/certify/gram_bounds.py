@@ -44,7 +44,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import UNIT, gamma_of, svd
+from ..common.linalg import UNIT_ROUNDOFF, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
 from ..common.read_only import ReadOnly
 from ..network.gram import InLayers, Layer, layer_size
@@ -54,9 +54,10 @@ from .columns import norm_passes
 from .passes import ErrorPass
 
 UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
-BLOCK = 64  # columns multiplied at a time
-CUT = 4.0  # singular values up to this times max(shape) eps times the largest are dropped
-TRIED = 2  # times `most`: above this estimate of the coordinates, no ranks are computed
+BLOCK_COLUMNS = 64  # columns multiplied at a time
+# singular values up to this times max(shape) eps times the largest are dropped
+RANK_TOL_FACTOR = 4.0
+MAX_RANK_RATIO = 2  # times `most`: above this estimate of the coordinates, no ranks are computed
 MOST_BYTES = 1 << 28  # bytes of one layer's bases
 
 
@@ -67,7 +68,7 @@ def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     _, sizes, right = svd(A, whole)
     r = 0
     if sizes.size and sizes[0] > 0:
-        r = int((sizes > CUT * max(A.shape) * 2 * UNIT * sizes[0]).sum())
+        r = int((sizes > RANK_TOL_FACTOR * max(A.shape) * 2 * UNIT_ROUNDOFF * sizes[0]).sum())
     columns = np.ascontiguousarray(right.T)
     return np.ascontiguousarray(columns[:, :r]), np.ascontiguousarray(columns[:, r:])
 
@@ -247,8 +248,8 @@ class RangeBounds(InLayers, ReadOnly):
         each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)
-        for start in range(0, self.m, BLOCK):
-            rows = self._unit_columns(start, min(start + BLOCK, self.m))
+        for start in range(0, self.m, BLOCK_COLUMNS):
+            rows = self._unit_columns(start, min(start + BLOCK_COLUMNS, self.m))
             part = slice(start, start + len(rows))
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
@@ -258,7 +259,7 @@ class RangeBounds(InLayers, ReadOnly):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
         size *= 2 * UP  # >= ||H||
-        bounds += 4 * UNIT * size  # u q' is rounded
+        bounds += 4 * UNIT_ROUNDOFF * size  # u q' is rounded
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)
 
     def outside(self, seed: int = 0) -> Floats:
@@ -276,7 +277,7 @@ def reach(H: Any, most: int) -> RangeBounds | None:
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None
     counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
-    if all(estimate(ob.model, count()) > TRIED * most for count in counts):
+    if all(estimate(ob.model, count()) > MAX_RANK_RATIO * most for count in counts):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:
         return None

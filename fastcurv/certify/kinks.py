@@ -50,7 +50,7 @@ from .precise import Bend, Bounded, Precise, decayed, pair
 # to rounding.
 
 Arrays = list[NDArray[Any]]
-STEP = 1e-150  # of a complex step: its square is far below any rounding
+COMPLEX_STEP = 1e-150  # of a complex step: its square is far below any rounding
 
 
 class ReluRows:
@@ -280,8 +280,8 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
     for first in range(0, n, many):
         some = np.arange(first, min(n, first + many))
         moved = np.tile(point.astype(complex), (len(some), 1))
-        moved[np.arange(len(some)), some] += 1j * STEP
-        J[:, some] = gradient(moved).imag.T / STEP
+        moved[np.arange(len(some)), some] += 1j * COMPLEX_STEP
+        J[:, some] = gradient(moved).imag.T / COMPLEX_STEP
     return J
 
 
@@ -308,7 +308,7 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 # point is a minimum, one of its family.
 
 LEAST_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
-PARALLEL = 1e-6  # the sine of the angle below which two units are taken for copies
+PARALLEL_SINE = 1e-6  # the sine of the angle below which two units are taken for copies
 
 Units = list[NDArray[np.intp]]
 
@@ -327,7 +327,7 @@ def _parallel(u: Floats, v: Floats) -> bool:
     if not size > 0:
         return False
     rest = u - v * (float(u @ v) / float(v @ v))
-    return bool(u @ v > 0 and np.linalg.norm(rest) <= PARALLEL * np.linalg.norm(u))
+    return bool(u @ v > 0 and np.linalg.norm(rest) <= PARALLEL_SINE * np.linalg.norm(u))
 
 
 class Copies:
@@ -401,8 +401,8 @@ class Copies:
 
 
 EPS = float(np.finfo(np.float64).eps)
-UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
-CROSS = 2 / 3**0.5
+ROUND_UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
+CROSS_TERM_FACTOR = 2 / 3**0.5
 
 
 @dataclass(frozen=True)
@@ -543,7 +543,7 @@ class SmoothPiece(Smooth):
                 np.add.at(total, at, numbers)
                 found.append(total[active] / self.whole.divisor)
         errors = np.concatenate([part.g_error + np.abs(part.g.lo), *off])
-        return np.concatenate([part.g.hi, *bent]), UP * errors
+        return np.concatenate([part.g.hi, *bent]), ROUND_UP * errors
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
         """Propagate the scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,),
@@ -555,11 +555,14 @@ class SmoothPiece(Smooth):
         reach, sizes, weights, inputs, moves = [], [], [], [], []
         units = [np.nan_to_num(u).max(axis=1) for u in self.by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
-            w = float(np.linalg.norm(W)) * UP + radius
-            A0 = np.linalg.norm(below[l], axis=1) * UP + radius * A1
+            w = float(np.linalg.norm(W)) * ROUND_UP + radius
+            A0 = np.linalg.norm(below[l], axis=1) * ROUND_UP + radius * A1
             v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
-            Z1, Z2 = np.hypot(w * A1, v) * UP, 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * UP
-            Z3 = (w * A3 + CROSS * A2) * UP
+            Z1, Z2 = (
+                np.hypot(w * A1, v) * ROUND_UP,
+                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * ROUND_UP,
+            )
+            Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * ROUND_UP
             weights.append(w)
             inputs.append(v)
             moves.append(A1)
@@ -570,8 +573,8 @@ class SmoothPiece(Smooth):
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
-            A1 = (gate * Z1 + held * bent) * UP
-            A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
+            A1 = (gate * Z1 + held * bent) * ROUND_UP
+            A2, A3 = (gate * Z2 + 2 * held * Z1) * ROUND_UP, (gate * Z3 + 3 * held * Z2) * ROUND_UP
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
             **{"A0": inputs, "A1": moves, "units": units},
@@ -585,7 +588,7 @@ class SmoothPiece(Smooth):
         _, d = self.rows.terms(f)
         row = LOSSES[self.rows.loss]
         c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
-        c1 = np.linalg.norm(d, axis=1) * UP + c2 * move + 64 * EPS * scale * (1 + mass)
+        c1 = np.linalg.norm(d, axis=1) * ROUND_UP + c2 * move + 64 * EPS * scale * (1 + mass)
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
@@ -594,7 +597,7 @@ class SmoothPiece(Smooth):
         """
         b = self.walk(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
-        return float(rows.sum()) * UP
+        return float(rows.sum()) * ROUND_UP
 
     def hessian_error(self, point: Floats) -> float:
         """Return a bound on the rounding error of `hessian`, in norm: eps times the number of
@@ -604,7 +607,7 @@ class SmoothPiece(Smooth):
         b = self.walk(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
-        return float(depth * EPS * size * UP * math.sqrt(self.n_params))
+        return float(depth * EPS * size * ROUND_UP * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
         """Return the margins by which signs, slopes and e > 0 hold everywhere on the ball around
@@ -624,14 +627,14 @@ class SmoothPiece(Smooth):
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
                 leaving = min(leaving, self._leaving(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
-            e0, e1 = w * d0, (w * d1 + d0) * UP
+            e0, e1 = w * d0, (w * d1 + d0) * ROUND_UP
             rounding = 1e4 * EPS * (1 + e0)
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
             free = ~active & ~self.collapsed[l] & self.felt[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
-            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * UP
+            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * ROUND_UP
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]

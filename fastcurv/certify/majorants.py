@@ -43,7 +43,7 @@ from ..structure.parameters import (
     rows_once,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
-from .arithmetic import EPS, ETA, GROWTH, TINY, gram_norm, norm, norms, spectral, stack_norms
+from .arithmetic import EPS, ETA, ROUND_UP, TINY, gram_norm, norm, norms, spectral, stack_norms
 from .passes import Passes, State, checked_theta, passes_at
 
 CROSS = 2 / math.sqrt(3)
@@ -101,8 +101,9 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
         Z3 = _product(w, A3) + CROSS * _product(m, A2)
         if l == len(passes.W) - 1:
             continue
-        Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
-        each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit depends on its own row of W only
+        Z1, Z2, Z3 = Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP
+        # a unit depends on its own row of W only
+        each = np.hypot((W.rows + row) * A1, v) * ROUND_UP
         reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
         moves.append((each > 0) | (s.z[l].dx.E > 0))
@@ -120,8 +121,8 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
                 + _product(P1, Z3),
             )
         over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
-        A1, A2, A3 = (GROWTH * b + a for b, a in zip(B, over))
-    return RowBounds(Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH, reaches, moves)
+        A1, A2, A3 = (ROUND_UP * b + a for b, a in zip(B, over))
+    return RowBounds(Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP, reaches, moves)
 
 
 def _product(P: Any, Z: Floats) -> Floats:
@@ -176,7 +177,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
             here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
             here += _product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
-    found = total * GROWTH
+    found = total * ROUND_UP
     return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
 
 
@@ -190,21 +191,21 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
-        c2, c3 = (x * GROWTH + TINY for x in s.loss.most(move))
+        c2, c3 = (x * ROUND_UP + TINY for x in s.loss.most(move))
     elif link == "sigmoid":  # |s''| <= s'
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
-        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
+        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
         # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
         # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
         # variances and below 0.2722
-        T = np.abs(s.loss.h) * GROWTH + TINY
-        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0)) * GROWTH
+        T = np.abs(s.loss.h) * ROUND_UP + TINY
+        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0)) * ROUND_UP
         c2 = _product(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
     c1 = norms(np.abs(d.x)) + d.dx.nu + _product(c2, move)
-    return c1 * GROWTH, c2, c3
+    return c1 * ROUND_UP, c2, c3
 
 
 @dataclass(frozen=True)
@@ -354,11 +355,11 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
     return ResidualBounds(
-        float(bend * GROWTH) if known else np.inf,
+        float(bend * ROUND_UP) if known else np.inf,
         rows,
         np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),
-        float(error * GROWTH) if not passes.arithmetic.overflow else np.inf,
+        float(error * ROUND_UP) if not passes.arithmetic.overflow else np.inf,
     )
 
 
@@ -406,10 +407,12 @@ Reaches = dict[tuple[int, int], Floats]
 
 
 WIDE = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
-BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
+MAX_UNIT_BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
 BLOCK_BYTES = 1 << 25  # of the blocks of hidden units that are bounded together
-EXACTLY = 64  # hidden units whose eigenvalues are computed wherever their norms leave it open ...
-CLOSE = 1.02  # ... and for more, by how much their norms must exceed the largest bound found
+# hidden units whose eigenvalues are computed wherever their norms leave it open ...
+MAX_EXACT_UNITS = 64
+# ... and for more, by how much their norms must exceed the largest bound found
+CANDIDATE_RATIO = 1.02
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
@@ -509,7 +512,7 @@ class UnitBlocks:
 
     def bound(self) -> float:
         found = [spectral(self.C[:, j]) for j in range(self.C.shape[1])]
-        return GROWTH * float(np.max(found + self.off + self.count * TINY))
+        return ROUND_UP * float(np.max(found + self.off + self.count * TINY))
 
 
 def by_layers(passes: Passes) -> float:
@@ -532,7 +535,7 @@ def by_layers(passes: Passes) -> float:
     for l in range(L - 1):
         u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return GROWTH * _largest(S) if np.isfinite(S).all() else np.inf
+    return ROUND_UP * _largest(S) if np.isfinite(S).all() else np.inf
 
 
 def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -635,13 +638,13 @@ def by_units(passes: Passes) -> float:
         return np.inf
     found = -np.inf
     for tried, j in enumerate(np.argsort(-at_most)):
-        if not at_most[j] > found * (CLOSE if tried >= EXACTLY else 1):
+        if not at_most[j] > found * (CANDIDATE_RATIO if tried >= MAX_EXACT_UNITS else 1):
             found = max(found, float(at_most[j]))
             break
         check_time()
         here = _of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
-    return GROWTH * found
+    return ROUND_UP * found
 
 
 def _largest(S: Floats) -> float:
@@ -682,7 +685,7 @@ def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) 
     slack = float(_slack(delta, slope, bend, X1, x))
     if not np.isfinite(slack):
         return np.inf
-    if m + k <= BLOCK:
+    if m + k <= MAX_UNIT_BLOCK:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
         return slack + _largest(-block)
     most = float(np.maximum(-bend, 0) @ x[:, 0] ** 2)

@@ -79,7 +79,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ..common.checks import check_choice, check_theta, check_vector
-from ..common.linalg import UNIT
+from ..common.linalg import UNIT_ROUNDOFF
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
@@ -95,9 +95,9 @@ from ..structure.parameters import (
 )
 from ..structure.tables import LOSSES, bell, one_hot
 from .arithmetic import (
-    ELEMENTARY,
+    ELEMENTARY_ULPS,
     ETA,
-    FLOOR,
+    UNDERFLOW_FACTOR,
     Arithmetic,
     Chain,
     Err,
@@ -259,7 +259,7 @@ class LossRows:
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
         curve = dz.times(scaled(self.f, bell(np.maximum(t - dz.E, 0))))
         local = r.elementary + self.uf
-        floor = np.where(t > 1, FLOOR * r.tiny, r.eta) * self.f + r.eta
+        floor = np.where(t > 1, UNDERFLOW_FACTOR * r.tiny, r.eta) * self.f + r.eta
         dh = curve + Err(self.f * local * bent + floor)
         d = self.f * (rest - np.where(z > 0, small, -small))
         return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
@@ -288,7 +288,7 @@ class LossRows:
         self.off = np.where(self.top, 0, self.p)
         E = self._centred(dz.E)
         # NumPy rounds z - top before exp
-        local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY)
+        local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY_ULPS)
         moved = (
             np.exp(np.minimum(4 * widest, 700.0))
             * self.p
@@ -518,7 +518,10 @@ class ErrorPass:
         ]
         rows, chunks = r.sums["block_rows"], -(-N // r.chunk)
         deep = N if measured else rows - (-N // rows)
-        r.rows_gamma, r.mean_gamma = (deep + 4 * chunks + 16) * UNIT, (4 * chunks + 4) * UNIT
+        r.rows_gamma, r.mean_gamma = (
+            (deep + 4 * chunks + 16) * UNIT_ROUNDOFF,
+            (4 * chunks + 4) * UNIT_ROUNDOFF,
+        )
         self.kept: list[State] | None = None
         self.grams: list[tuple[float, float]] | None = None
         widths = model.sizes[1:-1]

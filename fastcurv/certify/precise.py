@@ -59,8 +59,8 @@ from .passes import checked_theta, gradient_bound
 
 UNIT = 2.0**-94
 SMALL = 2.0**-900
-PARTS = 5  # slices of a matrix
-DEPTH = 1024  # inner dimension of a product without rounding
+N_SLICES = 5  # slices of a matrix
+MAX_EXACT_DEPTH = 1024  # inner dimension of a product without rounding
 _SPLIT = 134217729.0
 
 
@@ -188,19 +188,19 @@ def bits(k: int) -> int:
 
 def tau(k: int) -> float:
     """Return the error of `dot` of inner dimension k over the largest numbers of row and column."""
-    inner = min(k, DEPTH)
-    return 8.0 * k * (PARTS * 2.0 ** (-PARTS * bits(inner)) + 2.0**-99)
+    inner = min(k, MAX_EXACT_DEPTH)
+    return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * bits(inner)) + 2.0**-99)
 
 
 class Sliced:
-    """A matrix (m, k), k <= DEPTH, as a sum of slices times a power of 2 for each row."""
+    """A matrix (m, k), k <= MAX_EXACT_DEPTH, as a sum of slices times a power of 2 for each row."""
 
     def __init__(self, A: Pair) -> None:
         k, at = bits(A.hi.shape[1]), A.hi
         _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
         self.exponents, self.parts = exponents, []
         rest = Pair(np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None]))
-        for i in range(PARTS):
+        for i in range(N_SLICES):
             check_time()
             shift = 1.5 * 2.0 ** (52 - k * (i + 1))
             here = (rest.hi + shift) - shift
@@ -210,7 +210,7 @@ class Sliced:
 
 def slices(A: Pair) -> list[Sliced]:
     """Return A by blocks of columns."""
-    ends = [slice(k, k + DEPTH) for k in range(0, A.hi.shape[1], DEPTH)]
+    ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
     return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
 
 
@@ -222,7 +222,7 @@ def dot(A: list[Sliced], B: list[Sliced]) -> Pair:
 def sliced_dot(a: Sliced, b: Sliced) -> Pair:
     """Return ``A B'`` from the slices of both."""
     total = pair(np.zeros((len(a.exponents), len(b.exponents))))
-    for order in range(PARTS - 1, -1, -1):
+    for order in range(N_SLICES - 1, -1, -1):
         check_time()
         for i in range(order + 1):
             check_time()
@@ -332,7 +332,7 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
 
 
 ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
-SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
+BOUND_SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
 
 
 @dataclass
@@ -630,7 +630,7 @@ def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
         whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
         found = decayed(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
-        g_error, error = (SLACK * x if np.isfinite(x) else np.inf for x in bounds)
+        g_error, error = (BOUND_SLACK * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error
 
 

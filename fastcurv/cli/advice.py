@@ -14,7 +14,11 @@ from .recipe import Recipe
 # Arguments of functions that are options of the commands.
 _OPTION = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
 # Names of Python in messages, in the words of the commands.
-WORDS = {"`reason`": "the reason", "max_iter": "--max-steps", "gradient_tol = ": "the tolerance "}
+SHELL_WORDS = {
+    "`reason`": "the reason",
+    "max_iter": "--max-steps",
+    "gradient_tol = ": "the tolerance ",
+}
 # A function of the library, with the objective as its argument or with none.
 _CALL = re.compile(
     r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
@@ -63,7 +67,7 @@ class Shell:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL.pattern}[^;.]*", "", text)
         text = _CALL.sub(lambda _: f"`{self.onward(epochs=0)}`", text)
         text = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
-        for name, word in WORDS.items():
+        for name, word in SHELL_WORDS.items():
             text = text.replace(name, word)
         return text
 

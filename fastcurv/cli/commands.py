@@ -26,12 +26,12 @@ from ..spectrum.draw import counted
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
 from .advice import Shell
-from .data import WHAT, Coding, Dataset, absolute
+from .data import DATA_SOURCES, Coding, Dataset, absolute
 from .models import is_model, on_cluster, open_model, read_model
 from .output import (
+    DEFAULT_OUT,
     PAGES,
     TABLES,
-    TRAINED,
     Output,
     check_out,
     check_picture,
@@ -44,7 +44,7 @@ from .output import (
     verdict_facts,
     verdict_lines,
 )
-from .recipe import FORMATS, RECORDS, Recipe, SavedRun, load_run, save_run
+from .recipe import FORMATS, RECORD_FIELDS, Recipe, SavedRun, load_run, save_run
 
 NETWORK = ("hidden", "activation", "residual", "batch_norm")  # what a file says of its network
 
@@ -81,7 +81,7 @@ def demo(args: Namespace, out: Output) -> None:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, polish it, and save it."""
-    check_out(args.out or TRAINED, kinds=FORMATS)
+    check_out(args.out or DEFAULT_OUT, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.polish, (*METHODS, "none"), "polish")
     recipe, data, objective, theta = begin(args)
@@ -100,7 +100,7 @@ def train(args: Namespace, out: Output) -> int:
 
     def save(theta: np.ndarray) -> Shell:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
-        place = args.out or unused(TRAINED)
+        place = args.out or unused(DEFAULT_OUT)
         history = joined([r for _, r in results])
         coding = coding_at(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
@@ -144,7 +144,7 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
     }
     if args.start is None:
         if args.data is None:
-            raise ValueError(f"data must be given: {WHAT}. Begin with: fastcurv train iris")
+            raise ValueError(f"data must be given: {DATA_SOURCES}. Begin with: fastcurv train iris")
         recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
     else:
         recipe, model, theta = started(args, given)
@@ -190,7 +190,7 @@ def started(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.nda
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
         raise ValueError(f"data must be given, since {path} names none. Use: {line}")
-    if Path(args.out or TRAINED).suffix.lower() == ".npz":
+    if Path(args.out or DEFAULT_OUT).suffix.lower() == ".npz":
         raise ValueError(
             "out must end in .safetensors, which holds the network of another program."
         )
@@ -251,9 +251,9 @@ def joined(results: list[Any]) -> dict[str, np.ndarray]:
     """Concatenate the records of all methods, with times that go on from one method to the next."""
     found: dict[str, np.ndarray] = {}
     for r in results:
-        new = {name: np.asarray(r.history[name], dtype=float) for name in RECORDS}
+        new = {name: np.asarray(r.history[name], dtype=float) for name in RECORD_FIELDS}
         new["time"] += found["time"][-1] if found else 0.0
-        found = {name: np.append(found.get(name, ()), new[name]) for name in RECORDS}
+        found = {name: np.append(found.get(name, ()), new[name]) for name in RECORD_FIELDS}
     return found
 
 

@@ -99,7 +99,7 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 # Samples and targets from ``.csv`` and ``.tsv`` files, with one-sentence errors for all defects.
 
 MANY = 5  # columns from which on no sample is 0, 1, 2, ...
-MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
 NO_NAMES = (
     "",
@@ -145,7 +145,7 @@ def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
     names = lines.pop(0) if _is_header(lines[0], lines[1:]) else None
     if len(lines) < least or len(lines[0]) < least:
         wanted = "two lines and two columns" if least == 2 else "a line of numbers"
-        marks = MARKS[SEPARATORS[path.suffix.lower()]]
+        marks = SEPARATOR_NAMES[SEPARATORS[path.suffix.lower()]]
         raise ValueError(f"{path} must hold at least {wanted}, separated by {marks}, got less.")
     _refuse_index(path, first, names is not None)
     width = len(lines[0])
@@ -260,7 +260,7 @@ def _lines(path: Path) -> list[list[str]]:
         kind = path.suffix.lower()
         raise ValueError(f"{path} is not a {kind} file that can be read: {error}") from None
     if not lines:
-        marks = MARKS[SEPARATORS[path.suffix.lower()]]
+        marks = SEPARATOR_NAMES[SEPARATORS[path.suffix.lower()]]
         raise ValueError(
             f"{path} must hold numbers separated by {marks}, one sample a line, got an empty file."
         )
@@ -273,15 +273,15 @@ def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
     of every line.
     """
     top, own = lines[:20], SEPARATORS[path.suffix.lower()]
-    for mark, name in MARKS.items():
+    for mark, name in SEPARATOR_NAMES.items():
         everywhere = all(any(mark in cell for cell in row) for row in top)
         beside = any(
             mark in cell and any(map(_is_number, cell.split(mark))) for row in top for cell in row
         )
         if mark != own and ((len(top[0]) == 1 and mark in top[0][0]) or (everywhere and beside)):
             raise ValueError(
-                f"{path} must have {MARKS[own]} between columns and decimal points in numbers, got "
-                f"columns separated by {name}."
+                f"{path} must have {SEPARATOR_NAMES[own]} between columns and decimal points in "
+                f"numbers, got columns separated by {name}."
                 + (" Or use a name that ends in .tsv." if mark == "\t" else "")
             )
 
@@ -345,7 +345,9 @@ def _number(cell: str) -> float:
 
 
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
-WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
+DATA_SOURCES = (
+    f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
+)
 
 
 @dataclass(frozen=True)
@@ -517,7 +519,7 @@ def _read(
 
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in NAMES:
-        raise ValueError(f"data must be {WHAT}, got {name!r}.")
+        raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
     with optional(f"the data of {name}"):
         from sklearn import datasets
 

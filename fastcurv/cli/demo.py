@@ -30,15 +30,15 @@ from .report import Report
 Say = Callable[[str], None]
 
 SECOND: Literal["newton-cg"] = "newton-cg"  # the method that converges to the critical point
-NARROW = 4  # units in the last hidden layer of the narrower network
+N_NARROW_UNITS = 4  # units in the last hidden layer of the narrower network
 LOOKED_AT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
 )
-NARROWER = (
-    f"A network with only {NARROW} units in its last hidden layer was trained until its gradient "
-    "vanished. The missing units were then added with zero weights: the outputs are the same and "
-    "the gradient is still zero, so this is a critical point of the full network's loss."
+NARROWER_TEXT = (
+    f"A network with only {N_NARROW_UNITS} units in its last hidden layer was trained until its "
+    "gradient vanished. The missing units were then added with zero weights: the outputs are the "
+    "same and the gradient is still zero, so this is a critical point of the full network's loss."
 )
 
 ESCAPE = (
@@ -46,11 +46,11 @@ ESCAPE = (
     "polynomial, and the step taken. Along some other directions the loss rises."
 )
 ORDINALS = ("second", "third", "fourth", "fifth")
-LAYERS = (
+LAYERS_TEXT = (
     "How gradient and curvature go with depth, by parameter, and the share of units that hardly "
     "react to their input."
 )
-FAILED = (
+FAILED_RUN_TEXT = (
     "The same network was trained by gradient descent from weights ten times as large as they "
     "should be. `fastcurv.diagnose` reports why it fails."
 )
@@ -124,8 +124,8 @@ def run(
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     _saddle_section(page, objective, saddle, theta, escaped, way)
-    what_helps(page.section("A training run that fails, and why").text(FAILED), failed)
-    page.figure(failed.plot(plots.new_axes()), LAYERS)
+    what_helps(page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed)
+    page.figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -162,7 +162,7 @@ def _saddle_section(
     way: str,
 ) -> None:
     """Add the verdict on the saddle, and a picture of the loss along the escape if there is one."""
-    page.section("Another point: a saddle, and a descent from it").text(NARROWER)
+    page.section("Another point: a saddle, and a descent from it").text(NARROWER_TEXT)
     page.verdict(saddle).text(way)
     if escaped is not None:
         page.figure(along(objective, theta, escaped.x - theta), ESCAPE)
@@ -270,14 +270,14 @@ def find_saddle(
     """Find a critical point of the full network: train a narrower network until its gradient
     vanishes, and add the missing units with zero weights.
     """
-    small = replace(recipe, hidden=(*recipe.hidden[:-1], NARROW)).objective(data)
+    small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).objective(data)
     theta = small.model.init(seed=seed)
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
     theta = unbroken(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
     theta = unbroken(fc.minimize(small, theta, SECOND, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
-    missing = recipe.hidden[-1] - NARROW
+    missing = recipe.hidden[-1] - N_NARROW_UNITS
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
 

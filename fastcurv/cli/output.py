@@ -23,7 +23,7 @@ from ..common.optional import optional
 from ..common.progress import on_terminal
 
 PAGES, TABLES = (".html", ".htm"), (".csv",)
-TRAINED = "theta.safetensors"  # the file that `train` writes by default
+DEFAULT_OUT = "theta.safetensors"  # the file that `train` writes by default
 
 
 class Output:

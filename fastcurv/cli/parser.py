@@ -18,20 +18,20 @@ from ..common.progress import on_terminal
 from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
-from .data import WHAT
-from .output import TRAINED, Output, write
+from .data import DATA_SOURCES
+from .output import DEFAULT_OUT, Output, write
 
 # What is imported above takes as long as NumPy and SciPy; the commands are imported when one runs.
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024
 Option = tuple[tuple[str, ...], dict[str, Any]]
-MODELS = (
+MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 )
 DENSE_BELOW = 1000  # as in plots/spectrum.py
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
-METHODS = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
+METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
     "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
     "--certified asked; 2 the input is bad, found before any work; 3 a file or standard output "
@@ -157,13 +157,13 @@ def _address(text: str) -> str:
     return text
 
 
-THREADS = option(
+THREADS_OPTION = option(
     "--threads",
     type=_whole(1, high=MAX_THREADS),
     default=None,
     help="(default: every processor it may use)",
 )
-DASK = option(
+DASK_OPTION = option(
     "--dask",
     metavar="ADDRESS",
     type=_address,
@@ -172,15 +172,17 @@ DASK = option(
     "'local' starts workers here",
 )
 OF_HIDDEN = f"of the hidden layers: {ACTIVATION_NAMES}"
-ACTIVATION = option("--activation", default="tanh", help=f"{OF_HIDDEN} (default %(default)s)")
+ACTIVATION_OPTION = option(
+    "--activation", default="tanh", help=f"{OF_HIDDEN} (default %(default)s)"
+)
 OF_STATE = option("--activation", default=None, help=f"{OF_HIDDEN}; where a state dict is given")
-JSON = option("--json", action="store_true", help="one JSON object, nothing else")
-COMMON = [
+JSON_OPTION = option("--json", action="store_true", help="one JSON object, nothing else")
+COMMON_OPTIONS = [
     option("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
-    THREADS,
+    THREADS_OPTION,
     option("--quiet", action="store_true", help="no progress bars (a pipe never gets any)"),
 ]
-DATA = [
+DATA_OPTIONS = [
     option(
         "--loss",
         type=_loss,
@@ -195,26 +197,26 @@ DATA = [
         help="column of a .csv or .tsv that holds y, by name or number from 0 (default: last)",
     ),
 ]
-SAVED = [
-    option("theta", metavar="model", help=MODELS),
+SAVED_OPTIONS = [
+    option("theta", metavar="model", help=MODEL_FILES_HELP),
     option(
         "--data",
         default=None,
-        help=f"{WHAT}; what 'fastcurv train' wrote names its own, a model of another program takes "
-        "them as they stand",
+        help=f"{DATA_SOURCES}; not needed for what 'fastcurv train' wrote, which names its own; "
+        "used unchanged by a model of another program",
     ),
-    *DATA,
+    *DATA_OPTIONS,
     OF_STATE,
     option("--dtype", choices=DTYPES, default=None, help="other precision than its own"),
     option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
-DENSITY = [
+DENSITY_OPTIONS = [
     option("--probes", type=_whole(1), default=10, help="random vectors (default %(default)s)"),
     option(
         "--steps", type=_whole(1), default=80, help="Lanczos steps per vector (default %(default)s)"
     ),
 ]
-VERDICT = [
+VERDICT_OPTIONS = [
     option("--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"),
     option("--curvature-tol", type=_positive, default=1e-4, help="relative (default %(default)s)"),
     option(
@@ -247,20 +249,20 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             option(
                 "--quick", action="store_true", help="a smaller net and fewer samples, in seconds"
             ),
-            *COMMON,
+            *COMMON_OPTIONS,
         ],
     },
     "train": {
         "help": "train a network to a critical point and save it",
         "description": "Mini-batches first, then a second-order method until the gradient is gone.",
         "options": [
-            option("data", nargs="?", help=f"{WHAT}; may be left out with --from"),
+            option("data", nargs="?", help=f"{DATA_SOURCES}; may be left out with --from"),
             option(
                 "--from",
                 dest="start",
                 metavar="MODEL",
-                help=f"go on from a trained network: {MODELS}; another program's takes the data as "
-                "they stand",
+                help=f"continue from a trained network: {MODEL_FILES_HELP}; a network of another "
+                "program uses the data unchanged",
             ),
             option(
                 "--hidden",
@@ -272,7 +274,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             option(
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
             ),
-            *DATA,
+            *DATA_OPTIONS,
             option("--raw", action="store_true", default=False, help="do not standardise features"),
             option(
                 "--held-out",
@@ -281,7 +283,9 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             ),
             option("--l2", type=_real(0), help="weight decay (default 0.001)"),
             option(
-                "--method", default="adam", help=f"first method (default %(default)s): {METHODS}"
+                "--method",
+                default="adam",
+                help=f"first method (default %(default)s): {METHOD_NAMES}",
             ),
             option(
                 "--epochs",
@@ -306,10 +310,10 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             option(
                 "--out",
                 help="file to write, .npz or .safetensors; one that is there is replaced (default "
-                f"{TRAINED}, or where that is there theta-2.safetensors and so on)",
+                f"{DEFAULT_OUT}, or where that is there theta-2.safetensors and so on)",
             ),
-            DASK,
-            *COMMON,
+            DASK_OPTION,
+            *COMMON_OPTIONS,
         ],
     },
     "predict": {
@@ -318,7 +322,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         "they come of another program's network. Columns are found by their names where the data "
         "have some.",
         "options": [
-            option("theta", metavar="model", help=MODELS),
+            option("theta", metavar="model", help=MODEL_FILES_HELP),
             option("data", help="a .csv or .tsv file, a .npz file with an array X, or a data set"),
             OF_STATE,
             option(
@@ -333,26 +337,26 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         "matrix; above, from products alone, and it is said what copies of multiple ones may be "
         "missing.",
         "options": [
-            *SAVED,
+            *SAVED_OPTIONS,
             option(
                 "-k",
                 type=_whole(1),
                 default=5,
                 help="eigenvalues at each end (default %(default)s)",
             ),
-            *DENSITY,
+            *DENSITY_OPTIONS,
             option("--figure", help="write the density as a picture there (.png, .svg, .pdf)"),
-            DASK,
-            *COMMON,
+            DASK_OPTION,
+            *COMMON_OPTIONS,
         ],
     },
     "classify": {
         "help": "the verdict on where a trained network stopped, with its evidence",
         "options": [
-            *SAVED,
-            *VERDICT,
-            DASK,
-            *COMMON,
+            *SAVED_OPTIONS,
+            *VERDICT_OPTIONS,
+            DASK_OPTION,
+            *COMMON_OPTIONS,
         ],
     },
     "diagnose": {
@@ -360,7 +364,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         "description": "A verdict, a few gradients and regressions on the rows. What helps is a "
         "command.",
         "options": [
-            *SAVED,
+            *SAVED_OPTIONS,
             option(
                 "--compare",
                 action="store_true",
@@ -368,21 +372,21 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             ),
             option("--max-time", type=_positive, default=None, help="seconds"),
             option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
-            *COMMON,
+            *COMMON_OPTIONS,
         ],
     },
     "report": {
         "help": "one HTML file: training, spectrum, verdict, cost",
         "options": [
-            *SAVED,
-            *VERDICT,
-            *DENSITY,
+            *SAVED_OPTIONS,
+            *VERDICT_OPTIONS,
+            *DENSITY_OPTIONS,
             option(
                 "--out",
                 default="fastcurv-report.html",
                 help="file to write, .html (default %(default)s)",
             ),
-            *COMMON,
+            *COMMON_OPTIONS,
         ],
     },
     "bench": {
@@ -393,7 +397,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 "--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)"
             ),
             option("--samples", type=_whole(1), default=1024, help="(default %(default)s)"),
-            ACTIVATION,
+            ACTIVATION_OPTION,
             option(
                 "--dtype",
                 choices=DTYPES,
@@ -401,7 +405,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 default=DTYPES,
                 help="one or both (default both)",
             ),
-            THREADS,
+            THREADS_OPTION,
         ],
     },
     "info": {
@@ -425,7 +429,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, told in COMMANDS.items():
         words = {key: text for key, text in told.items() if key != "options"}
         command = group.add_parser(name, epilog=_EPILOG, **words)
-        for names, how in (JSON, version, *told["options"]):
+        for names, how in (JSON_OPTION, version, *told["options"]):
             command.add_argument(*names, **how)
     return parser
 

@@ -22,9 +22,10 @@ from ..network.save import RUN, assembled, contents
 from .data import Coding, Dataset, load_dataset, read_npz
 
 FORMATS = (".npz", ".safetensors")
-RECORDS = ("loss", "gradient_norm", "time")
-SCALING = ("shift", "scale", "y_shift", "y_scale")  # numbers of a `Coding`
-SEAL = b"fastcurv sha256 "  # archive comment; then the hex SHA-256 of everything before the digits
+RECORD_FIELDS = ("loss", "gradient_norm", "time")
+SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numbers of a `Coding`
+# archive comment; then the hex SHA-256 of everything before the digits
+SEAL_PREFIX = b"fastcurv sha256 "
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def save_run(
     if coding is not None:
         words["coding"] = json.dumps(asdict(coding))
     np.savez(file, **({"theta": theta} | records | words))
-    raw = file.getvalue()[:-2] + (len(SEAL) + 64).to_bytes(2, "little") + SEAL  # it ends in 0, 0
+    # it ends in 0, 0
+    raw = file.getvalue()[:-2] + (len(SEAL_PREFIX) + 64).to_bytes(2, "little") + SEAL_PREFIX
     return write_atomically(path, raw + hashlib.sha256(raw).hexdigest().encode())
 
 
@@ -159,7 +161,7 @@ def _check_seal(path: Path) -> None:
     archives have no comment, and are accepted.
     """
     raw = path.read_bytes()
-    if raw[:-64].endswith(SEAL):
+    if raw[:-64].endswith(SEAL_PREFIX):
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
             raise damaged(path)
     elif raw[-22:-18] != b"PK\5\6":  # end record of an archive without a comment
@@ -236,7 +238,7 @@ def _coding(facts: Any) -> Coding:
             raise ValueError("its scaling is no list of finite numbers")
         return tuple(map(float, values))
 
-    known: dict[str, Any] = {name: numbers(facts[name]) for name in SCALING}
+    known: dict[str, Any] = {name: numbers(facts[name]) for name in SCALING_FIELDS}
     known["statistics"] = tuple((numbers(m), numbers(v)) for m, v in facts["statistics"])
     if not isinstance(facts["target"], str) or not all(type(x) is str for x in facts["columns"]):
         raise ValueError("its columns have no names")
@@ -260,8 +262,10 @@ def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, in
     """Validate a history and its phases; return the methods with the number of records each
     made.
     """
-    if history and set(history) != set(RECORDS):
-        raise ValueError(f"its history has {shown(', '.join(history))}, not {', '.join(RECORDS)}")
+    if history and set(history) != set(RECORD_FIELDS):
+        raise ValueError(
+            f"its history has {shown(', '.join(history))}, not {', '.join(RECORD_FIELDS)}"
+        )
     lengths = {values.shape for values in history.values()}
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
         raise ValueError("its history is no lists of numbers of one length")

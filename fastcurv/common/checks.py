@@ -21,10 +21,11 @@ from .errors import advice, entry, parameters_of, suggestion, typed
 from .protocols import Array, Indices
 
 Name = TypeVar("Name", bound=str)
-INTEGRAL = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
+INTEGER_TYPES = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
 MAX_COUNT = (1 << 63) - 1  # largest int argument; a float and the engine's sizes can hold it
-NEAR_MATRIX = 1 << 18  # numbers of a matrix that a near cache holds
-SLAB = 1 << 20  # size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
+CACHED_MATRIX_ENTRIES = 1 << 18  # numbers of a matrix that a near cache holds
+# size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
+SLAB_ENTRIES = 1 << 20
 
 
 def as_rng(seed: Any) -> np.random.Generator:
@@ -73,7 +74,7 @@ def check_seed(seed: Any) -> Any:
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
-    if not isinstance(seed, INTEGRAL) or isinstance(seed, bool):
+    if not isinstance(seed, INTEGER_TYPES) or isinstance(seed, bool):
         raise TypeError(
             f"seed must be None, an int >= 0 or a numpy.random.Generator, got {typed(seed)}."
         )
@@ -127,7 +128,7 @@ def caller_depth() -> int:
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
     """Return `x` as an int >= `least`, and <= `most` if given."""
-    known = isinstance(x, INTEGRAL) and not isinstance(x, bool)
+    known = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
     if known and least <= x <= (MAX_COUNT if most is None else most):
         return int(x)
     if known and most is None and x > MAX_COUNT:
@@ -426,7 +427,7 @@ class MatrixOperator(SelfAdjoint):
     def fast_product(self) -> FastMatrixProduct | None:
         """The engine's products with a small matrix, for one search."""
         A: Any = self.A
-        near = self.exact and isinstance(A, np.ndarray) and A.size <= NEAR_MATRIX
+        near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_ENTRIES
         return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
@@ -447,7 +448,7 @@ class MatrixOperator(SelfAdjoint):
 
 def slabs(m: int, n: int) -> Iterator[slice]:
     """Return slices of the rows of a matrix (m, n), some megabytes each."""
-    step = max(1, SLAB // max(1, n))
+    step = max(1, SLAB_ENTRIES // max(1, n))
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
 

@@ -17,34 +17,34 @@ from .runtime import Given, Result
 # Names in other libraries and their counterparts here: tables from unknown names to suggestions,
 # for names of arguments (`ARGUMENTS`), of methods, losses, activations and initialisations
 # (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose
-# networks can be converted (`DOORS`).
+# networks can be converted (`CONVERTERS`).
 
-STEPS = dict.fromkeys(
+STEP_ALIASES = dict.fromkeys(
     ("maxiter", "n_iter", "epochs", "n_epochs", "num_steps", "n_steps", "steps", "iterations"),
     "max_iter",
 )
-SEEDS = {"random_state": "seed", "key": "seed", "generator": "seed"}
-PROBES = dict.fromkeys(
+SEED_ALIASES = {"random_state": "seed", "key": "seed", "generator": "seed"}
+PROBE_ALIASES = dict.fromkeys(
     (
         *("num_samples", "n_samples", "num_matvecs", "n_vectors", "n_v", "n_vec", "num_probes"),
         *("m", "maxIter"),
     ),
     "n_probes",
 )
-TOLERANCES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
+TOLERANCE_ALIASES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
 
 _CPU_ONLY = ": fastcurv runs on the CPU only"
-TOLD = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
+PROGRESS_ALIASES = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
 ARGUMENTS: dict[str, dict[str, str]] = {
     "minimize": {
-        **STEPS,
+        **STEP_ALIASES,
         **dict.fromkeys(("tol", "gtol", "xtol", "ftol"), "gradient_tol"),
         **dict.fromkeys(("lr", "learning_rate_init", "eta", "step_size"), "learning_rate"),
-        **SEEDS,
+        **SEED_ALIASES,
         "rng": "seed",
         **dict.fromkeys(("weight_decay", "l2", "alpha"), "l2 of the objective"),
         **dict.fromkeys(("x0", "params"), "theta0"),
-        **TOLD,
+        **PROGRESS_ALIASES,
         "maxcor": "memory of method='l-bfgs'",
         "history_size": "memory of method='l-bfgs'",
         "options": "its entries as arguments of minimize",
@@ -102,17 +102,17 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "batchnorm": "batch_norm",
         "use_bias": "bias",
         "dropout": "l2 of the objective: dropout has no exact Hessian",
-        **dict.fromkeys(SEEDS, "seed of model.init"),
+        **dict.fromkeys(SEED_ALIASES, "seed of model.init"),
         "seed": "seed of model.init",
     },
     "init": {
-        **SEEDS,
+        **SEED_ALIASES,
         "rng": "seed",
         "method": "scheme",
         "gain": "a multiple of the theta returned",
     },
     "eigsh": {
-        **TOLD,
+        **PROGRESS_ALIASES,
         "maxiter": "max_products",
         "max_iter": "max_products",
         "ncv": "max_basis",
@@ -122,42 +122,47 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "return_eigenvectors": "the values of the result",
         **dict.fromkeys(("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n"), "k"),
         "num_eigenvalues": "k",
-        **SEEDS,
+        **SEED_ALIASES,
         "mode": "which",
         "largest": "which='LA'",
     },
     "spectral_density": {
-        **TOLD,
-        **PROBES,
+        **PROGRESS_ALIASES,
+        **PROBE_ALIASES,
         **dict.fromkeys(("maxiter", "iter", "max_iter", "k", "degree", "order", "ncv"), "n_steps"),
-        **SEEDS,
+        **SEED_ALIASES,
         "sigma": "width",
         "sigma_squared": "width",
         "bins": "n_grid",
         "num_bins": "n_grid",
     },
     "estimate": {
-        **TOLD,
-        **PROBES,
+        **PROGRESS_ALIASES,
+        **PROBE_ALIASES,
         "maxiter": "n_probes",
         "tol": "n_probes",
         "k": "n_probes",
-        **SEEDS,
+        **SEED_ALIASES,
     },
     "laplace": {"backend": "curvature", "sigma_noise": "noise", "prior_precision": "ob.l2"},
     "classify": {
-        **TOLD,
+        **PROGRESS_ALIASES,
         "timeout": "max_time",
-        **TOLERANCES,
+        **TOLERANCE_ALIASES,
         "eig_tol": "curvature_tol",
         "maxiter": "max_products",
         "max_iter": "max_products",
-        **SEEDS,
+        **SEED_ALIASES,
         "rng": "seed",
         "k": "krylov, a run with any number of steps",
         "alpha": "failure_probability",
     },
-    "find_critical_point": {**TOLERANCES, **STEPS, **TOLD, "timeout": "max_time"},
+    "find_critical_point": {
+        **TOLERANCE_ALIASES,
+        **STEP_ALIASES,
+        **PROGRESS_ALIASES,
+        "timeout": "max_time",
+    },
     "diagnose": {
         **dict.fromkeys(("losses", "result", "run", "log"), "history"),
         **dict.fromkeys(("lr", "learning_rate", "method"), "history, a mapping that names it"),
@@ -169,7 +174,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "step": ": a line search finds the step",
         "v": "direction",
         "d": "direction",
-        **SEEDS,
+        **SEED_ALIASES,
     },
     "newton_step": dict.fromkeys(("l2", "lam", "alpha", "shift", "mu", "eps"), "damping")
     | {"lr": "a multiple of the step returned", "learning_rate": "a multiple of the step returned"},
@@ -397,7 +402,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "save": "fc.save(path, model, theta)",
     },
 }
-SCHEDULES = ("constant", "constant_then_decay", "inverse_time", "power", "robbins_monro")
+SCHEDULE_NAMES = ("constant", "constant_then_decay", "inverse_time", "power", "robbins_monro")
 FUNCTIONS = {
     **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
     "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
@@ -432,7 +437,7 @@ FUNCTIONS = {
     **dict.fromkeys(("Linear", "Sequential", "NeuralNetwork", "Net"), "fc.MLP([in, ..., out])"),
     **dict.fromkeys(("train", "fit", "minimise"), "fc.minimize(ob, theta)"),
     **dict.fromkeys(("plot", "plot_spectrum"), "fc.SpectrumDisplay.from_operator(H)"),
-    **{name: f"fc.schedules.{name}" for name in SCHEDULES},
+    **{name: f"fc.schedules.{name}" for name in SCHEDULE_NAMES},
     **{name: f"fc.scipy.{name}" for name in ("newton_cg", "saddle_free_newton", "trust_region")},
     **{name: f"fc.structure.{name}" for name in ("flip_tanh", "permute_hidden", "rescale_relu")},
     "Krylov": "fc.spectrum.Krylov",
@@ -448,7 +453,7 @@ FUNCTIONS = {
     **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
     **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
-DOORS = {  # top-level module of another library, or a class of ours: how to convert or use it
+CONVERTERS = {  # top-level module of another library, or a class of ours: how to convert or use it
     "torch": "fc.from_torch(module) gives model and theta",
     "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
@@ -463,7 +468,7 @@ DOORS = {  # top-level module of another library, or a class of ours: how to con
         "A fitted estimator has model_, theta_ and objective(X, y)",
     ),
 }
-LOADED = {  # name of a class that holds rows or vectors: how to get arrays from it
+CONTAINER_HINTS = {  # name of a class that holds rows or vectors: how to get arrays from it
     "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",
     "TensorDataset": "arrays: X, y = dataset.tensors",
     "Eigenpairs": "one of its vectors: pairs.vectors[:, i]",
@@ -608,7 +613,7 @@ def refuse_call(
     cure = f" Use {called}({', '.join(placed + dots)})"
     if method and hasattr(args[0], "from_objective"):
         cure += f", or {owner}.from_objective(ob, theta)."
-    elif len(args) > method and home_of(args[method]) != KINDS.get(placed[0]):
+    elif len(args) > method and home_of(args[method]) != EXPECTED_CLASSES.get(placed[0]):
         cure += f".{entry(args[method])}"
     else:
         cure += "."
@@ -623,24 +628,25 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     hint = "."
     if name in known:
         hint = advice(known[name])
-    elif subject not in PROBED and not name.startswith("_"):
+    elif subject not in UNSEARCHED_SUBJECTS and not name.startswith("_"):
         public = [x for x in dir(owner) if not x.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)
         hint = f". Did you mean {near[0]!r}?" if near else "."
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
-PROBED = ("objective", "operator")  # checked for optional attributes often, so without a search
-IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
+# checked for optional attributes often, so without a search
+UNSEARCHED_SUBJECTS = ("objective", "operator")
+SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
 def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
     """Raise the TypeError of a special method that a class lacks, with a suggestion."""
-    said = f"{type(self).__name__!r} object is not {IMPLICIT[name]}"
+    said = f"{type(self).__name__!r} object is not {SPECIAL_METHODS[name]}"
     raise TypeError(f"{said}{advice(ATTRIBUTES[self._subject][name])}")
 
 
-class Answering:
+class AttributeHints:
     """Mixin that suggests the right name for missing attributes; ``subject`` is the key in
     `ATTRIBUTES`. Calls and indexing, which Python looks up in the class, are handled too. `dir`
     shows what users call.
@@ -652,7 +658,7 @@ class Answering:
         super().__init_subclass__(**options)
         if subject is not None:
             cls._subject = subject
-            for name in IMPLICIT.keys() & ATTRIBUTES[subject].keys():
+            for name in SPECIAL_METHODS.keys() & ATTRIBUTES[subject].keys():
                 setattr(cls, name, partialmethod(_refuse, name))
 
     if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
@@ -697,21 +703,22 @@ def shown(text: Any, most: int = 80) -> str:
 
 def entry(x: Any) -> str:
     """Return the sentence on how to convert networks of the library that `x` comes from, or ""."""
-    words = DOORS.get(home_of(x))
+    words = CONVERTERS.get(home_of(x))
     return f" {words}." if words else ""
 
 
 def home_of(x: Any) -> str:
-    """Return the key of `DOORS` for the class or library of `x` or one of its base classes, or
+    """Return the key of `CONVERTERS` for the class or library of `x` or one of its base classes, or
     "".
     """
     roots = ((kind, kind.__module__.split(".")[0]) for kind in type(x).__mro__)
     homes = (home for kind, root in roots for home in (f"{root}.{kind.__name__}", root))
-    return next((home for home in homes if home in DOORS), "")
+    return next((home for home in homes if home in CONVERTERS), "")
 
 
-KINDS = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}  # expected class by argument name
-OBJECTIVE = "an objective such as fastcurv.Objective"
+# expected class by argument name
+EXPECTED_CLASSES = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}
+OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
 def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
@@ -731,7 +738,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
 
     Examples
     --------
-    >>> require([1.0], ["value"], "ob", OBJECTIVE)
+    >>> require([1.0], ["value"], "ob", OBJECTIVE_HINT)
     Traceback (most recent call last):
     TypeError: ob must be an objective such as fastcurv.Objective, got a list without value.
     """
@@ -740,7 +747,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
     if not missing:
         return
     refuse_swapped(x, parts, name, after)
-    if wanted == OBJECTIVE and hasattr(x, "matvec"):
+    if wanted == OBJECTIVE_HINT and hasattr(x, "matvec"):
         wanted = "the objective itself, which can be evaluated at any theta"
     raise TypeError(
         f"{name} must be {wanted}, got {typed(x)} without {', '.join(missing)}.{entry(x)}"
@@ -769,8 +776,8 @@ def parameters_of(x: Any, name: str) -> str | None:
     name : str
         Name of the argument, for the message.
     """
-    if type(x).__name__ in LOADED:
-        return f"{name} must be {LOADED[type(x).__name__]}, got {typed(x)}."
+    if type(x).__name__ in CONTAINER_HINTS:
+        return f"{name} must be {CONTAINER_HINTS[type(x).__name__]}, got {typed(x)}."
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"
@@ -782,6 +789,6 @@ def parameters_of(x: Any, name: str) -> str | None:
         return None
     else:
         root, what = home_of(x), typed(x)
-    if root not in DOORS:
+    if root not in CONVERTERS:
         return None
-    return f"{name} must be one flat vector, got {what}. {DOORS[root]}."
+    return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."

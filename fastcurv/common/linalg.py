@@ -37,18 +37,19 @@ from .protocols import Array, Floats, Indices
 from .runtime import ALONE, Given, Result, interruptible, one_blas_thread
 
 DRIVERS = ("evd", "evr", "ev")
-SUBNORMAL = 5e-324  # the least positive float64
-UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
-TINY = 1e-290  # bounds the effect of underflow for a matrix whose largest entry is near 1
+MIN_SUBNORMAL = 5e-324  # the least positive float64
+UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
+# bounds the effect of underflow for a matrix whose largest entry is near 1
+UNDERFLOW_BOUND = 1e-290
 SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
 FEW_ROWS = 64  # rows up to which all eigenvectors one by one cost no more than with their proof
-LONG = 400  # below this n an eigensystem takes milliseconds
+LONG_EIGENSYSTEM_MIN_N = 400  # below this n an eigensystem takes milliseconds
 PER_CUBE = 3e-10  # seconds per n^3 for one and a half decompositions on one core
-CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
-WEAKER = 1e-3  # share of the smallest |eigenvalue| that a proof of signs may give up
+MAX_DRIVER_ERROR = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
+MAX_SIGN_PROOF_LOSS = 1e-3  # share of the smallest |eigenvalue| that a proof of signs may give up
 
 
-def gamma_of(k: float, u: float = UNIT) -> float:
+def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
     """Return ``k u / (1 - k u)``, which bounds the effect of k roundings; infinite if k u >=
     1/2.
     """
@@ -62,7 +63,7 @@ def alone(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @wraps(decompose)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with one_blas_thread(ALONE < len(args[0]) < LONG):  # type: ignore[arg-type]
+        with one_blas_thread(ALONE < len(args[0]) < LONG_EIGENSYSTEM_MIN_N):  # type: ignore[arg-type]
             return decompose(*args, **named)
 
     return run
@@ -170,7 +171,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
         bounds = _proved(S, values, V)
         if best is None or bounds.max(initial=0.0) < best[2].max(initial=0.0):
             best = values, V, bounds
-        if bounds.max(initial=0.0) <= CREDIBLE:
+        if bounds.max(initial=0.0) <= MAX_DRIVER_ERROR:
             break
     if best is None or not np.isfinite(best[2]).all():
         raise _failed(len(S))
@@ -203,7 +204,7 @@ def eigvalsh(A: Floats) -> Floats:
 def _credible(values: Floats, trace: float, squares: float) -> bool:
     """Return whether eigenvalues have the sum and the sum of squares that the matrix has."""
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
-    return bool(off <= CREDIBLE * (squares + len(values) * squares**0.5))
+    return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
 
 
 @alone
@@ -235,7 +236,7 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
            [0.]]))
     """
     find = partial(_some, A, pick)
-    found = interruptible(find) if len(A) >= LONG else find()
+    found = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     if found is None:
         whole = eigh(A)
         at = pick(whole.values)
@@ -252,7 +253,7 @@ def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices
     at = pick(values)
     if 2 * len(at) > form.n > FEW_ROWS:
         return None
-    rows, most = form.vectors(at), CREDIBLE * max(-values[0], values[-1])
+    rows, most = form.vectors(at), MAX_DRIVER_ERROR * max(-values[0], values[-1])
     return (values, at, rows.T) if (residuals(A, values[at], rows) <= most).all() else None
 
 
@@ -280,9 +281,9 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """Call one LAPACK driver. Long divide-and-conquer calls go through NumPy, which releases the
     interpreter lock, so that Ctrl-C is handled; so do 1 x 1 matrices, which SciPy 1.9 refuses.
     """
-    if driver == "evd" and (len(S) >= LONG or len(S) == 1):
+    if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
-        found: Any = interruptible(call) if len(S) >= LONG else call()
+        found: Any = interruptible(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
         return found if only else tuple(found)
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
@@ -295,8 +296,8 @@ def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
     R[1:] += e[:, None] * V[:-1]
     lengths = np.linalg.norm(V, axis=0)
     return bool(
-        np.linalg.norm(R, axis=0).max(initial=0.0) <= CREDIBLE
-        and np.abs(lengths - 1).max(initial=0.0) <= CREDIBLE
+        np.linalg.norm(R, axis=0).max(initial=0.0) <= MAX_DRIVER_ERROR
+        and np.abs(lengths - 1).max(initial=0.0) <= MAX_DRIVER_ERROR
     )
 
 
@@ -358,7 +359,7 @@ def _bounds_back(bounds: Floats, exponent: int) -> Floats:
     """Return ``2^exponent bounds`` of the errors of values that are scaled with them, rounded up:
     in the subnormal range both are rounded.
     """
-    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + SUBNORMAL
+    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + MIN_SUBNORMAL
     return up
 
 
@@ -389,7 +390,7 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     B += sign * A
     made = gamma * (min(_norm_bound(W) ** 2, float(np.vdot(W, W))) + _norm_bound(A)) * 1.01
     off = gamma / (1 - gamma) * float(np.abs(np.diagonal(B)).sum()) * 1.01
-    shift = weakest - max(WEAKER * weakest, 4 * (off + made))
+    shift = weakest - max(MAX_SIGN_PROOF_LOSS * weakest, 4 * (off + made))
     floor = min(floor, cholesky_floor(B, shift) - made * 1.01)
     return max(weakest - floor, largest_open - beside) if floor > beside else np.inf
 
@@ -400,7 +401,7 @@ def cholesky(A: Floats) -> Floats | None:
     """
     find = partial(np.linalg.cholesky, A)  # SciPy's would hold the interpreter lock
     try:
-        factor: Floats = interruptible(find) if len(A) >= LONG else find()
+        factor: Floats = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
@@ -419,7 +420,7 @@ def cholesky_floor(A: Floats, shift: float) -> float:
     if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:
         return 0.0
     gamma = gamma_of(n + 1)
-    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * (largest + shift)
+    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT_ROUNDOFF * (largest + shift)
     return shift - (off + 4 * n * n * float(np.finfo(np.float64).tiny)) * (1 + 1e-6)
 
 
@@ -430,7 +431,7 @@ def _beside(A: Floats, value: float, v: Floats) -> float:
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
     gamma = gamma_of(n + 4)
-    return (left + gamma * (_norm_bound(A) + abs(value)) * length + TINY) / length * 1.01
+    return (left + gamma * (_norm_bound(A) + abs(value)) * length + UNDERFLOW_BOUND) / length * 1.01
 
 
 def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
@@ -458,13 +459,13 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     absolute = _norm_bound(V)
     length = float(np.linalg.norm(V))
     spread = float(np.linalg.norm(values)) * 1.01
-    E = (E**0.5 + gamma * absolute**2) * 1.01 + TINY
+    E = (E**0.5 + gamma * absolute**2) * 1.01 + UNDERFLOW_BOUND
     if not E < 0.5:
         return np.full(count, np.inf)
     EL = EL**0.5 + gamma * absolute * spread
     size = min(_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
     R = R**0.5 + gamma * (size + spread)
-    F = (EL + (1 + E) ** 0.5 * R) * 1.01 + TINY
+    F = (EL + (1 + E) ** 0.5 * R) * 1.01 + UNDERFLOW_BOUND
     return np.asarray((F + E * np.abs(values)) / (1 - E) * 1.01)
 
 

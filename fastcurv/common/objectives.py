@@ -24,10 +24,11 @@ from .vectors import safe_norm
 # Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
 # Curvature below this times the norm of H counts as zero unless its sign is proved to last.
-ZERO = 1e-10
+ZERO_CURVATURE_RATIO = 1e-10
 VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
-SHORT = 4096  # bytes of theta that take less time to copy than to ask whether that is needed
-LOSS = "value", "gradient", "value_and_gradient", "hessian", "ggn"
+# bytes of theta that take less time to copy than to ask whether that is needed
+SHORT_THETA_BYTES = 4096
+LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn"
 
 # --------------------------------------------------------------------------------------------------
 # What an objective proves about itself.
@@ -57,7 +58,7 @@ def _has_own_loss(ob: Any) -> bool:
     """
     if _is_own(ob, "certificates"):
         return False
-    sources = [source for name in LOSS if (source := _source(ob, name)) is not None]
+    sources = [source for name in LOSS_METHODS if (source := _source(ob, name)) is not None]
     if not sources or any(source is ob or source is not sources[0] for source in sources):
         return True
     return _has_own_loss(sources[0])
@@ -164,7 +165,7 @@ class call_unmodified:
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        trusted = theta.nbytes > SHORT and offered(ob, "keeps_theta", False)
+        trusted = theta.nbytes > SHORT_THETA_BYTES and offered(ob, "keeps_theta", False)
         self.before = None if trusted else theta.tobytes()
 
     def __enter__(self) -> None:
@@ -291,7 +292,7 @@ class Products(Budget):
     @property
     def zero(self) -> float:
         """The threshold below which curvature counts as zero unless its sign is proved to last."""
-        return max(ZERO, 100 * self.eps) * self.norm
+        return max(ZERO_CURVATURE_RATIO, 100 * self.eps) * self.norm
 
     def spend(self, k: int) -> None:
         """Count k products before they are made; raise `SpentError` if the budget does not allow

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-PATIENCE = 2.0  # seconds of work that need no bar
-EVERY = 0.1  # seconds between two notes drawn, as between tqdm's updates
+BAR_DELAY_SECONDS = 2.0  # seconds of work that need no bar
+NOTE_INTERVAL_SECONDS = 0.1  # seconds between two notes drawn, as between tqdm's updates
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # inside another `bar`
 
 
@@ -31,7 +31,7 @@ class Bar(Protocol):
 
 
 #: A bar that shows nothing.
-SILENT = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
+NO_PROGRESS = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
 
 
 class _Shown:
@@ -49,7 +49,7 @@ class _Shown:
         now = time.monotonic()
         shows = now >= self._from
         if shows:
-            self._from = now + EVERY
+            self._from = now + NOTE_INTERVAL_SECONDS
         self._tell("set_postfix_str", text, refresh=shows)
 
     def close(self) -> None:
@@ -84,8 +84,8 @@ class bar:
         Description, shown left of the bar.
     enabled : bool or None
         False gives a silent object. True shows a bar if tqdm is installed, else nothing. None does
-        so if standard error is a terminal, as soon as more than `PATIENCE` seconds are expected or
-        have passed; inside another `bar` it is silent.
+        so if standard error is a terminal, as soon as more than `BAR_DELAY_SECONDS` seconds are
+        expected or have passed; inside another `bar` it is silent.
     ahead : float
         Seconds that the work is expected to take.
 
@@ -105,9 +105,9 @@ class bar:
         enabled: bool | None = False,
         ahead: float = 0.0,
     ) -> None:
-        self._shown: Any = SILENT
+        self._shown: Any = NO_PROGRESS
         self._inside: Any = None
-        delay = PATIENCE if enabled is None and ahead <= PATIENCE else 0.0
+        delay = BAR_DELAY_SECONDS if enabled is None and ahead <= BAR_DELAY_SECONDS else 0.0
         if enabled is None:
             enabled = not _INSIDE.get() and on_terminal("stderr")
         if enabled and sys.stderr is not None:

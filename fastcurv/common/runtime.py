@@ -241,7 +241,8 @@ class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
 
 # when to begin nothing new, and when to end what has begun
 _ENDS: ContextVar[tuple[float, float]] = ContextVar("ends", default=(float("inf"),) * 2)
-GRACE = 0.04  # the share of a limit that is left to conclude from what was found by then
+# the share of a limit that is left to conclude from what was found by then
+RESERVED_TIME_FRACTION = 0.04
 
 
 @contextmanager
@@ -253,7 +254,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     ends = _ENDS.get()
     if seconds is not None:
         now = time.perf_counter()
-        own = now + seconds, now + (1 + GRACE) * seconds
+        own = now + seconds, now + (1 + RESERVED_TIME_FRACTION) * seconds
         ends = own if seconds == float("inf") else (min(own[0], ends[0]), min(own[1], ends[1]))
     token = _ENDS.set(ends)
     try:

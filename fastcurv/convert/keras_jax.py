@@ -19,20 +19,21 @@ from ..structure.tables import activations_of
 from .sklearn import Stack, agreed, foreign, refuse, stacked, warn_left_out
 
 KERNELS = "(in, out) matrices, each with a bias"
-BIAS = re.compile(r"b(ias(es)?)?_?\d*")
+BIAS_NAME = re.compile(r"b(ias(es)?)?_?\d*")
 NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
 NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
 KERAS_EPSILON = 1e-7  # least standard deviation by which Normalization divides
 KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
-PASSED = {  # layers that compute nothing at prediction
+INERT_LAYERS = {  # layers that compute nothing at prediction
     *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
 }
-SCALED = {"BatchNormalization", "Normalization", "Rescaling"}  # folded into the linear maps
+SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}  # folded into the linear maps
 IN_KERAS = (
     f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
-    f"slope of 0.01, {', '.join(sorted(SCALED))}, Flatten and Dropout, or get_weights() of such"
+    f"slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or get_weights() "
+    "of such"
 )
 
 
@@ -65,7 +66,7 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
-        if array.ndim == 2 and not (BIAS.fullmatch(key) or NO_KERNEL.fullmatch(key)):
+        if array.ndim == 2 and not (BIAS_NAME.fullmatch(key) or NO_KERNEL.fullmatch(key)):
             found.append((leaf, None))
         elif (
             array.ndim == 1
@@ -156,7 +157,7 @@ def _of_model(network: Any, activation: Any) -> Model:
     agreed(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
         warn_left_out(stack)
-    folded = sorted(SCALED.intersection(map(_kind, _layers(network))))
+    folded = sorted(SCALING_LAYERS.intersection(map(_kind, _layers(network))))
     if folded:
         warnings.warn(
             f"{' and '.join(folded)} of the network {'are' if folded[1:] else 'is'} folded into "
@@ -251,9 +252,9 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)
-    elif kind in SCALED:
+    elif kind in SCALING_LAYERS:
         _scale(stack, kind, layer, settings, name)
-    elif kind not in PASSED or settings.get("data_format") == "channels_first":
+    elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
         raise foreign(name, IN_KERAS)
 
 

@@ -25,16 +25,17 @@ from ..structure.tables import activations_of
 from .sklearn import Stack, foreign, refuse, warn_left_out
 
 FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
-LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
+ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-MICROSOFT = ("com.microsoft", "Gelu")  # the exact one
-OLDEST = 7  # older opsets define broadcasting, dropout and batch normalisation differently
-FOLDED = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
-SAME = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")  # keep probabilities
-LABELS = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
-SHAPES = ("Flatten", "Reshape", "Squeeze")
-AFTER = {*SAME, *LABELS, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
-GATES = {  # activations of several nodes, with the inputs of sums and products sorted
+MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact one
+MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
+CONSTANT_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
+# keep probabilities
+PROBABILITY_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
+LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
+SHAPE_NODES = ("Flatten", "Reshape", "Squeeze")
+OUTPUT_NODES = {*PROBABILITY_NODES, *LABEL_NODES, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
+ACTIVATION_PATTERNS = {  # activations of several nodes, with the inputs of sums and products sorted
     "Where(Greater(z, 0.0), z, 0.0)": "Relu",
     "Where(Less(z, 0.0), 0.0, z)": "Relu",
     "Mul(Sigmoid(z), z)": "Swish",
@@ -42,8 +43,8 @@ GATES = {  # activations of several nodes, with the inputs of sums and products 
     "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
     "Mul(Add(1.0, Erf(Div(z, sqrt2))), Mul(0.5, z))": "Gelu",
 }
-SPARE = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
-WANTED = (
+SPARE_PARAMS = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
+SUPPORTED_NODES = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
     "at 0, BatchNormalization, Scaler, Flatten, Identity and Cast"
 )
@@ -65,14 +66,16 @@ class Graph:
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
-            if known.domain in DOMAINS[:2] and known.version < OLDEST:
+            if known.domain in DOMAINS[:2] and known.version < MIN_OPSET:
                 raise ValueError(
-                    f"the model must be of opset {OLDEST} or later, got {known.version}. Use "
+                    f"the model must be of opset {MIN_OPSET} or later, got {known.version}. Use "
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
             refuse(
-                own.domain in DOMAINS, f"{shown(own.name)}, a function of the model's own,", WANTED
+                own.domain in DOMAINS,
+                f"{shown(own.name)}, a function of the model's own,",
+                SUPPORTED_NODES,
             )
         if folder is None and any(map(_outside, _tensors(graph))):
             raise ValueError(
@@ -90,18 +93,20 @@ class Graph:
         for node in self.nodes:
             known_domain = (
                 node.domain in DOMAINS[2:]
-                if node.op_type in LEARNING
-                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT)
+                if node.op_type in ML_NODES
+                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU)
             )
             if not known_domain:
-                raise foreign(f"{_name(node)} of the domain {shown(node.domain)!r}", WANTED)
+                raise foreign(
+                    f"{_name(node)} of the domain {shown(node.domain)!r}", SUPPORTED_NODES
+                )
             for name in filter(None, node.output):
                 if name in made:
                     raise ValueError(f"the graph makes {shown(name)!r} twice, or in a circle")
                 made.add(name)
             if node.op_type == "Constant" and len(node.attribute) == 1:
                 self.tensors[node.output[0]] = node.attribute[0]
-            elif node.op_type in FOLDED and self.known(node.input[0]):
+            elif node.op_type in CONSTANT_NODES and self.known(node.input[0]):
                 self.folds[node.output[0]] = node
             else:
                 for name in dict.fromkeys(filter(None, node.input)):
@@ -213,7 +218,7 @@ def _name(node: Any) -> str:
 
 def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     """Return the kind and the last node of an activation that is exported as several nodes, one of
-    `GATES`, or None.
+    `ACTIVATION_PATTERNS`, or None.
     """
     words, waiting = {at: "z"}, deque(graph.readers[at])
     inside: set[int] = set()
@@ -225,9 +230,9 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         inside.add(id(node))
         given = sorted(given) if node.op_type in ("Add", "Mul") else given
         said = f"{node.op_type}({', '.join(given)})"
-        if said in GATES:
+        if said in ACTIVATION_PATTERNS:
             read = {id(reader) for name in words for reader in graph.readers[name]}
-            return (GATES[said], node) if read == inside else None
+            return (ACTIVATION_PATTERNS[said], node) if read == inside else None
         words[node.output[0]] = said
         waiting += graph.readers[node.output[0]]
     return None
@@ -240,20 +245,22 @@ def _step(graph: Graph, node: Any) -> None:
     refuse(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, of one number a row,",
-        WANTED,
+        SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     alone = arithmetic and all(x is None or x.size == 1 for x in held)  # such as a division by 255
     refuse(
-        graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"),
+        graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
-        WANTED,
+        SUPPORTED_NODES,
     )
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
         refuse(
-            len(held) != 2 or held[1] is None, f"{name} that is not rows times a constant", WANTED
+            len(held) != 2 or held[1] is None,
+            f"{name} that is not rows times a constant",
+            SUPPORTED_NODES,
         )
         stack.linear(_real(held[1], name).T, None, name)
     elif arithmetic:
@@ -263,7 +270,7 @@ def _step(graph: Graph, node: Any) -> None:
         refuse(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
-            WANTED,
+            SUPPORTED_NODES,
         )
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
@@ -279,7 +286,7 @@ def _step(graph: Graph, node: Any) -> None:
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
         words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
-        raise foreign(f"{name}{words.get(kind, axis)}", WANTED)
+        raise foreign(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
 
 
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
@@ -288,7 +295,7 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
     refuse(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
-        WANTED,
+        SUPPORTED_NODES,
     )
     W = _real(held[1], name) if attributes.get("transB", 0) else _real(held[1], name).T
     b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
@@ -304,7 +311,7 @@ def _real(c: np.ndarray, name: str) -> np.ndarray:
     refuse(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
-        WANTED,
+        SUPPORTED_NODES,
     )
     return c
 
@@ -314,7 +321,7 @@ def _row(c: np.ndarray, name: str) -> np.ndarray:
     refuse(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
-        WANTED,
+        SUPPORTED_NODES,
     )
     return _real(c, name).reshape(-1)
 
@@ -363,7 +370,7 @@ def _passes(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
             f"{_name(node)} of rows of {width or stack.width} numbers to a column, which skl2onnx "
             "writes of a regressor with several outputs,",
-            f"{WANTED}; fastcurv.from_sklearn(estimator) reads that regressor",
+            f"{SUPPORTED_NODES}; fastcurv.from_sklearn(estimator) reads that regressor",
         )
         if len(shape) == 2:
             graph.axes = 2
@@ -375,11 +382,13 @@ def _passes(
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    refuse(len(constants) != 1, f"{name} of two tensors", WANTED)
+    refuse(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
     refuse(
-        kind == "Div" and (first or not c.all()), f"{name} by {'a tensor' if first else 0}", WANTED
+        kind == "Div" and (first or not c.all()),
+        f"{name} by {'a tensor' if first else 0}",
+        SUPPORTED_NODES,
     )
     if kind in ("Mul", "Div"):
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
@@ -475,7 +484,9 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     [1.0, 1.0, 0.0]
     """
     proto, size, folder = _load(source)
-    room = SPARE + size if max_params is None else check_positive_int(max_params, "max_params")
+    room = (
+        SPARE_PARAMS + size if max_params is None else check_positive_int(max_params, "max_params")
+    )
     try:
         stack = Stack(room)
         found = _follow(Graph(proto, folder, stack))
@@ -484,7 +495,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     except Exception as error:  # for nodes without inputs, or tensors without data
         text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
-            f"the ONNX model must be a stack of {WANTED}, got a damaged one ({text})."
+            f"the ONNX model must be a stack of {SUPPORTED_NODES}, got a damaged one ({text})."
         ) from None
     warn_left_out(stack)
     return found
@@ -506,7 +517,7 @@ def _follow(graph: Graph) -> Model:
             or (  # or only nodes that turn a sigmoid into labels follow
                 len(readers) > 1
                 and [stack.last, *stack.activations[-1:]] == ["activation", "sigmoid"]
-                and {node.op_type for node in readers} <= AFTER
+                and {node.op_type for node in readers} <= OUTPUT_NODES
             )
         ):
             labelled = _only_labels(graph, at)
@@ -521,13 +532,15 @@ def _follow(graph: Graph) -> Model:
             saved = [at, sums[0]]
             _step(graph, node)
         elif len(readers) > 1:
-            raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
+            raise foreign(
+                f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES
+            )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
             refuse(
                 {*node.input} != {at, saved[0]},
                 f"{_name(node)} of {' and '.join(map(shown, node.input))}",
-                WANTED,
+                SUPPORTED_NODES,
             )
             stack.join(_name(node))
             saved = []
@@ -567,20 +580,22 @@ def _only_labels(graph: Graph, at: str) -> bool:
             fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same
             fits = fits and axis in (1, -1)
             same.update(dict.fromkeys(node.output, 2))
-        elif any(x in rest for x in ours) or kind not in AFTER:
+        elif any(x in rest for x in ours) or kind not in OUTPUT_NODES:
             fits = False
-        elif kind in LABELS or all(x in labels for x in ours):
+        elif kind in LABEL_NODES or all(x in labels for x in ours):
             fits = kind != "ArgMax" or axis in (1, -1)
             labels.update(node.output)
         else:
             of = same.get(node.input[0])
             fits = kind in ("ZipMap", "Normalizer") or (
-                kind in SAME and _passes(graph, node, held, attributes, of)
+                kind in PROBABILITY_NODES and _passes(graph, node, held, attributes, of)
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse(not fits, f"{_name(node)} after {end}", WANTED)
-    refuse(not graph.outputs & {*same, *labels}, f"what the graph gives after {end}", WANTED)
+        refuse(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES)
+    refuse(
+        not graph.outputs & {*same, *labels}, f"what the graph gives after {end}", SUPPORTED_NODES
+    )
     return bool(labels)
 
 

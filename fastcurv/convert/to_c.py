@@ -19,7 +19,7 @@ from ..structure.tables import ACTIVATIONS
 
 LEAK = ACTIVATIONS["leaky_relu"].leak
 # phi and, in `first` and `second`, phi' and phi'' of a number z, as C statements.
-FORMULAS = {
+C_FORMULAS = {
     "identity": "phi = z; first = 1; second = 0;",
     "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
     "leaky_relu": f"first = z > 0 ? 1 : {LEAK}; phi = first * z; second = 0;",
@@ -66,7 +66,7 @@ e = z > 0 ? 0 : expm1(z);
 
 # Words of C and names of its library that cannot name the function, beside the words of the file
 # itself. Of mathematical functions C also has those for other types, as sinf and sinl.
-KEYWORDS = (
+C_KEYWORDS = (
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
     "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict",
     "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
@@ -93,7 +93,7 @@ LIBRARY_NAMES = (
     "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
 )  # fmt: skip
 RESERVED_NAMES = re.compile(
-    rf"({'|'.join(KEYWORDS)}|{'|'.join(LIBRARY_NAMES)}|({'|'.join(MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
+    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(LIBRARY_NAMES)}|({'|'.join(MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
     r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
     r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
 )
@@ -280,7 +280,7 @@ int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, i
 """)
 
 # Functions that some networks do not need, and C compilers would warn of.
-HELPERS = {
+C_HELPERS = {
     "add": """\
 static void add(int n, const double *a, double *out) {
     int i;
@@ -391,14 +391,14 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     if not isinstance(model, MLP):
         raise TypeError(f"model must be an MLP, got {typed(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
-    words = re.findall(r"\w+", " ".join([TEXT.template, *HELPERS.values(), *FORMULAS.values()]))
+    words = re.findall(r"\w+", " ".join([TEXT.template, *C_HELPERS.values(), *C_FORMULAS.values()]))
     if not fits or name in words or RESERVED_NAMES.fullmatch(name):
         raise ValueError(
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
             f"got {short(name)}."
         )
     model, theta = model.fold_batch_norm(theta, statistics)
-    own = [phi for phi in model.activation if phi not in FORMULAS]
+    own = [phi for phi in model.activation if phi not in C_FORMULAS]
     if own:
         raise ValueError(
             f"model must have built-in activations, got {own[0]!r}, a Python function that C "
@@ -429,7 +429,7 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
             f"backward(work + {at['e']}, J + (size_t)k * {d_in}, NULL, work);",
         ]
     used = "".join(forward + backward)
-    helpers = "".join(text for called, text in HELPERS.items() if f"{called}(" in used)
+    helpers = "".join(text for called, text in C_HELPERS.items() if f"{called}(" in used)
     return TEXT.substitute(
         at,
         title=repr(model),
@@ -503,7 +503,7 @@ def c_array(name: str, numbers: np.ndarray) -> str:
 
 def activation_function(phi: str) -> str:
     """Return the C function that applies an activation to a layer."""
-    body = FORMULAS[phi]
+    body = C_FORMULAS[phi]
     names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]
     return ACTIVATION.substitute(phi=phi, names="".join(names), body=body)
 

@@ -27,11 +27,12 @@ WRAPPED = {  # wrappers that compute what the module in this attribute does
     "DistributedDataParallel": "module",
 }
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-FLAT = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
+FLATTEN_SHAPES = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
     **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
     **dict.fromkeys(((0, -1), (0, 1)), [-1]),
 }
-FUNCTIONS = {  # torch functions and tensor methods: the module's class, the arguments after x
+# torch functions and tensor methods: the module's class, the arguments after x
+FUNCTION_MODULES = {
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
     "flatten": ("Flatten", ("start_dim", "end_dim")),
@@ -55,14 +56,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # defaults of these functions that diff
     "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
     "Linear": {"bias": None},
 }
-RELUS = {  # functions that are relu with these settings
+RELU_FUNCTIONS = {  # functions that are relu with these settings
     "clamp": ({"min": 0, "max": None}, {"min": 0, "max": math.inf}),
     "clamp_min": ({"min": 0},),
     "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
     "Threshold": ({"threshold": 0, "value": 0},),
 }
-SAME = 1e-6  # relative, in float64: far above rounding, far below the effect of another function
-DROPS = ("Dropout", "AlphaDropout", "Dropout1d")
+# relative, in float64: far above rounding, far below the effect of another function
+SAME_OUTPUT_TOL = 1e-6
+DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _numbers(tensor: Any) -> np.ndarray:
@@ -220,7 +222,7 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
         return "", ()
     theirs = ACTIVATIONS[plain].names.get("torch", {}) if plain in ACTIVATIONS else {}
     phis = ((kind, tuple(settings)) for kind, settings in theirs.items())
-    return FUNCTIONS.get(plain) or next(phis, ("", ()))
+    return FUNCTION_MODULES.get(plain) or next(phis, ("", ()))
 
 
 def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
@@ -305,10 +307,10 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     elif kind in activations_of("torch"):
         wanted = activations_of("torch")[kind][1]
         stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
-    elif kind in RELUS:
-        given = {key: getattr(module, key) for key in RELUS[kind][0]}
+    elif kind in RELU_FUNCTIONS:
+        given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
         said = " and ".join(f"{key}={value!r}" for key, value in given.items())
-        refuse(given not in RELUS[kind], f"{name} with {said}")
+        refuse(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
         stack.activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
@@ -317,7 +319,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
                 "rows."
             )
         stack.close(name, said=kind == "Softmax")
-    elif kind in DROPS:
+    elif kind in DROPOUT_MODULES:
         if module.training and module.p > 0:
             raise ValueError(
                 f"{name} must be in evaluation mode, got training mode, in which it draws at "
@@ -338,7 +340,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
     said, wanted = f"{name}, which may join rows,", SUPPORTED
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
-        shape = FLAT.get(asked, [])
+        shape = FLATTEN_SHAPES.get(asked, [])
         said = f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
     elif kind == "squeeze":
         shape = [-1] if module.dim in (None, 1, -1) else []
@@ -455,7 +457,7 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
         ) from None
     ends = (ours, ours.softmax(-1), ours.log_softmax(-1), ours.sigmoid())
     far = [float((theirs - end).abs().max() / (1 + end.abs().max())) for end in ends]
-    if not min(far) <= SAME:
+    if not min(far) <= SAME_OUTPUT_TOL:
         raise ValueError(
             f"module ({type(module).__name__}) must have a forward whose control flow does not "
             f"depend on its input, got results that differ from its graph by {min(far):.1g}."

@@ -19,7 +19,7 @@ from ..common.checks import (
     check_seed,
     check_theta,
 )
-from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import PER_CUBE, NotFiniteError
 from ..common.objectives import (
     Products,
@@ -33,7 +33,7 @@ from ..common.progress import bar
 from ..common.protocols import Differentiable
 from ..common.runtime import (
     ALONE,
-    GRACE,
+    RESERVED_TIME_FRACTION,
     OutOfTime,
     late,
     one_blas_thread,
@@ -48,13 +48,14 @@ from .evidence import ClassifyOptions, Inertia, check_operator, check_run
 from .iterative import ByProducts, Unfinished, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
-from .report import WHICH_CALL_GETS_THERE, CriticalPoint, cut_short, reason, where_newton_leads
+from .report import ADVICE, CriticalPoint, cut_short, reason, where_newton_leads
 from .theorem import EPS, Contraction, zero_of_residuals
 
-FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
+# parameters up to which all eigenvalues are computed, however large the gradient
+ALWAYS_DENSE_MAX_N = 256
 LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
 IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
-FEWEST = 4  # times a product, what the quickest verdict takes
+MIN_VERDICT_PRODUCTS = 4  # times a product, what the quickest verdict takes
 LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes
 AT_LEAST = 0.05  # seconds for a verdict from a few products where no time is left
 LARGEST_JACOBIAN = 1 << 26  # entries
@@ -213,7 +214,7 @@ def classify(
     dense_below = check_real(dense_below, "dense_below", "a number of parameters")
     if dense_below != dense_below:
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
-    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
+    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     check_seed(seed)  # here, since few code paths draw from it
     if gradient_tol is not None:
@@ -316,7 +317,7 @@ def _refined(
             return led
         spent = inertia.H.left < LEAST_LEFT or late()
         here = "spent" if spent else "plateau" if found.gradient.plateau else "far"
-        return _continued(point, WHICH_CALL_GETS_THERE[here])
+        return _continued(point, ADVICE[here])
     if ask.seek and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
         led = _nearest(ask, point, inertia, shown)
@@ -339,7 +340,7 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
-        if ask.dense and H.n > FEW and ask.krylov is None and is_clearly_far(ask, H):
+        if ask.dense and H.n > ALWAYS_DENSE_MAX_N and ask.krylov is None and is_clearly_far(ask, H):
             inertia, found = _examine(cheap, H)
             if decide(found).because in (Reason.FAR, Reason.PLATEAU, Reason.HELD):
                 return inertia, found
@@ -349,10 +350,10 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
             return _examine(ask, H)
         return _examine(cheap, H)
     H.most = H.count
-    grace = max(AT_LEAST, GRACE * (ask.max_time or np.inf))
+    grace = max(AT_LEAST, RESERVED_TIME_FRACTION * (ask.max_time or np.inf))
     with time_limit(np.inf):  # no time left: a few products give a verdict
         with suppress(OutOfTime), time_limit(grace):
-            if FEWEST * H.pace < grace:
+            if MIN_VERDICT_PRODUCTS * H.pace < grace:
                 return _examine(cheap, H)
         inertia = Unfinished(cheap, H)
         unknown = Spectrum(n_negative_bounds=(0, H.n))

@@ -27,7 +27,7 @@ from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
-    FAR,
+    MAX_RELATIVE_STEP,
     ClassifyOptions,
     End,
     Inertia,
@@ -41,7 +41,7 @@ from .evidence import (
 )
 from .nearness import (
     GRADIENT_EPS,
-    SHORTER,
+    MAX_DECREMENT_LEFT,
     best_gradient,
     certify_signs,
     gradient_after,
@@ -52,7 +52,7 @@ from .nearness import (
 )
 from .theorem import (
     EPS,
-    UP,
+    ROUND_UP,
     Contraction,
     Slice,
     eta_of,
@@ -68,7 +68,7 @@ from .theorem import (
 ZERO_MODE = 1e-4  # of ||H||: the largest curvature of a symmetry direction near g = 0
 APART_FROM = 768  # below this n every eigenvalue is proved on its own
 ONE_BY_ONE = 128  # up to as many reflections are applied singly, for a sharper bound; else ...
-REFLECTED = 64  # ... up to this many at once
+MAX_REFLECTIONS = 64  # ... up to this many at once
 BALANCED_BELOW = 1500  # up to this n an indefinite H is also decomposed in balanced coordinates
 
 
@@ -200,7 +200,7 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     whole = orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * spread * UP,
+        near.change * spread * ROUND_UP,
         near.error / bottom,
         found.radius,
     )
@@ -227,25 +227,28 @@ class _Off:
     def rounding(self) -> float:
         """Return a bound on the rounding error of `block`, relative to ``||M||_F``.
 
-        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `REFLECTED`: sums of
-        n, k and k products, in any order. The error, relative to ``||X||_F``, is therefore at most
-        ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2. ``I - V T V'`` deviates from
+        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `MAX_REFLECTIONS`: sums
+        of n, k and k products, in any order. The error, relative to ``||X||_F``, is therefore at
+        most ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2. ``I - V T V'`` deviates from
         orthogonality by as much again, since V and T are rounded too (Higham, Accuracy and
-        Stability, 2002, 19.3 and 19.5). Both sides contribute. A single reflection has
-        ``tau ||v||^2 = 2``; for larger blocks the norms are computed.
+        Stability, 2002, 19.3 and 19.5). Both sides contribute. A single reflection has ``tau
+        ||v||^2 = 2``; for larger blocks the norms are computed.
         """
         n, s = self.raw.shape
         if s <= ONE_BY_ONE:
             return float(2 * (n + 10) * EPS * 2 * s)
         V, total = np.tril(self.raw, -1), 0.0
         V[np.diag_indices(s)] = 1.0
-        for start in range(0, s, REFLECTED):
-            part, tau = V[:, start : start + REFLECTED], self.tau[start : start + REFLECTED]
+        for start in range(0, s, MAX_REFLECTIONS):
+            part, tau = (
+                V[:, start : start + MAX_REFLECTIONS],
+                self.tau[start : start + MAX_REFLECTIONS],
+            )
             some = tau != 0  # tau = 0: no reflection
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
             total += safe_norm(part) ** 2 * safe_norm(T)
-        return float(2 * (n + 2 * REFLECTED + 8) * EPS * total)
+        return float(2 * (n + 2 * MAX_REFLECTIONS + 8) * EPS * total)
 
     def block(self, M: Floats) -> Floats:
         """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
@@ -275,7 +278,7 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     H.norm = max(H.norm, 1.01 * full.norm)  # scales the error of a product
     held = tangents(ask.ob, ask.theta)
     # the zero eigenvalues of known symmetries would keep any Hessian from being definite
-    if full.n >= FROM and not held.columns.shape[1]:
+    if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.note("a Cholesky factor")
         known = definite(full)
         found = None if known is None else ByCholesky(ask, H, full, gradient, known)
@@ -303,8 +306,8 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 # step, and the theorem needs no more than these two. If any step falls short of a proof, the
 # result is None, and all eigenpairs are computed.
 
-FROM = 768  # below this n all eigenpairs take a fraction of a second, and tell more
-SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a lower bound
+CHOLESKY_MIN_N = 768  # below this n all eigenpairs take a fraction of a second, and tell more
+FLOOR_FRACTIONS = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a lower bound
 GRADIENT_STEPS = 60  # of the Krylov space that measures the share of g in the range of H
 MOST_SOLVES = 200
 
@@ -340,7 +343,7 @@ def definite(full: DenseHessian) -> Definite | None:
     found = unbroken(eigsh(op, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
-    for share in SHARES:
+    for share in FLOOR_FRACTIONS:
         floor = cholesky_floor(A.copy(), share * weakest) - full.error
         if floor > 0:
             return Definite(solve, floor, weakest)
@@ -390,8 +393,8 @@ class ByCholesky(Inertia):
         absolute = float(size.sum(axis=1).max())  # at least the 2-norm of |A|
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
-        beta = UP / known.floor
-        eta = eta_of(self.length, beta, left) * UP
+        beta = ROUND_UP / known.floor
+        eta = eta_of(self.length, beta, left) * ROUND_UP
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def theorem(self) -> tuple[Contraction, float]:
@@ -413,7 +416,7 @@ class ByCholesky(Inertia):
         while run.p and run.m < min(GRADIENT_STEPS, n):
             run.step()
         values, S = decompose(run)
-        reached = size / (FAR * extent(self.ask.theta))
+        reached = size / (MAX_RELATIVE_STEP * extent(self.ask.theta))
         cut = max(self.full.error, self.ask.curvature_tol * self.top[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.top[0])
@@ -440,8 +443,9 @@ class ByCholesky(Inertia):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
-EVENED = 3  # times that the layers' steps are made equally long: signs change with the units
-SHORTEST = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
+# times that the layers' steps are made equally long: signs change with the units
+N_BALANCING_STEPS = 3
+MIN_LAYER_SCALE = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
 
 
 class ByEigenpairs(Inertia):
@@ -556,14 +560,14 @@ class ByEigenpairs(Inertia):
             return plain
         flat, layers = full.flat(view.held.columns), full.M.layers()
         cut, step = view.best, np.zeros(self.full.n)
-        for evened in range(-len(full.units), EVENED):
+        for evened in range(-len(full.units), N_BALANCING_STEPS):
             if evened < 0:
                 units = full.units[evened]
             else:
                 lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
                 if not 0 < lengths.max() < np.inf or len(lengths) == 1:
                     break
-                units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
+                units = cut.c * np.maximum(lengths / lengths.max(), MIN_LAYER_SCALE)[layers]
             cut = view.best if view.best.c is units else full.cut(flat, units)
             step, length = self._newton(cut)
             found = self._pair_in(cut, length)
@@ -614,7 +618,7 @@ class ByEigenpairs(Inertia):
 
     def _arrives(self) -> bool:
         """Return whether on eigenvectors of known sign the decrement at the end of Newton's step is
-        at most `SHORTER` of that at theta, beyond rounding.
+        at most `MAX_DECREMENT_LEFT` of that at theta, beyond rounding.
         """
         (g, off), known, cut = self.gradient, self.signs != 0, self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
@@ -623,7 +627,7 @@ class ByEigenpairs(Inertia):
         if before == 0:
             return True
         there = gradient_after(self.ask.ob, self.ask.theta, step)
-        most = SHORTER * before
+        most = MAX_DECREMENT_LEFT * before
         return there is not None and newton_decrement(there, np.nan, self.reach, cut)[0] <= most
 
     @cached_property
@@ -644,7 +648,7 @@ class ByEigenpairs(Inertia):
         """Return the nearness with what H does to the gradient."""
         near, full, plain = self.near, self.full, self.view.plain
         # along smaller curvature a Newton step would leave the region where the loss is modelled
-        reached = near.gradient_norm / (FAR * extent(self.ask.theta))
+        reached = near.gradient_norm / (MAX_RELATIVE_STEP * extent(self.ask.theta))
         flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
             unit = self.gradient[0] / near.gradient_norm

@@ -94,8 +94,9 @@ def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
 # A gradient within this many times its own rounding bound cannot be told from zero.
 GRADIENT_ROUNDING = 10.0
 # Bounds on errors below this may come from underflow alone.
-UNDERFLOWN = 1e-280
-FARTHEST = 200  # scale factors are clipped to within 2^+-FARTHEST of their median
+UNDERFLOW_TOL = 1e-280
+# scale factors are clipped to within 2^+-MAX_SCALE_EXPONENT of their median
+MAX_SCALE_EXPONENT = 200
 # A gradient is called critical below this times the norm of H times the size of theta.
 RELATIVE_GRADIENT = 1e-5
 
@@ -239,7 +240,7 @@ def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     lies half-way between its units and those of the others, however many parameters each has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
-    counted = noise > UNDERFLOWN * max(1.0, float(noise.max(initial=0.0)))
+    counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares
     # a pattern without diagonal entries may be bipartite: the units of one side are then free
@@ -248,7 +249,9 @@ def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     x = np.linalg.solve(M, -(logs @ shares))
     middle = np.median(x[each > 0]) if each.any() else 0.0
     x = np.where(each > 0, x, middle)
-    return np.asarray(np.exp2(np.round(np.clip(x, middle - FARTHEST, middle + FARTHEST))))
+    return np.asarray(
+        np.exp2(np.round(np.clip(x, middle - MAX_SCALE_EXPONENT, middle + MAX_SCALE_EXPONENT)))
+    )
 
 
 def _largest_one(d: Floats) -> Floats:
@@ -281,7 +284,7 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
 
 # A Newton step longer than this many times theta leaves the region where any local model of the
 # loss holds: H counts as flat along the gradient.
-FAR = 1e6
+MAX_RELATIVE_STEP = 1e6
 
 
 class Inertia(ABC):
@@ -376,7 +379,8 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     return run
 
 
-STALE = 100.0  # sqrt(eps) that a Lanczos relation may be off by; semi-orthogonality loses a few
+# sqrt(eps) that a Lanczos relation may be off by; semi-orthogonality loses a few
+MAX_ORTHOGONALITY_LOSS = 100.0
 
 
 def check_operator(run: Runs, H: Products) -> int:
@@ -400,7 +404,11 @@ def check_operator(run: Runs, H: Products) -> int:
     x, expected, size = _held_products(run, rng)
     if same and size > 0:
         found = H(x)
-        most = STALE * float(np.finfo(run.dtype).eps) ** 0.5 * max(size, safe_norm(found))
+        most = (
+            MAX_ORTHOGONALITY_LOSS
+            * float(np.finfo(run.dtype).eps) ** 0.5
+            * max(size, safe_norm(found))
+        )
         same, spent = bool(safe_norm(found - expected) <= most), spent + 1
     if not same:
         raise ValueError(

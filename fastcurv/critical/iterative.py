@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_rng, operator_dtype, times
-from ..common.objectives import ZERO, Products, SpentError, gradient_at, offered, probes
+from ..common.objectives import (
+    ZERO_CURVATURE_RATIO,
+    Products,
+    SpentError,
+    gradient_at,
+    offered,
+    probes,
+)
 from ..common.protocols import Floats, ProvedReach
 from ..common.runtime import Budget, late, unbroken
 from ..common.vectors import extent, safe_norm
@@ -29,7 +36,7 @@ from ..spectrum.reduced import reduction
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
 from .evidence import (
-    FAR,
+    MAX_RELATIVE_STEP,
     ClassifyOptions,
     End,
     Inertia,
@@ -43,7 +50,7 @@ from .evidence import (
 )
 from .nearness import (
     GRADIENT_EPS,
-    SHORTER,
+    MAX_DECREMENT_LEFT,
     assumed_error,
     best_gradient,
     gradient_after,
@@ -51,7 +58,7 @@ from .nearness import (
     lasts_along,
     nearness_by,
 )
-from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
+from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -59,8 +66,8 @@ from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
 # The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
-RESERVE = 9  # products that are kept for the proofs at the end
-ASYMMETRY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
+PROOF_PRODUCTS = 9  # products that are kept for the proofs at the end
+ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
 
 
 class InertiaSearch:
@@ -70,7 +77,8 @@ class InertiaSearch:
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.ask, self.H = ask, H
-        self.budget = Budget(within=H, reserve=RESERVE)  # the rest is for the proofs at the end
+        # the rest is for the proofs at the end
+        self.budget = Budget(within=H, reserve=PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # the operator whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
@@ -240,9 +248,9 @@ class InertiaSearch:
         """Find an orthonormal basis of proved symmetry directions, unless there are too many or
         they are not needed.
 
-        Only directions of their span that H maps to at most `COUPLING` of what counts as negative
-        curvature are taken; taking these out changes no eigenvalue by more than twice that, which
-        the bound on the risk accounts for.
+        Only directions of their span that H maps to at most `MAX_COUPLING` of what counts as
+        negative curvature are taken; taking these out changes no eigenvalue by more than twice
+        that, which the bound on the risk accounts for.
         """
         ask, H = self.ask, self.H
         if not self.one_sided or not offers_symmetries(ask.ob):
@@ -257,7 +265,7 @@ class InertiaSearch:
         if T.shape[1]:
             H.note(f"{T.shape[1]} symmetry directions")
             Q = independent(T)
-            most = min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm
+            most = min(ZERO_MODE, MAX_COUPLING * ask.curvature_tol) * H.norm
             self.symmetry = np.asarray(annihilated(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
@@ -316,7 +324,7 @@ class InertiaSearch:
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
                 noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
-                H.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
+                H.asymmetry = ASYMMETRY_SAFETY * gap if gap > 2 * noise else 0.0
             rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():
@@ -332,7 +340,7 @@ def both_signs(run: Any) -> bool:
     """
     values, S = decompose(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
-    error = max(10 * run.err[: run.m].max(), ZERO * run.scale)
+    error = max(10 * run.err[: run.m].max(), ZERO_CURVATURE_RATIO * run.scale)
     return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)
 
 
@@ -342,9 +350,9 @@ def both_signs(run: Any) -> bool:
 # others it is a matrix that is small enough to decompose. So the inertia is known as at small n,
 # and Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
 
-SPARE = 40  # products reserved for proofs that do not use the matrix
-CREDIBLE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
-INSIDE = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
+MATRIX_FREE_PROOF_PRODUCTS = 40  # products reserved for proofs that do not use the matrix
+MIN_CREDIBLE_CURVATURE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
+MAX_NORM_LOSS = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
 
 
 @dataclass(frozen=True, eq=False)
@@ -431,7 +439,7 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reache
     budget must allow as many products. Symmetries Q (n, s) are taken out if they lie in the reached
     space.
     """
-    most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
+    most = int(min(ask.dense_below, left - MATRIX_FREE_PROOF_PRODUCTS, LARGEST_DENSE))
     space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
     if space is None or not space.m:
         return None
@@ -446,7 +454,7 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reache
     H.note("all eigenvalues")
     rows = np.ascontiguousarray(Q.T)
     inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
-    if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
+    if (np.linalg.norm(inner, axis=0) < 1 - MAX_NORM_LOSS).any():
         inner = inner[:, :0]
     cut = DenseHessian(M).cut(inner, more=found.error)
     span = _columns(space, cut.span)
@@ -465,17 +473,19 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
 
 GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient ...
 MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
-SOLVED = 0.5  # relative residual above which Newton's step counts as unknown
+MAX_STEP_RESIDUAL = 0.5  # relative residual above which Newton's step counts as unknown
 SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
-RISK = 0.01  # risk that sets the search for negative curvature if no failure probability was given
+# risk that sets the search for negative curvature if no failure probability was given
+DEFAULT_RISK = 0.01
 BALANCED_STEPS = 128  # steps in balanced coordinates, if parameters have very different scales
 SHORT_STEPS = 64  # steps if only the ends of the spectrum are needed
 MAX_PROBES = 16
-COUPLING = 0.01  # of curvature_tol ||H||: largest ||Hq|| of a symmetry direction q taken out
+MAX_COUPLING = 0.01  # of curvature_tol ||H||: largest ||Hq|| of a symmetry direction q taken out
 MAX_SYMMETRY = 1024  # if there are more symmetry directions, at a product each, none is taken out
-PROBE = 1  # seed of the random vector that shows the size of H
-CLEAR = 1e-2  # theta is clearly far if even this share of its gradient and decrement is not near
-WEAK = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
+PROBE_SEED = 1  # seed of the random vector that shows the size of H
+# theta is clearly far if even this share of its gradient and decrement is not near
+CLEARLY_FAR_FRACTION = 1e-2
+N_WEAKEST_TESTED = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
 
 
 class ByProducts(Inertia):
@@ -544,7 +554,7 @@ class ByProducts(Inertia):
         values, S = decompose(run)
         y, self.left = _solve(run, size)
         self.step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
-        cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
+        cut = max(run.scale * ask.curvature_tol, size / (MAX_RELATIVE_STEP * extent(ask.theta)))
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
@@ -571,8 +581,8 @@ class ByProducts(Inertia):
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
-        eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
-        goal = lanczos_steps(H.n, eps, ask.failure_probability or RISK)
+        eps = ask.curvature_tol * (1 - 2 * MAX_COUPLING * deflated)
+        goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_RISK)
         steps = goal if deep else min(goal, SHORT_STEPS)
         if known is None:
             H.note(f"{steps} Lanczos steps")
@@ -628,16 +638,16 @@ class ByProducts(Inertia):
             self.step, self.left = known.step(H, g), 0.0
         else:
             self.step, self.left = self._newton()
-        distance = safe_norm(self.step) if self.left <= SOLVED else np.inf
+        distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.affords(1)):
             return UNTRIED, distance
-        rest, beta = H(self.step) + g, UP / weakest
+        rest, beta = H(self.step) + g, ROUND_UP / weakest
         if known is not None:
             rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.bound(self.step) + rounding
-        eta = eta_of(safe_norm(self.step), beta, error) * UP
+        eta = eta_of(safe_norm(self.step), beta, error) * ROUND_UP
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
             found = across_orbits(ask.ob, ask.theta, known, found)
@@ -661,7 +671,7 @@ class ByProducts(Inertia):
         if not (seen.negative and seen.positive):
             return Pair(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
-        error = (max(H.bound(end.vector) for end in self.ends) + dots) * UP + H.asymmetry
+        error = (max(H.bound(end.vector) for end in self.ends) + dots) * ROUND_UP + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
 
@@ -679,7 +689,7 @@ class ByProducts(Inertia):
             self._drop_weak()
         else:  # does every known sign rest on curvature strong enough to be measured again?
             sizes = np.abs(self.known.values[self.known.signs != 0])
-            self.keeps = bool(sizes.min(initial=np.inf) > CREDIBLE * self.H.norm)
+            self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
         with suppress(SpentError):  # `H.short` says so
             self.keeps = self.keeps and self._lasts()
         return self.keeps, self.keeps and self._arrives()
@@ -704,11 +714,11 @@ class ByProducts(Inertia):
         """
         main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
         if self.known is not None:
-            values, columns = self.known.chosen(WEAK)
+            values, columns = self.known.chosen(N_WEAKEST_TESTED)
             rows = columns.T
-        elif main is not None and main.m > WEAK:
+        elif main is not None and main.m > N_WEAKEST_TESTED:
             ritz, S = decompose(main)
-            chosen = np.argsort(np.abs(ritz))[:WEAK]
+            chosen = np.argsort(np.abs(ritz))[:N_WEAKEST_TESTED]
             values, rows = ritz[chosen], self.search.vectors(main, S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
@@ -740,8 +750,8 @@ class ByProducts(Inertia):
         if size <= max(rounding, off if off == off else 0.0):
             return True
         there = gradient_after(self.ask.ob, theta, self.step)
-        most = (SHORTER**0.5 + self.left) * size + rounding
-        return self.left <= SOLVED and there is not None and safe_norm(there) <= most
+        most = (MAX_DECREMENT_LEFT**0.5 + self.left) * size + rounding
+        return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient, as its Krylov space shows it."""
@@ -750,7 +760,7 @@ class ByProducts(Inertia):
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
             residual=self.residual,
-            flat_beside_step=norm <= size / (FAR * extent(self.ask.theta)),
+            flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * extent(self.ask.theta)),
         )
 
     def spectrum(self, proof: Proof) -> Spectrum:
@@ -804,7 +814,7 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
         return False
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
-    H(as_rng(PROBE).standard_normal(H.n))
+    H(as_rng(PROBE_SEED).standard_normal(H.n))
     known = 0 < size < np.inf and along < np.inf and H.norm > 0
     return known and _promises(ask, size, least_decrement(size, along / size), H.largest)
 
@@ -815,8 +825,17 @@ def _promises(ask: ClassifyOptions, size: float, decrement: float, largest: floa
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
-    rest = nearness_by(ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol)
-    return not rest.near and assumed_error(largest, ask.theta) / CLEAR < size < np.inf
+    rest = nearness_by(
+        ask.ob,
+        ask.theta,
+        CLEARLY_FAR_FRACTION * size,
+        CLEARLY_FAR_FRACTION * decrement,
+        reach,
+        ask.gradient_tol,
+    )
+    return (
+        not rest.near and assumed_error(largest, ask.theta) / CLEARLY_FAR_FRACTION < size < np.inf
+    )
 
 
 def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:

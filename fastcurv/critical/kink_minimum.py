@@ -26,8 +26,9 @@ from .theorem import EPS, Slice, kantorovich, newton_in_slice
 # These hypotheses are checked here at a point near such a one, as `theorem` checks those of a
 # smooth loss.
 
-SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: lengths tried for columns of slopes
-EASY = 1e-3  # h below which no other units are tried
+# of the largest curvature: lengths tried for columns of slopes
+COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
+EASY_H = 1e-3  # h below which no other units are tried
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> KinkMinimum:
     for units in _units(K, phi.n_theta):
         found.append(_prove_in(phi.in_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
-        if best.kantorovich < EASY:
+        if best.kantorovich < EASY_H:
             break
     return best
 
@@ -121,7 +122,7 @@ def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
     if not sizes.size or not (sizes > 0).all():
         return [ones]
     top = float(np.linalg.norm(K[:n, :n], 2))
-    return [*(share * top / sizes for share in SHARES), ones]
+    return [*(share * top / sizes for share in COLUMN_LENGTH_RATIOS), ones]
 
 
 def _answer(
@@ -175,15 +176,16 @@ def _prove_in(
     return _answer(phi, "", radius, h, weakest)
 
 
-LARGEST = 600  # most parameters, since every step forms dense matrices
-DEAREST = 5e7  # most numbers in the passes of one Hessian, about a second
-UPDATES = 12  # most updates of the active set
-NEWTON = 12  # most Newton steps between updates
-NOTHING = 1e-100  # least scale of pre-activations, for a theta that is almost 0
-IDLE = 1e-13  # a pre-activation without effect that is smaller than this is on no side
-NEAR = 1e-7  # relative to the layer's largest: smaller pre-activations count as 0
-BETWEEN = 1e-3  # a slope closer than this to that of either side has left the kink
-AT = 1e-7  # of ||theta||: a verdict on theta covers a held point within this distance
+MAX_PARAMS = 600  # most parameters, since every step forms dense matrices
+MAX_HESSIAN_WORK = 5e7  # most numbers in the passes of one Hessian, about a second
+MAX_ACTIVE_SET_UPDATES = 12  # most updates of the active set
+MAX_NEWTON_STEPS = 12  # most Newton steps between updates
+MIN_PREACTIVATION_SCALE = 1e-100  # least scale of pre-activations, for a theta that is almost 0
+# a pre-activation without effect that is smaller than this is on no side
+IDLE_PREACTIVATION_TOL = 1e-13
+ZERO_PREACTIVATION_TOL = 1e-7  # relative to the layer's largest: smaller pre-activations count as 0
+SLOPE_TOL = 1e-3  # a slope closer than this to that of either side has left the kink
+COVERED_DISTANCE = 1e-7  # of ||theta||: a verdict on theta covers a held point within this distance
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def rows_with_kinks(ob: Any) -> Any:
     """
     rows = proved(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
-    fits = first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
+    fits = first is not None and first.n_params <= MAX_PARAMS and 0 < first.cost <= MAX_HESSIAN_WORK
     return rows if fits else None
 
 
@@ -216,7 +218,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
     held = replace(found.verdict, radius=found.verdict.radius + far)
-    return held if far <= AT * max(1.0, float(np.linalg.norm(theta))) else None
+    return held if far <= COVERED_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
 
 
 @cache_last
@@ -239,10 +241,10 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """
     rows = proved(ob, "relu_rows")
     zs = ob.model.preactivations(theta, rows.X)[:-1]
-    size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
+    size = max(1e-3 * float(np.abs(theta).max()), MIN_PREACTIVATION_SCALE)
     found = []
     for z, leak in zip(zs, rows.leaks):
-        near = np.abs(z) <= NEAR * max(float(np.abs(z).max()), size)
+        near = np.abs(z) <= ZERO_PREACTIVATION_TOL * max(float(np.abs(z).max()), size)
         found.append(np.where(near, 0.5 * (1 + leak), np.where(z > 0, 1.0, leak)))
     return found
 
@@ -253,12 +255,12 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
     """
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
-        between = (s > leak + BETWEEN) & (s < 1 - BETWEEN)
+        between = (s > leak + SLOPE_TOL) & (s < 1 - SLOPE_TOL)
         gone = between.all(axis=0)
         gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
         gates.append(gate)
         collapsed.append(gone)
-    for _ in range(UPDATES):
+    for _ in range(MAX_ACTIVE_SET_UPDATES):
         collapsed = _tidy(rows, gates, collapsed)
         parents = rows.copies(theta, gates, collapsed)
         phi = rows.held(gates, collapsed, parents)
@@ -302,7 +304,7 @@ def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
     gradient; None if it does not converge.
     """
     size = np.inf
-    for _ in range(NEWTON):
+    for _ in range(MAX_NEWTON_STEPS):
         last = size <= 1e-9 * max(1.0, float(np.linalg.norm(point)))
         g = phi.precise_gradient(point)[0] if last else phi.gradient(point)
         try:
@@ -334,7 +336,7 @@ def _update(
         active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)
-        enter, idle = crossed & felt, crossed & ~felt & (np.abs(z) > IDLE)
+        enter, idle = crossed & felt, crossed & ~felt & (np.abs(z) > IDLE_PREACTIVATION_TOL)
         changed |= bool((above | beneath | enter | idle).any())
         gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
         s[enter] = 0.5 * (1 + leak)

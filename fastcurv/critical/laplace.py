@@ -46,7 +46,7 @@ from ..common.checks import (
     check_positive_int,
     check_theta,
 )
-from ..common.errors import Answering, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, typed
 from ..common.html import html_table
 from ..common.linalg import cholesky, eigh, eigvalsh
 from ..common.protocols import Floats
@@ -77,7 +77,7 @@ _MISSING: dict[str, Any] = {
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LaplacePosterior(Record, Answering, subject="posterior"):
+class LaplacePosterior(Record, AttributeHints, subject="posterior"):
     """A Gaussian over the parameters of a network, as returned by `laplace`.
 
     Attributes

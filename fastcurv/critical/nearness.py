@@ -40,9 +40,11 @@ from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, TINY, Slice
 
-SHARE = 1e-8  # of f - c: the decrease that Newton's step may still promise near a critical point
+# of f - c: the decrease that Newton's step may still promise near a critical point
+DECREMENT_TOL = 1e-8
 STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
-ROUGH = 1e-6  # relative error of a precise gradient above which the plain one may be better
+# relative error of a precise gradient above which the plain one may be better
+ROUGH_GRADIENT_ERROR = 1e-6
 GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
 
 
@@ -94,7 +96,7 @@ def nearness_by(
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
-    share = SHARE * (f - lower_bound(ob))
+    share = DECREMENT_TOL * (f - lower_bound(ob))
     thresholds = []  # max(1e-8 (f - c), rounding of f), in the objective's precision and in float64
     for eps in (own, EPS):
         stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
@@ -141,7 +143,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored
-        if error <= ROUGH * safe_norm(g) or not bounded:
+        if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or not bounded:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
     error = float(ob.rounding_bound(theta)) if bounded else np.nan
@@ -232,12 +234,14 @@ def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 # eigenpairs are available, which takes a few products. The steps contract if each one at least
 # halves the gradient in those coordinates, a test that no rescaling of parameters changes.
 
-STEPS = 10
-HALF = 0.5  # largest ratio of the gradient's norms after and before a step
-SLOW = 3  # steps after which the ratio must be at most TENTH: linear convergence is not Newton's
-TENTH = 0.1
-ENOUGH = 1e-12  # of the gradient at the start: beyond that, steps only show rounding
-SOLVED = 1e-9  # relative residual of the linear system of a step
+MAX_NEWTON_STEPS = 10
+MAX_CONTRACTION = 0.5  # largest ratio of the gradient's norms after and before a step
+# steps after which the ratio must be at most MAX_LATE_CONTRACTION: linear convergence is not
+# Newton's
+LATE_STEP = 3
+MAX_LATE_CONTRACTION = 0.1
+GRADIENT_FLOOR = 1e-12  # of the gradient at the start: beyond that, steps only show rounding
+LINEAR_SOLVE_TOL = 1e-9  # relative residual of the linear system of a step
 MOST_PRODUCTS = 200  # for one step
 
 
@@ -300,7 +304,7 @@ def newton_limit(
     fine = within.cut is None or offered(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
         return None, 0, 0
-    for k in range(STEPS):
+    for k in range(MAX_NEWTON_STEPS):
         room = int(min(MOST_PRODUCTS, most_products - spent))
         if room < 1:
             return None, k, spent
@@ -311,22 +315,26 @@ def newton_limit(
             return None, k, spent + H.count
         spent += H.count
         there = here + p
-        share = HALF if k < SLOW else TENTH
-        most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
+        share = MAX_CONTRACTION if k < LATE_STEP else MAX_LATE_CONTRACTION
+        most = (
+            share * size
+            if spent < most_products
+            else min(share * size, GRADIENT_FLOOR * first * 1e3)
+        )
         lost = not np.isfinite(there).all()
         if lost or fine and surely_longer(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
-        at_rounding = size <= ENOUGH * first * 1e3 and not now <= HALF * size
+        at_rounding = size <= GRADIENT_FLOOR * first * 1e3 and not now <= MAX_CONTRACTION * size
         if at_rounding or k and safe_norm(p) <= 8 * EPS * safe_norm(here):
             return (here if now >= size else there), k + 1, spent
         if not now <= share * size:
             return None, k, spent
         here, size = there, now
-        if now <= ENOUGH * first:
+        if now <= GRADIENT_FLOOR * first:
             return here, k + 1, spent
-    return here, STEPS, spent
+    return here, MAX_NEWTON_STEPS, spent
 
 
 def _norm(y: Floats) -> float:
@@ -338,7 +346,7 @@ def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
         check_time()
         return within.back(H(within.out(y)))
 
-    return within.out(minres(multiply, -within.back(g), room, SOLVED))
+    return within.out(minres(multiply, -within.back(g), room, LINEAR_SOLVE_TOL))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -353,11 +361,14 @@ def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
 
 Spend = Callable[[int], None]
 
-KEPT = 2 / 3  # share of its size that curvature must keep at up to one length of the step
-LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period fits all of them
+# share of its size that curvature must keep at up to one length of the step
+MIN_CURVATURE_KEPT = 2 / 3
+TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period fits all of them
 FAR_LENGTHS = (3.0, -3.0)  # lengths at which it must only keep its sign
-WEAKEST = 48  # number of weakest curvatures of each sign that are tested along Newton's step
-SHORTER = 0.25  # largest share of the decrement that may be left at the end of Newton's step
+# number of weakest curvatures of each sign that are tested along Newton's step
+MAX_WEAKEST_TESTED = 48
+# largest share of the decrement that may be left at the end of Newton's step
+MAX_DECREMENT_LEFT = 0.25
 IN_ROW = 4  # if this many in a row last, from the weakest on, the rest is taken to last too
 
 
@@ -394,12 +405,12 @@ def lasting_along_step(
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
         return keep
-    for length in LENGTHS + FAR_LENGTHS:
+    for length in TEST_LENGTHS + FAR_LENGTHS:
         if keep.any():
             spend(int(keep.sum()))
             now = curvatures(ob, theta + length * step, U[:, keep])
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                keep[keep] = now / before[keep] >= (KEPT if abs(length) <= 1 else 0.0)
+                keep[keep] = now / before[keep] >= (MIN_CURVATURE_KEPT if abs(length) <= 1 else 0.0)
     return keep
 
 
@@ -449,7 +460,7 @@ def certify_signs(
         known = signs != 0
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
-            weak = weakest_first[signs[weakest_first] == sign][:WEAKEST]
+            weak = weakest_first[signs[weakest_first] == sign][:MAX_WEAKEST_TESTED]
             keep = lasting_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
 
@@ -487,7 +498,7 @@ def certify_signs(
 # The proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
 # Hessian of the Lagrangian on their tangent space) is in `kink_minimum`.
 
-SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to that of theta
+RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to that of theta
 
 
 def falls_across(
@@ -506,7 +517,7 @@ def falls_across(
     noise = value_rounding(here, getattr(ob, "dtype", np.float64))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):
-        for size in SIZES:
+        for size in RELATIVE_TEST_LENGTHS:
             t = size * length
             rise = value_at(ob, theta + way * t * direction) - here
             if rise < -noise - slope * t:

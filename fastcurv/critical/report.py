@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import Answering
+from ..common.errors import AttributeHints
 from ..common.html import html_table
 from ..common.objectives import PRODUCT_EPS, proved
 from ..common.read_only import Record
@@ -41,7 +41,7 @@ OF_RUN = "ob, theta", "The message of the run says why it ended."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CriticalPoint(Record, Answering, subject="verdict"):
+class CriticalPoint(Record, AttributeHints, subject="verdict"):
     """The verdict on a point, with its evidence, as returned by `classify`.
 
     Attributes
@@ -361,7 +361,7 @@ class CriticalPoint(Record, Answering, subject="verdict"):
 # The `reason` of a verdict: the sentence of its `Reason`, with the words for what stands in braces.
 
 RISK = 0.01  # the failure probability suggested to a caller who gave none
-MISSING = {
+MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "two fixed vectors keep both signs only on a ball smaller than Newton's step",
     "inverse": "an eigenvalue may be 0 within its error",
@@ -515,7 +515,7 @@ class Words(Formatter):
         known = theorem.third < np.inf
         if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
             return "no bound on the third derivative is available here"
-        return MISSING[theorem.missing].format(h=number(theorem.h))
+        return MISSING_HYPOTHESES[theorem.missing].format(h=number(theorem.h))
 
     @property
     def few(self) -> str:
@@ -567,11 +567,11 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     )
 
 
-OFF = (
+PLATEAU_ADVICE = (
     '; use fastcurv.minimize(ob, theta, method) with "trust-region" or "l-bfgs", whose steps grow '
     "where the loss is flat"
 )
-CALLS = (
+FAR_ADVICE = (
     "; use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
     "find a critical point of any kind"
 )
@@ -579,10 +579,10 @@ CALLS = (
 
 # which functions to call where Newton's steps do not contract, on a plateau or elsewhere, or the
 # budget ended before that was seen: the clause added to a `not_critical` reason
-WHICH_CALL_GETS_THERE = {
-    "plateau": f"; Newton steps from theta do not converge{OFF}",
-    "far": f"; Newton steps from theta do not contract{CALLS}",
-    "spent": f"; the budget ended before Newton steps converged{CALLS}",
+ADVICE = {
+    "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
+    "far": f"; Newton steps from theta do not contract{FAR_ADVICE}",
+    "spent": f"; the budget ended before Newton steps converged{FAR_ADVICE}",
 }
 
 
@@ -604,4 +604,4 @@ def without_calls(reason: str) -> str:
     """Return the reason as a clause without its advice on which function to call, for a caller that
     has just followed it.
     """
-    return reason.rstrip(".").replace(CALLS, "").replace(OFF, "")
+    return reason.rstrip(".").replace(FAR_ADVICE, "").replace(PLATEAU_ADVICE, "")

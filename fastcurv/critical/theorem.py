@@ -28,8 +28,8 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-UP = 1 + 64 * EPS  # factor that outweighs a few roundings
-FARTHEST = 1e100  # a radius above it means that the bound at theta is 0 up to underflow
+ROUND_UP = 1 + 64 * EPS  # factor that outweighs a few roundings
+MAX_RADIUS = 1e100  # a radius above it means that the bound at theta is 0 up to underflow
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
     if not 0 <= eta < np.inf:
         return no("step")
     # on a ball, never at theta alone: at a kink H says nothing about the other side
-    L = float(third(max(2 * eta * UP, TINY)))
+    L = float(third(max(2 * eta * ROUND_UP, TINY)))
     if not 0 <= L < np.inf:
         return no("third", L)
-    h = beta * eta * L * UP
+    h = beta * eta * L * ROUND_UP
     if not h < 0.5:
         return no("h", L, h)
-    return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * UP, h, beta, eta, L)
+    return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * ROUND_UP, h, beta, eta, L)
 
 
 def eta_of(length: float, beta: float, off: float) -> float:
@@ -172,7 +172,7 @@ def newton_in_slice(
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
         s = cut.span.shape[1]  # the basis of the slice is orthonormal to rounding only
-        up = UP * (1 + 8 * n * (1 + s) * EPS)
+        up = ROUND_UP * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.weakest
         return beta, eta_of(length, beta, off) * up, cut.c * x
 
@@ -199,13 +199,13 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     L = float(third(0.0))
     if not 0 <= L < np.inf:
         return 0.0
-    radius = margin / (L * UP) if L > 0 else np.inf
-    if radius > FARTHEST and third(np.inf) != 0:  # L holds at theta alone
+    radius = margin / (L * ROUND_UP) if L > 0 else np.inf
+    if radius > MAX_RADIUS and third(np.inf) != 0:  # L holds at theta alone
         radius = 1.0
     for _ in range(200):
         L = float(third(radius))
-        if L == 0 or (np.isfinite(L) and L * radius < margin * UP):
-            return radius / UP if radius < np.inf else np.inf
+        if L == 0 or (np.isfinite(L) and L * radius < margin * ROUND_UP):
+            return radius / ROUND_UP if radius < np.inf else np.inf
         radius *= max(0.05, min(0.7, 0.9 * margin / (L * radius))) if np.isfinite(L) else 0.5
     return 0.0
 
@@ -225,7 +225,7 @@ def orbit_stays_whole(
     smallest = float(svdvals(M)[-1])
     rounding = (len(span) + sum(M.shape)) * EPS * safe_norm(tangents)
     moved = change * radius if change > 0 else 0.0
-    return bool(smallest > (moved + error + rounding) * UP)
+    return bool(smallest > (moved + error + rounding) * ROUND_UP)
 
 
 def zero_of_residuals(
@@ -251,5 +251,5 @@ def zero_of_residuals(
     """
     values = svdvals(J)
     smallest = float(values[-1]) - J_error - sum(J.shape) * EPS * float(values[0])
-    beta = UP / smallest if smallest > 0 else np.inf
-    return kantorovich(beta, beta * (safe_norm(residuals) + off) * UP, third)
+    beta = ROUND_UP / smallest if smallest > 0 else np.inf
+    return kantorovich(beta, beta * (safe_norm(residuals) + off) * ROUND_UP, third)

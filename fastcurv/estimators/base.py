@@ -36,7 +36,7 @@ from ..common.checks import (
     is_sparse,
     short,
 )
-from ..common.errors import Answering, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, typed
 from ..common.objectives import hessian_products
 from ..common.protocols import Descent
 from ..critical.classify import classify
@@ -50,7 +50,7 @@ from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
-from .held_out import FIRST, HeldOut, firm_start, unseen
+from .held_out import N_FIRST_ITERATIONS, HeldOut, firm_start, unseen
 from .input_slopes import InputSlopes
 from .weights import FittedWeights
 
@@ -58,12 +58,16 @@ from .weights import FittedWeights
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
 ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
-SINGLE = 20_000_000  # from this number of flops a gradient in float32 repays the cast of the rows
+# from this number of flops a gradient in float32 repays the cast of the rows
+FLOAT32_MIN_FLOPS = 20_000_000
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
-BLOCK = 1 << 22  # size of a dense block of sparse rows, in numbers
-REPAID = 4_000_000  # flops of a gradient beyond which coordinates of the layers repay their cost
-CACHED = 1 << 16  # size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
-KEPT = 1 << 21  # the same where a gradient takes so long that they need not be in cache: 32 MB
+DENSE_BLOCK_ENTRIES = 1 << 22  # size of a dense block of sparse rows, in numbers
+# flops of a gradient beyond which coordinates of the layers repay their cost
+PRECONDITION_MIN_FLOPS = 4_000_000
+# size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
+CACHED_STEP_ENTRIES = 1 << 16
+# the same where a gradient takes so long that they need not be in cache: 32 MB
+MAX_STEP_ENTRIES = 1 << 21
 
 
 def unhidden(x: Any, name: str) -> Any:
@@ -87,7 +91,7 @@ def pairs_worth(n: int, rows: int) -> int:
     >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
     (80, 20)
     """
-    near, far = min(rows // 12, CACHED // n), min(rows // 120, KEPT // n)
+    near, far = min(rows // 12, CACHED_STEP_ENTRIES // n), min(rows // 120, MAX_STEP_ENTRIES // n)
     return min(max(20, near, far), 80)
 
 
@@ -100,7 +104,7 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
     """Return whether the held-out stage of a fit may run in float32: the gradient is expensive, and
     float32 resolves the spread and the size of every column.
     """
-    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < SINGLE:
+    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
         return False
     for a in (X, y) if y.dtype.kind == "f" else (X,):
         low, high = a.min(axis=0), a.max(axis=0)
@@ -129,7 +133,7 @@ def unscaled_features(X: Any) -> list[int]:
 
 
 ENDS_WELL = ("callback", "held_out", "patience", "critical")
-CURES = {
+WARNING_CURES = {
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
     "diverged": "lower learning_rate_init",
@@ -154,7 +158,8 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
         why = f"{est.stopped_}={limit}" if limit is not None else f"stopped_={est.stopped_!r}"
         parts.append(
             f"{type(est).__name__} ended at {why} with a gradient of {gradient:.2g}, above "
-            f"tol={est._tol:g}. To converge, {CURES.get(est.stopped_, 'increase max_iter')}."
+            f"tol={est._tol:g}. To converge, "
+            f"{WARNING_CURES.get(est.stopped_, 'increase max_iter')}."
         )
     if far:
         names = getattr(est, "feature_names_in_", None)
@@ -168,14 +173,16 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Return whether the solver supports `partial_fit`; if not, `Answering` names those that do."""
+    """Return whether the solver supports `partial_fit`; if not, `AttributeHints` names those that
+    do.
+    """
     return estimator.solver in STOCHASTIC
 
 
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
 SOLVERS = ("auto", *ALIASES, *METHODS)
-THEIRS = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
+SKLEARN_LOSSES = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
 AT_LEAST_0 = partial(check_positive, zero=True)
 CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead of; None: optional
     "alpha": (AT_LEAST_0, ""),
@@ -217,7 +224,9 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
         cure = (
-            f" It is the first argument. Use loss={sizes!r} for a loss." if sizes in THEIRS else ""
+            f" It is the first argument. Use loss={sizes!r} for a loss."
+            if sizes in SKLEARN_LOSSES
+            else ""
         )
         raise TypeError(
             f"hidden_layer_sizes must be an int >= 1 or several, got {short(sizes)}.{cure}"
@@ -243,13 +252,13 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 # verdict.
 
 PRODUCTS = 40  # Hessian products of the estimate at most, ...
-FEWEST = 4  # ... and at least
-CLOSE = 1e-2  # a residual below this share of the largest curvature resolves an end
-START = 7  # fixed seed of the start vector, so that equal fits give equal results
+MIN_CHECK_PRODUCTS = 4  # ... and at least
+RESOLVED_RESIDUAL = 1e-2  # a residual below this share of the largest curvature resolves an end
+START_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
 @dataclass(frozen=True, repr=False)
-class SpectrumCheck(Answering, subject="look"):
+class SpectrumCheck(AttributeHints, subject="look"):
     """Estimates of both ends of the Hessian's spectrum at the end of a fit.
 
     Attributes
@@ -289,7 +298,7 @@ class SpectrumCheck(Answering, subject="look"):
     def resolved(self) -> bool:
         """True if both ends were found to a hundredth of the larger one."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
-        return max(self.residuals) <= CLOSE * size
+        return max(self.residuals) <= RESOLVED_RESIDUAL * size
 
     @property
     def reason(self) -> str:
@@ -318,7 +327,7 @@ def check_spectrum(
     those of ``loss_``.
     """
     size = scale * float(np.abs(ob.gradient(theta)).max())
-    most = min(max(products, FEWEST), PRODUCTS, len(theta))
+    most = min(max(products, MIN_CHECK_PRODUCTS), PRODUCTS, len(theta))
     values, residuals, vector, spent = ends(ob, theta, most)
     low, high = scale * float(values[0]), scale * float(values[-1])
     under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
@@ -342,26 +351,27 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
     # reuses the state at the end of the fit, since setting up an operator costs more than products
     H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
     run = Recurrence(H, most)
-    run.insert_random(np.random.default_rng(START))
+    run.insert_random(np.random.default_rng(START_SEED))
     while True:
         run.step()
         ended = not run.p or run.m >= most
-        if ended or run.m % FEWEST == 0:
+        if ended or run.m % MIN_CHECK_PRODUCTS == 0:
             values, S, residuals, limits = run.ritz(2, "BE")
-            if ended or residuals.max() <= CLOSE * np.abs(values).max():
+            if ended or residuals.max() <= RESOLVED_RESIDUAL * np.abs(values).max():
                 break
     run.reorthogonalise()
     vector = combine(run.rows[: run.m], S[:, :1])[0]
     return values, limits, vector, run.n_products
 
 
-DEEP = 1e-2  # a saddle is left if its negative curvature exceeds this share of the largest
+# a saddle is left if its negative curvature exceeds this share of the largest
+MIN_SADDLE_CURVATURE = 1e-2
 MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
 MAX_EPOCH_RISE = 3.0  # an epoch that raises the loss by more than this factor diverges
 LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
-TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
-SHARE = 6  # gradients of the fit per Hessian product of the look
-ROUNDS = 4  # saddles that "auto" leaves at most
+AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
+GRADIENTS_PER_PRODUCT = 6  # gradients of the fit per Hessian product of the look
+MAX_SADDLES = 4  # saddles that "auto" leaves at most
 
 
 def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -388,7 +398,7 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
 
-class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="estimator"):
+class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float
@@ -433,7 +443,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
 
     @property
     def _tol(self) -> float:
-        return TOL if self.tol == "auto" else float(self.tol)
+        return AUTO_GRADIENT_TOL if self.tol == "auto" else float(self.tol)
 
     def _model(self, k: int, m: int, dtype: Any) -> MLP:
         hidden, names = layers_of(self.hidden_layer_sizes, self.activation)
@@ -643,7 +653,9 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         self._keep(ob, runs)
         if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
-            seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // SHARE)
+            seen, _ = check_spectrum(
+                ob, self.theta_, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+            )
         elif self.verdict != "quick":
             seen = self._verdict(ob) if self.verdict else None
         self.curvature_ = seen
@@ -664,7 +676,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         def follow(on: Any, at: np.ndarray, steps: int, watch: Any) -> Any:
             return self._minimize(on, at, "l-bfgs", steps, options, watch)
 
-        start, steps = watch.theta, min(FIRST, self._max_iter // 4)
+        start, steps = watch.theta, min(N_FIRST_ITERATIONS, self._max_iter // 4)
         runs = firm_start(watch, steps, follow) if steps else []
         if not runs or not (watch.certain or runs[-1].stopped == "interrupted"):
             start = runs[-1].x if runs else start
@@ -734,7 +746,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
         saddle. More runs are appended to `runs`, and the last look is returned.
         """
-        for _ in range(ROUNDS):
+        for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
                 steps = min(left, LAST_STEPS)
@@ -745,8 +757,12 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
             if runs[-1].stopped == "interrupted":
                 return None
             spent = sum(run.nfev for run in runs)
-            seen, down = check_spectrum(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
-            deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
+            seen, down = check_spectrum(
+                ob, runs[-1].x, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+            )
+            deep = seen.kind == "saddle" and seen.lambda_min < -MIN_SADDLE_CURVATURE * abs(
+                seen.lambda_max
+            )
             if left <= 0 or not deep:
                 return seen
             lower = escape(ob, runs[-1].x, down)
@@ -778,7 +794,9 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
             # coordinates of the layers: not for classes, which are fitted in too few steps
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
-            options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > REPAID
+            options["precondition"] = (
+                numbers and 6 * ob.n_samples * ob.n_params > PRECONDITION_MIN_FLOPS
+            )
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(
@@ -869,7 +887,7 @@ class BaseMLP(InputSlopes, FittedWeights, Answering, BaseEstimator, subject="est
         X = self._rows(X)
         if not is_sparse(X):
             return self.model_.predict(self._weights, X)
-        step = max(1, BLOCK // X.shape[1])
+        step = max(1, DENSE_BLOCK_ENTRIES // X.shape[1])
         parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
         return np.concatenate([self.model_.predict(self._weights, part) for part in parts])
 

@@ -27,18 +27,23 @@ from ..network.objective import Objective
 from ..optimize.facts import constant_loss
 from ..structure.tables import LOSSES
 
-ONE_IN = 4  # one row in so many is held out
-FEWEST = 10  # distinct rows to hold out at least
+HELD_OUT_STRIDE = 4  # one row in so many is held out
+MIN_HELD_OUT_ROWS = 10  # distinct rows to hold out at least
 PATIENCE, GROWTH = 30, 2  # wait max(PATIENCE, GROWTH * t) iterations past an improvement at t
-FLAT = 1e-3  # a relative gain of the held-out loss below this does not count
-SLACK = 0.05  # a cross entropy within this of the lowest still counts: accuracy improves past it
-LEARNT = 0.9  # above this share of the loss of a constant prediction, a fit is on a plateau
-CERTAIN = 1e-2  # below this share of the same, the fitted rows are classified with near certainty
-UNSEEN = 0.1  # a fitted loss below this share of the held-out loss tells nothing about it
-WEAK = 1e-2  # a penalty below this share of the loss does not limit a fit
-WEAKER = 0.1  # a penalty above this share of the firm one limits a fit: no rows are held out
-FIRST = 15  # iterations with the firm penalty
-BLOCK = 1 << 20  # size of a block of rows to hash, in numbers
+MIN_RELATIVE_GAIN = 1e-3  # a relative gain of the held-out loss below this does not count
+# a cross entropy within this of the lowest still counts: accuracy improves past it
+CROSS_ENTROPY_SLACK = 0.05
+# above this share of the loss of a constant prediction, a fit is on a plateau
+PLATEAU_LOSS_RATIO = 0.9
+# below this share of the same, the fitted rows are classified with near certainty
+CERTAIN_LOSS_RATIO = 1e-2
+# a fitted loss below this share of the held-out loss tells nothing about it
+OVERFIT_LOSS_RATIO = 0.1
+WEAK_PENALTY_RATIO = 1e-2  # a penalty below this share of the loss does not limit a fit
+# a penalty above this share of the firm one limits a fit: no rows are held out
+LIMITING_PENALTY_RATIO = 0.1
+N_FIRST_ITERATIONS = 15  # iterations with the firm penalty
+HASH_BLOCK_ENTRIES = 1 << 20  # size of a block of rows to hash, in numbers
 
 
 class HeldOut:
@@ -58,7 +63,7 @@ class HeldOut:
     kept: int  # iteration of theta
     count: int
     lowest: float
-    mark: float  # loss at the last improvement by more than `FLAT`
+    mark: float  # loss at the last improvement by more than `MIN_RELATIVE_GAIN`
     improved: int  # iteration of that improvement
     certain: bool  # the fitted rows teach nothing more
 
@@ -66,9 +71,9 @@ class HeldOut:
         self.fitted, self.held, self.total = fitted, held, total
         row = LOSSES[fitted.loss]
         numbers = row.targets == "numbers"
-        self.slack = FLAT if numbers else SLACK
+        self.slack = MIN_RELATIVE_GAIN if numbers else CROSS_ENTROPY_SLACK
         self.constant = constant_loss(fitted)
-        self.told = 0.0 if numbers else CERTAIN * self.constant
+        self.told = 0.0 if numbers else CERTAIN_LOSS_RATIO * self.constant
         # if targets scale by s, the loss scales by s^2, and squared weights (balanced layers) by s
         scales = numbers and not (row.given and row.given.logarithmic)
         firm = 300.0 * abs(self.constant) ** 0.5 if scales else 3.0 * abs(self.constant)
@@ -78,7 +83,7 @@ class HeldOut:
     @property
     def loose(self) -> bool:
         """True if the objective's own penalty is far below the firm one."""
-        return float(self.fitted.l2) < WEAKER * self.firm < np.inf
+        return float(self.fitted.l2) < LIMITING_PENALTY_RATIO * self.firm < np.inf
 
     def restart(self, theta: np.ndarray) -> None:
         """Reset to iteration 0."""
@@ -90,15 +95,15 @@ class HeldOut:
         """Return whether the fit should end; called after every iteration."""
         self.count += 1
         loss = self.held.value(at.x)
-        if loss < self.mark - FLAT * abs(self.mark):
+        if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):
             self.mark, self.improved = loss, self.count
         self.lowest = min(self.lowest, loss)
         if loss <= self.lowest + self.slack * abs(self.lowest):
             self.theta, self.kept = at.x, self.count
-        elif self.told and self.fitted.value(at.x) < min(self.told, UNSEEN * loss):
+        elif self.told and self.fitted.value(at.x) < min(self.told, OVERFIT_LOSS_RATIO * loss):
             self.certain = not self.bound
         wait = max(PATIENCE, GROWTH * self.improved)
-        waited = self.count > FIRST and self.count - self.improved > wait
+        waited = self.count > N_FIRST_ITERATIONS and self.count - self.improved > wait
         return self.certain or (waited and not self.bound)
 
     @property
@@ -114,8 +119,8 @@ class HeldOut:
         ob, theta = self.fitted, self.theta
         value = ob.value(theta)
         squares = sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
-        plateau = value > below(self.constant, LEARNT)
-        return plateau or 0.5 * ob.l2 * squares > WEAK * max(abs(value), self.told)
+        plateau = value > below(self.constant, PLATEAU_LOSS_RATIO)
+        return plateau or 0.5 * ob.l2 * squares > WEAK_PENALTY_RATIO * max(abs(value), self.told)
 
 
 def below(loss: float, share: float) -> float:
@@ -135,14 +140,14 @@ def unseen(X: Any) -> np.ndarray | None:
         numbers = (X.data + X.dtype.type(0)).view(bits).astype(np.uint64)
         sums = csr_array((numbers, X.indices, X.indptr), X.shape) @ odd
     else:
-        step = max(1, BLOCK // X.shape[1])
+        step = max(1, HASH_BLOCK_ENTRIES // X.shape[1])
         blocks = (np.ascontiguousarray(X[i : i + step]) + 0 for i in range(0, len(X), step))
         sums = np.concatenate([b.view(bits).astype(np.uint64, copy=False) @ odd for b in blocks])
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # finaliser of MurmurHash3
         sums ^= sums >> np.uint64(33)
         sums *= np.uint64(factor)
-    out = (sums >> np.uint64(33)) % np.uint64(ONE_IN) == 0
-    return out if len(np.unique(sums[out])) >= FEWEST else None
+    out = (sums >> np.uint64(33)) % np.uint64(HELD_OUT_STRIDE) == 0
+    return out if len(np.unique(sums[out])) >= MIN_HELD_OUT_ROWS else None
 
 
 class Firm:
@@ -195,7 +200,7 @@ def firm_start(
 
     run = minimise(Firm(watch.fitted, watch.firm), theta, steps, follow)
     run.history["loss"], run.fun = np.array(losses), losses[-1]
-    if run.stopped == "interrupted" or run.fun < below(watch.constant, LEARNT):
+    if run.stopped == "interrupted" or run.fun < below(watch.constant, PLATEAU_LOSS_RATIO):
         return [run]
     watch.restart(theta)
     return []

@@ -249,9 +249,10 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 BLOCK_BYTES = 64 << 20
 FIRST_ROWS = 64  # for which T has room at first
-ECHO = 1 << 15  # numbers in locked rows from which on one vector stands for them, see `follow`
+# numbers in locked rows from which on one vector stands for them, see `follow`
+MIN_ECHO_ENTRIES = 1 << 15
 # assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
-ROUNDING = 4.0
+ROUNDING_FACTOR = 4.0
 
 
 class Recurrence(Lanczos, Basis):
@@ -411,7 +412,11 @@ class Recurrence(Lanczos, Basis):
         """
         self.reorthogonalise()
         w = None
-        if self.p == 1 and not (self.locked or self.aside) and len(theta) * self.n >= ECHO:
+        if (
+            self.p == 1
+            and not (self.locked or self.aside)
+            and len(theta) * self.n >= MIN_ECHO_ENTRIES
+        ):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
             error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_block()
@@ -444,7 +449,7 @@ class Recurrence(Lanczos, Basis):
     @property
     def asymmetry(self) -> float:
         """Measured asymmetry of the products, 0 where it is no more than rounding."""
-        return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
+        return self.noise if self.noise > 16 * ROUNDING_FACTOR * self.eps * self.scale else 0.0
 
     def step(self) -> None:
         """Multiply the next block: after p products the basis has p more rows and a new next
@@ -496,7 +501,7 @@ class Recurrence(Lanczos, Basis):
         inner = C[:, m:]
         seen = [length(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
         seen += [length(row) for row in inner - inner.T]  # asymmetry, or rounding
-        self.noise = max([self.noise, ROUNDING * self.eps * self.scale, *seen])
+        self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.locked:
             self.T[m:k, : self.locked] = C[:, : self.locked]
@@ -569,7 +574,7 @@ def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
 # long as its operator lives, and no longer.
 
 LEAST, MOST = 1 << 20, 1 << 30  # bytes: the least that is worth keeping, the most that is kept
-PAGE = 4096  # bytes
+PAGE_BYTES = 4096  # bytes
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
@@ -578,7 +583,7 @@ def _apart(n: int, dtype: np.dtype) -> int:
     more, beyond whole pages, unless rows are short. Sweeps, which read some rows side by side, take
     10 to 20% longer where all begin at one place of a page.
     """
-    page = PAGE // dtype.itemsize
+    page = PAGE_BYTES // dtype.itemsize
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 

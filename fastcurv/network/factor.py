@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import cho_solve, lapack
 
 from ..common.checks import all_finite, check_finite
-from ..common.linalg import UNIT, cholesky, eigvalsh
+from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnly
 from ..common.runtime import one_blas_thread, to_nearest
@@ -72,7 +72,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
             if not all_finite(matrix):
                 check_finite(matrix, "H")
             lower = cholesky(matrix) if (np.diagonal(matrix) > 0).all() else None
-            if lower is None or not _condition(matrix, lower) * n * 2 * UNIT < 1:
+            if lower is None or not _condition(matrix, lower) * n * 2 * UNIT_ROUNDOFF < 1:
                 raise _not_definite(matrix)
         vars(self)["n_threads"] = getattr(op, "n_threads", None)
         self.shape, self.lower = (n, n), lower
@@ -133,7 +133,7 @@ def _condition(matrix: Floats, lower: Floats) -> float:
 def _not_definite(matrix: Floats) -> NotPositiveDefiniteError:
     """Return the error for a matrix without a Cholesky factor, with its smallest eigenvalue."""
     values = eigvalsh(matrix)
-    least, error = float(values[0]), len(values) * 2 * UNIT * float(np.abs(values).max())
+    least, error = float(values[0]), len(values) * 2 * UNIT_ROUNDOFF * float(np.abs(values).max())
     zero = f", which is 0 to within rounding ({error:.1g})" if abs(least) <= error else ""
     return NotPositiveDefiniteError(
         f"H must be positive definite, got a smallest eigenvalue of {least:.6g}{zero}. Factor "

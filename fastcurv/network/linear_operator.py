@@ -15,7 +15,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_numpy, check_array
-from ..common.errors import Answering
+from ..common.errors import AttributeHints
 from ..common.protocols import Array
 from ..common.read_only import ReadOnly
 from ..common.runtime import load_module, to_nearest
@@ -42,7 +42,7 @@ def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, A
 
 class Operator(
     LinearOperator,
-    Answering,
+    AttributeHints,
     ReadOnly,
     subject="operator",
     made_by="ob.hessian",

@@ -23,7 +23,7 @@ from ..common.checks import (
     rows_error,
     short,
 )
-from ..common.errors import Answering, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, typed
 from ..common.html import html_table
 from ..common.protocols import Scheme
 from ..common.read_only import ReadOnly
@@ -39,7 +39,7 @@ SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state in predict
 
 
-class MLP(Answering, ReadOnly, subject="model", made_by="fastcurv.MLP"):
+class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     """A multilayer perceptron of the given widths; the last layer is linear.
 
     Parameters

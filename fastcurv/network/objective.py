@@ -19,7 +19,7 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import Answering, accept_aliases, entry, typed
+from ..common.errors import AttributeHints, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.read_only import ReadOnly, read_only_view
@@ -71,7 +71,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(Answering, ReadOnly, subject="objective", made_by=MAKER, assignable=FREE):
+class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, assignable=FREE):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 

@@ -33,7 +33,7 @@ KNOWN = {
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
 # of a generator's state, where NumPy does not look
 AT_MOST = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
-VERSION = 2  # of a checkpoint's contents
+CHECKPOINT_VERSION = 2  # of a checkpoint's contents
 SAME_ROUNDINGS = 64  # of the loss that one processor computes in two ways
 
 
@@ -214,7 +214,7 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
 # --------------------------------------------------------------------------------------------------
 # Saving a run and reading it again: a checkpoint is the exact state at the start of a step.
 
-OFTEN = 30.0  # seconds between two saves, by default
+SAVE_INTERVAL_SECONDS = 30.0  # seconds between two saves, by default
 
 
 class Saver:
@@ -239,7 +239,7 @@ class Saver:
             prefixed("run.", points) | prefixed("method.", arrays),
             {
                 "what": "minimize",
-                "version": VERSION,
+                "version": CHECKPOINT_VERSION,
                 "method": loop.name,
                 "options": named_options(loop.options),
                 "run": run_facts,
@@ -248,15 +248,15 @@ class Saver:
         )
 
     def now_and_then(self, loop: Any) -> None:
-        """Save after a step if a save is due: every `every` iterations, or after `OFTEN`
-        seconds.
+        """Save after a step if a save is due: every `every` iterations, or after
+        `SAVE_INTERVAL_SECONDS` seconds.
         """
         if self.path is None:
             return
         if self.every is not None:
             due = loop.run.iteration % self.every == 0
         else:
-            due = time.perf_counter() - self.saved_at > OFTEN
+            due = time.perf_counter() - self.saved_at > SAVE_INTERVAL_SECONDS
         if due and not loop.run.cut and np.isfinite(loop.run.f):
             self.take(loop)
             self.write(loop)
@@ -331,8 +331,8 @@ def saved(
     checks = (
         (facts.get("what") == "minimize", "is not a checkpoint of minimize"),
         (
-            facts.get("version") == VERSION,
-            f"is a checkpoint of version {version}, not {VERSION}",
+            facts.get("version") == CHECKPOINT_VERSION,
+            f"is a checkpoint of version {version}, not {CHECKPOINT_VERSION}",
         ),
         (facts.get("method") == method, f"was saved by method={by}, not {method!r}"),
         (facts.get("options") == asked, f"was saved with options {given}, not {asked}"),

@@ -205,7 +205,7 @@ def _simpler(f: Facts) -> Found:
 
 # The calls: expressions in fc, np, ob and theta whose value is a result of `minimize`.
 
-AGAIN = "fc.minimize(ob, ob.model.init(seed=0))"
+RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
 def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
@@ -299,7 +299,7 @@ class Cause:
     name: str
     evidence: Callable[[Facts], Found]
     sentence: str
-    call: Callable[[Facts], str] = lambda f: AGAIN
+    call: Callable[[Facts], str] = lambda f: RESTART_CALL
     poor: bool = True
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
-from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.objectives import (
     Products,
     as_curvature,
@@ -161,7 +161,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    require(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
+    require(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):

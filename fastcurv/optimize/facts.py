@@ -28,10 +28,10 @@ from ..structure.parameters import branch_scale, l2_diagonal, rows_once
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
-ROWS = 2048  # rows whose outputs and activations are looked at
-PAIRED = 256  # rows of the kernel regressions: matrices of this size
-BATCHES = 8  # parts of the rows whose gradients are compared
-ALIKE = 1e-6  # relative difference of weights of units that count as copies
+MAX_ROWS = 2048  # rows whose outputs and activations are looked at
+MAX_KERNEL_ROWS = 256  # rows of the kernel regressions: matrices of this size
+N_BATCHES = 8  # parts of the rows whose gradients are compared
+EQUAL_UNITS_TOL = 1e-6  # relative difference of weights of units that count as copies
 
 
 @dataclass(frozen=True)
@@ -326,11 +326,11 @@ def counting_rows(ob: Any) -> np.ndarray:
 
 
 def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return at most `ROWS` different rows of X, dense, their targets (rows, outputs), and their
-    weights, of mean 1.
+    """Return at most `MAX_ROWS` different rows of X, dense, their targets (rows, outputs), and
+    their weights, of mean 1.
     """
     rows = counting_rows(ob)
-    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:ROWS])]
+    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS])]
     X, y = ob.X[rows], np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
     weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
@@ -470,8 +470,8 @@ def _copies(units: np.ndarray) -> float:
     size = float(np.abs(units).max())
     if size == 0:
         return 1.0
-    different = len(np.unique(np.round(units / (ALIKE * size)), axis=0))
-    zero = float(np.mean(np.abs(units).max(axis=1) <= ALIKE * size))
+    different = len(np.unique(np.round(units / (EQUAL_UNITS_TOL * size)), axis=0))
+    zero = float(np.mean(np.abs(units).max(axis=1) <= EQUAL_UNITS_TOL * size))
     return max(1 - different / len(units), zero) if len(units) > 1 else zero
 
 
@@ -482,12 +482,12 @@ def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     rows = counting_rows(ob)
     N = len(rows)
     size = float(np.square(g, dtype=float).sum()) * (ob.n_samples / N) ** 2
-    if N < 2 * BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
+    if N < 2 * N_BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
         return math.nan
     order = rows[np.random.default_rng(0).permutation(N)]
-    parts = [ob.batch(np.sort(order[i::BATCHES])).gradient(theta) for i in range(BATCHES)]
+    parts = [ob.batch(np.sort(order[i::N_BATCHES])).gradient(theta) for i in range(N_BATCHES)]
     between = float(np.var(np.array(parts, dtype=float), axis=0, ddof=1).sum())
-    return float(between * (N / BATCHES) / size)
+    return float(between * (N / N_BATCHES) / size)
 
 
 def constant_loss(ob: Any) -> float:
@@ -548,7 +548,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     outputs = ob.model.predict(theta, X, known).astype(float)
     left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
     spread = _squares(y - _mean(y, w), w)
-    few = np.sort(np.random.default_rng(0).permutation(len(y))[:PAIRED])
+    few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":

@@ -21,7 +21,7 @@ from ..common.checks import (
     short,
     times,
 )
-from ..common.errors import OBJECTIVE, accept_aliases, require, typed
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_EPS,
@@ -77,8 +77,9 @@ from .residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
 
 FOLLOWED_BELOW = 4096  # parameters up to which eigenvectors can be followed
 CHOSEN_FOR = 10  # steps for which the same eigenvectors are climbed
-TRUSTED, SURE = 1.0, 0.3  # error of the model up to which a step is taken, and the radius grows
-LOST = 30.0  # a walk this many times as far from 0 as it started climbs to infinity
+# error of the model up to which a step is taken, and the radius grows
+MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
+MAX_GROWTH = 30.0  # a walk this many times as far from 0 as it started climbs to infinity
 
 
 def check_index(index: Any, n: int) -> int:
@@ -167,7 +168,7 @@ class Compass:
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
-EXCURSIONS = 5  # at most, in one search
+MAX_EXCURSIONS = 5  # at most, in one search
 
 
 class FinderState:
@@ -187,7 +188,7 @@ class FinderState:
         self.callback = None if callback is None else as_callback(callback)
         self.fixed_tol, self.max_iter, self.budget = fixed_tol, max_iter, Budget(max_products)
         self.nit = self.nfev = 0
-        self.excursions, self.asked = EXCURSIONS, np.inf
+        self.excursions, self.asked = MAX_EXCURSIONS, np.inf
         self.tol, self.status, self.message = 0.0, 1, ""
         self.shown: Any = None
         self.g = self.gradient(theta)
@@ -330,9 +331,10 @@ class CriticalPointResult(Result):
     history: np.ndarray
 
 
-STALL = 5  # number of steps that together should at least halve the norm of the gradient
-EXCURSION = 50  # most steps of one excursion
-FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
+STALL_STEPS = 5  # number of steps that together should at least halve the norm of the gradient
+MAX_EXCURSION_STEPS = 50  # most steps of one excursion
+# ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
+FLAT_GRADIENT_RATIO = 1e-10
 
 
 @accept_aliases("find_critical_point")
@@ -428,7 +430,7 @@ def find_critical_point(
     >>> bottom.success, bottom.fun
     (True, 0.0)
     """
-    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
+    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta0)
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
@@ -496,13 +498,13 @@ def _follow(walk: FinderState, index: int) -> bool:
                 g = walk.gradient(theta)
                 trusted = np.isfinite(g).all()
                 error = way.error(y, mu, g - walk.g) if trusted else np.inf
-                if error <= TRUSTED or radius <= short * size:
+                if error <= MAX_MODEL_ERROR or radius <= short * size:
                     break
                 radius = 0.25 * safe_norm(y)
                 y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
-            if not trusted or safe_norm(theta) > LOST * start:
+            if not trusted or safe_norm(theta) > MAX_GROWTH * start:
                 break
-            if error <= SURE:
+            if error <= GOOD_MODEL_ERROR:
                 radius = min(max(radius, 2 * safe_norm(y)), size)
             walk.move(theta, g)
             best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
@@ -559,7 +561,7 @@ def _newton(walk: FinderState) -> None:
         if done and proved(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
-        if done and not (paying and flat > FLAT and walk.may_step()):
+        if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.may_step()):
             if walk.vague(norm) and _excursion(walk):
                 paying = True
                 continue
@@ -573,13 +575,13 @@ def _newton(walk: FinderState) -> None:
                 else f"above the tolerance {walk.tol:.3g}"
             )
             return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}, {place}")
-        if flat <= FLAT and np.isfinite(norm):
+        if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
             return walk.stop(
                 3,
                 f"a plateau, not a critical point: H maps the gradient, ||g|| = {walk.norm:.3g}, "
                 f"to {flat:.1e} of its norm",
             )
-        slow = len(walk.history) > STALL and walk.norm > 0.5 * walk.history[-1 - STALL]
+        slow = len(walk.history) > STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - STALL_STEPS]
         if slow and not done and _excursion(walk):
             continue
         before = walk.norm
@@ -607,7 +609,7 @@ def _excursion(walk: FinderState) -> bool:
     """
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
-    for _ in range(EXCURSION if walk.excursions >= 0 else 0):
+    for _ in range(MAX_EXCURSION_STEPS if walk.excursions >= 0 else 0):
         H = walk.hessian(theta) if walk.may_step() else None
         if H is None:
             return False

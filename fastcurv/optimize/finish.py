@@ -1,9 +1,10 @@
 """The end of a run, where the gradient is zero: what may be claimed of the point, and whether the
 loss falls further from it.
 
-`FIRST` and `FINISH`, at the end of this file, list what is tried, in order. Each round may take as
-long as the training has taken so far, or `ROUND` seconds if that is more; a final proof from all
-eigenvalues at least `PROOF` seconds. `max_time` limits all of it.
+`FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
+Each round may take as long as the training has taken so far, or `MIN_CHECK_SECONDS` seconds if that
+is more; a final proof from all eigenvalues at least `MAX_PROOF_SECONDS` seconds. `max_time` limits
+all of it.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ from .run import Method, Outcome, Run
 # find descent of odd order with probability 1; a few steps of the minimiser from displaced points
 # find valleys that bend away from that space.
 
-FLAT = 1e-5  # a direction counts as flat if its curvature is below this share of the largest
-LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||theta||)
-KICKS = 12  # random directions tried
-WALKS = 4  # displaced points from which the minimiser is tried, ...
-STEPS = 20  # ... for so many steps
+# a direction counts as flat if its curvature is below this share of the largest
+FLAT_CURVATURE_RATIO = 1e-5
+TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||theta||)
+N_RANDOM_DIRECTIONS = 12  # random directions tried
+N_RESTARTS = 4  # displaced points from which the minimiser is tried, ...
+N_RESTART_STEPS = 20  # ... for so many steps
 
 
 def no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
@@ -77,7 +79,7 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
     values, vectors = eigh(counted_matrix(H).A)[:2]
     size = float(np.abs(values).max(initial=0.0))
     order = np.argsort(np.abs(values))
-    return vectors[:, order[np.abs(values[order]) <= FLAT * size]], H.count
+    return vectors[:, order[np.abs(values[order]) <= FLAT_CURVATURE_RATIO * size]], H.count
 
 
 def directions(
@@ -87,10 +89,10 @@ def directions(
     the objective's probes.
     """
     n, k = flat.shape
-    for _ in range(KICKS):
+    for _ in range(N_RANDOM_DIRECTIONS):
         v = np.asarray(flat @ rng.standard_normal(k) if k else rng.standard_normal(n))
         yield np.asarray(v / np.linalg.norm(v))
-    for j in range(min(k, KICKS)):
+    for j in range(min(k, N_RANDOM_DIRECTIONS)):
         yield flat[:, j]
     for v in np.asarray(probes(ob, theta), dtype=float).T[:4]:
         if np.any(v):
@@ -111,7 +113,7 @@ def lower_along(
     noise = value_rounding(f, theta.dtype)
     reach = max(1.0, norm(theta))
     for sign in (1.0, -1.0):
-        for length in LENGTHS:
+        for length in TRIAL_LENGTHS:
             t = sign * length * reach
             found = value(theta + kind(t) * unit)
             if found < f - noise:
@@ -156,7 +158,7 @@ def falls_for_ever(
 # `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
 POLISH_STEPS = 20
-FACTORS = 3  # Hessians that are built and factorised at most
+MAX_FACTORISATIONS = 3  # Hessians that are built and factorised at most
 KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H are computed
 KRYLOV_STEPS = 400
 
@@ -189,7 +191,7 @@ def polish(
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
     solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_FROM else []
-    solvers += [_factor if here.size < dense_below else _krylov] * FACTORS
+    solvers += [_factor if here.size < dense_below else _krylov] * MAX_FACTORISATIONS
     for solver in solvers:
         if stop() or not np.any(g):
             break
@@ -268,9 +270,9 @@ def _krylov(H: Any) -> Solve:
 # Newton in (theta, slopes) with an active set, which kinks enter and leave by their signs and
 # slopes, and the proof.
 
-WIDTHS = [0.03 * 0.25**i for i in range(9)]
+SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
 DESCENT_STEPS = 200  # steps at most at each width
-REST = 1e-9  # gradient norm at which the descent at one width ends
+DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -295,7 +297,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
         best.verdict.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
-    for i, width in enumerate(WIDTHS):
+    for i, width in enumerate(SMOOTHING_WIDTHS):
         if stop() or best is not None and best.verdict.certified:
             break
         smooth = rows.smoothed(width)
@@ -327,7 +329,11 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
         fresh = ratio > 1e-4
         if fresh:
             theta, f, g = there, f_there, g_there
-        if stop() or np.linalg.norm(g) <= REST or length <= 1e-15 * np.linalg.norm(theta):
+        if (
+            stop()
+            or np.linalg.norm(g) <= DESCENT_GRADIENT_TOL
+            or length <= 1e-15 * np.linalg.norm(theta)
+        ):
             break
     return theta
 
@@ -336,7 +342,8 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 # The verdict of `minimize` on its last point: one outcome, one sentence.
 
 CURVATURE_TOL = 1e-4  # negative curvature beyond this share of the spectrum is looked for ...
-RISK = 1e-3  # ... and missed with at most this probability if n is too large for all eigenvalues
+# ... and missed with at most this probability if n is too large for all eigenvalues
+MISS_PROBABILITY = 1e-3
 
 
 @dataclass
@@ -384,15 +391,17 @@ class Rest:
         return Outcome(theta, finer=self.far)
 
 
-ROUND = 1.0  # seconds that all checks together may always take, ...
-PROOF = 30.0  # ... and seconds if a final eigendecomposition for a proof is among them
+MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take, ...
+MAX_PROOF_SECONDS = 30.0  # ... and seconds if a final eigendecomposition for a proof is among them
 ALWAYS_DENSE = 1024  # up to this n all eigenvalues take about a second
 DENSE_BELOW = 4097
-MOVES = 12  # rounds at most that move to another point
-NOTHING = 1e-24  # a loss within this share of its start value from its bound counts as at it ...
-ROUNDED = 8.0  # ... and so do residuals within this many times their rounding bound
-SMALL = 1e-8  # a move that lowers the loss by less than this share of it gains little, ...
-FEW = 5  # ... and after so many of those in a row the run ends
+MAX_MOVES = 12  # rounds at most that move to another point
+# a loss within this share of its start value from its bound counts as at it ...
+ZERO_LOSS_TOL = 1e-24
+# ... and so do residuals within this many times their rounding bound
+RESIDUAL_ROUNDING_FACTOR = 8.0
+SMALL_GAIN = 1e-8  # a move that lowers the loss by less than this share of it gains little, ...
+MAX_SMALL_GAINS = 5  # ... and after so many of those in a row the run ends
 
 
 def _of_run(outcome: Outcome | None) -> Outcome | None:
@@ -440,7 +449,7 @@ class Finisher:
 
     def over(self) -> bool:
         """Return whether the time for trial moves is used up."""
-        return self.left(ROUND) <= 0
+        return self.left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:
         """Return an upper bound on the seconds a Hessian product takes: training time per product,
@@ -456,17 +465,17 @@ class Finisher:
         n, price = self.run.theta.size, self.price()
         seconds = n * price + PER_CUBE * n**3
         always = n <= ALWAYS_DENSE and self.run.max_time is None
-        if always or (n < DENSE_BELOW and seconds <= self.left(PROOF)):
+        if always or (n < DENSE_BELOW and seconds <= self.left(MAX_PROOF_SECONDS)):
             return n + 1
-        return min(n, ALWAYS_DENSE) if 600 * price <= self.left(PROOF) else None
+        return min(n, ALWAYS_DENSE) if 600 * price <= self.left(MAX_PROOF_SECONDS) else None
 
     # the rounds
 
     def judge(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
-            moves = moves and self.run.moves < MOVES and not self.over()
-            return _of_run(self._first(FIRST, Rest(theta, moves)))
+            moves = moves and self.run.moves < MAX_MOVES and not self.over()
+            return _of_run(self._first(FIRST_STRATEGIES, Rest(theta, moves)))
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
@@ -474,7 +483,7 @@ class Finisher:
         `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
         """
         with self._checking():
-            return _of_run(self._held(theta, PROOF if patient else ROUND))
+            return _of_run(self._held(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS))
 
     def _first(self, strategies: tuple[Strategy, ...], at: Rest) -> Outcome | None:
         """Return the outcome of the first strategy that has one, if any."""
@@ -503,7 +512,7 @@ class Finisher:
     def _polished(self, at: Rest) -> None:
         """Move to where the last Newton steps lead."""
         at.theta, _, n_products, n_gradients = polish(
-            self.run.ob, at.theta, at.below, lambda: self.left(PROOF) <= 0
+            self.run.ob, at.theta, at.below, lambda: self.left(MAX_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
@@ -513,7 +522,7 @@ class Finisher:
         run = self.run
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
-            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=at.below,
+            curvature_tol=CURVATURE_TOL, failure_probability=MISS_PROBABILITY, dense_below=at.below,
             max_time=run.budget.rest(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
@@ -522,7 +531,7 @@ class Finisher:
         """Try what there is for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
-        return self._first(FINISH["saddle" if falls else kind], at)
+        return self._first(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
     def _near(self, at: Rest) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no higher
@@ -551,7 +560,7 @@ class Finisher:
             return None
         proof, at = found.verdict, Rest(found.theta, moves=False, on_kinks=False)
         if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
-            return self._first(FIRST, at)
+            return self._first(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
         self._classified(at)
         if at.report.certified and at.report.kind == "minimum":
@@ -573,7 +582,8 @@ class Finisher:
 
     def _at_the_bound(self, at: Rest) -> Outcome | None:
         """End with a success if the loss is its lower bound: within the rounding of the value or of
-        the residuals, or within `NOTHING` times its excess at the start, or at 0 if that is less.
+        the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or at 0 if that is
+        less.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = lower_bound(ob), theta.astype(np.float64)
@@ -583,13 +593,13 @@ class Finisher:
         residuals = proved(ob, "residual_bounds", here, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
-            least += (ROUNDED * share * residuals.error) ** 2
+            least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
         plain = f - value_rounding(f, theta.dtype) - c
-        if plain > 2 * (least + NOTHING * far):  # surely, at a hundredth of the cost
+        if plain > 2 * (least + ZERO_LOSS_TOL * far):  # surely, at a hundredth of the cost
             return None
         if plain > 2 * least:  # a start that overflows almost is no measure
             far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
-        slack = least + NOTHING * far
+        slack = least + ZERO_LOSS_TOL * far
         best, off = proved(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
@@ -632,7 +642,7 @@ class Finisher:
             if found is not None:
                 return self._lower(at, found, f)
         noise, reach = value_rounding(f, theta.dtype), max(1.0, norm(theta))
-        for i, v in enumerate(tried[:WALKS]):
+        for i, v in enumerate(tried[:N_RESTARTS]):
             if self.over():
                 break
             there = self._walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
@@ -655,7 +665,7 @@ class Finisher:
         method = self.maker(side, **self.options)
         side.bind()
         side.record()
-        for _ in range(STEPS):
+        for _ in range(N_RESTART_STEPS):
             lost = not (np.isfinite(side.f) and side.gnorm > 0)
             if lost or side.exhausted() or method.step() is not None:
                 break
@@ -717,13 +727,13 @@ class Finisher:
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _pays(self, lowest: float, f: float) -> bool:
-        """Return whether another move to a lower point is allowed: after `FEW` small gains in a row
-        it is not.
+        """Return whether another move to a lower point is allowed: after `MAX_SMALL_GAINS` small
+        gains in a row it is not.
         """
         run = self.run
-        run.small = run.small + 1 if f - lowest < SMALL * abs(f) else 0
+        run.small = run.small + 1 if f - lowest < SMALL_GAIN * abs(f) else 0
         run.moves += 1
-        return run.small <= FEW
+        return run.small <= MAX_SMALL_GAINS
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
         """Return whether further steps may lower the gradient: it is well above its own rounding,
@@ -753,7 +763,7 @@ AT_INFINITY_SEEN = (
 Strategy = Callable[[Finisher, Rest], Outcome | None]
 # what is tried at every point, and then by the kind of the point as classified; a degenerate point
 # with negative curvature is treated as a saddle. The first outcome counts
-FIRST: tuple[Strategy, ...] = (
+FIRST_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._proved_at_infinity,
     Finisher._unjudged,
     Finisher._polished,
@@ -767,7 +777,7 @@ _SADDLE: tuple[Strategy, ...] = (
     Finisher._finer,
     lambda _, at: at.ends("critical"),
 )
-FINISH: dict[str, tuple[Strategy, ...]] = {
+STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
         Finisher._near,
         Finisher._beyond_a_rise,
@@ -793,7 +803,9 @@ FINISH: dict[str, tuple[Strategy, ...]] = {
     ),
     "undecided": (
         Finisher._near,
-        lambda self, at: self._held(at.theta, PROOF) if at.on_kinks and at.report.n_kinks else None,
+        lambda self, at: (
+            self._held(at.theta, MAX_PROOF_SECONDS) if at.on_kinks and at.report.n_kinks else None
+        ),
         *_SADDLE[1:],
     ),
     "saddle": _SADDLE,

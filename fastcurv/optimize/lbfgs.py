@@ -21,7 +21,8 @@ from .checkpoint import State, damaged
 from .run import Method
 
 AT_ONCE = 1000  # steps in one call of the engine, which returns after a tenth of a second at most
-FIRST = 5  # steps after which the coordinates are made anew; then whenever their number doubled
+# steps after which the coordinates are made anew; then whenever their number doubled
+FIRST_REFRESH_STEPS = 5
 
 
 class LBFGS(Method):
@@ -74,7 +75,7 @@ class LBFGS(Method):
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
         engine.restore(first, count)
-        self.due = max(FIRST, 2 * self.taken)
+        self.due = max(FIRST_REFRESH_STEPS, 2 * self.taken)
 
     def step(self) -> str | None:
         run = self.run

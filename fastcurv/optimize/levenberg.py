@@ -18,10 +18,11 @@ from ..common.vectors import same
 from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
-MOST = 500  # parameters; beyond, matrix and factorisation cost more than products do
-AT_ONCE = 25  # steps in one call, so that the loop sees in time that the run has become idle
-CRAWL = 1e-3  # if they lower the loss by less than this share of it, ...
-TENTH = 0.1  # ... and leave more than this share of the gradient's norm, others are tried
+MAX_PARAMS = 500  # parameters; beyond, matrix and factorisation cost more than products do
+STEPS_PER_CALL = 25  # steps in one call, so that the loop sees in time that the run has become idle
+SLOW_DECREASE = 1e-3  # if they lower the loss by less than this share of it, ...
+# ... and leave more than this share of the gradient's norm, others are tried
+SLOW_GRADIENT_RATIO = 0.1
 
 
 class LevenbergMarquardt(GaussNewton):
@@ -40,7 +41,7 @@ class LevenbergMarquardt(GaussNewton):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = None
-        if len(run.theta) <= MOST and self.sample is None and run.plain:
+        if len(run.theta) <= MAX_PARAMS and self.sample is None and run.plain:
             self._start()
         if self.engine is not None:
             run.curvature = None
@@ -48,7 +49,7 @@ class LevenbergMarquardt(GaussNewton):
             run.at_hand = engine.value, engine.gradient.copy(), engine.gradient_norm
 
     def load(self, arrays: Any, facts: Any) -> None:
-        if not facts["since"] < AT_ONCE:
+        if not facts["since"] < STEPS_PER_CALL:
             raise damaged(f"the since of this method is {facts['since']}")
         super().load(arrays, facts)
         if not self.exact:
@@ -83,9 +84,12 @@ class LevenbergMarquardt(GaussNewton):
             self._start()
         if self.since == 0:
             self.f_then, self.g_then = run.f, run.gnorm
-        steps = self._by_matrix(min(run.ahead, AT_ONCE - self.since))
-        self.since = (self.since + steps) % AT_ONCE
-        slow = self.f_then - run.f < CRAWL * abs(run.f) and run.gnorm > TENTH * self.g_then
+        steps = self._by_matrix(min(run.ahead, STEPS_PER_CALL - self.since))
+        self.since = (self.since + steps) % STEPS_PER_CALL
+        slow = (
+            self.f_then - run.f < SLOW_DECREASE * abs(run.f)
+            and run.gnorm > SLOW_GRADIENT_RATIO * self.g_then
+        )
         if (slow and not self.since) or not (steps or run.cut):
             self._turn_to("hessian")
         return None if steps or run.cut else super().step()

@@ -15,15 +15,15 @@ import numpy as np
 from ..common.linalg import NotConvexError, NotFiniteError
 from ..common.objectives import lower_bound, value_at, value_rounding
 from ..common.outcome import outcome as as_result
-from ..common.progress import SILENT, bar
+from ..common.progress import NO_PROGRESS, bar
 from ..common.vectors import norm, same
 from .checkpoint import Saver, check_method, check_objective, part
 from .escape import lowest_curvature, suspects
 from .line_search import first_length, line_minimum
 from .run import (
-    ENDINGS,
+    ENDING_MESSAGES,
     NO_REPORT,
-    STATUS,
+    STATUS_CODES,
     Ending,
     History,
     Method,
@@ -32,31 +32,39 @@ from .run import (
     Run,
 )
 
-IDLE = 50  # iterations of a second-order method without progress that end the run
-TRIFLE = 1e-6  # share of the fall so far that is too little to go on for, in `IDLE` iterations, ...
-LITTLE = 1e-4  # ... where the loss is so little above its lower bound, as a share of the start's
-CRAWL = 100  # a run whose loss fell by less than 1% over so many iterations is checked for kinks
-LOSS = itemgetter(1)  # of a record
-DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
-REST = 12  # steps past the default tolerance, at most, ...
-SHARE = 1e-4  # ... or until the gradient is this share of it
-GAIN = 1e-8  # share of the loss by which it must fall, in `IDLE` iterations or since a fresh start
-IDLED = (
-    f"slow progress: in {IDLE} iterations the loss did not decrease by {GAIN:.0e} of its value, "
-    "nor the gradient norm by half"
+MAX_IDLE_ITERATIONS = 50  # iterations of a second-order method without progress that end the run
+# share of the fall so far that is too little to go on for, in `MAX_IDLE_ITERATIONS` iterations, ...
+NEGLIGIBLE_DECREASE = 1e-6
+# ... where the loss is so little above its lower bound, as a share of the start's
+NEAR_BOUND_FRACTION = 1e-4
+# a run whose loss fell by less than 1% over so many iterations is checked for kinks
+KINK_CHECK_ITERATIONS = 100
+loss_of_record = itemgetter(1)  # of a record
+N_DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
+MAX_EXTRA_STEPS = 12  # steps past the default tolerance, at most, ...
+EXTRA_STEP_TOL = 1e-4  # ... or until the gradient is this share of it
+# share of the loss by which it must fall, in `MAX_IDLE_ITERATIONS` iterations or since a fresh
+# start
+MIN_RELATIVE_DECREASE = 1e-8
+NO_PROGRESS_MESSAGE = (
+    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by "
+    f"{MIN_RELATIVE_DECREASE:.0e} of its value, nor the gradient norm by half"
 )
 
 
 def slow_progress(before: float, after: float) -> str:
-    """Return the sentence on `IDLE` iterations in which the loss went from `before` to `after`,
-    with as many digits as tell the two apart.
+    """Return the sentence on `MAX_IDLE_ITERATIONS` iterations in which the loss went from `before`
+    to `after`, with as many digits as tell the two apart.
     """
     if not after < before:
-        return f"slow progress: the loss did not decrease from {before:.4g} in {IDLE} iterations"
+        return (
+            f"slow progress: the loss did not decrease from {before:.4g} in {MAX_IDLE_ITERATIONS} "
+            "iterations"
+        )
     digits = next(d for d in range(4, 18) if f"{after:.{d}g}" != f"{before:.{d}g}")
     return (
         f"slow progress: the loss decreased only from {before:.{digits}g} to {after:.{digits}g} in "
-        f"{IDLE} iterations"
+        f"{MAX_IDLE_ITERATIONS} iterations"
     )
 
 
@@ -220,7 +228,7 @@ class Loop:
             run.record()
             if self.method.curvature is not None:
                 self._notice(passed + 1)
-        if self.shown is not SILENT:
+        if self.shown is not NO_PROGRESS:
             self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
             self.shown.update(passed + 1)
         if self.callback is not None:
@@ -251,7 +259,7 @@ class Loop:
             self.sentence = f"the {watched} has not decreased for `patience` records"
             return "patience"
         if self._idle_in(run.mark) <= 0:
-            self.sentence = IDLED
+            self.sentence = NO_PROGRESS_MESSAGE
             return "slow"
         if self._is_near_bound() and self._idle_in(run.walked) <= 0:
             self.sentence = slow_progress(run.walked[1], run.f)
@@ -269,7 +277,7 @@ class Loop:
         run = self.run
         if not self.method.adapts:
             return False
-        if not run.fresh - run.f > GAIN * abs(run.f):
+        if not run.fresh - run.f > MIN_RELATIVE_DECREASE * abs(run.f):
             self.rounded = True
             return False
         run.fresh, self.sentence = run.f, None
@@ -291,7 +299,7 @@ class Loop:
         on.
         """
         idle = self.method.curvature is not None
-        return mark[0] + IDLE - self.run.iteration if idle else np.inf
+        return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
     def _spent(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
@@ -312,7 +320,7 @@ class Loop:
         if not np.abs(run.theta).max() > (1e30 if run.theta.dtype == np.float64 else 1e8):
             return False
         f = run.f
-        for i in range(1, DOUBLINGS + 1):
+        for i in range(1, N_DOUBLINGS + 1):
             before, f = f, run.value(run.theta * run.theta.dtype.type(2.0**i))
             if not f < before:
                 return not np.isfinite(f)
@@ -326,17 +334,22 @@ class Loop:
         if not self.by_default or not self.method.curvature or self.ending is None:
             return False
         if run.rest is None:
-            run.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
-        return run.gnorm > SHARE * run.gradient_tol and run.iteration < run.rest
+            run.rest = run.iteration + (MAX_EXTRA_STEPS if run.theta.dtype == np.float64 else 0)
+        return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.rest
 
     def _notice(self, count: int) -> None:
         """Mark which of so many last records made progress, and which did near the lower bound of
         the loss, where a smaller decrease is none.
         """
         run, last = self.run, self.run.records[-count:]
-        _mark(run.mark, last, GAIN, 0.0)
-        if self._is_low(min(last, key=LOSS)[1]):
-            _mark(run.walked, [one for one in last if self._is_low(one[1])], TRIFLE, self.scale)
+        _mark(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
+        if self._is_low(min(last, key=loss_of_record)[1]):
+            _mark(
+                run.walked,
+                [one for one in last if self._is_low(one[1])],
+                NEGLIGIBLE_DECREASE,
+                self.scale,
+            )
 
     def _is_near_bound(self) -> bool:
         """Return whether next to nothing is left to gain and no tolerance or target is asked
@@ -355,9 +368,9 @@ class Loop:
 
     def _is_low(self, f: float) -> bool:
         """Return True if a loss is so near its lower bound that next to nothing is left to gain."""
-        if not f - self.bottom <= LITTLE * (self.run.f0 - self.bottom) < np.inf:
+        if not f - self.bottom <= NEAR_BOUND_FRACTION * (self.run.f0 - self.bottom) < np.inf:
             return False
-        return f - self.bottom <= LITTLE * (self.scale - self.bottom)
+        return f - self.bottom <= NEAR_BOUND_FRACTION * (self.scale - self.bottom)
 
     # where the gradient is zero
 
@@ -450,8 +463,8 @@ class Loop:
         if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:
             return
         stalled, held = self.why != "max_iter", None
-        last = [record[1] for record in self.run.records[-CRAWL:]]
-        crawls = len(last) == CRAWL and last[0] - last[-1] < 0.01 * abs(last[0])
+        last = [record[1] for record in self.run.records[-KINK_CHECK_ITERATIONS:]]
+        crawls = len(last) == KINK_CHECK_ITERATIONS and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.ending is not None and (stalled or crawls):
             self.shown.note("searching for a minimum at active kinks")
             held = self.ending.held(self.run.theta, patient=stalled)
@@ -518,7 +531,7 @@ class Loop:
             fun = run.value(x)
         success = success or fun <= run.fun_target
         jac = run.g if known else run.value_and_gradient(x)[1]
-        ending = self.sentence or ENDINGS.get(self.why or "")
+        ending = self.sentence or ENDING_MESSAGES.get(self.why or "")
         message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence
         message = message.rstrip(".")
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
@@ -532,7 +545,7 @@ class Loop:
             nfev=run.n_values + run.n_gradients,
             njev=run.n_gradients,
             nhev=run.n_products,
-            status=STATUS[self.why or "critical"],
+            status=STATUS_CODES[self.why or "critical"],
             stopped=self.why,
             success=success,
             kind=kind,

@@ -106,8 +106,8 @@ METHODS: dict[str, type[Method]] = {
     "l-bfgs": LBFGS,
 }
 ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
-SMALL = 300  # parameters up to which "auto" is Levenberg-Marquardt
-PROTOCOL = "n_params", "value", "gradient"  # what any method needs of an objective
+LEVENBERG_MAX_PARAMS = 300  # parameters up to which "auto" is Levenberg-Marquardt
+REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"  # what any method needs of an objective
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -420,12 +420,17 @@ def _checked(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Check that the objective has what the method needs, and the method the options."""
-    _check_protocol(ob, "minimize", PROTOCOL, theta0)
+    _check_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
     chosen = ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions
-        small = not options and products is None and ob.n_params <= SMALL and is_plain(ob)
+        small = (
+            not options
+            and products is None
+            and ob.n_params <= LEVENBERG_MAX_PARAMS
+            and is_plain(ob)
+        )
         engine: EngineSteps | None = getattr(ob, "engine_steps", None) if small else None
         matrix = engine is not None and engine.by_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
@@ -433,7 +438,7 @@ def _checked(
     if options:
         _check_options("auto" if automatic else chosen, maker, options)
     if maker.curvature is not None and not hasattr(ob, maker.curvature):
-        _check_protocol(ob, chosen, (*PROTOCOL, maker.curvature), theta0)
+        _check_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
         require(validation, ("value",), "validation", wanted)

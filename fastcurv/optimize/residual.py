@@ -23,8 +23,8 @@ from ..common.linalg import NotFiniteError, eigh
 from ..common.vectors import safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
 
-DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # of ||H||: smaller curvature is damped
-ARMIJO = 1e-4
+TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # of ||H||: smaller curvature is damped
+ARMIJO_FRACTION = 1e-4
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
         return Steps(norm=norm if norm == 0 else float("nan"))
     c = U.T @ g
     unit = c / (safe_norm(g) or 1.0)
-    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in DAMPINGS]
+    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in TRIAL_DAMPINGS]
     return Steps(
         [-(U @ (w * c)) for w in weights],
         [-float((w * values * unit) @ unit) for w in weights],
@@ -66,7 +66,7 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     norm = float(np.abs(space.ritz()[0]).max())
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
-    found = [least_residual(space, space.gamma, share * norm)[0] for share in DAMPINGS]
+    found = [least_residual(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
     first = space.T[0, : space.m]
     kept = [y for y in found if y.any()]
     return Steps(
@@ -121,7 +121,9 @@ def lower_gradient(
             g = gradient(point)
             ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
             square = ratio * ratio
-            if square <= 1 + 2 * ARMIJO * alpha * slope and (best is None or square < best[0]):
+            if square <= 1 + 2 * ARMIJO_FRACTION * alpha * slope and (
+                best is None or square < best[0]
+            ):
                 best = square, point, g
         if best is not None:
             return best[1:]

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
 
 # of the current point, by the names of a history, where a validation loss follows if there is one
-RECORDED = "iteration", "loss", "gradient_norm", "products", "time"
-FADING = 0.7  # decay per check of the longest time seen between two checks of the clock
+RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
+CLOCK_DECAY = 0.7  # decay per check of the longest time seen between two checks of the clock
 
 
 class History(dict[str, np.ndarray]):
@@ -85,7 +85,7 @@ class MinimizeResult(Result):
 # How a run may end, and what may be claimed of its last point.
 
 #: `OptimizeResult.status` for each `OptimizeResult.stopped`
-STATUS = {
+STATUS_CODES = {
     "critical": 0,
     "max_iter": 1,
     "max_time": 2,
@@ -102,7 +102,7 @@ STATUS = {
     "target": 13,
     "slow": 14,
 }
-ENDINGS = {
+ENDING_MESSAGES = {
     "max_iter": "stopped at the limit of iterations, max_iter",
     "max_time": "stopped at the limit of time, max_time",
     "max_products": "stopped at the limit of products, max_products",
@@ -123,8 +123,8 @@ class Outcome:
     ----------
     theta : ndarray, shape (n,)
     stopped : str or None
-        One of `STATUS`; None if the run goes on from theta, where the loss is lower, or a smaller
-        gradient is wanted.
+        One of `STATUS_CODES`; None if the run goes on from theta, where the loss is lower, or a
+        smaller gradient is wanted.
     kind : str or None
         The kind of point by `classify`; None if that was not called.
     success : bool
@@ -274,7 +274,7 @@ class Run(Saved):
             return "max_products"
         if self.max_time is not None:
             now = time.perf_counter()
-            self.gap = max(FADING * self.gap, now - self.asked)
+            self.gap = max(CLOCK_DECAY * self.gap, now - self.asked)
             self.asked = now
             if self.gap > self.budget.seconds_left():
                 return "max_time"
@@ -404,7 +404,7 @@ class Run(Saved):
     @property
     def recorded(self) -> tuple[str, ...]:
         """The names of what is recorded."""
-        return RECORDED if self.validation is None else (*RECORDED, "validation")
+        return RECORD_FIELDS if self.validation is None else (*RECORD_FIELDS, "validation")
 
     def past(self, count: int | None = None) -> dict[str, np.ndarray]:
         """Return so many records, or all, as an array for each name."""

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, spawned
-from ..common.errors import OBJECTIVE, accept_aliases, refuse_unknown, require, typed
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
 from ..common.protocols import Descent
 from ..common.read_only import ReadOnly, Record
@@ -21,14 +21,20 @@ from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
 from .find import DENSE_BELOW, check_index, find_critical_point
 from .minimize import minimize
-from .run import STATUS
+from .run import STATUS_CODES
 
 SOURCES = ("narrower", "walk", "descent")
-WALKS = 4  # at most, from new starts each, in one search
-HIGHEST = 6  # index that a walk asks for by itself
+MAX_WALKS = 4  # at most, from new starts each, in one search
+MAX_DEFAULT_INDEX = 6  # index that a walk asks for by itself
 # options of `classify` that apply to any point
-PASSED = ("gradient_tol", "curvature_tol", "failure_probability", "max_products", "dense_below")
-EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
+CLASSIFY_OPTIONS = (
+    "gradient_tol",
+    "curvature_tol",
+    "failure_probability",
+    "max_products",
+    "dense_below",
+)
+EPOCHS_RANGE = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +167,7 @@ def sample_critical_points(
     *,
     sources: Any = None,
     index: int | Iterable[int] | None = None,
-    epochs: tuple[int, int] = EPOCHS,
+    epochs: tuple[int, int] = EPOCHS_RANGE,
     max_iter: int = 200,
     max_time: float | None = None,
     seed: Any = None,
@@ -254,8 +260,10 @@ def sample_critical_points(
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
-    refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
-    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
+    refuse_unknown(
+        "classify", set(verdict) - set(CLASSIFY_OPTIONS), "sample_critical_points", CLASSIFY_OPTIONS
+    )
+    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "with_model"):
         raise TypeError(
@@ -347,7 +355,8 @@ class _Hunt:
     def search(
         self, source: str, asked: int | None, rng: np.random.Generator
     ) -> SampledPoint | None:
-        """Return the best point of at most `WALKS` walks, None if none ends at a critical point.
+        """Return the best point of at most `MAX_WALKS` walks, None if none ends at a critical
+        point.
 
         A point of the index asked for that is not trivial is best, any other of that index next.
         """
@@ -355,12 +364,12 @@ class _Hunt:
         follows = source == "walk" and (asked is not None or self.ob.n_params < DENSE_BELOW)
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
-        for attempt in range(WALKS):
+        for attempt in range(MAX_WALKS):
             self.n_walks += 1
             index = asked
             if follows and index is None:
-                index = int(rng.integers(min(HIGHEST >> attempt, self.ob.n_params) + 1))
-            elif index is not None and best is None and attempt == WALKS - 1:
+                index = int(rng.integers(min(MAX_DEFAULT_INDEX >> attempt, self.ob.n_params) + 1))
+            elif index is not None and best is None and attempt == MAX_WALKS - 1:
                 index //= 2  # there may be no point of the index asked for
             shares = {name: led / of for name, (led, of) in self.led.items()}
             start = max(shares, key=shares.__getitem__) if attempt else list(shares)[turn]
@@ -447,7 +456,7 @@ def _lowered(
 ) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
     found = minimize(ob, theta, method, max_time=hunt.budget.rest(), **options)
-    if found.status == STATUS["interrupted"]:
+    if found.status == STATUS_CODES["interrupted"]:
         raise KeyboardInterrupt
     if found.stopped == "max_time":
         raise OutOfTime

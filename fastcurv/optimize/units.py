@@ -22,7 +22,7 @@ from .run import MinimizeResult
 
 USUAL_SPREADS = 1 / 8, 8.0  # spreads of targets that need no other unit, ...
 USUAL_SHIFT = 8.0  # ... if no mean is more than this many spreads from 0
-EXPLAINED = 0.99  # a start whose loss is below this share of the variance is kept
+MAX_LOSS_TO_VARIANCE = 0.99  # a start whose loss is below this share of the variance is kept
 MAX_START_LOSS = 64.0  # largest loss of a start in units of the targets, in their mean squares
 
 
@@ -70,7 +70,7 @@ class Units(NamedTuple):
         """
         same, zero = self.inward(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
-        untrained = loss >= EXPLAINED and drawn <= max(MAX_START_LOSS * none, loss)
+        untrained = loss >= MAX_LOSS_TO_VARIANCE and drawn <= max(MAX_START_LOSS * none, loss)
         return theta.copy() if untrained else same
 
     def result(self, run: MinimizeResult) -> MinimizeResult:

@@ -298,7 +298,7 @@ QUANTITIES = {
     "index": "negative eigenvalues / all",
     "inertia": "share of the eigenvalues",
 }
-SIGNS = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GREY)}
+SIGN_STYLES = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GREY)}
 
 
 class MinimumRatioDisplay(Display):
@@ -430,8 +430,8 @@ class MinimumRatioDisplay(Display):
         ax = self._axes(ax)
         if self.quantity == "inertia":
             series = [
-                (sign, SIGNS[sign], np.ones(self.losses.shape, bool), shares)
-                for sign, shares in zip(SIGNS, self.ratios.T)
+                (sign, SIGN_STYLES[sign], np.ones(self.losses.shape, bool), shares)
+                for sign, shares in zip(SIGN_STYLES, self.ratios.T)
             ]
         else:
             series = [(k, MARKERS[k], self.kinds == k, self.ratios) for k in MARKERS]

@@ -15,7 +15,7 @@ from ..common.checks import (
     check_positive_int,
     check_vector,
 )
-from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.optional import optional
 from ..common.protocols import Array
 from ..common.runtime import unbroken
@@ -96,9 +96,9 @@ def sine(first: Array, second: Array) -> float:
 
 NAMES = ("auto", "eigenvectors", "random", "gradient")
 AUTO_MAX_N = 20_000  # parameters up to which "auto" takes eigenvectors: seconds of products
-HIDES = "random directions: a saddle often looks like a minimum"
-DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
-EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
+RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
+MAX_DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
+REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
 
 
 class LandscapeDisplay(Display):
@@ -281,8 +281,8 @@ class LandscapeDisplay(Display):
         if isinstance(directions, str) and directions == "auto":
             known = hasattr(objective, "hessian") and np.size(theta) <= AUTO_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
-        more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
-        require(objective, ("value", *more), "objective", OBJECTIVE, theta)
+        more = REQUIRED_METHODS.get(directions, ()) if isinstance(directions, str) else ()
+        require(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid)
@@ -332,7 +332,7 @@ class LandscapeDisplay(Display):
             ax.plot([0], [0], "o", color="white", mec="black", ms=6)
             ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
         if any("random direction" in name for name in self.names) and not ax.get_title():
-            ax.set_title(HIDES, fontsize="medium")
+            ax.set_title(RANDOM_DIRECTION_NOTE, fontsize="medium")
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:
@@ -397,14 +397,14 @@ def _given(wanted: Any, n: int) -> np.ndarray:
 
 def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator) -> np.ndarray:
     """Draw random directions. Two are drawn again until the angle between them is at least 30
-    degrees, as it usually is at once with many weights; after `DRAWS` draws the pair with the
+    degrees, as it usually is at once with many weights; after `MAX_DRAWS` draws the pair with the
     largest angle is returned.
 
     For units of a single weight only the signs are random: for two such units the directions are
     parallel half the time.
     """
     best, widest = None, ALIKE
-    for _ in range(DRAWS):
+    for _ in range(MAX_DRAWS):
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else sine(*rows)
         if angle >= 0.5:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int, check_symmetric_operator
-from ..common.errors import OBJECTIVE, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import unbroken
@@ -22,7 +22,7 @@ from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
 DENSE_BELOW = 1000  # matrices up to this size are decomposed, which takes less than a second
-TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
+CONVERGED_TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
 class SpectrumDisplay(Display):
@@ -131,7 +131,7 @@ class SpectrumDisplay(Display):
     ) -> SpectrumDisplay:
         """Draw the spectrum of the Hessian of ``objective`` at ``theta``, by `from_operator`."""
         cls._check_look(options, "from_objective", "from_operator")
-        require(objective, ("hessian",), "objective", OBJECTIVE, theta)
+        require(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
 
     @classmethod
@@ -243,7 +243,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
     if n <= DENSE_BELOW:
         return ends(every_pair(hessian), k)
     return unbroken(
-        eigsh(hessian, k=min(2 * k, n), which="BE", tol=TOL, seed=seed, progress=progress)
+        eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
     )
 
 
@@ -254,8 +254,8 @@ def every_pair(hessian: Any) -> Eigenpairs:
     values, V, _ = eigh(P)
     scale = float(np.abs(values).max(initial=0.0))
     residuals = np.linalg.norm(P @ V - V * values, axis=0)
-    found = values, V, residuals, residuals <= TOL * scale, n_products
-    return Eigenpairs(*found, scale=scale, tol=TOL, probed=True, unseen=0.0)
+    found = values, V, residuals, residuals <= CONVERGED_TOL * scale, n_products
+    return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, unseen=0.0)
 
 
 def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:

@@ -23,7 +23,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#6E6E6E",
 )
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
-STYLES = ("-", "--", ":", "-.")
+LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = {
     "minimum": ("o", GREEN),
     "maximum": ("^", RED),
@@ -38,7 +38,7 @@ def line_look(number: int) -> dict[str, str]:
     """Return colour and dashes of line number `number`; the dashes change when the colours
     repeat.
     """
-    dashes = STYLES[number // len(CYCLE) % len(STYLES)]
+    dashes = LINE_STYLES[number // len(CYCLE) % len(LINE_STYLES)]
     return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    NEAR_MATRIX,
+    CACHED_MATRIX_ENTRIES,
     MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
@@ -30,7 +30,7 @@ from .results import Eigenpairs, Inertia
 
 BLOCK = 128
 LARGEST_DENSE = 30_000
-SMALL = 64  # rows up to which a decomposition costs no more than a few products of a search
+SMALL_MAX_N = 64  # rows up to which a decomposition costs no more than a few products of a search
 LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
 
 
@@ -198,8 +198,9 @@ def _lengths(rows: Floats) -> Floats:
 
 # Every estimate of what a matrix costs is made here. In seconds, on one core.
 SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
-PAIRS = (45e-6, 1e-6, 2e-8, 1.2e-10)  # a few eigenpairs of a matrix: for each power of n
-ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
+# a few eigenpairs of a matrix: for each power of n
+PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
+SECONDS_PER_ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
 
 
 def product_price(op: Any) -> float:
@@ -213,14 +214,16 @@ def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np
     itself or in its matrix, which is `summed` in so many seconds.
 
     An operator has ``__product_price__()`` and ``__matrix_price__()``; of others, or
-    where the price is infinite, only a matrix of at most `SMALL` rows is formed at once.
+    where the price is infinite, only a matrix of at most `SMALL_MAX_N` rows is formed at once.
     """
     n, price = op.shape[0], product_price(op)
     if not price < np.inf:
-        return bool(n <= SMALL)
-    price = min(price, summed / products + ENTRY * n**2)
+        return bool(n <= SMALL_MAX_N)
+    price = min(price, summed / products + SECONDS_PER_ENTRY * n**2)
     search = SEARCH + products * (price + step)
-    pairs = PAIRS[0] + n * (PAIRS[1] + n * (PAIRS[2] + n * PAIRS[3]))
+    pairs = PAIRS_COST_SECONDS[0] + n * (
+        PAIRS_COST_SECONDS[1] + n * (PAIRS_COST_SECONDS[2] + n * PAIRS_COST_SECONDS[3])
+    )
     return n <= LARGEST_SOLVED and pairs < search and bool(op.__matrix_price__() + pairs < search)
 
 
@@ -228,7 +231,7 @@ def summed_price(op: Any) -> float:
     """Return the seconds that an operator says its matrix takes by other means than products, where
     a search in it is possible; else infinity.
     """
-    near = op.shape[0] ** 2 <= NEAR_MATRIX and hasattr(op, "__summed_price__")
+    near = op.shape[0] ** 2 <= CACHED_MATRIX_ENTRIES and hasattr(op, "__summed_price__")
     return float(op.__summed_price__()) if near else np.inf
 
 
@@ -236,7 +239,7 @@ def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any
     """Return the operator in which a search of `products` products at this price is to be made, and
     the price of its products: `op`, or the matrix that it sums, where that pays.
     """
-    entries = ENTRY * op.shape[0] ** 2
+    entries = SECONDS_PER_ENTRY * op.shape[0] ** 2
     if not summed + products * entries < products * price:
         return op, price
     A = summed_matrix(op)

@@ -35,11 +35,11 @@ from .reduced import reduction
 from .results import Eigenpairs
 
 DEFLATE_UP_TO = 100_000
-EVERY = 2048  # rows up to which all eigenvalues of an available matrix are computed
-STEP = 10e-6  # seconds that a density spends on each product, besides
-SLICE = 0.1  # seconds of steps after which progress is shown
+ALL_EIGENVALUES_MAX_N = 2048  # rows up to which all eigenvalues of an available matrix are computed
+SECONDS_PER_PRODUCT = 10e-6  # seconds that a density spends on each product, besides
+PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
 # an outlier is deflated once its residual is below this share of its distance from the bulk
-SETTLED = 0.05
+SETTLED_DISTANCE = 0.05
 # error of a node in eps times the largest; of all eigenvalues it is n of these, see `eigvalsh`
 ROUNDED_STEPS = 64
 
@@ -149,11 +149,11 @@ def spectral_density(
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng = as_rng(one_seed(seed, rng))
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
-    if isinstance(small, Written) and len(small.matrix) <= EVERY:
+    if isinstance(small, Written) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
         return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
     m = n_probes * min(n_steps, n)
     whole = small is None and against is None and deflate is None and n <= m
-    if whole and matrix_pays(op, m, STEP):
+    if whole and matrix_pays(op, m, SECONDS_PER_PRODUCT):
         P, n_products = matrix_of(op)
         return every(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
@@ -301,7 +301,7 @@ def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
     """Continue `run` to n_steps, or until the Krylov space ends."""
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m
-        run.extend(min(n_steps, run.dimension), SLICE)
+        run.extend(min(n_steps, run.dimension), PROGRESS_SECONDS)
         shown.update(run.m - before)
 
 
@@ -336,7 +336,7 @@ def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))
     good = np.flatnonzero(
-        (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED * (np.abs(theta) - bulk))
+        (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED_DISTANCE * (np.abs(theta) - bulk))
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     S = run.ritz_vectors(good).T

@@ -19,7 +19,7 @@ from ..common.checks import (
     check_real,
     short,
 )
-from ..common.errors import Answering, typed
+from ..common.errors import AttributeHints, typed
 from ..common.html import InOneLine
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
@@ -55,13 +55,13 @@ def check_look(
 
 
 FINEST = float(np.finfo(np.float64).eps) / 4  # least width per grid point, over the largest node
-ONE = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
+EQUAL_NODES_TOL = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
 # the density of a narrower Gaussian would overflow float64, or nearly so
-NARROWEST = 1e-300
+MIN_WIDTH = 1e-300
 HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 # the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 MAX_GRID = 1 << 24  # points of a grid, 128 MiB
-REACH = 6.0
+KERNEL_REACH_WIDTHS = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
@@ -123,12 +123,12 @@ def smear(
     exponent = 0
     if axis == "linear" and largest:
         reach = 0.0 if grid is None else float(np.abs(grid).max())
-        exponent = int(np.frexp(max(largest, width or 0.0, reach, NARROWEST))[1])
+        exponent = int(np.frexp(max(largest, width or 0.0, reach, MIN_WIDTH))[1])
     x = np.ldexp(to_coordinate(nodes, axis, linear_below), -exponent)
     low, high = x[weights > 0].min(), x[weights > 0].max()
     size = max(abs(low), abs(high))
     finest = FINEST * n_grid * size
-    narrowest = float(np.ldexp(NARROWEST, -exponent))
+    narrowest = float(np.ldexp(MIN_WIDTH, -exponent))
     if width is None:
         width = max(_default_width(axis, size, high - low, finest), narrowest)
     else:
@@ -140,8 +140,12 @@ def smear(
             )
         width = float(np.ldexp(width, -exponent))
     if grid is None:
-        n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * REACH * width) / width)))
-        at = np.linspace(low - REACH * width, high + REACH * width, n_grid)
+        n_grid = max(
+            n_grid, min(1 << 16, int(2 * (high - low + 2 * KERNEL_REACH_WIDTHS * width) / width))
+        )
+        at = np.linspace(
+            low - KERNEL_REACH_WIDTHS * width, high + KERNEL_REACH_WIDTHS * width, n_grid
+        )
         with np.errstate(over="ignore"):
             grid = from_coordinate(np.ldexp(at, exponent), axis, linear_below)
         grid = np.clip(grid, -HUGE, HUGE)
@@ -169,7 +173,7 @@ def _default_width(axis: str, size: float, spread: float, finest: float) -> floa
     """Return a hundredth of the spread of the nodes, or a twentieth of a decade; at least the width
     that the grid resolves.
     """
-    width = 0.05 if axis == "log" else 0.01 * spread if spread > ONE * size else 0.0
+    width = 0.05 if axis == "log" else 0.01 * spread if spread > EQUAL_NODES_TOL * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
 
 
@@ -184,7 +188,7 @@ def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(Record, InOneLine, Answering, subject="density"):
+class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes

@@ -14,7 +14,8 @@ from ..common.protocols import Floats
 from .density_curve import from_coordinate, to_coordinate
 
 BAND = 2.0  # standard errors on either side
-SHOWN = 1e-290  # matplotlib's logarithmic axes show no numbers below it or above its inverse
+# matplotlib's logarithmic axes show no numbers below it or above its inverse
+MIN_AXIS_VALUE = 1e-290
 
 
 def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
@@ -75,11 +76,14 @@ def draw_density(
     line = {"lw": 1.6, "label": label or smoothed} | line
     scale = scale if top > 0 else "linear"
     if density.axis == "log":  # before anything is drawn, so that margins are in decades
-        if not (density.linear_below >= SHOWN and np.abs(grid).max() <= 1 / SHOWN):
+        if not (
+            density.linear_below >= MIN_AXIS_VALUE and np.abs(grid).max() <= 1 / MIN_AXIS_VALUE
+        ):
             raise ValueError(
-                f"eigenvalues on the axis must be between {SHOWN} and {1 / SHOWN}, the limits of "
-                f"matplotlib, got up to {np.abs(grid).max():.1e}, linear below "
-                f"{density.linear_below:.1e}. Or use axis='linear'."
+                f"eigenvalues on the axis must be between {MIN_AXIS_VALUE} and "
+                f"{1 / MIN_AXIS_VALUE}, the limits of matplotlib, got up to "
+                f"{np.abs(grid).max():.1e}, linear below {density.linear_below:.1e}. Or use "
+                "axis='linear'."
             )
         ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
         plain_numbers(ax.xaxis)

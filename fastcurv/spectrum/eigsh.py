@@ -23,7 +23,7 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import wanted
-from ..common.progress import SILENT, Bar, bar
+from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, starts_to_nearest
 from ..common.vectors import EigenSearch
@@ -52,10 +52,11 @@ from .results import LEFT_OPEN, Eigenpairs
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
 # missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
-SURE = 0.003  # probability of missing a copy of any wanted value at which a probe for copies ends
+# probability of missing a copy of any wanted value at which a probe for copies ends
+MISS_PROBABILITY = 0.003
 FIRST, EACH = 24, 4  # products that k pairs usually take: FIRST + EACH k
-RISK = 0.05  # probability of error of `unseen`, if that share was too small
-QUICK = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
+MISSED_WITHIN_RISK = 0.05  # probability of error of `unseen`, if that share was too small
+QUICK_SECONDS = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
 
 
 def extreme_pairs(
@@ -85,10 +86,10 @@ def extreme_pairs(
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
-    quick = price * usual < QUICK
+    quick = price * usual < QUICK_SECONDS
     silent = quick and not asked.progress
     with (
-        nullcontext(SILENT) if silent else bar(None, "eigsh", asked.progress) as shown,
+        nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
@@ -131,7 +132,7 @@ class ThickRestart(EigenSearch):
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.quick, self.rng, self.shown, self.left_open = quick, rng, shown, LEFT_OPEN
-        self.sure, self.risk = blind(run.n, SURE), blind(run.n, RISK)
+        self.sure, self.risk = blind(run.n, MISS_PROBABILITY), blind(run.n, MISSED_WITHIN_RISK)
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         self.may_switch_to_dense = may_switch_to_dense and run.n <= LARGEST_SOLVED
         self.closed = False  # whether the search ended in an invariant subspace of a given start

@@ -21,7 +21,7 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
+from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
 from ..krylov.lanczos import column_lengths
 from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
@@ -31,7 +31,7 @@ from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
 # available.
 
 MAX_BASIS_BYTES = 512 << 20
-ROUNDINGS = 64  # asymmetry allowed in products, in eps times the largest |lam|
+MAX_ASYMMETRY_EPS = 64  # asymmetry allowed in products, in eps times the largest |lam|
 DEFAULT_TOL = {8: 1e-8, 4: 2e-5}  # by the bytes of a number
 
 
@@ -119,9 +119,10 @@ def answered(
     V = np.asfortranarray(V if N is None else N @ V, dtype)
     ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
     size = max(map(abs, ends))
-    if skew > ROUNDINGS * eps * size:
+    if skew > MAX_ASYMMETRY_EPS * eps * size:
         skew = float(column_lengths(S - S.T).max())
-    finest = SUBNORMAL * (size > 0)  # by which values are rounded once more if they are subnormal
+    # by which values are rounded once more if they are subnormal
+    finest = MIN_SUBNORMAL * (size > 0)
     left = np.ldexp(residuals(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + rest
     scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
@@ -139,12 +140,12 @@ def answered(
         tol=tol,
         probed=True,
         unseen=0.0,
-        asymmetry=math.ldexp(skew, exponent) if skew > ROUNDINGS * eps * size else 0.0,
+        asymmetry=math.ldexp(skew, exponent) if skew > MAX_ASYMMETRY_EPS * eps * size else 0.0,
     )
 
 
 DIRECT = 400  # rows up to which an available matrix is fully decomposed
-INSIDE = 64  # squared error, in eps, up to which a unit vector counts as inside the space
+INSIDE_ERROR_EPS = 64  # squared error, in eps, up to which a unit vector counts as inside the space
 
 
 def reduction(op: Any, space: str | None) -> Reduction | None:
@@ -181,7 +182,7 @@ def reduced_pairs(
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         V = None
     if V is not None:
-        most = (INSIDE * float(np.finfo(dtype).eps)) ** 0.5
+        most = (INSIDE_ERROR_EPS * float(np.finfo(dtype).eps)) ** 0.5
         V = small.inside(check_vectors(V, small.n, "against", dtype).T, most)
         if V is None or len(V) >= left:
             return None

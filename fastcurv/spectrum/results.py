@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ..common.errors import Answering
+from ..common.errors import AttributeHints
 from ..common.html import InOneLine, html_table
 from ..common.protocols import Array, Floats
 from ..common.read_only import Record
 
 # Student's interval is too narrow for squares of Gaussians, the distribution of ``v'Hv`` if one
-# eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide to cover the truth 19 times in
-# 20
-SKEWED = 13.0
+# eigenvalue dominates: it must be ``1 + SKEW_RATIO / m`` times as wide to cover the truth 19 times
+# in 20
+SKEW_RATIO = 13.0
 # if samples take two values, each half of the time, it must be ``1 + TWO_VALUED / m`` times as wide
 TWO_VALUED = 3.0
 
@@ -26,7 +26,7 @@ TWO_VALUED = 3.0
 # degree 2 that is not constant takes each value in at most three of four draws: this many samples
 # are all alike, and show no scatter, at most once in 20 times. For fewer, probes are uniform on a
 # sphere
-ALIKE = 11
+MIN_ALIKE_ESTIMATES = 11
 LEFT_OPEN = 64  # tolerances within which a converged pair may hide another
 
 
@@ -35,7 +35,9 @@ def alike(samples: np.ndarray) -> bool:
     this does not show that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
-    return len(samples) <= ALIKE and spread <= 1e-12 * float(np.abs(samples).max(initial=0.0))
+    return len(samples) <= MIN_ALIKE_ESTIMATES and spread <= 1e-12 * float(
+        np.abs(samples).max(initial=0.0)
+    )
 
 
 def widened(m: int) -> float:
@@ -62,7 +64,7 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
     variance = float((apart**2).mean())
     skewness = abs(float((apart**3).mean())) / variance**1.5 if variance > 0 else 0.0
     share = min(0.3 + 0.7 * skewness / min(1.2, m**0.5 / 2), 1.25)
-    stderr = largest * (variance / (m - 1)) ** 0.5 * widened(m) * (1 + SKEWED / m * share)
+    stderr = largest * (variance / (m - 1)) ** 0.5 * widened(m) * (1 + SKEW_RATIO / m * share)
     return float(samples.mean()), stderr
 
 
@@ -91,7 +93,7 @@ def as_json(x: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Eigenpairs(Record, Answering, subject="pairs"):
+class Eigenpairs(Record, AttributeHints, subject="pairs"):
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
     Unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
@@ -293,7 +295,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(Record, InOneLine, Answering, subject="estimate"):
+class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
     """A random estimate with its standard error and its cost.
 
     Attributes

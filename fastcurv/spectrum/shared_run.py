@@ -21,7 +21,7 @@ from ..common.checks import (
     short,
 )
 from ..common.errors import accept_aliases
-from ..common.progress import SILENT, Bar, bar
+from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..common.read_only import ReadOnly
 from ..common.runtime import Lock
@@ -82,7 +82,7 @@ class Runs:
         if run is not None:
             run.reserve(steps)
 
-    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
+    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
         """See `Krylov.probe`."""
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the number of a probe, an int >= 0, got {short(i)}.")
@@ -94,7 +94,7 @@ class Runs:
         self.grow(self.probes[i], n_steps, shown)
         return self.probes[i]
 
-    def grow(self, run: Recurrence, n_steps: int, shown: Bar = SILENT) -> None:
+    def grow(self, run: Recurrence, n_steps: int, shown: Bar = NO_PROGRESS) -> None:
         """Extend a run to at least `n_steps` products, unless its space is exhausted."""
         if run.p and run.m < n_steps:
             self.reserve(run.op, run, n_steps)
@@ -247,7 +247,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         finally:
             self._lock.__exit__()
 
-    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = SILENT) -> Recurrence:
+    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
         the coordinates of `small` if there is one. Read it within `held` if threads share the run.
         """

@@ -23,7 +23,7 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import NotFiniteError
-from ..common.progress import SILENT, Bar, bar
+from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import (
     Array,
     Diagonals,
@@ -41,15 +41,15 @@ from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .dense import LARGEST_SOLVED, matrix_pays, summed_matrix
 from .density import random_signs
 from .reduced import reduction
-from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
+from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED, Estimate, mean_of, widened
 
 # --------------------------------------------------------------------------------------------------
 # Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
 # standard errors of their means.
 
 BLOCK = 16
-SHORTER = 20  # vectors are divided by this power of two if their products overflow
-ROUNDINGS = 4  # least error of a sum, in eps times the largest product
+OVERFLOW_EXPONENT = 20  # vectors are divided by this power of two if their products overflow
+MIN_SUM_ERROR_EPS = 4  # least error of a sum, in eps times the largest product
 
 
 class CountingRows:
@@ -60,14 +60,14 @@ class CountingRows:
         self.n: int = op.shape[0]
         self.has_quadratic = hasattr(op, "quadratic")
         self.n_products = self.n_quadratic = 0
-        self.shown: Bar = SILENT
+        self.shown: Bar = NO_PROGRESS
         self.exponent: int | None = None
         self.largest = 0.0  # norm of a product, or quadratic form
 
     def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
         unit = 2.0 ** (self.exponent or 0)
         if np.ndim(value) == 0 and method != "exact":
-            stderr = np.hypot(stderr, ROUNDINGS * np.finfo(self.dtype).eps * self.largest)
+            stderr = np.hypot(stderr, MIN_SUM_ERROR_EPS * np.finfo(self.dtype).eps * self.largest)
         with np.errstate(over="ignore"):
             value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
@@ -96,7 +96,7 @@ class CountingRows:
         with np.errstate(over="ignore", invalid="ignore"):
             Y = times(self.op, columns)
             if not np.isfinite(Y).all():  # perhaps finite at a smaller scale
-                short = SHORTER
+                short = OVERFLOW_EXPONENT
                 Y = times(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
@@ -141,12 +141,12 @@ class CountingRows:
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
-        """Yield m rows of random signs, a block at a time. If m is below `ALIKE` and `signs` is
-        False, they are random directions of the same length instead.
+        """Yield m rows of random signs, a block at a time. If m is below `MIN_ALIKE_ESTIMATES` and
+        `signs` is False, they are random directions of the same length instead.
         """
         for start in range(0, m, BLOCK):
             shape = min(BLOCK, m - start), self.n
-            if m < ALIKE and not signs:
+            if m < MIN_ALIKE_ESTIMATES and not signs:
                 V = rng.standard_normal(shape)
                 # row by row: NumPy aborts the process if it cannot allocate a buffer for
                 # broadcasting
@@ -162,7 +162,7 @@ class CountingRows:
         The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
         products are made, that sum shows scatter that few samples of ``v'Hv`` can miss.
         """
-        if self.has_quadratic or m < ALIKE:
+        if self.has_quadratic or m < MIN_ALIKE_ESTIMATES:
             return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
         samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
         for V in self.probes(rng, m):
@@ -195,9 +195,10 @@ class CountingRows:
         self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
     ) -> tuple[float, float]:
         """Return a sum of `forms` over a basis, and its standard error: exact on the range of a
-        third of the products, fewer if `ALIKE` samples would not be left, Hutchinson outside it.
+        third of the products, fewer if `MIN_ALIKE_ESTIMATES` samples would not be left, Hutchinson
+        outside it.
         """
-        Q = np.empty((max(0, min(m // 3, (m - ALIKE) // 2)), self.n), self.dtype)
+        Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, BLOCK), self.probes(rng, len(Q), signs=True)):
             Q[start : start + BLOCK] = self.products(V)
         left = m - len(Q)
@@ -229,7 +230,7 @@ def row_dots(A: Array, B: Array) -> Floats:
 LEFT_OUT = 1.75
 # factor on the part along the directions left out that covers 95% if the sketch has just as many
 # vectors as there are large eigenvalues, all equal; a factor of 1 covers 91%
-ALONG = 1.3
+EQUAL_EIGENVALUES_FACTOR = 1.3
 
 
 class Sketch:
@@ -267,7 +268,7 @@ class Sketch:
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
-        least, found = ROUNDINGS * np.finfo(self.Z.dtype).eps, np.zeros(self.n)
+        least, found = MIN_SUM_ERROR_EPS * np.finfo(self.Z.dtype).eps, np.zeros(self.n)
         for q, z, error in zip(self.Q, self.Z, errors):
             found = np.hypot(found, q * (least * np.abs(z) + error))
         return found
@@ -305,7 +306,9 @@ class Sketch:
         samples, left_out = interruptible(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
-        error = np.hypot(LEFT_OUT * widened(len(samples)) * scatter, ALONG * along)
+        error = np.hypot(
+            LEFT_OUT * widened(len(samples)) * scatter, EQUAL_EIGENVALUES_FACTOR * along
+        )
         return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
@@ -343,8 +346,9 @@ def leave_one_out(R: Floats) -> Floats:
 
 
 USUAL = 60  # applications, unless another number is asked for
-STEP = 20e-6  # seconds that an estimate spends on each, besides products
-LEAST = 12  # applications from which on a sketch, of half of them, can estimate its error
+SECONDS_PER_PROBE = 20e-6  # seconds that an estimate spends on each, besides products
+# applications from which on a sketch, of half of them, can estimate its error
+MIN_SKETCH_APPLICATIONS = 12
 
 
 @accept_aliases("estimate")
@@ -438,7 +442,7 @@ def _trace(
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
-        method = "hutchinson" if apply.has_quadratic or m < LEAST else "xtrace"
+        method = "hutchinson" if apply.has_quadratic or m < MIN_SKETCH_APPLICATIONS else "xtrace"
     with bar(m, "trace", progress) as apply.shown:
         if method == "xtrace":
             found = Sketch(apply, rng, m).trace()
@@ -517,7 +521,7 @@ def diagonal(
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
-        method = "xdiag" if m >= LEAST else "hutchinson"
+        method = "xdiag" if m >= MIN_SKETCH_APPLICATIONS else "hutchinson"
     with bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
             return apply.estimate(*interruptible(Sketch(apply, rng, m).diagonals), method)
@@ -528,7 +532,7 @@ def diagonal(
             squares += (samples**2).sum(axis=0)
         mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
-        rounding = ROUNDINGS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
+        rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
         error = widened(m) * (1 + TWO_VALUED / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
@@ -615,7 +619,7 @@ def _frobenius_norm(
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squares(E).sum() for E in apply.unit_rows()))
             error, method = 0.0, "exact"
-        elif method == "hutch++" or (method == "auto" and m >= LEAST):
+        elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_APPLICATIONS):
             method = "hutch++"
             square, error = apply.hutch_pp(rng, m, apply.squares)
         else:
@@ -644,5 +648,5 @@ def _asked(
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
-    whole = method == "auto" and matrix_pays(op, USUAL, STEP)
+    whole = method == "auto" and matrix_pays(op, USUAL, SECONDS_PER_PROBE)
     return op, max(USUAL, op.shape[0]) if whole else USUAL, generator

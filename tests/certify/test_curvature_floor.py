@@ -320,7 +320,7 @@ def test_the_worst_unit_is_found_without_all_their_eigenvalues(sizes, equal, mon
     tried = []
     monkeypatch.setattr(majorants, "_of_unit", lambda *given: tried.append(1) or one(*given))
     found = majorants.by_units(passes)
-    assert max(each) <= found <= majorants.CLOSE * max(each) * (1 + 1e-6)
+    assert max(each) <= found <= majorants.CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
         assert found >= -np.linalg.eigvalsh(residual_part(ob, theta))[0]

@@ -43,8 +43,8 @@ def test_bound_without_the_last_rounding(act, loss, monkeypatch):
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
     first = precise.passes(ob, theta)
     monkeypatch.setattr(precise, "ROWS", 13)
-    monkeypatch.setattr(precise, "DEPTH", 4)
-    monkeypatch.setattr(precise, "PARTS", 6)
+    monkeypatch.setattr(precise, "MAX_EXACT_DEPTH", 4)
+    monkeypatch.setattr(precise, "N_SLICES", 6)
     second = precise.passes(copy.copy(ob), theta)
     g, g_error, value, value_error = first
     assert abs(value - second[2]) <= value_error + second[3]

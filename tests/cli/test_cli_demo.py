@@ -48,16 +48,20 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
 
 
 def test_zero_units_change_nothing_that_the_network_computes():
-    from fastcurv.cli.demo import NARROW, find_saddle
+    from fastcurv.cli.demo import N_NARROW_UNITS, find_saddle
     from fastcurv.cli.recipe import Recipe
 
-    recipe = Recipe("iris", hidden=(NARROW + 2,), l2=1e-2)
+    recipe = Recipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
     data = recipe.dataset()
     objective = recipe.objective(data)
     theta = find_saddle(recipe, objective, data, seed=0, progress=False)
     (W, b), (W_out, _) = objective.model.unflatten(theta)
-    assert np.all(W[NARROW:] == 0) and np.all(b[NARROW:] == 0) and np.all(W_out[:, NARROW:] == 0)
-    assert np.all(W[:NARROW] != 0)
+    assert (
+        np.all(W[N_NARROW_UNITS:] == 0)
+        and np.all(b[N_NARROW_UNITS:] == 0)
+        and np.all(W_out[:, N_NARROW_UNITS:] == 0)
+    )
+    assert np.all(W[:N_NARROW_UNITS] != 0)
     assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
 
 

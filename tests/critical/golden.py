@@ -136,7 +136,7 @@ def krylov() -> dict[str, list[Any]]:
 def factors() -> dict[str, list[Any]]:
     """Minima proved by Cholesky factors, which small ones need not."""
     found: dict[str, list[Any]] = {}
-    with mock.patch.object(dense, "FROM", 2):
+    with mock.patch.object(dense, "CHOLESKY_MIN_N", 2):
         for name, net in {
             "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
             "ridge": {"sizes": [4, 2], "l2": 1e-3},

@@ -74,9 +74,9 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
     """Kind, certificate, counts and the ends of the spectrum agree; both proofs' numbers too."""
     certified = 0
     for ob, theta in cases(rng):
-        monkeypatch.setattr(dense, "FROM", 1)
+        monkeypatch.setattr(dense, "CHOLESKY_MIN_N", 1)
         quick = fc.classify(ob, theta)
-        monkeypatch.setattr(dense, "FROM", np.inf)
+        monkeypatch.setattr(dense, "CHOLESKY_MIN_N", np.inf)
         full = fc.classify(ob, theta)
         for name in (
             "kind",

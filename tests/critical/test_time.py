@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common import runtime
-from fastcurv.common.linalg import LONG, PER_CUBE, eigh
+from fastcurv.common.linalg import LONG_EIGENSYSTEM_MIN_N, PER_CUBE, eigh
 from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
@@ -180,7 +180,7 @@ def test_limits_on_time_nest_and_end_what_runs_alone():
             assert late()
         with time_limit(np.inf):
             assert not late() and interruptible(lambda: 7) == 7
-    n = LONG + 10
+    n = LONG_EIGENSYSTEM_MIN_N + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))
 

@@ -19,7 +19,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.protocols import INTERNAL
 from fastcurv.optimize.diagnose import CAUSES
-from fastcurv.optimize.run import STATUS
+from fastcurv.optimize.run import STATUS_CODES
 from tests.public import public
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_pages_say_what_to_do_at_every_kind_of_point_and_every_ending():
     kinds = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"}
     assert first_column("verdicts.md", "What do I do now?") == kinds
     endings = first_column("train.md", "When success is False") - {"saddle", "undecided"}
-    assert endings == set(STATUS) - {"target"}
+    assert endings == set(STATUS_CODES) - {"target"}
 
 
 def test_the_page_on_diagnosis_has_every_cause():

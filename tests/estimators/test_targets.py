@@ -101,7 +101,7 @@ def test_sparse_rows_are_the_same_rows(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
-    monkeypatch.setattr("fastcurv.estimators.base.BLOCK", 1000)  # blocks of 33 rows
+    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)  # blocks of 33 rows
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
         for X in (rows, rows.toarray())

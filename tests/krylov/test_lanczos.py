@@ -11,8 +11,8 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv._engine import testing_hooks as hooks
 from fastcurv.krylov.lanczos import (
-    ECHO,
     LEAST,
+    MIN_ECHO_ENTRIES,
     Recurrence,
     bring_near_one,
     column_lengths,
@@ -56,7 +56,7 @@ def check_identity(run, op, dtype):
 @pytest.mark.parametrize("least", [0, np.inf])
 def test_recurrence_identity_beside_locked_rows(name, least, dtype, rng, monkeypatch):
     """The coupling to Ritz vectors that have not converged comes from one vector, or from each."""
-    monkeypatch.setattr("fastcurv.krylov.lanczos.ECHO", least)
+    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
     op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
     run.insert_random(rng)
@@ -238,12 +238,12 @@ def clustered(seed):
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
-@pytest.mark.parametrize("least", [0, ECHO])
+@pytest.mark.parametrize("least", [0, MIN_ECHO_ENTRIES])
 def test_residuals_hold_where_copies_cluster(which, least, monkeypatch):
     """A start beside locked vectors shrinks to rounding at once, and what it had along them goes
     from its rows and from T.
     """
-    monkeypatch.setattr("fastcurv.krylov.lanczos.ECHO", least)
+    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
     for seed in range(150):
         A, rng = clustered(seed)
         k, relative = min(len(A), int(rng.integers(1, 8))), ("scale", "value")[seed % 2]

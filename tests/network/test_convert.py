@@ -146,7 +146,7 @@ FIRST, LAST, TIED = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
         ([FIRST, nn.LogSoftmax(0)], ["dim=0, which mixes rows"]),
         ([TIED, nn.Tanh(), TIED], ["shares the weight of module[0]"]),
         ([FIRST, nn.Tanh(), nn.Linear(4, 2, bias=False)], ["module[2]", "no bias"]),
-        ([FIRST, nn.Linear(3, 2)], ["module[1]", "takes 3", "gives 4"]),
+        ([FIRST, nn.Linear(3, 2)], ["module[1]", "must take 4", "got 3"]),
         ([], ["no linear layer"]),
         ([FIRST, nn.BatchNorm1d(4)], ["batch normalisation"]),
         (None, ["Own", "must have a forward without control flow", "state_dict"]),

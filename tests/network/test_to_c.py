@@ -19,7 +19,7 @@ from fastcurv.structure.tables import ACTIVATIONS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O2", "-shared", "-fPIC")
-EVERY = list(to_c.FORMULAS)
+EVERY = list(to_c.C_FORMULAS)
 NETWORKS = [  # sizes, activations, bias, residual
     ([4, 20, 20, 4], "tanh", True, False),
     ([3, *[5] * len(EVERY), 2], EVERY, True, True),

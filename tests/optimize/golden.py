@@ -238,7 +238,10 @@ def golden(section: str) -> dict[str, list[Any]]:
     if section == "parts":
         return schedules() | single_steps()
     if section.startswith("runs"):
-        with mock.patch.multiple(fc.optimize.finish, ROUND=600.0, PROOF=600.0):  # on any machine
+        # on any machine
+        with mock.patch.multiple(
+            fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MAX_PROOF_SECONDS=600.0
+        ):
             return ways() if section == "runs to their ends" else saved()
     found: dict[str, list[Any]] = {}
     net = section in NETS

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize.diagnose import CAUSES, UNFIT
-from fastcurv.optimize.facts import BATCHES, _noise, _unseen, steps_of
+from fastcurv.optimize.facts import N_BATCHES, _noise, _unseen, steps_of
 from fastcurv.spectrum.results import number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
@@ -214,7 +214,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     wanted = own.var(axis=0).sum() / (g @ g)
     # a variance from 8 parts, over some tens of directions that matter
     assert 0.4 * wanted <= _noise(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
-    assert BATCHES == 8
+    assert N_BATCHES == 8
 
 
 def test_facts_of_layers_and_fit(rng):

@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.optimize.loop import slow_progress
-from fastcurv.optimize.run import STATUS
+from fastcurv.optimize.run import STATUS_CODES
 
 from .problems import FunctionObjective
 
@@ -73,7 +73,7 @@ def test_every_ending_has_its_status_and_sentence(ending):
     ob = make()
     start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
     run = fc.minimize(ob, **{"theta0": start, "seed": 0} | words)
-    assert run.stopped == ending and run.status == STATUS[ending]
+    assert run.stopped == ending and run.status == STATUS_CODES[ending]
     assert run.success is success and run.message.startswith(sentence), run.message
     advice = ". No classification was made; call fastcurv.classify(ob, result.x)."
     assert (run.report is None) == run.message.endswith(advice)

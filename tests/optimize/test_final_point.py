@@ -17,8 +17,8 @@ from fastcurv.common.runtime import Budget
 from fastcurv.common.vectors import reduction_ratio
 from fastcurv.optimize import checkpoint, finish
 from fastcurv.optimize.finish import (
-    PROOF,
-    ROUND,
+    MAX_PROOF_SECONDS,
+    MIN_CHECK_SECONDS,
     Finisher,
     Rest,
     _factor,
@@ -29,7 +29,7 @@ from fastcurv.optimize.finish import (
     polish,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
-from fastcurv.optimize.run import STATUS, Run
+from fastcurv.optimize.run import STATUS_CODES, Run
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 @pytest.fixture
 def unhurried(monkeypatch):
     """Checks may take as long as a slow machine needs for them."""
-    monkeypatch.setattr(finish, "ROUND", 600.0)
+    monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 600.0)
 
 
 DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a way down
@@ -507,7 +507,8 @@ def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
 
 def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatch):
     """Separable classes without l2, of which nothing is known: the rounds of checks end."""
-    monkeypatch.setattr(finish, "ROUND", 0.05)  # seconds, or fifty readings of the clock
+    # seconds, or fifty readings of the clock
+    monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
     X = np.random.default_rng(0).standard_normal((200, 10))
     plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
     begun = time.perf_counter()
@@ -516,7 +517,10 @@ def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatc
     begun = time.perf_counter()
     found = fc.minimize(plain, plain.model.init(seed=0))
     assert not found.success
-    assert time.perf_counter() - begun <= 3 * training + 0.1 + 5 * ticks and 2 * ROUND < PROOF
+    assert (
+        time.perf_counter() - begun <= 3 * training + 0.1 + 5 * ticks
+        and 2 * MIN_CHECK_SECONDS < MAX_PROOF_SECONDS
+    )
 
 
 @pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
@@ -567,7 +571,7 @@ def test_both_steps_take_the_same_arguments_in_the_same_order():
 def test_statuses_are_numbered_as_minimize_lists_them():
     listed = re.search(r"``stopped``: (.*?)`status` is its number", fc.minimize.__doc__, re.S)[1]
     names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
-    assert {name: i for i, name in enumerate(names)} == STATUS
+    assert {name: i for i, name in enumerate(names)} == STATUS_CODES
 
 
 def test_the_default_of_epochs_and_of_iterations(problem, rng):

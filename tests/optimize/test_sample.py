@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize import sample as sampling
-from fastcurv.optimize.run import STATUS
-from fastcurv.optimize.sample import WALKS, _add_unit, why_trivial
+from fastcurv.optimize.run import STATUS_CODES
+from fastcurv.optimize.sample import MAX_WALKS, _add_unit, why_trivial
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
 from tests import nets
@@ -176,7 +176,7 @@ def test_points_of_the_index_asked_for_are_found_and_proved(sizes):
     """The reference's matrix counts the negative eigenvalues; the theorem proves the points."""
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
-    assert found.n_tries == 12 <= found.n_walks <= 12 * WALKS
+    assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_WALKS
     there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.asked]
     assert len(there) >= 11
     assert sum(p.asked for p in there) >= 3 * (1 + 3) - 3
@@ -248,7 +248,7 @@ def test_a_search_without_an_end_is_counted(ob, monkeypatch):
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
-    assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * WALKS
+    assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * MAX_WALKS
     assert repr(found).startswith("CriticalSample: 0 points from 2 searches by 8 walks")
 
 
@@ -272,7 +272,7 @@ def test_a_sample_that_is_interrupted_gives_what_it_has(ob, sample, monkeypatch)
 
 
 def test_minimize_that_is_interrupted_ends_the_sample(ob, monkeypatch):
-    stopped = SimpleNamespace(status=STATUS["interrupted"], x=np.zeros(ob.n_params))
+    stopped = SimpleNamespace(status=STATUS_CODES["interrupted"], x=np.zeros(ob.n_params))
     monkeypatch.setattr(sampling, "minimize", lambda *words, **options: stopped)
     with pytest.raises(KeyboardInterrupt):
         fc.sample_critical_points(ob, 4, seed=0)

@@ -22,17 +22,17 @@ from typing import Any, NamedTuple
 
 # Constants that decide nothing but time and memory: blocks, prices of either of two equal ways.
 TUNED = {
-    "common/checks.py": {"SLAB"},
-    "distributed.py": {"KEEP", "LOOK", "SENT"},
-    "common/linalg.py": {"COLUMNS", "LONG"},
-    "estimators/base.py": {"ONE_THREAD", "SINGLE"},
+    "common/checks.py": {"SLAB_ENTRIES"},
+    "distributed.py": {"MAX_STATES", "WORKER_POLL_SECONDS", "TASK_MIN_BYTES"},
+    "common/linalg.py": {"COLUMNS", "LONG_EIGENSYSTEM_MIN_N"},
+    "estimators/base.py": {"ONE_THREAD", "FLOAT32_MIN_FLOPS"},
     "common/files.py": {"PIECE"},
     "krylov/lanczos.py": {"BLOCK_BYTES", "FIRST_ROWS", "LEAST", "MOST"},
     "network/spaces.py": {"D_ROWS", "LEAST", "SAVED"},
     "network/mlp.py": {"PREDICT_MEMORY"},
     "network/objective.py": {"HANDED_OUT"},
     "network/operators.py": {"DENSE_BLOCK", "EMBEDDED"},
-    "certify/gram_bounds.py": {"BLOCK", "MOST_BYTES", "TRIED"},
+    "certify/gram_bounds.py": {"BLOCK_COLUMNS", "MOST_BYTES", "MAX_RANK_RATIO"},
     "network/gram.py": {"ROWS"},
     "network/sparse.py": {"KEPT"},
     "certify/dense_hessian.py": {"BYTES"},

@@ -132,7 +132,7 @@ const numerics = (() => {
     if (!near) kind = "not_critical";
     else if (zero > explained && kind !== "saddle") kind = "degenerate";
     const gradientNorm = norm(gradient), times = Math.sqrt(decrement / threshold);
-    return { loss, gradient, gradientNorm, times, H, values, vectors, slopes, error, negative, zero, positive, explained, kind, finite: true };
+    return { loss, gradient, gradientNorm, times, H, values, vectors, slopes, error, signs, negative, zero, positive, explained, kind, finite: true };
   }
 
   /* The sentence about a point, in the words of fastcurv's verdicts; nothing here is a proof. */
@@ -151,8 +151,8 @@ const numerics = (() => {
 
   const short = (x) => {
     const size = Math.abs(x);
-    if (size >= 1e6 || (x && size < 1e-3)) return x.toExponential(1).replace("e+", "e").replace("-", "\u2212").replace("e-", "e\u2212");
-    return String(+x.toPrecision(3)).replace("-", "\u2212");
+    const text = size >= 1e6 || (x && size < 1e-3) ? (+x.toPrecision(2)).toExponential() : String(+x.toPrecision(3));
+    return text.replace("e+", "e").replaceAll("-", "\u2212");
   };
 
   /* One step of each method: from what was measured at theta to the vector that is added; `state` belongs to a run. */
@@ -380,15 +380,16 @@ if (typeof document !== "undefined") (() => {
     }
     const wide = w / Math.max(n, 8), left = l + (w - wide * n) / 2;
     m.values.forEach((x, k) => {
-      const zero = Math.abs(x) <= m.error, end = zero ? y(0) - 2 : y(x);
+      const zero = !m.signs[k], end = zero ? y(0) - 2 : y(x);
       f.c.fillStyle = color(zero ? "soft" : x < 0 ? "red" : "blue");
       f.c.fillRect(left + k * wide + wide * 0.12, Math.min(end, y(0)), wide * 0.76, Math.max(Math.abs(end - y(0)), 4 * zero, 1));
     });
     if (scale(limit) < top) {
       f.line([[l, y(limit)], [l + w, y(limit)]], color("ink"), 1.5, [5, 4]);
-      f.text(`steps grow above ${N.short(limit)}`, l + 4, y(limit) - 5, "left", color("ink"));
+      f.text(`steps are unstable above ${N.short(limit)}`, l + 4, y(limit) - 5, "left", color("ink"));
     }
-    f.text(`${n} eigenvalues of the Hessian, in ascending order`, l + w / 2, t + h + 22, "center", color("ink"));
+    byId("how-many").textContent = n;
+    f.text("in ascending order", l + w / 2, t + h + 22, "center", color("ink"));
     const numbers = m.values.map((x) => x.toPrecision(6)).join(", ").replaceAll("-", "\u2212");
     byId("bars").setAttribute("aria-label", m.finite ? `${n} eigenvalues as bars: ${counts()}` : "No eigenvalues");
     if (byId("all").open) byId("numbers").textContent = numbers;
@@ -396,7 +397,7 @@ if (typeof document !== "undefined") (() => {
 
   function drawLoss() {
     const f = pen("losses"), { l, t } = FRAME, w = f.w - l - FRAME.r, h = f.h - t - FRAME.b;
-    const shown = history.filter((r) => Number.isFinite(r.loss)).map((r) => ({ ...r, log: Math.log10(Math.max(r.loss, 1e-16)) }));
+    const shown = history.filter((r) => Number.isFinite(r.loss)).map((r) => ({ ...r, log: Math.log10(Math.max(r.loss, 1e-30)) }));
     const logs = shown.map((r) => r.log), last = Math.max(10, steps);
     const top = Math.max(...logs, -1) + 0.1, low = Math.min(...logs, top - 1) - 0.1;
     const place = ({ step, log }) => [l + (step / last) * w, t + h - ((log - low) / (top - low)) * h];
@@ -453,8 +454,7 @@ if (typeof document !== "undefined") (() => {
   /* Change theta by hand: the methods begin anew from there. */
   function jump(next, done) {
     stop();
-    theta = next;
-    state = {};
+    [theta, state, steps] = [next, {}, steps + 1];
     record(true);
     show(done);
   }
@@ -508,7 +508,7 @@ if (typeof document !== "undefined") (() => {
   }
 
   function stop() {
-    [running, byId("train").textContent, byId("train").ariaPressed] = [0, "Train", "false"];
+    [running, byId("train").textContent] = [0, "Train"];
   }
 
   const ACTIONS = {
@@ -517,7 +517,7 @@ if (typeof document !== "undefined") (() => {
         stop();
         return show("Stopped.");
       }
-      [running, byId("train").textContent, byId("train").ariaPressed] = [1, "Stop", "true"];
+      [running, byId("train").textContent] = [1, "Stop"];
       byId("done").textContent = `Training by ${byId("method").value}.`;
       requestAnimationFrame(frame);
     },

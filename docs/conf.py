@@ -1,6 +1,5 @@
 """Sphinx's settings; the site is built offline by ``make docs``."""
 
-import ast
 import json
 import os
 import re
@@ -146,34 +145,33 @@ def write_gallery():
     """Write a page of all examples in the order of the lectures' story, with thumbnails of the
     pictures that ``make examples`` left, some of them for the first page too.
     """
-    told = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in ast.parse((EXAMPLES / "gallery.py").read_text()).body
-        if isinstance(node, ast.Assign)
-        and node.targets[0].id in ("STORY", "LECTURES", "CORRECTIONS")
-    }
+    story = runpy.run_path(str(EXAMPLES / "story.py"))
+    anchor = story["anchor"]
     captions = FIGURES / "captions.json"
     said = json.loads(captions.read_text()) if captions.exists() else {}
     small, full, corrections = {}, [], []
-    for chapter, names in told["STORY"].items():
+    for chapter, names in story["STORY"].items():
         full += [f"## {chapter}", ""]
         for name in names:
-            doc = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text()))
-            head, *rest = [" ".join(paragraph.split()) for paragraph in doc.split("\n\n")]
+            head, rest = story["claim"](name), story["docstring"](name)[1:]
             full += [f"({anchor(name)})=", "", f"### {head}", ""]
+            full += [
+                line
+                for lecture in story["lectures"](name)
+                for line in (f"*Lecture: {lecture}*", "")
+            ]
             if (FIGURES / f"{name}.png").exists():
                 small[name] = picture(name, head, f"gallery.html#{anchor(name)}", head)
                 full += [*picture(name, said.get(name, head), None, said.get(name, "")), ""]
             full += ["\n\n".join(rest), "", *source(name)]
             corrections += [
                 f"- {paragraph} ([the picture](#{anchor(name)}))"
-                for paragraph in rest
-                if paragraph.startswith(told["CORRECTIONS"])
+                for paragraph in story["corrections"](name)
             ]
     text = ["# Gallery", ""]
     text += ["Each picture shows one claim about the loss surfaces of networks, measured on real"]
     text += ["networks by the script below it. `make examples` runs all of them.", ""]
-    text += [told["LECTURES"], ""]
+    text += [story["FROM_LECTURES"], ""]
     text += [
         'In the <a href="playground.html">playground</a> you train a small network in the browser'
     ]
@@ -196,10 +194,6 @@ def source(name):
         "</details>",
         "",
     ]
-
-
-def anchor(name):
-    return name.replace("_", "-")
 
 
 def picture(name, alt, target, caption):

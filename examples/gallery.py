@@ -5,11 +5,11 @@ python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surfac
 """
 
 import argparse
-import ast
 import base64
 import html
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,76 +17,56 @@ from pathlib import Path
 
 import playground
 from common import SCALES, full_times
+from story import (
+    FROM_LECTURES,
+    ORDER,
+    STORY,
+    anchor,
+    claim,
+    corrections,
+    docstring,
+    lectures,
+)
 
 from fastcurv.cli.report import Report
 
 HERE = Path(__file__).parent
-STORY = {
-    "What a critical point is": (
-        "taylor_error",
-        "eigenvalues_tell",
-        "toy_surface",
-        "escape_step",
-    ),
-    "Saddles, or poor minima?": (
-        "saddles_against_size",
-        "finding_saddles",
-        "minimum_ratio",
-        "wider_net",
-        "hidden_way_out",
-        "poor_minima",
-        "ten_million",
-    ),
-    "What slows training": (
-        "plateaus",
-        "escape_times",
-        "failed_training",
-        "why_it_fails",
-        "losses",
-    ),
-    "Depth": (
-        "gradients_by_depth",
-        "initial_scale",
-        "skip_connections",
-        "covariate_shift",
-    ),
-    "One network, many solutions": (
-        "permutations",
-        "many_starts",
-    ),
-    "Stochastic gradients": (
-        "learning_rates",
-        "early_stopping",
-        "batch_size",
-    ),
-    "Newton's method": (
-        "newton_parabola",
-        "hessian_cost",
-        "newton_steps",
-    ),
-    "A fitted network": ("slopes",),
-}
-ORDER = tuple(name for names in STORY.values() for name in names)
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "FASTCURV_NUM_THREADS": "1"}
 CONTENTS = "<!-- contents -->"
-CORRECTIONS = ("Half right: ", "Wrong: ")
-# What L1 to L18 are, in one sentence.
-LECTURES = (
-    "The numbers L1 to L18 refer to claims of five lectures on how neural networks are trained: "
-    "Andrew Ng's on local optima and plateaus (L1 to L3); Hung-yi Lee's two on points of small "
-    "gradient, their Hessian and how to leave them (L4 to L9); one on vanishing gradients, "
-    "initialisation, batch normalisation and skip connections (L10, L11); and Hugo Larochelle's on "
-    "symmetry, stochastic gradient descent, early stopping, mini-batches, momentum and Newton's "
-    "method (L12 to L18)."
-)
+STYLE = """<style>a { color: var(--accent); } h3 { font-size: 1.1rem; margin: 2.2rem 0 .3rem; }
+nav b { display: block; margin-top: .8rem; }
+.lecture { color: var(--soft); font-size: .85rem; margin-top: .2rem; }</style>"""
 
 
 class Lectures(Report):
-    """A report with a list of its sections, pictures from files, and code."""
+    """A report of chapters and examples, with a list of them, pictures from files, and code."""
+
+    def __init__(self, title):
+        super().__init__(title)
+        self.listed = []  # lines of the list of contents
+        self._add(STYLE)
 
     def contents(self):
         return self._add(CONTENTS)
+
+    def chapter(self, heading):
+        words = html.escape(heading, quote=False)
+        self.listed.append(f"<li><b>{words}</b></li>")
+        return self._add(f"<h2>{words}</h2>")
+
+    def example(self, name):
+        """Add the claim of an example as a heading, which has its name as address."""
+        words, at = marked(claim(name)), anchor(name)
+        self.listed.append(f'<li><a href="#{at}">{words}</a></li>')
+        self._add(f'<h3 id="{at}">{words}</h3>')
+        for lecture in lectures(name):
+            self._add(f'<p class="lecture">Lecture: {html.escape(lecture)}</p>')
+        return self
+
+    def correction(self, name, words):
+        link = f'<a href="#{anchor(name)}">The picture</a>'
+        return self._add(f"<p>{marked(words)} {link}</p>")
 
     def link(self, target, words):
         return self._add(f'<p><a href="{target}">{html.escape(words)}</a></p>')
@@ -103,46 +83,38 @@ class Lectures(Report):
         return self._add(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
 
     def to_html(self):
-        links = (f'<li><a href="#s{n}">{h}</a></li>' for n, h in enumerate(self._headings, 1))
-        return super().to_html().replace(CONTENTS, f"<nav><ul>{''.join(links)}</ul></nav>")
+        return super().to_html().replace(CONTENTS, f"<nav><ul>{''.join(self.listed)}</ul></nav>")
 
 
 def main():
     args = parse()
     began = time.perf_counter()
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    page = Lectures("The lectures, seen")
-    page.text(
-        "Each claim about the surface that training moves on, run on real networks, with a "
-        f"picture and a number. {LECTURES}"
-    )
-    page.link("playground.html", "Playground: train a small network and see all its eigenvalues")
-    page.contents()
-    correct(page, args.only or ORDER)
     playground.write(args.out)
-    failed, spent = [], {}
-    for name in args.only or ORDER:
-        start = processor_time()
-        print(name, flush=True)  # before it runs: some take minutes
-        # A process each, so that one cannot disturb the next and memory is given back.
-        command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
-        command += [] if args.scale == "normal" else [f"--{args.scale}"]
-        run = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD | os.environ)
-        seconds = processor_time() - start
-        if run.returncode:
-            failed.append(name)
-            print(f"{name}: FAILED\n{run.stderr}", file=sys.stderr)
-            continue
-        sentence = run.stdout.strip().splitlines()[-2]
-        print(f"  {seconds:.0f} s. {sentence}", flush=True)
-        spent[name] = seconds
-        title, *paragraphs = docstring(name)
-        page.section(f"{chapter(name)}: {title}")
-        page.picture(Path(args.out) / f"{name}.png", sentence)
-        for paragraph in paragraphs:
-            page.text(paragraph)
-        page.code(HERE / f"{name}.py", seconds)
-        remember(Path(args.out) / "captions.json", name, sentence)
+    wanted = args.only or ORDER
+    page, failed, spent = begin(wanted), [], {}
+    for heading, names in STORY.items():
+        chosen = [name for name in names if name in wanted]
+        if chosen:
+            page.chapter(heading)
+        for name in chosen:
+            start = processor_time()
+            print(name, flush=True)  # before it runs: some take minutes
+            # A process each, so that one cannot disturb the next and memory is given back.
+            command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
+            command += [] if args.scale == "normal" else [f"--{args.scale}"]
+            env = ONE_THREAD | os.environ
+            run = subprocess.run(command, capture_output=True, text=True, env=env)
+            seconds = processor_time() - start
+            if run.returncode:
+                failed.append(name)
+                print(f"{name}: FAILED\n{run.stderr}", file=sys.stderr)
+                continue
+            sentence = run.stdout.strip().splitlines()[-2]
+            print(f"  {seconds:.0f} s. {sentence}", flush=True)
+            spent[name] = seconds
+            show(page, name, Path(args.out) / f"{name}.png", sentence, seconds)
+            remember(Path(args.out) / "captions.json", name, sentence)
     if spent:
         longest = max(spent, key=spent.get)
         words = (
@@ -154,6 +126,30 @@ def main():
         print(f"{len(spent)} examples in {words}; {seconds:.0f} s in all")
     print(f"gallery: {page.write(Path(args.out) / 'index.html')}")
     return 1 if failed else 0
+
+
+def begin(names):
+    """Return the page with what stands before the examples."""
+    page = Lectures("The lectures, seen")
+    page.text(
+        "Each claim about the surface that training moves on, run on real networks, with a "
+        f"picture and a number. {FROM_LECTURES} The heading of an example says what was found, "
+        "also where this is not what the lecture says."
+    )
+    page.link(playground.NAME, "Playground: train a small network and see all its eigenvalues")
+    page.contents().section("Claims that are wrong, or half right")
+    for name in names:
+        for paragraph in corrections(name):
+            page.correction(name, paragraph)
+    return page
+
+
+def show(page, name, picture, sentence, seconds):
+    """Add an example: its claim, its picture, what it does and does not show, and its code."""
+    page.example(name).picture(picture, sentence)
+    for paragraph in docstring(name)[1:]:
+        page.text(paragraph)
+    page.code(HERE / f"{name}.py", seconds)
 
 
 def processor_time():
@@ -188,24 +184,9 @@ def remember(path, name, sentence):
     path.write_text(json.dumps(captions | {name: sentence}, indent=1))
 
 
-def correct(page, names):
-    """List first the claims that are wrong or half right."""
-    page.section("Claims that are wrong, or half right")
-    for name in names:
-        for paragraph in docstring(name):
-            if paragraph.startswith(CORRECTIONS):
-                page.text(f"{paragraph} (`{name}`)")
-
-
-def chapter(name):
-    """Return the heading under which an example appears."""
-    return next(heading for heading, names in STORY.items() if name in names)
-
-
-def docstring(name):
-    """Return the paragraphs of an example's docstring: the claim first, the limits last."""
-    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
-    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+def marked(text):
+    """Return text as HTML, with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 if __name__ == "__main__":

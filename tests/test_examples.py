@@ -87,12 +87,42 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
         "experiments",
         "gallery",
         "playground",
+        "story",
     }
     assert scripts == set(gallery.ORDER)
     rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
     assert {f"L{i}" for i in range(1, 19)} <= set(re.findall(r"L\d+", rows))
     for name in gallery.ORDER:
         assert gallery.docstring(name)[-1].startswith("Not shown: "), name
+
+
+def test_the_page_of_the_gallery_has_chapters_and_addresses_that_stay(module, tmp_path):
+    """An example is found by its name, whatever stands before it; no number of a claim is left."""
+    gallery, story = module("gallery"), module("story")
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"PNG")
+
+    def built(names):
+        page = gallery.begin(names)
+        for chapter, own in story.STORY.items():
+            page.chapter(chapter)
+            for name in own:
+                if name in names:
+                    gallery.show(page, name, picture, "A sentence.", 1)
+        return page.to_html()
+
+    text = built(gallery.ORDER)
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+    assert headings == ["Claims that are wrong, or half right", *story.STORY]
+    addresses = re.findall(r'<h3 id="(.*?)">', text)
+    assert addresses == [name.replace("_", "-") for name in gallery.ORDER]
+    links = re.findall(r'href="#(.*?)"', text)
+    assert set(links) == set(addresses) and len(links) > len(addresses)
+    some = re.findall(r'<h3 id="(.*?)">', built(gallery.ORDER[3:]))
+    assert some == addresses[3:]
+    shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\bL\d+\b", shown) and shown.count("Lecture: ") >= 27
+    assert 'href="playground.html"' in text
 
 
 def test_tables_are_those_of_the_experiments(module):

@@ -1,0 +1,96 @@
+"""The chapters of the gallery, and what the docstring of each example says."""
+
+import ast
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+STORY = {
+    "What a critical point is": (
+        "taylor_error",
+        "eigenvalues_tell",
+        "toy_surface",
+        "escape_step",
+    ),
+    "Saddles, or poor minima?": (
+        "saddles_against_size",
+        "finding_saddles",
+        "minimum_ratio",
+        "wider_net",
+        "hidden_way_out",
+        "poor_minima",
+        "ten_million",
+    ),
+    "What slows training": (
+        "plateaus",
+        "escape_times",
+        "failed_training",
+        "why_it_fails",
+        "losses",
+    ),
+    "Depth": (
+        "gradients_by_depth",
+        "initial_scale",
+        "skip_connections",
+        "covariate_shift",
+    ),
+    "One network, many solutions": (
+        "permutations",
+        "many_starts",
+    ),
+    "Stochastic gradients": (
+        "learning_rates",
+        "early_stopping",
+        "batch_size",
+    ),
+    "Newton's method": (
+        "newton_parabola",
+        "hessian_cost",
+        "newton_steps",
+    ),
+    "A fitted network": ("slopes",),
+}
+ORDER = tuple(name for names in STORY.values() for name in names)
+# The lectures, and the numbers of their claims as the docstrings of the examples give them.
+LECTURES = {
+    "Andrew Ng, on local optima and plateaus": range(1, 4),
+    "Hung-yi Lee, on points of small gradient, their Hessian and how to leave them": range(4, 10),
+    "a course on vanishing gradients, initialisation, batch normalisation and skip connections": (
+        range(10, 12)
+    ),
+    "Hugo Larochelle, on symmetry, stochastic gradient descent, early stopping, mini-batches, "
+    "momentum and Newton's method": range(12, 19),
+}
+FROM_LECTURES = (
+    "The claims come from five lectures on how neural networks are trained: one by Andrew Ng, two "
+    "by Hung-yi Lee, one by Hugo Larochelle, and one of a course on gradients in deep networks."
+)
+NUMBERS = re.compile(r"^(L\d+(?:, L\d+)*)\. ")
+
+
+def docstring(name):
+    """Return the paragraphs of an example's docstring: the claim first, the limits last."""
+    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+def claim(name):
+    """Return what an example shows, without the numbers of the lectures' claims."""
+    return NUMBERS.sub("", docstring(name)[0])
+
+
+def lectures(name):
+    """Return the lectures that the claim of an example comes from."""
+    found = NUMBERS.match(docstring(name)[0])
+    numbers = [int(number) for number in re.findall(r"\d+", found[1])] if found else []
+    return [words for words, own in LECTURES.items() if any(n in own for n in numbers)]
+
+
+def corrections(name):
+    """Return the paragraphs that say in how far a lecture's claim is wrong."""
+    return [text for text in docstring(name) if text.startswith(("Half right: ", "Wrong: "))]
+
+
+def anchor(name):
+    """Return the address of an example on the pages; it does not change with other examples."""
+    return name.replace("_", "-")
